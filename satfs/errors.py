@@ -1,0 +1,95 @@
+"""Every error satfs raises, cut by what the caller can do about it.
+
+    SatfsError
+    ├── NotThere         no such task, capture, scene, attachment, member or name
+    ├── NotAllowed       the vendor (or the archive) knows us and says no
+    │   ├── NeedsLogin       the credential is refused, missing or spent
+    │   ├── NeedsContract    a contract must be named, or the named one is not ours
+    │   └── Encrypted        an archive member that needs a password
+    ├── Changed          not the object that was opened any more
+    ├── Unreachable      network, vendor or store down; retries are spent
+    │   ├── DeadlineReached  the call's time is up
+    │   └── Throttled        asked to slow down for longer than the deadline allows
+    ├── Garbled          the vendor broke its own contract
+    ├── Damaged          an archive that lies
+    ├── Unsupported      we cannot do this, and never could (a compression method, say)
+    ├── ReadOnly         anything that would write
+    ├── Misuse           we broke our own contract: a bug
+    └── BadSettings      the configuration cannot work; raised before anything is mounted
+
+`fuse/errnos.py` maps each to an errno; a test demands that none is forgotten. Messages are for
+people: they name the operation and the thing, and never hold a token or the query of a link.
+"""
+
+from __future__ import annotations
+
+
+class SatfsError(Exception):
+    """The root. Never raised itself."""
+
+
+class NotThere(SatfsError):
+    """No such task, capture, scene, attachment, member or name."""
+
+
+class NotAllowed(SatfsError):
+    """Known to the other side, and refused."""
+
+
+class NeedsLogin(NotAllowed):
+    """The credential is refused, missing or spent; another one is needed."""
+
+
+class NeedsContract(NotAllowed):
+    """A contract must be configured, or the configured one is not usable."""
+
+
+class Encrypted(NotAllowed):
+    """An archive member that needs a password."""
+
+
+class Changed(SatfsError):
+    """The object is no longer the version that was opened."""
+
+
+class Unreachable(SatfsError):
+    """Network, vendor or store are down, and retries are spent."""
+
+
+class DeadlineReached(Unreachable):
+    """The time allowed for the call is up."""
+
+
+class Throttled(Unreachable):
+    """Asked to slow down for longer than the deadline allows.
+
+    `retry_after_s` is what the vendor asked for, in seconds, or None when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Garbled(SatfsError):
+    """The vendor or the store broke its own contract: what it sent cannot be what it meant."""
+
+
+class Damaged(SatfsError):
+    """An archive that contradicts itself, or whose member fails its checksum."""
+
+
+class Unsupported(SatfsError):
+    """Something that satfs does not do: a compression method, an operation."""
+
+
+class ReadOnly(SatfsError):
+    """Anything that would write."""
+
+
+class Misuse(SatfsError):
+    """A promise inside satfs was broken: a bug of ours."""
+
+
+class BadSettings(SatfsError):
+    """The configuration cannot work; says which setting, and what would."""

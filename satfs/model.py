@@ -1,0 +1,137 @@
+"""The words every floor shares: ids, records, links, versions and byte ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NewType, TypeAlias
+
+#: What JSON can hold. Values come from a vendor, so nothing about them is promised.
+Json: TypeAlias = Any
+
+TaskId = NewType("TaskId", str)
+CaptureId = NewType("CaptureId", str)
+SceneId = NewType("SceneId", str)
+ContractId = NewType("ContractId", str)
+#: The attachment's key in the API (`delivery_zip`, `preview`), not its file name.
+AttachmentName = NewType("AttachmentName", str)
+
+#: The one capture status whose scenes are to be fetched (documented in the delivery API).
+PUBLISHED = "published"
+#: The attachment that holds the delivered product.
+DELIVERY_ZIP = AttachmentName("delivery_zip")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ByteRange:
+    """Bytes [start, stop) of one file, counted from its first byte. May be empty."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop:
+            raise ValueError(f"not a byte range: [{self.start}, {self.stop})")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __bool__(self) -> bool:
+        return self.stop > self.start
+
+    def clip(self, size_bytes: int) -> ByteRange:
+        """Return the part that lies in a file of *size_bytes*; empty when none does."""
+        return ByteRange(min(self.start, size_bytes), min(self.stop, size_bytes))
+
+    def overlaps(self, other: ByteRange) -> bool:
+        """Tell whether both hold at least one common byte."""
+        return max(self.start, other.start) < min(self.stop, other.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A contract of the account: its id, and the name people know it by."""
+
+    contract_id: ContractId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A tasking order. `record` is the API's object as sent, unknown fields kept."""
+
+    task_id: TaskId
+    name: str | None = None
+    status: str | None = None
+    created_at: datetime | None = None
+    record: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One acquisition of a task. Only a published one has scenes."""
+
+    capture_id: CaptureId
+    status: str | None = None
+    record: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def is_published(self) -> bool:
+        """Tell whether scenes may be asked for."""
+        return self.status == PUBLISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file of a scene, by its key in the API and the name it is stored under."""
+
+    name: AttachmentName
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One deliverable of a capture.
+
+    `record` is the API's object as sent, *without any link*: links expire, and are secrets.
+    `revision` changes when the API says that the record changed (its `last_modified`), else empty.
+    """
+
+    scene_id: SceneId
+    capture_id: CaptureId | None = None
+    product_name: str | None = None
+    timestamp: datetime | None = None
+    revision: str = ""
+    footprint: Mapping[str, Json] | None = None
+    attachments: tuple[Attachment, ...] = ()
+    record: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A presigned URL: whoever holds it may read the object, so it is shown nowhere.
+
+    `expires_at_s` is wall-clock seconds since the epoch, as the URL itself tells; None when it
+    does not.
+    """
+
+    url: str = field(repr=False)
+    expires_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which bytes an object holds: two equal versions hold equal bytes.
+
+    `etag` is the store's ETag with its quotes, or, where a store sends none, a name made from
+    `Last-Modified`; `is_strong` tells whether it may be used in `If-Match` (RFC 9110 §8.8.3).
+    """
+
+    etag: str
+    size_bytes: int
+
+    @property
+    def is_strong(self) -> bool:
+        """Tell whether `If-Match` may carry the ETag."""
+        return self.etag.startswith('"')

@@ -1,0 +1,180 @@
+"""Every setting, with its unit, its default and the reason for it; the only reader of environment.
+
+Each field `x_y` is set by the environment variable `SATFS_X_Y`. Secrets are held as `SecretStr`:
+only `api/auth.py` opens them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from satfs.errors import BadSettings
+
+MIB: Final = 1024 * 1024
+GB: Final = 10**9
+
+
+class AuthMode(StrEnum):
+    """How the API is told who we are."""
+
+    AUTO = "auto"  #: a token if one is set, else client credentials
+    OAUTH = "oauth"  #: client credentials exchanged for a token
+    TOKEN = "token"  #: a ready-made token  # noqa: S105 - a word, not a secret
+    LEGACY = "legacy"  #: the deprecated `Key,Secret` header; needs no contract
+
+
+class ContentsView(StrEnum):
+    """Whether a scene directory shows the members of its zip (`contents/`)."""
+
+    VISIBLE = "visible"
+    HIDDEN = "hidden"  #: reachable by name, not listed: `cp -r` fetches nothing twice
+    OFF = "off"
+
+
+class Settings(BaseSettings):
+    """All settings of one mount. Built by `load_settings`, which explains what is wrong."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SATFS_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    # -- the vendor ------------------------------------------------------------------------------
+    api_url: str = "https://api.satellogic.com"
+    """Base of the Aleph API. Credentials go to this host and no other."""
+    auth_url: str = "https://auth.platform.satellogic.com/oauth/token"
+    """The OAuth token endpoint."""
+    audience: str = "https://api.satellogic.com/"
+    """The audience asked for with a token (the final slash belongs to it)."""
+    auth_mode: AuthMode = AuthMode.AUTO
+    """How the API is told who we are: auto, oauth, token or legacy."""
+    client_id: str | None = None
+    """The OAuth client id (or the key id, in legacy mode)."""
+    client_secret: SecretStr | None = None
+    """The OAuth client secret. Never accepted on the command line."""
+    token: SecretStr | None = None
+    """A ready-made access token. Never accepted on the command line."""
+    contract_id: str | None = None
+    """The contract to act for; when unset, an account's only contract is taken."""
+    ca_file: Path | None = None
+    """PEM file of the authorities to trust besides the system's."""
+    allow_private_store: bool = False
+    """Accept object links that lead to private addresses though the API is a public host."""
+
+    # -- time ------------------------------------------------------------------------------------
+    connect_timeout_s: float = Field(5.0, gt=0)
+    """Time to open one connection, TLS included."""
+    progress_timeout_s: float = Field(15.0, gt=0)
+    """Longest silence of a connection in use; below the kernel's 20 s suspend limit."""
+    metadata_deadline_s: float = Field(15.0, gt=0)
+    """Time within which every call but a read is answered, error or not."""
+    read_deadline_s: float = Field(60.0, gt=0)
+    """Time within which every read is answered, error or not."""
+
+    # -- listings --------------------------------------------------------------------------------
+    listing_ttl_s: float = Field(60.0, ge=0)
+    """How long a listing is believed before it is asked for again."""
+    negative_ttl_s: float = Field(5.0, ge=0)
+    """How long the kernel remembers that a name is not there."""
+    entry_timeout_s: float = Field(60.0, gt=0)
+    """How long the kernel believes a name. Never 0: each `stat` would walk the whole path again."""
+    attr_timeout_s: float = Field(60.0, gt=0)
+    """How long the kernel believes attributes. Never 0, for the same reason."""
+    page_limit: int = Field(100, ge=1, le=10_000)
+    """Entries asked for per page (the documentation uses 100)."""
+    max_entries: int = Field(1_000_000, ge=1)
+    """Most entries of one listing; more is taken for a broken pager."""
+    api_concurrency: int = Field(16, ge=1, le=256)
+    """API requests in flight at once: 100 pages of 100 ms each then take under a second."""
+
+    # -- transfers -------------------------------------------------------------------------------
+    max_connections: int = Field(64, ge=1, le=256)
+    """Connections to the object store at once; how many are used is measured as we go."""
+    range_bytes: int = Field(8 * MIB, ge=64 * 1024)
+    """Bytes asked for at once in bulk (measured: docs/PERFORMANCE.md, AWS advises 8 to 16 MB)."""
+    workers: int = Field(2, ge=0, le=8)
+    """Processes that receive bulk data; 0 receives everything in the mount's own process."""
+    worker_idle_s: float = Field(60.0, gt=0)
+    """Idle time after which a worker process ends."""
+
+    # -- the cache -------------------------------------------------------------------------------
+    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_path("satfs")))
+    """Where fetched blocks and listings are kept."""
+    cache_bytes: int | None = Field(None, ge=0)
+    """Most bytes kept on disk; default: the smaller of 20 GB and 10 % of the disk. 0: no disk."""
+    cache_free_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of the disk that is left free, whatever the limit says."""
+    memory_bytes: int = Field(256 * MIB, ge=16 * MIB)
+    """Most bytes of content kept in memory when there is no disk to keep them on."""
+
+    # -- the tree --------------------------------------------------------------------------------
+    contents: ContentsView = ContentsView.VISIBLE
+    """Show the members of each zip as `contents/`: visible, hidden or off."""
+
+    @field_validator("api_url", "auth_url")
+    @classmethod
+    def _is_web_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https address")
+        if parts.username or parts.password:
+            raise ValueError("must not contain a user name or password")
+        return value.rstrip("/") if value.endswith("/") and parts.path == "/" else value
+
+    @model_validator(mode="after")
+    def _secrets_travel_encrypted(self) -> Settings:
+        for name in ("api_url", "auth_url"):
+            parts = urlsplit(getattr(self, name))
+            if parts.scheme == "http" and not _is_loopback_name(parts.hostname or ""):
+                raise ValueError(
+                    f"{name} must be https: credentials would cross the network unencrypted"
+                )
+        return self
+
+
+def _is_loopback_name(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Return the settings from *overrides*, then the environment, then the defaults.
+
+    Overrides that are None count as not given. Reads the environment; waits for nothing.
+
+    Raises:
+        BadSettings: a value cannot be; the message names each setting, never a secret's value.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as failure:
+        lines = []
+        for problem in failure.errors(include_input=False, include_url=False):
+            name = ".".join(str(part) for part in problem["loc"]) or "settings"
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} (SATFS_{name.upper()}): {text}")
+        raise BadSettings("; ".join(lines)) from None
+
+
+def default_cache_bytes(directory: Path) -> int:
+    """Return the smaller of 20 GB and a tenth of the disk that *directory* is on, in bytes."""
+    probe = directory
+    while not probe.exists() and probe != probe.parent:
+        probe = probe.parent
+    return min(20 * GB, shutil.disk_usage(probe).total // 10)
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment for a child process: ours without anything of satfs.
+
+    Settings and secrets alike stay behind; a child is told what it needs.
+    """
+    return {key: value for key, value in os.environ.items() if not key.startswith("SATFS_")}
