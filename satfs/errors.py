@@ -15,7 +15,11 @@
     ├── Unsupported      we cannot do this, and never could (a compression method, say)
     ├── ReadOnly         anything that would write
     ├── Misuse           we broke our own contract: a bug
-    └── BadSettings      the configuration cannot work; raised before anything is mounted
+    └── CannotMount      raised before anything is mounted: somebody has to change something first
+        ├── BadSettings      the configuration cannot work
+        ├── BadMountpoint    the directory cannot be mounted on, or unmounted
+        ├── BadCache         the cache directory cannot be used, or is not ours
+        └── FuseMissing      the machine lacks FUSE, or does not let us use it
 
 `fuse/errnos.py` maps each to an errno; a test demands that none is forgotten. Messages are for
 people: they name the operation and the thing, and never hold a token or the query of a link.
@@ -91,5 +95,21 @@ class Misuse(SatfsError):
     """A promise inside satfs was broken: a bug of ours."""
 
 
-class BadSettings(SatfsError):
+class CannotMount(SatfsError):
+    """Nothing is mounted: somebody has to change something first. Never raised itself."""
+
+
+class BadSettings(CannotMount):
     """The configuration cannot work; says which setting, and what would."""
+
+
+class BadMountpoint(CannotMount):
+    """The directory cannot be mounted on, or unmounted; says why, and what would help."""
+
+
+class BadCache(CannotMount):
+    """The cache directory cannot be used: not writable, not ours, or inside the mount itself."""
+
+
+class FuseMissing(CannotMount):
+    """The machine lacks FUSE, or does not let us use it; says what to install or allow."""
