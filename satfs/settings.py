@@ -1,26 +1,52 @@
 """Every setting, with its unit, its default and the reason for it; the only reader of environment.
 
-Each field `x_y` is set by the environment variable `SATFS_X_Y`. Secrets are held as `SecretStr`:
-only `api/auth.py` opens them.
+Each field `x_y` is set by the environment variable `SATFS_X_Y`. Numbers of bytes may carry a unit
+(`20GB`, `512MiB`). Secrets are held as `SecretStr`: only `api/auth.py` opens them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from satfs.errors import BadSettings
 
+ENV_PREFIX: Final = "SATFS_"
 MIB: Final = 1024 * 1024
 GB: Final = 10**9
+
+
+def _parse_size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(_byte_size.validate_python(value))
+    except ValidationError:  # its text quotes what was given
+        raise ValueError("must be a number of bytes, such as 20GB or 512MiB") from None
+
+
+_byte_size = TypeAdapter(ByteSize)
+#: A number of bytes, or text such as `20GB` (powers of ten) or `512MiB` (powers of two).
+Bytes: TypeAlias = Annotated[int, BeforeValidator(_parse_size)]
 
 
 class AuthMode(StrEnum):
@@ -44,7 +70,11 @@ class Settings(BaseSettings):
     """All settings of one mount. Built by `load_settings`, which explains what is wrong."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SATFS_", frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     # -- the vendor ------------------------------------------------------------------------------
@@ -98,7 +128,7 @@ class Settings(BaseSettings):
     # -- transfers -------------------------------------------------------------------------------
     max_connections: int = Field(64, ge=1, le=256)
     """Connections to the object store at once; how many are used is measured as we go."""
-    range_bytes: int = Field(8 * MIB, ge=64 * 1024)
+    range_bytes: Bytes = Field(8 * MIB, ge=64 * 1024)
     """Bytes asked for at once in bulk (measured: docs/PERFORMANCE.md, AWS advises 8 to 16 MB)."""
     workers: int = Field(2, ge=0, le=8)
     """Processes that receive bulk data; 0 receives everything in the mount's own process."""
@@ -108,11 +138,11 @@ class Settings(BaseSettings):
     # -- the cache -------------------------------------------------------------------------------
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_path("satfs")))
     """Where fetched blocks and listings are kept."""
-    cache_bytes: int | None = Field(None, ge=0)
+    cache_bytes: Bytes | None = Field(None, ge=0)
     """Most bytes kept on disk; default: the smaller of 20 GB and 10 % of the disk. 0: no disk."""
     cache_free_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of the disk that is left free, whatever the limit says."""
-    memory_bytes: int = Field(256 * MIB, ge=16 * MIB)
+    memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 
     # -- the tree --------------------------------------------------------------------------------
@@ -122,8 +152,12 @@ class Settings(BaseSettings):
     @field_validator("api_url", "auth_url")
     @classmethod
     def _is_web_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(value)
+            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port or a bracket that cannot be; its text may quote a password
+            is_address = False
+        if not is_address:
             raise ValueError("must be an http or https address")
         if parts.username or parts.password:
             raise ValueError("must not contain a user name or password")
@@ -141,27 +175,82 @@ class Settings(BaseSettings):
 
 
 def _is_loopback_name(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name; only this one is loopback wherever it is asked (RFC 6761 §6.3)
+        return host == "localhost"
 
 
-def load_settings(**overrides: Any) -> Settings:
+class _GivenSettings(Settings):
+    """Settings that look at nothing but what they are given."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def load_settings(environment: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
     """Return the settings from *overrides*, then the environment, then the defaults.
 
-    Overrides that are None count as not given. Reads the environment; waits for nothing.
+    Overrides that are None count as not given. *environment* is the process's own unless another
+    is given. Waits for nothing.
 
     Raises:
-        BadSettings: a value cannot be; the message names each setting, never a secret's value.
+        BadSettings: a value cannot be; the message names each setting, never what was given.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        if environment is None:
+            return Settings(**given)
+        return _GivenSettings(**(_values_of(environment) | given))
     except ValidationError as failure:
-        lines = []
-        for problem in failure.errors(include_input=False, include_url=False):
-            name = ".".join(str(part) for part in problem["loc"]) or "settings"
-            text = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name} (SATFS_{name.upper()}): {text}")
-        raise BadSettings("; ".join(lines)) from None
+        raise BadSettings("; ".join(_explain(failure))) from None
+
+
+def _values_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that *environment* holds, by field name; empty values count as unset."""
+    upper = {name.upper(): value for name, value in environment.items()}
+    named = {name: upper.get(variable_of(name), "") for name in Settings.model_fields}
+    return {name: value for name, value in named.items() if value}
+
+
+def _explain(failure: ValidationError) -> list[str]:
+    sentences = []
+    # Without the input: it may be a secret, or a secret in the wrong place.
+    for problem in failure.errors(include_input=False, include_url=False, include_context=False):
+        text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        name = ".".join(str(part) for part in problem["loc"])
+        sentences.append(f"{name} ({variable_of(name)}): {text}" if name else text)
+    return sentences
+
+
+def variable_of(setting: str) -> str:
+    """Return the name of the environment variable that sets *setting*."""
+    return ENV_PREFIX + setting.upper()
+
+
+def is_secret(setting: str) -> bool:
+    """Tell whether the value of *setting* must never be shown, nor be given on a command line."""
+    return "SecretStr" in str(Settings.model_fields[setting].annotation)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names in *environment* that look like settings of ours and are none, sorted."""
+    known = {variable_of(name) for name in Settings.model_fields}
+    return tuple(
+        sorted(
+            name
+            for name in environment
+            if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
+        )
+    )
 
 
 def default_cache_bytes(directory: Path) -> int:
@@ -177,4 +266,6 @@ def worker_environment() -> dict[str, str]:
 
     Settings and secrets alike stay behind; a child is told what it needs.
     """
-    return {key: value for key, value in os.environ.items() if not key.startswith("SATFS_")}
+    return {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)
+    }
