@@ -1,0 +1,290 @@
+"""What the API answers: token, contracts, tasks, captures, scenes and links. *Pure*.
+
+Checks are made in this order: token, contract, route, as behind a gateway with a token authorizer.
+Tasking errors speak Django REST framework (`detail`), delivery errors `message`, the gateway's own
+`message` or, from its authorizer, `Message`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote
+
+from satfs.demo.answers import (
+    Answer,
+    Question,
+    gateway_error,
+    json_answer,
+    tasking_error,
+    telluric_error,
+)
+from satfs.demo.catalogue import TASK_STATUSES, Attachment, Capture, Catalogue, Scene, Task
+from satfs.demo.faults import Fault, named
+from satfs.demo.paging import PageLimits, page, page_url, page_window
+from satfs.demo.tokens import Standing, TokenOffice
+
+#: Endpoint names by the shape of their raw path; the final slash is Django's.
+_ROUTES: Final = [
+    ("token", re.compile(r"/oauth/token\Z")),
+    ("contracts", re.compile(r"/contracts\Z")),
+    ("products", re.compile(r"/tasking/products/\Z")),
+    ("clients", re.compile(r"/tasking/clients/\Z")),
+    ("tasks", re.compile(r"/tasking/tasks/\Z")),
+    ("task", re.compile(r"/tasking/tasks/([^/]+)/\Z")),
+    ("captures", re.compile(r"/tasking/tasks/([^/]+)/captures/\Z")),
+    ("scenes", re.compile(r"/telluric/scenes/\Z")),
+    ("scene", re.compile(r"/telluric/scenes/([^/]+)/\Z")),
+    ("sign", re.compile(r"/telluric/scenes/([^/]+)/attachments/([^/]+)/download/\Z")),
+]
+_PRODUCTS: Final = [
+    {"pk": 169, "name": "Multispectral 70cm", "is_area": False},
+    {"pk": 178, "name": "Area Coverage 70cm", "is_area": True},
+]
+
+
+def route(raw_path: str) -> tuple[str, tuple[str, ...]]:
+    """Return the endpoint of a raw path and its arguments, decoded; `other` when there is none."""
+    for endpoint, shape in _ROUTES:
+        found = shape.match(raw_path)
+        if found:
+            return endpoint, tuple(unquote(part) for part in found.groups())
+    return "other", ()
+
+
+@dataclass
+class Api:
+    """The API: what it lists, whom it believes, and how it signs."""
+
+    catalogue: Catalogue
+    office: TokenOffice
+    #: Returns the presigned URL of an attachment, in the way the faults drawn want it.
+    sign: Callable[[Attachment, Sequence[Fault]], str]
+    limits: PageLimits = field(default_factory=PageLimits)
+
+    def answer(self, question: Question, now_s: float, faults: Sequence[Fault] = ()) -> Answer:
+        """Return the response to one request."""
+        endpoint, arguments = route(question.raw_path)
+        if endpoint == "token":
+            if question.method != "POST":
+                return json_answer({"message": "Method Not Allowed"}, 405)
+            return self.office.answer(question.body, now_s)
+        if self.leaked_credential(question):
+            return gateway_error(400, "BadRequestException", "A credential was sent in the query")
+        refusal = self._token_refusal(question, now_s)
+        if refusal:
+            return refusal
+        if endpoint == "contracts":
+            contracts = self.office.account.contracts
+            return json_answer([{"contract_id": key, "name": name} for key, name in contracts])
+        contract, refusal = self._contract(question, now_s)
+        if refusal:
+            return refusal
+        if endpoint == "other":
+            return _no_route(question)
+        if question.method != "GET":
+            detail = f'Method "{question.method}" not allowed.'
+            return tasking_error(405, detail).with_headers(allow="GET, HEAD, OPTIONS")
+        visible = [t for t in self.catalogue.tasks if t.contract_id in (None, contract)]
+        match endpoint:
+            case "products":
+                return self._page(question, _PRODUCTS, faults)
+            case "clients":
+                return self._page(question, [{"pk": 1, "name": "Example Geo Ltd"}], faults)
+            case "tasks":
+                return self._tasks(question, visible, faults)
+            case "task" | "captures":
+                return self._task(question, endpoint, arguments[0], contract, faults)
+            case "scenes":
+                return self._scenes(question, contract, faults)
+            case _:
+                return self._scene(question, arguments, contract, faults)
+
+    def leaked_credential(self, question: Question) -> bool:
+        """Tell whether a credential was put where proxies and logs see it: into path or query."""
+        return self.holds_secret(question.path) or self.holds_secret(unquote(question.raw_query))
+
+    def holds_secret(self, text: str) -> bool:
+        """Tell whether a text holds the client secret or any token ever given out."""
+        secrets = (self.office.account.client_secret, *self.office.given_out)
+        return any(secret and secret in text for secret in secrets)
+
+    # -- who asks --------------------------------------------------------------------------------
+
+    def _token_refusal(self, question: Question, now_s: float) -> Answer | None:
+        match self.office.standing(question.headers.get("authorizationtoken"), now_s):
+            case Standing.NONE:
+                return gateway_error(401, "UnauthorizedException", "Unauthorized")
+            case Standing.DENIED:
+                text = "User is not authorized to access this resource with an explicit deny"
+                return gateway_error(403, "AccessDeniedException", text, key="Message")
+            case _:
+                return None
+
+    def _contract(self, question: Question, now_s: float) -> tuple[str | None, Answer | None]:
+        header = question.headers.get("authorizationtoken")
+        if self.office.standing(header, now_s) is Standing.LEGACY:
+            return None, None  # an old credential belongs to one contract, and names none
+        contract = question.headers.get("x-satellogic-contract-id")
+        if not contract:
+            text = "Missing required header X-Satellogic-Contract-Id"
+            return None, gateway_error(401, "UnauthorizedException", text)
+        if contract not in dict(self.office.account.contracts):
+            text = "The contract id is not valid for this access profile"
+            return None, gateway_error(401, "UnauthorizedException", text)
+        return contract, None
+
+    # -- tasking ---------------------------------------------------------------------------------
+
+    def _tasks(self, question: Question, tasks: list[Task], faults: Sequence[Fault]) -> Answer:
+        query = question.query
+        status = query.get("status")
+        if status:
+            if status not in {*TASK_STATUSES, *(str(t.record.get("status")) for t in tasks)}:
+                text = f"Select a valid choice. {status} is not one of the available choices."
+                return json_answer({"status": [text]}, 400)
+            tasks = [task for task in tasks if task.record.get("status") == status]
+        for name in ("task_name", "project_name"):
+            if query.get(name):
+                tasks = [task for task in tasks if task.record.get(name) == query[name]]
+        return self._page(question, [task.record for task in tasks], faults)
+
+    def _task(
+        self,
+        question: Question,
+        endpoint: str,
+        task_id: str,
+        contract: str | None,
+        faults: Sequence[Fault],
+    ) -> Answer:
+        task = self.catalogue.task(task_id)
+        if task is None or not _is_visible(task, contract):
+            return tasking_error(404, "Not found.")
+        if endpoint == "task":
+            return json_answer(task.record)
+        return self._page(question, [capture.record for capture in task.captures], faults)
+
+    # -- delivery --------------------------------------------------------------------------------
+
+    def _scenes(self, question: Question, contract: str | None, faults: Sequence[Fault]) -> Answer:
+        query = question.query
+        sceneset = query.get("sceneset_id")
+        if sceneset:
+            capture: Capture | None = self.catalogue.capture(sceneset)
+            scenes = capture.scenes if capture and capture.is_published else []
+        else:
+            scenes = self.catalogue.published_scenes()
+        scenes = [scene for scene in scenes if self._is_visible_scene(scene, contract)]
+        for name in ("scene_id", "productname"):
+            if query.get(name):
+                scenes = [scene for scene in scenes if scene.record.get(name) == query[name]]
+        return self._page(question, scenes, faults, tell=lambda scene: self._told(scene, faults))
+
+    def _scene(
+        self,
+        question: Question,
+        arguments: tuple[str, ...],
+        contract: str | None,
+        faults: Sequence[Fault],
+    ) -> Answer:
+        scene = self.catalogue.published_scene(arguments[0])
+        if scene is None or not self._is_visible_scene(scene, contract):
+            return telluric_error(404, f"No item found with id {arguments[0]}")
+        if len(arguments) == 1:
+            return json_answer(self._told(scene, faults))
+        attachment = scene.attachment(arguments[1])
+        if attachment is None:
+            return telluric_error(404, f"No item found with id {arguments[1]}")
+        url = self.sign(attachment, faults)
+        if question.query.get("redirect", "true").lower() != "false":
+            return Answer(302, {"Location": url})
+        return json_answer({} if named(faults, "no-link") else {"url": url})
+
+    def _told(self, scene: Scene, faults: Sequence[Fault]) -> dict[str, Any]:
+        if "attachments" in scene.record:
+            return scene.record
+        told = [self._told_attachment(attachment, faults) for attachment in scene.attachments]
+        return {**scene.record, "attachments": told}
+
+    def _told_attachment(self, attachment: Attachment, faults: Sequence[Fault]) -> Any:
+        if attachment.record is not None:
+            return attachment.record
+        named_as = {"name": attachment.name, "file_name": attachment.file_name}
+        return {**named_as, "url": self.sign(attachment, faults)}
+
+    def _is_visible_scene(self, scene: Scene, contract: str | None) -> bool:
+        task = self.catalogue.task_of(scene.scene_id)
+        return task is None or _is_visible(task, contract)
+
+    # -- pages -----------------------------------------------------------------------------------
+
+    def _page(
+        self,
+        question: Question,
+        entries: Sequence[Any],
+        faults: Sequence[Fault],
+        tell: Callable[[Any], Any] = lambda entry: entry,
+    ) -> Answer:
+        query, path = question.query, question.raw_path
+        limit, offset = page_window(query, self.limits)
+        entries = _shifted(entries, offset, faults)
+        envelope = page(entries, question.base_url, path, query, self.limits)
+        envelope["results"] = [tell(entry) for entry in envelope["results"]]
+        for fault in faults:
+            match fault.name:
+                case "endless-next":
+                    following = {"limit": limit, "offset": offset + limit}
+                    envelope["next"] = page_url(question.base_url, path, query, following)
+                    if entries:
+                        envelope["results"] = _renumbered(tell(entries[0]), offset, limit)
+                case "page-loop" if envelope["next"] is None:
+                    envelope["next"] = page_url(question.base_url, path, query, {"offset": 0})
+                case "foreign-next":
+                    following = {"limit": limit, "offset": offset + limit}
+                    envelope["next"] = page_url(fault["base"], path, query, following)
+                case "relative-next" if envelope["next"]:
+                    envelope["next"] = envelope["next"].removeprefix(question.base_url)
+                case "wrong-count":
+                    envelope["count"] = fault["count"]
+        return json_answer(envelope)
+
+
+def _is_visible(task: Task, contract: str | None) -> bool:
+    return contract is None or task.contract_id in (None, contract)
+
+
+def _no_route(question: Question) -> Answer:
+    with_slash = question.raw_path + "/"
+    if route(with_slash)[0] != "other":
+        query = f"?{question.raw_query}" if question.raw_query else ""
+        return Answer(301, {"Location": f"{with_slash}{query}"})
+    text = "Missing Authentication Token"
+    return gateway_error(403, "MissingAuthenticationTokenException", text)
+
+
+def _shifted(entries: Sequence[Any], offset: int, faults: Sequence[Fault]) -> Sequence[Any]:
+    """Return the listing as it is by the time later pages are asked for."""
+    for fault in faults:
+        if fault.name == "listing-grows" and offset > 0:
+            entries = [*entries[-fault["entries"] :], *entries]
+        if fault.name == "listing-shrinks" and offset > 0:
+            entries = entries[fault["entries"] :]
+    return entries
+
+
+def _renumbered(entry: Any, offset: int, limit: int) -> list[Any]:
+    """Return a page of entries that nobody has seen before, in the shape of *entry*."""
+    if not isinstance(entry, dict):
+        return [entry]
+    text = json.dumps(entry)
+    page_of_copies = []
+    for n in range(offset, offset + limit):
+        copy = json.loads(text)
+        for name in ("task_id", "capture_id", "scene_id"):
+            if name in copy:
+                copy[name] = f"endless-{n}"
+        page_of_copies.append(copy)
+    return page_of_copies

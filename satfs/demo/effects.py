@@ -1,0 +1,255 @@
+"""What each fault does: to an answer, or to the way it is sent. *Pure*."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from satfs.demo.answers import (
+    Answer,
+    Span,
+    gateway_error,
+    http_date,
+    json_answer,
+    tasking_error,
+    telluric_error,
+    xml_error,
+)
+from satfs.demo.faults import Fault
+from satfs.demo.store import expired_answer, unsatisfiable_answer
+
+_TASKING: Final = frozenset({"tasks", "task", "captures", "products", "clients"})
+
+_PAGE: Final = (
+    b"<!DOCTYPE html><html><head><title>Maintenance</title></head>"
+    b"<body><h1>We will be back soon</h1></body></html>"
+)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How a body is sent: where it breaks or pauses, in bytes of the body, and how fast it is."""
+
+    cut_at: int | None = None
+    reset_at: int | None = None
+    stall_at: int | None = None
+    stall_s: float = 0.0
+    bytes_per_s: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether nothing at all is done to the body."""
+        return self == Delivery()
+
+
+def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> Delivery:
+    """Return how the body is to be sent, given the connection's normal speed."""
+    way = Delivery(bytes_per_s=bytes_per_s)
+    for fault in faults:
+        match fault.name:
+            case "cut":
+                way = replace(way, cut_at=fault["at_byte"])
+            case "reset":
+                way = replace(way, reset_at=fault["at_byte"])
+            case "stall":
+                way = replace(way, stall_at=fault["at_byte"], stall_s=fault["seconds"])
+            case "drip":
+                way = replace(way, bytes_per_s=fault["bytes_per_s"])
+    return way
+
+
+def delay_s(faults: Sequence[Fault]) -> float:
+    """Return how much later the answer starts, in seconds."""
+    return float(sum(fault["seconds"] for fault in faults if fault.name == "latency"))
+
+
+def replacement(fault: Fault, endpoint: str, now_s: float) -> Answer | None:
+    """Return what is answered instead of the right answer, or None when the fault does not."""
+    make = _REPLACEMENTS.get(fault.name)
+    return make(fault, endpoint, now_s) if make else None
+
+
+def altered(answer: Answer, fault: Fault) -> Answer:
+    """Return the answer as the fault leaves it; most faults leave it alone."""
+    alter = _ALTERATIONS.get(fault.name)
+    return alter(answer, fault) if alter else answer
+
+
+# -- instead of an answer ------------------------------------------------------------------------
+
+
+def _server_error(fault: Fault, endpoint: str, now_s: float) -> Answer:
+    status = int(fault["status"])
+    if endpoint == "object":
+        code, text = {
+            500: ("InternalError", "We encountered an internal error. Please try again."),
+        }.get(status, ("SlowDown", "Please reduce your request rate."))
+        answer = xml_error(status, code, text)
+    else:
+        text = {504: "Endpoint request timed out"}.get(status, "Internal server error")
+        answer = gateway_error(status, "InternalServerErrorException", text)
+    return _with_retry_after(answer, fault["retry_after"], as_date=False, now_s=now_s)
+
+
+def _throttled(fault: Fault, endpoint: str, now_s: float) -> Answer:
+    after = fault["retry_after"]
+    if endpoint == "object":
+        answer = xml_error(503, "SlowDown", "Please reduce your request rate.")
+    elif endpoint in _TASKING:
+        text = f"Request was throttled. Expected available in {after or 1} seconds."
+        answer = tasking_error(429, text)
+    elif endpoint == "token":
+        answer = json_answer(
+            {"error": "too_many_requests", "error_description": "Global limit has been reached"},
+            429,
+        )
+    else:
+        answer = gateway_error(429, "TooManyRequestsException", "Too Many Requests")
+    return _with_retry_after(answer, after, as_date=fault["as_date"], now_s=now_s)
+
+
+def _with_retry_after(
+    answer: Answer, after: float | None, *, as_date: bool, now_s: float
+) -> Answer:
+    if after is None:
+        return answer
+    return answer.with_headers(retry_after=http_date(now_s + after) if as_date else str(after))
+
+
+def _forbidden(fault: Fault, endpoint: str, now_s: float) -> Answer:
+    if endpoint == "object":
+        return xml_error(403, "AccessDenied", "Access Denied")
+    text = "User is not authorized to access this resource with an explicit deny"
+    return gateway_error(403, "AccessDeniedException", text, key="Message")
+
+
+def _not_found(fault: Fault, endpoint: str, now_s: float) -> Answer:
+    if endpoint == "object":
+        return xml_error(404, "NoSuchKey", "The specified key does not exist.")
+    if endpoint in _TASKING:
+        return tasking_error(404, "Not found.")
+    return telluric_error(404, "No item found with id x")
+
+
+def _html(fault: Fault, endpoint: str, now_s: float) -> Answer:
+    return Answer(int(fault["status"]), {"Content-Type": "text/html; charset=utf-8"}, _PAGE)
+
+
+def _precondition_failed(fault: Fault, endpoint: str, now_s: float) -> Answer:
+    text = "At least one of the pre-conditions you specified did not hold"
+    return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
+
+
+_REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Answer]]] = {
+    "server-error": _server_error,
+    "throttled": _throttled,
+    "unauthorized": lambda f, e, n: gateway_error(401, "UnauthorizedException", "Unauthorized"),
+    "forbidden": _forbidden,
+    "not-found": _not_found,
+    "html": _html,
+    "redirect": lambda f, e, n: Answer(int(f["status"]), {"Location": f["location"]}),
+    "expired-link": lambda f, e, n: expired_answer(3600, n - 60, n),
+    "expired-token": lambda f, e, n: xml_error(
+        400, "ExpiredToken", "The provided token has expired."
+    ),
+    "precondition-failed": _precondition_failed,
+    "range-not-satisfiable": lambda f, e, n: unsatisfiable_answer("", int(f["size_bytes"])),
+}
+
+
+# -- an answer that is not what it should be -----------------------------------------------------
+
+
+def _broken_json(answer: Answer, fault: Fault) -> Answer:
+    whole = answer.body
+    return replace(answer, body=whole[: len(whole) // 2]) if isinstance(whole, bytes) else answer
+
+
+def scrambled(value: Any) -> Any:
+    """Return JSON with each field's value of another type than it was."""
+    match value:
+        case dict():
+            return {name: scrambled(inner) for name, inner in value.items()}
+        case list():
+            return {"items": [scrambled(inner) for inner in value]}
+        case str():
+            return [value]
+        case bool() | int() | float():
+            return {"value": value}
+        case _:
+            return 7
+
+
+def _wrong_types(answer: Answer, fault: Fault) -> Answer:
+    if not isinstance(answer.body, bytes):
+        return answer
+    right = json.loads(answer.body)
+    entries = right.get("results") if isinstance(right, dict) else right
+    entries = entries if isinstance(entries, list) else [right]
+    envelope = right if isinstance(right, dict) else {}
+    shapes: dict[str, Any] = {
+        "null": None,
+        "list": [1, "two", None],
+        "string": "no such thing",
+        "number": 42,
+        "results-null": {**envelope, "results": None},
+        "results-object": {**envelope, "results": {"0": entries[:1]}},
+        "results-strings": {**envelope, "results": ["one", "two"]},
+        "fields-scrambled": {**envelope, "results": [scrambled(entry) for entry in entries]}
+        if "results" in envelope
+        else scrambled(right),
+    }
+    return json_answer(shapes[fault["shape"]], answer.status)
+
+
+def _whole_for_range(answer: Answer, fault: Fault) -> Answer:
+    if answer.status != 206 or not isinstance(answer.body, Span):
+        return answer
+    content = answer.body.content
+    whole = replace(answer, status=200, body=Span(content, 0, content.size_bytes))
+    return whole.with_headers(content_range=None)
+
+
+def _wrong_content_range(answer: Answer, fault: Fault) -> Answer:
+    if answer.status != 206 or not isinstance(answer.body, Span):
+        return answer
+    start, stop = answer.body.start + fault["shift"], answer.body.stop + fault["shift"]
+    total = answer.body.content.size_bytes
+    return answer.with_headers(content_range=f"bytes {start}-{stop - 1}/{total}")
+
+
+def _wrong_total(answer: Answer, fault: Fault) -> Answer:
+    if answer.status != 206 or not isinstance(answer.body, Span):
+        return answer
+    span = answer.body
+    total = span.content.size_bytes + fault["by"]
+    return answer.with_headers(content_range=f"bytes {span.start}-{span.stop - 1}/{total}")
+
+
+def _short_body(answer: Answer, fault: Fault) -> Answer:
+    body = answer.body
+    if isinstance(body, Span):
+        return replace(answer, body=replace(body, stop=min(body.stop, body.start + fault["bytes"])))
+    return replace(answer, body=body[: fault["bytes"]])
+
+
+def _etag(answer: Answer, value: str | None) -> Answer:
+    return answer.with_headers(etag=value) if "ETag" in answer.headers else answer
+
+
+_ALTERATIONS: Final[Mapping[str, Callable[[Answer, Fault], Answer]]] = {
+    "broken-json": _broken_json,
+    "wrong-types": _wrong_types,
+    "whole-for-range": _whole_for_range,
+    "wrong-content-range": _wrong_content_range,
+    "wrong-total": _wrong_total,
+    "no-content-range": lambda a, f: a.with_headers(content_range=None),
+    "no-etag": lambda a, f: _etag(a, None),
+    "weak-etag": lambda a, f: _etag(a, f"W/{a.headers.get('ETag')}"),
+    "other-etag": lambda a, f: _etag(a, f["etag"]),
+    "no-last-modified": lambda a, f: a.with_headers(last_modified=None),
+    "no-length": lambda a, f: a.with_headers(transfer_encoding="chunked"),
+    "short-body": _short_body,
+}

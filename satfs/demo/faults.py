@@ -1,0 +1,208 @@
+"""What to break, by name: which requests a fault meets, how often, and with which parameters.
+
+`KINDS` is the list of names. What each does to an answer is in `effects`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+#: The endpoints a fault may be limited to. `api` means all of them but `object`.
+ENDPOINTS: Final = frozenset(
+    {
+        "token", "contracts", "products", "clients", "tasks", "task", "captures", "scenes", "scene",
+        "sign", "object", "other",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a name stands for, and its parameters with their defaults."""
+
+    sentence: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    # instead of an answer
+    "server-error": Kind("A 5xx of the endpoint's dialect.", {"status": 503, "retry_after": None}),
+    "throttled": Kind(
+        "429 (503 SlowDown at the store). Retry-After: seconds, or those as a date, or none.",
+        {"retry_after": 1, "as_date": False},
+    ),
+    "unauthorized": Kind("401 as the gateway tells it."),
+    "forbidden": Kind("403: an explicit deny, or AccessDenied at the store."),
+    "not-found": Kind("404 of the endpoint's dialect."),
+    "html": Kind("A maintenance page as text/html.", {"status": 200}),
+    "broken-json": Kind("The right answer, its second half missing, framing correct."),
+    "wrong-types": Kind(
+        "JSON of another shape. As: null, list, string, number, results-null, results-object, "
+        "results-strings, fields-scrambled.",
+        {"shape": "fields-scrambled"},
+    ),
+    "redirect": Kind("A redirect to another host.", {"location": "", "status": 307}),
+    "expired-link": Kind("403 AccessDenied, Request has expired (store)."),
+    "expired-token": Kind("400 ExpiredToken (store)."),
+    "precondition-failed": Kind("412 (store)."),
+    "range-not-satisfiable": Kind("416 (store).", {"size_bytes": 0}),
+    # the answer about bytes tells untruths
+    "whole-for-range": Kind("200 with the whole body for a range (store)."),
+    "wrong-content-range": Kind("Content-Range is shifted by so many bytes.", {"shift": 1}),
+    "wrong-total": Kind("Content-Range tells another total length.", {"by": 1}),
+    "no-content-range": Kind("206 without Content-Range."),
+    "no-etag": Kind("No ETag."),
+    "weak-etag": Kind("A weak ETag."),
+    "other-etag": Kind("Another ETag than the object's.", {"etag": '"0123456789abcdef"'}),
+    "no-last-modified": Kind("No Last-Modified."),
+    "no-length": Kind("No Content-Length: chunked transfer encoding."),
+    "short-body": Kind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
+    # on the way
+    "latency": Kind("The answer starts later.", {"seconds": 1.0}),
+    "hang": Kind("Nothing is ever answered; the connection stays open."),
+    "cut": Kind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
+    "reset": Kind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
+    "stall": Kind(
+        "No byte for so long after the n-th byte of the body; then it goes on.",
+        {"at_byte": 100, "seconds": 3600.0},
+    ),
+    "drip": Kind("The body comes slowly.", {"bytes_per_s": 1000.0}),
+    # listings
+    "endless-next": Kind("Every page names a next one, with new entries on it for ever."),
+    "page-loop": Kind("The last page names the first one as its next."),
+    "foreign-next": Kind("`next` leads to another host.", {"base": "http://127.0.0.2:9"}),
+    "relative-next": Kind("`next` is relative."),
+    "wrong-count": Kind("`count` is this instead.", {"count": None}),
+    "listing-grows": Kind("From the second page on, so many entries are inserted in front.",
+                          {"entries": 1}),
+    "listing-shrinks": Kind("From the second page on, so many entries in front are gone.",
+                            {"entries": 1}),
+    # links
+    "short-link": Kind("The link lives so long.", {"seconds": 2}),
+    "stale-link": Kind("The link has expired already when it is handed out."),
+    "temporary-credentials": Kind(
+        "The link is signed with a session that ends so soon, whatever the link says.",
+        {"seconds": 2.0},
+    ),
+    "foreign-link": Kind("The link is this instead.", {"url": "file:///etc/passwd"}),
+    "no-link": Kind("The answer names no link."),
+}  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """One thing that is broken, for as long as it is.
+
+    *endpoint*: one of `ENDPOINTS`, `api`, or `*`. Of the requests it could meet, the first *skip*
+    pass, then each *every*-th is met with *probability* (drawn from *seed*), at most *count* times.
+    *path_contains* and *ranged* (has or has no Range header) narrow it down further.
+    """
+
+    name: str
+    endpoint: str = "*"
+    count: int | None = None
+    skip: int = 0
+    every: int = 1
+    probability: float = 1.0
+    seed: int = 0
+    path_contains: str = ""
+    ranged: bool | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    #: How many requests it has met so far.
+    hits: int = 0
+
+    def __post_init__(self) -> None:
+        kind = KINDS.get(self.name)
+        if kind is None:
+            raise ValueError(f"no fault is called {self.name!r}; there are {sorted(KINDS)}")
+        if self.endpoint not in ENDPOINTS | {"api", "*"}:
+            raise ValueError(f"no endpoint is called {self.endpoint!r}; there are {ENDPOINTS}")
+        unknown = set(self.parameters) - set(kind.parameters)
+        if unknown:
+            raise ValueError(f"{self.name} takes {set(kind.parameters)}, not {unknown}")
+        self.parameters = {**kind.parameters, **self.parameters}
+        self._dice = random.Random(self.seed)
+        self._seen = 0
+
+    def __getitem__(self, parameter: str) -> Any:
+        return self.parameters[parameter]
+
+    def meets(self, endpoint: str, path: str, *, ranged: bool) -> bool:
+        """Tell whether the next request is met, and count it."""
+        in_scope = self.endpoint in ("*", endpoint) or (
+            self.endpoint == "api" and endpoint != "object"
+        )
+        if not in_scope or self.path_contains not in path or self.ranged not in (None, ranged):
+            return False
+        if self.count is not None and self.hits >= self.count:
+            return False
+        self._seen += 1
+        turn = self._seen - self.skip
+        if turn <= 0 or turn % self.every or self._dice.random() >= self.probability:
+            return False
+        self.hits += 1
+        return True
+
+
+class FaultTable:
+    """The faults switched on at the moment. Safe to change from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+
+    def __iter__(self) -> Any:
+        return iter(list(self._faults))
+
+    def __len__(self) -> int:
+        return len(self._faults)
+
+    def add(
+        self,
+        name: str,
+        endpoint: str = "*",
+        *,
+        count: int | None = None,
+        skip: int = 0,
+        every: int = 1,
+        probability: float = 1.0,
+        seed: int = 0,
+        path_contains: str = "",
+        ranged: bool | None = None,
+        **parameters: Any,
+    ) -> Fault:
+        """Switch a fault on; see `Fault` for when it strikes and `KINDS` for its parameters.
+
+        Raises:
+            ValueError: no such fault, endpoint or parameter.
+        """
+        fault = Fault(
+            name, endpoint, count, skip, every, probability, seed, path_contains, ranged, parameters
+        )
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        """Switch one fault off; it may be off already."""
+        with self._lock:
+            self._faults = [other for other in self._faults if other is not fault]
+
+    def clear(self) -> None:
+        """Switch all faults off."""
+        with self._lock:
+            self._faults = []
+
+    def drawn(self, endpoint: str, path: str, *, ranged: bool) -> list[Fault]:
+        """Return the faults that meet the next request, in the order they were switched on."""
+        with self._lock:
+            return [fault for fault in self._faults if fault.meets(endpoint, path, ranged=ranged)]
+
+
+def named(faults: list[Fault], name: str) -> Fault | None:
+    """Return the first fault of that name among those drawn."""
+    return next((fault for fault in faults if fault.name == name), None)

@@ -1,0 +1,90 @@
+"""What was asked and answered, for tests and benchmarks to count; and what should never have come."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Request:
+    """One request. `path` has no query: a signed link is a secret. Moments are wall-clock seconds.
+
+    `status` is 0 until the answer starts; `bytes_sent` counts the body's bytes handed to the
+    kernel; `ended_s` is None while the answer is under way.
+    """
+
+    endpoint: str
+    method: str
+    path: str
+    range: str | None
+    connection: int
+    started_s: float = field(default_factory=time.time)
+    status: int = 0
+    bytes_sent: int = 0
+    ended_s: float | None = None
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A credential that arrived where it must not. Tells where it was, never what."""
+
+    side: str
+    endpoint: str
+    place: str
+    path: str
+
+
+class Journal:
+    """All requests since the start or the last `clear`. Safe to read from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests: list[Request] = []
+        self.leaks: list[Leak] = []
+        self.n_connections = {"api": 0, "store": 0}
+
+    def open(self, request: Request) -> Request:
+        """Enter a request that has just arrived."""
+        with self._lock:
+            self.requests.append(request)
+        return request
+
+    def clear(self) -> None:
+        """Forget all requests and connections; leaks are not forgotten."""
+        with self._lock:
+            self.requests = []
+            self.n_connections = dict.fromkeys(self.n_connections, 0)
+
+    def of(self, endpoint: str | None = None) -> list[Request]:
+        """Return the requests of one endpoint, or all."""
+        with self._lock:
+            return [r for r in self.requests if endpoint in (None, r.endpoint)]
+
+    def n_requests(self, endpoint: str | None = None) -> int:
+        """Return the number of requests of one endpoint, or of all."""
+        return len(self.of(endpoint))
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of requests per endpoint; endpoints never asked are missing."""
+        counts: dict[str, int] = {}
+        for request in self.of():
+            counts[request.endpoint] = counts.get(request.endpoint, 0) + 1
+        return counts
+
+    def bytes_sent(self, endpoint: str | None = "object") -> int:
+        """Return the number of body bytes sent by one endpoint, or (None) by all."""
+        return sum(request.bytes_sent for request in self.of(endpoint))
+
+    def n_open(self) -> int:
+        """Return the number of requests still under way."""
+        return sum(request.ended_s is None for request in self.of())
+
+
+def as_plain(entries: Iterable[Request | Leak]) -> list[dict[str, Any]]:
+    """Return entries as JSON-able dictionaries."""
+    return [asdict(entry) for entry in entries]

@@ -1,0 +1,317 @@
+"""`DemoOrigin`: both ports in a thread of this process, with everything at hand for a test."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from satfs.demo.answers import Answer, Question
+from satfs.demo.api import Api, route
+from satfs.demo.catalogue import Attachment, Catalogue, object_path
+from satfs.demo.faults import Fault, FaultTable, named
+from satfs.demo.journal import Journal, Leak, Request
+from satfs.demo.paging import PageLimits
+from satfs.demo.sample import sample_catalogue
+from satfs.demo.serving import Line, Port
+from satfs.demo.signing import SigningKey, presign
+from satfs.demo.store import BUCKET, Store
+from satfs.demo.tokens import Account, TokenOffice
+
+T = TypeVar("T")
+
+_KEY = SigningKey("AKIADEMOORIGIN", "a secret of the demo's vendor, never sent anywhere")
+
+
+class _ApiService:
+    side = "api"
+
+    def __init__(self, api: Api, watched: Sequence[str]) -> None:
+        self._api = api
+        self._watched = watched
+
+    def endpoint(self, question: Question) -> str:
+        return route(question.raw_path)[0]
+
+    def leak(self, question: Question) -> str | None:
+        if self._api.leaked_credential(question):
+            return "query"
+        texts = (question.raw_path, question.raw_query, *question.headers.values())
+        return "watched" if any(s in text for s in self._watched for text in texts) else None
+
+    def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
+        return self._api.answer(question, now_s, faults)
+
+
+class _StoreService:
+    side = "store"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def endpoint(self, question: Question) -> str:
+        return "object"
+
+    def leak(self, question: Question) -> str | None:
+        return self._store.stray_credential(question)
+
+    def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
+        return self._store.answer(question, now_s)
+
+
+class DemoOrigin:
+    """An API and an object store on two loopback ports, served by a thread of this process.
+
+    A context manager. Its parts may be used from any thread while it runs:
+
+        origin.catalogue        publish, withdraw, replace (`Catalogue`)
+        origin.faults           break things by name (`FaultTable.add`)
+        origin.requests, counts(), bytes_sent(), leaks      what happened (`Journal`)
+        origin.environment()    the `SATFS_*` variables that lead here
+
+    Args:
+        catalogue: what is for sale; by default the small one of `sample_catalogue`.
+        account: who may ask.
+        page_limits: default and maximum page size.
+        latency_s: delay before each answer of the API, and of the store unless
+            *store_latency_s* says otherwise.
+        bytes_per_s: speed of one connection to the store, paced by the kernel where it can be.
+        link_lifetime_s, token_lifetime_s: how long links and tokens live, in seconds; whole
+            seconds for links.
+        tls: the server side of TLS for both ports; *ca_file* then goes into the environment.
+        api_port, store_port: 0 chooses free ones.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue | None = None,
+        *,
+        account: Account | None = None,
+        page_limits: PageLimits | None = None,
+        latency_s: float = 0.0,
+        store_latency_s: float | None = None,
+        bytes_per_s: float | None = None,
+        link_lifetime_s: int = 3600,
+        token_lifetime_s: float = 86_400.0,
+        tls: ssl.SSLContext | None = None,
+        ca_file: Path | None = None,
+        host: str = "127.0.0.1",
+        api_port: int = 0,
+        store_port: int = 0,
+        keepalive_s: float = 75.0,
+    ) -> None:
+        self.catalogue = sample_catalogue() if catalogue is None else catalogue
+        self.account = account or Account()
+        self.faults = FaultTable()
+        self.journal = Journal()
+        self.link_lifetime_s = link_lifetime_s
+        self.ca_file = ca_file
+        self._clock_offset_s = 0.0
+        self._watched: list[str] = []
+        self._sessions: dict[str, float] = {}
+        self._keys = [_KEY]
+        self.office = TokenOffice(self.account, token_lifetime_s)
+        self.api = Api(self.catalogue, self.office, self._sign, page_limits or PageLimits())
+        self.store = Store(self.catalogue, self._keys, self._sessions, self._is_secret)
+        common: dict[str, Any] = {
+            "faults": self.faults,
+            "journal": self.journal,
+            "now_s": self.now_s,
+            "host": host,
+            "tls": tls,
+            "keepalive_s": keepalive_s,
+        }
+        self.api_line = Line(latency_s)
+        self.store_line = Line(
+            latency_s if store_latency_s is None else store_latency_s, bytes_per_s
+        )
+        api_service = _ApiService(self.api, self._watched)
+        self._ports = {
+            "api": Port(api_service, line=self.api_line, port=api_port, **common),
+            "store": Port(
+                _StoreService(self.store), line=self.store_line, port=store_port, **common
+            ),
+        }
+        self._scheme = "https" if tls else "http"
+        self._host = host
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen on both ports; blocks for some milliseconds."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="demo-origin", daemon=True)
+        self._thread.start()
+        for port in self._ports.values():
+            self._wait(port.start())
+
+    def stop(self) -> None:
+        """Stop both ports; drops whatever is under way."""
+        if self._loop is None or self._thread is None:
+            return
+        for port in self._ports.values():
+            self._wait(port.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._thread = None
+
+    def _run(self) -> None:
+        assert self._loop is not None  # noqa: S101 - set by start
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        pending = asyncio.all_tasks(self._loop)
+        for task in pending:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None  # noqa: S101 - only called while running
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+    # -- where it is -----------------------------------------------------------------------------
+
+    @property
+    def api_url(self) -> str:
+        """Return the API's base, without a final slash."""
+        return f"{self._scheme}://{self._host}:{self._ports['api'].port}"
+
+    @property
+    def auth_url(self) -> str:
+        """Return the token endpoint."""
+        return f"{self.api_url}/oauth/token"
+
+    @property
+    def store_url(self) -> str:
+        """Return the store's base, without a final slash."""
+        return f"{self._scheme}://{self._host}:{self._ports['store'].port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that point satfs here. Holds the client secret."""
+        variables = {
+            "SATFS_API_URL": self.api_url,
+            "SATFS_AUTH_URL": self.auth_url,
+            "SATFS_CLIENT_ID": self.account.client_id,
+            "SATFS_CLIENT_SECRET": self.account.client_secret,
+            "SATFS_CONTRACT_ID": self.account.contract_id,
+        }
+        if self.ca_file is not None:
+            variables["SATFS_CA_FILE"] = str(self.ca_file)
+        return variables
+
+    # -- what happened ---------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> list[Request]:
+        """Return all requests since the start or the last `journal.clear()`, in order of arrival."""
+        return self.journal.of()
+
+    @property
+    def leaks(self) -> list[Leak]:
+        """Return every credential that arrived where it must not. Should be empty."""
+        return list(self.journal.leaks)
+
+    def counts(self, endpoint: str | None = None) -> int:
+        """Return the number of requests of one endpoint, or of all."""
+        return self.journal.n_requests(endpoint)
+
+    def bytes_sent(self, endpoint: str | None = "object") -> int:
+        """Return the number of body bytes sent by one endpoint, or (None) by all."""
+        return self.journal.bytes_sent(endpoint)
+
+    def n_open_connections(self, side: str = "store") -> int:
+        """Return how many connections clients hold open to `api` or `store`."""
+        return self._ports[side].n_open_connections
+
+    # -- what a test may do to it ----------------------------------------------------------------
+
+    def stop_listening(self, *sides: str) -> None:
+        """Refuse connections on `api`, `store` or (none named) both, and drop those there are."""
+        for side in sides or tuple(self._ports):
+            self._wait(self._ports[side].stop_listening())
+
+    def resume_listening(self, *sides: str) -> None:
+        """Listen again, on the same ports."""
+        for side in sides or tuple(self._ports):
+            self._wait(self._ports[side].start())
+
+    def drop_connections(self, *sides: str) -> None:
+        """Break every connection there is; new ones are welcome."""
+        for side in sides or tuple(self._ports):
+            self._wait(self._ports[side].drop_connections())
+
+    def revoke_tokens(self) -> None:
+        """Make every token given out so far worthless."""
+        self.office.revoke_all()
+
+    def now_s(self) -> float:
+        """Return the origin's wall clock, in seconds since the epoch."""
+        return time.time() + self._clock_offset_s
+
+    def advance_clock(self, seconds: float) -> None:
+        """Let the origin's clock jump: links and tokens age by so much at once."""
+        self._clock_offset_s += seconds
+
+    def expire_links(self) -> None:
+        """Make every link signed so far worthless: their key is deleted for one that is new.
+
+        The store answers 403 as to a link that has expired, whatever its own query says.
+        """
+        self._keys[:] = [SigningKey(f"{_KEY.key_id}{time.time_ns()}", _KEY.secret)]
+
+    def watch_for(self, *secrets: str) -> None:
+        """Record requests to this origin that carry another one's secrets as leaks."""
+        self._watched.extend(secrets)
+
+    def link(self, scene_id: str, attachment: str = "delivery_zip") -> str:
+        """Return a fresh presigned URL, as the API would hand it out."""
+        scene = self.catalogue.scene(scene_id)
+        held = scene.attachment(attachment) if scene else None
+        if held is None:
+            raise KeyError((scene_id, attachment))
+        return self._sign(held, ())
+
+    # -- links -----------------------------------------------------------------------------------
+
+    def _is_secret(self, text: str) -> bool:
+        return self.api.holds_secret(text) or any(secret in text for secret in self._watched)
+
+    def _sign(self, attachment: Attachment, faults: Sequence[Fault]) -> str:
+        drawn = list(faults)
+        foreign = named(drawn, "foreign-link")
+        if foreign:
+            return str(foreign["url"])
+        now_s, lifetime_s, key = self.now_s(), self.link_lifetime_s, self._keys[0]
+        short = named(drawn, "short-link")
+        if short:
+            lifetime_s = max(1, int(short["seconds"]))
+        if named(drawn, "stale-link"):
+            now_s -= lifetime_s + 1
+        session = named(drawn, "temporary-credentials")
+        if session:
+            key_id = f"ASIADEMO{time.time_ns()}"
+            key = SigningKey(key_id, f"{key_id} of a session", f"session/{key_id}+=")
+            self._keys.append(key)
+            self._sessions[key.session_token] = now_s + float(session["seconds"])
+        url = f"{self.store_url}{object_path(BUCKET, attachment)}"
+        return presign(url, key, now_s=now_s, lifetime_s=lifetime_s)

@@ -1,0 +1,325 @@
+"""Requests in, answers out: the only module that knows the server library.
+
+What to answer is decided elsewhere (`api`, `store`, `effects`); this waits, sends and counts. A file
+goes out by sendfile(2) when nothing is to be done to its bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from satfs.demo.answers import Answer, Question, Span
+from satfs.demo.contents import FileContent
+from satfs.demo.effects import Delivery, altered, delay_s, delivery, replacement
+from satfs.demo.faults import Fault, FaultTable, named
+from satfs.demo.journal import Journal, Leak, Request
+
+#: Bytes written at once. Larger saves calls; smaller makes a stall or a cut no more exact, since
+#: pieces end there anyway.
+PIECE_BYTES: Final = 256 * 1024
+#: Pieces per second of a slow body: enough that it drips rather than gushes.
+_PIECES_PER_S: Final = 20
+#: Linux: the kernel itself paces what a socket sends (socket(7), <asm-generic/socket.h>).
+_SO_MAX_PACING_RATE: Final = 47
+
+# A client that gives up in mid answer is daily life here, and is in the journal.
+logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+class Answering(Protocol):
+    """One of the two services."""
+
+    side: str
+
+    def endpoint(self, question: Question) -> str:
+        """Return the name of the endpoint asked."""
+
+    def leak(self, question: Question) -> str | None:
+        """Return where the request carries a credential that must not be there, or None."""
+
+    def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
+        """Return the response."""
+
+
+@dataclass
+class Line:
+    """The line between client and service: delay before each answer, and speed per connection."""
+
+    latency_s: float = 0.0
+    bytes_per_s: float | None = None
+
+
+@dataclass
+class Port:
+    """One service on one loopback port, which can stop listening and start again."""
+
+    service: Answering
+    faults: FaultTable
+    journal: Journal
+    now_s: Callable[[], float]
+    line: Line = field(default_factory=Line)
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls: ssl.SSLContext | None = None
+    keepalive_s: float = 75.0
+
+    def __post_init__(self) -> None:
+        self._server: web.Server | None = None
+        self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._seen_connections: dict[int, int] = {}
+
+    async def start(self) -> None:
+        """Bind and answer; the port chosen stays the same for good."""
+        if self._runner is None:
+            self._server = web.Server(
+                self._handle,
+                handler_cancellation=True,
+                access_log=None,
+                keepalive_timeout=self.keepalive_s,
+                max_line_size=64 * 1024,
+                max_field_size=64 * 1024,
+            )
+            self._runner = web.ServerRunner(self._server)
+            await self._runner.setup()
+        if self._site is None:
+            self._site = web.TCPSite(
+                self._runner,
+                self.host,
+                self.port,
+                ssl_context=self.tls,
+                backlog=512,
+                reuse_address=True,
+            )
+            await self._site.start()
+            self.port = self._runner.addresses[0][1]
+
+    async def stop_listening(self) -> None:
+        """Refuse new connections and drop those there are, as a machine that went down."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        await self.drop_connections()
+
+    async def drop_connections(self) -> None:
+        """Break every connection, idle or not."""
+        for connection in self._server.connections if self._server else ():
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Stop for good; whatever is under way is dropped."""
+        await self.stop_listening()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def n_open_connections(self) -> int:
+        """Return the number of connections clients hold open now."""
+        return len(self._server.connections) if self._server else 0
+
+    # -- one request -----------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        question = await _question(request, "https" if self.tls else "http")
+        endpoint = self.service.endpoint(question)
+        asked_range = question.headers.get("range")
+        entry = self.journal.open(
+            Request(
+                endpoint, question.method, question.path, asked_range, self._connection(request)
+            )
+        )
+        try:
+            return await self._answer(request, question, entry)
+        finally:
+            entry.ended_s = time.time()
+
+    async def _answer(
+        self, request: web.BaseRequest, question: Question, entry: Request
+    ) -> web.StreamResponse:
+        place = self.service.leak(question)
+        if place is not None:
+            leak = Leak(self.service.side, entry.endpoint, place, entry.path)
+            self.journal.leaks.append(leak)
+        faults = self.faults.drawn(entry.endpoint, entry.path, ranged=entry.range is not None)
+        entry.faults = tuple(fault.name for fault in faults)
+        await asyncio.sleep(self.line.latency_s + delay_s(faults))
+        if named(faults, "hang"):
+            await asyncio.Event().wait()
+        answer = self._decided(question, entry.endpoint, faults, leaked=place is not None)
+        entry.status = answer.status
+        return await _send(request, answer, delivery(faults, self.line.bytes_per_s), entry)
+
+    def _decided(
+        self, question: Question, endpoint: str, faults: Sequence[Fault], *, leaked: bool
+    ) -> Answer:
+        now_s = self.now_s()
+        if not leaked:  # a leak is answered as such, whatever else is broken
+            for fault in faults:
+                instead = replacement(fault, endpoint, now_s)
+                if instead is not None:
+                    return instead
+        answer = self.service.answer(question, now_s, faults)
+        for fault in faults:
+            answer = altered(answer, fault)
+        return answer
+
+    def _connection(self, request: web.BaseRequest) -> int:
+        """Return the connection's number, counting it when it is new."""
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        key = hash((id(request.protocol), peer))
+        if key not in self._seen_connections:
+            self._seen_connections[key] = len(self._seen_connections)
+            self.journal.n_connections[self.service.side] += 1
+        return self._seen_connections[key]
+
+
+async def _question(request: web.BaseRequest, scheme: str) -> Question:
+    raw_path, _, raw_query = request.raw_path.partition("?")
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    body = await request.read() if request.body_exists else b""
+    return Question(request.method, raw_path, raw_query, headers, body, scheme)
+
+
+async def _send(
+    request: web.BaseRequest, answer: Answer, way: Delivery, entry: Request
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
+    if "Transfer-Encoding" in response.headers:
+        del response.headers["Transfer-Encoding"]
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = len(answer.body)
+    await response.prepare(request)
+    if request.method == "HEAD" or not answer.body:
+        if way.cut_at is not None or way.reset_at is not None:
+            _break(request, reset=way.reset_at is not None)
+        await response.write_eof()
+        return response
+    if isinstance(answer.body, Span) and _may_sendfile(request, response, answer.body, way):
+        await _sendfile(request, answer.body, entry)
+    else:
+        await _write(request, response, answer.body, way, entry)
+    await response.write_eof()
+    return response
+
+
+def _may_sendfile(
+    request: web.BaseRequest, response: web.StreamResponse, body: Span, way: Delivery
+) -> bool:
+    return (
+        isinstance(body.content, FileContent)
+        and way == Delivery(bytes_per_s=way.bytes_per_s)
+        and not response.chunked
+        and _paced(request, way)
+        and request.transport is not None
+        and request.transport.get_extra_info("sslcontext") is None
+    )
+
+
+def _paced(request: web.BaseRequest, way: Delivery) -> bool:
+    """Have the kernel pace the connection; tell whether it does, or nothing needs to be paced."""
+    if way.bytes_per_s is None:
+        return True
+    plug = request.transport.get_extra_info("socket") if request.transport else None
+    if plug is None:
+        return False
+    try:
+        plug.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(way.bytes_per_s))
+    except OSError:
+        return False
+    return True
+
+
+async def _sendfile(request: web.BaseRequest, body: Span, entry: Request) -> None:
+    if not isinstance(body.content, FileContent) or request.transport is None:
+        raise ConnectionResetError("the connection is gone")
+    loop = asyncio.get_running_loop()
+    with body.content.path.open("rb") as file:
+        start = body.start
+        while start < body.stop:  # in steps, so that a broken transfer is counted as far as it went
+            count = min(16 * 1024 * 1024, body.stop - start)
+            sent = await loop.sendfile(request.transport, file, start, count)
+            entry.bytes_sent += sent
+            start += sent
+            if not sent:
+                raise ConnectionResetError("the file is shorter than it was")
+
+
+async def _write(
+    request: web.BaseRequest,
+    response: web.StreamResponse,
+    body: bytes | Span,
+    way: Delivery,
+    entry: Request,
+) -> None:
+    async for piece, offset in _pieces(body, way):
+        if way.stall_at is not None and offset == way.stall_at:
+            await asyncio.sleep(way.stall_s)
+        if offset in (way.cut_at, way.reset_at):
+            await _flushed(request)
+            _break(request, reset=offset == way.reset_at)
+            raise ConnectionResetError("broken on purpose")
+        await response.write(piece)
+        entry.bytes_sent += len(piece)
+
+
+async def _pieces(
+    body: bytes | Span, way: Delivery
+) -> AsyncIterator[tuple[bytes | memoryview, int]]:
+    """Give the body piece by piece, at its speed; pieces end where the delivery breaks."""
+    n_bytes = len(body)
+    breaks = {at for at in (way.cut_at, way.reset_at, way.stall_at) if at is not None}
+    stops = sorted({at for at in breaks if at < n_bytes} | {n_bytes})
+    step = PIECE_BYTES
+    if way.bytes_per_s is not None:
+        step = max(1, min(PIECE_BYTES, int(way.bytes_per_s / _PIECES_PER_S)))
+    clock = asyncio.get_running_loop().time
+    due_s, offset = clock(), 0
+    for stop in stops:
+        while offset < stop:
+            until = min(offset + step, stop)
+            if way.bytes_per_s is not None:
+                due_s = max(due_s, clock() - 0.1) + (until - offset) / way.bytes_per_s
+                await asyncio.sleep(due_s - clock())
+            yield _slice(body, offset, until), offset
+            offset = until
+
+
+def _slice(body: bytes | Span, start: int, stop: int) -> bytes | memoryview:
+    if isinstance(body, Span):
+        return body.content.read(body.start + start, body.start + stop)
+    return memoryview(body)[start:stop]
+
+
+async def _flushed(request: web.BaseRequest) -> None:
+    """Wait until the kernel has what was written: a break comes after the bytes before it."""
+    transport = request.transport
+    while transport is not None and not transport.is_closing():
+        if not transport.get_write_buffer_size():
+            return
+        await asyncio.sleep(0.001)
+
+
+def _break(request: web.BaseRequest, *, reset: bool) -> None:
+    transport = request.transport
+    if transport is None:
+        return
+    plug = transport.get_extra_info("socket")
+    if reset and plug is not None:
+        with contextlib.suppress(OSError):
+            # l_onoff=1, l_linger=0: close(2) sends RST (socket(7))
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,189 @@
+"""What the object store answers: presigned GETs of objects, as strict as S3. *Pure*.
+
+Order of the checks, as S3's: one authentication only, form and time and signature of the link, the
+object, `If-Match`, `If-None-Match`, the range.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from satfs.demo.answers import Answer, Question, Span, http_date, xml_error
+from satfs.demo.catalogue import Attachment, Catalogue
+from satfs.demo.signing import Check, SigningKey, Verdict, check
+
+BUCKET: Final = "demo-eo-backend-package"
+
+_ONE_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)\Z")
+_CREDENTIAL_HEADERS: Final = ("authorizationtoken", "x-satellogic-contract-id")
+
+
+@dataclass
+class Store:
+    """The store: what it holds, the keys it knows, and when temporary ones die.
+
+    `session_ends_at_s` maps a session token to the moment it dies, in seconds since the epoch.
+    """
+
+    catalogue: Catalogue
+    keys: list[SigningKey]
+    session_ends_at_s: dict[str, float]
+    #: Tells whether a text holds a secret of the API: none may ever arrive here.
+    holds_secret: Callable[[str], bool]
+
+    def answer(self, question: Question, now_s: float) -> Answer:
+        """Return the response to one request."""
+        stray = self.stray_credential(question)
+        if stray == "authorization":
+            return xml_error(
+                400,
+                "InvalidArgument",
+                "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
+                "Signature query string parameter or the Authorization header should be specified",
+                ArgumentName="Authorization",
+            )
+        if stray:
+            return xml_error(400, "InvalidArgument", "A credential of another service was sent")
+        checked = check(
+            question.method,
+            question.raw_path,
+            question.query_pairs,
+            question.headers.get("host", ""),
+            keys=self.keys,
+            now_s=now_s,
+        )
+        refusal = _refusal(checked, now_s) or self._session_refusal(question, now_s)
+        if refusal:
+            return refusal
+        if question.method not in ("GET", "HEAD"):
+            return xml_error(405, "MethodNotAllowed", "The specified method is not allowed")
+        return self._object(question)
+
+    def stray_credential(self, question: Question) -> str | None:
+        """Return where a request carries a credential that has no business here, or None."""
+        if "authorization" in question.headers:
+            return "authorization"
+        for name in _CREDENTIAL_HEADERS:
+            if name in question.headers:
+                return name
+        for name, value in question.headers.items():
+            if self.holds_secret(value):
+                return name
+        for place, text in (("path", question.path), ("query", str(question.query_pairs))):
+            if self.holds_secret(text):
+                return place
+        return "body" if self.holds_secret(question.body.decode("latin-1")) else None
+
+    def _session_refusal(self, question: Question, now_s: float) -> Answer | None:
+        token = question.query.get("X-Amz-Security-Token", "")
+        if token and now_s >= self.session_ends_at_s.get(token, float("inf")):
+            return xml_error(400, "ExpiredToken", "The provided token has expired.")
+        return None
+
+    def _object(self, question: Question) -> Answer:
+        bucket, _, key = question.path.lstrip("/").partition("/")
+        if bucket != BUCKET:
+            return xml_error(404, "NoSuchBucket", "The specified bucket does not exist")
+        attachment = self.catalogue.object(key)
+        if attachment is None or attachment.content is None:
+            return xml_error(404, "NoSuchKey", "The specified key does not exist.", Key=key)
+        return object_answer(question, attachment)
+
+
+def _refusal(checked: Check, now_s: float) -> Answer | None:
+    match checked.verdict:
+        case Verdict.GOOD:
+            return None
+        case Verdict.UNSIGNED:
+            return xml_error(403, "AccessDenied", "Access Denied")
+        case Verdict.MALFORMED:
+            text = "Query-string authentication version 4 requires well-formed X-Amz parameters"
+            return xml_error(400, "AuthorizationQueryParametersError", text)
+        case Verdict.UNKNOWN_KEY:
+            text = "The AWS Access Key Id you provided does not exist in our records."
+            return xml_error(403, "InvalidAccessKeyId", text)
+        case Verdict.NOT_YET:
+            return xml_error(403, "AccessDenied", "Request is not valid yet")
+        case Verdict.EXPIRED:
+            return expired_answer(checked.lifetime_s, checked.expires_at_s, now_s)
+        case Verdict.MISMATCH:
+            text = "The request signature we calculated does not match the signature you provided."
+            canonical = checked.canonical_request
+            return xml_error(403, "SignatureDoesNotMatch", text, CanonicalRequest=canonical)
+
+
+def expired_answer(lifetime_s: int, expires_at_s: float, now_s: float) -> Answer:
+    """Return S3's answer to a link that is too old."""
+    moments = (datetime.fromtimestamp(s, UTC) for s in (expires_at_s, now_s))
+    expires, now = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in moments)
+    more = {"X-Amz-Expires": str(lifetime_s), "Expires": expires, "ServerTime": now}
+    return xml_error(403, "AccessDenied", "Request has expired", **more)
+
+
+def object_answer(question: Question, attachment: Attachment) -> Answer:
+    """Return the object, or the part of it that was asked for, as RFC 9110 and S3 have it."""
+    content = attachment.content
+    assert content is not None  # noqa: S101 - the caller looked
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Type": attachment.content_type,
+        "ETag": content.etag,
+        "Last-Modified": http_date(attachment.last_modified_s),
+    }
+    for name, value in question.query_pairs:
+        if name.startswith("response-content-") or name == "response-cache-control":
+            headers[name.removeprefix("response-").title()] = value
+    wanted = question.headers.get("if-match")
+    if wanted is not None and not _matches(wanted, content.etag):
+        text = "At least one of the pre-conditions you specified did not hold"
+        return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
+    unwanted = question.headers.get("if-none-match")
+    if unwanted is not None and _matches(unwanted, content.etag):
+        kept = {name: headers[name] for name in ("ETag", "Last-Modified")}
+        return Answer(304, kept)
+    size_bytes = content.size_bytes
+    span = byte_span(question.headers.get("range"), size_bytes)
+    if span is None:
+        return Answer(200, headers, Span(content, 0, size_bytes))
+    start, stop = span
+    if start >= stop:
+        return unsatisfiable_answer(question.headers.get("range", ""), size_bytes)
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
+    return Answer(206, headers, Span(content, start, stop))
+
+
+def unsatisfiable_answer(asked: str, size_bytes: int) -> Answer:
+    """Return S3's answer to a range that lies behind the end."""
+    text = "The requested range is not satisfiable"
+    more = {"RangeRequested": asked, "ActualObjectSize": str(size_bytes)}
+    answer = xml_error(416, "InvalidRange", text, **more)
+    return answer.with_headers(content_range=f"bytes */{size_bytes}")
+
+
+def byte_span(header: str | None, size_bytes: int) -> tuple[int, int] | None:
+    """Return the span [start, stop) that a `Range` header means.
+
+    None: the header asks for nothing we serve (several ranges, another unit, nonsense) and is
+    ignored, as RFC 9110 §14.2 allows and S3 does. An empty span: the range is unsatisfiable.
+    """
+    found = _ONE_RANGE.match((header or "").strip())
+    if not found:
+        return None
+    first, last = found.groups()
+    if first:
+        start, stop = int(first), int(last) + 1 if last else size_bytes
+        if last and int(last) < start:
+            return None
+        return (start, min(stop, size_bytes)) if start < size_bytes else (0, 0)
+    if not last:
+        return None
+    return (max(0, size_bytes - int(last)), size_bytes)
+
+
+def _matches(header: str, etag: str) -> bool:
+    listed: Sequence[str] = [part.strip() for part in header.split(",")]
+    return "*" in listed or etag in listed or etag.strip('"') in listed

@@ -1,0 +1,114 @@
+"""Who may ask: the account, its credentials and contracts, and the tokens given out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Final
+
+from satfs.demo.answers import Answer, json_answer, oauth_error
+
+#: The audience of tasking and delivery; the final slash belongs to it (API documentation).
+AUDIENCE: Final = "https://api.satellogic.com/"
+SCOPE: Final = "api:tasking api:delivery"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the demo's customer owns. Contracts are (id, name); legacy keys are the old header."""
+
+    client_id: str = "demo-client"
+    client_secret: str = field(default="demo-secret-never-to-be-shown", repr=False)
+    contracts: tuple[tuple[str, str], ...] = (
+        ("cont.3f0c2a7e-5a41-4f5e-9d0b-6a1f6f0f7c21", "Imagery 2026"),
+    )
+    accepts_legacy_keys: bool = False
+
+    @property
+    def contract_id(self) -> str:
+        """Return the first contract's id."""
+        return self.contracts[0][0] if self.contracts else ""
+
+    @property
+    def legacy_header(self) -> str:
+        """Return the deprecated header's value."""
+        return f"Key,Secret {self.client_id},{self.client_secret}"
+
+
+class Standing(Enum):
+    """What a credential in a header is worth."""
+
+    NONE = auto()
+    TOKEN = auto()
+    LEGACY = auto()
+    DENIED = auto()
+
+
+class TokenOffice:
+    """Gives out tokens and remembers them. Not pure: every token is new."""
+
+    def __init__(self, account: Account, lifetime_s: float = 86_400.0) -> None:
+        self.account = account
+        self.lifetime_s = lifetime_s
+        self._expiry_by_token: dict[str, float] = {}
+        #: Every token ever given out, for whoever looks for leaks.
+        self.given_out: list[str] = []
+
+    def issue(self, now_s: float) -> str:
+        """Return a new token in the shape of a JWT."""
+        claims = {"iss": "https://auth.demo.invalid/", "aud": AUDIENCE, "scope": SCOPE}
+        claims |= {"sub": f"{self.account.client_id}@clients", "jti": secrets.token_hex(8)}
+        parts = [
+            base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+            for part in ({"alg": "RS256", "typ": "JWT"}, claims)
+        ]
+        seal = hashlib.sha256(".".join(parts).encode()).digest() + secrets.token_bytes(32)
+        token = ".".join((*parts, base64.urlsafe_b64encode(seal).rstrip(b"=").decode()))
+        self._expiry_by_token[token] = now_s + self.lifetime_s
+        self.given_out.append(token)
+        return token
+
+    def revoke_all(self) -> None:
+        """Make every token given out so far worthless."""
+        self._expiry_by_token = {}
+
+    def standing(self, header: str | None, now_s: float) -> Standing:
+        """Return what the value of an `authorizationToken` header is worth at *now_s*."""
+        if not header:
+            return Standing.NONE
+        scheme, _, value = header.partition(" ")
+        if scheme == "Bearer":
+            expires_at_s = self._expiry_by_token.get(value, 0.0)
+            return Standing.TOKEN if now_s < expires_at_s else Standing.NONE
+        if scheme == "Key,Secret":
+            good = self.account.accepts_legacy_keys and header == self.account.legacy_header
+            return Standing.LEGACY if good else Standing.DENIED
+        return Standing.NONE
+
+    def answer(self, body: bytes, now_s: float) -> Answer:
+        """Return what the token endpoint says to a request's body (shapes of Auth0)."""
+        try:
+            form: Mapping[str, Any] = json.loads(body)
+        except ValueError:
+            return oauth_error(400, "invalid_request", "the body must be JSON")
+        if not isinstance(form, dict):
+            return oauth_error(400, "invalid_request", "the body must be a JSON object")
+        for name in ("grant_type", "client_id", "client_secret", "audience"):
+            if not form.get(name):
+                return oauth_error(400, "invalid_request", f"Missing required parameter: {name}")
+        if form["grant_type"] != "client_credentials":
+            return oauth_error(403, "unauthorized_client", "Grant type not allowed for the client.")
+        given = (form["client_id"], form["client_secret"])
+        if given != (self.account.client_id, self.account.client_secret):
+            return oauth_error(401, "access_denied", "Unauthorized")
+        if form["audience"] != AUDIENCE:
+            text = f'Client is not authorized to access "{form["audience"]}".'
+            return oauth_error(403, "access_denied", text)
+        granted = {"access_token": self.issue(now_s), "scope": SCOPE}
+        granted |= {"expires_in": int(self.lifetime_s), "token_type": "Bearer"}
+        return json_answer(granted)
