@@ -100,7 +100,7 @@ def make_task(
 ) -> Task:
     """Return a task with a realistic record, *fields* replaced."""
     moment = _START + timedelta(days=hash_number("task", task_id) % 40)
-    defaults = {
+    defaults: dict[str, Any] = {
         "task_id": task_id,
         "task_name": f"Task {task_id}",
         "project_name": "Coast 2026",
@@ -120,7 +120,7 @@ def make_capture(
     capture_id: str, scenes: Iterable[Scene] = (), *, status: Any = PUBLISHED, **fields: Any
 ) -> Capture:
     """Return a capture; the API promises an id and a status, and no more."""
-    defaults = {"capture_id": capture_id, "status": status}
+    defaults: dict[str, Any] = {"capture_id": capture_id, "status": status}
     return Capture(capture_id, _record(defaults, fields), list(scenes))
 
 
@@ -136,7 +136,7 @@ def make_scene(
     satellite = re.search(r"_SN(\d+)_", scene_id)
     west, south = -58.41, -34.64
     ring = [[west, south], [west + 0.08, south], [west + 0.08, south + 0.07], [west, south + 0.07]]
-    defaults = {
+    defaults: dict[str, Any] = {
         "scene_id": scene_id,
         "productname": level.group(1) if level else "cube",
         "supplier": "satellogic",
@@ -231,7 +231,7 @@ class Catalogue:
             captures = [capture for task in self.tasks for capture in task.captures]
             return [scene for c in captures if c.is_published for scene in c.scenes]
 
-    def object(self, key: str) -> Attachment | None:
+    def stored_at(self, key: str) -> Attachment | None:
         """Return the attachment stored under a key of the bucket."""
         return self._attachment_by_key.get(key)
 

@@ -90,7 +90,7 @@ class FileContent:
 
 @dataclass(frozen=True)
 class RampContent:
-    """Byte k is (seed + k) mod 251: any size, stored nowhere, and a wrong slice has wrong values."""
+    """Byte k is (seed + k) mod 251: any size, stored nowhere; a wrong slice has wrong values."""
 
     size_bytes: int
     seed: int = 0

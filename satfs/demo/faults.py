@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -155,7 +155,7 @@ class FaultTable:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Fault]:
         return iter(list(self._faults))
 
     def __len__(self) -> int:
@@ -203,6 +203,6 @@ class FaultTable:
             return [fault for fault in self._faults if fault.meets(endpoint, path, ranged=ranged)]
 
 
-def named(faults: list[Fault], name: str) -> Fault | None:
+def named(faults: Sequence[Fault], name: str) -> Fault | None:
     """Return the first fault of that name among those drawn."""
     return next((fault for fault in faults if fault.name == name), None)

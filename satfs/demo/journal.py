@@ -1,4 +1,4 @@
-"""What was asked and answered, for tests and benchmarks to count; and what should never have come."""
+"""What was asked and answered, to count; and what should never have come."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ class DemoOrigin:
 
     @property
     def requests(self) -> list[Request]:
-        """Return all requests since the start or the last `journal.clear()`, in order of arrival."""
+        """Return all requests since start or the last `journal.clear()`, as they came."""
         return self.journal.of()
 
     @property
@@ -297,17 +297,16 @@ class DemoOrigin:
         return self.api.holds_secret(text) or any(secret in text for secret in self._watched)
 
     def _sign(self, attachment: Attachment, faults: Sequence[Fault]) -> str:
-        drawn = list(faults)
-        foreign = named(drawn, "foreign-link")
+        foreign = named(faults, "foreign-link")
         if foreign:
             return str(foreign["url"])
         now_s, lifetime_s, key = self.now_s(), self.link_lifetime_s, self._keys[0]
-        short = named(drawn, "short-link")
+        short = named(faults, "short-link")
         if short:
             lifetime_s = max(1, int(short["seconds"]))
-        if named(drawn, "stale-link"):
+        if named(faults, "stale-link"):
             now_s -= lifetime_s + 1
-        session = named(drawn, "temporary-credentials")
+        session = named(faults, "temporary-credentials")
         if session:
             key_id = f"ASIADEMO{time.time_ns()}"
             key = SigningKey(key_id, f"{key_id} of a session", f"session/{key_id}+=")

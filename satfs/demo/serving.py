@@ -1,7 +1,7 @@
 """Requests in, answers out: the only module that knows the server library.
 
-What to answer is decided elsewhere (`api`, `store`, `effects`); this waits, sends and counts. A file
-goes out by sendfile(2) when nothing is to be done to its bytes.
+What to answer is decided elsewhere (`api`, `store`, `effects`); this waits, sends and counts. A
+file goes out by sendfile(2) when nothing is to be done to its bytes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from aiohttp import web
-
 from satfs.demo.answers import Answer, Question, Span
 from satfs.demo.contents import FileContent
 from satfs.demo.effects import Delivery, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.journal import Journal, Leak, Request
+from satfs.errors import Unsupported
+
+try:
+    from aiohttp import web
+except ImportError as missing:
+    raise Unsupported(f"the demo origin needs {missing.name}: install satfs[demo]") from missing
 
 #: Bytes written at once. Larger saves calls; smaller makes a stall or a cut no more exact, since
 #: pieces end there anyway.

@@ -1,8 +1,8 @@
 """Presigned URLs: AWS Signature Version 4 in the query string, made and checked.
 
-The algorithm is the documented one ("Authenticating Requests: Using Query Parameters", Amazon S3 API
-reference), so any S3 tool that presigns or verifies agrees with it. What is signed: method, path,
-every query parameter, and the host.
+The algorithm is the documented one ("Authenticating Requests: Using Query Parameters", Amazon S3
+API reference), so any S3 tool that presigns or verifies agrees with it. What is signed: method,
+path, every query parameter, and the host.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Store:
         bucket, _, key = question.path.lstrip("/").partition("/")
         if bucket != BUCKET:
             return xml_error(404, "NoSuchBucket", "The specified bucket does not exist")
-        attachment = self.catalogue.object(key)
+        attachment = self.catalogue.stored_at(key)
         if attachment is None or attachment.content is None:
             return xml_error(404, "NoSuchKey", "The specified key does not exist.", Key=key)
         return object_answer(question, attachment)

@@ -109,6 +109,6 @@ class TokenOffice:
         if form["audience"] != AUDIENCE:
             text = f'Client is not authorized to access "{form["audience"]}".'
             return oauth_error(403, "access_denied", text)
-        granted = {"access_token": self.issue(now_s), "scope": SCOPE}
+        granted: dict[str, Any] = {"access_token": self.issue(now_s), "scope": SCOPE}
         granted |= {"expires_in": int(self.lifetime_s), "token_type": "Bearer"}
         return json_answer(granted)

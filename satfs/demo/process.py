@@ -1,0 +1,148 @@
+"""`DemoProcess`: the demo origin in a process of its own, which ends when its starter does."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from satfs.errors import Unreachable, Unsupported
+
+#: What `pip install satfs[demo]` brings.
+_EXTRAS = ("aiohttp", "numpy", "rasterio")
+_STOP_TIMEOUT_S = 10.0
+
+
+class DemoProcess:
+    """A running demo origin. A context manager; `environment` is there once it has started.
+
+    Args:
+        seed: another seed, other imagery, names and places.
+        large_mb: size of the one large zip, in MB.
+        data_dir: where generated products are kept for the next start; None: a directory of the
+            user's cache.
+        api_port, store_port: 0 chooses free ones.
+        arguments: more arguments of `python -m satfs.demo`, such as `--latency-ms`.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        large_mb: int = 64,
+        data_dir: Path | str | None = None,
+        api_port: int = 0,
+        store_port: int = 0,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        self.environment: dict[str, str] = {}
+        self._command = [
+            *(sys.executable, "-m", "satfs.demo", "--control"),
+            *(f"--seed={seed}", f"--large-mb={large_mb}"),
+            *(f"--api-port={api_port}", f"--store-port={store_port}"),
+            *([f"--data-dir={data_dir}"] if data_dir else []),
+            *arguments,
+        ]
+        self._child: subprocess.Popen[str] | None = None
+        self._complaints: IO[str] | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> dict[str, str]:
+        """Start it and return the `SATFS_*` variables that lead to it; waits until it answers.
+
+        The first start with a seed and size draws the imagery, which takes some seconds.
+
+        Raises:
+            Unsupported: what the demo needs is not installed.
+            Unreachable: it did not come up; the message is what it said.
+        """
+        for name in _EXTRAS:
+            if importlib.util.find_spec(name) is None:
+                raise Unsupported(f"the demo origin needs {name}: install satfs[demo]")
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop
+        self._child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("SATFS_")},
+            # Ctrl-C is for whoever started us: it unmounts first, and stops the origin then.
+            start_new_session=True,
+        )
+        line = self._child.stdout.readline() if self._child.stdout else ""
+        if not line:
+            self._complaints.seek(0)
+            said = self._complaints.read().strip()[-2000:]
+            self.stop()
+            raise Unreachable(f"the demo origin did not start: {said or 'it said nothing'}")
+        self.environment = json.loads(line)
+        return self.environment
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """Have the origin do one of `satfs.demo.control.COMMANDS`, and return the result.
+
+        Raises:
+            ValueError: the origin does not understand.
+            Unreachable: it is not running.
+        """
+        with self._lock:
+            child = self._child
+            if child is None or child.stdin is None or child.stdout is None:
+                raise Unreachable("the demo origin is not running")
+            try:
+                child.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+                child.stdin.flush()
+                line = child.stdout.readline()
+            except OSError:
+                line = ""
+        if not line:
+            raise Unreachable("the demo origin has ended")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["result"]
+
+    def stop(self) -> None:
+        """End it, gently and then not; does nothing when it is not running."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(OSError):
+                if child.stdin:
+                    child.stdin.close()
+            child.terminate()
+            try:
+                child.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            if child.stdout:
+                child.stdout.close()
+        if self._complaints is not None:
+            self._complaints.close()
+            self._complaints = None
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id, or None when it is not running."""
+        return self._child.pid if self._child else None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,104 @@
+"""The demo origin as a program: serve until told to end, or until the parent is gone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import ssl
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from satfs.demo.catalogue import Catalogue
+from satfs.demo.control import obey
+from satfs.demo.sample import many_tasks, sample_catalogue
+from satfs.demo.server import DemoOrigin
+from satfs.demo.tokens import Account
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m satfs.demo", description=__doc__)
+    parser.add_argument("--catalogue", choices=("showcase", "sample"), default="showcase")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other imagery")
+    parser.add_argument("--large-mb", type=int, default=64, help="size of the one large zip, in MB")
+    parser.add_argument("--data-dir", type=Path, help="where generated products are kept")
+    parser.add_argument("--extra-tasks", type=int, default=0, help="so many bare tasks more")
+    parser.add_argument("--api-port", type=int, default=0)
+    parser.add_argument("--store-port", type=int, default=0)
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="before each answer")
+    parser.add_argument("--store-latency-ms", type=float, help="if the store's is another")
+    parser.add_argument("--connection-mb-s", type=float, help="MB/s of one store connection")
+    parser.add_argument("--link-lifetime-s", type=int, default=3600)
+    parser.add_argument("--token-lifetime-s", type=float, default=86_400.0)
+    parser.add_argument("--contracts", type=int, default=1, help="contracts of the account")
+    parser.add_argument("--legacy-keys", action="store_true", help="accept the Key,Secret header")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM, with the chain")
+    parser.add_argument("--tls-key", type=Path, help="PEM")
+    parser.add_argument("--ca-file", type=Path, help="told to clients in the environment")
+    parser.add_argument("--control", action="store_true", help="commands on stdin; end with it")
+    return parser.parse_args(arguments)
+
+
+def _catalogue(options: argparse.Namespace) -> Catalogue:
+    catalogue = sample_catalogue()
+    for task in many_tasks(options.extra_tasks).tasks:
+        catalogue.add_task(task)
+    return catalogue
+
+
+def _origin(options: argparse.Namespace) -> DemoOrigin:
+    tls = None
+    if options.tls_certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.tls_certificate, options.tls_key)
+    contracts = list(Account().contracts)
+    contracts += [(f"cont.00000000-0000-4000-8000-{n:012}", f"Contract {n}") for n in range(2, 99)]
+    account = Account(
+        contracts=tuple(contracts[: options.contracts]), accepts_legacy_keys=options.legacy_keys
+    )
+    latency_ms = options.store_latency_ms
+    return DemoOrigin(
+        _catalogue(options),
+        account=account,
+        latency_s=options.latency_ms / 1000,
+        store_latency_s=None if latency_ms is None else latency_ms / 1000,
+        bytes_per_s=options.connection_mb_s * 1e6 if options.connection_mb_s else None,
+        link_lifetime_s=options.link_lifetime_s,
+        token_lifetime_s=options.token_lifetime_s,
+        tls=tls,
+        ca_file=options.ca_file,
+        api_port=options.api_port,
+        store_port=options.store_port,
+    )
+
+
+def _tell(out: TextIO, line: str) -> None:
+    out.write(f"{line}\n")
+    out.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, or (with `--control`) until standard input ends.
+
+    The first line on standard output, written when both ports answer, is a JSON object of the
+    environment variables that point satfs here.
+    """
+    options = _options(arguments)
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    with _origin(options) as origin:
+        _tell(sys.stdout, json.dumps(origin.environment()))
+        if options.control:
+            threading.Thread(target=_listen, args=(origin, ending), daemon=True).start()
+        ending.wait()
+    return 0
+
+
+def _listen(origin: DemoOrigin, ending: threading.Event) -> None:
+    for line in sys.stdin:
+        _tell(sys.stdout, obey(origin, line))
+    ending.set()
