@@ -1,0 +1,1 @@
+"""The door: the kernel's questions, answered from the tree."""

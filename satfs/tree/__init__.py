@@ -1,0 +1,1 @@
+"""What each directory and file is called, what it holds, and how it opens."""

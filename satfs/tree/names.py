@@ -1,0 +1,147 @@
+"""Any vendor text as a legal, stable, unique file name, and back.
+
+A name is the text itself wherever a file name can hold it. What it cannot hold is written as the
+percent-escaped bytes of its UTF-8 form, as in a URL: `a/b` is `a%2Fb`. Escaped are
+
+- `/` and NUL, which no name can hold; `.` and `..` as a whole, which mean something else;
+- control characters, line and paragraph separators and bidirectional overrides: what makes a
+  terminal or a listing show something that is not there;
+- lone surrogates, which JSON can carry and UTF-8 cannot;
+- a percent sign, where it would otherwise read as an escape, so that no two texts share a name;
+- the first character of a text that is a name of our own beside it (`task.json` among captures),
+  or one that is answered from memory (`satfs.tree.polled`).
+
+Nothing else is touched. Unicode normalisation, in particular, stays as sent: two texts that differ
+only in it are two files. The empty text is `%`.
+
+A name longer than a directory entry may be is cut, keeps its extension and gets a digest of the
+whole text (`….%~0123….zip`). Only that is irreversible: `text_of` answers None, and whoever looks
+such a name up compares it with the names of a listing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from hashlib import blake2b
+from typing import Final
+
+from satfs.tree.polled import is_polled
+
+#: The longest file name on Linux, in bytes (NAME_MAX, limits.h). FUSE allows more (1024), but
+#: programs, and the disks that people copy to, do not.
+NAME_MAX_BYTES: Final = 255
+
+#: The mark before the digest of a text that was cut. No uncut name holds it: there, a percent sign
+#: before a tilde is escaped.
+_CUT: Final = "%~"
+_DIGEST_BYTES: Final = 16
+#: An extension is kept up to this length, dot included, in bytes; a longer one is not an extension.
+_EXTENSION_BYTES: Final = 16
+
+#: The name of the empty text. A lone percent sign is escaped.
+_EMPTY: Final = "%"
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_UNSAFE: Final = re.compile(
+    "[/\x00-\x1f\x7f-\x9f"  # the separator, C0 and C1 controls
+    "\u2028\u2029"  # line and paragraph separator
+    "\u202a-\u202e\u2066-\u2069"  # bidirectional embeddings, overrides and isolates
+    "\ud800-\udfff]"  # lone surrogates
+    "|%(?=[0-9A-Fa-f]{2}|~)"  # what would read as an escape, or as the mark of a cut
+)
+_ESCAPE: Final = re.compile(rb"%([0-9A-F]{2})")
+
+
+def name_of(text: str, reserved: Collection[str] = ()) -> bytes:
+    """Return the file name of *text* in a directory whose own names are *reserved*.
+
+    Different texts have different names, and none has a reserved or polled one. The name is valid
+    UTF-8, 1 to 255 bytes long, and depends on nothing but the arguments.
+    """
+    if _PLAIN.fullmatch(text) and text not in reserved and not is_polled(text):
+        return text.encode()  # most ids by far; the rules below would say the same
+    escaped = _UNSAFE.sub(_escape_match, text)
+    if text in ("", "%"):
+        escaped = _EMPTY if not text else _escape("%")
+    elif escaped in (".", ".."):
+        escaped = _escape(".") * len(escaped)
+    elif escaped in reserved or is_polled(escaped):
+        escaped = _escape(escaped[0]) + escaped[1:]
+    name = escaped.encode()
+    return name if len(name) <= NAME_MAX_BYTES else _cut(escaped, text)
+
+
+def text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
+    """Return the text whose name is *name*; None when there is none, or when it was cut.
+
+    The exact inverse of `name_of` with the same *reserved*, on names that were not cut.
+    """
+    if name == _EMPTY.encode():
+        return ""
+    try:
+        text = _ESCAPE.sub(_unescape_match, name).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+    # One text has one name: `%61` is not another spelling of `a`.
+    return text if name_of(text, reserved) == name else None
+
+
+def is_cut(name: bytes) -> bool:
+    """Tell whether *name* may be that of a text too long for a name, which it does not tell."""
+    return _CUT.encode() in name
+
+
+def file_names(
+    wanted: Iterable[tuple[str, str]], reserved: Collection[str] = ()
+) -> dict[tuple[str, str], bytes]:
+    """Return a file name for each *(text, key)* of one directory, all of them different.
+
+    A text that is wanted once is its own name. Where several want the same, each has its key before
+    the extension (`a~preview.zip`), the same whatever the order they are listed in. Equal pairs
+    have one name.
+    """
+    pairs = sorted(set(wanted))
+    counts = Counter(text for text, _ in pairs)
+    names = {pair: name_of(pair[0], reserved) for pair in pairs if counts[pair[0]] == 1}
+    taken = set(names.values())
+    for text, key in pairs:
+        if counts[text] == 1:
+            continue
+        stem, extension = _split_extension(text)
+        name = name_of(f"{stem}~{key}{extension}", reserved)
+        if name in taken:  # somebody chose this very name on purpose
+            name = _cut(name_of(text, reserved).decode(), f"{len(text)}:{text}{key}")
+        names[text, key] = name
+        taken.add(name)
+    return names
+
+
+def _escape(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _escape_match(match: re.Match[str]) -> str:
+    return _escape(match.group())
+
+
+def _unescape_match(match: re.Match[bytes]) -> bytes:
+    return bytes((int(match.group(1), 16),))
+
+
+def _split_extension(text: str) -> tuple[str, str]:
+    stem, dot, extension = text.rpartition(".")
+    if stem and dot and 0 < len(extension.encode("utf-8", "replace")) < _EXTENSION_BYTES:
+        return stem, dot + extension
+    return text, ""
+
+
+def _cut(escaped: str, text: str) -> bytes:
+    """Return a name for *text* that fits, beginning and ending as *escaped* does."""
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+    stem, extension = _split_extension(escaped)
+    tail = f"{_CUT}{digest}{extension}".encode()
+    # Not in the middle of a character, nor of an escape.
+    head = stem.encode()[: NAME_MAX_BYTES - len(tail)].decode("utf-8", "ignore")
+    return re.sub(r"%[0-9A-F]?$", "", head).encode() + tail

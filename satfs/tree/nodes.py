@@ -1,0 +1,267 @@
+"""What a tree is made of: directories, files, and what the door may ask of them.
+
+A node is found by name, from its directory, and stands for what the name meant at that moment. Its
+`identity` says what it is: the path, and for a file also which version of the content. Two nodes
+with equal identities are the same thing seen twice; when the vendor replaces an object, its name
+leads to a node of another identity. Nothing that is true of an identity ever changes but times and
+extended attributes, so whatever the kernel remembers of one stays right.
+
+`attributes`, `xattrs` and `identity` never wait. Everything else may.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from satfs.errors import NotThere, SatfsError
+from satfs.model import ByteRange
+from satfs.tree.times import FALLBACK_NS
+
+#: Longest value of an extended attribute, in bytes. The kernel takes up to 64 KiB
+#: (XATTR_SIZE_MAX), but a vendor's megabyte belongs into the sidecar, not beside it.
+XATTR_VALUE_BYTES: Final = 4096
+
+
+class Kind(Enum):
+    """What sort of thing a node is."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What `stat` tells of a node, owner and umask aside."""
+
+    kind: Kind
+    permissions: int
+    size_bytes: int = 0
+    mtime_ns: int = FALLBACK_NS
+    ctime_ns: int = FALLBACK_NS
+
+
+class Reader(Protocol):
+    """One open file."""
+
+    size_bytes: int
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; fewer only at the end of the file.
+
+        Raises:
+            Changed: the object is not the opened version any more.
+            SatfsError: the bytes cannot be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what the reader holds. Called once, when no read is running."""
+        ...
+
+
+class Node(ABC):
+    """A thing with a name. `path` is the names that lead to it from the root."""
+
+    __slots__ = ("parent", "path")
+
+    #: The first word of an identity: a directory is never the same thing as a file.
+    kind: Kind
+
+    def __init__(self, parent: Directory | None, name: bytes) -> None:
+        self.parent = parent
+        #: Names as text, since `tree.names` makes nothing that is not UTF-8.
+        self.path: tuple[str, ...] = () if parent is None else (*parent.path, name.decode())
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is, whoever asks and whenever: the same after a remount."""
+        return (self.kind.value, *self.path)
+
+    @abstractmethod
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells. Never waits."""
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return the extended attributes, by full name (`user.satfs.…`). Never waits."""
+        return {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} /{'/'.join(self.path)}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a listing, and what it leads to: a node, or why that cannot be told now."""
+
+    name: bytes
+    target: Node | SatfsError
+
+
+class Directory(Node):
+    """A node that holds others."""
+
+    __slots__ = ()
+    kind = Kind.DIRECTORY
+
+    @abstractmethod
+    async def lookup(self, name: bytes) -> Node:
+        """Return what *name* leads to.
+
+        Raises:
+            NotThere: nothing has that name.
+            SatfsError: it cannot be told now.
+        """
+
+    @abstractmethod
+    async def children(self) -> Sequence[Entry]:
+        """Return what is to be listed, in no particular order; no name twice.
+
+        Raises:
+            SatfsError: the whole listing cannot be had. An entry that alone cannot be told is
+                listed with its error instead, so that nobody takes a part for the whole.
+        """
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells of a directory without a date of its own."""
+        return Attributes(Kind.DIRECTORY, 0o555)
+
+
+class File(Node):
+    """A node that holds the bytes of one version of one object."""
+
+    __slots__ = ()
+    kind = Kind.FILE
+
+    @abstractmethod
+    async def open(self) -> Reader:
+        """Return a reader of this very version.
+
+        Raises:
+            Changed: the name leads to another version by now; look it up again.
+            SatfsError: it cannot be opened.
+        """
+
+
+class Symlink(Node):
+    """A node that names another path."""
+
+    __slots__ = ("target",)
+    kind = Kind.SYMLINK
+
+    def __init__(self, parent: Directory, name: bytes, target: bytes) -> None:
+        super().__init__(parent, name)
+        self.target = target
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and where it leads."""
+        return (*super().identity, self.target.decode("utf-8", "backslashreplace"))
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells; a link's size is the length of its target (POSIX lstat)."""
+        return Attributes(Kind.SYMLINK, 0o777, len(self.target))
+
+
+class Unresolved(Node):
+    """A name that was listed though nothing could be told about it, and why.
+
+    It shows as a file without size and without permissions, which nobody may believe for any time
+    at all: whoever asks again is told the reason, or the truth if that is known by then.
+    """
+
+    __slots__ = ("error",)
+    kind = Kind.FILE
+
+    def __init__(self, parent: Directory, name: bytes, error: SatfsError) -> None:
+        super().__init__(parent, name)
+        self.error = error
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: not the file that the name will lead to."""
+        return ("unresolved", *self.path)
+
+    def attributes(self) -> Attributes:
+        """Return what a listing shows: no size, no permissions."""
+        return Attributes(Kind.FILE, 0)
+
+
+class BytesFile(File):
+    """A file whose whole content is at hand: a sidecar, a note to the reader."""
+
+    __slots__ = ("_identity", "_mtime_ns", "_xattrs", "content")
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        content: bytes,
+        *,
+        mtime_ns: int = FALLBACK_NS,
+        xattrs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        super().__init__(parent, name)
+        self.content = content
+        self._mtime_ns = mtime_ns
+        self._xattrs = xattrs or {}
+        digest = blake2b(content, digest_size=16).hexdigest()
+        self._identity = (self.kind.value, *self.path, digest)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and its bytes."""
+        return self._identity
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells."""
+        return Attributes(Kind.FILE, 0o444, len(self.content), self._mtime_ns, self._mtime_ns)
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return the extended attributes of what the file describes."""
+        return self._xattrs
+
+    async def open(self) -> Reader:
+        """Return a reader of the bytes."""
+        return _BytesReader(self.content)
+
+
+class _BytesReader:
+    """Reads from memory; nothing to let go of."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size_bytes = len(content)
+        self._view = memoryview(content)
+
+    async def read(self, span: ByteRange) -> memoryview:
+        """Return the part of *span* that exists."""
+        return self._view[span.start : span.stop]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+
+def xattr_values(**values: str | None) -> dict[str, bytes]:
+    """Return *values* as extended attributes `user.satfs.<name>`.
+
+    Left out are those that are None, and those too long to be one (see `XATTR_VALUE_BYTES`).
+    """
+    found = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        encoded = value.encode("utf-8", "backslashreplace")
+        if len(encoded) <= XATTR_VALUE_BYTES:
+            found[f"user.satfs.{name}"] = encoded
+    return found
+
+
+def not_there(directory: Directory, name: bytes) -> NotThere:
+    """Return the error for a *name* that *directory* does not hold."""
+    shown = name.decode("utf-8", "backslashreplace")
+    return NotThere(f"nothing is called {shown!r} in /{'/'.join(directory.path)}")

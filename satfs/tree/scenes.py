@@ -1,0 +1,314 @@
+"""A scene directory: its record, its footprint, its attachments, and what others add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from satfs.errors import DeadlineReached, NotThere, SatfsError
+from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
+from satfs.tree import names, sidecars
+from satfs.tree.nodes import (
+    Attributes,
+    BytesFile,
+    Directory,
+    Entry,
+    File,
+    Kind,
+    Node,
+    Reader,
+    not_there,
+    xattr_values,
+)
+from satfs.tree.offspring import Offspring
+from satfs.tree.sources import Catalogue, Objects
+from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
+
+SCENE_JSON: Final = "scene.json"
+FOOTPRINT: Final = "footprint.geojson"
+
+#: Versions asked for at once while one scene is listed. A scene has two or three attachments; a
+#: vendor's bug could give it thousands.
+_VERSIONS_AT_ONCE: Final = 8
+
+
+class Extra(Protocol):
+    """A directory that another module adds to every scene, as `contents/` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; no attachment is shown under it."""
+        ...
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether listings show it; looked up by name it is there in any case."""
+        ...
+
+    def directory(self, scene: SceneDirectory) -> Directory | None:
+        """Return it for *scene*; None when this scene has no such thing. Never waits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a tree has what it shows from."""
+
+    catalogue: Catalogue
+    objects: Objects
+    extras: tuple[Extra, ...] = ()
+    #: Longest wait for the versions of one scene's attachments while it is listed, in seconds.
+    #: Shorter than what the door allows for the whole listing, so that one stuck object does not
+    #: take the others' names with it.
+    version_deadline_s: float = 10.0
+
+
+class SceneHolder(Protocol):
+    """Whatever can tell what a scene's record is now: the directory the scene was found in."""
+
+    async def current_scene(self, scene_id: SceneId) -> Scene:
+        """Return the record as the listing has it now; raise NotThere when it is gone."""
+        ...
+
+
+class SceneDirectory(Directory):
+    """One scene. Asked again, it asks the directory it was found in for its record of today."""
+
+    __slots__ = ("_holder", "_sources", "_time_ns", "scene")
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        scene: Scene,
+        *,
+        sources: Sources,
+        holder: SceneHolder,
+        fallback_ns: int = FALLBACK_NS,
+    ) -> None:
+        super().__init__(parent, name)
+        self.scene = scene
+        self._sources = sources
+        self._holder = holder
+        self._time_ns = time_ns(scene.timestamp, fallback_ns=fallback_ns)
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the scene was taken, in nanoseconds since the epoch."""
+        return self._time_ns
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: made when the scene was taken, changed when its record was."""
+        return Attributes(Kind.DIRECTORY, 0o555, 0, self._time_ns, self._changed_ns(self.scene))
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return ids and product of the scene, over those of what it was found in."""
+        scene = self.scene
+        timestamp = scene.record.get("timestamp")
+        inherited = self.parent.xattrs() if self.parent is not None else {}
+        return {
+            **inherited,
+            **xattr_values(
+                scene_id=scene.scene_id,
+                capture_id=scene.capture_id,
+                product=scene.product_name,
+                timestamp=timestamp if isinstance(timestamp, str) else None,
+                revision=scene.revision or None,
+            ),
+        }
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return what *name* leads to; learns the version of at most that one attachment."""
+        for extra in self._sources.extras:
+            if extra.name == name:
+                directory = extra.directory(self)
+                if directory is None:
+                    raise not_there(self, name)
+                return directory
+        scene = await self._holder.current_scene(self.scene.scene_id)
+        for sidecar, render in _SIDECARS.items():
+            if name == sidecar.encode():
+                return self._sidecar(name, render(scene))
+        for attachment, attachment_name in self._attachments(scene).items():
+            if attachment_name == name:
+                return await self._attachment(scene, attachment, name)
+        raise not_there(self, name)
+
+    async def children(self) -> Sequence[Entry]:
+        """Return the scene's files; learns the versions of its attachments, all at once.
+
+        An attachment that the store does not have (yet) is not listed. One whose version cannot be
+        learnt in time, or may not be, is listed with the error.
+        """
+        scene = await self._holder.current_scene(self.scene.scene_id)
+        entries = []
+        for sidecar, render in _SIDECARS.items():
+            name = sidecar.encode()
+            try:
+                entries.append(Entry(name, self._sidecar(name, render(scene))))
+            except SatfsError as error:
+                entries.append(Entry(name, error))
+        for extra in self._sources.extras:
+            directory = extra.directory(self) if extra.is_listed else None
+            if directory is not None:
+                entries.append(Entry(extra.name, directory))
+        attachments = self._attachments(scene)
+        learnt = await self._learn(scene, attachments)
+        for attachment, name in attachments.items():
+            if not isinstance(learnt[attachment], NotThere):
+                entries.append(Entry(name, learnt[attachment]))
+        return entries
+
+    async def attachment(self, key: AttachmentName) -> AttachmentFile:
+        """Return the file of the attachment that the API calls *key*, as it is now.
+
+        Raises:
+            NotThere: the scene has none, or the store does not have it yet.
+            SatfsError: its version cannot be learnt now.
+        """
+        scene = await self._holder.current_scene(self.scene.scene_id)
+        for attachment, name in self._attachments(scene).items():
+            if attachment.name == key:
+                return await self._attachment(scene, attachment, name)
+        raise NotThere(f"scene {scene.scene_id} has no attachment {key}")
+
+    def _attachments(self, scene: Scene) -> dict[Attachment, bytes]:
+        """Return each attachment's file name, in the order of the record."""
+        reserved = {*_SIDECARS, *(extra.name.decode() for extra in self._sources.extras)}
+        wanted = {each: (each.file_name or each.name, each.name) for each in scene.attachments}
+        found = names.file_names(wanted.values(), reserved)
+        return {each: found[pair] for each, pair in wanted.items()}
+
+    async def _learn(
+        self, scene: Scene, attachments: Mapping[Attachment, bytes]
+    ) -> dict[Attachment, Node | SatfsError]:
+        learnt: dict[Attachment, Node | SatfsError] = {}
+        limit = trio.CapacityLimiter(_VERSIONS_AT_ONCE)
+
+        async def learn(attachment: Attachment, name: bytes) -> None:
+            async with limit:
+                try:
+                    learnt[attachment] = await self._attachment(scene, attachment, name)
+                except SatfsError as error:
+                    learnt[attachment] = error
+
+        with trio.move_on_after(self._sources.version_deadline_s):
+            async with trio.open_nursery() as nursery:
+                for attachment, name in attachments.items():
+                    nursery.start_soon(learn, attachment, name)
+        for attachment in attachments:
+            if attachment not in learnt:
+                learnt[attachment] = DeadlineReached(
+                    f"the size of {attachment.name} of scene {scene.scene_id} was not learnt in"
+                    f" {self._sources.version_deadline_s:g} s"
+                )
+        return learnt
+
+    async def _attachment(
+        self, scene: Scene, attachment: Attachment, name: bytes
+    ) -> AttachmentFile:
+        objects = self._sources.objects
+        version = await objects.version(scene.scene_id, attachment.name, scene.revision)
+        return AttachmentFile(
+            self, name, attachment, version, sources=self._sources, ctime_ns=self._changed_ns(scene)
+        )
+
+    def _sidecar(self, name: bytes, content: bytes) -> BytesFile:
+        return BytesFile(self, name, content, mtime_ns=self._time_ns, xattrs=self.xattrs())
+
+    def _changed_ns(self, scene: Scene) -> int:
+        # Never before it was made: some backup programs take that for a broken clock.
+        return max(self._time_ns, time_ns(parse_time(scene.revision), fallback_ns=self._time_ns))
+
+
+class AttachmentFile(File):
+    """One version of one attachment."""
+
+    __slots__ = ("_ctime_ns", "_scene", "_sources", "attachment", "version")
+
+    def __init__(
+        self,
+        parent: SceneDirectory,
+        name: bytes,
+        attachment: Attachment,
+        version: Version,
+        *,
+        sources: Sources,
+        ctime_ns: int,
+    ) -> None:
+        super().__init__(parent, name)
+        self._scene = parent
+        self._sources = sources
+        self._ctime_ns = ctime_ns
+        self.attachment = attachment
+        self.version = version
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and the version of the object."""
+        return (*super().identity, self.version.etag, str(self.version.size_bytes))
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: exact size, the scene's time."""
+        size_bytes = self.version.size_bytes
+        return Attributes(Kind.FILE, 0o444, size_bytes, self._scene.mtime_ns, self._ctime_ns)
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return the scene's attributes, and which attachment and version this is."""
+        own = xattr_values(attachment=self.attachment.name, etag=self.version.etag)
+        return {**self._scene.xattrs(), **own}
+
+    async def open(self) -> Reader:
+        """Return a reader of this version.
+
+        Raises:
+            Changed: the vendor has replaced it.
+            SatfsError: it cannot be opened.
+        """
+        scene_id = self._scene.scene.scene_id
+        return await self._sources.objects.open(scene_id, self.attachment.name, self.version)
+
+
+class Scenes(Directory):
+    """`scenes/`: every scene that was seen, and any other by its id."""
+
+    __slots__ = ("_offspring", "_sources")
+
+    def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
+        super().__init__(parent, name)
+        self._sources = sources
+        self._offspring = Offspring(self._make, _scene_name)
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the scene with that id, known or not."""
+        text = names.text_of(name)
+        if text is None and names.is_cut(name):  # only what is known can be compared
+            known = await self._offspring.of(tuple(self._sources.catalogue.known_scenes()))
+            if name in known:
+                return known[name]
+        if text is None:
+            raise not_there(self, name)
+        return self._offspring.one(name, await self.current_scene(SceneId(text)))
+
+    async def children(self) -> Sequence[Entry]:
+        """Return the scenes that are known; asks for none."""
+        known = await self._offspring.of(tuple(self._sources.catalogue.known_scenes()))
+        return [Entry(name, node) for name, node in known.items()]
+
+    async def current_scene(self, scene_id: SceneId) -> Scene:
+        """Return the record of a scene as it is now."""
+        return await self._sources.catalogue.scene(scene_id)
+
+    def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
+        return SceneDirectory(self, name, scene, sources=self._sources, holder=self)
+
+
+def _scene_name(scene: Scene) -> bytes:
+    return names.name_of(scene.scene_id)
+
+
+#: The files made from a scene's record, and how.
+_SIDECARS: Final = {SCENE_JSON: sidecars.scene_json, FOOTPRINT: sidecars.footprint_geojson}

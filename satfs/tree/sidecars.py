@@ -1,0 +1,168 @@
+"""Records as JSON and GeoJSON bytes: the same record, the same bytes, and always valid JSON.
+
+Fields are shown as the vendor sent them, in the order sent, indented for people. What JSON cannot
+hold becomes what it can: NaN and the infinities are null (RFC 8259 §6 has no such numbers), and a
+lone surrogate is its own escape.
+
+GeoJSON is RFC 7946. A footprint that is no geometry is shown as null, which the format allows, so
+that one odd scene does not hide the others from a map.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from satfs.errors import Garbled
+from satfs.model import Capture, Json, Scene, Task
+
+_GEOMETRIES: Final = (
+    "Point",
+    "MultiPoint",
+    "LineString",
+    "MultiLineString",
+    "Polygon",
+    "MultiPolygon",
+)
+#: Properties a map is asked for first; scalars of the record follow under their own names.
+_LEADING: Final = ("scene_id", "capture_id", "product", "timestamp", "directory")
+
+
+def task_json(task: Task) -> bytes:
+    """Return `task.json`: the API's record of *task*.
+
+    Raises:
+        Garbled: the record is nested too deeply to be written.
+    """
+    return _json_bytes(task.record)
+
+
+def captures_json(captures: Sequence[Capture]) -> bytes:
+    """Return `captures.json`: the records of all *captures* of a task, whatever their status.
+
+    Raises:
+        Garbled: a record is nested too deeply to be written.
+    """
+    return _json_bytes([capture.record for capture in captures])
+
+
+def capture_json(capture: Capture) -> bytes:
+    """Return `capture.json`: the API's record of *capture*.
+
+    Raises:
+        Garbled: the record is nested too deeply to be written.
+    """
+    return _json_bytes(capture.record)
+
+
+def scene_json(scene: Scene) -> bytes:
+    """Return `scene.json`: the API's record of *scene*, which holds no link.
+
+    Raises:
+        Garbled: the record is nested too deeply to be written.
+    """
+    return _json_bytes(scene.record)
+
+
+def footprint_geojson(scene: Scene) -> bytes:
+    """Return `footprint.geojson`: *scene* as one GeoJSON feature.
+
+    Raises:
+        Garbled: the footprint is nested too deeply to be written.
+    """
+    return _json_bytes(_feature(scene, None))
+
+
+def footprints_geojson(scenes: Iterable[tuple[Scene, str]]) -> bytes:
+    """Return `footprints.geojson`: a feature for each *(scene, name of its directory)*.
+
+    Raises:
+        Garbled: a footprint is nested too deeply to be written.
+    """
+    features = [_feature(scene, directory) for scene, directory in scenes]
+    return _json_bytes({"type": "FeatureCollection", "features": features})
+
+
+def _feature(scene: Scene, directory: str | None) -> dict[str, Json]:
+    properties: dict[str, Json] = {
+        "scene_id": scene.scene_id,
+        "capture_id": scene.capture_id,
+        "product": scene.product_name,
+        "timestamp": scene.record.get("timestamp"),
+    }
+    if directory is not None:
+        properties["directory"] = directory
+    # GIS programs make columns of scalars; a nested object would be a column of text.
+    properties |= {
+        name: value
+        for name, value in scene.record.items()
+        if name not in _LEADING and (value is None or isinstance(value, str | int | float))
+    }
+    return {
+        "type": "Feature",
+        "id": scene.scene_id,
+        "geometry": _geometry(scene.footprint),
+        "properties": properties,
+    }
+
+
+def _geometry(footprint: object) -> Json:
+    """Return *footprint* if it is a GeoJSON geometry, else None."""
+    if not isinstance(footprint, Mapping) or footprint.get("type") not in _GEOMETRIES:
+        return None
+    coordinates = footprint.get("coordinates")
+    if not isinstance(coordinates, list) or not _are_positions(coordinates):
+        return None
+    return {"type": footprint["type"], "coordinates": coordinates}
+
+
+def _are_positions(coordinates: list[Any]) -> bool:
+    """Tell whether all leaves are numbers that exist; waits for no recursion however deep."""
+    pending: list[Any] = [coordinates]
+    while pending:
+        here = pending.pop()
+        if isinstance(here, list):
+            pending.extend(here)
+        elif isinstance(here, bool) or not isinstance(here, int | float) or not _is_finite(here):
+            return False
+    return True
+
+
+def _is_finite(number: int | float) -> bool:
+    return isinstance(number, int) or math.isfinite(number)
+
+
+def _json_bytes(value: Json) -> bytes:
+    try:
+        try:
+            text = _dump(value)
+        except ValueError:  # NaN or an infinity somewhere
+            text = _dump(_without_odd_numbers(value))
+    except RecursionError:
+        raise Garbled("a record is nested too deeply to be written as JSON") from None
+    # The only characters that UTF-8 cannot encode are lone surrogates, and Python's escape for one
+    # is JSON's own.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _dump(value: Json) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: object) -> Json:
+    """Return *value* as what `json` knows: records are mappings, not always dictionaries."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"not JSON: {type(value).__name__}")
+
+
+def _without_odd_numbers(value: Json) -> Json:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_odd_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_odd_numbers(item) for item in value]
+    return value

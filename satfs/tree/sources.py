@@ -1,0 +1,57 @@
+"""What the tree asks of the floors below it: two protocols, as small as they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from satfs.model import AttachmentName, Capture, CaptureId, Scene, SceneId, Task, TaskId, Version
+from satfs.tree.nodes import Reader
+
+
+class Catalogue(Protocol):
+    """What the vendor has, asked for or remembered (`api.listings.Listings`).
+
+    A listing that is answered from memory is the same object as before, so that what was made of
+    it can be kept as long as it is.
+    """
+
+    async def tasks(self) -> Sequence[Task]:
+        """Return all tasks."""
+        ...
+
+    async def task(self, task_id: TaskId) -> Task:
+        """Return one task; raise NotThere when there is none."""
+        ...
+
+    async def captures(self, task_id: TaskId) -> Sequence[Capture]:
+        """Return all captures of a task, whatever their status."""
+        ...
+
+    async def scenes(self, capture_id: CaptureId) -> Sequence[Scene]:
+        """Return the scenes of a capture; none when there is no such capture."""
+        ...
+
+    async def scene(self, scene_id: SceneId) -> Scene:
+        """Return one scene; raise NotThere when there is none."""
+        ...
+
+    def known_captures(self) -> Iterable[Capture]:
+        """Return the captures that were seen in a listing. Never waits."""
+        ...
+
+    def known_scenes(self) -> Iterable[Scene]:
+        """Return the scenes that were seen in a listing or looked up. Never waits."""
+        ...
+
+
+class Objects(Protocol):
+    """The bytes behind the attachments (`content.contents.Contents`)."""
+
+    async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return which version the object has now; raise NotThere when there is no object."""
+        ...
+
+    async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
+        """Return a reader of that version; raise Changed when it has been replaced."""
+        ...

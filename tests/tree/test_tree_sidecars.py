@@ -1,0 +1,132 @@
+"""Sidecars: records as stable, valid JSON and GeoJSON bytes."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from satfs.errors import Garbled
+from satfs.model import Capture, CaptureId, Scene, SceneId, Task, TaskId
+from satfs.tree import sidecars
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None, exclude_categories=())),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(codec=None, exclude_categories=())), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+records = st.dictionaries(st.text(), anything, max_size=6)
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def strict(content: bytes) -> Any:
+    """Parse as the strictest reader would: UTF-8, no NaN, one value, a final newline."""
+    assert content.endswith(b"\n")
+    return json.loads(content.decode("utf-8"), parse_constant=refuse)
+
+
+def without_odd_numbers(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [without_odd_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_odd_numbers(item) for key, item in value.items()}
+    return value
+
+
+@given(records)
+@example({"a": math.nan, "b": [math.inf, {"c": -math.inf}]})
+@example({"lone": "\ud800", "\udfff": 1})
+def test_any_record_is_valid_json(record: dict[str, Any]) -> None:
+    """A sidecar holds the record as sent; only what JSON cannot hold is null."""
+    content = sidecars.task_json(Task(TaskId("1"), record=record))
+    assert strict(content) == without_odd_numbers(record)
+    assert list(strict(content)) == list(record)
+
+
+@given(records)
+def test_the_same_record_has_the_same_bytes(record: dict[str, Any]) -> None:
+    """Reading a sidecar twice gives the same bytes."""
+    scene = Scene(SceneId("s"), record=record)
+    again = Scene(SceneId("s"), record=json.loads(json.dumps(record)))
+    assert sidecars.scene_json(scene) == sidecars.scene_json(again)
+
+
+@given(records, anything)
+@example({}, {"type": "Polygon", "coordinates": [[[0, math.nan]]]})
+@example({}, {"type": "Polygon", "coordinates": [[["0", 1]]]})
+@example({}, {"type": "Circle", "coordinates": []})
+@example({}, {"type": ["Point"], "coordinates": []})
+@example({"scene_id": "other", "cloud": 4.2, "metadata": {"a": 1}}, None)
+def test_any_footprint_is_valid_geojson(record: dict[str, Any], footprint: Any) -> None:
+    """An odd footprint is a null geometry (RFC 7946 §3.2): it hides no other scene from a map."""
+    scene = Scene(SceneId("s"), CaptureId("c"), "L1D", footprint=footprint, record=record)
+    collection = strict(sidecars.footprints_geojson([(scene, "s"), (scene, "t")]))
+    assert collection["type"] == "FeatureCollection"
+    for feature in collection["features"]:
+        assert feature["type"] == "Feature"
+        assert feature["properties"]["scene_id"] == "s"
+        assert feature["geometry"] is None or feature["geometry"]["type"]
+        assert not any(isinstance(value, list | dict) for value in feature["properties"].values())
+    assert [feature["properties"]["directory"] for feature in collection["features"]] == ["s", "t"]
+
+
+def test_a_footprint_shows_on_a_map_with_what_matters() -> None:
+    """A feature has the geometry, the ids, and every scalar of the record as a property."""
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    scene = Scene(
+        SceneId("s"),
+        CaptureId("c"),
+        "L1D_SR",
+        footprint=square,
+        record={"timestamp": "2026-01-28T15:57:48Z", "satellite_name": "newsat33", "bands": {}},
+    )
+    feature = strict(sidecars.footprint_geojson(scene))
+    assert feature == {
+        "type": "Feature",
+        "id": "s",
+        "geometry": square,
+        "properties": {
+            "scene_id": "s",
+            "capture_id": "c",
+            "product": "L1D_SR",
+            "timestamp": "2026-01-28T15:57:48Z",
+            "satellite_name": "newsat33",
+        },
+    }
+
+
+def test_captures_are_listed_whatever_their_status() -> None:
+    """`captures.json` is the array of the records, in the order of the listing."""
+    captures = [Capture(CaptureId(name), record={"capture_id": name}) for name in "ba"]
+    assert strict(sidecars.captures_json(captures)) == [{"capture_id": "b"}, {"capture_id": "a"}]
+
+
+def test_bytes_are_these() -> None:
+    """The form is fixed: indented by two, the record's order, UTF-8, a final newline."""
+    task = Task(TaskId("1"), record={"task_id": 1, "name": "Fjörð\n"})
+    assert sidecars.task_json(task) == '{\n  "task_id": 1,\n  "name": "Fjörð\\n"\n}\n'.encode()
+
+
+def test_a_bottomless_record_is_an_error_of_the_vendor() -> None:
+    """A record nested beyond all reason is Garbled, not a crash."""
+    record: dict[str, Any] = {}
+    for _ in range(100_000):
+        record = {"a": record}
+    with pytest.raises(Garbled):
+        sidecars.task_json(Task(TaskId("1"), record=record))
