@@ -57,7 +57,12 @@ class Changed(SatfsError):
 
 
 class Unreachable(SatfsError):
-    """Network, vendor or store are down, and retries are spent."""
+    """Network, vendor or store are down, and retries are spent.
+
+    `is_lasting` tells that another try soon cannot help (a certificate that fails, say).
+    """
+
+    is_lasting: bool = False
 
 
 class DeadlineReached(Unreachable):

@@ -1,0 +1,139 @@
+"""A value with a lifetime, renewed once however many tasks ask.
+
+A token, a presigned link and a directory listing are the same thing: a value, a moment when it goes
+stale, one renewal in flight, and many who wait for it. This module is that thing, written once.
+
+Two clocks judge a lifetime. trio's stands still while the machine sleeps, so a laptop that wakes
+in the morning would go on with yesterday's token; the wall clock may be set back, so that a value
+would live for ever. A value is stale as soon as *either* says so. Judging by both errs on the side
+of renewing too early, which costs one request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Held(Generic[T]):
+    """A value and the moments at which it goes stale, on each clock."""
+
+    value: T
+    stale_at: float
+    stale_at_wall: float
+
+
+@dataclass(slots=True, eq=False)
+class _Renewal(Generic[T]):
+    """One renewal in flight. Ended without outcome: its task was cancelled."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    held: _Held[T] | None = None
+    failure: Exception | None = None
+
+
+class Fresh(Generic[T]):
+    """A value with a lifetime, renewed once however many tasks ask.
+
+    *renew* returns the value and its lifetime in seconds (`math.inf`: for ever; 0: for those who
+    are waiting, and nobody after them). *clock* and *wall_clock* return seconds.
+
+    Invariants:
+        At most one renewal runs whose outcome will be believed.
+        A value is handed out only while it is fresh, or to those who waited for its renewal.
+        A failed renewal is raised to everyone who waited for it, then forgotten.
+        When the renewing task is cancelled, one of those who wait takes over.
+
+    `peek`, `last` and `invalidate` never wait. `get` always yields to the scheduler, even on a hit.
+    """
+
+    def __init__(
+        self,
+        renew: Callable[[], Awaitable[tuple[T, float]]],
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._renew = renew
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._held: _Held[T] | None = None
+        self._is_invalid = False
+        self._renewal: _Renewal[T] | None = None
+
+    def peek(self) -> T | None:
+        """Return the value while it is fresh, else None."""
+        held = self._held
+        return held.value if held is not None and self._is_fresh(held) else None
+
+    def last(self) -> T | None:
+        """Return the last value renewed, fresh or not; None before the first."""
+        return None if self._held is None else self._held.value
+
+    def invalidate(self, value: T | None = None) -> None:
+        """Make the value stale; with *value*, only if that very one is (still) held.
+
+        Those who were told by another that the value is bad pass the one they used, so that a
+        renewal that happened meanwhile is not undone. Without *value* a renewal in flight is not
+        believed either: it may have been answered before whatever made the caller ask.
+        """
+        if value is None:
+            self._is_invalid = True
+            self._renewal = None
+        elif self._held is not None and self._held.value == value:
+            self._is_invalid = True
+
+    async def get(self) -> T:
+        """Return a fresh value, waiting for its renewal if need be.
+
+        Raises whatever *renew* raises, to everyone who waited for it.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            held = self._held
+            if held is not None and self._is_fresh(held):
+                return held.value
+            renewal = self._renewal
+            if renewal is None:
+                # No await since the look above: whoever comes next must find this renewal.
+                renewal = self._renewal = _Renewal()
+                return (await self._run(renewal)).value
+            await renewal.ended.wait()
+            if renewal.held is not None:
+                return renewal.held.value
+            if renewal.failure is not None:
+                # Everyone gets an own copy: a traceback grows in each task that raises it.
+                raise copy(renewal.failure) from renewal.failure
+
+    async def _run(self, renewal: _Renewal[T]) -> _Held[T]:
+        try:
+            value, lifetime_s = await self._renew()
+        except Exception as failure:
+            renewal.failure = failure
+            raise
+        else:
+            held = _Held(value, self._clock() + lifetime_s, self._wall_clock() + lifetime_s)
+            renewal.held = held
+            if self._renewal is renewal:
+                self._held = held
+                self._is_invalid = False
+            return held
+        finally:
+            if self._renewal is renewal:
+                self._renewal = None
+            renewal.ended.set()
+
+    def _is_fresh(self, held: _Held[T]) -> bool:
+        return (
+            not self._is_invalid
+            and self._clock() < held.stale_at
+            and self._wall_clock() < held.stale_at_wall
+        )

@@ -1,0 +1,365 @@
+"""The only importer of httpx: requests and answers, timeouts, error translation.
+
+httpx lends its request, response and transport interfaces. Its client is not used on purpose: it
+would add what must never happen here, namely cookies kept between requests, passwords from
+`~/.netrc`, and redirects that carry headers along.
+
+Every failure of a library that enters here leaves as one of ours. No message holds the query of a
+URL, which may be a signature.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import httpcore
+import httpx
+import trio
+
+import satfs
+from satfs.errors import BadSettings, DeadlineReached, Garbled, Misuse, SatfsError, Unreachable
+from satfs.net.addresses import origin_of, shown
+from satfs.net.pool import ConnectionPool, PoolStatistics
+from satfs.net.proxies import proxies_of_environment
+from satfs.net.reachability import Reachability
+
+#: Most bytes of an answer that is read whole, unless the caller says otherwise. The vendor's
+#: gateway caps answers at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+#: Most bytes of an error's body that are looked at.
+MAX_ERROR_BYTES = 64 * 1024
+#: Time for giving up an answer, behind a shield against cancellation.
+CLOSE_LIMIT_S = 2.0
+
+#: httpcore logs headers at debug level: locations with signatures among them.
+logging.getLogger("httpcore").setLevel(logging.INFO)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. *headers* have lower-case names; *body* is decoded if it was compressed."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class StreamedAnswer:
+    """An answer whose body is still to come. Valid inside the `async with` that gave it."""
+
+    def __init__(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = _plain(response.headers)
+        self._chunks = chunks
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Return an iterator over the body as it comes, in pieces of up to 1 MiB.
+
+        May be left at any point; whatever was not read is given up at the end of the `async with`.
+
+        Raises:
+            Unreachable: the connection broke before the body's announced end.
+            DeadlineReached: no byte came for the progress timeout.
+        """
+        return self._chunks
+
+    async def read_error_body(self, max_bytes: int = MAX_ERROR_BYTES) -> bytes:
+        """Return up to *max_bytes* of the body, or what came of it: it only explains an error."""
+        body = bytearray()
+        with contextlib.suppress(Unreachable):
+            async for chunk in self._chunks:
+                body += chunk
+                if len(body) >= max_bytes:
+                    break
+        return bytes(body[:max_bytes])
+
+
+class Http:
+    """Requests over an own pool of connections. Use as an async context manager.
+
+    *connect_timeout_s* bounds opening a connection, TLS included; *progress_timeout_s* the silence
+    of one in use. At most *max_connections* requests run at once; others wait their turn, which no
+    timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's.
+    *transport* replaces the network (tests). Every answer is noted in *reachability*.
+
+    Credentials are the caller's business: nothing is sent but the headers given.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float,
+        progress_timeout_s: float,
+        max_connections: int,
+        ca_file: Path | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        reachability: Reachability | None = None,
+    ) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._progress_timeout_s = progress_timeout_s
+        self._slots = trio.Semaphore(max_connections)
+        self._pool: ConnectionPool | None = None
+        if transport is None:
+            transport = self._pool = ConnectionPool(
+                ssl_context=_ssl_context(ca_file),
+                max_idle=max_connections,
+                proxies=proxies_of_environment(),
+            )
+        self._transport: httpx.AsyncBaseTransport = transport
+        self.reachability = reachability or Reachability()
+
+    async def __aenter__(self) -> Http:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
+            await self._transport.aclose()
+
+    def statistics(self) -> PoolStatistics | None:
+        """Return the pool's figures; None with an injected transport."""
+        return None if self._pool is None else self._pool.statistics()
+
+    def close_idle(self) -> None:
+        """Close connections that are not in use, and let offline hosts be tried: a fresh start.
+
+        For when the machine woke up or changed networks. Never waits.
+        """
+        if self._pool is not None:
+            self._pool.close_idle()
+        self.reachability.retry_now()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Answer:
+        """Return the whole answer, whatever its status; redirects are not followed.
+
+        Raises:
+            Unreachable: no connection, or it broke.
+            DeadlineReached: a timeout.
+            Garbled: *url* is none, or the answer is longer than *max_bytes*, compressed or not.
+        """
+        where = shown(url)
+        async with self._answer(method, url, headers, content) as (response, chunks):
+            body = bytearray()
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > max_bytes:
+                    raise Garbled(f"{where} answered with more than {max_bytes} bytes")
+            plain = _plain(response.headers)
+            return Answer(
+                response.status_code, plain, _decompressed(bytes(body), plain, max_bytes, where)
+            )
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str]
+    ) -> AsyncIterator[StreamedAnswer]:
+        """GET *url* and hand out the answer as soon as its headers are there.
+
+        Redirects are not followed. The body is passed on as sent: `Accept-Encoding: identity` is
+        asked for, and a `content-encoding` in the answer's headers means that it was ignored.
+        Leaving before the end of the body closes the connection.
+
+        Raises what `request` raises, and from `chunks` likewise.
+        """
+        async with self._answer("GET", url, headers, None) as (response, chunks):
+            yield StreamedAnswer(response, chunks)
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
+        """Send a request; give its answer up at the end, whatever happens."""
+        origin, where = origin_of(url), shown(url)
+        request = self._request(method, url, headers, content, where)
+        async with self._slots:
+            response = await self._send(request, where)
+            self.reachability.answered(origin, trio.current_time())
+            chunks = _Chunks(response, self._progress_timeout_s, where)
+            try:
+                yield response, chunks
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
+                    await chunks.give_up()
+
+    def _request(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, where: str
+    ) -> httpx.Request:
+        timeouts = {
+            "connect": self._connect_timeout_s,
+            "read": self._progress_timeout_s,
+            "write": self._progress_timeout_s,
+            "pool": None,
+        }
+        sent = {
+            "User-Agent": f"satfs/{satfs.__version__}",
+            # A compressed answer to a ranged request is no range of the object (RFC 9110 §14.2).
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        try:
+            return httpx.Request(
+                method, url, headers=sent, content=content, extensions={"timeout": timeouts}
+            )
+        except httpx.InvalidURL:
+            raise Garbled(f"{where} is not an address that can be asked") from None
+
+    async def _send(self, request: httpx.Request, where: str) -> httpx.Response:
+        """Return the answer's head. The limit also bounds transports that know no timeouts."""
+        limit_s = self._connect_timeout_s + self._progress_timeout_s
+        with trio.CancelScope(deadline=trio.current_time() + limit_s), _translating(where):
+            return await self._transport.handle_async_request(request)
+        raise DeadlineReached(f"{where} did not answer within {limit_s:g} s")
+
+
+class _Chunks:
+    """The chunks of one body, each awaited for a limited time."""
+
+    def __init__(self, response: httpx.Response, timeout_s: float, where: str) -> None:
+        stream = response.stream
+        if not isinstance(stream, httpx.AsyncByteStream):
+            raise Misuse("a transport for threads was injected")
+        self._stream = stream
+        self._chunks = stream.__aiter__()
+        self._timeout_s = timeout_s
+        self._where = where
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        limit = trio.CancelScope(deadline=trio.current_time() + self._timeout_s)
+        with limit, _translating(self._where):
+            return await self._chunks.__anext__()
+        raise DeadlineReached(f"{self._where} sent nothing for {self._timeout_s:g} s")
+
+    async def give_up(self) -> None:
+        """End whatever is left of the answer. What fails here is of no interest any more."""
+        with contextlib.suppress(httpx.HTTPError, OSError):
+            await self._stream.aclose()
+        # An injected transport's stream may be a generator, which wants to be told of its end.
+        if isinstance(self._chunks, AsyncGenerator):
+            with contextlib.suppress(httpx.HTTPError, OSError):
+                await self._chunks.aclose()
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+#: How each failure below is told to people, the first match counting. `{why}` is the cause's words.
+_FAILURES: tuple[tuple[type[Exception], type[SatfsError], str], ...] = (
+    (httpx.ConnectTimeout, DeadlineReached, "{where}: no connection in time"),
+    (httpx.TimeoutException, DeadlineReached, "{where} sent nothing in time"),
+    (httpx.ConnectError, Unreachable, "{where}: no connection: {why}"),
+    (httpx.ProxyError, Unreachable, "{where}: the proxy refused: {why}"),
+    (httpx.UnsupportedProtocol, Unreachable, "{where}: {why}"),
+    (httpx.RemoteProtocolError, Unreachable, "{where} broke the connection off"),
+    (httpx.LocalProtocolError, Misuse, "{where}: the request cannot be sent"),
+    (httpx.HTTPError, Unreachable, "{where}: the connection broke: {why}"),
+    (ssl.SSLError, Unreachable, "{where}: no connection: {why}"),
+    (OSError, Unreachable, "{where}: the connection broke: {why}"),
+)
+#: Failures that the same request will meet again.
+_LASTING = (httpx.UnsupportedProtocol, ssl.SSLCertVerificationError)
+
+
+@contextlib.contextmanager
+def _translating(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as failure:
+        for theirs, ours, words in _FAILURES:
+            if isinstance(failure, theirs):
+                raise _told(failure, ours, words, where) from failure
+        raise
+
+
+def _told(failure: Exception, ours: type[SatfsError], words: str, where: str) -> SatfsError:
+    causes = list(_causes(failure))
+    told = ours(words.format(where=where, why=_why(causes)))
+    if isinstance(told, Unreachable):
+        told.is_lasting = any(isinstance(cause, _LASTING) for cause in causes)
+    return told
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    """Yield *failure* and what caused it, one member of each group included."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        yield seen
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+        else:
+            seen = seen.__cause__ or seen.__context__
+
+
+def _why(causes: list[BaseException]) -> str:
+    """Return the words of the deepest cause that has words of its own, which are the plainest."""
+    for cause in reversed(causes):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed ({cause.reason or 'unknown reason'})"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return next((str(cause) for cause in causes if str(cause)), "no reason given")
+
+
+# -- small parts -----------------------------------------------------------------------------------
+
+
+def _plain(headers: httpx.Headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where: str) -> bytes:
+    """Return *body* as meant by a server that compressed it unasked."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity") or not body:
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise Garbled(f"{where} answered in an encoding that was not asked for")
+    # 32: recognise gzip and zlib by their headers.
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    try:
+        plain = inflater.decompress(body, max_bytes + 1)
+    except zlib.error as failure:
+        raise Garbled(f"{where} answered with a broken compressed body") from failure
+    if len(plain) > max_bytes or not inflater.eof:
+        raise Garbled(f"{where} answered with more than {max_bytes} bytes, or a cut body")
+    return plain
+
+
+def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities, certifi's, and those in *ca_file*.
+
+    OpenSSL itself honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    """
+    context = httpcore.default_ssl_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=os.fspath(ca_file))
+        except (OSError, ssl.SSLError) as failure:
+            raise BadSettings(
+                f"ca_file (SATFS_CA_FILE): {ca_file} holds no usable certificates"
+            ) from failure
+    return context

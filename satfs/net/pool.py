@@ -1,0 +1,341 @@
+"""Connections to hosts, each used by one request at a time, reused while they are good.
+
+A transport for httpx, beside its own, because httpcore's pool leaks: a request that is cancelled at
+the wrong moment leaves a connection behind that is neither idle nor closed, and the pool fills up
+until every request waits for ever (encode/httpcore issue 1093). satfs cancels all the time: each
+deadline, each read that is no longer wanted. So httpcore lends its HTTP/1.1 connections, made by
+the public `create_connection`, and this module alone decides who owns them:
+
+- A connection is in exactly one place: in the hands of one request, or in the idle list.
+- It goes back to the idle list only when its answer was read to the end. Whatever else happens
+  (a failure, a cancellation, an answer nobody wanted to the end) closes and forgets it.
+- Closing means `Dialer.abort`, which closes the sockets without waiting. No cancellation can come
+  between.
+
+How many requests run at once is decided a floor higher, in `net/http.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpcore
+import httpx
+import trio
+
+from satfs.net.backend import Dialer
+from satfs.net.proxies import Proxies
+
+#: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
+#: a request sent into a closed one costs a round trip and a second try.
+IDLE_EXPIRY_S = 20.0
+#: Time for httpcore to end its generators after the sockets are closed. Nothing waits there; the
+#: limit guards the shield.
+CLOSE_LIMIT_S = 1.0
+
+_HTTPX_BY_HTTPCORE: dict[type[Exception], type[httpx.TransportError]] = {
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.ProxyError: httpx.ProxyError,
+    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+}
+
+#: How a connection fails that the other side closed while it was idle.
+_STALE_CONNECTION = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Connections now in use and idle; opened, reused and abandoned since the start."""
+
+    n_in_use: int
+    n_idle: int
+    n_opened: int
+    n_reused: int
+    n_abandoned: int
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """An HTTP/1.1 connection and the sockets under it."""
+
+    http: httpcore.AsyncConnectionInterface
+    dialer: Dialer
+    origin: httpcore.Origin
+    n_requests: int = 0
+    idle_until: float = 0.0
+    idle_until_wall: float = 0.0
+
+
+@dataclass(slots=True)
+class _Counts:
+    opened: int = 0
+    reused: int = 0
+    abandoned: int = 0
+
+
+class ConnectionPool(httpx.AsyncBaseTransport):
+    """The pool. At most *max_idle* connections are kept idle, the oldest closed first."""
+
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext,
+        max_idle: int,
+        proxies: Proxies | None = None,
+        idle_expiry_s: float = IDLE_EXPIRY_S,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ssl_context = ssl_context
+        self._max_idle = max_idle
+        self._proxies = proxies or Proxies()
+        self._idle_expiry_s = idle_expiry_s
+        self._wall_clock = wall_clock
+        self._idle: list[_Connection] = []  # the one used last is the last
+        self._in_use: set[_Connection] = set()
+        self._counts = _Counts()
+
+    def statistics(self) -> PoolStatistics:
+        """Return the pool's figures. Never waits."""
+        counts = self._counts
+        return PoolStatistics(
+            n_in_use=len(self._in_use),
+            n_idle=len(self._idle),
+            n_opened=counts.opened,
+            n_reused=counts.reused,
+            n_abandoned=counts.abandoned,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request* and return its answer as soon as the headers are there.
+
+        A GET that breaks on a reused connection is sent once more on a new one: the other side may
+        have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
+
+        Raises httpx's transport errors.
+        """
+        await request.aread()
+        wanted = _core_request(request)
+        connection = self._take(wanted.url.origin)
+        try:
+            return await self._ask(connection, wanted)
+        except _STALE_CONNECTION as failure:
+            if connection.n_requests == 1 or request.method not in ("GET", "HEAD"):
+                raise _translated(failure) from failure
+        except Exception as failure:
+            raise _translated(failure) from failure
+        try:
+            return await self._ask(self._open(wanted.url.origin), wanted)
+        except Exception as failure:
+            raise _translated(failure) from failure
+
+    async def aclose(self) -> None:
+        """Close every connection, also those in use."""
+        for connection in [*self._idle, *self._in_use]:
+            connection.dialer.abort()
+        self._idle.clear()
+        self._in_use.clear()
+        await trio.lowlevel.checkpoint()
+
+    def close_idle(self) -> None:
+        """Close the connections that are not in use: the network has changed, say."""
+        while self._idle:
+            self._idle.pop().dialer.abort()
+
+    async def _ask(self, connection: _Connection, request: httpcore.Request) -> httpx.Response:
+        connection.n_requests += 1
+        try:
+            response = await connection.http.handle_async_request(request)
+        except BaseException:
+            self._abandon(connection)
+            raise
+        return httpx.Response(
+            status_code=response.status,
+            headers=response.headers,
+            stream=_Body(self, connection, response),
+            extensions={"http_version": response.extensions.get("http_version", b"HTTP/1.1")},
+        )
+
+    def _take(self, origin: httpcore.Origin) -> _Connection:
+        """Return an idle connection to *origin* that is still good, else a new one."""
+        self._expire()
+        for connection in reversed(self._idle):
+            if connection.origin == origin:
+                self._idle.remove(connection)
+                self._in_use.add(connection)
+                self._counts.reused += 1
+                return connection
+        return self._open(origin)
+
+    def _open(self, origin: httpcore.Origin) -> _Connection:
+        """Return a new connection; it connects when the request is sent."""
+        dialer = Dialer()
+        proxy = self._proxies.for_host(
+            origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
+        )
+        factory = _factory(proxy, dialer, self._ssl_context)
+        connection = _Connection(factory.create_connection(origin), dialer, origin)
+        self._in_use.add(connection)
+        self._counts.opened += 1
+        return connection
+
+    def _give_back(self, connection: _Connection) -> None:
+        """Keep *connection* for the next request, if it can have one."""
+        if connection not in self._in_use:
+            return
+        if not connection.http.is_idle():  # the other side said "Connection: close"
+            self._in_use.discard(connection)
+            connection.dialer.abort()
+            return
+        self._in_use.discard(connection)
+        connection.idle_until = trio.current_time() + self._idle_expiry_s
+        connection.idle_until_wall = self._wall_clock() + self._idle_expiry_s
+        self._idle.append(connection)
+        while len(self._idle) > self._max_idle:
+            self._idle.pop(0).dialer.abort()
+
+    def _abandon(self, connection: _Connection) -> None:
+        """Close *connection* now and forget it."""
+        connection.dialer.abort()
+        if connection in self._in_use:
+            self._in_use.discard(connection)
+            self._counts.abandoned += 1
+
+    def _expire(self) -> None:
+        """Close what was idle for too long on either clock, or was closed by the other side."""
+        now, now_wall = trio.current_time(), self._wall_clock()
+        kept: list[_Connection] = []
+        for connection in self._idle:
+            is_old = now >= connection.idle_until or now_wall >= connection.idle_until_wall
+            # has_expired() also tells that bytes, or an end, came where nothing was asked.
+            if is_old or connection.http.has_expired():
+                connection.dialer.abort()
+            else:
+                kept.append(connection)
+        self._idle = kept
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of one answer; returns the connection to the pool when it was read to the end."""
+
+    def __init__(
+        self, pool: ConnectionPool, connection: _Connection, response: httpcore.Response
+    ) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._response = response
+        self._chunks = cast(AsyncIterable[bytes], response.stream).__aiter__()
+        self._is_over = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_over:
+            raise StopAsyncIteration
+        try:
+            return await self._chunks.__anext__()
+        except StopAsyncIteration:
+            await self._end()
+            raise
+        except BaseException as failure:
+            self._is_over = True
+            self._pool._abandon(self._connection)
+            if isinstance(failure, Exception):
+                raise _translated(failure) from failure
+            raise
+
+    async def _end(self) -> None:
+        """Let httpcore see that the answer is over, and hand the connection back."""
+        self._is_over = True
+        try:
+            await self._response.aclose()
+        except BaseException:
+            self._pool._abandon(self._connection)
+            raise
+        self._pool._give_back(self._connection)
+
+    async def aclose(self) -> None:
+        """Give the answer up, wherever it is; closes the connection unless all was read."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._pool._abandon(self._connection)
+        # httpcore's generators stand in the middle of the body. They end by themselves when they
+        # find the socket closed; left alone, they would be collected as unfinished, with a warning.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
+            with contextlib.suppress(Exception):
+                async for _ in self._chunks:
+                    pass
+            with contextlib.suppress(Exception):
+                await self._response.aclose()
+
+
+class _Once:
+    """A request's body as httpcore wants it; no generator, so that nothing is left unfinished."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content, self._content = self._content, b""
+        if not content:
+            raise StopAsyncIteration
+        return content
+
+
+def _core_request(request: httpx.Request) -> httpcore.Request:
+    return httpcore.Request(
+        method=request.method,
+        url=httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        ),
+        headers=request.headers.raw,
+        content=_Once(request.content),
+        extensions=request.extensions,
+    )
+
+
+def _factory(
+    proxy: str | None, dialer: Dialer, ssl_context: ssl.SSLContext
+) -> httpcore.AsyncConnectionPool:
+    """Return what makes one connection. It is a pool by name only: nothing is ever put in it."""
+    if proxy is None:
+        return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=dialer)
+    url = httpx.URL(proxy)
+    arguments: dict[str, Any] = {}
+    if url.scheme == "https":
+        arguments["proxy_ssl_context"] = ssl_context
+    if url.username or url.password:
+        arguments["proxy_auth"] = (url.username, url.password)
+    return httpcore.AsyncHTTPProxy(
+        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
+        ssl_context=ssl_context,
+        network_backend=dialer,
+        **arguments,
+    )
+
+
+def _translated(failure: Exception) -> Exception:
+    """Return httpx's name for a failure of httpcore; others as they are."""
+    for theirs, ours in _HTTPX_BY_HTTPCORE.items():
+        if isinstance(failure, theirs):
+            return ours(str(failure))
+    return failure

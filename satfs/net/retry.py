@@ -1,0 +1,93 @@
+"""Is this failure worth another try, and how long to wait first.
+
+*Pure*: `net/retrying.py` does the waiting. Nothing is tried again unless it is named here.
+
+Waits are "full jitter": a random time between 0 and a limit that doubles with each failure. Of the
+usual schemes it makes the fewest calls while the other side is overloaded, since callers that
+failed together come back apart (AWS Architecture Blog, "Exponential Backoff And Jitter").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from satfs.errors import Garbled, SatfsError, Throttled, Unreachable
+
+#: Answers that say "not now": the gateway's throttling and its backend's failures.
+RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+
+#: Limit of the first wait, in seconds. The sum of the limits passes the metadata deadline (15 s)
+#: at the seventh try, so an outage of ten seconds is survived without being hammered.
+BASE_S = 0.25
+#: Limit of every later wait, in seconds: recovery is noticed within about this.
+CAP_S = 4.0
+
+
+def failure_for(status: int, headers: Mapping[str, str], said: str, *, now_s: float) -> Unreachable:
+    """Return the error for a status of 429 or 5xx, ready to be raised.
+
+    *headers* have lower-case names; *said* is the whole message; *now_s* is wall-clock seconds.
+    A 429, and a 503 with a `Retry-After`, is `Throttled`. A 5xx that is not named above
+    (501, 505, …) is marked as lasting.
+    """
+    retry_after_s = parse_retry_after(headers.get("retry-after"), now_s=now_s)
+    if status == 429 or (status == 503 and retry_after_s is not None):
+        return Throttled(said, retry_after_s=retry_after_s)
+    failure = Unreachable(said)
+    failure.is_lasting = status not in RETRIED_STATUSES
+    return failure
+
+
+def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
+    """Tell whether the same question may be answered next time.
+
+    *n_garbled* counts the garbled answers so far, this one included. One is forgiven: a load
+    balancer's HTML page or a cut body is gone a moment later; a vendor's bug is not.
+    """
+    if isinstance(failure, Unreachable):
+        return not failure.is_lasting
+    return isinstance(failure, Garbled) and n_garbled <= 1
+
+
+def wait_before_next_s(n_failed: int, failure: BaseException | None, draw: float) -> float:
+    """Return seconds to wait after *n_failed* failures (at least 1), the last being *failure*.
+
+    *draw* is a random number in [0, 1). Never less than what the other side asked for; above
+    that, a little more for some than for others.
+    """
+    # The exponent is bounded because 2**2000 is no float.
+    limit_s = min(CAP_S, BASE_S * 2.0 ** min(n_failed - 1, 30))
+    asked_s = failure.retry_after_s if isinstance(failure, Throttled) else None
+    if asked_s is not None:
+        return max(asked_s + draw * BASE_S, draw * limit_s)
+    return draw * limit_s
+
+
+def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
+    """Return the seconds that a `Retry-After` asks for (RFC 9110 §10.2.3), else None.
+
+    Takes seconds or an HTTP date; a date in the past is 0; what is neither counts as absent.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(text)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            seconds = moment.timestamp() - now_s
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+        return max(0.0, seconds)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def told(failure: SatfsError) -> str:
+    """Return the failure as words for a message; its type when it has none."""
+    return str(failure) or type(failure).__name__

@@ -1,0 +1,121 @@
+"""Try again until it works, cannot work, or the time is up: the waiting around `net/retry.py`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+import tenacity
+import trio
+
+from satfs.errors import DeadlineReached, Garbled, Unreachable
+from satfs.net import retry
+from satfs.net.reachability import Reachability
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Retries:
+    """Runs attempts against hosts of which *reachability* keeps the record.
+
+    Whoever sends the requests tells *reachability* of every answer (`net/http.py` does).
+    *draw* returns random numbers in [0, 1).
+    """
+
+    def __init__(
+        self, reachability: Reachability, *, draw: Callable[[], float] = random.random
+    ) -> None:
+        self._reachability = reachability
+        self._draw = draw
+
+    async def run(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        origin: str,
+        deadline_at: float,
+        what: str,
+        since_s: float | None = None,
+    ) -> T:
+        """Return what *attempt* returns, trying again while that makes sense.
+
+        *deadline_at* and *since_s* are moments on trio's clock. The attempt is cancelled at the
+        deadline; a wait that would pass it is not begun. *since_s* is when the operation began
+        that this call is a part of (default: now): a host that stayed silent from there to the
+        end counts as offline afterwards. *what* names the question in messages.
+
+        Raises:
+            Unreachable: the host counts as offline, or tries are spent; the last failure as it was.
+            Throttled: the other side asked for a wait longer than the time that is left.
+            DeadlineReached: time ran out in the middle of a try.
+            Whatever else *attempt* raises, at once.
+        """
+        started_s = trio.current_time()
+        since_s = started_s if since_s is None else since_s
+        admission = self._reachability.admit(origin, started_s)
+        if admission is None:
+            raise Unreachable(f"{what}: {origin} is offline")
+        if admission.patience_s is not None:
+            deadline_at = min(deadline_at, started_s + admission.patience_s)
+        try:
+            return await self._until(attempt, deadline_at, what, is_single=admission.is_probe)
+        except Unreachable:
+            self._note_silence(origin, since_s)
+            raise
+        except trio.Cancelled:
+            # Our caller's own deadline may come a moment before ours: that is silence, too.
+            if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
+                self._note_silence(origin, since_s)
+            raise
+        finally:
+            if admission.is_probe:
+                self._reachability.probe_ended(origin, trio.current_time())
+
+    def _note_silence(self, origin: str, since_s: float) -> None:
+        if self._reachability.gave_up(origin, since_s=since_s, now_s=trio.current_time()):
+            log.warning("host counts as offline", origin=origin)
+
+    async def _until(
+        self, attempt: Callable[[], Awaitable[T]], deadline_at: float, what: str, *, is_single: bool
+    ) -> T:
+        n_garbled = 0
+        last: BaseException | None = None
+
+        def is_retried(failure: BaseException) -> bool:
+            nonlocal n_garbled, last
+            last = failure
+            n_garbled += isinstance(failure, Garbled)
+            return retry.is_worth_another_try(failure, n_garbled=n_garbled)
+
+        def wait_s(state: tenacity.RetryCallState) -> float:
+            return retry.wait_before_next_s(state.attempt_number, last, self._draw())
+
+        def is_spent(state: tenacity.RetryCallState) -> bool:
+            return is_single or trio.current_time() + state.upcoming_sleep >= deadline_at
+
+        def note(state: tenacity.RetryCallState) -> None:
+            log.debug(
+                "trying again",
+                what=what,
+                n_failed=state.attempt_number,
+                wait_s=round(state.upcoming_sleep, 3),
+                cause=type(last).__name__,
+            )
+
+        trying = tenacity.AsyncRetrying(
+            sleep=trio.sleep,
+            retry=tenacity.retry_if_exception(is_retried),
+            wait=wait_s,
+            stop=is_spent,
+            before_sleep=note,
+            reraise=True,
+        )
+        started_s = trio.current_time()
+        with trio.CancelScope(deadline=deadline_at):
+            result: T = await trying(attempt)
+            return result
+        spent_s = trio.current_time() - started_s
+        raise DeadlineReached(f"{what}: no answer within {spent_s:.3g} s") from last
