@@ -1,0 +1,1 @@
+"""Bytes [start, stop) of remote objects, from cache or wire, each fetched once."""

@@ -1,0 +1,456 @@
+"""The cache: objects whose blocks are on disk, or in memory where there is no disk to be had.
+
+One `BlockCache` per mount. It opens objects, keeps both budgets (disk and memory), writes what was
+learnt to the index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what,
+and what a crash leaves at each step.
+
+Reads of held blocks are views of the mapping. A view is good until the next checkpoint: eviction
+first marks blocks absent on the event loop, and only then gives their space back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+import trio
+
+from satfs.content.blockfile import BlockFile
+from satfs.content.blockmap import BLOCK_BYTES, SEGMENT_BYTES, BlockMap, Segment
+from satfs.content.cachedir import evict_closed, open_index, path_of
+from satfs.content.index import Index, Victim, choose_victims
+from satfs.content.memory import MemoryBudget
+from satfs.content.objects import CachedObject, Layer, Spilled
+from satfs.model import ByteRange
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+#: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
+COMMIT_INTERVAL_S: Final = 0.5
+#: Evict this much below the limit, so that eviction comes in batches.
+EVICTION_SLACK: Final = 0.02
+#: Bytes checked against their checksums at once: one thread hop instead of 256.
+CHECK_BYTES: Final = 4 * 1024 * 1024
+
+
+class BlockCache:
+    """All objects of one mount, in one directory shared with other mounts, or in memory.
+
+    Invariants:
+        `_held_bytes + _new_bytes` is at least what this cache holds on disk, as of the last commit
+        plus what has come since.
+        An object in `_open` has users, or dirty segments that wait for the next commit.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path | None,
+        index: Index | None,
+        limit_bytes: int,
+        free_fraction: float,
+        memory_bytes: int,
+    ) -> None:
+        self.index = index
+        self._directory = directory
+        self._limit_bytes = limit_bytes
+        self._free_fraction = free_fraction
+        self._memory = MemoryBudget(memory_bytes)
+        self._open: dict[str, CachedObject] = {}
+        self._opening: dict[str, trio.Lock] = {}
+        self._held_bytes = 0
+        self._new_bytes = 0
+        self._index_lock = trio.Lock()
+        self._evicting = trio.Lock()
+        self._is_warned = False
+        #: Called with each file that is being closed; whoever maps it elsewhere sets this.
+        self.file_closed: Callable[[BlockFile], None] = lambda file: None
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        limit_bytes: int,
+        free_fraction: float,
+        memory_bytes: int,
+    ) -> BlockCache:
+        """Return the cache kept in *directory*, or one in memory when the disk won't have it.
+
+        Raises:
+            BadSettings: the directory is a symbolic link or somebody else's.
+        """
+        home: Path | None = None
+        index: Index | None = None
+        if limit_bytes > 0:
+            try:
+                index = await trio.to_thread.run_sync(open_index, directory)
+                home = directory
+            except (OSError, sqlite3.Error) as problem:
+                log.warning("no disk cache: keeping content in memory", reason=_reason(problem))
+        cache = cls(
+            directory=home,
+            index=index,
+            limit_bytes=limit_bytes,
+            free_fraction=free_fraction,
+            memory_bytes=memory_bytes,
+        )
+        if index is not None:
+            cache._held_bytes = await trio.to_thread.run_sync(index.held_bytes)
+        return cache
+
+    @property
+    def is_persistent(self) -> bool:
+        """Tell whether blocks survive this mount."""
+        return self.index is not None
+
+    def statistics(self) -> dict[str, int]:
+        """Return what is held and allowed, in bytes."""
+        return {
+            "disk_bytes": self._held_bytes + self._new_bytes,
+            "disk_limit_bytes": self._limit_bytes if self._directory is not None else 0,
+            "memory_bytes": self._memory.used_bytes,
+            "memory_limit_bytes": self._memory.limit_bytes,
+            "open_objects": len(self._open),
+        }
+
+    def window_limit_bytes(self) -> int:
+        """Return how much may be fetched ahead without pushing out what has not been read yet."""
+        limit = self._limit_bytes if self._directory is not None else self._memory.limit_bytes
+        return max(SEGMENT_BYTES, limit // 4)
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    async def acquire(self, name: str, label: str, size_bytes: int) -> CachedObject:
+        """Return the object called *name*, to be given back with `release`.
+
+        *name* must be a legal file name and stand for one version of one object; *label* is for
+        people. Waits for the disk when the object isn't open yet; never fails for want of one.
+        """
+        lock = self._opening.setdefault(name, trio.Lock())
+        async with lock:
+            cached = self._open.get(name)
+            if cached is None:
+                cached = await self._open_object(name, label, size_bytes)
+                self._open[name] = cached
+            cached.n_users += 1
+        if not lock.statistics().tasks_waiting:
+            self._opening.pop(name, None)
+        return cached
+
+    def release(self, cached: CachedObject) -> None:
+        """Give back what `acquire` returned. Blocks in memory go with their last user."""
+        cached.n_users -= 1
+        if not cached.n_users and not cached.dirty:
+            self._close(cached)
+
+    def _close(self, cached: CachedObject) -> None:
+        if self._open.get(cached.name) is not cached:
+            return
+        del self._open[cached.name]
+        if cached.top.file.in_memory:
+            self._memory.closed(cached)
+        for layer in cached.layers:
+            self.file_closed(layer.file)
+            layer.file.close()
+
+    async def _open_object(self, name: str, label: str, size_bytes: int) -> CachedObject:
+        blocks = BlockMap(size_bytes)
+        directory, index = self._directory, self.index
+        if directory is not None and index is not None:
+
+            def on_disk() -> tuple[BlockFile, int, list[Segment]]:
+                path = path_of(directory, name)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                file, is_new = BlockFile.on_disk(path, size_bytes)
+                try:
+                    object_id = index.open_object(name, label, size_bytes, is_new=is_new)
+                    return file, object_id, index.segments(object_id)
+                except BaseException:
+                    file.close()
+                    raise
+
+            try:
+                async with self._index_lock:
+                    file, object_id, segments = await trio.to_thread.run_sync(on_disk)
+            except (OSError, sqlite3.Error) as problem:
+                self._warn("cache file not usable: keeping this object in memory", problem)
+            else:
+                for segment in segments:
+                    blocks.load(segment)
+                return CachedObject(name, size_bytes, [Layer(file, blocks)], object_id)
+        return CachedObject(
+            name, size_bytes, [Layer(BlockFile.anonymous(size_bytes), blocks)], None
+        )
+
+    # -- bytes in and out ------------------------------------------------------------------------
+
+    async def check(self, cached: CachedObject, span: ByteRange) -> None:
+        """Check the blocks of *span* that an earlier mount left; wrong ones are gone afterwards."""
+        for layer in cached.layers:
+            for piece in list(layer.map.unchecked(span)):
+                wider = ByteRange(piece.start, min(piece.start + CHECK_BYTES, cached.size_bytes))
+                run = next(layer.map.unchecked(wider), None)
+                if run is None:
+                    continue  # somebody else checked it meanwhile
+                await self._check_run(cached, layer, run)
+
+    async def _check_run(self, cached: CachedObject, layer: Layer, run: ByteRange) -> None:
+        first, last = run.start // BLOCK_BYTES, -(-run.stop // BLOCK_BYTES)
+        expected = list(layer.map.hashes(first, last))
+        good = await trio.to_thread.run_sync(layer.file.verify, run, expected)
+        # No checkpoint below: the map may have changed while we were in the thread, so only blocks
+        # that still wait with the same checksum are judged.
+        for number, is_good in enumerate(good, first):
+            block = ByteRange(number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, run.stop))
+            still = next(layer.map.unchecked(block), None) is not None
+            if not still or layer.map.hashes(number, number + 1)[0] != expected[number - first]:
+                continue
+            if is_good:
+                layer.map.hold(number, [expected[number - first]])
+            else:
+                layer.map.drop(block)
+                log.warning("cached block was damaged: fetching it again", object=cached.name)
+                await self._forget_damaged(cached, layer, block)
+
+    async def _forget_damaged(self, cached: CachedObject, layer: Layer, block: ByteRange) -> None:
+        index, object_id = self.index, cached.object_id
+        if index is None or object_id is None:
+            return
+        number = block.start // SEGMENT_BYTES
+        bit = (block.start - number * SEGMENT_BYTES) // BLOCK_BYTES
+        keep = ~(1 << bit) & (1 << 64) - 1
+        await self.ask(lambda: index.forget_blocks(object_id, number, keep))
+
+    def put(self, cached: CachedObject, layer: Layer, start: int, data: bytes | memoryview) -> None:
+        """Write bytes that were received for *cached*, into the layer that the transfer began in.
+
+        Raises:
+            Spilled: the disk won't take them, or did not a moment ago; begin again at the last
+                whole block.
+        """
+        if layer is not cached.top:
+            raise Spilled
+        try:
+            layer.file.write(start, data)
+        except OSError as problem:
+            self.spill(cached, problem)
+            raise Spilled from None
+
+    def hold(
+        self,
+        cached: CachedObject,
+        layer: Layer,
+        first: int,
+        hashes: Sequence[int] | None,
+        stop: int,
+    ) -> None:
+        """Declare the blocks from number *first* up to byte *stop* as held.
+
+        Their bytes are in the file. *hashes* are their checksums, if somebody has computed them.
+
+        Raises:
+            Spilled: the object went on in another layer meanwhile.
+        """
+        if layer is not cached.top:
+            raise Spilled
+        span = ByteRange(first * BLOCK_BYTES, stop)
+        if hashes is None:
+            hashes = layer.file.hash_held(span)
+        before = layer.map.n_present
+        layer.map.hold(first, hashes)
+        grown = (layer.map.n_present - before) * BLOCK_BYTES
+        if layer.file.in_memory:
+            self._memory.count(cached, layer, span)
+        else:
+            self._new_bytes += grown
+            cached.dirty.update(layer.map.segments_of(span))
+
+    def distrust(self, cached: CachedObject, span: ByteRange, problem: BaseException) -> None:
+        """Drop the blocks of *span*, which were held and could not be read."""
+        self._warn("cache file could not be read: fetching again", problem)
+        for layer in cached.layers:
+            layer.map.drop(span)
+        if not cached.top.file.in_memory:
+            cached.dirty.update(cached.top.map.segments_of(span))
+            self.spill(cached, problem)
+
+    def spill(self, cached: CachedObject, problem: BaseException) -> None:
+        """Let *cached* go on in memory; what the disk holds of it stays readable."""
+        if cached.top.file.in_memory:
+            return
+        self._warn("disk cache failed: keeping new content in memory", problem)
+        file = BlockFile.anonymous(cached.size_bytes)
+        cached.layers.append(Layer(file, BlockMap(cached.size_bytes)))
+
+    def touch(self, cached: CachedObject, span: ByteRange) -> None:
+        """Note that *span* was read, for the order of eviction."""
+        cached.touch(span, time.time())
+        if cached.top.file.in_memory:
+            self._memory.touch(cached, span)
+
+    async def reserve(self, cached: CachedObject, span: ByteRange, *, for_mapping: bool) -> None:
+        """Make room for *span* before it is written, by evicting if need be.
+
+        *for_mapping*: it will be written through a mapping, where a full disk would kill the
+        writer; so the space is taken now. Where there is no room, the object goes on in memory.
+        """
+        if not cached.top.file.in_memory:
+            excess = self._held_bytes + self._new_bytes + len(span) - self._limit_bytes
+            short = await trio.to_thread.run_sync(self._missing_space, len(span))
+            if max(excess, short) > 0:
+                await self.evict(max(excess, short))
+                excess = self._held_bytes + self._new_bytes + len(span) - self._limit_bytes
+                short = await trio.to_thread.run_sync(self._missing_space, len(span))
+            if max(excess, short) > 0:
+                self.spill(cached, OSError("no room left within the cache's limits"))
+            elif for_mapping:
+                try:
+                    await trio.to_thread.run_sync(cached.top.file.reserve, span)
+                except OSError as problem:
+                    self.spill(cached, problem)
+        if cached.top.file.in_memory:
+            self._memory.make_room(len(span))
+
+    def _missing_space(self, n_bytes: int) -> int:
+        if self._directory is None:
+            return 0
+        try:
+            disk = shutil.disk_usage(self._directory)
+        except OSError:
+            return n_bytes
+        return int(disk.total * self._free_fraction) + n_bytes - disk.free
+
+    # -- the index -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Enter fetched blocks in the index, twice a second; until cancelled, then once more."""
+        try:
+            while True:
+                await trio.sleep(COMMIT_INTERVAL_S)
+                await self.commit()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                await self.commit()
+
+    async def commit(self) -> None:
+        """Enter what has been fetched and used in the index."""
+        index = self.index
+        if index is None:
+            for cached in list(self._open.values()):
+                cached.dirty.clear()
+                if not cached.n_users:
+                    self._close(cached)
+            return
+        work: list[tuple[CachedObject, int, list[Segment], dict[int, float]]] = []
+        for cached in list(self._open.values()):
+            if cached.object_id is not None and (cached.dirty or cached.used):
+                segments = [cached.layers[0].map.segment(number) for number in cached.dirty]
+                used = {n: at for n, at in cached.used.items() if n not in cached.dirty}
+                work.append((cached, cached.object_id, segments, used))
+                cached.dirty, cached.used = set(), {}
+        if not work:
+            return
+        counted = self._new_bytes
+
+        def write() -> int:
+            for _, object_id, segments, used in work:
+                if segments:
+                    index.commit(object_id, segments)
+                for at in set(used.values()):
+                    index.touch(object_id, [n for n, when in used.items() if when == at], at)
+            return index.held_bytes()
+
+        held = await self.ask(write)
+        if held is not None:
+            self._held_bytes = held
+            self._new_bytes -= counted
+        for cached, _, _, _ in work:
+            if not cached.n_users and not cached.dirty:
+                self._close(cached)
+
+    async def ask(self, question: Callable[[], T]) -> T | None:
+        """Run *question* on the index in a thread; None when the index fails, which is survived."""
+        try:
+            async with self._index_lock:
+                return await trio.to_thread.run_sync(question)
+        except (OSError, sqlite3.Error) as problem:
+            self._warn("cache index failed: new blocks won't survive this mount", problem)
+            return None
+
+    def _warn(self, event: str, problem: BaseException) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            log.warning(event, reason=_reason(problem))
+
+    # -- eviction --------------------------------------------------------------------------------
+
+    async def evict(self, needed_bytes: int) -> None:
+        """Give back at least *needed_bytes* of disk, the least recently used first, if possible."""
+        index, directory = self.index, self._directory
+        if index is None or directory is None:
+            return
+        async with self._evicting:
+            await self.commit()
+            wanted = needed_bytes + int(self._limit_bytes * EVICTION_SLACK)
+            candidates = await trio.to_thread.run_sync(index.oldest, wanted)
+            victims = choose_victims(candidates, wanted, frozenset())
+            for name, group in _by_object(victims):
+                numbers = [victim.number for victim in group]
+                await self._evict_from(index, directory, name, group[0], numbers)
+            held = await self.ask(index.held_bytes)
+            if held is not None:
+                self._held_bytes = held
+
+    async def _evict_from(
+        self, index: Index, directory: Path, name: str, one: Victim, numbers: list[int]
+    ) -> None:
+        async with self._opening.setdefault(name, trio.Lock()):
+            cached = self._open.get(name)
+            if cached is None:
+                await trio.to_thread.run_sync(evict_closed, index, directory, one, numbers)
+                return
+            layer = cached.layers[0]
+            if layer.file.in_memory or not layer.file.try_alone():
+                return  # another mount has it open: its views must stay true
+            spans = [
+                ByteRange(n * SEGMENT_BYTES, min((n + 1) * SEGMENT_BYTES, one.size_bytes))
+                for n in numbers
+            ]
+            # First nobody is promised these blocks any more, here and in the index; then they go.
+            for span in spans:
+                layer.map.drop(span)
+            cached.dirty.difference_update(numbers)
+
+            def punch() -> None:
+                index.forget(one.object_id, numbers)
+                for span in spans:
+                    layer.file.punch(span)
+
+            try:
+                await trio.to_thread.run_sync(punch)
+            except (OSError, sqlite3.Error) as problem:
+                self._warn("eviction failed", problem)
+            finally:
+                layer.file.share()
+
+
+def _by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
+    groups: dict[str, list[Victim]] = {}
+    for victim in victims:
+        groups.setdefault(victim.name, []).append(victim)
+    yield from groups.items()
+
+
+def _reason(problem: BaseException) -> str:
+    return (
+        f"{type(problem).__name__}: {problem.strerror}"
+        if isinstance(problem, OSError)
+        else (type(problem).__name__)
+    )

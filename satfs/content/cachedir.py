@@ -1,0 +1,109 @@
+"""The cache directory: what lies where, whose it must be, and what may be removed from it.
+
+Everything here waits for the disk: it belongs in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Final
+
+from satfs.content.blockfile import BlockFile
+from satfs.content.blockmap import SEGMENT_BYTES
+from satfs.content.index import Index, Victim
+from satfs.errors import BadSettings
+from satfs.model import ByteRange
+
+_CACHEDIR_TAG: Final = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This file is a cache directory tag created by satfs.\n"
+    "# For information about cache directory tags, see https://bford.info/cachedir/\n"
+)
+
+
+def prepare_directory(path: Path) -> None:
+    """Make *path* a directory of ours that nobody else may look into.
+
+    Raises:
+        BadSettings: it is a symbolic link, or belongs to somebody else.
+        OSError: it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise BadSettings(f"cache_dir: {path} is a symbolic link; name the directory itself")
+    if found.st_uid != os.geteuid():
+        raise BadSettings(f"cache_dir: {path} belongs to another user; choose another directory")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o700)
+
+
+def open_index(directory: Path) -> Index:
+    """Return the index of the cache in *directory*, making both if need be.
+
+    Raises:
+        BadSettings: the directory is a symbolic link, or somebody else's.
+        OSError, sqlite3.Error: the disk won't have it.
+    """
+    prepare_directory(directory)
+    tag = directory / "CACHEDIR.TAG"
+    if not tag.exists():
+        tag.write_text(_CACHEDIR_TAG, encoding="ascii")
+    objects = directory / "objects"
+    objects.mkdir(mode=0o700, exist_ok=True)
+    path = directory / "index.sqlite"
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    try:
+        return Index(path)
+    except sqlite3.DatabaseError as problem:
+        if isinstance(problem, sqlite3.OperationalError):
+            raise
+        # Not an index: whatever lies there can promise nothing. Data without an index is worth
+        # nothing either, and is overwritten as objects are opened anew.
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        shutil.rmtree(objects, ignore_errors=True)
+        objects.mkdir(mode=0o700, exist_ok=True)
+        return Index(path)
+
+
+def path_of(directory: Path, name: str) -> Path:
+    """Return where the object called *name* has its blocks."""
+    return directory / "objects" / name[:2] / name
+
+
+def object_name(*parts: str) -> str:
+    """Return the file name of the object that *parts* identify; it tells nothing of them."""
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def evict_closed(index: Index, directory: Path, one: Victim, numbers: list[int]) -> None:
+    """Evict from an object that this mount has not open, unless another one has."""
+    path = path_of(directory, one.name)
+    try:
+        file, is_new = BlockFile.on_disk(path, one.size_bytes)
+    except OSError:
+        index.remove_object(one.name)
+        return
+    try:
+        if not file.try_alone():
+            return
+        index.forget(one.object_id, numbers)
+        if is_new or not index.segments(one.object_id):
+            index.remove_object(one.name)
+            path.unlink(missing_ok=True)
+            return
+        for number in numbers:
+            start = number * SEGMENT_BYTES
+            file.punch(ByteRange(start, min(start + SEGMENT_BYTES, one.size_bytes)))
+    finally:
+        file.close()

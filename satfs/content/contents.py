@@ -1,0 +1,266 @@
+"""What the tree asks of content: which version an attachment has, and a handle on it.
+
+One per mount. A version is learnt by one ranged GET of the object's tail, which is where a zip
+keeps its central directory; it is remembered with the record's revision, in memory and in the
+cache's index, and confirmed again when a file is opened after `confirm_after_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.content.blockmap import BLOCK_BYTES
+from satfs.content.blocks import BlockCache
+from satfs.content.cachedir import object_name
+from satfs.content.dispatch import Dispatcher
+from satfs.content.fetcher import Fetcher
+from satfs.content.flight import Source
+from satfs.content.index import KnownVersion
+from satfs.content.links import LinkKeeper, Sign
+from satfs.content.objects import Spilled
+from satfs.content.probe import Probe, Tail
+from satfs.content.reader import ObjectReader, Reader
+from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
+from satfs.fresh import Fresh
+from satfs.model import AttachmentName, ByteRange, SceneId, Version
+
+log = structlog.get_logger(__name__)
+
+#: Objects kept open after their last handle, the least recently used closed first: programs open
+#: and close the same file many times, and blocks in memory go with their object.
+IDLE_OBJECTS: Final = 48
+#: Learnt versions kept in memory; the index keeps all of them.
+MOST_VERSIONS: Final = 100_000
+#: Objects of which versions are being learnt at once.
+PROBES_AT_ONCE: Final = 16
+
+_Key = tuple[SceneId, AttachmentName]
+
+
+class Contents:
+    """The attachments of all scenes, as bytes.
+
+    Invariants:
+        An object is open once, however many handles look at it (`_open`).
+        A version is learnt once, however many ask (`_learning`).
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: BlockCache,
+        dispatcher: Dispatcher,
+        probe: Probe,
+        sign: Sign,
+        account: str,
+        confirm_after_s: float,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._probe = probe
+        self._sign = sign
+        self._account = account
+        self._confirm_after_s = confirm_after_s
+        self._now = wall_clock
+        self._known: OrderedDict[_Key, KnownVersion] = OrderedDict()
+        self._learning: dict[tuple[SceneId, AttachmentName, str], Fresh[KnownVersion]] = {}
+        self._links: OrderedDict[_Key, LinkKeeper] = OrderedDict()
+        self._open: OrderedDict[tuple[_Key, Version], Fetcher] = OrderedDict()
+        self._n_handles: dict[tuple[_Key, Version], int] = {}
+        self._opening: dict[tuple[_Key, Version], trio.Lock] = {}
+        self._probing = trio.CapacityLimiter(PROBES_AT_ONCE)
+
+    # -- versions --------------------------------------------------------------------------------
+
+    async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return the version of an attachment: its ETag and exact length.
+
+        Known from before while the record's *revision* is the same; else learnt with one request.
+
+        Raises:
+            NotThere: the vendor has no such attachment, or the store no such object (yet).
+            NotAllowed: it is refused.
+            Unreachable: it cannot be asked now, and isn't known from before.
+        """
+        known = await self._recall((scene, attachment))
+        if known is not None and known.revision == revision:
+            return Version(known.etag, known.size_bytes)
+        try:
+            learnt = await self._learn(scene, attachment, revision)
+        except Unreachable:
+            if known is None:
+                raise
+            # Better the version we hold than none; a newer one is noticed when it can be.
+            return Version(known.etag, known.size_bytes)
+        return Version(learnt.etag, learnt.size_bytes)
+
+    async def _recall(self, key: _Key) -> KnownVersion | None:
+        known = self._known.get(key)
+        index = self._cache.index
+        if known is None and index is not None:
+            known = await self._cache.ask(lambda: index.version(self._account, *key))
+            if known is not None:
+                self._remember(key, known)
+        return known
+
+    def _remember(self, key: _Key, known: KnownVersion) -> None:
+        self._known[key] = known
+        self._known.move_to_end(key)
+        while len(self._known) > MOST_VERSIONS:
+            self._known.popitem(last=False)
+
+    async def _learn(
+        self, scene: SceneId, attachment: AttachmentName, revision: str
+    ) -> KnownVersion:
+        key = (scene, attachment, revision)
+
+        async def renew() -> tuple[KnownVersion, float]:
+            async with self._probing:
+                tail = await self._probe.tail(self._links_of((scene, attachment)), _label(*key))
+            known = await self._note((scene, attachment), tail.version, revision)
+            await self._keep_tail((scene, attachment), tail)
+            return known, 0.0
+
+        learning = self._learning.setdefault(key, Fresh(renew))
+        try:
+            return await learning.get()
+        finally:
+            self._learning.pop(key, None)
+
+    async def _note(self, key: _Key, version: Version, revision: str) -> KnownVersion:
+        known = KnownVersion(revision, version.etag, version.size_bytes, self._now())
+        self._remember(key, known)
+        index = self._cache.index
+        if index is not None:
+            await self._cache.ask(lambda: index.note_version(self._account, *key, known))
+        return known
+
+    async def _keep_tail(self, key: _Key, tail: Tail) -> None:
+        """Put the whole blocks of a tail in the cache: bytes fetched once are not fetched again."""
+        start = -(-tail.start // BLOCK_BYTES) * BLOCK_BYTES
+        size = tail.version.size_bytes
+        if start >= size or tail.start + len(tail.data) != size:
+            return
+        cached = await self._cache.acquire(*self._naming(key, tail.version))
+        try:
+            span = ByteRange(start, size)
+            if cached.top.map.is_present(span):
+                return
+            await self._cache.reserve(cached, span, for_mapping=False)
+            data = memoryview(tail.data)[start - tail.start :]
+            layer = cached.top
+            self._cache.put(cached, layer, start, data)
+            self._cache.hold(cached, layer, start // BLOCK_BYTES, None, size)
+        except Spilled:
+            pass  # the tail is fetched again when somebody reads it
+        finally:
+            self._cache.release(cached)
+
+    def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
+        """Forget what is known of an attachment's version: it is asked for anew."""
+        self._known.pop((scene, attachment), None)
+        index = self._cache.index
+        if index is not None:
+            account = self._account
+            self._dispatcher.run_in_background(
+                self._cache.ask, lambda: index.forget_version(account, scene, attachment)
+            )
+
+    # -- handles ---------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        scene: SceneId,
+        attachment: AttachmentName,
+        version: Version,
+        *,
+        bounds: ByteRange | None = None,
+    ) -> Reader:
+        """Return a handle on exactly *version*; *bounds* keep its read-ahead inside a member.
+
+        Raises:
+            Changed: the vendor serves another version now (or none).
+        """
+        key = (scene, attachment)
+        await self._confirm(key, version)
+        place = (key, version)
+        async with self._opening.setdefault(place, trio.Lock()):
+            fetcher = self._open.get(place)
+            if fetcher is None or (fetcher.is_outdated and not self._n_handles.get(place)):
+                name, label, size = self._naming(key, version)
+                cached = await self._cache.acquire(name, label, size)
+                source = Source(label, self._links_of(key), version)
+                if fetcher is not None:
+                    self._cache.release(fetcher.cached)
+                fetcher = Fetcher(self._cache, cached, self._dispatcher, source)
+                self._open[place] = fetcher
+            self._open.move_to_end(place)
+            self._n_handles[place] = self._n_handles.get(place, 0) + 1
+        self._opening.pop(place, None)
+        return ObjectReader(fetcher, lambda: self._closed(place), bounds=bounds)
+
+    def _closed(self, place: tuple[_Key, Version]) -> None:
+        self._n_handles[place] -= 1
+        if not self._n_handles[place]:
+            del self._n_handles[place]
+            fetcher = self._open[place]
+            if fetcher.is_outdated:
+                # So that the next look at the name learns what is there now.
+                self.forget(*place[0])
+        idle = [each for each in self._open if each not in self._n_handles]
+        for each in idle[: max(0, len(idle) - IDLE_OBJECTS)]:
+            self._cache.release(self._open.pop(each).cached)
+
+    async def _confirm(self, key: _Key, version: Version) -> None:
+        known = await self._recall(key)
+        if known is not None:
+            if (known.etag, known.size_bytes) != (version.etag, version.size_bytes):
+                raise Changed(f"{_label(*key, '')} was replaced")
+            if self._now() - known.confirmed_at_s <= self._confirm_after_s:
+                return
+        try:
+            async with self._probing:
+                seen = await self._probe.confirm(self._links_of(key), _label(*key, ""), version)
+        except Unreachable:
+            return  # what the cache holds of this version stays readable
+        except (NotThere, NotAllowed) as gone:
+            self.forget(*key)
+            raise Changed(str(gone)) from gone
+        revision = known.revision if known is not None else ""
+        await self._note(key, seen, revision)
+        if seen != version:
+            raise Changed(f"{_label(*key, '')} was replaced")
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _links_of(self, key: _Key) -> LinkKeeper:
+        keeper = self._links.get(key)
+        if keeper is None:
+            keeper = self._links[key] = LinkKeeper(self._sign, *key)
+        self._links.move_to_end(key)
+        while len(self._links) > MOST_VERSIONS:
+            self._links.popitem(last=False)
+        return keeper
+
+    def _naming(self, key: _Key, version: Version) -> tuple[str, str, int]:
+        name = object_name(self._account, *key, version.etag, str(version.size_bytes))
+        return name, _label(*key, ""), version.size_bytes
+
+    def statistics(self) -> dict[str, float]:
+        """Return counts of what is open, under way and kept."""
+        return {
+            "open_handles": sum(self._n_handles.values()),
+            **self._dispatcher.statistics(),
+            **self._cache.statistics(),
+        }
+
+
+def _label(scene: SceneId, attachment: AttachmentName, _revision: str) -> str:
+    return f"{scene}/{attachment}"

@@ -1,0 +1,380 @@
+"""Which flights are in the air: starts them, tries again, gives up, one nursery for all.
+
+Every flight is a task here. Its way through failures is `_fly`; what a failure means is decided in
+`verdicts` and `net.retry`.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVarTuple
+
+import structlog
+import trio
+
+from satfs.content.blocks import BlockCache
+from satfs.content.controller import ConnectionController
+from satfs.content.flight import Flight, choose
+from satfs.content.objects import Spilled
+from satfs.content.transfer.interface import Mover, Refusal, WorkerDied
+from satfs.content.verdicts import Meaning
+from satfs.errors import (
+    Changed,
+    DeadlineReached,
+    Garbled,
+    Misuse,
+    NotAllowed,
+    SatfsError,
+    Throttled,
+    Unreachable,
+)
+from satfs.model import ByteRange, Link
+from satfs.net.addresses import origin_of
+from satfs.net.reachability import Reachability
+from satfs.net.retry import parse_retry_after, wait_before_next_s
+
+log = structlog.get_logger(__name__)
+Ts = TypeVarTuple("Ts")
+
+#: Flights that somebody waits for may exceed the controller's number by this many: a random read
+#: does not queue behind a bulk transfer.
+URGENT_EXTRA: Final = 32
+#: From this length on, a sequential range is moved by a worker process, if there are any.
+BULK_BYTES: Final = 1024 * 1024
+#: A range should not take longer than this on its connection, so that a reader is not kept waiting
+#: for its end; the lower limit keeps requests worth their round trip.
+RANGE_TIME_S: Final = 1.5
+SHORTEST_RANGE_BYTES: Final = 1024 * 1024
+#: A flight that somebody waits for is begun again elsewhere when it carries less than this share of
+#: what the others carry, after this time, and so many times.
+SLOW_SHARE: Final = 0.2
+SLOW_AFTER_S: Final = 1.5
+MOST_REISSUES: Final = 2
+#: How often slow flights are looked for, while any is in the air.
+WATCH_INTERVAL_S: Final = 0.5
+
+
+class Dispatcher:
+    """All transfers of one mount.
+
+    Invariants:
+        At most `controller.target` flights are active, and `URGENT_EXTRA` more that are urgent.
+        A flight is in `_queue`, or in `_active`, or has ended; `ended` is called exactly once.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        cache: BlockCache,
+        controller: ConnectionController,
+        in_loop: Mover,
+        bulk: Mover | None,
+        *,
+        reachability: Reachability,
+        range_bytes: int,
+        give_up_s: float,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._nursery = nursery
+        self._cache = cache
+        self.controller = controller
+        self._in_loop = in_loop
+        self._bulk = bulk
+        self._range_bytes = range_bytes
+        self._give_up_s = give_up_s
+        self._queue: list[Flight] = []
+        self._active: list[Flight] = []
+        self._n_by_reader: Counter[object] = Counter()
+        self._is_watching = False
+        self._reachability = reachability
+        self._draw = draw
+        self.counters: Counter[str] = Counter()
+
+    # -- what readers ask ------------------------------------------------------------------------
+
+    def range_bytes(self, window_bytes: int) -> int:
+        """Return how long ranges should be for a reader with this window."""
+        longest = self._range_bytes
+        rate = self.controller.rate_bytes_per_s
+        if rate is not None:
+            longest = min(longest, max(SHORTEST_RANGE_BYTES, int(rate * RANGE_TIME_S)))
+        share = window_bytes // max(1, self.controller.target)
+        return max(min(longest, SHORTEST_RANGE_BYTES), min(longest, share))
+
+    def window_bytes(self) -> int:
+        """Return how far ahead one sequential reader may go now, its fair share of the whole."""
+        n_readers = len({reader for flight in self._all() for reader in flight.readers}) or 1
+        whole = max(4, 3 * self.controller.target) * self._range_bytes
+        return min(whole, self._cache.window_limit_bytes()) // n_readers
+
+    def submit(self, flights: list[Flight]) -> None:
+        """Take flights to be started as soon as there is a connection for them."""
+        self._queue.extend(flights)
+        self.pump()
+
+    def withdraw(self, flight: Flight) -> None:
+        """Give a flight up that nobody wants any more."""
+        if flight in self._queue:
+            self._queue.remove(flight)
+            flight.is_cancelled = True
+            flight.ended(flight, None)
+        else:
+            flight.cancel()
+
+    def statistics(self) -> dict[str, float]:
+        """Return what is going on."""
+        return {
+            "active": len(self._active),
+            "queued": len(self._queue),
+            "target_connections": self.controller.target,
+            **self.counters,
+        }
+
+    def run_in_background(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Start a task that nobody waits for; it must not raise."""
+        self._nursery.start_soon(work, *args)
+
+    def pump(self) -> None:
+        """Start what can be started."""
+        while self._queue:
+            flight = choose(self._queue, self._n_by_reader.__getitem__)
+            room = self.controller.target + (URGENT_EXTRA if flight and flight.is_urgent else 0)
+            if flight is None or len(self._active) >= room:
+                return
+            self._queue.remove(flight)
+            flight.is_active = True
+            self._active.append(flight)
+            self._n_by_reader.update(flight.readers)
+            self._nursery.start_soon(self._run, flight, tuple(flight.readers))
+        if self._active and not self._is_watching:
+            self._is_watching = True
+            self._nursery.start_soon(self._watch)
+
+    def note_progress(self, flight: Flight, n_bytes: int) -> None:
+        """Take in that bytes came, for the number of connections."""
+        self.counters["received_bytes"] += n_bytes
+        before = self.controller.target
+        now = trio.current_time()
+        wanting = bool(self._queue)
+        if self.controller.note_progress(now, n_bytes, len(self._active), is_wanting=wanting) > (
+            before
+        ):
+            self.pump()
+
+    def _all(self) -> list[Flight]:
+        return [*self._active, *self._queue]
+
+    # -- the life of a flight --------------------------------------------------------------------
+
+    async def _run(self, flight: Flight, readers: tuple[object, ...]) -> None:
+        failure: SatfsError | None = None
+        try:
+            failure = await self._fly(flight)
+        except Exception as bug:  # a flight's failure is its readers' matter, not the mount's end
+            log.exception("transfer failed unexpectedly", label=flight.source.label)
+            failure = Misuse("reading failed because of a fault inside satfs")
+            failure.__cause__ = bug
+        finally:
+            self._active.remove(flight)
+            self._n_by_reader.subtract(readers)
+            self._n_by_reader += Counter()  # drops readers without flights
+            flight.is_active = False
+        flight.ended(flight, failure)
+        self.pump()
+
+    async def _fly(self, flight: Flight) -> SatfsError | None:
+        """Bring a flight down: None when all is there or it was given up, else what to report."""
+        trial = _Trial(trial_since_s=trio.current_time(), give_up_s=self._give_up_s)
+        while flight.is_wanted():
+            before = flight.held_until
+            failure: SatfsError | None = None
+            flight.began_at_s = None
+            with trio.CancelScope() as flight.attempt:
+                failure = await self._try_once(flight, trial)
+            flight.attempt = None
+            if flight.held_until > before:
+                trial = _Trial(trial_since_s=trio.current_time(), give_up_s=self._give_up_s)
+            if not flight.is_wanted():
+                return None
+            if failure is not None:
+                return failure
+            if trial.wait_s:
+                self.counters["retries"] += 1
+                with trio.CancelScope() as flight.attempt:
+                    await trio.sleep(trial.wait_s)
+                flight.attempt = None
+        return None
+
+    async def _try_once(self, flight: Flight, trial: _Trial) -> SatfsError | None:
+        """Make one attempt; None when another one makes sense (or none is needed any more)."""
+        trial.wait_s = 0.0
+        link: Link | None = None
+        try:
+            link = await flight.source.links.get()
+            await self._attempt(flight, link)
+        except (Spilled, WorkerDied):
+            self.counters["restarts"] += 1
+        except Refusal as refusal:
+            return self._judge(flight, refusal, link, trial)
+        except Unreachable as failure:
+            # Signing has had its own tries; a store that is known to be away gets none.
+            if link is None or failure.is_lasting or isinstance(failure, Throttled):
+                return failure
+            trial.failed(failure, self._draw())
+            if trial.is_over:
+                self._reachability.gave_up(
+                    origin_of(link.url), since_s=trial.since_s, now_s=trio.current_time()
+                )
+                return failure
+        except SatfsError as failure:
+            return failure
+        return None
+
+    async def _attempt(self, flight: Flight, link: Link) -> None:
+        origin = origin_of(link.url)
+        admission = self._reachability.admit(origin, trio.current_time())
+        if admission is None:
+            offline = Unreachable(f"{flight.source.label}: the object store is offline")
+            offline.is_lasting = True
+            raise offline
+        is_bulk = flight.is_bulk and len(flight.missing) >= BULK_BYTES and not admission.is_probe
+        mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
+        is_mapped = mover is not self._in_loop
+        await self._cache.reserve(flight.cached, flight.missing, for_mapping=is_mapped)
+        flight.begin()
+        started_at, asked_at_s = flight.held_until, trio.current_time()
+        patience_s = admission.patience_s if admission.is_probe else None
+        try:
+            self.counters["requests"] += 1
+            with trio.move_on_after(patience_s if patience_s is not None else float("inf")) as time:
+                await mover.move(link, flight, flight.source.version)
+            if time.cancelled_caught:
+                raise DeadlineReached(f"{flight.source.label}: the object store is silent")
+        except Refusal:
+            self._reachability.answered(origin, trio.current_time())
+            raise
+        finally:
+            began_at_s = flight.began_at_s
+            if began_at_s is not None:
+                self._reachability.answered(origin, trio.current_time())
+                took_s = trio.current_time() - began_at_s
+                self.controller.note_range(flight.held_until - started_at, took_s)
+                log.debug(
+                    "range moved",
+                    label=flight.source.label,
+                    start=started_at,
+                    stop=flight.held_until,
+                    first_byte_s=round(began_at_s - asked_at_s, 4),
+                    took_s=round(took_s, 4),
+                )
+            if admission.is_probe:
+                self._reachability.probe_ended(origin, trio.current_time())
+
+    def _judge(
+        self, flight: Flight, refusal: Refusal, link: Link | None, trial: _Trial
+    ) -> SatfsError | None:
+        """Return what to report for a refusal; None when another attempt makes sense."""
+        verdict, label = refusal.verdict, flight.source.label
+        match verdict.meaning:
+            case Meaning.RENEW:
+                if link is not None:
+                    flight.source.links.spent(link)
+                trial.n_renewals += 1
+                if trial.n_renewals <= 1:
+                    return None
+                return NotAllowed(f"the object store refuses {label}: {verdict.code}")
+            case Meaning.RETRY | Meaning.SLOW_DOWN:
+                asked_s = parse_retry_after(refusal.retry_after, now_s=time.time())
+                if verdict.meaning is Meaning.SLOW_DOWN or asked_s is not None:
+                    self.controller.note_throttled(trio.current_time())
+                text = f"the object store is busy: {label}: {verdict.code}"
+                failure = (
+                    Unreachable(text) if asked_s is None else Throttled(text, retry_after_s=asked_s)
+                )
+                trial.failed(failure, self._draw())
+                return failure if trial.is_over else None
+            case Meaning.CHANGED:
+                return Changed(f"{label} was replaced while it was open")
+            case Meaning.GONE:
+                return Changed(f"{label} was removed while it was open")
+            case Meaning.REFUSED:
+                return NotAllowed(f"the object store refuses {label}: {verdict.code}")
+            case _:
+                # Forgiven once, as in net.retry: a balancer's error page is gone a moment later.
+                trial.n_garbled += 1
+                if trial.n_garbled <= 1:
+                    trial.failed(None, self._draw())
+                    return None
+                return Garbled(
+                    f"the object store's answer for {label} makes no sense: {verdict.code}"
+                )
+
+    # -- slow connections ------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Begin again, elsewhere, what somebody waits for on a connection much slower than others.
+
+        One bad connection of sixteen would otherwise set the pace of a sequential reader.
+        """
+        try:
+            while self._active:
+                await trio.sleep(WATCH_INTERVAL_S)
+                now = trio.current_time()
+                rates = {
+                    flight: (flight.held_until - flight.start) / (now - flight.began_at_s)
+                    for flight in self._active
+                    if flight.began_at_s is not None and now - flight.began_at_s > SLOW_AFTER_S
+                }
+                if len(rates) < 2:
+                    continue
+                usual = statistics.median(rates.values())
+                for flight, rate in rates.items():
+                    if (
+                        flight.is_urgent
+                        and rate < SLOW_SHARE * usual
+                        and flight.n_reissued < MOST_REISSUES
+                    ):
+                        log.debug("slow range begun again", label=flight.source.label)
+                        self.counters["reissued"] += 1
+                        flight.reissue()
+        finally:
+            self._is_watching = False
+
+
+class _Trial:
+    """Attempts since a flight last made progress."""
+
+    def __init__(self, *, trial_since_s: float, give_up_s: float) -> None:
+        self.since_s = trial_since_s
+        self.n_renewals = 0
+        self.n_garbled = 0
+        self.wait_s = 0.0
+        self._n_failed = 0
+        self._give_up_at_s = trial_since_s + give_up_s
+
+    def failed(self, failure: SatfsError | None, draw: float) -> None:
+        """Take in a failure that may pass: the next attempt waits a little longer."""
+        self._n_failed += 1
+        self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the next attempt would come too late."""
+        return trio.current_time() + self.wait_s >= self._give_up_at_s
+
+
+def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
+    """Cut *gap* into ranges of *range_bytes*; a short rest goes to the last one."""
+    pieces: list[ByteRange] = []
+    start = gap.start
+    while start < gap.stop:
+        stop = min(start + range_bytes, gap.stop)
+        if gap.stop - stop < range_bytes // 4:
+            stop = gap.stop
+        pieces.append(ByteRange(start, stop))
+        start = stop
+    return pieces

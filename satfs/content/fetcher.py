@@ -1,0 +1,268 @@
+"""One open object: its blocks, its flights, and everyone who waits for its bytes.
+
+Shared by all handles on one version of one object, whether they look at the zip or at a member in
+it; so a byte that two of them want is in the air once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from satfs.content.blockmap import align
+from satfs.content.blocks import BlockCache
+from satfs.content.dispatch import Dispatcher, split
+from satfs.content.flight import Flight, Source
+from satfs.content.objects import CachedObject
+from satfs.content.readahead import Pattern, Plan
+from satfs.errors import Changed, SatfsError
+from satfs.model import ByteRange
+
+#: A wanted byte that lies further than this ahead of what a flight has brought is fetched by a
+#: flight of its own, and the first one is cut: waiting would take longer than a round trip. More
+#: than the two or three pieces of up to 1 MiB that the kernel's own read-ahead asks for at once.
+LEAP_BYTES: Final = 5 * 512 * 1024
+#: The same in time, for fast lines.
+LEAP_S: Final = 0.2
+#: Blocks of an earlier mount that are checked ahead of a sequential reader.
+CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    span: ByteRange
+    event: trio.Event = field(default_factory=trio.Event)
+    failure: SatfsError | None = None
+
+
+class Fetcher:
+    """Gets bytes of one object into its cache file, each once.
+
+    Invariants:
+        The spans of `_flights` don't overlap; none of their bytes is held, but what they brought.
+        Whoever waits for a span is woken when all of it is held, or when a flight that was to bring
+        part of it has failed; then looks again.
+    """
+
+    def __init__(
+        self, cache: BlockCache, cached: CachedObject, dispatcher: Dispatcher, source: Source
+    ) -> None:
+        self.cache = cache
+        self.cached = cached
+        self.source = source
+        self.is_outdated = False
+        self._dispatcher = dispatcher
+        self._flights: list[Flight] = []
+        self._waiters: list[_Waiter] = []
+        self._is_checking = False
+
+    def window_bytes(self) -> int:
+        """Return how far ahead a sequential reader may go now."""
+        return self._dispatcher.window_bytes()
+
+    async def wait_for(self, span: ByteRange, reader: object) -> None:
+        """Wait until *span* is held, or was for a moment; fetches what nobody fetches yet.
+
+        Raises:
+            SatfsError: a part of it cannot be had.
+        """
+        await self.cache.check(self.cached, span)
+        if self.cached.holds(span):
+            return
+        # No checkpoint from here to the wait: what is missing now is what gets launched or joined.
+        self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
+        waiter = _Waiter(span)
+        self._waiters.append(waiter)
+        for flight in self._flights:
+            if _overlaps(flight, span):
+                flight.is_urgent = True
+        self._dispatcher.pump()
+        try:
+            await waiter.event.wait()
+        finally:
+            self._waiters.remove(waiter)
+            self._settle_urgency()
+        if waiter.failure is not None:
+            raise waiter.failure
+
+    def want(self, plan: Plan, reader: object) -> None:
+        """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
+        size = self.cached.size_bytes
+        if plan.pattern is not Pattern.SEQUENTIAL:
+            self._leave_all_but(reader, plan)
+            for piece in (plan.now, *plan.ahead):
+                self._launch(align(piece, size), reader, range_bytes=None, is_bulk=False)
+            return
+        ahead = plan.ahead[0] if plan.ahead else ByteRange(plan.now.stop, plan.now.stop)
+        window = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
+        range_bytes = self._dispatcher.range_bytes(len(ahead))
+        self._launch(
+            align(window, size), reader, range_bytes=range_bytes, is_bulk=True, now=plan.now
+        )
+        self._check_ahead(plan.now)
+
+    def leave(self, reader: object) -> None:
+        """Forget a reader; what only it wanted is given up."""
+        for flight in list(self._flights):
+            flight.readers.discard(reader)
+            self._withdraw_if_unwanted(flight)
+
+    # -- launching -------------------------------------------------------------------------------
+
+    def _launch(
+        self,
+        span: ByteRange,
+        reader: object,
+        *,
+        range_bytes: int | None,
+        is_bulk: bool,
+        now: ByteRange | None = None,
+    ) -> None:
+        """Start flights for the bytes of *span* that are neither held nor in the air.
+
+        With *now* and *range_bytes*, a short gap beyond *now* waits until it is worth a request.
+        """
+        flights: list[Flight] = []
+        for absent in self.cached.gaps(span):
+            for gap in self._not_in_the_air(absent, reader, is_urgent=range_bytes is None):
+                is_needed = now is None or gap.start < now.stop
+                is_last = gap.stop == self.cached.size_bytes or gap.stop < span.stop
+                if range_bytes is None:
+                    pieces = [gap]
+                elif is_needed or is_last or len(gap) >= range_bytes // 2:
+                    pieces = split(gap, range_bytes)
+                else:
+                    continue
+                flights.extend(self._flight(piece, reader, is_bulk=is_bulk) for piece in pieces)
+        if flights:
+            self._flights.extend(flights)
+            self._dispatcher.submit(flights)
+
+    def _flight(self, span: ByteRange, reader: object, *, is_bulk: bool) -> Flight:
+        flight = Flight(
+            self.cache,
+            self.cached,
+            span,
+            self.source,
+            is_bulk=is_bulk,
+            on_progress=self._progressed,
+            on_end=self._ended,
+        )
+        flight.readers.add(reader)
+        return flight
+
+    def _not_in_the_air(
+        self, gap: ByteRange, reader: object, *, is_urgent: bool
+    ) -> list[ByteRange]:
+        """Return the parts of *gap* that no flight will bring soon; join the flights that will."""
+        missing: list[ByteRange] = []
+        start = gap.start
+        for flight in sorted(self._flights, key=lambda each: each.start):
+            if flight.is_cancelled or not _overlaps(flight, ByteRange(start, gap.stop)):
+                continue
+            if is_urgent and self._is_far_behind(flight, start):
+                self._split(flight, start, gap.stop)
+                continue
+            flight.readers.add(reader)
+            if start < flight.held_until:
+                start = min(flight.held_until, gap.stop)
+            if start < flight.start:
+                missing.append(ByteRange(start, flight.start))
+            start = max(start, min(flight.stop, gap.stop))
+        if start < gap.stop:
+            missing.append(ByteRange(start, gap.stop))
+        return missing
+
+    def _is_far_behind(self, flight: Flight, start: int) -> bool:
+        rate = self._dispatcher.controller.rate_bytes_per_s or 0.0
+        leap = max(LEAP_BYTES, int(rate * LEAP_S))
+        return start - flight.front > leap
+
+    def _split(self, flight: Flight, start: int, stop: int) -> None:
+        """Cut *flight* before *start*; what it was to bring beyond *stop* flies on its own."""
+        rest = ByteRange(min(stop, flight.stop), flight.stop)
+        flight.cut(start)
+        if rest:
+            other = Flight(
+                self.cache,
+                self.cached,
+                rest,
+                self.source,
+                is_bulk=flight.is_bulk,
+                on_progress=self._progressed,
+                on_end=self._ended,
+            )
+            other.readers |= flight.readers
+            self._flights.append(other)
+            self._dispatcher.submit([other])
+
+    # -- giving up -------------------------------------------------------------------------------
+
+    def _leave_all_but(self, reader: object, plan: Plan) -> None:
+        wanted = [plan.now, *plan.ahead]
+        for flight in list(self._flights):
+            if reader in flight.readers and not any(_overlaps(flight, each) for each in wanted):
+                flight.readers.discard(reader)
+                self._withdraw_if_unwanted(flight)
+
+    def _withdraw_if_unwanted(self, flight: Flight) -> None:
+        if flight.readers or any(_overlaps(flight, waiter.span) for waiter in self._waiters):
+            return
+        self._dispatcher.withdraw(flight)
+
+    # -- hearing of progress ---------------------------------------------------------------------
+
+    def _progressed(self, flight: Flight, n_bytes: int) -> None:
+        self._dispatcher.note_progress(flight, n_bytes)
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.event.is_set() and self.cached.holds(waiter.span):
+                waiter.event.set()
+
+    def _ended(self, flight: Flight, failure: SatfsError | None) -> None:
+        self._flights.remove(flight)
+        if isinstance(failure, Changed):
+            self.is_outdated = True
+        left = ByteRange(min(flight.held_until, flight.stop), flight.stop)
+        for waiter in self._waiters:
+            if waiter.event.is_set():
+                continue
+            # After a cut, a cancellation or an eviction whoever waits looks again.
+            if left and left.overlaps(waiter.span):
+                waiter.failure = failure
+                waiter.event.set()
+            elif self.cached.holds(waiter.span) or not self._is_expected(waiter.span):
+                waiter.event.set()
+
+    def _is_expected(self, span: ByteRange) -> bool:
+        return any(_overlaps(flight, span) for flight in self._flights)
+
+    def _settle_urgency(self) -> None:
+        for flight in self._flights:
+            flight.is_urgent = any(_overlaps(flight, waiter.span) for waiter in self._waiters)
+
+    # -- checking what an earlier mount left -----------------------------------------------------
+
+    def _check_ahead(self, now: ByteRange) -> None:
+        if self._is_checking:
+            return
+        span = ByteRange(now.start, now.stop + CHECK_AHEAD_BYTES).clip(self.cached.size_bytes)
+        if next(self.cached.top.map.unchecked(span), None) is None:
+            return
+        self._is_checking = True
+        self._dispatcher.run_in_background(self._check_and_wake, span)
+
+    async def _check_and_wake(self, span: ByteRange) -> None:
+        try:
+            await self.cache.check(self.cached, span)
+        finally:
+            self._is_checking = False
+        self._wake()
+
+
+def _overlaps(flight: Flight, span: ByteRange) -> bool:
+    return max(flight.start, span.start) < min(flight.stop, span.stop)

@@ -1,0 +1,103 @@
+"""One range in the air: from the moment it is wanted until its last byte may be served."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from satfs.content.blocks import BlockCache
+from satfs.content.links import LinkKeeper
+from satfs.content.objects import CachedObject
+from satfs.content.transfer.interface import Delivery
+from satfs.errors import SatfsError
+from satfs.model import ByteRange, Version
+
+_order: Final = itertools.count()
+
+
+class Source:
+    """Where one object's bytes come from, and which version they must be."""
+
+    def __init__(self, label: str, links: LinkKeeper, version: Version) -> None:
+        self.label = label
+        self.links = links
+        self.version = version
+
+
+class Flight(Delivery):
+    """A delivery that waits for a connection, or has one.
+
+    Invariants:
+        `readers` are the handles that want it; an empty set with nobody waiting means that it may
+        be dropped.
+        `is_urgent` while somebody waits for a byte of it.
+    """
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        cached: CachedObject,
+        span: ByteRange,
+        source: Source,
+        *,
+        is_bulk: bool,
+        on_progress: Callable[[Flight, int], None],
+        on_end: Callable[[Flight, SatfsError | None], None],
+    ) -> None:
+        super().__init__(cache, cached, span)
+        self.source = source
+        self.is_bulk = is_bulk
+        self.is_urgent = False
+        self.readers: set[object] = set()
+        self.order = next(_order)
+        self.is_active = False
+        self.is_cancelled = False
+        self.began_at_s: float | None = None  # the first byte of the present attempt
+        self.n_reissued = 0
+        self.attempt: trio.CancelScope | None = None
+        self._on_progress = on_progress
+        self.ended = on_end
+
+    def progressed(self, n_bytes: int) -> None:
+        """Tell whoever waits."""
+        if self.began_at_s is None:
+            self.began_at_s = trio.current_time()
+        self._on_progress(self, n_bytes)
+
+    def is_wanted(self) -> bool:
+        """Tell whether there is something left to do."""
+        return not (self.is_done or self.is_cancelled)
+
+    def cancel(self) -> None:
+        """Give the flight up; what has arrived stays."""
+        self.is_cancelled = True
+        if self.attempt is not None:
+            self.attempt.cancel()
+
+    def reissue(self) -> None:
+        """Begin the rest again on another connection: this one is too slow."""
+        self.n_reissued += 1
+        if self.attempt is not None:
+            self.attempt.cancel()
+
+    def cut(self, stop: int) -> None:
+        """Deliver only up to *stop*, a block boundary; somebody else fetches the rest."""
+        self.stop = max(self.held_until, min(self.stop, stop))
+
+
+def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Flight | None:
+    """Return the flight to start next: urgent ones first, then the reader with the fewest.
+
+    Among one reader's, the one that was wanted first: sequential readers want them in order.
+    """
+    if not queue:
+        return None
+
+    def rank(flight: Flight) -> tuple[bool, int, int]:
+        fewest = min((n_active_of(reader) for reader in flight.readers), default=1 << 30)
+        return (not flight.is_urgent, fewest, flight.order)
+
+    return min(queue, key=rank)

@@ -1,0 +1,98 @@
+"""The system calls that the cache needs and the standard library doesn't offer."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+from typing import Final
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+
+# linux/falloc.h
+_FALLOC_FL_KEEP_SIZE: Final = 0x01
+_FALLOC_FL_PUNCH_HOLE: Final = 0x02
+
+# glibc malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_TOP_PAD: Final = -2
+_M_MMAP_THRESHOLD: Final = -3
+
+
+def punch_hole(fd: int, start: int, length: int) -> None:
+    """Give the bytes [start, start+length) back to the disk; they read as zeros from then on.
+
+    Raises:
+        OSError: the file system has no holes, or failed.
+    """
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    if _libc.fallocate(fd, mode, start, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def is_resident(address: int, start: int, stop: int) -> bool:
+    """Tell whether a mapped range is in memory, so that touching it won't wait for the disk.
+
+    *address* is where byte 0 of the file is mapped. An answer of the moment: pages may leave right
+    after. See mincore(2).
+    """
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    n_pages = -(-(stop - first) // mmap.PAGESIZE)
+    pages = ctypes.create_string_buffer(n_pages)
+    if _libc.mincore(address + first, stop - first, pages) != 0:
+        return False
+    return pages.raw.count(b"\0") == 0 if max(pages.raw) <= 1 else all(p & 1 for p in pages.raw)
+
+
+def address_of(mapped: mmap.mmap) -> int:
+    """Return the address at which a writable mapping lies."""
+    anchor = ctypes.c_char.from_buffer(mapped)
+    try:
+        return ctypes.addressof(anchor)
+    finally:
+        # An export left alive would forbid closing the mapping.
+        del anchor
+
+
+def _lock(fd: int, kind: int) -> bool:
+    # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks). Length 0: all of it.
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def try_lock_shared(fd: int) -> bool:
+    """Take (or go back to) a shared lock on an open file description, without waiting.
+
+    Open-file-description locks, unlike flock(2), convert atomically: a failed conversion leaves the
+    lock that was held (fcntl(2)).
+    """
+    return _lock(fd, fcntl.F_RDLCK)
+
+
+def try_lock_alone(fd: int) -> bool:
+    """Take the lock for ourselves alone, without waiting; False when somebody else holds it."""
+    return _lock(fd, fcntl.F_WRLCK)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator to keep large receive buffers instead of mapping each one anew.
+
+    Buffers of 128 KiB to 1 MiB lie above its mmap threshold, and mapping, faulting and unmapping
+    them again halves the download rate (measured: docs/PERFORMANCE.md, "allocator"). A C library
+    without `mallopt` is left as it is.
+    """
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is None:
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
+    mallopt(_M_TRIM_THRESHOLD, 64 * 1024 * 1024)
+    mallopt(_M_TOP_PAD, 16 * 1024 * 1024)

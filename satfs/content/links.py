@@ -1,0 +1,62 @@
+"""A presigned link kept fresh: one renewal, however many ranges wait for it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from satfs.fresh import Fresh
+from satfs.model import AttachmentName, Link, SceneId
+
+Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
+
+#: A link is renewed this long before its end, so that a request made with it starts in time; but
+#: never more than a quarter of its life, for links that live seconds.
+MARGIN_S: Final = 60.0
+#: How long a link is used that does not tell its end.
+UNTOLD_LIFETIME_S: Final = 300.0
+#: How long a link is used that came in already spent, which is what a clock ahead of the vendor's
+#: shows. The store knows better, and says so.
+DOUBTED_LIFETIME_S: Final = 10.0
+
+
+def usable_for_s(link: Link, now_s: float) -> float:
+    """Return for how many seconds from *now_s* (wall clock) a link may be used for new requests."""
+    if link.expires_at_s is None:
+        return UNTOLD_LIFETIME_S
+    left_s = link.expires_at_s - now_s
+    if left_s <= 0:
+        return DOUBTED_LIFETIME_S
+    return left_s - min(MARGIN_S, left_s / 4)
+
+
+class LinkKeeper:
+    """The link to one attachment."""
+
+    def __init__(self, sign: Sign, scene: SceneId, attachment: AttachmentName) -> None:
+        async def renew() -> tuple[Link, float]:
+            link = await sign(scene, attachment)
+            return link, usable_for_s(link, time.time())
+
+        self._fresh: Fresh[Link] = Fresh(renew)
+
+    async def get(self) -> Link:
+        """Return a link that can be used now; waits for the vendor when there is none.
+
+        Raises:
+            SatfsError: whatever signing raised.
+        """
+        return await self._fresh.get()
+
+    def spent(self, link: Link) -> None:
+        """Say that the store refused *link*: the next `get` asks for another."""
+        self._fresh.invalidate(link)
+
+    def left_s(self) -> float | None:
+        """Return the seconds that the present link has left, or None when there is none."""
+        link = self._fresh.peek()
+        if link is None:
+            return None
+        return math.inf if link.expires_at_s is None else link.expires_at_s - time.time()

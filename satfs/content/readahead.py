@@ -1,0 +1,155 @@
+"""Given the reads of one handle so far, which bytes are worth having next.
+
+Pure: offsets in, ranges out. The kernel shows us a program's reads in pieces of up to 128 KiB
+(1 MiB when its own read-ahead could be raised), two or three in flight, sometimes out of order; so
+"next" means near the front of the run, not exactly at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from satfs.model import ByteRange
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+#: How far past the front of a run a read may start and still belong to it: skipping that much costs
+#: less than a round trip on any line that we tune for, so the gap is read through.
+FORWARD_TOLERANCE_BYTES: Final = 1 * MIB
+#: How far behind the front a read may start and still belong to it (a re-read of a header, an
+#: out-of-order piece of the kernel's read-ahead).
+BACKWARD_TOLERANCE_BYTES: Final = 1 * MIB
+
+#: Window of a reader that has begun at the very beginning, before anything else is known: a header
+#: and what follows it, in one request.
+OPENING_WINDOW_BYTES: Final = 384 * KIB
+#: (bytes of the run read so far, window ahead of its front); the last is "as much as the share
+#: allows". Steep, since a line of 400 MB/s and 120 ms holds 48 MB in flight: doubling from 128 KiB
+#: would take nine round trips. What is fetched in vain is cancelled with the handle.
+WINDOW_STEPS: Final = (
+    (0, 0),
+    (256 * KIB, 1 * MIB),
+    (768 * KIB, 16 * MIB),
+    (2 * MIB, 64 * MIB),
+    (8 * MIB, 256 * MIB),
+    (32 * MIB, 2048 * MIB),
+)
+#: Equal distances in a row that make a stride.
+STRIDES_TO_BELIEVE: Final = 3
+#: Pieces fetched ahead of a strided reader.
+STRIDES_AHEAD: Final = 4
+
+
+class Pattern(StrEnum):
+    """How a handle is being read."""
+
+    START = "start"
+    SEQUENTIAL = "sequential"
+    STRIDED = "strided"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to have: `now` is what was asked, `ahead` what is worth fetching besides, in order."""
+
+    now: ByteRange
+    ahead: tuple[ByteRange, ...]
+    pattern: Pattern
+
+
+def window_for(run_bytes: int) -> int:
+    """Return the window, in bytes, that a run of *run_bytes* has earned."""
+    earned = 0
+    for read_bytes, window_bytes in WINDOW_STEPS:
+        if run_bytes >= read_bytes:
+            earned = window_bytes
+    return earned
+
+
+class ReadAhead:
+    """The reading habit of one handle on `bounds`: a whole file, or a member inside one.
+
+    Invariants:
+        Plans never leave the bounds.
+        `ahead` never holds more than the window that the caller allows.
+    """
+
+    def __init__(self, bounds: ByteRange) -> None:
+        self._bounds = bounds
+        self._run_start = bounds.start
+        self._front = bounds.start
+        self._pattern = Pattern.START
+        self._last_start: int | None = None
+        self._stride = 0
+        self._n_strides = 0
+
+    @property
+    def pattern(self) -> Pattern:
+        """Return how the handle is being read."""
+        return self._pattern
+
+    @property
+    def front(self) -> int:
+        """Return the offset up to which the present run has read."""
+        return self._front
+
+    def note(self, span: ByteRange, window_limit_bytes: int) -> Plan:
+        """Take in one read; return what to have, with at most *window_limit_bytes* ahead."""
+        now = self._clip(span)
+        distance = span.start - self._front
+        belongs = -BACKWARD_TOLERANCE_BYTES <= distance <= FORWARD_TOLERANCE_BYTES
+        if self._pattern is Pattern.START:
+            # A program that begins elsewhere than at the beginning is looking for something.
+            belongs = span.start == self._bounds.start or distance == 0
+        self._note_stride(span.start)
+        if belongs:
+            self._front = max(self._front, span.stop)
+            self._pattern = Pattern.SEQUENTIAL
+            return Plan(now, self._sequential(window_limit_bytes), self._pattern)
+        self._run_start = span.start
+        self._front = span.stop
+        if self._n_strides >= STRIDES_TO_BELIEVE:
+            self._pattern = Pattern.STRIDED
+            return Plan(now, self._strided(span, window_limit_bytes), self._pattern)
+        self._pattern = Pattern.RANDOM
+        return Plan(now, (), self._pattern)
+
+    def _clip(self, span: ByteRange) -> ByteRange:
+        start = min(max(span.start, self._bounds.start), self._bounds.stop)
+        return ByteRange(start, max(start, min(span.stop, self._bounds.stop)))
+
+    def _sequential(self, limit_bytes: int) -> tuple[ByteRange, ...]:
+        earned = window_for(self._front - self._run_start)
+        if self._run_start == self._bounds.start:
+            earned = max(earned, OPENING_WINDOW_BYTES)
+        window = min(earned, limit_bytes)
+        ahead = self._clip(ByteRange(self._front, self._front + window))
+        return (ahead,) if ahead else ()
+
+    def _note_stride(self, start: int) -> None:
+        if self._last_start is not None:
+            stride = start - self._last_start
+            if stride == self._stride and stride != 0:
+                self._n_strides += 1
+            else:
+                self._stride = stride
+                self._n_strides = 1
+        self._last_start = start
+
+    def _strided(self, span: ByteRange, limit_bytes: int) -> tuple[ByteRange, ...]:
+        ahead: list[ByteRange] = []
+        left = limit_bytes
+        for step in range(1, STRIDES_AHEAD + 1):
+            start = span.start + step * self._stride
+            if start < 0:
+                break
+            piece = self._clip(ByteRange(start, start + len(span)))
+            if not piece or len(piece) > left:
+                break
+            left -= len(piece)
+            ahead.append(piece)
+        return tuple(ahead)

@@ -1,0 +1,85 @@
+"""Bytes [start, stop) of one open file, from cache or wire."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import trio
+
+from satfs.content.fetcher import Fetcher
+from satfs.content.readahead import ReadAhead
+from satfs.errors import Damaged, Misuse
+from satfs.model import ByteRange
+
+#: Times that a read looks again after its blocks left the cache under it, which only a cache much
+#: too small for its readers can cause.
+MOST_ROUNDS: Final = 64
+
+
+class Reader(Protocol):
+    """One open handle on a file of `size_bytes`."""
+
+    size_bytes: int
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return exactly the bytes of *span* that exist; fewer only at the end of the file.
+
+        A memoryview is good until the next checkpoint: copy it before waiting for anything.
+        """
+
+    def close(self) -> None:
+        """End the handle; what only it wanted is no longer fetched. Calling twice is harmless."""
+
+
+class ObjectReader:
+    """A handle on one version of a remote object.
+
+    *bounds* limits read-ahead to a part of the object: a member inside a zip.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, on_close: object = None, *, bounds: ByteRange | None = None
+    ) -> None:
+        self.size_bytes = fetcher.cached.size_bytes
+        self._fetcher = fetcher
+        self._on_close = on_close
+        self._is_closed = False
+        self._habit = ReadAhead(bounds or ByteRange(0, self.size_bytes))
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """See `Reader.read`. Safe to call from many tasks.
+
+        Raises:
+            Changed: the vendor now serves another version, and the cache lacks bytes of this one.
+            NotAllowed: the store refuses the object.
+            Unreachable: retries are spent. What was fetched is kept.
+            Garbled: the store broke its contract.
+        """
+        if self._is_closed:
+            raise Misuse("read on a closed handle")
+        span = span.clip(self.size_bytes)
+        if not span:
+            return b""
+        fetcher, cached = self._fetcher, self._fetcher.cached
+        fetcher.want(self._habit.note(span, fetcher.window_bytes()), self)
+        for _ in range(MOST_ROUNDS):
+            if cached.holds(span):
+                fetcher.cache.touch(cached, span)
+                view = cached.view(span)
+                if view is not None:
+                    return view
+                try:
+                    return await trio.to_thread.run_sync(cached.read_from_disk, span)
+                except (OSError, Damaged) as problem:
+                    fetcher.cache.distrust(cached, span, problem)
+                    continue
+            await fetcher.wait_for(span, self)
+        raise Damaged("the cache is too small for what is being read at once")
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._fetcher.leave(self)
+            if callable(self._on_close):
+                self._on_close()

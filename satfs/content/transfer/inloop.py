@@ -1,0 +1,81 @@
+"""Move a range in the event loop: for heads, tails, random and small reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+from urllib.parse import urljoin
+
+from satfs.content.transfer.interface import Delivery, Refusal
+from satfs.content.verdicts import (
+    Meaning,
+    Verdict,
+    judge_error,
+    judge_success,
+    request_headers,
+)
+from satfs.model import Link, Version
+from satfs.net.http import StreamedAnswer
+
+#: A region's redirect leads to the object in one hop; more is a loop.
+MOST_REDIRECTS: Final = 3
+
+
+class Streams(Protocol):
+    """The part of `net.http.Http` that moving bytes needs."""
+
+    def stream(
+        self, url: str, *, headers: dict[str, str]
+    ) -> AbstractAsyncContextManager[StreamedAnswer]:
+        """Open the answer to a GET; its body is read as it comes."""
+
+
+class InLoopMover:
+    """Moves bytes with the mount's own HTTP client.
+
+    *check_url* raises when an address must not be followed; redirects pass it like links do. No
+    credential is known here, so none can be sent.
+    """
+
+    def __init__(self, http: Streams, check_url: Callable[[str], None]) -> None:
+        self._http = http
+        self._check_url = check_url
+
+    async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
+        """See `Mover.move`."""
+        url = link.url
+        for _ in range(MOST_REDIRECTS + 1):
+            delivery.begin()
+            headers = request_headers(delivery.missing, version)
+            async with self._http.stream(url, headers=headers) as answer:
+                if answer.status not in (200, 206):
+                    verdict = judge_error(answer.status, await answer.read_error_body())
+                    location = answer.headers.get("location")
+                    if verdict.meaning is not Meaning.REDIRECT or location is None:
+                        raise Refusal(verdict, answer.headers.get("retry-after"))
+                    url = urljoin(url, location)
+                    self._check_url(url)
+                    continue
+                verdict = judge_success(answer.status, answer.headers, delivery.missing, version)
+                if verdict.meaning is not Meaning.BYTES:
+                    raise Refusal(verdict)
+                await self._receive(answer, delivery, verdict.skip_bytes)
+            return
+        raise Refusal(Verdict(Meaning.GARBLED, "too many redirects"))
+
+    async def _receive(self, answer: StreamedAnswer, delivery: Delivery, skip_bytes: int) -> None:
+        expected = skip_bytes + len(delivery.missing)
+        received = 0
+        async for chunk in answer.chunks():
+            received += len(chunk)
+            if skip_bytes:
+                skipped = min(skip_bytes, len(chunk))
+                skip_bytes -= skipped
+                chunk = chunk[skipped:]
+            delivery.receive(chunk)
+            # A body read to its end gives the connection back; one that goes on is cut off.
+            if delivery.is_done and received != expected:
+                return
+        if not delivery.is_done:
+            raise Refusal(Verdict(Meaning.RETRY, "body cut short"))

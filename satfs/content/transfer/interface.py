@@ -1,0 +1,116 @@
+"""What the two ways of moving bytes have in common: a range, where it goes, how it can fail."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from satfs.content.blockmap import BLOCK_BYTES
+from satfs.content.blocks import BlockCache
+from satfs.content.objects import CachedObject, Layer
+from satfs.content.verdicts import Verdict
+from satfs.model import ByteRange, Link, Version
+
+
+class Refusal(Exception):
+    """The store answered, but not with the bytes that were asked for.
+
+    `retry_after` is the header as sent. Never leaves the content floor.
+    """
+
+    def __init__(self, verdict: Verdict, retry_after: str | None = None) -> None:
+        super().__init__(verdict.meaning)
+        self.verdict = verdict
+        self.retry_after = retry_after
+
+
+class WorkerDied(Exception):
+    """The process that moved the bytes is gone; what it reported is in the cache."""
+
+
+class Delivery:
+    """The bytes [start, stop) of one object on their way into its cache file.
+
+    Invariants:
+        Bytes [start, front) are in the file; blocks up to `held_until` may be served.
+        `held_until` is a block boundary or `stop`; `front` runs ahead of it by less than a block.
+        `stop` only ever shrinks, and is a block boundary or the object's end.
+    """
+
+    def __init__(self, cache: BlockCache, cached: CachedObject, span: ByteRange) -> None:
+        self._cache = cache
+        self.cached = cached
+        self.layer: Layer = cached.top
+        self.start = span.start
+        self.stop = span.stop
+        self.front = span.start
+        self.held_until = span.start
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether all bytes are there."""
+        return self.held_until >= self.stop
+
+    @property
+    def missing(self) -> ByteRange:
+        """Return what has not arrived."""
+        return ByteRange(min(self.front, self.stop), self.stop)
+
+    def begin(self) -> None:
+        """Start an attempt where whole blocks end, in the layer that takes new blocks now."""
+        if self.layer is not self.cached.top:
+            self.layer = self.cached.top
+            self.front = self.held_until
+        self.front = max(self.held_until, self.front)
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """Put the next bytes in the file; what lies beyond `stop` is ignored.
+
+        Raises:
+            Spilled: the disk won't take them; `begin` again.
+        """
+        view = memoryview(data)[: max(0, self.stop - self.front)]
+        if not view:
+            return
+        self._cache.put(self.cached, self.layer, self.front, view)
+        self.front += len(view)
+        whole = self.stop if self.front == self.stop else self.front // BLOCK_BYTES * BLOCK_BYTES
+        if whole > self.held_until:
+            self._cache.hold(self.cached, self.layer, self.held_until // BLOCK_BYTES, None, whole)
+            self._advance(whole)
+
+    def report(self, front: int, hashes: list[int]) -> None:
+        """Take in that somebody else put whole blocks in the file, up to *front*.
+
+        Raises:
+            Spilled: the object went on in another layer.
+        """
+        if front <= self.held_until:
+            return
+        first = self.held_until // BLOCK_BYTES
+        self._cache.hold(self.cached, self.layer, first, hashes, front)
+        self.front = max(self.front, front)
+        self._advance(front)
+
+    def _advance(self, held_until: int) -> None:
+        n_bytes = held_until - self.held_until
+        self.held_until = held_until
+        self.progressed(n_bytes)
+
+    def progressed(self, n_bytes: int) -> None:
+        """Hear that *n_bytes* more may be served. For whoever waits for them."""
+
+
+class Mover(Protocol):
+    """A way of moving bytes."""
+
+    async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
+        """Fetch `delivery.missing` of the object behind *link*; returns when all is there.
+
+        Cancelling it is safe: what has been received stays.
+
+        Raises:
+            Refusal: the store said something else.
+            Unreachable: the network failed, or was silent for too long.
+            Spilled: the disk failed meanwhile.
+            WorkerDied: try again.
+        """

@@ -1,0 +1,125 @@
+"""What the mount and its worker processes say to each other, as bytes.
+
+Pure. Each message is one packet of a Unix SEQPACKET socket, which keeps boundaries; a file travels
+beside its message as a descriptor. Orders are JSON; reports are packed, since there are thousands.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from array import array
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from satfs.content.verdicts import Meaning, Verdict
+
+#: Longer than any message: a report holds the checksums of at most 1024 blocks.
+MOST_BYTES: Final = 64 * 1024
+#: As in content/blockmap.py; a test holds them together.
+BLOCK_BYTES: Final = 16 * 1024
+#: Blocks reported at once.
+MOST_BLOCKS: Final = 1024
+
+_REPORT: Final = struct.Struct("<BQQQ")  # kind, move, front, when the first byte came (µs)
+_PROGRESS: Final = 1
+_OUTCOME: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Fetch [start, stop) of the object at *url* into file number *file*.
+
+    *start* is a block boundary. *etag* and *size_bytes* are the version that it must be.
+    """
+
+    move: int
+    file: int
+    url: str
+    start: int
+    stop: int
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one."""
+
+    move: int
+    front: int
+    hashes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
+
+    *retry_after* is the header of a refusal, as sent.
+    """
+
+    move: int
+    verdict: Verdict | None = None
+    broken: str | None = None
+    is_timeout: bool = False
+    retry_after: str | None = None
+
+
+def order(kind: str, fields: Mapping[str, object]) -> bytes:
+    """Return an order from the mount to a worker."""
+    return json.dumps({"do": kind, **fields}).encode()
+
+
+def order_move(move: Move) -> bytes:
+    """Return the order for *move*."""
+    return order("move", asdict(move))
+
+
+def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
+    """Return the kind and the fields of an order."""
+    fields: dict[str, object] = json.loads(packet)
+    return str(fields.pop("do")), fields
+
+
+def pack_progress(progress: Progress) -> bytes:
+    """Return a progress report."""
+    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, 0)
+    return head + array("Q", progress.hashes).tobytes()
+
+
+def pack_outcome(outcome: Outcome) -> bytes:
+    """Return the report of an ending."""
+    verdict = outcome.verdict
+    told = {
+        "meaning": verdict.meaning.value if verdict else None,
+        "code": verdict.code if verdict else "",
+        "broken": outcome.broken,
+        "is_timeout": outcome.is_timeout,
+        "retry_after": outcome.retry_after,
+    }
+    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0) + json.dumps(told).encode()
+
+
+def read_report(packet: bytes) -> Progress | Outcome:
+    """Return what a worker reported.
+
+    Raises:
+        ValueError: no report.
+    """
+    try:
+        kind, move, front, _ = _REPORT.unpack_from(packet)
+    except struct.error as problem:
+        raise ValueError("a packet too short for a report") from problem
+    rest = packet[_REPORT.size :]
+    if kind == _PROGRESS:
+        hashes = array("Q")
+        hashes.frombytes(rest)
+        return Progress(move, front, hashes.tolist())
+    if kind != _OUTCOME:
+        raise ValueError("a report of no known kind")
+    told = json.loads(rest)
+    verdict = None
+    if told["meaning"] is not None:
+        verdict = Verdict(Meaning(told["meaning"]), told["code"])
+    return Outcome(move, verdict, told["broken"], told["is_timeout"], told["retry_after"])

@@ -1,0 +1,297 @@
+"""Worker processes for sequential bulk: started when needed, ended when idle, replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+import satfs
+from satfs.content.blockfile import BlockFile
+from satfs.content.transfer import messages
+from satfs.content.transfer.interface import Delivery, Mover, Refusal, WorkerDied
+from satfs.content.transfer.messages import Move, Outcome, Progress
+from satfs.content.verdicts import Meaning, Verdict
+from satfs.errors import DeadlineReached, Unreachable
+from satfs.model import Link, Version
+from satfs.settings import worker_environment
+
+log = structlog.get_logger(__name__)
+
+#: Deaths without a byte in between after which workers are not used any more: something on this
+#: machine kills them, and the loop can do their work.
+MOST_DEATHS: Final = 5
+#: Time for a worker to end by itself once its channel is closed.
+END_TIMEOUT_S: Final = 2.0
+
+
+class _Process:
+    """One worker, its channel, and the moves it has been given."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: trio.socket.SocketType) -> None:
+        self.process = process
+        self.channel = channel
+        self.moves: dict[int, _MoveState] = {}
+        self.files: dict[BlockFile, int] = {}
+        self.idle_since_s = trio.current_time()
+        self.is_dead = False
+
+
+class _MoveState:
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.ended = trio.Event()
+        self.outcome: Outcome | None = None
+        self.failure: Exception | None = None
+
+
+class WorkerPool:
+    """Moves bytes in up to `n_workers` processes; falls back to *in_loop* where they cannot help.
+
+    Invariants:
+        A move belongs to one process; it ends with an outcome, with that process, or cancelled.
+        A file's descriptor is sent to a process once, before the first move that names it.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        in_loop: Mover,
+        *,
+        n_workers: int,
+        idle_s: float,
+        connect_timeout_s: float,
+        progress_timeout_s: float,
+        ca_file: Path | None,
+        is_proxied: Callable[[str], bool],
+    ) -> None:
+        self._nursery = nursery
+        self._in_loop = in_loop
+        self._n_workers = n_workers
+        self._idle_s = idle_s
+        self._is_proxied = is_proxied
+        self._settings = {
+            "connect_timeout_s": connect_timeout_s,
+            "progress_timeout_s": progress_timeout_s,
+            "ca_file": str(ca_file) if ca_file is not None else None,
+            "user_agent": f"satfs/{satfs.__version__}",
+        }
+        self._processes: list[_Process] = []
+        self._numbers = itertools.count(1)
+        self._starting = trio.Lock()
+        self._n_deaths = 0
+
+    async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
+        """See `Mover.move`."""
+        # Proxies are the loop's business: their lines are slow enough for it.
+        process = None if self._is_proxied(link.url) else await self._least_busy()
+        if process is None:
+            await self._in_loop.move(link, delivery, version)
+            return
+        delivery.begin()
+        # Workers write whole blocks, from where whole blocks end.
+        delivery.front = delivery.held_until
+        number = next(self._numbers)
+        state = _MoveState(delivery)
+        file = await self._file_of(process, delivery.layer.file)
+        missing = delivery.missing
+        order = Move(
+            number, file, link.url, missing.start, missing.stop, version.etag, version.size_bytes
+        )
+        process.moves[number] = state
+        stop = missing.stop
+        try:
+            await self._send(process, messages.order_move(order))
+            await state.ended.wait()
+        finally:
+            process.moves.pop(number, None)
+            process.idle_since_s = trio.current_time()
+            if state.outcome is None and not process.is_dead:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await self._tell(process, "cancel", {"move": number})
+        if state.failure is not None:
+            raise state.failure
+        self._judge(state, stop)
+
+    def _judge(self, state: _MoveState, stop: int) -> None:
+        outcome, delivery = state.outcome, state.delivery
+        if outcome is None:
+            raise WorkerDied
+        if outcome.verdict is not None:
+            raise Refusal(outcome.verdict, outcome.retry_after)
+        if delivery.is_done:
+            return
+        if outcome.broken is None:
+            raise Refusal(Verdict(Meaning.RETRY, "body cut short"))
+        if outcome.is_timeout:
+            raise DeadlineReached("the object store sent nothing in time")
+        raise Unreachable(f"the object store broke the connection off: {outcome.broken}")
+
+    # -- processes -------------------------------------------------------------------------------
+
+    async def _least_busy(self) -> _Process | None:
+        if self._n_deaths >= MOST_DEATHS:
+            return None
+        async with self._starting:
+            living = [each for each in self._processes if not each.is_dead]
+            idle = min(living, key=lambda each: len(each.moves), default=None)
+            if idle is not None and (not idle.moves or len(living) >= self._n_workers):
+                return idle
+            try:
+                return await self._start()
+            except OSError as problem:
+                log.warning("no worker process: receiving in the loop", reason=problem.strerror)
+                self._n_deaths = MOST_DEATHS
+                return idle
+
+    async def _start(self) -> _Process:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            process = await trio.to_thread.run_sync(_spawn, theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = _Process(process, trio.socket.from_stdlib_socket(ours))
+        self._processes.append(worker)
+        self._nursery.start_soon(self._listen, worker)
+        await self._send(worker, messages.order("settings", self._settings))
+        return worker
+
+    async def _listen(self, worker: _Process) -> None:
+        """Take in what a worker reports, until it ends or has been idle for long."""
+        try:
+            while True:
+                with trio.move_on_after(self._idle_s):
+                    packet = await worker.channel.recv(messages.MOST_BYTES)
+                    if not packet:
+                        break
+                    self._hear(worker, messages.read_report(packet))
+                    continue
+                if not worker.moves and trio.current_time() - worker.idle_since_s >= self._idle_s:
+                    break
+        except (OSError, ValueError):
+            pass
+        finally:
+            self._bury(worker)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_reap, worker.process)
+
+    def _hear(self, worker: _Process, report: Progress | Outcome) -> None:
+        state = worker.moves.get(report.move)
+        if state is None or state.ended.is_set():
+            return
+        if isinstance(report, Outcome):
+            state.outcome = report
+            state.ended.set()
+            return
+        self._n_deaths = 0
+        delivery = state.delivery
+        try:
+            # After a cut, the worker may have gone on for a moment; its blocks are as good.
+            delivery.report(min(report.front, delivery.stop), _fitting(delivery, report))
+        except Exception as spilled:  # heard by whoever waits for the move
+            state.failure = spilled
+            state.ended.set()
+            return
+        if delivery.is_done:
+            state.outcome = Outcome(report.move) if report.front >= delivery.stop else None
+            state.ended.set()
+
+    def _bury(self, worker: _Process) -> None:
+        worker.is_dead = True
+        if worker in self._processes:
+            self._processes.remove(worker)
+        worker.channel.close()
+        if worker.moves:
+            self._n_deaths += 1
+            log.info("worker process died", n_moves=len(worker.moves), pid=worker.process.pid)
+        for state in worker.moves.values():
+            state.ended.set()
+
+    async def _file_of(self, process: _Process, file: BlockFile) -> int:
+        number = process.files.get(file)
+        if number is None:
+            number = process.files[file] = next(self._numbers)
+            packet = messages.order("file", {"file": number, "size_bytes": file.size_bytes})
+            await self._send(process, packet, file.fd)
+        return number
+
+    def file_closed(self, file: BlockFile) -> None:
+        """Let the workers unmap a file that was closed here. Never waits."""
+        if any(file in process.files for process in self._processes):
+            self._nursery.start_soon(self._forget, file)
+
+    async def _forget(self, file: BlockFile) -> None:
+        for process in list(self._processes):
+            number = process.files.pop(file, None)
+            if number is not None:
+                await self._tell(process, "forget", {"file": number})
+
+    async def _tell(self, process: _Process, kind: str, fields: dict[str, object]) -> None:
+        with contextlib.suppress(WorkerDied):
+            await self._send(process, messages.order(kind, fields))
+
+    async def _send(self, process: _Process, packet: bytes, fd: int | None = None) -> None:
+        ancillary = []
+        if fd is not None:
+            rights = fd.to_bytes(4, sys.byteorder)
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+        try:
+            await process.channel.sendmsg([packet], ancillary)
+        except OSError:
+            raise WorkerDied from None
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many processes there are, and what they do."""
+        return {
+            "workers": len(self._processes),
+            "moves": sum(len(each.moves) for each in self._processes),
+        }
+
+
+def _fitting(delivery: Delivery, report: Progress) -> list[int]:
+    """Return the checksums of the blocks that *delivery* still takes."""
+    first = report.front - _covered(report)
+    skip = max(0, delivery.held_until - first) // messages.BLOCK_BYTES
+    front = min(report.front, delivery.stop)
+    n_blocks = -(-(front - max(first, delivery.held_until)) // messages.BLOCK_BYTES)
+    return report.hashes[skip : skip + max(0, n_blocks)]
+
+
+def _covered(report: Progress) -> int:
+    """Return how many bytes the reported blocks hold; the last may be short."""
+    last = report.front % messages.BLOCK_BYTES or messages.BLOCK_BYTES
+    return (len(report.hashes) - 1) * messages.BLOCK_BYTES + last
+
+
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    environment = worker_environment()
+    # The package may have been found by the way this process was started.
+    environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+        [sys.executable, "-P", "-m", "satfs.content.transfer.worker", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
