@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+import platformdirs
+
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.control import obey
 from satfs.demo.sample import many_tasks, sample_catalogue
 from satfs.demo.server import DemoOrigin
+from satfs.demo.showcase import showcase_catalogue
 from satfs.demo.tokens import Account
 
 
@@ -43,7 +46,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _catalogue(options: argparse.Namespace) -> Catalogue:
-    catalogue = sample_catalogue()
+    if options.catalogue == "sample":
+        catalogue = sample_catalogue()
+    else:
+        kept = options.data_dir or platformdirs.user_cache_path("satfs-demo")
+        catalogue = showcase_catalogue(kept, seed=options.seed, large_mb=options.large_mb)
     for task in many_tasks(options.extra_tasks).tasks:
         catalogue.add_task(task)
     return catalogue

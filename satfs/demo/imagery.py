@@ -1,0 +1,273 @@
+"""Drawn land as the vendor's rasters: tiled LZW GeoTIFFs with overviews, PNG previews, VRTs."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from satfs.demo.terrain import CLEAR, NO_DATA, Land
+from satfs.errors import Unsupported
+
+try:
+    import numpy as np
+    import rasterio
+    import rasterio.warp
+    from numpy.typing import NDArray
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.transform import Affine
+    from rasterio.windows import Window
+except ImportError as missing:
+    raise Unsupported(f"the demo's imagery needs {missing.name}: install satfs[demo]") from missing
+
+#: How far the ground track is turned against north, in degrees: a near-polar orbit's.
+TRACK_DEGREES: Final = 9.5
+
+#: The tone curve of VISUAL: reflectances of black, and of the shoulder, in red, green, blue.
+_BLACK: Final = (330.0, 480.0, 560.0)
+_SHOULDER: Final = (2300.0, 2200.0, 2050.0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a square of *n* pixels lies: its centre in degrees, and its pixels' size in metres."""
+
+    longitude: float
+    latitude: float
+    n: int
+    pixel_m: float
+
+    @property
+    def epsg(self) -> int:
+        """Return the code of the UTM zone."""
+        zone = int((self.longitude + 180) // 6) + 1
+        return (32600 if self.latitude >= 0 else 32700) + zone
+
+    @cached_property
+    def corner(self) -> tuple[float, float]:
+        """Return the upper left corner in metres; it lies on a whole pixel."""
+        crs = f"EPSG:{self.epsg}"
+        x, y = rasterio.warp.transform("EPSG:4326", crs, [self.longitude], [self.latitude])
+        half = self.n * self.pixel_m / 2
+        left = math.floor((x[0] - half) / self.pixel_m) * self.pixel_m
+        top = math.ceil((y[0] + half) / self.pixel_m) * self.pixel_m
+        return left, top
+
+    def transform(self, first_row: int = 0) -> Affine:
+        """Return pixel to metres for a raster that starts at a row of the place; north is up."""
+        left, top = self.corner
+        return Affine(self.pixel_m, 0, left, 0, -self.pixel_m, top - first_row * self.pixel_m)
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """Return the corners of what was seen, in pixels: a square turned inside the square."""
+        turn = math.radians(TRACK_DEGREES)
+        half = self.n / 2
+        reach = half / (abs(math.cos(turn)) + abs(math.sin(turn)))
+        square = [(-reach, reach), (reach, reach), (reach, -reach), (-reach, -reach)]
+        return [
+            (
+                half + x * math.cos(turn) - y * math.sin(turn),
+                half + x * math.sin(turn) + y * math.cos(turn),
+            )
+            for x, y in square
+        ]
+
+    @cached_property
+    def footprint(self) -> dict[str, Any]:
+        """Return the GeoJSON polygon of what was seen, in degrees, counter-clockwise, closed."""
+        left, top = self.corner
+        xs = [left + x * self.pixel_m for x, _ in self.corners]
+        ys = [top - y * self.pixel_m for _, y in self.corners]
+        lons, lats = rasterio.warp.transform(f"EPSG:{self.epsg}", "EPSG:4326", xs, ys)
+        ring = [[round(lon, 6), round(lat, 6)] for lon, lat in zip(lons, lats, strict=True)]
+        return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+    def seen(self) -> NDArray[np.bool_]:
+        """Return which pixels were seen: those between the corners."""
+        inside = np.ones((self.n, self.n), bool)
+        centre = np.arange(self.n, dtype=np.float32) + 0.5
+        corners = self.corners
+        for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+            edge = (centre[None, :] - x0) * (y1 - y0) - (centre[:, None] - y0) * (x1 - x0)
+            inside &= edge >= 0
+        return inside
+
+    @cached_property
+    def bbox(self) -> list[float]:
+        """Return west, south, east, north of the footprint, in degrees."""
+        lons, lats = zip(*self.footprint["coordinates"][0], strict=True)
+        return [min(lons), min(lats), max(lons), max(lats)]
+
+
+@dataclass(frozen=True)
+class Rasters:
+    """The three rasters of a product, as [band, row, column]."""
+
+    toa: NDArray[np.uint16]
+    visual: NDArray[np.uint8]
+    cloud: NDArray[np.uint8]
+
+    @property
+    def cloud_percent(self) -> float:
+        """Return how much of what was seen is under cloud or haze."""
+        n_seen = int((self.cloud != NO_DATA).sum())
+        return round(100.0 * int((self.cloud > CLEAR).sum()) / max(1, n_seen), 1)
+
+    def part(self, top: int, bottom: int) -> Rasters:
+        """Return some rows."""
+        rows = slice(top, bottom)
+        return Rasters(self.toa[:, rows], self.visual[:, rows], self.cloud[:, rows])
+
+
+def develop(land: Land, place: Place) -> Rasters:
+    """Return the rasters of a piece of land as seen from the place's track; 0 where not seen."""
+    seen = place.seen()
+    toa = np.where(seen, land.bands, 0).astype(np.uint16)
+    black = np.asarray(_BLACK, np.float32)[:, None, None]
+    shoulder = np.asarray(_SHOULDER, np.float32)[:, None, None]
+    light = np.clip((land.bands[[2, 1, 0]] - black) / (shoulder - black), 0, 6)
+    tone = 1 - np.exp(np.float32(-1.7) * light ** np.float32(0.85))
+    visual = np.where(seen, np.clip(tone * 255, 1, 255), 0).astype(np.uint8)
+    cloud = np.where(seen, land.mask, NO_DATA).astype(np.uint8)[None]
+    return Rasters(toa, visual, cloud)
+
+
+def _profile(
+    n_bands: int, rows: int, columns: int, dtype: str, place: Place, tile: int
+) -> dict[str, Any]:
+    return {
+        "driver": "GTiff",
+        "count": n_bands,
+        "height": rows,
+        "width": columns,
+        "dtype": dtype,
+        "crs": f"EPSG:{place.epsg}",
+        "transform": place.transform(),
+        "nodata": 0,
+        "tiled": True,
+        "blockxsize": tile,
+        "blockysize": tile,
+        "compress": "lzw",
+        "predictor": 2,
+        "interleave": "pixel",
+        "bigtiff": "if_safer",
+        "num_threads": os.cpu_count() or 1,
+    }
+
+
+_BAND_NAMES: Final = {4: ("Blue", "Green", "Red", "NIR"), 3: ("Red", "Green", "Blue")}
+
+
+def write_geotiff(
+    path: Path, pixels: NDArray[Any], place: Place, *, top: int = 0, tile: int = 256
+) -> None:
+    """Write a georeferenced raster whose first row is row *top* of the place."""
+    n_bands, rows, columns = pixels.shape
+    profile = _profile(n_bands, rows, columns, str(pixels.dtype), place, tile)
+    profile["transform"] = place.transform(top)
+    with rasterio.open(path, "w", **profile) as file:
+        _describe(file, n_bands)
+        file.write(pixels)
+    _add_overviews(path, rows, n_bands)
+
+
+def _describe(file: Any, n_bands: int) -> None:
+    for n, name in enumerate(_BAND_NAMES.get(n_bands, ()), 1):
+        file.set_band_description(n, name)
+    file.update_tags(TIFFTAG_SOFTWARE="satfs demo", AREA_OR_POINT="Area")
+
+
+def _add_overviews(path: Path, rows: int, n_bands: int) -> None:
+    factors = [2**k for k in range(1, 8) if rows / 2**k >= 128]
+    if not factors:
+        return
+    how = rasterio.enums.Resampling.nearest if n_bands == 1 else rasterio.enums.Resampling.average
+    threads = str(os.cpu_count() or 1)
+    with (
+        rasterio.Env(COMPRESS_OVERVIEW="LZW", PREDICTOR_OVERVIEW="2", GDAL_NUM_THREADS=threads),
+        rasterio.open(path, "r+") as file,
+    ):
+        file.build_overviews(factors, how)
+
+
+def write_mosaic(path: Path, pixels: NDArray[np.uint16], place: Place, *, tile: int = 512) -> None:
+    """Write a raster of the place's size by laying *pixels* side by side, mirrored in turn.
+
+    Each copy is lit a little differently, so that no two of its tiles are equal. Writes band of
+    rows by band of rows: memory does not grow with the size.
+    """
+    n_bands, rows, columns = pixels.shape
+    profile = _profile(n_bands, place.n, place.n, "uint16", place, tile)
+    with rasterio.open(path, "w", **profile) as file:
+        _describe(file, n_bands)
+        for top, left, piece in _copies(pixels, place.n):
+            height, width = min(rows, place.n - top), min(columns, place.n - left)
+            window = Window(left, top, width, height)
+            file.write(piece[:, :height, :width], window=window)
+    _add_overviews(path, place.n, n_bands)
+
+
+def _copies(pixels: NDArray[np.uint16], n: int) -> Iterator[tuple[int, int, NDArray[np.uint16]]]:
+    _, rows, columns = pixels.shape
+    turned = {
+        (down, right): np.ascontiguousarray(pixels[:, :: 1 - 2 * down, :: 1 - 2 * right])
+        for down in (0, 1)
+        for right in (0, 1)
+    }
+    for row, top in enumerate(range(0, n, rows)):
+        for column, left in enumerate(range(0, n, columns)):
+            light = np.uint16((row * 37 + column * 101) % 400)
+            yield top, left, turned[row % 2, column % 2] + light
+
+
+def write_png(path: Path, visual: NDArray[np.uint8], size: int) -> None:
+    """Write an RGB raster as a PNG whose longer side is about *size* pixels; not seen is black."""
+    step = max(1, round(max(visual.shape[1:]) / size))
+    rows, columns = (length // step * step for length in visual.shape[1:])
+    blocks = visual[:, :rows, :columns].reshape(3, rows // step, step, columns // step, step)
+    small = blocks.mean((2, 4)).astype(np.uint8) if step > 1 else visual
+    shape = {"count": 3, "height": small.shape[1], "width": small.shape[2], "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a PNG has no place to put it
+        with rasterio.open(path, "w", driver="PNG", **shape) as file:
+            file.write(small)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A raster that a VRT shows: its path relative to the VRT, and where its first row belongs."""
+
+    path: str
+    rows: int
+    columns: int
+    top: int = 0
+
+
+def vrt(tiles: Sequence[Tile], place: Place, n_bands: int, dtype: str) -> str:
+    """Return a virtual raster over *tiles*, by relative path."""
+    rows = max(tile.top + tile.rows for tile in tiles)
+    gdal_type = {"uint16": "UInt16", "uint8": "Byte"}[dtype]
+    bands = "".join(
+        f'<VRTRasterBand dataType="{gdal_type}" band="{band}"><NoDataValue>0</NoDataValue>'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{tile.path}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand>"
+            f'<SrcRect xOff="0" yOff="0" xSize="{tile.columns}" ySize="{tile.rows}"/>'
+            f'<DstRect xOff="0" yOff="{tile.top}" xSize="{tile.columns}" ySize="{tile.rows}"/>'
+            "</SimpleSource>"
+            for tile in tiles
+        )
+        + "</VRTRasterBand>"
+        for band in range(1, n_bands + 1)
+    )
+    corner = ", ".join(f"{number:.10g}" for number in place.transform().to_gdal())
+    return (
+        f'<VRTDataset rasterXSize="{tiles[0].columns}" rasterYSize="{rows}">'
+        f"<SRS>EPSG:{place.epsg}</SRS><GeoTransform>{corner}</GeoTransform>{bands}</VRTDataset>\n"
+    )

@@ -1,0 +1,203 @@
+"""One delivered product: its rasters, metadata and previews, packed as the vendor packs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from satfs.demo.archives import DEFLATED, STORED, Make, Member, write_zip
+from satfs.demo.imagery import (
+    Place,
+    Rasters,
+    Tile,
+    vrt,
+    write_geotiff,
+    write_mosaic,
+    write_png,
+)
+
+#: Overlap of neighbouring frames of an L1C product, as a share of their height (documented: 10 %).
+_OVERLAP: Final = 0.12
+_BANDS: Final = (
+    ("Blue", "blue", 0.48, 0.06),
+    ("Green", "green", 0.55, 0.07),
+    ("Red", "red", 0.65, 0.06),
+    ("NIR", "nir08", 0.83, 0.13),
+)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a product is packed: compression of rasters and of the rest, and the archive's make."""
+
+    rasters: int = STORED
+    rest: int = STORED
+    make: Make = field(default_factory=Make)
+
+
+#: Ways a vendor might pack, by name.
+PACKINGS: Final = {
+    "stored": Packing(),
+    "deflated": Packing(DEFLATED, DEFLATED),
+    "mixed": Packing(STORED, DEFLATED),
+    "zip64": Packing(make=Make(zip64=True)),
+    "folder": Packing(STORED, DEFLATED),  # its folder is named after the scene
+    "streamed": Packing(DEFLATED, DEFLATED, Make(descriptors=True, comment=b"delivered by demo")),
+}
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a scene's files are made from."""
+
+    scene_id: str
+    level: str
+    moment: datetime
+    satellite: int
+    place: Place
+    rasters: Rasters
+    n_frames: int = 1
+    packing: str = "stored"
+    tile: int = 256
+
+    @property
+    def stem(self) -> str:
+        """Return what the files inside are named after: the scene's id without the task's."""
+        return re.sub(r"_MS_\d+$", "_MS", self.scene_id)
+
+
+def write_product(product: Product, directory: Path, *, toa_bytes: int = 0) -> None:
+    """Write `delivery.zip`, `preview.png` and `thumbnail.png` into an existing directory.
+
+    With *toa_bytes* the TOA raster is a mosaic of about that many bytes, whatever the place.
+    """
+    work = directory / "work"
+    (work / "rasters").mkdir(parents=True)
+    stem = product.stem
+    write_png(work / f"{stem}_preview.png", product.rasters.visual, 900)
+    write_png(work / f"{stem}_thumbnail.png", product.rasters.visual, 220)
+    _write_rasters(product, work, toa_bytes)
+    for name, value in _documents(product).items():
+        (work / f"{stem}_{name}").write_text(json.dumps(value, indent=2) + "\n")
+    _pack(product, work, directory / "delivery.zip")
+    for name in ("preview", "thumbnail"):
+        shutil.copyfile(work / f"{stem}_{name}.png", directory / f"{name}.png")
+    shutil.rmtree(work)
+
+
+def _frames(n_rows: int, n_frames: int) -> list[tuple[int, int]]:
+    """Return the rows [top, bottom) of each frame; neighbours overlap."""
+    height = n_rows / (n_frames - (n_frames - 1) * _OVERLAP)
+    step = height * (1 - _OVERLAP)
+    tops = [round(k * step) for k in range(n_frames)]
+    return [(top, min(n_rows, round(top + height))) for top in tops]
+
+
+def _write_rasters(product: Product, work: Path, toa_bytes: int) -> None:
+    stem, place = product.stem, product.place
+    tiles: dict[str, list[Tile]] = {"TOA": [], "VISUAL": [], "CLOUD": []}
+    for number, (top, bottom) in enumerate(_frames(place.n, product.n_frames)):
+        part = product.rasters.part(top, bottom)
+        for kind, pixels in (("TOA", part.toa), ("VISUAL", part.visual), ("CLOUD", part.cloud)):
+            path = f"rasters/{stem}_{kind}_{number}.tif"
+            write_geotiff(work / path, pixels, place, top=top, tile=product.tile)
+            tiles[kind].append(Tile(path, bottom - top, place.n, top))
+    if toa_bytes:
+        small = work / tiles["TOA"][0].path
+        per_pixel = small.stat().st_size / place.n**2
+        side = max(place.n, int((toa_bytes / per_pixel) ** 0.5))
+        place = Place(place.longitude, place.latitude, side, place.pixel_m)
+        small.unlink()
+        write_mosaic(small, product.rasters.toa, place)
+        tiles["TOA"] = [Tile(tiles["TOA"][0].path, side, side)]
+    shapes = (("TOA", 4, "uint16"), ("VISUAL", 3, "uint8"), ("CLOUD", 1, "uint8"))
+    for kind, n_bands, dtype in shapes:
+        over = place if kind == "TOA" else product.place
+        (work / f"{stem}_{kind}.vrt").write_text(vrt(tiles[kind], over, n_bands, dtype))
+
+
+def _documents(product: Product) -> dict[str, Any]:
+    place, moment = product.place, product.moment
+    off_nadir = 4.0 + (moment.second * 7 + product.satellite) % 21
+    common = {
+        "datetime": moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "view:azimuth": 101.3,
+        "view:off_nadir": off_nadir,
+        "view:incidence_angle": round(off_nadir * 1.09, 1),
+        "view:sun_azimuth": 78.0,
+        "view:sun_elevation": 61.5,
+    }
+    bands = [
+        dict(
+            zip(("name", "common_name", "center_wavelength", "full_width_half_max"), b, strict=True)
+        )
+        for b in _BANDS
+    ]
+    stac = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": product.scene_id,
+        "bbox": place.bbox,
+        "geometry": place.footprint,
+        "properties": {
+            **common,
+            "gsd": place.pixel_m,
+            "platform": f"newsat{product.satellite}",
+            "constellation": "Aleph1",
+            "instruments": ["ms"],
+            "license": "proprietary",
+            "proj:epsg": place.epsg,
+            "eo:cloud_cover": product.rasters.cloud_percent,
+            "satl:sat_id": f"newsat{product.satellite}",
+            "satl:product_name": product.level,
+            "satl:product_version": "2.0.1",
+            "satl:satellite_generation": "MarkIV",
+        },
+        "assets": {
+            "analytic": {
+                "href": f"rasters/{product.stem}_TOA_0.tif",
+                "type": "image/tiff; application=geotiff",
+                "eo:bands": bands,
+            }
+        },
+    }
+    factors = {name: round(2.1e-5 * (1 + k / 9), 8) for k, (name, *_) in enumerate(_BANDS)}
+    angles = {"type": "Feature", "geometry": place.footprint, "properties": common}
+    return {
+        "metadata_stac.geojson": stac,
+        "toa_factors.json": {"toa_factors": factors, "unit": "reflectance per count"},
+        "solar_and_viewing_angles.geojson": {"type": "FeatureCollection", "features": [angles]},
+    }
+
+
+def _in_order(stem: str, names: Sequence[str]) -> list[str]:
+    """Return member names as the vendor lists them: documents, previews, VRTs, rasters."""
+    ends = ("_metadata_stac.geojson", ".png", ".json", "_angles.geojson", ".vrt", ".tif")
+    rank = {name: next(n for n, end in enumerate(ends) if name.endswith(end)) for name in names}
+    return sorted(names, key=lambda name: (rank[name], name))
+
+
+def _pack(product: Product, work: Path, target: Path) -> None:
+    packing = PACKINGS[product.packing]
+    make = packing.make
+    if product.packing == "folder":
+        make = Make(folder=f"{product.scene_id}/")
+    modified_s = int(product.moment.timestamp()) + 4 * 3600
+    names = [str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()]
+    members = [
+        Member(
+            name,
+            work / name,
+            packing.rasters if name.startswith("rasters/") else packing.rest,
+            modified_s,
+        )
+        for name in _in_order(product.stem, names)
+    ]
+    with target.open("wb") as file:
+        write_zip(file, members, make)

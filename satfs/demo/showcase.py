@@ -1,0 +1,294 @@
+"""The default catalogue: invented places, real formats, everything a delivery may look like.
+
+Drawn once for each seed and size, and kept: `built` fills a directory, atomically, and writes what
+it did into a manifest; `showcase_catalogue` needs no more than that, so that a second start draws
+nothing. What is in it:
+
+- a harbour, farmland, a delta, a desert and a town, each with captures in several states;
+- scenes of the levels L1C (several frames), L1D and L1D_SR, in zips packed in six ways;
+- one zip as large as asked for;
+- two tasks of the same name, one whose name holds a slash, one without any capture, a published
+  capture without scenes, and a scene whose zip is not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from satfs.demo.catalogue import (
+    Attachment,
+    Capture,
+    Catalogue,
+    Scene,
+    Task,
+    capture_uuid,
+    hash_number,
+    make_capture,
+    make_delivery,
+    make_preview,
+    make_scene,
+    make_task,
+    utc_text,
+)
+from satfs.demo.contents import FileContent
+
+#: Raised whenever what is drawn or packed changes: the version of what lies in a directory.
+GENERATION: Final = 1
+#: Side of a drawn L1D scene, in pixels: large enough for overviews, small enough to be quick.
+_PIXELS: Final = 600
+_MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A published capture that is drawn: when, how cloudy, and its products as (level, packing)."""
+
+    day: int
+    cloudiness: float
+    products: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task of the showcase: what, where, and what came of it."""
+
+    name: str
+    kind: str
+    longitude: float
+    latitude: float
+    shots: tuple[Shot, ...] = ()
+    #: Status of captures that have nothing to show.
+    others: tuple[str, ...] = ()
+    status: str = "completed"
+    project: str = "Coast 2026"
+    is_area: bool = False
+
+
+ORDERS: Final = (
+    Order(
+        "Harbour monitoring",
+        "coast",
+        -58.3702,
+        -34.6083,
+        (
+            Shot(9, 0.06, (("L1C", "deflated"), ("L1D", "mixed"), ("L1D_SR", "stored"))),
+            Shot(11, 0.22, (("L1D", "streamed"),)),
+        ),
+        ("failed", "planned"),
+    ),
+    Order(
+        "Winter crops, west / east",
+        "farmland",
+        4.91,
+        52.61,
+        (Shot(14, 0.08, (("L1D", "folder"), ("L1D_SR", "zip64"))),),
+        ("rejected", "planned"),
+        project="Agriculture",
+    ),
+    Order(
+        "River delta",
+        "delta",
+        12.41,
+        44.96,
+        (Shot(18, 0.0, (("L1C", "streamed"), ("L1D", "stored"))),),
+        ("processing", "collected"),
+    ),
+    Order("Salt desert", "desert", -68.21, -23.52, (Shot(20, 0.03, (("L1D", "mixed"),)),)),
+    Order(
+        "City from end to end",
+        "town",
+        -3.70,
+        40.42,
+        (Shot(22, 0.05, (("L1D_SR", "large"),)),),
+        project="Cities",
+    ),
+    Order(
+        "Harbour monitoring", "coast", -58.44, -34.57, (), ("planned", "planned"), status="received"
+    ),
+    Order("Area coverage 70 cm", "farmland", 4.7, 52.5, (), (), "received", is_area=True),
+)
+
+
+def showcase_catalogue(directory: Path, *, seed: int = 1, large_mb: int = 64) -> Catalogue:
+    """Return the catalogue over products kept below *directory*, drawing them when missing.
+
+    Blocks for some seconds the first time, and for milliseconds later.
+    """
+    home = built(directory, seed=seed, large_mb=large_mb)
+    drawn = json.loads((home / _MANIFEST).read_text())
+    return Catalogue(
+        [_task(order, number, seed, home, drawn) for number, order in enumerate(ORDERS)]
+    )
+
+
+def built(directory: Path, *, seed: int, large_mb: int) -> Path:
+    """Return the directory with the products of a seed and size; draw them when missing."""
+    home = directory / f"g{GENERATION}-seed{seed}-{large_mb}mb"
+    if (home / _MANIFEST).exists():
+        return home
+    directory.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=directory))
+    try:
+        manifest = _draw_all(work, seed, large_mb)
+        (work / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        try:
+            work.rename(home)  # over an existing directory it fails: somebody else was quicker
+        except OSError:
+            if not (home / _MANIFEST).exists():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return home
+
+
+# -- ids ------------------------------------------------------------------------------------------
+
+
+def _task_id(number: int, seed: int) -> int:
+    return 341_271 + 19 * number + hash_number("task", seed) % 9000 * (seed != 1)
+
+
+def _satellite(number: int) -> int:
+    return (33, 49, 43, 50, 28, 33, 33)[number % 7]
+
+
+def _moment(number: int, shot: Shot, level: str) -> datetime:
+    start = datetime(2026, 1, 19, 15, 57, 47, 2000, tzinfo=UTC)
+    # The scenes of one capture differ by a second or so in their time part.
+    early = {"L1C": 1.309, "L1D": 0.634, "L1D_SR": 0.0}[level]
+    return start + timedelta(days=shot.day, minutes=17 * number, seconds=early)
+
+
+def _scene_id(number: int, shot: Shot, level: str, seed: int) -> str:
+    moment = _moment(number, shot, level)
+    stamp = f"{moment:%Y%m%d_%H%M%S}_{moment.microsecond // 1000:03}"
+    if level == "L1C":  # the older form, without milliseconds
+        stamp = stamp[:15]
+    return f"{stamp}_SN{_satellite(number)}_{level}_MS_{_task_id(number, seed)}"
+
+
+# -- drawing --------------------------------------------------------------------------------------
+
+
+def _draw_all(work: Path, seed: int, large_mb: int) -> dict[str, Any]:
+    jobs = [(n, order, shot) for n, order in enumerate(ORDERS) for shot in order.shots]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        drawn = list(pool.map(lambda job: _draw_shot(work, job, seed, large_mb), jobs))
+    return {scene_id: entry for entries in drawn for scene_id, entry in entries.items()}
+
+
+def _draw_shot(
+    work: Path, job: tuple[int, Order, Shot], seed: int, large_mb: int
+) -> dict[str, Any]:
+    # Only drawing needs the imagery libraries; a start from what is kept does without.
+    from satfs.demo import imagery, products, terrain
+
+    number, order, shot = job
+    dice = random.Random(repr((seed, order.longitude)))
+    longitude = round(order.longitude + dice.uniform(-0.02, 0.02), 4)
+    latitude = round(order.latitude + dice.uniform(-0.02, 0.02), 4)
+    drawn: dict[str, Any] = {}
+    developed: dict[int, tuple[imagery.Place, imagery.Rasters]] = {}
+    for level, packing in shot.products:
+        pixel_m = 0.7 if level == "L1D_SR" else 1.0
+        n = round(_PIXELS / pixel_m)
+        if n not in developed:
+            place = imagery.Place(longitude, latitude, n, pixel_m)
+            land_seed = hash_number(seed, order.name, order.longitude) % 2**32
+            land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
+            developed[n] = (place, imagery.develop(land, place))
+        place, rasters = developed[n]
+        product = products.Product(
+            _scene_id(number, shot, level, seed),
+            level,
+            _moment(number, shot, level),
+            _satellite(number),
+            place,
+            rasters,
+            n_frames=3 if level == "L1C" else 1,
+            packing="stored" if packing == "large" else packing,
+            tile=512 if level == "L1D_SR" else 256,
+        )
+        (work / product.scene_id).mkdir()
+        toa_bytes = large_mb * 10**6 if packing == "large" else 0
+        products.write_product(product, work / product.scene_id, toa_bytes=toa_bytes)
+        drawn[product.scene_id] = {
+            "footprint": place.footprint,
+            "cloud_percent": rasters.cloud_percent,
+        }
+    return drawn
+
+
+# -- telling --------------------------------------------------------------------------------------
+
+
+def _task(order: Order, number: int, seed: int, home: Path, drawn: dict[str, Any]) -> Task:
+    task_id = _task_id(number, seed)
+    captures: list[Capture] = []
+    for shot in order.shots:
+        scenes = [
+            _scene(_scene_id(number, shot, level, seed), number, shot, level, home, drawn)
+            for level, _ in shot.products
+        ]
+        captures.append(make_capture(capture_uuid(seed, task_id, shot.day), scenes))
+    captures += [
+        make_capture(capture_uuid(seed, task_id, status, n), status=status)
+        for n, status in enumerate(order.others)
+    ]
+    if number == 3:
+        captures += _oddities(task_id, seed)
+    random.Random(repr((seed, task_id))).shuffle(captures)
+    created = datetime(2026, 1, 19, 14, 3, 22, 481905, tzinfo=UTC) + timedelta(hours=31 * number)
+    lon, lat = order.longitude, order.latitude
+    corners = ((-0.15, -0.1), (0.15, -0.1), (0.15, 0.1), (-0.15, 0.1), (-0.15, -0.1))
+    area = [[round(lon + dx, 4), round(lat + dy, 4)] for dx, dy in corners]
+    point = {"type": "Point", "coordinates": [lon, lat, 0.0]}
+    return make_task(
+        task_id,
+        captures,
+        task_name=order.name,
+        project_name=order.project,
+        product=178 if order.is_area else 169,
+        start=utc_text(created.replace(hour=0, minute=0, second=0) + timedelta(days=1)),
+        end=utc_text(created.replace(hour=0, minute=0, second=0) + timedelta(days=21)),
+        target={"type": "Polygon", "coordinates": [area]} if order.is_area else point,
+        created_time=utc_text(created, micros=True),
+        status=order.status,
+    )
+
+
+def _scene(
+    scene_id: str, number: int, shot: Shot, level: str, home: Path, drawn: dict[str, Any]
+) -> Scene:
+    moment = _moment(number, shot, level)
+    folder = home / scene_id
+    tag = f"{GENERATION}:{home.name}:{scene_id}"
+    attachments = [make_delivery(scene_id, FileContent(folder / "delivery.zip", f"{tag}:zip"))]
+    for name in ("preview", "thumbnail"):
+        content = FileContent(folder / f"{name}.png", f"{tag}:{name}")
+        attachments.append(make_preview(scene_id, content, name))
+    for attachment in attachments:
+        attachment.last_modified_s = (moment + timedelta(hours=5)).timestamp()
+    metadata = {"cloud_percent": drawn[scene_id]["cloud_percent"]}
+    footprint = drawn[scene_id]["footprint"]
+    return make_scene(scene_id, attachments, moment=moment, footprint=footprint, metadata=metadata)
+
+
+def _oddities(task_id: int, seed: int) -> Sequence[Capture]:
+    """Return a capture whose zip is not there yet, and one published without scenes."""
+    scene_id = f"20260212_161204_SN33_L1D_MS_{task_id}"
+    not_yet: list[Attachment] = []
+    return (
+        make_capture(capture_uuid(seed, task_id, "early"), [make_scene(scene_id, not_yet)]),
+        make_capture(capture_uuid(seed, task_id, "empty")),
+    )

@@ -1,0 +1,285 @@
+"""Invented land seen from above: fields, forest, rivers, towns, coasts, clouds and shadows.
+
+*Pure*: a seed and a kind of land give reflectances, the same every time. Everything is made of
+smooth noise and of parcels (a jittered grid), evaluated over a square of so many pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from satfs.errors import Unsupported
+
+try:
+    import numpy as np
+    from numpy.typing import NDArray
+except ImportError as missing:
+    raise Unsupported(f"the demo's imagery needs {missing.name}: install satfs[demo]") from missing
+
+Field = NDArray[np.float32]
+
+#: Kinds of land.
+KINDS: Final = ("coast", "farmland", "delta", "desert", "town")
+
+#: Values of a cloud mask (vendor's product documentation, since November 2025).
+NO_DATA, CLEAR, HAZE, CLOUD = 0, 1, 2, 3
+
+# Reflectance at the top of the atmosphere times 10000: blue, green, red, near infrared.
+_DEEP: Final = (760, 640, 430, 190)
+_SHALLOW: Final = (1000, 1130, 820, 330)
+_SAND: Final = (1500, 1800, 2080, 2600)
+_SURF: Final = (2500, 2600, 2600, 2500)
+_GRASS: Final = (690, 960, 840, 2700)
+_FOREST: Final = (520, 640, 480, 2500)
+_ROOFS: Final = ((1150, 1250, 1500, 1900), (1500, 1550, 1600, 1900), (1050, 1080, 1120, 1500))
+_STREET: Final = (1150, 1160, 1170, 1350)
+_CLOUD: Final = (6300, 6350, 6450, 6800)
+_CROPS: Final = (
+    (620, 1010, 640, 3900),
+    (660, 930, 720, 3200),
+    (560, 780, 560, 3300),
+    (760, 1180, 1010, 3000),
+    (930, 1320, 1480, 2700),
+    (950, 1180, 1420, 1950),
+    (1080, 1350, 1650, 2200),
+    (800, 980, 1120, 1700),
+)
+_DUNES: Final = (
+    (1180, 1600, 2150, 2700),
+    (1020, 1380, 1850, 2400),
+    (1320, 1720, 2250, 2850),
+    (900, 1180, 1520, 2000),
+)
+
+
+@dataclass(frozen=True)
+class Land:
+    """Reflectance times 10000 of four bands, as [band, row, column], and the cloud mask."""
+
+    bands: Field
+    mask: NDArray[np.uint8]
+
+
+def _spline(n_pixels: int, n_cells: int) -> Field:
+    """Return the matrix that interpolates a lattice of n_cells + 3 knots by cubic B-splines."""
+    at = np.linspace(0, n_cells, n_pixels, endpoint=False, dtype=np.float32)
+    cell = at.astype(np.intp)
+    t = at - cell
+    weights = (
+        (1 - t) ** 3 / 6,
+        (3 * t**3 - 6 * t**2 + 4) / 6,
+        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
+        t**3 / 6,
+    )
+    matrix = np.zeros((n_pixels, n_cells + 3), np.float32)
+    rows = np.arange(n_pixels)
+    for shift, weight in enumerate(weights):
+        matrix[rows, cell + shift] = weight
+    return matrix
+
+
+class Noise:
+    """Smooth random fields over a square of *n* pixels. The size changes detail, not shape."""
+
+    def __init__(self, seed: int, n: int) -> None:
+        self.n = n
+        self.random = np.random.default_rng(seed)
+        # Apart from the rest: how much is drawn depends on n, and must not change the shapes.
+        self._grain = np.random.default_rng((seed, n))
+
+    def smooth(self, n_cells: int) -> Field:
+        """Return noise whose features are 1/n_cells of the square, with deviation of about one."""
+        lattice = self.random.standard_normal((n_cells + 3, n_cells + 3)).astype(np.float32)
+        matrix = _spline(self.n, n_cells)
+        return np.asarray(matrix @ lattice @ matrix.T * 2.0, np.float32)
+
+    def fractal(self, n_cells: int = 2, octaves: int = 6, gain: float = 0.55) -> Field:
+        """Return noise with features of all sizes from 1/n_cells down."""
+        total = np.zeros((self.n, self.n), np.float32)
+        for octave in range(octaves):
+            total += gain**octave * self.smooth(n_cells * 2**octave)
+        return total * np.float32((1 - gain) / (1 - gain**octaves) * 1.6)
+
+    def grain(self) -> Field:
+        """Return noise from pixel to pixel."""
+        return self._grain.standard_normal((self.n, self.n), dtype=np.float32)
+
+
+def _ramp(low: float, high: float, value: Field) -> Field:
+    """Return 0 below *low*, 1 above *high*, smoothly between."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def _paint(bands: Field, colour: tuple[float, ...] | Field, cover: Field) -> None:
+    """Lay a colour over the picture, as opaque as *cover* says."""
+    tint = np.asarray(colour, np.float32)
+    if tint.ndim == 1:
+        tint = tint[:, None, None]
+    bands += (tint - bands) * cover
+
+
+def _parcels(
+    random: np.random.Generator, x: Field, y: Field, size: float, angle: float
+) -> tuple[NDArray[np.intp], Field, Field]:
+    """Divide the plane; return each point's parcel number, distance to its border, and row axis."""
+    u = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    v = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
+    edges = np.cumsum(random.uniform(0.55, 1.5, int(6 / size) + 8)) * size - 3.0
+    row = np.clip(np.searchsorted(edges, v.ravel()).reshape(v.shape), 1, len(edges) - 1)
+    widths = random.uniform(0.6, 2.4, len(edges)).astype(np.float32) * np.float32(size)
+    offsets = random.uniform(0, 9, len(edges)).astype(np.float32) + 3
+    along = (u + offsets[row]) / widths[row]
+    column = along.astype(np.intp)
+    share = along - column
+    beside = np.minimum(share, 1 - share) * widths[row]
+    across = np.minimum(v - edges[row - 1], edges[row] - v)
+    border = np.minimum(beside, across).astype(np.float32)
+    return row * 7919 + column * 3571, border, u.astype(np.float32)
+
+
+def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0) -> Land:
+    """Return *n* by *n* pixels of land of a kind.
+
+    *cloudiness* is about the share under cloud. Another *weather* moves the clouds and nothing
+    else; another *n* shows the same land in more or less detail.
+    """
+    noise = Noise(seed, n)
+    axis = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    height = noise.fractal(2, 6, 0.5)
+    bands = _ground(noise, kind, x, y, height)
+    if kind in ("town", "coast", "delta"):
+        _build_town(noise, bands, x, y, 0.32 if kind == "town" else 0.14)
+    if kind != "desert":
+        _dig_river(noise, bands, x, y, 0.012 if kind == "delta" else 0.006)
+    _shade(bands, height, n, 0.9 if kind == "desert" else 0.35)
+    if kind == "coast":
+        _flood(noise, bands, x, y, height)
+    bands *= 1 + 0.022 * noise.grain()
+    mask = _cloud_over(Noise(seed + 1 + weather, n), bands, cloudiness)
+    return Land(np.clip(bands, 1, 10_000), mask)
+
+
+def _ground(noise: Noise, kind: str, x: Field, y: Field, height: Field) -> Field:
+    """Return fields in three districts of their own direction, with forest and hedges."""
+    random, n = noise.random, noise.n
+    palette = np.asarray(_DUNES if kind == "desert" else _CROPS, np.float32)
+    bands = np.empty((4, n, n), np.float32)
+    bands[:] = palette[0][:, None, None]
+    if kind == "desert":
+        _blow_dunes(noise, bands, x, y)
+        return bands
+    warp = 0.006 * noise.smooth(5)
+    districts = np.argmax([noise.fractal(3, 3) for _ in range(3)], axis=0)
+    sizes = (0.045, 0.06, 0.085)
+    for district in range(3):
+        angle = float(random.uniform(0, np.pi))
+        parcel, border, along = _parcels(random, x + warp, y - warp, sizes[district], angle)
+        kinds = palette[random.integers(0, len(palette), 4096)]
+        kinds = kinds * random.normal(1, 0.07, (4096, 1)).astype(np.float32)
+        colours = np.moveaxis(kinds[parcel % 4096], -1, 0)
+        stripes = random.uniform(0, 0.035, 4096).astype(np.float32)[parcel % 4096]
+        colours = colours * (1 + stripes * np.sin(along * np.float32(2 * np.pi * 160)))
+        here = districts == district
+        bands[:, here] = colours[:, here]
+        hedge = ((border < 0.0016) & here).astype(np.float32)
+        lane = random.random() < 0.5
+        _paint(bands, _STREET if lane else _FOREST, hedge * np.float32(0.55))
+    bands *= 1 + 0.06 * noise.fractal(8, 4)
+    wooded = noise.fractal(4, 6, 0.6)
+    forest = _ramp(0.55, 0.68, wooded)
+    crowns = 1 + 0.16 * noise.smooth(170) + 0.08 * noise.grain()
+    _paint(bands, np.asarray(_FOREST, np.float32)[:, None, None] * crowns, forest)
+    _paint(bands, _GRASS, _ramp(0.42, 0.55, wooded) * (1 - forest) * np.float32(0.7))
+    return bands
+
+
+def _blow_dunes(noise: Noise, bands: Field, x: Field, y: Field) -> None:
+    """Cover rock and gravel with sand whose crests lie across the wind."""
+    _paint(bands, _DUNES[3], _ramp(0.2, 1.0, noise.fractal(3, 7, 0.65)) * np.float32(0.85))
+    _paint(bands, _DUNES[1], _ramp(-0.4, 0.7, noise.fractal(5, 7, 0.7)) * np.float32(0.7))
+    wind = float(noise.random.uniform(0, np.pi))
+    along = x * np.float32(np.cos(wind)) + y * np.float32(np.sin(wind))
+    phase = (along * 46 + 0.8 * noise.fractal(4, 4)) % 1
+    crest = _ramp(0.0, 0.75, phase) * (1 - _ramp(0.8, 1.0, phase))
+    field = _ramp(-0.1, 0.5, noise.fractal(2, 4))
+    bands *= 1 + (crest - np.float32(0.45)) * field * np.float32(0.42)
+    _paint(bands, (2600, 2800, 2900, 2950), _ramp(1.2, 1.4, noise.fractal(3, 5)))  # a salt pan
+
+
+def _build_town(noise: Noise, bands: Field, x: Field, y: Field, radius: float) -> None:
+    random = noise.random
+    cx, cy = random.uniform(0.3, 0.7, 2)
+    angle = float(random.uniform(0, np.pi))
+    distance = np.hypot(x - cx, y - cy) / radius + 0.28 * noise.fractal(5, 4)
+    town = 1 - _ramp(0.92, 1.0, distance)
+    block, street, _ = _parcels(random, x, y, 0.024, angle)
+    house, gap, _ = _parcels(random, x, y, 0.0075, angle)
+    roofs = np.asarray(_ROOFS, np.float32)[random.integers(0, len(_ROOFS), 4096)]
+    roofs = roofs * random.normal(1, 0.16, (4096, 1)).astype(np.float32)
+    garden = random.random(4096).astype(np.float32)[(house * 13 + block) % 4096] < 0.35
+    built = ((gap > 0.0012) & ~garden).astype(np.float32)
+    park = (random.random(4096)[block % 4096] < 0.08).astype(np.float32)
+    _paint(bands, _GRASS, town * np.float32(0.8))
+    _paint(bands, np.moveaxis(roofs[house % 4096], -1, 0), town * built * (1 - park))
+    _paint(bands, _FOREST, town * park * _ramp(0.0, 0.5, noise.smooth(60)))
+    _paint(bands, _STREET, town * (street < 0.0022).astype(np.float32))
+    for turn in (angle, angle + np.pi / 2):  # the roads that lead out of town
+        road = np.abs((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn) + 0.004 * noise.smooth(4))
+        _paint(bands, _STREET, (road < 0.0026).astype(np.float32) * np.float32(0.9))
+
+
+def _dig_river(noise: Noise, bands: Field, x: Field, y: Field, width: float) -> None:
+    random = noise.random
+    angle = float(random.uniform(0, np.pi))
+    u = (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
+    # Distance to the zero line of a smooth function is about its value over its slope.
+    course = u + 0.11 * noise.smooth(3) + 0.03 * noise.smooth(7)
+    slope = np.hypot(*np.gradient(course)) * noise.n
+    distance = np.abs(course) / np.maximum(slope, 0.35)
+    breadth = width * (1 + 0.35 * noise.smooth(5))
+    _paint(bands, _FOREST, (1 - _ramp(0.9, 2.6, distance / breadth)) * np.float32(0.75))
+    _paint(bands, _SAND, (1 - _ramp(1.0, 1.25, distance / breadth)) * np.float32(0.6))
+    _paint(bands, _SHALLOW, 1 - _ramp(0.8, 1.0, distance / breadth))
+
+
+def _shade(bands: Field, height: Field, n: int, strength: float) -> None:
+    """Light the land from the north-west."""
+    down, right = np.gradient(height)
+    light = (down + right) * np.float32(n * 0.035 * strength)
+    bands *= 1 + np.clip(light, -0.32, 0.32)
+
+
+def _flood(noise: Noise, bands: Field, x: Field, y: Field, height: Field) -> None:
+    angle = float(noise.random.uniform(0, 2 * np.pi))
+    inland = (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
+    level = inland * np.float32(3.2) + 0.38 * height + np.float32(0.25)
+    _paint(bands, _SAND, 1 - _ramp(0.03, 0.075, level))
+    water = 1 - _ramp(0.0, 0.02, level)
+    plume = _ramp(-0.75, 0.0, level + 0.16 * noise.fractal(3, 5))
+    sea = np.asarray(_DEEP, np.float32)[:, None, None] * np.ones_like(x)
+    _paint(sea, _SHALLOW, plume)
+    swell = noise.smooth(90) * 0.012 + noise.grain() * 0.01
+    _paint(bands, sea * (1 + swell), water)
+    surf = _ramp(-0.04, -0.008, level) * water * _ramp(0.1, 0.8, noise.fractal(12, 4))
+    _paint(bands, _SURF, surf * np.float32(0.8))
+
+
+def _cloud_over(noise: Noise, bands: Field, cloudiness: float) -> NDArray[np.uint8]:
+    puffs = noise.fractal(4, 8, 0.6) + 0.35 * noise.smooth(2)
+    limit = float(np.quantile(puffs[::8, ::8], 1 - min(max(cloudiness, 0.0), 0.95)))
+    cloud = _ramp(limit, limit + 0.42, puffs) if cloudiness > 0 else np.zeros_like(puffs)
+    away = max(1, noise.n // 26)
+    shadow = np.roll(cloud, (away, away), (0, 1))
+    shadow[:away] = shadow[:, :away] = 0
+    bands *= 1 - np.float32(0.42) * shadow
+    down, right = np.gradient(puffs)
+    billows = np.clip((down + right) * np.float32(noise.n * 0.012), -0.25, 0.25)
+    brightness = np.float32(0.5) + np.float32(0.4) * cloud + billows * cloud
+    _paint(bands, np.asarray(_CLOUD, np.float32)[:, None, None] * brightness, cloud)
+    mask = np.full(cloud.shape, CLEAR, np.uint8)
+    mask[cloud > 0.04] = HAZE
+    mask[cloud > 0.3] = CLOUD
+    return mask
