@@ -1,5 +1,7 @@
 """Names: any vendor text as a legal, injective, stable, reversible file name."""
 
+from random import Random
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -138,7 +140,9 @@ pairs = st.lists(st.tuples(texts, texts), max_size=8)
 @example([("a.zip", "x"), ("a.zip", "y"), ("a~x.zip", "z")], None)
 @example([("a", "b~c"), ("a", "d"), ("a~b", "c"), ("a~b", "e")], None)
 @example([("scene.json", "a"), ("scene.json", "b")], None)
-def test_files_of_one_directory_never_share_a_name(wanted, random) -> None:
+def test_files_of_one_directory_never_share_a_name(
+    wanted: list[tuple[str, str]], random: Random | None
+) -> None:
     """Attachments stored under one file name are all shown, in whatever order they are listed."""
     found = file_names(wanted, OWN)
     assert set(found) == set(wanted)

@@ -1,0 +1,67 @@
+"""Say why a call failed: one line for each episode, and the errno for each call."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Callable, Hashable
+from typing import Final
+
+import structlog
+from cachetools import TTLCache
+
+from satfs.errors import Misuse, SatfsError
+from satfs.fuse.errnos import errno_of, gravest_of, is_answer
+
+log = structlog.get_logger(__name__)
+
+#: An episode is over when it did not repeat for this long, in seconds. Programs retry every few
+#: seconds; a minute later somebody is trying again.
+QUIET_S: Final = 60.0
+#: Episodes kept in mind. More at once means that everything fails, and then a line more does not
+#: hurt.
+_MOST: Final = 4096
+
+
+class Complaints:
+    """Turns failures into errnos, and tells the log about those that somebody should know of.
+
+    The same operation failing on the same path for the same kind of reason is one episode, as long
+    as no quiet minute lies between two of its failures, and makes one line.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._running: TTLCache[Hashable, None] = TTLCache(_MOST, QUIET_S, timer=clock)
+
+    def errno_for(self, operation: str, path: str, failure: Exception) -> int:
+        """Return what the caller of *operation* on *path* is told; log why, when that is news."""
+        gravest = gravest_of(failure)
+        number = errno_of(gravest)
+        name = errno.errorcode[number]
+        kind = type(gravest).__name__
+        if is_answer(gravest):
+            log.debug("refused", operation=operation, path=path, errno=name, error=kind)
+            return number
+        episode = (operation, path, kind)
+        is_news = episode not in self._running
+        self._running[episode] = None  # also when it is no news: its quiet minute starts again
+        if not is_news:
+            return number
+        cause = gravest.__cause__
+        fields = {
+            "operation": operation,
+            "path": path,
+            "errno": name,
+            "error": kind,
+            "cause": type(cause).__name__ if cause is not None else None,
+        }
+        if isinstance(gravest, SatfsError):
+            fields["reason"] = str(gravest)
+        if isinstance(gravest, SatfsError) and not isinstance(gravest, Misuse):
+            log.error("call failed", **fields)
+        else:
+            # A foreign error's message may quote what it choked on, a link for instance: the lines
+            # of code that led to it are enough to find the bug.
+            stack = "".join(traceback.format_tb(gravest.__traceback__))
+            log.error("call failed by a bug in satfs", **fields, stack=stack)
+        return number

@@ -1,0 +1,76 @@
+"""Which of our errors is which errno: one table, and how it is read.
+
+The table is in docs/SEMANTICS.md as well; a test holds the two together. Its order is that of
+weight: where several things went wrong at once, the uppermost is told.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Final
+
+from satfs import errors
+from satfs.errors import SatfsError
+
+#: From what only we can mend, over what others must, to what is no failure at all. An error class
+#: that is not here has the errno of its nearest ancestor; a test demands that every one has.
+ERRNOS: Final[dict[type[SatfsError], int]] = {
+    errors.Misuse: errno.EIO,
+    errors.Damaged: errno.EIO,
+    errors.Garbled: errno.EIO,
+    errors.Changed: errno.ESTALE,
+    errors.NeedsLogin: errno.EACCES,
+    errors.NeedsContract: errno.EACCES,
+    errors.Encrypted: errno.EACCES,
+    errors.NotAllowed: errno.EACCES,
+    errors.DeadlineReached: errno.ETIMEDOUT,
+    errors.Throttled: errno.EIO,
+    errors.Unreachable: errno.EIO,
+    errors.CannotMount: errno.EIO,
+    errors.Unsupported: errno.EOPNOTSUPP,
+    errors.ReadOnly: errno.EROFS,
+    errors.NotThere: errno.ENOENT,
+}
+
+#: What anything else is that a handler lets out: a bug of ours.
+BUG: Final = errno.EIO
+
+_WEIGHTS: Final = {error: weight for weight, error in enumerate(ERRNOS)}
+
+
+def errno_of(failure: BaseException) -> int:
+    """Return the errno for *failure*, which may be a group (PEP 654)."""
+    gravest = gravest_of(failure)
+    listed = _listed(gravest)
+    return ERRNOS[listed] if listed is not None else BUG
+
+
+def gravest_of(failure: BaseException) -> BaseException:
+    """Return the one failure in *failure* that is to be told: a bug first, then by the table.
+
+    A failure that is no group is its own. Of equally grave ones the first counts.
+    """
+    return min(_leaves(failure), key=_weight)
+
+
+def is_answer(failure: BaseException) -> bool:
+    """Tell whether *failure* is an ordinary answer, such as "no such name", and nobody's fault."""
+    return isinstance(failure, errors.NotThere | errors.ReadOnly | errors.Unsupported)
+
+
+def _leaves(failure: BaseException) -> Iterator[BaseException]:
+    if isinstance(failure, BaseExceptionGroup):
+        for inner in failure.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield failure
+
+
+def _weight(failure: BaseException) -> int:
+    listed = _listed(failure)
+    return -1 if listed is None else _WEIGHTS[listed]
+
+
+def _listed(failure: BaseException) -> type[SatfsError] | None:
+    return next((cls for cls in type(failure).__mro__ if cls in ERRNOS), None)

@@ -1,0 +1,412 @@
+"""Answer the kernel: find a node or handle, ask it, reply. The only error boundary.
+
+In pyfuse3 any exception but FUSEError ends the mount for everybody. So each handler stands behind
+`_answers`, which gives it a deadline and turns whatever comes out into an errno. Only cancellation
+from outside passes: that is the mount being taken down.
+
+What keeps answers right without asking again:
+
+- A node's identity contains the version of its content (`tree.nodes`), and the inode number comes
+  from the identity. So content may stay in the kernel's cache for ever (`keep_cache`), and a
+  replaced file is another inode.
+- pyfuse3 answers every `readdir` as READDIRPLUS: an entry that was accepted is one more reference
+  to its inode, and spares the `stat` that follows. `.` and `..` are told without being counted:
+  the kernel takes no reference to them (fs/fuse/readdir.c, fuse_direntplus_link).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import update_wrapper
+from itertools import count
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
+
+from satfs.errors import Misuse, NotThere, SatfsError
+from satfs.fuse.calls import Calls, Closing
+from satfs.fuse.complaints import Complaints
+from satfs.fuse.inodes import Inodes
+from satfs.fuse.listing import DOT, DOT_DOT, Listing
+from satfs.model import ByteRange
+from satfs.tree.nodes import Directory, Entry, File, Kind, Node, Reader, Symlink, Unresolved
+from satfs.tree.polled import is_polled
+
+#: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
+#: round trip per so much. The kernel's default read-ahead asks for as much anyway.
+_BLOCK_BYTES: Final = 128 * 1024
+#: What `df` shows. Nobody knows how much an account holds; zeros make programs refuse to copy, or
+#: warn of a full disk. So: 1 PiB, all of it free.
+_STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
+_STATFS_FILES: Final = 2**32
+#: How long the kernel may remember that a polled name is not there, in seconds: it never is.
+_POLLED_TTL_S: Final = 3600.0
+
+_FORMATS: Final = {
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.FILE: stat.S_IFREG,
+    Kind.SYMLINK: stat.S_IFLNK,
+}
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
+#: How to say, in a log line, what a call was about: the door and the call's arguments to a path.
+Subject = Callable[["Operations", Sequence[Any]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom everything belongs to, and the permissions that are taken from everybody."""
+
+    uid: int
+    gid: int
+    umask: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a call may take, and how long the kernel may believe an answer; all in seconds."""
+
+    metadata_deadline_s: float = 15.0
+    read_deadline_s: float = 60.0
+    entry_timeout_s: float = 60.0
+    attr_timeout_s: float = 60.0
+    negative_ttl_s: float = 5.0
+
+
+@dataclass(slots=True)
+class _OpenDirectory:
+    node: Directory
+    listing: Listing[Node] | None = None
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    node: File
+    reader: Reader
+
+
+def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T]], Handler[P, T]]:
+    """Return a decorator for a handler: a deadline around it, and every failure an errno."""
+
+    def decorate(handler: Handler[P, T]) -> Handler[P, T]:
+        async def answered(door: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            limits = door.limits
+            try:
+                with door.calls.within(
+                    limits.read_deadline_s if is_read else limits.metadata_deadline_s
+                ):
+                    return await handler(door, *args, **kwargs)
+            except FUSEError:
+                raise
+            except Closing:
+                raise FUSEError(errno.ENOTCONN) from None
+            except Exception as failure:
+                path = about(door, args)
+                number = door.complaints.errno_for(handler.__name__, path, failure)
+                raise FUSEError(number) from None
+
+        return update_wrapper(answered, handler)
+
+    return decorate
+
+
+def _inode(door: Operations, args: Sequence[Any]) -> str:
+    return door.path_of_inode(args[0])
+
+
+def _name(door: Operations, args: Sequence[Any]) -> str:
+    name = args[1].decode("utf-8", "backslashreplace")
+    return f"{door.path_of_inode(args[0]).rstrip('/')}/{name}"
+
+
+def _handle(door: Operations, args: Sequence[Any]) -> str:
+    return door.path_of_handle(args[0])
+
+
+def _mount(door: Operations, args: Sequence[Any]) -> str:
+    return "/"
+
+
+async def _refuse_to_write(*_: Any) -> Any:
+    raise FUSEError(errno.EROFS)
+
+
+#: Answers whatever would write; the kernel itself refuses most of it on a read-only mount.
+_refuse: Callable[..., Coroutine[Any, Any, Any]] = _refuse_to_write
+
+
+class Operations(pyfuse3.Operations):
+    """What the kernel asks, in its words; documented there and in pyfuse3.
+
+    Of the calls not answered here the kernel is told ENOSYS once, and does without: `flush` and
+    `fsync` have nothing to write, `poll` is always ready.
+    """
+
+    #: `.` and `..` can be looked up: what exports through NFS need (FUSE_EXPORT_SUPPORT).
+    supports_dot_lookup = True
+
+    def __init__(self, inodes: Inodes[Node], *, owner: Owner, limits: Limits) -> None:
+        super().__init__()
+        #: Set when the kernel has shaken hands: from then on the mount answers.
+        self.greeted = trio.Event()
+        self.limits = limits
+        self.calls = Calls()
+        self.complaints = Complaints(trio.current_time)
+        self._inodes = inodes
+        self._owner = owner
+        self._handles = count(1)
+        self._directories: dict[int, _OpenDirectory] = {}
+        self._files: dict[int, _OpenFile] = {}
+
+    # -- being a door ----------------------------------------------------------------------------
+
+    def init(self) -> None:
+        """Note that the kernel asks now."""
+        self.greeted.set()
+
+    async def close(self) -> None:
+        """Answer ENOTCONN to every call that waits and to every one to come; close all files."""
+        await self.calls.end()
+        for fh in list(self._files):
+            await self.release(fh)
+        self._directories.clear()
+
+    def path_of_inode(self, inode: int) -> str:
+        """Return the path of a node that the kernel knows, for people."""
+        if not self._inodes.knows(inode):
+            return f"inode {inode}"
+        return _path(self._inodes.node(inode))
+
+    def path_of_handle(self, handle: int) -> str:
+        """Return the path of what was opened, for people."""
+        opened = self._files.get(handle) or self._directories.get(handle)
+        return f"handle {handle}" if opened is None else _path(opened.node)
+
+    # -- names -----------------------------------------------------------------------------------
+
+    @_answers(_name)
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> EntryAttributes:
+        """Find what a name in a directory leads to, and count one reference to it."""
+        if name in (b".", b".."):
+            return self._lookup_dots(parent_inode, name)
+        if is_polled(name.decode("utf-8", "replace")):
+            return _nothing(_POLLED_TTL_S)
+        try:
+            node = await self._directory(parent_inode).lookup(name)
+        except NotThere:
+            if self.limits.negative_ttl_s <= 0:
+                raise
+            return _nothing(self.limits.negative_ttl_s)
+        return self._entry(node, self._inodes.remember(node))
+
+    def _lookup_dots(self, inode: int, name: bytes) -> EntryAttributes:
+        if not self._inodes.knows(inode):
+            # An NFS client came back with a number from before: the kernel asks whether we know it.
+            raise FUSEError(errno.ESTALE)
+        node = self._inodes.node(inode)
+        found = node if name == b"." else node.parent or node
+        return self._entry(found, self._inodes.remember(found))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Take references back. Must not raise, whatever the kernel counts."""
+        for inode, n_lookups in inode_list:
+            try:
+                self._inodes.forget(inode, n_lookups)
+            except Misuse as failure:
+                self.complaints.errno_for("forget", f"inode {inode}", failure)
+
+    @_answers(_inode)
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """Open a directory; what it holds is asked when it is read."""
+        handle = next(self._handles)
+        self._directories[handle] = _OpenDirectory(self._directory(inode))
+        return handle
+
+    @_answers(_handle)
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Tell what a directory holds, from behind *start_id* on, as much as the kernel takes."""
+        opened = self._directories.get(fh)
+        if opened is None:
+            raise Misuse(f"directory handle {fh} is not open")
+        if start_id == 0 or opened.listing is None:
+            # From the beginning: as it is now, also when a program rewinds.
+            opened.listing = Listing(
+                (entry.name, _target(opened.node, entry)) for entry in await opened.node.children()
+            )
+        # No await from here on: what was counted is what was told.
+        if start_id < DOT and not self._tell_dots(opened.node, b".", DOT, token):
+            return
+        if start_id < DOT_DOT and not self._tell_dots(opened.node, b"..", DOT_DOT, token):
+            return
+        for cookie, name, node in opened.listing.after(start_id):
+            inode = self._inodes.remember(node)
+            if not pyfuse3.readdir_reply(token, name, self._entry(node, inode), cookie):
+                self._inodes.forget(inode, 1)  # not told after all
+                return
+
+    def _tell_dots(
+        self, directory: Node, name: bytes, cookie: int, token: pyfuse3.ReaddirToken
+    ) -> bool:
+        node = directory if name == b"." else directory.parent or directory
+        return pyfuse3.readdir_reply(
+            token, name, self._entry(node, self._inodes.number(node)), cookie
+        )
+
+    async def releasedir(self, fh: int) -> None:
+        """Let go of a directory."""
+        self._directories.pop(fh, None)
+
+    # -- attributes: from memory, always ---------------------------------------------------------
+
+    @_answers(_inode)
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
+        """Tell what `stat` tells of a node that the kernel knows."""
+        node = self._inodes.node(inode)
+        if isinstance(node, Unresolved):
+            raise node.error
+        return self._entry(node, inode)
+
+    @_answers(_mount)
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> StatvfsData:
+        """Tell what `df` shows: the same in every mount, at any time."""
+        answer = StatvfsData()
+        answer.f_bsize = answer.f_frsize = _BLOCK_BYTES
+        answer.f_blocks = answer.f_bfree = answer.f_bavail = _STATFS_BLOCKS
+        answer.f_files = answer.f_ffree = answer.f_favail = _STATFS_FILES
+        answer.f_namemax = 255
+        return answer
+
+    @_answers(_inode)
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        """Tell whether *mode* is allowed. With `default_permissions` the kernel knows itself."""
+        if mode & os.W_OK:
+            raise FUSEError(errno.EROFS)
+        permissions = self._inodes.node(inode).attributes().permissions & ~self._owner.umask
+        wanted = (0o444 if mode & os.R_OK else 0) | (0o111 if mode & os.X_OK else 0)
+        return permissions & wanted == wanted
+
+    @_answers(_inode)
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """Tell where a symbolic link leads."""
+        node = self._inodes.node(inode)
+        if not isinstance(node, Symlink):
+            raise FUSEError(errno.EINVAL)
+        return node.target
+
+    @_answers(_inode)
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """Tell one extended attribute."""
+        if not name.startswith(b"user."):
+            # `ls -l` asks for security labels of every file, until told that there are none here.
+            raise FUSEError(errno.EOPNOTSUPP)
+        value = self._inodes.node(inode).xattrs().get(name.decode("utf-8", "replace"))
+        if value is None:
+            raise FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    @_answers(_inode)
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """Tell which extended attributes there are."""
+        return [name.encode() for name in self._inodes.node(inode).xattrs()]
+
+    # -- content ---------------------------------------------------------------------------------
+
+    @_answers(_inode)
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
+        """Open a file for reading."""
+        node = self._inodes.node(inode)
+        if isinstance(node, Unresolved):
+            raise node.error
+        if flags & _WRITING:
+            raise FUSEError(errno.EROFS)
+        if not isinstance(node, File):
+            raise FUSEError(errno.EISDIR)
+        reader = await node.open()
+        handle = next(self._handles)
+        self._files[handle] = _OpenFile(node, reader)
+        return FileInfo(fh=handle, keep_cache=True)
+
+    @_answers(_handle, is_read=True)
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Read: all that was asked for and exists, or an error."""
+        opened = self._files.get(fh)
+        if opened is None:
+            raise Misuse(f"file handle {fh} is not open")
+        span = ByteRange(off, off + size).clip(opened.reader.size_bytes)
+        content = await opened.reader.read(span)
+        # The kernel takes a short answer for the end of the file, and a long one for garbage.
+        if len(content) != len(span):
+            raise Misuse(f"{len(content)} bytes read for [{span.start}, {span.stop})")
+        return content  # type: ignore[return-value]  # any contiguous buffer will do
+
+    async def release(self, fh: int) -> None:
+        """Let go of a file. The kernel does not wait for this, nor hear of a failure."""
+        opened = self._files.pop(fh, None)
+        if opened is None:
+            return
+        try:
+            opened.reader.close()
+        except Exception as failure:
+            self.complaints.errno_for("release", _path(opened.node), failure)
+
+    # -- whatever would write --------------------------------------------------------------------
+
+    setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
+    create = write = setxattr = removexattr = _refuse
+
+    # -- how it looks to the kernel --------------------------------------------------------------
+
+    def _directory(self, inode: int) -> Directory:
+        node = self._inodes.node(inode)
+        if not isinstance(node, Directory):
+            raise FUSEError(errno.ENOTDIR)
+        return node
+
+    def _entry(self, node: Node, inode: int) -> EntryAttributes:
+        attributes = node.attributes()
+        entry = EntryAttributes()
+        entry.st_ino = inode
+        entry.st_mode = _FORMATS[attributes.kind] | (attributes.permissions & ~self._owner.umask)
+        # A directory's link count is not its number of directories here; 1 is how file systems say
+        # so, and keeps `find` from drawing conclusions.
+        entry.st_nlink = 1
+        entry.st_uid = self._owner.uid
+        entry.st_gid = self._owner.gid
+        entry.st_size = attributes.size_bytes
+        entry.st_blocks = -(-attributes.size_bytes // 512)
+        entry.st_blksize = _BLOCK_BYTES
+        entry.st_mtime_ns = entry.st_atime_ns = attributes.mtime_ns
+        entry.st_ctime_ns = attributes.ctime_ns
+        is_known = not isinstance(node, Unresolved)
+        entry.entry_timeout = self.limits.entry_timeout_s if is_known else 0
+        entry.attr_timeout = self.limits.attr_timeout_s if is_known else 0
+        return entry
+
+
+def _nothing(ttl_s: float) -> EntryAttributes:
+    """Return the answer "no such name", which the kernel may remember for *ttl_s* seconds."""
+    entry = EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = ttl_s
+    return entry
+
+
+def _target(directory: Directory, entry: Entry) -> Node:
+    if isinstance(entry.target, SatfsError):
+        return Unresolved(directory, entry.name, entry.target)
+    return entry.target
+
+
+def _path(node: Node) -> str:
+    return "/" + "/".join(node.path)

@@ -1,0 +1,127 @@
+"""Silence is checked: a warning, or a log line that nobody announced, fails the test.
+
+Somebody who reads our log should find in it what went wrong and nothing else, so a test that makes
+something go wrong says which line it expects. Warnings are errors by pytest's own settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import structlog
+
+#: From this level on a line must be announced.
+_LOUD = logging.WARNING
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the log: our own events have fields, those of libraries only a message."""
+
+    level: int
+    event: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shown = " ".join(f"{name}={value!r}" for name, value in self.fields.items())
+        return f"{logging.getLevelName(self.level)}: {self.event} {shown}".rstrip()
+
+
+@dataclass
+class LogBook:
+    """What was logged during one test, and what was announced."""
+
+    lines: list[LogLine] = field(default_factory=list)
+    expected: list[tuple[re.Pattern[str], dict[str, Any]]] = field(default_factory=list)
+
+    def named(self, event: str) -> list[LogLine]:
+        """Return the lines with this event, whatever their level."""
+        return [line for line in self.lines if line.event == event]
+
+    def _answers(self, line: LogLine, expected: tuple[re.Pattern[str], dict[str, Any]]) -> bool:
+        pattern, fields = expected
+        return pattern.fullmatch(line.event) is not None and all(
+            line.fields.get(name) == value for name, value in fields.items()
+        )
+
+    def unannounced(self) -> list[LogLine]:
+        """Return the loud lines that nobody expected."""
+        return [
+            line
+            for line in self.lines
+            if line.level >= _LOUD and not any(self._answers(line, each) for each in self.expected)
+        ]
+
+    def unheard(self) -> list[str]:
+        """Return the announcements that nothing came of."""
+        return [
+            f"{each[0].pattern} {each[1]}"
+            for each in self.expected
+            if not any(self._answers(line, each) for line in self.lines)
+        ]
+
+
+class _Listener(logging.Handler):
+    """Writes what libraries log through the standard library into the book."""
+
+    def __init__(self, book: LogBook) -> None:
+        super().__init__(_LOUD)
+        self._book = book
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._book.lines.append(
+            LogLine(record.levelno, record.getMessage(), {"logger": record.name})
+        )
+
+
+@pytest.fixture(autouse=True)
+def log_book() -> Iterator[LogBook]:
+    """Return what the test logs; fail it at the end for what it should not have logged."""
+    book = LogBook()
+
+    def note(
+        _logger: Any, method: str, event_dict: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        level = {"exception": "error", "warn": "warning"}.get(method, method)
+        event = str(event_dict.pop("event", ""))
+        book.lines.append(LogLine(logging.getLevelNamesMapping()[level.upper()], event, event_dict))
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[note],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        cache_logger_on_first_use=False,
+    )
+    listener = _Listener(book)
+    root = logging.getLogger()
+    root.addHandler(listener)
+    try:
+        yield book
+    finally:
+        root.removeHandler(listener)
+        structlog.configure(**before)
+    if unannounced := book.unannounced():
+        lines = "\n  ".join(map(str, unannounced))
+        pytest.fail(f"logged, and not announced with expect_log:\n  {lines}", pytrace=False)
+    if unheard := book.unheard():
+        pytest.fail(f"announced with expect_log, and not logged: {unheard}", pytrace=False)
+
+
+@pytest.fixture
+def expect_log(log_book: LogBook) -> Callable[..., None]:
+    """Return a function that announces a log line: `expect_log("call failed", errno="EIO")`.
+
+    The event is a regular expression that matches as a whole; fields that are given must be equal.
+    Any number of lines may answer one announcement, but at least one must.
+    """
+
+    def expect(event: str, **fields: Any) -> None:
+        log_book.expected.append((re.compile(event, re.DOTALL), fields))
+
+    return expect
