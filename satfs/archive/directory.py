@@ -1,0 +1,245 @@
+"""A zip's central directory, from bytes to members.
+
+Whatever the bytes are, the outcome is `Members` or `Damaged`: members that cannot be shown are
+counted and named with the reason (`paths.Refusal`), and a directory that contradicts itself is not
+shown in part, since nobody could tell the part from the whole. Facts are from PKWARE's APPNOTE.TXT
+6.3.10, section 4.3.12, and Info-ZIP's extrafld.txt for the extra fields.
+"""
+
+from __future__ import annotations
+
+import calendar
+import struct
+from functools import lru_cache
+from typing import Final
+
+from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
+from satfs.archive.paths import Refusal, RefusedError, decode_name, split_path
+from satfs.archive.tail import CentralDirectory
+from satfs.errors import Damaged
+
+_ENTRY: Final = struct.Struct("<4s2B5H3L5H2L")
+_LENGTHS: Final = struct.Struct("<3H")  # of name, extra field and comment, 28 bytes into an entry
+_EXTRA: Final = struct.Struct("<2H")
+_ENTRY_SIGNATURE: Final = b"PK\x01\x02"
+#: A digital signature may follow the entries (APPNOTE 4.3.13). It says nothing about members.
+_DIGITAL_SIGNATURE: Final = b"PK\x05\x05"
+
+_ENCRYPTED_FLAG: Final = 1 << 0
+#: The directory's names and lengths are masked as well (APPNOTE 4.4.4, bit 13).
+_MASKED_FLAG: Final = 1 << 13
+
+_FULL32: Final = 0xFFFFFFFF
+_FULL16: Final = 0xFFFF
+
+_ZIP64_FIELD: Final = 0x0001
+_NTFS_FIELD: Final = 0x000A
+_TIMESTAMP_FIELD: Final = 0x5455
+_UNICODE_PATH_FIELD: Final = 0x7075
+
+STORED: Final = 0
+DEFLATED: Final = 8
+#: Deflate's limit: 258 bytes out of two bits (RFC 1951 §3.2.5, a one-bit code for each half).
+_MOST_FROM_DEFLATE: Final = 1032
+#: An encrypted member is longer by its encryption header: 12 bytes, or what AES adds.
+_MOST_ENCRYPTION_BYTES: Final = 64
+#: What no other method reaches either: bzip2 makes 46 MB of zeros out of 40 bytes.
+_MOST_FROM_OTHERS: Final = 1 << 21
+
+#: The file type in a Unix mode, and the one that a plain file has.
+_TYPE_MASK: Final = 0o170000
+_PLAIN_TYPES: Final = frozenset({0, 0o100000})
+
+_MADE_ON_UNIX: Final = frozenset({3, 19})
+#: 1601-01-01, the beginning of NTFS time, in seconds of the epoch; its unit is 100 ns.
+_NTFS_EPOCH_S: Final = -11_644_473_600
+#: Modification times that are believed: from 1970 to 2200, in ns since the epoch.
+_BELIEVABLE_NS: Final = range(7_258_118_400 * 10**9)
+
+
+class DirectoryParser:
+    """Reads a directory piece by piece, so that none of it has to be held and others can run.
+
+    Feed all of its bytes in order, in pieces of any size, then call `finish`. Parsing takes about
+    ten microseconds per entry, and lets other threads run.
+    """
+
+    def __init__(self, directory: CentralDirectory) -> None:
+        self._directory = directory
+        self._members = Members(directory.span.start, directory.n_entries)
+        self._rest = b""
+        self._n_bytes = 0
+        self._n_entries = 0
+        self._is_over = False
+
+    def feed(self, piece: bytes | memoryview) -> None:
+        """Take the next *piece* of the directory.
+
+        Raises:
+            Damaged: it is not what a directory holds.
+        """
+        self._n_bytes += len(piece)
+        data = self._rest + bytes(piece)
+        position = 0
+        while not self._is_over and position + 4 <= len(data):
+            signature = data[position : position + 4]
+            if signature == _DIGITAL_SIGNATURE:
+                self._is_over = True
+                break
+            if signature != _ENTRY_SIGNATURE:
+                raise Damaged(f"its directory breaks off after {self._n_entries} entries")
+            if position + _ENTRY.size > len(data):
+                break
+            stop = position + _entry_bytes(data, position)
+            if stop > len(data):
+                break
+            self._entry(data, position)
+            self._n_entries += 1
+            position = stop
+        self._rest = b"" if self._is_over else data[position:]
+
+    def finish(self) -> Members:
+        """Return the members, once everything was fed.
+
+        Takes about a microsecond per entry, more when their order in the zip is another.
+
+        Raises:
+            Damaged: bytes are missing, or another number of entries was announced.
+        """
+        directory = self._directory
+        if self._rest or self._n_bytes != len(directory.span):
+            raise Damaged(f"its directory breaks off after {self._n_entries} entries")
+        if (self._n_entries - directory.n_entries) % (_FULL16 + 1):
+            raise Damaged(
+                f"its directory announces {directory.n_entries} entries and has {self._n_entries}"
+            )
+        self._members.hide_overlaps()
+        return self._members
+
+    def _entry(self, data: bytes, position: int) -> None:
+        (
+            _, _, made_on, _, flags, method, dos_time, dos_date, crc, compressed, size,
+            n_name, n_extra, _, _, _, attributes, offset,
+        ) = _ENTRY.unpack_from(data, position)  # fmt: skip
+        if flags & _MASKED_FLAG:
+            raise Damaged("its directory is encrypted")
+        position += _ENTRY.size
+        raw_name = data[position : position + n_name]
+        mtime_ns = _dos_time_ns(dos_date, dos_time)
+        unicode_path = b""
+        if n_extra:
+            fields = _extra_fields(data, position + n_name, position + n_name + n_extra)
+            unicode_path = fields.get(_UNICODE_PATH_FIELD, b"")
+            mtime_ns = _extra_time_ns(fields, mtime_ns)
+            if _ZIP64_FIELD in fields:
+                size, compressed, offset = _widened(fields[_ZIP64_FIELD], size, compressed, offset)
+        name = decode_name(raw_name, flags=flags, made_on=made_on, unicode_path=unicode_path)
+        try:
+            parts, is_directory = split_path(name, made_on=made_on)
+            if is_directory or not parts:
+                if self._members.add_directory(parts, mtime_ns) is None:
+                    raise RefusedError(Refusal.TOO_MANY)
+                return
+            offset += self._directory.shift
+            if least_stop(offset, n_name, compressed) > self._members.data_stop:
+                raise RefusedError(Refusal.MISPLACED)
+            is_encrypted = flags & _ENCRYPTED_FLAG
+            if not _can_be(method, compressed, size, is_encrypted=bool(is_encrypted)):
+                raise RefusedError(Refusal.CONTRADICTION)
+        except RefusedError as refused:
+            self._members.refuse(name, refused.refusal)
+            return
+        kept = ENCRYPTED * is_encrypted
+        if made_on in _MADE_ON_UNIX and _is_executable(attributes >> 16):
+            kept |= EXECUTABLE
+        self._members.add_file(parts, offset, n_name, method, compressed, size, crc, kept, mtime_ns)
+
+
+def members(data: bytes | memoryview, directory: CentralDirectory) -> Members:
+    """Return the members in the bytes *data* of a whole directory.
+
+    Raises:
+        Damaged: it is not a directory, or contradicts itself.
+    """
+    parser = DirectoryParser(directory)
+    parser.feed(data)
+    return parser.finish()
+
+
+def _entry_bytes(data: bytes, position: int) -> int:
+    """Return the length of the entry at *position*: fixed part, name, extra field, comment."""
+    n_name, n_extra, n_comment = _LENGTHS.unpack_from(data, position + 28)
+    return _ENTRY.size + int(n_name) + int(n_extra) + int(n_comment)
+
+
+def _is_executable(mode: int) -> bool:
+    """Tell whether a Unix *mode* is a program's; a symbolic link has all bits, and is none."""
+    return mode & _TYPE_MASK in _PLAIN_TYPES and bool(mode & 0o111)
+
+
+def _can_be(method: int, compressed: int, size: int, *, is_encrypted: bool) -> bool:
+    """Tell whether so many bytes can come out of so many."""
+    if method == STORED:
+        added = compressed - size
+        return 0 <= added <= _MOST_ENCRYPTION_BYTES if is_encrypted else added == 0
+    return size <= compressed * (_MOST_FROM_DEFLATE if method == DEFLATED else _MOST_FROM_OTHERS)
+
+
+def _extra_fields(data: bytes, position: int, stop: int) -> dict[int, bytes]:
+    """Return the bodies of the extra fields, the first of each kind; stops where they break off."""
+    fields: dict[int, bytes] = {}
+    while position + 4 <= stop:
+        kind, length = _EXTRA.unpack_from(data, position)
+        position += 4
+        if position + length > stop:
+            break
+        fields.setdefault(kind, data[position : position + length])
+        position += length
+    return fields
+
+
+def _widened(body: bytes, size: int, compressed: int, offset: int) -> tuple[int, int, int]:
+    """Return size, compressed size and offset with ZIP64 values where 32 bits were not enough.
+
+    The field holds those that are needed, in this order (APPNOTE 4.5.3). One that is missing stays
+    as it is, and will be found to lie outside of the archive.
+    """
+    numbers = [size, compressed, offset]
+    position = 0
+    for index, number in enumerate(numbers):
+        if number == _FULL32 and position + 8 <= len(body):
+            numbers[index] = int.from_bytes(body[position : position + 8], "little")
+            position += 8
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _extra_time_ns(fields: dict[int, bytes], otherwise_ns: int | None) -> int | None:
+    """Return the best modification time in the extra *fields*: these are UTC, unlike DOS time."""
+    stamp = fields.get(_TIMESTAMP_FIELD)
+    if stamp is not None and len(stamp) >= 5 and stamp[0] & 1:  # bit 0: a modification time follows
+        mtime_ns = int.from_bytes(stamp[1:5], "little", signed=True) * 10**9
+        if mtime_ns in _BELIEVABLE_NS:
+            return mtime_ns
+    ntfs = fields.get(_NTFS_FIELD)
+    if ntfs is not None:
+        # Four reserved bytes, then attributes; attribute 1 is three times: mtime, atime, ctime.
+        times = _extra_fields(ntfs, 4, len(ntfs)).get(1, b"")
+        mtime_ns = _NTFS_EPOCH_S * 10**9 + int.from_bytes(times[:8], "little") * 100
+        if len(times) >= 8 and mtime_ns in _BELIEVABLE_NS:
+            return mtime_ns
+    return otherwise_ns
+
+
+@lru_cache(maxsize=4096)
+def _dos_time_ns(date: int, time: int) -> int | None:
+    """Return an MS-DOS date and time, taken as UTC, in ns since the epoch; None if there is none.
+
+    It is local time in a zone that the archive does not state, in steps of two seconds.
+    """
+    year, month, day = 1980 + (date >> 9), date >> 5 & 0xF, date & 0x1F
+    hour, minute, second = time >> 11, time >> 5 & 0x3F, 2 * (time & 0x1F)
+    if not (1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
+        return None
+    if not 1 <= day <= calendar.monthrange(year, month)[1]:
+        return None
+    return calendar.timegm((year, month, day, hour, minute, second)) * 10**9

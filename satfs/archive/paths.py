@@ -1,0 +1,136 @@
+"""A member's name in a zip as a path inside the archive, or the reason why it cannot be one.
+
+Names come from whoever made the archive: nothing about them is believed. A path that is returned
+here stays below the directory it is shown in, and each of its parts is a name that Linux can hold
+and that a terminal shows as what it is. Nothing is renamed, since programs look for members by
+the names that other members hold (a VRT names its rasters); what cannot be shown as it is called is
+not shown, and listed as such.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+from isal.isal_zlib import crc32
+
+#: The longest file name on Linux, in bytes (NAME_MAX, limits.h).
+NAME_MAX_BYTES: Final = 255
+#: The longest path that a system call takes, its closing NUL included, in bytes (PATH_MAX).
+PATH_MAX_BYTES: Final = 4096
+#: Directories above a member. No delivery nests deeper than a handful; a hostile name of 64 KiB
+#: would make 32,768 directories out of one entry.
+MAX_DEPTH: Final = 64
+
+#: Bit 11 of the general purpose flags: the name is UTF-8 (APPNOTE 4.4.4).
+UTF8_FLAG: Final = 1 << 11
+
+#: "Version made by", upper byte (APPNOTE 4.4.2).
+MADE_ON_FAT: Final = 0
+MADE_ON_UNIX: Final = 3
+MADE_ON_NTFS: Final = 10
+MADE_ON_VFAT: Final = 14
+MADE_ON_MACOS: Final = 19
+
+_WINDOWS: Final = frozenset({MADE_ON_FAT, MADE_ON_NTFS, MADE_ON_VFAT})
+_UNIX: Final = frozenset({MADE_ON_UNIX, MADE_ON_MACOS})
+
+#: Controls (C0, DEL, C1) move a terminal's cursor; a lone surrogate has no UTF-8 form; line and
+#: paragraph separators and bidirectional overrides make a listing show what is not there.
+_UNSHOWABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_DRIVE: Final = re.compile(r"[A-Za-z]:[/\\]")
+#: One name without any of the above: most members by far.
+_PLAIN: Final = re.compile(
+    r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}"
+)
+
+
+class Refusal(StrEnum):
+    """Why a member is not shown, as it is told to people."""
+
+    OUTSIDE = "its path leads out of the archive"
+    UNNAMEABLE = "its name holds control characters, or none at all"
+    TOO_LONG = "its name or path is longer than a file's may be"
+    TOO_DEEP = "it lies too many directories deep"
+    DUPLICATE = "a later member has the same name"
+    CLASH = "a directory has the same name"
+    MISPLACED = "its bytes lie outside of the archive"
+    OVERLAP = "its bytes are also another member's"
+    CONTRADICTION = "its sizes contradict each other"
+    TOO_MANY = "the archive holds more names than satfs shows"
+
+
+class RefusedError(Exception):
+    """A member cannot be shown. Never leaves the archive floor."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+def decode_name(raw: bytes, *, flags: int, made_on: int, unicode_path: bytes = b"") -> str:
+    """Return the name that the bytes *raw* of a zip spell.
+
+    *unicode_path* is the body of extra field 0x7075, or empty. In this order: ASCII; that field,
+    if its CRC says that it was made for *raw* (APPNOTE 4.6.9); UTF-8 where the flag says so, or
+    where the archive was made on Unix and the bytes are UTF-8 (Unix programs store names as their
+    file system has them, flag or not); else code page 437 (APPNOTE appendix D), in which every
+    byte means something.
+    """
+    if raw.isascii() and not unicode_path:
+        return raw.decode("ascii")
+    named = _unicode_path(raw, unicode_path)
+    if named is not None:
+        return named
+    if flags & UTF8_FLAG or made_on in _UNIX:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return raw.decode("cp437")
+
+
+def _unicode_path(raw: bytes, body: bytes) -> str | None:
+    """Return the name in an Info-ZIP Unicode path field; None when it is not about *raw*.
+
+    The field is a version (1), the CRC of the name it replaces, and UTF-8. A program that renames a
+    member without knowing the field leaves it behind: then the CRC does not match.
+    """
+    if len(body) <= 5 or body[0] != 1 or int.from_bytes(body[1:5], "little") != crc32(raw):
+        return None
+    try:
+        return body[5:].decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
+    """Return the parts of the path *name*, in UTF-8, and whether it names a directory.
+
+    `.` and empty parts mean nothing and are dropped; the archive's own root is the empty path.
+    Backslashes separate where Windows made the archive and the name has no slash, as unzip has it;
+    elsewhere a backslash is a character like any other.
+
+    Raises:
+        RefusedError: the path leads outside, or no file can be called that.
+    """
+    if _PLAIN.fullmatch(name):
+        return tuple(name.encode().split(b"/")), False
+    if made_on in _WINDOWS and "/" not in name:
+        name = name.replace("\\", "/")
+    if name.startswith("/") or _DRIVE.match(name):
+        raise RefusedError(Refusal.OUTSIDE)
+    if not name or _UNSHOWABLE.search(name):
+        raise RefusedError(Refusal.UNNAMEABLE)
+    path = name.encode()
+    parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
+    if b".." in parts:
+        raise RefusedError(Refusal.OUTSIDE)
+    if len(path) >= PATH_MAX_BYTES or any(len(part) > NAME_MAX_BYTES for part in parts):
+        raise RefusedError(Refusal.TOO_LONG)
+    if len(parts) > MAX_DEPTH:
+        raise RefusedError(Refusal.TOO_DEEP)
+    return parts, path.endswith((b"/", b"/."))
