@@ -52,7 +52,7 @@ class Fresh(Generic[T]):
         A failed renewal is raised to everyone who waited for it, then forgotten.
         When the renewing task is cancelled, one of those who wait takes over.
 
-    `peek`, `last` and `invalidate` never wait. `get` always yields to the scheduler, even on a hit.
+    Only `get` waits, and it yields to the scheduler even on a hit.
     """
 
     def __init__(
@@ -77,6 +77,11 @@ class Fresh(Generic[T]):
     def last(self) -> T | None:
         """Return the last value renewed, fresh or not; None before the first."""
         return None if self._held is None else self._held.value
+
+    def recall(self, value: T) -> None:
+        """Hold *value* as the last one, already stale; does nothing when there is one."""
+        if self._held is None:
+            self._held = _Held(value, float("-inf"), float("-inf"))
 
     def invalidate(self, value: T | None = None) -> None:
         """Make the value stale; with *value*, only if that very one is (still) held.

@@ -57,7 +57,10 @@ class Retries:
         since_s = started_s if since_s is None else since_s
         admission = self._reachability.admit(origin, started_s)
         if admission is None:
-            raise Unreachable(f"{what}: {origin} is offline")
+            offline = Unreachable(f"{what}: {origin} is offline")
+            # For whoever has this call inside of an attempt of their own.
+            offline.is_lasting = True
+            raise offline
         if admission.patience_s is not None:
             deadline_at = min(deadline_at, started_s + admission.patience_s)
         try:
@@ -113,9 +116,13 @@ class Retries:
             before_sleep=note,
             reraise=True,
         )
+
+        async def once() -> T:  # tenacity awaits what it recognises as a coroutine function
+            return await attempt()
+
         started_s = trio.current_time()
         with trio.CancelScope(deadline=deadline_at):
-            result: T = await trying(attempt)
+            result: T = await trying(once)
             return result
         spent_s = trio.current_time() - started_s
         raise DeadlineReached(f"{what}: no answer within {spent_s:.3g} s") from last

@@ -1,0 +1,146 @@
+"""Which page comes next, which ones may be asked for ahead, and when a pager is broken.
+
+*Pure*. What a listing holds is what following `next` from page to page gives, and nothing else. But
+that is slow: each page waits for the one before. When `next` turns out to be our own question with
+another `offset`, and the first page tells `count`, the addresses of the later pages can be
+*predicted*, and asked for while the chain is still being followed. A prediction that is right saves
+the wait; one that is wrong costs a request, and never an entry: servers that cut `limit`, listings
+that grow or shrink meanwhile, and cursors all end up on the chain that the pages themselves tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
+
+from satfs.api.wire import Page
+from satfs.errors import Garbled
+from satfs.net.addresses import origin_of
+
+#: An address for comparison: the order of parameters and a final slash don't matter.
+PageKey: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
+
+#: Pages in a row that may bring nothing new. A page repeats entries when others are inserted before
+#: it meanwhile; a pager that goes in circles brings nothing new for ever.
+MAX_STALE_PAGES = 3
+
+
+@dataclass(slots=True)
+class Chain:
+    """A listing being followed from *first_url* on. Feed it pages, in order, with `take`.
+
+    *max_entries* bounds what is believed. `next_url` is the page to ask for now; None at the end.
+    """
+
+    first_url: str
+    max_entries: int
+    next_url: str | None = field(init=False)
+    n_entries: int = field(init=False, default=0)
+    _seen: set[PageKey] = field(init=False, default_factory=set)
+    _n_stale: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.next_url = self.first_url
+
+    def take(self, page: Page, n_new: int) -> None:
+        """Note that `next_url` gave *page*, of whose entries *n_new* were not known before.
+
+        Raises:
+            Garbled: the pager is broken: another host, a page that was there already, pages
+                without anything new, or more entries than may be.
+        """
+        url = self.next_url
+        if url is None:
+            raise Garbled("the listing goes on after its end")
+        self._seen.add(page_key(url))
+        self.n_entries += n_new
+        if self.n_entries > self.max_entries:
+            raise Garbled(f"the listing has more than {self.max_entries} entries")
+        self.next_url = self._following(url, page)
+        if self.next_url is None:
+            return
+        self._n_stale = 0 if n_new else self._n_stale + 1
+        if self._n_stale >= MAX_STALE_PAGES:
+            raise Garbled(f"{self._n_stale} pages of the listing brought nothing new")
+        if page_key(self.next_url) in self._seen:
+            raise Garbled("the listing's pages go in a circle")
+
+    def _following(self, url: str, page: Page) -> str | None:
+        if page.next is not None:
+            following = resolve(url, page.next)
+            if origin_of(following) != origin_of(self.first_url):
+                raise Garbled("the listing's next page is at another host")
+            return following
+        if page.tells_next or page.count is None or not page.entries:
+            return None
+        # No `next` at all, but a count: some services leave the arithmetic to their clients.
+        offset = _offset(url) + len(page.entries)
+        return with_offset(url, offset) if offset < page.count else None
+
+
+def resolve(url: str, following: str) -> str:
+    """Return *following*, absolute or relative, as an address seen from the page at *url*.
+
+    Raises:
+        Garbled: it is none.
+    """
+    try:
+        resolved = urljoin(url, following.strip())
+    except ValueError:
+        raise Garbled("the listing's next page has no address") from None
+    origin_of(resolved)
+    return resolved
+
+
+def predictions(url: str, page: Page) -> Iterator[str]:
+    """Yield the pages after the next, as the page at *url* lets us expect them; may be none.
+
+    *page* must be the one that *url* gave. The pages yielded begin with the one that its `next`
+    names, and end where its `count` says.
+    """
+    n_entries = len(page.entries)
+    if page.next is None or page.count is None or n_entries == 0:
+        return
+    following = resolve(url, page.next)
+    begin, step = _offset(url), n_entries
+    if _offset(following) != begin + step or _pattern(following) != _pattern(url):
+        return
+    for offset in range(begin + step, page.count, step):
+        yield with_offset(following, offset)
+
+
+def page_key(url: str) -> PageKey:
+    """Return *url* in a form that is equal for equal pages."""
+    parts = urlsplit(url)
+    query = sorted(parse_qsl(parts.query, keep_blank_values=True))
+    return origin_of(url), parts.path.rstrip("/"), tuple(query)
+
+
+def with_offset(url: str, offset: int) -> str:
+    """Return *url* with its parameter `offset` set; the others stay as and where they are."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    if any(name == "offset" for name, _ in query):
+        query = [(name, str(offset) if name == "offset" else value) for name, value in query]
+    else:
+        query.append(("offset", str(offset)))
+    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
+
+def _offset(url: str) -> int:
+    """Return the offset in *url*; 0 without one, -1 when it is no number."""
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name == "offset":
+            return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else -1
+    return 0
+
+
+def _pattern(url: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    """Return what must not differ between the pages of one plain listing.
+
+    A server may cut `limit`, and says so in `next`; the step tells what it really gives.
+    """
+    origin, path, query = page_key(url)
+    return origin, path, tuple((n, v) for n, v in query if n not in ("offset", "limit"))

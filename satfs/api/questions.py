@@ -1,0 +1,106 @@
+"""The questions as data: path and query of each, every id encoded.
+
+*Pure*. Paths end in a slash, as Django's do: one without is answered with a redirect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from satfs.errors import NotThere
+from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A GET under the API's base address. *what* names it in messages."""
+
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    what: str = ""
+
+    def url(self, api_url: str) -> str:
+        """Return the whole address."""
+        query = f"?{urlencode(self.query, quote_via=quote)}" if self.query else ""
+        return f"{api_url.rstrip('/')}{self.path}{query}"
+
+
+def contracts() -> Question:
+    """Return the question for the account's contracts; the one that takes no contract header."""
+    return Question("/contracts", what="list contracts")
+
+
+def tasks(limit: int) -> Question:
+    """Return the question for the first page of tasks."""
+    return Question("/tasking/tasks/", (("limit", str(limit)), ("offset", "0")), "list tasks")
+
+
+def task(task_id: TaskId) -> Question:
+    """Return the question for one task."""
+    return Question(f"/tasking/tasks/{_segment(task_id)}/", what=f"look up task {task_id!r}")
+
+
+def captures(task_id: TaskId, limit: int) -> Question:
+    """Return the question for the first page of a task's captures."""
+    return Question(
+        f"/tasking/tasks/{_segment(task_id)}/captures/",
+        (("limit", str(limit)), ("offset", "0")),
+        f"list captures of task {task_id!r}",
+    )
+
+
+def scenes(capture_id: CaptureId, limit: int) -> Question:
+    """Return the question for the first page of a capture's scenes.
+
+    The documentation shows only `sceneset_id`; `limit` is what clients of the older service sent.
+    """
+    return Question(
+        "/telluric/scenes/",
+        (("sceneset_id", _value(capture_id)), ("limit", str(limit))),
+        f"list scenes of capture {capture_id!r}",
+    )
+
+
+def scene(scene_id: SceneId) -> Question:
+    """Return the question for one scene by its path, which is inferred, not documented."""
+    return Question(f"/telluric/scenes/{_segment(scene_id)}/", what=f"look up scene {scene_id!r}")
+
+
+def scene_search(scene_id: SceneId) -> Question:
+    """Return the question for one scene by a filter, which older clients used."""
+    return Question(
+        "/telluric/scenes/",
+        (("scene_id", _value(scene_id)),),
+        f"look up scene {scene_id!r}",
+    )
+
+
+def sign(scene_id: SceneId, attachment: AttachmentName) -> Question:
+    """Return the question for a presigned link to an attachment."""
+    return Question(
+        f"/telluric/scenes/{_segment(scene_id)}/attachments/{_segment(attachment)}/download/",
+        (("redirect", "false"),),
+        f"sign {attachment!r} of scene {scene_id!r}",
+    )
+
+
+def _segment(text: str) -> str:
+    """Return *text* as one path segment.
+
+    Raises:
+        NotThere: it cannot be one. A segment `.` or `..` is resolved by every HTTP library, also
+            when percent-encoded, and would ask another question.
+    """
+    if text in ("", ".", ".."):
+        raise NotThere(f"nothing can have the id {text!r}")
+    return quote(_value(text), safe="")
+
+
+def _value(text: str) -> str:
+    """Return *text* if it can be encoded at all."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise NotThere("nothing can have an id that is no Unicode text") from None
+    return text

@@ -1,0 +1,63 @@
+"""What the vendor said when it refused, in any of its dialects, fit to be shown.
+
+*Pure*. The gateway says `message` or `Message`, the tasking service `detail` (or a list of words
+per field), the token service `error_description` and `error`; a load balancer says it in HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+from satfs.api.scrub import for_people
+from satfs.model import Json
+
+_KEYS = ("message", "Message", "detail", "error_description", "error")
+#: Bytes of a body that are looked at: an error that needs more says nothing.
+_LOOKED_AT = 64 * 1024
+_TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^>]*>")
+
+
+def words(body: bytes, secrets: Iterable[str] = ()) -> str:
+    """Return the vendor's own words in *body*, or "" when there are none.
+
+    One line, cut short, control characters removed, *secrets* and signatures taken out.
+    """
+    text = body[:_LOOKED_AT].decode("utf-8", "replace")
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return for_people(_of_html(text) if text.lstrip()[:1] == "<" else text, secrets)
+    return for_people(_of_json(value), secrets)
+
+
+def _of_json(value: Json) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_of_json(inner) for inner in value[:3])))
+    if not isinstance(value, dict):
+        return ""
+    for key in _KEYS:
+        inner = value.get(key)
+        if isinstance(inner, str) and inner:
+            return inner
+        if isinstance(inner, dict | list):
+            told = _of_json(inner)
+            if told:
+                return told
+    # A refused field: {"status": ["not a valid choice"]}.
+    fields = (
+        f"{key}: {told}"
+        for key, inner in list(value.items())[:3]
+        if isinstance(inner, list) and (told := _of_json(inner))
+    )
+    return "; ".join(fields)
+
+
+def _of_html(text: str) -> str:
+    title = _TITLE.search(text)
+    told = _TAG.sub(" ", title.group(2)) if title else ""
+    return f"an HTML page {told!r}" if told.strip() else "an HTML page"

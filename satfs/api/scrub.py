@@ -1,0 +1,68 @@
+"""What may not be shown: recognising secrets, and taking them out of text for people.
+
+*Pure*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote
+
+#: Longest text of the vendor that is quoted in a message.
+MAX_QUOTE_CHARACTERS = 300
+#: Texts shorter than this are not searched for as secrets: they would match by chance.
+_SHORTEST_SECRET = 4
+
+#: Marks of a signature or a credential, in lower case: presigned URLs of S3 (both versions),
+#: CloudFront, Google and Azure, and tokens in URLs or headers.
+_MARKS = re.compile(
+    r"x-amz-|x-goog-|awsaccesskeyid|signature=|[?&]sig=|key-pair-id=|policy=|"
+    r"[?&;](?:access_)?token=|security-?token|api_?key=|client_?secret|bearer\s+\S|"
+    r"eyj[\w-]{10,}\.[\w-]+\.",
+    re.IGNORECASE,
+)
+_SECRET_KEYS = frozenset(
+    {"token", "access_token", "id_token", "refresh_token", "authorization", "authorizationtoken"}
+    | {"secret", "client_secret", "password", "signature", "api_key", "apikey"}
+)
+_LINK = re.compile(r"\s*(?:https?|s3|gs|ftp|file|data):", re.IGNORECASE)
+_USER_INFO = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.IGNORECASE)
+_QUERY = re.compile(r"((?:https?|s3)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+_WORD_WITH_MARK = re.compile(r"\S*(?:" + _MARKS.pattern + r")\S*", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+
+
+def is_secret_like(value: Any) -> bool:
+    """Tell whether *value* is text that looks like a signed URL, a token or a password."""
+    if not isinstance(value, str) or len(value) < _SHORTEST_SECRET:
+        return False
+    plain = unquote(value) if "%" in value else value
+    return bool(_MARKS.search(plain) or _USER_INFO.search(plain))
+
+
+def is_secret_key(key: str) -> bool:
+    """Tell whether a field of this name holds a secret, whatever that looks like."""
+    return key.lower().replace("-", "_") in _SECRET_KEYS
+
+
+def is_link(value: Any) -> bool:
+    """Tell whether *value* is an address of the web or of an object store, and nothing else."""
+    return isinstance(value, str) and bool(_LINK.match(value))
+
+
+def for_people(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return *text* fit for a message or a log: one line, short, and without secrets.
+
+    *secrets* are taken out wherever they stand; so are queries of URLs and what looks like a token.
+    """
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    text = _USER_INFO.sub("***@", _QUERY.sub(r"\1?***", text))
+    text = _WORD_WITH_MARK.sub("***", text)
+    text = " ".join(_CONTROL.sub(" ", text).split())
+    if len(text) > MAX_QUOTE_CHARACTERS:
+        text = text[: MAX_QUOTE_CHARACTERS - 1] + "…"
+    return text

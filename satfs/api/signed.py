@@ -1,0 +1,73 @@
+"""Presigned links: out of the answer to a sign request, with the end that the URL itself tells.
+
+*Pure*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urljoin, urlsplit
+
+from satfs.api import wire
+from satfs.errors import Garbled
+from satfs.model import Json, Link
+
+_KEYS = ("url", "download_url", "href", "link")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: Longest validity that a SigV4 URL may have (AWS: seven days). More is taken for nonsense.
+_MAX_LIFETIME_S = 604_800.0
+
+
+def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str) -> Link:
+    """Return the link in an answer: JSON with a `url`, or a redirect to it.
+
+    `redirect=false` asks for JSON; a server that ignores it answers with a `Location`. Nothing is
+    checked here about where the link leads (`satfs.net.addresses.LinkRule` does).
+
+    Raises:
+        Garbled: there is no link in it.
+    """
+    if status in _REDIRECTS:
+        location = headers.get("location", "").strip()
+        if not location:
+            raise Garbled("the answer is a redirect to nowhere")
+        return from_url(urljoin(asked_url, location))
+    value = wire.document(body)
+    if isinstance(value, dict):
+        value = next((value[key] for key in _KEYS if value.get(key)), None)
+    if not isinstance(value, str) or not value.strip():
+        raise Garbled("the answer holds no link")
+    return from_url(value.strip())
+
+
+def from_url(url: str) -> Link:
+    """Return *url* as a link, with its end as far as its query tells."""
+    try:
+        query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    except ValueError:
+        return Link(url)
+    return Link(url, _expires_at_s({key.lower(): value for key, value in query.items()}))
+
+
+def _expires_at_s(query: Mapping[str, Json]) -> float | None:
+    for vendor in ("x-amz", "x-goog"):
+        begin = _moment(query.get(f"{vendor}-date"))
+        lifetime_s = _number(query.get(f"{vendor}-expires"))
+        if begin is not None and lifetime_s is not None and lifetime_s <= _MAX_LIFETIME_S:
+            return begin + lifetime_s
+    # SigV2 and CloudFront tell the moment itself, in seconds since the epoch.
+    return _number(query.get("expires"))
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return datetime.strptime(text or "", "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    if text is None or not (text.isascii() and text.isdigit()) or len(text) > 15:
+        return None
+    return float(text)
