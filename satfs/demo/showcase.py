@@ -45,7 +45,7 @@ from satfs.demo.contents import FileContent
 #: Raised whenever what is drawn or packed changes: the version of what lies in a directory.
 GENERATION: Final = 1
 #: Side of a drawn L1D scene, in pixels: large enough for overviews, small enough to be quick.
-_PIXELS: Final = 600
+_PIXELS: Final = 560
 _MANIFEST: Final = "manifest.json"
 
 
@@ -177,6 +177,11 @@ def _scene_id(number: int, shot: Shot, level: str, seed: int) -> str:
     return f"{stamp}_SN{_satellite(number)}_{level}_MS_{_task_id(number, seed)}"
 
 
+def _pixel_m(level: str) -> float:
+    """Return the size of a pixel in metres (documented, for satellites of the generation)."""
+    return 0.7 if level == "L1D_SR" else 1.0
+
+
 # -- drawing --------------------------------------------------------------------------------------
 
 
@@ -198,16 +203,15 @@ def _draw_shot(
     longitude = round(order.longitude + dice.uniform(-0.02, 0.02), 4)
     latitude = round(order.latitude + dice.uniform(-0.02, 0.02), 4)
     drawn: dict[str, Any] = {}
-    developed: dict[int, tuple[imagery.Place, imagery.Rasters]] = {}
+    sharpest_m = min(_pixel_m(level) for level, _ in shot.products)
+    land_seed = hash_number(seed, order.name, order.longitude) % 2**32
+    n = round(_PIXELS / sharpest_m)
+    land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
     for level, packing in shot.products:
-        pixel_m = 0.7 if level == "L1D_SR" else 1.0
-        n = round(_PIXELS / pixel_m)
-        if n not in developed:
-            place = imagery.Place(longitude, latitude, n, pixel_m)
-            land_seed = hash_number(seed, order.name, order.longitude) % 2**32
-            land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
-            developed[n] = (place, imagery.develop(land, place))
-        place, rasters = developed[n]
+        place = imagery.Place(
+            longitude, latitude, round(_PIXELS / _pixel_m(level)), _pixel_m(level)
+        )
+        rasters = imagery.develop(land if place.n == n else land.resized(place.n), place)
         product = products.Product(
             _scene_id(number, shot, level, seed),
             level,
