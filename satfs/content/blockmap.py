@@ -6,6 +6,7 @@ its persistent half (`content/index.py`) is written after the data it speaks of.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ SEGMENT_BYTES: Final = BLOCK_BYTES * BLOCKS_PER_SEGMENT
 _ABSENT: Final = 0
 _UNCHECKED: Final = 1
 _HELD: Final = 2
+#: Windows are tens of thousands of blocks: runs are looked for at the speed of C.
+_ABSENT_RUN: Final = re.compile(b"\0+")
+_UNCHECKED_RUN: Final = re.compile(b"\1+")
+_NOT_HELD: Final = re.compile(b"[^\2]")
 
 
 def align(span: ByteRange, size_bytes: int) -> ByteRange:
@@ -86,30 +91,24 @@ class BlockMap:
 
     def gaps(self, span: ByteRange) -> Iterator[ByteRange]:
         """Yield the absent parts of *span*, as whole blocks, in order."""
-        first, last = self._blocks(span)
-        while (gap := self._state.find(_ABSENT, first, last)) >= 0:
-            stop = gap + 1
-            while stop < last and self._state[stop] == _ABSENT:
-                stop += 1
-            yield self._bytes(gap, stop)
-            first = stop
+        return self._runs(_ABSENT_RUN, span)
 
     def unchecked(self, span: ByteRange) -> Iterator[ByteRange]:
         """Yield the parts of *span* that are present but not checked, as whole blocks, in order."""
+        return self._runs(_UNCHECKED_RUN, span)
+
+    def _runs(self, run: re.Pattern[bytes], span: ByteRange) -> Iterator[ByteRange]:
         first, last = self._blocks(span)
-        while (start := self._state.find(_UNCHECKED, first, last)) >= 0:
-            stop = start + 1
-            while stop < last and self._state[stop] == _UNCHECKED:
-                stop += 1
-            yield self._bytes(start, stop)
-            first = stop
+        while first < last and (found := run.search(self._state, first, last)) is not None:
+            start, first = found.span()
+            del found  # a match holds the map's bytes, which could not be written to meanwhile
+            yield self._bytes(start, first)
 
     def held_until(self, start: int) -> int:
         """Return the offset up to which held bytes follow *start* without a gap."""
-        block = start // BLOCK_BYTES
-        while block < self.n_blocks and self._state[block] == _HELD:
-            block += 1
-        return max(start, min(block * BLOCK_BYTES, self.size_bytes))
+        found = _NOT_HELD.search(self._state, start // BLOCK_BYTES)
+        stop = self.size_bytes if found is None else found.start() * BLOCK_BYTES
+        return max(start, min(stop, self.size_bytes))
 
     def hold(self, first: int, hashes: Sequence[int]) -> None:
         """Mark the blocks from number *first* as held, with these checksums."""

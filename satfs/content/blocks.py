@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 #: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
 COMMIT_INTERVAL_S: Final = 0.5
+#: How often the disk is asked how much is free; in between we count.
+LOOK_INTERVAL_S: Final = 0.5
 #: Evict this much below the limit, so that eviction comes in batches.
 EVICTION_SLACK: Final = 0.02
 #: Bytes checked against their checksums at once: one thread hop instead of 256.
@@ -68,6 +70,8 @@ class BlockCache:
         self._new_bytes = 0
         self._index_lock = trio.Lock()
         self._evicting = trio.Lock()
+        self._spare_bytes = 0
+        self._looked_at_s = float("-inf")
         self._is_warned = False
         #: Called with each file that is being closed; whoever maps it elsewhere sets this.
         self.file_closed: Callable[[BlockFile], None] = lambda file: None
@@ -302,13 +306,11 @@ class BlockCache:
         writer; so the space is taken now. Where there is no room, the object goes on in memory.
         """
         if not cached.top.file.in_memory:
-            excess = self._held_bytes + self._new_bytes + len(span) - self._limit_bytes
-            short = await trio.to_thread.run_sync(self._missing_space, len(span))
-            if max(excess, short) > 0:
-                await self.evict(max(excess, short))
-                excess = self._held_bytes + self._new_bytes + len(span) - self._limit_bytes
-                short = await trio.to_thread.run_sync(self._missing_space, len(span))
-            if max(excess, short) > 0:
+            missing = await self._missing_bytes(len(span))
+            if missing > 0:
+                await self.evict(missing)
+                missing = await self._missing_bytes(len(span))
+            if missing > 0:
                 self.spill(cached, OSError("no room left within the cache's limits"))
             elif for_mapping:
                 try:
@@ -318,14 +320,26 @@ class BlockCache:
         if cached.top.file.in_memory:
             self._memory.make_room(len(span))
 
-    def _missing_space(self, n_bytes: int) -> int:
-        if self._directory is None:
-            return 0
-        try:
-            disk = shutil.disk_usage(self._directory)
-        except OSError:
+    async def _missing_bytes(self, n_bytes: int) -> int:
+        """Return by how much *n_bytes* more would pass a limit; not above 0 when they fit."""
+        excess = self._held_bytes + self._new_bytes + n_bytes - self._limit_bytes
+        directory = self._directory
+        if directory is None:
             return n_bytes
-        return int(disk.total * self._free_fraction) + n_bytes - disk.free
+        now_s = trio.current_time()
+        if now_s - self._looked_at_s > LOOK_INTERVAL_S or excess > 0:
+
+            def look() -> int:
+                disk = shutil.disk_usage(directory)
+                return disk.free - int(disk.total * self._free_fraction)
+
+            try:
+                self._spare_bytes = await trio.to_thread.run_sync(look)
+            except OSError:
+                self._spare_bytes = 0
+            self._looked_at_s = now_s
+        self._spare_bytes -= n_bytes
+        return max(excess, -self._spare_bytes)
 
     # -- the index -------------------------------------------------------------------------------
 

@@ -13,10 +13,16 @@ from typing import Final
 #: The most that this process can receive and serve, bytes per second (docs/PERFORMANCE.md): more
 #: connections than reach it are never wanted.
 GOAL_BYTES_PER_S: Final = 1.5e9
-#: On a near line four connections fill every core (measured: plain and TLS on loopback).
+#: On a near line four connections fill every core, and more take turns (measured: plain and TLS on
+#: loopback, docs/PERFORMANCE.md).
 FEWEST: Final = 4
 #: How many are used before anything has been measured.
 FIRST_GUESS: Final = 8
+#: A line is near when a first byte was ever seen to come this soon: shorter than a wide-area round
+#: trip with a store's own delay, longer than a busy machine's.
+NEAR_S: Final = 0.010
+#: A near connection that carries less than this is capped by the store, not by this machine.
+NEAR_RATE_BYTES_PER_S: Final = 50e6
 #: Gain, relative to the connections added, below which the added ones are given back.
 WORTHWHILE_GAIN: Final = 0.25
 #: Seconds during which a throttled store is not asked for more at once.
@@ -37,6 +43,7 @@ class ConnectionController:
         self._most = most
         self._target = min(FIRST_GUESS, most)
         self._rate_bytes_per_s: float | None = None
+        self._soonest_s = float("inf")
         self._since_s: float | None = None
         self._carried_bytes = 0
         self._level: tuple[int, float] | None = None  # (connections, bytes per second) before
@@ -53,8 +60,9 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
-    def note_range(self, n_bytes: int, took_s: float) -> None:
-        """Take in one finished range: its bytes, and the time from its first byte to its last."""
+    def note_range(self, n_bytes: int, took_s: float, first_byte_s: float) -> None:
+        """Take in one finished range: bytes, time from first byte to last, time to the first."""
+        self._soonest_s = min(self._soonest_s, first_byte_s)
         if n_bytes < 256 * 1024 or took_s <= 0:
             return  # too short to tell a rate from a burst
         rate = n_bytes / took_s
@@ -77,7 +85,7 @@ class ConnectionController:
             # Only a level that is fully used tells what it can carry.
             self._reset(now_s)
             if is_wanting and now_s >= self._hold_until_s:
-                self._target = max(self._target, min(self._wished(now_s), self._most))
+                self._move_to(self._wished(now_s))
             return self._target
         self._carried_bytes += n_bytes
         elapsed_s = now_s - self._since_s
@@ -101,10 +109,17 @@ class ConnectionController:
                 self._target = before[0]
                 return
         if now_s >= self._hold_until_s:
-            self._target = min(max(here, self._wished(now_s)), self._most)
+            self._move_to(self._wished(now_s))
+
+    def _move_to(self, wished: int) -> None:
+        """Go up to what is wished; down only on a near line, where that is known to be enough."""
+        if wished > self._target or wished == FEWEST:
+            self._target = min(wished, self._most)
 
     def _wished(self, now_s: float) -> int:
         rate = self._rate_bytes_per_s
+        if self._soonest_s < NEAR_S and rate is not None and rate >= NEAR_RATE_BYTES_PER_S:
+            return FEWEST
         wished = self._target if rate is None else max(FEWEST, round(GOAL_BYTES_PER_S / rate))
         # At most four times at once, so that a level below is known to compare with.
         wished = min(wished, 4 * self._target)

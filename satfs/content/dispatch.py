@@ -262,7 +262,9 @@ class Dispatcher:
             if began_at_s is not None:
                 self._reachability.answered(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
-                self.controller.note_range(flight.held_until - started_at, took_s)
+                self.controller.note_range(
+                    flight.held_until - started_at, took_s, began_at_s - asked_at_s
+                )
                 log.debug(
                     "range moved",
                     label=flight.source.label,

@@ -57,6 +57,8 @@ class Fetcher:
         self._flights: list[Flight] = []
         self._waiters: list[_Waiter] = []
         self._is_checking = False
+        #: Up to where each sequential reader's window has been launched, and from where on.
+        self._launched: dict[object, ByteRange] = {}
 
     def window_bytes(self) -> int:
         """Return how far ahead a sequential reader may go now."""
@@ -91,20 +93,30 @@ class Fetcher:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
         size = self.cached.size_bytes
         if plan.pattern is not Pattern.SEQUENTIAL:
+            self._launched.pop(reader, None)
             self._leave_all_but(reader, plan)
             for piece in (plan.now, *plan.ahead):
                 self._launch(align(piece, size), reader, range_bytes=None, is_bulk=False)
             return
         ahead = plan.ahead[0] if plan.ahead else ByteRange(plan.now.stop, plan.now.stop)
+        launched = self._launched.get(reader)
+        if launched is not None and launched.start <= plan.now.start < launched.stop:
+            # Looking through a whole window at each of its thousand reads would cost more than
+            # reading. What failed or was evicted meanwhile is fetched when it is waited for.
+            left = max(0, ahead.stop - launched.stop)
+            if left < min(self._dispatcher.range_bytes(len(ahead)), max(1, len(ahead) // 2)):
+                return
         window = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
         range_bytes = self._dispatcher.range_bytes(len(ahead))
         self._launch(
             align(window, size), reader, range_bytes=range_bytes, is_bulk=True, now=plan.now
         )
+        self._launched[reader] = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
         self._check_ahead(plan.now)
 
     def leave(self, reader: object) -> None:
         """Forget a reader; what only it wanted is given up."""
+        self._launched.pop(reader, None)
         for flight in list(self._flights):
             flight.readers.discard(reader)
             self._withdraw_if_unwanted(flight)
