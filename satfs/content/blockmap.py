@@ -151,6 +151,17 @@ class BlockMap:
         hashes = self._hashes[first:last].tobytes().ljust(8 * BLOCKS_PER_SEGMENT, b"\0")
         return Segment(number, mask, hashes)
 
+    def span_of(self, number: int) -> ByteRange:
+        """Return the bytes of a segment that exist."""
+        start = min(number * SEGMENT_BYTES, self.size_bytes)
+        return ByteRange(start, min(start + SEGMENT_BYTES, self.size_bytes))
+
+    def mask_of(self, number: int) -> int:
+        """Return a segment's present blocks, checked or not, as a mask."""
+        first = number * BLOCKS_PER_SEGMENT
+        states = self._state[first : first + BLOCKS_PER_SEGMENT]
+        return sum(1 << bit for bit, state in enumerate(states) if state != _ABSENT)
+
     def present_segments(self) -> Iterator[int]:
         """Yield the numbers of the segments in which any block is present."""
         for number in range(-(-self.n_blocks // BLOCKS_PER_SEGMENT)):

@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -70,6 +71,7 @@ class BlockCache:
         self._new_bytes = 0
         self._index_lock = trio.Lock()
         self._evicting = trio.Lock()
+        self._seen_changes: int | None = None
         self._spare_bytes = 0
         self._looked_at_s = float("-inf")
         self._is_warned = False
@@ -349,6 +351,7 @@ class BlockCache:
             while True:
                 await trio.sleep(COMMIT_INTERVAL_S)
                 await self.commit()
+                await self.look_around()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 await self.commit()
@@ -388,6 +391,25 @@ class BlockCache:
         for cached, _, _, _ in work:
             if not cached.n_users and not cached.dirty:
                 self._close(cached)
+
+    async def look_around(self) -> None:
+        """Take in what other mounts have fetched of the objects that are open here."""
+        index = self.index
+        if index is None:
+            return
+        changes = await self.ask(index.changes)
+        if changes is None or changes == self._seen_changes:
+            return
+        self._seen_changes = changes
+        # Not while eviction is between dropping blocks here and in the index.
+        async with self._evicting:
+            for cached in list(self._open.values()):
+                object_id = cached.object_id
+                if object_id is None or not cached.n_users:
+                    continue
+                segments = await self.ask(partial(index.segments, object_id))
+                for segment in segments or ():
+                    cached.layers[0].map.load(segment)
 
     async def ask(self, question: Callable[[], T]) -> T | None:
         """Run *question* on the index in a thread; None when the index fails, which is survived."""
