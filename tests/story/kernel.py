@@ -1,0 +1,116 @@
+"""The kernel's part, played without a kernel: walks, lists and reads through `Operations`.
+
+Counts references as Linux does, so that a test can give them all back in the end and see whether
+the door agrees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyfuse3
+import pytest
+
+from satfs.fuse.inodes import ROOT, Inodes
+from satfs.fuse.operations import Operations
+from satfs.tree.nodes import Node
+
+
+@dataclass
+class Token:
+    """Room for so many entries of a directory, and those that were put in."""
+
+    room: int
+    told: list[tuple[bytes, pyfuse3.EntryAttributes, int]] = field(default_factory=list)
+
+
+def _reply(token: Token, name: bytes, attr: pyfuse3.EntryAttributes, next_id: int) -> bool:
+    if len(token.told) >= token.room:
+        return False
+    token.told.append((name, attr, next_id))
+    return True
+
+
+class Kernel:
+    """Asks what a kernel asks, in its order."""
+
+    def __init__(self, door: Operations, inodes: Inodes[Node], patch: pytest.MonkeyPatch) -> None:
+        self.door = door
+        self.inodes = inodes
+        self.references: Counter[int] = Counter()
+        patch.setattr(pyfuse3, "readdir_reply", _reply)
+
+    @property
+    def _context(self) -> Any:
+        return None  # a RequestContext cannot be made outside pyfuse3, and nobody looks at it
+
+    async def lookup(self, parent: int, name: str | bytes) -> pyfuse3.EntryAttributes:
+        entry = await self.door.lookup(parent, os.fsencode(name), self._context)
+        if entry.st_ino:
+            self.references[entry.st_ino] += 1
+        return entry
+
+    async def walk(self, path: str) -> pyfuse3.EntryAttributes:
+        """Return what `stat` tells of *path*; raises FUSEError as open(2) would fail."""
+        entry = await self.door.getattr(ROOT, self._context)
+        for name in path.split("/"):
+            if name:
+                entry = await self.lookup(entry.st_ino, name)
+                if not entry.st_ino:
+                    raise FileNotFoundError(path)
+        return entry
+
+    async def ls(
+        self, path: str = "", room: int = 1000, *, dots: bool = False
+    ) -> dict[str, pyfuse3.EntryAttributes]:
+        """Return the entries of a directory, read in pieces of *room*."""
+        inode = (await self.walk(path)).st_ino
+        handle = await self.door.opendir(inode, self._context)
+        found: dict[str, pyfuse3.EntryAttributes] = {}
+        position = 0
+        while True:
+            token = Token(room)
+            await self.door.readdir(handle, position, token)  # type: ignore[arg-type]
+            for name, entry, cookie in token.told:
+                position = cookie
+                assert name.decode() not in found, "told twice"
+                found[name.decode()] = entry
+                if name not in (b".", b".."):
+                    self.references[entry.st_ino] += 1
+            if not token.told:
+                break
+        await self.door.releasedir(handle)
+        if not dots:
+            del found["."], found[".."]
+        return found
+
+    async def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        inode = (await self.walk(path)).st_ino
+        return (await self.door.open(inode, flags, self._context)).fh
+
+    async def read(self, path: str, size: int = 128 * 1024) -> bytes:
+        """Return the whole content, read in pieces of *size*."""
+        handle = await self.open(path)
+        content = b""
+        while piece := bytes(await self.door.read(handle, len(content), size)):
+            content += piece
+        await self.door.release(handle)
+        return content
+
+    async def xattrs(self, path: str) -> dict[str, bytes]:
+        inode = (await self.walk(path)).st_ino
+        names = await self.door.listxattr(inode, self._context)
+        return {
+            name.decode(): await self.door.getxattr(inode, name, self._context) for name in names
+        }
+
+    async def forget_all(self) -> None:
+        """Give back every reference, and see that the door knows of no other."""
+        for inode, n_lookups in self.references.items():
+            assert self.inodes.n_lookups(inode) == n_lookups
+        await self.door.forget(list(self.references.items()))
+        self.references.clear()
+        assert len(self.inodes) == 1

@@ -1,0 +1,180 @@
+"""A vendor's catalogue and its objects, in memory: what the tree asks of the floors below."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import trio
+
+from satfs.errors import Changed, NotThere, SatfsError
+from satfs.model import (
+    DELIVERY_ZIP,
+    Attachment,
+    AttachmentName,
+    ByteRange,
+    Capture,
+    CaptureId,
+    Scene,
+    SceneId,
+    Task,
+    TaskId,
+    Version,
+)
+
+PREVIEW = AttachmentName("preview")
+CREATED = datetime(2026, 1, 19, 14, 3, 22, 481905, tzinfo=UTC)
+TAKEN = datetime(2026, 1, 28, 15, 57, 48, 311000, tzinfo=UTC)
+
+
+def make_task(task_id: str = "341271", **changes: Any) -> Task:
+    record = {"task_id": task_id, "task_name": "Harbour", "status": "completed"}
+    task = Task(TaskId(task_id), "Harbour", "completed", CREATED, record)
+    return replace(task, **changes)
+
+
+def make_capture(capture_id: str, status: str | None = "published") -> Capture:
+    return Capture(CaptureId(capture_id), status, {"capture_id": capture_id, "status": status})
+
+
+def make_scene(
+    scene_id: str, capture_id: str, files: Iterable[tuple[str, str]] | None = None, **changes: Any
+) -> Scene:
+    if files is None:
+        files = [("preview", f"{scene_id}_preview.png"), ("delivery_zip", f"{scene_id}.zip")]
+    scene = Scene(
+        SceneId(scene_id),
+        CaptureId(capture_id),
+        "L1D_SR",
+        TAKEN,
+        "2026-01-28T21:40:09.120000+00:00",
+        {"type": "Point", "coordinates": [1.0, 2.0]},
+        tuple(Attachment(AttachmentName(name), file_name) for name, file_name in files),
+        {"scene_id": scene_id, "timestamp": TAKEN.isoformat()},
+    )
+    return replace(scene, **changes)
+
+
+@dataclass
+class FakeCatalogue:
+    """Answers from memory, counts what it was asked, and fails or dawdles when told to.
+
+    *failures* are by the method's name; *delay_s* is waited before every answer.
+    """
+
+    asked: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, Exception] = field(default_factory=dict)
+    delay_s: float = 0.0
+    _tasks: tuple[Task, ...] = ()
+    _captures: dict[str, tuple[Capture, ...]] = field(default_factory=dict)
+    _scenes: dict[str, tuple[Scene, ...]] = field(default_factory=dict)
+
+    def put(self, task: Task, *captures: Capture) -> None:
+        kept = [each for each in self._tasks if each.task_id != task.task_id]
+        self._tasks = (*kept, task)
+        self._captures[task.task_id] = captures
+
+    def put_scenes(self, capture_id: str, *scenes: Scene) -> None:
+        self._scenes[capture_id] = scenes
+
+    async def _answer(self, question: str) -> None:
+        self.asked[question] += 1
+        await trio.sleep(self.delay_s)
+        if question in self.failures:
+            raise self.failures[question]
+
+    async def tasks(self) -> Sequence[Task]:
+        await self._answer("tasks")
+        return self._tasks
+
+    async def task(self, task_id: TaskId) -> Task:
+        await self._answer("task")
+        for task in self._tasks:
+            if task.task_id == task_id:
+                return task
+        raise NotThere(f"no task {task_id}")
+
+    async def captures(self, task_id: TaskId) -> Sequence[Capture]:
+        await self._answer("captures")
+        if task_id not in self._captures:
+            raise NotThere(f"no task {task_id}")
+        return self._captures[task_id]
+
+    async def scenes(self, capture_id: CaptureId) -> Sequence[Scene]:
+        await self._answer("scenes")
+        return self._scenes.get(capture_id, ())
+
+    async def scene(self, scene_id: SceneId) -> Scene:
+        await self._answer("scene")
+        for scene in self.known_scenes():
+            if scene.scene_id == scene_id:
+                return scene
+        raise NotThere(f"no scene {scene_id}")
+
+    def known_captures(self) -> Iterable[Capture]:
+        return [capture for captures in self._captures.values() for capture in captures]
+
+    def known_scenes(self) -> Iterable[Scene]:
+        return [scene for scenes in self._scenes.values() for scene in scenes]
+
+
+@dataclass
+class FakeObjects:
+    """Holds the bytes of attachments; fails, dawdles and changes when told to."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    failures: dict[tuple[str, str], Exception] = field(default_factory=dict)
+    read_failure: Exception | None = None
+    delay_s: float = 0.0
+    n_open: int = 0
+    contents: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
+
+    def put(self, scene_id: str, content: bytes, name: str = DELIVERY_ZIP, etag: str = "1") -> None:
+        self.contents[scene_id, name] = (f'"{etag}"', content)
+
+    def _look(self, scene: str, attachment: str) -> tuple[Version, bytes]:
+        if (scene, attachment) in self.failures:
+            raise self.failures[scene, attachment]
+        if (scene, attachment) not in self.contents:
+            raise NotThere(f"no object {attachment} of {scene}")
+        etag, content = self.contents[scene, attachment]
+        return Version(etag, len(content)), content
+
+    async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        self.asked["version"] += 1
+        await trio.sleep(self.delay_s)
+        return self._look(scene, attachment)[0]
+
+    async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> _Reader:
+        self.asked["open"] += 1
+        await trio.sleep(self.delay_s)
+        seen, content = self._look(scene, attachment)
+        if seen != version:
+            raise Changed(f"{attachment} of {scene} was replaced")
+        self.n_open += 1
+        return _Reader(self, content)
+
+
+class _Reader:
+    def __init__(self, objects: FakeObjects, content: bytes) -> None:
+        self._objects = objects
+        self._content = content
+        self.size_bytes = len(content)
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        self._objects.asked["read"] += 1
+        await trio.sleep(self._objects.delay_s)
+        if self._objects.read_failure is not None:
+            raise self._objects.read_failure
+        return memoryview(self._content)[span.start : span.stop]
+
+    def close(self) -> None:
+        self._objects.n_open -= 1
+
+
+def failing(*members: SatfsError | Exception) -> ExceptionGroup[Exception]:
+    """Return what a nursery raises when these tasks failed in it."""
+    return ExceptionGroup("nursery", list(members))
