@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from satfs.demo.terrain import CLEAR, NO_DATA, Land
+from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Land
 from satfs.errors import Unsupported
 
 try:
@@ -27,6 +27,13 @@ except ImportError as missing:
 
 #: How far the ground track is turned against north, in degrees: a near-polar orbit's.
 TRACK_DEGREES: Final = 9.5
+
+#: A large raster: the side of its tiles, and of what is made at once (whole tiles), in pixels.
+_LARGE_TILE: Final = 512
+_STRIPE: Final = 1024
+#: What such a raster takes on disk per pixel, in bytes, overviews and empty borders included.
+#: Measured; good to a tenth.
+LARGE_BYTES_PER_PIXEL: Final = 5.45
 
 #: The tone curve of VISUAL: reflectances of black, and of the shoulder, in red, green, blue.
 _BLACK: Final = (330.0, 480.0, 560.0)
@@ -88,15 +95,19 @@ class Place:
         ring = [[round(lon, 6), round(lat, 6)] for lon, lat in zip(lons, lats, strict=True)]
         return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
 
-    def seen(self) -> NDArray[np.bool_]:
-        """Return which pixels were seen: those between the corners."""
-        inside = np.ones((self.n, self.n), bool)
-        centre = np.arange(self.n, dtype=np.float32) + 0.5
+    def seen(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Return which pixels of a window were seen: those between the corners."""
+        y = np.arange(rows.start, rows.stop)[:, None] + 0.5
+        x = np.arange(columns.start, columns.stop)[None, :] + 0.5
+        inside = np.ones((y.size, x.size), bool)
         corners = self.corners
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-            edge = (centre[None, :] - x0) * (y1 - y0) - (centre[:, None] - y0) * (x1 - x0)
-            inside &= edge >= 0
+            inside &= (x - x0) * (y1 - y0) - (y - y0) * (x1 - x0) >= 0
         return inside
+
+    def from_afar(self, n: int) -> Place:
+        """Return the same square in *n* by *n* larger pixels."""
+        return Place(self.longitude, self.latitude, n, self.pixel_m * self.n / n)
 
     @cached_property
     def bbox(self) -> list[float]:
@@ -119,6 +130,15 @@ class Rasters:
         n_seen = int((self.cloud != NO_DATA).sum())
         return round(100.0 * int((self.cloud > CLEAR).sum()) / max(1, n_seen), 1)
 
+    def of(self, kind: str) -> NDArray[Any]:
+        """Return the raster that a file name calls TOA, VISUAL or CLOUD."""
+        by_kind: dict[str, NDArray[Any]] = {
+            "TOA": self.toa,
+            "VISUAL": self.visual,
+            "CLOUD": self.cloud,
+        }
+        return by_kind[kind]
+
     def part(self, top: int, bottom: int) -> Rasters:
         """Return some rows."""
         rows = slice(top, bottom)
@@ -127,7 +147,7 @@ class Rasters:
 
 def develop(land: Land, place: Place) -> Rasters:
     """Return the rasters of a piece of land as seen from the place's track; 0 where not seen."""
-    seen = place.seen()
+    seen = place.seen(slice(0, place.n), slice(0, place.n))
     toa = np.where(seen, land.bands, 0).astype(np.uint16)
     black = np.asarray(_BLACK, np.float32)[:, None, None]
     shoulder = np.asarray(_SHOULDER, np.float32)[:, None, None]
@@ -195,35 +215,40 @@ def _add_overviews(path: Path, rows: int) -> None:
         file.build_overviews(factors, rasterio.enums.Resampling.average)
 
 
-def write_mosaic(path: Path, pixels: NDArray[np.uint16], place: Place, *, tile: int = 512) -> None:
-    """Write a raster of the place's size by laying *pixels* side by side, mirrored in turn.
+def write_enlarged(path: Path, land: Land, place: Place, seed: int = 0) -> None:
+    """Write TOA of a place of any size: *land* stretched over it, and a texture of every pixel.
 
-    Each copy is lit a little differently, so that no two of its tiles are equal. Writes band of
-    rows by band of rows: memory does not grow with the size.
+    Memory does not grow with the size.
     """
-    n_bands, rows, columns = pixels.shape
-    profile = _profile(n_bands, place.n, place.n, "uint16", place, tile)
+    dice = np.random.default_rng(seed)
+    texture = dice.normal(1, 0.03, (2 * _STRIPE, 2 * _STRIPE)).astype(np.float32)
+    profile = _profile(len(land.bands), place.n, place.n, "uint16", place, _LARGE_TILE)
     profile["num_threads"] = os.cpu_count() or 1
     with rasterio.open(path, "w", **profile) as file:
-        _describe(file, n_bands)
-        for top, left, piece in _copies(pixels, place.n):
-            height, width = min(rows, place.n - top), min(columns, place.n - left)
-            window = Window(left, top, width, height)
-            file.write(piece[:, :height, :width], window=window)
+        _describe(file, len(land.bands))
+        for rows, columns in _squares(place.n, _STRIPE):
+            part = land.window(place.n, rows, columns)
+            down, right = (int(n) for n in dice.integers(0, _STRIPE, 2))
+            part *= texture[down : down + part.shape[1], right : right + part.shape[2]]
+            seen = np.where(place.seen(rows, columns), part, 0).astype(np.uint16)
+            file.write(seen, window=Window.from_slices(rows, columns))
     _add_overviews(path, place.n)
 
 
-def _copies(pixels: NDArray[np.uint16], n: int) -> Iterator[tuple[int, int, NDArray[np.uint16]]]:
-    _, rows, columns = pixels.shape
-    turned = {
-        (down, right): np.ascontiguousarray(pixels[:, :: 1 - 2 * down, :: 1 - 2 * right])
-        for down in (0, 1)
-        for right in (0, 1)
-    }
-    for row, top in enumerate(range(0, n, rows)):
-        for column, left in enumerate(range(0, n, columns)):
-            light = np.uint16((row * 37 + column * 101) % 400)
-            yield top, left, turned[row % 2, column % 2] + light
+def _squares(n: int, side: int) -> Iterator[tuple[slice, slice]]:
+    starts = range(0, n, side)
+    for top in starts:
+        for left in starts:
+            yield slice(top, min(top + side, n)), slice(left, min(left + side, n))
+
+
+def seen_from_afar(path: Path, n: int) -> Land:
+    """Return a TOA raster in *n* by *n* pixels, its clouds found by their brightness."""
+    with rasterio.open(path) as file:
+        bands = file.read(out_shape=(4, n, n)).astype(np.float32)
+    blue = bands[0]
+    mask = np.where(blue > 3200, CLOUD, np.where(blue > 2400, HAZE, CLEAR)).astype(np.uint8)
+    return Land(bands, mask)
 
 
 def write_png(path: Path, visual: NDArray[np.uint8], size: int) -> None:

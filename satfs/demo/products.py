@@ -6,24 +6,31 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from satfs.demo.archives import DEFLATED, STORED, Make, Member, write_zip
 from satfs.demo.imagery import (
+    LARGE_BYTES_PER_PIXEL,
     Place,
     Rasters,
     Tile,
+    develop,
+    seen_from_afar,
     vrt,
+    write_enlarged,
     write_geotiff,
-    write_mosaic,
     write_png,
 )
+from satfs.demo.terrain import Land
 
 #: Overlap of neighbouring frames of an L1C product, as a share of their height (documented: 10 %).
 _OVERLAP: Final = 0.12
+#: Side of VISUAL and CLOUD beside a large TOA, in pixels.
+_AFAR_PIXELS: Final = 1000
 _BANDS: Final = (
     ("Blue", "blue", 0.48, 0.06),
     ("Green", "green", 0.55, 0.07),
@@ -61,7 +68,7 @@ class Product:
     moment: datetime
     satellite: int
     place: Place
-    rasters: Rasters
+    land: Land = field(repr=False)
     n_frames: int = 1
     packing: str = "stored"
     tile: int = 256
@@ -71,24 +78,41 @@ class Product:
         """Return what the files inside are named after: the scene's id without the task's."""
         return re.sub(r"_MS_\d+$", "_MS", self.scene_id)
 
+    @cached_property
+    def rasters(self) -> Rasters:
+        """Return what the place's pixels show."""
+        return develop(self.land, self.place)
 
-def write_product(product: Product, directory: Path, *, toa_bytes: int = 0) -> None:
+
+def write_product(product: Product, directory: Path, *, toa_bytes: int = 0) -> Product:
     """Write `delivery.zip`, `preview.png` and `thumbnail.png` into an existing directory.
 
-    With *toa_bytes* the TOA raster is a mosaic of about that many bytes, whatever the place.
+    With *toa_bytes* the TOA raster covers so much ground that it takes about that many bytes, and
+    the others show the same ground in larger pixels. Returns the product as it covers that ground.
     """
     work = directory / "work"
     (work / "rasters").mkdir(parents=True)
+    if toa_bytes:
+        product, tiles = _write_large(product, work, toa_bytes)
+    else:
+        tiles = _write_frames(product, work, ("TOA", "VISUAL", "CLOUD"))
     stem = product.stem
+    for kind, n_bands, dtype in (
+        ("TOA", 4, "uint16"),
+        ("VISUAL", 3, "uint8"),
+        ("CLOUD", 1, "uint8"),
+    ):
+        over = product.place.from_afar(tiles[kind][0].columns)
+        (work / f"{stem}_{kind}.vrt").write_text(vrt(tiles[kind], over, n_bands, dtype))
     write_png(work / f"{stem}_preview.png", product.rasters.visual, 900)
     write_png(work / f"{stem}_thumbnail.png", product.rasters.visual, 220)
-    _write_rasters(product, work, toa_bytes)
     for name, value in _documents(product).items():
         (work / f"{stem}_{name}").write_text(json.dumps(value, indent=2) + "\n")
     _pack(product, work, directory / "delivery.zip")
     for name in ("preview", "thumbnail"):
         shutil.copyfile(work / f"{stem}_{name}.png", directory / f"{name}.png")
     shutil.rmtree(work)
+    return product
 
 
 def _frames(n_rows: int, n_frames: int) -> list[tuple[int, int]]:
@@ -99,27 +123,31 @@ def _frames(n_rows: int, n_frames: int) -> list[tuple[int, int]]:
     return [(top, min(n_rows, round(top + height))) for top in tops]
 
 
-def _write_rasters(product: Product, work: Path, toa_bytes: int) -> None:
+def _write_frames(product: Product, work: Path, kinds: Sequence[str]) -> dict[str, list[Tile]]:
+    """Write the rasters of some kinds, one for each frame; return where each belongs."""
     stem, place = product.stem, product.place
-    tiles: dict[str, list[Tile]] = {"TOA": [], "VISUAL": [], "CLOUD": []}
+    tiles: dict[str, list[Tile]] = {kind: [] for kind in kinds}
     for number, (top, bottom) in enumerate(_frames(place.n, product.n_frames)):
         part = product.rasters.part(top, bottom)
-        for kind, pixels in (("TOA", part.toa), ("VISUAL", part.visual), ("CLOUD", part.cloud)):
+        for kind in kinds:
             path = f"rasters/{stem}_{kind}_{number}.tif"
-            write_geotiff(work / path, pixels, place, top=top, tile=product.tile)
+            write_geotiff(work / path, part.of(kind), place, top=top, tile=product.tile)
             tiles[kind].append(Tile(path, bottom - top, place.n, top))
-    if toa_bytes:
-        small = work / tiles["TOA"][0].path
-        per_pixel = small.stat().st_size / place.n**2
-        side = max(place.n, int((toa_bytes / per_pixel) ** 0.5))
-        place = Place(place.longitude, place.latitude, side, place.pixel_m)
-        small.unlink()
-        write_mosaic(small, product.rasters.toa, place)
-        tiles["TOA"] = [Tile(tiles["TOA"][0].path, side, side)]
-    shapes = (("TOA", 4, "uint16"), ("VISUAL", 3, "uint8"), ("CLOUD", 1, "uint8"))
-    for kind, n_bands, dtype in shapes:
-        over = place if kind == "TOA" else product.place
-        (work / f"{stem}_{kind}.vrt").write_text(vrt(tiles[kind], over, n_bands, dtype))
+    return tiles
+
+
+def _write_large(
+    product: Product, work: Path, toa_bytes: int
+) -> tuple[Product, dict[str, list[Tile]]]:
+    """Write one TOA raster of about *toa_bytes*, and the other rasters of what it shows."""
+    place, path = product.place, f"rasters/{product.stem}_TOA_0.tif"
+    side = max(place.n, int((toa_bytes / LARGE_BYTES_PER_PIXEL) ** 0.5))
+    place = Place(place.longitude, place.latitude, side, place.pixel_m)
+    write_enlarged(work / path, product.land, place)
+    n = min(side, _AFAR_PIXELS)
+    product = replace(product, place=place.from_afar(n), land=seen_from_afar(work / path, n))
+    tiles = _write_frames(product, work, ("VISUAL", "CLOUD"))
+    return product, {"TOA": [Tile(path, side, side)], **tiles}
 
 
 def _documents(product: Product) -> dict[str, Any]:
@@ -147,7 +175,7 @@ def _documents(product: Product) -> dict[str, Any]:
         "geometry": place.footprint,
         "properties": {
             **common,
-            "gsd": place.pixel_m,
+            "gsd": round(place.pixel_m, 2),
             "platform": f"newsat{product.satellite}",
             "constellation": "Aleph1",
             "instruments": ["ms"],

@@ -205,30 +205,30 @@ def _draw_shot(
     drawn: dict[str, Any] = {}
     sharpest_m = min(_pixel_m(level) for level, _ in shot.products)
     land_seed = hash_number(seed, order.name, order.longitude) % 2**32
-    n = round(_PIXELS / sharpest_m)
+    is_large = any(packing == "large" for _, packing in shot.products)
+    n = round(_PIXELS / sharpest_m) * (2 if is_large else 1)
     land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
     for level, packing in shot.products:
         place = imagery.Place(
             longitude, latitude, round(_PIXELS / _pixel_m(level)), _pixel_m(level)
         )
-        rasters = imagery.develop(land if place.n == n else land.resized(place.n), place)
         product = products.Product(
             _scene_id(number, shot, level, seed),
             level,
             _moment(number, shot, level),
             _satellite(number),
             place,
-            rasters,
+            land if place.n == n else land.resized(place.n),
             n_frames=3 if level == "L1C" else 1,
             packing="stored" if packing == "large" else packing,
             tile=512 if level == "L1D_SR" else 256,
         )
         (work / product.scene_id).mkdir()
         toa_bytes = large_mb * 10**6 if packing == "large" else 0
-        products.write_product(product, work / product.scene_id, toa_bytes=toa_bytes)
+        done = products.write_product(product, work / product.scene_id, toa_bytes=toa_bytes)
         drawn[product.scene_id] = {
-            "footprint": place.footprint,
-            "cloud_percent": rasters.cloud_percent,
+            "footprint": done.place.footprint,
+            "cloud_percent": done.rasters.cloud_percent,
         }
     return drawn
 

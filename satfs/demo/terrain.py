@@ -60,17 +60,27 @@ class Land:
     bands: Field
     mask: NDArray[np.uint8]
 
+    def window(self, n: int, rows: slice, columns: slice) -> Field:
+        """Return a window of the bands as they are when the land has *n* by *n* pixels."""
+        top, down = self._between(n, rows)
+        left, right = self._between(n, columns)
+        tall = self.bands[:, top] * (1 - down)[:, None] + self.bands[:, top + 1] * down[:, None]
+        return np.asarray(tall[:, :, left] * (1 - right) + tall[:, :, left + 1] * right, np.float32)
+
     def resized(self, n: int) -> Land:
         """Return the same land in *n* by *n* pixels, interpolated: much quicker than drawing."""
+        whole = slice(0, n)
+        low, share = self._between(n, whole)
+        nearest = low + (share >= 0.5)
+        return Land(self.window(n, whole, whole), self.mask[np.ix_(nearest, nearest)])
+
+    def _between(self, n: int, wanted: slice) -> tuple[NDArray[np.intp], Field]:
+        """Return which two lines each wanted line lies between, and how far from the first."""
         n_now = self.mask.shape[0]
-        at = (np.arange(n, dtype=np.float32) + 0.5) * np.float32(n_now / n) - 0.5
+        at = (np.arange(wanted.start, wanted.stop) + 0.5) * (n_now / n) - 0.5
         at = np.clip(at, 0, n_now - 1)
         low = np.minimum(at.astype(np.intp), n_now - 2)
-        share = (at - low).astype(np.float32)
-        tall = self.bands[:, low] * (1 - share)[:, None] + self.bands[:, low + 1] * share[:, None]
-        wide = tall[:, :, low] * (1 - share) + tall[:, :, low + 1] * share
-        nearest = np.rint(at).astype(np.intp)
-        return Land(wide, self.mask[np.ix_(nearest, nearest)])
+        return low, (at - low).astype(np.float32)
 
 
 def _stretch(lattice: Field, n_pixels: int) -> Field:
@@ -165,10 +175,13 @@ def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0
     y, x = np.meshgrid(axis, axis, indexing="ij")
     height = noise.fractal(2, 6, 0.5)
     bands = _ground(noise, kind, x, y, height)
-    if kind in ("town", "coast", "delta"):
-        _build_town(noise, bands, x, y, 0.32 if kind == "town" else 0.14)
+    has_town = kind in ("town", "coast", "delta")
+    if has_town:
+        roads = _build_town(noise, bands, x, y, 0.32 if kind == "town" else 0.14)
     if kind != "desert":
         _dig_river(noise, bands, x, y, 0.012 if kind == "delta" else 0.006)
+    if has_town:  # after the river: there are bridges
+        _paint(bands, _STREET, roads * np.float32(0.9))
     _shade(bands, height, n, 0.9 if kind == "desert" else 0.35)
     if kind == "coast":
         _flood(noise, bands, x, y, height)
@@ -224,7 +237,8 @@ def _blow_dunes(noise: Noise, bands: Field, x: Field, y: Field) -> None:
     _paint(bands, (2600, 2800, 2900, 2950), _ramp(1.2, 1.4, noise.fractal(3, 5)))  # a salt pan
 
 
-def _build_town(noise: Noise, bands: Field, x: Field, y: Field, radius: float) -> None:
+def _build_town(noise: Noise, bands: Field, x: Field, y: Field, radius: float) -> Field:
+    """Build streets, houses and parks around a centre; return where its main roads go."""
     random = noise.random
     cx, cy = random.uniform(0.3, 0.7, 2)
     angle = float(random.uniform(0, np.pi))
@@ -241,9 +255,12 @@ def _build_town(noise: Noise, bands: Field, x: Field, y: Field, radius: float) -
     _paint(bands, np.moveaxis(roofs[house % 4096], -1, 0), town * built * (1 - park))
     _paint(bands, _FOREST, town * park * _ramp(0.0, 0.5, noise.smooth(60)))
     _paint(bands, _STREET, town * (street < 0.0022).astype(np.float32))
-    for turn in (angle, angle + np.pi / 2):  # the roads that lead out of town
-        road = np.abs((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn) + 0.004 * noise.smooth(4))
-        _paint(bands, _STREET, (road < 0.0026).astype(np.float32) * np.float32(0.9))
+    bend = np.float32(0.004) * noise.smooth(4)
+    across = [
+        np.abs((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn) + bend)
+        for turn in (angle, angle + np.pi / 2)
+    ]
+    return np.asarray(np.minimum(*across) < 0.0026, np.float32)
 
 
 def _dig_river(noise: Noise, bands: Field, x: Field, y: Field, width: float) -> None:
