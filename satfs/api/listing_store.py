@@ -118,14 +118,14 @@ class ListingStore:
         await self._run(write)
 
     async def aclose(self) -> None:
-        """Close the file."""
+        """Close the file; nothing is kept or found after that."""
 
         def close(db: sqlite3.Connection) -> None:
             db.close()
-            self._db = None
 
         if self._db is not None:
             await self._run(close)
+            self._db = None
         self._is_broken = True
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -149,8 +149,7 @@ class ListingStore:
         try:
             if self._db is None:
                 self._db = _open(self._directory)
-            with self._db:
-                return work(self._db)
+            return work(self._db)
         except (sqlite3.Error, OSError, ValueError) as failure:
             self._give_up(type(failure).__name__, str(failure))
             return None
@@ -192,14 +191,14 @@ def _open(directory: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # One call at a time, each in whatever thread: see `ListingStore._limiter`.
-    db = sqlite3.connect(path, timeout=_BUSY_LIMIT_S, check_same_thread=False)
+    # No transactions of its own (isolation_level): each statement is one.
+    db = sqlite3.connect(path, timeout=_BUSY_LIMIT_S, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         # A lost last listing is asked for again; it need not be on the platter.
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript(_SCHEMA)
-        with db:
-            db.execute("DELETE FROM listings WHERE asked_at_s < ?", (time.time() - KEPT_FOR_S,))
+        db.execute("DELETE FROM listings WHERE asked_at_s < ?", (time.time() - KEPT_FOR_S,))
     except BaseException:
         db.close()
         raise
