@@ -263,7 +263,11 @@ class Dispatcher:
                 self._reachability.answered(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
                 self.controller.note_range(
-                    flight.held_until - started_at, took_s, began_at_s - asked_at_s
+                    trio.current_time(),
+                    flight.held_until - started_at,
+                    took_s,
+                    began_at_s - asked_at_s,
+                    len(self._active),
                 )
                 log.debug(
                     "range moved",

@@ -61,10 +61,14 @@ class Flight(Delivery):
         self._on_progress = on_progress
         self.ended = on_end
 
+    def arriving_since(self, at_s: float) -> None:
+        """Remember when the first byte of this attempt came."""
+        if self.began_at_s is None:
+            self.began_at_s = at_s
+
     def progressed(self, n_bytes: int) -> None:
         """Tell whoever waits."""
-        if self.began_at_s is None:
-            self.began_at_s = trio.current_time()
+        self.arriving_since(trio.current_time())
         self._on_progress(self, n_bytes)
 
     def is_wanted(self) -> bool:

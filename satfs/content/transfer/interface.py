@@ -96,6 +96,9 @@ class Delivery:
         self.held_until = held_until
         self.progressed(n_bytes)
 
+    def arriving_since(self, at_s: float) -> None:
+        """Hear when, on trio's clock, the first byte of this attempt came."""
+
     def progressed(self, n_bytes: int) -> None:
         """Hear that *n_bytes* more may be served. For whoever waits for them."""
 

@@ -22,7 +22,7 @@ BLOCK_BYTES: Final = 16 * 1024
 #: Blocks reported at once.
 MOST_BLOCKS: Final = 1024
 
-_REPORT: Final = struct.Struct("<BQQQ")  # kind, move, front, when the first byte came (µs)
+_REPORT: Final = struct.Struct("<BQQQ")  # kind, move, front, microseconds since the first byte
 _PROGRESS: Final = 1
 _OUTCOME: Final = 2
 
@@ -45,11 +45,15 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one."""
+    """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one.
+
+    *receiving_s* is the time since the first byte of the body came.
+    """
 
     move: int
     front: int
     hashes: list[int]
+    receiving_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
 
 def pack_progress(progress: Progress) -> bytes:
     """Return a progress report."""
-    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, 0)
+    receiving_us = round(progress.receiving_s * 1e6)
+    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, receiving_us)
     return head + array("Q", progress.hashes).tobytes()
 
 
@@ -108,14 +113,14 @@ def read_report(packet: bytes) -> Progress | Outcome:
         ValueError: no report.
     """
     try:
-        kind, move, front, _ = _REPORT.unpack_from(packet)
+        kind, move, front, receiving_us = _REPORT.unpack_from(packet)
     except struct.error as problem:
         raise ValueError("a packet too short for a report") from problem
     rest = packet[_REPORT.size :]
     if kind == _PROGRESS:
         hashes = array("Q")
         hashes.frombytes(rest)
-        return Progress(move, front, hashes.tolist())
+        return Progress(move, front, hashes.tolist(), receiving_us / 1e6)
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
     told = json.loads(rest)

@@ -189,18 +189,20 @@ class Worker:
         move = job.move
         target = memoryview(self._files[move.file])
         front = told = move.start
-        told_at_s = time.monotonic()
+        began_at_s = told_at_s = time.monotonic()
         while front < job.stop:
             limit = min(job.stop, front + REPORT_BYTES)
             n_bytes = _receive_some(answer, target[front:limit])
             if not n_bytes:
                 raise _Cut
+            now_s = time.monotonic()
+            if front == move.start:
+                began_at_s = now_s
             front += n_bytes
             whole = front if front == job.stop else front // BLOCK_BYTES * BLOCK_BYTES
-            now_s = time.monotonic()
             is_due = whole - told >= REPORT_BYTES or now_s - told_at_s >= REPORT_AFTER_S
             if whole > told and (is_due or front >= job.stop):
-                self._report(move.move, target, told, whole)
+                self._report(move.move, target, told, whole, now_s - began_at_s)
                 told, told_at_s = whole, now_s
         if job.stop == move.stop:
             # The body's last byte has been read; this closes the answer, so that the connection
@@ -209,14 +211,16 @@ class Worker:
             return True
         return False
 
-    def _report(self, number: int, target: memoryview, start: int, stop: int) -> None:
+    def _report(
+        self, number: int, target: memoryview, start: int, stop: int, receiving_s: float
+    ) -> None:
         while start < stop:
             upto = min(stop, start + messages.MOST_BLOCKS * BLOCK_BYTES)
             hashes = [
                 xxhash.xxh3_64_intdigest(target[at : min(at + BLOCK_BYTES, upto)])
                 for at in range(start, upto, BLOCK_BYTES)
             ]
-            self._tell(messages.pack_progress(Progress(number, upto, hashes)))
+            self._tell(messages.pack_progress(Progress(number, upto, hashes, receiving_s)))
             start = upto
 
     # -- connections -----------------------------------------------------------------------------

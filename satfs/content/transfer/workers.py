@@ -197,6 +197,7 @@ class WorkerPool:
             return
         self._n_deaths = 0
         delivery = state.delivery
+        delivery.arriving_since(trio.current_time() - report.receiving_s)
         try:
             # After a cut, the worker may have gone on for a moment; its blocks are as good.
             delivery.report(min(report.front, delivery.stop), _fitting(delivery, report))
