@@ -187,9 +187,14 @@ def _pixel_m(level: str) -> float:
 
 def _draw_all(work: Path, seed: int, large_mb: int) -> dict[str, Any]:
     jobs = [(n, order, shot) for n, order in enumerate(ORDERS) for shot in order.shots]
+    jobs.sort(key=lambda job: -_effort(job[2]))  # so that the longest does not come last, alone
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         drawn = list(pool.map(lambda job: _draw_shot(work, job, seed, large_mb), jobs))
     return {scene_id: entry for entries in drawn for scene_id, entry in entries.items()}
+
+
+def _effort(shot: Shot) -> int:
+    return len(shot.products) + 10 * any(packing == "large" for _, packing in shot.products)
 
 
 def _draw_shot(

@@ -6,6 +6,7 @@ smooth noise and of parcels (a jittered grid), evaluated over a square of so man
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,8 @@ except ImportError as missing:
     raise Unsupported(f"the demo's imagery needs {missing.name}: install satfs[demo]") from missing
 
 Field = NDArray[np.float32]
+#: Reflectances of blue, green, red and near infrared.
+Colour = tuple[float, float, float, float]
 
 #: Kinds of land.
 KINDS: Final = ("coast", "farmland", "delta", "desert", "town")
@@ -105,6 +108,14 @@ def _stretch(lattice: Field, n_pixels: int) -> Field:
     return np.ascontiguousarray(total.T)
 
 
+def _refined(knots: Field) -> Field:
+    """Return the knots of the same spline over twice as many cells (Lane and Riesenfeld 1980)."""
+    finer = np.empty((2 * len(knots) - 3, knots.shape[1]), np.float32)
+    finer[::2] = (knots[:-1] + knots[1:]) / 2
+    finer[1::2] = (knots[:-2] + 6 * knots[1:-1] + knots[2:]) / 8
+    return finer
+
+
 class Noise:
     """Smooth random fields over a square of *n* pixels. The size changes detail, not shape."""
 
@@ -116,15 +127,22 @@ class Noise:
 
     def smooth(self, n_cells: int) -> Field:
         """Return noise whose features are 1/n_cells of the square, with deviation of about one."""
-        lattice = self.random.standard_normal((n_cells + 3, n_cells + 3)).astype(np.float32)
-        return _stretch(_stretch(lattice, self.n), self.n) * np.float32(2)
+        return self._spread(self._lattice(n_cells))
 
     def fractal(self, n_cells: int = 2, octaves: int = 6, gain: float = 0.55) -> Field:
         """Return noise with features of all sizes from 1/n_cells down."""
-        total = np.zeros((self.n, self.n), np.float32)
-        for octave in range(octaves):
-            total += gain**octave * self.smooth(n_cells * 2**octave)
-        return total * np.float32((1 - gain) / (1 - gain**octaves) * 1.6)
+        knots = self._lattice(n_cells)
+        for octave in range(1, octaves):
+            finer = self._lattice(n_cells * 2**octave)
+            knots = _refined(_refined(knots).T).T + np.float32(gain**octave) * finer
+        return self._spread(knots) * np.float32((1 - gain) / (1 - gain**octaves) * 1.6)
+
+    def _lattice(self, n_cells: int) -> Field:
+        shape = (n_cells + 3, n_cells + 3)
+        return self.random.standard_normal(shape).astype(np.float32) * np.float32(2)
+
+    def _spread(self, knots: Field) -> Field:
+        return _stretch(_stretch(knots, self.n), self.n)
 
     def grain(self) -> Field:
         """Return noise from pixel to pixel."""
@@ -137,31 +155,47 @@ def _ramp(low: float, high: float, value: Field) -> Field:
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def _paint(bands: Field, colour: tuple[float, ...] | Field, cover: Field) -> None:
+def _paint(bands: Field, colour: Colour, cover: Field) -> None:
     """Lay a colour over the picture, as opaque as *cover* says."""
-    tint = np.asarray(colour, np.float32)
-    if tint.ndim == 1:
-        tint = tint[:, None, None]
-    bands += (tint - bands) * cover
+    for band, tint in zip(bands, colour, strict=True):  # one at a time: what fits caches is quick
+        band += (np.float32(tint) - band) * cover
 
 
-def _parcels(
-    random: np.random.Generator, x: Field, y: Field, size: float, angle: float
-) -> tuple[NDArray[np.intp], Field, Field]:
-    """Divide the plane; return each point's parcel number, distance to its border, and row axis."""
-    u = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
-    v = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
-    edges = np.cumsum(random.uniform(0.55, 1.5, int(6 / size) + 8)) * size - 3.0
-    row = np.clip(np.searchsorted(edges, v.ravel()).reshape(v.shape), 1, len(edges) - 1)
-    widths = random.uniform(0.6, 2.4, len(edges)).astype(np.float32) * np.float32(size)
-    offsets = random.uniform(0, 9, len(edges)).astype(np.float32) + 3
-    along = (u + offsets[row]) / widths[row]
-    column = along.astype(np.intp)
-    share = along - column
-    beside = np.minimum(share, 1 - share) * widths[row]
-    across = np.minimum(v - edges[row - 1], edges[row] - v)
-    border = np.minimum(beside, across).astype(np.float32)
-    return row * 7919 + column * 3571, border, u.astype(np.float32)
+def _paint_textured(bands: Field, colour: Colour, texture: Field, cover: Field) -> None:
+    """Lay a colour over the picture that is lighter and darker as *texture* says."""
+    for band, tint in zip(bands, colour, strict=True):
+        band += (np.float32(tint) * texture - band) * cover
+
+
+def _turned(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
+    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    return x * cos + y * sin, y * cos - x * sin
+
+
+class _Parcels:
+    """A jittered grid over some points: which of 4096 kinds of parcel each is in, and where in it.
+
+    `border` is the distance to the next border, `along` runs along the rows; the unit is the side
+    of the picture.
+    """
+
+    def __init__(
+        self, random: np.random.Generator, x: Field, y: Field, size: float, angle: float
+    ) -> None:
+        u, v = _turned(x, y, angle)
+        edges = np.cumsum(random.uniform(0.55, 1.5, int(6 / size) + 8)) * size - 3.0
+        edges = edges.astype(np.float32)
+        widths = random.uniform(0.6, 2.4, len(edges)).astype(np.float32) * np.float32(size)
+        offsets = random.uniform(3, 12, len(edges)).astype(np.float32)
+        row = np.clip(np.searchsorted(edges, v), 1, len(edges) - 1)
+        width = widths[row]
+        position = (u + offsets[row]) / width
+        column = position.astype(np.int32)
+        share = position - column
+        beside = np.minimum(share, 1 - share) * width
+        self.border = np.minimum(beside, np.minimum(v - edges[row - 1], edges[row] - v))
+        self.number = (row * 7919 + column * 3571) % 4096
+        self.along = u
 
 
 def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0) -> Land:
@@ -174,7 +208,7 @@ def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0
     axis = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
     height = noise.fractal(2, 6, 0.5)
-    bands = _ground(noise, kind, x, y, height)
+    bands = _ground(noise, kind, x, y)
     has_town = kind in ("town", "coast", "delta")
     if has_town:
         roads = _build_town(noise, bands, x, y, 0.32 if kind == "town" else 0.14)
@@ -185,41 +219,40 @@ def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0
     _shade(bands, height, n, 0.9 if kind == "desert" else 0.35)
     if kind == "coast":
         _flood(noise, bands, x, y, height)
-    bands *= 1 + 0.022 * noise.grain()
+    bands *= 1 + np.float32(0.022) * noise.grain()
     mask = _cloud_over(Noise(seed + 1 + weather, n), bands, cloudiness)
     return Land(np.clip(bands, 1, 10_000), mask)
 
 
-def _ground(noise: Noise, kind: str, x: Field, y: Field, height: Field) -> Field:
+def _ground(noise: Noise, kind: str, x: Field, y: Field) -> Field:
     """Return fields in three districts of their own direction, with forest and hedges."""
-    random, n = noise.random, noise.n
+    random = noise.random
     palette = np.asarray(_DUNES if kind == "desert" else _CROPS, np.float32)
-    bands = np.empty((4, n, n), np.float32)
+    bands = np.empty((4, noise.n, noise.n), np.float32)
     bands[:] = palette[0][:, None, None]
     if kind == "desert":
         _blow_dunes(noise, bands, x, y)
         return bands
-    warp = 0.006 * noise.smooth(5)
+    warp = np.float32(0.006) * noise.smooth(5)
     districts = np.argmax([noise.fractal(3, 3) for _ in range(3)], axis=0)
-    sizes = (0.045, 0.06, 0.085)
-    for district in range(3):
-        angle = float(random.uniform(0, np.pi))
-        parcel, border, along = _parcels(random, x + warp, y - warp, sizes[district], angle)
+    for district, size in enumerate((0.045, 0.06, 0.085)):
+        here = np.flatnonzero(districts == district)
+        angle = random.uniform(0, math.pi)
+        parcels = _Parcels(random, (x + warp).ravel()[here], (y - warp).ravel()[here], size, angle)
         kinds = palette[random.integers(0, len(palette), 4096)]
         kinds = kinds * random.normal(1, 0.07, (4096, 1)).astype(np.float32)
-        colours = np.moveaxis(kinds[parcel % 4096], -1, 0)
-        stripes = random.uniform(0, 0.035, 4096).astype(np.float32)[parcel % 4096]
-        colours = colours * (1 + stripes * np.sin(along * np.float32(2 * np.pi * 160)))
-        here = districts == district
-        bands[:, here] = colours[:, here]
-        hedge = ((border < 0.0016) & here).astype(np.float32)
-        lane = random.random() < 0.5
-        _paint(bands, _STREET if lane else _FOREST, hedge * np.float32(0.55))
+        depth = random.uniform(0, 0.035, 4096).astype(np.float32)[parcels.number]
+        stripes = 1 + depth * np.sin(parcels.along * np.float32(2 * math.pi * 160))
+        hedge = np.asarray(parcels.border < 0.0016, np.float32) * np.float32(0.55)
+        tint = _STREET if random.random() < 0.5 else _FOREST
+        for n_band, band in enumerate(bands.reshape(4, -1)):
+            colours = kinds[:, n_band][parcels.number] * stripes
+            band[here] = colours + (np.float32(tint[n_band]) - colours) * hedge
     bands *= 1 + 0.06 * noise.fractal(8, 4)
     wooded = noise.fractal(4, 6, 0.6)
     forest = _ramp(0.55, 0.68, wooded)
-    crowns = 1 + 0.16 * noise.smooth(170) + 0.08 * noise.grain()
-    _paint(bands, np.asarray(_FOREST, np.float32)[:, None, None] * crowns, forest)
+    crowns = 1 + np.float32(0.16) * noise.smooth(170) + np.float32(0.08) * noise.grain()
+    _paint_textured(bands, _FOREST, crowns, forest)
     _paint(bands, _GRASS, _ramp(0.42, 0.55, wooded) * (1 - forest) * np.float32(0.7))
     return bands
 
@@ -228,8 +261,7 @@ def _blow_dunes(noise: Noise, bands: Field, x: Field, y: Field) -> None:
     """Cover rock and gravel with sand whose crests lie across the wind."""
     _paint(bands, _DUNES[3], _ramp(0.2, 1.0, noise.fractal(3, 7, 0.65)) * np.float32(0.85))
     _paint(bands, _DUNES[1], _ramp(-0.4, 0.7, noise.fractal(5, 7, 0.7)) * np.float32(0.7))
-    wind = float(noise.random.uniform(0, np.pi))
-    along = x * np.float32(np.cos(wind)) + y * np.float32(np.sin(wind))
+    along, _ = _turned(x, y, noise.random.uniform(0, math.pi))
     phase = (along * 46 + 0.8 * noise.fractal(4, 4)) % 1
     crest = _ramp(0.0, 0.75, phase) * (1 - _ramp(0.8, 1.0, phase))
     field = _ramp(-0.1, 0.5, noise.fractal(2, 4))
@@ -240,33 +272,36 @@ def _blow_dunes(noise: Noise, bands: Field, x: Field, y: Field) -> None:
 def _build_town(noise: Noise, bands: Field, x: Field, y: Field, radius: float) -> Field:
     """Build streets, houses and parks around a centre; return where its main roads go."""
     random = noise.random
-    cx, cy = random.uniform(0.3, 0.7, 2)
-    angle = float(random.uniform(0, np.pi))
-    distance = np.hypot(x - cx, y - cy) / radius + 0.28 * noise.fractal(5, 4)
+    cx, cy = (np.float32(c) for c in random.uniform(0.3, 0.7, 2))
+    angle = random.uniform(0, math.pi)
+    distance = np.hypot(x - cx, y - cy) / np.float32(radius) + 0.28 * noise.fractal(5, 4)
     town = 1 - _ramp(0.92, 1.0, distance)
-    block, street, _ = _parcels(random, x, y, 0.024, angle)
-    house, gap, _ = _parcels(random, x, y, 0.0075, angle)
+    woods = _ramp(0.0, 0.5, noise.smooth(60))
+    here = np.flatnonzero(town)
+    ground = bands.reshape(4, -1)[:, here]
+    town, woods = town.ravel()[here], woods.ravel()[here]
+    blocks = _Parcels(random, x.ravel()[here], y.ravel()[here], 0.024, angle)
+    houses = _Parcels(random, x.ravel()[here], y.ravel()[here], 0.0075, angle)
     roofs = np.asarray(_ROOFS, np.float32)[random.integers(0, len(_ROOFS), 4096)]
     roofs = roofs * random.normal(1, 0.16, (4096, 1)).astype(np.float32)
-    garden = random.random(4096).astype(np.float32)[(house * 13 + block) % 4096] < 0.35
-    built = ((gap > 0.0012) & ~garden).astype(np.float32)
-    park = (random.random(4096)[block % 4096] < 0.08).astype(np.float32)
-    _paint(bands, _GRASS, town * np.float32(0.8))
-    _paint(bands, np.moveaxis(roofs[house % 4096], -1, 0), town * built * (1 - park))
-    _paint(bands, _FOREST, town * park * _ramp(0.0, 0.5, noise.smooth(60)))
-    _paint(bands, _STREET, town * (street < 0.0022).astype(np.float32))
+    is_garden = (random.random(4096) < 0.35)[(houses.number * 13 + blocks.number) % 4096]
+    is_park = (random.random(4096) < 0.08)[blocks.number]
+    is_roof = (houses.border > 0.0012) & ~is_garden & ~is_park
+    _paint(ground, _GRASS, town * np.float32(0.8))
+    for n_band, band in enumerate(ground):
+        band += (roofs[:, n_band][houses.number] - band) * town * is_roof
+    _paint(ground, _FOREST, town * is_park * woods)
+    _paint(ground, _STREET, town * (blocks.border < 0.0022))
+    bands.reshape(4, -1)[:, here] = ground
+    along, across = _turned(x - cx, y - cy, angle)
     bend = np.float32(0.004) * noise.smooth(4)
-    across = [
-        np.abs((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn) + bend)
-        for turn in (angle, angle + np.pi / 2)
-    ]
-    return np.asarray(np.minimum(*across) < 0.0026, np.float32)
+    nearest = np.minimum(np.abs(along + bend), np.abs(across + bend))
+    return np.asarray(nearest < 0.0026, np.float32)
 
 
 def _dig_river(noise: Noise, bands: Field, x: Field, y: Field, width: float) -> None:
     random = noise.random
-    angle = float(random.uniform(0, np.pi))
-    u = (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
+    u, _ = _turned(x - np.float32(0.5), y - np.float32(0.5), random.uniform(0, math.pi))
     # Distance to the zero line of a smooth function is about its value over its slope.
     course = u + 0.11 * noise.smooth(3) + 0.03 * noise.smooth(7)
     slope = np.hypot(*np.gradient(course)) * noise.n
@@ -285,16 +320,15 @@ def _shade(bands: Field, height: Field, n: int, strength: float) -> None:
 
 
 def _flood(noise: Noise, bands: Field, x: Field, y: Field, height: Field) -> None:
-    angle = float(noise.random.uniform(0, 2 * np.pi))
-    inland = (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
+    turn = noise.random.uniform(0, 2 * math.pi)
+    inland, _ = _turned(x - np.float32(0.5), y - np.float32(0.5), turn)
     level = inland * np.float32(3.2) + 0.38 * height + np.float32(0.25)
     _paint(bands, _SAND, 1 - _ramp(0.03, 0.075, level))
     water = 1 - _ramp(0.0, 0.02, level)
     plume = _ramp(-0.75, 0.0, level + 0.16 * noise.fractal(3, 5))
-    sea = np.asarray(_DEEP, np.float32)[:, None, None] * np.ones_like(x)
-    _paint(sea, _SHALLOW, plume)
-    swell = noise.smooth(90) * 0.012 + noise.grain() * 0.01
-    _paint(bands, sea * (1 + swell), water)
+    swell = 1 + noise.smooth(90) * np.float32(0.012) + noise.grain() * np.float32(0.01)
+    _paint_textured(bands, _DEEP, swell, water)
+    _paint_textured(bands, _SHALLOW, swell, water * plume)
     surf = _ramp(-0.04, -0.008, level) * water * _ramp(0.1, 0.8, noise.fractal(12, 4))
     _paint(bands, _SURF, surf * np.float32(0.8))
 
@@ -310,7 +344,7 @@ def _cloud_over(noise: Noise, bands: Field, cloudiness: float) -> NDArray[np.uin
     down, right = np.gradient(puffs)
     billows = np.clip((down + right) * np.float32(noise.n * 0.012), -0.25, 0.25)
     brightness = np.float32(0.5) + np.float32(0.4) * cloud + billows * cloud
-    _paint(bands, np.asarray(_CLOUD, np.float32)[:, None, None] * brightness, cloud)
+    _paint_textured(bands, _CLOUD, brightness, cloud)
     mask = np.full(cloud.shape, CLEAR, np.uint8)
     mask[cloud > 0.04] = HAZE
     mask[cloud > 0.3] = CLOUD
