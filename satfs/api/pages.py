@@ -18,10 +18,15 @@ GetPage = Callable[[str], Awaitable[Page]]
 Keep = Callable[[tuple[Json, ...]], int]
 
 
+#: How often expectations are made anew, before pages are simply asked for one after the other.
+MAX_NEW_EXPECTATIONS = 4
+
+
 @dataclass(slots=True, eq=False)
 class _Expected:
     """A page asked for ahead. Its failure counts only if the chain comes by."""
 
+    asking: trio.CancelScope = field(default_factory=trio.CancelScope)
     arrived: trio.Event = field(default_factory=trio.Event)
     page: Page | None = None
     failure: SatfsError | None = None
@@ -34,16 +39,9 @@ async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -
 
     Raises what *get_page* raises for a page that is needed, and `Garbled` for a broken pager.
     """
-    url = chain.next_url
-    if url is None:
-        return
-    first = await get_page(url)
-    chain.take(first, keep(first.entries))
-    if chain.next_url is None:
-        return
     failure: SatfsError | None = None
     async with trio.open_nursery() as nursery:
-        ahead = _Ahead(nursery, get_page, predictions(url, first), n_ahead)
+        ahead = _Ahead(nursery, get_page, n_ahead)
         try:
             while chain.next_url is not None:
                 page = await ahead.get(chain.next_url)
@@ -57,33 +55,48 @@ async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -
 
 
 class _Ahead:
-    """The window of pages that were asked for before their turn."""
+    """The window of pages that are asked for before their turn.
 
-    def __init__(
-        self, nursery: trio.Nursery, get_page: GetPage, urls: Iterator[str], n_ahead: int
-    ) -> None:
+    A page that was asked for early shows an early state of the listing. As long as `count` stays
+    the same, so, we trust, does the listing. When a page tells another count, entries may have
+    moved across the border between two pages, and what was asked for ahead is thrown away: the
+    pages after it must be asked for after it, as they are when `next` is followed one by one.
+    """
+
+    def __init__(self, nursery: trio.Nursery, get_page: GetPage, n_ahead: int) -> None:
         self._nursery = nursery
         self._get_page = get_page
-        self._urls = urls
         self._n_ahead = n_ahead
+        self._urls: Iterator[str] = iter(())
         self._expected: OrderedDict[PageKey, _Expected] = OrderedDict()
+        self._count: int | None = None
+        self._n_expectations = 0
 
     async def get(self, url: str) -> Page:
         """Return the page at *url*, which may be on its way already."""
+        expected = self._expected.pop(page_key(url), None)
         self._top_up()
-        key = page_key(url)
-        expected = self._expected.pop(key, None)
         if expected is None:
-            # The chain has left what was expected: no use in asking for more of that.
-            self._urls = iter(())
-            return await self._get_page(url)
+            page = await self._get_page(url)
+        else:
+            await expected.arrived.wait()
+            if expected.failure is not None:
+                raise expected.failure
+            page = expected.page or await self._get_page(url)
+        if expected is None or page.count != self._count:
+            self._expect(url, page)
         self._top_up()
-        await expected.arrived.wait()
-        if expected.failure is not None:
-            raise expected.failure
-        if expected.page is None:
-            return await self._get_page(url)
-        return expected.page
+        return page
+
+    def _expect(self, url: str, page: Page) -> None:
+        """Forget what was expected; expect what *page* lets us expect."""
+        for expected in self._expected.values():
+            expected.asking.cancel()
+        self._expected.clear()
+        self._count = page.count
+        self._n_expectations += 1
+        wanted = self._n_expectations <= MAX_NEW_EXPECTATIONS
+        self._urls = predictions(url, page) if wanted else iter(())
 
     def _top_up(self) -> None:
         while len(self._expected) < self._n_ahead:
@@ -94,9 +107,9 @@ class _Ahead:
             self._nursery.start_soon(self._fetch, url, expected)
 
     async def _fetch(self, url: str, expected: _Expected) -> None:
-        try:
-            expected.page = await self._get_page(url)
-        except SatfsError as failure:
-            expected.failure = failure
-        finally:
-            expected.arrived.set()
+        with expected.asking:
+            try:
+                expected.page = await self._get_page(url)
+            except SatfsError as failure:
+                expected.failure = failure
+        expected.arrived.set()

@@ -1,0 +1,1 @@
+"""Small working things in the place of large ones."""

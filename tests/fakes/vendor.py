@@ -1,0 +1,277 @@
+"""The vendor in memory: accounts, listings and links behind an httpx transport.
+
+As strict as the real one about headers, as odd as it may be about pages. Every request is kept in
+`asked`; what goes wrong is set by name: `fail_next`, `revoke_token`, `silence`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+import httpx
+import trio
+
+API = "https://api.vendor.test"
+AUTH = "https://auth.vendor.test/oauth/token"
+STORE = "https://store.vendor.test"
+CLIENT_ID = "client-4711"
+CLIENT_SECRET = "the-secret-of-the-client"
+CONTRACT = "cont.3f0c2a7e-5a41-4f5e-9d0b-6a1f6f0f7c21"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it arrived."""
+
+    method: str
+    url: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Vendor:
+    """The vendor. Change its fields at any time; the next request sees them."""
+
+    tasks: list[Any] = field(default_factory=list)
+    captures: dict[str, list[Any]] = field(default_factory=dict)
+    scenes: dict[str, list[Any]] = field(default_factory=dict)
+    contracts: list[Any] = field(
+        default_factory=lambda: [{"contract_id": CONTRACT, "name": "Imagery 2026"}]
+    )
+    #: The largest `limit` that is honoured; a larger one is cut silently.
+    max_limit: int = 500
+    #: How `next` is written: absolute, relative, cursor, absent, or a function of (url, offset).
+    next_style: str | Callable[[str, int], str | None] = "absolute"
+    tells_count: bool = True
+    #: Seconds until the answer, on trio's clock.
+    delay_s: float = 0.0
+    token_lifetime_s: Any = 86400
+    knows_scene_path: bool = True
+    #: What signing answers: json, redirect, or a function of (scene id, attachment).
+    signing: str | Callable[[str, str], httpx.Response] = "json"
+    is_silent: bool = False
+    is_gone: bool = False
+    asked: list[Asked] = field(default_factory=list)
+    n_tokens: int = 0
+    _valid_tokens: set[str] = field(default_factory=set)
+    _planned: deque[tuple[str, httpx.Response | Exception]] = field(default_factory=deque)
+    #: Called before each answer, for whatever else a test wants to happen meanwhile.
+    meanwhile: Callable[[Asked], None] | None = None
+
+    def transport(self) -> httpx.MockTransport:
+        """Return the door to this vendor."""
+        return httpx.MockTransport(self._handle)
+
+    def paths(self) -> list[str]:
+        """Return the paths asked for so far, in order."""
+        return [asked.path for asked in self.asked]
+
+    def n_asked(self, path: str) -> int:
+        """Return how often *path* was asked for."""
+        return self.paths().count(path)
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def fail_next(
+        self, answer: int | httpx.Response | Exception, *, path: str = "", times: int = 1
+    ) -> None:
+        """Answer the next *times* requests whose path begins with *path* by *answer*."""
+        for _ in range(times):
+            if isinstance(answer, int):
+                self._planned.append((path, httpx.Response(answer, json={"message": "planned"})))
+            else:
+                self._planned.append((path, answer))
+
+    def revoke_token(self) -> None:
+        """Refuse every token handed out so far."""
+        self._valid_tokens.clear()
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.raw_path.decode().partition("?")[0]
+        asked = Asked(
+            method=request.method,
+            url=str(request.url),
+            path=path,
+            query=dict(parse_qsl(request.url.query.decode(), keep_blank_values=True)),
+            headers={name.lower(): value for name, value in request.headers.items()},
+        )
+        self.asked.append(asked)
+        if self.is_gone:
+            raise httpx.ConnectError("no route to host")
+        if self.is_silent:
+            await trio.sleep_forever()
+        await trio.sleep(self.delay_s)
+        if self.meanwhile is not None:
+            self.meanwhile(asked)
+        for number, (prefix, planned) in enumerate(self._planned):
+            if path.startswith(prefix):
+                del self._planned[number]
+                if isinstance(planned, Exception):
+                    raise planned
+                return httpx.Response(
+                    planned.status_code, headers=planned.headers, content=planned.content
+                )
+        if str(request.url) == AUTH:
+            return self._token(request)
+        assert f"{request.url.scheme}://{request.url.host}" == API, f"credentials at {request.url}"
+        return self._authorised(asked) or self._routed(asked)
+
+    def _token(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        assert request.headers["content-type"] == "application/json"
+        assert body["grant_type"] == "client_credentials"
+        if (body["client_id"], body["client_secret"]) != (CLIENT_ID, CLIENT_SECRET):
+            return _json(401, {"error": "access_denied", "error_description": "Unauthorized"})
+        self.n_tokens += 1
+        token = f"token-number-{self.n_tokens}"
+        self._valid_tokens.add(token)
+        answer = {"access_token": token, "token_type": "Bearer"}
+        if self.token_lifetime_s is not None:
+            answer["expires_in"] = self.token_lifetime_s
+        return _json(200, answer)
+
+    def accept_token(self, token: str) -> None:
+        """Take *token* for good from now on."""
+        self._valid_tokens.add(token)
+
+    def _authorised(self, asked: Asked) -> httpx.Response | None:
+        sent = asked.headers.get("authorizationtoken", "")
+        if sent == f"Key,Secret {CLIENT_ID},{CLIENT_SECRET}":
+            return None
+        if sent.removeprefix("Bearer ") not in self._valid_tokens:
+            return _json(401, {"message": "Unauthorized"})
+        contract = asked.headers.get("x-satellogic-contract-id")
+        if asked.path == "/contracts":
+            assert contract is None, "/contracts must be asked without a contract"
+            return None
+        if contract not in [entry.get("contract_id", entry.get("id")) for entry in self.contracts]:
+            return _json(401, {"message": "Missing required header X-Satellogic-Contract-Id"})
+        return None
+
+    def _routed(self, asked: Asked) -> httpx.Response:
+        parts = [unquote(part) for part in asked.path.strip("/").split("/")]
+        match parts:
+            case ["contracts"]:
+                return _json(200, self.contracts)
+            case ["tasking", "tasks"]:
+                return self._page(asked, self.tasks)
+            case ["tasking", "tasks", task_id]:
+                for task in self.tasks:
+                    if str(task["task_id"]) == task_id:
+                        return _json(200, task)
+                return _json(404, {"detail": "Not found."})
+            case ["tasking", "tasks", task_id, "captures"]:
+                if task_id not in self.captures:
+                    return _json(404, {"detail": "Not found."})
+                return self._page(asked, self.captures[task_id])
+            case ["telluric", "scenes"]:
+                return self._scene_list(asked)
+            case ["telluric", "scenes", scene_id] if self.knows_scene_path:
+                scene = self._scene(scene_id)
+                if scene is None:
+                    return _json(404, {"message": f"No item found with id {scene_id}"})
+                return _json(200, scene)
+            case ["telluric", "scenes", scene_id, "attachments", name, "download"]:
+                return self._signed(scene_id, name)
+            case _:
+                return _json(403, {"message": "Missing Authentication Token"})
+
+    def _scene(self, scene_id: str) -> Any:
+        for scenes in self.scenes.values():
+            for scene in scenes:
+                if scene["scene_id"] == scene_id:
+                    return scene
+        return None
+
+    def _scene_list(self, asked: Asked) -> httpx.Response:
+        if "sceneset_id" in asked.query:
+            return self._page(asked, self.scenes.get(asked.query["sceneset_id"], []))
+        found = self._scene(asked.query.get("scene_id", ""))
+        return self._page(asked, [] if found is None else [found])
+
+    def _signed(self, scene_id: str, name: str) -> httpx.Response:
+        if callable(self.signing):
+            return self.signing(scene_id, name)
+        url = (
+            f"{STORE}/bucket/{quote(scene_id)}/{quote(name)}?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+            "&X-Amz-Date=20260205T101500Z&X-Amz-Expires=3600&X-Amz-Signature=5f0c5f0c"
+        )
+        if self.signing == "redirect":
+            return httpx.Response(302, headers={"Location": url})
+        return _json(200, {"url": url})
+
+    def _page(self, asked: Asked, entries: list[Any]) -> httpx.Response:
+        limit = min(int(asked.query.get("limit", "100")), self.max_limit)
+        offset = int(asked.query.get("offset", asked.query.get("cursor", "0")))
+        results = entries[offset : offset + limit]
+        following = offset + limit if offset + limit < len(entries) else None
+        answer: dict[str, Any] = {"previous": None, "results": results}
+        if self.tells_count:
+            answer["count"] = len(entries)
+        if self.next_style != "absent":
+            answer["next"] = self._next(asked, limit, following)
+        return _json(200, answer)
+
+    def _next(self, asked: Asked, limit: int, following: int | None) -> str | None:
+        if callable(self.next_style):
+            return self.next_style(asked.url, int(asked.query.get("offset", "0")))
+        if following is None:
+            return None
+        query = {k: v for k, v in asked.query.items() if k not in ("limit", "offset", "cursor")}
+        if self.next_style == "cursor":
+            query["cursor"] = str(following)
+        else:
+            query |= {"limit": str(limit), "offset": str(following)}
+        base = "" if self.next_style == "relative" else API
+        return f"{base}{asked.path}?{urlencode(query)}"
+
+
+def _json(status: int, value: Any) -> httpx.Response:
+    # Written by hand: httpx refuses what json can write, lone surrogates for one.
+    body = json.dumps(value).encode()
+    return httpx.Response(status, content=body, headers={"Content-Type": "application/json"})
+
+
+def some_tasks(n: int) -> list[dict[str, Any]]:
+    """Return *n* tasks like the documented ones."""
+    return [
+        {
+            "task_id": 341000 + number,
+            "task_name": f"Harbour monitoring {number}",
+            "project_name": "Coast 2026",
+            "status": "completed",
+            "created_time": "2026-01-19T14:03:22.481905Z",
+            "target": {"type": "Point", "coordinates": [-58.37, -34.6, 0.0]},
+        }
+        for number in range(n)
+    ]
+
+
+def some_scene(scene_id: str, capture_id: str) -> dict[str, Any]:
+    """Return a scene like the documented ones, signed links in the listing included."""
+    link = f"{STORE}/x.zip?X-Amz-Signature=5f0c&X-Amz-Expires=3600"
+    return {
+        "scene_id": scene_id,
+        "sceneset_id": capture_id,
+        "productname": "L1D_SR",
+        "timestamp": "2026-01-28T15:57:47.002000+00:00",
+        "last_modified": "2026-01-28T22:05:51.733000+00:00",
+        "footprint": {
+            "type": "Polygon",
+            "coordinates": [[[-58.4, -34.6], [-58.3, -34.6], [-58.3, -34.5], [-58.4, -34.6]]],
+        },
+        "rasters": [{"url": link, "file_name": "x_TOA_0.tif"}],
+        "attachments": [
+            {"name": "preview", "file_name": f"{scene_id}_preview.png", "url": link},
+            {"name": "delivery_zip", "file_name": f"{scene_id}.zip", "url": link},
+        ],
+    }
