@@ -62,6 +62,12 @@ class BlockFile:
                 if seen.st_nlink == 0:
                     os.close(fd)
                     continue
+                # Somebody cut it. Another mount may believe what was in it: it keeps the old file,
+                # where it notices, and is not shown our new one with zeros in place of its bytes.
+                if seen.st_size not in (0, size_bytes):
+                    path.unlink(missing_ok=True)
+                    os.close(fd)
+                    continue
                 is_new = seen.st_size != size_bytes
                 if is_new:
                     os.ftruncate(fd, size_bytes)
@@ -82,6 +88,7 @@ class BlockFile:
         self._view = memoryview(b"")
         self._map = None  # unmapped with the last view of it
         os.close(self.fd)
+        self.fd = -1  # a number that is used again would lead to another file
 
     def view(self, span: ByteRange) -> memoryview | None:
         """Return the bytes of *span* without copying, or None when that would wait for the disk."""

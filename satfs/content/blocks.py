@@ -10,10 +10,11 @@ first marks blocks absent on the event loop, and only then gives their space bac
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,11 +23,18 @@ import structlog
 import trio
 
 from satfs.content.blockfile import BlockFile
-from satfs.content.blockmap import BLOCK_BYTES, SEGMENT_BYTES, BlockMap, Segment
-from satfs.content.cachedir import evict_closed, open_index, path_of
-from satfs.content.index import Index, Victim, choose_victims
+from satfs.content.blockmap import (
+    BLOCK_BYTES,
+    BLOCKS_PER_SEGMENT,
+    SEGMENT_BYTES,
+    BlockMap,
+    Segment,
+)
+from satfs.content.cachedir import open_index, path_of
+from satfs.content.eviction import DiskRoom, by_object, evict_closed, evict_open
+from satfs.content.index import Index, Keep, Victim, choose_victims
 from satfs.content.memory import MemoryBudget
-from satfs.content.objects import CachedObject, Layer, Spilled
+from satfs.content.objects import CachedObject, Landing, Layer, Spilled
 from satfs.model import ByteRange
 
 log = structlog.get_logger(__name__)
@@ -34,8 +42,6 @@ T = TypeVar("T")
 
 #: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
 COMMIT_INTERVAL_S: Final = 0.5
-#: How often the disk is asked how much is free; in between we count.
-LOOK_INTERVAL_S: Final = 0.5
 #: Evict this much below the limit, so that eviction comes in batches.
 EVICTION_SLACK: Final = 0.02
 #: Bytes checked against their checksums at once: one thread hop instead of 256.
@@ -46,8 +52,6 @@ class BlockCache:
     """All objects of one mount, in one directory shared with other mounts, or in memory.
 
     Invariants:
-        `_held_bytes + _new_bytes` is at least what this cache holds on disk, as of the last commit
-        plus what has come since.
         An object in `_open` has users, or dirty segments that wait for the next commit.
     """
 
@@ -62,18 +66,13 @@ class BlockCache:
     ) -> None:
         self.index = index
         self._directory = directory
-        self._limit_bytes = limit_bytes
-        self._free_fraction = free_fraction
+        self._room = DiskRoom(directory, limit_bytes, free_fraction)
         self._memory = MemoryBudget(memory_bytes)
         self._open: dict[str, CachedObject] = {}
         self._opening: dict[str, trio.Lock] = {}
-        self._held_bytes = 0
-        self._new_bytes = 0
         self._index_lock = trio.Lock()
         self._evicting = trio.Lock()
         self._seen_changes: int | None = None
-        self._spare_bytes = 0
-        self._looked_at_s = float("-inf")
         self._is_warned = False
         #: Called with each file that is being closed; whoever maps it elsewhere sets this.
         self.file_closed: Callable[[BlockFile], None] = lambda file: None
@@ -108,7 +107,7 @@ class BlockCache:
             memory_bytes=memory_bytes,
         )
         if index is not None:
-            cache._held_bytes = await trio.to_thread.run_sync(index.held_bytes)
+            cache._room.held_bytes = await trio.to_thread.run_sync(index.held_bytes)
         return cache
 
     @property
@@ -119,8 +118,8 @@ class BlockCache:
     def statistics(self) -> dict[str, int]:
         """Return what is held and allowed, in bytes."""
         return {
-            "disk_bytes": self._held_bytes + self._new_bytes,
-            "disk_limit_bytes": self._limit_bytes if self._directory is not None else 0,
+            "disk_bytes": self._room.used_bytes,
+            "disk_limit_bytes": self._room.limit_bytes if self._directory is not None else 0,
             "memory_bytes": self._memory.used_bytes,
             "memory_limit_bytes": self._memory.limit_bytes,
             "open_objects": len(self._open),
@@ -128,7 +127,7 @@ class BlockCache:
 
     def window_limit_bytes(self) -> int:
         """Return how much may be fetched ahead without pushing out what has not been read yet."""
-        limit = self._limit_bytes if self._directory is not None else self._memory.limit_bytes
+        limit = self._room.limit_bytes if self._directory is not None else self._memory.limit_bytes
         return max(SEGMENT_BYTES, limit // 4)
 
     # -- objects ---------------------------------------------------------------------------------
@@ -139,22 +138,48 @@ class BlockCache:
         *name* must be a legal file name and stand for one version of one object; *label* is for
         people. Waits for the disk when the object isn't open yet; never fails for want of one.
         """
-        lock = self._opening.setdefault(name, trio.Lock())
-        async with lock:
+        async with self._alone_with(name):
             cached = self._open.get(name)
             if cached is None:
                 cached = await self._open_object(name, label, size_bytes)
                 self._open[name] = cached
             cached.n_users += 1
-        if not lock.statistics().tasks_waiting:
-            self._opening.pop(name, None)
         return cached
+
+    @asynccontextmanager
+    async def _alone_with(self, name: str) -> AsyncIterator[None]:
+        """Keep everybody else from opening or evicting the object called *name*."""
+        lock = self._opening.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():  # else it has gone to the next in line
+                self._opening.pop(name, None)
 
     def release(self, cached: CachedObject) -> None:
         """Give back what `acquire` returned. Blocks in memory go with their last user."""
         cached.n_users -= 1
-        if not cached.n_users and not cached.dirty:
+        if not cached.n_users and cached.is_settled:
             self._close(cached)
+
+    def begin_landing(self, cached: CachedObject, span: ByteRange) -> Landing:
+        """Say that bytes of *span* are on their way: they keep *cached* open, and their segments.
+
+        To be ended with `end_landing`.
+        """
+        landing = Landing(cached.layers[0].map.segments_of(span), len(span))
+        cached.n_users += 1
+        cached.landing.update(landing.segments)
+        self._room.landing_bytes += landing.n_bytes
+        return landing
+
+    def end_landing(self, cached: CachedObject, landing: Landing) -> None:
+        """Say that no more bytes will come of what `begin_landing` announced."""
+        cached.landing.subtract(landing.segments)
+        cached.landing += Counter()  # drops what has come to nothing
+        self._room.landing_bytes -= landing.n_bytes
+        self.release(cached)
 
     def _close(self, cached: CachedObject) -> None:
         if self._open.get(cached.name) is not cached:
@@ -200,19 +225,17 @@ class BlockCache:
     async def check(self, cached: CachedObject, span: ByteRange) -> None:
         """Check the blocks of *span* that an earlier mount left; wrong ones are gone afterwards."""
         for layer in cached.layers:
-            for piece in list(layer.map.unchecked(span)):
-                wider = ByteRange(piece.start, min(piece.start + CHECK_BYTES, cached.size_bytes))
-                run = next(layer.map.unchecked(wider), None)
-                if run is None:
-                    continue  # somebody else checked it meanwhile
-                await self._check_run(cached, layer, run)
+            while (run := next(layer.map.unchecked(span), None)) is not None:
+                stop = min(run.stop, run.start + CHECK_BYTES)
+                await self._check_run(cached, layer, ByteRange(run.start, stop))
 
     async def _check_run(self, cached: CachedObject, layer: Layer, run: ByteRange) -> None:
         first, last = run.start // BLOCK_BYTES, -(-run.stop // BLOCK_BYTES)
         expected = list(layer.map.hashes(first, last))
         good = await trio.to_thread.run_sync(layer.file.verify, run, expected)
-        # No checkpoint below: the map may have changed while we were in the thread, so only blocks
-        # that still wait with the same checksum are judged.
+        # No checkpoint from here to the last mark: the map may have changed while we were in the
+        # thread, so only blocks that still wait with the same checksum are judged.
+        damaged: list[int] = []
         for number, is_good in enumerate(good, first):
             block = ByteRange(number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, run.stop))
             still = next(layer.map.unchecked(block), None) is not None
@@ -222,17 +245,29 @@ class BlockCache:
                 layer.map.hold(number, [expected[number - first]])
             else:
                 layer.map.drop(block)
-                log.warning("cached block was damaged: fetching it again", object=cached.name)
-                await self._forget_damaged(cached, layer, block)
+                damaged.append(number)
+        if damaged:
+            log.warning(
+                "cached blocks were damaged: fetching them again",
+                object=cached.name,
+                n_blocks=len(damaged),
+            )
+            await self._forget_damaged(cached, damaged)
 
-    async def _forget_damaged(self, cached: CachedObject, layer: Layer, block: ByteRange) -> None:
+    async def _forget_damaged(self, cached: CachedObject, blocks: Sequence[int]) -> None:
         index, object_id = self.index, cached.object_id
         if index is None or object_id is None:
             return
-        number = block.start // SEGMENT_BYTES
-        bit = (block.start - number * SEGMENT_BYTES) // BLOCK_BYTES
-        keep = ~(1 << bit) & (1 << 64) - 1
-        await self.ask(lambda: index.forget_blocks(object_id, number, keep))
+        keep = defaultdict[int, int](lambda: (1 << BLOCKS_PER_SEGMENT) - 1)
+        for block in blocks:
+            number, bit = divmod(block, BLOCKS_PER_SEGMENT)
+            keep[number] &= ~(1 << bit)
+
+        def forget() -> None:
+            for number, mask in keep.items():
+                index.forget_blocks(object_id, number, mask)
+
+        await self.ask(forget)
 
     def put(self, cached: CachedObject, layer: Layer, start: int, data: bytes | memoryview) -> None:
         """Write bytes that were received for *cached*, into the layer that the transfer began in.
@@ -274,8 +309,9 @@ class BlockCache:
         grown = (layer.map.n_present - before) * BLOCK_BYTES
         if layer.file.in_memory:
             self._memory.count(cached, layer, span)
+            self._memory.make_room(0)
         else:
-            self._new_bytes += grown
+            self._room.new_bytes += grown
             cached.dirty.update(layer.map.segments_of(span))
 
     def distrust(self, cached: CachedObject, span: ByteRange, problem: BaseException) -> None:
@@ -283,7 +319,10 @@ class BlockCache:
         self._warn("cache file could not be read: fetching again", problem)
         for layer in cached.layers:
             layer.map.drop(span)
-        if not cached.top.file.in_memory:
+        cached.n_losses += 1
+        if cached.top.file.in_memory:
+            self._memory.recount(cached, span)
+        else:
             cached.dirty.update(cached.top.map.segments_of(span))
             self.spill(cached, problem)
 
@@ -302,46 +341,33 @@ class BlockCache:
             self._memory.touch(cached, span)
 
     async def reserve(self, cached: CachedObject, span: ByteRange, *, for_mapping: bool) -> None:
-        """Make room for *span* before it is written, by evicting if need be.
+        """Make room for *span*, which is landing, before it is written; evicts if need be.
 
         *for_mapping*: it will be written through a mapping, where a full disk would kill the
         writer; so the space is taken now. Where there is no room, the object goes on in memory.
         """
+        # Space that is being given back is not written to before it has gone. What is landing is
+        # not evicted, so once it has gone, it is ours.
+        while not cached.leaving.isdisjoint(cached.layers[0].map.segments_of(span)):
+            async with self._evicting:
+                pass
         if not cached.top.file.in_memory:
-            missing = await self._missing_bytes(len(span))
-            if missing > 0:
-                await self.evict(missing)
-                missing = await self._missing_bytes(len(span))
-            if missing > 0:
-                self.spill(cached, OSError("no room left within the cache's limits"))
-            elif for_mapping:
+            if await self._room.missing_bytes(len(span)) > 0:
+                async with self._evicting:
+                    # Again: whoever was before us may have evicted enough.
+                    missing = await self._room.missing_bytes(len(span))
+                    if missing > 0:
+                        await self._evict(missing)
+                        missing = await self._room.missing_bytes(len(span))
+                if missing > 0:
+                    self.spill(cached, OSError("no room left within the cache's limits"))
+            if for_mapping and not cached.top.file.in_memory:
                 try:
                     await trio.to_thread.run_sync(cached.top.file.reserve, span)
                 except OSError as problem:
                     self.spill(cached, problem)
         if cached.top.file.in_memory:
             self._memory.make_room(len(span))
-
-    async def _missing_bytes(self, n_bytes: int) -> int:
-        """Return by how much *n_bytes* more would pass a limit; not above 0 when they fit."""
-        excess = self._held_bytes + self._new_bytes + n_bytes - self._limit_bytes
-        directory = self._directory
-        if directory is None:
-            return n_bytes
-        now_s = trio.current_time()
-        if now_s - self._looked_at_s > LOOK_INTERVAL_S or excess > 0:
-
-            def look() -> int:
-                disk = shutil.disk_usage(directory)
-                return disk.free - int(disk.total * self._free_fraction)
-
-            try:
-                self._spare_bytes = await trio.to_thread.run_sync(look)
-            except OSError:
-                self._spare_bytes = 0
-            self._looked_at_s = now_s
-        self._spare_bytes -= n_bytes
-        return max(excess, -self._spare_bytes)
 
     # -- the index -------------------------------------------------------------------------------
 
@@ -374,7 +400,7 @@ class BlockCache:
                 cached.dirty, cached.used = set(), {}
         if not work:
             return
-        counted = self._new_bytes
+        counted = self._room.new_bytes
 
         def write() -> int:
             for _, object_id, segments, used in work:
@@ -386,10 +412,10 @@ class BlockCache:
 
         held = await self.ask(write)
         if held is not None:
-            self._held_bytes = held
-            self._new_bytes -= counted
+            self._room.held_bytes = held
+            self._room.new_bytes -= counted
         for cached, _, _, _ in work:
-            if not cached.n_users and not cached.dirty:
+            if not cached.n_users and cached.is_settled:
                 self._close(cached)
 
     async def look_around(self) -> None:
@@ -429,59 +455,56 @@ class BlockCache:
 
     async def evict(self, needed_bytes: int) -> None:
         """Give back at least *needed_bytes* of disk, the least recently used first, if possible."""
+        async with self._evicting:
+            await self._evict(needed_bytes)
+
+    async def _evict(self, needed_bytes: int) -> None:
         index, directory = self.index, self._directory
         if index is None or directory is None:
             return
-        async with self._evicting:
-            await self.commit()
-            wanted = needed_bytes + int(self._limit_bytes * EVICTION_SLACK)
-            candidates = await trio.to_thread.run_sync(index.oldest, wanted)
-            victims = choose_victims(candidates, wanted, frozenset())
-            for name, group in _by_object(victims):
-                numbers = [victim.number for victim in group]
-                await self._evict_from(index, directory, name, group[0], numbers)
-            held = await self.ask(index.held_bytes)
-            if held is not None:
-                self._held_bytes = held
+        await self.commit()
+        wanted = needed_bytes + int(self._room.limit_bytes * EVICTION_SLACK)
+        freed = 0
+        refused: set[int] = set()
+        while freed < wanted:
+            keep = Keep(frozenset(refused), self._landing())
+            choose = partial(choose_victims, needed_bytes=wanted - freed, keep=keep)
+            victims = await self.ask(partial(index.victims, choose))
+            if not victims:
+                break
+            for name, group in by_object(victims):
+                n_bytes = await self._evict_from(index, directory, name, group)
+                freed += n_bytes
+                if not n_bytes:
+                    refused.add(group[0].object_id)
+        held = await self.ask(index.held_bytes)
+        if held is not None:
+            self._room.held_bytes = held
+
+    def _landing(self) -> frozenset[tuple[int, int]]:
+        return frozenset(
+            (cached.object_id, number)
+            for cached in self._open.values()
+            if cached.object_id is not None
+            for number in cached.landing
+        )
 
     async def _evict_from(
-        self, index: Index, directory: Path, name: str, one: Victim, numbers: list[int]
-    ) -> None:
-        async with self._opening.setdefault(name, trio.Lock()):
+        self, index: Index, directory: Path, name: str, group: Sequence[Victim]
+    ) -> int:
+        async with self._alone_with(name):
             cached = self._open.get(name)
-            if cached is None:
-                await trio.to_thread.run_sync(evict_closed, index, directory, one, numbers)
-                return
-            layer = cached.layers[0]
-            if layer.file.in_memory or not layer.file.try_alone():
-                return  # another mount has it open: its views must stay true
-            spans = [
-                ByteRange(n * SEGMENT_BYTES, min((n + 1) * SEGMENT_BYTES, one.size_bytes))
-                for n in numbers
-            ]
-            # First nobody is promised these blocks any more, here and in the index; then they go.
-            for span in spans:
-                layer.map.drop(span)
-            cached.dirty.difference_update(numbers)
-
-            def punch() -> None:
-                index.forget(one.object_id, numbers)
-                for span in spans:
-                    layer.file.punch(span)
-
             try:
-                await trio.to_thread.run_sync(punch)
+                if cached is None:
+                    return await trio.to_thread.run_sync(evict_closed, index, directory, group)
+                cached.n_users += 1  # its file must not be closed under the thread's hands
+                try:
+                    return await evict_open(cached, index, group)
+                finally:
+                    self.release(cached)
             except (OSError, sqlite3.Error) as problem:
                 self._warn("eviction failed", problem)
-            finally:
-                layer.file.share()
-
-
-def _by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
-    groups: dict[str, list[Victim]] = {}
-    for victim in victims:
-        groups.setdefault(victim.name, []).append(victim)
-    yield from groups.items()
+                return 0
 
 
 def _reason(problem: BaseException) -> str:

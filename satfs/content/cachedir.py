@@ -13,11 +13,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from satfs.content.blockfile import BlockFile
-from satfs.content.blockmap import SEGMENT_BYTES
-from satfs.content.index import Index, Victim
+from satfs.content.index import Index
 from satfs.errors import BadSettings
-from satfs.model import ByteRange
 
 _CACHEDIR_TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -59,7 +56,7 @@ def open_index(directory: Path) -> Index:
     path = directory / "index.sqlite"
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     try:
-        return Index(path)
+        return _sound_index(path)
     except sqlite3.DatabaseError as problem:
         if isinstance(problem, sqlite3.OperationalError):
             raise
@@ -70,6 +67,16 @@ def open_index(directory: Path) -> Index:
         shutil.rmtree(objects, ignore_errors=True)
         objects.mkdir(mode=0o700, exist_ok=True)
         return Index(path)
+
+
+def _sound_index(path: Path) -> Index:
+    index = Index(path)
+    try:
+        index.held_bytes()  # looks at every segment: a damaged file shows now rather than later
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def path_of(directory: Path, name: str) -> Path:
@@ -84,26 +91,3 @@ def object_name(*parts: str) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
-
-
-def evict_closed(index: Index, directory: Path, one: Victim, numbers: list[int]) -> None:
-    """Evict from an object that this mount has not open, unless another one has."""
-    path = path_of(directory, one.name)
-    try:
-        file, is_new = BlockFile.on_disk(path, one.size_bytes)
-    except OSError:
-        index.remove_object(one.name)
-        return
-    try:
-        if not file.try_alone():
-            return
-        index.forget(one.object_id, numbers)
-        if is_new or not index.segments(one.object_id):
-            index.remove_object(one.name)
-            path.unlink(missing_ok=True)
-            return
-        for number in numbers:
-            start = number * SEGMENT_BYTES
-            file.punch(ByteRange(start, min(start + SEGMENT_BYTES, one.size_bytes)))
-    finally:
-        file.close()

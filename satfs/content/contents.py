@@ -149,6 +149,7 @@ class Contents:
         if start >= size or tail.start + len(tail.data) != size:
             return
         cached = await self._cache.acquire(*self._naming(key, tail.version))
+        landing = self._cache.begin_landing(cached, ByteRange(start, size))
         try:
             span = ByteRange(start, size)
             if cached.top.map.is_present(span):
@@ -161,6 +162,7 @@ class Contents:
         except Spilled:
             pass  # the tail is fetched again when somebody reads it
         finally:
+            self._cache.end_landing(cached, landing)
             self._cache.release(cached)
 
     def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
@@ -191,19 +193,22 @@ class Contents:
         key = (scene, attachment)
         await self._confirm(key, version)
         place = (key, version)
-        async with self._opening.setdefault(place, trio.Lock()):
+        lock = self._opening.setdefault(place, trio.Lock())
+        async with lock:
             fetcher = self._open.get(place)
             if fetcher is None or (fetcher.is_outdated and not self._n_handles.get(place)):
                 name, label, size = self._naming(key, version)
                 cached = await self._cache.acquire(name, label, size)
                 source = Source(label, self._links_of(key), version)
-                if fetcher is not None:
-                    self._cache.release(fetcher.cached)
+                # Looked up again: an idle one may have been closed while we waited.
+                if (outdated := self._open.pop(place, None)) is not None:
+                    self._cache.release(outdated.cached)
                 fetcher = Fetcher(self._cache, cached, self._dispatcher, source)
                 self._open[place] = fetcher
             self._open.move_to_end(place)
             self._n_handles[place] = self._n_handles.get(place, 0) + 1
-        self._opening.pop(place, None)
+        if not lock.locked():  # else it has gone to the next in line
+            self._opening.pop(place, None)
         return ObjectReader(fetcher, lambda: self._closed(place), bounds=bounds)
 
     def _closed(self, place: tuple[_Key, Version]) -> None:

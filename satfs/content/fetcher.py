@@ -15,7 +15,7 @@ from satfs.content.blockmap import align
 from satfs.content.blocks import BlockCache
 from satfs.content.dispatch import Dispatcher, split
 from satfs.content.flight import Flight, Source
-from satfs.content.objects import CachedObject
+from satfs.content.objects import CachedObject, Landing
 from satfs.content.readahead import Pattern, Plan
 from satfs.errors import Changed, SatfsError
 from satfs.model import ByteRange
@@ -55,6 +55,7 @@ class Fetcher:
         self.is_outdated = False
         self._dispatcher = dispatcher
         self._flights: list[Flight] = []
+        self._landing: dict[Flight, Landing] = {}
         self._waiters: list[_Waiter] = []
         self._is_checking = False
         #: Up to where each sequential reader's window has been launched, and from where on.
@@ -86,6 +87,8 @@ class Fetcher:
         finally:
             self._waiters.remove(waiter)
             self._settle_urgency()
+            for flight in list(self._flights):
+                self._withdraw_if_unwanted(flight)  # its handle was closed meanwhile
         if waiter.failure is not None:
             raise waiter.failure
 
@@ -152,7 +155,7 @@ class Fetcher:
             self._flights.extend(flights)
             self._dispatcher.submit(flights)
 
-    def _flight(self, span: ByteRange, reader: object, *, is_bulk: bool) -> Flight:
+    def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> Flight:
         flight = Flight(
             self.cache,
             self.cached,
@@ -162,7 +165,9 @@ class Fetcher:
             on_progress=self._progressed,
             on_end=self._ended,
         )
-        flight.readers.add(reader)
+        if reader is not None:
+            flight.readers.add(reader)
+        self._landing[flight] = self.cache.begin_landing(self.cached, span)
         return flight
 
     def _not_in_the_air(
@@ -178,10 +183,10 @@ class Fetcher:
                 self._split(flight, start, gap.stop)
                 continue
             flight.readers.add(reader)
-            if start < flight.held_until:
-                start = min(flight.held_until, gap.stop)
-            if start < flight.start:
-                missing.append(ByteRange(start, flight.start))
+            # What the flight has brought, and is absent all the same, was lost since.
+            brought_until = min(max(flight.start, flight.held_until), gap.stop)
+            if start < brought_until:
+                missing.append(ByteRange(start, brought_until))
             start = max(start, min(flight.stop, gap.stop))
         if start < gap.stop:
             missing.append(ByteRange(start, gap.stop))
@@ -197,16 +202,8 @@ class Fetcher:
         rest = ByteRange(min(stop, flight.stop), flight.stop)
         flight.cut(start)
         if rest:
-            other = Flight(
-                self.cache,
-                self.cached,
-                rest,
-                self.source,
-                is_bulk=flight.is_bulk,
-                on_progress=self._progressed,
-                on_end=self._ended,
-            )
-            other.readers |= flight.readers
+            other = self._flight(rest, None, is_bulk=flight.is_bulk)
+            other.readers = set(flight.readers)
             self._flights.append(other)
             self._dispatcher.submit([other])
 
@@ -237,6 +234,7 @@ class Fetcher:
 
     def _ended(self, flight: Flight, failure: SatfsError | None) -> None:
         self._flights.remove(flight)
+        self.cache.end_landing(self.cached, self._landing.pop(flight))
         if isinstance(failure, Changed):
             self.is_outdated = True
         left = ByteRange(min(flight.held_until, flight.stop), flight.stop)
@@ -266,6 +264,7 @@ class Fetcher:
         if next(self.cached.top.map.unchecked(span), None) is None:
             return
         self._is_checking = True
+        self.cached.n_users += 1
         self._dispatcher.run_in_background(self._check_and_wake, span)
 
     async def _check_and_wake(self, span: ByteRange) -> None:
@@ -273,6 +272,7 @@ class Fetcher:
             await self.cache.check(self.cached, span)
         finally:
             self._is_checking = False
+            self.cache.release(self.cached)
         self._wake()
 
 

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,6 +68,14 @@ class Victim:
     size_bytes: int
     number: int
     n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What must not be evicted: whole objects, and segments as (object, number)."""
+
+    objects: frozenset[int] = frozenset()
+    segments: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,22 +233,20 @@ class Index:
             row = self._db.execute("SELECT coalesce(sum(n_blocks), 0) FROM segments").fetchone()
         return int(row[0]) * BLOCK_BYTES
 
-    def oldest(self, n_bytes: int) -> list[Victim]:
-        """Return the least recently used segments that are not pinned, enough to free *n_bytes*."""
-        victims: list[Victim] = []
+    def victims(self, choose: Callable[[Iterable[Victim]], list[Victim]]) -> list[Victim]:
+        """Return what *choose* picks of all segments that are not pinned, least recent first."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT s.object, o.name, o.size_bytes, s.number, s.n_blocks FROM segments s"
                 " JOIN objects o ON o.id = s.object WHERE o.pinned = 0 ORDER BY s.used_at_s"
             )
-            freed = 0
-            for object_id, name, size_bytes, number, n_blocks in rows:
-                if freed >= n_bytes:
-                    break
-                freed += n_blocks * BLOCK_BYTES
-                victims.append(Victim(object_id, name, size_bytes, number, n_blocks * BLOCK_BYTES))
-            rows.close()
-        return victims
+            try:
+                return choose(
+                    Victim(object_id, name, size_bytes, number, n_blocks * BLOCK_BYTES)
+                    for object_id, name, size_bytes, number, n_blocks in rows
+                )
+            finally:
+                rows.close()
 
     def pin(self, name: str, *, is_pinned: bool) -> None:
         """Keep an object against eviction, or no longer."""
@@ -329,20 +335,17 @@ def merge(old: Segment, new: Segment) -> Segment:
     return Segment(new.number, old.mask | new.mask, hashes.tobytes())
 
 
-def choose_victims(
-    candidates: Sequence[Victim], needed_bytes: int, keep: frozenset[tuple[int, int]]
-) -> list[Victim]:
+def choose_victims(candidates: Iterable[Victim], needed_bytes: int, keep: Keep) -> list[Victim]:
     """Return the first of *candidates*, oldest first, that free *needed_bytes* together.
 
-    *keep* names (object, segment) pairs that somebody is reading right now. Fewer are returned when
-    there are not enough.
+    Fewer are returned when there are not enough.
     """
     chosen: list[Victim] = []
     freed = 0
     for victim in candidates:
         if freed >= needed_bytes:
             break
-        if (victim.object_id, victim.number) in keep:
+        if victim.object_id in keep.objects or (victim.object_id, victim.number) in keep.segments:
             continue
         chosen.append(victim)
         freed += victim.n_bytes

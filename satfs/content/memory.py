@@ -26,6 +26,14 @@ class MemoryBudget:
             self._segments[key] = n_bytes
             self._segments.move_to_end(key)
 
+    def recount(self, cached: CachedObject, span: ByteRange) -> None:
+        """Take in that blocks of *span* were dropped by somebody else."""
+        for number in cached.top.map.segments_of(span):
+            if (key := (cached, number)) in self._segments:
+                n_bytes = cached.top.map.segment(number).n_blocks * BLOCK_BYTES
+                self.used_bytes += n_bytes - self._segments[key]
+                self._segments[key] = n_bytes
+
     def touch(self, cached: CachedObject, span: ByteRange) -> None:
         """Note that *span* was read."""
         for number in cached.top.map.segments_of(span):
@@ -33,13 +41,18 @@ class MemoryBudget:
                 self._segments.move_to_end((cached, number))
 
     def make_room(self, n_bytes: int) -> None:
-        """Drop what was not used for longest until *n_bytes* more fit, or nothing is left.
+        """Drop what was not used for longest until *n_bytes* more fit, or nothing is left to drop.
 
-        Views of dropped bytes ended with the last checkpoint, so they go at once.
+        Views of dropped bytes ended with the last checkpoint, so they go at once. Segments that
+        more bytes are on their way to stay (see `CachedObject.landing`).
         """
-        while self._segments and self.used_bytes + n_bytes > self.limit_bytes:
-            (cached, number), held_bytes = self._segments.popitem(last=False)
-            self.used_bytes -= held_bytes
+        if self.used_bytes + n_bytes <= self.limit_bytes:
+            return
+        for cached, number in [each for each in self._segments if not each[0].landing[each[1]]]:
+            if self.used_bytes + n_bytes <= self.limit_bytes:
+                return
+            self.used_bytes -= self._segments.pop((cached, number))
+            cached.n_losses += 1
             start = number * SEGMENT_BYTES
             span = ByteRange(start, min(start + SEGMENT_BYTES, cached.size_bytes))
             cached.top.map.drop(span)
@@ -47,5 +60,5 @@ class MemoryBudget:
 
     def closed(self, cached: CachedObject) -> None:
         """Forget an object whose memory was given back."""
-        for number in list(cached.top.map.present_segments()):
-            self.used_bytes -= self._segments.pop((cached, number), 0)
+        for key in [each for each in self._segments if each[0] is cached]:
+            self.used_bytes -= self._segments.pop(key)

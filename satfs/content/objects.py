@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,14 @@ from satfs.model import ByteRange
 
 class Spilled(Exception):
     """The disk would not take bytes: the object goes on in memory, from its last whole block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Bytes on their way: the segments they belong to, and how many they are."""
+
+    segments: range
+    n_bytes: int
 
 
 @dataclass(slots=True)
@@ -29,6 +38,14 @@ class CachedObject:
 
     `layers[-1]` takes new blocks. There are two only after the disk failed: the first still serves
     what it holds. `object_id` is None when the index doesn't know the object.
+
+    Invariants:
+        While `n_users` is not 0, the files stay open: whoever waits in a thread, or has bytes on
+        their way, is a user.
+        A segment in `landing` (how many transfers bring bytes of it) is never evicted: bytes of a
+        block that is not whole yet lie in the file, and nobody would know that they went.
+        No bytes are written into a segment in `leaving`: its space is being given back.
+        `n_losses` grows whenever blocks are dropped.
     """
 
     name: str
@@ -38,6 +55,14 @@ class CachedObject:
     n_users: int = 0
     dirty: set[int] = field(default_factory=set)
     used: dict[int, float] = field(default_factory=dict)
+    landing: Counter[int] = field(default_factory=Counter)
+    leaving: set[int] = field(default_factory=set)
+    n_losses: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the index has nothing to learn of this object."""
+        return not self.dirty and (self.object_id is None or not self.used)
 
     @property
     def top(self) -> Layer:

@@ -62,19 +62,37 @@ class ObjectReader:
             return b""
         fetcher, cached = self._fetcher, self._fetcher.cached
         fetcher.want(self._habit.note(span, fetcher.window_bytes()), self)
-        for _ in range(MOST_ROUNDS):
-            if cached.holds(span):
-                fetcher.cache.touch(cached, span)
-                view = cached.view(span)
-                if view is not None:
-                    return view
-                try:
-                    return await trio.to_thread.run_sync(cached.read_from_disk, span)
-                except (OSError, Damaged) as problem:
-                    fetcher.cache.distrust(cached, span, problem)
+        cached.n_users += 1  # the handle may be closed while we wait
+        try:
+            for _ in range(MOST_ROUNDS):
+                if cached.holds(span):
+                    fetcher.cache.touch(cached, span)
+                    view = cached.view(span)
+                    data = await self._from_disk(span) if view is None else view
+                    if data is not None:
+                        return data
                     continue
-            await fetcher.wait_for(span, self)
+                await fetcher.wait_for(span, self)
+        finally:
+            fetcher.cache.release(cached)
         raise Damaged("the cache is too small for what is being read at once")
+
+    async def _from_disk(self, span: ByteRange) -> bytes | None:
+        """Return the bytes of the held *span*, or None when they were lost meanwhile."""
+        cached = self._fetcher.cached
+        n_losses = cached.n_losses
+        problem: Exception | None = None
+        data = b""
+        try:
+            data = await trio.to_thread.run_sync(cached.read_from_disk, span)
+        except (OSError, Damaged) as failure:
+            problem = failure
+        if cached.n_losses != n_losses:
+            return None  # evicted under the thread's hands: what it read may be a hole
+        if problem is not None:
+            self._fetcher.cache.distrust(cached, span, problem)
+            return None
+        return data
 
     def close(self) -> None:
         """See `Reader.close`."""

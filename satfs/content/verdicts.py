@@ -14,8 +14,10 @@ from typing import Final
 
 from satfs.model import ByteRange, Version
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-_UNSATISFIED: Final = re.compile(r"bytes \*/(\d+)")
+# Eighteen digits hold any offset that a file system knows; Python refuses to read thousands.
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,18})")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 #: A whole body in place of a range is read through up to here, to the bytes that were asked for;
 #: beyond, the answer is refused.
@@ -182,4 +184,4 @@ def total_if_unsatisfied(headers: Mapping[str, str]) -> int | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdecimal() else None
+    return int(text) if text is not None and _LENGTH.fullmatch(text.strip()) else None
