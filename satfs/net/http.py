@@ -316,9 +316,9 @@ def _why(causes: list[BaseException]) -> str:
     """Return the words of the deepest cause that has words of its own, which are the plainest."""
     for cause in reversed(causes):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message})"
+            return f"its certificate is not trusted ({getattr(cause, 'verify_message', cause)})"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed ({cause.reason or 'unknown reason'})"
+            return f"TLS failed ({getattr(cause, 'reason', None) or 'for no reason given'})"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
     return next((str(cause) for cause in causes if str(cause)), "no reason given")

@@ -65,8 +65,9 @@ class Retries:
             deadline_at = min(deadline_at, started_s + admission.patience_s)
         try:
             return await self._until(attempt, deadline_at, what, is_single=admission.is_probe)
-        except Unreachable:
-            self._note_silence(origin, since_s)
+        except Unreachable as failure:
+            if not failure.is_lasting:
+                self._note_silence(origin, since_s)
             raise
         except trio.Cancelled:
             # Our caller's own deadline may come a moment before ours: that is silence, too.

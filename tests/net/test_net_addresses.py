@@ -1,0 +1,178 @@
+"""Where links may lead."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from satfs.errors import Garbled, NotAllowed
+from satfs.net.addresses import LinkRule, is_loopback, literal_address, origin_of, shown
+
+PUBLIC = LinkRule("https://api.example.com")
+LOCAL = LinkRule("http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bucket.s3.amazonaws.com/key?X-Amz-Signature=1",
+        "https://bucket.s3.amazonaws.com:8443/key",
+        "https://8.8.8.8/key",
+        "https://[2606:4700::1111]/key",
+        "https://xn--bcher-kva.example/",
+    ],
+)
+def test_public_hosts_over_https_are_allowed(url: str) -> None:
+    """The ordinary case, by name and by address."""
+    PUBLIC.check(url)
+    LOCAL.check(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bucket.s3.amazonaws.com/key",
+        "file:///etc/passwd",
+        "ftp://host/x",
+        "gopher://host/x",
+        "data:text/plain,x",
+        "nonsense",
+        "/only/a/path",
+        "https://user@host/x",
+        "https://user:pw@host/x",
+        "https://@host/x",
+        "https://10.1.2.3/x",
+        "https://172.16.0.1/x",
+        "https://192.168.1.1/x",
+        "https://100.64.0.1/x",
+        "https://127.0.0.1/x",
+        "https://localhost/x",
+        "https://LOCALHOST./x",
+        "https://db.localhost/x",
+        "https://[::1]/x",
+        "https://[fd00::1]/x",
+    ],
+)
+def test_a_public_api_leads_nowhere_private(url: str) -> None:
+    """No other scheme, no user name, no private address, no plain http."""
+    with pytest.raises(NotAllowed):
+        PUBLIC.check(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "169.254.0.1",
+        "[fe80::1]",
+        "[fe80::1%25eth0]",
+        "0.0.0.0",
+        "[::]",
+        "224.0.0.1",
+        "[ff02::1]",
+        "255.255.255.255",
+        "240.0.0.1",
+        # The same, in notations that resolvers take.
+        "0xa9fea9fe",
+        "2852039166",
+        "169.254.43518",
+        "0251.0376.0251.0376",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::]",
+        "169.254.169.254.",
+    ],
+)
+@pytest.mark.parametrize(
+    "rule", [PUBLIC, LinkRule("https://api.example.com", allow_private=True), LOCAL]
+)
+def test_addresses_that_serve_no_objects_are_refused_always(host: str, rule: LinkRule) -> None:
+    """Link-local, multicast, unspecified: whatever the setting, and however written."""
+    with pytest.raises(NotAllowed):
+        rule.check(f"https://{host}/x")
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "127.0.0.1", "localhost", "[::1]", "127.1"])
+def test_private_stores_are_a_setting_or_beside_a_private_api(host: str) -> None:
+    """A private object store is allowed by the operator, or because the API is private itself."""
+    url = f"https://{host}/x"
+    LinkRule("https://api.example.com", allow_private=True).check(url)
+    LinkRule("https://10.9.9.9").check(url)
+    LOCAL.check(url)
+    LOCAL.check(url.replace("https", "http"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://",
+        "https:///x",
+        "https://host:99999/x",
+        "https://host:x/",
+        "https://[::1/x",
+        "https://host\\@evil/x",
+        "https://ho st/x",
+        "https://host/\nx",
+        "https://①②⑦.⓪.⓪.①/x",
+        "",
+    ],
+)
+def test_what_parsers_disagree_about_is_no_address(url: str) -> None:
+    """An address that two parsers may read differently is not asked at all."""
+    with pytest.raises((Garbled, NotAllowed)):
+        LinkRule("https://api.example.com", allow_private=True).check(url)
+
+
+@given(st.text())
+@example("https://[")
+def test_any_text_is_allowed_or_refused_by_our_errors(text: str) -> None:
+    """The rule never fails in another way."""
+    with contextlib.suppress(Garbled, NotAllowed):
+        PUBLIC.check(text)
+
+
+@given(st.ip_addresses())
+def test_every_private_address_is_refused_in_every_spelling(address: object) -> None:
+    """What `ipaddress` calls not global never passes for a public API."""
+    literal = literal_address(str(address))
+    assert literal is not None
+    host = f"[{address}]" if ":" in str(address) else str(address)
+    if not literal.is_global or literal.is_multicast:
+        with pytest.raises(NotAllowed):
+            PUBLIC.check(f"https://{host}/")
+
+
+def test_origins_are_comparable() -> None:
+    """Case and default ports make no difference; scheme, host and port do."""
+    assert origin_of("https://API.example.com/x?y#z") == origin_of("https://api.example.com:443")
+    assert origin_of("http://h") != origin_of("https://h")
+    assert origin_of("https://h:444") != origin_of("https://h")
+    assert origin_of("http://[::1]:80/") == "http://[::1]:80"
+    for bad in ("ftp://h", "h", "", "https://h:0x50", "//h/x"):
+        with pytest.raises(Garbled):
+            origin_of(bad)
+
+
+def test_what_is_shown_has_no_secrets() -> None:
+    """Neither query, fragment, user nor password appears in messages."""
+    assert shown("https://u:p@h:8/a/b?X-Amz-Signature=1#f") == "https://h:8/a/b"
+    assert "secret" not in shown("not an address?secret")
+
+
+def test_loopback_names() -> None:
+    """Names and addresses that are this machine."""
+    for host in (
+        "localhost",
+        "a.localhost",
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "127.1",
+        "LocalHost.",
+    ):
+        assert is_loopback(host)
+    for host in ("localhost.example.com", "128.0.0.1", "::2", "api"):
+        assert not is_loopback(host)

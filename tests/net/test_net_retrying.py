@@ -1,0 +1,153 @@
+"""Trying again within a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from satfs.errors import DeadlineReached, Garbled, NotThere, Throttled, Unreachable
+from satfs.net.reachability import Reachability
+from satfs.net.retrying import Retries
+
+HOST = "https://a:443"
+
+
+class Attempts:
+    """Fails as planned, then succeeds; counts, and takes some time."""
+
+    def __init__(self, *failures: Exception, takes_s: float = 0.1) -> None:
+        self.failures = list(failures)
+        self.takes_s = takes_s
+        self.moments: list[float] = []
+
+    async def __call__(self) -> str:
+        self.moments.append(trio.current_time())
+        await trio.sleep(self.takes_s)
+        if self.failures:
+            raise self.failures.pop(0)
+        return "done"
+
+
+async def run(
+    attempt: Callable[[], Awaitable[str]], hosts: Reachability | None = None, within_s: float = 15
+) -> str:
+    retries = Retries(hosts or Reachability(), draw=lambda: 0.5)
+    return await retries.run(
+        attempt, origin=HOST, deadline_at=trio.current_time() + within_s, what="ask"
+    )
+
+
+async def test_it_works_in_the_end(autojump_clock: Any) -> None:
+    """Failures that pass are waited out, longer each time."""
+    attempts = Attempts(Unreachable(), DeadlineReached(), Throttled("x"), Garbled(), takes_s=0)
+    began = trio.current_time()
+    assert await run(attempts) == "done"
+    gaps = [moment - began for moment in attempts.moments]
+    assert gaps == pytest.approx([0, 0.125, 0.375, 0.875, 1.875])
+
+
+@pytest.mark.parametrize("failure", [NotThere("no"), ValueError("bug")])
+async def test_other_failures_are_final(autojump_clock: Any, failure: Exception) -> None:
+    """What cannot change is raised at once, as it is."""
+    attempts = Attempts(failure)
+    with pytest.raises(type(failure)) as raised:
+        await run(attempts)
+    assert raised.value is failure
+    assert len(attempts.moments) == 1
+
+
+async def test_a_lasting_failure_is_final(autojump_clock: Any) -> None:
+    """A certificate does not get better within seconds."""
+    failure = Unreachable("certificate")
+    failure.is_lasting = True
+    attempts = Attempts(failure)
+    with pytest.raises(Unreachable):
+        await run(attempts)
+    assert len(attempts.moments) == 1
+
+
+async def test_no_wait_passes_the_deadline(autojump_clock: Any, expect_log: Any) -> None:
+    """When the next wait would be in vain the last failure is raised, early."""
+    expect_log("host counts as offline")
+    attempts = Attempts(*[Unreachable(str(n)) for n in range(100)])
+    began = trio.current_time()
+    with pytest.raises(Unreachable) as raised:
+        await run(attempts, within_s=5)
+    assert trio.current_time() - began <= 5
+    assert str(raised.value) == str(len(attempts.moments) - 1)
+
+
+async def test_an_attempt_is_cut_off_at_the_deadline(autojump_clock: Any, expect_log: Any) -> None:
+    """A try that hangs does not hang the caller."""
+    expect_log("host counts as offline", origin=HOST)
+    attempts = Attempts(takes_s=1000)
+    began = trio.current_time()
+    with pytest.raises(DeadlineReached, match="ask: no answer within 15 s"):
+        await run(attempts)
+    assert trio.current_time() - began == pytest.approx(15)
+
+
+async def test_offline_hosts_are_not_asked(autojump_clock: Any, expect_log: Any) -> None:
+    """After the first deadline every call fails at once, until a probe is due."""
+    expect_log("host counts as offline")
+    hosts = Reachability()
+    attempts = Attempts(takes_s=1000)
+    with pytest.raises(DeadlineReached):
+        await run(attempts, hosts)
+    began = trio.current_time()
+    for _ in range(50):
+        with pytest.raises(Unreachable, match="offline"):
+            await run(attempts, hosts)
+    assert trio.current_time() == began
+    assert len(attempts.moments) == 1
+
+
+async def test_a_probe_has_one_try_and_little_time(autojump_clock: Any, expect_log: Any) -> None:
+    """The caller who probes for the others does not pay the whole deadline for it."""
+    expect_log("host counts as offline")
+    hosts = Reachability()
+    with pytest.raises(DeadlineReached):
+        await run(Attempts(takes_s=1000), hosts)
+    await trio.sleep(3)
+    began = trio.current_time()
+    with pytest.raises(DeadlineReached):
+        await run(Attempts(takes_s=1000), hosts)
+    assert trio.current_time() - began == pytest.approx(4)
+    await trio.sleep(3)
+    refused = Attempts(Unreachable("refused"), Unreachable("refused"), takes_s=0)
+    with pytest.raises(Unreachable, match="refused"):
+        await run(refused, hosts)
+    assert len(refused.moments) == 1
+
+
+async def test_a_cancelled_probe_frees_the_way(autojump_clock: Any, expect_log: Any) -> None:
+    """A caller who gives up while probing does not lock the host out."""
+    expect_log("host counts as offline")
+    hosts = Reachability()
+    with pytest.raises(DeadlineReached):
+        await run(Attempts(takes_s=1000), hosts)
+    await trio.sleep(3)
+    with trio.move_on_after(0.5):
+        await run(Attempts(takes_s=1000), hosts)
+    await trio.sleep(3)
+    assert await run(Attempts(), hosts) == "done"
+
+
+async def test_our_callers_deadline_counts_as_silence(autojump_clock: Any, expect_log: Any) -> None:
+    """A caller whose own deadline comes a moment before ours has waited in vain as well."""
+    expect_log("host counts as offline")
+    hosts = Reachability()
+    with trio.move_on_after(14.9):
+        await run(Attempts(takes_s=1000), hosts)
+    assert hosts.offline_since(HOST) is not None
+
+
+async def test_a_short_cancellation_says_nothing_of_the_host(autojump_clock: Any) -> None:
+    """Somebody who changed his mind after a second proves nothing."""
+    hosts = Reachability()
+    with trio.move_on_after(1):
+        await run(Attempts(takes_s=1000), hosts)
+    assert hosts.offline_since(HOST) is None
