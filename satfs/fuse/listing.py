@@ -31,16 +31,17 @@ class Listing(Generic[T]):
     __slots__ = ("_cookies", "_things")
 
     def __init__(self, things: Iterable[tuple[bytes, T]]) -> None:
-        hashed = sorted(((_hash(name), name, thing) for name, thing in things), key=_by_hash)
+        unordered = list(things)
+        # Compared as tuples, and never down to the things: names are different.
+        order = sorted((_hash(name), name, index) for index, (name, _) in enumerate(unordered))
+        self._things = [unordered[index] for _, _, index in order]
         self._cookies: list[int] = []
-        self._things: list[tuple[bytes, T]] = []
         last = DOT_DOT
-        for cookie, name, thing in hashed:
+        for cookie, _, _ in order:
             # Equal hashes: side by side, in the order of the names. Only such a pair's positions
             # depend on each other.
-            last = max(cookie, last + 1)
+            last = cookie if cookie > last else last + 1
             self._cookies.append(last)
-            self._things.append((name, thing))
 
     def __len__(self) -> int:
         """Return how many things there are."""
@@ -54,7 +55,3 @@ class Listing(Generic[T]):
 
 def _hash(name: bytes) -> int:
     return _FIRST + xxhash.xxh3_64_intdigest(name) % (_LIMIT - _FIRST)
-
-
-def _by_hash(hashed: tuple[int, bytes, object]) -> tuple[int, bytes]:
-    return hashed[:2]

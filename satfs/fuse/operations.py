@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -35,7 +34,7 @@ from satfs.fuse.complaints import Complaints
 from satfs.fuse.inodes import Inodes
 from satfs.fuse.listing import DOT, DOT_DOT, Listing
 from satfs.model import ByteRange
-from satfs.tree.nodes import Directory, Entry, File, Kind, Node, Reader, Symlink, Unresolved
+from satfs.tree.nodes import Directory, Entry, File, Node, Reader, Symlink, Unresolved
 from satfs.tree.polled import is_polled
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
@@ -45,14 +44,12 @@ _BLOCK_BYTES: Final = 128 * 1024
 #: warn of a full disk. So: 1 PiB, all of it free.
 _STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
 _STATFS_FILES: Final = 2**32
+#: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
+#: want to be answered meanwhile.
+_LARGE: Final = 5000
 #: How long the kernel may remember that a polled name is not there, in seconds: it never is.
 _POLLED_TTL_S: Final = 3600.0
 
-_FORMATS: Final = {
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.FILE: stat.S_IFREG,
-    Kind.SYMLINK: stat.S_IFLNK,
-}
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 P = ParamSpec("P")
@@ -241,9 +238,12 @@ class Operations(pyfuse3.Operations):
             raise Misuse(f"directory handle {fh} is not open")
         if start_id == 0 or opened.listing is None:
             # From the beginning: as it is now, also when a program rewinds.
-            opened.listing = Listing(
-                (entry.name, _target(opened.node, entry)) for entry in await opened.node.children()
-            )
+            children = await opened.node.children()
+            things = [(entry.name, _target(opened.node, entry)) for entry in children]
+            if len(things) < _LARGE:
+                opened.listing = Listing(things)
+            else:
+                opened.listing = await trio.to_thread.run_sync(Listing, things)
         # No await from here on: what was counted is what was told.
         if start_id < DOT and not self._tell_dots(opened.node, b".", DOT, token):
             return
@@ -377,7 +377,7 @@ class Operations(pyfuse3.Operations):
         attributes = node.attributes()
         entry = EntryAttributes()
         entry.st_ino = inode
-        entry.st_mode = _FORMATS[attributes.kind] | (attributes.permissions & ~self._owner.umask)
+        entry.st_mode = attributes.kind | (attributes.permissions & ~self._owner.umask)
         # A directory's link count is not its number of directories here; 1 is how file systems say
         # so, and keeps `find` from drawing conclusions.
         entry.st_nlink = 1

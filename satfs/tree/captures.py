@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from satfs.errors import NotThere, SatfsError
-from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId
+from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.tree import names, sidecars
 from satfs.tree.nodes import (
     Attributes,
@@ -75,8 +75,6 @@ class CaptureDirectory(Directory):
         """Return the scene or sidecar called *name*."""
         if name == CAPTURE_JSON.encode():
             capture = await self._holder.current_capture(self.capture.capture_id)
-            if not capture.record:
-                raise not_there(self, name)
             return self._file(name, sidecars.capture_json(capture))
         scenes = await self._sources.catalogue.scenes(self.capture.capture_id)
         if name == FOOTPRINTS.encode():
@@ -94,8 +92,6 @@ class CaptureDirectory(Directory):
             name = sidecar.encode()
             try:
                 entries.append(Entry(name, await self.lookup(name)))
-            except NotThere:
-                continue  # a capture that is known by its id alone has no record to show
             except SatfsError as error:
                 entries.append(Entry(name, error))
         known = await self._offspring.of(scenes)
@@ -134,10 +130,7 @@ class Captures(Directory):
         self._offspring = Offspring(self._make, _capture_name)
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the capture with that id, known or not.
-
-        The API has no question for one capture; one that has scenes is taken to be there.
-        """
+        """Return the published capture with that id, known or not."""
         text = names.text_of(name)
         if text is None and names.is_cut(name):  # only what is known can be compared
             known = await self._offspring.of(self._known())
@@ -153,13 +146,11 @@ class Captures(Directory):
         return [Entry(name, node) for name, node in known.items()]
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
-        """Return the record of a capture if it is known, else its id if it has scenes."""
-        for capture in self._known():
-            if capture.capture_id == capture_id:
-                return capture
-        if await self._sources.catalogue.scenes(capture_id):
-            return Capture(capture_id, PUBLISHED)
-        raise NotThere(f"no published capture {capture_id}")
+        """Return the record of a published capture, as far as it is known."""
+        capture = await self._sources.catalogue.capture(capture_id)
+        if not capture.is_published:
+            raise NotThere(f"capture {capture_id} is not published")
+        return capture
 
     def _known(self) -> tuple[Capture, ...]:
         known = self._sources.catalogue.known_captures()

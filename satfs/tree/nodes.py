@@ -11,12 +11,13 @@ extended attributes, so whatever the kernel remembers of one stays right.
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from satfs.errors import NotThere, SatfsError
 from satfs.model import ByteRange
@@ -27,16 +28,15 @@ from satfs.tree.times import FALLBACK_NS
 XATTR_VALUE_BYTES: Final = 4096
 
 
-class Kind(Enum):
-    """What sort of thing a node is."""
+class Kind(IntEnum):
+    """What sort of thing a node is, as the kernel says it in a mode (inode(7))."""
 
-    DIRECTORY = "directory"
-    FILE = "file"
-    SYMLINK = "symlink"
+    DIRECTORY = stat.S_IFDIR
+    FILE = stat.S_IFREG
+    SYMLINK = stat.S_IFLNK
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What `stat` tells of a node, owner and umask aside."""
 
     kind: Kind
@@ -70,9 +70,6 @@ class Node(ABC):
 
     __slots__ = ("parent", "path")
 
-    #: The first word of an identity: a directory is never the same thing as a file.
-    kind: Kind
-
     def __init__(self, parent: Directory | None, name: bytes) -> None:
         self.parent = parent
         #: Names as text, since `tree.names` makes nothing that is not UTF-8.
@@ -80,8 +77,12 @@ class Node(ABC):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is, whoever asks and whenever: the same after a remount."""
-        return (self.kind.value, *self.path)
+        """What the node is, whoever asks and whenever: the same after a remount.
+
+        The path, and for all but directories more words behind it. Those begin with a slash, as no
+        name does, so that a file is never taken for a directory.
+        """
+        return self.path
 
     @abstractmethod
     def attributes(self) -> Attributes:
@@ -107,7 +108,6 @@ class Directory(Node):
     """A node that holds others."""
 
     __slots__ = ()
-    kind = Kind.DIRECTORY
 
     @abstractmethod
     async def lookup(self, name: bytes) -> Node:
@@ -136,7 +136,6 @@ class File(Node):
     """A node that holds the bytes of one version of one object."""
 
     __slots__ = ()
-    kind = Kind.FILE
 
     @abstractmethod
     async def open(self) -> Reader:
@@ -152,7 +151,6 @@ class Symlink(Node):
     """A node that names another path."""
 
     __slots__ = ("target",)
-    kind = Kind.SYMLINK
 
     def __init__(self, parent: Directory, name: bytes, target: bytes) -> None:
         super().__init__(parent, name)
@@ -161,7 +159,7 @@ class Symlink(Node):
     @property
     def identity(self) -> tuple[str, ...]:
         """What the node is: its path and where it leads."""
-        return (*super().identity, self.target.decode("utf-8", "backslashreplace"))
+        return (*self.path, "/" + self.target.decode("utf-8", "backslashreplace"))
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells; a link's size is the length of its target (POSIX lstat)."""
@@ -176,7 +174,6 @@ class Unresolved(Node):
     """
 
     __slots__ = ("error",)
-    kind = Kind.FILE
 
     def __init__(self, parent: Directory, name: bytes, error: SatfsError) -> None:
         super().__init__(parent, name)
@@ -185,7 +182,7 @@ class Unresolved(Node):
     @property
     def identity(self) -> tuple[str, ...]:
         """What the node is: not the file that the name will lead to."""
-        return ("unresolved", *self.path)
+        return (*self.path, "/unresolved")
 
     def attributes(self) -> Attributes:
         """Return what a listing shows: no size, no permissions."""
@@ -211,7 +208,7 @@ class BytesFile(File):
         self._mtime_ns = mtime_ns
         self._xattrs = xattrs or {}
         digest = blake2b(content, digest_size=16).hexdigest()
-        self._identity = (self.kind.value, *self.path, digest)
+        self._identity = (*self.path, f"/{digest}")
 
     @property
     def identity(self) -> tuple[str, ...]:

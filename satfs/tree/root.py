@@ -37,11 +37,6 @@ class Root(Directory):
         }
         self._hidden: dict[bytes, Node] = {}
 
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """What the node is: the one directory without a name."""
-        return (self.kind.value,)
-
     def hide(self, nodes: Mapping[bytes, Node]) -> None:
         """Add *nodes* that are reachable by name and listed nowhere."""
         self._hidden.update(nodes)

@@ -249,7 +249,7 @@ class AttachmentFile(File):
     @property
     def identity(self) -> tuple[str, ...]:
         """What the node is: its path and the version of the object."""
-        return (*super().identity, self.version.etag, str(self.version.size_bytes))
+        return (*self.path, f"/{self.version.etag}", f"/{self.version.size_bytes}")
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: exact size, the scene's time."""

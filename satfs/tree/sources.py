@@ -28,6 +28,10 @@ class Catalogue(Protocol):
         """Return all captures of a task, whatever their status."""
         ...
 
+    async def capture(self, capture_id: CaptureId) -> Capture:
+        """Return one capture, of an unknown one at least that it is there; raise NotThere."""
+        ...
+
     async def scenes(self, capture_id: CaptureId) -> Sequence[Scene]:
         """Return the scenes of a capture; none when there is no such capture."""
         ...

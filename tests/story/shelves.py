@@ -103,6 +103,15 @@ class FakeCatalogue:
             raise NotThere(f"no task {task_id}")
         return self._captures[task_id]
 
+    async def capture(self, capture_id: CaptureId) -> Capture:
+        await self._answer("capture")
+        for capture in self.known_captures():
+            if capture.capture_id == capture_id:
+                return capture
+        if capture_id in self._scenes:
+            return make_capture(capture_id)
+        raise NotThere(f"no capture {capture_id}")
+
     async def scenes(self, capture_id: CaptureId) -> Sequence[Scene]:
         await self._answer("scenes")
         return self._scenes.get(capture_id, ())

@@ -71,9 +71,9 @@ async def test_direct_doors_lead_to_the_same_content(
     with pytest.raises(FileNotFoundError):
         await kernel.walk("scenes/nothing")
     catalogue.put_scenes("unlisted", make_scene("scene-c", "unlisted"))
-    assert "capture.json" not in await kernel.ls("captures/unlisted")
+    assert "scene-c" in await kernel.ls("captures/unlisted")
     with pytest.raises(FileNotFoundError):
-        await kernel.walk("captures/unlisted/capture.json")
+        await kernel.walk("captures/cap-2")
 
 
 async def test_what_is_looked_up_is_what_was_listed(kernel: Kernel) -> None:

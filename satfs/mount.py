@@ -1,0 +1,373 @@
+"""Build every part, plug them together, run them in one nursery, take them down.
+
+The order of a mount's life, which the order of the `async with`s below is:
+
+    requests → credential, listings, content → the first page answered → the kernel's mount
+    → a `stat` answered → `on_ready` → …
+    → every waiting call answered → the kernel's mount gone → content committed → connections closed
+
+Nothing here asks the mount itself anything: whoever asks his own mount waits for himself, and a
+process that is killed while one of its threads does so can never end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from shutil import which
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pyfuse3
+import structlog
+import trio
+
+from satfs import mountpoints
+from satfs.api.auth import account_key
+from satfs.api.client import Aleph
+from satfs.api.listing_store import ListingStore
+from satfs.api.listings import Listings
+from satfs.content.build import open_contents
+from satfs.content.contents import Contents
+from satfs.errors import BadCache, BadMountpoint, FuseMissing, SatfsError
+from satfs.fuse.errnos import gravest_of
+from satfs.fuse.inodes import Inodes, keyed_numbering
+from satfs.fuse.operations import Limits, Operations, Owner
+from satfs.kernel_tuning import tune
+from satfs.net.addresses import LinkRule
+from satfs.net.http import Http
+from satfs.net.proxies import proxies_of_environment
+from satfs.net.retrying import Retries
+from satfs.settings import Settings
+from satfs.tree.nodes import Node
+from satfs.tree.root import Root
+from satfs.tree.scenes import Sources
+from satfs.watchdog import Watchdog
+
+log = structlog.get_logger(__name__)
+
+#: Requests of the kernel that may wait for an answer at once. Each is a task of a few kilobytes;
+#: when all are taken nobody is answered any more, so reads that wait for the network must not get
+#: near it (pyfuse3's own default is 99).
+MAX_CALLS: Final = 1000
+#: Longest wait for the kernel's handshake and for the first `stat`, in seconds.
+_GREETING_S: Final = 10.0
+#: Longest wait for calls in flight to be answered when the mount is taken down, in seconds. They
+#: are cancelled, so this is for tasks that do not turn.
+_ANSWERING_S: Final = 1.0
+#: Longest wait for the disk when everything else is gone, in seconds.
+_CLOSING_S: Final = 2.0
+#: Connections to the store beside those for bulk data: sizes are learnt while files are read.
+_SPARE_CONNECTIONS: Final = 16
+#: Share of a listing's deadline after which sizes not learnt yet are given up (`tree.scenes`).
+_VERSION_SHARE: Final = 2 / 3
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: What every mount of ours is: read-only, checked by the kernel, and of no use to an attacker.
+_ALWAYS: Final = frozenset({"ro", "default_permissions", "nosuid", "nodev", "subtype=satfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """Where and for whom to mount.
+
+    *uid* and *gid* own everything; None is whoever mounts. *umask* takes permissions from the modes
+    0444 and 0555. *source* is what `findmnt` and `df` show; its colon makes `df -l` and `find` see
+    that the mount is remote. *extra* are more words for libfuse or the kernel (`noatime`).
+    *is_offline* mounts without asking the vendor first, with what earlier mounts have kept.
+    """
+
+    mountpoint: Path
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
+    source: str = "satfs:default"
+    extra: tuple[str, ...] = ()
+    is_offline: bool = False
+
+
+def run_mount(settings: Settings, options: MountOptions, on_ready: Callable[[], None]) -> None:
+    """Mount, call *on_ready* once the mount works, and return when it is unmounted.
+
+    Runs its own event loop: call it from the main thread, and fork, if at all, before.
+
+    Raises:
+        CannotMount: something has to be changed first; nothing is mounted.
+        NeedsLogin, NeedsContract, Unreachable: the vendor was asked, and this came of it.
+        Exception: whatever *on_ready* raises; then the mount is taken down again.
+    """
+    try:
+        trio.run(partial(serve, settings, options, on_ready=on_ready))
+    except BaseExceptionGroup as group:
+        # Nurseries wrap what their tasks raise (PEP 654); a caller is told the one that matters.
+        raise gravest_of(group) from group
+
+
+async def serve(settings: Settings, options: MountOptions, *, on_ready: Callable[[], None]) -> None:
+    """Do what `run_mount` does, in a running event loop.
+
+    SIGTERM, SIGINT and SIGHUP unmount and return, whatever is in flight; so does an unmount from
+    outside.
+    """
+    mountpoint = mountpoints.absolute(options.mountpoint)
+    _check_machine(mountpoint)
+    _check_cache(settings, mountpoint)
+    async with _ended_by_signals(), _catalogue_and_content(settings) as parts:
+        if not options.is_offline:
+            await parts.aleph.check()
+        await parts.listings.recall()
+        root: Node = Root(
+            Sources(
+                parts.listings,
+                parts.contents,
+                version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
+            )
+        )
+        door = Operations(
+            Inodes(root, keyed_numbering(settings.api_url.encode())),
+            owner=_owner(options),
+            limits=_limits(settings),
+        )
+        async with _mounted(door, mountpoint, options) as ended:
+            await _wait_until_answering(door, mountpoint)
+            log.info("mounted", mountpoint=str(mountpoint), source=options.source)
+            await _tune(mountpoint)
+            on_ready()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Watchdog(parts.woke_up).run)
+                await ended.wait()
+                nursery.cancel_scope.cancel()
+    log.info("unmounted", mountpoint=str(mountpoint))
+
+
+# -- the floors below ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    aleph: Aleph
+    listings: Listings
+    contents: Contents
+    connections: tuple[Http, ...]
+
+    def woke_up(self) -> None:
+        """Start afresh after the machine has slept: its connections are dead, the line is new."""
+        for http in self.connections:
+            http.close_idle()
+
+
+@asynccontextmanager
+async def _catalogue_and_content(settings: Settings) -> AsyncIterator[_Parts]:
+    """Build what the tree needs. The two `Http` share nothing, so that no credential can stray."""
+    account = account_key(settings)
+    store = ListingStore(settings.cache_dir / account)
+    reach: dict[str, Any] = {
+        "connect_timeout_s": settings.connect_timeout_s,
+        "progress_timeout_s": settings.progress_timeout_s,
+        "ca_file": settings.ca_file,
+    }
+    async with (
+        Http(**reach, max_connections=settings.api_concurrency) as api_http,
+        Http(**reach, max_connections=settings.max_connections + _SPARE_CONNECTIONS) as store_http,
+    ):
+        aleph = Aleph(api_http, settings)
+        try:
+            async with trio.open_nursery() as nursery:
+                async with open_contents(
+                    settings,
+                    nursery=nursery,
+                    http=store_http,
+                    retries=Retries(store_http.reachability),
+                    sign=aleph.sign,
+                    check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
+                    is_proxied=_is_proxied,
+                    account=account,
+                ) as contents:
+                    listings = Listings(aleph, settings, store)
+                    yield _Parts(aleph, listings, contents, (api_http, store_http))
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
+                await store.aclose()
+
+
+def _is_proxied(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return proxies_of_environment().for_host(parts.scheme, parts.hostname or "", port) is not None
+
+
+# -- the kernel's mount -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _mounted(
+    door: Operations, mountpoint: Path, options: MountOptions
+) -> AsyncIterator[trio.Event]:
+    """Mount, and unmount in the end; the event is set when somebody else has unmounted."""
+    _mount(door, mountpoint, options)
+    ended = trio.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_answer_kernel, ended)
+            try:
+                yield ended
+            finally:
+                # While the loop still turns: whoever waits is told, instead of left behind.
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWERING_S):
+                    await door.close()
+                nursery.cancel_scope.cancel()
+    finally:
+        # Detaches at once, busy or not, and ends the connection: who still has a file open gets
+        # ENOTCONN from now on. Does nothing when it is unmounted already.
+        pyfuse3.close()
+        _detach_severed(mountpoint)
+
+
+async def _answer_kernel(ended: trio.Event) -> None:
+    try:
+        await pyfuse3.main(max_tasks=MAX_CALLS)
+    except OSError as failure:
+        # The connection was aborted (/sys/fs/fuse/connections/*/abort).
+        log.error("connection to the kernel lost", errno=failure.errno)
+    ended.set()
+
+
+def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> None:
+    words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra}
+    if options.allow_other:
+        words.add("allow_other")
+    with _heard_on_stderr() as said:
+        try:
+            pyfuse3.init(door, str(mountpoint), words)
+        except RuntimeError as failure:
+            # libfuse and fusermount3 explain themselves on standard error only.
+            reason = " ".join(said().split()) or str(failure)
+            raise FuseMissing(f"{mountpoint} could not be mounted: {reason}") from failure
+
+
+def _escaped(source: str) -> str:
+    """Return *source* as the value of an option of libfuse, where a comma would end it."""
+    return source.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _detach_severed(mountpoint: Path) -> None:
+    """Unmount what is left when the connection was lost: libfuse leaves that mount behind."""
+    if mountpoints.mount_at(mountpoint) is None or not mountpoints.is_dead_mount(mountpoint):
+        return
+    try:
+        mountpoints.detach(mountpoint, is_lazy=True)
+    except SatfsError as failure:
+        log.warning("dead mount left behind", mountpoint=str(mountpoint), reason=str(failure))
+
+
+async def _wait_until_answering(door: Operations, mountpoint: Path) -> None:
+    """Return when the kernel has shaken hands and somebody else's `stat` was answered.
+
+    Raises:
+        FuseMissing: neither happened in time.
+    """
+    with trio.move_on_after(_GREETING_S):
+        await door.greeted.wait()
+        command = [sys.executable, "-I", "-S", "-c", "import os, sys; os.stat(sys.argv[1])"]
+        done = await trio.run_process([*command, str(mountpoint)], check=False, capture_stderr=True)
+        if done.returncode == 0:
+            return
+    raise FuseMissing(f"{mountpoint} was mounted, but does not answer")
+
+
+async def _tune(mountpoint: Path) -> None:
+    mounted = mountpoints.mount_at(mountpoint)
+    if mounted is None:  # another mount namespace, say
+        return
+    tuned = await trio.to_thread.run_sync(tune, mounted.device)
+    log.info("kernel tuned", read_ahead_kb=tuned.read_ahead_kb, max_background=tuned.max_background)
+
+
+@asynccontextmanager
+async def _ended_by_signals() -> AsyncIterator[None]:
+    """Cancel the body when a signal asks for the end, and return as if it had come to it."""
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                async for number in signals:
+                    log.info("asked to end", signal=signal.Signals(number).name)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+# -- before anything is mounted -----------------------------------------------------------------
+
+
+def _check_machine(mountpoint: Path) -> None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise FuseMissing(
+            "/dev/fuse cannot be opened: load the module (modprobe fuse), or give the container the"
+            " device (--device /dev/fuse --cap-add SYS_ADMIN)"
+        )
+    if os.geteuid() != 0 and which(mountpoints.FUSERMOUNT) is None:
+        raise FuseMissing(
+            f"{mountpoints.FUSERMOUNT} is not installed; on Debian it is in the package fuse3"
+        )
+    if mountpoints.is_dead_mount(mountpoint):
+        raise BadMountpoint(f"{mountpoint} holds a dead mount; unmount it first")
+    if not mountpoint.is_dir():
+        raise BadMountpoint(f"{mountpoint} is not a directory")
+
+
+def _check_cache(settings: Settings, mountpoint: Path) -> None:
+    cache_dir = mountpoints.absolute(settings.cache_dir)
+    if cache_dir == mountpoint or mountpoint in cache_dir.parents:
+        raise BadCache(
+            f"cache_dir {cache_dir} lies inside {mountpoint}: a mount that reads itself waits for"
+            " ever; choose another directory"
+        )
+
+
+def _owner(options: MountOptions) -> Owner:
+    return Owner(
+        os.getuid() if options.uid is None else options.uid,
+        os.getgid() if options.gid is None else options.gid,
+        options.umask,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        metadata_deadline_s=settings.metadata_deadline_s,
+        read_deadline_s=settings.read_deadline_s,
+        entry_timeout_s=settings.entry_timeout_s,
+        attr_timeout_s=settings.attr_timeout_s,
+        negative_ttl_s=settings.negative_ttl_s,
+    )
+
+
+@contextmanager
+def _heard_on_stderr() -> Iterator[Callable[[], str]]:
+    """Keep what C code writes to standard error, and yield a function that returns it."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as heard:
+        before = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+
+            def said() -> str:
+                heard.seek(0)
+                return heard.read().decode("utf-8", "replace")
+
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)

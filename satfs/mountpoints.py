@@ -1,0 +1,138 @@
+"""Mounts as the kernel lists them: which are ours, which are dead, and how one goes away.
+
+What is known about a mount is read from /proc and /sys, never from the mount itself: a process that
+asks its own mount waits for itself, and one that asks a stuck mount gets stuck.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from satfs.errors import BadMountpoint, FuseMissing
+
+#: The type of our mounts: `fuse.` and the subtype, as mount(8) and findmnt(8) show it.
+FS_TYPE: Final = "fuse.satfs"
+#: The program that mounts and unmounts FUSE filesystems for ordinary users.
+FUSERMOUNT: Final = "fusermount3"
+#: Time for `fusermount3` to unmount, in seconds. It is a call into the kernel; more means a mount
+#: that is stuck, which `-z` detaches.
+_DETACH_TIMEOUT_S: Final = 10.0
+
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One line of mountinfo. *device* is the major and minor number that `stat` shows."""
+
+    mountpoint: Path
+    fs_type: str
+    source: str
+    device: tuple[int, int]
+    options: frozenset[str]
+
+
+def parse_mountinfo(text: str) -> tuple[Mounted, ...]:
+    """Return the mounts in the *text* of a mountinfo file, the lowermost first (proc(5)).
+
+    A line that cannot be understood is left out.
+    """
+    found = []
+    for line in text.splitlines():
+        fields, dash, rest = line.partition(" - ")
+        # id, parent, major:minor, root, mountpoint, options, optional fields… - type, source, …
+        left, right = fields.split(" "), rest.split(" ")
+        if not dash or len(left) < 6 or len(right) < 2:
+            continue
+        major, colon, minor = left[2].partition(":")
+        if not (colon and major.isdecimal() and minor.isdecimal()):
+            continue
+        found.append(
+            Mounted(
+                Path(_unescape(left[4])),
+                right[0],
+                _unescape(right[1]),
+                (int(major), int(minor)),
+                frozenset(left[5].split(",")),
+            )
+        )
+    return tuple(found)
+
+
+def satfs_mounts() -> tuple[Mounted, ...]:
+    """Return the satfs mounts that this process can see, the lowermost first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return tuple(each for each in parse_mountinfo(file.read()) if each.fs_type == FS_TYPE)
+
+
+def mount_at(path: Path) -> Mounted | None:
+    """Return the uppermost satfs mount at exactly *path*, if there is one, dead or alive."""
+    path = absolute(path)
+    return next((each for each in reversed(satfs_mounts()) if each.mountpoint == path), None)
+
+
+def absolute(path: Path) -> Path:
+    """Return *path* as the kernel names it: absolute, without symbolic links.
+
+    Looks at the directories above it and never at *path* itself, which may be stuck, unless it is
+    a symbolic link.
+    """
+    path = Path(os.path.abspath(path))
+    try:
+        if path.is_symlink():
+            return path.resolve()
+    except OSError:  # a dead mount is no link
+        pass
+    return path.parent.resolve() / path.name
+
+
+def is_dead_mount(path: Path) -> bool:
+    """Tell whether *path* is a mountpoint that no process answers for any more.
+
+    That is what a killed FUSE process leaves: "Transport endpoint is not connected".
+    """
+    try:
+        path.stat()
+    except OSError as failure:
+        return failure.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def detach(path: Path, *, is_lazy: bool = False) -> None:
+    """Unmount the satfs mount at *path*; waits for the kernel to do so.
+
+    A lazy one disappears at once, and is gone when its last user is.
+
+    Raises:
+        BadMountpoint: there is none, it is busy, or it is not ours to unmount; says which.
+        FuseMissing: there is no program to unmount with.
+    """
+    mountpoint = absolute(path)
+    program = shutil.which(FUSERMOUNT)
+    if program is not None:
+        command = [program, "-u", *(["-z"] if is_lazy else []), "--", str(mountpoint)]
+    elif os.geteuid() == 0 and (umount := shutil.which("umount")) is not None:
+        command = [umount, *(["-l"] if is_lazy else []), "--", str(mountpoint)]
+    else:
+        raise FuseMissing(f"{FUSERMOUNT} is not installed; on Debian it is in the package fuse3")
+    try:
+        done = subprocess.run(  # noqa: S603 - found in PATH, no shell
+            command, capture_output=True, text=True, timeout=_DETACH_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BadMountpoint(f"{mountpoint} was not unmounted in time; try it lazily") from None
+    if done.returncode != 0:
+        said = done.stderr.strip() or f"{command[0]} failed with {done.returncode}"
+        raise BadMountpoint(f"{mountpoint} was not unmounted: {said}")
+
+
+def _unescape(text: str) -> str:
+    r"""Return *text* with `\040` and its like as the characters they stand for."""
+    return _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), text)

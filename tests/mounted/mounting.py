@@ -1,0 +1,128 @@
+"""A real mount of satfs in a process of its own, and how it is taken away whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+#: What the child runs: settings from its environment, options from its argument, a word when ready.
+_CHILD = """
+import json, logging, sys
+from pathlib import Path
+import structlog
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(default=repr),
+    ],
+    logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+)
+logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+from satfs.mount import MountOptions, run_mount
+from satfs.settings import load_settings
+options = json.loads(sys.argv[1])
+options["mountpoint"] = Path(options["mountpoint"])
+options["extra"] = tuple(options.get("extra", ()))
+try:
+    run_mount(load_settings(), MountOptions(**options), lambda: print("ready", flush=True))
+except Exception as failure:
+    print(f"{type(failure).__name__}: {failure}", flush=True)
+    raise SystemExit(1)
+"""
+
+
+class MountFailed(AssertionError):
+    """The mount did not come up; says what it said."""
+
+
+@dataclass
+class RealMount:
+    """A satfs mount at *path*; a context manager."""
+
+    path: Path
+    environment: Mapping[str, str]
+    log_path: Path
+    options: Mapping[str, object] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Mount and wait until it works."""
+        self.path.mkdir(exist_ok=True)
+        options = {"mountpoint": str(self.path), **self.options}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _CHILD, json.dumps(options)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **self.environment},
+            )
+        assert self.process.stdout is not None
+        word = self.process.stdout.readline().decode().strip()
+        if word != "ready":
+            self.process.wait(20)
+            raise MountFailed(word or self.log())
+
+    def log(self) -> str:
+        """Return everything the mount has logged."""
+        return self.log_path.read_text(errors="replace")
+
+    def events(self, name: str | None = None) -> list[dict[str, object]]:
+        """Return the log's lines, those with one event only if *name* is given."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if name in (None, line["event"])]
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 10) -> float:
+        """Send a signal and wait for the end; return how long that took, in seconds."""
+        started_s = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout_s)
+        return time.monotonic() - started_s
+
+    def is_mounted(self) -> bool:
+        """Tell whether the kernel lists the mount."""
+        with open("/proc/self/mountinfo") as file:
+            return any(line.split()[4] == str(self.path) for line in file)
+
+    def clean(self) -> None:
+        """Take everything away, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(8)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        while self.is_mounted():
+            subprocess.run(["umount", "-l", str(self.path)], check=True)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.clean()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.clean()
