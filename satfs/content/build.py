@@ -15,7 +15,7 @@ from satfs.content.dispatch import Dispatcher
 from satfs.content.links import Sign
 from satfs.content.probe import Probe
 from satfs.content.transfer.inloop import InLoopMover
-from satfs.content.transfer.interface import Mover
+from satfs.content.transfer.interface import BulkMover
 from satfs.content.transfer.workers import WorkerPool
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
@@ -56,7 +56,7 @@ async def open_contents(
         memory_bytes=settings.memory_bytes,
     )
     in_loop = InLoopMover(http, check_url)
-    bulk: Mover | None = None
+    bulk: BulkMover | None = None
     if settings.workers:
         pool = WorkerPool(
             nursery,

@@ -18,9 +18,9 @@ import trio
 
 from satfs.content.blocks import BlockCache
 from satfs.content.controller import ConnectionController
-from satfs.content.flight import Flight, choose
+from satfs.content.flight import Flight, Source, choose
 from satfs.content.objects import Spilled
-from satfs.content.transfer.interface import Mover, Refusal, WorkerDied
+from satfs.content.transfer.interface import BulkMover, Mover, Refusal, WorkerDied
 from satfs.content.verdicts import Meaning
 from satfs.errors import (
     Changed,
@@ -54,6 +54,8 @@ SHORTEST_RANGE_BYTES: Final = 1024 * 1024
 SLOW_SHARE: Final = 0.2
 SLOW_AFTER_S: Final = 1.5
 MOST_REISSUES: Final = 2
+#: Connections opened ahead of need are not trusted for longer: stores close idle ones.
+STAYS_READY_S: Final = 10.0
 #: How often slow flights are looked for, while any is in the air.
 WATCH_INTERVAL_S: Final = 0.5
 
@@ -72,7 +74,7 @@ class Dispatcher:
         cache: BlockCache,
         controller: ConnectionController,
         in_loop: Mover,
-        bulk: Mover | None,
+        bulk: BulkMover | None,
         *,
         reachability: Reachability,
         range_bytes: int,
@@ -90,6 +92,8 @@ class Dispatcher:
         self._active: list[Flight] = []
         self._n_by_reader: Counter[object] = Counter()
         self._is_watching = False
+        self._n_ready = 0
+        self._ready_until_s = 0.0
         self._reachability = reachability
         self._draw = draw
         self.counters: Counter[str] = Counter()
@@ -110,6 +114,21 @@ class Dispatcher:
         n_readers = len({reader for flight in self._all() for reader in flight.readers}) or 1
         whole = max(4, 3 * self.controller.target) * self._range_bytes
         return min(whole, self._cache.window_limit_bytes()) // n_readers
+
+    def expect_bulk(self, source: Source) -> None:
+        """Hear that much of one object will be wanted soon: processes and connections get ready."""
+        bulk, target, now_s = self._bulk, self.controller.target, trio.current_time()
+        if bulk is None or (target <= self._n_ready and now_s < self._ready_until_s):
+            return
+        self._n_ready, self._ready_until_s = target, now_s + STAYS_READY_S
+
+        async def prepare() -> None:
+            try:
+                await bulk.prepare(await source.links.get(), target)
+            except (SatfsError, WorkerDied):
+                self._n_ready = 0  # whoever fetches will meet the reason
+
+        self._nursery.start_soon(prepare)
 
     def submit(self, flights: list[Flight]) -> None:
         """Take flights to be started as soon as there is a connection for them."""

@@ -13,7 +13,7 @@ import trio
 
 from satfs.content.blockmap import align
 from satfs.content.blocks import BlockCache
-from satfs.content.dispatch import Dispatcher, split
+from satfs.content.dispatch import BULK_BYTES, Dispatcher, split
 from satfs.content.flight import Flight, Source
 from satfs.content.objects import CachedObject, Landing
 from satfs.content.readahead import Pattern, Plan
@@ -26,6 +26,8 @@ from satfs.model import ByteRange
 LEAP_BYTES: Final = 5 * 512 * 1024
 #: The same in time, for fast lines.
 LEAP_S: Final = 0.2
+#: From this much still to read on, a sequential reader is worth processes of its own.
+WORTH_BYTES: Final = 16 * 1024 * 1024
 #: Blocks of an earlier mount that are checked ahead of a sequential reader.
 CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
 
@@ -109,6 +111,8 @@ class Fetcher:
             left = max(0, ahead.stop - launched.stop)
             if left < min(self._dispatcher.range_bytes(len(ahead)), max(1, len(ahead) // 2)):
                 return
+        if len(ahead) >= BULK_BYTES and self.cached.size_bytes - plan.now.stop >= WORTH_BYTES:
+            self._dispatcher.expect_bulk(self.source)
         window = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
         range_bytes = self._dispatcher.range_bytes(len(ahead))
         self._launch(

@@ -56,11 +56,12 @@ class Delivery:
         return ByteRange(min(self.front, self.stop), self.stop)
 
     def begin(self) -> None:
-        """Start an attempt where whole blocks end, in the layer that takes new blocks now."""
-        if self.layer is not self.cached.top:
-            self.layer = self.cached.top
-            self.front = self.held_until
-        self.front = max(self.held_until, self.front)
+        """Start an attempt where whole blocks end, in the layer that takes new blocks now.
+
+        Part of a block that an earlier attempt left may have been evicted since.
+        """
+        self.layer = self.cached.top
+        self.front = self.held_until
 
     def receive(self, data: bytes | memoryview) -> None:
         """Put the next bytes in the file; what lies beyond `stop` is ignored.
@@ -117,3 +118,10 @@ class Mover(Protocol):
             Spilled: the disk failed meanwhile.
             WorkerDied: try again.
         """
+
+
+class BulkMover(Mover, Protocol):
+    """A way of moving bytes that gains from knowing early."""
+
+    async def prepare(self, link: Link, n_connections: int) -> None:
+        """Get ready to move from where *link* leads over *n_connections*; fails silently."""

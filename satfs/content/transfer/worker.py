@@ -107,6 +107,10 @@ class Worker:
         elif kind == "cut":
             if (held := self._jobs.get(cast(int, fields["move"]))) is not None:
                 held.stop = min(held.stop, cast(int, fields["stop"]))
+        elif kind == "warm":
+            origin = urlsplit(cast(str, fields["origin"]))
+            for _ in range(cast(int, fields["n_connections"]) - self._n_connections(origin)):
+                threading.Thread(target=self._warm, args=(origin,), daemon=True).start()
         elif kind == "settings":
             self._connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
@@ -235,6 +239,18 @@ class Worker:
                     return connection, True
                 connection.close()
         return self._new_connection(parts), False
+
+    def _n_connections(self, parts: SplitResult) -> int:
+        with self._idle_lock:
+            return len(self._jobs) + len(self._idle.get((parts.scheme, parts.netloc), []))
+
+    def _warm(self, parts: SplitResult) -> None:
+        """Open a connection that somebody will want soon; a failure is theirs to meet."""
+        connection = self._new_connection(parts)
+        with contextlib.suppress(OSError):
+            connection.connect()
+            cast(socket.socket, connection.sock).settimeout(self._progress_timeout_s)
+            self._give_back(parts, connection)
 
     def _give_back(self, parts: SplitResult, connection: http.client.HTTPConnection) -> None:
         with self._idle_lock:
