@@ -1,8 +1,10 @@
-"""Which failure ends the program with which exit code, and what to do about it: one table."""
+"""Which failure ends the program with which exit code, and what is said about it: one table."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
@@ -13,12 +15,14 @@ from satfs.errors import (
     BadSettings,
     FuseMissing,
     Garbled,
-    NeedsContract,
+    Misuse,
+    NeedsLogin,
     NotAllowed,
     NotThere,
     SatfsError,
     Unreachable,
 )
+from satfs.fuse.errnos import gravest_of
 
 
 class Exit(IntEnum):
@@ -67,11 +71,7 @@ _CODES: Final[Mapping[type[SatfsError], Exit]] = MappingProxyType(
 
 _REMEDIES: Final[Mapping[type[SatfsError], str]] = MappingProxyType(
     {
-        NeedsContract: "Set SATFS_CONTRACT_ID, or give --contract.",
-        NotAllowed: (
-            "Set SATFS_CLIENT_ID and SATFS_CLIENT_SECRET, or SATFS_TOKEN; "
-            "credentials are made in Aleph, under My Profile."
-        ),
+        NeedsLogin: "Credentials are made in Aleph (aleph.satellogic.com), under My Profile.",
         Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them.",
         Garbled: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
         NotThere: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
@@ -90,20 +90,35 @@ def exit_code(error: BaseException) -> Exit:
 
 
 def remedy(error: BaseException) -> str | None:
-    """Return what to do about *error*, where its own sentence does not say so already."""
+    """Return what to do about *error*, where its own sentence does not know."""
     for ancestor in type(error).__mro__:
         if ancestor in _REMEDIES:
             return _REMEDIES[ancestor]
     return None
 
 
-def cause(error: BaseException) -> BaseException:
-    """Return the one error to tell people of: out of a group, the first that is ours, else any.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure as people are told of it: an exit code, a sentence, what to do, a traceback."""
 
-    A nursery wraps what its children raise, and a child may have raised a group in turn.
-    """
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    causes = [cause(inner) for inner in error.exceptions]
-    ours = [inner for inner in causes if isinstance(inner, SatfsError)]
-    return (ours or causes)[0]
+    code: int
+    sentence: str
+    remedy: str | None = None
+    details: str | None = None
+
+
+def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
+    """Return how *error*, or the gravest of a group, is told; *with_details* adds its traceback."""
+    told = gravest_of(error)
+    details = "".join(traceback.format_exception(error)) if with_details else None
+    if isinstance(told, SatfsError) and not isinstance(told, Misuse):
+        sentence = str(told) or type(told).__name__
+        return Failure(exit_code(told), sentence, remedy(told), details)
+    if isinstance(told, KeyboardInterrupt):
+        return Failure(Exit.INTERRUPTED, "interrupted", None, details)
+    return Failure(
+        exit_code(told),
+        f"satfs broke: {type(told).__name__}: {told}",
+        "This is a bug. Please report it, with what `-vv` says.",
+        details,
+    )

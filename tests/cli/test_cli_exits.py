@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from satfs import errors
-from satfs.cli.exits import MEANINGS, Exit, cause, exit_code, remedy
+from satfs.cli.exits import MEANINGS, Exit, exit_code, failure_of, remedy
 from satfs.errors import (
     BadCache,
     BadMountpoint,
@@ -61,22 +61,44 @@ def test_every_code_is_explained(code: Exit) -> None:
     assert MEANINGS[code]
 
 
-def test_a_contract_and_a_login_are_remedied_differently() -> None:
-    assert "SATFS_CONTRACT_ID" in (remedy(NeedsContract("x")) or "")
-    assert "SATFS_CLIENT_SECRET" in (remedy(NeedsLogin("x")) or "")
-    assert remedy(ValueError("x")) is None
+def test_what_to_do_is_said_where_the_error_does_not_know() -> None:
+    assert "My Profile" in (remedy(NeedsLogin("x")) or "")
+    assert "SATFS_API_URL" in (remedy(DeadlineReached("x")) or "")
+    assert remedy(BadMountpoint("x")) is None
 
 
-def test_out_of_a_group_our_own_error_is_told() -> None:
+def test_a_failure_is_told_by_its_own_sentence() -> None:
+    failure = failure_of(NeedsLogin("the API refuses the credential"))
+
+    assert failure.sentence == "the API refuses the credential"
+    assert failure.code == 3
+    assert failure.details is None
+
+
+def test_out_of_a_group_one_failure_is_told() -> None:
     """A nursery wraps what its children raise, often together with what that led to."""
-    ours = NeedsLogin("x")
-    group = BaseExceptionGroup("a", [ValueError("y"), ExceptionGroup("b", [OSError(), ours])])
+    group = BaseExceptionGroup("a", [DeadlineReached("slow"), ExceptionGroup("b", [Misuse("no")])])
 
-    assert cause(group) is ours
-    assert cause(ours) is ours
+    assert "Misuse: no" in failure_of(group).sentence
+    assert failure_of(ExceptionGroup("a", [Throttled("wait")])).sentence == "wait"
 
 
-def test_out_of_a_group_without_ours_the_first_is_told() -> None:
-    first = ValueError("y")
+@pytest.mark.parametrize("bug", [Misuse("no such handle"), ZeroDivisionError("division by zero")])
+def test_a_bug_is_called_one(bug: Exception) -> None:
+    failure = failure_of(bug)
 
-    assert cause(ExceptionGroup("a", [first, OSError()])) is first
+    assert failure.code == 1
+    assert str(bug) in failure.sentence
+    assert "bug" in (failure.remedy or "")
+
+
+def test_the_traceback_is_there_for_those_who_ask() -> None:
+    def inner() -> None:
+        raise NeedsLogin("x")
+
+    try:
+        inner()
+    except NeedsLogin as error:
+        failure = failure_of(error, with_details=True)
+
+    assert "in inner" in (failure.details or "")

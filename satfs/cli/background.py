@@ -1,0 +1,136 @@
+"""Send work to the background, and wait in front of it until it is ready or has failed.
+
+The terminal's command ends with success only once the work says that it is ready; when it fails
+before that, what it says is told on the terminal, with its exit code. Both travel over one pipe,
+a JSON object a line:
+
+    {"pid": 4711}                                   the background process is there
+    {"ready": true}                                 it is ready: the command may end
+    {"code": 4, "sentence": "...", "remedy": "..."} it failed; an end without a word is a crash
+
+Forks, so it must come before any thread and any event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from satfs.cli.exits import Exit, Failure
+
+
+class Waiter:
+    """The background's end: tells the one who waits in front, once."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe: int | None = pipe
+        self._tell({"pid": os.getpid()})
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether neither readiness nor a failure was told yet."""
+        return self._pipe is not None
+
+    def tell_ready(self) -> None:
+        """Let the command in front end with success, and let go of its terminal.
+
+        Raises:
+            BrokenPipeError: nobody waits any more: whoever started this has given up.
+        """
+        self._tell({"ready": True})
+        self._close()
+        detach(0, 1, 2)
+
+    def tell_failure(self, failure: Failure) -> None:
+        """Let the command in front end with *failure*; when nobody waits any more, do nothing."""
+        with suppress(BrokenPipeError):
+            self._tell(asdict(failure))
+        self._close()
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        if self._pipe is not None:
+            view = memoryview(json.dumps(message).encode() + b"\n")
+            while view:
+                view = view[os.write(self._pipe, view) :]
+
+    def _close(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def detach(*descriptors: int) -> None:
+    """Point *descriptors* at nothing, for reading and writing."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        for descriptor in descriptors:
+            os.dup2(nothing, descriptor)
+    finally:
+        if nothing not in descriptors:
+            os.close(nothing)
+
+
+def in_background(work: Callable[[Waiter], int]) -> Failure | None:
+    """Run *work* in a process of its own, in a session of its own, and wait until it is ready.
+
+    Returns twice over, as fork(2) does: in the caller, None once the work is ready, or how it
+    failed; in the background this call never returns, but raises SystemExit with what *work*
+    returned.
+
+    Raises:
+        KeyboardInterrupt: in the caller; the work was told to end (SIGTERM).
+        SystemExit: in the background.
+    """
+    sys.stdout.flush()  # what is still buffered would come out twice
+    sys.stderr.flush()
+    ours, theirs = os.pipe()  # not inherited by programs that the work starts
+    child = os.fork()
+    if child == 0:
+        os.close(ours)
+        raise SystemExit(_work_alone(work, theirs))
+    os.close(theirs)
+    try:
+        os.waitpid(child, 0)
+        return _wait(ours)
+    finally:
+        os.close(ours)
+
+
+def _work_alone(work: Callable[[Waiter], int], pipe: int) -> int:
+    os.setsid()
+    # Not the session's leader any more, so that opening a terminal never makes it ours.
+    if os.fork() != 0:
+        os._exit(0)
+    os.chdir("/")  # keeps no other filesystem busy
+    detach(0)
+    return work(Waiter(pipe))
+
+
+def _wait(pipe: int) -> Failure | None:
+    pid: int | None = None
+    try:
+        with open(pipe, "rb", closefd=False) as messages:
+            for line in messages:
+                if not line.endswith(b"\n"):
+                    break  # killed in the middle of a word
+                message = json.loads(line)
+                if "ready" in message:
+                    return None
+                if "code" in message:
+                    return Failure(**message)
+                pid = message["pid"]
+    except KeyboardInterrupt:
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+        raise
+    return Failure(
+        Exit.FAILED,
+        "the mount process ended before it was ready, without a word",
+        "Run it with --foreground to see what happens.",
+    )

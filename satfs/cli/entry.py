@@ -1,0 +1,94 @@
+"""The one door of the command line: which commands there are, and how any of them fails.
+
+A command's module is imported when it is asked for: mounting takes libfuse, an event loop and an
+HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+
+from satfs import __version__
+from satfs.cli.exits import MEANINGS, Exit, failure_of
+from satfs.cli.flags import Manner
+from satfs.cli.speech import tell_error
+from satfs.errors import FuseMissing
+
+_EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+#: The commands, each a module and a function of its name here: what each does, in a line.
+COMMANDS: Final = {
+    "mount": "Mount what your account was delivered.",
+    "umount": "Unmount it again.",
+    "demo": "Mount a demo that needs no account and no network.",
+    "settings": "Show every setting, and how to change it.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(f"satfs.cli.{cmd_name}")
+        except ImportError as failure:
+            if (failure.name or "").partition(".")[0] != "pyfuse3":
+                raise
+            raise FuseMissing(
+                f"the FUSE library cannot be loaded ({failure}); install it: sudo apt install fuse3"
+            ) from failure
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"""\b
+Examples:
+  satfs demo                             try it, without an account
+  satfs mount ~/aleph                    mount what your account was delivered
+  satfs umount ~/aleph
+
+\b
+Exit codes:
+{_EXIT_CODES}
+""",
+)
+@click.version_option(__version__, "-V", "--version", message="satfs %(version)s")
+def satfs() -> None:
+    """Satellite imagery deliveries as a read-only filesystem.
+
+    Tasks, captures and scenes of Satellogic's Aleph become directories; their products become
+    files that any program can read.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code (`satfs.cli.exits`)."""
+    manner = Manner()
+    try:
+        code = satfs.main(arguments, prog_name="satfs", standalone_mode=False, obj=manner)
+    except click.ClickException as refused:
+        refused.show()
+        sys.exit(refused.exit_code)
+    except click.Abort:
+        sys.exit(Exit.INTERRUPTED)
+    except Exception as error:  # the one boundary: whatever it is, people get a sentence
+        failure = failure_of(error, with_details=manner.with_details)
+        tell_error(failure.sentence, failure.remedy, failure.details)
+        sys.exit(failure.code)
+    sys.exit(code if isinstance(code, int) else Exit.DONE)

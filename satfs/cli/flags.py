@@ -1,0 +1,132 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from satfs.cli.logs import LogChoice, LogFormat, level_for
+from satfs.cli.options import secret_refusal
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Manner:
+    """How one run of the program was asked to speak."""
+
+    verbosity: int = 0
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_file: Path | None = None
+
+    @property
+    def with_details(self) -> bool:
+        """Tell whether a failure is shown with its traceback."""
+        return self.verbosity >= 2
+
+    @property
+    def log(self) -> LogChoice:
+        """What the log is to be like."""
+        return LogChoice(level_for(self.verbosity), self.log_format, self.log_file)
+
+
+def _verbosity(context: click.Context, parameter: click.Parameter, value: int) -> None:
+    context.ensure_object(Manner).verbosity += -value if parameter.name == "quiet" else value
+
+
+def _log_file(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        context.ensure_object(Manner).log_file = Path(value).expanduser().absolute()
+
+
+def _log_format(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        context.ensure_object(Manner).log_format = LogFormat(value)
+
+
+def verbosity_flags(command: Command) -> Command:
+    """Add `-v` and `-q`, which are heard by `Manner`."""
+    command = click.option(
+        "-q", "--quiet", count=True, expose_value=False, callback=_verbosity, help="Say less."
+    )(command)
+    return click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_verbosity,
+        help="Say more: -v what happens, -vv everything, with tracebacks.",
+    )(command)
+
+
+def log_flags(command: Command) -> Command:
+    """Add `--log-file` and `--log-format`, which are heard by `Manner`."""
+    command = click.option(
+        "--log-format",
+        type=click.Choice([str(choice) for choice in LogFormat]),
+        expose_value=False,
+        callback=_log_format,
+        help="How log lines look.",
+    )(command)
+    return click.option(
+        "--log-file",
+        metavar="FILE",
+        expose_value=False,
+        callback=_log_file,
+        help="Log there [default: the terminal; in the background, the system log].",
+    )(command)
+
+
+#: Flag, setting, what stands for its value, help. The other settings are set by environment or -o.
+SETTING_FLAGS: Final = (
+    ("--api-url", "api_url", "URL", "Base of the API."),
+    ("--auth-url", "auth_url", "URL", "The OAuth token endpoint."),
+    ("--auth-mode", "auth_mode", "auto|oauth|token|legacy", "How the API is told who we are."),
+    ("--client-id", "client_id", "ID", "The OAuth client id."),
+    ("--contract", "contract_id", "ID", "The contract to act for."),
+    ("--ca-file", "ca_file", "FILE", "Certificate authorities to trust besides the system's."),
+    ("--cache-dir", "cache_dir", "DIR", "Where fetched blocks and listings are kept."),
+    ("--cache-size", "cache_bytes", "SIZE", "Most bytes kept on disk, such as 20GB."),
+    ("--contents", "contents", "visible|hidden|off", "Show the members of each zip."),
+    ("--listing-ttl", "listing_ttl_s", "SECONDS", "How long a listing is believed."),
+    ("--workers", "workers", "N", "Processes that receive bulk data."),
+    ("--max-connections", "max_connections", "N", "Connections to the store at once."),
+)
+#: What people try, and must not: these values would be shown by ps.
+_SECRET_FLAGS: Final = (
+    ("--client-secret", "client_secret"),
+    ("--secret", "client_secret"),
+    ("--token", "token"),
+)
+
+
+def setting_flags(command: Command) -> Command:
+    """Add a flag for each setting that people change often; each sends text, or None.
+
+    Flags for secrets are there to be refused with a reason.
+    """
+    for flag, setting in reversed(_SECRET_FLAGS):
+        command = click.option(
+            flag,
+            hidden=True,
+            is_eager=True,
+            expose_value=False,
+            is_flag=False,
+            flag_value="",
+            callback=_refuse(flag, setting),
+        )(command)
+    for flag, setting, metavar, text in reversed(SETTING_FLAGS):
+        command = click.option(flag, setting, metavar=metavar, help=text)(command)
+    return command
+
+
+def _refuse(flag: str, setting: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def refuse(_context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            raise click.UsageError(secret_refusal(flag, setting))
+
+    return refuse

@@ -1,0 +1,93 @@
+"""Run a mount, in the foreground or in the background, and hear of it until it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+import structlog
+
+from satfs.cli.background import Waiter, in_background
+from satfs.cli.exits import Exit, Failure, failure_of
+from satfs.cli.flags import Manner
+from satfs.cli.logs import logging_as
+from satfs.cli.speech import tell_error
+from satfs.mount import MountOptions, run_mount
+from satfs.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Entered in the process that will mount: yields the settings of the mount, and lives as long.
+Preparation: TypeAlias = Callable[[], AbstractContextManager[Settings]]
+
+
+def launch(
+    prepare: Preparation,
+    options: MountOptions,
+    manner: Manner,
+    *,
+    foreground: bool,
+    on_ready: Callable[[], None],
+) -> int:
+    """Mount, and return the exit code: in the foreground when it is unmounted, else once it works.
+
+    In the foreground *on_ready* is called once the mount works, in the process that serves it: it
+    must not look at the mount. Otherwise it is called in front of the background.
+
+    Raises:
+        SatfsError: in the foreground: it could not be mounted, or broke.
+        SystemExit: in the background process, when the mount has ended.
+    """
+    if foreground:
+        return _stay(prepare, options, manner, on_ready)
+    failure = in_background(lambda waiter: _serve(prepare, options, manner, waiter))
+    if failure is not None:
+        tell_error(failure.sentence, failure.remedy, failure.details)
+        return failure.code
+    on_ready()
+    return Exit.DONE
+
+
+def _stay(
+    prepare: Preparation, options: MountOptions, manner: Manner, on_ready: Callable[[], None]
+) -> int:
+    was_ready = False
+
+    def note() -> None:
+        nonlocal was_ready
+        was_ready = True
+        on_ready()
+
+    with logging_as(manner.log, in_background=False), prepare() as settings:
+        run_mount(settings, options, note)
+    return Exit.DONE if was_ready else Exit.INTERRUPTED
+
+
+def _serve(prepare: Preparation, options: MountOptions, manner: Manner, waiter: Waiter) -> int:
+    """Mount in the background; return the exit code, which nobody may be there to see."""
+    try:
+        with logging_as(manner.log, in_background=True):
+            return _serve_and_log(prepare, options, manner, waiter)
+    except BaseException as error:  # the log itself: there is nobody else to tell
+        failure = failure_of(error, with_details=manner.with_details)
+        waiter.tell_failure(failure)
+        return failure.code
+
+
+def _serve_and_log(
+    prepare: Preparation, options: MountOptions, manner: Manner, waiter: Waiter
+) -> int:
+    try:
+        with prepare() as settings:
+            run_mount(settings, options, waiter.tell_ready)
+    except BaseException as error:  # whatever ends the mount is told; nothing goes on after it
+        failure = failure_of(error, with_details=manner.with_details)
+        if not waiter.is_waiting:
+            log.exception("mount ended with an error")
+    else:
+        if not waiter.is_waiting:
+            return Exit.DONE
+        failure = Failure(Exit.INTERRUPTED, "asked to end before the mount worked")
+    waiter.tell_failure(failure)
+    return failure.code

@@ -1,0 +1,119 @@
+"""`satfs mount`: mount what an account was delivered."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
+from satfs.cli.launch import launch
+from satfs.cli.mountpoint import prepare_mountpoint
+from satfs.cli.options import GivenOptions, parse_options
+from satfs.cli.prerequisites import check_fuse
+from satfs.cli.speech import tell, tell_remark
+from satfs.errors import BadSettings
+from satfs.mount import MountOptions
+from satfs.settings import load_settings, unknown_variables
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  export SATFS_CLIENT_ID=… SATFS_CLIENT_SECRET=…
+  satfs mount ~/aleph                    in the background, once it works
+  satfs mount -f -v ~/aleph              in the foreground; Ctrl-C unmounts
+  satfs mount -o allow_other,uid=1000,umask=022 /srv/aleph
+  satfs mount --contract ID --cache-size 100GB ~/aleph
+
+\b
+Mount options (-o):
+  allow_other, allow_root    let other users in (needs user_allow_other)
+  uid=N, gid=N, umask=OCTAL  whose the files are, and what is not allowed
+  default_permissions        the kernel checks permissions
+  auto_unmount               unmount when satfs dies
+  nonempty, fsname=NAME      mount over files; the name in /proc/mounts
+  nosuid, nodev, noexec, noatime    as in mount(8)
+  any setting, as SETTING=VALUE     `satfs settings` lists them
+
+What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;
+rw is refused, for satfs only reads. Secrets come from the environment (SATFS_CLIENT_SECRET,
+SATFS_TOKEN) and from nowhere else: a command line is shown to everybody by ps.
+
+`satfs --help` lists the exit codes.
+"""
+)
+@click.argument("mountpoint", metavar="MOUNTPOINT")
+@click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
+@click.option(
+    "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as in mount(8)."
+)
+@click.option("--nonempty", is_flag=True, help="Mount over a directory that holds something.")
+@click.option(
+    "--offline", is_flag=True, help="Do not ask the API first; show what earlier mounts kept."
+)
+@setting_flags
+@log_flags
+@verbosity_flags
+@click.pass_obj
+def mount(
+    manner: Manner,
+    /,
+    mountpoint: str,
+    foreground: bool,
+    options: tuple[str, ...],
+    nonempty: bool,
+    offline: bool,
+    **flags: str | None,
+) -> int:
+    """Mount what your account was delivered at MOUNTPOINT, an empty directory.
+
+    Returns once the mount works: credentials accepted, first page listed. Until then, whatever
+    goes wrong is said here.
+    """
+    given = parse_options(options)
+    named = {name: value for name, value in flags.items() if value is not None}
+    settings = load_settings(**(given.settings | named))
+    for name in unknown_variables(os.environ):
+        tell_remark(f"{name} is set, and is not a setting of satfs.")
+    place = prepare_mountpoint(Path(mountpoint), nonempty=nonempty or given.nonempty)
+    check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
+    if manner.log_file and manner.log_file.is_relative_to(place):
+        raise BadSettings("the log file lies inside the mountpoint; choose another place")
+    return launch(
+        lambda: nullcontext(settings),
+        mount_options(place, given, is_offline=offline),
+        manner,
+        foreground=foreground,
+        on_ready=lambda: tell_mounted(mountpoint, manner, foreground=foreground),
+    )
+
+
+def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
+    """Say that the mount works, and how it ends, unless we are to say less."""
+    if manner.verbosity >= 0:
+        end = "Ctrl-C unmounts it" if foreground else f"to unmount it: satfs umount {mountpoint}"
+        tell(f"satfs is mounted at {mountpoint}; {end}")
+
+
+def mount_options(
+    mountpoint: Path,
+    given: GivenOptions,
+    *,
+    source: str = "satfs:default",
+    is_offline: bool = False,
+) -> MountOptions:
+    """Return how to mount at *mountpoint* what `-o` has *given*."""
+    extra = [name for name in ("allow_root", "auto_unmount") if getattr(given, name)]
+    return MountOptions(
+        mountpoint,
+        allow_other=given.allow_other,
+        uid=given.uid,
+        gid=given.gid,
+        umask=given.umask or 0,
+        source=given.fsname or source,
+        extra=(*extra, *given.kernel_flags),
+        is_offline=is_offline,
+    )

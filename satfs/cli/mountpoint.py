@@ -1,0 +1,77 @@
+"""Make sure that a directory can be mounted on, and say what is wrong with it if not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from satfs.cli.logs import show
+from satfs.cli.speech import tell_remark
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import absolute, detach, is_dead_mount, mount_at
+
+
+def prepare_mountpoint(path: Path, *, nonempty: bool = False) -> Path:
+    """Return *path* as the kernel names it, fit to be mounted on.
+
+    A satfs mount whose process has died is removed first. Looks at the directory, and so may wait
+    for what is mounted there.
+
+    Raises:
+        BadMountpoint: it cannot be mounted on; says why, and what to do.
+    """
+    mountpoint = absolute(path)
+    while mount_at(mountpoint) is not None:
+        if not is_dead_mount(mountpoint):
+            raise BadMountpoint(
+                f"satfs is mounted at {_name(path)} already; "
+                f"unmount it first: satfs umount {_name(path)}"
+            )
+        detach(mountpoint, is_lazy=True)
+        tell_remark(f"A satfs mount that had died was removed from {_name(path)}.")
+    _check(mountpoint, path, nonempty)
+    return mountpoint
+
+
+def _check(mountpoint: Path, path: Path, nonempty: bool) -> None:
+    try:
+        status = mountpoint.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise BadMountpoint(f"{_name(path)} is not a directory")
+        is_empty = nonempty or next(os.scandir(mountpoint), None) is None
+    except OSError as failure:
+        raise BadMountpoint(_explain(failure, path)) from failure
+    if not is_empty:
+        raise BadMountpoint(
+            f"{_name(path)} is not empty, and what is in it would be hidden; "
+            "choose another directory, or give --nonempty"
+        )
+    if not may_mount_on(status, os.geteuid(), is_writable=os.access(mountpoint, os.W_OK)):
+        raise BadMountpoint(
+            f"{_name(path)} is not yours to mount on: FUSE lets people mount only on directories "
+            "that they may write to, and that are their own where the sticky bit is set"
+        )
+
+
+def may_mount_on(status: os.stat_result, user: int, *, is_writable: bool) -> bool:
+    """Tell whether *user* may mount on the directory with that *status* (fusermount3(1))."""
+    is_theirs = not status.st_mode & stat.S_ISVTX or status.st_uid == user
+    return user == 0 or (is_writable and is_theirs)
+
+
+def _explain(failure: OSError, path: Path) -> str:
+    name = _name(path)
+    if failure.errno == errno.ENOENT:
+        return f"there is no directory {name}; make it first: mkdir {name}"
+    if failure.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+        return (
+            f"at {name} is the dead mount of another program; "
+            f"remove it first: fusermount3 -u {name}"
+        )
+    return f"{name} cannot be mounted on: {os.strerror(failure.errno or 0)}"
+
+
+def _name(path: Path) -> str:
+    return show(str(path))

@@ -1,0 +1,210 @@
+"""Log lines: where they go, and what they never hold."""
+
+import io
+import json
+import logging
+import re
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.cli import logs
+from satfs.cli.logs import LogChoice, LogFormat, level_for, logging_as, redact, show
+from satfs.errors import BadSettings, NeedsLogin
+
+SIGNED = (
+    "https://store.example/bucket/scene.zip?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    "&X-Amz-Credential=AKIAEXAMPLE%2F20260101&X-Amz-Signature=5eedfeed5eedfeed"
+)
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
+
+queries = st.text(
+    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\"'\\<>"), min_size=8
+)
+
+
+@given(queries)
+def test_a_link_keeps_its_place_and_loses_its_query(query: str) -> None:
+    assert redact(f"get https://s.example/a.zip?{query} failed") == (
+        "get https://s.example/a.zip?… failed"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SIGNED,
+        f'"{SIGNED}"',
+        f"{{'url': '{SIGNED}'}}",
+        f"authorizationToken: Bearer {TOKEN}",
+        f"authorization: bearer {TOKEN}",
+        f"header {TOKEN} refused",
+        "authorizationToken: Key,Secret my-key,5eedfeed",
+        "bucket/scene.zip?x&X-Amz-Signature=5eedfeed&X-Amz-Security-Token=5eedfeed//",
+    ],
+)
+def test_what_opens_doors_is_cut_out(text: str) -> None:
+    told = redact(text)
+
+    for secret in ("5eedfeed", "AKIA", TOKEN, TOKEN.split(".")[1]):
+        assert secret not in told
+    assert redact(told) == told
+
+
+@given(st.text())
+def test_redacting_twice_changes_nothing_more(text: str) -> None:
+    assert redact(redact(text)) == redact(text)
+
+
+@given(st.text())
+def test_text_from_outside_stays_on_its_line_and_steers_nothing(text: str) -> None:
+    told = show(text)
+
+    assert len(told.splitlines()) <= 1
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", told)
+    assert told == text or "\\x" in told
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "level"),
+    [
+        (-2, logging.ERROR),
+        (-1, logging.ERROR),
+        (0, logging.WARNING),
+        (1, logging.INFO),
+        (2, logging.DEBUG),
+        (7, logging.DEBUG),
+    ],
+)
+def test_each_v_says_more_and_q_says_less(verbosity: int, level: int) -> None:
+    assert level_for(verbosity) == level
+
+
+def test_json_is_an_object_a_line(tmp_path: Path) -> None:
+    """Fields stay fields, whoever logs: our modules, libraries, or Python's warnings."""
+    file = tmp_path / "log"
+
+    with logging_as(LogChoice(logging.INFO, LogFormat.JSON, file), in_background=False):
+        structlog.get_logger("satfs.test").info("link renewed", scene="S1", lifetime_s=3600)
+        logging.getLogger("library").warning("pool of %d is full", 64)
+        structlog.get_logger("satfs.test").debug("not asked for")
+
+    ours, theirs = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (ours["event"], ours["scene"], ours["lifetime_s"]) == ("link renewed", "S1", 3600)
+    assert (ours["level"], ours["logger"]) == ("info", "satfs.test")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", ours["timestamp"])
+    assert (theirs["event"], theirs["logger"]) == ("pool of 64 is full", "library")
+
+
+@pytest.mark.parametrize("format", LogFormat)
+def test_no_secret_and_no_forged_line_reaches_the_log(tmp_path: Path, format: LogFormat) -> None:
+    file = tmp_path / "log"
+
+    def refuse(token: str) -> None:
+        raise NeedsLogin(f"refused: Bearer {token} at {SIGNED}")
+
+    with logging_as(LogChoice(logging.DEBUG, format, file), in_background=False):
+        log = structlog.get_logger("satfs.test")
+        log.warning("odd name", scene="a\nINFO all is well\x1b[2J", link=SIGNED)
+        try:
+            refuse(TOKEN)
+        except NeedsLogin:
+            log.exception("refused")
+
+    written = file.read_text()
+    assert "5eedfeed" not in written
+    assert TOKEN not in written
+    assert "\x1b" not in written
+    assert "\nINFO all is well" not in written
+    assert "in refuse" in written, "the traceback is what a bug is found with"
+
+
+def test_libraries_that_log_headers_are_kept_from_it(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+
+    with logging_as(LogChoice(logging.DEBUG, LogFormat.JSON, file), in_background=False):
+        logging.getLogger("httpcore.http11").debug("send_request_headers %r", [b"x", b"5eed"])
+        logging.getLogger("httpx").info("HTTP Request: GET")
+
+    assert file.read_text() == ""
+
+
+def test_a_foreground_mount_logs_to_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    with logging_as(LogChoice(), in_background=False):
+        structlog.get_logger().warning("slow", waited_s=3)
+
+    assert "slow" in stream.getvalue()
+    assert "waited_s=3" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue(), "colours are for terminals"
+
+
+def test_a_mount_in_the_background_logs_to_the_system_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "syslog"
+    monkeypatch.setattr(logs, "SYSLOG_SOCKET", str(path))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(str(path))
+        system.settimeout(5)
+        with logging_as(LogChoice(), in_background=True):
+            structlog.get_logger().error("api unreachable", since_s=12)
+        line = system.recv(4096).decode()
+
+    assert re.match(r"<11>satfs\[\d+\]: ", line), "facility user, severity error (RFC 3164)"
+    assert "api unreachable" in line
+
+
+def test_without_a_system_log_a_mount_in_the_background_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "SYSLOG_SOCKET", str(tmp_path / "none"))
+
+    with logging_as(LogChoice(), in_background=True):
+        structlog.get_logger().error("api unreachable")
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_log_file_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
+    choice = LogChoice(file=tmp_path / "missing" / "log")
+
+    with (
+        pytest.raises(BadSettings, match=r"log file .*: No such file or directory"),
+        logging_as(choice, in_background=False),
+    ):
+        pass
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mount goes on while its terminal is stuck; lines beyond the queue are dropped."""
+    import os
+    import threading
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, True)
+    stuck = os.fdopen(writing, "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", stuck)
+    monkeypatch.setattr(logs, "QUEUE_LINES", 10)
+    drain = threading.Thread(
+        target=lambda: [None for _ in iter(lambda: os.read(reading, 65536), b"")]
+    )
+
+    with logging_as(LogChoice(), in_background=False):
+        log = structlog.get_logger()
+        for number in range(2_000):  # far more than a pipe holds
+            log.warning("x" * 200, number=number)
+        drain.start()
+    stuck.close()
+    drain.join(10)
+    os.close(reading)
+
+    assert not drain.is_alive()
