@@ -88,7 +88,7 @@ class Api:
         if question.method != "GET":
             detail = f'Method "{question.method}" not allowed.'
             return tasking_error(405, detail).with_headers(allow="GET, HEAD, OPTIONS")
-        visible = [t for t in self.catalogue.tasks if t.contract_id in (None, contract)]
+        visible = [task for task in self.catalogue.tasks if _is_visible(task, contract)]
         match endpoint:
             case "products":
                 return self._page(question, _PRODUCTS, faults)
@@ -248,7 +248,7 @@ class Api:
                 case "relative-next" if envelope["next"]:
                     envelope["next"] = envelope["next"].removeprefix(question.base_url)
                 case "wrong-count":
-                    envelope["count"] = fault["count"]
+                    envelope["count"] = fault["told"]
         return json_answer(envelope)
 
 

@@ -76,7 +76,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "page-loop": Kind("The last page names the first one as its next."),
     "foreign-next": Kind("`next` leads to another host.", {"base": "http://127.0.0.2:9"}),
     "relative-next": Kind("`next` is relative."),
-    "wrong-count": Kind("`count` is this instead.", {"count": None}),
+    "wrong-count": Kind("`count` is this instead.", {"told": None}),
     "listing-grows": Kind("From the second page on, so many entries are inserted in front.",
                           {"entries": 1}),
     "listing-shrinks": Kind("From the second page on, so many entries in front are gone.",

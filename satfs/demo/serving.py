@@ -36,6 +36,10 @@ PIECE_BYTES: Final = 256 * 1024
 _PIECES_PER_S: Final = 20
 #: Linux: the kernel itself paces what a socket sends (socket(7), <asm-generic/socket.h>).
 _SO_MAX_PACING_RATE: Final = 47
+_UNPACED: Final = 0xFFFFFFFF
+#: Bytes per second below which the kernel's pacing is too lumpy on loopback, with its segments of
+#: 64 KiB: slower bodies are sent in small pieces instead.
+_LEAST_PACED: Final = 2_000_000
 
 # A client that gives up in mid answer is daily life here, and is in the journal.
 logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -128,6 +132,7 @@ class Port:
         await self.stop_listening()
         if self._runner is not None:
             await self._runner.cleanup()
+            self._runner = self._server = None
 
     @property
     def n_open_connections(self) -> int:
@@ -227,23 +232,22 @@ def _may_sendfile(
         isinstance(body.content, FileContent)
         and way == Delivery(bytes_per_s=way.bytes_per_s)
         and not response.chunked
-        and _paced(request, way)
         and request.transport is not None
         and request.transport.get_extra_info("sslcontext") is None
+        and _paced(request.transport, way.bytes_per_s)
     )
 
 
-def _paced(request: web.BaseRequest, way: Delivery) -> bool:
-    """Have the kernel pace the connection; tell whether it does, or nothing needs to be paced."""
-    if way.bytes_per_s is None:
-        return True
-    plug = request.transport.get_extra_info("socket") if request.transport else None
-    if plug is None:
+def _paced(transport: asyncio.Transport, bytes_per_s: float | None) -> bool:
+    """Have the kernel pace the connection, or stop pacing it; tell whether it does as wished."""
+    if bytes_per_s is not None and bytes_per_s < _LEAST_PACED:
         return False
+    rate = _UNPACED if bytes_per_s is None else min(int(bytes_per_s), _UNPACED - 1)
+    plug = transport.get_extra_info("socket")
     try:
-        plug.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(way.bytes_per_s))
+        plug.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
     except OSError:
-        return False
+        return bytes_per_s is None
     return True
 
 

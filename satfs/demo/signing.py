@@ -159,7 +159,8 @@ def check(
         return Check(Verdict.EXPIRED, *times)
     unsigned = [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
     canonical = _canonical_request(method, raw_path, unsigned, host)
-    good = hmac.compare_digest(_signature(key, stamp, canonical), given["X-Amz-Signature"])
+    made = _signature(key, stamp, canonical).encode()
+    good = hmac.compare_digest(made, given["X-Amz-Signature"].encode())
     if key.session_token != given.get("X-Amz-Security-Token", ""):
         good = False
     return Check(Verdict.GOOD if good else Verdict.MISMATCH, *times, canonical)
