@@ -52,18 +52,19 @@ def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
     rows = (
         ("look around", f"cd {name}"),
         ("copy a scene", f"cp -r {name}/tasks/*/*/*_L1C_* /tmp"),
-        ("check a zip", f"unzip -t {name}/scenes/*/*.zip"),
+        ("find products", f"find {name}/tasks -name '*.zip'"),
         ("end the demo", end),
     )
     if not sys.stdout.isatty():
         click.echo(f"\nThe demo is mounted at {name}. What to try:")
         for label, command in rows:
-            click.echo(f"  {label + ':':<14} {command}")
+            click.echo(f"  {label + ':':<15} {command}")
         return
     table = Table.grid(padding=(0, 2))
     for label, command in rows:
         table.add_row(f"[dim]{label}[/dim]", f"[bold]{command}[/bold]")
     title = f"The demo is mounted at {name}"
+    click.echo()
     console().print(Panel(Padding(table, (0, 1)), title=title, title_align="left"))
 
 
