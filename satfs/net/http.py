@@ -272,7 +272,7 @@ _FAILURES: tuple[tuple[type[Exception], type[SatfsError], str], ...] = (
     (httpx.ConnectError, Unreachable, "{where}: no connection: {why}"),
     (httpx.ProxyError, Unreachable, "{where}: the proxy refused: {why}"),
     (httpx.UnsupportedProtocol, Unreachable, "{where}: {why}"),
-    (httpx.RemoteProtocolError, Unreachable, "{where} broke the connection off"),
+    (httpx.RemoteProtocolError, Unreachable, "{where} broke off, or broke HTTP's rules"),
     (httpx.LocalProtocolError, Misuse, "{where}: the request cannot be sent"),
     (httpx.HTTPError, Unreachable, "{where}: the connection broke: {why}"),
     (ssl.SSLError, Unreachable, "{where}: no connection: {why}"),

@@ -1,0 +1,280 @@
+"""Our own connections, against a real server on loopback, over plain TCP and TLS."""
+
+from __future__ import annotations
+
+import gc
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import trio
+import trustme
+from fakes.origin import Origin, ramp, serving
+
+from satfs.errors import BadSettings, DeadlineReached, Unreachable
+from satfs.net.http import Http
+from satfs.net.pool import PoolStatistics
+
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Http, Origin]]]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Return a certificate authority that nobody knows."""
+    return trustme.CA()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def serve(request: Any, authority: trustme.CA, tmp_path: Path) -> Serve:
+    """Return a function that runs a server and a client of it."""
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    context: ssl.SSLContext | None = None
+    if request.param == "tls":
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+
+    @asynccontextmanager
+    async def running(**changes: Any) -> AsyncIterator[tuple[Http, Origin]]:
+        given = {"connect_timeout_s": 5, "progress_timeout_s": 5, "max_connections": 8}
+        async with (
+            serving(context) as origin,
+            Http(**{**given, "ca_file": ca_file, **changes}) as http,
+        ):
+            yield http, origin
+
+    return running
+
+
+def figures(http: Http) -> PoolStatistics:
+    """Return the pool's figures."""
+    statistics = http.statistics()
+    assert statistics is not None
+    return statistics
+
+
+async def get(http: Http, url: str) -> bytes:
+    return (await http.request("GET", url, headers={})).body
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 1000, 65_536, 3_000_001])
+@pytest.mark.parametrize("framing", ["ramp", "chunked", "unframed"])
+async def test_bodies_arrive_byte_for_byte(serve: Serve, framing: str, n_bytes: int) -> None:
+    """However the server frames them, and however long they are."""
+    async with serve() as (http, origin):
+        assert await get(http, origin.url(f"/{framing}/{n_bytes}")) == ramp(0, n_bytes)
+
+
+async def test_large_bodies_come_in_large_pieces(serve: Serve) -> None:
+    """The reason for our own backend: fewer, larger steps through Python."""
+    async with (
+        serve() as (http, origin),
+        http.stream(origin.url("/ramp/20000000"), headers={}) as answer,
+    ):
+        sizes = [len(chunk) async for chunk in answer.chunks()]
+    assert sum(sizes) == 20_000_000
+    assert max(sizes) > 100_000
+
+
+async def test_a_connection_is_used_again(serve: Serve) -> None:
+    """One after the other they share one connection; side by side each has its own."""
+    async with serve() as (http, origin):
+        for _ in range(5):
+            await get(http, origin.url("/ramp/10"))
+        assert origin.n_connections == 1
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(get, http, origin.url("/ramp/1000000"))
+        assert origin.n_connections == 5
+        assert figures(http).n_in_use == 0
+        assert figures(http).n_idle == 5
+
+
+async def test_no_more_connections_than_allowed(serve: Serve) -> None:
+    """The others wait their turn."""
+    async with serve(max_connections=3) as (http, origin), trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(get, http, origin.url("/ramp/300000"))
+        while figures(http).n_idle < 3:
+            assert figures(http).n_in_use + figures(http).n_idle <= 3
+            await trio.sleep(0.001)
+    assert origin.n_connections == 3
+
+
+async def test_close_means_close(serve: Serve) -> None:
+    """A connection that the server ends is not kept."""
+    async with serve() as (http, origin):
+        for _ in range(3):
+            await get(http, origin.url("/close"))
+        assert figures(http).n_idle == 0
+        assert origin.n_connections == 3
+
+
+async def test_a_connection_that_died_idle_costs_nobody_an_error(serve: Serve) -> None:
+    """The server said that it stays, and closed it: the next request goes on a new one."""
+    async with serve() as (http, origin):
+        for _ in range(5):
+            await get(http, origin.url("/goodbye"))
+            await get(http, origin.url("/ramp/10"))
+
+
+async def test_a_request_that_meets_the_closing_is_sent_once_more(serve: Serve) -> None:
+    """The close crosses the request on the wire: seen only when the answer fails to come."""
+    async with serve() as (http, origin):
+        await get(http, origin.url("/ramp/10"))
+        # The server closes upon this request, as if it had been late.
+        with pytest.raises(Unreachable):
+            await get(http, origin.url("/garbage"))
+        assert len(origin.heads) == 3, "once on the old connection, once on a new one, no more"
+        with pytest.raises(Unreachable):
+            await http.request("POST", origin.url("/garbage"), headers={}, content=b"x")
+        assert len(origin.heads) == 4, "what is no GET is never sent twice"
+
+
+@pytest.mark.parametrize("kind", ["cut", "reset"])
+async def test_a_body_that_breaks_is_never_taken_for_whole(serve: Serve, kind: str) -> None:
+    """Bytes that came are right; the break is an error, and the connection is gone."""
+    async with serve() as (http, origin):
+        got = b""
+
+        async def read() -> None:
+            nonlocal got
+            async with http.stream(origin.url(f"/{kind}/2000000/1500000"), headers={}) as answer:
+                async for chunk in answer.chunks():
+                    got += chunk
+
+        with pytest.raises(Unreachable):
+            await read()
+        assert got == ramp(0, len(got))
+        assert figures(http) == PoolStatistics(0, 0, 1, 0, 1)
+
+
+async def test_stalls_end(serve: Serve) -> None:
+    """No byte for longer than the limit, before the answer or within it."""
+    async with serve(progress_timeout_s=0.2) as (http, origin):
+        for path in ("/silent", "/stall/1000/500"):
+            with pytest.raises(DeadlineReached):
+                await get(http, origin.url(path))
+        assert figures(http).n_in_use == figures(http).n_idle == 0
+
+
+async def test_refused_connections_are_told(serve: Serve) -> None:
+    """In the words of the system, without the query."""
+    async with serve() as (http, origin):
+        url = origin.url("/x?secret")
+    async with serve() as (http, _):
+        with pytest.raises(Unreachable, match="Connection refused") as failure:
+            await get(http, url)
+        assert "secret" not in str(failure.value)
+        assert not failure.value.is_lasting
+
+
+async def test_idle_connections_expire(serve: Serve) -> None:
+    """On the wall clock too: a machine that slept has only dead connections."""
+    async with serve() as (http, origin):
+        await get(http, origin.url("/ramp/1"))
+        pool = http._pool
+        assert pool is not None
+        pool._wall_clock = lambda: 1e12
+        await get(http, origin.url("/ramp/1"))
+        assert origin.n_connections == 2
+        http.close_idle()
+        assert figures(http).n_idle == 0
+
+
+async def test_nothing_is_left_of_two_thousand_cancelled_requests(serve: Serve) -> None:
+    """The leak of httpcore's own pool (its issue 1093) cannot happen here.
+
+    Requests are cancelled at every stage: while connecting, shaking hands, waiting for the head and
+    in the middle of the body. Afterwards pool, sockets and file descriptors are where they were.
+    """
+    async with serve(max_connections=32) as (http, origin):
+        await get(http, origin.url("/ramp/1"))
+        http.close_idle()
+        await settle(origin)
+        n_files = len(os.listdir("/proc/self/fd"))
+
+        async def give_up(number: int) -> None:
+            path = ("/ramp/3000000", "/silent", "/stall/100000/50000", "/chunked/200000")[
+                number % 4
+            ]
+            with trio.move_on_after(0.0004 * (number % 97)):
+                async with http.stream(origin.url(path), headers={}) as answer:
+                    async for _ in answer.chunks():
+                        await trio.lowlevel.checkpoint()
+
+        for batch in range(0, 2000, 50):
+            async with trio.open_nursery() as nursery:
+                for number in range(batch, batch + 50):
+                    nursery.start_soon(give_up, number)
+            assert figures(http).n_in_use == 0
+            assert figures(http).n_idle <= 32
+        assert figures(http).n_abandoned > 1000, "most were cancelled in mid flight"
+        # The pool still works, all of it at once.
+        async with trio.open_nursery() as nursery:
+            for _ in range(32):
+                nursery.start_soon(get, http, origin.url("/ramp/1000"))
+        http.close_idle()
+        await settle(origin)
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == n_files
+
+
+async def settle(origin: Origin) -> None:
+    """Wait until the server has noticed that everybody left."""
+    with trio.fail_after(10):
+        while origin.n_open:  # noqa: ASYNC110 - real sockets, real time
+            await trio.sleep(0.01)
+
+
+async def test_an_unknown_authority_is_refused(authority: trustme.CA) -> None:
+    """A certificate that nobody vouches for: a clear message, and no second try."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with (
+        serving(context) as origin,
+        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1) as http,
+    ):
+        with pytest.raises(Unreachable, match="certificate is not trusted") as failure:
+            await get(http, origin.url("/ramp/1"))
+        assert failure.value.is_lasting
+
+
+async def test_a_certificate_for_another_host_is_refused(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    """The name in the address must be the one in the certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("elsewhere.test").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    async with (
+        serving(context) as origin,
+        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1, ca_file=ca_file) as http,
+    ):
+        with pytest.raises(Unreachable, match="certificate is not trusted"):
+            await get(http, origin.url("/ramp/1"))
+
+
+async def test_a_server_that_speaks_no_tls_is_told() -> None:
+    """TLS to a plain server is an error, not a hang."""
+    async with (
+        serving() as origin,
+        Http(connect_timeout_s=1, progress_timeout_s=1, max_connections=1) as http,
+    ):
+        with pytest.raises(Unreachable):
+            await get(http, origin.url("/ramp/1").replace("http:", "https:"))
+        assert figures(http).n_in_use == 0
+
+
+def test_a_ca_file_without_certificates_is_told(tmp_path: Path) -> None:
+    """Before anything is mounted, and with the setting's name."""
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    for path in (empty, tmp_path / "missing.pem"):
+        with pytest.raises(BadSettings, match="SATFS_CA_FILE"):
+            Http(connect_timeout_s=1, progress_timeout_s=1, max_connections=1, ca_file=path)

@@ -1,0 +1,137 @@
+"""Proxies of the environment: which, for whom, and through them."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from fakes.origin import Origin, ramp, serving
+
+from satfs.errors import Unreachable
+from satfs.net.http import Http
+from satfs.net.proxies import Proxies, proxies_of_environment
+
+BOTH = Proxies(
+    {
+        "http": "http://proxy:3128",
+        "https": "proxy:3129",
+        "no": "example.com, .internal.test,10.1.2.3,host:8443",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "port", "proxy"),
+    [
+        ("http", "store.test", 80, "http://proxy:3128"),
+        ("https", "store.test", 443, "http://proxy:3129"),
+        ("https", "example.com", 443, None),
+        ("https", "api.example.com", 443, None),
+        ("https", "notexample.com", 443, "http://proxy:3129"),
+        ("https", "a.internal.test", 443, None),
+        ("https", "10.1.2.3", 443, None),
+        ("https", "10.1.2.4", 443, "http://proxy:3129"),
+        ("https", "host", 8443, None),
+        ("https", "host", 443, "http://proxy:3129"),
+        ("http", "localhost", 8080, None),
+        ("http", "127.0.0.1", 8080, None),
+        ("https", "::1", 8080, None),
+    ],
+)
+def test_the_rules_of_curl_and_urllib(scheme: str, host: str, port: int, proxy: str | None) -> None:
+    """By scheme, except for what `no_proxy` names; never for this machine itself."""
+    assert BOTH.for_host(scheme, host, port) == proxy
+
+
+def test_one_proxy_for_all_and_none_for_any() -> None:
+    """`all_proxy` stands in for both; `no_proxy=*` switches all of them off."""
+    assert Proxies({"all": "http://p"}).for_host("https", "h", 443) == "http://p"
+    assert Proxies({"all": "http://p", "no": "*"}).for_host("https", "h", 443) is None
+    assert Proxies().for_host("https", "h", 443) is None
+
+
+def test_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the variables that every program reads; a password in one is not shown."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert proxies_of_environment().for_host("https", "h", 443) is None
+    monkeypatch.setenv("https_proxy", "http://user:pass@p:1")
+    proxies = proxies_of_environment()
+    assert proxies.for_host("https", "h", 443) == "http://user:pass@p:1"
+    assert "pass" not in repr(proxies)
+
+
+async def test_plain_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is asked for the whole address, with its own credential."""
+    async with serving() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=2) as http:
+            for _ in range(2):
+                answer = await http.request("GET", "http://store.test/ramp/1000", headers={})
+                assert answer.body == ramp(0, 1000)
+        assert proxy.n_connections == 1
+        assert proxy.heads[0].startswith(b"GET http://store.test/ramp/1000 HTTP/1.1\r\n")
+        assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.heads[0]
+
+
+async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The proxy sees a host's name and encrypted bytes, nothing else."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("store.test").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    asked: list[bytes] = []
+    async with serving(context) as origin, trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+
+        async def handle(stream: trio.SocketStream) -> None:
+            await tunnel(stream, origin, asked)
+
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{listener.socket.getsockname()[1]}")
+        async with Http(
+            connect_timeout_s=5, progress_timeout_s=5, max_connections=2, ca_file=ca_file
+        ) as http:
+            for _ in range(3):
+                url = "https://store.test/ramp/1000000?X-Amz-Signature=5ec2e7"
+                answer = await http.request("GET", url, headers={"X-Secret": "1"})
+                assert answer.body == ramp(0, 1_000_000)
+            with pytest.raises(Unreachable, match="proxy refused"):
+                await http.request("GET", "https://refused.test/", headers={})
+            statistics = http.statistics()
+            assert statistics is not None
+            assert statistics.n_in_use == 0
+        nursery.cancel_scope.cancel()
+    assert len(asked) == 2
+    assert asked[0].startswith(b"CONNECT store.test:443 HTTP/1.1\r\n")
+    assert b"ecret" not in b"".join(asked)
+
+
+async def tunnel(client: trio.SocketStream, origin: Origin, asked: list[bytes]) -> None:
+    """Be a proxy: connect `store.test` to *origin*, refuse other hosts."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += await client.receive_some()
+    asked.append(head)
+    if b"store.test" not in head:
+        await client.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        return
+    await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    server = await trio.open_tcp_stream("127.0.0.1", origin.port)
+
+    async def copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
+        try:
+            while data := await source.receive_some():
+                await target.send_all(data)
+            await target.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async with server, client, trio.open_nursery() as nursery:
+        nursery.start_soon(copy, client, server)
+        nursery.start_soon(copy, server, client)
