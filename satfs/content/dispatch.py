@@ -6,6 +6,7 @@ Every flight is a task here. Its way through failures is `_fly`; what a failure 
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -56,6 +57,8 @@ SLOW_AFTER_S: Final = 1.5
 MOST_REISSUES: Final = 2
 #: Connections opened ahead of need are not trusted for longer: stores close idle ones.
 STAYS_READY_S: Final = 10.0
+#: Deaths of worker processes under one range, without a byte, after which the loop moves it.
+MOST_DEATHS: Final = 2
 #: How often slow flights are looked for, while any is in the air.
 WATCH_INTERVAL_S: Final = 0.5
 
@@ -176,6 +179,8 @@ class Dispatcher:
     def note_progress(self, flight: Flight, n_bytes: int) -> None:
         """Take in that bytes came, for the number of connections."""
         self.counters["received_bytes"] += n_bytes
+        if flight.silence is not None:
+            flight.silence.deadline = math.inf
         before = self.controller.target
         now = trio.current_time()
         wanting = bool(self._queue)
@@ -207,16 +212,13 @@ class Dispatcher:
 
     async def _fly(self, flight: Flight) -> SatfsError | None:
         """Bring a flight down: None when all is there or it was given up, else what to report."""
-        trial = _Trial(trial_since_s=trio.current_time(), give_up_s=self._give_up_s)
+        trial = _Trial(flight.held_until, self._give_up_s)
         while flight.is_wanted():
-            before = flight.held_until
             failure: SatfsError | None = None
             flight.began_at_s = None
             with trio.CancelScope() as flight.attempt:
                 failure = await self._try_once(flight, trial)
             flight.attempt = None
-            if flight.held_until > before:
-                trial = _Trial(trial_since_s=trio.current_time(), give_up_s=self._give_up_s)
             if not flight.is_wanted():
                 return None
             if failure is not None:
@@ -234,9 +236,17 @@ class Dispatcher:
         link: Link | None = None
         try:
             link = await flight.source.links.get()
-            await self._attempt(flight, link)
-        except (Spilled, WorkerDied):
+            try:
+                await self._attempt(flight, link, trial)
+            finally:
+                trial.look(flight.held_until)
+        except Spilled:
             self.counters["restarts"] += 1
+        except WorkerDied:
+            self.counters["restarts"] += 1
+            # Perhaps it dies of this very range: the loop can move it, too.
+            trial.n_deaths += 1
+            flight.is_bulk = trial.n_deaths < MOST_DEATHS
         except Refusal as refusal:
             return self._judge(flight, refusal, link, trial)
         except Unreachable as failure:
@@ -253,7 +263,7 @@ class Dispatcher:
             return failure
         return None
 
-    async def _attempt(self, flight: Flight, link: Link) -> None:
+    async def _attempt(self, flight: Flight, link: Link, trial: _Trial) -> None:
         origin = origin_of(link.url)
         admission = self._reachability.admit(origin, trio.current_time())
         if admission is None:
@@ -263,20 +273,25 @@ class Dispatcher:
         is_bulk = flight.is_bulk and len(flight.missing) >= BULK_BYTES and not admission.is_probe
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
         is_mapped = mover is not self._in_loop
-        await self._cache.reserve(flight.cached, flight.missing, for_mapping=is_mapped)
-        flight.begin()
-        started_at, asked_at_s = flight.held_until, trio.current_time()
-        patience_s = admission.patience_s if admission.is_probe else None
+        started_at = flight.held_until
         try:
+            await self._cache.reserve(flight.cached, flight.missing, for_mapping=is_mapped)
+            flight.begin()
+            asked_at_s = trio.current_time()
+            # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
+            limit_s = trial.left_s
+            if admission.patience_s is not None:
+                limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
-            with trio.move_on_after(patience_s if patience_s is not None else float("inf")) as time:
+            with trio.CancelScope(deadline=asked_at_s + limit_s) as flight.silence:
                 await mover.move(link, flight, flight.source.version)
-            if time.cancelled_caught:
+            if flight.silence.cancelled_caught:
                 raise DeadlineReached(f"{flight.source.label}: the object store is silent")
         except Refusal:
             self._reachability.answered(origin, trio.current_time())
             raise
         finally:
+            flight.silence = None
             began_at_s = flight.began_at_s
             if began_at_s is not None:
                 self._reachability.answered(origin, trio.current_time())
@@ -373,13 +388,28 @@ class Dispatcher:
 class _Trial:
     """Attempts since a flight last made progress."""
 
-    def __init__(self, *, trial_since_s: float, give_up_s: float) -> None:
-        self.since_s = trial_since_s
+    def __init__(self, held_until: int, give_up_s: float) -> None:
+        self.wait_s = 0.0
+        self._give_up_s = give_up_s
+        self._begin(held_until)
+
+    def _begin(self, held_until: int) -> None:
+        self.since_s = trio.current_time()
         self.n_renewals = 0
         self.n_garbled = 0
-        self.wait_s = 0.0
+        self.n_deaths = 0
         self._n_failed = 0
-        self._give_up_at_s = trial_since_s + give_up_s
+        self._held_until = held_until
+
+    def look(self, held_until: int) -> None:
+        """Begin anew if there was progress: what fails after it has its own time."""
+        if held_until > self._held_until:
+            self._begin(held_until)
+
+    @property
+    def left_s(self) -> float:
+        """Return the time that is left for attempts."""
+        return max(0.0, self.since_s + self._give_up_s - trio.current_time())
 
     def failed(self, failure: SatfsError | None, draw: float) -> None:
         """Take in a failure that may pass: the next attempt waits a little longer."""
@@ -389,7 +419,7 @@ class _Trial:
     @property
     def is_over(self) -> bool:
         """Tell whether the next attempt would come too late."""
-        return trio.current_time() + self.wait_s >= self._give_up_at_s
+        return self.wait_s >= self.left_s
 
 
 def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:

@@ -58,6 +58,7 @@ class Flight(Delivery):
         self.began_at_s: float | None = None  # the first byte of the present attempt
         self.n_reissued = 0
         self.attempt: trio.CancelScope | None = None
+        self.silence: trio.CancelScope | None = None  # limits the wait for the first block
         self._on_progress = on_progress
         self.ended = on_end
 
