@@ -101,7 +101,8 @@ def pack_outcome(outcome: Outcome) -> bytes:
         "code": verdict.code if verdict else "",
         "broken": outcome.broken,
         "is_timeout": outcome.is_timeout,
-        "retry_after": outcome.retry_after,
+        # A header as long as a packet would cut the report short.
+        "retry_after": None if outcome.retry_after is None else outcome.retry_after[:200],
     }
     return _REPORT.pack(_OUTCOME, outcome.move, 0, 0) + json.dumps(told).encode()
 
@@ -124,7 +125,10 @@ def read_report(packet: bytes) -> Progress | Outcome:
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
     told = json.loads(rest)
-    verdict = None
-    if told["meaning"] is not None:
-        verdict = Verdict(Meaning(told["meaning"]), told["code"])
-    return Outcome(move, verdict, told["broken"], told["is_timeout"], told["retry_after"])
+    try:
+        verdict = None
+        if told["meaning"] is not None:
+            verdict = Verdict(Meaning(told["meaning"]), told["code"])
+        return Outcome(move, verdict, told["broken"], told["is_timeout"], told["retry_after"])
+    except (KeyError, TypeError) as problem:
+        raise ValueError("a report that lacks something") from problem

@@ -137,6 +137,8 @@ class Worker:
         except (OSError, http.client.HTTPException) as problem:
             reason = problem.strerror if isinstance(problem, OSError) else None
             outcome = Outcome(number, broken=reason or type(problem).__name__)
+        except Exception as problem:  # whatever it is: without an outcome the mount would wait
+            outcome = Outcome(number, broken=type(problem).__name__)
         finally:
             self._jobs.pop(number, None)
         self._tell(messages.pack_outcome(outcome))

@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 #: Deaths without a byte in between after which workers are not used any more: something on this
 #: machine kills them, and the loop can do their work.
 MOST_DEATHS: Final = 5
+#: Time for a worker to take an order; it takes microseconds.
+SEND_TIMEOUT_S: Final = 5.0
 #: Time for a worker to end by itself once its channel is closed.
 END_TIMEOUT_S: Final = 2.0
 
@@ -41,6 +43,7 @@ class _Process:
     def __init__(self, process: subprocess.Popen[bytes], channel: trio.socket.SocketType) -> None:
         self.process = process
         self.channel = channel
+        self.sending = trio.Lock()
         self.moves: dict[int, _MoveState] = {}
         self.files: dict[BlockFile, int] = {}
         self.idle_since_s = trio.current_time()
@@ -95,9 +98,19 @@ class WorkerPool:
         """See `Mover.move`."""
         # Proxies are the loop's business: their lines are slow enough for it.
         process = None if self._is_proxied(link.url) else await self._least_busy()
-        if process is None:
-            await self._in_loop.move(link, delivery, version)
-            return
+        if process is not None:
+            try:
+                await self._move_in(process, link, delivery, version)
+                return
+            except Refusal as refusal:
+                # The loop follows redirects, and finds a range in a whole body. It knows better.
+                if refusal.verdict.meaning not in (Meaning.REDIRECT, Meaning.GARBLED):
+                    raise
+        await self._in_loop.move(link, delivery, version)
+
+    async def _move_in(
+        self, process: _Process, link: Link, delivery: Delivery, version: Version
+    ) -> None:
         delivery.begin()
         # Workers write whole blocks, from where whole blocks end.
         delivery.front = delivery.held_until
@@ -116,9 +129,9 @@ class WorkerPool:
         finally:
             process.moves.pop(number, None)
             process.idle_since_s = trio.current_time()
-            if state.outcome is None and not process.is_dead:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await self._tell(process, "cancel", {"move": number})
+            # What was cut is done here, but not there.
+            if (state.outcome is None or delivery.stop < stop) and not process.is_dead:
+                await self._tell(process, "cancel", {"move": number})
         if state.failure is not None:
             raise state.failure
         self._judge(state, stop)
@@ -276,10 +289,17 @@ class WorkerPool:
         if fd is not None:
             rights = fd.to_bytes(4, sys.byteorder)
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        try:
-            await process.channel.sendmsg([packet], ancillary)
-        except OSError:
-            raise WorkerDied from None
+        # In order, and whole: a file that was announced has been sent before any move names it,
+        # also when whoever sends it is cancelled. A worker that does not listen is as good as dead.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_TIMEOUT_S):
+            async with process.sending:
+                try:
+                    await process.channel.sendmsg([packet], ancillary)
+                except (OSError, trio.ClosedResourceError):
+                    raise WorkerDied from None
+                return
+        process.process.kill()
+        raise WorkerDied
 
     def statistics(self) -> dict[str, int]:
         """Return how many processes there are, and what they do."""
