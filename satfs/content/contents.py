@@ -8,7 +8,7 @@ cache's index, and confirmed again when a file is opened after `confirm_after_s`
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -71,6 +71,7 @@ class Contents:
         self._now = wall_clock
         self._known: OrderedDict[_Key, KnownVersion] = OrderedDict()
         self._learning: dict[tuple[SceneId, AttachmentName, str], Fresh[KnownVersion]] = {}
+        self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
         self._links: OrderedDict[_Key, LinkKeeper] = OrderedDict()
         self._open: OrderedDict[tuple[_Key, Version], Fetcher] = OrderedDict()
         self._n_handles: dict[tuple[_Key, Version], int] = {}
@@ -129,10 +130,14 @@ class Contents:
             return known, 0.0
 
         learning = self._learning.setdefault(key, Fresh(renew))
+        self._n_learners[key] += 1
         try:
             return await learning.get()
         finally:
-            self._learning.pop(key, None)
+            # The last one clears up: whoever gives up first must not hide it from who comes next.
+            self._n_learners[key] -= 1
+            if not self._n_learners[key]:
+                del self._learning[key], self._n_learners[key]
 
     async def _note(self, key: _Key, version: Version, revision: str) -> KnownVersion:
         known = KnownVersion(revision, version.etag, version.size_bytes, self._now())
