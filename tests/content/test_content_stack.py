@@ -1,0 +1,786 @@
+"""The content floor as a whole, on a store that can be broken by name."""
+
+from __future__ import annotations
+
+import math
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+from content.fakestore import (
+    LASTING,
+    PASSING,
+    SCENE,
+    ZIP,
+    FakeStore,
+    learn,
+    opened,
+    run,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from satfs.content.blockmap import BLOCK_BYTES
+from satfs.content.fetcher import Fetcher
+from satfs.content.probe import TAIL_BYTES
+from satfs.errors import (
+    Changed,
+    DeadlineReached,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    Throttled,
+    Unreachable,
+)
+from satfs.model import ByteRange, SceneId
+
+MIB = 1024 * 1024
+
+
+def assert_at_rest(contents) -> None:
+    """Nobody waits and nothing flies: what is left of reads that have ended."""
+    told = contents.statistics()
+    assert (told["active"], told["queued"]) == (0, 0)
+    for fetcher in contents._open.values():
+        assert_idle(fetcher)
+
+
+def assert_idle(fetcher: Fetcher) -> None:
+    assert not fetcher._flights
+    assert not fetcher._waiters
+    assert not fetcher._landing
+    assert not +fetcher.cached.landing
+    assert not fetcher.cached.leaving
+
+
+class TestReads:
+    def test_any_range_is_the_objects(self, tmp_path: Path):
+        """A read gives exactly the bytes that exist, whatever its alignment."""
+        store = FakeStore()
+        content = store.add(3 * MIB + 12_345)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                size = content.size_bytes
+                for start, stop in [
+                    (0, 1),
+                    (size - 1, size + 50),
+                    (MIB - 3, MIB + 3),
+                    (5, 2 * MIB),
+                ]:
+                    data = bytes(await reader.read(ByteRange(start, stop)))
+                    assert data == bytes(content.read(start, min(stop, size)))
+                assert await reader.read(ByteRange(size, size + 10)) == b""
+                reader.close()
+
+        run(main)
+
+    @pytest.mark.parametrize("cache_bytes", [0, 10**9])
+    def test_each_byte_is_fetched_once_for_eight_readers(self, tmp_path: Path, cache_bytes: int):
+        """Eight parallel sequential readers of one file cost the file's bytes, once."""
+        store = FakeStore()
+        content = store.add(24 * MIB + 77)
+        whole = bytes(content.read(0, content.size_bytes))
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=cache_bytes) as contents:
+                version = await learn(contents)
+
+                async def read_all(step: int) -> None:
+                    reader = await contents.open(SCENE, ZIP, version)
+                    for start in range(0, content.size_bytes, step):
+                        data = await reader.read(ByteRange(start, start + step))
+                        assert data == whole[start : start + step]
+                    reader.close()
+
+                async with trio.open_nursery() as nursery:
+                    for _ in range(8):
+                        nursery.start_soon(read_all, 128 * 1024)
+                # The tail taught the version. Of it, a part of a block comes again; without a disk
+                # all of it, since blocks in memory go with their object's last user.
+                again = BLOCK_BYTES if cache_bytes else TAIL_BYTES
+                assert content.size_bytes <= store.bytes_sent <= content.size_bytes + again
+                assert store.n_signed == 1
+                assert_at_rest(contents)
+
+        run(main)
+
+    def test_random_reads_fetch_little_and_start_where_asked(self, tmp_path: Path):
+        """200 random reads of 64 KiB fetch at most thrice their bytes, from their own offset."""
+        store = FakeStore()
+        content = store.add(1024 * MIB)
+        dice = random.Random(5)
+        places = [dice.randrange(MIB, content.size_bytes - 64 * 1024) for _ in range(200)]
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.asked.clear()
+                for place in places:
+                    began_s = trio.current_time()
+                    n_requests = len(store.asked)
+                    data = await reader.read(ByteRange(place, place + 65536))
+                    assert data == content.read(place, place + 65536)
+                    first = store.asked[n_requests : n_requests + 1]
+                    assert [each.start for each in first] == [place // BLOCK_BYTES * BLOCK_BYTES]
+                    assert trio.current_time() - began_s < 2 * store.latency_s
+                assert store.bytes_sent <= 3 * 65536 * len(places)
+
+        run(main)
+
+    def test_a_reader_wakes_when_its_bytes_are_there(self, tmp_path: Path):
+        """The first 128 KiB do not wait for the end of the range that brings them."""
+        store = FakeStore(bytes_per_s=1e6)
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                for start in range(0, 2 * MIB, 131072):
+                    began_s = trio.current_time()
+                    await reader.read(ByteRange(start, start + 131072))
+                    assert trio.current_time() - began_s < 0.6
+                longest = max(each.stop - each.start for each in store.asked)
+                assert longest > 4 * 131072  # else nothing was shown
+                assert content.size_bytes
+
+        run(main)
+
+    def test_a_random_read_does_not_queue_behind_bulk(self, tmp_path: Path):
+        """While a sequential reader fills every connection, another's first byte comes at once."""
+        store = FakeStore(bytes_per_s=2e6)
+        store.add(256 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                bulk = await contents.open(SCENE, ZIP, version)
+                other = await contents.open(SCENE, ZIP, version)
+                for start in range(0, 4 * MIB, 131072):
+                    await bulk.read(ByteRange(start, start + 131072))
+                began_s = trio.current_time()
+                await other.read(ByteRange(200 * MIB, 200 * MIB + 65536))
+                assert trio.current_time() - began_s < 0.3
+
+        run(main)
+
+    def test_reading_in_the_middle_of_a_range_in_the_air_cuts_it(self, tmp_path: Path):
+        """A read far ahead within a slow range is served by a flight of its own, nothing twice."""
+        store = FakeStore(bytes_per_s=1e6)
+        content = store.add(32 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                one = await contents.open(SCENE, ZIP, version)
+                two = await contents.open(SCENE, ZIP, version)
+                for start in range(0, 3 * MIB, 131072):
+                    await one.read(ByteRange(start, start + 131072))
+                place = 9 * MIB + 5
+                began_s = trio.current_time()
+                data = bytes(await two.read(ByteRange(place, place + 10_000)))
+                assert data == bytes(content.read(place, place + 10_000))
+                assert trio.current_time() - began_s < 1.0
+                for start in range(3 * MIB, content.size_bytes, 131072):
+                    data = bytes(await one.read(ByteRange(start, start + 131072)))
+                    assert data == bytes(content.read(start, min(start + 131072, 32 * MIB)))
+                assert store.bytes_sent <= content.size_bytes + 8 * store.chunk_bytes
+
+        run(main)
+
+
+class TestHandles:
+    def test_close_gives_up_what_only_it_wanted(self, tmp_path: Path):
+        """After close nothing more is fetched for a handle, and nothing is left behind."""
+        store = FakeStore(bytes_per_s=1e6)
+        store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                for start in range(0, 2 * MIB, 131072):
+                    await reader.read(ByteRange(start, start + 131072))
+                reader.close()
+                reader.close()
+                await trio.sleep(1)
+                sent = store.bytes_sent
+                await trio.sleep(60)
+                assert store.bytes_sent == sent < 16 * MIB
+                assert store.n_open == 0
+                assert_at_rest(contents)
+
+        run(main)
+
+    def test_another_handle_keeps_what_it_wants(self, tmp_path: Path):
+        """Closing one of two handles that wait for the same bytes harms nobody."""
+        store = FakeStore(bytes_per_s=1e6)
+        content = store.add(8 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                one = await contents.open(SCENE, ZIP, version)
+                two = await contents.open(SCENE, ZIP, version)
+                got: list[bytes] = []
+
+                async def read(reader) -> None:
+                    got.append(bytes(await reader.read(ByteRange(0, 300_000))))
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, one)
+                    nursery.start_soon(read, two)
+                    await trio.sleep(0.1)
+                    one.close()
+                assert got == [bytes(content.read(0, 300_000))] * 2
+
+        run(main)
+
+    def test_a_read_that_is_given_up_leaves_nothing(self, tmp_path: Path):
+        """Cancelled at any moment, a read leaves no waiter; closed, the handle leaves no flight."""
+        store = FakeStore(bytes_per_s=1e6)
+        content = store.add(16 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                for n in range(60):
+                    reader = await contents.open(SCENE, ZIP, version)
+                    with trio.move_on_after(n * 0.007):
+                        await reader.read(ByteRange(n * 200_000, n * 200_000 + 150_000))
+                    if n % 2:
+                        reader.close()
+                        await trio.sleep(1)
+                        assert_at_rest(contents)
+                    else:
+                        data = await reader.read(ByteRange(n * 200_000, n * 200_000 + 150_000))
+                        assert data == content.read(n * 200_000, n * 200_000 + 150_000)
+                        reader.close()
+                await trio.sleep(1)
+                assert_at_rest(contents)
+                assert store.n_open == 0
+
+        run(main)
+
+    def test_more_idle_objects_than_are_kept_open(self, tmp_path: Path):
+        """Objects closed in mid transfer, more than are kept open, stay right and are let go."""
+        store = FakeStore(bytes_per_s=3e6)
+        scenes = [f"S{n}" for n in range(70)]
+        for n, scene in enumerate(scenes):
+            store.add(2 * MIB, scene=scene, seed=n)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**9) as contents:
+                for _ in range(2):
+                    for n, scene in enumerate(scenes):
+                        reader = await contents.open(
+                            SceneId(scene), ZIP, await learn(contents, scene)
+                        )
+                        data = await reader.read(ByteRange(1000, 200_000))
+                        assert data == store.objects[scene, ZIP].read(1000, 200_000), n
+                        reader.close()
+                await trio.sleep(5)
+                assert_at_rest(contents)
+                assert contents.statistics()["open_objects"] <= 48
+
+        run(main)
+
+
+class TestLinks:
+    def test_one_link_serves_many_ranges(self, tmp_path: Path):
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                for start in range(0, content.size_bytes, MIB):
+                    await reader.read(ByteRange(start, start + MIB))
+                assert store.n_signed == 1
+                assert len(store.asked) > 4
+
+        run(main)
+
+    def test_a_spent_link_is_renewed_once_for_all(self, tmp_path: Path):
+        """Twenty ranges refused with 403 ask for one new link together."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                readers = [await contents.open(SCENE, ZIP, version) for _ in range(20)]
+                store.expire_links()
+
+                async def read(reader, start: int) -> None:
+                    data = await reader.read(ByteRange(start, start + 50_000))
+                    assert data == content.read(start, start + 50_000)
+
+                async with trio.open_nursery() as nursery:
+                    for n, reader in enumerate(readers):
+                        nursery.start_soon(read, reader, 2 * MIB * n + MIB)
+                assert store.n_signed == 2
+
+        run(main)
+
+    def test_a_link_refused_for_good_is_not_allowed(self, tmp_path: Path):
+        """403 with a new link too is an answer, and it comes soon."""
+        store = FakeStore()
+        store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with("forbidden-for-good", count=100)
+                with trio.fail_after(2), pytest.raises(NotAllowed):
+                    await reader.read(ByteRange(MIB, MIB + 1))
+                assert store.n_signed <= 3
+
+        run(main)
+
+
+class TestFaults:
+    @pytest.mark.parametrize("fault", PASSING)
+    @pytest.mark.parametrize("skip", [0, 1])
+    def test_a_passing_fault_costs_no_byte(self, tmp_path: Path, fault: str, skip: int):
+        """A fault that comes once is not seen by the reader."""
+        store = FakeStore()
+        content = store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with(fault, skip=skip)
+                with trio.fail_after(60):
+                    for start in range(0, content.size_bytes, 131072):
+                        data = await reader.read(ByteRange(start, start + 131072))
+                        assert data == content.read(start, min(start + 131072, content.size_bytes))
+                reader.close()
+                await trio.sleep(1)
+                assert_at_rest(contents)
+
+        run(main)
+
+    @pytest.mark.parametrize("fault", ["precondition", "unsatisfied", "missing", "changed"])
+    def test_a_replaced_object_is_stale(self, tmp_path: Path, fault: str):
+        """Whatever shows that the object is another one ends in Changed, never in other bytes."""
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with(fault)
+                with trio.fail_after(60), pytest.raises(Changed):
+                    await reader.read(ByteRange(0, 131072))
+
+        run(main)
+
+    def test_a_changed_object_is_learnt_anew(self, tmp_path: Path):
+        """Once a handle met Changed, the name leads to the new version."""
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**8) as contents:
+                version = await learn(contents)
+                reader = await contents.open(SCENE, ZIP, version)
+                new = store.add(2 * MIB, seed=99)
+                with pytest.raises(Changed):
+                    await reader.read(ByteRange(0, 131072))
+                reader.close()
+                await trio.sleep(0.1)
+                learnt = await learn(contents)
+                assert (learnt.etag, learnt.size_bytes) == (new.etag, new.size_bytes)
+                with pytest.raises(Changed):
+                    await contents.open(SCENE, ZIP, version)
+                reader = await contents.open(SCENE, ZIP, learnt)
+                assert await reader.read(ByteRange(0, 99)) == new.read(0, 99)
+
+        run(main)
+
+    def test_a_line_that_breaks_after_a_minute_of_progress_is_not_given_up(self, tmp_path: Path):
+        """Time to give up is counted from the last progress, not from the start of the range."""
+        store = FakeStore(bytes_per_s=15_000)
+        content = store.add(16 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with("cut", at_byte=1_000_000)
+                data = bytes(await reader.read(ByteRange(5, MIB)))
+                assert data == bytes(content.read(5, MIB))
+                assert store.faults[0].count < 1
+
+        run(main)
+
+    def test_throttling_is_waited_out_and_then_told(self, tmp_path: Path):
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with("throttled", count=10_000)
+                with trio.fail_after(60), pytest.raises(Throttled):
+                    await reader.read(ByteRange(0, 131072))
+                assert store.n_requests < 80  # once a second, as it asked
+
+        run(main)
+
+    def test_without_etag_the_date_tells_versions_apart(self, tmp_path: Path):
+        store = FakeStore()
+        store.sends_etag = False
+        content = store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                assert await reader.read(ByteRange(0, 10)) == content.read(0, 10)
+                store.add(3 * MIB, seed=8)
+                with pytest.raises(Changed):
+                    await reader.read(ByteRange(2 * MIB, 2 * MIB + 9))
+
+        run(main)
+
+
+class TestOffline:
+    def test_cached_bytes_stay_readable_and_the_rest_fails_fast(self, tmp_path: Path):
+        """After one deadline the store counts as away: nobody waits for it again."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, listing_ttl_s=0) as contents:
+                version = await learn(contents)
+                reader = await contents.open(SCENE, ZIP, version)
+                await reader.read(ByteRange(0, 131072))
+                await trio.sleep(5)
+                store.is_down = True
+                with trio.fail_after(60), pytest.raises(Unreachable):
+                    await reader.read(ByteRange(32 * MIB, 32 * MIB + 10))
+                for n in range(20):
+                    began_s = trio.current_time()
+                    assert await reader.read(ByteRange(n, 131072)) == content.read(n, 131072)
+                    with pytest.raises(Unreachable):
+                        await reader.read(ByteRange(40 * MIB, 40 * MIB + 10))
+                    assert trio.current_time() - began_s < 5
+                other = await contents.open(SCENE, ZIP, version)
+                assert await other.read(ByteRange(0, 50)) == content.read(0, 50)
+                store.is_down = False
+                await trio.sleep(3)
+                place = 40 * MIB
+                assert await other.read(ByteRange(place, place + 9)) == content.read(
+                    place, place + 9
+                )
+
+        run(main)
+
+    def test_many_reads_fail_together(self, tmp_path: Path):
+        """Fifty reads of a store that is away are answered within one deadline, not fifty."""
+        store = FakeStore()
+        store.add(640 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                readers = [await contents.open(SCENE, ZIP, version) for _ in range(50)]
+                store.is_down = True
+                began_s = trio.current_time()
+                n_failed = 0
+
+                async def read(reader, start: int) -> None:
+                    nonlocal n_failed
+                    with pytest.raises(Unreachable):
+                        await reader.read(ByteRange(start, start + 10))
+                    n_failed += 1
+
+                async with trio.open_nursery() as nursery:
+                    for n, reader in enumerate(readers):
+                        nursery.start_soon(read, reader, (n + 1) * 8 * MIB)
+                assert n_failed == 50
+                assert trio.current_time() - began_s <= 60
+                assert_at_rest(contents)
+
+        run(main)
+
+
+class TestProbes:
+    def test_a_probe_that_is_given_up_is_not_the_last(self, tmp_path: Path):
+        """A store is not away for ever because the read that tried it again was given up."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**8) as contents:
+                version = await learn(contents)
+                reader = await contents.open(SCENE, ZIP, version)
+                store.is_down = True
+                with pytest.raises(Unreachable):
+                    await reader.read(ByteRange(32 * MIB, 32 * MIB + 10))
+                for n in range(10):
+                    await trio.sleep(3)
+                    other = await contents.open(SCENE, ZIP, version)
+                    with trio.move_on_after(n * 0.01), suppress(Unreachable):
+                        await other.read(ByteRange(n * MIB, n * MIB + 10))
+                    other.close()
+                store.is_down = False
+                await trio.sleep(3)
+                assert await reader.read(ByteRange(5, 50)) == content.read(5, 50)
+
+        run(main)
+
+
+class TestVersions:
+    def test_one_request_teaches_version_and_tail(self, tmp_path: Path):
+        """Token aside, learning costs one link and one range; the tail is not fetched again."""
+        store = FakeStore()
+        content = store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**8) as contents:
+                version = await learn(contents)
+                assert (version.etag, version.size_bytes) == (content.etag, content.size_bytes)
+                assert (store.n_signed, store.n_requests) == (1, 1)
+                assert store.spans() == [(3 * MIB - TAIL_BYTES, 3 * MIB)]
+                reader = await contents.open(SCENE, ZIP, version)
+                data = await reader.read(ByteRange(3 * MIB - 22, 3 * MIB))
+                assert data == content.read(3 * MIB - 22, 3 * MIB)
+                assert store.n_requests == 1
+
+        run(main)
+
+    @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, TAIL_BYTES, TAIL_BYTES + 1])
+    def test_small_objects(self, tmp_path: Path, size: int):
+        store = FakeStore()
+        content = store.add(size)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                assert version.size_bytes == size
+                reader = await contents.open(SCENE, ZIP, version)
+                data = bytes(await reader.read(ByteRange(0, size + 5)))
+                assert data == bytes(content.read(0, size))
+                reader.close()
+
+        if size == 0:  # a store without an object's last byte has no ETag to give with its 416
+            store.sends_etag = False
+        run(main)
+
+    def test_many_askers_learn_together(self, tmp_path: Path):
+        """Fifty who ask at once cost one request, also when some of them give up."""
+        store = FakeStore(latency_s=1)
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                versions = set()
+
+                async def ask(patience_s: float) -> None:
+                    with trio.move_on_after(patience_s):
+                        versions.add(await learn(contents))
+
+                async with trio.open_nursery() as nursery:
+                    for n in range(50):
+                        nursery.start_soon(ask, 1.5 if n == 30 else math.inf)
+                    await trio.sleep(1.6)
+                    for _ in range(3):
+                        nursery.start_soon(ask, math.inf)
+                assert len(versions) == 1
+                assert store.n_requests == 1
+
+        run(main)
+
+    def test_versions_survive_a_remount(self, tmp_path: Path):
+        """A second mount asks the store nothing to know a version; a new revision is asked for."""
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**8) as contents:
+                known = await learn(contents)
+            n_requests = store.n_requests
+            async with opened(store, tmp_path, cache_bytes=10**8) as contents:
+                assert await learn(contents) == known
+                assert store.n_requests == n_requests
+                assert await learn(contents, revision="r2") == known
+                assert store.n_requests == n_requests + 1
+
+        run(main)
+
+    def test_a_version_is_confirmed_after_its_time(self, tmp_path: Path):
+        """Opened again after the time to live, a version is asked about, at no content bytes."""
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, listing_ttl_s=0) as contents:
+                version = await learn(contents)
+                sent = store.bytes_sent
+                for _ in range(3):
+                    (await contents.open(SCENE, ZIP, version)).close()
+                assert store.n_requests == 4
+                assert store.bytes_sent == sent
+                store.add(4 * MIB, seed=3)
+                with pytest.raises(Changed):
+                    await contents.open(SCENE, ZIP, version)
+                assert (await learn(contents)).size_bytes == 4 * MIB
+
+        run(main)
+
+    def test_what_is_not_there(self, tmp_path: Path):
+        store = FakeStore()
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                with pytest.raises(NotThere):
+                    await learn(contents)
+                store.add(99)
+                assert (await learn(contents)).size_bytes == 99
+
+        run(main)
+
+    def test_a_known_version_outlives_the_network(self, tmp_path: Path, expect_log):
+        expect_log("host counts as offline")
+        store = FakeStore()
+        store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                store.is_down = True
+                with trio.fail_after(20):
+                    assert await learn(contents, revision="r2") == version
+
+        run(main)
+
+
+class TestRemount:
+    def test_a_second_mount_fetches_no_content(self, tmp_path: Path):
+        """Everything read once comes from the disk afterwards."""
+        store = FakeStore()
+        content = store.add(9 * MIB + 5)
+
+        async def read_all(contents) -> None:
+            reader = await contents.open(SCENE, ZIP, await learn(contents))
+            for start in range(0, content.size_bytes, MIB):
+                data = bytes(await reader.read(ByteRange(start, start + MIB)))
+                assert data == bytes(content.read(start, min(start + MIB, content.size_bytes)))
+            reader.close()
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**9) as contents:
+                await read_all(contents)
+            sent = store.bytes_sent
+            async with opened(store, tmp_path, cache_bytes=10**9) as contents:
+                await read_all(contents)
+            assert store.bytes_sent == sent
+
+        run(main)
+
+    def test_a_long_read_of_what_an_earlier_mount_left(self, tmp_path: Path):
+        """A read longer than what is checked at once is answered, not waited for for ever."""
+        store = FakeStore()
+        content = store.add(20 * MIB)
+
+        async def main() -> None:
+            for _ in range(2):
+                async with opened(store, tmp_path, cache_bytes=10**9) as contents:
+                    reader = await contents.open(SCENE, ZIP, await learn(contents))
+                    with trio.fail_after(60):
+                        data = await reader.read(ByteRange(1, 20 * MIB))
+                    assert bytes(data) == bytes(content.read(1, 20 * MIB))
+            assert store.bytes_sent <= content.size_bytes
+
+        run(main)
+
+
+reads = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # which handle
+        st.integers(0, 5 * MIB + 1000),
+        st.one_of(st.integers(1, 300_000), st.just(131072)),
+        st.sampled_from(["read", "together", "give up", "reopen"]),
+    ),
+    max_size=12,
+)
+faults = st.lists(
+    st.tuples(
+        st.sampled_from(PASSING + LASTING), st.integers(1, 3), st.integers(0, 6),
+        st.sampled_from([0, 1, 16384, 20_000, 100_000]),
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(reads, faults, st.booleans(), st.sampled_from([0, 3 * MIB, 10**9]))
+def test_right_bytes_or_an_error_in_time(
+    tmp_path_factory, allow_log, plan, broken, is_slow: bool, cache_bytes: int
+):
+    """Any reads by several handles under any faults: the object's bytes, or one of our errors.
+
+    Within the read deadline each, and with nothing left flying or waiting at the end.
+    """
+    allow_log("host counts as offline|disk cache failed: .*")
+    store = FakeStore(bytes_per_s=400_000 if is_slow else 50e6)
+    first = store.add(5 * MIB + 999)
+
+    async def one_read(reader, span: ByteRange, content) -> None:
+        with trio.fail_after(61), suppress(SatfsError):
+            data = bytes(await reader.read(span))
+            assert data == bytes(content.read(span.start, min(span.stop, content.size_bytes)))
+
+    async def main() -> None:
+        where = tmp_path_factory.mktemp("cache")
+        async with opened(store, where, cache_bytes=cache_bytes) as contents:
+            version = await learn(contents)
+            readers = [await contents.open(SCENE, ZIP, version) for _ in range(3)]
+            for name, count, skip, at_byte in broken:
+                store.break_with(name, count=count, skip=skip, at_byte=at_byte)
+            async with trio.open_nursery() as nursery:
+                for which, start, n_bytes, how in plan:
+                    span = ByteRange(start, start + n_bytes)
+                    if how == "together":
+                        nursery.start_soon(one_read, readers[which], span, first)
+                    elif how == "read":
+                        await one_read(readers[which], span, first)
+                    elif how == "give up":
+                        with trio.move_on_after(0.1):
+                            await one_read(readers[which], span, first)
+                    else:
+                        readers[which].close()
+                        with suppress(SatfsError):
+                            readers[which] = await contents.open(SCENE, ZIP, version)
+                            continue
+                        return
+            for reader in readers:
+                reader.close()
+            await trio.sleep(90)
+            assert_at_rest(contents)
+            assert store.n_open == 0
+
+    run(main)
+
+
+def test_a_silent_store_is_given_up_in_time(tmp_path: Path):
+    """A store that takes requests and never answers costs one deadline, not more."""
+    store = FakeStore()
+    store.add(3 * MIB)
+
+    async def main() -> None:
+        async with opened(store, tmp_path) as contents:
+            reader = await contents.open(SCENE, ZIP, await learn(contents))
+            store.break_with("hang", count=1000)
+            with trio.fail_after(60), pytest.raises(DeadlineReached):
+                await reader.read(ByteRange(0, 10))
+
+    run(main)
