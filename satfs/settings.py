@@ -75,6 +75,7 @@ class Settings(BaseSettings):
         extra="ignore",
         env_ignore_empty=True,
         allow_inf_nan=False,
+        use_attribute_docstrings=True,  # `satfs settings` shows them
     )
 
     # -- the vendor ------------------------------------------------------------------------------
@@ -162,6 +163,12 @@ class Settings(BaseSettings):
         if parts.username or parts.password:
             raise ValueError("must not contain a user name or password")
         return value.rstrip("/") if value.endswith("/") and parts.path == "/" else value
+
+    @field_validator("ca_file", "cache_dir")
+    @classmethod
+    def _is_found_from_anywhere(cls, value: Path | None) -> Path | None:
+        # A mount in the background works from another directory than the one it was started in.
+        return None if value is None else value.expanduser().absolute()
 
     @model_validator(mode="after")
     def _secrets_travel_encrypted(self) -> Settings:
