@@ -88,14 +88,13 @@ class Api:
         if question.method != "GET":
             detail = f'Method "{question.method}" not allowed.'
             return tasking_error(405, detail).with_headers(allow="GET, HEAD, OPTIONS")
-        visible = [task for task in self.catalogue.tasks if _is_visible(task, contract)]
         match endpoint:
             case "products":
                 return self._page(question, _PRODUCTS, faults)
             case "clients":
                 return self._page(question, [{"pk": 1, "name": "Example Geo Ltd"}], faults)
             case "tasks":
-                return self._tasks(question, visible, faults)
+                return self._tasks(question, self.catalogue.tasks_of(contract), faults)
             case "task" | "captures":
                 return self._task(question, endpoint, arguments[0], contract, faults)
             case "scenes":
@@ -150,7 +149,7 @@ class Api:
         for name in ("task_name", "project_name"):
             if query.get(name):
                 tasks = [task for task in tasks if task.record.get(name) == query[name]]
-        return self._page(question, [task.record for task in tasks], faults)
+        return self._page(question, tasks, faults, tell=lambda task: task.record)
 
     def _task(
         self,
@@ -161,7 +160,7 @@ class Api:
         faults: Sequence[Fault],
     ) -> Answer:
         task = self.catalogue.task(task_id)
-        if task is None or not _is_visible(task, contract):
+        if task is None or not task.is_visible(contract):
             return tasking_error(404, "Not found.")
         if endpoint == "task":
             return json_answer(task.record)
@@ -217,7 +216,7 @@ class Api:
 
     def _is_visible_scene(self, scene: Scene, contract: str | None) -> bool:
         task = self.catalogue.task_of(scene.scene_id)
-        return task is None or _is_visible(task, contract)
+        return task is None or task.is_visible(contract)
 
     # -- pages -----------------------------------------------------------------------------------
 
@@ -250,10 +249,6 @@ class Api:
                 case "wrong-count":
                     envelope["count"] = fault["told"]
         return json_answer(envelope)
-
-
-def _is_visible(task: Task, contract: str | None) -> bool:
-    return contract is None or task.contract_id in (None, contract)
 
 
 def _no_route(question: Question) -> Answer:

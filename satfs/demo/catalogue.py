@@ -81,6 +81,10 @@ class Task:
     captures: list[Capture] = field(default_factory=list)
     contract_id: str | None = None
 
+    def is_visible(self, contract: str | None) -> bool:
+        """Tell whether a contract sees the task; None stands for an account without contracts."""
+        return contract is None or self.contract_id in (None, contract)
+
 
 def _record(defaults: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in {**defaults, **changes}.items() if value is not OMIT}
@@ -192,6 +196,7 @@ class Catalogue:
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         self._lock = threading.RLock()
         self.tasks: list[Task] = []
+        self._is_shared = True  # no task belongs to one contract: nothing to look through
         self._task_by_id: dict[str, Task] = {}
         self._capture_by_id: dict[str, Capture] = {}
         self._task_of_capture: dict[str, Task] = {}
@@ -202,6 +207,12 @@ class Catalogue:
             self.add_task(task)
 
     # -- looking ---------------------------------------------------------------------------------
+
+    def tasks_of(self, contract: str | None) -> list[Task]:
+        """Return the tasks that a contract sees, in order; not to be changed."""
+        if self._is_shared:
+            return self.tasks
+        return [task for task in self.tasks if task.is_visible(contract)]
 
     def task(self, task_id: object) -> Task | None:
         """Return the task of that id."""
@@ -248,9 +259,11 @@ class Catalogue:
     def add_task(self, task: Task, *, position: int | None = None) -> Task:
         """Put a task into the listing, at the end or at a position."""
         with self._lock:
-            listing = list(self.tasks)
-            listing.insert(len(listing) if position is None else position, task)
-            self.tasks = listing
+            if position is None:
+                self.tasks.append(task)  # a reader's slice has it, or has it not
+            else:
+                self.tasks = [*self.tasks[:position], task, *self.tasks[position:]]
+            self._is_shared = self._is_shared and task.contract_id is None
             self._task_by_id.setdefault(task.task_id, task)
             for capture in task.captures:
                 self._index_capture(task, capture)

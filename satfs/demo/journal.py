@@ -80,6 +80,18 @@ class Journal:
         """Return the number of body bytes sent by one endpoint, or (None) by all."""
         return sum(request.bytes_sent for request in self.of(endpoint))
 
+    def wait_until_idle(self, timeout_s: float = 5.0) -> bool:
+        """Wait until no request is under way; tell whether that came about in time.
+
+        A client has an answer some microseconds before its `ended_s` is written down.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self.n_open():
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.002)
+        return True
+
     def n_open(self) -> int:
         """Return the number of requests still under way."""
         return sum(request.ended_s is None for request in self.of())

@@ -259,11 +259,15 @@ async def _sendfile(request: web.BaseRequest, body: Span, entry: Request) -> Non
         start = body.start
         while start < body.stop:  # in steps, so that a broken transfer is counted as far as it went
             count = min(16 * 1024 * 1024, body.stop - start)
-            sent = await loop.sendfile(request.transport, file, start, count)
-            entry.bytes_sent += sent
-            start += sent
-            if not sent:
+            entry.bytes_sent += count  # before they leave: who has them shall find them counted
+            try:
+                sent = await loop.sendfile(request.transport, file, start, count)
+            except BaseException:
+                entry.bytes_sent -= count - max(0, file.tell() - start)
+                raise
+            if sent < count:
                 raise ConnectionResetError("the file is shorter than it was")
+            start += sent
 
 
 async def _write(
@@ -280,8 +284,12 @@ async def _write(
             await _flushed(request)
             _break(request, reset=offset == way.reset_at)
             raise ConnectionResetError("broken on purpose")
-        await response.write(piece)
-        entry.bytes_sent += len(piece)
+        entry.bytes_sent += len(piece)  # before they leave: who has them shall find them counted
+        try:
+            await response.write(piece)
+        except BaseException:
+            entry.bytes_sent -= len(piece)
+            raise
 
 
 async def _pieces(

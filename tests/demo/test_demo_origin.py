@@ -33,6 +33,7 @@ def test_requests_are_written_down(origin: DemoOrigin, customer: Customer, scene
     customer.get("/tasking/tasks/?limit=1")
     before_s = time.time()
     ask(origin.link(scene_id), headers={"Range": "bytes=5-14"})
+    assert origin.journal.wait_until_idle()
     listing, read = origin.requests
     assert (listing.endpoint, listing.path, listing.range) == ("tasks", "/tasking/tasks/", None)
     assert (read.endpoint, read.method, read.range) == ("object", "GET", "bytes=5-14")

@@ -1,0 +1,165 @@
+"""The default catalogue has something of everything, is drawn once, and is the same for a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from demo.asking import Customer, ask
+
+from satfs.demo import products, showcase
+from satfs.demo.catalogue import Catalogue
+from satfs.demo.contents import FileContent
+from satfs.demo.server import DemoOrigin
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with the showcase, drawn small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(showcase, "_PIXELS", 96)
+        yield tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="module")
+def catalogue(shelf: Path) -> Catalogue:
+    return showcase.showcase_catalogue(shelf, large_mb=3)
+
+
+@pytest.fixture(scope="module")
+def archives(catalogue: Catalogue) -> dict[str, Path]:
+    paths = {}
+    for scene in catalogue.published_scenes():
+        held = scene.attachment("delivery_zip")
+        if held is not None and isinstance(held.content, FileContent):
+            paths[scene.scene_id] = held.content.path
+    return paths
+
+
+def digests(shelf: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(shelf)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in shelf.rglob("*.zip")
+    }
+
+
+def test_there_is_something_of_everything(catalogue: Catalogue) -> None:
+    """Duplicate names, a slash, no captures, captures in several states, no scenes, no zip."""
+    names = [task.record["task_name"] for task in catalogue.tasks]
+    assert len(names) > len(set(names))
+    assert any("/" in name for name in names)
+    assert any(not task.captures for task in catalogue.tasks)
+    captures = [capture for task in catalogue.tasks for capture in task.captures]
+    assert {"published", "planned", "failed", "rejected"} <= {c.record["status"] for c in captures}
+    assert any(capture.is_published and not capture.scenes for capture in captures)
+    scenes = catalogue.published_scenes()
+    assert any(not scene.attachments for scene in scenes)
+    assert {s.record["productname"] for s in scenes} == {"L1C", "L1D", "L1D_SR"}
+
+
+def test_zips_are_laid_out_as_delivered(archives: dict[str, Path]) -> None:
+    """Each holds the documents, previews, VRTs and rasters, named without the task's id."""
+    for scene_id, path in archives.items():
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            names = archive.namelist()
+            stem = scene_id.rpartition("_")[0]
+            folder = f"{scene_id}/" if names[0].startswith(f"{scene_id}/") else ""
+            for end in ("metadata_stac.geojson", "preview.png", "TOA.vrt", "toa_factors.json"):
+                assert f"{folder}{stem}_{end}" in names
+            assert f"{folder}rasters/{stem}_TOA_0.tif" in names
+            stac = json.loads(archive.read(f"{folder}{stem}_metadata_stac.geojson"))
+            assert stac["id"] == scene_id
+            assert stac["properties"]["satl:product_name"] in scene_id
+
+
+def test_zips_are_packed_in_every_way(archives: dict[str, Path]) -> None:
+    """Stored, deflated and mixed, with a folder, with 64-bit records, with descriptors."""
+    methods, makes = set(), set()
+    for path in archives.values():
+        data = path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        methods.add(frozenset(entry.compress_type for entry in entries))
+        makes |= {"zip64"} if b"PK\x06\x06" in data[-200:] else set()
+        makes |= {"descriptors"} if entries[0].flag_bits & 8 else set()
+        makes |= {"folder"} if len({e.filename.partition("/")[0] for e in entries}) == 1 else set()
+    assert methods == {frozenset({0}), frozenset({8}), frozenset({0, 8})}
+    assert makes == {"zip64", "descriptors", "folder"}
+    used = {
+        packing for order in showcase.ORDERS for shot in order.shots for _, packing in shot.products
+    }
+    assert used - {"large"} == set(products.PACKINGS)
+
+
+def test_large_zip_is_about_as_large_as_asked(archives: dict[str, Path]) -> None:
+    """Its size can be chosen; it is stored, so that it can be read at random."""
+    largest = max(archives.values(), key=lambda path: path.stat().st_size)
+    assert 3_000_000 < largest.stat().st_size < 7_000_000  # with what lies beside the raster
+
+
+def test_second_start_draws_nothing(
+    catalogue: Catalogue, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was drawn is kept, and told in the same records."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(showcase, "_draw_all", refuse)
+    again = showcase.showcase_catalogue(shelf, large_mb=3)
+    assert [t.record for t in again.tasks] == [t.record for t in catalogue.tasks]
+    scenes = [scene.record for scene in catalogue.published_scenes()]
+    assert [scene.record for scene in again.published_scenes()] == scenes
+
+
+def test_same_seed_gives_the_same_bytes(catalogue: Catalogue, shelf: Path, tmp_path: Path) -> None:
+    """Drawn anew elsewhere, every zip is the same, byte for byte, under the same ETag."""
+    again = showcase.showcase_catalogue(tmp_path, large_mb=3)
+    assert digests(tmp_path) == digests(shelf)
+    for scene in catalogue.published_scenes():
+        if scene.attachments:
+            etag = catalogue.content(scene.scene_id).etag
+            assert again.content(scene.scene_id).etag == etag
+
+
+def test_broken_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails half-way leaves no directory that looks complete."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(showcase, "_draw_all", fail)
+    with pytest.raises(OSError, match="no space"):
+        showcase.showcase_catalogue(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_seed_has_other_ids(shelf: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+    """Two demos of different seeds do not share a task or a capture."""
+    other = showcase.showcase_catalogue(tmp_path, seed=2, large_mb=1)
+    assert not {t.task_id for t in other.tasks} & {t.task_id for t in catalogue.tasks}
+
+
+def test_it_can_be_walked_and_read(catalogue: Catalogue) -> None:
+    """Every object of the showcase opens over the wire and is the file on disk."""
+    with DemoOrigin(catalogue) as origin:
+        customer = Customer(origin)
+        n_objects = 0
+        for task in customer.results("/tasking/tasks/"):
+            for capture in customer.results(f"/tasking/tasks/{task['task_id']}/captures/"):
+                query = f"?sceneset_id={capture['capture_id']}"
+                for scene in customer.results(f"/telluric/scenes/{query}"):
+                    for attachment in scene["attachments"]:
+                        content = catalogue.content(scene["scene_id"], attachment["name"])
+                        assert isinstance(content, FileContent)
+                        assert ask(attachment["url"]).body == content.path.read_bytes()
+                        n_objects += 1
+        assert n_objects == 30
+        assert origin.leaks == []
