@@ -99,7 +99,7 @@ class _Body(httpx.AsyncByteStream):
                     if self.fault == "short":
                         return
                     if self.fault == "stall":
-                        await trio.sleep(100_000)
+                        await trio.sleep_forever()
         finally:
             self.store.n_open -= 1
 
@@ -157,7 +157,7 @@ class FakeStore:
         if name == "refused":
             raise httpx.ConnectError("connection refused")
         if name == "hang":
-            await trio.sleep(100_000)
+            await trio.sleep_forever()
         await trio.sleep(self.latency_s)
         if (status := _STATUSES.get(name)) is not None:
             return _error(*status)

@@ -1,0 +1,515 @@
+"""The cache against a model: bytes served are the object's, limits hold, damage is found."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from content.fakestore import run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from satfs.content.blockmap import BLOCK_BYTES, align
+from satfs.content.blocks import BlockCache
+from satfs.content.cachedir import path_of
+from satfs.content.objects import CachedObject, Spilled
+from satfs.demo.contents import RampContent
+from satfs.model import ByteRange
+
+MIB = 1024 * 1024
+SIZE = 5 * MIB + 777
+
+
+def name_of(n: int) -> str:
+    return f"{n:02d}" * 10
+
+
+def content_of(n: int, size: int = SIZE) -> RampContent:
+    return RampContent(size, n)
+
+
+@asynccontextmanager
+async def opened(directory: Path, **changes: Any) -> AsyncIterator[BlockCache]:
+    how: dict[str, Any] = {"limit_bytes": 10**9, "free_fraction": 0.0, "memory_bytes": 16 * MIB}
+    cache = await BlockCache.open(directory, **{**how, **changes})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cache.run)
+        yield cache
+        nursery.cancel_scope.cancel()
+
+
+async def fetch(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange) -> None:
+    """Bring *span* of object *n* as a transfer does, in pieces that are no whole blocks."""
+    whole = align(span, cached.size_bytes)
+    landing = cache.begin_landing(cached, whole)
+    try:
+        while True:
+            await cache.reserve(cached, whole, for_mapping=bool(n % 2))
+            layer, front = cached.top, whole.start
+            try:
+                held = front
+                while front < whole.stop:
+                    stop = min(front + 5000, whole.stop)
+                    cache.put(cached, layer, front, content_of(n).read(front, stop))
+                    front = stop
+                    await trio.lowlevel.checkpoint()
+                    done = front if front == whole.stop else front // BLOCK_BYTES * BLOCK_BYTES
+                    if done > held:
+                        cache.hold(cached, layer, held // BLOCK_BYTES, None, done)
+                        held = done
+                return
+            except Spilled:
+                continue
+    finally:
+        cache.end_landing(cached, landing)
+
+
+async def read(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange) -> bool:
+    """Compare what is served of *span*; return whether anything was."""
+    await cache.check(cached, span)
+    if not cached.holds(span):
+        return False
+    view = cached.view(span)
+    data = cached.read_from_disk(span) if view is None else view
+    assert bytes(data) == bytes(content_of(n).read(span.start, span.stop))
+    cache.touch(cached, span)
+    return True
+
+
+spans = st.builds(
+    lambda start, n: ByteRange(start, min(start + n, SIZE)),
+    st.integers(0, SIZE - 1),
+    st.integers(1, MIB),
+)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["fetch", "fetch", "read", "fetch together", "evict", "commit", "reopen", "remount",
+             "flip", "cut", "delete", "zero"]
+        ),
+        st.integers(0, 2),
+        spans,
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+def damage(path: Path, how: str, at: int) -> None:
+    if not path.exists():
+        return
+    if how == "delete":
+        path.unlink()
+    elif how == "cut":
+        os.truncate(path, at)
+    elif how == "zero":
+        os.truncate(path, 0)
+        os.truncate(path, SIZE)
+    else:
+        with path.open("r+b") as file:
+            file.seek(at)
+            byte = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte[0] ^ 0xFF]))
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps, st.sampled_from([0, 3 * MIB, 10**9]))
+def test_whatever_happens_the_bytes_are_the_objects(
+    tmp_path_factory: pytest.TempPathFactory, allow_log: Any, plan: list[Any], limit: int
+) -> None:
+    """Any order of fetching, reading, evicting, remounting and damage between mounts.
+
+    What is served equals the object; what is held stays within the limit.
+    """
+    allow_log("cached blocks were damaged.*|disk cache failed.*|cache file could not.*")
+    directory = tmp_path_factory.mktemp("cache")
+
+    async def mount(plan: Iterator[tuple[str, int, ByteRange]]) -> tuple[str, int, int] | None:
+        async with opened(directory, limit_bytes=limit) as cache:
+            held = [await cache.acquire(name_of(n), "", SIZE) for n in range(3)]
+            for what, n, span in plan:
+                if what == "fetch":
+                    await fetch(cache, held[n], n, span)
+                elif what == "fetch together":
+                    async with trio.open_nursery() as nursery:
+                        for each in range(3):
+                            nursery.start_soon(fetch, cache, held[each], each, span)
+                elif what == "evict":
+                    await cache.evict(len(span))
+                elif what == "commit":
+                    await cache.commit()
+                elif what == "reopen":
+                    cache.release(held[n])
+                    await trio.sleep(1)
+                    held[n] = await cache.acquire(name_of(n), "", SIZE)
+                elif what != "read":
+                    return what, n, span.start
+                await read(cache, held[n], n, span)
+                told = cache.statistics()
+                assert told["disk_bytes"] <= max(limit, 0)
+                assert told["memory_bytes"] <= told["memory_limit_bytes"]
+        return None
+
+    remaining = iter(plan)
+    while (ended := run(lambda: mount(remaining))) is not None:
+        how, n, at = ended
+        if how != "remount":
+            damage(path_of(directory, name_of(n)), how, at)
+
+
+def blocks_on_disk(directory: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in directory.rglob("objects/*/*"))
+
+
+class TestEviction:
+    def test_it_frees_the_disk(self, tmp_path: Path) -> None:
+        """What eviction counts as free, the disk has again."""
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, SIZE))
+                before = blocks_on_disk(tmp_path)
+                assert before >= SIZE
+                await cache.evict(2 * MIB - SIZE)
+                await cache.evict(3 * MIB)
+                assert blocks_on_disk(tmp_path) <= before - 3 * MIB
+                assert cache.statistics()["disk_bytes"] <= SIZE - 3 * MIB + BLOCK_BYTES
+
+        run(main)
+
+    def test_what_was_used_last_stays(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=20 * MIB) as cache:
+                old = await cache.acquire(name_of(1), "", SIZE)
+                new = await cache.acquire(name_of(2), "", SIZE)
+                for cached, n in ((old, 1), (new, 2)):
+                    await fetch(cache, cached, n, ByteRange(0, MIB))
+                    await cache.commit()
+                await cache.evict(1)
+                assert not old.holds(ByteRange(0, MIB))
+                assert new.holds(ByteRange(0, MIB))
+
+        run(main)
+
+    def test_a_segment_in_the_middle_of_a_transfer_stays(self, tmp_path: Path) -> None:
+        """Half a block has arrived; eviction of everything must not make zeros of it."""
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, BLOCK_BYTES))
+                landing = cache.begin_landing(one, ByteRange(BLOCK_BYTES, 2 * BLOCK_BYTES))
+                half = BLOCK_BYTES + BLOCK_BYTES // 2
+                cache.put(one, one.top, BLOCK_BYTES, content_of(1).read(BLOCK_BYTES, half))
+                await cache.evict(10**9)
+                cache.put(one, one.top, half, content_of(1).read(half, 2 * BLOCK_BYTES))
+                cache.hold(one, one.top, 1, None, 2 * BLOCK_BYTES)
+                cache.end_landing(one, landing)
+                assert await read(cache, one, 1, ByteRange(0, 2 * BLOCK_BYTES))
+                await cache.evict(10**9)
+                assert not one.holds(ByteRange(0, 1))
+
+        run(main)
+
+    def test_the_same_in_memory(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=0) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, BLOCK_BYTES))
+                landing = cache.begin_landing(one, ByteRange(BLOCK_BYTES, 2 * BLOCK_BYTES))
+                half = BLOCK_BYTES + 1000
+                cache.put(one, one.top, BLOCK_BYTES, content_of(1).read(BLOCK_BYTES, half))
+                cache._memory.make_room(10**9)
+                cache.put(one, one.top, half, content_of(1).read(half, 2 * BLOCK_BYTES))
+                cache.hold(one, one.top, 1, None, 2 * BLOCK_BYTES)
+                cache.end_landing(one, landing)
+                assert await read(cache, one, 1, ByteRange(0, 2 * BLOCK_BYTES))
+
+        run(main)
+
+    def test_nothing_is_written_where_space_is_leaving(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A block wanted again while its segment is being punched arrives after the punch."""
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                in_thread = trio.to_thread.run_sync
+
+                async def slow(work: Any, *args: Any, **how: Any) -> Any:
+                    if getattr(work, "__name__", "") == "punch":
+                        await trio.sleep(3)
+                    return await in_thread(work, *args, **how)
+
+                monkeypatch.setattr(trio.to_thread, "run_sync", slow)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cache.evict, 10**9)
+                    await trio.sleep(1)
+                    await fetch(cache, one, 1, ByteRange(0, MIB))
+                assert await read(cache, one, 1, ByteRange(0, MIB))
+
+        run(main)
+
+    def test_the_file_stays_open_for_the_thread(self, tmp_path: Path) -> None:
+        """An object released in the middle of its eviction is closed after it."""
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                await cache.commit()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cache.evict, 10**9)
+                    for _ in range(4):
+                        await trio.lowlevel.checkpoint()
+                    cache.release(one)
+                await trio.sleep(1)
+                assert one.layers[0].file.fd == -1
+                assert cache.statistics()["open_objects"] == 0
+
+        run(main)
+
+    def test_another_mount_keeps_its_objects(self, tmp_path: Path) -> None:
+        """Objects that another process has open are passed over, and the next ones go."""
+        program = (
+            "import sys, pathlib\n"
+            "from satfs.content.blockfile import BlockFile\n"
+            "BlockFile.on_disk(pathlib.Path(sys.argv[1]), int(sys.argv[2]))\n"
+            "print('open', flush=True); sys.stdin.read()\n"
+        )
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                held = []
+                for n in (1, 2):
+                    held.append(await cache.acquire(name_of(n), "", SIZE))
+                    await fetch(cache, held[-1], n, ByteRange(0, MIB))
+                    await cache.commit()
+                path = path_of(tmp_path, name_of(1))
+                other = subprocess.Popen(  # noqa: ASYNC220 - takes a moment
+                    [sys.executable, "-c", program, str(path), str(SIZE)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+                with other:
+                    assert other.stdout is not None
+                    assert other.stdin is not None
+                    other.stdout.readline()
+                    await cache.evict(1)
+                    assert await read(cache, held[0], 1, ByteRange(0, MIB))
+                    assert not held[1].holds(ByteRange(0, 1))
+                    cache.release(held[0])
+                    await trio.sleep(1)
+                    await cache.evict(10**9)  # closed here, open there
+                    held[0] = await cache.acquire(name_of(1), "", SIZE)
+                    assert await read(cache, held[0], 1, ByteRange(0, MIB))
+                    other.stdin.close()
+                await cache.evict(10**9)
+                assert not held[0].holds(ByteRange(0, 1))
+
+        run(main)
+
+    def test_pinned_objects_stay(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                assert cache.index is not None
+                cache.index.pin(name_of(1), is_pinned=True)
+                await cache.evict(10**9)
+                assert one.holds(ByteRange(0, MIB))
+
+        run(main)
+
+
+class TestDamage:
+    def test_a_flipped_bit_costs_one_block(self, tmp_path: Path, expect_log: Any) -> None:
+        expect_log("cached blocks were damaged.*", n_blocks=1)
+
+        async def fill() -> None:
+            async with opened(tmp_path) as cache:
+                await fetch(cache, await cache.acquire(name_of(1), "", SIZE), 1, ByteRange(0, SIZE))
+
+        async def look() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await cache.check(one, ByteRange(0, SIZE))
+                gaps = list(one.gaps(ByteRange(0, SIZE)))
+                assert gaps == [ByteRange(MIB, MIB + BLOCK_BYTES)]
+
+        run(fill)
+        damage(path_of(tmp_path, name_of(1)), "flip", MIB + 5)
+        run(look)
+        # and the index has forgotten it: the next mount doesn't find it damaged again
+        run(look)
+
+    def test_a_file_cut_while_it_is_open(self, tmp_path: Path, expect_log: Any) -> None:
+        """The mount that had believed in the bytes says that they are gone, and goes on."""
+        expect_log("cache file could not be read: fetching again")
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, SIZE))
+                os.truncate(path_of(tmp_path, name_of(1)), MIB)
+                # another mount opens it: it must not put zeros under the first one's eyes
+                async with opened(tmp_path) as other:
+                    again = await other.acquire(name_of(1), "", SIZE)
+                    assert not again.holds(ByteRange(0, 1))
+                span = ByteRange(2 * MIB, 2 * MIB + 10)
+                assert one.view(span) is None
+                with pytest.raises(Exception, match="cut short") as problem:
+                    one.read_from_disk(span)
+                cache.distrust(one, span, problem.value)
+                await fetch(cache, one, 1, span)
+                assert await read(cache, one, 1, span)
+
+        run(main)
+
+    def test_removed_while_open(self, tmp_path: Path) -> None:
+        """Clearing the cache under a mount costs it nothing that it holds."""
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                await cache.commit()
+                path_of(tmp_path, name_of(1)).unlink()
+                assert cache.index is not None
+                cache.index.remove_object(name_of(1))
+                await fetch(cache, one, 1, ByteRange(MIB, 2 * MIB))
+                assert await read(cache, one, 1, ByteRange(0, 2 * MIB))
+                await cache.commit()
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                assert not await read(cache, one, 1, ByteRange(0, 1))
+
+        run(main)
+
+
+class TestNoDisk:
+    def test_memory_keeps_its_budget(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=0, memory_bytes=4 * MIB) as cache:
+                assert not cache.is_persistent
+                one = await cache.acquire(name_of(1), "", SIZE)
+                two = await cache.acquire(name_of(2), "", SIZE)
+                for start in range(0, SIZE - MIB, MIB // 2):
+                    for cached, n in ((one, 1), (two, 2)):
+                        span = ByteRange(start, start + MIB // 2)
+                        await fetch(cache, cached, n, span)
+                        assert await read(cache, cached, n, span)
+                        assert cache.statistics()["memory_bytes"] <= 4 * MIB
+                cache.release(one)
+                cache.release(two)
+                assert cache.statistics()["memory_bytes"] == 0
+
+        run(main)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_full_disk_spills_to_memory(self, tmp_path: Path, expect_log: Any) -> None:
+        """No space: new blocks go to memory, and nobody sees an error."""
+        expect_log("disk cache failed: keeping new content in memory")
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)], check=False
+        )
+        if mounted.returncode:
+            pytest.skip("needs the right to mount a small tmpfs")
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                (tmp_path / "filler").write_bytes(bytes(MIB))
+                for start in range(MIB, SIZE - MIB, MIB):
+                    await fetch(cache, one, 1, ByteRange(start, start + MIB))
+                    assert await read(cache, one, 1, ByteRange(start, start + MIB))
+                assert await read(cache, one, 1, ByteRange(MIB - 5, 2 * MIB + 5))
+
+        try:
+            run(main)
+        finally:
+            subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+    def test_the_disk_fills_in_the_middle_of_a_block(
+        self, tmp_path: Path, expect_log: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expect_log("disk cache failed: keeping new content in memory", reason="OSError: no space")
+
+        async def main() -> None:
+            async with opened(tmp_path) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                disk, n_writes = one.top.file, 0
+                write = disk.write
+
+                def failing(start: int, data: bytes | memoryview) -> None:
+                    nonlocal n_writes
+                    n_writes += 1
+                    if n_writes > 10:
+                        raise OSError(28, "no space")
+                    write(start, data)
+
+                monkeypatch.setattr(disk, "write", failing)
+                await fetch(cache, one, 1, ByteRange(0, MIB))
+                assert await read(cache, one, 1, ByteRange(0, MIB))
+
+        run(main)
+
+    def test_a_failing_index_costs_persistence_only(self, tmp_path: Path, expect_log: Any) -> None:
+        expect_log("cache index failed: new blocks won't survive this mount")
+
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=3 * MIB) as cache:
+                one = await cache.acquire(name_of(1), "", SIZE)
+                assert cache.index is not None
+                cache.index.close()
+                for start in range(0, SIZE - MIB, MIB):
+                    await fetch(cache, one, 1, ByteRange(start, start + MIB))
+                    assert await read(cache, one, 1, ByteRange(start, start + MIB))
+
+        run(main)
+
+
+def test_opening_together_opens_once(tmp_path: Path) -> None:
+    """Twenty who acquire one object at once, some of them giving up, share it."""
+    dice = random.Random(3)
+
+    async def main() -> None:
+        async with opened(tmp_path) as cache:
+            got: list[CachedObject] = []
+
+            async def take(patience: int) -> None:
+                with trio.CancelScope() as scope:
+                    for _ in range(dice.randrange(4)):
+                        await trio.lowlevel.checkpoint()
+                    if patience == 0:
+                        scope.cancel()
+                    got.append(await cache.acquire(name_of(1), "", SIZE))
+
+            async with trio.open_nursery() as nursery:
+                for n in range(20):
+                    nursery.start_soon(take, n % 5)
+            assert len({id(each) for each in got}) == 1
+            assert got[0].n_users == len(got) == 16
+            assert not cache._opening
+            for each in got:
+                cache.release(each)
+            assert cache.statistics()["open_objects"] == 0
+
+    run(main)

@@ -1,0 +1,380 @@
+"""What only decides: block map, alignment, read-ahead, connections, messages, choice of flights."""
+
+from __future__ import annotations
+
+import random
+import struct
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from satfs.content import flight as flights
+from satfs.content.blockmap import (
+    BLOCK_BYTES,
+    BLOCKS_PER_SEGMENT,
+    SEGMENT_BYTES,
+    BlockMap,
+    Segment,
+    align,
+)
+from satfs.content.controller import FEWEST, ConnectionController
+from satfs.content.dispatch import split
+from satfs.content.index import Keep, Victim, choose_victims, merge
+from satfs.content.links import MARGIN_S, usable_for_s
+from satfs.content.readahead import MIB, Pattern, ReadAhead, window_for
+from satfs.content.transfer import messages
+from satfs.content.transfer.messages import Move, Outcome, Progress
+from satfs.content.verdicts import Meaning, Verdict
+from satfs.model import ByteRange, Link
+
+KIB = 1024
+
+
+def ranges(limit: int) -> st.SearchStrategy[ByteRange]:
+    return st.tuples(st.integers(0, limit), st.integers(0, limit)).map(
+        lambda pair: ByteRange(min(pair), max(pair))
+    )
+
+
+class TestAlign:
+    @given(ranges(10 * BLOCK_BYTES), st.integers(0, 10 * BLOCK_BYTES))
+    def test_covers_and_is_whole(self, span: ByteRange, size: int) -> None:
+        whole, part = align(span, size), span.clip(size)
+        if part:
+            assert whole.start <= part.start
+            assert whole.stop >= part.stop
+        assert whole.stop <= size
+        assert len(whole) <= len(part) + 2 * BLOCK_BYTES
+        if whole:
+            assert whole.start % BLOCK_BYTES == 0
+            assert whole.stop % BLOCK_BYTES == 0 or whole.stop == size
+
+
+class TestBlockMap:
+    @given(st.data(), st.integers(0, 150 * BLOCK_BYTES))
+    def test_equals_a_set(self, data: Any, size: int) -> None:
+        """Any order of marking, loading and dropping answers as sets of block numbers would."""
+        blocks, n_blocks = BlockMap(size), -(-size // BLOCK_BYTES)
+        held: dict[int, int] = {}
+        unchecked: dict[int, int] = {}
+
+        def numbers(span: ByteRange) -> range:
+            part = span.clip(size)
+            return range(part.start // BLOCK_BYTES, -(-part.stop // BLOCK_BYTES))
+
+        for _ in range(data.draw(st.integers(0, 8))):
+            span = data.draw(ranges(size + BLOCK_BYTES))
+            action = data.draw(st.sampled_from(["hold", "drop", "load"]))
+            touched = numbers(span)
+            if action == "hold":
+                blocks.hold(touched.start, [number * 7 for number in touched])
+                for number in touched:
+                    held[number] = number * 7
+                    unchecked.pop(number, None)
+            elif action == "drop":
+                present = [n for n in touched if n in held or n in unchecked]
+                assert blocks.drop(span) == len(present) * BLOCK_BYTES
+                for number in present:
+                    held.pop(number, None)
+                    unchecked.pop(number, None)
+            else:
+                number = data.draw(st.integers(0, 3))
+                mask = data.draw(st.integers(0, 2**64 - 1))
+                hashes = struct.pack("<64Q", *range(number * 64, number * 64 + 64))
+                if number * BLOCKS_PER_SEGMENT < max(n_blocks, 1):
+                    blocks.load(Segment(number, mask, hashes))
+                    for block in range(number * 64, min(number * 64 + 64, n_blocks)):
+                        if mask >> block % 64 & 1 and block not in held:
+                            unchecked.setdefault(block, block)
+            probe = data.draw(ranges(size + BLOCK_BYTES))
+            asked = numbers(probe)
+            assert blocks.n_present == len(held) + len(unchecked)
+            assert blocks.holds(probe) == all(n in held for n in asked)
+            assert blocks.is_present(probe) == all(n in held or n in unchecked for n in asked)
+            absent = [n for n in asked if n not in held and n not in unchecked]
+            assert [n for gap in blocks.gaps(probe) for n in numbers(gap)] == absent
+            waiting = [n for n in asked if n in unchecked]
+            assert [n for run in blocks.unchecked(probe) for n in numbers(run)] == waiting
+            for number in blocks.present_segments():
+                segment = blocks.segment(number)
+                mine = {n % 64 for n in held if n // 64 == number}
+                assert segment.mask == sum(1 << n for n in mine)
+                assert segment.n_blocks == len(mine)
+                for bit in mine:
+                    at = number * 64 + bit
+                    assert struct.unpack_from("<Q", segment.hashes, 8 * bit)[0] == held[at]
+            touched_segments = sorted({n // 64 for n in asked})
+            assert list(blocks.segments_of(probe)) == touched_segments
+
+    @given(st.integers(1, 100 * BLOCK_BYTES), st.integers(0, 99), st.integers(0, 100))
+    def test_held_until(self, size: int, first: int, n: int) -> None:
+        blocks = BlockMap(size)
+        first = min(first, blocks.n_blocks)
+        n = min(n, blocks.n_blocks - first)
+        blocks.hold(first, [0] * n)
+        start = first * BLOCK_BYTES
+        assume(n)
+        assert blocks.held_until(start) == min(size, start + n * BLOCK_BYTES)
+
+
+segments = st.builds(
+    Segment,
+    st.just(3),
+    st.integers(0, 2**64 - 1),
+    st.binary(min_size=512, max_size=512),
+)
+
+
+class TestMerge:
+    @given(segments, segments)
+    def test_both_stay_and_the_new_one_counts(self, old: Segment, new: Segment) -> None:
+        both = merge(old, new)
+        assert both.mask == old.mask | new.mask
+        for bit in range(BLOCKS_PER_SEGMENT):
+            at = slice(8 * bit, 8 * bit + 8)
+            if new.mask >> bit & 1:
+                assert both.hashes[at] == new.hashes[at]
+            elif old.mask >> bit & 1:
+                assert both.hashes[at] == old.hashes[at]
+
+
+class TestVictims:
+    @given(
+        st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9), st.integers(1, 64))),
+        st.integers(0, 200),
+        st.frozensets(st.integers(1, 3), max_size=1),
+        st.frozensets(st.tuples(st.integers(1, 3), st.integers(0, 9))),
+    )
+    def test_oldest_first_enough_and_no_more(
+        self, rows: Any, needed: int, objects: Any, kept: Any
+    ) -> None:
+        candidates = [Victim(o, str(o), 10**9, number, n) for o, number, n in rows]
+        chosen = choose_victims(iter(candidates), needed, Keep(objects, kept))
+        free = [v for v in candidates if v.object_id not in objects]
+        free = [v for v in free if (v.object_id, v.number) not in kept]
+        assert chosen == free[: len(chosen)]
+        assert sum(v.n_bytes for v in chosen) >= min(needed, sum(v.n_bytes for v in free))
+        assert sum(v.n_bytes for v in chosen[:-1]) < max(needed, 1)
+
+
+class TestSplit:
+    @given(ranges(100 * MIB), st.integers(64 * KIB, 16 * MIB))
+    def test_covers_once_in_order(self, gap: ByteRange, length: int) -> None:
+        pieces = split(gap, length)
+        assert sum(map(len, pieces)) == len(gap)
+        assert all(a.stop == b.start for a, b in zip(pieces, pieces[1:], strict=False))
+        assert all(0 < len(piece) <= length * 5 // 4 for piece in pieces)
+        if pieces:
+            assert (pieces[0].start, pieces[-1].stop) == (gap.start, gap.stop)
+
+
+class TestChoose:
+    @given(st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, 3))), max_size=8))
+    def test_urgent_then_fewest_then_first(self, queue: Any) -> None:
+        busy = {0: 5, 1: 2, 2: 0, 3: 7}
+        waiting = [
+            SimpleNamespace(is_urgent=urgent, readers=readers, order=n)
+            for n, (urgent, readers) in enumerate(queue)
+        ]
+        chosen = flights.choose(cast(Any, waiting), lambda reader: busy[cast(int, reader)])
+        if not waiting:
+            assert chosen is None
+            return
+        assert chosen is not None
+        assert chosen.is_urgent == any(each.is_urgent for each in waiting)
+        rivals = [each for each in waiting if each.is_urgent == chosen.is_urgent]
+
+        def load(each: Any) -> int:
+            return min((busy[reader] for reader in each.readers), default=99)
+
+        assert load(chosen) == min(map(load, rivals))
+        assert chosen.order == min(e.order for e in rivals if load(e) == load(chosen))
+
+
+class TestLinks:
+    @given(st.floats(0, 2e9), st.floats(-1e6, 1e6))
+    def test_renewed_before_its_end_and_never_at_once(self, now: float, left: float) -> None:
+        usable = usable_for_s(Link("https://x/", now + left), now)
+        assert usable > 0 or now + left - now < 1e-6
+        if now + left - now > 0:
+            assert usable <= now + left - now
+            assert usable >= (now + left - now) - MARGIN_S
+
+    def test_untold(self) -> None:
+        assert 0 < usable_for_s(Link("https://x/"), 0.0) < 3600
+
+
+habits = st.lists(
+    st.tuples(st.integers(-MIB, 64 * MIB), st.integers(1, 2 * MIB), st.booleans()), max_size=40
+)
+
+
+class TestReadAhead:
+    @given(ranges(64 * MIB), habits, st.integers(0, 64 * MIB))
+    def test_never_outside_nor_beyond_the_window(
+        self, bounds: ByteRange, reads: Any, limit: int
+    ) -> None:
+        """Whatever is read, plans stay inside the bounds and the window."""
+        habit, front = ReadAhead(bounds), bounds.start
+        for start, n_bytes, follows in reads:
+            start = front if follows else max(0, start)
+            front = start + n_bytes
+            plan = habit.note(ByteRange(start, front), limit)
+            assert sum(map(len, plan.ahead)) <= limit
+            for piece in (plan.now, *plan.ahead):
+                assert bounds.start <= piece.start <= piece.stop <= bounds.stop
+            assert all(plan.ahead)
+            if plan.pattern is Pattern.RANDOM:
+                assert plan.ahead == ()
+
+    @given(st.integers(4096, MIB), st.integers(0, 100))
+    def test_sequential_earns_its_window(self, step: int, seed: int) -> None:
+        """A sequential reader keeps its run, also when the kernel's pieces come out of order."""
+        dice = random.Random(seed)
+        habit = ReadAhead(ByteRange(0, 1 << 40))
+        starts = list(range(0, 24 * step, step))
+        for n in range(1, len(starts) - 1, 2):
+            if dice.random() < 0.5 and step <= 128 * KIB:
+                starts[n], starts[n + 1] = starts[n + 1], starts[n]
+        for start in starts:
+            plan = habit.note(ByteRange(start, start + step), 1 << 40)
+            assert plan.pattern is Pattern.SEQUENTIAL
+        assert plan.ahead
+        assert len(plan.ahead[0]) == max(window_for(24 * step), 384 * KIB)
+
+    @given(st.integers(3 * MIB, 9 * MIB), st.integers(1000, 300_000))
+    def test_strides_are_seen(self, stride: int, n_bytes: int) -> None:
+        habit = ReadAhead(ByteRange(0, 1 << 40))
+        for n in range(1, 9):
+            plan = habit.note(ByteRange(n * stride, n * stride + n_bytes), 1 << 30)
+        assert plan.pattern is Pattern.STRIDED
+        assert plan.ahead[0] == ByteRange(9 * stride, 9 * stride + n_bytes)
+
+    @given(st.lists(st.integers(0, 1 << 16), min_size=6, max_size=40, unique=True))
+    def test_random_asks_for_nothing_more(self, places: list[int]) -> None:
+        """Reads far from each other and at no equal distances fetch only themselves."""
+        places = [place * 16 * MIB + 7 * MIB for place in places]
+        distances = [b - a for a, b in zip(places, places[1:], strict=False)]
+        assume(all(a != b for a, b in zip(distances, distances[1:], strict=False)))
+        habit = ReadAhead(ByteRange(0, 1 << 50))
+        for place in places:
+            plan = habit.note(ByteRange(place, place + 65536), 1 << 30)
+            assert (plan.pattern, plan.ahead) == (Pattern.RANDOM, ())
+
+
+class TestController:
+    @given(
+        st.integers(1, 64),
+        st.lists(
+            st.tuples(
+                st.sampled_from(["progress", "range", "throttled"]),
+                st.floats(0, 3),
+                st.integers(0, 10**9),
+                st.integers(1, 100),
+                st.booleans(),
+            ),
+            max_size=60,
+        ),
+    )
+    def test_between_one_and_most(self, most: int, events: Any) -> None:
+        controller, now_s = ConnectionController(most), 0.0
+        for what, passed_s, n_bytes, n_active, wants in events:
+            now_s += passed_s
+            before = controller.target
+            if what == "progress":
+                controller.note_progress(now_s, n_bytes, n_active, is_wanting=wants)
+            elif what == "range":
+                controller.note_range(now_s, n_bytes, passed_s, passed_s / 3, n_active)
+            else:
+                controller.note_throttled(now_s)
+                assert controller.target <= before
+            assert 1 <= controller.target <= most
+
+    @staticmethod
+    def play(controller: ConnectionController, line: Any, until_s: float) -> float:
+        """Run ranges of 8 MiB over *line* (connections -> bytes/s each) without end."""
+        now_s, step_s = 0.0, 0.05
+        left = [0.0] * 200
+        began = [0.0] * 200
+        while now_s < until_s:
+            now_s += step_s
+            n = controller.target
+            rate = line(n)
+            for each in range(n):
+                if left[each] <= 0:
+                    left[each], began[each] = 8e6, now_s - step_s
+                left[each] -= rate * step_s
+                controller.note_progress(now_s, int(rate * step_s), n, is_wanting=True)
+                if left[each] <= 0:
+                    controller.note_range(now_s, 8_000_000, now_s - began[each], 0.1, n)
+        return now_s
+
+    @pytest.mark.parametrize("rate", [5e6, 10e6, 25e6, 50e6])
+    def test_capped_connections_grow_to_what_is_needed(self, rate: float) -> None:
+        """Where each connection carries the same, so many are used as reach the goal."""
+        controller = ConnectionController(64)
+        self.play(controller, lambda n: rate, 20)
+        assert controller.target >= min(64, round(0.9 * 1.5e9 / rate))
+
+    @pytest.mark.parametrize("whole", [20e6, 100e6, 400e6])
+    def test_a_shared_line_is_not_crowded(self, whole: float) -> None:
+        """Where all share one narrow line that two can fill, not many stay in use."""
+        controller = ConnectionController(64)
+        self.play(controller, lambda n: min(whole / 2, whole / n), 20)
+        assert controller.target <= 2 * FEWEST
+
+    def test_throttling_halves(self) -> None:
+        controller = ConnectionController(64)
+        self.play(controller, lambda n: 25e6, 20)
+        before = controller.target
+        for _ in range(10):
+            controller.note_throttled(21.0)
+        assert controller.target == before // 2
+        controller.note_throttled(27.0)
+        assert controller.target <= before // 2
+
+
+texts = st.text(max_size=30)
+verdicts = st.builds(Verdict, st.sampled_from(list(Meaning)), texts)
+
+
+class TestMessages:
+    def test_blocks_are_the_caches(self) -> None:
+        assert messages.BLOCK_BYTES == BLOCK_BYTES
+        assert SEGMENT_BYTES == BLOCK_BYTES * BLOCKS_PER_SEGMENT
+
+    @given(st.builds(Move, *[st.integers(0, 2**40)] * 2, texts, *[st.integers(0, 2**60)] * 2, texts,
+                     st.integers(0, 2**60)))  # fmt: skip
+    def test_orders(self, move: Move) -> None:
+        kind, fields = messages.read_order(messages.order_move(move))
+        assert (kind, Move(**cast(Any, fields))) == ("move", move)
+
+    @given(st.integers(0, 2**40), st.integers(0, 2**60),
+           st.lists(st.integers(0, 2**64 - 1), max_size=messages.MOST_BLOCKS))  # fmt: skip
+    def test_progress(self, move: int, front: int, hashes: list[int]) -> None:
+        packet = messages.pack_progress(Progress(move, front, hashes, 0.25))
+        assert len(packet) <= messages.MOST_BYTES
+        assert messages.read_report(packet) == Progress(move, front, hashes, 0.25)
+
+    @given(st.builds(Outcome, st.integers(0, 2**40), st.none() | verdicts, st.none() | texts,
+                     st.booleans(), st.none() | texts))  # fmt: skip
+    def test_outcomes(self, outcome: Outcome) -> None:
+        assert messages.read_report(messages.pack_outcome(outcome)) == outcome
+
+    def test_a_header_as_long_as_a_packet(self) -> None:
+        packet = messages.pack_outcome(Outcome(1, None, retry_after="9" * 100_000))
+        assert len(packet) < messages.MOST_BYTES
+
+    @given(st.binary(max_size=80) | st.binary(max_size=60).map(
+        lambda data: messages.pack_outcome(Outcome(1))[:25] + data) | st.sampled_from(
+        [b"[]", b"{}", b"3", b'{"meaning":"?"}', b'{"meaning":[]}', b'{"meaning":null}']).map(
+        lambda data: messages.pack_outcome(Outcome(1))[:25] + data))  # fmt: skip
+    def test_garbage_is_a_value_error(self, packet: bytes) -> None:
+        try:
+            messages.read_report(packet)
+        except ValueError:
+            return
+        assert packet[0] in (1, 2)
