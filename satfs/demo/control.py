@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, Callable[..., Any]]] = {
     "clear_journal": lambda origin: origin.journal.clear(),
     "connections": lambda origin: dict(origin.journal.n_connections),
     "counts": lambda origin: origin.journal.counts(),
+    "delete_key": DemoOrigin.delete_key,
     "drop_connections": lambda origin, sides=(): origin.drop_connections(*sides),
     "environment": DemoOrigin.environment,
     "expire_links": DemoOrigin.expire_links,

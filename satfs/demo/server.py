@@ -273,11 +273,17 @@ class DemoOrigin:
         self._clock_offset_s += seconds
 
     def expire_links(self) -> None:
-        """Make every link signed so far worthless: their key is deleted for one that is new.
+        """Make every link signed so far answer "Request has expired", whatever its query says."""
+        self.store.expired_key_ids.update(key.key_id for key in self._keys)
+        self._change_key()
 
-        The store answers 403 as to a link that has expired, whatever its own query says.
-        """
-        self._keys[:] = [SigningKey(f"{_KEY.key_id}{time.time_ns()}", _KEY.secret)]
+    def delete_key(self) -> None:
+        """Delete the key that links are signed with: 403 InvalidAccessKeyId for all there are."""
+        self._keys.clear()
+        self._change_key()
+
+    def _change_key(self) -> None:
+        self._keys.insert(0, SigningKey(f"{_KEY.key_id}{time.time_ns()}", _KEY.secret))
 
     def watch_for(self, *secrets: str) -> None:
         """Record requests to this origin that carry another one's secrets as leaks."""

@@ -54,6 +54,7 @@ class Check:
     signed_at_s: float = 0.0
     lifetime_s: int = 0
     canonical_request: str = ""
+    key_id: str = ""
 
     @property
     def expires_at_s(self) -> float:
@@ -163,4 +164,5 @@ def check(
     good = hmac.compare_digest(made, given["X-Amz-Signature"].encode())
     if key.session_token != given.get("X-Amz-Security-Token", ""):
         good = False
-    return Check(Verdict.GOOD if good else Verdict.MISMATCH, *times, canonical)
+    verdict = Verdict.GOOD if good else Verdict.MISMATCH
+    return Check(verdict, *times, canonical, key.key_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,6 +34,8 @@ class Store:
     session_ends_at_s: dict[str, float]
     #: Tells whether a text holds a secret of the API: none may ever arrive here.
     holds_secret: Callable[[str], bool]
+    #: Keys whose links are answered as too old, whatever their query says.
+    expired_key_ids: set[str] = field(default_factory=set)
 
     def answer(self, question: Question, now_s: float) -> Answer:
         """Return the response to one request."""
@@ -59,6 +61,8 @@ class Store:
         refusal = _refusal(checked, now_s) or self._session_refusal(question, now_s)
         if refusal:
             return refusal
+        if checked.key_id in self.expired_key_ids:
+            return expired_answer(checked.lifetime_s, now_s - 1, now_s)
         if question.method not in ("GET", "HEAD"):
             return xml_error(405, "MethodNotAllowed", "The specified method is not allowed")
         return self._object(question)

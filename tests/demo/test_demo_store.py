@@ -133,10 +133,19 @@ def test_altered_link(url: str) -> None:
     assert ask(url.partition("?")[0]).code == "AccessDenied"
 
 
-def test_deleted_key(origin: DemoOrigin, url: str) -> None:
+def test_deleted_key(origin: DemoOrigin, scene_id: str, url: str) -> None:
     """Links of a deleted key are refused, new ones are good."""
-    origin.expire_links()
+    origin.delete_key()
     assert (ask(url).status, ask(url).code) == (403, "InvalidAccessKeyId")
+    assert ask(origin.link(scene_id)).status == 200
+
+
+def test_links_expire_when_told(origin: DemoOrigin, scene_id: str, url: str) -> None:
+    """All links can be made to expire at once, before the time that they tell."""
+    origin.expire_links()
+    reply = ask(url)
+    assert (reply.status, b"Request has expired" in reply.body) == (403, True)
+    assert ask(origin.link(scene_id)).status == 200
 
 
 def test_object_that_is_gone(origin: DemoOrigin, scene_id: str, url: str) -> None:
