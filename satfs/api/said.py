@@ -29,7 +29,7 @@ def words(body: bytes, secrets: Iterable[str] = ()) -> str:
     try:
         value: Json = json.loads(text)
     except (ValueError, RecursionError):
-        return for_people(_of_html(text) if text.lstrip()[:1] == "<" else text, secrets)
+        return for_people(_of_html(text[:4096]) if text.lstrip()[:1] == "<" else text, secrets)
     return for_people(_of_json(value), secrets)
 
 

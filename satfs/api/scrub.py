@@ -12,26 +12,31 @@ from urllib.parse import unquote
 
 #: Longest text of the vendor that is quoted in a message.
 MAX_QUOTE_CHARACTERS = 300
+#: What lies further back in a text is not looked at for a quote.
+_LOOKED_AT_CHARACTERS = 4096
 #: Texts shorter than this are not searched for as secrets: they would match by chance.
 _SHORTEST_SECRET = 4
 
-#: Marks of a signature or a credential, in lower case: presigned URLs of S3 (both versions),
-#: CloudFront, Google and Azure, and tokens in URLs or headers.
+# The vendor writes the text, so each of these patterns begins with something literal and runs in
+# linear time: no text, however made, keeps us busy.
+
+#: Marks of a signature or a credential: presigned URLs of S3 (both versions), CloudFront, Google
+#: and Azure, and tokens in URLs or headers.
 _MARKS = re.compile(
     r"x-amz-|x-goog-|awsaccesskeyid|signature=|[?&]sig=|key-pair-id=|policy=|"
     r"[?&;](?:access_)?token=|security-?token|api_?key=|client_?secret|bearer\s+\S|"
-    r"eyj[\w-]{10,}\.[\w-]+\.",
+    r"(?<![\w-])eyj[\w-]{10,}\.[\w-]+\.",
     re.IGNORECASE,
 )
+_BEARER = re.compile(r"(bearer\s+)\S+", re.IGNORECASE)
+_USER_INFO = re.compile(r"://[^/?#\s]*@")
+_QUERY = re.compile(r"((?:https?|s3)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
 _SECRET_KEYS = frozenset(
     {"token", "access_token", "id_token", "refresh_token", "authorization", "authorizationtoken"}
     | {"secret", "client_secret", "password", "signature", "api_key", "apikey"}
 )
-_LINK = re.compile(r"\s*(?:https?|s3|gs|ftp|file|data):", re.IGNORECASE)
-_USER_INFO = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.IGNORECASE)
-_QUERY = re.compile(r"((?:https?|s3)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
-_WORD_WITH_MARK = re.compile(r"\S*(?:" + _MARKS.pattern + r")\S*", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+_LINK = re.compile(r"\s*(?:(?:https?|s3|gs|ftp|file)://|data:\w+/)", re.IGNORECASE)
 
 
 def is_secret_like(value: Any) -> bool:
@@ -57,12 +62,16 @@ def for_people(text: str, secrets: Iterable[str] = ()) -> str:
 
     *secrets* are taken out wherever they stand; so are queries of URLs and what looks like a token.
     """
+    is_cut = len(text) > _LOOKED_AT_CHARACTERS
+    if is_cut:
+        # The last word may be half a secret, which nothing below would recognise.
+        text = text[:_LOOKED_AT_CHARACTERS].rpartition(" ")[0]
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    text = _USER_INFO.sub("***@", _QUERY.sub(r"\1?***", text))
-    text = _WORD_WITH_MARK.sub("***", text)
-    text = " ".join(_CONTROL.sub(" ", text).split())
-    if len(text) > MAX_QUOTE_CHARACTERS:
+    text = _BEARER.sub(r"\1***", _USER_INFO.sub("://***@", _QUERY.sub(r"\1?***", text)))
+    words = _CONTROL.sub(" ", text).split()
+    text = " ".join("***" if is_secret_like(word) else word for word in words)
+    if is_cut or len(text) > MAX_QUOTE_CHARACTERS:
         text = text[: MAX_QUOTE_CHARACTERS - 1] + "…"
     return text

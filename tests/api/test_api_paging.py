@@ -1,0 +1,226 @@
+"""Following a listing: the chain, and what is expected of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.api.pages import follow
+from satfs.api.paging import (
+    MAX_STALE_PAGES,
+    Chain,
+    page_key,
+    predictions,
+    resolve,
+    with_offset,
+)
+from satfs.api.wire import Page
+from satfs.errors import Garbled, Unreachable
+
+FIRST = "https://a.test/tasks/?limit=3&offset=0"
+
+
+@dataclass
+class Listing:
+    """A listing that may change after the nth request, and pages through it oddly or not."""
+
+    entries: list[int]
+    cut_limit: int = 1000
+    count_is: str = "right"
+    next_is: str = "absolute"
+    changes: dict[int, list[int]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def get(self, url: str) -> Page:
+        self.asked.append(url)
+        self.entries = self.changes.get(len(self.asked), self.entries)
+        await trio.lowlevel.checkpoint()
+        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        offset = int(query.get("offset", query.get("after", "0")))
+        limit = min(int(query.get("limit", "100")), self.cut_limit)
+        stop = offset + limit
+        following = None if stop >= len(self.entries) else self._next(limit, stop)
+        count = {"right": len(self.entries), "none": None, "low": 1, "high": 10_000}[self.count_is]
+        return Page(tuple(self.entries[offset:stop]), count, following, self.next_is != "absent")
+
+    def _next(self, limit: int, offset: int) -> str | None:
+        return {
+            "absolute": f"https://a.test/tasks/?limit={limit}&offset={offset}",
+            "reordered": f"https://A.test:443/tasks?offset={offset}&limit={limit}",
+            "relative": f"/tasks/?limit={limit}&offset={offset}",
+            "query only": f"?limit={limit}&offset={offset}",
+            "cursor": f"https://a.test/tasks/?after={offset}&limit={limit}",
+            "absent": None,
+        }[self.next_is]
+
+
+async def listed(listing: Listing, n_ahead: int, max_entries: int = 10**6) -> list[int]:
+    """Return what following *listing* gives, each entry once."""
+    found: dict[int, None] = {}
+
+    def keep(entries: tuple[Any, ...]) -> int:
+        n_before = len(found)
+        found.update(dict.fromkeys(entries))
+        return len(found) - n_before
+
+    await follow(Chain(FIRST, max_entries), listing.get, keep, n_ahead=n_ahead)
+    return list(found)
+
+
+@given(
+    n=st.integers(0, 60),
+    cut_limit=st.integers(1, 5),
+    count_is=st.sampled_from(["right", "none", "low", "high"]),
+    next_is=st.sampled_from(["absolute", "reordered", "relative", "query only", "cursor"]),
+    n_ahead=st.integers(1, 8),
+)
+def test_whatever_is_expected_the_chain_is_what_counts(
+    n: int, cut_limit: int, count_is: str, next_is: str, n_ahead: int
+) -> None:
+    """With right, wrong or no counts, cut limits and cursors: every entry, in order."""
+    listing = Listing(list(range(n)), cut_limit, count_is, next_is)
+    assert trio.run(listed, listing, n_ahead) == list(range(n))
+
+
+@given(
+    before=st.lists(st.integers(0, 30), unique=True, max_size=30),
+    inserted=st.lists(st.integers(100, 130), unique=True, min_size=1, max_size=9),
+    at=st.integers(0, 30),
+    request=st.integers(1, 12),
+    n_ahead=st.integers(1, 8),
+)
+def test_nothing_is_lost_when_entries_are_inserted_meanwhile(
+    before: list[int], inserted: list[int], at: int, request: int, n_ahead: int
+) -> None:
+    """What was there all the time is listed, wherever and whenever others come in."""
+    after = before[:at] + inserted + before[at:]
+    listing = Listing(before, changes={request: after})
+    try:
+        found = trio.run(listed, listing, n_ahead)
+    except Garbled:
+        # Nine at a time push three whole pages back: that looks like a pager in a circle.
+        assert len(inserted) > 2 * MAX_STALE_PAGES
+        return
+    assert set(found) >= set(before)
+    assert set(found) <= set(after)
+
+
+@given(n=st.integers(0, 40), count_is=st.sampled_from(["right", "none", "low", "high"]))
+def test_without_next_the_count_leads(n: int, count_is: str) -> None:
+    """A service that tells a count and no next leaves the arithmetic to us."""
+    listing = Listing(list(range(n)), count_is=count_is, next_is="absent")
+    found = trio.run(listed, listing, 4)
+    assert found == list(range(n if count_is in ("right", "high") else min(n, 3)))
+
+
+def test_expected_pages_cost_no_more_requests() -> None:
+    """A plain listing is asked for page by page, each once, whatever is asked ahead."""
+    for n_ahead in (1, 4, 16):
+        listing = Listing(list(range(100)))
+        trio.run(listed, listing, n_ahead)
+        assert sorted(page_key(url) for url in listing.asked) == sorted(
+            {page_key(url) for url in listing.asked}
+        )
+        assert len(listing.asked) == 34
+
+
+def test_a_lying_count_costs_a_window_at_most() -> None:
+    """A count of ten thousand for five entries: no more than the window is asked for."""
+    listing = Listing(list(range(5)), count_is="high")
+    assert trio.run(listed, listing, 8) == list(range(5))
+    assert len(listing.asked) <= 2 + 8
+
+
+def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:
+    """A page that nobody needs may fail; one that is needed may not."""
+
+    async def failing(url: str) -> Page:
+        offset = int(parse_qs(urlsplit(url).query)["offset"][0])
+        if offset >= 6:
+            raise Unreachable("page 3")
+        following = with_offset(FIRST, 3) if offset == 0 and is_long else None
+        return Page((offset, offset + 1, offset + 2), 9, following)
+
+    async def main() -> None:
+        await follow(Chain(FIRST, 100), failing, len, n_ahead=4)
+
+    is_long = True
+    trio.run(main)
+
+    async def needed(url: str) -> Page:
+        page = await failing(url)
+        return Page(page.entries, 9, with_offset(url, int(page.entries[0]) + 3))
+
+    async def fails() -> None:
+        with pytest.raises(Unreachable, match="page 3"):
+            await follow(Chain(FIRST, 100), needed, len, n_ahead=4)
+
+    trio.run(fails)
+
+
+# -- the chain itself ----------------------------------------------------------------------------
+
+
+def test_a_page_that_was_there_already_is_a_circle() -> None:
+    """In whatever order its parameters stand."""
+    chain = Chain(FIRST, 100)
+    chain.take(Page((1,), None, "/tasks/?offset=1&limit=3"), 1)
+    with pytest.raises(Garbled, match="circle"):
+        chain.take(Page((2,), None, "/tasks?offset=0&limit=3"), 1)
+
+
+def test_a_few_pages_may_repeat_what_was_there() -> None:
+    """Others were inserted before them; but not for ever."""
+    chain = Chain(FIRST, 100)
+    for number in range(MAX_STALE_PAGES - 1):
+        chain.take(Page((1,), None, f"/tasks/?offset={number + 1}"), 0)
+    with pytest.raises(Garbled, match="nothing new"):
+        chain.take(Page((1,), None, "/tasks/?offset=9"), 0)
+
+
+def test_entries_are_bounded() -> None:
+    """Also when they all come on one page, the last."""
+    with pytest.raises(Garbled, match="more than 10"):
+        Chain(FIRST, 10).take(Page(tuple(range(11))), 11)
+
+
+@given(st.text(max_size=30))
+def test_any_next_is_an_address_or_garbled(following: str) -> None:
+    """And one at another host never passes."""
+    chain = Chain(FIRST, 10)
+    try:
+        chain.take(Page((1,), 5, following), 1)
+    except Garbled:
+        return
+    if chain.next_url is not None:
+        assert page_key(chain.next_url)[0] == "https://a.test:443"
+
+
+def test_predictions_need_a_plain_pattern() -> None:
+    """Another path, another filter, a jump, no count: nothing is asked ahead."""
+    entries = (1, 2, 3)
+    assert len(list(predictions(FIRST, Page(entries, 9, with_offset(FIRST, 3))))) == 2
+    for following in (
+        "https://a.test/others/?limit=3&offset=3",
+        "https://a.test/tasks/?limit=3&offset=4",
+        "https://a.test/tasks/?limit=3&offset=3&status=x",
+        "https://a.test/tasks/?limit=3&offset=x",
+        "https://a.test/tasks/?cursor=abc",
+    ):
+        assert list(predictions(FIRST, Page(entries, 9, following))) == []
+    assert list(predictions(FIRST, Page(entries, None, with_offset(FIRST, 3)))) == []
+    assert list(predictions(FIRST, Page((), 9, with_offset(FIRST, 3)))) == []
+    assert list(predictions(FIRST, Page(entries, 9, None))) == []
+
+
+def test_offsets_are_set_where_they_stand() -> None:
+    """The other parameters stay as they are, also what looks odd."""
+    assert with_offset(FIRST, 6) == "https://a.test/tasks/?limit=3&offset=6"
+    assert with_offset("https://a.test/?a=b%2Fc&x=", 6) == "https://a.test/?a=b%2Fc&x=&offset=6"
+    assert resolve(FIRST, "?offset=3") == "https://a.test/tasks/?offset=3"

@@ -1,0 +1,356 @@
+"""Answers to records, whatever the vendor sends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fakes.vendor import some_scene, some_tasks
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from satfs.api import wire
+from satfs.errors import Garbled
+from satfs.model import Attachment, AttachmentName
+
+FIELDS = ["results", "features", "count", "next", "task_id", "capture_id", "scene_id", "id"]
+FIELDS += ["status", "attachments", "name", "file_name", "url", "properties", "type", "rasters"]
+FIELDS += ["timestamp", "footprint", "metadata"]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(
+        ["https://x?X-Amz-Signature=1", "Bearer abc", "2026-01-28T15:57:48Z", "\ud800"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(FIELDS) | st.text(max_size=5),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+def body(value: Any) -> bytes:
+    """Return *value* as an answer's body."""
+    return json.dumps(value).encode()
+
+
+# -- pages ---------------------------------------------------------------------------------------
+
+
+def test_the_documented_envelope() -> None:
+    """Count, an absolute next, and the results."""
+    page = wire.page(body({"count": 3, "next": "https://a/?offset=2", "results": [1, 2]}))
+    assert (page.count, page.next, page.entries) == (3, "https://a/?offset=2", (1, 2))
+    assert page.tells_next
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"id": 1}],
+        {"results": [{"id": 1}]},
+        {"type": "FeatureCollection", "features": [{"id": 1}], "count": 1, "next": None},
+        {"results": [{"id": 1}], "count": None, "next": ""},
+        {"results": [{"id": 1}], "count": "1", "previous": 7},
+        {"results": [{"id": 1}], "count": -1},
+    ],
+)
+def test_every_known_envelope_is_understood(value: Any) -> None:
+    """Bare lists, results, features; counts that are text, null or nonsense."""
+    page = wire.page(body(value))
+    assert page.entries == ({"id": 1},)
+    assert page.next is None
+    assert page.count in (None, 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"detail": "x"},
+        {"results": None},
+        {"results": None, "count": 5},
+        {"results": {"a": 1}},
+        {"results": "x"},
+        {"results": [], "next": 5},
+        {"results": [], "next": {"href": "x"}},
+        "x",
+        5,
+        None,
+        True,
+    ],
+)
+def test_what_is_no_page_is_garbled_and_never_empty(value: Any) -> None:
+    """An error in the place of a listing must not look like an empty directory."""
+    with pytest.raises(Garbled):
+        wire.page(body(value))
+
+
+def test_no_results_of_none() -> None:
+    """Null in the place of an empty list, when the count says so too."""
+    assert wire.page(body({"results": None, "count": 0})).entries == ()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"<html>",
+        b"\xff\xfe\x00",
+        b"{",
+        b"[" * 100_000,
+        b"[" * 200 + b"]" * 200,
+        b"1" * 10_000,
+        b'{"results": [}',
+        b"\x00",
+        b"PK\x03\x04",
+    ],
+)
+def test_what_is_no_json_is_garbled(raw: bytes) -> None:
+    """HTML, nothing, cut JSON, endless nesting, a zip."""
+    for read in (wire.document, wire.page, wire.one):
+        with pytest.raises(Garbled) as failure:
+            read(raw)
+        assert ("HTML" in str(failure.value)) == (raw == b"<html>")
+
+
+def test_json_that_could_not_be_written_again_is_mended() -> None:
+    """A byte order mark, half a surrogate pair, numbers that JSON has not."""
+    raw = b'\xef\xbb\xbf{"a": "x\\ud83d", "b": NaN, "c": [-Infinity, 1e999], "d": "\\ud83d\\ude00"}'
+    value = wire.document(raw)
+    assert value == {"a": "x�", "b": None, "c": [None, None], "d": "😀"}
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
+@given(st.binary() | json_values.map(body))
+@example(b"[]")
+def test_any_bytes_give_a_page_or_garbled(raw: bytes) -> None:
+    """Nothing that arrives can fail in another way."""
+    for read in (wire.page, wire.one, wire.document):
+        with contextlib.suppress(Garbled):
+            read(raw)
+
+
+@given(json_values)
+def test_any_json_gives_records(value: Any) -> None:
+    """Each entry is a record or is skipped; what is kept can be written, and holds no link."""
+    entry = wire.document(body(value))
+    for reader in (wire.task, wire.capture, wire.scene, wire.contract):
+        found = reader(entry)
+        if found is None or not hasattr(found, "record"):
+            continue
+        text = json.dumps(found.record, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        assert "x-amz" not in text.lower()
+        assert "Bearer abc" not in text
+        hash(found.record.get("scene_id") if isinstance(found.record.get("scene_id"), str) else 0)
+    for wrapped in ({"results": [value]}, {"results": value}):
+        try:
+            entries = wire.page(body(wrapped)).entries
+        except Garbled:
+            continue
+        records, n_skipped = wire.records(entries, wire.scene)
+        assert len(records) + n_skipped == len(entries)
+
+
+# -- records -------------------------------------------------------------------------------------
+
+
+def test_a_documented_task() -> None:
+    """Its fields, and the record as it was sent."""
+    entry = some_tasks(1)[0]
+    task = wire.task(entry)
+    assert task is not None
+    assert task.task_id == "341000"
+    assert task.name == "Harbour monitoring 0"
+    assert task.status == "completed"
+    assert task.created_at == datetime(2026, 1, 19, 14, 3, 22, 481905, UTC)
+    assert task.record == entry
+
+
+@pytest.mark.parametrize(
+    ("id", "read"),
+    [
+        (5, "5"),
+        ("5", "5"),
+        (5.0, "5"),
+        (-1, "-1"),
+        ("a/b", "a/b"),
+        ("..", ".."),
+        (10**30, str(10**30)),
+        (None, None),
+        ("", None),
+        ("  ", None),
+        (True, None),
+        ([], None),
+        ({}, None),
+        (1.5, None),
+        ("x" * 2000, None),
+    ],
+)
+def test_ids_are_numbers_or_text(id: Any, read: str | None) -> None:
+    """Whichever; what identifies nothing makes the entry useless."""
+    task = wire.task({"task_id": id, "unknown": 1})
+    assert (None if task is None else task.task_id) == read
+
+
+def test_missing_and_null_fields_are_survived() -> None:
+    """An id is enough."""
+    for entry in ({"scene_id": "s"}, dict.fromkeys(some_scene("s", "c")) | {"scene_id": "s"}):
+        scene = wire.scene(entry)
+        assert scene is not None
+        assert scene.attachments == ()
+        assert scene.timestamp is None
+        assert scene.footprint is None
+        assert scene.revision == ""
+
+
+def test_unknown_fields_are_kept() -> None:
+    """Whatever the vendor adds tomorrow is in the record."""
+    for reader, key in (
+        (wire.task, "task_id"),
+        (wire.capture, "capture_id"),
+        (wire.scene, "scene_id"),
+    ):
+        found = reader({key: 1, "new": {"deep": [1, None, "x"]}})
+        assert found is not None
+        assert found.record["new"] == {"deep": [1, None, "x"]}
+
+
+def test_a_feature_is_read_by_its_properties() -> None:
+    """The newer API lists GeoJSON features."""
+    geometry = {"type": "Point", "coordinates": [0, 0]}
+    scene = wire.scene({"type": "Feature", "geometry": geometry, "properties": {"scene_id": "s"}})
+    assert scene is not None
+    assert scene.scene_id == "s"
+    assert scene.footprint == geometry
+
+
+def test_a_scenes_record_holds_no_link() -> None:
+    """Links expire, and are secrets: none is in the record, nor in what is made of it."""
+    scene = wire.scene(some_scene("s", "c"))
+    assert scene is not None
+    assert scene.attachments == (
+        Attachment(AttachmentName("preview"), "s_preview.png"),
+        Attachment(AttachmentName("delivery_zip"), "s.zip"),
+    )
+    text = json.dumps(scene.record)
+    assert "http" not in text
+    assert "Signature" not in text
+    assert scene.record["attachments"][0] == {"name": "preview", "file_name": "s_preview.png"}
+    assert scene.record["rasters"] == [{"file_name": "x_TOA_0.tif"}]
+    assert scene.revision == "2026-01-28T22:05:51.733000+00:00"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "https://b.s3.amazonaws.com/k?X-Amz-Signature=1",
+        "see https://b/k?x-amz-security-token=1 for it",
+        "https%3A%2F%2Fb%2Fk%3FX-Amz-Signature%3D1",
+        "https://b/k?AWSAccessKeyId=A&Signature=b&Expires=1",
+        "https://storage.googleapis.com/k?X-Goog-Signature=1",
+        "https://d.cloudfront.net/k?Policy=a&Signature=b&Key-Pair-Id=c",
+        "https://acc.blob.core.windows.net/c/b?sv=1&sig=abc",
+        "https://user:pass@host/x",
+        "Bearer abc.def",
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
+        "https://h/x?access_token=1",
+    ],
+)
+def test_signed_links_and_tokens_are_dropped_wherever_they_stand(secret: str) -> None:
+    """In any field, list or key, of any record."""
+    for reader, key in (
+        (wire.task, "task_id"),
+        (wire.capture, "capture_id"),
+        (wire.scene, "scene_id"),
+    ):
+        found = reader(
+            {key: 1, "a": secret, "b": [secret, {"c": secret}, 1], secret: 1, "keep": "x"}
+        )
+        assert found is not None
+        assert found.record == {key: 1, "b": [{}, 1], "keep": "x"}
+
+
+def test_fields_that_name_a_secret_are_dropped() -> None:
+    """Whatever their value looks like."""
+    task = wire.task({"task_id": 1, "access_token": "opaque", "client-secret": "x", "tokens": 3})
+    assert task is not None
+    assert task.record == {"task_id": 1, "tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("attachments", "files"),
+    [
+        ([{"name": "delivery_zip"}], {"delivery_zip": "s.zip"}),
+        ([{"name": "delivery_zip", "file_name": None}], {"delivery_zip": "s.zip"}),
+        ([{"name": "preview", "file_name": ""}], {"preview": "preview"}),
+        ([{"file_name": "x"}, {"name": None}, None, 5, {"name": "a", "filename": "b"}], {"a": "b"}),
+        ([{"name": "a", "file_name": "1"}, {"name": "a", "file_name": "2"}], {"a": "1"}),
+        ({"preview": {"file_name": "p.png", "url": "https://x"}, "odd": 1}, {"preview": "p.png"}),
+        ([{"name": 7, "file_name": 8}], {"7": "8"}),
+        ([{"name": "a", "file_name": "https://x?X-Amz-Signature=1"}], {"a": "a"}),
+        ("x", {}),
+        (None, {}),
+    ],
+)
+def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str]) -> None:
+    """Without a name there is nothing to ask for; without a file name there is one to make."""
+    scene = wire.scene({"scene_id": "s", "attachments": attachments})
+    assert scene is not None
+    assert {found.name: found.file_name for found in scene.attachments} == files
+
+
+# -- moments -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("2026-01-28T15:57:48Z", datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
+        ("2026-01-28T15:57:48.311000+00:00", datetime(2026, 1, 28, 15, 57, 48, 311000, UTC)),
+        ("2026-01-28T18:57:48+03:00", datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
+        ("2026-01-28T15:57:48", datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
+        (" 2026-01-28 ", datetime(2026, 1, 28, tzinfo=UTC)),
+        (1769615868, datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
+        (1769615868000, datetime(2026, 1, 28, 15, 57, 48, tzinfo=UTC)),
+    ],
+)
+def test_moments_are_told_in_many_ways(value: Any, told: datetime) -> None:
+    """With and without zone, fraction and time of day; also in seconds and milliseconds."""
+    assert wire.moment(value) == told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "yesterday",
+        "2026-13-45T99:99:99Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59Z",
+        *(-1, 1e300, float("nan"), float("inf"), True, [], {}, 10**400),
+    ],
+)
+def test_silly_moments_are_none(value: Any) -> None:
+    """A bad date costs the date, not the record."""
+    assert wire.moment(value) is None
+
+
+@given(st.text() | st.integers() | st.floats() | st.datetimes().map(str))
+def test_any_moment_fits_a_files_time(value: Any) -> None:
+    """What is told lies where nanoseconds in 64 bits can tell it."""
+    told = wire.moment(value)
+    assert told is None or 0 <= told.timestamp() < 2**63 / 1e9
