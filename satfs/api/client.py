@@ -180,7 +180,7 @@ class Aleph:
 
         async def get_page(url: str) -> wire.Page:
             return await self._asker.ask(
-                url, _page, question.what, deadline, with_contract=with_contract
+                url, _page_with(reader), question.what, deadline, with_contract=with_contract
             )
 
         chain = Chain(question.url(self._settings.api_url), self._settings.max_entries)
@@ -221,7 +221,7 @@ class Aleph:
         question = questions.scene_search(scene_id)
         url = question.url(self._settings.api_url)
         try:
-            page = await self._asker.ask(url, _page, question.what, deadline)
+            page = await self._asker.ask(url, _page_with(wire.scene), question.what, deadline)
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed, Garbled):
@@ -232,6 +232,22 @@ class Aleph:
             if scene.scene_id == scene_id:
                 return scene
         raise NotThere(f"{question.what}: there is none")
+
+
+def _page_with(reader: Callable[[Json], object | None]) -> Callable[[Answer], wire.Page]:
+    """Return what reads a page of records, of which some may have no use to *reader*, but not all.
+
+    A page of nothing but nonsense is a broken answer, and no listing: taken for one, it would make
+    everything disappear that was listed before.
+    """
+
+    def read(answer: Answer) -> wire.Page:
+        page = _page(answer)
+        if page.entries and all(reader(entry) is None for entry in page.entries):
+            raise Garbled("no entry of the answer's page has an id")
+        return page
+
+    return read
 
 
 def _page(answer: Answer) -> wire.Page:

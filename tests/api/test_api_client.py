@@ -597,3 +597,14 @@ async def test_no_error_holds_a_secret(
         with pytest.raises(NotAllowed) as refusal:
             await aleph.tasks()
         assert "token-number" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("entry", [7, "two", None, {}, {"task_id": {"value": 1}}])
+async def test_a_page_of_nothing_but_nonsense_is_no_empty_listing(
+    vendor: Vendor, connect: Any, autojump_clock: Any, entry: Any
+) -> None:
+    """Entries of which none has an id are a broken answer: what was listed must not disappear."""
+    vendor.tasks = [entry, entry]
+    async with connect() as aleph:
+        with pytest.raises(Garbled):
+            await aleph.tasks()
