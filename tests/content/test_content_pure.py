@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from satfs.content.blockmap import (
     Segment,
     align,
 )
-from satfs.content.controller import FEWEST, ConnectionController
+from satfs.content.controller import FIRST_GUESS, ConnectionController
 from satfs.content.dispatch import split
 from satfs.content.index import Keep, Victim, choose_victims, merge
 from satfs.content.links import MARGIN_S, usable_for_s
@@ -109,14 +110,13 @@ class TestBlockMap:
             touched_segments = sorted({n // 64 for n in asked})
             assert list(blocks.segments_of(probe)) == touched_segments
 
-    @given(st.integers(1, 100 * BLOCK_BYTES), st.integers(0, 99), st.integers(0, 100))
-    def test_held_until(self, size: int, first: int, n: int) -> None:
+    @given(st.integers(1, 100 * BLOCK_BYTES), st.data())
+    def test_held_until(self, size: int, data: Any) -> None:
         blocks = BlockMap(size)
-        first = min(first, blocks.n_blocks)
-        n = min(n, blocks.n_blocks - first)
+        first = data.draw(st.integers(0, blocks.n_blocks - 1))
+        n = data.draw(st.integers(1, blocks.n_blocks - first))
         blocks.hold(first, [0] * n)
         start = first * BLOCK_BYTES
-        assume(n)
         assert blocks.held_until(start) == min(size, start + n * BLOCK_BYTES)
 
 
@@ -165,7 +165,7 @@ class TestSplit:
     def test_covers_once_in_order(self, gap: ByteRange, length: int) -> None:
         pieces = split(gap, length)
         assert sum(map(len, pieces)) == len(gap)
-        assert all(a.stop == b.start for a, b in zip(pieces, pieces[1:], strict=False))
+        assert all(a.stop == b.start for a, b in pairwise(pieces))
         assert all(0 < len(piece) <= length * 5 // 4 for piece in pieces)
         if pieces:
             assert (pieces[0].start, pieces[-1].stop) == (gap.start, gap.stop)
@@ -257,8 +257,8 @@ class TestReadAhead:
     def test_random_asks_for_nothing_more(self, places: list[int]) -> None:
         """Reads far from each other and at no equal distances fetch only themselves."""
         places = [place * 16 * MIB + 7 * MIB for place in places]
-        distances = [b - a for a, b in zip(places, places[1:], strict=False)]
-        assume(all(a != b for a, b in zip(distances, distances[1:], strict=False)))
+        distances = [b - a for a, b in pairwise(places)]
+        assume(all(a != b for a, b in pairwise(distances)))
         habit = ReadAhead(ByteRange(0, 1 << 50))
         for place in places:
             plan = habit.note(ByteRange(place, place + 65536), 1 << 30)
@@ -321,10 +321,13 @@ class TestController:
 
     @pytest.mark.parametrize("whole", [20e6, 100e6, 400e6])
     def test_a_shared_line_is_not_crowded(self, whole: float) -> None:
-        """Where all share one narrow line that two can fill, not many stay in use."""
+        """Where all share one narrow line that two can fill, not many more than at first are used.
+
+        None is ever seen alone here, so the first guess is what others are measured by.
+        """
         controller = ConnectionController(64)
         self.play(controller, lambda n: min(whole / 2, whole / n), 20)
-        assert controller.target <= 2 * FEWEST
+        assert controller.target <= 2 * FIRST_GUESS
 
     def test_throttling_halves(self) -> None:
         controller = ConnectionController(64)
