@@ -96,10 +96,11 @@ def absolute(path: Path) -> Path:
 def is_dead_mount(path: Path) -> bool:
     """Tell whether *path* is a mountpoint that no process answers for any more.
 
-    That is what a killed FUSE process leaves: "Transport endpoint is not connected".
+    That is what a killed FUSE process leaves: "Transport endpoint is not connected". A living mount
+    answers from memory; one that is stuck keeps us waiting for its deadline.
     """
     try:
-        path.stat()
+        os.statvfs(path)  # `stat` may still be answered from what the kernel remembers
     except OSError as failure:
         return failure.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

@@ -28,7 +28,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
-from satfs.errors import Misuse, NotThere, SatfsError
+from satfs.errors import DeadlineReached, Misuse, NotThere, SatfsError
 from satfs.fuse.calls import Calls, Closing
 from satfs.fuse.complaints import Complaints
 from satfs.fuse.inodes import Inodes
@@ -47,6 +47,11 @@ _STATFS_FILES: Final = 2**32
 #: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
 #: want to be answered meanwhile.
 _LARGE: Final = 5000
+#: A read that failed after a wait longer than this is not tried anew when the kernel asks again, in
+#: seconds; one that failed sooner may well succeed then.
+_LONG_WAIT_S: Final = 1.0
+#: How soon after a failure the kernel asks again, in seconds: at once, on a machine with time.
+_ASKED_AGAIN_S: Final = 0.5
 #: How long the kernel may remember that a polled name is not there, in seconds: it never is.
 _POLLED_TTL_S: Final = 3600.0
 
@@ -89,6 +94,8 @@ class _OpenDirectory:
 class _OpenFile:
     node: File
     reader: Reader
+    #: The read that was last given up after a long wait: what of, when, and why.
+    given_up: tuple[ByteRange, float, Exception] | None = None
 
 
 def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T]], Handler[P, T]]:
@@ -344,11 +351,36 @@ class Operations(pyfuse3.Operations):
         if opened is None:
             raise Misuse(f"file handle {fh} is not open")
         span = ByteRange(off, off + size).clip(opened.reader.size_bytes)
-        content = await opened.reader.read(span)
+        if (failure := self._asked_again(opened, span)) is not None:
+            raise failure
+        started_s = trio.current_time()
+        failure = DeadlineReached("no answer in time, a moment ago")
+        try:
+            content = await opened.reader.read(span)
+        except BaseException as reason:
+            if trio.current_time() - started_s > _LONG_WAIT_S:
+                failure = reason if isinstance(reason, Exception) else failure
+                opened.given_up = (span, trio.current_time(), failure)
+            raise
         # The kernel takes a short answer for the end of the file, and a long one for garbage.
         if len(content) != len(span):
             raise Misuse(f"{len(content)} bytes read for [{span.start}, {span.stop})")
         return content  # type: ignore[return-value]  # any contiguous buffer will do
+
+    def _asked_again(self, opened: _OpenFile, span: ByteRange) -> Exception | None:
+        """Return the failure that *span* met a moment ago, after a wait nobody wants twice.
+
+        The kernel reads ahead of a program, and when that fails asks for the program's own page
+        once more (mm/filemap.c): one read(2) would last two deadlines.
+        """
+        if opened.given_up is None:
+            return None
+        failed, at_s, failure = opened.given_up
+        if trio.current_time() - at_s > _ASKED_AGAIN_S:
+            opened.given_up = None
+        elif failed.overlaps(span):
+            return failure
+        return None
 
     async def release(self, fh: int) -> None:
         """Let go of a file. The kernel does not wait for this, nor hear of a failure."""

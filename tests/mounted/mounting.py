@@ -17,7 +17,8 @@ from typing import Self
 
 #: What the child runs: settings from its environment, options from its argument, a word when ready.
 _CHILD = """
-import json, logging, sys
+import ctypes, json, logging, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: unmount when the tests have crashed
 from pathlib import Path
 import structlog
 structlog.configure(

@@ -141,6 +141,46 @@ async def test_every_call_is_answered_within_its_deadline(
     expect_log("call failed", errno="ETIMEDOUT", reason=f"no answer within {allowed_s} s")
 
 
+async def test_one_read_never_lasts_two_deadlines(
+    mount_it: MountIt, objects: FakeObjects, autojump_clock: object, log_book: LogBook
+) -> None:
+    """The kernel asks again for what it failed to read ahead: that is answered at once."""
+    kernel = mount_it(limits=Limits(read_deadline_s=60))
+    fh = await kernel.open(FILE)
+
+    async def read(offset: int) -> tuple[int, float]:
+        started_s = trio.current_time()
+        with pytest.raises(FUSEError) as caught:
+            await kernel.door.read(fh, offset, 4096)
+        return caught.value.errno, trio.current_time() - started_s
+
+    objects.delay_s = 10_000
+    assert await read(0) == (errno.ETIMEDOUT, 60)
+    assert await read(4000) == (errno.ETIMEDOUT, 0)
+    objects.delay_s, objects.read_failure = 20, errors.NotAllowed("no")
+    assert await read(8192) == (errno.EACCES, 20)
+    assert await read(8192) == (errno.EACCES, 0)
+    objects.delay_s = 0
+    await trio.sleep(1)
+    objects.read_failure = None
+    assert bytes(await kernel.door.read(fh, 8192, 10)) == ZIP[8192:8202]
+    log_book.lines.clear()
+
+
+async def test_a_read_that_failed_at_once_is_tried_again(
+    mount_it: MountIt, objects: FakeObjects, log_book: LogBook
+) -> None:
+    """What failed quickly may succeed when the kernel asks again, and then nobody notices."""
+    kernel = mount_it()
+    fh = await kernel.open(FILE)
+    objects.read_failure = errors.Unreachable("a blip")
+    with pytest.raises(FUSEError):
+        await kernel.door.read(fh, 0, 10)
+    objects.read_failure = None
+    assert bytes(await kernel.door.read(fh, 0, 10)) == ZIP[:10]
+    log_book.lines.clear()
+
+
 async def test_metadata_never_queues_behind_data(
     mount_it: MountIt, objects: FakeObjects, autojump_clock: object
 ) -> None:

@@ -1,0 +1,92 @@
+"""Through the kernel: what each look at the tree costs at the vendor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mounted.conftest import MountIt, StartOrigin
+from mounted.mounting import RealMount
+
+from satfs.demo.sample import many_tasks
+from satfs.demo.server import DemoOrigin
+
+
+def all_requests(origin: DemoOrigin) -> dict[str, int]:
+    return {name: n for name, n in origin.journal.counts().items() if n}
+
+
+def test_listing_a_thousand_tasks(start_origin: StartOrigin, mount_it: MountIt) -> None:
+    """`ls tasks` is one request per page; again within the TTL none; `stat` of the listed none."""
+    origin = start_origin(many_tasks(1000))
+    mount = mount_it(origin, page_limit=100)
+    origin.journal.clear()
+    names = os.listdir(mount.path / "tasks")
+    assert len(names) == 1000
+    assert all_requests(origin) == {"tasks": 10}
+    origin.journal.clear()
+    assert sorted(os.listdir(mount.path / "tasks")) == sorted(names)
+    for name in names[:50]:
+        assert os.stat(mount.path / "tasks" / name).st_nlink == 1
+    assert not all_requests(origin)
+
+
+def test_one_path_does_not_cost_a_listing(start_origin: StartOrigin, mount_it: MountIt) -> None:
+    """Looking up one task asks for that task, not for all of them."""
+    origin = start_origin(many_tasks(1000))
+    mount = mount_it(origin, page_limit=100)
+    origin.journal.clear()
+    assert (mount.path / "tasks/100500").is_dir()
+    assert sum(all_requests(origin).values()) == 1
+
+
+def scene_path(origin: DemoOrigin, mount: RealMount) -> Path:
+    task = origin.catalogue.task(341271)
+    assert task is not None
+    capture = task.captures[0]
+    return mount.path / f"tasks/341271/{capture.capture_id}/{capture.scenes[0].scene_id}"
+
+
+def test_reading_one_scene(origin: DemoOrigin, mount: RealMount) -> None:
+    """Each level is one listing; each object one link and its bytes once; then nothing more."""
+    scene = scene_path(origin, mount)
+    origin.journal.clear()
+    names = os.listdir(scene)
+    assert len(names) == 4
+    seen = all_requests(origin)
+    assert seen.pop("object") == 2  # the tails of the zip and of the preview
+    assert seen.pop("sign") == 2
+    assert seen == {"task": 1, "captures": 1, "scenes": 1}
+    origin.journal.clear()
+    for name in names:
+        (scene / name).read_bytes()
+    read = all_requests(origin)
+    assert set(read) <= {"object"}
+    origin.journal.clear()
+    os.listdir(scene)
+    for name in names:
+        (scene / name).read_bytes()
+        (scene / name).stat()
+    assert not all_requests(origin)
+
+
+def test_what_desktops_poll_costs_nothing(origin: DemoOrigin, mount: RealMount) -> None:
+    """A file manager asks for a dozen names per directory, and the vendor hears of none."""
+    scene = scene_path(origin, mount)
+    os.listdir(scene)
+    origin.journal.clear()
+    for directory in (mount.path, mount.path / "tasks", scene):
+        for name in (".Trash", ".Trash-0", "autorun.inf", ".hidden", ".directory", ".git", "._x"):
+            assert not (directory / name).exists()
+    os.statvfs(mount.path)
+    os.listdir(mount.path)
+    assert not all_requests(origin)
+
+
+def test_a_missing_name_is_asked_for_once(origin: DemoOrigin, mount: RealMount) -> None:
+    """The kernel remembers for a while that a name is not there."""
+    os.listdir(mount.path / "tasks/341271")
+    origin.journal.clear()
+    for _ in range(20):
+        assert not (mount.path / "scenes/nothing").exists()
+    assert sum(all_requests(origin).values()) <= 2
