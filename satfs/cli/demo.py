@@ -32,10 +32,10 @@ SOURCE = "satfs:demo"
 @click.command(
     epilog="""\b
 Examples:
-  satfs demo                             mount it at ~/satfs-demo, show it, leave it there
+  satfs demo                             at ~/satfs-demo, in the background
   satfs demo -f /mnt/demo                … there, and stay until Ctrl-C
   satfs demo --large-mb 2000             with one zip of 2 GB
-  satfs demo --serve-only                serve only; print where, for a mount of your own
+  satfs demo --serve-only                for a mount of your own
 """
 )
 @click.argument("mountpoint", metavar="[MOUNTPOINT]", default=DEFAULT_MOUNTPOINT)

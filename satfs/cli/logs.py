@@ -136,7 +136,7 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     )
     writer = threading.Thread(target=_write, args=(waiting, target), name="log", daemon=True)
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    before = root.handlers[:], root.level, structlog.get_config()
     root.handlers[:] = [handler]
     root.setLevel(choice.level)
     for name in _TALKATIVE:
@@ -155,9 +155,9 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
         waiting.put(None)
         writer.join()
         target.close()
-        root.handlers[:], root.level = before
+        root.handlers[:], root.level, configuration = before
         logging.captureWarnings(False)
-        structlog.reset_defaults()
+        structlog.configure(**configuration)
 
 
 _COMMON: Final[list[structlog.types.Processor]] = [

@@ -1,0 +1,149 @@
+"""The real program as people start it, a vendor to lead it to, and a clean table afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from satfs.demo.server import DemoOrigin
+from satfs.mountpoints import satfs_mounts
+
+#: More than any command takes here; a command that hangs fails its test, in seconds.
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Program:
+    """The installed `satfs`, with an environment and a home of its own."""
+
+    environment: Mapping[str, str]
+    directory: Path
+
+    def __call__(
+        self, *arguments: object, **environment: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; keywords are changes of the environment, None takes one away."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environ(**environment),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    def start(self, *arguments: object, **environment: str | None) -> subprocess.Popen[str]:
+        """Start it, in a session of its own as a shell would."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environ(**environment),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def command(self, *arguments: object) -> list[str]:
+        """Return the command line."""
+        return [str(Path(sys.executable).with_name("satfs")), *map(str, arguments)]
+
+    def environ(self, **changes: str | None) -> dict[str, str]:
+        """Return the environment with changes."""
+        changed = {**self.environment, **changes}
+        return {name: value for name, value in changed.items() if value is not None}
+
+
+@pytest.fixture
+def satfs(tmp_path: Path) -> Program:
+    """Return the program without any setting, at home in a temporary directory."""
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(("SATFS_", "XDG_"))}
+    home = tmp_path / "home"
+    home.mkdir()
+    return Program({**kept, "HOME": str(home), "COLUMNS": "80"}, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def origin() -> Iterator[DemoOrigin]:
+    """Return a vendor with a small catalogue."""
+    with DemoOrigin() as origin:
+        yield origin
+
+
+@pytest.fixture
+def aleph(satfs: Program, origin: DemoOrigin, tmp_path: Path) -> Program:
+    """Return the program with the settings of an account."""
+    settings = {**origin.environment(), "SATFS_CACHE_DIR": str(tmp_path / "cache")}
+    return Program({**satfs.environment, **settings}, satfs.directory)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Return an empty directory to mount on; whatever is mounted there is taken away again."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None:
+        pytest.skip("nothing can be mounted here: /dev/fuse or fusermount3 is missing")
+    place = tmp_path / "mnt"
+    place.mkdir()
+    yield place
+    pids = mount_processes(place)
+    while is_mounted(place):
+        subprocess.run(["fusermount3", "-uz", str(place)], check=True)
+    wait_until(lambda: not any(is_running(pid) for pid in pids), or_else=lambda: kill(pids))
+
+
+def kill(pids: list[int]) -> None:
+    """End processes of this test that did not end by themselves."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_mounted(place: Path) -> bool:
+    """Tell whether the kernel lists a satfs mount there."""
+    return any(mounted.mountpoint == place for mounted in satfs_mounts())
+
+
+def mount_processes(place: Path) -> list[int]:
+    """Return the processes that were started to mount there."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal():
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(place) in words and int(entry.name) != os.getpid():
+                    found.append(int(entry.name))
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(
+    is_so: Callable[[], bool], timeout_s: float = 10, or_else: Callable[[], None] | None = None
+) -> None:
+    """Wait for another process to make something true."""
+    deadline_s = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline_s:
+            if or_else is not None:
+                or_else()
+            pytest.fail("what was waited for did not come true in time")
+        time.sleep(0.02)

@@ -1,0 +1,157 @@
+"""`satfs demo`: a mount to look around in, with nothing but this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_until
+
+pytestmark = [pytest.mark.mounts, pytest.mark.slow]
+
+
+@pytest.fixture
+def demo(satfs: Program) -> Program:
+    """Return the program with the imagery that the user who runs the tests has drawn already."""
+    drawn = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return Program({**satfs.environment, "XDG_CACHE_HOME": drawn}, satfs.directory)
+
+
+def origins_of(place: Path) -> list[int]:
+    """Return the processes that the mount processes there have started."""
+    return [
+        int(child)
+        for pid in mount_processes(place)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
+
+
+def test_the_demo_is_mounted_shown_and_left_there(demo: Program, place: Path) -> None:
+    done = demo("demo", place)
+
+    assert done.returncode == 0, done.stderr
+    assert is_mounted(place)
+    assert "$ ls\nREADME.txt" in done.stdout
+    assert '"scene_id"' in done.stdout
+    assert "No such file" not in done.stdout
+    assert f"umount {place}" in done.stdout
+
+
+def test_unmounting_the_demo_ends_all_of_it(demo: Program, place: Path) -> None:
+    """Also with the very command that it was told with."""
+    told = demo("demo", place).stdout
+    everything = mount_processes(place) + origins_of(place)
+    assert len(everything) >= 2
+
+    end = re.search(r"end the demo: +(.*)", told)
+    assert end is not None
+    subprocess.run(end[1], shell=True, cwd=demo.directory, check=True)
+
+    wait_until(lambda: not any(is_running(pid) for pid in everything))
+    assert not is_mounted(place)
+
+
+def test_a_killed_demo_takes_its_origin_along(demo: Program, place: Path) -> None:
+    demo("demo", place)
+    (pid,), origins = mount_processes(place), origins_of(place)
+
+    os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: not any(is_running(origin) for origin in origins))
+
+
+def test_starting_it_again_replaces_it(demo: Program, place: Path) -> None:
+    """Even if somebody still looks at the old one."""
+    demo("demo", place)
+    old = mount_processes(place)
+    sitting = subprocess.Popen(["sleep", "60"], cwd=place / "tasks")
+    try:
+        again = demo("demo", place)
+    finally:
+        sitting.kill()
+        sitting.wait()
+
+    assert again.returncode == 0, again.stderr
+    assert "tasks" in os.listdir(place)
+    wait_until(lambda: not any(is_running(pid) for pid in old))
+
+
+def test_a_mount_that_is_no_demo_is_not_replaced(aleph: Program, place: Path) -> None:
+    aleph("mount", place)
+
+    done = aleph("demo", place)
+
+    assert done.returncode == 5
+    assert "mounted at" in done.stderr
+    assert "tasks" in os.listdir(place)
+
+
+def test_the_demo_never_uses_a_real_account(demo: Program, place: Path, tmp_path: Path) -> None:
+    """Whatever credentials and cache the environment holds are left alone."""
+    real = {
+        "SATFS_API_URL": "https://api.satellogic.com",
+        "SATFS_CLIENT_SECRET": "real",
+        "SATFS_TOKEN": "real",
+        "SATFS_CACHE_DIR": str(tmp_path / "real-cache"),
+    }
+
+    done = demo("demo", place, **real)
+
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "real-cache").exists()
+
+
+def test_the_directory_is_made(demo: Program, place: Path) -> None:
+    place.rmdir()
+
+    done = demo("demo", place)
+
+    assert done.returncode == 0, done.stderr
+    assert is_mounted(place)
+
+
+def test_in_the_foreground_it_stays_until_told(demo: Program, place: Path) -> None:
+    process = demo.start("demo", "--foreground", place)
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    told = next(line for line in lines if "The demo is mounted" in line)
+    origins = origins_of(place)
+
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+
+    assert str(place) in told
+    assert "Ctrl-C" in out
+    assert process.returncode == 0
+    assert not is_mounted(place)
+    assert not any(is_running(pid) for pid in origins)
+
+
+def test_served_alone_it_tells_how_to_mount_it(demo: Program, place: Path) -> None:
+    process = demo.start("demo", "--serve-only")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    exports: dict[str, str | None] = {}
+    for line in iter(process.stdout.readline, ""):
+        name, _, value = line.removeprefix("export ").strip().partition("=")
+        exports[name] = value
+        if name == "SATFS_CONTRACT_ID":
+            break
+    try:
+        mounted = demo("mount", place, **exports)
+        assert mounted.returncode == 0, mounted.stderr
+        assert demo("umount", place).returncode == 0
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--large-mb", "0"], ["--seed", "x"]])
+def test_what_cannot_be_drawn_is_refused(demo: Program, arguments: list[str]) -> None:
+    assert demo("demo", *arguments).returncode == 2

@@ -1,0 +1,174 @@
+"""What is refused before anything happens, and how satfs speaks."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.conftest import Program
+
+from satfs import __version__
+from satfs.cli.entry import COMMANDS
+from satfs.settings import Settings, is_secret, variable_of
+
+SECRET = "5eedfeed-never-to-be-shown"
+
+
+def test_the_version_is_told(satfs: Program) -> None:
+    done = satfs("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"satfs {__version__}\n", "")
+
+
+def test_the_module_is_the_program(satfs: Program) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "satfs", "--version"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == satfs("--version").stdout
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_fits_a_terminal_and_has_examples(satfs: Program, command: list[str]) -> None:
+    done = satfs(*command, "--help")
+
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert done.stdout == satfs(*command, "-h").stdout
+
+
+def test_help_lists_the_exit_codes(satfs: Program) -> None:
+    codes = satfs("--help").stdout.partition("Exit codes:")[2]
+
+    assert [int(line.split()[0]) for line in codes.strip().splitlines()] == [*range(9), 130]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["mount"], ["umount"], ["mount", "a", "b"], ["mount", "--no-such", "x"], ["no-such"]],
+)
+def test_wrong_usage_is_explained_in_two_lines(satfs: Program, arguments: list[str]) -> None:
+    done = satfs(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage: satfs" in done.stderr
+    assert "--help" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--token", SECRET],
+        [f"--token={SECRET}"],
+        ["--client-secret", SECRET],
+        [f"--client-secret={SECRET}"],
+        [f"--secret={SECRET}"],
+        ["-o", f"token={SECRET}"],
+        ["-o", f"ro,client_secret={SECRET}"],
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused(satfs: Program, arguments: list[str]) -> None:
+    """It has been shown to everybody by ps already; it is not repeated on top of that."""
+    done = satfs("mount", *arguments, "somewhere")
+
+    assert done.returncode == 2
+    assert "shown to everybody by ps" in done.stderr
+    assert "SATFS_TOKEN" in done.stderr or "SATFS_CLIENT_SECRET" in done.stderr
+    assert SECRET not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("option", ["rw", "ro,rw", "remount"])
+def test_writing_is_refused(satfs: Program, option: str) -> None:
+    done = satfs("mount", "-o", option, "somewhere")
+
+    assert done.returncode == 2
+    assert f"-o {option.split(',')[-1]}: " in done.stderr
+
+
+def test_no_bad_setting_is_repeated(satfs: Program) -> None:
+    """The variables are named; what they hold may be a secret in the wrong place."""
+    done = satfs(
+        "mount", "nowhere", **{variable_of(name): SECRET for name in Settings.model_fields}
+    )
+
+    assert done.returncode == 2
+    assert SECRET not in done.stderr + done.stdout
+    assert "SATFS_WORKERS" in done.stderr
+    assert "SATFS_API_URL" in done.stderr
+
+
+def test_settings_are_shown_without_secrets(satfs: Program) -> None:
+    secrets = {variable_of(name): SECRET for name in Settings.model_fields if is_secret(name)}
+
+    done = satfs("settings", SATFS_WORKERS="7", SATFS_WORKRES="7", **secrets)
+
+    assert done.returncode == 0
+    assert "SATFS_WORKERS = 7" in done.stdout
+    assert "SATFS_CLIENT_SECRET = (set, not shown)" in done.stdout
+    assert "SATFS_CLIENT_ID = (not set)" in done.stdout
+    assert "SATFS_WORKRES" in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    for name in Settings.model_fields:
+        assert variable_of(name) in done.stdout
+
+
+def test_a_name_cannot_forge_what_we_say(satfs: Program) -> None:
+    done = satfs("mount", "a\x1b[2J\nError: all is well")
+
+    assert done.returncode == 5
+    assert "\x1b" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def on_a_terminal(satfs: Program, *arguments: str, **environment: str) -> str:
+    """Return what a terminal of 80 columns is shown."""
+    front, back = pty.openpty()
+    process = subprocess.Popen(
+        satfs.command(*arguments),
+        env=satfs.environ(**environment),
+        cwd=satfs.directory,
+        stdin=back,
+        stdout=back,
+        stderr=back,
+    )
+    os.close(back)
+    shown = b""
+    try:
+        while piece := os.read(front, 4096):
+            shown += piece
+    except OSError:  # the other side is closed (pty(7))
+        pass
+    os.close(front)
+    process.wait(60)
+    return shown.decode()
+
+
+def test_a_terminal_gets_lines_of_its_width_and_colours(satfs: Program) -> None:
+    shown = on_a_terminal(satfs, "mount", str(Path("/") / ("long/" * 12) / "name"))
+
+    assert "\x1b[" in shown
+    plain = shown.replace("\x1b[31m", "").replace("\x1b[1m", "").replace("\x1b[0m", "")
+    lines = plain.splitlines()
+    assert len(lines) > 1
+    assert all(len(line) < 80 for line in lines)
+
+
+def test_a_terminal_without_colours_gets_none(satfs: Program) -> None:
+    """no-color.org."""
+    assert "\x1b" not in on_a_terminal(satfs, "mount", "nowhere", NO_COLOR="1")
+    assert "\x1b" not in on_a_terminal(satfs, "settings", NO_COLOR="1").replace(
+        "\x1b[1m", ""
+    ).replace("\x1b[2m", "").replace("\x1b[0m", "")
+
+
+def test_a_pipe_gets_a_sentence_a_line(satfs: Program) -> None:
+    done = satfs("mount", "x" * 200)
+
+    assert done.stderr.count("\n") == 1
