@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from satfs.demo.png import png
 from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Land
 from satfs.errors import Unsupported
 
@@ -19,7 +19,6 @@ try:
     import rasterio
     import rasterio.warp
     from numpy.typing import NDArray
-    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.transform import Affine
     from rasterio.windows import Window
 except ImportError as missing:
@@ -257,12 +256,7 @@ def write_png(path: Path, visual: NDArray[np.uint8], size: int) -> None:
     rows, columns = (length // step * step for length in visual.shape[1:])
     blocks = visual[:, :rows, :columns].reshape(3, rows // step, step, columns // step, step)
     small = blocks.mean((2, 4)).astype(np.uint8) if step > 1 else visual
-    shape = {"count": 3, "height": small.shape[1], "width": small.shape[2], "dtype": "uint8"}
-    shape |= {"zlevel": 3}  # a fifth larger than the default, and three times as quick
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a PNG has no place to put it
-        with rasterio.open(path, "w", driver="PNG", **shape) as file:
-            file.write(small)
+    path.write_bytes(png(small))
 
 
 @dataclass(frozen=True)
