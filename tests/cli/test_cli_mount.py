@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -296,9 +295,8 @@ def test_what_a_killed_mount_leaves_behind_is_cleaned_away(aleph: Program, place
     (pid,) = mount_processes(place)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_running(pid))
-    with pytest.raises(OSError, match="abort|not connected") as dead:
+    with pytest.raises(OSError, match=r"abort|not connected"):
         os.listdir(place)
-    assert dead.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
     done = aleph("mount", place)
 
