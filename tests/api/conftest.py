@@ -7,11 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 import pytest
-from fakes.vendor import API, AUTH, CLIENT_ID, CLIENT_SECRET, Vendor
+from fakes.vendor import Vendor, settings_for_vendor
 
 from satfs.api.client import Aleph
 from satfs.net.http import Http
-from satfs.settings import Settings
 
 Connect: TypeAlias = Callable[..., AbstractAsyncContextManager[Aleph]]
 
@@ -20,17 +19,6 @@ Connect: TypeAlias = Callable[..., AbstractAsyncContextManager[Aleph]]
 def vendor() -> Vendor:
     """Return a vendor with nothing to list."""
     return Vendor()
-
-
-def settings_for_vendor(**changes: Any) -> Settings:
-    """Return settings that point at the vendor in memory, with client credentials."""
-    given: dict[str, Any] = {
-        "api_url": API,
-        "auth_url": AUTH,
-        "client_id": CLIENT_ID,
-        "client_secret": CLIENT_SECRET,
-    }
-    return Settings(**{**given, **changes})
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import httpx
 import trio
 
+from satfs.settings import Settings
+
 API = "https://api.vendor.test"
 AUTH = "https://auth.vendor.test/oauth/token"
 STORE = "https://store.vendor.test"
@@ -275,3 +277,14 @@ def some_scene(scene_id: str, capture_id: str) -> dict[str, Any]:
             {"name": "delivery_zip", "file_name": f"{scene_id}.zip", "url": link},
         ],
     }
+
+
+def settings_for_vendor(**changes: Any) -> Settings:
+    """Return settings that point at the vendor in memory, with client credentials."""
+    given: dict[str, Any] = {
+        "api_url": API,
+        "auth_url": AUTH,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    return Settings(**{**given, **changes})

@@ -1,0 +1,211 @@
+"""Who we are to the vendor: tokens, keys, and what may be said about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from fakes.vendor import CLIENT_SECRET, Vendor, settings_for_vendor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.api.auth import Credential, account_key, usable_for_s
+from satfs.errors import Garbled, NeedsLogin, Unreachable
+from satfs.net.http import Http
+from satfs.net.retrying import Retries
+
+
+@asynccontextmanager
+async def credential_for(vendor: Vendor, **changes: Any) -> AsyncIterator[Credential]:
+    """Open a credential of *vendor*."""
+    async with Http(
+        connect_timeout_s=5,
+        progress_timeout_s=15,
+        max_connections=4,
+        transport=vendor.transport(),
+    ) as http:
+        settings = settings_for_vendor(**changes)
+        yield Credential(http, Retries(http.reachability), settings)
+
+
+async def test_many_who_need_a_token_cause_one_request(vendor: Vendor, autojump_clock: Any) -> None:
+    """However many ask at once."""
+    vendor.delay_s = 0.5
+    async with credential_for(vendor) as credential, trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(credential.headers)
+    assert vendor.n_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "used_s"),
+    [
+        (86400, 86340),
+        ("3600", 3540),
+        (100, 50),
+        (2, 1),
+        (None, 540),
+        ("soon", 540),
+        (0, 540),
+        (-5, 540),
+        (10**12, 540),
+        ([], 540),
+        (True, 0.5),
+    ],
+)
+async def test_a_token_is_used_until_shortly_before_its_end(
+    vendor: Vendor, autojump_clock: Any, told: Any, used_s: float
+) -> None:
+    """A minute before, or half its life when that is short; modestly when nothing is told."""
+    vendor.token_lifetime_s = told
+    async with credential_for(vendor) as credential:
+        await credential.headers()
+        await trio.sleep(used_s - 0.1)
+        await credential.headers()
+        assert vendor.n_tokens == 1
+        await trio.sleep(0.2)
+        await credential.headers()
+        assert vendor.n_tokens == 2
+
+
+@given(st.floats(0.001, 1e7))
+def test_a_token_is_never_used_beyond_its_life(lifetime_s: float) -> None:
+    """And for at least half of it."""
+    assert lifetime_s / 2 <= usable_for_s(lifetime_s) < lifetime_s
+
+
+async def test_only_the_token_that_was_refused_is_renewed(
+    vendor: Vendor, autojump_clock: Any
+) -> None:
+    """A late refusal of the old token does not throw away the new one."""
+    async with credential_for(vendor) as credential:
+        first = await credential.headers()
+        assert credential.refused(first)
+        second = await credential.headers()
+        assert second != first
+        assert credential.refused(first)
+        assert await credential.headers() == second
+    assert vendor.n_tokens == 2
+
+
+async def test_a_wrong_secret_says_what_to_check(
+    vendor: Vendor, autojump_clock: Any, expect_log: Any
+) -> None:
+    """In the vendor's words, with the variables, and without the secret."""
+    expect_log("credential refused", auth_url="https://auth.vendor.test/oauth/token")
+    async with credential_for(vendor, client_secret="wrong-secret") as credential:
+        with pytest.raises(NeedsLogin, match=r"401: Unauthorized.*SATFS_CLIENT_SECRET") as failure:
+            await credential.headers()
+        assert "wrong-secret" not in str(failure.value)
+        for _ in range(10):
+            with pytest.raises(NeedsLogin):
+                await credential.headers()
+        assert len(vendor.asked) == 1, "a wrong secret is not tried at the speed of `ls`"
+        await trio.sleep(6)
+        with pytest.raises(NeedsLogin):
+            await credential.headers()
+        assert len(vendor.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (
+            httpx.Response(
+                403,
+                json={
+                    "error": "access_denied",
+                    "error_description": 'Client is not authorized to access "https://x"',
+                },
+            ),
+            NeedsLogin,
+        ),
+        (httpx.Response(400, json={"error": "invalid_request"}), NeedsLogin),
+        (httpx.Response(404, content=b"<html>"), Garbled),
+        (httpx.Response(302, headers={"Location": "https://evil.test"}), Garbled),
+        (httpx.Response(200, content=b"<html>"), Garbled),
+        (httpx.Response(200, json={"token": "x"}), Garbled),
+        (httpx.Response(200, json={"access_token": None}), Garbled),
+        (httpx.Response(200, json={"access_token": "a\r\nX-Evil: 1"}), Garbled),
+        (httpx.Response(501), Unreachable),
+    ],
+)
+async def test_every_odd_answer_has_its_error(
+    vendor: Vendor,
+    autojump_clock: Any,
+    expect_log: Any,
+    answer: httpx.Response,
+    error: type[Exception],
+) -> None:
+    """Refusals ask for another login; nonsense is garbled; nothing is followed elsewhere."""
+    if error is NeedsLogin:
+        expect_log("credential refused")
+    vendor.fail_next(answer, times=5)
+    async with credential_for(vendor) as credential:
+        with pytest.raises(error) as failure:
+            await credential.headers()
+    assert type(failure.value) is error
+    assert CLIENT_SECRET not in str(failure.value)
+    assert all(asked.path == "/oauth/token" for asked in vendor.asked)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_token_endpoint_that_stumbles_is_asked_again(
+    vendor: Vendor, autojump_clock: Any, status: int
+) -> None:
+    """Within the deadline."""
+    vendor.fail_next(status, times=3)
+    async with credential_for(vendor) as credential:
+        await credential.headers()
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable"),
+    [
+        ({"client_id": None}, "SATFS_CLIENT_ID"),
+        ({"client_secret": None}, "SATFS_CLIENT_SECRET"),
+        ({"client_secret": "  "}, "SATFS_CLIENT_SECRET"),
+        ({"client_secret": "a\x00b"}, "SATFS_CLIENT_SECRET"),
+        ({"auth_mode": "token"}, "SATFS_TOKEN"),
+        ({"token": "a b\nc"}, "SATFS_TOKEN"),
+        ({"auth_mode": "legacy", "client_secret": None}, "SATFS_CLIENT_SECRET"),
+    ],
+)
+async def test_what_is_missing_is_named(
+    vendor: Vendor, autojump_clock: Any, changes: Any, variable: str
+) -> None:
+    """Before any request, and without showing what was set."""
+    async with credential_for(vendor, **changes) as credential:
+        with pytest.raises(NeedsLogin, match=variable):
+            await credential.headers()
+    assert vendor.asked == []
+
+
+def test_secrets_are_known_to_those_who_quote() -> None:
+    """So that no message shows them; the settings' own text does not."""
+    settings = settings_for_vendor(token="the-token")
+    assert "the-token" not in repr(settings)
+    assert CLIENT_SECRET not in repr(settings)
+
+
+def test_an_account_has_a_name_without_secrets() -> None:
+    """The same for the same account, another for another; no part of a secret is in it."""
+    plain = account_key(settings_for_vendor())
+    assert plain == account_key(settings_for_vendor(client_secret="changed"))
+    keys = {
+        plain,
+        account_key(settings_for_vendor(client_id="other")),
+        account_key(settings_for_vendor(contract_id="c")),
+        account_key(settings_for_vendor(api_url="https://other.test")),
+        account_key(settings_for_vendor(token="a-token")),
+        account_key(settings_for_vendor(token="b-token")),
+        account_key(settings_for_vendor(auth_mode="legacy")),
+    }
+    assert len(keys) == 7
+    assert all(len(key) == 32 and int(key, 16) >= 0 for key in keys)
+    assert "token" not in json.dumps(sorted(keys))

@@ -1,0 +1,406 @@
+"""What each directory holds, remembered: counted requests, staleness, restarts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import trio
+from fakes.vendor import CONTRACT, Vendor, settings_for_vendor, some_scene, some_tasks
+
+from satfs.api import listings as listings_module
+from satfs.api.client import Aleph
+from satfs.api.listing_store import ListingStore
+from satfs.api.listings import Listings
+from satfs.errors import Garbled, NotAllowed, NotThere, Unreachable
+from satfs.model import PUBLISHED, CaptureId, SceneId, TaskId
+from satfs.net.http import Http
+
+Remember: TypeAlias = Callable[..., AbstractAsyncContextManager[Listings]]
+
+TASK, CAPTURE = TaskId("341000"), CaptureId("c-1")
+
+
+@pytest.fixture
+def remember(vendor: Vendor) -> Remember:
+    """Return a function that opens listings of a vendor with three tasks, captures and scenes."""
+    vendor.tasks = some_tasks(3)
+    vendor.captures = {
+        TASK: [
+            {"capture_id": "c-1", "status": "published"},
+            {"capture_id": "c-2", "status": "planned"},
+        ]
+    }
+    vendor.scenes = {CAPTURE: [some_scene("s-1", CAPTURE), some_scene("s-2", CAPTURE)]}
+
+    @asynccontextmanager
+    async def opened(store: ListingStore | None = None, **changes: Any) -> AsyncIterator[Listings]:
+        settings = settings_for_vendor(**{"contract_id": CONTRACT, **changes})
+        async with Http(
+            connect_timeout_s=5,
+            progress_timeout_s=15,
+            max_connections=16,
+            transport=vendor.transport(),
+        ) as http:
+            yield Listings(Aleph(http, settings), settings, store)
+
+    return opened
+
+
+async def walk(listings: Listings) -> None:
+    """List everything there is."""
+    for task in await listings.tasks():
+        if task.task_id == TASK:
+            for capture in await listings.captures(task.task_id):
+                if capture.is_published:
+                    await listings.scenes(capture.capture_id)
+
+
+def stale_kinds(listings: Listings) -> set[str]:
+    """Return what is served without being believed."""
+    return {state.kind for state in listings.states() if state.is_stale}
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+async def test_a_second_walk_within_the_ttl_costs_nothing(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """One request per page, then none until the listings may not be believed any more."""
+    async with remember() as listings:
+        await walk(listings)
+        assert len(vendor.asked) == 4  # the token and three listings
+        await trio.sleep(59)
+        await walk(listings)
+        assert len(vendor.asked) == 4
+        await trio.sleep(2)
+        await walk(listings)
+        assert len(vendor.asked) == 7
+
+
+async def test_many_who_list_at_once_cause_one_request(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """Refreshed once for all waiters."""
+    vendor.delay_s = 1
+    async with remember() as listings, trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(listings.tasks)
+            nursery.start_soon(listings.scenes, CAPTURE)
+    assert vendor.n_asked("/tasking/tasks/") == 1
+    assert vendor.n_asked("/telluric/scenes/") == 1
+
+
+async def test_without_a_ttl_each_call_asks(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """`listing_ttl_s = 0` believes nothing."""
+    async with remember(listing_ttl_s=0) as listings:
+        for _ in range(3):
+            await listings.tasks()
+    assert vendor.n_asked("/tasking/tasks/") == 3
+
+
+async def test_a_task_is_answered_from_the_list_while_that_is_believed(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """`stat` of what was just listed asks nothing, nor does a name that is not in the list."""
+    async with remember() as listings:
+        listed = await listings.tasks()
+        n_asked = len(vendor.asked)
+        assert await listings.task(TASK) is listed[0]
+        with pytest.raises(NotThere):
+            await listings.task(TaskId("nobody"))
+        assert len(vendor.asked) == n_asked
+
+
+async def test_a_single_task_is_looked_up_by_itself(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """One path does not cost a whole listing; asked again within the ttl it costs nothing."""
+    async with remember() as listings:
+        for _ in range(3):
+            assert (await listings.task(TASK)).task_id == TASK
+    assert vendor.paths() == ["/oauth/token", f"/tasking/tasks/{TASK}/"]
+
+
+async def test_when_a_task_has_no_path_of_its_own_the_list_is_asked(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """A gateway that refuses the path proves nothing."""
+    vendor.fail_next(403, path="/tasking/tasks/3", times=2)
+    async with remember() as listings:
+        assert (await listings.task(TASK)).task_id == TASK
+        with pytest.raises(NotThere):
+            await listings.task(TaskId("344444"))
+
+
+async def test_absence_is_remembered_briefly(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """A name that is polled costs a request every few seconds, not each time."""
+    async with remember() as listings:
+        for _ in range(5):
+            with pytest.raises(NotThere):
+                await listings.task(TaskId("344444"))
+            with pytest.raises(NotThere):
+                await listings.captures(TaskId("344444"))
+        n_asked = len(vendor.asked)
+        assert n_asked == 3
+        await trio.sleep(6)
+        vendor.captures["344444"] = []
+        assert await listings.captures(TaskId("344444")) == ()
+
+
+async def test_a_scene_just_listed_is_not_looked_up(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """Known from its capture's listing; otherwise one request, remembered."""
+    async with remember() as listings:
+        listed = await listings.scenes(CAPTURE)
+        n_asked = len(vendor.asked)
+        assert await listings.scene(SceneId("s-2")) is listed[1]
+        assert len(vendor.asked) == n_asked
+    vendor.asked.clear()
+    async with remember() as listings:
+        for _ in range(3):
+            assert (await listings.scene(SceneId("s-2"))).scene_id == "s-2"
+    assert vendor.paths() == ["/oauth/token", "/telluric/scenes/s-2/"]
+
+
+async def test_a_capture_is_known_from_a_listing_or_by_its_scenes(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """The vendor has no question for one capture."""
+    async with remember() as listings:
+        found = await listings.capture(CAPTURE)
+        assert found.capture_id == CAPTURE
+        assert found.status == PUBLISHED
+        with pytest.raises(NotThere):
+            await listings.capture(CaptureId("c-2"))
+        listed = await listings.captures(TASK)
+        assert await listings.capture(CAPTURE) is listed[0]
+        assert (await listings.capture(CaptureId("c-2"))).status == "planned"
+
+
+async def test_known_is_what_was_seen(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """`captures/` and `scenes/` list what listings and look-ups have shown, each once."""
+    async with remember() as listings:
+        assert listings.known_captures() == ()
+        assert listings.known_scenes() == ()
+        await listings.scene(SceneId("s-2"))
+        assert [scene.scene_id for scene in listings.known_scenes()] == ["s-2"]
+        await walk(listings)
+        assert {scene.scene_id for scene in listings.known_scenes()} == {"s-1", "s-2"}
+        assert [capture.capture_id for capture in listings.known_captures()] == ["c-1", "c-2"]
+
+
+async def test_a_renewed_listing_that_is_equal_is_the_same_object(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """What callers made of it stays good; a changed one is another."""
+    async with remember() as listings:
+        before = await listings.tasks()
+        await trio.sleep(61)
+        assert await listings.tasks() is before
+        vendor.tasks[0]["status"] = "failed"
+        await trio.sleep(61)
+        assert await listings.tasks() is not before
+
+
+async def test_what_is_forgotten_is_asked_again(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """All of it, or one listing."""
+    async with remember() as listings:
+        await walk(listings)
+        vendor.asked.clear()
+        listings.forget_captures(TASK)
+        await walk(listings)
+        assert vendor.paths() == [f"/tasking/tasks/{TASK}/captures/"]
+        listings.forget_tasks()
+        listings.forget_scenes(CAPTURE)
+        await walk(listings)
+        assert len(vendor.asked) == 3
+        listings.forget()
+        await walk(listings)
+        assert len(vendor.asked) == 6
+
+
+async def test_memory_is_bounded_by_records(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listings used least recently are forgotten; the list of tasks never is."""
+    monkeypatch.setattr(listings_module, "MAX_REMEMBERED_RECORDS", 100)
+    vendor.tasks = some_tasks(500)
+    for number in range(50):
+        capture = f"many-{number}"
+        vendor.scenes[capture] = [some_scene(f"{capture}-{n}", capture) for n in range(9)]
+    async with remember() as listings:
+        await listings.tasks()
+        for number in range(50):
+            await listings.scenes(CaptureId(f"many-{number}"))
+        assert len(listings.known_scenes()) == 90
+        vendor.asked.clear()
+        await listings.scenes(CaptureId("many-49"))
+        await listings.tasks()
+        assert vendor.asked == []
+        await listings.scenes(CaptureId("many-0"))
+        assert len(vendor.asked) == 1
+        vendor.scenes["huge"] = [some_scene(f"huge-{n}", "huge") for n in range(200)]
+        assert len(await listings.scenes(CaptureId("huge"))) == 200
+        assert len(await listings.scenes(CaptureId("huge"))) == 200
+        assert len(vendor.asked) == 3, "one that is larger than the bound alone is kept alone"
+
+
+# -- offline ---------------------------------------------------------------------------------------
+
+
+async def test_what_was_listed_stays_listed_without_network(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """Stale listings are served and marked; after the first deadline nothing waits."""
+    expect_log("host counts as offline")
+    expect_log("listing is served stale")
+    async with remember() as listings:
+        await walk(listings)
+        assert not stale_kinds(listings)
+        await trio.sleep(61)
+        vendor.is_gone = True
+        await walk(listings)
+        assert stale_kinds(listings) == {"tasks", "captures", "scenes"}
+        assert listings.is_stale
+        began = trio.current_time()
+        await walk(listings)
+        assert (await listings.scene(SceneId("s-1"))).scene_id == "s-1"
+        assert (await listings.task(TASK)).task_id == TASK
+        assert (await listings.capture(CAPTURE)).capture_id == CAPTURE
+        with pytest.raises(Unreachable):
+            await listings.captures(TaskId("341001"))
+        assert trio.current_time() == began
+
+        vendor.is_gone = False
+        await trio.sleep(6)
+        await walk(listings)
+        assert not stale_kinds(listings)
+
+
+async def test_a_refusal_is_no_reason_to_serve_what_is_stale(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """Only silence is: who is told no, or nonsense, hears of it."""
+    async with remember() as listings:
+        await listings.tasks()
+        for status, error in ((403, NotAllowed), (400, Garbled)):
+            await trio.sleep(61)
+            vendor.fail_next(status, path="/tasking", times=2)
+            with pytest.raises(error):
+                await listings.tasks()
+            vendor._planned.clear()
+
+
+async def test_what_is_gone_is_forgotten(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """A task that is withdrawn takes its captures along."""
+    async with remember() as listings:
+        await listings.captures(TASK)
+        del vendor.captures[TASK]
+        await trio.sleep(61)
+        with pytest.raises(NotThere):
+            await listings.captures(TASK)
+        assert listings.known_captures() == ()
+
+
+# -- over a restart --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ListingStore]:
+    """Return a store in a new directory."""
+    kept = ListingStore(tmp_path / "account")
+    yield kept
+    await kept.aclose()
+
+
+async def test_a_mount_without_network_comes_up_with_what_was_known(
+    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any, expect_log: Any
+) -> None:
+    """Listings, look-ups and all; without being told to, upon the first failure."""
+    expect_log("host counts as offline")
+    expect_log("listing is served stale")
+    before = ListingStore(tmp_path / "account")
+    async with remember(before) as listings:
+        await walk(listings)
+        await listings.scene(SceneId("s-1"))
+        await listings.task(TASK)
+        known = await listings.scenes(CAPTURE)
+    await before.aclose()
+
+    vendor.is_gone = True
+    after = ListingStore(tmp_path / "account")
+    async with remember(after) as listings:
+        await walk(listings)
+        assert await listings.scenes(CAPTURE) == known
+        assert (await listings.task(TASK)).created_at is not None
+        with pytest.raises(Unreachable):
+            await listings.captures(TaskId("341001"))
+        assert listings.is_stale
+    await after.aclose()
+
+
+async def test_recalled_listings_are_known_at_once_and_asked_again(
+    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+) -> None:
+    """What is recalled is shown as known, and not believed while there is somebody to ask."""
+    before = ListingStore(tmp_path / "account")
+    async with remember(before) as listings:
+        await walk(listings)
+    await before.aclose()
+    vendor.asked.clear()
+    after = ListingStore(tmp_path / "account")
+    async with remember(after) as listings:
+        assert await listings.recall() == 3
+        assert len(listings.known_scenes()) == 2
+        assert len(listings.known_captures()) == 2
+        assert vendor.asked == []
+        await walk(listings)
+        assert len(vendor.asked) == 4
+    await after.aclose()
+
+
+async def test_what_is_gone_is_not_recalled(
+    vendor: Vendor, remember: Remember, store: ListingStore, autojump_clock: Any
+) -> None:
+    """A withdrawn task does not come back with the next mount."""
+    async with remember(store) as listings:
+        await listings.captures(TASK)
+        del vendor.captures[TASK]
+        await trio.sleep(61)
+        with pytest.raises(NotThere):
+            await listings.captures(TASK)
+        assert await store.load("captures", TASK) is None
+
+
+async def test_nothing_kept_holds_a_link(
+    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+) -> None:
+    """Neither signatures nor the token nor the client's secret reach the disk."""
+    kept = ListingStore(tmp_path / "account")
+    async with remember(kept) as listings:
+        await walk(listings)
+        text = ""
+        for stored in await kept.load_all(100):
+            text += repr(stored)
+    await kept.aclose()
+    raw = b"".join(path.read_bytes() for path in (tmp_path / "account").iterdir())
+    assert "s-1" in text
+    for secret in ("Signature", "X-Amz", "token-number", "the-secret-of"):
+        assert secret not in text
+        assert secret.encode() not in raw

@@ -1,0 +1,152 @@
+"""Listings on disk: kept over a restart, shared, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from satfs.api.listing_store import FILE_NAME, ListingStore
+
+RECORDS: list[dict[str, Any]] = [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}]
+
+
+async def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
+    """By kind and id, the last one of each."""
+    store = ListingStore(tmp_path / "a")
+    await store.save("scenes", "c/1\n", RECORDS)
+    await store.save("scenes", "c/1\n", [*RECORDS, *RECORDS])
+    await store.save("captures", "c/1\n", [])
+    await store.aclose()
+
+    store = ListingStore(tmp_path / "a")
+    found = await store.load("scenes", "c/1\n")
+    assert found is not None
+    assert list(found.records) == [*RECORDS, *RECORDS]
+    assert abs(found.asked_at_s - os.stat(tmp_path / "a").st_mtime) < 60
+    assert await store.load("scenes", "other") is None
+    assert {(one.kind, len(one.records)) for one in await store.load_all(10)} == {
+        ("scenes", 2),
+        ("captures", 0),
+    }
+    assert len(await store.load_all(1)) == 1
+    await store.delete("scenes", "c/1\n")
+    assert await store.load("scenes", "c/1\n") is None
+    await store.aclose()
+
+
+async def test_files_are_ours_alone(tmp_path: Path) -> None:
+    """Directories 0700, files 0600, whatever the umask."""
+    before = os.umask(0)
+    try:
+        store = ListingStore(tmp_path / "cache" / "account")
+        await store.save("tasks", "", RECORDS)
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode)
+            for path in (tmp_path / "cache" / "account").iterdir()
+        }
+        assert FILE_NAME in modes
+        assert set(modes.values()) == {0o600}
+        assert stat.S_IMODE((tmp_path / "cache" / "account").stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+        await store.aclose()
+    finally:
+        os.umask(before)
+
+
+async def test_two_mounts_share_one_file(tmp_path: Path) -> None:
+    """Both write, each sees what the other kept."""
+    stores = [ListingStore(tmp_path / "a") for _ in range(2)]
+
+    async def fill(store: ListingStore, name: str) -> None:
+        for number in range(50):
+            await store.save(name, str(number), RECORDS)
+
+    async with trio.open_nursery() as nursery:
+        for number, store in enumerate(stores):
+            nursery.start_soon(fill, store, f"kind-{number}")
+    for store in stores:
+        assert len(await store.load_all(1000)) == 100
+        await store.aclose()
+
+
+async def test_a_broken_file_is_put_away(tmp_path: Path, expect_log: Any) -> None:
+    """It is discarded with a word, and keeping goes on."""
+    expect_log("kept listings were unreadable and are discarded")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / FILE_NAME).write_bytes(b"this is no database" * 1000)
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    assert await store.load("tasks", "") is not None
+    await store.aclose()
+
+
+async def test_a_broken_record_is_not_found(tmp_path: Path) -> None:
+    """One row that cannot be unpacked costs that listing, no other."""
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    await store.save("scenes", "c", RECORDS)
+    await store.aclose()
+    with sqlite3.connect(tmp_path / "a" / FILE_NAME) as db:
+        db.execute("UPDATE listings SET records = x'00ff' WHERE kind = 'tasks'")
+    db.close()
+    store = ListingStore(tmp_path / "a")
+    assert await store.load("tasks", "") is None
+    assert [one.kind for one in await store.load_all(10)] == ["scenes"]
+    await store.aclose()
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a symlink", "a directory for the file"])
+async def test_where_nothing_can_be_kept_one_warning_is_all(
+    tmp_path: Path, expect_log: Any, log_book: Any, obstacle: str
+) -> None:
+    """Memory will do: no call fails, and the log says it once."""
+    expect_log("listings are not kept on disk")
+    place = tmp_path / "a"
+    match obstacle:
+        case "a file":
+            place.write_bytes(b"")
+        case "a symlink":
+            (tmp_path / "elsewhere").mkdir()
+            place.symlink_to(tmp_path / "elsewhere")
+        case _:
+            (place / FILE_NAME).mkdir(parents=True)
+    store = ListingStore(place)
+    for _ in range(3):
+        await store.save("tasks", "", RECORDS)
+        assert await store.load("tasks", "") is None
+        assert await store.load_all(10) == ()
+        await store.delete("tasks", "")
+    await store.aclose()
+    assert len(log_book.named("listings are not kept on disk")) == 1
+    assert not (tmp_path / "elsewhere").exists() or not os.listdir(tmp_path / "elsewhere")
+
+
+async def test_somebody_elses_directory_is_refused(
+    tmp_path: Path, expect_log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others may write could be anything."""
+    expect_log("listings are not kept on disk", reason="PermissionError")
+    (tmp_path / "a").mkdir()
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    assert await store.load("tasks", "") is None
+
+
+async def test_a_directory_that_vanishes_is_no_error(tmp_path: Path) -> None:
+    """Somebody cleaned the cache while the mount is up."""
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    for path in (tmp_path / "a").iterdir():
+        path.unlink()
+    (tmp_path / "a").rmdir()
+    await store.save("tasks", "", RECORDS)
+    await store.load("tasks", "")
+    await store.aclose()
