@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ def check_fuse(
     device: Path = DEVICE,
     configuration: Path = CONFIGURATION,
     user: int | None = None,
-    program: str | None = None,
+    find_program: Callable[[str], str | None] = shutil.which,
 ) -> None:
     """Return if *user* (us) can mount here; *for_others* says that others shall have access.
 
@@ -38,7 +38,7 @@ def check_fuse(
             "start it with --device /dev/fuse --cap-add SYS_ADMIN"
         )
     # Root mounts without help, but for the process that watches over an automatic unmount.
-    if (not is_root or auto_unmount) and (program or shutil.which(FUSERMOUNT)) is None:
+    if (not is_root or auto_unmount) and find_program(FUSERMOUNT) is None:
         raise FuseMissing(f"{FUSERMOUNT} is missing; {_INSTALL}")
     if is_root:
         _open(device)

@@ -1,0 +1,158 @@
+"""What a machine may lack, whose a directory is, and who keeps a mount busy: each in a sentence."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.cli.entry import satfs as commands
+from satfs.cli.holders import Holder, holders_of
+from satfs.cli.mountpoint import may_mount_on
+from satfs.cli.prerequisites import check_fuse
+from satfs.errors import FuseMissing
+
+HERE = Path(os.devnull)  # a device that is there, and can be opened
+
+
+def check(
+    tmp_path: Path,
+    *,
+    device: Path = HERE,
+    user: int = 1000,
+    program: str | None = "/usr/bin/fusermount3",
+    configuration: str | None = None,
+    for_others: bool = False,
+    auto_unmount: bool = False,
+) -> None:
+    """Check a machine that is as it should be but for what is given."""
+    file = tmp_path / "fuse.conf"
+    if configuration is not None:
+        file.write_text(configuration)
+    check_fuse(
+        for_others=for_others,
+        auto_unmount=auto_unmount,
+        device=device,
+        configuration=file,
+        user=user,
+        find_program=lambda _: program,
+    )
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_a_machine_as_it_should_be_is_fine(tmp_path: Path, user: int) -> None:
+    check(tmp_path, user=user)
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_a_missing_device_is_a_missing_module(tmp_path: Path, user: int) -> None:
+    with pytest.raises(FuseMissing, match="modprobe fuse"):
+        check(tmp_path, device=tmp_path / "fuse", user=user)
+
+
+def test_a_device_that_cannot_be_opened_is_a_container(tmp_path: Path) -> None:
+    """Asked of root only: others are given the device by fusermount3."""
+    check(tmp_path, device=tmp_path, user=1000)
+    with pytest.raises(FuseMissing, match="--device /dev/fuse"):
+        check(tmp_path, device=tmp_path, user=0)
+
+
+def test_the_helper_is_named_with_its_package(tmp_path: Path) -> None:
+    """Root mounts without it, unless somebody has to watch over the mount."""
+    check(tmp_path, program=None, user=0)
+    with pytest.raises(FuseMissing, match="apt install fuse3"):
+        check(tmp_path, program=None, user=1000)
+    with pytest.raises(FuseMissing, match="apt install fuse3"):
+        check(tmp_path, program=None, user=0, auto_unmount=True)
+
+
+@pytest.mark.parametrize("configuration", [None, "", "# user_allow_other\n", "mount_max = 9\n"])
+def test_others_are_let_in_only_where_root_allows_it(
+    tmp_path: Path, configuration: str | None
+) -> None:
+    check(tmp_path, configuration=configuration, for_others=True, user=0)
+    with pytest.raises(FuseMissing, match="user_allow_other"):
+        check(tmp_path, configuration=configuration, for_others=True, user=1000)
+
+
+def test_others_are_let_in_where_root_allows_it(tmp_path: Path) -> None:
+    check(tmp_path, configuration="mount_max = 9\nuser_allow_other # all\n", for_others=True)
+
+
+def test_a_missing_library_is_told_when_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program works without libfuse as far as it does not need it."""
+    for name in [name for name in sys.modules if name.startswith("satfs.mount")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "satfs.cli.mount", raising=False)
+    monkeypatch.delitem(sys.modules, "satfs.cli.launch", raising=False)
+    monkeypatch.setitem(sys.modules, "pyfuse3", None)  # "import of pyfuse3 halted"
+
+    commands.main(["umount", "--help"], standalone_mode=False)
+    with pytest.raises(FuseMissing, match=r"FUSE library cannot be loaded.*apt install fuse3"):
+        commands.main(["mount", "--help"], standalone_mode=False)
+
+    assert "Unmount" in capsys.readouterr().out
+
+
+users = st.integers(0, 3)
+
+
+@given(users, users, st.booleans(), st.booleans())
+def test_people_mount_on_what_is_theirs(
+    user: int, owner: int, is_writable: bool, is_sticky: bool
+) -> None:
+    """As fusermount3 decides; said before, because it says so less clearly."""
+    mode = stat.S_IFDIR | 0o777 | (stat.S_ISVTX if is_sticky else 0)
+    status = os.stat_result((mode, 1, 1, 1, owner, 1, 1, 1, 1, 1))
+
+    expected = user == 0 or (is_writable and (not is_sticky or user == owner))
+    assert may_mount_on(status, user, is_writable=is_writable) is expected
+
+
+def process(proc: Path, pid: int, name: str, cwd: str, *, open_file: str = "/dev/null") -> Path:
+    """Make a process as /proc shows it."""
+    entry = proc / str(pid)
+    (entry / "fd").mkdir(parents=True)
+    (entry / "comm").write_text(f"{name}\n")
+    (entry / "cwd").symlink_to(cwd)
+    (entry / "root").symlink_to("/")
+    (entry / "exe").symlink_to("/bin/x")
+    (entry / "fd" / "3").symlink_to(open_file)
+    (entry / "maps").write_text("")
+    return entry
+
+
+def test_whoever_is_in_it_reads_it_or_maps_it_holds_it(tmp_path: Path) -> None:
+    process(tmp_path, 30, "bash", "/mnt/aleph/tasks")
+    process(tmp_path, 20, "cp", "/", open_file="/mnt/aleph/scenes/s.zip")
+    mapping = process(tmp_path, 25, "qgis", "/home")
+    (mapping / "maps").write_text("7f-80 r--p 00 00:2a 42    /mnt/aleph/a name.tif\nnonsense\n")
+    process(tmp_path, 40, "innocent", "/mnt/aleph2", open_file="/mnt/alephs/x")
+    (tmp_path / "self").symlink_to("30")
+    (tmp_path / "50").mkdir()  # ended while we looked
+
+    assert holders_of(Path("/mnt/aleph"), tmp_path) == (
+        Holder(20, "cp", "has /mnt/aleph/scenes/s.zip open"),
+        Holder(25, "qgis", "has /mnt/aleph/a name.tif mapped"),
+        Holder(30, "bash", "is in it"),
+    )
+
+
+def test_of_real_processes_the_one_that_holds_is_found(tmp_path: Path) -> None:
+    sitting = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
+    try:
+        found = holders_of(tmp_path)
+    finally:
+        sitting.kill()
+        sitting.wait()
+
+    assert found == (Holder(sitting.pid, "sleep", "is in it"),)
+    assert str(found[0]) == f"sleep ({sitting.pid}) is in it"
