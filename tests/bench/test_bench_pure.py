@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bench import children, curl, render, targets
 from bench.counters import Request, peak_concurrency, summarise
 from bench.objects import DIGEST_BLOCK_BYTES, StoredObject, make_zip
@@ -13,8 +17,6 @@ from bench.profiles import MB, PROFILES
 from bench.quiet import Moment
 from bench.results import Results, Run
 from bench.workloads import WORKLOADS, percentile
-from hypothesis import given
-from hypothesis import strategies as st
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 50), st.integers(0, 20)).map(lambda s: (s[0], s[0] + s[1])),
@@ -98,7 +100,7 @@ def test_curl_is_asked_for_every_byte_once(size_bytes: int, n_parts: int) -> Non
     parts = curl.split(size_bytes, n_parts)
     assert parts[0][0] == 0
     assert parts[-1][1] == size_bytes
-    assert all(one[1] == other[0] for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(parts))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.sampled_from([0.5, 0.95, 0.99]))
