@@ -17,6 +17,7 @@ from typing import Final, TypeVarTuple
 import structlog
 import trio
 
+from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.blocks import BlockCache
 from satfs.content.controller import ConnectionController
 from satfs.content.flight import Flight, Source, choose
@@ -423,7 +424,12 @@ class _Trial:
 
 
 def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
-    """Cut *gap* into ranges of *range_bytes*; a short rest goes to the last one."""
+    """Cut *gap*, which starts with a block, into ranges of whole blocks and about *range_bytes*.
+
+    A short rest goes to the last one. Two flights must never share a block: whichever ends first
+    would declare it whole.
+    """
+    range_bytes = max(BLOCK_BYTES, range_bytes // BLOCK_BYTES * BLOCK_BYTES)
     pieces: list[ByteRange] = []
     start = gap.start
     while start < gap.stop:

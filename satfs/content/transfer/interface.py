@@ -8,6 +8,7 @@ from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.blocks import BlockCache
 from satfs.content.objects import CachedObject, Layer
 from satfs.content.verdicts import Verdict
+from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
 
 
@@ -37,6 +38,8 @@ class Delivery:
     """
 
     def __init__(self, cache: BlockCache, cached: CachedObject, span: ByteRange) -> None:
+        if span.start % BLOCK_BYTES:
+            raise Misuse("a delivery that starts in the middle of a block")
         self._cache = cache
         self.cached = cached
         self.layer: Layer = cached.top
