@@ -1,0 +1,42 @@
+"""Real mounts on a vendor that breaks; the figures of the run are printed at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from reliability.ledger import LEDGER
+from reliability.stand import Stand
+
+HERE = Path(__file__).parent
+MakeStand = Callable[..., Stand]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = None
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        missing = "FUSE is missing: /dev/fuse cannot be opened"
+    elif os.geteuid() != 0:
+        missing = "needs root: kills mounts, and mounts small disks"
+    for item in items:
+        if HERE in item.path.parents and "stand" in " ".join(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.mounts)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LEDGER.n_calls:
+        terminalreporter.section("reliability")
+        for name, value in LEDGER.rows():
+            terminalreporter.write_line(f"{name:>24}  {value}")
+
+
+@pytest.fixture
+def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
+    """Return a function that makes a stand: `make_stand(workers=0, origin=...)`."""
+    with ExitStack() as stack:
+        yield lambda **given: stack.enter_context(Stand(tmp_path, **given))

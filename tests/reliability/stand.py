@@ -1,0 +1,319 @@
+"""A test stand: a vendor that can be broken, a real mount of it, and calls that are timed.
+
+Every call on the mount runs in a thread of its own and must be answered within its limit: a call
+that is not answered is what these tests are about, so it must not hang them, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from mounted.mounting import RealMount
+from reliability.ledger import LEDGER, Ledger
+
+from satfs.demo.catalogue import (
+    Catalogue,
+    capture_uuid,
+    make_capture,
+    make_delivery,
+    make_scene,
+    make_task,
+)
+from satfs.demo.contents import Content, RampContent
+from satfs.demo.server import DemoOrigin
+
+T = TypeVar("T")
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+#: Small times, so that the suite waits little; each a hundredfold of what loopback needs.
+METADATA_S: Final = 2.0
+READ_S: Final = 3.0
+PROGRESS_S: Final = 0.6
+QUICK: Final[Mapping[str, str]] = {
+    "SATFS_CONNECT_TIMEOUT_S": "1",
+    "SATFS_PROGRESS_TIMEOUT_S": str(PROGRESS_S),
+    "SATFS_METADATA_DEADLINE_S": str(METADATA_S),
+    "SATFS_READ_DEADLINE_S": str(READ_S),
+    "SATFS_LISTING_TTL_S": "0.5",
+    "SATFS_NEGATIVE_TTL_S": "0.2",
+    "SATFS_ENTRY_TIMEOUT_S": "0.2",
+    "SATFS_ATTR_TIMEOUT_S": "0.2",
+    "SATFS_PAGE_LIMIT": "10",
+    "SATFS_RANGE_BYTES": "1MiB",
+}
+#: What a busy machine may add to a deadline, in seconds: threads here and there wait for a core.
+SLACK_S: Final = 1.0
+#: The kernel asks again, once and for a single page, for what its read-ahead did not get
+#: (filemap_read → read_folio): a read(2) that fails by silence takes two deadlines at most.
+READ_CALL_S: Final = 2 * READ_S + SLACK_S
+#: open(2) and stat(2) look up each name of a path: two below `scenes/`, and the file is opened.
+PATH_CALL_S: Final = 4 * METADATA_S + SLACK_S
+#: Time after which everything works again when it is mended: the probe of a host that was away
+#: comes every 2 s, and what was remembered about an absence is short (see QUICK).
+RECOVERY_S: Final = 10.0
+#: A call on something that is known, or known to be away, waits for nobody.
+AT_ONCE_S: Final = 1.0
+
+_numbers = itertools.count(1)
+
+
+class Hung(AssertionError):
+    """A call on the mount was not answered."""
+
+
+class Late(AssertionError):
+    """A call on the mount was answered after its deadline."""
+
+
+class Wrong(AssertionError):
+    """The mount told wrong bytes."""
+
+
+class Calls:
+    """Calls on a mount, each in a thread, timed and entered in the ledger."""
+
+    def __init__(self, ledger: Ledger = LEDGER, n_threads: int = 64) -> None:
+        self.ledger = ledger
+        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="call")
+
+    def start(self, name: str, limit_s: float, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Begin a call; its future raises what it raises, or `Late`."""
+
+        def timed() -> T:
+            started_s = time.monotonic()
+            failure: OSError | None = None
+            try:
+                return function(*args)
+            except OSError as error:
+                failure = error
+                raise
+            finally:
+                took_s = time.monotonic() - started_s
+                self.ledger.note_call(name, took_s, failure, limit_s)
+                if took_s > limit_s:
+                    raise Late(f"{name}: answered after {took_s:.1f} s, limit {limit_s:.1f} s")
+
+        return self._threads.submit(timed)
+
+    def make(self, name: str, limit_s: float, function: Callable[..., T], *args: Any) -> T:
+        """Return what a call returns.
+
+        Raises:
+            OSError: as the mount answered.
+            Late, Hung: after *limit_s*, or not at all.
+        """
+        return self.end(name, limit_s, self.start(name, limit_s, function, *args))
+
+    def end(self, name: str, limit_s: float, call: Future[T]) -> T:
+        """Return what a call that was begun returns; raises as `make`."""
+        # Not result(timeout): its TimeoutError is what os.read raises for ETIMEDOUT, too.
+        if not wait([call], limit_s + 10).done:
+            raise Hung(f"{name}: not answered within {limit_s + 10:.0f} s")
+        return call.result()
+
+    def close(self) -> None:
+        """Let the threads end, each with its call."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Stand:
+    """An origin, a mount of it and everything in between. A context manager.
+
+    Files are reached as `scenes/ID/ID.zip`. Each one published here holds a ramp: byte k is
+    (seed + k) mod 251, so that bytes from a wrong place are wrong.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        origin: DemoOrigin | None = None,
+        ledger: Ledger = LEDGER,
+        **settings: object,
+    ) -> None:
+        self.directory = directory
+        self.origin = origin or DemoOrigin(Catalogue([make_task(1)]))
+        self.calls = Calls(ledger)
+        self.ledger = ledger
+        self.root = directory / "mnt"
+        self.cache_dir = directory / "cache"
+        self.settings = {
+            **QUICK,
+            "SATFS_CACHE_DIR": str(self.cache_dir),
+            **{f"SATFS_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self.mounts: list[RealMount] = []
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.origin.start()
+        try:
+            self.mount()
+        except BaseException:
+            self.origin.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.origin.stop)
+            ending.callback(self.calls.close)
+            for mount in self.mounts:
+                ending.callback(mount.clean)
+        self.count_faults()
+
+    def environment(self) -> dict[str, str]:
+        """Return what leads a mount here."""
+        return {**self.origin.environment(), **self.settings}
+
+    def mount(self, **options: object) -> RealMount:
+        """Mount, a second time perhaps, and wait until it works."""
+        mount = RealMount(
+            self.root, self.environment(), self.directory / "log.jsonl", options=options
+        )
+        self.mounts.append(mount)
+        try:
+            mount.start()
+        except BaseException:
+            mount.clean()
+            raise
+        return mount
+
+    @property
+    def current(self) -> RealMount:
+        """Return the mount that was made last."""
+        return self.mounts[-1]
+
+    def remount(self, number: int = signal.SIGTERM, **options: object) -> RealMount:
+        """End the mount by a signal, take away what it left, and mount again."""
+        if number == signal.SIGKILL:
+            self.ledger.n_kills += 1
+        self.current.stop(number)
+        self.current.clean()
+        return self.mount(**options)
+
+    def count_faults(self) -> None:
+        """Enter what the faults switched on have done, and switch them off."""
+        self.ledger.n_faults += sum(fault.hits for fault in self.origin.faults)
+        self.origin.faults.clear()
+
+    def settle(self) -> None:
+        """Mend everything, and return when the mount has noticed."""
+        self.count_faults()
+        self.origin.resume_listening()
+        probe = self.publish(1)
+        self.until(RECOVERY_S, lambda: self.read_at(probe, 0, 1))
+        self.origin.catalogue.remove_scene(probe)
+
+    def until(self, within_s: float, work: Callable[[], T]) -> T:
+        """Return what *work* returns, tried again while the mount answers it with an error.
+
+        Raises:
+            OSError: it still does after *within_s*.
+        """
+        deadline_s = time.monotonic() + within_s
+        while True:
+            try:
+                return work()
+            except OSError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+
+    # -- the catalogue ---------------------------------------------------------------------------
+
+    def publish(self, content: Content | bytes | int = 3 * MIB, *, task_id: int = 1) -> str:
+        """Put a new scene with one zip for sale, and return its id. A number makes a ramp."""
+        number = next(_numbers)
+        scene_id = f"20260128_{number:06}_SN33_L1D_MS_{task_id}"
+        held = RampContent(content, number) if isinstance(content, int) else content
+        capture = capture_uuid("stand", number)
+        scene = make_scene(scene_id, [make_delivery(scene_id, held)])
+        self.origin.catalogue.add_capture(task_id, make_capture(capture, [scene]))
+        return scene_id
+
+    def content(self, scene_id: str) -> Content:
+        """Return what a scene's zip holds now."""
+        return self.origin.catalogue.content(scene_id)
+
+    def path(self, scene_id: str) -> Path:
+        """Return where a scene's zip is."""
+        return self.root / "scenes" / scene_id / f"{scene_id}.zip"
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def stat(self, path: Path, limit_s: float = PATH_CALL_S) -> os.stat_result:
+        """Return what stat(2) tells."""
+        return self.calls.make(f"stat {path.name}", limit_s, os.stat, path)
+
+    def list(self, path: Path, limit_s: float = PATH_CALL_S) -> list[str]:
+        """Return the names in a directory."""
+        return self.calls.make(f"ls {path.name}", limit_s, os.listdir, path)
+
+    def open(self, scene_id: str, limit_s: float = PATH_CALL_S) -> int:
+        """Open a scene's zip, and return the descriptor."""
+        name = f"open {scene_id}"
+        return self.calls.make(name, limit_s, os.open, self.path(scene_id), os.O_RDONLY)
+
+    @contextlib.contextmanager
+    def opened(self, scene_id: str) -> Iterator[int]:
+        """Open a scene's zip for the body."""
+        descriptor = self.open(scene_id)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def pread(
+        self, descriptor: int, start: int, n_bytes: int, limit_s: float = READ_CALL_S
+    ) -> bytes:
+        """Return what pread(2) reads."""
+        return self.calls.make(
+            f"read {start}+{n_bytes}", limit_s, os.pread, descriptor, n_bytes, start
+        )
+
+    def read_at(self, scene_id: str, start: int, n_bytes: int) -> bytes:
+        """Open, read once, close."""
+        with self.opened(scene_id) as descriptor:
+            return self.pread(descriptor, start, n_bytes)
+
+    def compare(self, descriptor: int, content: Content, start: int = 0, stop: int | None = None,
+                *, piece_bytes: int = 256 * KIB, limit_s: float = READ_CALL_S) -> None:  # fmt: skip
+        """Read [start, stop) in pieces, and compare each with what it must be.
+
+        Raises:
+            Wrong: it isn't.
+            OSError: as the mount answered; what came before was right.
+        """
+        end = content.size_bytes if stop is None else min(stop, content.size_bytes)
+        for at in range(start, end, piece_bytes):
+            upto = min(at + piece_bytes, end)
+            self.check(self.pread(descriptor, at, upto - at, limit_s), content, at, upto)
+
+    def check(self, got: bytes, content: Content, start: int, stop: int) -> None:
+        """Compare what was read with what it must be; a short read is wrong, too."""
+        right = bytes(content.read(start, stop))
+        n_wrong = 0
+        if got != right:
+            n_wrong = sum(a != b for a, b in zip(got, right, strict=False))
+            n_wrong += abs(len(got) - len(right))
+        self.ledger.note_bytes(len(right) - n_wrong, n_wrong)
+        if n_wrong:
+            raise Wrong(f"{n_wrong} wrong bytes of {len(right)} from {start} on")
