@@ -43,7 +43,7 @@ from satfs.demo.catalogue import (
 from satfs.demo.contents import FileContent
 
 #: Raised whenever what is drawn or packed changes: the version of what lies in a directory.
-GENERATION: Final = 1
+GENERATION: Final = 2
 #: Side of a drawn L1D scene, in pixels: large enough for overviews, small enough to be quick.
 _PIXELS: Final = 560
 _MANIFEST: Final = "manifest.json"
@@ -211,7 +211,7 @@ def _draw_shot(
     sharpest_m = min(_pixel_m(level) for level, _ in shot.products)
     land_seed = hash_number(seed, order.name, order.longitude) % 2**32
     is_large = any(packing == "large" for _, packing in shot.products)
-    n = round(_PIXELS / sharpest_m) * (2 if is_large else 1)
+    n = round(_PIXELS / sharpest_m * (1.5 if is_large else 1.0))
     land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
     for level, packing in shot.products:
         place = imagery.Place(
