@@ -6,7 +6,7 @@ One thread serves the whole mount, so whatever blocks it blocks everybody. Two t
 - A gap in the binding. pyfuse3 waits until the kernel has a request and then reads it. If the
   process that asked is killed in between, the request is gone and the read waits for the next one,
   with the interpreter locked: nothing else runs, and no thread could help. A signal can: it ends
-  the read with EINTR, and pyfuse3 goes on. So a timer sends one each second.
+  the read with EINTR, and pyfuse3 goes on. So a timer sends one a few times a second.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STALL_S: Final = 1.0
 #: How often the loop shows that it turns, and how often that is looked at, in seconds.
 _BEAT_S: Final = STALL_S / 4
 #: Longest time a read of a request that is gone can take, in seconds.
-_NUDGE_S: Final = 1.0
+_NUDGE_S: Final = 0.25
 #: The machine slept if it was away for longer than this, in seconds. Its connections are dead.
 _SLEPT_S: Final = 5.0
 

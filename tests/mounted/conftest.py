@@ -71,6 +71,7 @@ def mount_it(tmp_path: Path) -> Iterator[MountIt]:
             *,
             options: dict[str, object] | None = None,
             cache: Path | None = None,
+            sabotage: str = "",
             **settings: object,
         ) -> RealMount:
             nonlocal n_mounts
@@ -85,6 +86,7 @@ def mount_it(tmp_path: Path) -> Iterator[MountIt]:
                 environment,
                 tmp_path / f"mount{n_mounts}.log",
                 options or {},
+                sabotage,
             )
             return stack.enter_context(real)
 

@@ -32,11 +32,16 @@ structlog.configure(
 logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 from satfs.mount import MountOptions, run_mount
 from satfs.settings import load_settings
+after_ready = lambda: None
+exec(sys.argv[2])
+def on_ready():
+    after_ready()
+    print("ready", flush=True)
 options = json.loads(sys.argv[1])
 options["mountpoint"] = Path(options["mountpoint"])
 options["extra"] = tuple(options.get("extra", ()))
 try:
-    run_mount(load_settings(), MountOptions(**options), lambda: print("ready", flush=True))
+    run_mount(load_settings(), MountOptions(**options), on_ready)
 except Exception as failure:
     print(f"{type(failure).__name__}: {failure}", flush=True)
     raise SystemExit(1)
@@ -55,6 +60,8 @@ class RealMount:
     environment: Mapping[str, str]
     log_path: Path
     options: Mapping[str, object] = field(default_factory=dict)
+    #: Code for the mount's process; may define `after_ready`, which then runs in its event loop.
+    sabotage: str = ""
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
@@ -63,7 +70,7 @@ class RealMount:
         options = {"mountpoint": str(self.path), **self.options}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, json.dumps(options)],
+                [sys.executable, "-c", _CHILD, json.dumps(options), self.sabotage],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
