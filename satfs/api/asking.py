@@ -266,7 +266,7 @@ def prefixed(what: str, failure: SatfsError) -> str:
 
 
 def _contracts(answer: Answer) -> tuple[Contract, ...]:
-    return wire.records(wire.page(answer.body).entries, wire.contract)[0]
+    return wire.page_of(answer.body, wire.contract).entries
 
 
 def _listed(contracts: tuple[Contract, ...]) -> str:

@@ -149,7 +149,7 @@ class Aleph:
         """Return when the credential is accepted and the first page of tasks was answered."""
         question = questions.tasks(self._settings.page_limit)
         url = question.url(self._settings.api_url)
-        await self._asker.ask(url, _page, question.what, self._deadline())
+        await self._asker.ask(url, _page_with(wire.task), question.what, self._deadline())
 
     # -- the shapes of a question ------------------------------------------------------------------
 
@@ -169,12 +169,11 @@ class Aleph:
         found: dict[str, R] = {}
         n_unusable = 0
 
-        def keep(entries: tuple[Json, ...]) -> int:
+        def keep(page: wire.Page) -> int:
             nonlocal n_unusable
-            records, n_skipped = wire.records(entries, reader)
-            n_unusable += n_skipped
+            n_unusable += page.n_unusable
             n_before = len(found)
-            for record in records:
+            for record in page.entries:
                 found.setdefault(key(record), record)
             return len(found) - n_before
 
@@ -227,28 +226,13 @@ class Aleph:
         except (NotThere, NotAllowed, Garbled):
             # An inferred question that fails proves nothing: what the first one said stands.
             raise refusal from None
-        records, _ = wire.records(page.entries, wire.scene)
-        for scene in records:
+        found: tuple[Scene, ...] = page.entries
+        for scene in found:
             if scene.scene_id == scene_id:
                 return scene
         raise NotThere(f"{question.what}: there is none")
 
 
 def _page_with(reader: Callable[[Json], object | None]) -> Callable[[Answer], wire.Page]:
-    """Return what reads a page of records, of which some may have no use to *reader*, but not all.
-
-    A page of nothing but nonsense is a broken answer, and no listing: taken for one, it would make
-    everything disappear that was listed before.
-    """
-
-    def read(answer: Answer) -> wire.Page:
-        page = _page(answer)
-        if page.entries and all(reader(entry) is None for entry in page.entries):
-            raise Garbled("no entry of the answer's page has an id")
-        return page
-
-    return read
-
-
-def _page(answer: Answer) -> wire.Page:
-    return wire.page(answer.body)
+    """Return what reads a page of the records that *reader* makes."""
+    return lambda answer: wire.page_of(answer.body, reader)

@@ -11,11 +11,10 @@ import trio
 from satfs.api.paging import Chain, PageKey, page_key, predictions
 from satfs.api.wire import Page
 from satfs.errors import SatfsError
-from satfs.model import Json
 
 GetPage = Callable[[str], Awaitable[Page]]
-#: Takes the entries of a page, in order; returns how many of them were new.
-Keep = Callable[[tuple[Json, ...]], int]
+#: Takes a page, in its turn; returns how many of its entries were new.
+Keep = Callable[[Page], int]
 
 
 #: How often expectations are made anew, before pages are simply asked for one after the other.
@@ -45,7 +44,7 @@ async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -
         try:
             while chain.next_url is not None:
                 page = await ahead.get(chain.next_url)
-                chain.take(page, keep(page.entries))
+                chain.take(page, keep(page))
         except SatfsError as raised:
             # Raised below, where no nursery wraps it into a group.
             failure = raised

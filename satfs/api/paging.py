@@ -73,10 +73,10 @@ class Chain:
             if origin_of(following) != origin_of(self.first_url):
                 raise Garbled("the listing's next page is at another host")
             return following
-        if page.tells_next or page.count is None or not page.entries:
+        if page.tells_next or page.count is None or page.n_sent == 0:
             return None
         # No `next` at all, but a count: some services leave the arithmetic to their clients.
-        offset = _offset(url) + len(page.entries)
+        offset = _offset(url) + page.n_sent
         return with_offset(url, offset) if offset < page.count else None
 
 
@@ -100,11 +100,10 @@ def predictions(url: str, page: Page) -> Iterator[str]:
     *page* must be the one that *url* gave. The pages yielded begin with the one that its `next`
     names, and end where its `count` says.
     """
-    n_entries = len(page.entries)
-    if page.next is None or page.count is None or n_entries == 0:
+    begin, step = _offset(url), page.n_sent
+    if page.next is None or page.count is None or step == 0:
         return
     following = resolve(url, page.next)
-    begin, step = _offset(url), n_entries
     if _offset(following) != begin + step or _pattern(following) != _pattern(url):
         return
     for offset in range(begin + step, page.count, step):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -54,12 +54,21 @@ _ENTRY_LISTS = ("results", "features")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. *tells_next* is False when the answer has no `next` at all."""
+    """One page of a listing: its entries, or the records made of them.
 
-    entries: tuple[Json, ...]
+    *tells_next* is False when the answer has no `next` at all. *n_unusable* entries are left out.
+    """
+
+    entries: tuple[Any, ...]
     count: int | None = None
     next: str | None = None
     tells_next: bool = True
+    n_unusable: int = 0
+
+    @property
+    def n_sent(self) -> int:
+        """Return the number of entries that were sent, usable or not."""
+        return len(self.entries) + self.n_unusable
 
 
 def document(body: bytes) -> Json:
@@ -104,6 +113,22 @@ def page(body: bytes) -> Page:
     if following is not None and not isinstance(following, str):
         raise Garbled("the answer's next page has no address")
     return Page(tuple(entries), count, following or None, "next" in value)
+
+
+def page_of(body: bytes, reader: Callable[[Json], R | None]) -> Page:
+    """Return the page in *body* with the records that *reader* makes of its entries.
+
+    Entries without use (no id) are left out, and counted.
+
+    Raises:
+        Garbled: it is no page, or none of its entries is of any use. Taken for a listing, such an
+            answer would make everything disappear that was listed before.
+    """
+    sent = page(body)
+    kept, n_unusable = records(sent.entries, reader)
+    if sent.entries and not kept:
+        raise Garbled("no entry of the answer's page has an id")
+    return replace(sent, entries=kept, n_unusable=n_unusable)
 
 
 def one(body: bytes) -> Mapping[str, Json]:
