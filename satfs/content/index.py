@@ -57,6 +57,8 @@ CREATE TABLE IF NOT EXISTS notes (
 
 #: Longest wait for another mount's transaction; each takes milliseconds.
 _BUSY_TIMEOUT_S: Final = 5.0
+#: Pause between tries where SQLite itself does not wait.
+_BUSY_RETRY_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Index:
             path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             # A commit survives a crash of ours; a power cut may undo the last ones, which only
             # means that blocks are fetched again.
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -123,6 +125,24 @@ class Index:
         except BaseException:
             self._db.close()
             raise
+
+    def _write_ahead(self) -> None:
+        """Switch to write-ahead logging, which the file then remembers.
+
+        SQLite doesn't wait for others here, whatever the timeout: mounts that make the same new
+        cache together would be turned away.
+        """
+        give_up_at_s = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as problem:
+                is_busy = problem.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > give_up_at_s:
+                    raise
+                time.sleep(_BUSY_RETRY_S)
+            else:
+                return
 
     def close(self) -> None:
         """Close the file."""
