@@ -6,6 +6,7 @@ import math
 import random
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -23,8 +24,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from satfs.content.blockmap import BLOCK_BYTES
+from satfs.content.contents import Contents
 from satfs.content.fetcher import Fetcher
 from satfs.content.probe import TAIL_BYTES
+from satfs.content.reader import Reader
+from satfs.demo.contents import RampContent
 from satfs.errors import (
     Changed,
     DeadlineReached,
@@ -39,7 +43,7 @@ from satfs.model import ByteRange, SceneId
 MIB = 1024 * 1024
 
 
-def assert_at_rest(contents) -> None:
+def assert_at_rest(contents: Contents) -> None:
     """Nobody waits and nothing flies: what is left of reads that have ended."""
     told = contents.statistics()
     assert (told["active"], told["queued"]) == (0, 0)
@@ -56,7 +60,7 @@ def assert_idle(fetcher: Fetcher) -> None:
 
 
 class TestReads:
-    def test_any_range_is_the_objects(self, tmp_path: Path):
+    def test_any_range_is_the_objects(self, tmp_path: Path) -> None:
         """A read gives exactly the bytes that exist, whatever its alignment."""
         store = FakeStore()
         content = store.add(3 * MIB + 12_345)
@@ -79,7 +83,9 @@ class TestReads:
         run(main)
 
     @pytest.mark.parametrize("cache_bytes", [0, 10**9])
-    def test_each_byte_is_fetched_once_for_eight_readers(self, tmp_path: Path, cache_bytes: int):
+    def test_each_byte_is_fetched_once_for_eight_readers(
+        self, tmp_path: Path, cache_bytes: int
+    ) -> None:
         """Eight parallel sequential readers of one file cost the file's bytes, once."""
         store = FakeStore()
         content = store.add(24 * MIB + 77)
@@ -108,7 +114,7 @@ class TestReads:
 
         run(main)
 
-    def test_random_reads_fetch_little_and_start_where_asked(self, tmp_path: Path):
+    def test_random_reads_fetch_little_and_start_where_asked(self, tmp_path: Path) -> None:
         """200 random reads of 64 KiB fetch at most thrice their bytes, from their own offset."""
         store = FakeStore()
         content = store.add(1024 * MIB)
@@ -131,7 +137,7 @@ class TestReads:
 
         run(main)
 
-    def test_a_reader_wakes_when_its_bytes_are_there(self, tmp_path: Path):
+    def test_a_reader_wakes_when_its_bytes_are_there(self, tmp_path: Path) -> None:
         """The first 128 KiB do not wait for the end of the range that brings them."""
         store = FakeStore(bytes_per_s=1e6)
         content = store.add(64 * MIB)
@@ -149,7 +155,7 @@ class TestReads:
 
         run(main)
 
-    def test_a_random_read_does_not_queue_behind_bulk(self, tmp_path: Path):
+    def test_a_random_read_does_not_queue_behind_bulk(self, tmp_path: Path) -> None:
         """While a sequential reader fills every connection, another's first byte comes at once."""
         store = FakeStore(bytes_per_s=2e6)
         store.add(256 * MIB)
@@ -167,7 +173,7 @@ class TestReads:
 
         run(main)
 
-    def test_reading_in_the_middle_of_a_range_in_the_air_cuts_it(self, tmp_path: Path):
+    def test_reading_in_the_middle_of_a_range_in_the_air_cuts_it(self, tmp_path: Path) -> None:
         """A read far ahead within a slow range is served by a flight of its own, nothing twice."""
         store = FakeStore(bytes_per_s=1e6)
         content = store.add(32 * MIB)
@@ -193,7 +199,7 @@ class TestReads:
 
 
 class TestHandles:
-    def test_close_gives_up_what_only_it_wanted(self, tmp_path: Path):
+    def test_close_gives_up_what_only_it_wanted(self, tmp_path: Path) -> None:
         """After close nothing more is fetched for a handle, and nothing is left behind."""
         store = FakeStore(bytes_per_s=1e6)
         store.add(64 * MIB)
@@ -214,7 +220,7 @@ class TestHandles:
 
         run(main)
 
-    def test_another_handle_keeps_what_it_wants(self, tmp_path: Path):
+    def test_another_handle_keeps_what_it_wants(self, tmp_path: Path) -> None:
         """Closing one of two handles that wait for the same bytes harms nobody."""
         store = FakeStore(bytes_per_s=1e6)
         content = store.add(8 * MIB)
@@ -226,7 +232,7 @@ class TestHandles:
                 two = await contents.open(SCENE, ZIP, version)
                 got: list[bytes] = []
 
-                async def read(reader) -> None:
+                async def read(reader: Reader) -> None:
                     got.append(bytes(await reader.read(ByteRange(0, 300_000))))
 
                 async with trio.open_nursery() as nursery:
@@ -238,7 +244,7 @@ class TestHandles:
 
         run(main)
 
-    def test_a_read_that_is_given_up_leaves_nothing(self, tmp_path: Path):
+    def test_a_read_that_is_given_up_leaves_nothing(self, tmp_path: Path) -> None:
         """Cancelled at any moment, a read leaves no waiter; closed, the handle leaves no flight."""
         store = FakeStore(bytes_per_s=1e6)
         content = store.add(16 * MIB)
@@ -264,7 +270,7 @@ class TestHandles:
 
         run(main)
 
-    def test_more_idle_objects_than_are_kept_open(self, tmp_path: Path):
+    def test_more_idle_objects_than_are_kept_open(self, tmp_path: Path) -> None:
         """Objects closed in mid transfer, more than are kept open, stay right and are let go."""
         store = FakeStore(bytes_per_s=3e6)
         scenes = [f"S{n}" for n in range(70)]
@@ -289,7 +295,7 @@ class TestHandles:
 
 
 class TestLinks:
-    def test_one_link_serves_many_ranges(self, tmp_path: Path):
+    def test_one_link_serves_many_ranges(self, tmp_path: Path) -> None:
         store = FakeStore()
         content = store.add(64 * MIB)
 
@@ -303,7 +309,7 @@ class TestLinks:
 
         run(main)
 
-    def test_a_spent_link_is_renewed_once_for_all(self, tmp_path: Path):
+    def test_a_spent_link_is_renewed_once_for_all(self, tmp_path: Path) -> None:
         """Twenty ranges refused with 403 ask for one new link together."""
         store = FakeStore()
         content = store.add(64 * MIB)
@@ -314,7 +320,7 @@ class TestLinks:
                 readers = [await contents.open(SCENE, ZIP, version) for _ in range(20)]
                 store.expire_links()
 
-                async def read(reader, start: int) -> None:
+                async def read(reader: Reader, start: int) -> None:
                     data = await reader.read(ByteRange(start, start + 50_000))
                     assert data == content.read(start, start + 50_000)
 
@@ -325,7 +331,7 @@ class TestLinks:
 
         run(main)
 
-    def test_a_link_refused_for_good_is_not_allowed(self, tmp_path: Path):
+    def test_a_link_refused_for_good_is_not_allowed(self, tmp_path: Path) -> None:
         """403 with a new link too is an answer, and it comes soon."""
         store = FakeStore()
         store.add(64 * MIB)
@@ -344,7 +350,7 @@ class TestLinks:
 class TestFaults:
     @pytest.mark.parametrize("fault", PASSING)
     @pytest.mark.parametrize("skip", [0, 1])
-    def test_a_passing_fault_costs_no_byte(self, tmp_path: Path, fault: str, skip: int):
+    def test_a_passing_fault_costs_no_byte(self, tmp_path: Path, fault: str, skip: int) -> None:
         """A fault that comes once is not seen by the reader."""
         store = FakeStore()
         content = store.add(3 * MIB)
@@ -364,7 +370,7 @@ class TestFaults:
         run(main)
 
     @pytest.mark.parametrize("fault", ["precondition", "unsatisfied", "missing", "changed"])
-    def test_a_replaced_object_is_stale(self, tmp_path: Path, fault: str):
+    def test_a_replaced_object_is_stale(self, tmp_path: Path, fault: str) -> None:
         """Whatever shows that the object is another one ends in Changed, never in other bytes."""
         store = FakeStore()
         store.add(3 * MIB)
@@ -378,7 +384,7 @@ class TestFaults:
 
         run(main)
 
-    def test_a_changed_object_is_learnt_anew(self, tmp_path: Path):
+    def test_a_changed_object_is_learnt_anew(self, tmp_path: Path) -> None:
         """Once a handle met Changed, the name leads to the new version."""
         store = FakeStore()
         store.add(3 * MIB)
@@ -401,7 +407,9 @@ class TestFaults:
 
         run(main)
 
-    def test_a_line_that_breaks_after_a_minute_of_progress_is_not_given_up(self, tmp_path: Path):
+    def test_a_line_that_breaks_after_a_minute_of_progress_is_not_given_up(
+        self, tmp_path: Path
+    ) -> None:
         """Time to give up is counted from the last progress, not from the start of the range."""
         store = FakeStore(bytes_per_s=15_000)
         content = store.add(16 * MIB)
@@ -416,7 +424,7 @@ class TestFaults:
 
         run(main)
 
-    def test_throttling_is_waited_out_and_then_told(self, tmp_path: Path):
+    def test_throttling_is_waited_out_and_then_told(self, tmp_path: Path) -> None:
         store = FakeStore()
         store.add(3 * MIB)
 
@@ -430,7 +438,7 @@ class TestFaults:
 
         run(main)
 
-    def test_without_etag_the_date_tells_versions_apart(self, tmp_path: Path):
+    def test_without_etag_the_date_tells_versions_apart(self, tmp_path: Path) -> None:
         store = FakeStore()
         store.sends_etag = False
         content = store.add(3 * MIB)
@@ -447,7 +455,7 @@ class TestFaults:
 
 
 class TestOffline:
-    def test_cached_bytes_stay_readable_and_the_rest_fails_fast(self, tmp_path: Path):
+    def test_cached_bytes_stay_readable_and_the_rest_fails_fast(self, tmp_path: Path) -> None:
         """After one deadline the store counts as away: nobody waits for it again."""
         store = FakeStore()
         content = store.add(64 * MIB)
@@ -478,7 +486,7 @@ class TestOffline:
 
         run(main)
 
-    def test_many_reads_fail_together(self, tmp_path: Path):
+    def test_many_reads_fail_together(self, tmp_path: Path) -> None:
         """Fifty reads of a store that is away are answered within one deadline, not fifty."""
         store = FakeStore()
         store.add(640 * MIB)
@@ -491,7 +499,7 @@ class TestOffline:
                 began_s = trio.current_time()
                 n_failed = 0
 
-                async def read(reader, start: int) -> None:
+                async def read(reader: Reader, start: int) -> None:
                     nonlocal n_failed
                     with pytest.raises(Unreachable):
                         await reader.read(ByteRange(start, start + 10))
@@ -508,7 +516,7 @@ class TestOffline:
 
 
 class TestProbes:
-    def test_a_probe_that_is_given_up_is_not_the_last(self, tmp_path: Path):
+    def test_a_probe_that_is_given_up_is_not_the_last(self, tmp_path: Path) -> None:
         """A store is not away for ever because the read that tried it again was given up."""
         store = FakeStore()
         content = store.add(64 * MIB)
@@ -534,7 +542,7 @@ class TestProbes:
 
 
 class TestVersions:
-    def test_one_request_teaches_version_and_tail(self, tmp_path: Path):
+    def test_one_request_teaches_version_and_tail(self, tmp_path: Path) -> None:
         """Token aside, learning costs one link and one range; the tail is not fetched again."""
         store = FakeStore()
         content = store.add(3 * MIB)
@@ -553,7 +561,7 @@ class TestVersions:
         run(main)
 
     @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, TAIL_BYTES, TAIL_BYTES + 1])
-    def test_small_objects(self, tmp_path: Path, size: int):
+    def test_small_objects(self, tmp_path: Path, size: int) -> None:
         store = FakeStore()
         content = store.add(size)
 
@@ -570,7 +578,7 @@ class TestVersions:
             store.sends_etag = False
         run(main)
 
-    def test_many_askers_learn_together(self, tmp_path: Path):
+    def test_many_askers_learn_together(self, tmp_path: Path) -> None:
         """Fifty who ask at once cost one request, also when some of them give up."""
         store = FakeStore(latency_s=1)
         store.add(3 * MIB)
@@ -594,7 +602,7 @@ class TestVersions:
 
         run(main)
 
-    def test_versions_survive_a_remount(self, tmp_path: Path):
+    def test_versions_survive_a_remount(self, tmp_path: Path) -> None:
         """A second mount asks the store nothing to know a version; a new revision is asked for."""
         store = FakeStore()
         store.add(3 * MIB)
@@ -611,7 +619,7 @@ class TestVersions:
 
         run(main)
 
-    def test_a_version_is_confirmed_after_its_time(self, tmp_path: Path):
+    def test_a_version_is_confirmed_after_its_time(self, tmp_path: Path) -> None:
         """Opened again after the time to live, a version is asked about, at no content bytes."""
         store = FakeStore()
         store.add(3 * MIB)
@@ -631,7 +639,7 @@ class TestVersions:
 
         run(main)
 
-    def test_what_is_not_there(self, tmp_path: Path):
+    def test_what_is_not_there(self, tmp_path: Path) -> None:
         store = FakeStore()
 
         async def main() -> None:
@@ -643,7 +651,7 @@ class TestVersions:
 
         run(main)
 
-    def test_a_known_version_outlives_the_network(self, tmp_path: Path, expect_log):
+    def test_a_known_version_outlives_the_network(self, tmp_path: Path, expect_log: Any) -> None:
         expect_log("host counts as offline")
         store = FakeStore()
         store.add(3 * MIB)
@@ -659,12 +667,12 @@ class TestVersions:
 
 
 class TestRemount:
-    def test_a_second_mount_fetches_no_content(self, tmp_path: Path):
+    def test_a_second_mount_fetches_no_content(self, tmp_path: Path) -> None:
         """Everything read once comes from the disk afterwards."""
         store = FakeStore()
         content = store.add(9 * MIB + 5)
 
-        async def read_all(contents) -> None:
+        async def read_all(contents: Contents) -> None:
             reader = await contents.open(SCENE, ZIP, await learn(contents))
             for start in range(0, content.size_bytes, MIB):
                 data = bytes(await reader.read(ByteRange(start, start + MIB)))
@@ -681,7 +689,7 @@ class TestRemount:
 
         run(main)
 
-    def test_a_long_read_of_what_an_earlier_mount_left(self, tmp_path: Path):
+    def test_a_long_read_of_what_an_earlier_mount_left(self, tmp_path: Path) -> None:
         """A read longer than what is checked at once is answered, not waited for for ever."""
         store = FakeStore()
         content = store.add(20 * MIB)
@@ -724,8 +732,13 @@ faults = st.lists(
 )
 @given(reads, faults, st.booleans(), st.sampled_from([0, 3 * MIB, 10**9]))
 def test_right_bytes_or_an_error_in_time(
-    tmp_path_factory, allow_log, plan, broken, is_slow: bool, cache_bytes: int
-):
+    tmp_path_factory: pytest.TempPathFactory,
+    allow_log: Any,
+    plan: Any,
+    broken: Any,
+    is_slow: bool,
+    cache_bytes: int,
+) -> None:
     """Any reads by several handles under any faults: the object's bytes, or one of our errors.
 
     Within the read deadline each, and with nothing left flying or waiting at the end.
@@ -734,7 +747,7 @@ def test_right_bytes_or_an_error_in_time(
     store = FakeStore(bytes_per_s=400_000 if is_slow else 50e6)
     first = store.add(5 * MIB + 999)
 
-    async def one_read(reader, span: ByteRange, content) -> None:
+    async def one_read(reader: Reader, span: ByteRange, content: RampContent) -> None:
         with trio.fail_after(61), suppress(SatfsError):
             data = bytes(await reader.read(span))
             assert data == bytes(content.read(span.start, min(span.stop, content.size_bytes)))
@@ -771,7 +784,7 @@ def test_right_bytes_or_an_error_in_time(
     run(main)
 
 
-def test_a_silent_store_is_given_up_in_time(tmp_path: Path):
+def test_a_silent_store_is_given_up_in_time(tmp_path: Path) -> None:
     """A store that takes requests and never answers costs one deadline, not more."""
     store = FakeStore()
     store.add(3 * MIB)

@@ -1,0 +1,375 @@
+"""Worker processes over real sockets: right bytes whatever dies, and nothing that tells secrets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+
+from satfs.content.build import open_contents
+from satfs.content.contents import Contents
+from satfs.content.transfer import workers as pool
+from satfs.demo.catalogue import (
+    DELIVERY_ZIP,
+    Catalogue,
+    make_capture,
+    make_delivery,
+    make_scene,
+    make_task,
+)
+from satfs.demo.contents import RampContent
+from satfs.demo.server import DemoOrigin
+from satfs.errors import Changed
+from satfs.model import AttachmentName, ByteRange, Link, SceneId
+from satfs.net.http import Http
+from satfs.net.retrying import Retries
+from satfs.settings import load_settings
+
+MIB = 1024 * 1024
+SCENE = SceneId("20241206_081221_SN49_L1C_MS_268095")
+ZIP = AttachmentName(DELIVERY_ZIP)
+CONTENT = RampContent(64 * MIB + 12_345, 5)
+
+
+def origin_of(**how: Any) -> DemoOrigin:
+    scene = make_scene(SCENE, [make_delivery(SCENE, CONTENT)])
+    return DemoOrigin(Catalogue([make_task(1, [make_capture("c", [scene])])]), **how)
+
+
+@asynccontextmanager
+async def opened(
+    origin: DemoOrigin, directory: Path, **changes: Any
+) -> AsyncIterator[tuple[Contents, pool.WorkerPool]]:
+    given: dict[str, Any] = {
+        "cache_dir": directory, "cache_bytes": 10**9, "workers": 2, "cache_free_fraction": 0.0,
+        "ca_file": origin.ca_file,
+    }  # fmt: skip
+    settings = load_settings({}, **{**given, **changes})
+
+    async def sign(scene: SceneId, attachment: AttachmentName) -> Link:
+        return Link(origin.link(scene, attachment))
+
+    async with (
+        trio.open_nursery() as nursery,
+        Http(
+            connect_timeout_s=5.0,
+            progress_timeout_s=settings.progress_timeout_s,
+            max_connections=64,
+            ca_file=settings.ca_file,
+        ) as http,
+    ):
+        async with open_contents(
+            settings,
+            nursery=nursery,
+            http=http,
+            retries=Retries(http.reachability),
+            sign=sign,
+            check_url=lambda url: None,
+            is_proxied=lambda url: False,
+            account="me",
+        ) as contents:
+            bulk = contents._dispatcher._bulk
+            assert isinstance(bulk, pool.WorkerPool)
+            yield contents, bulk
+        nursery.cancel_scope.cancel()
+
+
+async def read_all(
+    contents: Contents, between: Callable[[int], None] = lambda start: None, until: int = 1 << 40
+) -> None:
+    version = await contents.version(SCENE, ZIP, "r")
+    reader = await contents.open(SCENE, ZIP, version)
+    step = MIB // 2
+    for start in range(0, min(until, CONTENT.size_bytes), step):
+        data = bytes(await reader.read(ByteRange(start, start + step)))
+        assert data == bytes(CONTENT.read(start, min(start + step, CONTENT.size_bytes)))
+        between(start)
+    reader.close()
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 5) -> None:
+    with trio.fail_after(within_s):
+        while not condition():  # noqa: ASYNC110 - another process's doing has no event
+            await trio.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache_bytes", [0, 10**9])
+async def test_bulk_goes_through_workers_once(tmp_path: Path, cache_bytes: int) -> None:
+    """A sequential read is moved by workers, into a file on disk or in memory, each byte once."""
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, cache_bytes=cache_bytes, memory_bytes=512 * MIB) as (
+            contents,
+            bulk,
+        ):
+            await read_all(contents)
+            assert bulk.statistics()["workers"] >= 1
+            assert contents.statistics()["requests"] > 4
+        sent = origin.bytes_sent()
+        assert CONTENT.size_bytes <= sent <= CONTENT.size_bytes + MIB
+        assert origin.leaks == []
+        if cache_bytes:
+            async with opened(origin, tmp_path, cache_bytes=cache_bytes) as (contents, _):
+                await read_all(contents)
+            assert origin.bytes_sent() == sent
+
+
+@pytest.mark.slow
+async def test_over_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
+    """Workers trust what the mount was told to trust."""
+    authority = trustme.CA()
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with origin_of(tls=tls, ca_file=ca_file) as origin:
+        async with opened(origin, tmp_path / "cache") as (contents, bulk):
+            await read_all(contents)
+            assert bulk.statistics()["workers"] >= 1
+            assert contents.statistics().get("retries", 0) == 0
+
+
+@pytest.mark.slow
+async def test_a_killed_worker_costs_no_byte(tmp_path: Path) -> None:
+    """SIGKILL in the middle of transfers, again and again: right bytes."""
+    with origin_of(bytes_per_s=40e6) as origin:
+        async with opened(origin, tmp_path) as (contents, bulk):
+            n_killed = 0
+
+            def kill(start: int) -> None:
+                nonlocal n_killed
+                if start % (8 * MIB) == 4 * MIB:
+                    for process in bulk._processes[:1]:
+                        process.process.send_signal(signal.SIGKILL)
+                        n_killed += 1
+
+            with trio.fail_after(60):
+                await read_all(contents, kill)
+            assert n_killed >= 3
+
+
+@pytest.mark.slow
+async def test_workers_that_keep_dying_are_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Any
+) -> None:
+    """Where no worker can live, the loop does their work."""
+    expect_log("worker processes keep dying: receiving in the loop from now on")
+    spawn = pool._spawn
+
+    def stillborn(theirs: Any) -> subprocess.Popen[bytes]:
+        process = spawn(theirs)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(pool, "_spawn", stillborn)
+    with origin_of() as origin:
+        async with opened(origin, tmp_path) as (contents, _):
+            with trio.fail_after(60):
+                await read_all(contents)
+
+
+@pytest.mark.slow
+async def test_idle_workers_end_and_start_again(tmp_path: Path) -> None:
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, worker_idle_s=0.2) as (contents, bulk):
+            await read_all(contents, until=24 * MIB)
+            pids = [each.process.pid for each in bulk._processes]
+            assert pids
+            await eventually(lambda: not bulk.statistics()["workers"])
+            await eventually(lambda: not any(map(is_running, pids)))
+            await read_all(contents)
+
+
+@pytest.mark.slow
+async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
+    """A worker maps no file that the mount has closed: its space would never come back."""
+    with origin_of() as origin:
+        async with opened(origin, tmp_path) as (contents, bulk):
+            await read_all(contents, until=24 * MIB)
+            assert any(each.files for each in bulk._processes)
+            pids = [each.process.pid for each in bulk._processes]
+
+            def mapped() -> bool:
+                maps = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]
+                return any("objects/" in text for text in maps)
+
+            assert mapped()
+            await contents._cache.commit()
+            ((_, fetcher),) = contents._open.items()
+            contents._open.clear()
+            contents._cache.release(fetcher.cached)
+            await trio.sleep(0.7)
+            await contents._cache.commit()
+            await eventually(lambda: not any(each.files for each in bulk._processes))
+            await eventually(lambda: not mapped())
+
+
+@pytest.mark.slow
+async def test_nothing_of_a_worker_tells_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither settings nor links are in a worker's environment or on its command line."""
+    monkeypatch.setenv("SATFS_TOKEN", "tell-nobody")
+    with origin_of() as origin:
+        async with opened(origin, tmp_path) as (contents, bulk):
+            seen: list[bytes] = []
+
+            def look(start: int) -> None:
+                for each in bulk._processes:
+                    proc = Path(f"/proc/{each.process.pid}")
+                    seen.append((proc / "environ").read_bytes() + (proc / "cmdline").read_bytes())
+
+            await read_all(contents, look, until=24 * MIB)
+    assert seen
+    for text in seen:
+        assert b"SATFS_" not in text
+        assert b"tell-nobody" not in text
+        assert b"X-Amz" not in text
+        assert b"http" not in text
+
+
+_MOUNT = """
+import os, sys, trio
+from content.test_content_workers import opened, origin_of, read_all
+import pathlib
+async def main():
+    with origin_of(bytes_per_s=5e6) as origin:
+        async with opened(origin, pathlib.Path(sys.argv[1])) as (contents, bulk):
+            def tell(start):
+                if bulk._processes:
+                    print('pids', *(each.process.pid for each in bulk._processes), flush=True)
+            await read_all(contents, tell)
+trio.run(main)
+"""
+
+
+@pytest.mark.slow
+async def test_workers_end_with_their_mount(tmp_path: Path) -> None:
+    """A mount that is killed leaves no worker behind."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    mount = await trio.lowlevel.open_process(
+        [sys.executable, "-c", _MOUNT, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    )
+    assert mount.stdout is not None
+    line = b""
+    with trio.fail_after(30):
+        while b"pids" not in line or not line.endswith(b"\n"):
+            line += await mount.stdout.receive_some()
+    told = line.split(b"pids", 1)[1].split(b"\n")[0]
+    pids = [int(pid) for pid in told.split()]
+    mount.kill()
+    await mount.wait()
+    await eventually(lambda: not any(map(is_running, pids)))
+
+
+@pytest.mark.slow
+async def test_a_closed_handle_stops_its_workers(tmp_path: Path) -> None:
+    """What only a closed handle wanted is not fetched on; the workers stay for the next."""
+    with origin_of(bytes_per_s=1e6) as origin:
+        async with opened(origin, tmp_path) as (contents, bulk):
+            await read_all(contents, until=2 * MIB)
+            await eventually(lambda: not bulk.statistics()["moves"])
+            await trio.sleep(0.3)
+            # Not what the origin sent: the kernel takes megabytes per connection unasked.
+            received = contents.statistics()["received_bytes"]
+            await trio.sleep(0.5)
+            assert contents.statistics()["received_bytes"] == received < CONTENT.size_bytes // 2
+            assert contents.statistics()["active"] == 0
+
+
+@pytest.mark.slow
+async def test_a_leap_into_a_range_is_cut_out_of_it(tmp_path: Path) -> None:
+    """What a leap took over is not fetched by the worker that had been told to."""
+    with origin_of(bytes_per_s=2e6) as origin:
+        async with opened(origin, tmp_path, range_bytes=32 * MIB) as (contents, _):
+            version = await contents.version(SCENE, ZIP, "r")
+            one = await contents.open(SCENE, ZIP, version)
+            two = await contents.open(SCENE, ZIP, version)
+            for start in range(0, 4 * MIB, MIB // 2):
+                await one.read(ByteRange(start, start + MIB // 2))
+            began_s = time.monotonic()
+            for place in (11 * MIB + 5, 19 * MIB + 9):
+                data = bytes(await two.read(ByteRange(place, place + 100)))
+                assert data == bytes(CONTENT.read(place, place + 100))
+            assert time.monotonic() - began_s < 2
+            one.close()
+            two.close()
+
+
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("cut", {"at_byte": 300_000}),
+    ("reset", {"at_byte": 3_000_000}),
+    ("stall", {"at_byte": 500_000, "seconds": 60.0}),
+    ("short-body", {"bytes": 700_000}),
+    ("server-error", {"status": 503}),
+    ("throttled", {}),
+    ("expired-link", {}),
+    ("expired-token", {}),
+    ("whole-for-range", {}),
+    ("wrong-content-range", {}),
+    ("no-content-range", {}),
+    ("no-length", {}),
+    ("html", {}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "how"), FAULTS, ids=[name for name, _ in FAULTS])
+async def test_faults_under_workers(tmp_path: Path, fault: str, how: dict[str, Any]) -> None:
+    """Faults of the store on bulk ranges are survived, or told; never served."""
+    with origin_of(bytes_per_s=100e6) as origin:
+        async with opened(origin, tmp_path, progress_timeout_s=0.5) as (contents, bulk):
+            await read_all(contents, until=8 * MIB)  # up to speed
+            origin.faults.add(fault, "object", count=2, **how)
+            with trio.fail_after(30):
+                await read_all(contents, until=32 * MIB)
+            assert bulk.statistics()["workers"]
+
+
+@pytest.mark.slow
+async def test_a_redirect_is_followed_for_bulk_too(tmp_path: Path) -> None:
+    """A region that redirects is redirected to, by the loop where workers cannot."""
+    with origin_of() as origin, origin_of() as other:
+        other._keys[:] = origin._keys
+        target = other.link(SCENE)
+        async with opened(origin, tmp_path) as (contents, _):
+            version = await contents.version(SCENE, ZIP, "r")
+            origin.faults.add("redirect", "object", location=target, status=307)
+            reader = await contents.open(SCENE, ZIP, version)
+            with trio.fail_after(20):
+                for start in range(0, 32 * MIB, MIB):
+                    data = bytes(await reader.read(ByteRange(start, start + MIB)))
+                    assert data == bytes(CONTENT.read(start, start + MIB))
+            reader.close()
+
+
+@pytest.mark.slow
+async def test_a_replaced_object_is_never_mixed(tmp_path: Path) -> None:
+    """Bulk in the air while the object is replaced: old bytes, then Changed."""
+    with origin_of(bytes_per_s=20e6) as origin:
+        async with opened(origin, tmp_path) as (contents, _):
+
+            def replace(start: int) -> None:
+                if start == 0:
+                    origin.catalogue.replace(SCENE, RampContent(CONTENT.size_bytes, 77))
+
+            with pytest.raises(Changed):
+                await read_all(contents, replace)
