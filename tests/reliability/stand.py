@@ -7,6 +7,7 @@ that is not answered is what these tests are about, so it must not hang them, to
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import signal
@@ -317,3 +318,15 @@ class Stand:
         self.ledger.note_bytes(len(right) - n_wrong, n_wrong)
         if n_wrong:
             raise Wrong(f"{n_wrong} wrong bytes of {len(right)} from {start} on")
+
+
+@contextlib.contextmanager
+def refused(*numbers: int) -> Iterator[None]:
+    """Expect that the body's call on the mount is answered with one of these errnos."""
+    try:
+        yield
+    except OSError as failure:
+        told = errno.errorcode.get(failure.errno or 0, str(failure))
+        assert failure.errno in numbers, f"refused with {told}"  # noqa: PT017 - of several
+    else:
+        raise AssertionError("not refused")

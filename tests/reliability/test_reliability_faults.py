@@ -77,11 +77,11 @@ def calls(name: str, *args: object) -> Break:
 
 
 def link_leads(url: str) -> Break:
-    """Have every new link lead elsewhere for two seconds, and the present ones refused."""
+    """Have every new link lead elsewhere for five seconds, and the present ones refused."""
 
     def lead(stand: Stand, scene: str) -> None:
         signed_at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        query = f"?X-Amz-Date={signed_at}&X-Amz-Expires=2"
+        query = f"?X-Amz-Date={signed_at}&X-Amz-Expires=5"
         stand.origin.faults.add("foreign-link", "sign", url=url + query)
         stand.origin.expire_links()
 

@@ -1,0 +1,186 @@
+"""Faults that take their time, or that one side has while the other lives."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from reliability.conftest import MakeStand
+from reliability.stand import AT_ONCE_S, KIB, MIB, PATH_CALL_S, RECOVERY_S, Stand, refused
+
+from satfs.demo.catalogue import Catalogue, make_task
+from satfs.demo.contents import RampContent
+from satfs.demo.paging import PageLimits
+from satfs.demo.sample import many_tasks
+from satfs.demo.server import DemoOrigin
+from satfs.errors import Unreachable
+
+FAILS = (errno.EIO, errno.ETIMEDOUT)
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["in the loop", "by workers"])
+def stand(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stand]:
+    with Stand(tmp_path_factory.mktemp("sides"), workers=request.param) as stand:
+        yield stand
+        assert stand.origin.leaks == []
+
+
+@pytest.fixture(autouse=True)
+def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "stand" in request.fixturenames:
+        request.getfixturevalue("stand").settle()
+
+
+def test_links_that_live_two_seconds_are_renewed_while_reading(stand: Stand) -> None:
+    """A reader outlives many links and sees none of it."""
+    scene = stand.publish(8 * MIB)
+    content = stand.content(scene)
+    stand.origin.faults.add("short-link", "sign", seconds=2)
+    stand.origin.journal.clear()
+    with stand.opened(scene) as descriptor:
+        for piece in range(8):
+            # From the end to the front: no read-ahead has it before its time.
+            start = (7 - piece) * MIB
+            stand.compare(descriptor, content, start, start + 64 * KIB)
+            time.sleep(0.5)
+    assert stand.origin.counts("sign") > 1
+
+
+def test_links_that_die_before_their_time_are_renewed(stand: Stand) -> None:
+    """A link of temporary credentials ends with these, whatever it says of itself."""
+    scene = stand.publish(8 * MIB)
+    content = stand.content(scene)
+    stand.origin.faults.add("temporary-credentials", "sign", seconds=1.0)
+    with stand.opened(scene) as descriptor:
+        for piece in range(4):
+            start = (7 - 2 * piece) * MIB
+            stand.compare(descriptor, content, start, start + 64 * KIB)
+            time.sleep(0.7)
+
+
+def test_a_replaced_object_is_stale_and_never_mixed(stand: Stand) -> None:
+    """An open file stays the version that was opened, or ends in ESTALE; a new open is the new."""
+    scene = stand.publish(12 * MIB)
+    old, new = stand.content(scene), RampContent(11 * MIB, 100)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, old, 0, MIB)
+        stand.origin.catalogue.replace(scene, new)
+        with refused(errno.ESTALE):
+            stand.compare(descriptor, old)
+    stand.until(RECOVERY_S, lambda: _reads_as(stand, scene, new))
+
+
+def test_revoked_tokens_and_links_in_mid_read_are_not_seen(stand: Stand) -> None:
+    """A reader goes on while everything it was let in with is taken away, again and again."""
+    scene = stand.publish(16 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as descriptor:
+        for start in range(0, 16 * MIB, 4 * MIB):
+            stand.compare(descriptor, content, start, start + 4 * MIB)
+            stand.origin.revoke_tokens()
+            stand.origin.expire_links()
+            stand.origin.drop_connections()
+
+
+def test_what_is_listed_and_read_survives_the_api(stand: Stand) -> None:
+    """API down, store alive: listings are served, and open files are read on."""
+    scene = stand.publish(8 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as descriptor:
+        listed = stand.list(stand.root / "tasks" / "1")
+        assert stand.origin.catalogue.task_of(scene) is not None
+        stand.origin.stop_listening("api")
+        time.sleep(0.6)  # the listing's lifetime
+        stand.compare(descriptor, content)
+        assert sorted(stand.list(stand.root / "tasks" / "1")) == sorted(listed)
+
+
+def test_what_is_listed_survives_the_store(stand: Stand) -> None:
+    """Store down, API alive: everything is listed, sizes included, and reads fail soon."""
+    scene = stand.publish(8 * MIB)
+    size = stand.stat(stand.path(scene)).st_size
+    with stand.opened(scene) as descriptor:
+        stand.origin.stop_listening("store")
+        with refused(*FAILS):
+            stand.pread(descriptor, 0, 4 * KIB)
+        with refused(*FAILS):
+            stand.pread(descriptor, MIB, 4 * KIB, limit_s=AT_ONCE_S + 4)
+        new_task = make_task(stand.origin.journal.n_requests() + 1000)
+        stand.origin.catalogue.add_task(new_task)
+        time.sleep(0.6)
+        assert new_task.task_id in stand.list(stand.root / "tasks")
+        assert stand.stat(stand.path(scene)).st_size == size == 8 * MIB
+
+
+@pytest.mark.parametrize("change", ["listing-grows", "listing-shrinks"])
+def test_a_listing_that_changes_between_its_pages_loses_nothing_that_stays(
+    make_stand: MakeStand, change: str
+) -> None:
+    """What is there from the first page to the last is listed, and nothing twice."""
+    origin = DemoOrigin(many_tasks(45), page_limits=PageLimits(10, 10))
+    stand = make_stand(origin=origin, workers=0)
+    stay = {task.task_id for task in origin.catalogue.tasks[1:]}
+    fault = origin.faults.add(change, "tasks", entries=1)
+    names = stand.list(stand.root / "tasks")
+    assert fault.hits
+    assert len(names) == len(set(names))
+    if change == "listing-grows":
+        assert stay <= set(names)
+    else:  # what moved across the border of two pages is on neither: the next listing has it
+        origin.faults.clear()
+        time.sleep(0.6)
+        assert stay <= set(stand.list(stand.root / "tasks"))
+
+
+def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> None:
+    """A store that cannot prove who it is gives EIO, soon; the rest of the mount lives."""
+    other = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    other.issue_cert("127.0.0.1").configure_cert(server)
+    stand = make_stand(workers=2)
+    scene = stand.publish()
+    with DemoOrigin(Catalogue([make_task(1)]), tls=server) as impostor, stand.opened(scene) as file:
+        url = f"{impostor.store_url}/x?X-Amz-Date=20260101T000000Z&X-Amz-Expires=1"
+        stand.origin.faults.add("foreign-link", "sign", url=url)
+        stand.origin.expire_links()
+        with refused(errno.EIO):
+            stand.pread(file, 0, 4 * KIB, limit_s=2.0)
+        assert impostor.requests == []
+    assert stand.list(stand.root / "tasks") == ["1"]
+
+
+def test_an_api_with_a_wrong_certificate_is_not_mounted(tmp_path: Path) -> None:
+    """No credential is sent to an API that cannot prove who it is, and the mount says why."""
+    from mounted.mounting import MountFailed
+
+    other, ours = trustme.CA(), trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    other.issue_cert("127.0.0.1").configure_cert(server)
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    origin = DemoOrigin(Catalogue([]), tls=server, ca_file=tmp_path / "ca.pem")
+    with pytest.raises(MountFailed, match=Unreachable.__name__), Stand(tmp_path, origin=origin):
+        pass
+    assert origin.requests == []
+
+
+def _reads_as(stand: Stand, scene: str, content: RampContent) -> None:
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, content)
+
+
+def test_a_path_that_must_be_asked_for_is_answered_in_time(make_stand: MakeStand) -> None:
+    """An API that says nothing at all: each look-up takes its deadline at most, then none."""
+    stand = make_stand(workers=0)
+    stand.origin.faults.add("hang", "api")
+    with refused(*FAILS):
+        stand.stat(stand.root / "scenes" / "nobody-knows", PATH_CALL_S)
+    with refused(*FAILS):
+        stand.stat(stand.root / "scenes" / "nobody-knows-either", AT_ONCE_S)
