@@ -136,7 +136,7 @@ class DirectoryParser:
         name = decode_name(raw_name, flags=flags, made_on=made_on, unicode_path=unicode_path)
         try:
             parts, is_directory = split_path(name, made_on=made_on)
-            if is_directory or not parts:
+            if is_directory:
                 if self._members.add_directory(parts, mtime_ns) is None:
                     raise RefusedError(Refusal.TOO_MANY)
                 return

@@ -266,8 +266,8 @@ class Members:
         """Refuse each file whose bytes, as far as the directory tells, are also another's.
 
         Of those that overlap the first in the zip stays. Honest archives have none; a bomb has
-        thousands of members in the same few bytes. Reads no more than the directory: a local
-        header's extra field may still reach into the next member, which its reader will notice.
+        thousands of members in the same few bytes. Only the directory is read: how long a local
+        header's extra field is, and so where a member really ends, is known when it is opened.
         """
         self._recent.clear()
         stop = 0

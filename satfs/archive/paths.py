@@ -52,7 +52,7 @@ class Refusal(StrEnum):
     """Why a member is not shown, as it is told to people."""
 
     OUTSIDE = "its path leads out of the archive"
-    UNNAMEABLE = "its name holds control characters, or none at all"
+    UNNAMEABLE = "no file can be called that, or shown under that name"
     TOO_LONG = "its name or path is longer than a file's may be"
     TOO_DEEP = "it lies too many directories deep"
     DUPLICATE = "a later member has the same name"
@@ -133,4 +133,7 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
         raise RefusedError(Refusal.TOO_LONG)
     if len(parts) > MAX_DEPTH:
         raise RefusedError(Refusal.TOO_DEEP)
-    return parts, path.endswith((b"/", b"/."))
+    is_directory = path.endswith(b"/")
+    if not is_directory and (path == b"." or path.endswith(b"/.")):
+        raise RefusedError(Refusal.UNNAMEABLE)
+    return parts, is_directory

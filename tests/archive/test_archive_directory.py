@@ -384,14 +384,12 @@ def test_valid_archives_with_odd_names_agree_with_zipfile(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
-            n_members = sum(not _is_directory(info.orig_filename) for info in archive.infolist())
+            found = [info.orig_filename for info in archive.infolist()]
+    # Windows programs may end a directory's name with a backslash.
+    n_members = sum(not name.endswith(("/", "\\") if made_on == 0 else "/") for name in found)
     tree = read_members(zipped)
     assert len(files(tree)) <= n_members
     assert len(files(tree)) + tree.n_refused >= n_members
-
-
-def _is_directory(name: str) -> bool:
-    return name.endswith(("/", "/.")) or name == "."
 
 
 def test_half_a_million_entries_stay_under_a_hundred_bytes_each() -> None:

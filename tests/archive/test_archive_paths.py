@@ -29,13 +29,15 @@ def unicode_path(raw: bytes, name: str, *, version: int = 1, crc: int | None = N
 def test_every_path_stays_below_and_can_be_a_file(name: str, made_on: int) -> None:
     """Whatever the name: its parts are legal file names that lead down, or it is refused."""
     try:
-        parts, _ = split_path(name, made_on=made_on)
+        parts, is_directory = split_path(name, made_on=made_on)
     except RefusedError:
         return
+    assert parts or is_directory, "only a directory can be the root"
     for part in parts:
         assert part not in (b"", b".", b"..")
         assert b"/" not in part
         assert b"\0" not in part
+        assert part.decode().isprintable() or not part.isascii()
         assert len(part) <= 255
         part.decode()
 
@@ -84,6 +86,8 @@ def test_parts_of_ordinary_names(name: str, parts: tuple[bytes, ...], is_directo
     ("name", "refusal"),
     [
         ("", Refusal.UNNAMEABLE),
+        (".", Refusal.UNNAMEABLE),
+        ("a/.", Refusal.UNNAMEABLE),
         ("a\0b", Refusal.UNNAMEABLE),
         ("a\nb", Refusal.UNNAMEABLE),
         ("\x1b[2Jx", Refusal.UNNAMEABLE),

@@ -1,0 +1,246 @@
+"""One zip, one version of it: its members when somebody asks, and each of them opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+import trio
+from cachetools import LRUCache
+
+from satfs.archive.body import Body, OpenZip, Reader
+from satfs.archive.decoders import METHOD_NAMES
+from satfs.archive.deflated import DeflatedMember, DeflatedReader
+from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
+from satfs.archive.indexes import IndexDirectory
+from satfs.archive.members import Members, Row
+from satfs.archive.spooled import SpooledMember, SpooledReader
+from satfs.archive.stored import StoredReader
+from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
+from satfs.archive.workshop import Workshop
+from satfs.errors import Damaged, Encrypted
+from satfs.model import ByteRange
+
+#: A directory larger than the tail is read in pieces of this many bytes, and parsed in smaller
+#: ones: a thread that parses lets others run, but slows them down.
+_PIECE_BYTES: Final = 8 * 1024 * 1024
+_PARSED_AT_ONCE_BYTES: Final = 256 * 1024
+
+#: Members about which is remembered where they begin and which bytes were seen.
+_MOST_BODIES: Final = 4096
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a directory has been read; goes on where a reader gave up."""
+
+    directory: CentralDirectory
+    parser: DirectoryParser
+    tail: memoryview
+    position: int
+
+
+class Archive:
+    """The zip that *open_zip* opens, named *identity* among all versions of all zips.
+
+    Nothing is read until somebody asks. Made by `Archives`, so that there is one of each.
+    """
+
+    def __init__(self, identity: str, open_zip: OpenZip, workshop: Workshop) -> None:
+        self.identity = identity
+        self._open_zip = open_zip
+        self._workshop = workshop
+        self._loading = trio.Lock()
+        self._progress: _Progress | None = None
+        self._damage: str | None = None
+        self._bodies: LRUCache[Row, Body] = LRUCache(_MOST_BODIES)
+        self._deflated: WeakValueDictionary[Row, DeflatedMember] = WeakValueDictionary()
+        self._spooled: WeakValueDictionary[Row, SpooledMember] = WeakValueDictionary()
+
+    # -- its directory ---------------------------------------------------------------------------
+
+    async def members(self) -> Members:
+        """Return the members; they are the same, row by row, each time.
+
+        Reads the tail, and the directory where it is larger; nothing when that was done lately.
+
+        Raises:
+            Damaged: it is not a zip, or contradicts itself.
+        """
+        known = self._workshop.directories.get(self.identity)
+        if known is not None:
+            return known
+        async with self._loading:
+            known = self._workshop.directories.get(self.identity)
+            if known is not None:
+                return known
+            if self._damage is not None:
+                raise Damaged(self._damage)
+            try:
+                members = await self._load()
+            except Damaged as failure:
+                self._damage, self._progress = str(failure), None
+                raise
+            self._progress = None
+            self._workshop.directories[self.identity] = members
+            return members
+
+    async def _load(self) -> Members:
+        reader = await self._open_zip()
+        try:
+            progress = self._progress or await self._find(reader)
+            # Kept while it is read: a reader who gives up leaves it to the next one.
+            self._progress = progress
+            while progress.position < progress.directory.span.stop:
+                await self._parse(progress, await self._piece(reader, progress))
+        finally:
+            reader.close()
+        return await self._workshop.in_thread(progress.parser.finish)
+
+    async def _find(self, reader: Reader) -> _Progress:
+        """Return a beginning: where the directory is, and what the tail holds of it."""
+        size_bytes = reader.size_bytes
+        span = ByteRange(max(0, size_bytes - TAIL_BYTES), size_bytes)
+        while True:
+            tail = memoryview(bytes(await self._read(reader, span)))
+            found = await self._workshop.in_thread(lambda: locate(tail, size_bytes))  # noqa: B023
+            if not isinstance(found, NeedMore):
+                break
+            span = found.span
+        # The part of the tail that is of the directory, which reaches to the directory's end.
+        kept = tail[max(0, found.span.start - span.start) : max(0, found.span.stop - span.start)]
+        return _Progress(found, DirectoryParser(found), kept, found.span.start)
+
+    async def _piece(self, reader: Reader, progress: _Progress) -> memoryview:
+        """Return the bytes of the directory that come next, from the tail where it has them."""
+        stop = progress.directory.span.stop
+        tail_start = stop - len(progress.tail)
+        if progress.position >= tail_start:
+            return progress.tail[progress.position - tail_start :]
+        span = ByteRange(progress.position, min(tail_start, progress.position + _PIECE_BYTES))
+        return memoryview(await self._read(reader, span))
+
+    async def _parse(self, progress: _Progress, piece: memoryview) -> None:
+        for start in range(0, len(piece), _PARSED_AT_ONCE_BYTES):
+            part = piece[start : start + _PARSED_AT_ONCE_BYTES]
+
+            def feed(part: memoryview = part) -> None:
+                progress.parser.feed(part)
+                progress.position += len(part)
+
+            await self._workshop.in_thread(feed)
+
+    @staticmethod
+    async def _read(reader: Reader, span: ByteRange) -> bytes | memoryview:
+        data = await reader.read(span)
+        if len(data) != len(span):
+            raise Damaged("it is shorter than it says")
+        return data
+
+    # -- its members -----------------------------------------------------------------------------
+
+    async def open(self, row: Row) -> Reader:
+        """Return a reader of the file that *row* is.
+
+        Raises:
+            Encrypted: it takes a password.
+            Unsupported: its method, or its size under that method, is not ours.
+            Damaged: the archive is, as far as it can be told now.
+        """
+        members = await self.members()
+        body = self._bodies.get(row)
+        if body is None:
+            path = members.path(row).decode()
+            body = self._bodies[row] = Body(members.member(row), path, members.data_stop)
+        method = METHOD_NAMES.get(body.member.method, str(body.member.method))
+        if body.member.is_encrypted:
+            raise Encrypted(f"member {body.path!r} is encrypted ({method})")
+        body.require_sound()
+        zip_reader = await self._open_zip()
+        try:
+            return await self._opened(row, body, zip_reader)
+        except BaseException:
+            zip_reader.close()
+            raise
+
+    async def _opened(self, row: Row, body: Body, zip_reader: Reader) -> Reader:
+        """Return a reader that owns *zip_reader*; it stays the caller's when this raises."""
+        if body.member.method == STORED:
+            return StoredReader(body, zip_reader)
+        identity = self._member_identity(body)
+        if body.member.method == DEFLATED:
+            return DeflatedReader(await self._deflated_member(row, body, identity), zip_reader)
+        return SpooledReader(self._spooled_member(row, body, identity), zip_reader)
+
+    async def _deflated_member(self, row: Row, body: Body, identity: bytes) -> DeflatedMember:
+        """Return the member for all who have it open."""
+        known = self._deflated.get(row)
+        if known is not None and known.is_open:
+            return known
+        checkpoints = await self._workshop.checkpoints(identity, body.member.size_bytes)
+        # Somebody else may have opened it meanwhile.
+        known = self._deflated.get(row)
+        if known is not None and known.is_open:
+            return known
+        made = DeflatedMember(body, identity, checkpoints, self._open_zip, self._workshop)
+        self._deflated[row] = made
+        return made
+
+    def _spooled_member(self, row: Row, body: Body, identity: bytes) -> SpooledMember:
+        """Return the member for all who have it open, or what is left of when they had."""
+        known = self._spooled.get(row)
+        if known is not None and known.is_open:
+            return known
+        parked = self._workshop.unpark(identity)
+        if not isinstance(parked, SpooledMember):
+            parked = SpooledMember(body, identity, self._workshop)
+        self._spooled[row] = parked
+        return parked
+
+    def _member_identity(self, body: Body) -> bytes:
+        """Return what names this member among all members of all zips, over remounts."""
+        member = body.member
+        text = "\0".join(
+            (
+                self.identity,
+                str(member.header_offset),
+                str(member.compressed_bytes),
+                str(member.size_bytes),
+                str(member.crc32),
+            )
+        )
+        return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=32).digest()
+
+
+class Archives:
+    """The archives of one mount: one `Archive` for each zip version in use.
+
+    *nursery* runs what goes on behind readers, and must outlive them. *cache_dir* keeps checkpoints
+    over remounts, and members that must be unpacked as a whole, up to *unpack_bytes*; None keeps
+    the former in memory only, and refuses the latter.
+    """
+
+    def __init__(
+        self, nursery: trio.Nursery, *, cache_dir: Path | None = None, unpack_bytes: int = 0
+    ) -> None:
+        self._workshop = Workshop(
+            nursery,
+            indexes=None if cache_dir is None else IndexDirectory(cache_dir / "checkpoints"),
+            spool_directory=None if cache_dir is None else cache_dir / "unpacked",
+            spool_bytes=unpack_bytes,
+        )
+        self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
+
+    def archive(self, identity: str, open_zip: OpenZip) -> Archive:
+        """Return the archive *identity*, which names one version of one zip. Reads nothing."""
+        known = self._archives.get(identity)
+        if known is None:
+            known = self._archives[identity] = Archive(identity, open_zip, self._workshop)
+        return known
+
+    def close(self) -> None:
+        """Give back the disk that unpacked members fill. Nothing is open any more."""
+        self._workshop.close()

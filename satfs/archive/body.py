@@ -1,0 +1,148 @@
+"""One member's bytes in the zip: where they begin, and whether they are what was checksummed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias
+
+from satfs.archive.checksum import Checksum
+from satfs.archive.members import LOCAL_HEADER_BYTES, Member
+from satfs.errors import Damaged
+from satfs.model import ByteRange
+
+#: Reads a range of the zip, which lies inside of it. All that this floor asks of the one below.
+ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
+
+
+class Reader(Protocol):
+    """One open file: the zip below this floor, a member above it."""
+
+    size_bytes: int
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; fewer only at the end of the file."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the reader holds. Called once, when no read is running."""
+        ...
+
+
+OpenZip: TypeAlias = Callable[[], Awaitable[Reader]]
+
+_HEADER: Final = struct.Struct("<4s5H3L2H")
+_SIGNATURE: Final = b"PK\x03\x04"
+_ENCRYPTED_FLAG: Final = 1
+
+#: Extra field of a local header that is allowed for, in bytes, when its header is read together
+#: with the first data: Info-ZIP's two fields take 28, ZIP64 20. A longer one costs a second read.
+_EXTRA_GUESS_BYTES: Final = 64
+#: The farthest beginning of a first read that the header is still read together with, in bytes.
+_TOGETHER_BYTES: Final = 64 * 1024
+
+
+class Body:
+    """A *member* called *path* of a zip whose directory begins at *data_stop*.
+
+    Shared by all who read the member, since what it learns is the same for all: where the data
+    begins (the local header's own lengths say, and they are not the directory's), which bytes were
+    seen, and whether they were right.
+    """
+
+    def __init__(self, member: Member, path: str, data_stop: int) -> None:
+        self.member = member
+        self.path = path
+        self.is_checked = False
+        """Whether every byte was seen, and the CRC was right."""
+        self._data_stop = data_stop
+        self._data_start: int | None = None
+        self._checksum = Checksum(member.size_bytes)
+        self._damage: str | None = None
+
+    # -- the bytes as they stand in the zip ------------------------------------------------------
+
+    async def fetch(self, read: ReadRange, span: ByteRange) -> bytes | memoryview:
+        """Return exactly the bytes *span* of the member as stored, counted from its first.
+
+        The first time the local header is read as well, in the same request where possible.
+
+        Raises:
+            Damaged: the local header is none, or contradicts the directory.
+        """
+        start = self._data_start
+        if start is None:
+            if span.start <= _TOGETHER_BYTES:
+                return await self._fetch_with_header(read, span)
+            start = self._find_start(await read(self._header_span(0)))
+        return await self._fetch_at(read, start, span)
+
+    async def _fetch_at(self, read: ReadRange, start: int, span: ByteRange) -> bytes | memoryview:
+        data = await read(ByteRange(start + span.start, start + span.stop))
+        if len(data) != len(span):
+            raise self.damaged("the archive is cut off in the middle of it")
+        return data
+
+    async def _fetch_with_header(self, read: ReadRange, span: ByteRange) -> bytes | memoryview:
+        asked = self._header_span(_EXTRA_GUESS_BYTES + span.stop)
+        data = memoryview(await read(asked))
+        start = self._find_start(data)
+        first, stop = start + span.start - asked.start, start + span.stop - asked.start
+        if stop <= len(data):
+            return data[first:stop]
+        # A longer extra field than guessed: the rest of the span is asked for on its own.
+        n_have = max(0, len(data) - first)
+        rest = await self._fetch_at(read, start, ByteRange(span.start + n_have, span.stop))
+        return b"".join((data[first:], rest))
+
+    def _header_span(self, n_more: int) -> ByteRange:
+        """Return the local header, name included, and *n_more* bytes, but nothing of others."""
+        start = self.member.header_offset
+        stop = start + LOCAL_HEADER_BYTES + self.member.name_bytes + n_more
+        return ByteRange(start, max(start, min(stop, self._data_stop)))
+
+    def _find_start(self, header: bytes | memoryview) -> int:
+        """Return where the data begins, by the local *header*, and remember it."""
+        member = self.member
+        if len(header) < LOCAL_HEADER_BYTES:
+            raise self.damaged("its local header is cut off")
+        signature, _, flags, method, _, _, _, _, _, n_name, n_extra = _HEADER.unpack_from(header)
+        if signature != _SIGNATURE:
+            raise self.damaged("there is no local header where the directory says")
+        if method != member.method or bool(flags & _ENCRYPTED_FLAG) != member.is_encrypted:
+            raise self.damaged("its local header contradicts the directory")
+        start = member.header_offset + LOCAL_HEADER_BYTES + int(n_name) + int(n_extra)
+        if start + member.compressed_bytes > self._data_stop:
+            raise self.damaged("its bytes would reach into the directory")
+        self._data_start = start
+        return start
+
+    # -- the bytes as they were put in -----------------------------------------------------------
+
+    def unseen(self, span: ByteRange) -> list[ByteRange]:
+        """Return the parts of *span*, of the unpacked member, whose CRC is still needed."""
+        return [] if self.is_checked else self._checksum.missing(span)
+
+    def saw(self, span: ByteRange, crc: int) -> None:
+        """Note that the unpacked bytes *span* have that *crc*, and compare once all were seen."""
+        self._checksum.add(span, crc)
+        whole = self._checksum.whole
+        if whole is None or self.is_checked:
+            return
+        if whole == self.member.crc32:
+            self.is_checked = True
+        else:
+            self.condemn("its bytes are not those that were checksummed (CRC-32)")
+
+    def condemn(self, damage: str) -> None:
+        """Remember that the member as a whole is *damage*d: no read succeeds any more."""
+        self._damage = damage
+
+    def require_sound(self) -> None:
+        """Raise Damaged if the member is known to be."""
+        if self._damage is not None:
+            raise self.damaged(self._damage)
+
+    def damaged(self, how: str) -> Damaged:
+        """Return the error that tells *how* this member is damaged."""
+        return Damaged(f"member {self.path!r}: {how}")

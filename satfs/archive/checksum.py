@@ -1,0 +1,117 @@
+"""The CRC of a whole, from the CRCs of its parts in whatever order they come.
+
+A member's checksum is over all of its bytes; they are read in pieces that the kernel chooses, some
+twice, some out of order, by several readers. The CRCs of two neighbours give the CRC of both, so
+the whole is checked as soon as everything has been seen once, however that came about.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import cache
+from typing import Final
+
+from satfs.model import ByteRange
+
+#: CRC-32's polynomial, reflected (APPNOTE 4.4.7).
+_POLYNOMIAL: Final = 0xEDB88320
+#: Pieces remembered; a random reader makes many. The shortest is forgotten first, so that a reader
+#: that goes from the beginning to the end always succeeds.
+_MOST_PIECES: Final = 256
+
+
+class Checksum:
+    """The pieces of a file of *size_bytes* whose CRCs are known. Neighbours become one piece."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        self._crcs: list[int] = []
+
+    @property
+    def whole(self) -> int | None:
+        """Return the CRC of the whole file; None until every byte was seen."""
+        if self.size_bytes == 0:
+            return 0
+        if self._starts[:1] == [0] and self._stops[0] == self.size_bytes:
+            return self._crcs[0]
+        return None
+
+    def missing(self, span: ByteRange) -> list[ByteRange]:
+        """Return the parts of *span* that were not seen yet, in order."""
+        parts = []
+        position = span.start
+        index = max(0, bisect_right(self._starts, position) - 1)
+        for start, stop in zip(self._starts[index:], self._stops[index:], strict=True):
+            if start >= span.stop:
+                break
+            if position < start:
+                parts.append(ByteRange(position, start))
+            position = max(position, stop)
+        if position < span.stop:
+            parts.append(ByteRange(position, span.stop))
+        return parts
+
+    def add(self, span: ByteRange, crc: int) -> None:
+        """Remember that the bytes of *span* have that *crc*; ignored when some were seen before."""
+        if not span or self.missing(span) != [span]:
+            return
+        index = bisect_right(self._starts, span.start)
+        self._starts.insert(index, span.start)
+        self._stops.insert(index, span.stop)
+        self._crcs.insert(index, crc)
+        self._join(index)
+        if index:
+            self._join(index - 1)
+        if len(self._starts) > _MOST_PIECES:
+            lengths = [stop - start for start, stop in zip(self._starts, self._stops, strict=True)]
+            self._forget(lengths.index(min(lengths)))
+
+    def _join(self, index: int) -> None:
+        """Make one piece of the one at *index* and the next, if they touch."""
+        if index + 1 < len(self._starts) and self._stops[index] == self._starts[index + 1]:
+            length = self._stops[index + 1] - self._starts[index + 1]
+            self._crcs[index] = combined(self._crcs[index], self._crcs[index + 1], length)
+            self._stops[index] = self._stops[index + 1]
+            self._forget(index + 1)
+
+    def _forget(self, index: int) -> None:
+        del self._starts[index], self._stops[index], self._crcs[index]
+
+
+def combined(first: int, second: int, second_bytes: int) -> int:
+    """Return the CRC of two pieces in a row from theirs, and the length of the second.
+
+    As zlib's crc32_combine: the first CRC is moved on by so many zero bytes, a multiplication by
+    x^(8n) modulo the polynomial, and the second is added.
+    """
+    exponent = 0
+    while second_bytes:
+        if second_bytes & 1:
+            first = _product(_zeros(exponent), first)
+        second_bytes >>= 1
+        exponent += 1
+    return first ^ second
+
+
+@cache
+def _zeros(exponent: int) -> int:
+    """Return x^(8 · 2^exponent) modulo the polynomial."""
+    if exponent == 0:
+        return 1 << (31 - 8)  # reflected: bit 31 is x^0
+    half = _zeros(exponent - 1)
+    return _product(half, half)
+
+
+def _product(a: int, b: int) -> int:
+    """Return a · b modulo the polynomial, all reflected."""
+    total = 0
+    bit = 1 << 31
+    while a:
+        if a & bit:
+            total ^= b
+            a ^= bit
+        bit >>= 1
+        b = (b >> 1) ^ _POLYNOMIAL if b & 1 else b >> 1
+    return total

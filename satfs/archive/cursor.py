@@ -1,0 +1,163 @@
+"""A position in a deflated member: a running inflater, and what it put out last."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+from isal.isal_zlib import crc32
+
+from satfs.archive.body import Reader
+from satfs.archive.checkpoints import Checkpoint
+from satfs.archive.inflate import Inflater
+from satfs.archive.workshop import Workshop
+from satfs.model import ByteRange
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one step in a thread found out."""
+
+    output: memoryview
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    crcs: list[tuple[ByteRange, int]] = field(default_factory=list)
+
+
+class Cursor:
+    """A running inflater and its last output.
+
+    `out_position` and `in_position` are how far it is in the member and in its compressed bytes;
+    `chunks` ends at `out_position`, without gaps. Changed on the event loop only, by who holds
+    `lock`; the inflater itself is used in threads, likewise.
+    """
+
+    def __init__(self, start: Checkpoint, reader: Reader, workshop: Workshop) -> None:
+        self.lock = trio.Lock()
+        self.reader = reader
+        self.chunks: deque[tuple[int, memoryview]] = deque()
+        self.out_position = start.out_position
+        self.in_position = start.in_bits // 8
+        self.bound_for = start.out_position  # where whoever holds the lock is going
+        self.served_to = -1  # where the last read that it served stopped
+        self.n_in_row = 0  # reads that each went on where the one before stopped
+        self.is_ahead = False  # whether a task inflates ahead
+        self.is_over = False  # whether nothing more can come out
+        self.is_closed = False
+        self._is_gone = False
+        self._base_bits = 8 * self.in_position
+        self._inflater = Inflater(start.window, start.in_bits % 8)
+        self._workshop = workshop
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether somebody holds the lock."""
+        return self.lock.locked()
+
+    @property
+    def needs_input(self) -> bool:
+        """Tell whether the next step needs compressed bytes."""
+        return self._inflater.needs_input
+
+    @property
+    def first_kept(self) -> int:
+        """Return where the output that is still there begins."""
+        return self.chunks[0][0] if self.chunks else self.out_position
+
+    def covers(self, span: ByteRange) -> bool:
+        """Tell whether all of *span* is there."""
+        return self.first_kept <= span.start and span.stop <= self.out_position
+
+    def take(self, span: ByteRange) -> bytes | memoryview:
+        """Return *span*, which is covered; not copied where one chunk holds it."""
+        parts = []
+        for start, chunk in self.chunks:
+            if start < span.stop and span.start < start + len(chunk):
+                parts.append(chunk[max(0, span.start - start) : span.stop - start])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def note(self, outcome: Outcome, n_fed: int, keep_from: int) -> None:
+        """Take over what a step did; forget output before *keep_from*."""
+        self.in_position += n_fed
+        if outcome.output:
+            self.chunks.append((self.out_position, outcome.output))
+            self.out_position += len(outcome.output)
+        while self.chunks and self.chunks[0][0] + len(self.chunks[0][1]) <= keep_from:
+            self.chunks.popleft()
+
+    def step(
+        self, data: bytes | memoryview, n_out: int, due: int, distance: int, unseen: list[ByteRange]
+    ) -> Outcome:
+        """Inflate up to *n_out* bytes, *data* being the next input. Runs in a thread.
+
+        Takes a checkpoint at the first block boundary from output position *due* on, and then every
+        *distance*; and the CRC of each span in *unseen*.
+
+        Raises:
+            Damaged: not deflate data, right from the first byte.
+        """
+        if data:
+            self._inflater.feed(bytes(data))
+        buffer = bytearray(n_out)
+        outcome = Outcome(memoryview(b""))
+        base, at = self.out_position, 0
+        while at < n_out:
+            to_block = base + at >= due
+            stop = n_out if to_block else min(n_out, due - base)
+            at = self._inflater.inflate(buffer, at, stop, to_block=to_block)
+            if self._inflater.is_finished or (self._inflater.is_damaged and at):
+                break
+            if to_block and self._inflater.is_between_blocks:
+                in_bits = self._base_bits + self._inflater.bit_position
+                point = Checkpoint(base + at, in_bits, self._inflater.window())
+                outcome.checkpoints.append(point)
+                due = base + at + distance
+            elif self._inflater.needs_input:
+                break
+        outcome.output = memoryview(buffer).toreadonly()[:at]
+        for span in unseen:
+            part = outcome.output[span.start - base : span.stop - base]
+            if part:
+                outcome.crcs.append((ByteRange(span.start, span.start + len(part)), crc32(part)))
+        return outcome
+
+    def has_more(self, data: bytes | memoryview) -> bool:
+        """Tell whether another byte comes out, *data* being the next input. Runs in a thread."""
+        if data:
+            self._inflater.feed(bytes(data))
+        return self._inflater.inflate(bytearray(1), 0, 1) > 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether the stream's own end was reached."""
+        return self._inflater.is_finished
+
+    def close(self) -> None:
+        """Let go of everything, once nobody works with it any more."""
+        self.is_closed = True
+        self._workshop.forget(self)
+        if not self.is_busy:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Free what is held; once, however often called."""
+        if not self._is_gone:
+            self._is_gone = True
+            self.chunks.clear()
+            self._inflater.close()
+            self.reader.close()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold the lock; whoever closes the cursor meanwhile leaves the rest to us."""
+        try:
+            async with self.lock:
+                try:
+                    yield
+                finally:
+                    self.bound_for = self.out_position
+        finally:
+            if self.is_closed and not self.is_busy:
+                self.let_go()

@@ -1,0 +1,304 @@
+"""Any range of a deflated member: inflated on from the nearest place that is known.
+
+Deflate can only be read forwards, from a place where everything needed is at hand. There are two
+kinds of such places. A `Cursor` is a running inflater, with what it put out last still in memory:
+it serves sequential readers, and inflates ahead of them. A `Checkpoint` is 32 KiB of output and a
+position, taken on the way every 2 MiB: a cursor can be started there, so no read inflates more in
+vain than that distance, once the member has been passed through.
+
+Both belong to the member, not to an open file: several readers share them. Bytes are inflated in
+threads, one step at a time; what a step found out (output, checkpoints, CRCs) is noted on the event
+loop, all at once, so a reader that is cancelled leaves everything as if it had read less.
+
+Where nothing is known yet, a far read must pass through all that lies before it. One reader at a
+time does: the others wait for it, and go on from the checkpoints it left.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.archive.body import Body, OpenZip, Reader
+from satfs.archive.checkpoints import Checkpoint, Checkpoints
+from satfs.archive.cursor import Cursor, Outcome
+from satfs.archive.workshop import Workshop
+from satfs.errors import SatfsError
+from satfs.model import ByteRange
+
+log = structlog.get_logger(__name__)
+
+#: Output of one step, in bytes: some milliseconds of work, so that the way to a thread and back
+#: (0.1 ms) hardly counts.
+STEP_BYTES: Final = 1024 * 1024
+#: Compressed bytes asked for at once: at least this many, however few the output needs by the
+#: member's average, and at most so many.
+_LEAST_INPUT_BYTES: Final = 32 * 1024
+_MOST_INPUT_BYTES: Final = 1024 * 1024
+#: Cursors of one member: readers at more places than that take turns.
+_MOST_CURSORS: Final = 8
+#: A reader goes on if it starts so near to where the last read stopped, in bytes: the kernel's
+#: read-ahead comes out of order, by a request or two. So often in a row makes it a sequential one.
+_SEQUENTIAL_BYTES: Final = 256 * 1024
+_SEQUENTIAL_READS: Final = 2
+
+
+class DeflatedMember:
+    """A deflated member, for all who have it open: `open` and `release` are called in pairs.
+
+    Memory while it is open: its checkpoints, and its cursors' share of `workshop`'s.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        identity: bytes,
+        checkpoints: Checkpoints,
+        open_zip: OpenZip,
+        workshop: Workshop,
+    ) -> None:
+        self.size_bytes = body.member.size_bytes
+        self._body = body
+        self._identity = identity
+        self._checkpoints = checkpoints
+        self._is_worth_saving = False
+        self._open_zip = open_zip
+        self._workshop = workshop
+        self._cursors: list[Cursor] = []
+        self._n_open = 0
+        self._spare: Reader | None = None  # of the zip, for the next cursor
+        # Held by the one reader that passes through what nobody knows yet.
+        self._exploring = trio.Lock()
+        body.is_checked = body.is_checked or checkpoints.is_checked
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether somebody has it open."""
+        return self._n_open > 0
+
+    def open(self, zip_reader: Reader) -> None:
+        """Count one more who has it open; *zip_reader* is ours from now on."""
+        self._n_open += 1
+        if self._spare is None:
+            self._spare = zip_reader
+        else:
+            zip_reader.close()
+
+    def release(self) -> None:
+        """Count one less; after the last, keep what was learnt and free the rest."""
+        self._n_open -= 1
+        if self._n_open == 0:
+            for cursor in self._cursors:
+                if not cursor.is_closed:
+                    cursor.close()
+            self._cursors.clear()
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
+            self._save()
+            self._workshop.put_away(self._identity, self._checkpoints)
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; fewer only at the end of the member.
+
+        Waits for nothing when the bytes are still in memory.
+
+        Raises:
+            Damaged: the compressed bytes are none, give more or fewer bytes than the directory
+                declares, or others than were checksummed; the last is known, and told, once every
+                byte of the member was inflated.
+        """
+        span = span.clip(self.size_bytes)
+        self._body.require_sound()
+        if not span:
+            return b""
+        while True:
+            cursor = self._near(span)
+            if cursor is None:
+                await self._enter(span)
+            elif cursor.covers(span):
+                break
+            else:
+                await self._pursue(cursor, span)
+        data = cursor.take(span)
+        self._body.require_sound()
+        self._served(cursor, span)
+        return data
+
+    # -- finding a place -------------------------------------------------------------------------
+
+    def _near(self, span: ByteRange) -> Cursor | None:
+        """Return the cursor that has *span*, or will first; None when a checkpoint is nearer."""
+        self._cursors = [cursor for cursor in self._cursors if not cursor.is_closed]
+        share = self._workshop.share_bytes
+        best, least = None, self._checkpoints.distance_bytes
+        least = min(least, span.start - self._checkpoints.before(span.start).out_position + share)
+        for cursor in self._cursors:
+            if cursor.covers(span):
+                return cursor
+            # Where it will be when its lock is free; by then it has forgotten what lies far behind.
+            position = max(cursor.out_position, cursor.bound_for)
+            if cursor.first_kept <= span.start and position - share <= span.start:
+                gap = max(0, span.start - position)
+                if gap <= least:
+                    best, least = cursor, gap
+        return best
+
+    async def _enter(self, span: ByteRange) -> None:
+        """Start a cursor at the nearest checkpoint, and take it to *span*."""
+        point = self._checkpoints.before(span.start)
+        if span.start - point.out_position <= 2 * self._checkpoints.distance_bytes:
+            await self._pursue(await self._start(point), span)
+            return
+        async with self._exploring:
+            # Whoever explored before us has left checkpoints, and perhaps a cursor.
+            if self._near(span) is None:
+                point = self._checkpoints.before(span.start)
+                await self._pursue(await self._start(point), span)
+
+    async def _start(self, point: Checkpoint) -> Cursor:
+        """Return a new cursor at *point*, one of the others giving way if there are too many."""
+        reader, self._spare = self._spare, None
+        if reader is None:
+            reader = await self._open_zip()
+        # No await from here on: the cursor is known to all before anything can go wrong.
+        cursor = Cursor(point, reader, self._workshop)
+        open_ones = [other for other in self._cursors if not other.is_closed]
+        if len(open_ones) >= _MOST_CURSORS:
+            idle = next((other for other in open_ones if not other.is_busy), None)
+            if idle is not None:
+                idle.close()
+        self._cursors.append(cursor)
+        self._workshop.admit(cursor)
+        return cursor
+
+    # -- going there -----------------------------------------------------------------------------
+
+    async def _pursue(self, cursor: Cursor, span: ByteRange) -> None:
+        """Inflate on with *cursor* until it covers *span*, if it still can when its turn comes."""
+        async with cursor.held():
+            if cursor.is_closed or cursor.first_kept > span.start:
+                return
+            cursor.bound_for = max(cursor.out_position, span.stop)
+            await self._advance(cursor, span)
+
+    async def _advance(self, cursor: Cursor, span: ByteRange) -> None:
+        """Inflate on until *cursor*, which we hold, covers *span*, step by step."""
+        keep_from = span.start - self._workshop.share_bytes
+        while cursor.out_position < span.stop and not cursor.is_closed:
+            n_out = min(STEP_BYTES, span.stop - cursor.out_position)
+            data = await self._input(cursor, n_out)
+            if not data and cursor.needs_input:
+                raise self._body.damaged("it holds fewer bytes than declared")
+            ahead = ByteRange(cursor.out_position, cursor.out_position + n_out)
+            due = self._checkpoints.next_due(ahead.start)
+            distance, unseen = self._checkpoints.distance_bytes, self._body.unseen(ahead)
+            outcome = await self._workshop.in_thread(
+                lambda: cursor.step(data, n_out, due, distance, unseen)  # noqa: B023 - runs at once
+            )
+            # From here on nothing waits: all of it is noted, or nothing.
+            cursor.note(outcome, len(data), keep_from)
+            self._learn(outcome)
+            if cursor.is_finished and cursor.out_position < self.size_bytes:
+                raise self._body.damaged("it holds fewer bytes than declared")
+        if cursor.out_position == self.size_bytes and not cursor.is_closed:
+            await self._settle(cursor)
+
+    async def _settle(self, cursor: Cursor) -> None:
+        """See to it that nothing comes after the last byte declared."""
+        while not cursor.is_over and not cursor.is_finished:
+            data = await self._input(cursor, 1)
+            if not data and cursor.needs_input:
+                break  # everything is there; that the end mark is missing harms nobody
+            if await self._workshop.in_thread(lambda: cursor.has_more(data)):  # noqa: B023
+                self._body.condemn("it holds more bytes than declared")
+                break
+            cursor.in_position += len(data)
+        cursor.is_over = True
+
+    async def _input(self, cursor: Cursor, n_out: int) -> bytes | memoryview:
+        """Return the compressed bytes that *cursor* needs next for *n_out* bytes; none if none."""
+        if not cursor.needs_input:
+            return b""
+        member = self._body.member
+        # By the member's average, and a little more: two small requests cost more than one.
+        n_in = n_out * member.compressed_bytes // max(1, member.size_bytes) * 9 // 8
+        n_in = max(_LEAST_INPUT_BYTES, min(_MOST_INPUT_BYTES, n_in))
+        stop = min(cursor.in_position + n_in, member.compressed_bytes)
+        if cursor.in_position >= stop:
+            return b""
+        return await self._body.fetch(cursor.reader.read, ByteRange(cursor.in_position, stop))
+
+    # -- afterwards ------------------------------------------------------------------------------
+
+    def _learn(self, outcome: Outcome) -> None:
+        for point in outcome.checkpoints:
+            if self._checkpoints.add(point):
+                self._is_worth_saving = True
+        for span, crc in outcome.crcs:
+            self._body.saw(span, crc)
+        if self._body.is_checked and not self._checkpoints.is_checked:
+            self._checkpoints.is_checked = True
+            self._is_worth_saving = True
+            self._save()
+
+    def _save(self) -> None:
+        """Keep what was learnt, unless that is nothing: a small member is inflated in no time."""
+        if self._is_worth_saving and len(self._checkpoints) > 1:
+            self._is_worth_saving = False
+            self._workshop.save_soon(self._identity, self._checkpoints)
+
+    def _served(self, cursor: Cursor, span: ByteRange) -> None:
+        """Note that *cursor* served *span*, and inflate ahead of a reader that goes on."""
+        self._workshop.used(cursor)
+        goes_on = abs(span.start - cursor.served_to) <= _SEQUENTIAL_BYTES
+        cursor.n_in_row = cursor.n_in_row + 1 if goes_on else 0
+        cursor.served_to = span.stop
+        n_ahead = cursor.out_position - span.stop
+        if (
+            cursor.n_in_row >= _SEQUENTIAL_READS
+            and not cursor.is_ahead
+            and n_ahead < self._workshop.share_bytes // 2
+            and cursor.out_position < self.size_bytes
+        ):
+            cursor.is_ahead = True
+            self._workshop.nursery.start_soon(self._run_ahead, cursor)
+
+    async def _run_ahead(self, cursor: Cursor) -> None:
+        """Inflate until *cursor* is its share ahead of what it served last."""
+        try:
+            while not cursor.is_closed:
+                share = self._workshop.share_bytes
+                stop = min(cursor.served_to + share, self.size_bytes)
+                if cursor.out_position >= stop:
+                    break
+                before = cursor.out_position
+                await self._pursue(
+                    cursor, ByteRange(cursor.served_to, min(stop, before + share // 2))
+                )
+                if cursor.out_position == before:
+                    break  # somebody took the cursor elsewhere
+        except SatfsError as failure:
+            # Whoever comes to read this will meet the failure himself, if it is still there.
+            log.debug("not inflated ahead", member=self._body.path, cause=str(failure))
+        finally:
+            cursor.is_ahead = False
+
+
+class DeflatedReader:
+    """One open handle of a deflated member."""
+
+    def __init__(self, member: DeflatedMember, zip_reader: Reader) -> None:
+        self.size_bytes = member.size_bytes
+        self._member = member
+        member.open(zip_reader)
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; see `DeflatedMember.read`."""
+        return await self._member.read(span)
+
+    def close(self) -> None:
+        """Let go of the member."""
+        self._member.release()
