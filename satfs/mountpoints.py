@@ -45,7 +45,7 @@ def parse_mountinfo(text: str) -> tuple[Mounted, ...]:
     A line that cannot be understood is left out.
     """
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         fields, dash, rest = line.partition(" - ")
         # id, parent, major:minor, root, mountpoint, options, optional fields… - type, source, …
         left, right = fields.split(" "), rest.split(" ")
