@@ -155,7 +155,8 @@ class Credential:
         )
         if answer.status != 200:
             raise self._not_a_token(answer)
-        record = wire.one(answer.body)
+        told = wire.document(answer.body)
+        record = told if isinstance(told, dict) else {}
         token = record.get("access_token")
         if not isinstance(token, str) or not _is_header_text(token):
             raise Garbled(f"{shown(url)} answered without a token")

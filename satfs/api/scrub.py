@@ -36,7 +36,24 @@ _SECRET_KEYS = frozenset(
     {"token", "access_token", "id_token", "refresh_token", "authorization", "authorizationtoken"}
     | {"secret", "client_secret", "password", "signature", "api_key", "apikey"}
 )
+#: Of these, everything that is secret to us shows at least one, in lower case: parts of the marks
+#: and of the keys, `@` of a user name, and what can hide the others (`%40`, `\\u0040`).
+_TRACES = (
+    *(b"x-amz-", b"x-goog-", b"awsaccesskeyid", b"signature", b"sig=", b"key-pair-id", b"policy="),
+    *(b"token", b"secret", b"password", b"authorization", b"bearer", b"eyj", b"@", b"%", b"\\"),
+    *(b"api_key", b"api-key", b"apikey"),
+)
 _LINK = re.compile(r"\s*(?:(?:https?|s3|gs|ftp|file)://|data:\w+/)", re.IGNORECASE)
+
+
+def may_hold_secrets(document: bytes) -> bool:
+    """Tell whether anything in a JSON document could be a secret to the functions below.
+
+    Looks at the document as a whole, a hundred times as fast as at each of its values; errs on the
+    side of True.
+    """
+    lower = document.lower()
+    return any(trace in lower for trace in _TRACES)
 
 
 def is_secret_like(value: Any) -> bool:

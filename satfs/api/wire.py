@@ -16,9 +16,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from satfs.api.scrub import is_link, is_secret_key, is_secret_like
+from satfs.api.scrub import is_link, is_secret_key, is_secret_like, may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import (
     DELIVERY_ZIP,
@@ -50,6 +50,8 @@ _LAST_MOMENT = datetime(2262, 1, 1, tzinfo=UTC)
 _MILLISECONDS_FROM = 1e11
 
 _ENTRY_LISTS = ("results", "features")
+#: How JSON writes half a pair of surrogates (and whole ones), in lower case.
+_SURROGATE = b"\\ud"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ def document(body: bytes) -> Json:
     """
     try:
         value = json.loads(body.decode("utf-8-sig"), parse_constant=lambda _: None)
-        return _clean(value, MAX_DEPTH)
+        if _SURROGATE not in body.lower() and _is_sound(value, MAX_DEPTH):
+            return value
+        return _mended(value, MAX_DEPTH)
     except (ValueError, RecursionError):
         # A chained cause would quote the document.
         kind = "an HTML page" if _is_html(body) else "something that is no JSON"
@@ -94,7 +98,7 @@ def page(body: bytes) -> Page:
     """
     value = document(body)
     if isinstance(value, list):
-        return Page(tuple(value), tells_next=False)
+        return Page(_entries(value, body), tells_next=False)
     if not isinstance(value, dict):
         raise Garbled("the answer is no page of a listing")
     count = _count(value.get("count"))
@@ -112,7 +116,7 @@ def page(body: bytes) -> Page:
     following = value.get("next")
     if following is not None and not isinstance(following, str):
         raise Garbled("the answer's next page has no address")
-    return Page(tuple(entries), count, following or None, "next" in value)
+    return Page(_entries(entries, body), count, following or None, "next" in value)
 
 
 def page_of(body: bytes, reader: Callable[[Json], R | None]) -> Page:
@@ -140,7 +144,8 @@ def one(body: bytes) -> Mapping[str, Json]:
     value = document(body)
     if not isinstance(value, dict):
         raise Garbled("the answer is not a single record")
-    return value
+    (entry,) = _entries([value], body)
+    return cast(Mapping[str, Json], entry)
 
 
 def contract(entry: Json) -> Contract | None:
@@ -163,7 +168,7 @@ def task(entry: Json) -> Task | None:
         name=_text(record, "task_name", "name"),
         status=_text(record, "status"),
         created_at=moment(record.get("created_time", record.get("created_at"))),
-        record=without_secrets(record),
+        record=record,
     )
 
 
@@ -176,7 +181,7 @@ def capture(entry: Json) -> Capture | None:
     return Capture(
         capture_id=CaptureId(capture_id),
         status=_text(record, "status"),
-        record=without_secrets(record),
+        record=record,
     )
 
 
@@ -232,24 +237,29 @@ def moment(value: Json) -> datetime | None:
 
 def without_secrets(value: Json) -> Json:
     """Return a copy of *value* without signed links, tokens and the like."""
-    return _without(value, lambda inner: is_secret_like(inner))
+    if isinstance(value, dict):
+        return {
+            key: without_secrets(inner)
+            for key, inner in value.items()
+            if not (is_secret_key(key) or is_secret_like(key) or is_secret_like(inner))
+        }
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value if not is_secret_like(inner)]
+    return value
 
 
 def without_links(value: Json) -> Json:
-    """Return a copy of *value* without secrets and without links of any kind."""
-    return _without(value, lambda inner: is_link(inner) or is_secret_like(inner))
-
-
-def _without(value: Json, is_dropped: Callable[[Json], bool]) -> Json:
+    """Return a copy of *value* without links of any kind."""
     if isinstance(value, dict):
-        return {
-            key: _without(inner, is_dropped)
-            for key, inner in value.items()
-            if not (is_secret_key(key) or is_secret_like(key) or is_dropped(inner))
-        }
+        return {key: without_links(inner) for key, inner in value.items() if not is_link(inner)}
     if isinstance(value, list):
-        return [_without(inner, is_dropped) for inner in value if not is_dropped(inner)]
+        return [without_links(inner) for inner in value if not is_link(inner)]
     return value
+
+
+def _entries(entries: list[Json], body: bytes) -> tuple[Json, ...]:
+    """Return the entries that *body* holds, without secrets."""
+    return tuple(without_secrets(entries) if may_hold_secrets(body) else entries)
 
 
 def _attachments(value: Json, scene_id: str) -> tuple[Attachment, ...]:
@@ -316,7 +326,19 @@ def _count(value: Json) -> int | None:
     return None
 
 
-def _clean(value: Any, depth: int) -> Json:
+def _is_sound(value: Any, depth: int) -> bool:
+    """Tell whether *value* nests at most *depth* deep and all its numbers are finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if not isinstance(value, dict | list):
+        return True
+    inside = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(
+        _is_sound(inner, depth - 1) for inner in inside if not isinstance(inner, str)
+    )
+
+
+def _mended(value: Any, depth: int) -> Json:
     """Return a copy that can be written again: Unicode text, finite numbers, bounded depth."""
     if isinstance(value, str):
         return (
@@ -328,8 +350,8 @@ def _clean(value: Any, depth: int) -> Json:
         if depth == 0:
             raise ValueError("nested too deeply")
         if isinstance(value, list):
-            return [_clean(inner, depth - 1) for inner in value]
-        return {_clean(key, 0): _clean(inner, depth - 1) for key, inner in value.items()}
+            return [_mended(inner, depth - 1) for inner in value]
+        return {_mended(key, 0): _mended(inner, depth - 1) for key, inner in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
