@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from content.fakestore import run
 
-from satfs.content.blockmap import BLOCKS_PER_SEGMENT, Segment
+from satfs.content import upkeep
+from satfs.content.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, Segment
 from satfs.content.blocks import BlockCache
 from satfs.content.cachedir import object_name, open_index, path_of, prepare_directory
 from satfs.content.index import Index, KnownVersion
+from satfs.content.objects import CachedObject
+from satfs.demo.contents import RampContent
 from satfs.errors import CannotMount
+from satfs.model import ByteRange
 
 HASHES = bytes(8 * BLOCKS_PER_SEGMENT)
 
@@ -280,3 +285,55 @@ def test_mounts_share_a_directory(tmp_path: Path, limit: int) -> None:
     last = start(7)
     told = last.communicate(timeout=60)[0]
     assert last.returncode == 0, told
+
+
+class TestUpkeep:
+    """What is done to a cache from outside, while a mount uses it."""
+
+    def test_clear_and_verify_under_an_open_object(self, tmp_path: Path) -> None:
+        content = RampContent(3 << 20, 4)
+        name = "cd" * 20
+
+        async def fetch(cache: BlockCache, cached: CachedObject, span: ByteRange) -> None:
+            landing = cache.begin_landing(cached, span)
+            await cache.reserve(cached, span, for_mapping=False)
+            cache.put(cached, cached.top, span.start, content.read(span.start, span.stop))
+            cache.hold(cached, cached.top, span.start // BLOCK_BYTES, None, span.stop)
+            cache.end_landing(cached, landing)
+
+        async def main() -> None:
+            cache = await BlockCache.open(
+                tmp_path, limit_bytes=10**9, free_fraction=0.0, memory_bytes=1 << 24
+            )
+            cached = await cache.acquire(name, "a scene", content.size_bytes)
+            await fetch(cache, cached, ByteRange(0, 1 << 20))
+            await cache.commit()
+            (checked,) = upkeep.verify(tmp_path)
+            assert (checked.good_bytes, checked.damaged_bytes) == (1 << 20, 0)
+            assert upkeep.info(tmp_path).disk_bytes >= 1 << 20
+            assert upkeep.clear(tmp_path) == 1 << 20
+            # What the mount holds it goes on holding; what it commits now has no name any more.
+            await fetch(cache, cached, ByteRange(1 << 20, 2 << 20))
+            await cache.commit()
+            view = cached.view(ByteRange(0, 2 << 20))
+            assert view is not None
+            assert bytes(view) == bytes(content.read(0, 2 << 20))
+            assert upkeep.info(tmp_path).held_bytes == 0
+            cache.release(cached)
+
+        run(main)
+
+    def test_verify_finds_and_forgets_what_is_wrong(self, tmp_path: Path) -> None:
+        index = open_index(tmp_path)
+        name = "ef" * 20
+        number = index.open_object(name, "", 1 << 20, is_new=True)
+        path = path_of(tmp_path, name)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(1 << 20))
+        good = xxhash.xxh3_64_intdigest(bytes(BLOCK_BYTES)).to_bytes(8, "little")
+        index.commit(number, [seg(0, 0b111, good * 2 + bytes(8) * 62)])
+        index.close()
+        (checked,) = upkeep.verify(tmp_path)
+        assert (checked.good_bytes, checked.damaged_bytes) == (2 * BLOCK_BYTES, BLOCK_BYTES)
+        (checked,) = upkeep.verify(tmp_path)
+        assert (checked.good_bytes, checked.damaged_bytes) == (2 * BLOCK_BYTES, 0)
