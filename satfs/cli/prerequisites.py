@@ -40,9 +40,8 @@ def check_fuse(
     # Root mounts without help, but for the process that watches over an automatic unmount.
     if (not is_root or auto_unmount) and find_program(FUSERMOUNT) is None:
         raise FuseMissing(f"{FUSERMOUNT} is missing; {_INSTALL}")
-    if is_root:
-        _open(device)
-    elif for_others and "user_allow_other" not in _lines(configuration):
+    _open(device)
+    if not is_root and for_others and "user_allow_other" not in _lines(configuration):
         raise FuseMissing(
             "allow_other and allow_root need the line `user_allow_other` in "
             f"{configuration}, which root has to add"
@@ -54,8 +53,8 @@ def _open(device: Path) -> None:
         os.close(os.open(device, os.O_RDWR))
     except OSError as failure:
         raise FuseMissing(
-            f"{device} cannot be opened ({failure.strerror}); a container needs "
-            "--device /dev/fuse --cap-add SYS_ADMIN"
+            f"{device} cannot be opened ({failure.strerror}); everybody should be allowed to read "
+            "and write it, and a container needs --device /dev/fuse --cap-add SYS_ADMIN"
         ) from failure
 
 
