@@ -192,6 +192,9 @@ def scene(entry: Json) -> Scene | None:
     if scene_id is None:
         return None
     capture_id = _id(record, "sceneset_id", "capture_id")
+    attachments = _attachments(record.get("attachments"), scene_id)
+    # From here on without links; the footprint is shared with the record, it is the larger half.
+    record = without_links(record)
     footprint = record.get("footprint", record.get("geometry"))
     revision = record.get("last_modified")
     return Scene(
@@ -200,9 +203,9 @@ def scene(entry: Json) -> Scene | None:
         product_name=_text(record, "productname", "product_name"),
         timestamp=moment(record.get("timestamp")),
         revision=revision if isinstance(revision, str) else "",
-        footprint=without_links(footprint) if isinstance(footprint, dict) else None,
-        attachments=_attachments(record.get("attachments"), scene_id),
-        record=without_links(record),
+        footprint=footprint if isinstance(footprint, dict) else None,
+        attachments=attachments,
+        record=record,
     )
 
 

@@ -115,7 +115,6 @@ class TlsStream(httpcore.AsyncNetworkStream):
         self._tls = ssl_context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
-        self._plain = bytearray()
 
     async def handshake(self) -> None:
         """Agree with the other side; raises httpcore's `ConnectError` when that fails."""
