@@ -30,6 +30,7 @@ from satfs.demo.catalogue import (
     make_task,
 )
 from satfs.demo.contents import Content, RampContent
+from satfs.demo.faults import Fault
 from satfs.demo.server import DemoOrigin
 
 T = TypeVar("T")
@@ -215,6 +216,15 @@ class Stand:
         self.ledger.n_faults += sum(fault.hits for fault in self.origin.faults)
         self.origin.faults.clear()
 
+    @contextlib.contextmanager
+    def origin_breaks(self, name: str, endpoint: str, **how: Any) -> Iterator[Fault]:
+        """Switch a fault on for the body; it must have met something in the end."""
+        fault = self.origin.faults.add(name, endpoint, **how)
+        yield fault
+        self.origin.faults.remove(fault)
+        self.ledger.n_faults += fault.hits
+        assert fault.hits, f"{name} met no request"
+
     def settle(self) -> None:
         """Mend everything, and return when the mount has noticed."""
         self.count_faults()
@@ -261,7 +271,7 @@ class Stand:
     # -- calls -----------------------------------------------------------------------------------
 
     def stat(self, path: Path, limit_s: float = PATH_CALL_S) -> os.stat_result:
-        """Return what stat(2) tells."""
+        """Tell what stat tells."""
         return self.calls.make(f"stat {path.name}", limit_s, os.stat, path)
 
     def list(self, path: Path, limit_s: float = PATH_CALL_S) -> list[str]:
@@ -280,12 +290,13 @@ class Stand:
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # ENOTCONN, when the mount has been killed
+                os.close(descriptor)
 
     def pread(
         self, descriptor: int, start: int, n_bytes: int, limit_s: float = READ_CALL_S
     ) -> bytes:
-        """Return what pread(2) reads."""
+        """Read at a place, by one system call."""
         return self.calls.make(
             f"read {start}+{n_bytes}", limit_s, os.pread, descriptor, n_bytes, start
         )
