@@ -50,6 +50,7 @@ def open_index(directory: Path) -> Index:
     prepare_directory(directory)
     tag = directory / "CACHEDIR.TAG"
     if not tag.exists():
+        tag.touch(mode=0o600)
         tag.write_text(_CACHEDIR_TAG, encoding="ascii")
     objects = directory / "objects"
     objects.mkdir(mode=0o700, exist_ok=True)
