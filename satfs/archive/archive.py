@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
+import structlog
 import trio
 from cachetools import LRUCache
 
@@ -23,6 +24,8 @@ from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.workshop import Workshop
 from satfs.errors import Damaged, Encrypted
 from satfs.model import ByteRange
+
+log = structlog.get_logger(__name__)
 
 #: A directory larger than the tail is read in pieces of this many bytes, and parsed in smaller
 #: ones: a thread that parses lets others run, but slows them down.
@@ -83,13 +86,16 @@ class Archive:
                 members = await self._load()
             except Damaged as failure:
                 self._damage, self._progress = str(failure), None
+                log.warning("archive not readable", archive=self.identity, cause=self._damage)
                 raise
             self._progress = None
+            if members.n_refused:
+                log.info("members not shown", archive=self.identity, n=members.n_refused)
             self._workshop.directories[self.identity] = members
             return members
 
     async def _load(self) -> Members:
-        reader = await self._open_zip()
+        reader = await self._open_zip(None)
         try:
             progress = self._progress or await self._find(reader)
             # Kept while it is read: a reader who gives up leaves it to the next one.
@@ -105,7 +111,7 @@ class Archive:
         size_bytes = reader.size_bytes
         span = ByteRange(max(0, size_bytes - TAIL_BYTES), size_bytes)
         while True:
-            tail = memoryview(bytes(await self._read(reader, span)))
+            tail = memoryview(await self._read(reader, span))
             found = await self._workshop.in_thread(lambda: locate(tail, size_bytes))  # noqa: B023
             if not isinstance(found, NeedMore):
                 break
@@ -134,8 +140,8 @@ class Archive:
             await self._workshop.in_thread(feed)
 
     @staticmethod
-    async def _read(reader: Reader, span: ByteRange) -> bytes | memoryview:
-        data = await reader.read(span)
+    async def _read(reader: Reader, span: ByteRange) -> bytes:
+        data = bytes(await reader.read(span))
         if len(data) != len(span):
             raise Damaged("it is shorter than it says")
         return data
@@ -159,7 +165,7 @@ class Archive:
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")
         body.require_sound()
-        zip_reader = await self._open_zip()
+        zip_reader = await self._open_zip(body.bounds)
         try:
             return await self._opened(row, body, zip_reader)
         except BaseException:

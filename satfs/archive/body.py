@@ -21,7 +21,10 @@ class Reader(Protocol):
     size_bytes: int
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
-        """Return the bytes of *span*; fewer only at the end of the file."""
+        """Return the bytes of *span*; fewer only at the end of the file.
+
+        A memoryview is good until the next checkpoint: copy it before waiting for anything.
+        """
         ...
 
     def close(self) -> None:
@@ -29,7 +32,9 @@ class Reader(Protocol):
         ...
 
 
-OpenZip: TypeAlias = Callable[[], Awaitable[Reader]]
+#: Opens the zip to read within the bounds given: what reading ahead should not go beyond. None are
+#: given by who does not know yet.
+OpenZip: TypeAlias = Callable[[ByteRange | None], Awaitable[Reader]]
 
 _HEADER: Final = struct.Struct("<4s5H3L2H")
 _SIGNATURE: Final = b"PK\x03\x04"
@@ -60,12 +65,18 @@ class Body:
         self._checksum = Checksum(member.size_bytes)
         self._damage: str | None = None
 
+    @property
+    def bounds(self) -> ByteRange:
+        """Where in the zip the member lies, local header included: exact, or a little too far."""
+        return self._header_span(_EXTRA_GUESS_BYTES + self.member.compressed_bytes)
+
     # -- the bytes as they stand in the zip ------------------------------------------------------
 
     async def fetch(self, read: ReadRange, span: ByteRange) -> bytes | memoryview:
         """Return exactly the bytes *span* of the member as stored, counted from its first.
 
-        The first time the local header is read as well, in the same request where possible.
+        The first time the local header is read as well, in the same request where possible. A
+        memoryview is good until the next checkpoint.
 
         Raises:
             Damaged: the local header is none, or contradicts the directory.
@@ -91,9 +102,9 @@ class Body:
         if stop <= len(data):
             return data[first:stop]
         # A longer extra field than guessed: the rest of the span is asked for on its own.
-        n_have = max(0, len(data) - first)
-        rest = await self._fetch_at(read, start, ByteRange(span.start + n_have, span.stop))
-        return b"".join((data[first:], rest))
+        begun = bytes(data[first:])
+        rest = await self._fetch_at(read, start, ByteRange(span.start + len(begun), span.stop))
+        return b"".join((begun, rest))
 
     def _header_span(self, n_more: int) -> ByteRange:
         """Return the local header, name included, and *n_more* bytes, but nothing of others."""

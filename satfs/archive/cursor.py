@@ -88,7 +88,7 @@ class Cursor:
             self.chunks.popleft()
 
     def step(
-        self, data: bytes | memoryview, n_out: int, due: int, distance: int, unseen: list[ByteRange]
+        self, data: bytes, n_out: int, due: int, distance: int, unseen: list[ByteRange]
     ) -> Outcome:
         """Inflate up to *n_out* bytes, *data* being the next input. Runs in a thread.
 
@@ -99,7 +99,7 @@ class Cursor:
             Damaged: not deflate data, right from the first byte.
         """
         if data:
-            self._inflater.feed(bytes(data))
+            self._inflater.feed(data)
         buffer = bytearray(n_out)
         outcome = Outcome(memoryview(b""))
         base, at = self.out_position, 0
@@ -123,10 +123,10 @@ class Cursor:
                 outcome.crcs.append((ByteRange(span.start, span.start + len(part)), crc32(part)))
         return outcome
 
-    def has_more(self, data: bytes | memoryview) -> bool:
+    def has_more(self, data: bytes) -> bool:
         """Tell whether another byte comes out, *data* being the next input. Runs in a thread."""
         if data:
-            self._inflater.feed(bytes(data))
+            self._inflater.feed(data)
         return self._inflater.inflate(bytearray(1), 0, 1) > 0
 
     @property

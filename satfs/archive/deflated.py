@@ -162,7 +162,7 @@ class DeflatedMember:
         """Return a new cursor at *point*, one of the others giving way if there are too many."""
         reader, self._spare = self._spare, None
         if reader is None:
-            reader = await self._open_zip()
+            reader = await self._open_zip(self._body.bounds)
         # No await from here on: the cursor is known to all before anything can go wrong.
         cursor = Cursor(point, reader, self._workshop)
         open_ones = [other for other in self._cursors if not other.is_closed]
@@ -218,7 +218,7 @@ class DeflatedMember:
             cursor.in_position += len(data)
         cursor.is_over = True
 
-    async def _input(self, cursor: Cursor, n_out: int) -> bytes | memoryview:
+    async def _input(self, cursor: Cursor, n_out: int) -> bytes:
         """Return the compressed bytes that *cursor* needs next for *n_out* bytes; none if none."""
         if not cursor.needs_input:
             return b""
@@ -229,7 +229,10 @@ class DeflatedMember:
         stop = min(cursor.in_position + n_in, member.compressed_bytes)
         if cursor.in_position >= stop:
             return b""
-        return await self._body.fetch(cursor.reader.read, ByteRange(cursor.in_position, stop))
+        # Copied before it goes to a thread: a view would not be good there any more.
+        return bytes(
+            await self._body.fetch(cursor.reader.read, ByteRange(cursor.in_position, stop))
+        )
 
     # -- afterwards ------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ class IndexDirectory:
     def __init__(self, directory: Path, most_bytes: int = INDEX_BYTES) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
+        self._has_complained = False
 
     def get(self, key: str) -> bytes | None:
         """Return what was put under *key*; None when there is nothing that can be read."""
@@ -56,7 +57,11 @@ class IndexDirectory:
                 os.unlink(temporary)
                 raise
         except OSError as failure:
-            log.warning("index not kept", directory=str(self._directory), cause=failure.strerror)
+            if not self._has_complained:
+                self._has_complained = True
+                log.warning(
+                    "index not kept", directory=str(self._directory), cause=failure.strerror
+                )
 
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}{_SUFFIX}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -27,8 +27,9 @@ ROOT: Final = Row(0)
 #: Most names in one archive, directories included: about 100 MB at the very worst. Eight times
 #: the largest delivery that anybody has named.
 MAX_NAMES: Final = 1_000_000
-#: Refusals kept one by one; of the rest only the number is known.
+#: Refusals kept one by one, and how much of each name; of the rest only the number is known.
 MAX_REFUSALS: Final = 1000
+_SHOWN_CHARACTERS: Final = 512
 
 #: A local header without name and extra field, in bytes (APPNOTE 4.3.7).
 LOCAL_HEADER_BYTES: Final = 30
@@ -73,7 +74,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A member that is not shown: its name as far as it can be told, and why."""
+    """A member that is not shown: its name, the beginning of it at least, and why."""
 
     name: str
     refusal: Refusal
@@ -184,13 +185,22 @@ class Members:
             + len(self.refused) * 400
         )
 
+    def find_path(self, parts: Iterable[bytes]) -> Row | None:
+        """Return what the path *parts* leads to from the root; None when nothing is there."""
+        row: Row | None = ROOT
+        for part in parts:
+            if row is None or not self.is_directory(row):
+                return None
+            row = self.find(row, part)
+        return row
+
     # -- building --------------------------------------------------------------------------------
 
     def refuse(self, name: str, refusal: Refusal) -> None:
         """Count a member that is not shown; remember it by name while there is room."""
         self.n_refused += 1
         if len(self.refused) < MAX_REFUSALS:
-            self.refused.append(Refused(name, refusal))
+            self.refused.append(Refused(name[:_SHOWN_CHARACTERS], refusal))
 
     def add_directory(self, parts: tuple[bytes, ...], mtime_ns: int | None = None) -> Row | None:
         """Return the directory at *parts*, adding what is missing; None when there is no room.

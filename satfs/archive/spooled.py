@@ -110,13 +110,14 @@ class SpooledMember:
         """Unpack some more bytes into the file; everything is noted, or nothing."""
         if self._failure is not None:
             raise self._body.damaged(str(self._failure))
-        data: bytes | memoryview = b""
+        data = b""
         if self._decoder.needs_input and self._zip is not None:
             n_packed = self._body.member.compressed_bytes
             stop = min(self._in_position + _STEP_BYTES, n_packed)
             if self._in_position < stop:
-                data = await self._body.fetch(self._zip.read, ByteRange(self._in_position, stop))
-        await self._workshop.in_thread(lambda: self._unpack(bytes(data)))
+                span = ByteRange(self._in_position, stop)
+                data = bytes(await self._body.fetch(self._zip.read, span))
+        await self._workshop.in_thread(lambda: self._unpack(data))
 
     def _unpack(self, data: bytes) -> None:
         """Unpack *data*, the next input, and write what comes out. Runs in a thread."""

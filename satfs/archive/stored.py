@@ -32,6 +32,7 @@ class StoredReader:
         body = self._body
         body.require_sound()
         data = await body.fetch(self._zip.read, span)
+        # No await from here on: the bytes may be a view that is good until then.
         if unseen := body.unseen(span):
             view = memoryview(data)
             for part in unseen:

@@ -53,7 +53,7 @@ async def test_a_cancelled_look_is_taken_up_where_it_was(
     it = opened(honest({f"{number:06}.tif": b"" for number in range(5000)}))
     read, n_left = it.zip.read, 5
 
-    async def slow(span: ByteRange) -> bytes:
+    async def slow(span: ByteRange) -> memoryview:
         nonlocal n_left
         n_left -= 1
         if n_left < 0:
@@ -74,8 +74,11 @@ async def test_a_cancelled_look_is_taken_up_where_it_was(
     assert len(set(it.zip.asked)) == len(it.zip.asked), "no piece twice"
 
 
-async def test_a_damaged_zip_is_read_once(opened: Callable[..., Opened]) -> None:
+async def test_a_damaged_zip_is_read_once(
+    opened: Callable[..., Opened], expect_log: Callable[..., None]
+) -> None:
     """What it is does not change: the next one hears it without a request."""
+    expect_log("archive not readable", archive="zip 1")
     it = opened(b"<html>not a zip</html>")
     for _ in range(2):
         with pytest.raises(Damaged, match="not a zip"):

@@ -223,7 +223,7 @@ async def test_a_cancelled_read_leaves_everything_as_it_was(
     it = opened(build([Entry(b"a", content, method=8)]))
     read = it.zip.read
 
-    async def slow(span: ByteRange) -> bytes:
+    async def slow(span: ByteRange) -> memoryview:
         await trio.sleep(0.002)
         return await read(span)
 
@@ -252,7 +252,7 @@ async def test_a_read_that_fails_can_be_repeated(
     read, source = it.zip.read, random.Random(9)
     reader = await it.reader("a")
 
-    async def flaky(span: ByteRange) -> bytes:
+    async def flaky(span: ByteRange) -> memoryview:
         if source.random() < 0.4:
             raise Unreachable("no network")
         return await read(span)
