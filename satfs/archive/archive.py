@@ -34,6 +34,8 @@ _PARSED_AT_ONCE_BYTES: Final = 256 * 1024
 
 #: Members about which is remembered where they begin and which bytes were seen.
 _MOST_BODIES: Final = 4096
+#: Archives remembered that nobody uses at the moment.
+_MOST_RECENT: Final = 64
 
 
 @dataclass(slots=True)
@@ -239,12 +241,16 @@ class Archives:
             spool_bytes=unpack_bytes,
         )
         self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
+        # Those used last, whether or not a node refers to them: how far a look that was cancelled
+        # had come, and that an archive is damaged, is worth remembering.
+        self._recent: LRUCache[str, Archive] = LRUCache(_MOST_RECENT)
 
     def archive(self, identity: str, open_zip: OpenZip) -> Archive:
         """Return the archive *identity*, which names one version of one zip. Reads nothing."""
         known = self._archives.get(identity)
         if known is None:
             known = self._archives[identity] = Archive(identity, open_zip, self._workshop)
+        self._recent[identity] = known
         return known
 
     def close(self) -> None:
