@@ -1,0 +1,293 @@
+"""`contents/` of a scene: the members of its zip as ordinary files.
+
+Nothing is asked until somebody looks in. A directory is a path, and finds what it holds in whatever
+version of the zip there is when it is asked; a file is a member of one version, as the zip itself
+is a file of one version. Names are those in the archive, since members name each other; those that
+cannot be shown as they are (`satfs.archive.paths`) are told in a file `UNREADABLE.txt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, Protocol
+
+import trio
+
+from satfs.archive import notice
+from satfs.archive.archive import Archive, Archives
+from satfs.archive.decoders import METHOD_NAMES
+from satfs.archive.members import ROOT, Member, Members, Row
+from satfs.errors import Damaged, NotThere
+from satfs.model import DELIVERY_ZIP, AttachmentName, ByteRange, SceneId, Version
+from satfs.settings import ContentsView
+from satfs.tree.nodes import (
+    Attributes,
+    Directory,
+    Entry,
+    File,
+    Kind,
+    MadeFile,
+    Node,
+    Reader,
+    not_there,
+    xattr_values,
+)
+from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
+
+CONTENTS: Final = b"contents"
+
+#: What tells of members that are not shown; with a number if a member has that very name.
+_NOTICE: Final = "UNREADABLE{}.txt"
+#: Nodes made without letting anybody else run: about three milliseconds' worth.
+_BATCH: Final = 1000
+
+
+class Zips(Protocol):
+    """The bytes of the zips (`content.contents.Contents`)."""
+
+    async def open(
+        self,
+        scene: SceneId,
+        attachment: AttachmentName,
+        version: Version,
+        *,
+        bounds: ByteRange | None = None,
+    ) -> Reader:
+        """Return a reader of that version, which reads ahead within *bounds*.
+
+        Raises:
+            Changed: the vendor serves another version by now.
+        """
+        ...
+
+
+def contents_of_zips(view: ContentsView, archives: Archives, zips: Zips) -> tuple[Extra, ...]:
+    """Return what a tree shows besides, so that each scene with a zip has `contents/`."""
+    if view is ContentsView.OFF:
+        return ()
+    return (_Contents(archives, zips, is_listed=view is ContentsView.VISIBLE),)
+
+
+class _Contents:
+    """An `Extra`: a `contents/` for each scene that has a zip."""
+
+    name: Final = CONTENTS
+
+    def __init__(self, archives: Archives, zips: Zips, *, is_listed: bool) -> None:
+        self.is_listed = is_listed
+        self._archives = archives
+        self._zips = zips
+
+    def directory(self, scene: SceneDirectory) -> Directory | None:
+        """Return the scene's `contents/`; None when its record names no zip."""
+        if all(attachment.name != DELIVERY_ZIP for attachment in scene.attachments):
+            return None
+        return ContentsDirectory(scene, self._archives, self._zips)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One version of a scene's zip, looked into."""
+
+    file: AttachmentFile
+    archive: Archive
+    members: Members
+
+
+class _InnerDirectory(Directory):
+    """A directory inside a zip: `inner` is its path there."""
+
+    __slots__ = ("_top", "inner")
+    holds_polled_names: ClassVar[bool] = True
+
+    def __init__(
+        self, parent: Directory, name: bytes, top: ContentsDirectory, inner: tuple[bytes, ...]
+    ) -> None:
+        super().__init__(parent, name)
+        self._top = top
+        self.inner = inner
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return the scene's attributes."""
+        return self._top.scene.xattrs()
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the member or directory called *name*."""
+        shown = await self._top.shown()
+        row = shown.members.find_path((*self.inner, name))
+        if row is None:
+            raise not_there(self, name)
+        return self._node(shown, row, name)
+
+    async def children(self) -> Sequence[Entry]:
+        """Return everything in this directory; yields to other tasks every now and then."""
+        shown = await self._top.shown()
+        members = shown.members
+        row = members.find_path(self.inner)
+        if row is None or not members.is_directory(row):
+            raise NotThere(f"/{'/'.join(self.path)} is in the zip no more")
+        entries = []
+        for child in members.children(row):
+            name = members.name(child)
+            entries.append(Entry(name, self._node(shown, child, name)))
+            if len(entries) % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
+        return entries
+
+    def _node(self, shown: _Shown, row: Row, name: bytes) -> Node:
+        if shown.members.is_directory(row):
+            stated_ns = shown.members.mtime_ns(row)
+            mtime_ns = self._top.scene.mtime_ns if stated_ns is None else stated_ns
+            return MemberDirectory(self, name, self._top, mtime_ns)
+        return MemberFile(self, name, shown, row)
+
+
+class ContentsDirectory(_InnerDirectory):
+    """`contents/`: the zip's own root, and what is to be said of the zip as a whole."""
+
+    __slots__ = ("_archives", "_zips", "scene")
+
+    def __init__(self, scene: SceneDirectory, archives: Archives, zips: Zips) -> None:
+        super().__init__(scene, CONTENTS, self, ())
+        self.scene = scene
+        self._archives = archives
+        self._zips = zips
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: the scene's times."""
+        return self.scene.attributes()
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the member or directory called *name*, or the notice."""
+        try:
+            return await super().lookup(name)
+        except (NotThere, Damaged):
+            # No member has the notice's name: it is chosen so.
+            for entry in await self._notices():
+                if entry.name == name and isinstance(entry.target, Node):
+                    return entry.target
+            raise not_there(self, name) from None
+
+    async def children(self) -> Sequence[Entry]:
+        """Return what the zip holds; of a zip that cannot be read, the notice why.
+
+        A zip that the store does not have yet holds nothing.
+        """
+        notices = await self._notices()
+        try:
+            return [*await super().children(), *notices]
+        except Damaged:
+            return notices
+        except NotThere:
+            return []
+
+    async def shown(self) -> _Shown:
+        """Return the zip that there is now, looked into.
+
+        Raises:
+            NotThere: there is none (yet).
+            Damaged: it is not a zip, or contradicts itself.
+        """
+        file = await self.scene.attachment(DELIVERY_ZIP)
+        scene_id, version, zips = self.scene.scene_id, file.version, self._zips
+
+        async def open_zip(bounds: ByteRange | None) -> Reader:
+            return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
+
+        identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
+        archive = self._archives.archive(identity, open_zip)
+        return _Shown(file, archive, await archive.members())
+
+    async def _notices(self) -> list[Entry]:
+        """Return the file that tells what is not shown, if there is such."""
+        try:
+            shown = await self.shown()
+        except Damaged as failure:
+            text, taken = notice.of_damage(str(failure)), None
+        except NotThere:
+            return []
+        else:
+            told = notice.of_members(shown.members)
+            if told is None:
+                return []
+            text, taken = told, shown.members
+        name, number = _NOTICE.format("").encode(), 0
+        while taken is not None and taken.find(ROOT, name) is not None:
+            number += 1
+            name = _NOTICE.format(f"-{number}").encode()
+
+        async def make() -> bytes:
+            return text
+
+        return [Entry(name, MadeFile(self, name, text, make, mtime_ns=self.scene.mtime_ns))]
+
+
+class MemberDirectory(_InnerDirectory):
+    """A directory below `contents/`, whether the zip has an entry for it or not."""
+
+    __slots__ = ("_mtime_ns",)
+
+    def __init__(
+        self, parent: _InnerDirectory, name: bytes, top: ContentsDirectory, mtime_ns: int
+    ) -> None:
+        super().__init__(parent, name, top, (*parent.inner, name))
+        self._mtime_ns = mtime_ns
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: the zip's word for its time, else the scene's."""
+        return Attributes(Kind.DIRECTORY, 0o555, 0, self._mtime_ns, self._mtime_ns)
+
+
+class MemberFile(File):
+    """A member of one version of a zip.
+
+    It does not keep the zip's whole directory: the kernel remembers single members of many zips.
+    """
+
+    __slots__ = ("_archive", "_member", "_row", "_zip_file")
+
+    def __init__(self, parent: Directory, name: bytes, shown: _Shown, row: Row) -> None:
+        super().__init__(parent, name)
+        self._zip_file = shown.file
+        self._archive = shown.archive
+        self._member: Member = shown.members.member(row)
+        self._row = row
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and the version of the zip."""
+        version = self._zip_file.version
+        return (*self.path, f"/{version.etag}", f"/{version.size_bytes}")
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: the archive's word for size and time, else the scene's time."""
+        member, zip_file = self._member, self._zip_file.attributes()
+        return Attributes(
+            Kind.FILE,
+            0o555 if member.is_executable else 0o444,
+            member.size_bytes,
+            zip_file.mtime_ns if member.mtime_ns is None else member.mtime_ns,
+            zip_file.ctime_ns,
+        )
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return the zip's attributes, and how the member is packed."""
+        member = self._member
+        own = xattr_values(
+            crc32=f"{member.crc32:08x}",
+            compression=METHOD_NAMES.get(member.method, str(member.method)),
+            compressed_bytes=str(member.compressed_bytes),
+        )
+        return {**self._zip_file.xattrs(), **own}
+
+    async def open(self) -> Reader:
+        """Return a reader of the member in this version of the zip.
+
+        Raises:
+            Changed: the vendor has replaced the zip.
+            Encrypted: the member takes a password.
+            Unsupported: it is compressed in a way that satfs cannot, or may not, undo.
+            Damaged: the archive is.
+        """
+        return await self._archive.open(self._row)
