@@ -85,7 +85,7 @@ class Wrong(AssertionError):
 class Calls:
     """Calls on a mount, each in a thread, timed and entered in the ledger."""
 
-    def __init__(self, ledger: Ledger = LEDGER, n_threads: int = 64) -> None:
+    def __init__(self, ledger: Ledger = LEDGER, n_threads: int = 256) -> None:
         self.ledger = ledger
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="call")
 

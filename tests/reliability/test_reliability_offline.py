@@ -1,0 +1,123 @@
+"""Without network: what was known is there, what was not fails at once, and it comes back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mounted.mounting import MountFailed
+from reliability.conftest import MakeStand
+from reliability.stand import AT_ONCE_S, KIB, MIB, PATH_CALL_S, Stand, refused
+
+FAILS = (errno.EIO, errno.ETIMEDOUT)
+
+
+def walk(root: Path) -> dict[str, int]:
+    """Return every path below *root*, with its size."""
+    found = {}
+    for directory, names, files in os.walk(root, onerror=_raise):
+        for name in (*names, *files):
+            path = os.path.join(directory, name)
+            found[os.path.relpath(path, root)] = os.lstat(path).st_size
+    return found
+
+
+def walk_twice(stand: Stand) -> dict[str, int]:
+    """Return a walk of what is known: `scenes/` shows what walks have made known before."""
+    stand.calls.make("walk", 10, walk, stand.root)
+    return stand.calls.make("walk", 10, walk, stand.root)
+
+
+def _raise(failure: OSError) -> None:
+    raise failure
+
+
+def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeStand) -> None:
+    """Listed stays listed, cached stays readable, missing fails fast, recovery takes seconds."""
+    stand = make_stand(workers=2, contents="off")
+    cached, other = stand.publish(3 * MIB), stand.publish(3 * MIB)
+    content = stand.content(cached)
+    known = walk_twice(stand)
+    with stand.opened(cached) as descriptor:
+        stand.compare(descriptor, content)
+    with stand.opened(other) as unread:
+        stand.origin.stop_listening()
+        time.sleep(0.7)  # no listing may be believed any more, and the kernel knows no name
+        with refused(*FAILS):
+            stand.pread(unread, 0, KIB)
+        assert stand.calls.make("walk", 5 * PATH_CALL_S, walk, stand.root) == known
+        with stand.opened(cached) as descriptor:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            stand.compare(descriptor, content)
+        for start in range(0, 2 * MIB, MIB):
+            with refused(*FAILS):
+                stand.pread(unread, start, KIB, limit_s=4 + AT_ONCE_S)  # a probe's patience
+        quick = 0
+        for n in range(10):
+            began = time.monotonic()
+            with refused(*FAILS):
+                stand.stat(stand.root / "scenes" / f"never-seen-{n}")
+            quick += time.monotonic() - began < 0.2
+        assert quick >= 8  # the others were probes
+    assert stand.current.events("listing is served stale")
+    stand.origin.resume_listening()
+    began = time.monotonic()
+    stand.until(10, lambda: stand.read_at(other, MIB, KIB))
+    stand.until(10, lambda: stand.stat(stand.path(stand.publish(KIB))))
+    assert time.monotonic() - began < 10
+
+
+def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeStand) -> None:
+    """`--offline`: tree, sizes and cached bytes of an earlier mount, without asking anybody."""
+    stand = make_stand(workers=0, contents="off")
+    cached, other = stand.publish(3 * MIB), stand.publish(3 * MIB)
+    content = stand.content(cached)
+    with stand.opened(cached) as descriptor:
+        stand.compare(descriptor, content)
+    known = walk_twice(stand)
+    stand.origin.stop_listening()
+    with pytest.raises(MountFailed, match="Unreachable"):
+        stand.remount()
+    began = time.monotonic()
+    stand.mount(is_offline=True)
+    assert time.monotonic() - began < 5
+    assert stand.calls.make("walk", 30, walk, stand.root) == known
+    with stand.opened(cached) as descriptor:
+        stand.compare(descriptor, content)
+    with stand.opened(other) as descriptor, refused(*FAILS):
+        stand.pread(descriptor, 0, KIB)
+    stand.origin.resume_listening()
+    stand.until(10, lambda: stand.read_at(other, 0, KIB))
+
+
+def test_the_command_line_mounts_without_network_when_told(make_stand: MakeStand) -> None:
+    """`satfs mount` says what to do when the vendor is away; with `--offline` it mounts."""
+    stand = make_stand(workers=0)
+    stand.list(stand.root / "tasks")
+    stand.current.stop()
+    stand.origin.stop_listening()
+    environment = {**os.environ, **stand.environment()}
+    command = [sys.executable, "-m", "satfs", "mount"]
+    done = _run(stand, [*command, str(stand.root)], environment)
+    assert done.returncode == 4
+    assert "--offline" in done.stderr
+    done = _run(stand, [*command, "--offline", str(stand.root)], environment)
+    try:
+        assert done.returncode == 0, done.stderr
+        assert stand.list(stand.root / "tasks") == ["1"]
+    finally:
+        umount = [sys.executable, "-m", "satfs", "umount", "-z", str(stand.root)]
+        subprocess.run(umount, check=True, timeout=20)
+
+
+def _run(
+    stand: Stand, command: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )

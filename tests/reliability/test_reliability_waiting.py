@@ -1,0 +1,83 @@
+"""Metadata never queues behind data, and nothing waits longer than it may."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import wait
+
+import pytest
+from reliability.conftest import MakeStand
+from reliability.stand import AT_ONCE_S, KIB, MIB, READ_CALL_S, SLACK_S, Stand
+
+#: More than the requests that the kernel has answered by pyfuse3 at once by default, 99.
+N_READERS = 150
+
+
+def block(stand: Stand) -> list[Callable[[], bytes]]:
+    """Return calls that read a file each; all of them are open, and the store hangs from now on."""
+    scenes = [stand.publish(2 * MIB) for _ in range(N_READERS)]
+    descriptors = [stand.open(scene) for scene in scenes]
+    stand.origin.faults.add("hang", "object")
+    return [lambda fd=fd: os.pread(fd, 4 * KIB, 0) for fd in descriptors]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_metadata_is_answered_while_a_hundred_and_fifty_reads_wait(
+    make_stand: MakeStand, workers: int
+) -> None:
+    """`ls` and `stat` are quick, of what is known and of what must be asked for; SIGTERM ends."""
+    stand = make_stand(workers=workers, read_deadline_s=60, progress_timeout_s=60)
+    started = [stand.calls.start("blocked read", 70, read) for read in block(stand)]
+    time.sleep(0.5)
+    assert not any(call.done() for call in started)
+    for task_id in ("1", "2"):
+        took = time.monotonic()
+        if task_id == "2":
+            from satfs.demo.catalogue import make_task
+
+            stand.origin.catalogue.add_task(make_task(2))
+            time.sleep(0.6)
+        stand.stat(stand.root / "tasks" / task_id, AT_ONCE_S)
+        assert task_id in stand.list(stand.root / "tasks", AT_ONCE_S)
+        assert time.monotonic() - took < 3
+    slowest = 0.0
+    for _ in range(50):
+        began = time.monotonic()
+        stand.stat(stand.root / "tasks", AT_ONCE_S)
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 0.25
+    ended_s = stand.current.stop(signal.SIGTERM, timeout_s=15)
+    assert ended_s < 5
+    done, waiting = wait(started, 5)
+    assert not waiting
+    assert {call.exception().errno for call in done} <= {errno.ENOTCONN, errno.ECONNABORTED}  # type: ignore[union-attr]
+
+
+def test_every_one_of_many_reads_is_answered_in_time(make_stand: MakeStand) -> None:
+    """A hundred and fifty readers of a store that hangs: each hears of it by its deadline."""
+    stand = make_stand(workers=2)
+    started = [stand.calls.start("blocked read", READ_CALL_S, read) for read in block(stand)]
+    done, waiting = wait(started, READ_CALL_S + SLACK_S)
+    assert not waiting
+    assert {call.exception().errno for call in done} <= {errno.EIO, errno.ETIMEDOUT}  # type: ignore[union-attr]
+    stand.settle()
+
+
+def test_an_episode_is_one_line_in_the_log(make_stand: MakeStand) -> None:
+    """A program that retries a hundred times makes one line, with the reason, not a hundred."""
+    stand = make_stand(workers=0)
+    scene = stand.publish(MIB)
+    with stand.opened(scene) as descriptor:
+        stand.origin.faults.add("forbidden", "object")
+        for _ in range(100):
+            with pytest.raises(PermissionError):
+                stand.pread(descriptor, 0, 4 * KIB)
+    lines = [line for line in stand.current.events("call failed") if line["operation"] == "read"]
+    assert len(lines) == 1
+    assert lines[0]["errno"] == "EACCES"
+    assert scene in str(lines[0]["path"])
+    assert "AccessDenied" in str(lines[0]["reason"])
