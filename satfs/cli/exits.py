@@ -72,7 +72,8 @@ _CODES: Final[Mapping[type[SatfsError], Exit]] = MappingProxyType(
 _REMEDIES: Final[Mapping[type[SatfsError], str]] = MappingProxyType(
     {
         NeedsLogin: "Credentials are made in Aleph (aleph.satellogic.com), under My Profile.",
-        Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them.",
+        Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them. "
+        "`satfs mount --offline` shows what earlier mounts kept.",
         Garbled: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
         NotThere: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
     }
