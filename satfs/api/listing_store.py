@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS listings (
     kind TEXT NOT NULL,            -- tasks, captures, scenes, task, scene
     id TEXT NOT NULL,              -- of what is listed or looked up; empty for tasks
     asked_at_s REAL NOT NULL,      -- wall clock
-    records BLOB NOT NULL,         -- zlib of a JSON array
+    records BLOB NOT NULL,         -- zlib of one JSON object per line
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 PRAGMA user_version = 1;
@@ -77,7 +77,9 @@ class ListingStore:
         moment_s = time.time()
 
         def write(db: sqlite3.Connection) -> None:
-            packed = zlib.compress(json.dumps(list(records), separators=(",", ":")).encode(), 1)
+            # Record by record: json holds the interpreter for as long as one call takes.
+            lines = [json.dumps(record, separators=(",", ":")) for record in records]
+            packed = zlib.compress("\n".join(lines).encode(), 1)
             db.execute(
                 "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)", (kind, id, moment_s, packed)
             )
@@ -218,7 +220,8 @@ def _own(directory: Path) -> None:
 def _unpacked(row: tuple[str, str, float, bytes]) -> Stored | None:
     kind, id, asked_at_s, packed = row
     try:
-        records = json.loads(zlib.decompress(packed))
+        lines = zlib.decompress(packed).splitlines()
+        records = [json.loads(line) for line in lines]
     except (zlib.error, ValueError, RecursionError):
         return None
     return Stored(kind, id, asked_at_s, tuple(r for r in records if isinstance(r, dict)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from copy import copy
@@ -19,6 +20,12 @@ from satfs.model import Capture, Json, Scene, Task
 
 log = structlog.get_logger(__name__)
 
+#: A listing that stays the same is kept on disk anew after this time, so that it does not look old.
+KEPT_ANEW_S = 86_400.0
+#: How long a listing that is known waits to be renewed, once a vendor has failed to answer in full
+#: time: the known one is served then, instead of having each directory wait for a deadline.
+UNWELL_PATIENCE_S = 2.0
+
 Item = TypeVar("Item", Task, Capture, Scene)
 #: What is listed (`tasks`, `captures`, …), and of which id.
 Key: TypeAlias = tuple[str, str]
@@ -35,12 +42,13 @@ class ListingState:
     is_stale: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Terms:
     """What all listings have in common.
 
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
     nobody answered, for *negative_ttl_s*. *weigh* is told how many records a listing holds.
+    *is_unwell* while the vendor was last found out of reach.
     """
 
     ttl_s: float
@@ -48,6 +56,7 @@ class Terms:
     store: ListingStore | None
     weigh: Callable[[Remembered[Any], int], None]
     wall_clock: Callable[[], float] = time.time
+    is_unwell: bool = False
 
 
 class Remembered(Generic[Item]):
@@ -75,6 +84,8 @@ class Remembered(Generic[Item]):
         self._asked_at_s = 0.0
         self._stale_until = float("-inf")
         self._absence: tuple[NotThere, float] | None = None
+        self._kept: tuple[Item, ...] | None = None
+        self._kept_at_s = 0.0
         self._index: tuple[tuple[Item, ...], dict[str, Item]] = ((), {})
 
     async def get(self) -> tuple[Item, ...]:
@@ -89,22 +100,23 @@ class Remembered(Generic[Item]):
         if self._absence is not None and now < self._absence[1]:
             await trio.lowlevel.checkpoint()
             raise copy(self._absence[0])
+        is_hasty = self._terms.is_unwell and self.is_known
         try:
-            items = await self._fresh.get()
+            with trio.move_on_after(UNWELL_PATIENCE_S if is_hasty else math.inf):
+                items = await self._fresh.get()
+                self._note_answer()
+                return items
         except NotThere as absence:
             await self._note_absence(absence)
             raise
         except Unreachable:
+            self._terms.is_unwell = True
             if not self.is_known:
                 await self._recall()
             if not self.is_known:
                 raise
-            self._note_silence()
-            return self.last()
-        if self.is_stale:
-            self.is_stale = False
-            log.info("listing is fresh again", kind=self.key[0], id=self.key[1])
-        return items
+        self._note_silence()
+        return self.last()
 
     def peek(self) -> tuple[Item, ...] | None:
         """Return the records while they may be believed, else None. Never waits."""
@@ -152,9 +164,16 @@ class Remembered(Generic[Item]):
         self._asked_at_s = self._terms.wall_clock()
         self._absence = None
         self._terms.weigh(self, len(items))
-        if self._terms.store is not None:
-            await self._terms.store.save(*self.key, [item.record for item in items])
+        await self._keep(items)
         return items, self._terms.ttl_s
+
+    async def _keep(self, items: tuple[Item, ...]) -> None:
+        """Keep *items* on disk, unless they are there since not too long ago."""
+        store, now_s = self._terms.store, self._terms.wall_clock()
+        if store is None or (items is self._kept and 0 <= now_s - self._kept_at_s < KEPT_ANEW_S):
+            return
+        await store.save(*self.key, [item.record for item in items])
+        self._kept, self._kept_at_s = items, now_s
 
     async def _recall(self) -> None:
         stored = None if self._terms.store is None else await self._terms.store.load(*self.key)
@@ -170,6 +189,12 @@ class Remembered(Generic[Item]):
         self.is_stale = False
         if self._terms.store is not None:
             await self._terms.store.delete(*self.key)
+
+    def _note_answer(self) -> None:
+        self._terms.is_unwell = False
+        if self.is_stale:
+            self.is_stale = False
+            log.info("listing is fresh again", kind=self.key[0], id=self.key[1])
 
     def _note_silence(self) -> None:
         """Serve what is known for a moment: a walk must not wait for each directory anew."""

@@ -38,7 +38,8 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str
         value = next((value[key] for key in _KEYS if value.get(key)), None)
     if not isinstance(value, str) or not value.strip():
         raise Garbled("the answer holds no link")
-    return from_url(value.strip())
+    value = value.strip()
+    return from_url(urljoin(asked_url, value) if value.startswith("/") else value)
 
 
 def from_url(url: str) -> Link:

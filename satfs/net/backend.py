@@ -15,6 +15,7 @@ point a request was cancelled.
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -34,13 +35,17 @@ TLS_RECEIVE_BYTES = 256 * 1024
 class TcpStream(httpcore.AsyncNetworkStream):
     """A plain connection. Raises httpcore's exceptions only."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, *, connect_by: float = math.inf) -> None:
         self._stream = stream
         self._receive_bytes = FIRST_RECEIVE_BYTES
+        # Moment on trio's clock until which the connection must be usable, TLS included. Void once
+        # something was read: then a proxy has taken its part of the time.
+        self._connect_by = connect_by
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the next bytes, up to 1 MiB whatever *max_bytes* says; empty at the end."""
         size = self._receive_bytes
+        self._connect_by = math.inf
         with _limit(timeout):
             try:
                 data = bytes(await self._stream.receive_some(size))
@@ -79,8 +84,9 @@ class TcpStream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """Return the TLS stream over this one; on any failure the socket is closed."""
         stream = TlsStream(self, ssl_context, server_hostname)
+        left_s = self._connect_by - trio.current_time()
         try:
-            with _limit(timeout):
+            with _limit(left_s if timeout is None else min(timeout, left_s)):
                 await stream.handshake()
                 return stream
             raise httpcore.ConnectTimeout()
@@ -219,14 +225,15 @@ class Dialer(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Return a connection to the first address of *host* that answers (RFC 8305).
 
-        trio switches `TCP_NODELAY` on for each.
+        trio switches `TCP_NODELAY` on for each. *timeout* covers a TLS handshake after it, too.
         """
+        began = trio.current_time()
         with _limit(timeout):
             try:
                 raw = await trio.open_tcp_stream(host, port, local_address=local_address)
             except OSError as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
-            stream = TcpStream(raw)
+            stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
             self._opened.append(stream)
             for option in socket_options or ():
                 raw.setsockopt(*option)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from satfs.errors import Garbled, SatfsError, Throttled, Unreachable
+from satfs.errors import Garbled, Throttled, Unreachable
 
 #: Answers that say "not now": the gateway's throttling and its backend's failures.
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -33,7 +33,11 @@ def failure_for(status: int, headers: Mapping[str, str], said: str, *, now_s: fl
     A 429, and a 503 with a `Retry-After`, is `Throttled`. A 5xx that is not named above
     (501, 505, …) is marked as lasting.
     """
-    retry_after_s = parse_retry_after(headers.get("retry-after"), now_s=now_s)
+    # A date is meant on the clock of whoever wrote it, which the answer tells as well.
+    answered_at_s = _moment(headers.get("date", ""))
+    if answered_at_s is None:
+        answered_at_s = now_s
+    retry_after_s = parse_retry_after(headers.get("retry-after"), now_s=answered_at_s)
     if status == 429 or (status == 503 and retry_after_s is not None):
         return Throttled(said, retry_after_s=retry_after_s)
     failure = Unreachable(said)
@@ -77,17 +81,15 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(text)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-            seconds = moment.timestamp() - now_s
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return None
-        return max(0.0, seconds)
+        moment_s = _moment(text)
+        return None if moment_s is None else max(0.0, moment_s - now_s)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def told(failure: SatfsError) -> str:
-    """Return the failure as words for a message; its type when it has none."""
-    return str(failure) or type(failure).__name__
+def _moment(text: str) -> float | None:
+    """Return an HTTP date as seconds since the epoch."""
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

@@ -291,6 +291,27 @@ async def test_what_was_listed_stays_listed_without_network(
         assert not stale_kinds(listings)
 
 
+async def test_known_listings_do_not_wait_for_a_vendor_that_is_unwell(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """A vendor that answers 503 for minutes costs one deadline, then a moment per directory."""
+    expect_log("listing is served stale")
+    async with remember() as listings:
+        await walk(listings)
+        await trio.sleep(61)
+        vendor.fail_next(503, times=10_000)
+        began = trio.current_time()
+        await listings.tasks()
+        assert trio.current_time() - began > 9
+        began = trio.current_time()
+        await walk(listings)
+        assert trio.current_time() - began < 5
+        vendor._planned.clear()
+        await trio.sleep(6)
+        await walk(listings)
+        assert not stale_kinds(listings)
+
+
 async def test_a_refusal_is_no_reason_to_serve_what_is_stale(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
@@ -373,6 +394,30 @@ async def test_recalled_listings_are_known_at_once_and_asked_again(
         await walk(listings)
         assert len(vendor.asked) == 4
     await after.aclose()
+
+
+async def test_what_stays_the_same_is_not_written_again(
+    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+) -> None:
+    """A mount that is looked at all day writes its listings when they change."""
+
+    class Counting(ListingStore):
+        n_saved = 0
+
+        async def save(self, kind: str, id: str, records: Any) -> None:
+            self.n_saved += 1
+            await super().save(kind, id, records)
+
+    store = Counting(tmp_path / "account")
+    async with remember(store) as listings:
+        for _ in range(5):
+            await walk(listings)
+            await trio.sleep(61)
+        assert store.n_saved == 3
+        vendor.tasks[0]["status"] = "failed"
+        await walk(listings)
+        assert store.n_saved == 4
+    await store.aclose()
 
 
 async def test_what_is_gone_is_not_recalled(

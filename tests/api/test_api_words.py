@@ -189,6 +189,7 @@ def test_a_link_tells_its_end(url: str, expires_at_s: float | None) -> None:
         (200, {}, {"url": SIGNED}),
         (200, {}, {"url": f" {SIGNED}\n", "expires": 5}),
         (200, {}, {"download_url": SIGNED, "url": None}),
+        (200, {}, {"url": "//b.test" + SIGNED.removeprefix("https://b.test")}),
         (200, {}, SIGNED),
         (302, {"location": SIGNED}, ""),
         (307, {"location": "//b.test" + SIGNED.removeprefix("https://b.test")}, {"url": "x"}),

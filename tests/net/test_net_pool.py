@@ -162,6 +162,21 @@ async def test_stalls_end(serve: Serve) -> None:
         assert figures(http).n_in_use == figures(http).n_idle == 0
 
 
+async def test_a_handshake_that_stalls_ends_in_the_time_of_connecting() -> None:
+    """The limit for a new connection covers TCP and TLS together."""
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    url = f"https://localhost:{listener.socket.getsockname()[1]}/"
+    async with (
+        listener,
+        Http(connect_timeout_s=0.3, progress_timeout_s=5, max_connections=1) as http,
+    ):
+        began = trio.current_time()
+        with pytest.raises(DeadlineReached, match="no connection in time"):
+            await get(http, url)
+        assert 0.25 < trio.current_time() - began < 1
+        assert figures(http).n_in_use == 0
+
+
 async def test_refused_connections_are_told(serve: Serve) -> None:
     """In the words of the system, without the query."""
     async with serve() as (http, origin):

@@ -60,6 +60,19 @@ def test_retry_after_is_seconds_or_a_date() -> None:
         assert retry.parse_retry_after(nothing, now_s=NOW_S) is None
 
 
+def test_a_date_is_meant_on_the_vendors_clock() -> None:
+    """Our clock may be an hour wrong; the answer's own date tells what "now" was."""
+
+    def date(seconds: float) -> str:
+        return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
+
+    headers = {"retry-after": date(NOW_S + 3), "date": date(NOW_S)}
+    for wrong_by_s in (-3600, 0, 3600):
+        failure = retry.failure_for(429, headers, "said", now_s=NOW_S + wrong_by_s)
+        assert isinstance(failure, Throttled)
+        assert failure.retry_after_s == 3
+
+
 @given(st.text())
 def test_any_retry_after_is_a_finite_wait_or_none(text: str) -> None:
     """A header is the other side's to write; it never breaks us."""
