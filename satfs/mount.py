@@ -180,20 +180,17 @@ async def _catalogue_and_content(settings: Settings) -> AsyncIterator[_Parts]:
     ):
         aleph = Aleph(api_http, settings)
         try:
-            async with trio.open_nursery() as nursery:
-                async with open_contents(
-                    settings,
-                    nursery=nursery,
-                    http=store_http,
-                    retries=Retries(store_http.reachability),
-                    sign=aleph.sign,
-                    check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
-                    is_proxied=_is_proxied,
-                    account=account,
-                ) as contents:
-                    listings = Listings(aleph, settings, store)
-                    yield _Parts(aleph, listings, contents, (api_http, store_http))
-                nursery.cancel_scope.cancel()
+            async with open_contents(
+                settings,
+                http=store_http,
+                retries=Retries(store_http.reachability),
+                sign=aleph.sign,
+                check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
+                is_proxied=_is_proxied,
+                account=account,
+            ) as contents:
+                listings = Listings(aleph, settings, store)
+                yield _Parts(aleph, listings, contents, (api_http, store_http))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
                 await store.aclose()

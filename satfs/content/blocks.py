@@ -89,7 +89,7 @@ class BlockCache:
         """Return the cache kept in *directory*, or one in memory when the disk won't have it.
 
         Raises:
-            BadSettings: the directory is a symbolic link or somebody else's.
+            BadCache: the directory is a symbolic link or somebody else's.
         """
         home: Path | None = None
         index: Index | None = None
@@ -381,6 +381,14 @@ class BlockCache:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 await self.commit()
+
+    async def close(self) -> None:
+        """Enter what is left, and close all files: nobody may use the cache any more."""
+        await self.commit()
+        for cached in list(self._open.values()):
+            self._close(cached)
+        if self.index is not None:
+            await self.ask(self.index.close)
 
     async def commit(self) -> None:
         """Enter what has been fetched and used in the index."""

@@ -24,13 +24,14 @@ from satfs.settings import Settings, default_cache_bytes
 #: A transfer gives up this much before the read that waits for it, so that the reader hears what
 #: was wrong and not merely that time is up.
 GIVE_UP_SHARE: Final = 0.9
+#: Longest wait for the disk in the end.
+CLOSING_S: Final = 5.0
 
 
 @asynccontextmanager
 async def open_contents(
     settings: Settings,
     *,
-    nursery: trio.Nursery,
     http: Http,
     retries: Retries,
     sign: Sign,
@@ -38,13 +39,13 @@ async def open_contents(
     is_proxied: Callable[[str], bool],
     account: str,
 ) -> AsyncIterator[Contents]:
-    """Hand out the content floor; its tasks run in *nursery*, and end with the `async with`.
+    """Hand out the content floor; its tasks and its files end with the `async with`.
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
     addresses that must not be followed. *account* tells apart whose objects are cached.
 
     Raises:
-        BadSettings: the cache directory is not ours to use.
+        BadCache: the cache directory is not ours to use.
     """
     limit_bytes = settings.cache_bytes
     if limit_bytes is None:
@@ -55,43 +56,47 @@ async def open_contents(
         free_fraction=settings.cache_free_fraction,
         memory_bytes=settings.memory_bytes,
     )
-    in_loop = InLoopMover(http, check_url)
-    bulk: BulkMover | None = None
-    if settings.workers:
-        pool = WorkerPool(
-            nursery,
-            in_loop,
-            n_workers=settings.workers,
-            idle_s=settings.worker_idle_s,
-            connect_timeout_s=settings.connect_timeout_s,
-            progress_timeout_s=settings.progress_timeout_s,
-            ca_file=settings.ca_file,
-            is_proxied=is_proxied,
-        )
-        cache.file_closed = pool.file_closed
-        bulk = pool
-    dispatcher = Dispatcher(
-        nursery,
-        cache,
-        ConnectionController(settings.max_connections),
-        in_loop,
-        bulk,
-        reachability=http.reachability,
-        range_bytes=settings.range_bytes,
-        give_up_s=settings.read_deadline_s * GIVE_UP_SHARE,
-    )
-    probe = Probe(http, retries, check_url, deadline_s=settings.metadata_deadline_s)
-    contents = Contents(
-        cache=cache,
-        dispatcher=dispatcher,
-        probe=probe,
-        sign=sign,
-        account=account,
-        confirm_after_s=settings.listing_ttl_s,
-    )
-    nursery.start_soon(cache.run)
     try:
-        yield contents
+        async with trio.open_nursery() as nursery:
+            in_loop = InLoopMover(http, check_url)
+            bulk: BulkMover | None = None
+            if settings.workers:
+                pool = WorkerPool(
+                    nursery,
+                    in_loop,
+                    n_workers=settings.workers,
+                    idle_s=settings.worker_idle_s,
+                    connect_timeout_s=settings.connect_timeout_s,
+                    progress_timeout_s=settings.progress_timeout_s,
+                    ca_file=settings.ca_file,
+                    is_proxied=is_proxied,
+                )
+                cache.file_closed = pool.file_closed
+                bulk = pool
+            dispatcher = Dispatcher(
+                nursery,
+                cache,
+                ConnectionController(settings.max_connections),
+                in_loop,
+                bulk,
+                reachability=http.reachability,
+                range_bytes=settings.range_bytes,
+                give_up_s=settings.read_deadline_s * GIVE_UP_SHARE,
+            )
+            probe = Probe(http, retries, check_url, deadline_s=settings.metadata_deadline_s)
+            contents = Contents(
+                cache=cache,
+                dispatcher=dispatcher,
+                probe=probe,
+                sign=sign,
+                account=account,
+                confirm_after_s=settings.listing_ttl_s,
+            )
+            nursery.start_soon(cache.run)
+            try:
+                yield contents
+            finally:
+                nursery.cancel_scope.cancel()
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-            await cache.commit()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSING_S):
+            await cache.close()

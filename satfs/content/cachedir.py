@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from satfs.content.index import Index
-from satfs.errors import BadSettings
+from satfs.errors import BadCache
 
 _CACHEDIR_TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -27,15 +27,15 @@ def prepare_directory(path: Path) -> None:
     """Make *path* a directory of ours that nobody else may look into.
 
     Raises:
-        BadSettings: it is a symbolic link, or belongs to somebody else.
+        BadCache: it is a symbolic link, or belongs to somebody else.
         OSError: it cannot be made.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        raise BadSettings(f"cache_dir: {path} is a symbolic link; name the directory itself")
+        raise BadCache(f"cache_dir: {path} is a symbolic link; name the directory itself")
     if found.st_uid != os.geteuid():
-        raise BadSettings(f"cache_dir: {path} belongs to another user; choose another directory")
+        raise BadCache(f"cache_dir: {path} belongs to another user; choose another directory")
     if stat.S_IMODE(found.st_mode) & 0o077:
         path.chmod(0o700)
 
@@ -44,7 +44,7 @@ def open_index(directory: Path) -> Index:
     """Return the index of the cache in *directory*, making both if need be.
 
     Raises:
-        BadSettings: the directory is a symbolic link, or somebody else's.
+        BadCache: the directory is a symbolic link, or somebody else's.
         OSError, sqlite3.Error: the disk won't have it.
     """
     prepare_directory(directory)

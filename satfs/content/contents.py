@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -41,6 +42,8 @@ MOST_VERSIONS: Final = 100_000
 PROBES_AT_ONCE: Final = 16
 
 _Key = tuple[SceneId, AttachmentName]
+_Place = tuple[_Key, Version]
+K = TypeVar("K")
 
 
 class Contents:
@@ -73,9 +76,10 @@ class Contents:
         self._learning: dict[tuple[SceneId, AttachmentName, str], Fresh[KnownVersion]] = {}
         self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
         self._links: OrderedDict[_Key, LinkKeeper] = OrderedDict()
-        self._open: OrderedDict[tuple[_Key, Version], Fetcher] = OrderedDict()
-        self._n_handles: dict[tuple[_Key, Version], int] = {}
-        self._opening: dict[tuple[_Key, Version], trio.Lock] = {}
+        self._open: OrderedDict[_Place, Fetcher] = OrderedDict()
+        self._n_handles: dict[_Place, int] = {}
+        self._opening: dict[_Place, trio.Lock] = {}
+        self._confirming: dict[_Key, trio.Lock] = {}
         self._probing = trio.CapacityLimiter(PROBES_AT_ONCE)
 
     # -- versions --------------------------------------------------------------------------------
@@ -153,7 +157,11 @@ class Contents:
         size = tail.version.size_bytes
         if start >= size or tail.start + len(tail.data) != size:
             return
-        cached = await self._cache.acquire(*self._naming(key, tail.version))
+        place = (key, tail.version)
+        async with _alone(self._opening, place):
+            # Stays open among the idle ones: in memory, blocks go with their object.
+            cached = (await self._fetcher(place)).cached
+            cached.n_users += 1
         landing = self._cache.begin_landing(cached, ByteRange(start, size))
         try:
             span = ByteRange(start, size)
@@ -169,6 +177,7 @@ class Contents:
         finally:
             self._cache.end_landing(cached, landing)
             self._cache.release(cached)
+            self._close_idle()
 
     def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
         """Forget what is known of an attachment's version: it is asked for anew."""
@@ -198,25 +207,28 @@ class Contents:
         key = (scene, attachment)
         await self._confirm(key, version)
         place = (key, version)
-        lock = self._opening.setdefault(place, trio.Lock())
-        async with lock:
-            fetcher = self._open.get(place)
-            if fetcher is None or (fetcher.is_outdated and not self._n_handles.get(place)):
-                name, label, size = self._naming(key, version)
-                cached = await self._cache.acquire(name, label, size)
-                source = Source(label, self._links_of(key), version)
-                # Looked up again: an idle one may have been closed while we waited.
-                if (outdated := self._open.pop(place, None)) is not None:
-                    self._cache.release(outdated.cached)
-                fetcher = Fetcher(self._cache, cached, self._dispatcher, source)
-                self._open[place] = fetcher
-            self._open.move_to_end(place)
+        async with _alone(self._opening, place):
+            fetcher = await self._fetcher(place)
             self._n_handles[place] = self._n_handles.get(place, 0) + 1
-        if not lock.locked():  # else it has gone to the next in line
-            self._opening.pop(place, None)
         return ObjectReader(fetcher, lambda: self._closed(place), bounds=bounds)
 
-    def _closed(self, place: tuple[_Key, Version]) -> None:
+    async def _fetcher(self, place: _Place) -> Fetcher:
+        """Return the open object of *place*, opening it if need be. One at a time for a place."""
+        fetcher = self._open.get(place)
+        if fetcher is None or (fetcher.is_outdated and not self._n_handles.get(place)):
+            key, version = place
+            name, label, size = self._naming(key, version)
+            cached = await self._cache.acquire(name, label, size)
+            source = Source(label, self._links_of(key), version)
+            # Looked up again: an idle one may have been closed while we waited.
+            if (outdated := self._open.pop(place, None)) is not None:
+                self._cache.release(outdated.cached)
+            fetcher = Fetcher(self._cache, cached, self._dispatcher, source)
+            self._open[place] = fetcher
+        self._open.move_to_end(place)
+        return fetcher
+
+    def _closed(self, place: _Place) -> None:
         self._n_handles[place] -= 1
         if not self._n_handles[place]:
             del self._n_handles[place]
@@ -224,29 +236,45 @@ class Contents:
             if fetcher.is_outdated:
                 # So that the next look at the name learns what is there now.
                 self.forget(*place[0])
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         idle = [each for each in self._open if each not in self._n_handles]
         for each in idle[: max(0, len(idle) - IDLE_OBJECTS)]:
             self._cache.release(self._open.pop(each).cached)
 
     async def _confirm(self, key: _Key, version: Version) -> None:
-        known = await self._recall(key)
-        if known is not None:
-            if (known.etag, known.size_bytes) != (version.etag, version.size_bytes):
-                raise Changed(f"{_label(*key, '')} was replaced")
-            if self._now() - known.confirmed_at_s <= self._confirm_after_s:
+        """Return if *version* is the one that the vendor serves, as far as can be known.
+
+        Raises:
+            Changed: it is not.
+        """
+        if await self._is_confirmed(key, version):
+            return
+        # One asks, whoever opens the same file meanwhile looks at what came of it.
+        async with _alone(self._confirming, key):
+            if await self._is_confirmed(key, version):
                 return
-        try:
-            async with self._probing:
-                seen = await self._probe.confirm(self._links_of(key), _label(*key, ""), version)
-        except Unreachable:
-            return  # what the cache holds of this version stays readable
-        except (NotThere, NotAllowed) as gone:
-            self.forget(*key)
-            raise Changed(str(gone)) from gone
-        revision = known.revision if known is not None else ""
-        await self._note(key, seen, revision)
+            try:
+                async with self._probing:
+                    seen = await self._probe.confirm(self._links_of(key), _label(*key, ""), version)
+            except Unreachable:
+                return  # what the cache holds of this version stays readable
+            except (NotThere, NotAllowed) as gone:
+                self.forget(*key)
+                raise Changed(str(gone)) from gone
+            known = self._known.get(key)
+            await self._note(key, seen, known.revision if known is not None else "")
         if seen != version:
             raise Changed(f"{_label(*key, '')} was replaced")
+
+    async def _is_confirmed(self, key: _Key, version: Version) -> bool:
+        known = await self._recall(key)
+        if known is None:
+            return False
+        if (known.etag, known.size_bytes) != (version.etag, version.size_bytes):
+            raise Changed(f"{_label(*key, '')} was replaced")
+        return self._now() - known.confirmed_at_s <= self._confirm_after_s
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -274,3 +302,13 @@ class Contents:
 
 def _label(scene: SceneId, attachment: AttachmentName, _revision: str) -> str:
     return f"{scene}/{attachment}"
+
+
+@asynccontextmanager
+async def _alone(locks: dict[K, trio.Lock], key: K) -> AsyncIterator[None]:
+    """Let one task at a time in for *key*; a lock lives as long as somebody wants it."""
+    lock = locks.setdefault(key, trio.Lock())
+    async with lock:
+        yield
+    if not lock.locked():  # else it has gone to the next in line
+        locks.pop(key, None)

@@ -6,6 +6,7 @@ it; so a byte that two of them want is in the air once.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -92,7 +93,8 @@ class Fetcher:
             for flight in list(self._flights):
                 self._withdraw_if_unwanted(flight)  # its handle was closed meanwhile
         if waiter.failure is not None:
-            raise waiter.failure
+            # A copy for each who waited: a traceback grows in every task that raises it.
+            raise copy(waiter.failure) from waiter.failure
 
     def want(self, plan: Plan, reader: object) -> None:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""

@@ -15,7 +15,7 @@ from satfs.content.blockfile import BlockFile
 from satfs.content.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, BlockMap
 from satfs.content.cachedir import open_index, path_of
 from satfs.content.index import Index, Kept
-from satfs.errors import BadSettings, NotThere
+from satfs.errors import BadCache, NotThere
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def info(directory: Path) -> CacheInfo:
 
     Raises:
         NotThere: there is no cache.
-        BadSettings: it is not ours, or not a cache.
+        BadCache: it is not ours, or not a cache.
     """
     index = _existing(directory)
     try:
@@ -92,19 +92,20 @@ def verify(directory: Path) -> Iterator[Checked]:
 
 def _verify(directory: Path, index: Index, kept: Kept) -> Checked:
     path = path_of(directory, kept.name)
-    blocks = BlockMap(kept.size_bytes)
-    object_id = index.open_object(kept.name, kept.label, kept.size_bytes, is_new=False)
-    for segment in index.segments(object_id):
-        blocks.load(segment)
     if not path.exists():
         index.remove_object(kept.name)
-        return Checked(kept, 0, blocks.n_present * BLOCK_BYTES)
+        return Checked(kept, 0, kept.held_bytes)
     try:
         file, _ = BlockFile.on_disk(path, kept.size_bytes)
     except OSError:
-        return Checked(kept, 0, blocks.n_present * BLOCK_BYTES)
+        return Checked(kept, 0, kept.held_bytes)
     good = damaged = 0
     try:
+        # Read under the file's lock: no other mount gives these blocks back while we look.
+        blocks = BlockMap(kept.size_bytes)
+        object_id = index.open_object(kept.name, kept.label, kept.size_bytes, is_new=False)
+        for segment in index.segments(object_id):
+            blocks.load(segment)
         for number in list(blocks.present_segments()):
             keep = 0
             for run in list(blocks.unchecked(blocks.span_of(number))):
@@ -127,4 +128,4 @@ def _existing(directory: Path) -> Index:
     try:
         return open_index(directory)
     except (OSError, sqlite3.Error) as problem:
-        raise BadSettings(f"cache_dir: {directory} cannot be used as a cache") from problem
+        raise BadCache(f"cache_dir: {directory} cannot be used as a cache") from problem

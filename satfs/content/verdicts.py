@@ -19,6 +19,11 @@ _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,
 _UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,18})")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+#: Begins the name of a version that has no ETag, only a date.
+_BY_DATE: Final = "modified:"
+#: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
+#: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
+MOST_OBJECT_BYTES: Final = 256 * 1024**3
 #: A whole body in place of a range is read through up to here, to the bytes that were asked for;
 #: beyond, the answer is refused.
 MOST_SKIPPED_BYTES: Final = 1024 * 1024
@@ -67,7 +72,7 @@ def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
     """
     etag = headers.get("etag", "").strip()
     if not etag:
-        etag = f"modified:{headers.get('last-modified', '').strip()}"
+        etag = f"{_BY_DATE}{headers.get('last-modified', '').strip()}"
     return Version(etag, size_bytes)
 
 
@@ -146,9 +151,11 @@ def _judge_whole(
 def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> bool:
     if seen.size_bytes != version.size_bytes:
         return False
-    # An answer that names no version at all (proxies strip headers) is judged by its length alone.
-    names_none = "etag" not in headers and "last-modified" not in headers
-    return names_none or seen.etag == version.etag
+    # Proxies strip headers: a name that the answer does not give cannot contradict.
+    if version.etag.startswith(_BY_DATE):
+        modified = headers.get("last-modified", "").strip()
+        return not modified or version.etag == f"{_BY_DATE}{modified}"
+    return not headers.get("etag", "").strip() or seen.etag == version.etag
 
 
 def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, int] | Verdict:
@@ -164,11 +171,11 @@ def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, i
         if found is None:
             return Verdict(Meaning.GARBLED, "Content-Range")
         first, last, total = (int(number) for number in found.groups())
-        if not first <= last < total:
+        if not first <= last < total <= MOST_OBJECT_BYTES:
             return Verdict(Meaning.GARBLED, "Content-Range")
         return version_of(headers, total), first, last + 1 - first
     length = _number(headers.get("content-length"))
-    if status != 200 or length is None:
+    if status != 200 or length is None or length > MOST_OBJECT_BYTES:
         return Verdict(Meaning.GARBLED, "Content-Length")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/json") and "etag" not in headers:

@@ -232,26 +232,22 @@ async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIter
     given = {"cache_dir": directory, "cache_bytes": 0, "workers": 0, "cache_free_fraction": 0.0}
     settings = load_settings({}, **{**given, **changes})
     async with (
-        trio.open_nursery() as nursery,
         Http(
             connect_timeout_s=settings.connect_timeout_s,
             progress_timeout_s=settings.progress_timeout_s,
             max_connections=settings.max_connections,
             transport=httpx.MockTransport(store.handle),
-        ) as http,
+        ) as http,open_contents(
+        settings,
+        http=http,
+        retries=Retries(http.reachability, draw=lambda: 0.5),
+        sign=store.sign,
+        check_url=lambda url: None,
+        is_proxied=lambda url: False,
+        account="me",
+    ) as contents
     ):
-        async with open_contents(
-            settings,
-            nursery=nursery,
-            http=http,
-            retries=Retries(http.reachability, draw=lambda: 0.5),
-            sign=store.sign,
-            check_url=lambda url: None,
-            is_proxied=lambda url: False,
-            account="me",
-        ) as contents:
-            yield contents
-        nursery.cancel_scope.cancel()
+        yield contents
 
 
 async def learn(contents: Contents, scene: str = SCENE, revision: str = "r1") -> Version:

@@ -61,28 +61,24 @@ async def opened(
         return Link(origin.link(scene, attachment))
 
     async with (
-        trio.open_nursery() as nursery,
         Http(
             connect_timeout_s=5.0,
             progress_timeout_s=settings.progress_timeout_s,
             max_connections=64,
             ca_file=settings.ca_file,
-        ) as http,
+        ) as http,open_contents(
+        settings,
+        http=http,
+        retries=Retries(http.reachability),
+        sign=sign,
+        check_url=lambda url: None,
+        is_proxied=lambda url: False,
+        account="me",
+    ) as contents
     ):
-        async with open_contents(
-            settings,
-            nursery=nursery,
-            http=http,
-            retries=Retries(http.reachability),
-            sign=sign,
-            check_url=lambda url: None,
-            is_proxied=lambda url: False,
-            account="me",
-        ) as contents:
-            bulk = contents._dispatcher._bulk
-            assert isinstance(bulk, pool.WorkerPool)
-            yield contents, bulk
-        nursery.cancel_scope.cancel()
+        bulk = contents._dispatcher._bulk
+        assert isinstance(bulk, pool.WorkerPool)
+        yield contents, bulk
 
 
 async def read_all(
@@ -338,7 +334,9 @@ async def test_faults_under_workers(tmp_path: Path, fault: str, how: dict[str, A
     with origin_of(bytes_per_s=100e6) as origin:
         async with opened(origin, tmp_path, progress_timeout_s=0.5) as (contents, bulk):
             await read_all(contents, until=8 * MIB)  # up to speed
-            origin.faults.add(fault, "object", count=2, **how)
+            # A link refused twice in a row is an error by right: both could meet one range.
+            times = 1 if fault.startswith("expired") else 2
+            origin.faults.add(fault, "object", count=times, **how)
             with trio.fail_after(30):
                 await read_all(contents, until=32 * MIB)
             assert bulk.statistics()["workers"]
