@@ -204,10 +204,11 @@ class Operations(pyfuse3.Operations):
         """Find what a name in a directory leads to, and count one reference to it."""
         if name in (b".", b".."):
             return self._lookup_dots(parent_inode, name)
-        if is_polled(name.decode("utf-8", "replace")):
+        directory = self._directory(parent_inode)
+        if is_polled(name.decode("utf-8", "replace")) and not directory.holds_polled_names:
             return _nothing(_POLLED_TTL_S)
         try:
-            node = await self._directory(parent_inode).lookup(name)
+            node = await directory.lookup(name)
         except NotThere:
             if self.limits.negative_ttl_s <= 0:
                 raise

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+import trio
 
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.tree import names, sidecars
 from satfs.tree.nodes import (
     Attributes,
-    BytesFile,
     Directory,
     Entry,
     Kind,
+    MadeFile,
     Node,
     not_there,
     xattr_values,
 )
-from satfs.tree.offspring import Offspring
+from satfs.tree.offspring import Family
 from satfs.tree.scenes import SceneDirectory, Sources
 from satfs.tree.times import FALLBACK_NS
 
 CAPTURE_JSON: Final = "capture.json"
 FOOTPRINTS: Final = "footprints.geojson"
 _RESERVED: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
+
+R = TypeVar("R")
+#: From so many records on, writing them takes longer than others should wait: some 10 ms.
+_MANY: Final = 500
 
 
 class CaptureHolder(Protocol):
@@ -36,13 +42,13 @@ class CaptureHolder(Protocol):
 
 
 class CaptureDirectory(Directory):
-    """One published capture.
+    """One capture; shown only if it is published. Whenever asked, it asks for today's records.
 
     A capture's record has no date that the API promises, so its time is *time_ns*: that of its
     task, which is known wherever the capture is listed.
     """
 
-    __slots__ = ("_holder", "_offspring", "_sources", "_time_ns", "capture")
+    __slots__ = ("_holder", "_sources", "_status", "_time_ns", "capture_id", "is_published")
 
     def __init__(
         self,
@@ -55,11 +61,12 @@ class CaptureDirectory(Directory):
         time_ns: int,
     ) -> None:
         super().__init__(parent, name)
-        self.capture = capture
+        self.capture_id = capture.capture_id
+        self.is_published = capture.is_published
+        self._status = capture.status
         self._sources = sources
         self._holder = holder
         self._time_ns = time_ns
-        self._offspring = Offspring(self._make, _scene_name)
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells."""
@@ -68,42 +75,37 @@ class CaptureDirectory(Directory):
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id and status of the capture, over those of what it was found in."""
         inherited = self.parent.xattrs() if self.parent is not None else {}
-        own = xattr_values(capture_id=self.capture.capture_id, status=self.capture.status)
+        own = xattr_values(capture_id=self.capture_id, status=self._status)
         return {**inherited, **own}
 
     async def lookup(self, name: bytes) -> Node:
         """Return the scene or sidecar called *name*."""
-        if name == CAPTURE_JSON.encode():
-            capture = await self._holder.current_capture(self.capture.capture_id)
-            return self._file(name, sidecars.capture_json(capture))
-        scenes = await self._sources.catalogue.scenes(self.capture.capture_id)
-        if name == FOOTPRINTS.encode():
-            return self._file(name, _footprints(scenes))
-        known = await self._offspring.of(scenes)
-        if name not in known:
+        for sidecar, make in self._sidecars().items():
+            if name == sidecar.encode():
+                return MadeFile(self, name, await make(), make, mtime_ns=self._time_ns)
+        scenes = await self._scenes()
+        if name not in scenes:
             raise not_there(self, name)
-        return known[name]
+        return scenes[name]
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
-        scenes = await self._sources.catalogue.scenes(self.capture.capture_id)
-        entries = []
-        for sidecar in (CAPTURE_JSON, FOOTPRINTS):
+        scenes = await self._scenes()
+        entries = [Entry(name, node) for name, node in scenes.items()]
+        for sidecar in self._sidecars():
             name = sidecar.encode()
             try:
                 entries.append(Entry(name, await self.lookup(name)))
             except SatfsError as error:
                 entries.append(Entry(name, error))
-        known = await self._offspring.of(scenes)
-        entries.extend(Entry(name, node) for name, node in known.items())
         return entries
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as the capture's listing has it now."""
-        for scene in await self._sources.catalogue.scenes(self.capture.capture_id):
+        for scene in await self._sources.catalogue.scenes(self.capture_id):
             if scene.scene_id == scene_id:
                 return scene
-        raise NotThere(f"capture {self.capture.capture_id} has no scene {scene_id} any more")
+        raise NotThere(f"capture {self.capture_id} has no scene {scene_id} any more")
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(
@@ -115,35 +117,45 @@ class CaptureDirectory(Directory):
             fallback_ns=self._time_ns,
         )
 
-    def _file(self, name: bytes, content: bytes) -> BytesFile:
-        return BytesFile(self, name, content, mtime_ns=self._time_ns, xattrs=self.xattrs())
+    async def _scenes(self) -> Mapping[bytes, SceneDirectory]:
+        scenes = await self._sources.catalogue.scenes(self.capture_id)
+        return await self._sources.families.of(self, scenes, self._make, _scene_name)
+
+    def _sidecars(self) -> Mapping[str, Callable[[], Awaitable[bytes]]]:
+        async def capture_json() -> bytes:
+            return sidecars.capture_json(await self._holder.current_capture(self.capture_id))
+
+        async def footprints() -> bytes:
+            return await rendered(
+                _footprints, await self._sources.catalogue.scenes(self.capture_id)
+            )
+
+        return {CAPTURE_JSON: capture_json, FOOTPRINTS: footprints}
 
 
 class Captures(Directory):
     """`captures/`: every published capture that was seen, and any other by its id."""
 
-    __slots__ = ("_offspring", "_sources")
+    __slots__ = ("_sources",)
 
     def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
         super().__init__(parent, name)
         self._sources = sources
-        self._offspring = Offspring(self._make, _capture_name)
 
     async def lookup(self, name: bytes) -> Node:
         """Return the published capture with that id, known or not."""
         text = names.text_of(name)
         if text is None and names.is_cut(name):  # only what is known can be compared
-            known = await self._offspring.of(self._known())
+            known = await self._known()
             if name in known:
                 return known[name]
         if text is None:
             raise not_there(self, name)
-        return self._offspring.one(name, await self.current_capture(CaptureId(text)))
+        return self._make(name, await self.current_capture(CaptureId(text)))
 
     async def children(self) -> Sequence[Entry]:
         """Return the published captures that are known; asks for none."""
-        known = await self._offspring.of(self._known())
-        return [Entry(name, node) for name, node in known.items()]
+        return [Entry(name, node) for name, node in (await self._known()).items()]
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a published capture, as far as it is known."""
@@ -152,9 +164,10 @@ class Captures(Directory):
             raise NotThere(f"capture {capture_id} is not published")
         return capture
 
-    def _known(self) -> tuple[Capture, ...]:
+    async def _known(self) -> Mapping[bytes, CaptureDirectory]:
         known = self._sources.catalogue.known_captures()
-        return tuple(capture for capture in known if capture.is_published)
+        published = [capture for capture in known if capture.is_published]
+        return await Family().of(published, self._make, _capture_name)
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
         return CaptureDirectory(
@@ -172,3 +185,10 @@ def _capture_name(capture: Capture) -> bytes:
 
 def _footprints(scenes: Sequence[Scene]) -> bytes:
     return sidecars.footprints_geojson((scene, _scene_name(scene).decode()) for scene in scenes)
+
+
+async def rendered(render: Callable[[Sequence[R]], bytes], records: Sequence[R]) -> bytes:
+    """Return what *render* makes of *records*; of many in a thread, so that others run."""
+    if len(records) < _MANY:
+        return render(records)
+    return await trio.to_thread.run_sync(render, records)

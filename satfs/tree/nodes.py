@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
-from satfs.errors import NotThere, SatfsError
+from satfs.errors import Changed, NotThere, SatfsError
 from satfs.model import ByteRange
 from satfs.tree.times import FALLBACK_NS
 
@@ -109,6 +109,10 @@ class Directory(Node):
 
     __slots__ = ()
 
+    #: Whether a name that desktops poll (`tree.polled`) may be one that the directory has. If not,
+    #: it is not asked for such names.
+    holds_polled_names: ClassVar[bool] = False
+
     @abstractmethod
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to.
@@ -189,10 +193,65 @@ class Unresolved(Node):
         return Attributes(Kind.FILE, 0)
 
 
-class BytesFile(File):
-    """A file whose whole content is at hand: a sidecar, a note to the reader."""
+class MadeFile(File):
+    """A file whose content is made here: from a record, or from nothing at all.
 
-    __slots__ = ("_identity", "_mtime_ns", "_xattrs", "content")
+    It is one version, too: the bytes that *make* made when the file was looked up. They are not
+    kept, since a walk meets thousands of such files and reads few, but made again when the file is
+    opened; should they be others by then, the name leads to another file.
+    """
+
+    __slots__ = ("_digest", "_make", "_mtime_ns", "_size_bytes")
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        content: bytes,
+        make: Callable[[], Awaitable[bytes]],
+        *,
+        mtime_ns: int = FALLBACK_NS,
+    ) -> None:
+        super().__init__(parent, name)
+        self._digest = _digest(content)
+        self._size_bytes = len(content)
+        self._make = make
+        self._mtime_ns = mtime_ns
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and its bytes."""
+        return (*self.path, f"/{self._digest}")
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells."""
+        return Attributes(Kind.FILE, 0o444, self._size_bytes, self._mtime_ns, self._mtime_ns)
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Return the extended attributes of the directory that the file describes."""
+        return self.parent.xattrs() if self.parent is not None else {}
+
+    async def open(self) -> Reader:
+        """Return a reader of the bytes.
+
+        Raises:
+            Changed: they would be others by now.
+            SatfsError: they cannot be made.
+        """
+        content = await self._make()
+        if _digest(content) != self._digest:
+            raise Changed(f"/{'/'.join(self.path)} is made of another record by now")
+        return _BytesReader(content)
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+class BytesFile(File):
+    """A file whose content is kept: for the few that cannot be made again."""
+
+    __slots__ = ("_digest", "_mtime_ns", "_xattrs", "content")
 
     def __init__(
         self,
@@ -205,15 +264,14 @@ class BytesFile(File):
     ) -> None:
         super().__init__(parent, name)
         self.content = content
+        self._digest = _digest(content)
         self._mtime_ns = mtime_ns
         self._xattrs = xattrs or {}
-        digest = blake2b(content, digest_size=16).hexdigest()
-        self._identity = (*self.path, f"/{digest}")
 
     @property
     def identity(self) -> tuple[str, ...]:
         """What the node is: its path and its bytes."""
-        return self._identity
+        return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells."""

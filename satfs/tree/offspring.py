@@ -3,60 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import trio
+from cachetools import LRUCache
 
-from satfs.tree.nodes import Node
+from satfs.tree.nodes import Directory, Node
 
 R = TypeVar("R")
 N = TypeVar("N", bound=Node)
 
 #: Nodes made without letting anybody else run: about three milliseconds' worth.
 _BATCH: Final = 1000
+#: Nodes remembered for all directories together, those used least recently forgotten first. A node
+#: takes some 500 bytes, and the listing it was made of, which is remembered with it, far more.
+_MOST_NODES: Final = 20_000
 
 
-class Offspring(Generic[R, N]):
-    """Nodes for the records of a listing, by name.
+@dataclass(slots=True)
+class Family:
+    """The nodes of the last listing of one directory."""
 
-    A listing that is still believed is the same object (`sources.Catalogue`); then the same nodes
-    are returned, with whatever they have learnt. When it was renewed, the nodes of records that did
-    not change are kept.
+    listing: Sequence[Any] | None = None
+    nodes: Mapping[bytes, Any] = field(default_factory=dict)
 
-    `make` gets a name and a record and returns the node; `name_of` gets a record and returns its
-    name. Of records with equal names the first counts.
-    """
+    @property
+    def size(self) -> int:
+        """How many nodes there are, and one for the family itself."""
+        return 1 + len(self.nodes)
 
-    def __init__(self, make: Callable[[bytes, R], N], name_of: Callable[[R], bytes]) -> None:
-        self._make = make
-        self._name_of = name_of
-        self._listing: Sequence[R] | None = None
-        self._made: dict[bytes, tuple[R, N]] = {}
-        self._nodes: dict[bytes, N] = {}
+    async def of(
+        self,
+        listing: Sequence[R],
+        make: Callable[[bytes, R], N],
+        name_of: Callable[[R], bytes],
+    ) -> Mapping[bytes, N]:
+        """Return the nodes that *make* makes of the records of *listing*, by name.
 
-    async def of(self, listing: Sequence[R]) -> Mapping[bytes, N]:
-        """Return the node of each record of *listing*, by name.
-
-        Yields to other tasks every now and then; waits for nothing.
+        A listing that is still believed is the same object (`sources.Catalogue`), and then so are
+        the nodes. Of records with equal names the first counts. Yields every now and then; waits
+        for nothing.
         """
-        if listing is self._listing:
-            return self._nodes
-        made: dict[bytes, tuple[R, N]] = {}
-        for count, record in enumerate(listing, start=1):
-            name = self._name_of(record)
-            if name not in made:
-                made[name] = (record, self.one(name, record))
-            if count % _BATCH == 0:
-                await trio.lowlevel.checkpoint()
-        # Assigned together, with no await between: another task may have built the same meanwhile,
-        # and either result is right.
-        self._listing, self._made = listing, made
-        self._nodes = {name: node for name, (_, node) in made.items()}
-        return self._nodes
+        if listing is not self.listing:
+            nodes: dict[bytes, N] = {}
+            for count, record in enumerate(listing, start=1):
+                name = name_of(record)
+                if name not in nodes:
+                    nodes[name] = make(name, record)
+                if count % _BATCH == 0:
+                    await trio.lowlevel.checkpoint()
+            # Together, with no await between. Another task may have made the same meanwhile, and
+            # either result is right.
+            self.listing, self.nodes = listing, nodes
+        return self.nodes
 
-    def one(self, name: bytes, record: R) -> N:
-        """Return the node of one *record* called *name*: the known one, unless it has changed."""
-        before = self._made.get(name)
-        if before is not None and (before[0] is record or before[0] == record):
-            return before[1]
-        return self._make(name, record)
+
+class Families:
+    """The families of all directories, as many as may be remembered."""
+
+    def __init__(self) -> None:
+        self._families: LRUCache[Directory, Family] = LRUCache(
+            _MOST_NODES, getsizeof=lambda family: min(family.size, _MOST_NODES)
+        )
+
+    async def of(
+        self,
+        parent: Directory,
+        listing: Sequence[R],
+        make: Callable[[bytes, R], N],
+        name_of: Callable[[R], bytes],
+    ) -> Mapping[bytes, N]:
+        """Return the nodes of *listing* in the directory *parent*; see `Family.of`."""
+        family = self._families.get(parent) or Family()
+        nodes = await family.of(listing, make, name_of)
+        self._families[parent] = family  # weighed anew
+        return nodes

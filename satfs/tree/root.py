@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from satfs.tree.captures import Captures
-from satfs.tree.nodes import BytesFile, Directory, Entry, Node, not_there
+from satfs.tree.nodes import Directory, Entry, MadeFile, Node, not_there
 from satfs.tree.scenes import Scenes, Sources
 from satfs.tree.tasks import Tasks
 
@@ -30,7 +30,7 @@ class Root(Directory):
     def __init__(self, sources: Sources) -> None:
         super().__init__(None, b"")
         self._listed: dict[bytes, Node] = {
-            b"README.txt": BytesFile(self, b"README.txt", README.encode()),
+            b"README.txt": MadeFile(self, b"README.txt", README.encode(), _readme),
             b"tasks": Tasks(self, b"tasks", sources),
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
@@ -51,3 +51,7 @@ class Root(Directory):
     async def children(self) -> Sequence[Entry]:
         """Return what is to be listed; waits for nothing."""
         return [Entry(name, node) for name, node in self._listed.items()]
+
+
+async def _readme() -> bytes:
+    return README.encode()

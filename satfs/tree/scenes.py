@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
@@ -13,17 +13,17 @@ from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
 from satfs.tree import names, sidecars
 from satfs.tree.nodes import (
     Attributes,
-    BytesFile,
     Directory,
     Entry,
     File,
     Kind,
+    MadeFile,
     Node,
     Reader,
     not_there,
     xattr_values,
 )
-from satfs.tree.offspring import Offspring
+from satfs.tree.offspring import Families, Family
 from satfs.tree.sources import Catalogue, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 
@@ -64,6 +64,7 @@ class Sources:
     #: Shorter than what the door allows for the whole listing, so that one stuck object does not
     #: take the others' names with it.
     version_deadline_s: float = 10.0
+    families: Families = field(default_factory=Families)
 
 
 class SceneHolder(Protocol):
@@ -75,9 +76,24 @@ class SceneHolder(Protocol):
 
 
 class SceneDirectory(Directory):
-    """One scene. Asked again, it asks the directory it was found in for its record of today."""
+    """One scene. Whenever asked, it asks the directory it was found in for its record of today.
 
-    __slots__ = ("_holder", "_sources", "_time_ns", "scene")
+    It does not keep the record: a walk meets a hundred thousand scenes, and the kernel remembers
+    them for as long as it likes.
+    """
+
+    __slots__ = (
+        "_changed_ns",
+        "_holder",
+        "_product",
+        "_revision",
+        "_sources",
+        "_timestamp",
+        "attachments",
+        "capture_id",
+        "mtime_ns",
+        "scene_id",
+    )
 
     def __init__(
         self,
@@ -90,33 +106,37 @@ class SceneDirectory(Directory):
         fallback_ns: int = FALLBACK_NS,
     ) -> None:
         super().__init__(parent, name)
-        self.scene = scene
+        timestamp = scene.record.get("timestamp")
+        self.scene_id = scene.scene_id
+        self.capture_id = scene.capture_id
+        #: What the scene had when it was looked up, for those who may not wait.
+        self.attachments = scene.attachments
+        #: When the scene was taken, in nanoseconds since the epoch.
+        self.mtime_ns = time_ns(scene.timestamp, fallback_ns=fallback_ns)
+        self._product = scene.product_name
+        self._timestamp = timestamp if isinstance(timestamp, str) else None
+        self._revision = scene.revision or None
+        changed_ns = time_ns(parse_time(scene.revision), fallback_ns=self.mtime_ns)
+        # Never before it was made: some backup programs take that for a broken clock.
+        self._changed_ns = max(self.mtime_ns, changed_ns)
         self._sources = sources
         self._holder = holder
-        self._time_ns = time_ns(scene.timestamp, fallback_ns=fallback_ns)
-
-    @property
-    def mtime_ns(self) -> int:
-        """When the scene was taken, in nanoseconds since the epoch."""
-        return self._time_ns
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: made when the scene was taken, changed when its record was."""
-        return Attributes(Kind.DIRECTORY, 0o555, 0, self._time_ns, self._changed_ns(self.scene))
+        return Attributes(Kind.DIRECTORY, 0o555, 0, self.mtime_ns, self._changed_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return ids and product of the scene, over those of what it was found in."""
-        scene = self.scene
-        timestamp = scene.record.get("timestamp")
         inherited = self.parent.xattrs() if self.parent is not None else {}
         return {
             **inherited,
             **xattr_values(
-                scene_id=scene.scene_id,
-                capture_id=scene.capture_id,
-                product=scene.product_name,
-                timestamp=timestamp if isinstance(timestamp, str) else None,
-                revision=scene.revision or None,
+                scene_id=self.scene_id,
+                capture_id=self.capture_id,
+                product=self._product,
+                timestamp=self._timestamp,
+                revision=self._revision,
             ),
         }
 
@@ -128,10 +148,10 @@ class SceneDirectory(Directory):
                 if directory is None:
                     raise not_there(self, name)
                 return directory
-        scene = await self._holder.current_scene(self.scene.scene_id)
+        scene = await self._record()
         for sidecar, render in _SIDECARS.items():
             if name == sidecar.encode():
-                return self._sidecar(name, render(scene))
+                return self._sidecar(name, scene, render)
         for attachment, attachment_name in self._attachments(scene).items():
             if attachment_name == name:
                 return await self._attachment(scene, attachment, name)
@@ -143,12 +163,12 @@ class SceneDirectory(Directory):
         An attachment that the store does not have (yet) is not listed. One whose version cannot be
         learnt in time, or may not be, is listed with the error.
         """
-        scene = await self._holder.current_scene(self.scene.scene_id)
+        scene = await self._record()
         entries = []
         for sidecar, render in _SIDECARS.items():
             name = sidecar.encode()
             try:
-                entries.append(Entry(name, self._sidecar(name, render(scene))))
+                entries.append(Entry(name, self._sidecar(name, scene, render)))
             except SatfsError as error:
                 entries.append(Entry(name, error))
         for extra in self._sources.extras:
@@ -169,7 +189,7 @@ class SceneDirectory(Directory):
             NotThere: the scene has none, or the store does not have it yet.
             SatfsError: its version cannot be learnt now.
         """
-        scene = await self._holder.current_scene(self.scene.scene_id)
+        scene = await self._record()
         for attachment, name in self._attachments(scene).items():
             if attachment.name == key:
                 return await self._attachment(scene, attachment, name)
@@ -213,21 +233,23 @@ class SceneDirectory(Directory):
         objects = self._sources.objects
         version = await objects.version(scene.scene_id, attachment.name, scene.revision)
         return AttachmentFile(
-            self, name, attachment, version, sources=self._sources, ctime_ns=self._changed_ns(scene)
+            self, name, attachment, version, objects=objects, ctime_ns=self._changed_ns
         )
 
-    def _sidecar(self, name: bytes, content: bytes) -> BytesFile:
-        return BytesFile(self, name, content, mtime_ns=self._time_ns, xattrs=self.xattrs())
+    def _sidecar(self, name: bytes, scene: Scene, render: Callable[[Scene], bytes]) -> MadeFile:
+        async def make() -> bytes:
+            return render(await self._record())
 
-    def _changed_ns(self, scene: Scene) -> int:
-        # Never before it was made: some backup programs take that for a broken clock.
-        return max(self._time_ns, time_ns(parse_time(scene.revision), fallback_ns=self._time_ns))
+        return MadeFile(self, name, render(scene), make, mtime_ns=self.mtime_ns)
+
+    async def _record(self) -> Scene:
+        return await self._holder.current_scene(self.scene_id)
 
 
 class AttachmentFile(File):
     """One version of one attachment."""
 
-    __slots__ = ("_ctime_ns", "_scene", "_sources", "attachment", "version")
+    __slots__ = ("_ctime_ns", "_objects", "_scene", "attachment", "version")
 
     def __init__(
         self,
@@ -236,12 +258,12 @@ class AttachmentFile(File):
         attachment: Attachment,
         version: Version,
         *,
-        sources: Sources,
+        objects: Objects,
         ctime_ns: int,
     ) -> None:
         super().__init__(parent, name)
         self._scene = parent
-        self._sources = sources
+        self._objects = objects
         self._ctime_ns = ctime_ns
         self.attachment = attachment
         self.version = version
@@ -268,39 +290,40 @@ class AttachmentFile(File):
             Changed: the vendor has replaced it.
             SatfsError: it cannot be opened.
         """
-        scene_id = self._scene.scene.scene_id
-        return await self._sources.objects.open(scene_id, self.attachment.name, self.version)
+        return await self._objects.open(self._scene.scene_id, self.attachment.name, self.version)
 
 
 class Scenes(Directory):
     """`scenes/`: every scene that was seen, and any other by its id."""
 
-    __slots__ = ("_offspring", "_sources")
+    __slots__ = ("_sources",)
 
     def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
         super().__init__(parent, name)
         self._sources = sources
-        self._offspring = Offspring(self._make, _scene_name)
 
     async def lookup(self, name: bytes) -> Node:
         """Return the scene with that id, known or not."""
         text = names.text_of(name)
         if text is None and names.is_cut(name):  # only what is known can be compared
-            known = await self._offspring.of(tuple(self._sources.catalogue.known_scenes()))
+            known = await self._known()
             if name in known:
                 return known[name]
         if text is None:
             raise not_there(self, name)
-        return self._offspring.one(name, await self.current_scene(SceneId(text)))
+        return self._make(name, await self.current_scene(SceneId(text)))
 
     async def children(self) -> Sequence[Entry]:
         """Return the scenes that are known; asks for none."""
-        known = await self._offspring.of(tuple(self._sources.catalogue.known_scenes()))
-        return [Entry(name, node) for name, node in known.items()]
+        return [Entry(name, node) for name, node in (await self._known()).items()]
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as it is now."""
         return await self._sources.catalogue.scene(scene_id)
+
+    async def _known(self) -> Mapping[bytes, SceneDirectory]:
+        scenes = tuple(self._sources.catalogue.known_scenes())
+        return await Family().of(scenes, self._make, _scene_name)
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(self, name, scene, sources=self._sources, holder=self)

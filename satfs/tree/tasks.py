@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.tree import names, sidecars
-from satfs.tree.captures import CaptureDirectory
+from satfs.tree.captures import CaptureDirectory, rendered
 from satfs.tree.nodes import (
     Attributes,
-    BytesFile,
     Directory,
     Entry,
     Kind,
+    MadeFile,
     Node,
     not_there,
     xattr_values,
 )
-from satfs.tree.offspring import Offspring
+from satfs.tree.offspring import Family
 from satfs.tree.scenes import Sources
 from satfs.tree.times import time_ns
 
@@ -31,44 +31,49 @@ _RESERVED: Final = frozenset({TASK_JSON, CAPTURES_JSON})
 class Tasks(Directory):
     """`tasks/`: every task of the contract, by its id."""
 
-    __slots__ = ("_offspring", "_sources")
+    __slots__ = ("_family", "_sources")
 
     def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
         super().__init__(parent, name)
         self._sources = sources
-        self._offspring = Offspring(self._make, _task_name)
+        #: Its own, and remembered in any case: the list of tasks is, too, however long it is.
+        self._family = Family()
 
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id; asks for this one task, or less."""
         text = names.text_of(name)
         if text is None and names.is_cut(name):  # only a listing can tell
-            known = await self._offspring.of(await self._sources.catalogue.tasks())
+            known = await self._tasks()
             if name in known:
                 return known[name]
         if text is None:
             raise not_there(self, name)
-        return self._offspring.one(name, await self._sources.catalogue.task(TaskId(text)))
+        return self._make(name, await self._sources.catalogue.task(TaskId(text)))
 
     async def children(self) -> Sequence[Entry]:
         """Return all tasks."""
-        known = await self._offspring.of(await self._sources.catalogue.tasks())
-        return [Entry(name, node) for name, node in known.items()]
+        return [Entry(name, node) for name, node in (await self._tasks()).items()]
+
+    async def _tasks(self) -> Mapping[bytes, TaskDirectory]:
+        tasks = await self._sources.catalogue.tasks()
+        return await self._family.of(tasks, self._make, _task_name)
 
     def _make(self, name: bytes, task: Task) -> TaskDirectory:
         return TaskDirectory(self, name, task, self._sources)
 
 
 class TaskDirectory(Directory):
-    """One task. Asked again, it asks for the records of today."""
+    """One task. Whenever asked, it asks for the records of today."""
 
-    __slots__ = ("_offspring", "_sources", "_time_ns", "task")
+    __slots__ = ("_name", "_sources", "_status", "_time_ns", "task_id")
 
     def __init__(self, parent: Directory, name: bytes, task: Task, sources: Sources) -> None:
         super().__init__(parent, name)
-        self.task = task
-        self._sources = sources
+        self.task_id = task.task_id
+        self._name = task.name
+        self._status = task.status
         self._time_ns = time_ns(task.created_at)
-        self._offspring = Offspring(self._make, _capture_name)
+        self._sources = sources
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: made when the task was."""
@@ -76,53 +81,56 @@ class TaskDirectory(Directory):
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id, name and status of the task."""
-        task = self.task
-        return xattr_values(task_id=task.task_id, task_name=task.name, task_status=task.status)
+        return xattr_values(task_id=self.task_id, task_name=self._name, task_status=self._status)
 
     async def lookup(self, name: bytes) -> Node:
         """Return the published capture or the sidecar called *name*."""
-        catalogue = self._sources.catalogue
-        if name == TASK_JSON.encode():
-            task = await catalogue.task(self.task.task_id)
-            return self._file(name, sidecars.task_json(task))
-        captures = await catalogue.captures(self.task.task_id)
-        if name == CAPTURES_JSON.encode():
-            return self._file(name, sidecars.captures_json(captures))
-        known = await self._offspring.of(captures)
-        if name not in known or not known[name].capture.is_published:
+        for sidecar, make in self._sidecars().items():
+            if name == sidecar.encode():
+                return MadeFile(self, name, await make(), make, mtime_ns=self._time_ns)
+        capture = (await self._captures()).get(name)
+        if capture is None or not capture.is_published:
             raise not_there(self, name)
-        return known[name]
+        return capture
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the published captures, for one listing of captures."""
-        captures = await self._sources.catalogue.captures(self.task.task_id)
-        entries = []
-        for sidecar in (TASK_JSON, CAPTURES_JSON):
+        captures = await self._captures()
+        entries = [Entry(name, node) for name, node in captures.items() if node.is_published]
+        for sidecar in self._sidecars():
             name = sidecar.encode()
             try:
                 entries.append(Entry(name, await self.lookup(name)))
             except SatfsError as error:
                 entries.append(Entry(name, error))
-        known = await self._offspring.of(captures)
-        entries.extend(
-            Entry(name, node) for name, node in known.items() if node.capture.is_published
-        )
         return entries
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a capture as the task's listing has it now."""
-        for capture in await self._sources.catalogue.captures(self.task.task_id):
+        for capture in await self._sources.catalogue.captures(self.task_id):
             if capture.capture_id == capture_id:
                 return capture
-        raise NotThere(f"task {self.task.task_id} has no capture {capture_id} any more")
+        raise NotThere(f"task {self.task_id} has no capture {capture_id} any more")
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
         return CaptureDirectory(
             self, name, capture, sources=self._sources, holder=self, time_ns=self._time_ns
         )
 
-    def _file(self, name: bytes, content: bytes) -> BytesFile:
-        return BytesFile(self, name, content, mtime_ns=self._time_ns, xattrs=self.xattrs())
+    async def _captures(self) -> Mapping[bytes, CaptureDirectory]:
+        captures = await self._sources.catalogue.captures(self.task_id)
+        return await self._sources.families.of(self, captures, self._make, _capture_name)
+
+    def _sidecars(self) -> Mapping[str, Callable[[], Awaitable[bytes]]]:
+        catalogue = self._sources.catalogue
+
+        async def task_json() -> bytes:
+            return sidecars.task_json(await catalogue.task(self.task_id))
+
+        async def captures_json() -> bytes:
+            return await rendered(sidecars.captures_json, await catalogue.captures(self.task_id))
+
+        return {TASK_JSON: task_json, CAPTURES_JSON: captures_json}
 
 
 def _task_name(task: Task) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from mounted.conftest import MountIt, StartOrigin
 
@@ -106,8 +107,14 @@ def test_a_path_cannot_reach_beside_the_questions_it_stands_for(
 
 def test_records_with_holes_are_shown(start_origin: StartOrigin, mount_it: MountIt) -> None:
     """Nulls, missing fields, silly dates, captures without scenes and scenes without zip."""
-    silly = {"timestamp": "0001-01-01T00:00:00Z", "footprint": None, "productname": None}
-    nulls = dict.fromkeys(("timestamp", "footprint", "metadata", "last_modified", "bands"))
+    silly: dict[str, Any] = {
+        "timestamp": "0001-01-01T00:00:00Z",
+        "footprint": None,
+        "productname": None,
+    }
+    nulls: dict[str, Any] = dict.fromkeys(
+        ("timestamp", "footprint", "metadata", "last_modified", "bands")
+    )
     scenes = [
         make_scene("silly", [make_delivery("silly", b"PK silly")], **silly),
         make_scene("nulls", [make_delivery("nulls", b"PK nulls")], **nulls),
