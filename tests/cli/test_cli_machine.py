@@ -58,7 +58,7 @@ def test_a_missing_device_is_a_missing_module(tmp_path: Path, user: int) -> None
 
 @pytest.mark.parametrize("user", [0, 1000])
 def test_a_device_that_cannot_be_opened_is_a_container(tmp_path: Path, user: int) -> None:
-    """It is opened by libfuse itself, that asks fusermount3 for help."""
+    """It is opened by libfuse itself, before that asks fusermount3 for help."""
     with pytest.raises(FuseMissing, match="--device /dev/fuse"):
         check(tmp_path, device=tmp_path, user=user)
 
