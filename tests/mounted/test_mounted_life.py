@@ -201,7 +201,7 @@ async def dawdle():
         await trio.lowlevel.checkpoint()
         time.sleep(0.03)
         now_s = time.monotonic()
-        if now_s - last_s > 1:
+        if now_s - last_s > 0.6:
             print("stuck for", now_s - last_s, file=sys.stderr, flush=True)
         last_s = now_s
 """
@@ -212,13 +212,13 @@ def test_programs_killed_at_any_moment_do_not_stop_the_mount(
 ) -> None:
     """A request whose program is gone before it was read stops nobody, not even for a second."""
     mount = mount_it(origin, sabotage=_DAWDLE)
-    for n in range(10):
+    for n in range(8):
         # Nothing else asks meanwhile: any other request would get the loop going again.
         asking = subprocess.Popen(["stat", "-f", str(mount.path)], stderr=-3, stdout=-3)
         time.sleep(0.012 + 0.002 * n)
         asking.kill()
         asking.wait()
-        time.sleep(1.2)
+        time.sleep(0.8)
     assert "stuck for" not in mount.log()
     assert not mount.events("event loop stalled")
 
@@ -286,6 +286,7 @@ def test_everything_belongs_to_whom_it_should(origin: DemoOrigin, mount_it: Moun
             "umask": 0o027,
             "source": "satfs:a,b",
             "allow_other": True,
+            "extra": ["noatime", "nodiratime", "noexec"],
         },
     )
     found = (mount.path / "README.txt").stat()
