@@ -72,6 +72,9 @@ _VERSION_SHARE: Final = 2 / 3
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: What every mount of ours is: read-only, checked by the kernel, and of no use to an attacker.
 _ALWAYS: Final = frozenset({"ro", "default_permissions", "nosuid", "nodev", "subtype=satfs"})
+#: Words of mount(8) that libfuse knows from 3.17 on only. A mount that is never written has no
+#: access times to leave alone.
+_UNKNOWN: Final = frozenset({"nodiratime"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +242,7 @@ async def _answer_kernel(ended: trio.Event) -> None:
 
 
 def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> None:
-    words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra}
+    words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra} - _UNKNOWN
     if options.allow_other:
         words.add("allow_other")
     with _heard_on_stderr() as said:
