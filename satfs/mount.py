@@ -34,6 +34,7 @@ from satfs.api.auth import account_key
 from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
+from satfs.archive.archive import Archives, open_archives
 from satfs.content.build import open_contents
 from satfs.content.contents import Contents
 from satfs.errors import BadCache, BadMountpoint, FuseMissing, SatfsError
@@ -46,6 +47,7 @@ from satfs.net.http import Http
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
 from satfs.settings import Settings
+from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
 from satfs.tree.scenes import Sources
@@ -131,6 +133,7 @@ async def serve(settings: Settings, options: MountOptions, *, on_ready: Callable
             Sources(
                 parts.listings,
                 parts.contents,
+                contents_of_zips(settings.contents, parts.archives, parts.contents),
                 version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
             )
         )
@@ -159,6 +162,7 @@ class _Parts:
     aleph: Aleph
     listings: Listings
     contents: Contents
+    archives: Archives
     connections: tuple[Http, ...]
 
     def woke_up(self) -> None:
@@ -183,17 +187,23 @@ async def _catalogue_and_content(settings: Settings) -> AsyncIterator[_Parts]:
     ):
         aleph = Aleph(api_http, settings)
         try:
-            async with open_contents(
-                settings,
-                http=store_http,
-                retries=Retries(store_http.reachability),
-                sign=aleph.sign,
-                check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
-                is_proxied=_is_proxied,
-                account=account,
-            ) as contents:
+            async with (
+                open_contents(
+                    settings,
+                    http=store_http,
+                    retries=Retries(store_http.reachability),
+                    sign=aleph.sign,
+                    check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
+                    is_proxied=_is_proxied,
+                    account=account,
+                ) as contents,
+                open_archives(
+                    cache_dir=None if settings.cache_bytes == 0 else settings.cache_dir / account,
+                    unpack_bytes=settings.unpack_bytes,
+                ) as archives,
+            ):
                 listings = Listings(aleph, settings, store)
-                yield _Parts(aleph, listings, contents, (api_http, store_http))
+                yield _Parts(aleph, listings, contents, archives, (api_http, store_http))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
                 await store.aclose()

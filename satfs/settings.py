@@ -149,6 +149,8 @@ class Settings(BaseSettings):
     # -- the tree --------------------------------------------------------------------------------
     contents: ContentsView = ContentsView.VISIBLE
     """Show the members of each zip as `contents/`: visible, hidden or off."""
+    unpack_bytes: Bytes = Field(4 * GB, ge=0)
+    """Most bytes on disk for open members that must be unpacked as a whole (bzip2, LZMA, xz)."""
 
     @field_validator("api_url", "auth_url")
     @classmethod

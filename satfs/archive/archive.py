@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -256,3 +258,20 @@ class Archives:
     def close(self) -> None:
         """Give back the disk that unpacked members fill. Nothing is open any more."""
         self._workshop.close()
+
+
+@asynccontextmanager
+async def open_archives(
+    *, cache_dir: Path | None = None, unpack_bytes: int = 0
+) -> AsyncIterator[Archives]:
+    """Hand out the archive floor; what it does behind readers ends with the `async with`.
+
+    Whatever was opened must be closed before. See `Archives` for the arguments.
+    """
+    async with trio.open_nursery() as nursery:
+        archives = Archives(nursery, cache_dir=cache_dir, unpack_bytes=unpack_bytes)
+        try:
+            yield archives
+        finally:
+            archives.close()
+            nursery.cancel_scope.cancel()
