@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from bench import curl, render
 from bench.contenders import CURL, MOUNTED, SATFS, VSICURL, DidNotMount, gdal_library, program
-from bench.line import CannotLengthen, Line, open_line
+from bench.line import Line, open_line
 from bench.objects import StoredObject, make_image_zip, make_zip
 from bench.origin import Origin, run_origin
 from bench.profiles import PROFILES, Profile
@@ -64,6 +64,7 @@ class Plan:
     sizes: Sizes
     only: frozenset[str] | None
     patience_s: float
+    relay: bool
     command: str
 
 
@@ -98,8 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure satfs against what a user would run instead, interleaved, on one "
-        "origin. Needs nginx and FUSE; the far profiles need root. Peers that are not installed "
-        "are skipped (scripts/bench --install-peers installs them).",
+        "origin. Needs nginx and FUSE. As root, the far lines are made of packets that arrive late; "
+        "else a relay passes bytes on late. Peers that are not installed are skipped "
+        "(scripts/bench --install-peers installs them).",
         epilog="Workloads: " + "; ".join(f"{w.name} ({w.title})" for w in WORKLOADS.values()),
     )
     parser.add_argument("workload", nargs="*", help="what to measure; everything without")
@@ -113,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="S",
         help="wait this long for a quiet machine before each sample (default 20, quick 1)",
+    )
+    parser.add_argument(
+        "--relay", action="store_true", help="delay bytes, not packets, on the far lines"
     )
     parser.add_argument("--quick", action="store_true", help="small and under three minutes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the results go (JSON)")
@@ -142,6 +147,7 @@ def _plan(parser: argparse.ArgumentParser, given: argparse.Namespace, words: lis
         sizes=QUICK if given.quick else Sizes(),
         only=only,
         patience_s=given.patience if given.patience is not None else (1.0 if given.quick else 20.0),
+        relay=given.relay,
         command=f"scripts/bench {told}".strip(),
     )
 
@@ -195,11 +201,7 @@ def _measure(plan: Plan, workspace: tuple[Path, Path]) -> Iterator[Run]:
         room = quick / profile.name
         room.mkdir()
         with contextlib.ExitStack() as stack:
-            try:
-                line = stack.enter_context(open_line(profile, room))
-            except CannotLengthen as reason:
-                print(f"profile {profile.name} is skipped: {reason}")
-                continue
+            line = stack.enter_context(open_line(profile, room, relay=plan.relay))
             origin = stack.enter_context(run_origin(profile, line, store, room, scene_ids))
             told = _describe_line(profile, line, origin, objects)
             scene = Scene(origin, objects, digests, slow, plan.sizes, {})
@@ -376,9 +378,13 @@ def describe_versions() -> dict[str, str]:
             continue
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             said = subprocess.run([where, *words[1:]], capture_output=True, timeout=20, check=False)
-            number = re.search(rb"\d+\.\d+(\.\d+)?", said.stdout + said.stderr)
+            told = said.stderr + said.stdout
+            # The first number after its own name, since libraries are named as well.
+            number = re.search(
+                rb"(?i)\b(?:%s|version)\D{0,12}(\d+\.\d+(?:\.\d+)?)" % name.encode(), told
+            ) or re.search(rb"(\d+\.\d+(?:\.\d+)?)", told)
             if number is not None:
-                found[name] = number[0].decode()
+                found[name] = number[1].decode()
     return found
 
 

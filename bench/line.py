@@ -22,10 +22,6 @@ CLIENT_ADDRESS = "10.77.0.1"
 ORIGIN_ADDRESS = "10.77.0.2"
 
 
-class CannotLengthen(Exception):
-    """This machine does not let us make a line with a delay; the text says what is missing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """Where the origin listens, and the words that start a program on either side."""
@@ -33,6 +29,8 @@ class Line:
     origin_address: str
     client_prefix: tuple[str, ...] = ()
     origin_prefix: tuple[str, ...] = ()
+    #: Delay and cap are made by a relay (bench/relay.py) instead of by the line.
+    is_relayed: bool = False
     #: How the delay is made, for the report.
     how: str = "loopback"
 
@@ -50,18 +48,24 @@ def what_is_missing() -> str | None:
 
 
 @contextlib.contextmanager
-def open_line(profile: Profile, workspace: Path) -> Iterator[Line]:
+def open_line(profile: Profile, workspace: Path, *, relay: bool = False) -> Iterator[Line]:
     """Hold the line of *profile* open; everything it is made of is gone afterwards.
 
-    Raises:
-        CannotLengthen: the profile has a delay, and this machine does not permit one.
+    Where packets cannot be made to arrive late, or when *relay* is asked for, the line is loopback
+    with a relay on it; `Line.how` says so.
     """
     if not profile.is_far:
         yield Line(origin_address="127.0.0.1")
         return
-    missing = what_is_missing()
+    missing = "as asked for" if relay else what_is_missing()
     if missing is not None:
-        raise CannotLengthen(missing)
+        yield Line(
+            origin_address="127.0.0.1",
+            is_relayed=True,
+            how=f"a relay in front of the origin that passes bytes on late ({missing}): no slow "
+            "start; connections capped by SO_MAX_PACING_RATE",
+        )
+        return
     program = workspace / "line"
     subprocess.run(["cc", "-O2", "-o", program, SOURCE, "-lpthread"], check=True)
     # Half of the round trip on each way.
@@ -73,16 +77,23 @@ def open_line(profile: Profile, workspace: Path) -> Iterator[Line]:
     assert carrier.stdin is not None
     try:
         if carrier.stdout.readline() != b"ready\n":
-            raise CannotLengthen("namespaces or TUN interfaces are not permitted")
+            raise RuntimeError(
+                "no namespaces or TUN interfaces; scripts/bench --relay does without"
+            )
         client = ("nsenter", f"--net=/proc/{carrier.pid}/fd/3", "--")
         origin = ("nsenter", f"--net=/proc/{carrier.pid}/fd/4", "--")
         for prefix, address in ((client, CLIENT_ADDRESS), (origin, ORIGIN_ADDRESS)):
             _run(*prefix, "ip", "link", "set", "lo", "up")
             _run(*prefix, "ip", "address", "add", f"{address}/24", "dev", "wan0")
-            # Long queue: a burst waits, as in a router, instead of being lost before it is sent.
-            _run(*prefix, "ip", "link", "set", "wan0", "mtu", "1500", "txqueuelen", "10000", "up")
+            # A burst waits, as in a router. The queue counts packets of up to 64 KiB, so it is
+            # kept short: more would be a router with a second's worth of memory.
+            _run(*prefix, "ip", "link", "set", "wan0", "mtu", "1500", "txqueuelen", "1000", "up")
             # Room for the product of the fastest connection and the longest delay, twice over.
             _run(*prefix, "sysctl", "-qw", "net.ipv4.tcp_wmem=4096 65536 16777216")
+            # A capped socket is paced below its cap as well, at twice its window per round trip,
+            # which adds half a round trip to every small answer. Senders without pacing add none.
+            _run(*prefix, "sysctl", "-qw", "net.ipv4.tcp_pacing_ss_ratio=1000")
+            _run(*prefix, "sysctl", "-qw", "net.ipv4.tcp_pacing_ca_ratio=1000")
         yield Line(
             origin_address=ORIGIN_ADDRESS,
             client_prefix=client,

@@ -25,6 +25,10 @@ SO_MAX_PACING_RATE = 47
 #: pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); Linux 5.6.
 SYS_PIDFD_GETFD = 438
 
+#: Bytes that may wait unsent in a connection's socket: enough to keep loopback busy, and the most
+#: by which the count of a request that is given up may be too high.
+MOST_UNSENT_BYTES = 512 * 1024
+
 #: How long the origin may take to notice that a client has gone.
 SETTLE_S = 5.0
 
@@ -157,10 +161,11 @@ def run_origin(
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if nginx is None:
         raise FileNotFoundError("nginx")
-    store_port, api_port = _free_ports() if not profile.is_far else (9443, 8443)
+    store_port, api_port, store_relay, api_relay = _free_ports(4)
     scheme = "https" if profile.tls else "http"
-    store_url = f"{scheme}://{line.origin_address}:{store_port}"
-    api_url = f"{scheme}://{line.origin_address}:{api_port}"
+    # A relayed line is entered by the relay's doors.
+    doors = (store_relay, api_relay) if line.is_relayed else (store_port, api_port)
+    store_url, api_url = (f"{scheme}://{line.origin_address}:{port}" for port in doors)
     ca_file = _make_certificates(workspace, line.origin_address) if profile.tls else None
     certificate = workspace / "server.pem"
     (workspace / "nginx.conf").write_text(
@@ -187,8 +192,15 @@ def run_origin(
             running([*line.origin_prefix, nginx, "-p", str(workspace), "-c", "nginx.conf"])
         )
         _wait_for_sockets(workspace, server)
-        if profile.connection_rate is not None:
-            _cap_connections(server.pid, store_port, profile.connection_rate)
+        rate = None if line.is_relayed else profile.connection_rate
+        _set_on_connections(server.pid, store_port, rate)
+        if line.is_relayed:
+            delay_ns = round(profile.round_trip_s * 1e9 / 2)
+            relay = [sys.executable, "-m", "bench.relay", str(delay_ns)]
+            relay += [str(profile.connection_rate or 0), f"{api_relay}:{api_port}"]
+            relay += [f"{store_relay}:{store_port}:paced"]
+            stack.enter_context(running(relay, directory=root))
+            _wait_for_port(store_relay)
         yield Origin(profile, line, store_url, api_url, ca_file, workspace)
 
 
@@ -212,11 +224,23 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def _wait_for_port(port: int) -> None:
+    patience = time.monotonic() + 15
+    while True:
+        with socket.socket() as asked:
+            if asked.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > patience:
+            raise RuntimeError("the relay did not come up")
+        time.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
 
 
 def _make_certificates(workspace: Path, address: str) -> Path:
@@ -230,16 +254,19 @@ def _make_certificates(workspace: Path, address: str) -> Path:
     return ca_file
 
 
-def _cap_connections(server_pid: int, port: int, rate: int) -> None:
-    """Pace every connection accepted on *port* to *rate* bytes per second, from its first byte.
+def _set_on_connections(server_pid: int, port: int, rate: int | None) -> None:
+    """Make connections accepted on *port* keep to *rate* bytes per second, and count truly.
 
-    nginx's own `limit_rate` lets a second's worth through at once. The kernel's pacing does not; an
-    accepted socket inherits it from the listening one, so that is where it is set: on the server's
-    listening sockets, borrowed with pidfd_getfd(2).
+    nginx's own `limit_rate` lets a second's worth through at once. The kernel's pacing does not:
+    it holds from the first byte. And what nginx logs as sent is what it gave to the kernel, so that
+    is kept close to what has left: little that is not sent may wait in a socket.
+
+    An accepted socket inherits both from the listening one, so that is where they are set: on the
+    server's listening sockets, borrowed with pidfd_getfd(2).
     """
     libc = ctypes.CDLL(None, use_errno=True)
     server = os.pidfd_open(server_pid)
-    capped = 0
+    found = 0
     try:
         for name in os.listdir(f"/proc/{server_pid}/fd"):
             if not os.readlink(f"/proc/{server_pid}/fd/{name}").startswith("socket:"):
@@ -249,9 +276,13 @@ def _cap_connections(server_pid: int, port: int, rate: int) -> None:
                 raise OSError(ctypes.get_errno(), "pidfd_getfd")
             with socket.socket(fileno=borrowed) as listening:
                 if listening.family == socket.AF_INET and listening.getsockname()[1] == port:
-                    listening.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
-                    capped += 1
+                    listening.setsockopt(
+                        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES
+                    )
+                    if rate is not None:
+                        listening.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+                    found += 1
     finally:
         os.close(server)
-    if capped == 0:
-        raise RuntimeError("no listening socket of the origin to cap")
+    if found == 0:
+        raise RuntimeError("no listening socket of the origin")

@@ -127,14 +127,18 @@ def _draw_bars(subplots: Callable[..., Any], runs: Sequence[Run], bars: Bars) ->
 
 
 def _draw_random(subplots: Callable[..., Any], runs: Sequence[Run]) -> Any:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     figure, panels = subplots(
         1, len(runs), figsize=(4.6 * len(runs), 3.8), squeeze=False, layout="constrained"
     )
     for run, panel in zip(runs, panels[0], strict=True):
+        shown = []
         for name in run.contenders():
             latency_s, factor = run.median(name, "median_s"), run.median(name, "amplification")
             if latency_s is None or factor is None:
                 continue
+            shown.append((factor, latency_s * 1000))
             panel.scatter(
                 [factor], [latency_s * 1000], s=55, color=_colour(name), edgecolor=POINT, zorder=3
             )
@@ -145,9 +149,13 @@ def _draw_random(subplots: Callable[..., Any], runs: Sequence[Run]) -> Any:
                 textcoords="offset points",
                 fontsize=8,
             )
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        panel.margins(x=0.35, y=0.15)
+        factors, times_ms = zip(*shown, strict=True)
+        panel.set(xscale="log", yscale="log")
+        panel.set_xlim(min(factors) / 1.7, max(20, max(factors) * 12))
+        panel.set_ylim(min(times_ms) / 2, max(times_ms) * 2)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
         panel.grid(color="#e5e5e5", zorder=0)
         panel.set_title(PROFILES[run.profile].title)
         panel.set_xlabel("bytes fetched per byte asked for")

@@ -57,7 +57,7 @@ _MEMORY = Column("memory, MB", "memory_bytes", _mb)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "sequential": (
         _RATE,
-        Column("first byte, ms", "first_byte_s", _ms),
+        Column("first MiB, ms", "first_read_s", _ms),
         Column("CPU s/GiB", "cpu_s_per_gib", _two),
         _MEMORY,
         _REQUESTS,

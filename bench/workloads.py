@@ -211,7 +211,13 @@ def random_offsets(scene: Scene, name: str, seed: int, count: int) -> list[int]:
     return [slot * RANDOM_READ_BYTES for slot in drawn]
 
 
-def check_random(scene: Scene, name: str, offsets: list[int], digests: list[str]) -> None:
+def check_random(
+    scene: Scene,
+    name: str,
+    offsets: list[int],
+    digests: list[str],
+    length: int = RANDOM_READ_BYTES,
+) -> None:
     """Compare random reads with the original.
 
     Raises:
@@ -219,8 +225,8 @@ def check_random(scene: Scene, name: str, offsets: list[int], digests: list[str]
     """
     stored = scene.stored(name)
     for offset, digest in zip(offsets, digests, strict=True):
-        if stored.digest_of(offset, offset + RANDOM_READ_BYTES) != digest:
-            raise WrongBytes(f"{RANDOM_READ_BYTES} bytes at {offset}")
+        if stored.digest_of(offset, offset + length) != digest:
+            raise WrongBytes(f"{length} bytes at {offset}")
 
 
 def traffic_of(scene: Scene, mark: int) -> Sample:
@@ -296,21 +302,21 @@ def _rates(found: dict[str, Any], stored: StoredObject) -> Sample:
     return {
         "rate": found["bytes"] / found["took_s"],
         "took_s": found["took_s"],
-        "first_byte_s": found["first_byte_s"],
+        "first_read_s": found["first_read_s"],
         "bytes": found["bytes"],
         "complete": found["bytes"] == stored.size_bytes,
     }
 
 
 def first_byte(scene: Scene, name: str, repetition: int) -> Sample:
-    """Wait for the first 64 KiB: of a fresh mount, and far away in a file whose link is known."""
+    """Wait for the first page: of a fresh mount, and far away in a file whose link is known."""
     stored = scene.stored("a")
     # Far apart, so that no read-ahead of one serves another.
     step = stored.size_bytes // 12 // PAGE_BYTES * PAGE_BYTES
     offsets = [step * n for n in (6, 2, 9, 4, 11, 7, 3, 10, 5, 8)]
     if name.startswith(CURL):
         drop_pages()
-        ranges = [(o, o + RANDOM_READ_BYTES) for o in (0, *offsets)]
+        ranges = [(o, o + PAGE_BYTES) for o in (0, *offsets)]
         with fresh_room(scene) as room:
             times, _ = curl.fetch_one_by_one(scene.origin, stored, ranges, room)
         return {"fresh_s": times[0], "warm_s": statistics.median(times[1:])}
@@ -328,12 +334,14 @@ def first_byte(scene: Scene, name: str, repetition: int) -> Sample:
             sample |= {f"warm_{key}": value for key, value in traffic_of(scene, mark).items()}
             sample["warm_s"] = statistics.median(warm["times_s"])
             sample["mount_kinds"] = mounting.kinds
-        check_random(scene, "a", [0, *offsets], fresh["digests"] + warm["digests"])
+        check_random(
+            scene, "a", [0, *offsets], fresh["digests"] + warm["digests"], length=PAGE_BYTES
+        )
     return sample
 
 
 def _read_at(scene: Scene, path: str, offsets: list[int]) -> dict[str, Any]:
-    asked = {"what": "random", "path": path, "offsets": offsets, "length": RANDOM_READ_BYTES}
+    asked = {"what": "random", "path": path, "offsets": offsets, "length": PAGE_BYTES}
     found, _ = collect([start_reader(scene, asked)])
     return found[0]
 
