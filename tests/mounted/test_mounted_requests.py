@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
 from satfs.demo.sample import many_tasks
 from satfs.demo.server import DemoOrigin
+
+
+@pytest.fixture
+def mount(mount_it: MountIt, origin: DemoOrigin) -> RealMount:
+    """Return a mount without `contents/`, whose costs have tests of their own."""
+    return mount_it(origin, contents="off")
 
 
 def all_requests(origin: DemoOrigin) -> dict[str, int]:
