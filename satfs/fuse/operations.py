@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import update_wrapper
 from itertools import count
@@ -28,13 +29,13 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
-from satfs.errors import DeadlineReached, Misuse, NotThere, SatfsError
+from satfs.errors import Misuse, NotThere
 from satfs.fuse.calls import Calls, Closing
 from satfs.fuse.complaints import Complaints
+from satfs.fuse.handles import OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
-from satfs.fuse.listing import DOT, DOT_DOT, Listing
-from satfs.model import ByteRange
-from satfs.tree.nodes import Directory, Entry, File, Node, Reader, Symlink, Unresolved
+from satfs.fuse.listing import DOT, DOT_DOT
+from satfs.tree.nodes import Directory, File, Node, Symlink, Unresolved
 from satfs.tree.polled import is_polled
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
@@ -44,14 +45,6 @@ _BLOCK_BYTES: Final = 128 * 1024
 #: warn of a full disk. So: 1 PiB, all of it free.
 _STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
 _STATFS_FILES: Final = 2**32
-#: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
-#: want to be answered meanwhile.
-_LARGE: Final = 5000
-#: A read that failed after a wait longer than this is not tried anew when the kernel asks again, in
-#: seconds; one that failed sooner may well succeed then.
-_LONG_WAIT_S: Final = 1.0
-#: How soon after a failure the kernel asks again, in seconds: at once, on a machine with time.
-_ASKED_AGAIN_S: Final = 0.5
 #: How long the kernel may remember that a polled name is not there, in seconds: it never is.
 _POLLED_TTL_S: Final = 3600.0
 
@@ -82,20 +75,6 @@ class Limits:
     entry_timeout_s: float = 60.0
     attr_timeout_s: float = 60.0
     negative_ttl_s: float = 5.0
-
-
-@dataclass(slots=True)
-class _OpenDirectory:
-    node: Directory
-    listing: Listing[Node] | None = None
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    node: File
-    reader: Reader
-    #: The read that was last given up after a long wait: what of, when, and why.
-    given_up: tuple[ByteRange, float, Exception] | None = None
 
 
 def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T]], Handler[P, T]]:
@@ -168,8 +147,8 @@ class Operations(pyfuse3.Operations):
         self._inodes = inodes
         self._owner = owner
         self._handles = count(1)
-        self._directories: dict[int, _OpenDirectory] = {}
-        self._files: dict[int, _OpenFile] = {}
+        self._directories: dict[int, OpenDirectory] = {}
+        self._files: dict[int, OpenFile] = {}
 
     # -- being a door ----------------------------------------------------------------------------
 
@@ -235,7 +214,7 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory; what it holds is asked when it is read."""
         handle = next(self._handles)
-        self._directories[handle] = _OpenDirectory(self._directory(inode))
+        self._directories[handle] = OpenDirectory(self._directory(inode))
         return handle
 
     @_answers(_handle)
@@ -244,20 +223,13 @@ class Operations(pyfuse3.Operations):
         opened = self._directories.get(fh)
         if opened is None:
             raise Misuse(f"directory handle {fh} is not open")
-        if start_id == 0 or opened.listing is None:
-            # From the beginning: as it is now, also when a program rewinds.
-            children = await opened.node.children()
-            things = [(entry.name, _target(opened.node, entry)) for entry in children]
-            if len(things) < _LARGE:
-                opened.listing = Listing(things)
-            else:
-                opened.listing = await trio.to_thread.run_sync(Listing, things)
+        entries = await opened.read(start_id)
         # No await from here on: what was counted is what was told.
         if start_id < DOT and not self._tell_dots(opened.node, b".", DOT, token):
             return
         if start_id < DOT_DOT and not self._tell_dots(opened.node, b"..", DOT_DOT, token):
             return
-        for cookie, name, node in opened.listing.after(start_id):
+        for cookie, name, node in entries:
             inode = self._inodes.remember(node)
             if not pyfuse3.readdir_reply(token, name, self._entry(node, inode), cookie):
                 self._inodes.forget(inode, 1)  # not told after all
@@ -282,7 +254,7 @@ class Operations(pyfuse3.Operations):
         """Tell what `stat` tells of a node that the kernel knows."""
         node = self._inodes.node(inode)
         if isinstance(node, Unresolved):
-            raise node.error
+            raise copy(node.error)
         return self._entry(node, inode)
 
     @_answers(_mount)
@@ -335,14 +307,14 @@ class Operations(pyfuse3.Operations):
         """Open a file for reading."""
         node = self._inodes.node(inode)
         if isinstance(node, Unresolved):
-            raise node.error
+            raise copy(node.error)
         if flags & _WRITING:
             raise FUSEError(errno.EROFS)
         if not isinstance(node, File):
             raise FUSEError(errno.EISDIR)
         reader = await node.open()
         handle = next(self._handles)
-        self._files[handle] = _OpenFile(node, reader)
+        self._files[handle] = OpenFile(node, reader)
         return FileInfo(fh=handle, keep_cache=True)
 
     @_answers(_handle, is_read=True)
@@ -351,37 +323,7 @@ class Operations(pyfuse3.Operations):
         opened = self._files.get(fh)
         if opened is None:
             raise Misuse(f"file handle {fh} is not open")
-        span = ByteRange(off, off + size).clip(opened.reader.size_bytes)
-        if (failure := self._asked_again(opened, span)) is not None:
-            raise failure
-        started_s = trio.current_time()
-        failure = DeadlineReached("no answer in time, a moment ago")
-        try:
-            content = await opened.reader.read(span)
-        except BaseException as reason:
-            if trio.current_time() - started_s > _LONG_WAIT_S:
-                failure = reason if isinstance(reason, Exception) else failure
-                opened.given_up = (span, trio.current_time(), failure)
-            raise
-        # The kernel takes a short answer for the end of the file, and a long one for garbage.
-        if len(content) != len(span):
-            raise Misuse(f"{len(content)} bytes read for [{span.start}, {span.stop})")
-        return content  # type: ignore[return-value]  # any contiguous buffer will do
-
-    def _asked_again(self, opened: _OpenFile, span: ByteRange) -> Exception | None:
-        """Return the failure that *span* met a moment ago, after a wait nobody wants twice.
-
-        The kernel reads ahead of a program, and when that fails asks for the program's own page
-        once more (mm/filemap.c): one read(2) would last two deadlines.
-        """
-        if opened.given_up is None:
-            return None
-        failed, at_s, failure = opened.given_up
-        if trio.current_time() - at_s > _ASKED_AGAIN_S:
-            opened.given_up = None
-        elif failed.overlaps(span):
-            return failure
-        return None
+        return await opened.read(off, size)  # type: ignore[return-value]  # any buffer will do
 
     async def release(self, fh: int) -> None:
         """Let go of a file. The kernel does not wait for this, nor hear of a failure."""
@@ -389,7 +331,7 @@ class Operations(pyfuse3.Operations):
         if opened is None:
             return
         try:
-            opened.reader.close()
+            opened.close()
         except Exception as failure:
             self.complaints.errno_for("release", _path(opened.node), failure)
 
@@ -433,12 +375,6 @@ def _nothing(ttl_s: float) -> EntryAttributes:
     entry.st_ino = 0
     entry.entry_timeout = ttl_s
     return entry
-
-
-def _target(directory: Directory, entry: Entry) -> Node:
-    if isinstance(entry.target, SatfsError):
-        return Unresolved(directory, entry.name, entry.target)
-    return entry.target
 
 
 def _path(node: Node) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -181,7 +182,8 @@ class Unresolved(Node):
 
     def __init__(self, parent: Directory, name: bytes, error: SatfsError) -> None:
         super().__init__(parent, name)
-        self.error = error
+        #: A copy: the kernel may remember the node for long, and a traceback holds on to much.
+        self.error = copy(error)
 
     @property
     def identity(self) -> tuple[str, ...]:

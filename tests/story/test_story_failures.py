@@ -336,7 +336,7 @@ async def test_never_fewer_bytes_and_never_others(
     """Should a reader ever answer short or long, the caller gets an error, not a wrong file."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
-    reader = kernel.door._files[fh].reader
+    reader = kernel.door._files[fh]._reader
     honest = reader.read
 
     async def read(span: object) -> bytes:
