@@ -45,6 +45,8 @@ class CrashLoop:
     def round(self) -> None:
         """Read with several readers, kill at a random moment, mount again, compare everything."""
         stand, dice = self.stand, self.dice
+        # Always something new, so that there is something on its way to be interrupted.
+        self.scenes = [*self.scenes[1:], stand.publish(self.size_bytes)]
         moment_s = dice.choice((0.02, 0.1, 0.3, 0.8)) * dice.random()
         target = dice.choice(("mount", "mount", "worker"))
         readers = [
@@ -88,8 +90,10 @@ class CrashLoop:
                 self._compare(file, content, start * (n + 1) % content.size_bytes, 4 * KIB)
 
     def _compare(self, file: int, content: Content, start: int, n_bytes: int) -> None:
-        stop = min(start + n_bytes, content.size_bytes)
-        self.stand.check(os.pread(file, stop - start, start), content, start, stop)
+        wanted = min(n_bytes, content.size_bytes - start)
+        while wanted:
+            n_got = self.stand.check(os.pread(file, wanted, start), content, start, wanted)
+            start, wanted = start + n_got, wanted - n_got
 
     def verify_all(self) -> None:
         """Compare every byte of every file."""

@@ -39,9 +39,9 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 #: Small times, so that the suite waits little; each a hundredfold of what loopback needs.
-METADATA_S: Final = 2.0
-READ_S: Final = 3.0
-PROGRESS_S: Final = 0.6
+METADATA_S: Final = 1.5
+READ_S: Final = 2.0
+PROGRESS_S: Final = 0.5
 QUICK: Final[Mapping[str, str]] = {
     "SATFS_CONNECT_TIMEOUT_S": "1",
     "SATFS_PROGRESS_TIMEOUT_S": str(PROGRESS_S),
@@ -315,20 +315,28 @@ class Stand:
             OSError: as the mount answered; what came before was right.
         """
         end = content.size_bytes if stop is None else min(stop, content.size_bytes)
-        for at in range(start, end, piece_bytes):
-            upto = min(at + piece_bytes, end)
-            self.check(self.pread(descriptor, at, upto - at, limit_s), content, at, upto)
+        at = start
+        while at < end:
+            wanted = min(piece_bytes, end - at)
+            at += self.check(self.pread(descriptor, at, wanted, limit_s), content, at, wanted)
 
-    def check(self, got: bytes, content: Content, start: int, stop: int) -> None:
-        """Compare what was read with what it must be; a short read is wrong, too."""
-        right = bytes(content.read(start, stop))
-        n_wrong = 0
-        if got != right:
-            n_wrong = sum(a != b for a, b in zip(got, right, strict=False))
-            n_wrong += abs(len(got) - len(right))
-        self.ledger.note_bytes(len(right) - n_wrong, n_wrong)
+    def check(self, got: bytes, content: Content, start: int, n_bytes: int) -> int:
+        """Compare what a read of *n_bytes* got with what it must be; return its length.
+
+        A read that meets an error after some bytes tells these alone, and the next one the error
+        (read(2)). One that tells none says that the file is over.
+
+        Raises:
+            Wrong: the bytes differ, or the file is not over.
+        """
+        right = bytes(content.read(start, start + len(got)))
+        n_wrong = 0 if got == right else sum(a != b for a, b in zip(got, right, strict=True))
+        if not 0 < len(got) <= n_bytes:
+            n_wrong = n_bytes
+        self.ledger.note_bytes(max(0, len(got) - n_wrong), n_wrong)
         if n_wrong:
-            raise Wrong(f"{n_wrong} wrong bytes of {len(right)} from {start} on")
+            raise Wrong(f"{n_wrong} wrong bytes of {len(got)} from {start} on")
+        return len(got)
 
 
 @contextlib.contextmanager

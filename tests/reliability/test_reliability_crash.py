@@ -19,7 +19,7 @@ from reliability.crashing import CrashLoop
 from reliability.stand import MIB, Stand
 
 #: How often the loop kills; `scripts/soak` does it a hundred times and more.
-N_ROUNDS = int(os.environ.get("SATFS_TEST_CRASHES", "12"))
+N_ROUNDS = int(os.environ.get("SATFS_TEST_CRASHES", "10"))
 
 
 @pytest.mark.timeout(60 + 20 * N_ROUNDS)
@@ -124,7 +124,7 @@ def test_a_vanished_cache_costs_speed_and_nothing_else(make_stand: MakeStand) ->
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_flipped_bits_in_the_cache_are_fetched_again(make_stand: MakeStand, workers: int) -> None:
-    """A cache file that rots between two mounts: bad blocks are fetched anew, all bytes are right."""
+    """A cache file rots between two mounts: bad blocks are fetched anew, all bytes are right."""
     stand = make_stand(workers=workers)
     scene = stand.publish(8 * MIB)
     _read_right(stand, scene)

@@ -35,6 +35,7 @@ class Fault:
     breaks: Break
     sees: frozenset[int] = RIGHT
     is_before: bool = False
+    is_about_links: bool = False
     size_bytes: int = 3 * MIB
 
 
@@ -101,21 +102,32 @@ STORE_FAULTS = [
     Fault("no answer ever", store("hang"), FAILS),
     Fault("slow drip", store("drip", bytes_per_s=500_000), size_bytes=MIB),
     Fault("dropped connections", calls("drop_connections")),
-    Fault("name that resolves to nothing", link_leads("http://no-such-host.invalid/x"), FAILS),
+    Fault(
+        "name that resolves to nothing",
+        link_leads("http://no-such-host.invalid/x"),
+        FAILS,
+        is_about_links=True,
+    ),
     # -- bodies that lie
-    Fault("truncated with correct framing", store("short-body", bytes=200_000, count=4)),
+    Fault(
+        "truncated with correct framing",
+        store("short-body", bytes=200_000, count=4),
+        is_about_links=True,
+    ),
     Fault("truncated ever", store("short-body", bytes=1000), FAILS),
     Fault("wrong Content-Range once", store("wrong-content-range", count=1)),
     Fault("wrong Content-Range ever", store("wrong-content-range"), FAILS),
-    Fault("wrong total", store("wrong-total"), STALE | FAILS),
-    Fault("no Content-Range", store("no-content-range"), FAILS),
+    Fault("wrong total", store("wrong-total"), STALE | FAILS, is_about_links=True),
+    Fault("no Content-Range", store("no-content-range"), FAILS, is_about_links=True),
     Fault("200 for a range once", store("whole-for-range", count=1)),
     Fault("200 for every range", store("whole-for-range"), size_bytes=MIB),
-    Fault("HTML for a range once", store("html", count=1)),
+    Fault("HTML for a range once", store("html", count=1), is_about_links=True),
     Fault("HTML for every range", store("html"), FAILS),
     Fault("HTML before", store("html"), FAILS, is_before=True),
-    Fault("no ETag, no date", both(store("no-etag"), store("no-last-modified"))),
-    Fault("chunked body", store("no-length")),
+    Fault(
+        "no ETag, no date", both(store("no-etag"), store("no-last-modified")), is_about_links=True
+    ),
+    Fault("chunked body", store("no-length"), is_about_links=True),
     # -- another version
     Fault("416", store("range-not-satisfiable", size_bytes=5), STALE),
     Fault("412", store("precondition-failed"), STALE),
@@ -125,13 +137,23 @@ STORE_FAULTS = [
     # -- links
     Fault("expired link once", store("expired-link", count=1)),
     Fault("expired link ever", store("expired-link"), DENIED),
-    Fault("all links expired", calls("expire_links")),
+    Fault("all links expired", calls("expire_links"), is_about_links=True),
     Fault("403 for good", store("forbidden"), DENIED),
     Fault("403 before", store("forbidden"), DENIED, is_before=True),
-    Fault("ExpiredToken once", store("expired-token", count=1)),
-    Fault("link without a url", both(api("no-link", "sign"), calls("expire_links")), FAILS),
-    Fault("link to a file", link_leads("file:///etc/passwd"), FAILS | DENIED),
-    Fault("link to a link-local host", link_leads("http://169.254.169.254/x"), DENIED),
+    Fault("ExpiredToken once", store("expired-token", count=1), is_about_links=True),
+    Fault(
+        "link without a url",
+        both(api("no-link", "sign"), calls("expire_links")),
+        FAILS,
+        is_about_links=True,
+    ),
+    Fault("link to a file", link_leads("file:///etc/passwd"), FAILS | DENIED, is_about_links=True),
+    Fault(
+        "link to a link-local host",
+        link_leads("http://169.254.169.254/x"),
+        DENIED,
+        is_about_links=True,
+    ),
     # -- busy
     Fault("SlowDown, Retry-After 1", store("throttled", retry_after=1, count=1)),
     Fault("SlowDown, Retry-After date", store("throttled", retry_after=1, as_date=True, count=1)),
@@ -186,9 +208,21 @@ def stand(
         assert stand.origin.leaks == []
 
 
+@pytest.mark.parametrize("stand", [0], indirect=True, ids=["in the loop"])
 @pytest.mark.parametrize("fault", STORE_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_of_the_store(stand: Stand, fault: Fault) -> None:
     """Whatever the store does, a read gives the right bytes or the errno of the table, in time."""
+    suffer(stand, fault)
+
+
+#: What meets a transfer by a worker process on another way than one in the loop.
+BY_WORKERS = [each for each in STORE_FAULTS if not each.is_before and not each.is_about_links]
+
+
+@pytest.mark.parametrize("stand", [2], indirect=True, ids=["by workers"])
+@pytest.mark.parametrize("fault", BY_WORKERS, ids=lambda fault: fault.name)
+def test_a_fault_of_the_store_met_by_a_worker(stand: Stand, fault: Fault) -> None:
+    """The same, with bulk data received by other processes."""
     suffer(stand, fault)
 
 

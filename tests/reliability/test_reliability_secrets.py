@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -261,14 +262,12 @@ class _Trap:
     """A port that listens, answers nothing, and keeps what it hears."""
 
     def __init__(self) -> None:
-        import socket
-
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.setblocking(False)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def _accepted(self) -> list[bytes]:
-        heard = []
+        heard: list[bytes] = []
         while True:
             try:
                 connection, _ = self._socket.accept()

@@ -39,6 +39,7 @@ def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("stand").settle()
 
 
+@pytest.mark.parametrize("stand", [0], indirect=True, ids=["in the loop"])
 def test_links_that_live_two_seconds_are_renewed_while_reading(stand: Stand) -> None:
     """A reader outlives many links and sees none of it."""
     scene = stand.publish(8 * MIB)
@@ -54,6 +55,7 @@ def test_links_that_live_two_seconds_are_renewed_while_reading(stand: Stand) -> 
     assert stand.origin.counts("sign") > 1
 
 
+@pytest.mark.parametrize("stand", [0], indirect=True, ids=["in the loop"])
 def test_links_that_die_before_their_time_are_renewed(stand: Stand) -> None:
     """A link of temporary credentials ends with these, whatever it says of itself."""
     scene = stand.publish(8 * MIB)
