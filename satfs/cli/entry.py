@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "mount": "Mount what your account was delivered.",
     "umount": "Unmount it again.",
     "demo": "Mount a demo that needs no account and no network.",
+    "cache": "Look after what mounts have kept on disk.",
     "settings": "Show every setting, and how to change it.",
 }
 
