@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mounted.conftest import MountIt, StartOrigin
 
 from satfs.demo.catalogue import (
@@ -151,3 +153,29 @@ def test_records_with_holes_are_shown(start_origin: StartOrigin, mount_it: Mount
         assert 0 < path.stat().st_mtime < 2**33
         path.read_bytes()
     assert not mount.events("call failed by a bug in satfs")
+
+
+def test_what_cannot_be_sized_is_listed_and_refused(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """A zip that may not be read keeps its name in `ls`; all else is EACCES, until it may."""
+    origin = start_origin()
+    mount = mount_it(origin, contents="off")
+    capture = next(each for each in (mount.path / "tasks/341271").iterdir() if each.is_dir())
+    scene = next(each for each in capture.iterdir() if each.is_dir())
+    origin.faults.add("forbidden", "object", path_contains=".zip")
+    (zip_name,) = (name for name in os.listdir(scene) if name.endswith(".zip"))
+    for _ in range(2):
+        for ask in (Path.stat, Path.read_bytes):
+            with pytest.raises(PermissionError):
+                ask(scene / zip_name)
+    shown = subprocess.run(["ls", "-l", str(scene)], capture_output=True, text=True, check=False)
+    assert shown.returncode == 1
+    assert "Permission denied" in shown.stderr
+    assert zip_name in shown.stdout
+    assert "scene.json" in shown.stdout
+    (told,) = mount.events("call failed")
+    assert told["operation"] == "lookup"
+    assert "AccessDenied" in str(told["reason"])
+    origin.faults.clear()
+    assert (scene / zip_name).read_bytes().startswith(b"PK")
