@@ -173,7 +173,7 @@ async def test_a_handshake_that_stalls_ends_in_the_time_of_connecting() -> None:
         began = trio.current_time()
         with pytest.raises(DeadlineReached, match="no connection in time"):
             await get(http, url)
-        assert 0.25 < trio.current_time() - began < 1
+        assert 0.25 < trio.current_time() - began < 4
         assert figures(http).n_in_use == 0
 
 
