@@ -89,7 +89,9 @@ def log_book() -> Iterator[LogBook]:
     ) -> MutableMapping[str, Any]:
         level = {"exception": "error", "warn": "warning"}.get(method, method)
         event = str(event_dict.pop("event", ""))
-        book.lines.append(LogLine(logging.getLevelNamesMapping()[level.upper()], event, dict(event_dict)))
+        book.lines.append(
+            LogLine(logging.getLevelNamesMapping()[level.upper()], event, dict(event_dict))
+        )
         raise structlog.DropEvent
 
     before = structlog.get_config()
