@@ -52,7 +52,7 @@ def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
     rows = (
         ("look around", f"cd {name}"),
         ("copy a scene", f"cp -r {name}/tasks/*/*/*_L1C_* /tmp"),
-        ("find products", f"find {name}/tasks -name '*.zip'"),
+        ("find rasters", f"find {name}/tasks -name '*_VISUAL_0.tif'"),
         ("end the demo", end),
     )
     if not sys.stdout.isatty():
