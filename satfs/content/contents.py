@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -75,6 +76,7 @@ class Contents:
         self._known: OrderedDict[_Key, KnownVersion] = OrderedDict()
         self._learning: dict[tuple[SceneId, AttachmentName, str], Fresh[KnownVersion]] = {}
         self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
+        self._forgetting: Counter[_Key] = Counter()
         self._links: OrderedDict[_Key, LinkKeeper] = OrderedDict()
         self._open: OrderedDict[_Place, Fetcher] = OrderedDict()
         self._n_handles: dict[_Place, int] = {}
@@ -109,9 +111,11 @@ class Contents:
     async def _recall(self, key: _Key) -> KnownVersion | None:
         known = self._known.get(key)
         index = self._cache.index
-        if known is None and index is not None:
+        if known is None and index is not None and not self._forgetting[key]:
             known = await self._cache.ask(lambda: index.version(self._account, *key))
-            if known is not None:
+            if self._forgetting[key] or key in self._known:
+                known = self._known.get(key)  # something newer came while we asked
+            elif known is not None:
                 self._remember(key, known)
         return known
 
@@ -181,13 +185,20 @@ class Contents:
 
     def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
         """Forget what is known of an attachment's version: it is asked for anew."""
-        self._known.pop((scene, attachment), None)
+        key = (scene, attachment)
+        self._known.pop(key, None)
         index = self._cache.index
-        if index is not None:
-            account = self._account
-            self._dispatcher.run_in_background(
-                self._cache.ask, lambda: index.forget_version(account, scene, attachment)
-            )
+        if index is None:
+            return
+        # Until the index has forgotten it too, it must not be recalled from there.
+        self._forgetting[key] += 1
+
+        async def forget_in_index() -> None:
+            await self._cache.ask(lambda: index.forget_version(self._account, *key))
+            self._forgetting[key] -= 1
+            self._forgetting += Counter()  # drops zeros
+
+        self._dispatcher.run_in_background(forget_in_index)
 
     # -- handles ---------------------------------------------------------------------------------
 
@@ -223,7 +234,9 @@ class Contents:
             # Looked up again: an idle one may have been closed while we waited.
             if (outdated := self._open.pop(place, None)) is not None:
                 self._cache.release(outdated.cached)
-            fetcher = Fetcher(self._cache, cached, self._dispatcher, source)
+            fetcher = Fetcher(
+                self._cache, cached, self._dispatcher, source, partial(self._outdated, place)
+            )
             self._open[place] = fetcher
         self._open.move_to_end(place)
         return fetcher
@@ -232,11 +245,18 @@ class Contents:
         self._n_handles[place] -= 1
         if not self._n_handles[place]:
             del self._n_handles[place]
-            fetcher = self._open[place]
-            if fetcher.is_outdated:
-                # So that the next look at the name learns what is there now.
-                self.forget(*place[0])
         self._close_idle()
+
+    def _outdated(self, place: _Place) -> None:
+        """Hear that the store serves another version: the next look at the name learns which.
+
+        Now, and not when the last handle is closed: who opens the file meanwhile must not be told
+        that the old version is the present one.
+        """
+        key, version = place
+        known = self._known.get(key)
+        if known is None or (known.etag, known.size_bytes) == (version.etag, version.size_bytes):
+            self.forget(*key)
 
     def _close_idle(self) -> None:
         idle = [each for each in self._open if each not in self._n_handles]

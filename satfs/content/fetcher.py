@@ -6,6 +6,7 @@ it; so a byte that two of them want is in the air once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -50,12 +51,18 @@ class Fetcher:
     """
 
     def __init__(
-        self, cache: BlockCache, cached: CachedObject, dispatcher: Dispatcher, source: Source
+        self,
+        cache: BlockCache,
+        cached: CachedObject,
+        dispatcher: Dispatcher,
+        source: Source,
+        on_outdated: Callable[[], None],
     ) -> None:
         self.cache = cache
         self.cached = cached
         self.source = source
         self.is_outdated = False
+        self._on_outdated = on_outdated
         self._dispatcher = dispatcher
         self._flights: list[Flight] = []
         self._landing: dict[Flight, Landing] = {}
@@ -241,8 +248,9 @@ class Fetcher:
     def _ended(self, flight: Flight, failure: SatfsError | None) -> None:
         self._flights.remove(flight)
         self.cache.end_landing(self.cached, self._landing.pop(flight))
-        if isinstance(failure, Changed):
+        if isinstance(failure, Changed) and not self.is_outdated:
             self.is_outdated = True
+            self._on_outdated()
         left = ByteRange(min(flight.held_until, flight.stop), flight.stop)
         for waiter in self._waiters:
             if waiter.event.is_set():
