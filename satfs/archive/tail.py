@@ -17,9 +17,10 @@ from typing import Final
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: What one request should fetch of an unknown zip: size, version and, for nearly every delivery,
-#: the whole directory (some 900 members at 70 bytes each). In bytes.
-TAIL_BYTES: Final = 64 * 1024
+#: What is read of an unknown zip, in bytes: for nearly every delivery the whole directory (some 700
+#: members at 70 bytes each), and nothing that was not fetched to learn the zip's size. That is the
+#: last 64 KiB (`content.probe`), of which whole blocks of 16 KiB are kept.
+TAIL_BYTES: Final = 48 * 1024
 #: What is asked for when the tail does not settle it: the longest comment (65,535), all end records
 #: (98), and as much again for what ZIP64 calls extensible data. In bytes.
 _WINDOW_BYTES: Final = 128 * 1024

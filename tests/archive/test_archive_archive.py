@@ -19,6 +19,7 @@ from satfs.archive import archive as archive_module
 from satfs.archive.archive import Archives
 from satfs.archive.body import Reader
 from satfs.archive.paths import Refusal
+from satfs.archive.tail import TAIL_BYTES
 from satfs.errors import Damaged, Encrypted, Unreachable
 from satfs.model import ByteRange
 
@@ -43,7 +44,7 @@ async def test_a_directory_larger_than_the_tail_takes_one_more_read(
     it = opened(data)
     assert len(files(await it.archive.members())) == 3000
     tail, rest = it.zip.asked
-    assert tail == ByteRange(len(data) - 65536, len(data))
+    assert tail == ByteRange(len(data) - TAIL_BYTES, len(data))
     assert rest.stop == tail.start
 
 

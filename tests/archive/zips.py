@@ -18,7 +18,7 @@ import trio
 
 from satfs.archive.directory import members
 from satfs.archive.members import ROOT, Members, Row
-from satfs.archive.tail import CentralDirectory, NeedMore, locate
+from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.model import ByteRange
 
 #: 2024-02-03 04:05:06 as a DOS date and time.
@@ -158,7 +158,7 @@ def honest(contents: Mapping[str, bytes], *, method: int = zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
-def find_directory(data: bytes, tail_bytes: int = 65536) -> CentralDirectory:
+def find_directory(data: bytes, tail_bytes: int = TAIL_BYTES) -> CentralDirectory:
     """Return the directory's place in the zip *data*, asking for more as a reader does."""
     tail = data[max(0, len(data) - tail_bytes) :]
     found = locate(tail, len(data))
@@ -170,7 +170,7 @@ def find_directory(data: bytes, tail_bytes: int = 65536) -> CentralDirectory:
     return found
 
 
-def read_members(data: bytes, tail_bytes: int = 65536) -> Members:
+def read_members(data: bytes, tail_bytes: int = TAIL_BYTES) -> Members:
     """Return the members of the zip *data*."""
     directory = find_directory(data, tail_bytes)
     return members(data[directory.span.start : directory.span.stop], directory)

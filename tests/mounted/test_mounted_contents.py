@@ -1,0 +1,296 @@
+"""Through the kernel: `contents/` and an unzipped copy are the same, and cost no byte twice."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from archive.zips import Entry, build
+from mounted.conftest import MountIt, StartOrigin
+from mounted.mounting import RealMount
+
+from satfs.demo.catalogue import (
+    Catalogue,
+    make_capture,
+    make_delivery,
+    make_scene,
+    make_task,
+)
+from satfs.demo.contents import BytesContent
+from satfs.demo.server import DemoOrigin
+
+MIB = 1024 * 1024
+
+
+def wordy(n_bytes: int, seed: int) -> bytes:
+    """Return bytes that compress about threefold."""
+    source = random.Random(seed)
+    words = [source.randbytes(source.randint(2, 12)) for _ in range(300)]
+    parts, length = [], 0
+    while length < n_bytes:
+        parts.append(source.choice(words))
+        length += len(parts[-1])
+    return b"".join(parts)[:n_bytes]
+
+
+def archive(methods: list[int], *, comment: bytes = b"") -> bytes:
+    """Return a zip of a dozen files of all sizes, its methods in turn."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.mkdir("empty/")
+        for number, size in enumerate([0, 1, 4095, 4096, 200_000, 3 * MIB, 70_000, 5 * MIB, 12]):
+            name = f"{'/'.join('abc'[: number % 4])}/{number}.bin".lstrip("/")
+            made.writestr(name, wordy(size, number), methods[number % len(methods)])
+        made.comment = comment
+    return buffer.getvalue()
+
+
+ARCHIVES = {
+    "stored": archive([zipfile.ZIP_STORED]),
+    "deflated": archive([zipfile.ZIP_DEFLATED]),
+    "mixed": archive(
+        [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+        comment=b"a comment that is longer than a tail; " * 1700,
+    ),
+}
+
+
+def catalogue_of(zips: dict[str, bytes]) -> Catalogue:
+    scenes = [
+        make_scene(name, [make_delivery(name, BytesContent(data))]) for name, data in zips.items()
+    ]
+    return Catalogue([make_task(1, [make_capture("capture", scenes)])])
+
+
+@pytest.fixture
+def origin(start_origin: StartOrigin) -> DemoOrigin:
+    return start_origin(catalogue_of(ARCHIVES))
+
+
+def unzipped(data: bytes, directory: Path) -> Path:
+    with zipfile.ZipFile(io.BytesIO(data)) as made:
+        made.extractall(directory)
+    return directory
+
+
+def object_bytes(origin: DemoOrigin) -> int:
+    return origin.journal.bytes_sent("object")
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_contents_equal_an_unzipped_copy(
+    origin: DemoOrigin, mount_it: MountIt, tmp_path: Path, name: str
+) -> None:
+    """`diff -r` between `contents/` and an unzipped copy of the zip finds nothing."""
+    contents = mount_it(origin).path / "scenes" / name / "contents"
+    copy = unzipped(ARCHIVES[name], tmp_path / "copy")
+    subprocess.run(["diff", "-r", contents, copy], check=True)
+    subprocess.run(["cp", "-r", contents, tmp_path / "again"], check=True)
+    subprocess.run(["diff", "-r", tmp_path / "again", copy], check=True)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_the_zip_and_its_members_share_their_bytes(
+    origin: DemoOrigin, mount_it: MountIt, tmp_path: Path, name: str
+) -> None:
+    """Bytes fetched through the zip are not fetched again through its members, nor the reverse."""
+    for first in ("zip", "contents"):
+        mount = mount_it(origin, cache=tmp_path / f"cache-{first}")
+        scene = mount.path / "scenes" / name
+        zip_path = scene / f"{name}.zip"
+        contents = scene / "contents"
+        members = [Path(top) / each for top, _, files in os.walk(contents) for each in files]
+        order = [[zip_path], members] if first == "zip" else [members, [zip_path]]
+        origin.journal.clear()
+        for paths in order:
+            for path in paths:
+                path.read_bytes()
+        assert object_bytes(origin) <= len(ARCHIVES[name])
+        mount.stop()
+
+
+def test_looking_in_costs_nothing_that_listing_the_scene_has_not_paid(
+    origin: DemoOrigin, mount_it: MountIt
+) -> None:
+    """`ls -lR contents` after `ls` of the scene asks the vendor for nothing."""
+    scene = mount_it(origin).path / "scenes/deflated"
+    os.listdir(scene)
+    origin.journal.clear()
+    subprocess.run(["ls", "-lR", scene / "contents"], check=True, stdout=subprocess.DEVNULL)
+    assert sum(origin.journal.counts().values()) == 0
+
+
+@pytest.mark.parametrize("name", ["stored", "deflated"])
+def test_random_reads_of_members(origin: DemoOrigin, mount_it: MountIt, name: str) -> None:
+    """Any range of any member, through the kernel, is what unzip makes of it."""
+    contents = mount_it(origin).path / "scenes" / name / "contents"
+    with zipfile.ZipFile(io.BytesIO(ARCHIVES[name])) as made:
+        expected = {each: made.read(each) for each in made.namelist() if not each.endswith("/")}
+    source = random.Random(1)
+    for _ in range(150):
+        path, content = source.choice(sorted(expected.items()))
+        start = source.randrange(len(content) + 1)
+        length = source.randrange(200_000)
+        handle = os.open(contents / path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)
+        assert os.pread(handle, length, start) == content[start : start + length]
+        os.close(handle)
+
+
+def test_the_index_of_a_deflated_member_survives_a_remount(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """After a remount a far read of a deflated member goes to the nearest checkpoint."""
+    content = wordy(24 * MIB, 5)
+    data = build([Entry(b"big", content, method=8)])
+    origin = start_origin(catalogue_of({"s": data}))
+    first = mount_it(origin)
+    assert (first.path / "scenes/s/contents/big").read_bytes() == content
+    first.stop()
+    second = mount_it(origin, sabotage=COUNTING)
+    with open(second.path / "scenes/s/contents/big", "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        file.seek(23 * MIB)
+        assert file.read(1000) == content[23 * MIB : 23 * MIB + 1000]
+    second.stop()
+    inflated = sum(int(str(line["n"])) for line in second.events("inflated"))
+    assert 0 < inflated < 4 * MIB
+
+
+#: Makes the mount log each step's output.
+COUNTING = """
+from satfs.archive.cursor import Cursor
+step = Cursor.step
+def counting(self, *arguments):
+    outcome = step(self, *arguments)
+    structlog.get_logger().info("inflated", n=len(outcome.output))
+    return outcome
+Cursor.step = counting
+"""
+
+
+def test_hostile_and_broken_zips_leave_the_mount_alone(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """Nothing escapes, nothing crashes; the zip stays readable, and what is wrong is said."""
+    zips = {
+        "evil": build(
+            [
+                Entry(b"../../../../tmp/evil", b"x"),
+                Entry(b"/etc/passwd", b"x"),
+                Entry(b"link", b"/etc/passwd", mode=0o120777),
+                Entry(b"secret", b"x" * 9, packed=b"?" * 21, flags=1),
+                Entry(b"odd", b"x", method=98, packed=b"?"),
+                Entry(b"bad", b"content", crc=1),
+                Entry(b"bomb", b"", method=8, packed=bytes(MIB), size=1 << 30),
+                Entry(b"fine", b"content"),
+            ]
+        ),
+        "empty": b"",
+        "html": b"<html>no</html>",
+        "cut": ARCHIVES["stored"][:-1],
+    }
+    mount = mount_it(start_origin(catalogue_of(zips)))
+    contents = mount.path / "scenes/evil/contents"
+    names = {"link", "secret", "odd", "bad", "bomb", "fine", "UNREADABLE.txt"}
+    assert set(os.listdir(contents)) == names
+    assert (contents / "fine").read_bytes() == b"content"
+    assert not (contents / "link").is_symlink()
+    for name, number in (
+        ("secret", errno.EACCES),
+        ("odd", errno.EOPNOTSUPP),
+        ("bad", errno.EIO),
+        ("bomb", errno.EIO),
+    ):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            (contents / name).read_bytes()
+        assert caught.value.errno == number
+    for scene in ("empty", "html", "cut"):
+        directory = mount.path / "scenes" / scene
+        assert os.listdir(directory / "contents") == ["UNREADABLE.txt"]
+        assert (directory / "contents/UNREADABLE.txt").read_bytes()
+        assert (directory / f"{scene}.zip").read_bytes() == zips[scene]
+    assert not mount.events("call failed by a bug in satfs")
+
+
+def test_hidden_contents_are_reached_by_name(origin: DemoOrigin, mount_it: MountIt) -> None:
+    """Hidden, contents/ is reached by name and not listed: `cp -r` copies nothing twice."""
+    scene = mount_it(origin, contents="hidden").path / "scenes/stored"
+    assert "contents" not in os.listdir(scene)
+    assert "7.bin" in os.listdir(scene / "contents/a/b/c")
+
+
+VRT = """<VRTDataset rasterXSize="2048" rasterYSize="2048">
+  <VRTRasterBand dataType="UInt16" band="1">
+    <SimpleSource>
+      <SourceFilename relativeToVRT="1">rasters/scene_TOA_0.tif</SourceFilename>
+      <SourceBand>1</SourceBand>
+    </SimpleSource>
+  </VRTRasterBand>
+</VRTDataset>
+"""
+
+#: Runs in a child: a program that reads its own parent's mount must be free to be killed.
+READ_WINDOW = """
+import sys, rasterio
+from rasterio.windows import Window
+with rasterio.open(sys.argv[1]) as image:
+    print(image.read(1, window=Window(700, 900, 256, 256)).tobytes().hex())
+"""
+
+
+def geotiff(path: Path) -> bytes:
+    """Return a tiled, LZW-compressed GeoTIFF of noise, 2048 by 2048."""
+    numpy = pytest.importorskip("numpy")
+    rasterio = pytest.importorskip("rasterio")
+    affine = pytest.importorskip("affine")
+    pixels = numpy.random.default_rng(1).integers(0, 60_000, (2048, 2048), dtype="uint16")
+    profile = {
+        "driver": "GTiff",
+        "width": 2048,
+        "height": 2048,
+        "count": 1,
+        "dtype": "uint16",
+        "tiled": True,
+        "compress": "lzw",
+        "crs": "EPSG:32721",
+        "transform": affine.Affine(1, 0, 500_000, 0, -1, 6_000_000),
+    }
+    with rasterio.open(path, "w", **profile) as image:
+        image.write(pixels, 1)
+    return path.read_bytes()
+
+
+def read_window(path: Path) -> str:
+    child = subprocess.run(
+        [sys.executable, "-c", READ_WINDOW, path], check=True, capture_output=True, text=True
+    )
+    return child.stdout
+
+
+def test_a_raster_and_a_vrt_beside_it_open_from_contents(
+    start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
+) -> None:
+    """A raster opens inside the zip, and so does a VRT that names it by a relative path."""
+    tiff = geotiff(tmp_path / "local.tif")
+    expected = read_window(tmp_path / "local.tif")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr("rasters/scene_TOA_0.tif", tiff)
+        made.writestr("scene_TOA.vrt", VRT)
+        made.writestr("rasters/scene_CLOUD_0.tif", wordy(MIB, 3))
+    origin = start_origin(catalogue_of({"s": buffer.getvalue()}))
+    mount: RealMount = mount_it(origin)
+    contents = mount.path / "scenes/s/contents"
+    os.listdir(contents)
+    origin.journal.clear()
+    assert read_window(contents / "rasters/scene_TOA_0.tif") == expected
+    assert object_bytes(origin) < len(tiff) // 2
+    assert read_window(contents / "scene_TOA.vrt") == expected
