@@ -26,7 +26,7 @@ from satfs.model import ByteRange
 async def test_a_deflated_member_is_read_through_without_reading_twice(
     opened: Callable[..., Opened],
 ) -> None:
-    """Sequential reads ask for each compressed byte once, and hardly more."""
+    """Read from beginning to end, a member's compressed bytes are asked for once."""
     content = wordy(12 * MIB)
     it = opened(build([Entry(b"a", content, method=8)]))
     reader = await it.reader("a")
@@ -41,7 +41,7 @@ async def test_a_deflated_member_is_read_through_without_reading_twice(
 async def test_a_backward_seek_restarts_from_the_nearest_checkpoint(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After one pass a random read inflates the distance of checkpoints and a block at most."""
+    """After one pass any read inflates 2 MiB and one deflate block in vain at the most."""
     content = wordy(14 * MIB)
     it = opened(build([Entry(b"a", content, method=8)]))
     reader = await it.reader("a")
@@ -128,7 +128,7 @@ async def test_a_harmed_index_costs_time_and_no_byte(
 async def test_a_member_that_is_not_what_it_says_is_damage_at_the_last_read(
     opened: Callable[..., Opened], entry: Entry, how: str
 ) -> None:
-    """More bytes, fewer bytes, other bytes: an error for the reader, not silence."""
+    """More bytes than declared, fewer, or others: an error for the reader, not silence."""
     it = opened(build([entry, Entry(b"b", b"fine", method=8)]))
     with pytest.raises(Damaged, match=how):
         await it.content("a", 10_000)
@@ -270,7 +270,7 @@ async def test_a_read_that_fails_can_be_repeated(
 async def test_inflating_is_never_done_on_the_event_loop(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every step runs in another thread, and others run meanwhile."""
+    """Inflating runs in threads; meanwhile everybody else is answered."""
     threads = set()
     step = cursor_module.Cursor.step
 

@@ -163,7 +163,7 @@ def test_names_in_every_encoding() -> None:
 
 
 def test_the_later_of_two_members_of_one_name_is_shown() -> None:
-    """Programs that update an archive append."""
+    """Of two members with one name the later is shown: programs that update a zip append."""
     tree = read_entries([Entry(b"a", b"old"), Entry(b"b", b"b"), Entry(b"./a", b"newer")])
     assert tree.member(files(tree)["a"]).size_bytes == 5
     assert set(files(tree)) == {"a", "b"}
@@ -172,7 +172,7 @@ def test_the_later_of_two_members_of_one_name_is_shown() -> None:
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_a_directory_wins_over_a_file_of_the_same_name(order: list[int]) -> None:
-    """It has more to show, whichever came first."""
+    """Of a directory and a file with one name the directory is shown: it has more to show."""
     entries = [Entry(b"a", b"file"), Entry(b"a/b", b"inside")]
     tree = read_entries(entries[index] for index in order)
     assert set(files(tree)) == {"a/b"}
@@ -221,7 +221,7 @@ def test_a_bomb_that_deflate_can_make_is_shown_with_the_size_it_declares() -> No
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
 def test_members_in_each_others_bytes_are_refused_but_for_the_first(order: list[int]) -> None:
-    """The construction of a bomb of many members in the same few bytes."""
+    """Of members in the same bytes the first is shown, as in a bomb of a thousand members."""
     entries = [
         Entry(b"first", b"1" * 50),
         Entry(b"inner", is_absent=True, offset=40, size=10, compressed=10),
@@ -340,7 +340,7 @@ def test_pieces_of_any_size_give_the_same_members(data: st.DataObject) -> None:
 
 @given(st.binary(max_size=400), st.integers(0, 70_000), st.integers(0, 1 << 65))
 def test_any_bytes_are_members_or_damaged(data: bytes, n_entries: int, start: int) -> None:
-    """Nothing else comes out of any bytes."""
+    """Any bytes in the place of a zip's directory are members, or a damaged zip."""
     where = CentralDirectory(ByteRange(start, start + len(data)), n_entries)
     with contextlib.suppress(Damaged):
         walk(members(data, where))
@@ -393,7 +393,7 @@ def test_valid_archives_with_odd_names_agree_with_zipfile(
 
 
 def test_half_a_million_entries_stay_under_a_hundred_bytes_each() -> None:
-    """Memory per member does not depend on the archive's word, names aside."""
+    """A member takes under 100 bytes of memory besides its name, whatever the zip says."""
     n_entries = 20_000
     entries = build([Entry(b"%07d.tif" % number) for number in range(n_entries)])
     tree = read_members(entries, tail_bytes=1 << 24)

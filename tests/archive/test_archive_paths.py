@@ -48,7 +48,7 @@ def test_every_path_stays_below_and_can_be_a_file(name: str, made_on: int) -> No
     ["../x", "a/../../x", "..", "a/..", "/etc/passwd", "//host/share", "C:\\x", "c:/x", "/"],
 )
 def test_a_path_that_leads_outside_is_refused(name: str, made_on: int) -> None:
-    """Nothing escapes, and nothing is quietly renamed into something that does not."""
+    """A member whose path leads out of the archive is not shown, under no other name either."""
     with pytest.raises(RefusedError) as caught:
         split_path(name, made_on=made_on)
     assert caught.value.refusal is Refusal.OUTSIDE

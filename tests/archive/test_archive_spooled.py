@@ -37,7 +37,7 @@ async def test_other_methods_are_unpacked_once(
     method: int,
     pack: Callable[[bytes], bytes],
 ) -> None:
-    """Then read at random, also by who comes later, without reading the zip again."""
+    """A member of bzip2, LZMA or xz is unpacked once, to disk, as far as it is read."""
     content = wordy(2_500_000)
     it = opened(
         build([Entry(b"a", content, method=method, packed=pack(content))]),
@@ -96,7 +96,7 @@ async def test_garbage_in_other_methods_is_damage(
 async def test_a_member_that_takes_too_much_is_refused_when_opened(
     opened: Callable[..., Opened], tmp_path: Path
 ) -> None:
-    """Room on disk, memory of the decoder, a method that nobody here knows."""
+    """A member that takes too much disk or memory, or has an unknown method, is EOPNOTSUPP."""
     content = wordy(100_000)
     greedy = zip_lzma(content)[:5] + (1 << 31).to_bytes(4, "little") + zip_lzma(content)[9:]
     it = opened(

@@ -51,7 +51,7 @@ async def test_the_local_headers_own_lengths_are_honoured(
 async def test_the_crc_of_a_stored_member_is_checked_once_all_was_seen(
     opened: Callable[..., Opened],
 ) -> None:
-    """In whatever order; the read that completes it fails, and so does every one after it."""
+    """Once every byte of a member was read its CRC is checked; a wrong one is EIO from then on."""
     content = random.Random(1).randbytes(100_000)
     it = opened(build([Entry(b"good", content), Entry(b"bad", content, crc=123)]))
     spans = [ByteRange(start, start + 10_000) for start in range(0, 100_000, 10_000)]
