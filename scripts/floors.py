@@ -14,7 +14,7 @@ TESTS = Path("tests")
 #: From the ground up (docs/DESIGN.md), after what other tests lean on: the demo origin. From
 #: `story` on, all floors together. Directories that are not named come last.
 FLOORS = (
-    *("words", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
+    *("words", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse", "mountpoints"),
     *("story", "mounted", "semantics", "cli", "reliability", "bench"),
 )
 
