@@ -29,9 +29,9 @@ class Outcome:
 class Cursor:
     """A running inflater and its last output.
 
-    `out_position` and `in_position` are how far it is in the member and in its compressed bytes;
-    `chunks` ends at `out_position`, without gaps. Changed on the event loop only, by who holds
-    `lock`; the inflater itself is used in threads, likewise.
+    `out_position` is how far it is in the member, `in_position` which of the compressed bytes it
+    takes next; `chunks` ends at `out_position`, without gaps. All of it is changed by who holds
+    `lock`, the output on the event loop only, the inflater and its input in threads.
     """
 
     def __init__(self, start: Checkpoint, reader: Reader, workshop: Workshop) -> None:
@@ -41,12 +41,14 @@ class Cursor:
         self.out_position = start.out_position
         self.in_position = start.in_bits // 8
         self.bound_for = start.out_position  # where whoever holds the lock is going
+        self.forgets_to = 0  # output before this is forgotten on the way
         self.served_to = -1  # where the last read that it served stopped
         self.n_in_row = 0  # reads that each went on where the one before stopped
         self.is_ahead = False  # whether a task inflates ahead
         self.is_over = False  # whether nothing more can come out
         self.is_closed = False
         self._is_gone = False
+        self._waiting = b""  # compressed bytes that come after those the inflater has
         self._base_bits = 8 * self.in_position
         self._inflater = Inflater(start.window, start.in_bits % 8)
         self._workshop = workshop
@@ -58,8 +60,13 @@ class Cursor:
 
     @property
     def needs_input(self) -> bool:
-        """Tell whether the next step needs compressed bytes."""
-        return self._inflater.needs_input
+        """Tell whether nothing more can come out without more compressed bytes."""
+        return self._inflater.needs_input and not self._waiting
+
+    @property
+    def n_unread(self) -> int:
+        """Return how many compressed bytes are here and not inflated yet."""
+        return self._inflater.n_unread + len(self._waiting)
 
     @property
     def first_kept(self) -> int:
@@ -78,13 +85,12 @@ class Cursor:
                 parts.append(chunk[max(0, span.start - start) : span.stop - start])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def note(self, outcome: Outcome, n_fed: int, keep_from: int) -> None:
-        """Take over what a step did; forget output before *keep_from*."""
-        self.in_position += n_fed
+    def note(self, outcome: Outcome) -> None:
+        """Take over what a step did; forget output that lies before `forgets_to`."""
         if outcome.output:
             self.chunks.append((self.out_position, outcome.output))
             self.out_position += len(outcome.output)
-        while self.chunks and self.chunks[0][0] + len(self.chunks[0][1]) <= keep_from:
+        while self.chunks and self.chunks[0][0] + len(self.chunks[0][1]) <= self.forgets_to:
             self.chunks.popleft()
 
     def step(
@@ -95,15 +101,16 @@ class Cursor:
         Takes a checkpoint at the first block boundary from output position *due* on, and then every
         *distance*; and the CRC of each span in *unseen*.
 
+        After any error but this the cursor is good for nothing, and must be closed.
+
         Raises:
-            Damaged: not deflate data, right from the first byte.
+            Damaged: not deflate data, right from the first byte; and so it will be next time.
         """
-        if data:
-            self._inflater.feed(data)
+        self._take_in(data)
         buffer = bytearray(n_out)
         outcome = Outcome(memoryview(b""))
         base, at = self.out_position, 0
-        while at < n_out:
+        while at < n_out and self._feed():
             to_block = base + at >= due
             stop = n_out if to_block else min(n_out, due - base)
             at = self._inflater.inflate(buffer, at, stop, to_block=to_block)
@@ -114,8 +121,6 @@ class Cursor:
                 point = Checkpoint(base + at, in_bits, self._inflater.window())
                 outcome.checkpoints.append(point)
                 due = base + at + distance
-            elif self._inflater.needs_input:
-                break
         outcome.output = memoryview(buffer).toreadonly()[:at]
         for span in unseen:
             part = outcome.output[span.start - base : span.stop - base]
@@ -125,9 +130,22 @@ class Cursor:
 
     def has_more(self, data: bytes) -> bool:
         """Tell whether another byte comes out, *data* being the next input. Runs in a thread."""
-        if data:
-            self._inflater.feed(data)
-        return self._inflater.inflate(bytearray(1), 0, 1) > 0
+        self._take_in(data)
+        while self._feed() and not self._inflater.is_finished:
+            if self._inflater.inflate(bytearray(1), 0, 1):
+                return True
+        return False
+
+    def _take_in(self, data: bytes) -> None:
+        self.in_position += len(data)
+        self._waiting = self._waiting + data if self._waiting else data
+
+    def _feed(self) -> bool:
+        """Give the inflater what waits, when it needs it; tell whether it can go on."""
+        if self._inflater.needs_input and self._waiting:
+            self._inflater.feed(self._waiting)
+            self._waiting = b""
+        return not self._inflater.needs_input
 
     @property
     def is_finished(self) -> bool:

@@ -25,18 +25,18 @@ from satfs.archive.body import Body, OpenZip, Reader
 from satfs.archive.checkpoints import Checkpoint, Checkpoints
 from satfs.archive.cursor import Cursor, Outcome
 from satfs.archive.workshop import Workshop
-from satfs.errors import SatfsError
+from satfs.errors import Damaged, SatfsError
 from satfs.model import ByteRange
 
 log = structlog.get_logger(__name__)
 
 #: Output of one step, in bytes: some milliseconds of work, so that the way to a thread and back
 #: (0.1 ms) hardly counts.
-STEP_BYTES: Final = 1024 * 1024
+STEP_BYTES: Final = 2 * 1024 * 1024
 #: Compressed bytes asked for at once: at least this many, however few the output needs by the
 #: member's average, and at most so many.
 _LEAST_INPUT_BYTES: Final = 32 * 1024
-_MOST_INPUT_BYTES: Final = 1024 * 1024
+_MOST_INPUT_BYTES: Final = 2 * 1024 * 1024
 #: Cursors of one member: readers at more places than that take turns.
 _MOST_CURSORS: Final = 8
 #: A reader goes on if it starts so near to where the last read stopped, in bytes: the kernel's
@@ -138,10 +138,9 @@ class DeflatedMember:
         for cursor in self._cursors:
             if cursor.covers(span):
                 return cursor
-            # Where it will be when its lock is free; by then it has forgotten what lies far behind.
-            position = max(cursor.out_position, cursor.bound_for)
-            if cursor.first_kept <= span.start and position - share <= span.start:
-                gap = max(0, span.start - position)
+            # What it has when its lock is free: who holds it goes on, and forgets what lies behind.
+            if max(cursor.first_kept, cursor.forgets_to) <= span.start:
+                gap = max(0, span.start - max(cursor.out_position, cursor.bound_for))
                 if gap <= least:
                     best, least = cursor, gap
         return best
@@ -182,24 +181,30 @@ class DeflatedMember:
             if cursor.is_closed or cursor.first_kept > span.start:
                 return
             cursor.bound_for = max(cursor.out_position, span.stop)
-            await self._advance(cursor, span)
+            cursor.forgets_to = span.start - self._workshop.share_bytes
+            await self._advance(cursor, span.stop)
 
-    async def _advance(self, cursor: Cursor, span: ByteRange) -> None:
-        """Inflate on until *cursor*, which we hold, covers *span*, step by step."""
-        keep_from = span.start - self._workshop.share_bytes
-        while cursor.out_position < span.stop and not cursor.is_closed:
-            n_out = min(STEP_BYTES, span.stop - cursor.out_position)
+    async def _advance(self, cursor: Cursor, stop: int) -> None:
+        """Inflate on until *cursor*, which we hold, is at *stop*, step by step."""
+        while cursor.out_position < stop and not cursor.is_closed:
+            n_out = min(STEP_BYTES, stop - cursor.out_position)
             data = await self._input(cursor, n_out)
             if not data and cursor.needs_input:
                 raise self._body.damaged("it holds fewer bytes than declared")
             ahead = ByteRange(cursor.out_position, cursor.out_position + n_out)
             due = self._checkpoints.next_due(ahead.start)
             distance, unseen = self._checkpoints.distance_bytes, self._body.unseen(ahead)
-            outcome = await self._workshop.in_thread(
-                lambda: cursor.step(data, n_out, due, distance, unseen)  # noqa: B023 - runs at once
-            )
+            try:
+                outcome = await self._workshop.in_thread(
+                    lambda: cursor.step(data, n_out, due, distance, unseen)  # noqa: B023 - at once
+                )
+            except Damaged:
+                raise
+            except Exception:
+                cursor.close()  # what came out is lost: it must not go on as if it were not
+                raise
             # From here on nothing waits: all of it is noted, or nothing.
-            cursor.note(outcome, len(data), keep_from)
+            cursor.note(outcome)
             self._learn(outcome)
             if cursor.is_finished and cursor.out_position < self.size_bytes:
                 raise self._body.damaged("it holds fewer bytes than declared")
@@ -215,17 +220,17 @@ class DeflatedMember:
             if await self._workshop.in_thread(lambda: cursor.has_more(data)):  # noqa: B023
                 self._body.condemn("it holds more bytes than declared")
                 break
-            cursor.in_position += len(data)
         cursor.is_over = True
 
     async def _input(self, cursor: Cursor, n_out: int) -> bytes:
-        """Return the compressed bytes that *cursor* needs next for *n_out* bytes; none if none."""
-        if not cursor.needs_input:
-            return b""
+        """Return what *cursor* is to have of the compressed bytes for *n_out* more; maybe none."""
         member = self._body.member
-        # By the member's average, and a little more: two small requests cost more than one.
+        # By the member's average, and a little more: a step should not end for want of input.
         n_in = n_out * member.compressed_bytes // max(1, member.size_bytes) * 9 // 8
-        n_in = max(_LEAST_INPUT_BYTES, min(_MOST_INPUT_BYTES, n_in))
+        n_in = min(_MOST_INPUT_BYTES, n_in + _LEAST_INPUT_BYTES)
+        if n_in <= cursor.n_unread + _LEAST_INPUT_BYTES and not cursor.needs_input:
+            return b""
+        n_in = max(_LEAST_INPUT_BYTES, n_in - cursor.n_unread)
         stop = min(cursor.in_position + n_in, member.compressed_bytes)
         if cursor.in_position >= stop:
             return b""
@@ -263,24 +268,22 @@ class DeflatedMember:
         if (
             cursor.n_in_row >= _SEQUENTIAL_READS
             and not cursor.is_ahead
-            and n_ahead < self._workshop.share_bytes // 2
+            and n_ahead < self._workshop.share_bytes
             and cursor.out_position < self.size_bytes
         ):
             cursor.is_ahead = True
             self._workshop.nursery.start_soon(self._run_ahead, cursor)
 
     async def _run_ahead(self, cursor: Cursor) -> None:
-        """Inflate until *cursor* is its share ahead of what it served last."""
+        """Inflate until *cursor* is a share ahead of what it served last, two shares at a time."""
         try:
             while not cursor.is_closed:
                 share = self._workshop.share_bytes
-                stop = min(cursor.served_to + share, self.size_bytes)
-                if cursor.out_position >= stop:
-                    break
                 before = cursor.out_position
-                await self._pursue(
-                    cursor, ByteRange(cursor.served_to, min(stop, before + share // 2))
-                )
+                if before >= min(cursor.served_to + share, self.size_bytes):
+                    break
+                step = ByteRange(cursor.served_to, min(before + 2 * share, self.size_bytes))
+                await self._pursue(cursor, step)
                 if cursor.out_position == before:
                     break  # somebody took the cursor elsewhere
         except SatfsError as failure:

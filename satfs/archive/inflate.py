@@ -120,6 +120,11 @@ class Inflater:
         return self._is_starved and not (self.is_finished or self.is_damaged)
 
     @property
+    def n_unread(self) -> int:
+        """Return how many of the bytes fed are not read yet."""
+        return int(self._stream.avail_in)
+
+    @property
     def is_between_blocks(self) -> bool:
         """Tell whether the stream can be entered here: between two blocks, more to come."""
         state = self._stream.data_type
@@ -128,7 +133,7 @@ class Inflater:
     @property
     def bit_position(self) -> int:
         """Return how many bits were read since the first byte fed; exact between blocks."""
-        n_used = self._n_fed - int(self._stream.avail_in)
+        n_used = self._n_fed - self.n_unread
         return 8 * n_used - int(self._stream.data_type & _UNUSED_BITS)
 
     def feed(self, data: bytes) -> None:

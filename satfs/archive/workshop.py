@@ -29,14 +29,15 @@ T = TypeVar("T")
 #: the mount needs one for itself.
 N_THREADS: Final = max(1, min(4, (os.cpu_count() or 2) - 1))
 
-#: Positions in deflated members held at once, over all members. Each may hold four shares.
+#: Positions in deflated members held at once, over all members.
 MOST_CURSORS: Final = 64
-#: Unpacked bytes that one position keeps behind it, and again ahead of it, in bytes: all positions
-#: together stay under 64 MiB. The least is what a kernel with its default read-ahead asks for
-#: twice, the most what it asks for where `read_ahead_kb` was raised to a megabyte.
-_LEAST_SHARE: Final = 256 * 1024
+#: A position's share, in bytes. So much it keeps behind it, up to three times as much ahead; twice
+#: as much may be in the making, and as much input be waiting: eight shares, and those of all
+#: positions together under 64 MiB. The least is what a kernel with its default read-ahead asks for
+#: at once, the most what it asks for where `read_ahead_kb` was raised to a megabyte.
+_LEAST_SHARE: Final = 128 * 1024
 _MOST_SHARE: Final = 1024 * 1024
-_ALL_SHARES: Final = 16 * 1024 * 1024
+_ALL_SHARES: Final = 8 * 1024 * 1024
 
 _CLOSED_CHECKPOINTS_BYTES: Final = 64 * 1024 * 1024
 _DIRECTORIES_BYTES: Final = 96 * 1024 * 1024
