@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import platform
 import re
@@ -45,9 +46,14 @@ from bench.workloads import (
 REPOSITORY = Path(__file__).parent.parent
 
 #: What `--quick` measures: the headline figures, against the peer that comes nearest.
-QUICK_WORKLOADS = ("sequential", "first-byte", "random", "reread-kernel", "listing")
-QUICK_PROFILES = ("tls", "wan")
-QUICK_CONTENDERS = {"satfs", "rclone-streams", "s3fs", "vsicurl", LOCAL, "curl-matched", "curl-1"}
+QUICK_WORKLOADS = {
+    "sequential": ("tls", "wan"),
+    "first-byte": ("wan",),
+    "random": ("wan",),
+    "reread-kernel": ("tls",),
+    "listing": ("tls",),
+}
+QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL}
 
 
 #: How often a sample is taken again because the host gave the processors to somebody else.
@@ -99,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure satfs against what a user would run instead, interleaved, on one "
-        "origin. Needs nginx and FUSE. As root, the far lines are made of packets that arrive late; "
+        "origin. Needs nginx and FUSE. As root, the far lines are made of packets that come late; "
         "else a relay passes bytes on late. Peers that are not installed are skipped "
         "(scripts/bench --install-peers installs them).",
         epilog="Workloads: " + "; ".join(f"{w.name} ({w.title})" for w in WORKLOADS.values()),
@@ -133,15 +139,20 @@ def _plan(parser: argparse.ArgumentParser, given: argparse.Namespace, words: lis
         parser.error(f"no workload {unknown[0]!r}; there are: {', '.join(WORKLOADS)}")
     if given.reps < 1:
         parser.error("--reps must be at least 1")
-    names = given.workload or (QUICK_WORKLOADS if given.quick else tuple(WORKLOADS))
-    profiles = given.profile or (QUICK_PROFILES if given.quick else tuple(PROFILES))
+    workloads = [WORKLOADS[name] for name in given.workload or WORKLOADS]
+    if given.quick and not given.workload:
+        workloads = [
+            dataclasses.replace(WORKLOADS[name], profiles=profiles)
+            for name, profiles in QUICK_WORKLOADS.items()
+        ]
+    profiles = given.profile or tuple(PROFILES)
     only = frozenset(given.only.split(",")) if given.only else None
     if given.quick and only is None:
         only = frozenset(QUICK_CONTENDERS | {WINDOW_CONTENTS, WINDOW_MOUNTED_ZIP, WINDOW_VSICURL})
     # The command as others can repeat it, without where our files are.
     told = re.sub(r"--out(=| )\S+ ?", "", " ".join(words)).strip()
     return Plan(
-        workloads=tuple(WORKLOADS[name] for name in names),
+        workloads=tuple(workloads),
         profiles=tuple(PROFILES[name] for name in profiles),
         repetitions=given.reps,
         sizes=QUICK if given.quick else Sizes(),

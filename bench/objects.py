@@ -103,7 +103,7 @@ def make_zip(directory: Path, scene_id: str, size_bytes: int, seed: int) -> Stor
 
 
 def make_image_zip(directory: Path, scene_id: str, least_bytes: int, seed: int) -> StoredObject:
-    """Write a delivery whose GeoTIFF (tiled, LZW, 16 bit, four bands) has at least *least_bytes*.
+    """Write a delivery whose GeoTIFF (tiled, LZW, three bands of 8 bit) has *least_bytes* or more.
 
     Raises:
         ImportError: rasterio or numpy is not installed.
@@ -111,37 +111,34 @@ def make_image_zip(directory: Path, scene_id: str, least_bytes: int, seed: int) 
     import numpy
     import rasterio
     from rasterio.transform import from_origin
+    from rasterio.windows import Window
 
     raster = directory / "raster.tif"
     rng = numpy.random.default_rng(seed)
-    # 12 significant bits of noise over a slope: LZW saves about a tenth, as on real scenes.
-    side = 512 * max(1, round((least_bytes * 1.15 / (4 * 2 * 512 * 512)) ** 0.5))
-    while True:
+    side = 256 * round((least_bytes / (3 * 256 * 256)) ** 0.5)
+    while not raster.exists() or raster.stat().st_size < least_bytes:
+        side += 256
         with rasterio.open(
             raster,
             "w",
             driver="GTiff",
             width=side,
             height=side,
-            count=4,
-            dtype="uint16",
+            count=3,
+            dtype="uint8",
             tiled=True,
-            blockxsize=512,
-            blockysize=512,
+            blockxsize=256,
+            blockysize=256,
             compress="lzw",
             interleave="pixel",
             crs="EPSG:32721",
             transform=from_origin(370_000, 6_170_000, 0.7, 0.7),
         ) as image:
-            from rasterio.windows import Window
-
-            for row in range(0, side, 512):
-                slope = numpy.linspace(0, 3000, side, dtype=numpy.uint16) + row // 8
-                grain = rng.integers(0, 1 << 12, (4, 512, side), dtype=numpy.uint16)
-                image.write(slope + grain, window=Window(0, row, side, 512))
-        if raster.stat().st_size >= least_bytes:
-            break
-        side += 512
+            for row in range(0, side, 256):
+                # Grain over a slope: LZW saves a little, as on imagery.
+                slope = numpy.linspace(0, 190, side).astype(numpy.uint8) + row * 32 // side
+                grain = rng.integers(0, 32, (3, 256, side), dtype=numpy.uint8)
+                image.write(slope + grain, window=Window(0, row, side, 256))
     path = directory / f"{scene_id}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.write(raster, f"rasters/{scene_id}_TOA_0.tif")

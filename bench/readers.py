@@ -91,6 +91,14 @@ def at_random(
     return {"times_s": times, "digests": digests}
 
 
+def _open_and_read(path: str, offset: int, length: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
 def probe(paths: list[str], pause_s: float) -> dict[str, Any]:
     """Look each of *paths* up once, and ask again for what the first one is, until input ends.
 
@@ -143,12 +151,11 @@ class _Vsi:
 
 
 def main() -> None:
-    """Do what the one argument, JSON, asks for; wait for a line of input before, if told so."""
-    asked = json.loads(sys.argv[1])
-    if asked.get("wait"):
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
+    """Do what the first line of input, JSON, asks for, once a second line has come."""
+    asked = json.loads(sys.stdin.readline())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     what = asked["what"]
     if what == "sequential":
         found = sequential(asked["path"], asked["limit_s"])
@@ -162,6 +169,12 @@ def main() -> None:
             asked["length"],
         )
         os.close(descriptor)
+    elif what == "open-and-read":
+        found = at_random(
+            lambda offset, length: _open_and_read(asked["path"], offset, length),
+            asked["offsets"],
+            asked["length"],
+        )
     elif what == "random-vsi":
         found = at_random(
             _Vsi(asked["library"], asked["path"]).read_at, asked["offsets"], asked["length"]

@@ -128,15 +128,7 @@ def start_reader(
 ) -> subprocess.Popen[str]:
     """Start `bench.readers` on the clients' side; it waits for `collect`."""
     process = subprocess.Popen(
-        children.tied(
-            [
-                *scene.origin.line.client_prefix,
-                sys.executable,
-                "-m",
-                "bench.readers",
-                json.dumps({**asked, "wait": True}),
-            ]
-        ),
+        children.tied([*scene.origin.line.client_prefix, sys.executable, "-m", "bench.readers"]),
         cwd=REPOSITORY,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
@@ -144,6 +136,9 @@ def start_reader(
         text=True,
     )
     assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(asked) + "\n")
+    process.stdin.flush()
     if process.stdout.readline() != "ready\n":
         process.wait()
         raise RuntimeError("a reader did not start")
@@ -341,7 +336,7 @@ def first_byte(scene: Scene, name: str, repetition: int) -> Sample:
 
 
 def _read_at(scene: Scene, path: str, offsets: list[int]) -> dict[str, Any]:
-    asked = {"what": "random", "path": path, "offsets": offsets, "length": PAGE_BYTES}
+    asked = {"what": "open-and-read", "path": path, "offsets": offsets, "length": PAGE_BYTES}
     found, _ = collect([start_reader(scene, asked)])
     return found[0]
 
@@ -662,7 +657,7 @@ def window(scene: Scene, name: str, repetition: int) -> Sample:
 
 
 def _translate(command: list[str], source: str, target: Path, environment: dict[str, str]) -> None:
-    # Off the grid of tiles, so that four of them are touched.
+    # Off the grid of tiles (256 by 256), so that nine of them are touched.
     subprocess.run(
         [*command, "-q", "-srcwin", "1300", "1700", "512", "512", source, str(target)],
         env={**os.environ, "GDAL_PAM_ENABLED": "NO", **environment},
