@@ -30,6 +30,7 @@ from satfs.errors import (
     Garbled,
     Misuse,
     NotAllowed,
+    NotThere,
     SatfsError,
     Throttled,
     Unreachable,
@@ -260,6 +261,12 @@ class Dispatcher:
                     origin_of(link.url), since_s=trial.since_s, now_s=trio.current_time()
                 )
                 return failure
+        except NotThere as gone:
+            # Nothing is signed for it any more. A read of an open file knows no names, so that
+            # "no such file" would say nothing to whoever reads.
+            changed = Changed(f"{flight.source.label} was removed while it was open")
+            changed.__cause__ = gone
+            return changed
         except SatfsError as failure:
             return failure
         return None

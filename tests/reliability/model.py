@@ -282,8 +282,6 @@ class Reliability(RuleBasedStateMachine):
     def _may_fail_to_read(self, handle: Handle) -> frozenset[int]:
         allowed = BROKEN if self._is_broken else frozenset()
         if handle.content is not handle.scene.versions[-1] or not handle.scene.is_published:
-            allowed |= GONE
-        if allowed and self._is_broken:
             allowed |= {errno.ESTALE}
         return allowed
 

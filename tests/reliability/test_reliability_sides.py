@@ -80,6 +80,23 @@ def test_a_replaced_object_is_stale_and_never_mixed(stand: Stand) -> None:
     stand.until(RECOVERY_S, lambda: _reads_as(stand, scene, new))
 
 
+@pytest.mark.parametrize("is_signed_anew", [False, True])
+def test_a_withdrawn_scene_is_stale_to_whoever_has_it_open(
+    stand: Stand, is_signed_anew: bool
+) -> None:
+    """Whether the store has no object any more or the API no link to it: the open file is gone."""
+    scene = stand.publish(8 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, content, 7 * MIB)
+        stand.origin.catalogue.remove_scene(scene)
+        if is_signed_anew:
+            stand.origin.expire_links()
+        with refused(errno.ESTALE):
+            stand.pread(descriptor, 0, 4 * KIB)
+        stand.compare(descriptor, content, 7 * MIB)  # what was read stays
+
+
 def test_revoked_tokens_and_links_in_mid_read_are_not_seen(stand: Stand) -> None:
     """A reader goes on while everything it was let in with is taken away, again and again."""
     scene = stand.publish(16 * MIB)
