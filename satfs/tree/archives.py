@@ -8,8 +8,10 @@ cannot be shown as they are (`satfs.archive.paths`) are told in a file `UNREADAB
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import ClassVar, Final, Protocol
 
 import trio
@@ -17,7 +19,7 @@ import trio
 from satfs.archive import notice
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
-from satfs.archive.members import ROOT, Member, Members, Row
+from satfs.archive.members import ROOT, Members, Row
 from satfs.errors import Damaged, NotThere
 from satfs.model import DELIVERY_ZIP, AttachmentName, ByteRange, SceneId, Version
 from satfs.settings import ContentsView
@@ -39,6 +41,8 @@ CONTENTS: Final = b"contents"
 
 #: What tells of members that are not shown; with a number if a member has that very name.
 _NOTICE: Final = "UNREADABLE{}.txt"
+#: What a member's node tells: size, time, compressed size, CRC, method, whether it is executable.
+_FACTS: Final = struct.Struct("<QqQIH?")
 #: Nodes made without letting anybody else run: about three milliseconds' worth.
 _BATCH: Final = 1000
 
@@ -87,11 +91,19 @@ class _Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """One version of a scene's zip, looked into."""
+class _Zip:
+    """One version of a scene's zip: its file, what it holds, and the words that tell it apart."""
 
     file: AttachmentFile
     archive: Archive
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A zip looked into."""
+
+    zip: _Zip
     members: Members
 
 
@@ -197,7 +209,9 @@ class ContentsDirectory(_InnerDirectory):
 
         identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
         archive = self._archives.archive(identity, open_zip)
-        return _Shown(file, archive, await archive.members())
+        # Half a million members have the same words: interned, they are held once.
+        words = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
+        return _Shown(_Zip(file, archive, words), await archive.members())
 
     async def _notices(self) -> list[Entry]:
         """Return the file that tells what is not shown, if there is such."""
@@ -242,44 +256,48 @@ class MemberDirectory(_InnerDirectory):
 class MemberFile(File):
     """A member of one version of a zip.
 
-    It does not keep the zip's whole directory: the kernel remembers single members of many zips.
+    The kernel remembers single members of many zips, and all of zips with very many. So a node
+    neither keeps the zip's directory, nor more of its own entry than it must tell without waiting.
     """
 
-    __slots__ = ("_archive", "_member", "_row", "_zip_file")
+    __slots__ = ("_facts", "_row", "_zip")
 
     def __init__(self, parent: Directory, name: bytes, shown: _Shown, row: Row) -> None:
         super().__init__(parent, name)
-        self._zip_file = shown.file
-        self._archive = shown.archive
-        self._member: Member = shown.members.member(row)
+        member = shown.members.member(row)
+        mtime_ns = shown.zip.file.attributes().mtime_ns
+        self._zip = shown.zip
         self._row = row
+        self._facts = _FACTS.pack(
+            member.size_bytes,
+            mtime_ns if member.mtime_ns is None else member.mtime_ns,
+            member.compressed_bytes,
+            member.crc32,
+            member.method,
+            member.is_executable,
+        )
 
     @property
     def identity(self) -> tuple[str, ...]:
         """What the node is: its path and the version of the zip."""
-        version = self._zip_file.version
-        return (*self.path, f"/{version.etag}", f"/{version.size_bytes}")
+        return (*self.path, *self._zip.words)
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: the archive's word for size and time, else the scene's time."""
-        member, zip_file = self._member, self._zip_file.attributes()
-        return Attributes(
-            Kind.FILE,
-            0o555 if member.is_executable else 0o444,
-            member.size_bytes,
-            zip_file.mtime_ns if member.mtime_ns is None else member.mtime_ns,
-            zip_file.ctime_ns,
-        )
+        size_bytes, mtime_ns, _, _, _, is_executable = _FACTS.unpack(self._facts)
+        permissions = 0o555 if is_executable else 0o444
+        ctime_ns = self._zip.file.attributes().ctime_ns
+        return Attributes(Kind.FILE, permissions, size_bytes, mtime_ns, ctime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the zip's attributes, and how the member is packed."""
-        member = self._member
+        _, _, compressed_bytes, crc, method, _ = _FACTS.unpack(self._facts)
         own = xattr_values(
-            crc32=f"{member.crc32:08x}",
-            compression=METHOD_NAMES.get(member.method, str(member.method)),
-            compressed_bytes=str(member.compressed_bytes),
+            crc32=f"{crc:08x}",
+            compression=METHOD_NAMES.get(method, str(method)),
+            compressed_bytes=str(compressed_bytes),
         )
-        return {**self._zip_file.xattrs(), **own}
+        return {**self._zip.file.xattrs(), **own}
 
     async def open(self) -> Reader:
         """Return a reader of the member in this version of the zip.
@@ -290,4 +308,4 @@ class MemberFile(File):
             Unsupported: it is compressed in a way that satfs cannot, or may not, undo.
             Damaged: the archive is.
         """
-        return await self._archive.open(self._row)
+        return await self._zip.archive.open(self._row)
