@@ -237,15 +237,16 @@ async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIter
             progress_timeout_s=settings.progress_timeout_s,
             max_connections=settings.max_connections,
             transport=httpx.MockTransport(store.handle),
-        ) as http,open_contents(
-        settings,
-        http=http,
-        retries=Retries(http.reachability, draw=lambda: 0.5),
-        sign=store.sign,
-        check_url=lambda url: None,
-        is_proxied=lambda url: False,
-        account="me",
-    ) as contents
+        ) as http,
+        open_contents(
+            settings,
+            http=http,
+            retries=Retries(http.reachability, draw=lambda: 0.5),
+            sign=store.sign,
+            check_url=lambda url: None,
+            is_proxied=lambda url: False,
+            account="me",
+        ) as contents,
     ):
         yield contents
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +21,9 @@ import trustme
 
 from satfs.content.build import open_contents
 from satfs.content.contents import Contents
+from satfs.content.transfer import messages
 from satfs.content.transfer import workers as pool
+from satfs.content.transfer.worker import Worker
 from satfs.demo.catalogue import (
     DELIVERY_ZIP,
     Catalogue,
@@ -66,15 +70,16 @@ async def opened(
             progress_timeout_s=settings.progress_timeout_s,
             max_connections=64,
             ca_file=settings.ca_file,
-        ) as http,open_contents(
-        settings,
-        http=http,
-        retries=Retries(http.reachability),
-        sign=sign,
-        check_url=lambda url: None,
-        is_proxied=lambda url: False,
-        account="me",
-    ) as contents
+        ) as http,
+        open_contents(
+            settings,
+            http=http,
+            retries=Retries(http.reachability),
+            sign=sign,
+            check_url=lambda url: None,
+            is_proxied=lambda url: False,
+            account="me",
+        ) as contents,
     ):
         bulk = contents._dispatcher._bulk
         assert isinstance(bulk, pool.WorkerPool)
@@ -128,15 +133,59 @@ async def test_bulk_goes_through_workers_once(tmp_path: Path, cache_bytes: int) 
             assert origin.bytes_sent() == sent
 
 
-@pytest.mark.slow
-async def test_over_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
-    """Workers trust what the mount was told to trust."""
+def tls_of(directory: Path) -> dict[str, Any]:
+    """Return the arguments of an origin that speaks TLS, with an authority of its own."""
     authority = trustme.CA()
-    ca_file = tmp_path / "ca.pem"
+    ca_file = directory / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
-    with origin_of(tls=tls, ca_file=ca_file) as origin:
+    return {"tls": tls, "ca_file": ca_file}
+
+
+@pytest.mark.slow
+def test_a_transfer_given_up_writes_no_wrong_byte(
+    tmp_path: Path, allow_log: Callable[[str], None]
+) -> None:
+    """What a worker still receives after it was told to stop is what belongs there, or nothing.
+
+    Shutting an `ssl.SSLSocket` down takes its TLS away: a thread in the middle of a body went on
+    reading, and put ciphertext where another transfer had put the right bytes a moment ago.
+    """
+    allow_log("socket.send.. raised exception")
+    size = CONTENT.size_bytes
+    fd = os.memfd_create("object")
+    os.pwrite(fd, CONTENT.read(0, size), 0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thread = threading.Thread(target=Worker(theirs).serve, daemon=True)
+    thread.start()
+    with origin_of(**tls_of(tmp_path), bytes_per_s=100e6) as origin:
+        settings = {"connect_timeout_s": 5, "progress_timeout_s": 5, "user_agent": "test"}
+        ours.send(messages.order("settings", {**settings, "ca_file": str(origin.ca_file)}))
+        file = messages.order("file", {"file": 1, "size_bytes": size})
+        socket.send_fds(ours, [file], [fd])
+        etag = CONTENT.etag
+        for number in range(10):
+            move = messages.Move(number, 1, origin.link(SCENE), 0, size, etag, size)
+            ours.send(messages.order_move(move))
+            report = messages.read_report(ours.recv(messages.MOST_BYTES))
+            assert isinstance(report, messages.Progress)
+            ours.send(messages.order("cancel", {"move": number}))
+            while not isinstance(report, messages.Outcome):
+                report = messages.read_report(ours.recv(messages.MOST_BYTES))
+            assert os.pread(fd, size, 0) == CONTENT.read(0, size)
+        while origin.n_open_connections():
+            time.sleep(0.01)
+    ours.close()
+    thread.join()
+    theirs.close()
+    os.close(fd)
+
+
+@pytest.mark.slow
+async def test_over_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
+    """Workers trust what the mount was told to trust."""
+    with origin_of(**tls_of(tmp_path)) as origin:
         async with opened(origin, tmp_path / "cache") as (contents, bulk):
             await read_all(contents)
             assert bulk.statistics()["workers"] >= 1

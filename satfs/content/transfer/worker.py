@@ -54,6 +54,14 @@ class _Job:
         self.stop = move.stop
         self.is_cancelled = False
         self.connection: http.client.HTTPConnection | None = None
+        self.answer: http.client.HTTPResponse | None = None
+
+    def let_go(self) -> None:
+        """Close what is still open: a connection is given back only after a whole body."""
+        for each in (self.answer, self.connection):
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.close()
 
     def cancel(self) -> None:
         """Make the thread that receives notice at once."""
@@ -61,8 +69,10 @@ class _Job:
         connection = self.connection
         sock = connection.sock if connection is not None else None
         if sock is not None:
+            # Not `SSLSocket.shutdown`, which takes the TLS away from the thread that is reading:
+            # it would go on, and take ciphertext for the object's bytes.
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class Worker:
@@ -141,6 +151,7 @@ class Worker:
             outcome = Outcome(number, broken=type(problem).__name__)
         finally:
             self._jobs.pop(number, None)
+            job.let_go()
         self._tell(messages.pack_outcome(outcome))
 
     def _fetch(self, job: _Job) -> Outcome:
@@ -159,13 +170,10 @@ class Worker:
             # The loop slices whole bodies; here they are refused.
             verdict = Verdict(Meaning.GARBLED, "200 for a range")
         if verdict.meaning is not Meaning.BYTES:
-            connection.close()
             return Outcome(move.move, verdict, retry_after=plain.get("retry-after"))
-        is_whole = self._receive(job, answer)
-        if is_whole and answer.isclosed():
+        if self._receive(job, answer) and answer.isclosed():
+            job.connection = None
             self._give_back(parts, connection)
-        else:
-            connection.close()
         return Outcome(move.move)
 
     def _ask(
@@ -184,7 +192,8 @@ class Worker:
                     connection.connect()
                     cast(socket.socket, connection.sock).settimeout(self._progress_timeout_s)
                 connection.request("GET", target, headers=headers)
-                return connection, connection.getresponse()
+                job.answer = connection.getresponse()
+                return connection, job.answer
             except (ConnectionError, http.client.BadStatusLine):
                 connection.close()
                 if not is_kept:
@@ -197,6 +206,8 @@ class Worker:
         front = told = move.start
         began_at_s = told_at_s = time.monotonic()
         while front < job.stop:
+            if job.is_cancelled:
+                raise _Cut
             limit = min(job.stop, front + REPORT_BYTES)
             n_bytes = _receive_some(answer, target[front:limit])
             if not n_bytes:
