@@ -21,6 +21,7 @@ import re
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,13 @@ def _show_fields(
     return event
 
 
+def _brief(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say on a terminal, which is narrow, the time of day only, and not which module speaks."""
+    event["timestamp"] = time.strftime("%H:%M:%S")
+    event.pop("logger", None)
+    return event
+
+
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
@@ -131,9 +139,7 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     is_terminal = isinstance(target, logging.StreamHandler) and target.stream.isatty()
     waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUE_LINES)
     handler = _Queue(waiting)
-    handler.setFormatter(
-        _formatter(choice.format, colors=is_terminal and "NO_COLOR" not in os.environ)
-    )
+    handler.setFormatter(_formatter(choice.format, is_terminal=is_terminal))
     writer = threading.Thread(target=_write, args=(waiting, target), name="log", daemon=True)
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
@@ -172,18 +178,21 @@ _COMMON: Final[list[structlog.types.Processor]] = [
 ]
 
 
-def _formatter(format: LogFormat, *, colors: bool) -> logging.Formatter:
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-        if format is LogFormat.JSON
-        else structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
+def _formatter(format: LogFormat, *, is_terminal: bool) -> logging.Formatter:
+    steps: list[structlog.types.Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    ]
+    if format is LogFormat.JSON:
+        steps.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
+    else:
+        steps += [_brief] if is_terminal else []
+        steps.append(
+            structlog.dev.ConsoleRenderer(
+                colors=is_terminal and "NO_COLOR" not in os.environ,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
         )
-    )
-    return _Formatter(
-        foreign_pre_chain=_COMMON,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-    )
+    return _Formatter(foreign_pre_chain=_COMMON, processors=steps)
 
 
 def _target(choice: LogChoice, in_background: bool) -> logging.Handler:

@@ -146,6 +146,30 @@ def test_a_foreground_mount_logs_to_standard_error(monkeypatch: pytest.MonkeyPat
     assert "\x1b" not in stream.getvalue(), "colours are for terminals"
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_terminal_is_told_the_time_of_day_in_colours(
+    monkeypatch: pytest.MonkeyPatch, no_color: bool
+) -> None:
+    """A date and a module's name would take half of a line of 80 columns."""
+    stream = _Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+
+    with logging_as(LogChoice(), in_background=False):
+        structlog.get_logger("satfs.test").warning("slow", waited_s=3)
+
+    told = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
+    assert re.match(r"\d\d:\d\d:\d\d \[warning *\] slow +waited_s=3\n$", told)
+    assert ("\x1b" in stream.getvalue()) is not no_color
+
+
 def test_a_mount_in_the_background_logs_to_the_system_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
