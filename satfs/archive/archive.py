@@ -19,6 +19,7 @@ from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember, DeflatedReader
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
 from satfs.archive.indexes import IndexDirectory
+from satfs.archive.inflate import require_zlib
 from satfs.archive.members import Members, Row
 from satfs.archive.spooled import SpooledMember, SpooledReader
 from satfs.archive.stored import StoredReader
@@ -182,6 +183,7 @@ class Archive:
             return StoredReader(body, zip_reader)
         identity = self._member_identity(body)
         if body.member.method == DEFLATED:
+            require_zlib()
             return DeflatedReader(await self._deflated_member(row, body, identity), zip_reader)
         return SpooledReader(self._spooled_member(row, body, identity), zip_reader)
 

@@ -162,8 +162,12 @@ class DeflatedMember:
         reader, self._spare = self._spare, None
         if reader is None:
             reader = await self._open_zip(self._body.bounds)
-        # No await from here on: the cursor is known to all before anything can go wrong.
-        cursor = Cursor(point, reader, self._workshop)
+        try:
+            cursor = Cursor(point, reader, self._workshop)
+        except BaseException:
+            reader.close()
+            raise
+        # No await up to here: the cursor is known to all before anything else can happen.
         open_ones = [other for other in self._cursors if not other.is_closed]
         if len(open_ones) >= _MOST_CURSORS:
             idle = next((other for other in open_ones if not other.is_busy), None)

@@ -82,6 +82,11 @@ def _zlib() -> ctypes.CDLL:
     return library
 
 
+def require_zlib() -> None:
+    """Raise Unsupported if there is nothing to inflate with."""
+    _zlib()
+
+
 class Inflater:
     """One raw deflate stream, from its beginning or from between two of its blocks.
 

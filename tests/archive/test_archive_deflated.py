@@ -18,8 +18,9 @@ from archive.zips import Entry, build, deflated
 
 from satfs.archive import cursor as cursor_module
 from satfs.archive import deflated as deflated_module
+from satfs.archive import inflate as inflate_module
 from satfs.archive.checkpoints import LEAST_DISTANCE_BYTES
-from satfs.errors import Damaged, Unreachable
+from satfs.errors import Damaged, Unreachable, Unsupported
 from satfs.model import ByteRange
 
 
@@ -312,4 +313,17 @@ async def test_more_readers_than_cursors(
     async with trio.open_nursery() as nursery:
         for name in contents:
             nursery.start_soon(read_through, name)
+    await it.is_closed()
+
+
+async def test_without_zlib_deflated_members_are_refused_when_opened(
+    opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a system without zlib the other members can still be read."""
+    monkeypatch.setattr(inflate_module, "_LIBRARY", "libz.so.of-nowhere")
+    monkeypatch.setattr(inflate_module, "_zlib", inflate_module._zlib.__wrapped__)
+    it = opened(build([Entry(b"a", b"x" * 99, method=8), Entry(b"b", b"stored")]))
+    with pytest.raises(Unsupported, match="zlib"):
+        await it.reader("a")
+    assert await it.content("b") == b"stored"
     await it.is_closed()
