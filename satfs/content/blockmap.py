@@ -117,6 +117,19 @@ class BlockMap:
         self._state[first:last] = bytes((_HELD,)) * len(hashes)
         self._hashes[first:last] = array("Q", hashes)
 
+    def confirm(self, first: int, hashes: Sequence[int]) -> bool:
+        """Mark the blocks from number *first* as held if all are unchecked, with these checksums.
+
+        Returns whether it did; otherwise nothing has changed.
+        """
+        last = first + len(hashes)
+        if self._state.count(_UNCHECKED, first, last) != len(hashes):
+            return False
+        if self._hashes[first:last] != array("Q", hashes):
+            return False
+        self._state[first:last] = bytes((_HELD,)) * len(hashes)
+        return True
+
     def hashes(self, first: int, last: int) -> Sequence[int]:
         """Return the checksums of the blocks [first, last)."""
         return self._hashes[first:last]

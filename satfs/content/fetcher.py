@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from satfs.content.blockmap import align
-from satfs.content.blocks import BlockCache
+from satfs.content.blocks import CHECK_BYTES, BlockCache
 from satfs.content.dispatch import BULK_BYTES, Dispatcher, split
 from satfs.content.flight import Flight, Source
 from satfs.content.objects import CachedObject, Landing
@@ -39,6 +39,7 @@ class _Waiter:
     span: ByteRange
     event: trio.Event = field(default_factory=trio.Event)
     failure: SatfsError | None = None
+    is_for_check: bool = False
 
 
 class Fetcher:
@@ -67,7 +68,8 @@ class Fetcher:
         self._flights: list[Flight] = []
         self._landing: dict[Flight, Landing] = {}
         self._waiters: list[_Waiter] = []
-        self._is_checking = False
+        #: What one task is checking ahead of sequential readers, from where it is on.
+        self._checking: ByteRange | None = None
         #: Up to where each sequential reader's window has been launched, and from where on.
         self._launched: dict[object, ByteRange] = {}
 
@@ -81,6 +83,8 @@ class Fetcher:
         Raises:
             SatfsError: a part of it cannot be had.
         """
+        if self._checking is not None and self._checking.start <= span.start < self._checking.stop:
+            await self._wait_for_check(span)
         await self.cache.check(self.cached, span)
         if self.cached.holds(span):
             return
@@ -103,6 +107,15 @@ class Fetcher:
             # A copy for each who waited: a traceback grows in every task that raises it.
             raise copy(waiter.failure) from waiter.failure
 
+    async def _wait_for_check(self, span: ByteRange) -> None:
+        """Wait until the one who checks ahead has passed *span*, instead of doing it twice."""
+        waiter = _Waiter(span, is_for_check=True)
+        self._waiters.append(waiter)
+        try:
+            await waiter.event.wait()
+        finally:
+            self._waiters.remove(waiter)
+
     def want(self, plan: Plan, reader: object) -> None:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
         size = self.cached.size_bytes
@@ -112,6 +125,7 @@ class Fetcher:
             for piece in (plan.now, *plan.ahead):
                 self._launch(align(piece, size), reader, range_bytes=None, is_bulk=False)
             return
+        self._check_ahead(plan.now)
         ahead = plan.ahead[0] if plan.ahead else ByteRange(plan.now.stop, plan.now.stop)
         launched = self._launched.get(reader)
         if launched is not None and launched.start <= plan.now.start < launched.stop:
@@ -128,7 +142,6 @@ class Fetcher:
             align(window, size), reader, range_bytes=range_bytes, is_bulk=True, now=plan.now
         )
         self._launched[reader] = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
-        self._check_ahead(plan.now)
 
     def leave(self, reader: object) -> None:
         """Forget a reader; what only it wanted is given up."""
@@ -272,22 +285,40 @@ class Fetcher:
     # -- checking what an earlier mount left -----------------------------------------------------
 
     def _check_ahead(self, now: ByteRange) -> None:
-        if self._is_checking:
+        """Have what an earlier mount left checked before a sequential reader gets there."""
+        size = self.cached.size_bytes
+        span = ByteRange(now.start, now.stop + CHECK_AHEAD_BYTES).clip(size)
+        if self._checking is not None:
+            if self._checking.start <= now.stop:
+                stop = max(self._checking.stop, span.stop)
+                self._checking = ByteRange(self._checking.start, stop)
             return
-        span = ByteRange(now.start, now.stop + CHECK_AHEAD_BYTES).clip(self.cached.size_bytes)
-        if next(self.cached.top.map.unchecked(span), None) is None:
+        first = next(self.cached.layers[0].map.unchecked(span), None)
+        if first is None:
             return
-        self._is_checking = True
+        self._checking = ByteRange(first.start, span.stop)
         self.cached.n_users += 1
-        self._dispatcher.run_in_background(self._check_and_wake, span)
+        self._dispatcher.run_in_background(self._check_pieces)
 
-    async def _check_and_wake(self, span: ByteRange) -> None:
+    async def _check_pieces(self) -> None:
+        """Check piece by piece, waking after each, as long as the reader moves the end on."""
         try:
-            await self.cache.check(self.cached, span)
+            while (left := self._checking) is not None and left:
+                stop = min(left.start + CHECK_BYTES, left.stop)
+                await self.cache.check(self.cached, ByteRange(left.start, stop))
+                # The reader may have moved the end on meanwhile.
+                self._checking = ByteRange(stop, max(stop, (self._checking or left).stop))
+                self._checked(ByteRange(left.start, stop))
         finally:
-            self._is_checking = False
+            self._checking = None
             self.cache.release(self.cached)
-        self._wake()
+            self._checked(ByteRange(0, self.cached.size_bytes))
+
+    def _checked(self, piece: ByteRange) -> None:
+        """Wake whoever waited for *piece*: it is held now, or must be fetched again."""
+        for waiter in self._waiters:
+            if waiter.is_for_check and waiter.span.start < piece.stop:
+                waiter.event.set()
 
 
 def _overlaps(flight: Flight, span: ByteRange) -> bool:
