@@ -85,9 +85,10 @@ def open_line(profile: Profile, workspace: Path, *, relay: bool = False) -> Iter
         for prefix, address in ((client, CLIENT_ADDRESS), (origin, ORIGIN_ADDRESS)):
             _run(*prefix, "ip", "link", "set", "lo", "up")
             _run(*prefix, "ip", "address", "add", f"{address}/24", "dev", "wan0")
-            # A burst waits, as in a router. The queue counts packets of up to 64 KiB, so it is
-            # kept short: more would be a router with a second's worth of memory.
-            _run(*prefix, "ip", "link", "set", "wan0", "mtu", "1500", "txqueuelen", "1000", "up")
+            # A burst waits, as in a router: long enough that nothing is lost while the carrier is
+            # kept from its processor for some milliseconds, and short enough that senders whom the
+            # line cannot carry notice. The queue counts packets of up to 64 KiB.
+            _run(*prefix, "ip", "link", "set", "wan0", "mtu", "1500", "txqueuelen", "4000", "up")
             # Room for the product of the fastest connection and the longest delay, twice over.
             _run(*prefix, "sysctl", "-qw", "net.ipv4.tcp_wmem=4096 65536 16777216")
             # A capped socket is paced below its cap as well, at twice its window per round trip,

@@ -261,7 +261,10 @@ def _set_on_connections(server_pid: int, port: int, rate: int | None) -> None:
     it holds from the first byte. And what nginx logs as sent is what it gave to the kernel, so that
     is kept close to what has left: little that is not sent may wait in a socket.
 
-    An accepted socket inherits both from the listening one, so that is where they are set: on the
+    Congestion control is the usual one, whatever this machine's default: a sender that paces itself
+    by what it has measured (bbr) takes half a round trip longer for a small answer.
+
+    An accepted socket inherits all this from the listening one, so that is where it is set: on the
     server's listening sockets, borrowed with pidfd_getfd(2).
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -280,6 +283,7 @@ def _set_on_connections(server_pid: int, port: int, rate: int | None) -> None:
                         socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES
                     )
                     if rate is not None:
+                        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
                         listening.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
                     found += 1
     finally:
