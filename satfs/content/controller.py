@@ -1,9 +1,13 @@
 """How many connections pay, decided from what they carry.
 
 Pure: bytes and seconds in, a number out. First a prediction: so many connections as it would take,
-at the rate that one was seen to carry while it had the line nearly to itself, to reach the rate
-that we can handle at all. Then what they carry together is measured: where it is much less than so
-many times one, they share something narrower, and as many as fill that are kept.
+at the rate that one was seen to carry, to reach the rate that we can handle at all. Then what they
+carry together is measured: where it is much less than so many times one, they share something
+narrower (a line, a core), and as many as fill that are kept.
+
+A connection begins slowly (TCP's slow start takes some seven round trips to fill a wide-area line),
+so what a short range carried says little about what a long one will. Until a long one has been
+seen, the line's length decides how many are tried: the longer, the more get up to speed together.
 """
 
 from __future__ import annotations
@@ -19,23 +23,34 @@ GOAL_BYTES_PER_S: Final = 1.5e9
 FEWEST: Final = 4
 #: How many are used before anything has been measured.
 FIRST_GUESS: Final = 8
+#: Connections tried for each second of delay before a long range was seen: 12 at 30 ms, 48 at
+#: 120 ms, which is a little less than such lines turn out to be worth.
+TRIED_PER_S: Final = 400
 #: A line is near when a first byte was ever seen to come this soon: shorter than a wide-area round
 #: trip with a store's own delay, longer than a busy machine's.
 NEAR_S: Final = 0.010
 #: A near connection that carries less than this is capped by the store, not by this machine.
 NEAR_RATE_BYTES_PER_S: Final = 50e6
-#: Share of what was predicted below which connections are found to share a narrower line.
+#: Share of what was predicted below which connections are found to share something narrower.
 SHARED: Final = 0.5
-#: So many more than fill a shared line are kept: one of them is always between two ranges.
+#: So many more than fill what is shared are kept: one of them is always between two ranges.
 SPARE: Final = 1.5
+#: Share of what more connections carried that fewer must still carry, or the cut is taken back:
+#: then each was slow for a reason of its own, and more of them is what helps.
+STILL_CARRIED: Final = 0.8
+#: A level is judged by this many intervals in a row: one may hold handshakes, or a hiccup.
+INTERVALS_TO_JUDGE: Final = 3
 #: Seconds during which a throttled store is not asked for more.
 BACK_OFF_S: Final = 5.0
-#: Seconds after which a line is taken to have changed, and the prediction is tried again.
-FORGET_S: Final = 30.0
+#: Seconds after which what is shared is taken to have changed, and the prediction is tried again.
+FORGET_S: Final = 15.0
 #: Shortest time over which throughput means anything.
 INTERVAL_S: Final = 0.5
-#: Shortest range that tells a rate from a burst.
+#: Shortest range that tells a burst from a rate, and shortest that outlasts the slow start.
 SHORTEST_BYTES: Final = 256 * 1024
+LONG_BYTES: Final = 4 * 1024 * 1024
+#: Seconds for which the best rate that was seen counts.
+BEST_COUNTS_S: Final = 300.0
 
 
 class ConnectionController:
@@ -47,11 +62,14 @@ class ConnectionController:
     def __init__(self, most: int) -> None:
         self._most = most
         self._target = min(FIRST_GUESS, most)
-        self._solo_bytes_per_s: float | None = None
+        self._solo_bytes_per_s: float | None = None  # of a long range with the line to itself
+        self._solo_until_s = 0.0
         self._rate_bytes_per_s: float | None = None
         self._soonest_s = float("inf")
         self._since_s = 0.0
         self._carried_bytes = 0
+        self._n_short = 0
+        self._before: tuple[int, float] | None = None  # connections and bytes/s before a cut
         self._ceiling = most
         self._ceiling_until_s = 0.0
 
@@ -65,22 +83,21 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
-    def note_range(
-        self, now_s: float, n_bytes: int, took_s: float, first_byte_s: float, n_active: int
-    ) -> None:
+    def note_range(self, now_s: float, n_bytes: int, took_s: float, first_byte_s: float) -> None:
         """Take in a finished range: its bytes, the time from its first byte to its last.
 
-        *first_byte_s* is the time from asking to the first byte; *n_active* how many connections
-        there were, this one included.
+        *first_byte_s* is the time from asking to the first byte.
         """
         self._soonest_s = min(self._soonest_s, first_byte_s)
         if n_bytes < SHORTEST_BYTES or took_s <= 0:
             return
         rate = n_bytes / took_s
         self._rate_bytes_per_s = _smooth(self._rate_bytes_per_s, rate)
-        if self._solo_bytes_per_s is None or n_active <= FEWEST:
-            self._solo_bytes_per_s = _smooth(self._solo_bytes_per_s, rate)
-            self._aim(now_s)
+        # The best seen: most ranges share the line with others.
+        is_best = rate >= (self._solo_bytes_per_s or 0.0) or now_s >= self._solo_until_s
+        if n_bytes >= LONG_BYTES and is_best:
+            self._solo_bytes_per_s, self._solo_until_s = rate, now_s + BEST_COUNTS_S
+        self._aim(now_s)
 
     def note_throttled(self, now_s: float) -> None:
         """Take in that the store asked us to slow down: half as many, for a while."""
@@ -96,7 +113,7 @@ class ConnectionController:
         """
         if n_active < self._target or not is_wanting:
             # Only a level that is fully used tells what it can carry.
-            self._since_s, self._carried_bytes = now_s, 0
+            self._since_s, self._carried_bytes, self._n_short = now_s, 0, 0
             self._aim(now_s)
             return self._target
         self._carried_bytes += n_bytes
@@ -108,20 +125,37 @@ class ConnectionController:
 
     def _judge(self, now_s: float, carried_bytes_per_s: float) -> None:
         solo = self._solo_bytes_per_s
-        if solo is not None and carried_bytes_per_s < SHARED * solo * self._target:
-            enough = math.ceil(SPARE * carried_bytes_per_s / solo)
-            self._ceiling = max(FEWEST, min(enough, self._target))
-            self._ceiling_until_s = now_s + FORGET_S
+        if solo is None:
+            return
+        if self._before is not None and now_s < self._ceiling_until_s:
+            # Fewer were tried: were the others really only taking turns?
+            many, carried_then = self._before
+            if carried_bytes_per_s < STILL_CARRIED * carried_then:
+                self._ceiling, self._ceiling_until_s = many, now_s + FORGET_S
+            self._before = None
+        elif now_s >= self._ceiling_until_s:
+            is_short = carried_bytes_per_s < SHARED * solo * self._target
+            self._n_short = self._n_short + 1 if is_short else 0
+            if self._n_short >= INTERVALS_TO_JUDGE:
+                enough = max(FIRST_GUESS, math.ceil(SPARE * carried_bytes_per_s / solo))
+                if enough < self._target:
+                    self._before = (self._target, carried_bytes_per_s)
+                    self._ceiling, self._ceiling_until_s = enough, now_s + FORGET_S
+                self._n_short = 0
         self._aim(now_s)
 
     def _aim(self, now_s: float) -> None:
-        solo = self._solo_bytes_per_s
-        if solo is None:
-            wished = FIRST_GUESS
-        elif self._soonest_s < NEAR_S and solo >= NEAR_RATE_BYTES_PER_S:
+        solo, rate = self._solo_bytes_per_s, self._rate_bytes_per_s
+        is_near = self._soonest_s < NEAR_S and rate is not None and rate >= NEAR_RATE_BYTES_PER_S
+        if is_near:
             wished = FEWEST
-        else:
+        elif solo is not None:
             wished = max(FEWEST, math.ceil(GOAL_BYTES_PER_S / solo))
+        elif rate is not None:
+            tried = max(FIRST_GUESS, round(TRIED_PER_S * self._soonest_s))
+            wished = min(tried, max(FEWEST, math.ceil(GOAL_BYTES_PER_S / rate)))
+        else:
+            wished = FIRST_GUESS
         if now_s < self._ceiling_until_s:
             wished = min(wished, self._ceiling)
         self._target = max(1, min(wished, self._most))

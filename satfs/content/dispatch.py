@@ -309,7 +309,6 @@ class Dispatcher:
                     flight.held_until - started_at,
                     took_s,
                     began_at_s - asked_at_s,
-                    len(self._active),
                 )
                 log.debug(
                     "range moved",

@@ -290,7 +290,7 @@ class TestController:
             if what == "progress":
                 controller.note_progress(now_s, n_bytes, n_active, is_wanting=wants)
             elif what == "range":
-                controller.note_range(now_s, n_bytes, passed_s, passed_s / 3, n_active)
+                controller.note_range(now_s, n_bytes, passed_s, passed_s / 3)
             else:
                 controller.note_throttled(now_s)
                 assert controller.target <= before
@@ -299,7 +299,8 @@ class TestController:
     @staticmethod
     def play(controller: ConnectionController, line: Any, until_s: float) -> float:
         """Run ranges of 8 MiB over *line* (connections -> bytes/s each) without end."""
-        now_s, step_s = 0.0, 0.05
+        now_s, step_s = controller._since_s, 0.05
+        until_s += now_s
         left = [0.0] * 200
         began = [0.0] * 200
         while now_s < until_s:
@@ -312,7 +313,7 @@ class TestController:
                 left[each] -= rate * step_s
                 controller.note_progress(now_s, int(rate * step_s), n, is_wanting=True)
                 if left[each] <= 0:
-                    controller.note_range(now_s, 8_000_000, now_s - began[each], 0.1, n)
+                    controller.note_range(now_s, 8_000_000, now_s - began[each], 0.1)
         return now_s
 
     @pytest.mark.parametrize("rate", [5e6, 10e6, 25e6, 50e6])
@@ -331,6 +332,14 @@ class TestController:
         controller = ConnectionController(64)
         self.play(controller, lambda n: min(whole / 2, whole / n), 20)
         assert controller.target <= 2 * FIRST_GUESS
+
+    def test_a_cut_that_costs_is_taken_back(self) -> None:
+        """Connections that become slow for reasons of their own are not cut to a few."""
+        controller = ConnectionController(64)
+        self.play(controller, lambda n: 50e6, 5)
+        assert controller.target >= 27
+        self.play(controller, lambda n: 10e6, 30)
+        assert controller.target >= 27
 
     def test_throttling_halves(self) -> None:
         controller = ConnectionController(64)
