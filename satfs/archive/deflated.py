@@ -293,6 +293,11 @@ class DeflatedMember:
         except SatfsError as failure:
             # Whoever comes to read this will meet the failure himself, if it is still there.
             log.debug("not inflated ahead", member=self._body.path, cause=str(failure))
+        except Exception as failure:
+            # A bug, or no memory. It must not end the mount; and readers meet it all the same.
+            log.error(
+                "inflating ahead failed", member=self._body.path, error=type(failure).__name__
+            )
         finally:
             cursor.is_ahead = False
 

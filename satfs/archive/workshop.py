@@ -167,9 +167,13 @@ class Workshop:
         # Files are closed when a mount ends, just before its nursery is cancelled; a few
         # milliseconds for the disk are well spent then, too.
         with trio.CancelScope(shield=True):
-            await self.in_thread(
-                lambda: indexes.put(identity.hex(), checkpoints.to_bytes(identity))
-            )
+            try:
+                await self.in_thread(
+                    lambda: indexes.put(identity.hex(), checkpoints.to_bytes(identity))
+                )
+            except Exception as failure:
+                # A bug, or no memory: no reason to end the mount.
+                log.error("checkpoints not saved", error=type(failure).__name__)
 
     # -- disk ------------------------------------------------------------------------------------
 

@@ -327,3 +327,26 @@ async def test_without_zlib_deflated_members_are_refused_when_opened(
         await it.reader("a")
     assert await it.content("b") == b"stored"
     await it.is_closed()
+
+
+async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
+    opened: Callable[..., Opened],
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: Callable[..., None],
+) -> None:
+    """What fails while inflating ahead is met again by who reads on, and by nobody else."""
+    expect_log("inflating ahead failed", error="ZeroDivisionError")
+    content = wordy(8 * MIB)
+    it = opened(build([Entry(b"a", content, method=8)]))
+    reader = await it.reader("a")
+    pursue = deflated_module.DeflatedMember._pursue
+
+    async def breaking(
+        self: deflated_module.DeflatedMember, cursor: cursor_module.Cursor, span: ByteRange
+    ) -> None:
+        if "_run_ahead" in trio.lowlevel.current_task().name:
+            raise ZeroDivisionError
+        await pursue(self, cursor, span)
+
+    monkeypatch.setattr(deflated_module.DeflatedMember, "_pursue", breaking)
+    assert await read_all(reader) == content
