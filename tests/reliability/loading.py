@@ -38,16 +38,22 @@ threading.Event().wait()
 """
 
 
-def cancel_reads(stand: Stand, n_reads: int, *, at_once: int = 400) -> None:
+def files_to_cancel(stand: Stand, n_files: int = 400) -> list[str]:
+    """Publish files, and have their sizes learnt."""
+    scenes = [stand.publish(8 * MIB) for _ in range(n_files)]
+    for scene in scenes:
+        stand.stat(stand.path(scene))
+    return scenes
+
+
+def cancel_reads(stand: Stand, n_reads: int, scenes: list[str]) -> None:
     """Begin *n_reads* reads that the store never answers, and kill whoever waits for them.
 
     A process that waits for a FUSE request which was taken up already ends only with its answer
     (fuse(4), `request_wait_answer`): so each read is cancelled at its deadline, in the middle of
     headers that never come or of a body, and then the killed process goes, and its files with it.
     """
-    scenes = [stand.publish(8 * MIB) for _ in range(at_once)]
-    for scene in scenes:
-        stand.stat(stand.path(scene))
+    at_once = len(scenes)
     faults = [
         stand.origin.faults.add("hang", "object", every=2),
         stand.origin.faults.add("stall", "object", at_byte=30_000),

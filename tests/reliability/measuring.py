@@ -14,9 +14,9 @@ from reliability.crashing import workers_of
 class Usage:
     """One look at a mount and its workers.
 
-    `memory_bytes` is what nobody else could use meanwhile: anonymous pages, and private ones that
-    were written. Mapped pages of the cache's files are not among them: they are shared, belong to
-    the page cache, and go when memory is short.
+    `memory_bytes` is what nobody else could use meanwhile: anonymous pages, and blocks kept in
+    memory. Mapped pages of the cache's files are not among them: they belong to the page cache, and
+    go when memory is short.
     """
 
     memory_bytes: int
@@ -41,12 +41,15 @@ def usage_of(pid: int) -> Usage:
 
 
 def _private_bytes(pid: int) -> int:
-    """Return `Anonymous` and what else is `Private_Dirty` (proc(5), smaps_rollup)."""
+    """Return the anonymous pages and those of files in memory, shared ones in parts (proc(5)).
+
+    Not `Private_Dirty`: a dirty page of a cache file that one process has mapped counts as private.
+    """
     kib: dict[str, int] = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, _, rest = line.partition(":")
         kib[name] = int(rest.split()[0])
-    return 1024 * (kib["Anonymous"] + max(0, kib["Private_Dirty"] - kib["Anonymous"]))
+    return 1024 * (kib["Pss_Anon"] + kib["Pss_Shmem"])
 
 
 def _descriptors(pid: int) -> list[str]:

@@ -24,6 +24,7 @@ from reliability.ledger import LEDGER
 from reliability.loading import (
     Peak,
     cancel_reads,
+    files_to_cancel,
     large_catalogue,
     open_files,
     read_sequentially,
@@ -158,9 +159,10 @@ def model(seconds: float, report: Report, dice: random.Random) -> None:
 
 def cancelled(stand: Stand, report: Report) -> None:
     """2,000 readers killed in mid read: what is left of them."""
-    cancel_reads(stand, 400)
+    scenes = files_to_cancel(stand)
+    cancel_reads(stand, len(scenes), scenes)
     before = settled_usage(stand)
-    cancel_reads(stand, 2000)
+    cancel_reads(stand, 2000, scenes)
     after = settled_usage(stand)
     for name in ("n_descriptors", "n_sockets", "n_threads"):
         told = f"{getattr(before, name)} → {getattr(after, name)}"

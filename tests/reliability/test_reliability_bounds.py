@@ -11,6 +11,7 @@ from reliability.conftest import MakeStand
 from reliability.loading import (
     Peak,
     cancel_reads,
+    files_to_cancel,
     large_catalogue,
     open_files,
     read_sequentially,
@@ -26,16 +27,17 @@ from satfs.demo.server import DemoOrigin
 from satfs.net.http import Http
 
 #: The ceiling of docs/RELIABILITY.md: all processes of a mount, mapped cache pages aside.
-CEILING_BYTES = 400 * MIB
+CEILING_BYTES = 200 * MIB
 
 
 @pytest.mark.timeout(180)
 def test_two_thousand_cancelled_reads_leave_nothing_behind(make_stand: MakeStand) -> None:
     """Readers killed in mid read: descriptors, sockets and threads are what they were before."""
-    stand = make_stand(workers=2)
-    cancel_reads(stand, 400)
+    stand = make_stand(workers=2, read_deadline_s=1)
+    scenes = files_to_cancel(stand)
+    cancel_reads(stand, len(scenes), scenes)
     before = settled_usage(stand)
-    cancel_reads(stand, 2000)
+    cancel_reads(stand, 2000, scenes)
     after = settled_usage(stand)
     assert after.n_descriptors <= before.n_descriptors + 10
     assert after.n_sockets <= before.n_sockets + 8

@@ -19,7 +19,7 @@ from reliability.crashing import CrashLoop
 from reliability.stand import MIB, Stand
 
 #: How often the loop kills; `scripts/soak` does it a hundred times and more.
-N_ROUNDS = int(os.environ.get("SATFS_TEST_CRASHES", "10"))
+N_ROUNDS = int(os.environ.get("SATFS_TEST_CRASHES", "7"))
 
 
 @pytest.mark.timeout(60 + 20 * N_ROUNDS)

@@ -187,7 +187,6 @@ API_FAULTS = [
     # -- tokens
     Fault("token revoked", both(calls("revoke_tokens"), calls("expire_links"))),
     Fault("token revoked before", calls("revoke_tokens"), is_before=True),
-    Fault("401 for good", api("unauthorized", "scene"), DENIED, is_before=True),
     Fault(
         "token endpoint down",
         both(calls("revoke_tokens"), calls("expire_links"), api("server-error", "token")),

@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from reliability.model import Reliability
 
 #: A bounded run; `scripts/soak` takes more, and other ones each time.
-N_EXAMPLES = int(os.environ.get("SATFS_TEST_MODEL_EXAMPLES", "6"))
+N_EXAMPLES = int(os.environ.get("SATFS_TEST_MODEL_EXAMPLES", "4"))
 N_STEPS = int(os.environ.get("SATFS_TEST_MODEL_STEPS", "15"))
 
 

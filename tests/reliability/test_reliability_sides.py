@@ -110,6 +110,7 @@ def test_revoked_tokens_and_links_in_mid_read_are_not_seen(stand: Stand) -> None
             stand.origin.drop_connections()
 
 
+@pytest.mark.parametrize("stand", [2], indirect=True, ids=["by workers"])
 def test_what_is_listed_and_read_survives_the_api(stand: Stand) -> None:
     """API down, store alive: listings are served, and open files are read on."""
     scene = stand.publish(8 * MIB)
@@ -123,6 +124,7 @@ def test_what_is_listed_and_read_survives_the_api(stand: Stand) -> None:
         assert sorted(stand.list(stand.root / "tasks" / "1")) == sorted(listed)
 
 
+@pytest.mark.parametrize("stand", [2], indirect=True, ids=["by workers"])
 def test_what_is_listed_survives_the_store(stand: Stand) -> None:
     """Store down, API alive: everything is listed, sizes included, and reads fail soon."""
     scene = stand.publish(8 * MIB)
