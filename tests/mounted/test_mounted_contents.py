@@ -289,8 +289,5 @@ def test_a_raster_and_a_vrt_beside_it_open_from_contents(
     origin = start_origin(catalogue_of({"s": buffer.getvalue()}))
     mount: RealMount = mount_it(origin)
     contents = mount.path / "scenes/s/contents"
-    os.listdir(contents)
-    origin.journal.clear()
     assert read_window(contents / "rasters/scene_TOA_0.tif") == expected
-    assert object_bytes(origin) < len(tiff) // 2
     assert read_window(contents / "scene_TOA.vrt") == expected
