@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,14 +25,15 @@ import trio
 from satfs.content.blockfile import BlockFile
 from satfs.content.blockmap import (
     BLOCK_BYTES,
-    BLOCKS_PER_SEGMENT,
     SEGMENT_BYTES,
     BlockMap,
     Segment,
 )
 from satfs.content.cachedir import open_index, path_of
+from satfs.content.checking import check_blocks
 from satfs.content.eviction import DiskRoom, by_object, evict_closed, evict_open
 from satfs.content.index import Index, Keep, Victim, choose_victims
+from satfs.content.ledger import Ledger, reason_of
 from satfs.content.memory import MemoryBudget
 from satfs.content.objects import CachedObject, Landing, Layer, Spilled
 from satfs.model import ByteRange
@@ -44,8 +45,6 @@ T = TypeVar("T")
 COMMIT_INTERVAL_S: Final = 0.5
 #: Evict this much below the limit, so that eviction comes in batches.
 EVICTION_SLACK: Final = 0.02
-#: Bytes checked against their checksums at once: one thread hop instead of 256.
-CHECK_BYTES: Final = 4 * 1024 * 1024
 
 
 class BlockCache:
@@ -64,16 +63,13 @@ class BlockCache:
         free_fraction: float,
         memory_bytes: int,
     ) -> None:
-        self.index = index
+        self._ledger = Ledger(index)
         self._directory = directory
         self._room = DiskRoom(directory, limit_bytes, free_fraction)
         self._memory = MemoryBudget(memory_bytes)
         self._open: dict[str, CachedObject] = {}
         self._opening: dict[str, trio.Lock] = {}
-        self._index_lock = trio.Lock()
         self._evicting = trio.Lock()
-        self._seen_changes: int | None = None
-        self._is_warned = False
         #: Called with each file that is being closed; whoever maps it elsewhere sets this.
         self.file_closed: Callable[[BlockFile], None] = lambda file: None
 
@@ -98,7 +94,7 @@ class BlockCache:
                 index = await trio.to_thread.run_sync(open_index, directory)
                 home = directory
             except (OSError, sqlite3.Error) as problem:
-                log.warning("no disk cache: keeping content in memory", reason=_reason(problem))
+                log.warning("no disk cache: keeping content in memory", reason=reason_of(problem))
         cache = cls(
             directory=home,
             index=index,
@@ -109,6 +105,11 @@ class BlockCache:
         if index is not None:
             cache._room.held_bytes = await trio.to_thread.run_sync(index.held_bytes)
         return cache
+
+    @property
+    def index(self) -> Index | None:
+        """Return the cache's memory across mounts; None where there is no disk."""
+        return self._ledger.index
 
     @property
     def is_persistent(self) -> bool:
@@ -208,10 +209,9 @@ class BlockCache:
                     raise
 
             try:
-                async with self._index_lock:
-                    file, object_id, segments = await trio.to_thread.run_sync(on_disk)
+                file, object_id, segments = await self._ledger.demand(on_disk)
             except (OSError, sqlite3.Error) as problem:
-                self._warn("cache file not usable: keeping this object in memory", problem)
+                self._ledger.warn("cache file not usable: keeping this object in memory", problem)
             else:
                 for segment in segments:
                     blocks.load(segment)
@@ -224,52 +224,14 @@ class BlockCache:
 
     async def check(self, cached: CachedObject, span: ByteRange) -> None:
         """Check the blocks of *span* that an earlier mount left; wrong ones are gone afterwards."""
-        for layer in cached.layers:
-            while (run := next(layer.map.unchecked(span), None)) is not None:
-                stop = min(run.stop, run.start + CHECK_BYTES)
-                await self._check_run(cached, layer, ByteRange(run.start, stop))
-
-    async def _check_run(self, cached: CachedObject, layer: Layer, run: ByteRange) -> None:
-        first, last = run.start // BLOCK_BYTES, -(-run.stop // BLOCK_BYTES)
-        expected = list(layer.map.hashes(first, last))
-        good = await trio.to_thread.run_sync(layer.file.verify, run, expected)
-        # No checkpoint from here to the last mark: the map may have changed while we were in the
-        # thread, so only blocks that still wait with the same checksum are judged.
-        if all(good) and layer.map.confirm(first, expected):
-            return
-        damaged: list[int] = []
-        for number, is_good in enumerate(good, first):
-            block = ByteRange(number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, run.stop))
-            still = next(layer.map.unchecked(block), None) is not None
-            if not still or layer.map.hashes(number, number + 1)[0] != expected[number - first]:
-                continue
-            if is_good:
-                layer.map.hold(number, [expected[number - first]])
-            else:
-                layer.map.drop(block)
-                damaged.append(number)
+        damaged = await check_blocks(cached, span)
         if damaged:
             log.warning(
                 "cached blocks were damaged: fetching them again",
                 object=cached.name,
                 n_blocks=len(damaged),
             )
-            await self._forget_damaged(cached, damaged)
-
-    async def _forget_damaged(self, cached: CachedObject, blocks: Sequence[int]) -> None:
-        index, object_id = self.index, cached.object_id
-        if index is None or object_id is None:
-            return
-        keep = defaultdict[int, int](lambda: (1 << BLOCKS_PER_SEGMENT) - 1)
-        for block in blocks:
-            number, bit = divmod(block, BLOCKS_PER_SEGMENT)
-            keep[number] &= ~(1 << bit)
-
-        def forget() -> None:
-            for number, mask in keep.items():
-                index.forget_blocks(object_id, number, mask)
-
-        await self.ask(forget)
+            await self._ledger.forget_blocks(cached, damaged)
 
     def put(self, cached: CachedObject, layer: Layer, start: int, data: bytes | memoryview) -> None:
         """Write bytes that were received for *cached*, into the layer that the transfer began in.
@@ -318,7 +280,7 @@ class BlockCache:
 
     def distrust(self, cached: CachedObject, span: ByteRange, problem: BaseException) -> None:
         """Drop the blocks of *span*, which were held and could not be read."""
-        self._warn("cache file could not be read: fetching again", problem)
+        self._ledger.warn("cache file could not be read: fetching again", problem)
         for layer in cached.layers:
             layer.map.drop(span)
         cached.n_losses += 1
@@ -332,7 +294,7 @@ class BlockCache:
         """Let *cached* go on in memory; what the disk holds of it stays readable."""
         if cached.top.file.in_memory:
             return
-        self._warn("disk cache failed: keeping new content in memory", problem)
+        self._ledger.warn("disk cache failed: keeping new content in memory", problem)
         file = BlockFile.anonymous(cached.size_bytes)
         cached.layers.append(Layer(file, BlockMap(cached.size_bytes)))
 
@@ -394,72 +356,32 @@ class BlockCache:
 
     async def commit(self) -> None:
         """Enter what has been fetched and used in the index."""
-        index = self.index
-        if index is None:
-            for cached in list(self._open.values()):
-                cached.dirty.clear()
-                if not cached.n_users:
-                    self._close(cached)
-            return
-        work: list[tuple[CachedObject, int, list[Segment], dict[int, float]]] = []
-        for cached in list(self._open.values()):
-            if cached.object_id is not None and (cached.dirty or cached.used):
-                segments = [cached.layers[0].map.segment(number) for number in cached.dirty]
-                used = {n: at for n, at in cached.used.items() if n not in cached.dirty}
-                work.append((cached, cached.object_id, segments, used))
-                cached.dirty, cached.used = set(), {}
-        if not work:
-            return
         counted = self._room.new_bytes
-
-        def write() -> int:
-            for _, object_id, segments, used in work:
-                if segments:
-                    index.commit(object_id, segments)
-                for at in set(used.values()):
-                    index.touch(object_id, [n for n, when in used.items() if when == at], at)
-            return index.held_bytes()
-
-        held = await self.ask(write)
+        entered, held = await self._ledger.enter(list(self._open.values()))
         if held is not None:
             self._room.held_bytes = held
             self._room.new_bytes -= counted
-        for cached, _, _, _ in work:
+        if self.index is None:
+            entered = list(self._open.values())  # nobody is told of what they hold
+            for cached in entered:
+                cached.dirty.clear()
+        for cached in entered:
             if not cached.n_users and cached.is_settled:
                 self._close(cached)
 
     async def look_around(self) -> None:
         """Take in what other mounts have fetched of the objects that are open here."""
-        index = self.index
-        if index is None:
+        if not await self._ledger.has_news():
             return
-        changes = await self.ask(index.changes)
-        if changes is None or changes == self._seen_changes:
-            return
-        self._seen_changes = changes
         # Not while eviction is between dropping blocks here and in the index.
         async with self._evicting:
             for cached in list(self._open.values()):
-                object_id = cached.object_id
-                if object_id is None or not cached.n_users:
-                    continue
-                segments = await self.ask(partial(index.segments, object_id))
-                for segment in segments or ():
-                    cached.layers[0].map.load(segment)
+                if cached.n_users:
+                    await self._ledger.load_news(cached)
 
     async def ask(self, question: Callable[[], T]) -> T | None:
         """Run *question* on the index in a thread; None when the index fails, which is survived."""
-        try:
-            async with self._index_lock:
-                return await trio.to_thread.run_sync(question)
-        except (OSError, sqlite3.Error) as problem:
-            self._warn("cache index failed: new blocks won't survive this mount", problem)
-            return None
-
-    def _warn(self, event: str, problem: BaseException) -> None:
-        if not self._is_warned:
-            self._is_warned = True
-            log.warning(event, reason=_reason(problem))
+        return await self._ledger.ask(question)
 
     # -- eviction --------------------------------------------------------------------------------
 
@@ -513,13 +435,5 @@ class BlockCache:
                 finally:
                     self.release(cached)
             except (OSError, sqlite3.Error) as problem:
-                self._warn("eviction failed", problem)
+                self._ledger.warn("eviction failed", problem)
                 return 0
-
-
-def _reason(problem: BaseException) -> str:
-    return (
-        f"{type(problem).__name__}: {problem.strerror}"
-        if isinstance(problem, OSError)
-        else (type(problem).__name__)
-    )

@@ -17,12 +17,12 @@ from typing import Final, TypeVarTuple
 import structlog
 import trio
 
-from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.blocks import BlockCache
 from satfs.content.controller import ConnectionController
 from satfs.content.flight import Flight, Source, choose
 from satfs.content.objects import Spilled
 from satfs.content.transfer.interface import BulkMover, Mover, Refusal, WorkerDied
+from satfs.content.trial import Trial
 from satfs.content.verdicts import Meaning
 from satfs.errors import (
     Changed,
@@ -35,10 +35,10 @@ from satfs.errors import (
     Throttled,
     Unreachable,
 )
-from satfs.model import ByteRange, Link
+from satfs.model import Link
 from satfs.net.addresses import origin_of
 from satfs.net.reachability import Reachability
-from satfs.net.retry import parse_retry_after, wait_before_next_s
+from satfs.net.retry import parse_retry_after
 
 log = structlog.get_logger(__name__)
 Ts = TypeVarTuple("Ts")
@@ -214,7 +214,7 @@ class Dispatcher:
 
     async def _fly(self, flight: Flight) -> SatfsError | None:
         """Bring a flight down: None when all is there or it was given up, else what to report."""
-        trial = _Trial(flight.held_until, self._give_up_s)
+        trial = Trial(flight.held_until, self._give_up_s)
         while flight.is_wanted():
             failure: SatfsError | None = None
             flight.began_at_s = None
@@ -232,7 +232,7 @@ class Dispatcher:
                 flight.attempt = None
         return None
 
-    async def _try_once(self, flight: Flight, trial: _Trial) -> SatfsError | None:
+    async def _try_once(self, flight: Flight, trial: Trial) -> SatfsError | None:
         """Make one attempt; None when another one makes sense (or none is needed any more)."""
         trial.wait_s = 0.0
         link: Link | None = None
@@ -271,7 +271,7 @@ class Dispatcher:
             return failure
         return None
 
-    async def _attempt(self, flight: Flight, link: Link, trial: _Trial) -> None:
+    async def _attempt(self, flight: Flight, link: Link, trial: Trial) -> None:
         origin = origin_of(link.url)
         admission = self._reachability.admit(origin, trio.current_time())
         if admission is None:
@@ -322,7 +322,7 @@ class Dispatcher:
                 self._reachability.probe_ended(origin, trio.current_time())
 
     def _judge(
-        self, flight: Flight, refusal: Refusal, link: Link | None, trial: _Trial
+        self, flight: Flight, refusal: Refusal, link: Link | None, trial: Trial
     ) -> SatfsError | None:
         """Return what to report for a refusal; None when another attempt makes sense."""
         verdict, label = refusal.verdict, flight.source.label
@@ -390,58 +390,3 @@ class Dispatcher:
                         flight.reissue()
         finally:
             self._is_watching = False
-
-
-class _Trial:
-    """Attempts since a flight last made progress."""
-
-    def __init__(self, held_until: int, give_up_s: float) -> None:
-        self.wait_s = 0.0
-        self._give_up_s = give_up_s
-        self._begin(held_until)
-
-    def _begin(self, held_until: int) -> None:
-        self.since_s = trio.current_time()
-        self.n_renewals = 0
-        self.n_garbled = 0
-        self.n_deaths = 0
-        self._n_failed = 0
-        self._held_until = held_until
-
-    def look(self, held_until: int) -> None:
-        """Begin anew if there was progress: what fails after it has its own time."""
-        if held_until > self._held_until:
-            self._begin(held_until)
-
-    @property
-    def left_s(self) -> float:
-        """Return the time that is left for attempts."""
-        return max(0.0, self.since_s + self._give_up_s - trio.current_time())
-
-    def failed(self, failure: SatfsError | None, draw: float) -> None:
-        """Take in a failure that may pass: the next attempt waits a little longer."""
-        self._n_failed += 1
-        self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
-
-    @property
-    def is_over(self) -> bool:
-        """Tell whether the next attempt would come too late."""
-        return self.wait_s >= self.left_s
-
-
-def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
-    """Cut *gap*, which starts with a block, into ranges of whole blocks and about *range_bytes*.
-
-    A short rest goes to the last one. Two flights must never share a block: whichever ends first
-    would declare it whole.
-    """
-    range_bytes = max(BLOCK_BYTES, range_bytes // BLOCK_BYTES * BLOCK_BYTES)
-    pieces: list[ByteRange] = []
-    start = gap.start
-    while start < gap.stop:
-        stop = min(start + range_bytes, gap.stop)
-        if gap.stop - stop < range_bytes // 4:
-            stop = gap.stop
-        pieces.append(ByteRange(start, stop))
-        start = stop
-    return pieces

@@ -14,9 +14,10 @@ from typing import Final
 import trio
 
 from satfs.content.blockmap import align
-from satfs.content.blocks import CHECK_BYTES, BlockCache
-from satfs.content.dispatch import BULK_BYTES, Dispatcher, split
-from satfs.content.flight import Flight, Source
+from satfs.content.blocks import BlockCache
+from satfs.content.checking import CHECK_BYTES
+from satfs.content.dispatch import BULK_BYTES, Dispatcher
+from satfs.content.flight import Flight, Source, split
 from satfs.content.objects import CachedObject, Landing
 from satfs.content.readahead import Pattern, Plan
 from satfs.errors import Changed, SatfsError

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.blocks import BlockCache
 from satfs.content.links import LinkKeeper
 from satfs.content.objects import CachedObject
@@ -106,3 +107,21 @@ def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Fli
         return (not flight.is_urgent, fewest, flight.order)
 
     return min(queue, key=rank)
+
+
+def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
+    """Cut *gap*, which starts with a block, into ranges of whole blocks and about *range_bytes*.
+
+    A short rest goes to the last one. Two flights must never share a block: whichever ends first
+    would declare it whole.
+    """
+    range_bytes = max(BLOCK_BYTES, range_bytes // BLOCK_BYTES * BLOCK_BYTES)
+    pieces: list[ByteRange] = []
+    start = gap.start
+    while start < gap.stop:
+        stop = min(start + range_bytes, gap.stop)
+        if gap.stop - stop < range_bytes // 4:
+            stop = gap.stop
+        pieces.append(ByteRange(start, stop))
+        start = stop
+    return pieces

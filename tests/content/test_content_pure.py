@@ -22,7 +22,7 @@ from satfs.content.blockmap import (
     align,
 )
 from satfs.content.controller import FIRST_GUESS, ConnectionController
-from satfs.content.dispatch import split
+from satfs.content.flight import split
 from satfs.content.index import Keep, Victim, choose_victims, merge
 from satfs.content.links import MARGIN_S, usable_for_s
 from satfs.content.readahead import MIB, Pattern, ReadAhead, window_for
