@@ -31,6 +31,7 @@ from bench.quiet import STOLEN_SHARE, Moment, wait_until_quiet
 from bench.results import Results, Run
 from bench.workloads import (
     LOCAL,
+    LOCAL_SMALL_PAGES,
     QUICK,
     WINDOW_CONTENTS,
     WINDOW_MOUNTED_ZIP,
@@ -53,7 +54,7 @@ QUICK_WORKLOADS = {
     "reread-kernel": ("tls",),
     "listing": ("tls",),
 }
-QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL}
+QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL, LOCAL_SMALL_PAGES}
 
 
 #: How often a sample is taken again because the host gave the processors to somebody else.
@@ -71,6 +72,7 @@ class Plan:
     only: frozenset[str] | None
     patience_s: float
     relay: bool
+    is_quick: bool
     command: str
 
 
@@ -159,6 +161,7 @@ def _plan(parser: argparse.ArgumentParser, given: argparse.Namespace, words: lis
         only=only,
         patience_s=given.patience if given.patience is not None else (1.0 if given.quick else 20.0),
         relay=given.relay,
+        is_quick=given.quick,
         command=f"scripts/bench {told}".strip(),
     )
 
@@ -242,7 +245,7 @@ def _take(plan: Plan, scene: Scene, workload: Workload, profile: Profile, run: R
         for name in takers[turn:] + takers[:turn]:
             started = time.monotonic()
             # Who broke in one round is not asked again: a hang costs minutes.
-            sample = broken.get(name) or _sample(scene, workload, name, repetition, plan.patience_s)
+            sample = broken.get(name) or _sample(plan, scene, workload, name, repetition)
             if "failed" in sample and name != SATFS.name:
                 broken[name] = sample
             run.samples.append({"contender": name, "repetition": repetition, **sample})
@@ -254,15 +257,13 @@ def _take(plan: Plan, scene: Scene, workload: Workload, profile: Profile, run: R
             )
 
 
-def _sample(
-    scene: Scene, workload: Workload, name: str, repetition: int, patience_s: float
-) -> Sample:
+def _sample(plan: Plan, scene: Scene, workload: Workload, name: str, repetition: int) -> Sample:
     """Take one sample; take it again when the host gave the processors to somebody else."""
     reason = missing(name)
     if reason is not None:
         return {"skipped": reason}
-    for _ in range(MOST_TRIES):
-        wait_until_quiet(patience_s)
+    for _ in range(1 if plan.is_quick else MOST_TRIES):
+        wait_until_quiet(plan.patience_s)
         before = Moment.now()
         sample = _try(scene, workload, name, repetition)
         sample["stolen"] = Moment.now().stolen_since(before)

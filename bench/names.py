@@ -9,6 +9,7 @@ TITLES = {one.name: one.title for one in MOUNTED} | {
     "curl-matched": "curl, as many connections as satfs",
     "curl-1": "curl, one warm connection",
     "local-file": "a file on the local disk",
+    "memory-file": "a file in tmpfs (pages of 4 KiB, as FUSE has)",
     "satfs-contents": "satfs `contents/`",
     "satfs-vsizip": "satfs: `/vsizip/` on the mounted zip",
     "vsizip-vsicurl": "GDAL `/vsizip//vsicurl/` (no mount)",

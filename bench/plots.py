@@ -166,6 +166,11 @@ def _draw_random(subplots: Callable[..., Any], runs: Sequence[Run]) -> Any:
 def _colour(name: str) -> str:
     if name.startswith("satfs"):
         return OURS
-    if name.startswith("curl") or name in ("vsicurl", "local-file", "vsizip-vsicurl"):
+    if name.startswith("curl") or name in (
+        "vsicurl",
+        "local-file",
+        "memory-file",
+        "vsizip-vsicurl",
+    ):
         return LIMIT
     return PEER

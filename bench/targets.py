@@ -40,7 +40,7 @@ def verdicts(results: Results) -> list[Verdict]:
 
 def mounted_peers(run: Run) -> list[str]:
     """Return the mounts in *run* other than satfs."""
-    apart = ("curl", "vsicurl", "local-file")
+    apart = ("curl", "vsicurl", "local-file", "memory-file")
     return [name for name in run.contenders() if name != US and not name.startswith(apart)]
 
 
@@ -82,6 +82,11 @@ def _best_peer(run: Run) -> str:
 def _rate(run: Run | None) -> str:
     rate = run.median(US, "rate") if run else None
     return f"{rate / MB:.0f} MB/s" if rate else "-"
+
+
+def _told(part: tuple[str, bool] | None) -> tuple[str, bool] | None:
+    """Return *part* as something worth telling that decides nothing."""
+    return None if part is None else (part[0], True)
 
 
 def _sequential(results: Results) -> list[Verdict]:
@@ -265,7 +270,11 @@ def _rereads(results: Results) -> list[Verdict]:
             "reread-kernel",
             "re-read from the kernel",
             "within 10 % of a local file in the same cache state",
-            [_against(kernel, lambda _: ["local-file"], 0.9, f"a local file ({_rate(kernel)})")],
+            [
+                _against(kernel, lambda _: ["local-file"], 0.9, f"a local file ({_rate(kernel)})"),
+                # For comparison only: what the size of pages explains.
+                _told(_against(kernel, lambda _: ["memory-file"], 0.0, "one in tmpfs")),
+            ],
         ),
         _row(
             "reread-disk",

@@ -69,7 +69,7 @@ class Sizes:
 QUICK = Sizes(
     sequential_bytes=256 * MIB,
     zip_bytes=100_000_000,
-    n_random=40,
+    n_random=25,
     n_entries_find=10_000,
     limit_s=5.0,
 )
@@ -463,9 +463,10 @@ def checksum(scene: Scene, name: str, repetition: int) -> Sample:
 def reread_kernel(scene: Scene, name: str, repetition: int) -> Sample:
     """Read again what was just read: the kernel answers, or should."""
     with fresh_room(scene) as room:
-        if name == LOCAL:
-            copy = room / "copy"
-            shutil.copyfile(scene.stored("a").path, copy)
+        if name in (LOCAL, LOCAL_SMALL_PAGES):
+            copy = scene.stored("a").path
+            if name == LOCAL:
+                copy = shutil.copyfile(copy, room / "copy")
             read_whole(scene, copy, "a")
             return _rates(read_whole(scene, copy, "a"), scene.stored("a"))
         with contender(name).mounted(scene.origin, room, scene.stored("a")) as mount:
@@ -666,6 +667,9 @@ def _translate(command: list[str], source: str, target: Path, environment: dict[
 
 
 LOCAL = "local-file"
+#: The original itself, in memory: a file whose pages are kept one by one, as those of a FUSE mount,
+#: and not in large folios, as those of ext4 and xfs.
+LOCAL_SMALL_PAGES = "memory-file"
 
 
 def is_mount(name: str) -> bool:
@@ -735,7 +739,7 @@ WORKLOADS = {
         ),
         Workload(
             "reread-kernel", "re-read from the kernel", reread_kernel, ("tls",),
-            ("satfs", LOCAL, "rclone-streams"), ("a",),
+            ("satfs", LOCAL, LOCAL_SMALL_PAGES, "rclone-streams"), ("a",),
         ),
         Workload(
             "reread-disk", "re-read after remount, from the disk cache", reread_disk, ("tls",),
