@@ -54,9 +54,9 @@ RANGE_TIME_S: Final = 1.5
 SHORTEST_RANGE_BYTES: Final = 1024 * 1024
 #: A flight that somebody waits for is begun again elsewhere when it carries less than this share of
 #: what the others carry, after this time, and so many times.
-SLOW_SHARE: Final = 0.2
-SLOW_AFTER_S: Final = 1.5
-MOST_REISSUES: Final = 2
+SLOW_SHARE: Final = 0.1
+SLOW_AFTER_S: Final = 3.0
+MOST_REISSUES: Final = 1
 #: Connections opened ahead of need are not trusted for longer: stores close idle ones.
 STAYS_READY_S: Final = 10.0
 #: Deaths of worker processes under one range, without a byte, after which the loop moves it.
@@ -260,7 +260,7 @@ class Dispatcher:
                 self._reachability.gave_up(
                     origin_of(link.url), since_s=trial.since_s, now_s=trio.current_time()
                 )
-                return failure
+                return trial.last or failure
         except NotThere as gone:
             # Nothing is signed for it any more. A read of an open file knows no names, so that
             # "no such file" would say nothing to whoever reads.
@@ -285,6 +285,7 @@ class Dispatcher:
         try:
             await self._cache.reserve(flight.cached, flight.missing, for_mapping=is_mapped)
             flight.begin()
+            flight.began_at = flight.held_until
             asked_at_s = trio.current_time()
             # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
             limit_s = trial.left_s
@@ -372,7 +373,7 @@ class Dispatcher:
                 await trio.sleep(WATCH_INTERVAL_S)
                 now = trio.current_time()
                 rates = {
-                    flight: (flight.held_until - flight.start) / (now - flight.began_at_s)
+                    flight: (flight.held_until - flight.began_at) / (now - flight.began_at_s)
                     for flight in self._active
                     if flight.began_at_s is not None and now - flight.began_at_s > SLOW_AFTER_S
                 }

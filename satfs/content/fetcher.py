@@ -120,6 +120,9 @@ class Fetcher:
     def want(self, plan: Plan, reader: object) -> None:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
         size = self.cached.size_bytes
+        if plan.pattern is Pattern.STRAY:
+            self._launch(align(plan.now, size), reader, range_bytes=None, is_bulk=False)
+            return
         if plan.pattern is not Pattern.SEQUENTIAL:
             self._launched.pop(reader, None)
             self._leave_all_but(reader, plan)

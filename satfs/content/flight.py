@@ -56,6 +56,7 @@ class Flight(Delivery):
         self.order = next(_order)
         self.is_active = False
         self.is_cancelled = False
+        self.began_at = span.start  # where the present attempt began
         self.began_at_s: float | None = None  # the first byte of the present attempt
         self.n_reissued = 0
         self.attempt: trio.CancelScope | None = None

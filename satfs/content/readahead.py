@@ -18,17 +18,18 @@ MIB: Final = 1024 * 1024
 
 #: How far past the front of a run a read may start and still belong to it: skipping that much costs
 #: less than a round trip on any line that we tune for, so the gap is read through.
-FORWARD_TOLERANCE_BYTES: Final = 1 * MIB
+FORWARD_TOLERANCE_BYTES: Final = 2 * MIB
 #: How far behind the front a read may start and still belong to it (a re-read of a header, an
 #: out-of-order piece of the kernel's read-ahead).
-BACKWARD_TOLERANCE_BYTES: Final = 1 * MIB
+BACKWARD_TOLERANCE_BYTES: Final = 2 * MIB
 
 #: Window of a reader that has begun at the very beginning, before anything else is known: a header
 #: and what follows it, in one request.
-OPENING_WINDOW_BYTES: Final = 384 * KIB
-#: (bytes of the run read so far, window ahead of its front); the last is "as much as the share
-#: allows". Steep, since a line of 400 MB/s and 120 ms holds 48 MB in flight: doubling from 128 KiB
-#: would take nine round trips. What is fetched in vain is cancelled with the handle.
+OPENING_WINDOW_BYTES: Final = 128 * KIB
+#: (bytes of the run read so far, window ahead of its front) of a reader that began at the very
+#: beginning; the last is "as much as the share allows". Steep, since a line of 400 MB/s and 120 ms
+#: holds 48 MB in flight: doubling from 128 KiB would take nine round trips. What is fetched in vain
+#: is cancelled with the handle.
 WINDOW_STEPS: Final = (
     (0, 0),
     (256 * KIB, 1 * MIB),
@@ -37,6 +38,13 @@ WINDOW_STEPS: Final = (
     (8 * MIB, 256 * MIB),
     (32 * MIB, 2048 * MIB),
 )
+#: A run that began elsewhere is as likely a row of tiles as the beginning of a copy: up to this
+#: length it earns no window, and the kernel's own read-ahead must do.
+PLACE_BYTES: Final = 2 * MIB
+#: A run this long is not ended by a stray read or two: the kernel's read-ahead pieces of several
+#: tasks overtake each other, and some readers look at an index in between.
+SETTLED_BYTES: Final = 1 * MIB
+STRAYS_FORGIVEN: Final = 2
 #: Equal distances in a row that make a stride.
 STRIDES_TO_BELIEVE: Final = 3
 #: Pieces fetched ahead of a strided reader.
@@ -48,6 +56,7 @@ class Pattern(StrEnum):
 
     START = "start"
     SEQUENTIAL = "sequential"
+    STRAY = "stray"  #: one read elsewhere, from a reader that is still taken for sequential
     STRIDED = "strided"
     RANDOM = "random"
 
@@ -86,6 +95,7 @@ class ReadAhead:
         self._last_start: int | None = None
         self._stride = 0
         self._n_strides = 0
+        self._n_strays = 0
 
     @property
     def pattern(self) -> Pattern:
@@ -106,10 +116,16 @@ class ReadAhead:
             # A program that begins elsewhere than at the beginning is looking for something.
             belongs = span.start == self._bounds.start or distance == 0
         self._note_stride(span.start)
+        is_settled = self._front - self._run_start >= SETTLED_BYTES
         if belongs:
+            self._n_strays = 0
             self._front = max(self._front, span.stop)
             self._pattern = Pattern.SEQUENTIAL
             return Plan(now, self._sequential(window_limit_bytes), self._pattern)
+        if self._pattern is Pattern.SEQUENTIAL and is_settled:
+            self._n_strays += 1
+            if self._n_strays <= STRAYS_FORGIVEN:
+                return Plan(now, (), Pattern.STRAY)
         self._run_start = span.start
         self._front = span.stop
         if self._n_strides >= STRIDES_TO_BELIEVE:
@@ -123,9 +139,12 @@ class ReadAhead:
         return ByteRange(start, max(start, min(span.stop, self._bounds.stop)))
 
     def _sequential(self, limit_bytes: int) -> tuple[ByteRange, ...]:
-        earned = window_for(self._front - self._run_start)
+        run_bytes = self._front - self._run_start
+        earned = window_for(run_bytes)
         if self._run_start == self._bounds.start:
             earned = max(earned, OPENING_WINDOW_BYTES)
+        elif run_bytes < PLACE_BYTES:
+            earned = 0
         window = min(earned, limit_bytes)
         ahead = self._clip(ByteRange(self._front, self._front + window))
         return (ahead,) if ahead else ()

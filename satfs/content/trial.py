@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from satfs.errors import SatfsError
+from satfs.errors import DeadlineReached, SatfsError
 from satfs.net.retry import wait_before_next_s
 
 
@@ -13,6 +13,7 @@ class Trial:
 
     def __init__(self, held_until: int, give_up_s: float) -> None:
         self.wait_s = 0.0
+        self.last: SatfsError | None = None
         self._give_up_s = give_up_s
         self._begin(held_until)
 
@@ -21,6 +22,7 @@ class Trial:
         self.n_renewals = 0
         self.n_garbled = 0
         self.n_deaths = 0
+        self.last = None
         self._n_failed = 0
         self._held_until = held_until
 
@@ -37,6 +39,9 @@ class Trial:
     def failed(self, failure: SatfsError | None, draw: float) -> None:
         """Take in a failure that may pass: the next attempt waits a little longer."""
         self._n_failed += 1
+        if not isinstance(failure, DeadlineReached) or self.last is None:
+            # Running out of time is the end of a failure, not its reason.
+            self.last = failure
         self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
 
     @property

@@ -25,7 +25,13 @@ from satfs.content.controller import FIRST_GUESS, ConnectionController
 from satfs.content.flight import split
 from satfs.content.index import Keep, Victim, choose_victims, merge
 from satfs.content.links import MARGIN_S, usable_for_s
-from satfs.content.readahead import MIB, Pattern, ReadAhead, window_for
+from satfs.content.readahead import (
+    MIB,
+    OPENING_WINDOW_BYTES,
+    Pattern,
+    ReadAhead,
+    window_for,
+)
 from satfs.content.transfer import messages
 from satfs.content.transfer.messages import Move, Outcome, Progress
 from satfs.content.verdicts import Meaning, Verdict
@@ -246,7 +252,7 @@ class TestReadAhead:
             plan = habit.note(ByteRange(start, start + step), 1 << 40)
             assert plan.pattern is Pattern.SEQUENTIAL
         assert plan.ahead
-        assert len(plan.ahead[0]) == max(window_for(24 * step), 384 * KIB)
+        assert len(plan.ahead[0]) == max(window_for(24 * step), OPENING_WINDOW_BYTES)
 
     @given(st.integers(3 * MIB, 9 * MIB), st.integers(1000, 300_000))
     def test_strides_are_seen(self, stride: int, n_bytes: int) -> None:
