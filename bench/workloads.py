@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -63,7 +64,7 @@ class Sizes:
     n_entries_find: int = 100_000
     image_bytes: int = 210_000_000
     #: A reader that is slower than a megabyte every now and then is stopped here.
-    limit_s: float = 30.0
+    limit_s: float = 15.0
 
 
 QUICK = Sizes(
@@ -248,11 +249,15 @@ def sequential(scene: Scene, name: str, repetition: int) -> Sample:
         if n_connections == 0:
             return {"skipped": "satfs chose no number of connections"}
         drop_pages()
+        spent_before = resource.getrusage(resource.RUSAGE_CHILDREN)
         took_s = curl.fetch_in_parallel(scene.origin, stored, n_connections)
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = spent.ru_utime + spent.ru_stime - spent_before.ru_utime - spent_before.ru_stime
         return {
             "rate": stored.size_bytes / took_s,
             "took_s": took_s,
             "connections": n_connections,
+            "cpu_s_per_gib": cpu_s / (stored.size_bytes / GIB),
             "complete": True,
         }
     if name == VSICURL:
