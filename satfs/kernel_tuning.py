@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 #: Read-ahead of a mount, in KiB. The kernel asks for a buffered file in pieces of this size; its
-#: default is 128. Measured in docs/PERFORMANCE.md: larger than 1024 is slower again.
-READ_AHEAD_KB: Final = 1024
+#: default is 128. 512 carries as much as 1024, and reads half as much past a row of tiles, which
+#: the kernel takes for the beginning of a long read (docs/PERFORMANCE.md, "window").
+READ_AHEAD_KB: Final = 512
 #: Read-ahead requests that may wait for us at once (default: 12, for the whole mount). A dozen
 #: readers would otherwise keep each other waiting.
 MAX_BACKGROUND: Final = 512

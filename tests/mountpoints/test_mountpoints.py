@@ -97,5 +97,5 @@ def test_tuning_sets_what_it_may(tmp_path: Path) -> None:
     assert tune((0, 40), tmp_path) == Tuned(READ_AHEAD_KB, None)
     connection.mkdir(parents=True)
     assert tune((0, 40), tmp_path) == Tuned(READ_AHEAD_KB, MAX_BACKGROUND)
-    assert (bdi / "read_ahead_kb").read_text() == "1024"
+    assert (bdi / "read_ahead_kb").read_text() == "512"
     assert (connection / "congestion_threshold").read_text() == str(CONGESTION_THRESHOLD)
