@@ -22,6 +22,10 @@ from satfs.mountpoints import satfs_mounts
 TIMEOUT_S = 60
 
 
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Program:
     """The installed `satfs`, with an environment and a home of its own."""
@@ -55,6 +59,9 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A suite that runs in the background of a script was told to ignore Ctrl-C, and what it
+            # starts would be, too.
+            preexec_fn=_hear_ctrl_c,
         )
 
     def command(self, *arguments: object) -> list[str]:
