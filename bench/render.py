@@ -263,6 +263,7 @@ def _document(results: Results, notes: dict[str, Any], pictures: list[str]) -> s
             parts.append(f"### {PROFILES[run.profile].title}")
             parts.append(as_markdown(run))
             parts.append(f"<sub>{run.date}, `{run.command}`</sub>")
+    parts.append(notes.get("closing", "").strip())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
