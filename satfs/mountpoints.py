@@ -30,13 +30,18 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """One line of mountinfo. *device* is the major and minor number that `stat` shows."""
+    """One line of mountinfo. *device* is the major and minor number that `stat` shows.
+
+    *options* are those of this mount, *super_options* those of the filesystem, where FUSE tells
+    whose it is and whom it lets in (`user_id=1000`, `allow_other`).
+    """
 
     mountpoint: Path
     fs_type: str
     source: str
     device: tuple[int, int]
     options: frozenset[str]
+    super_options: frozenset[str] = frozenset()
 
 
 def parse_mountinfo(text: str) -> tuple[Mounted, ...]:
@@ -61,6 +66,7 @@ def parse_mountinfo(text: str) -> tuple[Mounted, ...]:
                 _unescape(right[1]),
                 (int(major), int(minor)),
                 frozenset(left[5].split(",")),
+                frozenset(right[2].split(",")) if len(right) > 2 else frozenset(),
             )
         )
     return tuple(found)

@@ -145,11 +145,12 @@ class Aleph:
             with_contract=False,
         )
 
-    async def check(self) -> None:
-        """Return when the credential is accepted and the first page of tasks was answered."""
+    async def check(self) -> tuple[Task, ...]:
+        """Return the first page of tasks: the credential is accepted, and so is the contract."""
         question = questions.tasks(self._settings.page_limit)
         url = question.url(self._settings.api_url)
-        await self._asker.ask(url, _page_with(wire.task), question.what, self._deadline())
+        page = await self._asker.ask(url, _page_with(wire.task), question.what, self._deadline())
+        return tuple(page.entries)
 
     # -- the shapes of a question ------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ def test_ours_are_told_from_others() -> None:
             "satfs:a b",
             (0, 40),
             frozenset({"ro", "nosuid", "nodev"}),
+            frozenset({"ro", "user_id=0"}),
         )
     ]
     assert len(parse_mountinfo(LINES)) == 3
