@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from satfs.demo.answers import Answer, Question, Span
+from satfs.demo.answers import Answer, Question, Span, http_date
 from satfs.demo.contents import FileContent
 from satfs.demo.effects import Delivery, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
@@ -169,6 +169,8 @@ class Port:
             await asyncio.Event().wait()
         answer = self._decided(question, entry.endpoint, faults, leaked=place is not None)
         entry.status = answer.status
+        # By the origin's own clock, which a test may set: the library would tell the machine's.
+        answer = answer.with_headers(date=http_date(self.now_s()))
         return await _send(request, answer, delivery(faults, self.line.bytes_per_s), entry)
 
     def _decided(

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 import urllib.request
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,15 @@ def test_sample_is_the_same_every_time() -> None:
     assert ids == [scene.scene_id for scene in other.published_scenes()]
     assert [one.content(i).etag for i in ids] == [other.content(i).etag for i in ids]
     assert sample_zip(3) != sample_zip(4)
+
+
+def test_answers_tell_the_time_of_the_origins_own_clock(origin: DemoOrigin) -> None:
+    """Date is what a client sets its own clock against; the origin's may be set to any."""
+    origin.advance_clock(7200)
+
+    for url in (origin.api_url, origin.store_url):
+        told = parsedate_to_datetime(ask(url).headers["date"]).timestamp()
+        assert told - time.time() == pytest.approx(7200, abs=10)
 
 
 def test_origin_can_be_started_again() -> None:
