@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 import structlog
 import trio
 
+from satfs import trail
 from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.blocks import BlockCache
 from satfs.content.cachedir import object_name
+from satfs.content.derived import Derived
 from satfs.content.dispatch import Dispatcher
 from satfs.content.fetcher import Fetcher
-from satfs.content.flight import Source
+from satfs.content.flight import Source, Transfer
 from satfs.content.index import KnownVersion
 from satfs.content.links import LinkKeeper, Sign
 from satfs.content.objects import Spilled
@@ -31,6 +34,7 @@ from satfs.content.reader import ObjectReader, Reader
 from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
 from satfs.fresh import Fresh
 from satfs.model import AttachmentName, ByteRange, SceneId, Version
+from satfs.trail import Trails
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +69,10 @@ class Contents:
         account: str,
         confirm_after_s: float,
         wall_clock: Callable[[], float] = time.time,
+        trails: Trails | None = None,
     ) -> None:
+        #: What reading took, object by object, for people to look at.
+        self.trails = trails or Trails()
         self._cache = cache
         self._dispatcher = dispatcher
         self._probe = probe
@@ -83,6 +90,8 @@ class Contents:
         self._opening: dict[_Place, trio.Lock] = {}
         self._confirming: dict[_Key, trio.Lock] = {}
         self._probing = trio.CapacityLimiter(PROBES_AT_ONCE)
+        #: What others make out of these bytes, kept in the same cache.
+        self.derived = Derived(cache, account)
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -131,8 +140,11 @@ class Contents:
         key = (scene, attachment, revision)
 
         async def renew() -> tuple[KnownVersion, float]:
+            label = _label(*key)
             async with self._probing:
-                tail = await self._probe.tail(self._links_of((scene, attachment)), _label(*key))
+                with self.trails.of(label).request(trail.SIZE) as request:
+                    tail = await self._probe.tail(self._links_of((scene, attachment)), label)
+                    request.received_bytes = len(tail.data)
             known = await self._note((scene, attachment), tail.version, revision)
             await self._keep_tail((scene, attachment), tail)
             return known, 0.0
@@ -221,6 +233,7 @@ class Contents:
         async with _alone(self._opening, place):
             fetcher = await self._fetcher(place)
             self._n_handles[place] = self._n_handles.get(place, 0) + 1
+        fetcher.source.trail.opened()
         return ObjectReader(fetcher, lambda: self._closed(place), bounds=bounds)
 
     async def _fetcher(self, place: _Place) -> Fetcher:
@@ -230,7 +243,7 @@ class Contents:
             key, version = place
             name, label, size = self._naming(key, version)
             cached = await self._cache.acquire(name, label, size)
-            source = Source(label, self._links_of(key), version)
+            source = Source(label, self._links_of(key), version, self.trails.of(label))
             # Looked up again: an idle one may have been closed while we waited.
             if (outdated := self._open.pop(place, None)) is not None:
                 self._cache.release(outdated.cached)
@@ -276,8 +289,10 @@ class Contents:
             if await self._is_confirmed(key, version):
                 return
             try:
+                label = _label(*key, "")
                 async with self._probing:
-                    seen = await self._probe.confirm(self._links_of(key), _label(*key, ""), version)
+                    with self.trails.of(label).request(trail.CONFIRM):
+                        seen = await self._probe.confirm(self._links_of(key), label, version)
             except Unreachable:
                 return  # what the cache holds of this version stays readable
             except (NotThere, NotAllowed) as gone:
@@ -301,7 +316,9 @@ class Contents:
     def _links_of(self, key: _Key) -> LinkKeeper:
         keeper = self._links.get(key)
         if keeper is None:
-            keeper = self._links[key] = LinkKeeper(self._sign, *key)
+            keeper = self._links[key] = LinkKeeper(
+                self._sign, *key, partial(self.trails.of, _label(*key, ""))
+            )
         self._links.move_to_end(key)
         while len(self._links) > MOST_VERSIONS:
             self._links.popitem(last=False)
@@ -310,6 +327,20 @@ class Contents:
     def _naming(self, key: _Key, version: Version) -> tuple[str, str, int]:
         name = object_name(self._account, *key, version.etag, str(version.size_bytes))
         return name, _label(*key, ""), version.size_bytes
+
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Return what is in the air now."""
+        return self._dispatcher.transfers()
+
+    def links_left_s(self, most: int) -> Iterator[tuple[str, float]]:
+        """Yield the objects whose links can be used now, and for how many seconds.
+
+        Looks at the *most* links used last. A link that does not tell its end has infinitely many.
+        """
+        for key, keeper in islice(reversed(self._links.items()), most):
+            left_s = keeper.left_s()
+            if left_s is not None:
+                yield _label(*key, ""), left_s
 
     def statistics(self) -> dict[str, float]:
         """Return counts of what is open, under way and kept."""

@@ -19,7 +19,7 @@ import trio
 
 from satfs.content.blocks import BlockCache
 from satfs.content.controller import ConnectionController
-from satfs.content.flight import Flight, Source, choose
+from satfs.content.flight import Flight, Source, Transfer, choose
 from satfs.content.objects import Spilled
 from satfs.content.transfer.interface import BulkMover, Mover, Refusal, WorkerDied
 from satfs.content.trial import Trial
@@ -39,6 +39,7 @@ from satfs.model import Link
 from satfs.net.addresses import origin_of
 from satfs.net.reachability import Reachability
 from satfs.net.retry import parse_retry_after
+from satfs.trail import BYTES, Request
 
 log = structlog.get_logger(__name__)
 Ts = TypeVarTuple("Ts")
@@ -157,6 +158,11 @@ class Dispatcher:
             "target_connections": self.controller.target,
             **self.counters,
         }
+
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Return what has a connection now, or waits for its next try."""
+        now_s = trio.current_time()
+        return tuple(flight.progress(now_s) for flight in self._active)
 
     def run_in_background(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Start a task that nobody waits for; it must not raise."""
@@ -292,10 +298,8 @@ class Dispatcher:
             if admission.patience_s is not None:
                 limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
-            with trio.CancelScope(deadline=asked_at_s + limit_s) as flight.silence:
-                await mover.move(link, flight, flight.source.version)
-            if flight.silence.cancelled_caught:
-                raise DeadlineReached(f"{flight.source.label}: the object store is silent")
+            with flight.source.trail.request(BYTES, flight.missing) as request:
+                await self._move(mover, link, flight, asked_at_s + limit_s, request)
         except Refusal:
             self._reachability.answered(origin, trio.current_time())
             raise
@@ -321,6 +325,24 @@ class Dispatcher:
                 )
             if admission.is_probe:
                 self._reachability.probe_ended(origin, trio.current_time())
+
+    async def _move(
+        self, mover: Mover, link: Link, flight: Flight, deadline_at: float, request: Request
+    ) -> None:
+        """Have *mover* make one request, and note what came of it."""
+        asked_at_s = trio.current_time()
+        try:
+            with trio.CancelScope(deadline=deadline_at) as flight.silence:
+                await mover.move(link, flight, flight.source.version)
+            if flight.silence.cancelled_caught:
+                raise DeadlineReached(f"{flight.source.label}: the object store is silent")
+        except Refusal as refusal:
+            request.outcome = f"refused: {refusal.verdict.code}"
+            raise
+        finally:
+            request.received_bytes = flight.held_until - flight.began_at
+            if flight.began_at_s is not None:
+                request.first_byte_s = flight.began_at_s - asked_at_s
 
     def _judge(
         self, flight: Flight, refusal: Refusal, link: Link | None, trial: Trial

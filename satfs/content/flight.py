@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -15,17 +16,30 @@ from satfs.content.objects import CachedObject
 from satfs.content.transfer.interface import Delivery
 from satfs.errors import SatfsError
 from satfs.model import ByteRange, Version
+from satfs.trail import Trail
 
 _order: Final = itertools.count()
 
 
 class Source:
-    """Where one object's bytes come from, and which version they must be."""
+    """Where one object's bytes come from, which version they must be, where that is noted."""
 
-    def __init__(self, label: str, links: LinkKeeper, version: Version) -> None:
+    def __init__(self, label: str, links: LinkKeeper, version: Version, trail: Trail) -> None:
         self.label = label
         self.links = links
         self.version = version
+        self.trail = trail
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One range in the air, for people to look at: of which object, how far, how fast."""
+
+    label: str
+    span: ByteRange
+    held_until: int
+    is_urgent: bool
+    bytes_per_s: float | None
 
 
 class Flight(Delivery):
@@ -73,6 +87,14 @@ class Flight(Delivery):
         """Tell whoever waits."""
         self.arriving_since(trio.current_time())
         self._on_progress(self, n_bytes)
+
+    def progress(self, now_s: float) -> Transfer:
+        """Return how far it is, and how fast since its present attempt's first byte."""
+        span = ByteRange(self.start, max(self.start, self.stop))
+        speed: float | None = None
+        if self.began_at_s is not None and now_s > self.began_at_s:
+            speed = (self.held_until - self.began_at) / (now_s - self.began_at_s)
+        return Transfer(self.source.label, span, self.held_until, self.is_urgent, speed)
 
     def is_wanted(self) -> bool:
         """Tell whether there is something left to do."""

@@ -7,8 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from satfs import trail
 from satfs.fresh import Fresh
 from satfs.model import AttachmentName, Link, SceneId
+from satfs.trail import Trail
 
 Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
 
@@ -33,11 +35,18 @@ def usable_for_s(link: Link, now_s: float) -> float:
 
 
 class LinkKeeper:
-    """The link to one attachment."""
+    """The link to one attachment. *trail_of_it* finds the place to note how it was got."""
 
-    def __init__(self, sign: Sign, scene: SceneId, attachment: AttachmentName) -> None:
+    def __init__(
+        self,
+        sign: Sign,
+        scene: SceneId,
+        attachment: AttachmentName,
+        trail_of_it: Callable[[], Trail],
+    ) -> None:
         async def renew() -> tuple[Link, float]:
-            link = await sign(scene, attachment)
+            with trail_of_it().request(trail.LINK):
+                link = await sign(scene, attachment)
             return link, usable_for_s(link, time.time())
 
         self._fresh: Fresh[Link] = Fresh(renew)

@@ -60,7 +60,7 @@ class ObjectReader:
         span = span.clip(self.size_bytes)
         if not span:
             return b""
-        fetcher, cached = self._fetcher, self._fetcher.cached
+        fetcher, cached, trail = self._fetcher, self._fetcher.cached, self._fetcher.source.trail
         fetcher.want(self._habit.note(span, fetcher.window_bytes()), self)
         cached.n_users += 1  # the handle may be closed while we wait
         try:
@@ -70,9 +70,11 @@ class ObjectReader:
                     view = cached.view(span)
                     data = await self._from_disk(span) if view is None else view
                     if data is not None:
+                        trail.served(len(span))
                         return data
                     continue
-                await fetcher.wait_for(span, self)
+                with trail.waiting():
+                    await fetcher.wait_for(span, self)
         finally:
             fetcher.cache.release(cached)
         raise Damaged("the cache is too small for what is being read at once")
