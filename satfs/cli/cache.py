@@ -40,7 +40,13 @@ def cache() -> None:
     """Look after what mounts have kept on disk. Mounts may go on meanwhile."""
 
 
-@cache.command()
+@cache.command(
+    epilog="""\b
+Examples:
+  satfs cache info                       people's units
+  satfs cache info --json | jq .held_bytes
+"""
+)
 @_directory_flag
 @_json_flag
 @verbosity_flags
@@ -90,7 +96,13 @@ def info(_manner: Manner, cache_dir: Path | None, as_json: bool) -> None:
     screen.print(table)
 
 
-@cache.command()
+@cache.command(
+    epilog="""\b
+Examples:
+  satfs cache clear                      all but what is pinned
+  satfs cache clear --pinned             all
+"""
+)
 @click.option("--pinned", is_flag=True, help="Remove what is pinned, too.")
 @_directory_flag
 @verbosity_flags
@@ -105,7 +117,13 @@ def clear(_manner: Manner, cache_dir: Path | None, pinned: bool) -> None:
     tell(f"{_amount(freed)} removed from {show(str(directory))}.")
 
 
-@cache.command()
+@cache.command(
+    epilog="""\b
+Examples:
+  satfs cache verify                     after a crash of the machine, say
+  satfs cache verify --json
+"""
+)
 @_directory_flag
 @_json_flag
 @verbosity_flags

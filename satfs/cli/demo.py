@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from satfs.cli.complete import directories
 from satfs.cli.flags import Manner, log_flags, verbosity_flags
 from satfs.cli.launch import launch
 from satfs.cli.mount import mount_options
@@ -38,7 +39,12 @@ Examples:
   satfs demo --serve-only                for a mount of your own
 """
 )
-@click.argument("mountpoint", metavar="[MOUNTPOINT]", default=DEFAULT_MOUNTPOINT)
+@click.argument(
+    "mountpoint",
+    metavar="[MOUNTPOINT]",
+    default=DEFAULT_MOUNTPOINT,
+    shell_complete=directories,
+)
 @click.option("-f", "--foreground", is_flag=True, help="Stay until Ctrl-C, which ends the demo.")
 @click.option("--serve-only", is_flag=True, help="Mount nothing; print the environment.")
 @click.option(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from satfs import __version__
 from satfs.cli.exits import MEANINGS, Exit, failure_of
@@ -29,10 +30,15 @@ COMMANDS: Final = {
     "demo": "Mount a demo that needs no account and no network.",
     "cache": "Look after what mounts have kept on disk.",
     "settings": "Show every setting, and how to change it.",
+    "completion": "Let bash, zsh or fish complete what you type.",
+    "man": "Write the man pages of all commands.",
 }
 
 
 class _Commands(click.Group):
+    #: Read by `satfs.cli.manual`.
+    summaries = COMMANDS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -49,6 +55,14 @@ class _Commands(click.Group):
             ) from failure
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # The group's own would import every command for its summary, at each press of the key.
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [
+            *(CompletionItem(name, help=COMMANDS[name]) for name in names),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

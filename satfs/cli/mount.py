@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from satfs.cli.complete import directories
 from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
@@ -45,7 +46,7 @@ SATFS_TOKEN) and from nowhere else: a command line is shown to everybody by ps.
 `satfs --help` lists the exit codes.
 """
 )
-@click.argument("mountpoint", metavar="MOUNTPOINT")
+@click.argument("mountpoint", metavar="MOUNTPOINT", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
 @click.option(
     "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as in mount(8)."

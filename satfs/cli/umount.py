@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from satfs.cli.complete import mountpoints as offer_mountpoints
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.holders import holders_of
 from satfs.cli.logs import show
@@ -23,7 +24,13 @@ Examples:
   satfs umount -z ~/aleph                although somebody is still reading
 """
 )
-@click.argument("mountpoints", metavar="MOUNTPOINT...", nargs=-1, required=True)
+@click.argument(
+    "mountpoints",
+    metavar="MOUNTPOINT...",
+    nargs=-1,
+    required=True,
+    shell_complete=offer_mountpoints,
+)
 @click.option(
     "-z", "--lazy", is_flag=True, help="Detach now; it goes when the last program lets go of it."
 )

@@ -1,0 +1,43 @@
+"""`satfs completion`: let a shell complete commands, options and paths."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+from satfs.cli.flags import Manner, verbosity_flags
+
+SHELLS: Final = ("bash", "zsh", "fish")
+#: What the shell sets to ask us; `entry.satfs` is asked under this name by click's own convention.
+VARIABLE: Final = "_SATFS_COMPLETE"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  eval "$(satfs completion bash)"        in ~/.bashrc
+  eval "$(satfs completion zsh)"         in ~/.zshrc, after compinit
+  satfs completion fish > ~/.config/fish/completions/satfs.fish
+
+\b
+For everybody on this machine, as root:
+  satfs completion bash > /etc/bash_completion.d/satfs
+"""
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+@verbosity_flags
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete commands, options and paths of satfs.
+
+    bash must be 4.4 or newer.
+    """
+    context.ensure_object(Manner)
+    kind = get_completion_class(shell)
+    assert kind is not None, "click completes in all of SHELLS"  # noqa: S101 - a bug, not a case
+    # Not `kind.source()`: for bash that starts a bash to learn its version, which says nothing of
+    # the shell that will read this.
+    answer = kind(context.find_root().command, {}, "satfs", VARIABLE)
+    click.echo(answer.source_template % answer.source_vars())
