@@ -78,6 +78,13 @@ class Fresh(Generic[T]):
         """Return the last value renewed, fresh or not; None before the first."""
         return None if self._held is None else self._held.value
 
+    def left_s(self) -> float | None:
+        """Return for how many seconds the value will still be fresh; None when it is not."""
+        held = self._held
+        if held is None or not self._is_fresh(held):
+            return None
+        return min(held.stale_at - self._clock(), held.stale_at_wall - self._wall_clock())
+
     def recall(self, value: T) -> None:
         """Hold *value* as the last one, already stale; does nothing when there is one."""
         if self._held is None:

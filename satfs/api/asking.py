@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Asker:
         self._slots = trio.Semaphore(settings.api_concurrency)
         self._refusal: tuple[NotAllowed, float] | None = None
         self._contract: Fresh[ContractId] = Fresh(self._choose_contract)
+        #: Requests sent, and answers by status, for people to look at.
+        self.counters: Counter[str] = Counter()
         self.credential = Credential(http, self._retries, settings, wall_clock=wall_clock)
 
     async def ask(
@@ -167,7 +170,9 @@ class Asker:
             if origin_of(url) != self._origin:
                 raise Garbled(f"the API leads to another host: {shown(url)}")
             async with self._slots:
+                self.counters["requests"] += 1
                 answer = await self._http.request("GET", url, headers=headers)
+                self.counters[f"status_{answer.status}"] += 1
             if answer.status not in REDIRECTS or takes_redirect:
                 return answer
             url = urljoin(url, answer.headers.get("location", ""))

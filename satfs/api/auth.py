@@ -111,6 +111,10 @@ class Credential:
         self._token.invalidate(headers.get(TOKEN_HEADER, "").removeprefix("Bearer "))
         return True
 
+    def renewed_in_s(self) -> float | None:
+        """Return in how many seconds the token is to be renewed; None when there is none."""
+        return self._token.left_s()
+
     def secrets(self) -> tuple[str, ...]:
         """Return every text that may not be shown, for those who quote others."""
         held = (self._settings.token, self._settings.client_secret)

@@ -7,7 +7,7 @@ Every operation as a whole, all its pages and retries and a new token included, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import structlog
@@ -66,6 +66,10 @@ class Aleph:
     def credential(self) -> Credential:
         """Who we are to the vendor."""
         return self._asker.credential
+
+    def counters(self) -> Mapping[str, int]:
+        """Return how many requests were sent, and how many answers came, by status."""
+        return self._asker.counters
 
     # -- the questions -----------------------------------------------------------------------------
 

@@ -263,10 +263,14 @@ class Dispatcher:
                 return failure
             trial.failed(failure, self._draw())
             if trial.is_over:
+                told = trial.last or failure
                 self._reachability.gave_up(
-                    origin_of(link.url), since_s=trial.since_s, now_s=trio.current_time()
+                    origin_of(link.url),
+                    since_s=trial.since_s,
+                    now_s=trio.current_time(),
+                    reason=str(told),
                 )
-                return trial.last or failure
+                return told
         except NotThere as gone:
             # Nothing is signed for it any more. A read of an open file knows no names, so that
             # "no such file" would say nothing to whoever reads.

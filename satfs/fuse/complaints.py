@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -21,6 +24,21 @@ QUIET_S: Final = 60.0
 #: Episodes kept in mind. More at once means that everything fails, and then a line more does not
 #: hurt.
 _MOST: Final = 4096
+#: Failures kept to be looked at.
+MOST_RECENT: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One failure that a program was told of, and how often in a row. *at_s* is wall clock."""
+
+    at_s: float
+    operation: str
+    path: str
+    errno: str
+    kind: str
+    reason: str
+    times: int = 1
 
 
 class Complaints:
@@ -30,7 +48,13 @@ class Complaints:
     as no quiet minute lies between two of its failures, and makes one line.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        #: The last failures that programs were told of, and how often they were told which errno.
+        self.recent: deque[Complaint] = deque(maxlen=MOST_RECENT)
+        self.counters: Counter[str] = Counter()
+        self._wall_clock = wall_clock
         self._running: TTLCache[Hashable, None] = TTLCache(_MOST, QUIET_S, timer=clock)
 
     def errno_for(self, operation: str, path: str, failure: Exception) -> int:
@@ -39,11 +63,16 @@ class Complaints:
         number = errno_of(gravest)
         name = errno.errorcode[number]
         kind = type(gravest).__name__
+        self.counters[name] += 1
         if is_answer(gravest):
             log.debug("refused", operation=operation, path=path, errno=name, error=kind)
             return number
         episode = (operation, path, kind)
         is_news = episode not in self._running
+        words = (
+            str(gravest) if isinstance(gravest, SatfsError) else "a bug in satfs; the log has it"
+        )
+        self._note(Complaint(self._wall_clock(), operation, path, name, kind, words))
         self._running[episode] = None  # also when it is no news: its quiet minute starts again
         if not is_news:
             return number
@@ -65,3 +94,15 @@ class Complaints:
             stack = "".join(traceback.format_tb(gravest.__traceback__))
             log.error("call failed by a bug in satfs", **fields, stack=stack)
         return number
+
+    def _note(self, complaint: Complaint) -> None:
+        """Keep *complaint* to be looked at; one that repeats the last one is only counted."""
+        last = self.recent[-1] if self.recent else None
+        if last is not None and (last.operation, last.path, last.kind) == (
+            complaint.operation,
+            complaint.path,
+            complaint.kind,
+        ):
+            self.recent[-1] = replace(complaint, times=last.times + 1)
+        else:
+            self.recent.append(complaint)

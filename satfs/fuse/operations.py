@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T
     def decorate(handler: Handler[P, T]) -> Handler[P, T]:
         async def answered(door: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
             limits = door.limits
+            door.counters[handler.__name__] += 1
             try:
                 with door.calls.within(
                     limits.read_deadline_s if is_read else limits.metadata_deadline_s
@@ -144,6 +146,8 @@ class Operations(pyfuse3.Operations):
         self.limits = limits
         self.calls = Calls()
         self.complaints = Complaints(trio.current_time)
+        #: How often each was asked.
+        self.counters: Counter[str] = Counter()
         self._inodes = inodes
         self._owner = owner
         self._handles = count(1)
@@ -315,7 +319,8 @@ class Operations(pyfuse3.Operations):
         reader = await node.open()
         handle = next(self._handles)
         self._files[handle] = OpenFile(node, reader)
-        return FileInfo(fh=handle, keep_cache=True)
+        # The kernel hands out nothing beyond the size it knows, unless it is told to ask each time.
+        return FileInfo(fh=handle, keep_cache=not node.is_live, direct_io=node.is_live)
 
     @_answers(_handle, is_read=True)
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -363,9 +368,8 @@ class Operations(pyfuse3.Operations):
         entry.st_blksize = _BLOCK_BYTES
         entry.st_mtime_ns = entry.st_atime_ns = attributes.mtime_ns
         entry.st_ctime_ns = attributes.ctime_ns
-        is_known = not isinstance(node, Unresolved)
-        entry.entry_timeout = self.limits.entry_timeout_s if is_known else 0
-        entry.attr_timeout = self.limits.attr_timeout_s if is_known else 0
+        entry.entry_timeout = self.limits.entry_timeout_s if node.is_lasting else 0
+        entry.attr_timeout = 0 if node.is_live else self.limits.attr_timeout_s
         return entry
 
 

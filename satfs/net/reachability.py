@@ -32,6 +32,7 @@ class Admission:
 class _Host:
     answered_at: float = float("-inf")
     offline_since: float | None = None
+    reason: str = ""
     next_probe_at: float = 0.0
     is_probed: bool = False
     n_failed_probes: int = 0
@@ -66,15 +67,17 @@ class Reachability:
         host.offline_since = None
         host.n_failed_probes = 0
 
-    def gave_up(self, origin: str, *, since_s: float, now_s: float) -> bool:
+    def gave_up(self, origin: str, *, since_s: float, now_s: float, reason: str = "") -> bool:
         """Note that a call begun at *since_s* spent its time; return True if that is news.
 
+        *reason* is what the call met last, for people (`offline_reason`).
         A host that answered anybody meanwhile is slow, not away, and stays as it is.
         """
         host = self._hosts.setdefault(origin, _Host())
         if host.offline_since is not None or host.answered_at >= since_s:
             return False
         host.offline_since = now_s
+        host.reason = reason
         host.next_probe_at = now_s + self.probe_interval_s
         host.n_failed_probes = 0
         return True
@@ -91,6 +94,11 @@ class Reachability:
         """Return the moment from which *origin* counts as offline; None while it does not."""
         host = self._hosts.get(origin)
         return None if host is None else host.offline_since
+
+    def offline_reason(self, origin: str) -> str:
+        """Return why *origin* counts as offline, as far as that is known; empty while it is not."""
+        host = self._hosts.get(origin)
+        return "" if host is None or host.offline_since is None else host.reason
 
     def offline_origins(self) -> tuple[str, ...]:
         """Return the origins that count as offline, for a status display."""

@@ -67,19 +67,20 @@ class Retries:
             return await self._until(attempt, deadline_at, what, is_single=admission.is_probe)
         except Unreachable as failure:
             if not failure.is_lasting:
-                self._note_silence(origin, since_s)
+                self._note_silence(origin, since_s, str(failure))
             raise
         except trio.Cancelled:
             # Our caller's own deadline may come a moment before ours: that is silence, too.
             if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
-                self._note_silence(origin, since_s)
+                self._note_silence(origin, since_s, f"{what}: no answer in time")
             raise
         finally:
             if admission.is_probe:
                 self._reachability.probe_ended(origin, trio.current_time())
 
-    def _note_silence(self, origin: str, since_s: float) -> None:
-        if self._reachability.gave_up(origin, since_s=since_s, now_s=trio.current_time()):
+    def _note_silence(self, origin: str, since_s: float, reason: str) -> None:
+        now_s = trio.current_time()
+        if self._reachability.gave_up(origin, since_s=since_s, now_s=now_s, reason=reason):
             log.warning("host counts as offline", origin=origin)
 
     async def _until(

@@ -71,6 +71,11 @@ class Node(ABC):
 
     __slots__ = ("parent", "path")
 
+    #: Whether the name may be believed to lead here for a while. If not, each look asks again.
+    is_lasting: ClassVar[bool] = True
+    #: Whether content and size change while the identity stays. Then nobody may keep either.
+    is_live: ClassVar[bool] = False
+
     def __init__(self, parent: Directory | None, name: bytes) -> None:
         self.parent = parent
         #: Names as text, since `tree.names` makes nothing that is not UTF-8.
@@ -179,6 +184,8 @@ class Unresolved(Node):
     """
 
     __slots__ = ("error",)
+    is_lasting = False
+    is_live = True
 
     def __init__(self, parent: Directory, name: bytes, error: SatfsError) -> None:
         super().__init__(parent, name)
