@@ -1,14 +1,18 @@
 """Every setting, with its unit, its default and the reason for it; the only reader of environment.
 
-Each field `x_y` is set by the environment variable `SATFS_X_Y`. Numbers of bytes may carry a unit
-(`20GB`, `512MiB`). Secrets are held as `SecretStr`: only `api/auth.py` opens them.
+Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in a `config.toml`
+(`satfs.profiles`). Numbers of bytes may carry a unit (`20GB`, `512MiB`). Secrets are held as
+`SecretStr`: only `api/auth.py` opens them.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,7 +32,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from satfs import profiles
 from satfs.errors import BadSettings
+from satfs.profiles import DEFAULT_PROFILE, ConfigFile, Layer, OriginKind
 
 ENV_PREFIX: Final = "SATFS_"
 MIB: Final = 1024 * 1024
@@ -52,10 +58,17 @@ Bytes: TypeAlias = Annotated[int, BeforeValidator(_parse_size)]
 class AuthMode(StrEnum):
     """How the API is told who we are."""
 
-    AUTO = "auto"  #: a token if one is set, else client credentials
+    AUTO = "auto"  #: a token if one is set or looked for, else client credentials
     OAUTH = "oauth"  #: client credentials exchanged for a token
     TOKEN = "token"  #: a ready-made token  # noqa: S105 - a word, not a secret
     LEGACY = "legacy"  #: the deprecated `Key,Secret` header; needs no contract
+
+
+class SecretPlace(StrEnum):
+    """Where `satfs login` keeps what it was given."""
+
+    KEYRING = "keyring"  #: the system's: Secret Service, KWallet
+    FILE = "file"  #: one for the profile, which only its owner may read
 
 
 class ContentsView(StrEnum):
@@ -79,6 +92,8 @@ class Settings(BaseSettings):
     )
 
     # -- the vendor ------------------------------------------------------------------------------
+    profile: str = DEFAULT_PROFILE
+    """The named set of settings in config.toml that is used."""
     api_url: str = "https://api.satellogic.com"
     """Base of the Aleph API. Credentials go to this host and no other."""
     auth_url: str = "https://auth.platform.satellogic.com/oauth/token"
@@ -93,6 +108,12 @@ class Settings(BaseSettings):
     """The OAuth client secret. Never accepted on the command line."""
     token: SecretStr | None = None
     """A ready-made access token. Never accepted on the command line."""
+    token_file: Path | None = None
+    """A file that holds a token; read again when it changes."""
+    token_command: str | None = None
+    """A command that prints a token; run without a shell whenever another token is needed."""
+    secret_store: SecretPlace | None = None
+    """Where `satfs login` has kept the secret: keyring or file."""
     contract_id: str | None = None
     """The contract to act for; when unset, an account's only contract is taken."""
     ca_file: Path | None = None
@@ -166,7 +187,25 @@ class Settings(BaseSettings):
             raise ValueError("must not contain a user name or password")
         return value.rstrip("/") if value.endswith("/") and parts.path == "/" else value
 
-    @field_validator("ca_file", "cache_dir")
+    @field_validator("profile")
+    @classmethod
+    def _is_profile_name(cls, value: str) -> str:
+        if not is_profile_name(value):
+            raise ValueError("must be a name of letters, digits, - and _, 64 characters at most")
+        return value
+
+    @field_validator("token_command")
+    @classmethod
+    def _is_command(cls, value: str | None) -> str | None:
+        try:
+            is_command = value is None or bool(shlex.split(value))
+        except ValueError:  # a quote that does not end
+            is_command = False
+        if not is_command:
+            raise ValueError("must be a command and its arguments, quoted as in a shell")
+        return value
+
+    @field_validator("ca_file", "cache_dir", "token_file")
     @classmethod
     def _is_found_from_anywhere(cls, value: Path | None) -> Path | None:
         # A mount in the background works from another directory than the one it was started in.
@@ -205,22 +244,132 @@ class _GivenSettings(Settings):
         return (init_settings,)
 
 
-def load_settings(environment: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
-    """Return the settings from *overrides*, then the environment, then the defaults.
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings, where each came from, and what should be said about that."""
 
-    Overrides that are None count as not given. *environment* is the process's own unless another
-    is given. Waits for nothing.
+    settings: Settings
+    #: By setting; those that are missing have their default.
+    origins: Mapping[str, Origin]
+    #: Every profile that a file knows, sorted.
+    profiles: tuple[str, ...]
+    #: Sentences on what is set somewhere and has no effect.
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the value of one setting came from."""
+
+    kind: OriginKind
+    #: The variable, the file and its table, or the credential; empty for a flag.
+    place: str
+
+
+def load_settings(
+    environment: Mapping[str, str] | None = None,
+    /,
+    *,
+    profile: str | None = None,
+    **overrides: Any,
+) -> Settings:
+    """Return the settings of *profile* from flags, environment, user file, system file, defaults.
+
+    *overrides* are the flags; None counts as not given. *environment* is the process's own unless
+    another is given; then no file is looked at either. Waits for nothing but the disk.
 
     Raises:
-        BadSettings: a value cannot be; the message names each setting, never what was given.
+        BadSettings: a value cannot be; the message names each setting, never what was given. Or
+            the profile is in no file, or a file cannot be used.
     """
-    given = {key: value for key, value in overrides.items() if value is not None}
+    return resolve_settings(environment, profile=profile, **overrides).settings
+
+
+def resolve_settings(
+    environment: Mapping[str, str] | None = None,
+    /,
+    *,
+    profile: str | None = None,
+    may_be_new: bool = False,
+    **overrides: Any,
+) -> Resolved:
+    """Return what `load_settings` does, with the origin of each value.
+
+    With *may_be_new* a profile that is in no file is none the worse for it. Raises as
+    `load_settings` does.
+    """
+    if environment is None:
+        environment = os.environ
+        private = {"token_command", *filter(is_secret, Settings.model_fields)}
+        files = profiles.read_files(environment, private=private)
+        unit = profiles.unit_layer(environment)
+    else:
+        files, unit = (), None
+    flags = {key: value for key, value in overrides.items() if value is not None}
+    flags |= {} if profile is None else {"profile": profile}
+    given = [
+        Layer(OriginKind.FLAG, flags),
+        Layer(OriginKind.ENVIRONMENT, _values_of(environment)),
+        *([] if unit is None else [unit]),
+    ]
+    shared = [Layer(file.kind, file.shared, str(file.path)) for file in files]
+    chosen = _first_value("profile", [*given, *shared], DEFAULT_PROFILE)
+    layers = [*given, *(layer for file in files for layer in _layers(file, str(chosen)))]
+    known = tuple(sorted({name for file in files for name in file.profiles}))
+    complaints = []
+    if files and not may_be_new and chosen not in (*known, DEFAULT_PROFILE):
+        complaints.append(_no_such_profile(known))
+    values, origins = _merged(profiles.settled(layers))
     try:
-        if environment is None:
-            return Settings(**given)
-        return _GivenSettings(**(_values_of(environment) | given))
+        settings = _GivenSettings(**{**values, "profile": chosen})
     except ValidationError as failure:
-        raise BadSettings("; ".join(_explain(failure))) from None
+        complaints += _explain(failure, origins)
+    if complaints:
+        raise BadSettings("; ".join(complaints))
+    remarks = [
+        f"{file.path}: {key} is set, and is not a setting of satfs."
+        for file in files
+        for key in file.unknown(Settings.model_fields.keys())
+    ]
+    return Resolved(settings, origins, known, tuple(remarks))
+
+
+def _first_value(name: str, layers: Sequence[Layer], default: Any) -> Any:
+    return next((layer.values[name] for layer in layers if name in layer.values), default)
+
+
+def _layers(file: ConfigFile, profile: str) -> list[Layer]:
+    """Return what *file* says for *profile*, its relative paths seen from where it is."""
+    found = []
+    for layer in file.layers(profile):
+        values = dict(layer.values)
+        for name in _PATHS & values.keys():
+            if isinstance(values[name], str):
+                values[name] = file.path.parent / Path(values[name]).expanduser()
+        found.append(Layer(layer.kind, values, layer.place))
+    return found
+
+
+_PATHS: Final = {
+    name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)
+}
+
+
+def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for layer in layers:
+        for name, value in layer.values.items():
+            if name in Settings.model_fields and name not in values:
+                values[name] = value
+                place = variable_of(name) if layer.kind is OriginKind.ENVIRONMENT else layer.place
+                origins[name] = Origin(layer.kind, place)
+    return values, origins
+
+
+def _no_such_profile(known: Sequence[str]) -> str:
+    there_are = f"there are: {', '.join(known)}" if known else "there is none"
+    return f"profile: config.toml knows none of that name ({there_are}); `satfs login` makes one"
 
 
 def _values_of(environment: Mapping[str, str]) -> dict[str, str]:
@@ -230,14 +379,21 @@ def _values_of(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in named.items() if value}
 
 
-def _explain(failure: ValidationError) -> list[str]:
+def _explain(failure: ValidationError, origins: Mapping[str, Origin]) -> list[str]:
     sentences = []
     # Without the input: it may be a secret, or a secret in the wrong place.
     for problem in failure.errors(include_input=False, include_url=False, include_context=False):
         text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         name = ".".join(str(part) for part in problem["loc"])
-        sentences.append(f"{name} ({variable_of(name)}): {text}" if name else text)
+        origin = origins.get(name)
+        where = variable_of(name) if origin is None or not origin.place else origin.place
+        sentences.append(f"{name} ({where}): {text}" if name else text)
     return sentences
+
+
+def is_profile_name(text: str) -> bool:
+    """Tell whether a profile may be called *text*: it names files and units, too."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text) is not None
 
 
 def variable_of(setting: str) -> str:
@@ -253,6 +409,7 @@ def is_secret(setting: str) -> bool:
 def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names in *environment* that look like settings of ours and are none, sorted."""
     known = {variable_of(name) for name in Settings.model_fields}
+    known |= {profiles.USER_FILE_VARIABLE, profiles.SYSTEM_FILE_VARIABLE}
     return tuple(
         sorted(
             name

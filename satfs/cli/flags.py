@@ -83,6 +83,7 @@ def log_flags(command: Command) -> Command:
 
 #: Flag, setting, what stands for its value, help. The other settings are set by environment or -o.
 SETTING_FLAGS: Final = (
+    ("--profile", "profile", "NAME", "The profile in config.toml to use."),
     ("--api-url", "api_url", "URL", "Base of the API."),
     ("--auth-url", "auth_url", "URL", "The OAuth token endpoint."),
     ("--auth-mode", "auth_mode", "auto|oauth|token|legacy", "How the API is told who we are."),

@@ -44,6 +44,8 @@ def test_every_setting_has_a_variable(name: str) -> None:
         "contents": "off",
         "allow_private_store": "true",
         "cache_free_fraction": "0.25",
+        "profile": "harbour",
+        "secret_store": "keyring",
     }
     field = str(Settings.model_fields[name].annotation)
     sample = samples.get(name, "4" if "int" in field else "40.5" if "float" in field else "/a/b")
