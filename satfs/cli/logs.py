@@ -8,7 +8,8 @@ what becomes of them. Two promises hold for every line, whoever wrote it, librar
 - no control character from outside, so that a scene's name can neither forge a line nor steer a
   terminal.
 
-Writing happens in a thread: a full pipe or a slow disk must not stop the mount.
+Writing happens in a thread: a full pipe or a slow disk must not stop the mount. SIGUSR1 makes a
+running mount log more, SIGUSR2 less (`satfs.loglevel`).
 """
 
 from __future__ import annotations
@@ -18,20 +19,36 @@ import logging.handlers
 import os
 import queue
 import re
+import signal
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType, MappingProxyType
+from typing import Any, Final, TextIO, TypeAlias
 
 import structlog
 
+from satfs import loglevel
 from satfs.errors import BadSettings
+from satfs.loglevel import set_level
+
+__all__ = [
+    "LogChoice",
+    "LogFormat",
+    "Place",
+    "level_for",
+    "logging_as",
+    "place_of",
+    "redact",
+    "set_level",
+    "show",
+]
 
 #: The local system logger, and through it the journal (syslog(3)).
 SYSLOG_SOCKET: Final = "/dev/log"
@@ -46,6 +63,33 @@ class LogFormat(StrEnum):
 
     CONSOLE = "console"  #: for people
     JSON = "json"  #: one object a line, for programs
+
+
+class Place(StrEnum):
+    """What reads the lines that are written to standard error."""
+
+    TERMINAL = "terminal"
+    JOURNAL = "journal"  #: takes a priority from the beginning of each line (sd-daemon(3))
+    MANAGER = "manager"  #: a service manager that is told of readiness; most do the same
+    PLAIN = "plain"  #: a file, or a program
+
+
+def place_of(stream: TextIO, environment: Mapping[str, str]) -> Place:
+    """Return what reads *stream*, by what it is and by what *environment* says of it.
+
+    The journal is told by `JOURNAL_STREAM`, which names device and inode of the socket that leads
+    to it (systemd.exec(5)): a variable that was only inherited names another.
+    """
+    if stream.isatty():
+        return Place.TERMINAL
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or nothing that the kernel knows
+        return Place.PLAIN
+    if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        return Place.JOURNAL
+    is_read = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
+    return Place.MANAGER if is_read and environment.get("NOTIFY_SOCKET") else Place.PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +148,58 @@ def _brief(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     return event
 
 
+def _leave_to_journal(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Leave out what the journal notes itself: when, and how grave."""
+    event.pop("timestamp", None)
+    event.pop("level", None)
+    return event
+
+
+#: The priorities of syslog(3) for the levels of `logging`, the gravest first.
+_PRIORITIES: Final = MappingProxyType(
+    {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+)
+
+
+def priority(level: int) -> int:
+    """Return the priority of syslog(3) for a line of *level*, a number of `logging`."""
+    return next((number for at_least, number in _PRIORITIES.items() if level >= at_least), 7)
+
+
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
 
+class _JournalFormatter(_Formatter):
+    """Begins each line with its priority: the journal makes an entry of each (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{priority(record.levelno)}>"
+        lines = super().format(record).split("\n")
+        return "\n".join(prefix + line for line in lines if line)
+
+
+#: Not a queue with a limit of its own: that one locks itself out when the handler of a signal logs
+#: in the middle of a line of the thread that it interrupted.
+_Waiting: TypeAlias = "queue.SimpleQueue[logging.LogRecord | None]"
+
+
 class _Queue(logging.handlers.QueueHandler):
     """Formats here, in the caller's thread; drops lines rather than wait."""
 
+    def __init__(self, waiting: _Waiting) -> None:
+        super().__init__(waiting)
+        self._waiting = waiting
+
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            return
+        if self._waiting.qsize() < QUEUE_LINES:
+            self._waiting.put(record)
 
 
-def _write(waiting: queue.Queue[logging.LogRecord | None], target: logging.Handler) -> None:
+def _write(waiting: _Waiting, target: logging.Handler) -> None:
     """Write what comes, until None does."""
     for record in iter(waiting.get, None):
         target.handle(record)
@@ -136,34 +216,57 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
         BadSettings: the log file cannot be written.
     """
     target = _target(choice, in_background)
-    is_terminal = isinstance(target, logging.StreamHandler) and target.stream.isatty()
-    waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUE_LINES)
+    is_stderr = isinstance(target, logging.StreamHandler) and target.stream is sys.stderr
+    place = place_of(sys.stderr, os.environ) if is_stderr else Place.PLAIN
+    waiting: _Waiting = queue.SimpleQueue()
     handler = _Queue(waiting)
-    handler.setFormatter(_formatter(choice.format, is_terminal=is_terminal))
+    handler.setFormatter(_formatter(choice.format, place))
     writer = threading.Thread(target=_write, args=(waiting, target), name="log", daemon=True)
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
     root.handlers[:] = [handler]
-    root.setLevel(choice.level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(choice.level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    loglevel.apply(choice.level)
     writer.start()
     try:
-        yield
+        with _level_by_signal():
+            yield
     finally:
         waiting.put(None)
         writer.join()
         target.close()
-        root.handlers[:], root.level, configuration = before
+        root.handlers[:], level, configuration = before
+        root.setLevel(level)
         logging.captureWarnings(False)
         structlog.configure(**configuration)
+
+
+@contextmanager
+def _level_by_signal() -> Iterator[None]:
+    """Have SIGUSR1 ask for more and SIGUSR2 for less, where signals can be heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def more(_number: int, _frame: FrameType | None) -> None:
+        loglevel.step(+1)
+
+    def less(_number: int, _frame: FrameType | None) -> None:
+        loglevel.step(-1)
+
+    before = signal.signal(signal.SIGUSR1, more), signal.signal(signal.SIGUSR2, less)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGUSR2, before[1])
 
 
 _COMMON: Final[list[structlog.types.Processor]] = [
@@ -178,21 +281,27 @@ _COMMON: Final[list[structlog.types.Processor]] = [
 ]
 
 
-def _formatter(format: LogFormat, *, is_terminal: bool) -> logging.Formatter:
+def _formatter(format: LogFormat, place: Place) -> logging.Formatter:
     steps: list[structlog.types.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
     if format is LogFormat.JSON:
         steps.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
     else:
-        steps += [_brief] if is_terminal else []
+        if place is Place.TERMINAL:
+            steps.append(_brief)
+        elif place in (Place.JOURNAL, Place.MANAGER):
+            steps.append(_leave_to_journal)
         steps.append(
             structlog.dev.ConsoleRenderer(
-                colors=is_terminal and "NO_COLOR" not in os.environ,
+                colors=place is Place.TERMINAL and "NO_COLOR" not in os.environ,
                 exception_formatter=structlog.dev.plain_traceback,
             )
         )
-    return _Formatter(foreign_pre_chain=_COMMON, processors=steps)
+    # The journal takes priorities off again; another manager might not, and JSON is for programs.
+    is_marked = place is Place.JOURNAL or (place is Place.MANAGER and format is not LogFormat.JSON)
+    kind = _JournalFormatter if is_marked else _Formatter
+    return kind(foreign_pre_chain=_COMMON, processors=steps)
 
 
 def _target(choice: LogChoice, in_background: bool) -> logging.Handler:

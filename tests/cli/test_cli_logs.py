@@ -3,9 +3,12 @@
 import io
 import json
 import logging
+import os
 import re
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.cli import logs
-from satfs.cli.logs import LogChoice, LogFormat, level_for, logging_as, redact, show
+from satfs.cli.logs import (
+    LogChoice,
+    LogFormat,
+    Place,
+    level_for,
+    logging_as,
+    place_of,
+    redact,
+    show,
+)
 from satfs.errors import BadSettings, NeedsLogin
 
 SIGNED = (
@@ -210,9 +222,6 @@ def test_a_log_file_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mount goes on while its terminal is stuck; lines beyond the queue are dropped."""
-    import os
-    import threading
-
     reading, writing = os.pipe()
     os.set_blocking(writing, True)
     stuck = os.fdopen(writing, "w", buffering=1)
@@ -232,3 +241,89 @@ def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPat
     os.close(reading)
 
     assert not drain.is_alive()
+
+
+# -- under a service manager -----------------------------------------------------------------------
+
+
+def _as_stream_of_journal(stream: object) -> str:
+    status = os.fstat(stream.fileno())  # type: ignore[attr-defined]
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _logged(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: Callable[[object], dict[str, str]],
+    format: LogFormat = LogFormat.CONSOLE,
+) -> str:
+    """Return what is written to a socket that stands for standard error."""
+    here, there = socket.socketpair()
+    with here, there, there.makefile("w", buffering=1) as stream:
+        for name in ("JOURNAL_STREAM", "NOTIFY_SOCKET"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment(stream).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "stderr", stream)
+        with logging_as(LogChoice(logging.DEBUG, format), in_background=False):
+            log = structlog.get_logger("satfs.test")
+            log.debug("asked again", attempt=2)
+            log.info("mounted")
+            log.warning("slow", waited_s=3)
+            try:
+                raise NeedsLogin("refused")
+            except NeedsLogin:
+                log.exception("broke")
+            log.critical("gone")
+        stream.flush()
+        monkeypatch.undo()
+        return here.recv(65536).decode()
+
+
+def test_the_journal_is_told_how_grave_each_line_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes an entry of each line, those of a traceback included (sd-daemon(3))."""
+    told = _logged(monkeypatch, lambda stream: {"JOURNAL_STREAM": _as_stream_of_journal(stream)})
+
+    lines = told.splitlines()
+    assert [line[:3] for line in lines[:3]] == ["<7>", "<6>", "<4>"]
+    assert {line[:3] for line in lines[3:-1]} == {"<3>"}
+    assert any("Traceback" in line for line in lines[3:-1])
+    assert lines[-1].startswith("<2>")
+    assert re.match(r"<4>slow +\[satfs.test\] +waited_s=3$", lines[2]), "no time, no level: known"
+
+
+def test_the_journal_takes_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _logged(
+        monkeypatch,
+        lambda stream: {"JOURNAL_STREAM": _as_stream_of_journal(stream)},
+        LogFormat.JSON,
+    )
+
+    for line in told.splitlines():
+        assert re.match(r"<\d>\{", line)
+        json.loads(line[3:])
+
+
+@pytest.mark.parametrize("format", LogFormat)
+def test_another_manager_gets_priorities_unless_it_asked_for_json(
+    monkeypatch: pytest.MonkeyPatch, format: LogFormat
+) -> None:
+    told = _logged(monkeypatch, lambda _: {"NOTIFY_SOCKET": "/run/notify"}, format)
+
+    assert told.startswith("<7>asked again" if format is LogFormat.CONSOLE else "{")
+
+
+def test_a_stream_that_is_not_the_journals_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`JOURNAL_STREAM` is inherited by everything that a service starts, also into pipes."""
+    told = _logged(monkeypatch, lambda _: {"JOURNAL_STREAM": "8:1"})
+
+    assert not re.search(r"^<\d>", told, re.MULTILINE)
+
+
+def test_a_file_and_a_terminal_are_no_journal(tmp_path: Path) -> None:
+    """A log that a person or a program reads has times, and no marks."""
+    manager = {"NOTIFY_SOCKET": "/run/notify"}
+
+    with open(tmp_path / "log", "w") as file:
+        assert place_of(file, manager) is Place.PLAIN
+    assert place_of(_Terminal(), {**manager, "JOURNAL_STREAM": "0:0"}) is Place.TERMINAL
+    assert place_of(io.StringIO(), manager) is Place.PLAIN

@@ -1,0 +1,146 @@
+"""Tell the service manager how the mount is doing: ready, alive, what it does, ending.
+
+The protocol is sd_notify(3): a datagram of `NAME=value` lines to the socket that the environment
+names. Where there is none, all of this does nothing. Nobody waits for a manager that does not
+listen: what could not be sent goes along with the next message.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+log = structlog.get_logger(__name__)
+
+#: The variables of the protocol. A child that inherited them would speak in our name.
+VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+#: How often the status is looked at, in seconds: a person who reloads a status page is not misled.
+_STATUS_S: Final = 2.0
+#: Alive is said this many times within what the watchdog allows; sd_watchdog_enabled(3) says twice.
+_BEATS: Final = 2
+#: Most characters of a status line; it is shown on one line of a terminal.
+_STATUS_CHARACTERS: Final = 400
+
+
+class Notifier:
+    """What is told to the service manager at *address*; to nobody when that is None.
+
+    *watchdog_s* is the longest silence that it puts up with, in seconds; None if it does not watch.
+    None of the methods waits, and none raises.
+    """
+
+    def __init__(self, address: str | None = None, watchdog_s: float | None = None) -> None:
+        self._address = address
+        self._unsent: dict[str, str] = {}
+        self._status = ""
+        self._has_failed = False
+        self.watchdog_s = watchdog_s if address else None
+
+    @property
+    def is_heard(self) -> bool:
+        """Tell whether somebody asked to be told."""
+        return self._address is not None
+
+    def ready(self) -> None:
+        """Say that the mount works: it is mounted, and the first listing was answered."""
+        self._tell({"READY": "1"})
+
+    def status(self, sentence: str) -> None:
+        """Say in *sentence* what the mount does, for `systemctl status`; only when it changed."""
+        line = " ".join(sentence.split())[:_STATUS_CHARACTERS]
+        if line != self._status:
+            self._status = line
+            self._tell({"STATUS": line})
+
+    def alive(self) -> None:
+        """Say that the event loop turns, and whatever could not be said before."""
+        self._tell({} if self.watchdog_s is None else {"WATCHDOG": "1"})
+
+    def stopping(self) -> None:
+        """Say that the mount is being taken down."""
+        self._status = "unmounting"
+        self._tell({"STOPPING": "1", "STATUS": self._status})
+
+    async def run(self, describe: Callable[[], str]) -> None:
+        """Say that we are alive, and what *describe* returns, until cancelled; then, that we end.
+
+        Runs on the loop that serves the mount: when that stands still, so does this, and the
+        manager's watchdog ends the process and starts another.
+        """
+        if not self.is_heard:
+            await trio.sleep_forever()
+        pause_s = min(_STATUS_S, (self.watchdog_s or _STATUS_S) / _BEATS)
+        try:
+            while True:
+                self.status(describe())
+                self.alive()
+                await trio.sleep(pause_s)
+        finally:
+            self.stopping()
+
+    def _tell(self, fields: Mapping[str, str]) -> None:
+        if self._address is None:
+            return
+        self._unsent.update(fields)
+        if not self._unsent:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+                ours.setblocking(False)
+                ours.sendto(encode(self._unsent), socket_address(self._address))
+        except OSError as failure:
+            if not self._has_failed:
+                log.warning("service manager cannot be told", errno=failure.errno)
+            self._has_failed = True
+            return
+        self._has_failed = False
+        self._unsent.clear()
+
+
+def take_notifier(environment: MutableMapping[str, str], pid: int | None = None) -> Notifier:
+    """Return the notifier that *environment* asks for, and take its variables away from there.
+
+    *pid* is ours unless another is given: a watchdog meant for another process is not ours to feed.
+    What cannot be understood counts as not said.
+    """
+    found = {name: environment.pop(name, "") for name in VARIABLES}
+    address = found["NOTIFY_SOCKET"]
+    return Notifier(
+        address if address.startswith(("/", "@")) and len(address) > 1 else None,
+        watchdog_s(found["WATCHDOG_USEC"], found["WATCHDOG_PID"], pid or os.getpid()),
+    )
+
+
+def watchdog_s(usec: str, for_pid: str, pid: int) -> float | None:
+    """Return the watchdog's patience in seconds; None if there is none, or not for process *pid*.
+
+    The texts are those of `WATCHDOG_USEC` and `WATCHDOG_PID` (sd_watchdog_enabled(3)).
+    """
+    if not (usec.isascii() and usec.isdecimal() and int(usec) > 0):
+        return None
+    if for_pid and for_pid != str(pid):
+        return None
+    return int(usec) / 1e6
+
+
+def encode(fields: Mapping[str, str]) -> bytes:
+    """Return the datagram that says *fields*, a line each; line breaks in values are spaces."""
+    lines = (f"{name}={' '.join(value.splitlines())}" for name, value in fields.items())
+    return "\n".join(lines).encode("utf-8", "replace")
+
+
+def socket_address(address: str) -> str:
+    """Return *address* as socket(2) wants it: an `@` stands for the NUL of an abstract name."""
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+def describe_mount(source: str, mountpoint: Path, unreachable: Iterable[str]) -> str:
+    """Return the status of a mount that works; *unreachable* are the origins that are away."""
+    away = ", ".join(sorted(unreachable))
+    return f"{source} at {mountpoint}" + (f"; cannot be reached: {away}" if away else "")
