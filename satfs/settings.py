@@ -282,20 +282,18 @@ def load_settings(
         BadSettings: a value cannot be; the message names each setting, never what was given. Or
             the profile is in no file, or a file cannot be used.
     """
-    return resolve_settings(environment, profile=profile, **overrides).settings
+    return resolve_settings(overrides | {"profile": profile}, environment=environment).settings
 
 
 def resolve_settings(
-    environment: Mapping[str, str] | None = None,
-    /,
+    overrides: Mapping[str, Any],
     *,
-    profile: str | None = None,
+    environment: Mapping[str, str] | None = None,
     may_be_new: bool = False,
-    **overrides: Any,
 ) -> Resolved:
     """Return what `load_settings` does, with the origin of each value.
 
-    With *may_be_new* a profile that is in no file is none the worse for it. Raises as
+    *overrides* may name the `profile`, too. With *may_be_new* a profile that is in no file is none the worse for it. Raises as
     `load_settings` does.
     """
     if environment is None:
@@ -306,7 +304,6 @@ def resolve_settings(
     else:
         files, unit = (), None
     flags = {key: value for key, value in overrides.items() if value is not None}
-    flags |= {} if profile is None else {"profile": profile}
     given = [
         Layer(OriginKind.FLAG, flags),
         Layer(OriginKind.ENVIRONMENT, _values_of(environment)),
@@ -416,6 +413,13 @@ def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
             for name in environment
             if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
         )
+    )
+
+
+def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a sentence on each of `unknown_variables`."""
+    return tuple(
+        f"{name} is set, and is not a setting of satfs." for name in unknown_variables(environment)
     )
 
 

@@ -17,7 +17,7 @@ from satfs.cli.prerequisites import check_fuse
 from satfs.cli.speech import tell, tell_remark
 from satfs.errors import BadSettings
 from satfs.mount import MountOptions
-from satfs.settings import load_settings, unknown_variables
+from satfs.settings import resolve_settings, unknown_remarks
 
 
 @click.command(
@@ -76,16 +76,17 @@ def mount(
     """
     given = parse_options(options)
     named = {name: value for name, value in flags.items() if value is not None}
-    settings = load_settings(**(given.settings | named))
-    for name in unknown_variables(os.environ):
-        tell_remark(f"{name} is set, and is not a setting of satfs.")
+    resolved = resolve_settings(given.settings | named)
+    settings = resolved.settings
+    for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+        tell_remark(remark)
     place = prepare_mountpoint(Path(mountpoint), nonempty=nonempty or given.nonempty)
     check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
     if manner.log_file and manner.log_file.is_relative_to(place):
         raise BadSettings("the log file lies inside the mountpoint; choose another place")
     return launch(
         lambda: nullcontext(settings),
-        mount_options(place, given, is_offline=offline),
+        mount_options(place, given, source=f"satfs:{settings.profile}", is_offline=offline),
         manner,
         foreground=foreground,
         on_ready=lambda: tell_mounted(mountpoint, manner, foreground=foreground),
