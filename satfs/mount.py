@@ -46,6 +46,7 @@ from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
+from satfs.notify import Notifier, describe_mount
 from satfs.settings import Settings
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node
@@ -99,10 +100,16 @@ class MountOptions:
     is_offline: bool = False
 
 
-def run_mount(settings: Settings, options: MountOptions, on_ready: Callable[[], None]) -> None:
+def run_mount(
+    settings: Settings,
+    options: MountOptions,
+    on_ready: Callable[[], None],
+    notifier: Notifier | None = None,
+) -> None:
     """Mount, call *on_ready* once the mount works, and return when it is unmounted.
 
-    Runs its own event loop: call it from the main thread, and fork, if at all, before.
+    Meanwhile *notifier* hears how the mount is doing. Runs its own event loop: call it from the
+    main thread, and fork, if at all, before.
 
     Raises:
         CannotMount: something has to be changed first; nothing is mounted.
@@ -110,13 +117,19 @@ def run_mount(settings: Settings, options: MountOptions, on_ready: Callable[[], 
         Exception: whatever *on_ready* raises; then the mount is taken down again.
     """
     try:
-        trio.run(partial(serve, settings, options, on_ready=on_ready))
+        trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))
     except BaseExceptionGroup as group:
         # Nurseries wrap what their tasks raise (PEP 654); a caller is told the one that matters.
         raise gravest_of(group) from group
 
 
-async def serve(settings: Settings, options: MountOptions, *, on_ready: Callable[[], None]) -> None:
+async def serve(
+    settings: Settings,
+    options: MountOptions,
+    *,
+    on_ready: Callable[[], None],
+    notifier: Notifier | None = None,
+) -> None:
     """Do what `run_mount` does, in a running event loop.
 
     SIGTERM, SIGINT and SIGHUP unmount and return, whatever is in flight; so does an unmount from
@@ -149,6 +162,11 @@ async def serve(settings: Settings, options: MountOptions, *, on_ready: Callable
             on_ready()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(Watchdog(parts.woke_up).run)
+                if notifier is not None:
+                    nursery.start_soon(
+                        notifier.run,
+                        lambda: describe_mount(options.source, mountpoint, parts.unreachable()),
+                    )
                 await ended.wait()
                 nursery.cancel_scope.cancel()
     log.info("unmounted", mountpoint=str(mountpoint))
@@ -164,6 +182,10 @@ class _Parts:
     contents: Contents
     archives: Archives
     connections: tuple[Http, ...]
+
+    def unreachable(self) -> tuple[str, ...]:
+        """Return the hosts that do not answer now."""
+        return tuple(o for http in self.connections for o in http.reachability.offline_origins())
 
     def woke_up(self) -> None:
         """Start afresh after the machine has slept: its connections are dead, the line is new."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeAlias
@@ -11,9 +12,10 @@ import structlog
 from satfs.cli.background import Waiter, in_background
 from satfs.cli.exits import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
-from satfs.cli.logs import logging_as
+from satfs.cli.logs import logging_as, redact
 from satfs.cli.speech import tell_error
 from satfs.mount import MountOptions, run_mount
+from satfs.notify import take_notifier
 from satfs.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -57,10 +59,18 @@ def _stay(
     def note() -> None:
         nonlocal was_ready
         was_ready = True
+        notifier.ready()
         on_ready()
 
-    with logging_as(manner.log, in_background=False), prepare() as settings:
-        run_mount(settings, options, note)
+    with logging_as(manner.log, in_background=False):
+        notifier = take_notifier(os.environ)
+        try:
+            with prepare() as settings:
+                notifier.status("asking the API")
+                run_mount(settings, options, note, notifier)
+        except Exception as error:
+            notifier.status(redact(failure_of(error).sentence))
+            raise
     return Exit.DONE if was_ready else Exit.INTERRUPTED
 
 
