@@ -148,7 +148,7 @@ class SceneDirectory(Directory):
                 if directory is None:
                     raise not_there(self, name)
                 return directory
-        scene = await self._record()
+        scene = await self.record()
         for sidecar, render in _SIDECARS.items():
             if name == sidecar.encode():
                 return self._sidecar(name, scene, render)
@@ -163,7 +163,7 @@ class SceneDirectory(Directory):
         An attachment that the store does not have (yet) is not listed. One whose version cannot be
         learnt in time, or may not be, is listed with the error.
         """
-        scene = await self._record()
+        scene = await self.record()
         entries = []
         for sidecar, render in _SIDECARS.items():
             name = sidecar.encode()
@@ -189,7 +189,7 @@ class SceneDirectory(Directory):
             NotThere: the scene has none, or the store does not have it yet.
             SatfsError: its version cannot be learnt now.
         """
-        scene = await self._record()
+        scene = await self.record()
         for attachment, name in self._attachments(scene).items():
             if attachment.name == key:
                 return await self._attachment(scene, attachment, name)
@@ -238,11 +238,12 @@ class SceneDirectory(Directory):
 
     def _sidecar(self, name: bytes, scene: Scene, render: Callable[[Scene], bytes]) -> MadeFile:
         async def make() -> bytes:
-            return render(await self._record())
+            return render(await self.record())
 
         return MadeFile(self, name, render(scene), make, mtime_ns=self.mtime_ns)
 
-    async def _record(self) -> Scene:
+    async def record(self) -> Scene:
+        """Return the record as the listing that the scene was found in has it now."""
         return await self._holder.current_scene(self.scene_id)
 
 
