@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,9 @@ FUSERMOUNT: Final = "fusermount3"
 #: Time for `fusermount3` to unmount, in seconds. It is a call into the kernel; more means a mount
 #: that is stuck, which `-z` detaches.
 _DETACH_TIMEOUT_S: Final = 10.0
+
+#: Symbolic links followed in one path; the kernel follows 40 (path_resolution(7)).
+_MOST_LINKS: Final = 40
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -42,6 +46,15 @@ class Mounted:
     device: tuple[int, int]
     options: frozenset[str]
     super_options: frozenset[str] = frozenset()
+
+    @property
+    def user(self) -> int | None:
+        """Who mounted it, as a number; None where the filesystem does not say."""
+        for option in self.super_options:
+            name, _, value = option.partition("=")
+            if name == "user_id" and value.isdecimal():
+                return int(value)
+        return None
 
 
 def parse_mountinfo(text: str) -> tuple[Mounted, ...]:
@@ -82,6 +95,58 @@ def mount_at(path: Path) -> Mounted | None:
     """Return the uppermost satfs mount at exactly *path*, if there is one, dead or alive."""
     path = absolute(path)
     return next((each for each in reversed(satfs_mounts()) if each.mountpoint == path), None)
+
+
+def locate(path: Path) -> tuple[Mounted, tuple[str, ...]] | None:
+    """Return the satfs mount that *path* lies in, and the names that lead from its top to *path*.
+
+    None when it lies in none. Follows symbolic links up to the mount and looks at nothing in it,
+    since it may be stuck; inside, `..` leads to the directory before.
+    """
+    mounts = {each.mountpoint: each for each in satfs_mounts()}
+    here = Path("/")
+    left = deque((Path.cwd() / path).parts[1:])
+    n_links = 0
+    while left:
+        word = left.popleft()
+        if word == "..":
+            here = here.parent
+            continue
+        here = here / word
+        if here in mounts:
+            inner = _take_inner_names(left)
+            if inner is not None:
+                return mounts[here], inner
+            here = here.parent
+            continue
+        if n_links < _MOST_LINKS and (target := _link_target(here)) is not None:
+            n_links += 1
+            left.extendleft(reversed(target.parts))
+            here = Path("/") if target.is_absolute() else here.parent
+            if target.is_absolute():
+                left.popleft()
+    return None
+
+
+def _take_inner_names(left: deque[str]) -> tuple[str, ...] | None:
+    """Take the names below a mountpoint from *left*; None when `..` leads out of it again."""
+    names: list[str] = []
+    while left:
+        word = left.popleft()
+        if word != "..":
+            names.append(word)
+        elif not names:
+            return None
+        else:
+            names.pop()
+    return tuple(names)
+
+
+def _link_target(path: Path) -> Path | None:
+    try:
+        return Path(os.readlink(path))
+    except OSError:  # no link, or nothing at all
+        return None
 
 
 def absolute(path: Path) -> Path:

@@ -27,6 +27,7 @@ from satfs.content.dispatch import Dispatcher
 from satfs.content.fetcher import Fetcher
 from satfs.content.flight import Source, Transfer
 from satfs.content.index import KnownVersion
+from satfs.content.keeping import Keeping, StoredObject
 from satfs.content.links import LinkKeeper, Sign
 from satfs.content.objects import Spilled
 from satfs.content.probe import Probe, Tail
@@ -115,6 +116,16 @@ class Contents:
                 raise
             # Better the version we hold than none; a newer one is noticed when it can be.
             return Version(known.etag, known.size_bytes)
+        return Version(learnt.etag, learnt.size_bytes)
+
+    async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return the version that the store has now, whatever is known from before.
+
+        Raises:
+            NotThere, NotAllowed: as `version`.
+            Unreachable: the store cannot be asked now; what is known stays so.
+        """
+        learnt = await self._learn(scene, attachment, revision)
         return Version(learnt.etag, learnt.size_bytes)
 
     async def _recall(self, key: _Key) -> KnownVersion | None:
@@ -323,6 +334,15 @@ class Contents:
         while len(self._links) > MOST_VERSIONS:
             self._links.popitem(last=False)
         return keeper
+
+    def stored(self, scene: SceneId, attachment: AttachmentName, version: Version) -> StoredObject:
+        """Return what the cache knows a version of an attachment as. Never waits."""
+        name, label, size_bytes = self._naming((scene, attachment), version)
+        return StoredObject(name, label, size_bytes)
+
+    def keeping(self, directory: Path, free_fraction: float) -> Keeping:
+        """Return what looks at the cache, which lies in *directory*, and pins what is in it."""
+        return Keeping(self._cache, directory, free_fraction)
 
     def _naming(self, key: _Key, version: Version) -> tuple[str, str, int]:
         name = object_name(self._account, *key, version.etag, str(version.size_bytes))
