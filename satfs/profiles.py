@@ -69,6 +69,15 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the value of one setting came from."""
+
+    kind: OriginKind
+    #: The file and its table, or the directory of credentials; empty for flags and environment.
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigFile:
     """One `config.toml`, read."""
 
@@ -109,24 +118,27 @@ def system_file(environment: Mapping[str, str]) -> Path:
 
 
 def read_files(
-    environment: Mapping[str, str], *, private: Collection[str]
+    environment: Mapping[str, str], *, private: Collection[str], paths: Collection[str]
 ) -> tuple[ConfigFile, ...]:
     """Return the files that there are, the user's before the system's.
 
-    A system file that we may not read is one for others (for root's mounts, say), and passed over.
+    Settings named in *paths* are seen from the directory of the file that sets them. A system file
+    that we may not read is one for others (for root's mounts, say), and passed over.
 
     Raises:
         BadSettings: a file cannot be read, is no TOML, or lets others at what it should not: one
             that sets any of *private* must be its owner's alone.
     """
     found = [
-        _read(OriginKind.USER, user_file(environment), private),
-        _read(OriginKind.SYSTEM, system_file(environment), private),
+        _read(OriginKind.USER, user_file(environment), private, paths),
+        _read(OriginKind.SYSTEM, system_file(environment), private, paths),
     ]
     return tuple(file for file in found if file is not None)
 
 
-def _read(kind: OriginKind, path: Path, private: Collection[str]) -> ConfigFile | None:
+def _read(
+    kind: OriginKind, path: Path, private: Collection[str], paths: Collection[str]
+) -> ConfigFile | None:
     try:
         with path.open("rb") as stream:
             status = os.fstat(stream.fileno())
@@ -147,14 +159,21 @@ def _read(kind: OriginKind, path: Path, private: Collection[str]) -> ConfigFile 
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
         raise BadSettings(f"{path}: profiles are tables, such as [profiles.{DEFAULT_PROFILE}]")
     for table in (told, *tables.values()):
-        for key, value in table.items():
-            if isinstance(value, dict | list):
-                raise BadSettings(
-                    f"{path}: {key} must be a single value; tables are called [profiles.NAME]"
-                )
+        _check_values(path, table)
+        for name in table.keys() & set(paths):
+            if isinstance(table[name], str):
+                table[name] = path.parent / Path(table[name]).expanduser()
     is_private = any(key in private for table in (told, *tables.values()) for key in table)
     _check_permissions(path, status, is_private=is_private)
     return ConfigFile(kind, path, told, tables)
+
+
+def _check_values(path: Path, table: Mapping[str, Any]) -> None:
+    for key, value in table.items():
+        if isinstance(value, dict | list):
+            raise BadSettings(
+                f"{path}: {key} must be a single value; tables are called [profiles.NAME]"
+            )
 
 
 def _check_permissions(path: Path, status: os.stat_result, *, is_private: bool) -> None:
@@ -196,6 +215,27 @@ def unit_layer(environment: Mapping[str, str]) -> Layer | None:
 
 
 # -- which origin counts ------------------------------------------------------------------------
+
+
+def chosen(given: Sequence[Layer], files: Sequence[ConfigFile]) -> Any:
+    """Return the profile that is asked for by *given*, else at the top of a file, else default."""
+    layers = (*given, *(Layer(file.kind, file.shared, str(file.path)) for file in files))
+    return next(
+        (layer.values["profile"] for layer in layers if "profile" in layer.values), DEFAULT_PROFILE
+    )
+
+
+def merged(
+    layers: Sequence[Layer], known: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """Return the value of each setting that any of *layers* gives, and where it came from."""
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for layer in settled(layers):
+        for name in layer.values.keys() & set(known) - values.keys():
+            values[name] = layer.values[name]
+            origins[name] = Origin(layer.kind, layer.place)
+    return values, origins
 
 
 def settled(layers: Sequence[Layer]) -> tuple[Layer, ...]:

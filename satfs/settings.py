@@ -34,7 +34,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from satfs import profiles
 from satfs.errors import BadSettings
-from satfs.profiles import DEFAULT_PROFILE, ConfigFile, Layer, OriginKind
+from satfs.profiles import DEFAULT_PROFILE, ConfigFile, Layer, Origin, OriginKind
 
 ENV_PREFIX: Final = "SATFS_"
 MIB: Final = 1024 * 1024
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     contents: ContentsView = ContentsView.VISIBLE
     """Show the members of each zip as `contents/`: visible, hidden or off."""
     unpack_bytes: Bytes = Field(4 * GB, ge=0)
-    """Most bytes on disk for open members that must be unpacked as a whole (bzip2, LZMA, xz)."""
+    """Largest member that is unpacked as a whole into the cache (bzip2, LZMA, xz, zstandard)."""
 
     @field_validator("api_url", "auth_url")
     @classmethod
@@ -257,15 +257,6 @@ class Resolved:
     remarks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the value of one setting came from."""
-
-    kind: OriginKind
-    #: The variable, the file and its table, or the credential; empty for a flag.
-    place: str
-
-
 def load_settings(
     environment: Mapping[str, str] | None = None,
     /,
@@ -293,30 +284,30 @@ def resolve_settings(
 ) -> Resolved:
     """Return what `load_settings` does, with the origin of each value.
 
-    *overrides* may name the `profile`, too. With *may_be_new* a profile that is in no file is none the worse for it. Raises as
+    *overrides* may name the `profile`, too. With *may_be_new* it may be in no file yet. Raises as
     `load_settings` does.
     """
+    files: tuple[ConfigFile, ...] = ()
+    unit: Layer | None = None
     if environment is None:
-        environment = os.environ
         private = {"token_command", *filter(is_secret, Settings.model_fields)}
-        files = profiles.read_files(environment, private=private)
-        unit = profiles.unit_layer(environment)
-    else:
-        files, unit = (), None
+        files = profiles.read_files(os.environ, private=private, paths=_PATHS)
+        unit = profiles.unit_layer(os.environ)
     flags = {key: value for key, value in overrides.items() if value is not None}
     given = [
         Layer(OriginKind.FLAG, flags),
-        Layer(OriginKind.ENVIRONMENT, _values_of(environment)),
+        Layer(
+            OriginKind.ENVIRONMENT, _values_of(os.environ if environment is None else environment)
+        ),
         *([] if unit is None else [unit]),
     ]
-    shared = [Layer(file.kind, file.shared, str(file.path)) for file in files]
-    chosen = _first_value("profile", [*given, *shared], DEFAULT_PROFILE)
-    layers = [*given, *(layer for file in files for layer in _layers(file, str(chosen)))]
+    chosen = profiles.chosen(given, files)
     known = tuple(sorted({name for file in files for name in file.profiles}))
     complaints = []
-    if files and not may_be_new and chosen not in (*known, DEFAULT_PROFILE):
+    if environment is None and not may_be_new and chosen not in (*known, DEFAULT_PROFILE):
         complaints.append(_no_such_profile(known))
-    values, origins = _merged(profiles.settled(layers))
+    layers = [*given, *(layer for file in files for layer in file.layers(str(chosen)))]
+    values, origins = profiles.merged(layers, Settings.model_fields.keys())
     try:
         settings = _GivenSettings(**{**values, "profile": chosen})
     except ValidationError as failure:
@@ -331,37 +322,9 @@ def resolve_settings(
     return Resolved(settings, origins, known, tuple(remarks))
 
 
-def _first_value(name: str, layers: Sequence[Layer], default: Any) -> Any:
-    return next((layer.values[name] for layer in layers if name in layer.values), default)
-
-
-def _layers(file: ConfigFile, profile: str) -> list[Layer]:
-    """Return what *file* says for *profile*, its relative paths seen from where it is."""
-    found = []
-    for layer in file.layers(profile):
-        values = dict(layer.values)
-        for name in _PATHS & values.keys():
-            if isinstance(values[name], str):
-                values[name] = file.path.parent / Path(values[name]).expanduser()
-        found.append(Layer(layer.kind, values, layer.place))
-    return found
-
-
-_PATHS: Final = {
+_PATHS: Final = frozenset(
     name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)
-}
-
-
-def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
-    values: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
-    for layer in layers:
-        for name, value in layer.values.items():
-            if name in Settings.model_fields and name not in values:
-                values[name] = value
-                place = variable_of(name) if layer.kind is OriginKind.ENVIRONMENT else layer.place
-                origins[name] = Origin(layer.kind, place)
-    return values, origins
+)
 
 
 def _no_such_profile(known: Sequence[str]) -> str:
@@ -383,7 +346,8 @@ def _explain(failure: ValidationError, origins: Mapping[str, Origin]) -> list[st
         text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         name = ".".join(str(part) for part in problem["loc"])
         origin = origins.get(name)
-        where = variable_of(name) if origin is None or not origin.place else origin.place
+        in_file = origin is not None and origin.kind in (OriginKind.USER, OriginKind.SYSTEM)
+        where = origin.place if origin is not None and in_file else variable_of(name)
         sentences.append(f"{name} ({where}): {text}" if name else text)
     return sentences
 

@@ -7,6 +7,7 @@ something go wrong says which line it expects. Warnings are errors by pytest's o
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from typing import Any
 
 import pytest
 import structlog
+
+# What the one who runs the tests has configured for himself has no say in them.
+for _variable in ("SATFS_CONFIG_FILE", "SATFS_SYSTEM_CONFIG_FILE"):
+    os.environ[_variable] = "/nonexistent/config.toml"
 
 #: From this level on a line must be announced.
 _LOUD = logging.WARNING
