@@ -220,8 +220,7 @@ async def _catalogue_and_content(settings: Settings) -> AsyncIterator[_Parts]:
                     account=account,
                 ) as contents,
                 open_archives(
-                    cache_dir=None if settings.cache_bytes == 0 else settings.cache_dir / account,
-                    unpack_bytes=settings.unpack_bytes,
+                    shelf=contents.derived, unpack_bytes=settings.unpack_bytes
                 ) as archives,
             ):
                 listings = Listings(aleph, settings, store)

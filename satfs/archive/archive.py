@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -18,13 +17,12 @@ from satfs.archive.body import Body, OpenZip, Reader
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember, DeflatedReader
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
-from satfs.archive.indexes import IndexDirectory
 from satfs.archive.inflate import require_zlib
 from satfs.archive.members import Members, Row
 from satfs.archive.spooled import SpooledMember, SpooledReader
 from satfs.archive.stored import StoredReader
 from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
-from satfs.archive.workshop import Workshop
+from satfs.archive.workshop import Shelf, Workshop
 from satfs.errors import Damaged, Encrypted
 from satfs.model import ByteRange
 
@@ -54,11 +52,13 @@ class _Progress:
 class Archive:
     """The zip that *open_zip* opens, named *identity* among all versions of all zips.
 
-    Nothing is read until somebody asks. Made by `Archives`, so that there is one of each.
+    *label* is what people know its members' directory by. Nothing is read until somebody asks. Made
+    by `Archives`, so that there is one of each.
     """
 
-    def __init__(self, identity: str, open_zip: OpenZip, workshop: Workshop) -> None:
+    def __init__(self, identity: str, open_zip: OpenZip, workshop: Workshop, label: str) -> None:
         self.identity = identity
+        self._label = label
         self._open_zip = open_zip
         self._workshop = workshop
         self._loading = trio.Lock()
@@ -165,7 +165,8 @@ class Archive:
         body = self._bodies.get(row)
         if body is None:
             path = members.path(row).decode()
-            body = self._bodies[row] = Body(members.member(row), path, members.data_stop)
+            label = f"{self._label}/{path}"
+            body = self._bodies[row] = Body(members.member(row), path, members.data_stop, label)
         method = METHOD_NAMES.get(body.member.method, str(body.member.method))
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")
@@ -185,7 +186,7 @@ class Archive:
         if body.member.method == DEFLATED:
             require_zlib()
             return DeflatedReader(await self._deflated_member(row, body, identity), zip_reader)
-        return SpooledReader(self._spooled_member(row, body, identity), zip_reader)
+        return SpooledReader(await self._spooled_member(row, body, identity), zip_reader)
 
     async def _deflated_member(self, row: Row, body: Body, identity: bytes) -> DeflatedMember:
         """Return the member for all who have it open."""
@@ -201,16 +202,19 @@ class Archive:
         self._deflated[row] = made
         return made
 
-    def _spooled_member(self, row: Row, body: Body, identity: bytes) -> SpooledMember:
-        """Return the member for all who have it open, or what is left of when they had."""
+    async def _spooled_member(self, row: Row, body: Body, identity: bytes) -> SpooledMember:
+        """Return the member for all who have it open."""
         known = self._spooled.get(row)
         if known is not None and known.is_open:
             return known
-        parked = self._workshop.unpark(identity)
-        if not isinstance(parked, SpooledMember):
-            parked = SpooledMember(body, identity, self._workshop)
-        self._spooled[row] = parked
-        return parked
+        made = await SpooledMember.on_shelf(body, identity, self._workshop)
+        # Somebody else may have opened it meanwhile.
+        known = self._spooled.get(row)
+        if known is not None and known.is_open:
+            made.abandon()
+            return known
+        self._spooled[row] = made
+        return made
 
     def _member_identity(self, body: Body) -> bytes:
         """Return what names this member among all members of all zips, over remounts."""
@@ -230,50 +234,42 @@ class Archive:
 class Archives:
     """The archives of one mount: one `Archive` for each zip version in use.
 
-    *nursery* runs what goes on behind readers, and must outlive them. *cache_dir* keeps checkpoints
-    over remounts, and members that must be unpacked as a whole, up to *unpack_bytes*; None keeps
-    the former in memory only, and refuses the latter.
+    *nursery* runs what goes on behind readers, and must outlive them. *shelf* keeps checkpoints
+    over remounts, and members that must be unpacked as a whole, each of at most *unpack_bytes*;
+    None keeps the former in memory only, and refuses the latter.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, *, cache_dir: Path | None = None, unpack_bytes: int = 0
+        self, nursery: trio.Nursery, *, shelf: Shelf | None = None, unpack_bytes: int = 0
     ) -> None:
-        self._workshop = Workshop(
-            nursery,
-            indexes=None if cache_dir is None else IndexDirectory(cache_dir / "checkpoints"),
-            spool_directory=None if cache_dir is None else cache_dir / "unpacked",
-            spool_bytes=unpack_bytes,
-        )
+        self._workshop = Workshop(nursery, shelf=shelf, unpack_bytes=unpack_bytes)
         self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
         # Those used last, whether or not a node refers to them: how far a look that was cancelled
         # had come, and that an archive is damaged, is worth remembering.
         self._recent: LRUCache[str, Archive] = LRUCache(_MOST_RECENT)
 
-    def archive(self, identity: str, open_zip: OpenZip) -> Archive:
-        """Return the archive *identity*, which names one version of one zip. Reads nothing."""
+    def archive(self, identity: str, open_zip: OpenZip, label: str = "") -> Archive:
+        """Return the archive *identity*, which names one version of one zip. Reads nothing.
+
+        *label* is what people know its members' directory by, for `satfs cache info`.
+        """
         known = self._archives.get(identity)
         if known is None:
-            known = self._archives[identity] = Archive(identity, open_zip, self._workshop)
+            known = self._archives[identity] = Archive(identity, open_zip, self._workshop, label)
         self._recent[identity] = known
         return known
-
-    def close(self) -> None:
-        """Give back the disk that unpacked members fill. Nothing is open any more."""
-        self._workshop.close()
 
 
 @asynccontextmanager
 async def open_archives(
-    *, cache_dir: Path | None = None, unpack_bytes: int = 0
+    *, shelf: Shelf | None = None, unpack_bytes: int = 0
 ) -> AsyncIterator[Archives]:
     """Hand out the archive floor; what it does behind readers ends with the `async with`.
 
     Whatever was opened must be closed before. See `Archives` for the arguments.
     """
     async with trio.open_nursery() as nursery:
-        archives = Archives(nursery, cache_dir=cache_dir, unpack_bytes=unpack_bytes)
         try:
-            yield archives
+            yield Archives(nursery, shelf=shelf, unpack_bytes=unpack_bytes)
         finally:
-            archives.close()
             nursery.cancel_scope.cancel()

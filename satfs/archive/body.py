@@ -55,9 +55,11 @@ class Body:
     seen, and whether they were right.
     """
 
-    def __init__(self, member: Member, path: str, data_stop: int) -> None:
+    def __init__(self, member: Member, path: str, data_stop: int, label: str = "") -> None:
         self.member = member
         self.path = path
+        self.label = label or path
+        """What people know it by, among the members of all zips."""
         self.is_checked = False
         """Whether every byte was seen, and the CRC was right."""
         self._data_stop = data_stop

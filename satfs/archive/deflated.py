@@ -260,7 +260,7 @@ class DeflatedMember:
         """Keep what was learnt, unless that is nothing: a small member is inflated in no time."""
         if self._is_worth_saving and len(self._checkpoints) > 1:
             self._is_worth_saving = False
-            self._workshop.save_soon(self._identity, self._checkpoints)
+            self._workshop.save_soon(self._identity, self._checkpoints, self._body.label)
 
     def _served(self, cursor: Cursor, span: ByteRange) -> None:
         """Note that *cursor* served *span*, and inflate ahead of a reader that goes on."""

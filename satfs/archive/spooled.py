@@ -1,22 +1,19 @@
-"""Members of methods without checkpoints: unpacked once, as far as they are read, into a file.
+"""Members of methods without checkpoints: unpacked once, as far as they are read, onto the shelf.
 
-The file has no name and is gone with the process. While nobody has the member open it is kept for
-as long as its room is not needed (`workshop.Workshop.reserve_spool`).
+Whatever was unpacked is kept in the cache, by whoever and in whichever mount, until its room is
+needed. Bytes that had to go are unpacked again, from the beginning: such methods know no other way.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-import weakref
-from typing import IO, Final
+from typing import Final
 
 import trio
 from isal.isal_zlib import crc32
 
 from satfs.archive.body import Body, Reader
 from satfs.archive.decoders import DECODERS, METHOD_NAMES, Decoder, unpack
-from satfs.archive.workshop import Workshop
+from satfs.archive.workshop import ShelfFile, Workshop
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange
 
@@ -27,37 +24,46 @@ _STEP_BYTES: Final = 1024 * 1024
 class SpooledMember:
     """A member that is unpacked from its beginning, for all who have it open.
 
-    Raises (on creation):
-        Unsupported: there is no decoder for its method, or no room to unpack it.
+    Invariants:
+        The decoder has put out the first `_position` bytes, which were kept, and then `_pending`.
+        Bytes that complete a member are kept only when the member as a whole is sound.
     """
 
-    def __init__(self, body: Body, identity: bytes, workshop: Workshop) -> None:
+    def __init__(self, body: Body, file: ShelfFile, workshop: Workshop) -> None:
+        self.size_bytes = body.member.size_bytes
+        self._body = body
+        self._file = file
+        self._workshop = workshop
+        self._zip: Reader | None = None
+        self._n_open = 0
+        # All below belong to who holds the lock.
+        self._lock = trio.Lock()
+        self._failure: Damaged | Unsupported | None = None
+        self._rewind()
+
+    @classmethod
+    async def on_shelf(cls, body: Body, identity: bytes, workshop: Workshop) -> SpooledMember:
+        """Return the member, with what was kept of it.
+
+        Raises:
+            Unsupported: there is no decoder for its method, or no room to unpack it.
+        """
         member = body.member
-        self.size_bytes = member.size_bytes
         method = METHOD_NAMES.get(member.method, f"method {member.method}")
         if member.method not in DECODERS:
             raise Unsupported(f"member {body.path!r}: {method} is not supported")
-        if workshop.spool_directory is None or not workshop.reserve_spool(member.size_bytes):
+        if workshop.shelf is None or member.size_bytes > workshop.unpack_bytes:
             raise Unsupported(
-                f"member {body.path!r}: {method} takes {member.size_bytes} bytes of disk,"
+                f"member {body.path!r}: {method} takes {member.size_bytes} bytes of the cache,"
                 " more than there are for it"
             )
-        self._directory = workshop.spool_directory
-        self._body = body
-        self._identity = identity
-        self._workshop = workshop
-        self._decoder: Decoder = DECODERS[member.method]()
-        self._zip: Reader | None = None
-        self._n_open = 0
-        # All below belong to who holds the lock; whoever reads looks at `_n_done` alone.
-        self._lock = trio.Lock()
-        self._file: IO[bytes] | None = None
-        self._close_file: weakref.finalize[[], SpooledMember] | None = None
-        self._in_position = 0
-        self._unwritten = b""
-        self._n_done = 0
-        self._crc = 0
-        self._failure: Damaged | Unsupported | None = None
+        key = f"unpacked {identity.hex()}"
+        file = await workshop.shelf.open(key, member.size_bytes, f"{body.label} (unpacked)")
+        return cls(body, file, workshop)
+
+    def abandon(self) -> None:
+        """Let go of what was never opened."""
+        self._file.close()
 
     def open(self, zip_reader: Reader) -> None:
         """Count one more who has it open; *zip_reader* is ours from now on."""
@@ -73,104 +79,102 @@ class SpooledMember:
         return self._n_open > 0
 
     def release(self) -> None:
-        """Count one less; after the last, the workshop may take the room back."""
+        """Count one less; after the last, what was unpacked is left to the shelf."""
         self._n_open -= 1
         if self._n_open == 0:
             if self._zip is not None:
                 self._zip.close()
                 self._zip = None
-            self._workshop.park(self._identity, self)
-
-    def discard(self) -> None:
-        """Give the room back. Nobody has it open."""
-        if self._close_file is not None:
-            self._close_file()
-        self._file = None
-        self._workshop.release_spool(self.size_bytes)
+            self._file.close()
 
     async def read(self, span: ByteRange) -> bytes:
         """Return the bytes of *span*; fewer only at the end of the member.
 
         Raises:
             Damaged: the compressed bytes are none, or give others than the directory declares.
-            Unsupported: there is no room on the disk to unpack it.
+            Unsupported: they ask for too much memory, or there is no room to keep what comes out.
         """
         span = span.clip(self.size_bytes)
         self._body.require_sound()
         if not span:
             return b""
-        if self._n_done < span.stop:
+        while (data := await self._file.read(span)) is None:
             async with self._lock:
-                while self._n_done < span.stop:
+                while (gap := await self._file.first_gap(span)) is not None:
+                    if gap < self._position:
+                        self._rewind()  # it was kept, and had to go
                     await self._step()
-            self._body.require_sound()
-        return await self._workshop.in_thread(lambda: self._read_back(span))
+        self._saw(span, data)  # it may have been kept by an earlier mount
+        return data
+
+    # -- unpacking -------------------------------------------------------------------------------
+
+    def _rewind(self) -> None:
+        self._decoder: Decoder = DECODERS[self._body.member.method]()
+        self._in_position = 0
+        self._position = 0
+        self._pending = bytearray()
 
     async def _step(self) -> None:
-        """Unpack some more bytes into the file; everything is noted, or nothing."""
+        """Unpack some more bytes onto the shelf. Cancelled anywhere, the next step goes on."""
         if self._failure is not None:
-            raise self._body.damaged(str(self._failure))
-        data = b""
-        if self._decoder.needs_input and self._zip is not None:
-            n_packed = self._body.member.compressed_bytes
-            stop = min(self._in_position + _STEP_BYTES, n_packed)
-            if self._in_position < stop:
-                span = ByteRange(self._in_position, stop)
-                data = bytes(await self._body.fetch(self._zip.read, span))
-        await self._workshop.in_thread(lambda: self._unpack(data))
+            raise type(self._failure)(f"member {self._body.path!r}: {self._failure}")
+        if not self._n_whole():
+            data = await self._input()
+            output = await self._workshop.in_thread(lambda: self._unpack(data))
+            start = self._position + len(self._pending)
+            self._pending += output
+            self._saw(ByteRange(start, start + len(output)), output)
+        if n_whole := self._n_whole():
+            span = ByteRange(self._position, self._position + n_whole)
+            if await self._file.first_gap(span) is not None:
+                await self._file.write(self._position, bytes(self._pending[:n_whole]))
+            self._position += n_whole
+            del self._pending[:n_whole]
 
-    def _unpack(self, data: bytes) -> None:
-        """Unpack *data*, the next input, and write what comes out. Runs in a thread."""
-        body = self._body
-        if not self._unwritten:  # else the disk was full last time
-            if self._decoder.eof:
-                raise body.damaged("it holds fewer bytes than declared")
-            n_left = self.size_bytes - self._n_done
-            try:
-                self._unwritten = unpack(self._decoder, data, min(n_left, _STEP_BYTES))
-            except (Damaged, Unsupported) as failure:
-                self._failure = failure
-                raise
-            self._in_position += len(data)
-            is_starved = (
-                self._decoder.needs_input and self._in_position == body.member.compressed_bytes
-            )
-            if is_starved and not self._unwritten:
-                raise body.damaged("it holds fewer bytes than declared")
-        self._write(self._unwritten)
-        self._crc = crc32(self._unwritten, self._crc)
-        self._n_done += len(self._unwritten)
-        self._unwritten = b""
-        if self._n_done == self.size_bytes:
-            if not (self._decoder.eof or self._decoder.needs_input) and unpack(
-                self._decoder, b"", 1
-            ):
-                body.condemn("it holds more bytes than declared")
-            body.saw(ByteRange(0, self.size_bytes), self._crc)
+    def _n_whole(self) -> int:
+        """Return how many of the pending bytes the shelf takes."""
+        n_pending = len(self._pending)
+        if self._position + n_pending == self.size_bytes:
+            return n_pending
+        return n_pending - n_pending % self._file.grain_bytes
 
-    def _write(self, output: bytes) -> None:
-        try:
-            if self._file is None:
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed when discarded or forgotten
-                    dir=self._directory, prefix="satfs-"
-                )
-                self._close_file = weakref.finalize(self, self._file.close)
-            self._file.seek(self._n_done)
-            self._file.write(output)
-            self._file.flush()
-        except OSError as failure:
-            raise Unsupported(
-                f"member {self._body.path!r}: no room on the disk to unpack it"
-            ) from failure
-
-    def _read_back(self, span: ByteRange) -> bytes:
-        if self._file is None:
+    async def _input(self) -> bytes:
+        """Return the next compressed bytes; none while the decoder has some, and at the end."""
+        if not self._decoder.needs_input or self._zip is None:
             return b""
+        stop = min(self._in_position + _STEP_BYTES, self._body.member.compressed_bytes)
+        if self._in_position >= stop:
+            return b""
+        return bytes(await self._body.fetch(self._zip.read, ByteRange(self._in_position, stop)))
+
+    def _unpack(self, data: bytes) -> bytes:
+        """Return what comes out of *data*, the next input. Runs in a thread."""
+        body, decoder = self._body, self._decoder
+        if decoder.eof:
+            raise body.damaged("it holds fewer bytes than declared")
+        start = self._position + len(self._pending)
         try:
-            return os.pread(self._file.fileno(), len(span), span.start)
-        except OSError as failure:
-            raise Unsupported(f"member {self._body.path!r}: the disk failed") from failure
+            output = unpack(decoder, data, min(self.size_bytes - start, _STEP_BYTES))
+        except (Damaged, Unsupported) as failure:
+            self._failure = failure
+            raise
+        self._in_position += len(data)
+        is_starved = decoder.needs_input and self._in_position == body.member.compressed_bytes
+        if is_starved and not output:
+            raise body.damaged("it holds fewer bytes than declared")
+        is_last = start + len(output) == self.size_bytes
+        if is_last and not decoder.eof and not decoder.needs_input and unpack(decoder, b"", 1):
+            body.condemn("it holds more bytes than declared")
+        return output
+
+    def _saw(self, span: ByteRange, data: bytes) -> None:
+        """Take the CRCs of *data* that are still needed, and raise Damaged if they are wrong."""
+        view = memoryview(data)
+        for part in self._body.unseen(span):
+            crc = crc32(view[part.start - span.start : part.stop - span.start])
+            self._body.saw(part, crc)
+        self._body.require_sound()
 
 
 class SpooledReader:

@@ -2,8 +2,8 @@
 
 Ceilings, whatever is opened: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints of
 members that are not open, 96 MiB of directories beyond the one in use. An open deflated member
-adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. Members that are unpacked
-to disk are limited by `spool_bytes`.
+adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. What is kept on disk lies
+on the `Shelf`, which is the cache of what was fetched: its bounds hold for both together.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import structlog
 import trio
 from cachetools import LRUCache
 
-from satfs.archive.checkpoints import Checkpoints
+from satfs.archive.checkpoints import LEAST_DISTANCE_BYTES, Checkpoints
 from satfs.archive.members import Members
+from satfs.model import ByteRange
 
 log = structlog.get_logger(__name__)
 
@@ -43,15 +43,56 @@ _CLOSED_CHECKPOINTS_BYTES: Final = 64 * 1024 * 1024
 _DIRECTORIES_BYTES: Final = 96 * 1024 * 1024
 
 
-class IndexStore(Protocol):
-    """Keeps checkpoints over remounts. Called in threads; never raises for what a disk may do."""
+class ShelfFile(Protocol):
+    """A file on the shelf, open until `close`. Each part of it is kept, or not, or not any more."""
 
-    def get(self, key: str) -> bytes | None:
-        """Return what was put under *key*; None when there is nothing (any more)."""
+    @property
+    def grain_bytes(self) -> int:
+        """A write begins at a multiple of this, and ends at one or at the end of the file."""
         ...
 
-    def put(self, key: str, data: bytes) -> None:
-        """Keep *data* under *key*, if it can be."""
+    async def first_gap(self, span: ByteRange) -> int | None:
+        """Return where the first missing byte of *span* lies, at most; None: all are kept."""
+        ...
+
+    async def read(self, span: ByteRange) -> bytes | None:
+        """Return the bytes of *span*; None when not all of them are kept."""
+        ...
+
+    async def write(self, start: int, data: bytes) -> None:
+        """Keep *data* at *start*.
+
+        Raises:
+            Unsupported: there is no room for it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file. What is kept stays as long as there is room."""
+        ...
+
+
+class Shelf(Protocol):
+    """Keeps what was made out of zips, over remounts, as long as there is room.
+
+    A key names what it was made of; a label is for people.
+    """
+
+    @property
+    def most_bytes(self) -> int:
+        """Return the size of the largest file worth making."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what was put under *key*; None when it is not kept (any more)."""
+        ...
+
+    async def put(self, key: str, data: bytes, label: str) -> None:
+        """Keep *data* under *key*, if it can be; never raises for what a disk may do."""
+        ...
+
+    async def open(self, key: str, size_bytes: int, label: str) -> ShelfFile:
+        """Return the file *key*, with what is still kept of it."""
         ...
 
 
@@ -68,43 +109,28 @@ class Cursor(Protocol):
         ...
 
 
-class Spool(Protocol):
-    """A member that fills room on disk."""
-
-    def discard(self) -> None:
-        """Give the room back. Nobody has it open."""
-        ...
-
-
 class Workshop:
     """Threads, memory and disk for unpacking. One per mount.
 
-    *nursery* runs what is done ahead of readers and after them. *indexes* keeps checkpoints over
-    remounts, or None. *spool_directory* takes members that must be unpacked as a whole, up to
-    *spool_bytes* together; None refuses them.
+    *nursery* runs what is done ahead of readers and after them. *shelf* keeps checkpoints over
+    remounts, and takes members that must be unpacked as a whole, each of at most *unpack_bytes*;
+    None keeps the former in memory, and refuses the latter.
     """
 
     def __init__(
-        self,
-        nursery: trio.Nursery,
-        *,
-        indexes: IndexStore | None = None,
-        spool_directory: Path | None = None,
-        spool_bytes: int = 0,
+        self, nursery: trio.Nursery, *, shelf: Shelf | None = None, unpack_bytes: int = 0
     ) -> None:
         self.nursery = nursery
-        self.spool_directory = spool_directory
+        self.shelf = shelf
+        self.unpack_bytes = 0 if shelf is None else min(unpack_bytes, shelf.most_bytes)
         self.directories: LRUCache[str, Members] = LRUCache(
             _DIRECTORIES_BYTES, getsizeof=lambda members: min(members.n_bytes, _DIRECTORIES_BYTES)
         )
-        self._indexes = indexes
         self._limiter = trio.CapacityLimiter(N_THREADS)
         self._cursors: OrderedDict[Cursor, None] = OrderedDict()
         self._closed: LRUCache[bytes, Checkpoints] = LRUCache(
             _CLOSED_CHECKPOINTS_BYTES, getsizeof=lambda checkpoints: checkpoints.n_bytes
         )
-        self._spool_bytes_left = spool_bytes
-        self._parked: OrderedDict[bytes, Spool] = OrderedDict()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what *work* returns, run in a thread. Once begun it is not abandoned."""
@@ -139,70 +165,41 @@ class Workshop:
     async def checkpoints(self, identity: bytes, size_bytes: int) -> Checkpoints:
         """Return what is known of the member *identity*, from memory or disk, or a beginning."""
         known = self._closed.pop(identity, None)
-        if known is not None or self._indexes is None:
-            return known or Checkpoints(size_bytes)
-        indexes = self._indexes
-
-        def load() -> Checkpoints | None:
-            data = indexes.get(identity.hex())
-            return None if data is None else Checkpoints.from_bytes(data, identity, size_bytes)
-
-        return await self.in_thread(load) or Checkpoints(size_bytes)
+        if known is None and self.shelf is not None and size_bytes > LEAST_DISTANCE_BYTES:
+            data = await self.shelf.get(_key(identity))
+            if data is not None:
+                known = await self.in_thread(
+                    lambda: Checkpoints.from_bytes(data, identity, size_bytes)
+                )
+        return known or Checkpoints(size_bytes)
 
     def put_away(self, identity: bytes, checkpoints: Checkpoints) -> None:
         """Remember *checkpoints* of a member that nobody has open any more, for a while."""
         if 0 < checkpoints.n_bytes <= self._closed.maxsize:
             self._closed[identity] = checkpoints
 
-    def save_soon(self, identity: bytes, checkpoints: Checkpoints) -> None:
+    def save_soon(self, identity: bytes, checkpoints: Checkpoints, label: str) -> None:
         """Keep *checkpoints* over remounts. Does not wait."""
-        if self._indexes is None:
+        if self.shelf is None:
             return
         try:
-            self.nursery.start_soon(self._save, self._indexes, identity, checkpoints)
+            self.nursery.start_soon(self._save, self.shelf, identity, checkpoints, label)
         except RuntimeError:  # the mount has ended: the nursery takes nobody any more
             log.debug("checkpoints not saved", identity=identity.hex())
 
-    async def _save(self, indexes: IndexStore, identity: bytes, checkpoints: Checkpoints) -> None:
+    async def _save(
+        self, shelf: Shelf, identity: bytes, checkpoints: Checkpoints, label: str
+    ) -> None:
         # Files are closed when a mount ends, just before its nursery is cancelled; a few
         # milliseconds for the disk are well spent then, too.
         with trio.CancelScope(shield=True):
             try:
-                await self.in_thread(
-                    lambda: indexes.put(identity.hex(), checkpoints.to_bytes(identity))
-                )
+                data = await self.in_thread(lambda: checkpoints.to_bytes(identity))
+                await shelf.put(_key(identity), data, f"{label} (checkpoints)")
             except Exception as failure:
                 # A bug, or no memory: no reason to end the mount.
                 log.error("checkpoints not saved", error=type(failure).__name__)
 
-    # -- disk ------------------------------------------------------------------------------------
 
-    def reserve_spool(self, n_bytes: int) -> bool:
-        """Take *n_bytes* of the disk that members may fill; False, and none taken, if too many.
-
-        Parked members are discarded for it, the one parked first before the others.
-        """
-        while n_bytes > self._spool_bytes_left and self._parked:
-            _, spool = self._parked.popitem(last=False)
-            spool.discard()
-        if n_bytes > self._spool_bytes_left:
-            return False
-        self._spool_bytes_left -= n_bytes
-        return True
-
-    def release_spool(self, n_bytes: int) -> None:
-        """Give back *n_bytes* that were reserved."""
-        self._spool_bytes_left += n_bytes
-
-    def park(self, identity: bytes, spool: Spool) -> None:
-        """Keep a member that was unpacked and that nobody has open, until its room is needed."""
-        self._parked[identity] = spool
-
-    def unpark(self, identity: bytes) -> Spool | None:
-        """Return the parked member *identity*, which is its finder's from now on; None if none."""
-        return self._parked.pop(identity, None)
-
-    def close(self) -> None:
-        """Discard what is parked. Nothing is open any more."""
-        while self._parked:
-            self._parked.popitem()[1].discard()
+def _key(identity: bytes) -> str:
+    return f"checkpoints {identity.hex()}"

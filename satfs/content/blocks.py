@@ -31,7 +31,13 @@ from satfs.content.blockmap import (
 )
 from satfs.content.cachedir import open_index, path_of
 from satfs.content.checking import check_blocks
-from satfs.content.eviction import DiskRoom, by_object, evict_closed, evict_open
+from satfs.content.eviction import (
+    DiskRoom,
+    by_object,
+    discard_closed,
+    evict_closed,
+    evict_open,
+)
 from satfs.content.index import Index, Keep, Victim, choose_victims
 from satfs.content.ledger import Ledger, reason_of
 from satfs.content.memory import MemoryBudget
@@ -128,8 +134,12 @@ class BlockCache:
 
     def window_limit_bytes(self) -> int:
         """Return how much may be fetched ahead without pushing out what has not been read yet."""
-        limit = self._room.limit_bytes if self._directory is not None else self._memory.limit_bytes
-        return max(SEGMENT_BYTES, limit // 4)
+        return max(SEGMENT_BYTES, self.limit_bytes // 4)
+
+    @property
+    def limit_bytes(self) -> int:
+        """Return how much may be kept: on disk, or in memory where there is no disk."""
+        return self._room.limit_bytes if self._directory is not None else self._memory.limit_bytes
 
     # -- objects ---------------------------------------------------------------------------------
 
@@ -384,6 +394,15 @@ class BlockCache:
         return await self._ledger.ask(question)
 
     # -- eviction --------------------------------------------------------------------------------
+
+    async def discard(self, name: str, size_bytes: int) -> None:
+        """Remove an object that nobody has open; one that somebody has is evicted in its time."""
+        index, directory = self.index, self._directory
+        if index is None or directory is None:
+            return
+        async with self._alone_with(name):
+            if name not in self._open:
+                await self.ask(partial(discard_closed, index, directory, name, size_bytes))
 
     async def evict(self, needed_bytes: int) -> None:
         """Give back at least *needed_bytes* of disk, the least recently used first, if possible."""

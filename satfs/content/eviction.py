@@ -139,6 +139,22 @@ def evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
         file.close()
 
 
+def discard_closed(index: Index, directory: Path, name: str, size_bytes: int) -> None:
+    """Remove an object that this mount has not open, unless another one has. Waits for the disk.
+
+    Raises:
+        OSError, sqlite3.Error: the disk failed; nothing is promised of the object any more.
+    """
+    path = path_of(directory, name)
+    file, _ = BlockFile.on_disk(path, size_bytes)
+    try:
+        if file.try_alone():
+            index.remove_object(name)
+            path.unlink(missing_ok=True)
+    finally:
+        file.close()
+
+
 def span_of(victim: Victim) -> ByteRange:
     """Return the bytes of a segment."""
     start = victim.number * SEGMENT_BYTES

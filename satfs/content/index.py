@@ -168,6 +168,16 @@ class Index:
             row = self._db.execute("SELECT id FROM objects WHERE name = ?", (name,)).fetchone()
             return int(row[0])
 
+    def find(self, prefix: str) -> list[tuple[str, int]]:
+        """Return name and size of the objects whose names begin with *prefix*, the newest first."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT name, size_bytes FROM objects WHERE name >= ? AND name < ?"
+                " ORDER BY id DESC",
+                (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)),
+            ).fetchall()
+        return [(name, size_bytes) for name, size_bytes in rows]
+
     def changes(self) -> int:
         """Return a number that differs whenever another mount has written since."""
         with self._lock:

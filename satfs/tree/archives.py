@@ -208,7 +208,7 @@ class ContentsDirectory(_InnerDirectory):
             return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
 
         identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
-        archive = self._archives.archive(identity, open_zip)
+        archive = self._archives.archive(identity, open_zip, f"{scene_id}/contents")
         # Half a million members have the same words: interned, they are held once.
         words = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
         return _Shown(_Zip(file, archive, words), await archive.members())

@@ -26,13 +26,77 @@ def wordy(n_bytes: int, seed: int = 1) -> bytes:
     return b"".join(parts)[:n_bytes]
 
 
+class MemoryShelf:
+    """A shelf that outlives mounts, with all that it was given, until told to lose it."""
+
+    def __init__(self, most_bytes: int = 100 * MIB) -> None:
+        self.most_bytes = most_bytes
+        self.records: dict[str, tuple[bytes, str]] = {}
+        self.files: dict[str, MemoryShelfFile] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return self.records[key][0] if key in self.records else None
+
+    async def put(self, key: str, data: bytes, label: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.records[key] = (data, label)
+
+    async def open(self, key: str, size_bytes: int, label: str) -> MemoryShelfFile:
+        await trio.lowlevel.checkpoint()
+        file = self.files.setdefault(key, MemoryShelfFile(size_bytes, label))
+        file.n_open += 1
+        return file
+
+
+class MemoryShelfFile:
+    """A file of pieces of 4 KiB, each kept or not."""
+
+    grain_bytes = 4096
+
+    def __init__(self, size_bytes: int, label: str) -> None:
+        self.size_bytes = size_bytes
+        self.label = label
+        self.pieces: dict[int, bytes] = {}
+        self.n_open = 0
+
+    async def first_gap(self, span: ByteRange) -> int | None:
+        await trio.lowlevel.checkpoint()
+        first = span.start // self.grain_bytes
+        missing = (
+            number
+            for number in range(first, -(-span.stop // self.grain_bytes))
+            if number not in self.pieces
+        )
+        number = next(missing, None)
+        return None if number is None else number * self.grain_bytes
+
+    async def read(self, span: ByteRange) -> bytes | None:
+        if await self.first_gap(span) is not None:
+            return None
+        first, last = span.start // self.grain_bytes, -(-span.stop // self.grain_bytes)
+        data = b"".join(self.pieces[number] for number in range(first, last))
+        return data[span.start - first * self.grain_bytes :][: len(span)]
+
+    async def write(self, start: int, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        stop = start + len(data)
+        assert start % self.grain_bytes == 0
+        assert stop % self.grain_bytes == 0 or stop == self.size_bytes
+        for at in range(0, len(data), self.grain_bytes):
+            self.pieces[(start + at) // self.grain_bytes] = data[at : at + self.grain_bytes]
+
+    def close(self) -> None:
+        self.n_open -= 1
+
+
 class Opened:
     """An archive over a counting zip, and its members by path."""
 
     def __init__(self, data: bytes, nursery: trio.Nursery, **means: Any) -> None:
         self.zip = CountingZip(data)
         self.archives = Archives(nursery, **means)
-        self.archive = self.archives.archive("zip 1", self.zip.open)
+        self.archive = self.archives.archive("zip 1", self.zip.open, "S/contents")
         self.left_open: list[Reader] = []
 
     async def reader(self, path: str) -> Reader:
@@ -55,7 +119,6 @@ class Opened:
     async def end(self) -> None:
         """Close everything; nothing of the zip is open after that."""
         self.close(*self.left_open)
-        self.archives.close()
         await self.is_closed()
 
     async def is_closed(self) -> None:

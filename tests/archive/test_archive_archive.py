@@ -15,7 +15,7 @@ from zlib import crc32
 import pytest
 import structlog
 import trio
-from archive.opening import MIB, Opened, read_all, wordy
+from archive.opening import MIB, MemoryShelf, Opened, read_all, wordy
 from archive.zips import CountingZip, Entry, Layout, build, files, honest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -156,9 +156,7 @@ def archives(draw: st.DrawFn) -> dict[str, tuple[bytes, int]]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(archives(), st.data())
 def test_random_reads_of_random_archives_are_what_zipfile_reads(
-    tmp_path_factory: pytest.TempPathFactory,
-    contents: dict[str, tuple[bytes, int]],
-    data: st.DataObject,
+    contents: dict[str, tuple[bytes, int]], data: st.DataObject
 ) -> None:
     """Any member, any range, any order: the bytes that the standard library extracts."""
     buffer = io.BytesIO()
@@ -176,9 +174,7 @@ def test_random_reads_of_random_archives_are_what_zipfile_reads(
 
     async def read_them() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(
-                zipped, nursery, cache_dir=tmp_path_factory.mktemp("cache"), unpack_bytes=10 * MIB
-            )
+            it = Opened(zipped, nursery, shelf=MemoryShelf(), unpack_bytes=10 * MIB)
             rows = files(await it.archive.members())
             assert set(rows) == set(contents)
             readers: dict[str, Reader] = {}
@@ -206,9 +202,7 @@ MUTABLE = build(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_a_mutated_archive_gives_right_bytes_or_an_error_of_ours(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_a_mutated_archive_gives_right_bytes_or_an_error_of_ours(data: st.DataObject) -> None:
     """Flipped bytes anywhere: what can be read whole has the declared size and CRC."""
     zipped = bytearray(MUTABLE)
     for _ in range(data.draw(st.integers(1, 5))):
@@ -216,8 +210,7 @@ def test_a_mutated_archive_gives_right_bytes_or_an_error_of_ours(
 
     async def read_everything() -> None:
         async with trio.open_nursery() as nursery:
-            cache = tmp_path_factory.getbasetemp() / "mutated"
-            it = Opened(bytes(zipped), nursery, cache_dir=cache, unpack_bytes=MIB)
+            it = Opened(bytes(zipped), nursery, shelf=MemoryShelf(), unpack_bytes=MIB)
             with contextlib.suppress(Damaged):
                 members = await it.archive.members()
                 for row in files(members).values():

@@ -7,19 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
 import trio
-from archive.opening import MIB, Opened, read_all, wordy
+from archive.opening import MIB, MemoryShelf, Opened, read_all, wordy
 from archive.zips import Entry, build, deflated
 
 from satfs.archive import cursor as cursor_module
 from satfs.archive import deflated as deflated_module
 from satfs.archive import inflate as inflate_module
-from satfs.archive.checkpoints import LEAST_DISTANCE_BYTES
+from satfs.archive.checkpoints import LEAST_DISTANCE_BYTES, Checkpoints
 from satfs.errors import Damaged, Unreachable, Unsupported
 from satfs.model import ByteRange
 
@@ -75,44 +74,40 @@ def count_inflated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_the_index_survives_a_remount(
-    opened: Callable[..., Opened], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another mount on the same cache goes to the nearest checkpoint at once."""
-    content = wordy(9 * MIB)
+    content, shelf = wordy(9 * MIB), MemoryShelf()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
-        it = Opened(data, first_mount, cache_dir=tmp_path)
+        it = Opened(data, first_mount, shelf=shelf)
         assert await it.content("a") == content
-    again = opened(data, cache_dir=tmp_path)
+    again = opened(data, shelf=shelf)
     inflated = count_inflated(monkeypatch)
     reader = await again.reader("a")
     assert await reader.read(ByteRange(8 * MIB, 8 * MIB + 10)) == content[8 * MIB : 8 * MIB + 10]
     assert sum(inflated) <= LEAST_DISTANCE_BYTES + 300_000
-    (kept,) = (tmp_path / "checkpoints").iterdir()
-    assert kept.stat().st_mode & 0o777 == 0o600
-    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert [label for _, label in shelf.records.values()] == ["S/contents/a (checkpoints)"]
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "directory", "other"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "other"])
 async def test_a_harmed_index_costs_time_and_no_byte(
-    opened: Callable[..., Opened], tmp_path: Path, harm: str, expect_log: Callable[..., None]
+    opened: Callable[..., Opened], harm: str
 ) -> None:
     """What was kept is not believed when it was touched."""
-    content = wordy(5 * MIB)
+    content, shelf = wordy(5 * MIB), MemoryShelf()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
-        assert await Opened(data, first_mount, cache_dir=tmp_path).content("a") == content
-    (kept,) = (tmp_path / "checkpoints").iterdir()
-    whole = kept.read_bytes()
-    kept.unlink()
-    if harm == "flip":
-        kept.write_bytes(whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:])
-    elif harm == "cut":
-        kept.write_bytes(whole[:-1])
-    elif harm == "directory":
-        kept.mkdir()
-        expect_log("index not kept", cause="Is a directory")
-    assert await opened(data, cache_dir=tmp_path).content("a") == content
+        assert await Opened(data, first_mount, shelf=shelf).content("a") == content
+    ((key, (whole, label)),) = shelf.records.items()
+    harmed = {
+        "flip": whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:],
+        "cut": whole[:-1],
+        "empty": b"",
+        "other": Checkpoints(len(content)).to_bytes(b"another".ljust(32)),
+    }
+    shelf.records[key] = (harmed[harm], label)
+    assert await opened(data, shelf=shelf).content("a") == content
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import stat
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
 import trio
+from archive.opening import MemoryShelf
 from archive.zips import Entry, Layout, build, extra_field, honest
 from pyfuse3 import FUSEError
 from story.kernel import Kernel
@@ -89,14 +89,12 @@ class Mounted:
 
 
 @pytest.fixture
-def mount(
-    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Mounted]:
+def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mounted]:
     def make(data: bytes | None = None, view: ContentsView = ContentsView.VISIBLE) -> Mounted:
         catalogue, objects = FakeCatalogue(), FakeObjects()
         catalogue.put(make_task("1"), make_capture("cap-1"))
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
-        archives = Archives(nursery, cache_dir=tmp_path, unpack_bytes=1 << 20)
+        archives = Archives(nursery, shelf=MemoryShelf(), unpack_bytes=1 << 20)
         extras = contents_of_zips(view, archives, Zips(objects))
         root: Node = Root(Sources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
