@@ -164,23 +164,22 @@ class SceneDirectory(Directory):
         learnt in time, or may not be, is listed with the error.
         """
         scene = await self.record()
-        entries = []
-        for sidecar, render in _SIDECARS.items():
-            name = sidecar.encode()
-            try:
-                entries.append(Entry(name, self._sidecar(name, scene, render)))
-            except SatfsError as error:
-                entries.append(Entry(name, error))
-        for extra in self._sources.extras:
-            directory = extra.directory(self) if extra.is_listed else None
-            if directory is not None:
-                entries.append(Entry(extra.name, directory))
+        entries = self._beside_attachments(scene)
         attachments = self._attachments(scene)
         learnt = await self._learn(scene, attachments)
         for attachment, name in attachments.items():
             if not isinstance(learnt[attachment], NotThere):
                 entries.append(Entry(name, learnt[attachment]))
         return entries
+
+    async def children_beside_attachments(self) -> Sequence[Entry]:
+        """Return what `children` does but for the attachments; asks for the record alone."""
+        return self._beside_attachments(await self.record())
+
+    async def attachment_names(self) -> Mapping[bytes, AttachmentName]:
+        """Return the attachments by file name; asks for the record alone, for no object."""
+        attachments = self._attachments(await self.record())
+        return {name: attachment.name for attachment, name in attachments.items()}
 
     async def attachment(self, key: AttachmentName) -> AttachmentFile:
         """Return the file of the attachment that the API calls *key*, as it is now.
@@ -194,6 +193,20 @@ class SceneDirectory(Directory):
             if attachment.name == key:
                 return await self._attachment(scene, attachment, name)
         raise NotThere(f"scene {scene.scene_id} has no attachment {key}")
+
+    def _beside_attachments(self, scene: Scene) -> list[Entry]:
+        entries = []
+        for sidecar, render in _SIDECARS.items():
+            name = sidecar.encode()
+            try:
+                entries.append(Entry(name, self._sidecar(name, scene, render)))
+            except SatfsError as error:
+                entries.append(Entry(name, error))
+        for extra in self._sources.extras:
+            directory = extra.directory(self) if extra.is_listed else None
+            if directory is not None:
+                entries.append(Entry(extra.name, directory))
+        return entries
 
     def _attachments(self, scene: Scene) -> dict[Attachment, bytes]:
         """Return each attachment's file name, in the order of the record."""
