@@ -10,6 +10,7 @@
     ├── Unreachable      network, vendor or store down; retries are spent
     │   ├── DeadlineReached  the call's time is up
     │   └── Throttled        asked to slow down for longer than the deadline allows
+    ├── OverBudget       the day's egress limit is reached, and the cache does not have it
     ├── Garbled          the vendor broke its own contract
     ├── Damaged          an archive that lies
     ├── Unsupported      we cannot do this, and never could (a compression method, say)
@@ -78,6 +79,10 @@ class Throttled(Unreachable):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class OverBudget(SatfsError):
+    """Bytes that are not in the cache, when no more are to be fetched today."""
 
 
 class Garbled(SatfsError):

@@ -156,6 +156,8 @@ class Settings(BaseSettings):
     """Processes that receive bulk data; 0 receives everything in the mount's own process."""
     worker_idle_s: float = Field(60.0, gt=0)
     """Idle time after which a worker process ends."""
+    egress_limit: Bytes | None = Field(None, ge=0)
+    """Most bytes fetched a day (UTC), such as 50GB; what is not cached is EDQUOT beyond it."""
 
     # -- the cache -------------------------------------------------------------------------------
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_path("satfs")))
@@ -167,9 +169,15 @@ class Settings(BaseSettings):
     memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 
+    # -- what a mount tells about itself ---------------------------------------------------------
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Serve metrics for Prometheus on this port of 127.0.0.1; unset: in `.satfs/metrics` only."""
+
     # -- the tree --------------------------------------------------------------------------------
     contents: ContentsView = ContentsView.VISIBLE
     """Show the members of each zip as `contents/`: visible, hidden or off."""
+    crawlers: str = "default"
+    """Programs given what is cached only: `default`, more names or patterns beside it, `none`."""
     unpack_bytes: Bytes = Field(4 * GB, ge=0)
     """Largest member that is unpacked as a whole into the cache (bzip2, LZMA, xz, zstandard)."""
 

@@ -92,6 +92,7 @@ SETTING_FLAGS: Final = (
     ("--ca-file", "ca_file", "FILE", "Certificate authorities to trust besides the system's."),
     ("--cache-dir", "cache_dir", "DIR", "Where fetched blocks and listings are kept."),
     ("--cache-size", "cache_bytes", "SIZE", "Most bytes kept on disk, such as 20GB."),
+    ("--egress-limit", "egress_limit", "SIZE", "Most bytes fetched a day, such as 50GB."),
     ("--contents", "contents", "visible|hidden|off", "Show the members of each zip."),
     ("--listing-ttl", "listing_ttl_s", "SECONDS", "How long a listing is believed."),
     ("--workers", "workers", "N", "Processes that receive bulk data."),

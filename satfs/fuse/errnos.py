@@ -24,6 +24,7 @@ ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.NeedsContract: errno.EACCES,
     errors.Encrypted: errno.EACCES,
     errors.NotAllowed: errno.EACCES,
+    errors.OverBudget: errno.EDQUOT,
     errors.DeadlineReached: errno.ETIMEDOUT,
     errors.Throttled: errno.EIO,
     errors.Unreachable: errno.EIO,

@@ -1,0 +1,177 @@
+"""How much may be fetched from the store in a day, and how much has been.
+
+For those who pay by the byte, or share a line: with a limit, bytes that are not in the cache are
+refused once it is reached, and what is in the cache goes on being read. What was fetched is kept in
+the account's cache directory, so that neither a remount nor a second mount begins at nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.errors import OverBudget
+
+log = structlog.get_logger(__name__)
+
+#: From this share of the limit on there is a warning: early enough to finish what matters.
+WARN_SHARE: Final = 0.8
+#: How often what was fetched is written down, in seconds. What a killed mount has not written is
+#: not counted, and another mount's bytes are learnt this late.
+SETTLE_INTERVAL_S: Final = 5.0
+#: A name of our own in the account's directory.
+FILE_NAME: Final = "egress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was fetched on one day (UTC, `YYYY-MM-DD`); `limit_bytes` is None without a limit."""
+
+    day: str
+    spent_bytes: int
+    limit_bytes: int | None
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more is fetched today."""
+        return self.limit_bytes is not None and self.spent_bytes >= self.limit_bytes
+
+
+class Budget:
+    """The bytes of one day. Days are those of UTC, as everybody's who shares the account.
+
+    *wall_clock* tells seconds since the epoch. Never waits.
+    """
+
+    def __init__(
+        self, limit_bytes: int | None = None, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._now = wall_clock
+        self._day = self._today()
+        self._bytes = 0
+        self._unsettled_bytes = 0
+        self._warned = 0.0
+
+    def spent(self) -> Spent:
+        """Return what was fetched today, by every mount of the account as far as is known."""
+        self._turn()
+        return Spent(self._day, self._bytes, self._limit_bytes)
+
+    def left_bytes(self) -> int | None:
+        """Return how much may be fetched today; None without a limit."""
+        if self._limit_bytes is None:
+            return None
+        self._turn()
+        return max(0, self._limit_bytes - self._bytes)
+
+    def check(self, label: str) -> None:
+        """Return if bytes of *label* may be fetched.
+
+        Raises:
+            OverBudget: today's limit is reached.
+        """
+        if self.left_bytes() == 0:
+            raise OverBudget(
+                f"{label} is not in the cache, and the egress limit of {self._limit_bytes} bytes a"
+                " day is reached: raise egress_limit, or wait until 00:00 UTC"
+            )
+
+    def note(self, n_bytes: int) -> None:
+        """Take in that *n_bytes* were fetched."""
+        self._turn()
+        self._bytes += n_bytes
+        self._unsettled_bytes += n_bytes
+        self._warn()
+
+    def unsettled(self) -> tuple[str, int]:
+        """Return the day, and what was fetched since this was last called, to be written down."""
+        self._turn()
+        n_bytes, self._unsettled_bytes = self._unsettled_bytes, 0
+        return self._day, n_bytes
+
+    def settle(self, day: str, total_bytes: int) -> None:
+        """Hear the *day*'s total of all mounts, without what was fetched since `unsettled`."""
+        self._turn()
+        if day == self._day:
+            self._bytes = total_bytes + self._unsettled_bytes
+            self._warn()
+
+    def _turn(self) -> None:
+        today = self._today()
+        if today != self._day:
+            self._day, self._bytes, self._unsettled_bytes, self._warned = today, 0, 0, 0.0
+
+    def _today(self) -> str:
+        return datetime.fromtimestamp(self._now(), UTC).date().isoformat()
+
+    def _warn(self) -> None:
+        """Say once a day that the limit is near, and once that it is reached."""
+        if not self._limit_bytes:
+            return
+        share = self._bytes / self._limit_bytes
+        for threshold, event in ((1.0, "egress limit reached"), (WARN_SHARE, "egress limit near")):
+            if share >= threshold > self._warned:
+                self._warned = threshold
+                log.warning(event, spent_bytes=self._bytes, limit_bytes=self._limit_bytes)
+                return
+
+
+def add_to_file(path: Path, day: str, n_bytes: int) -> int:
+    """Add *n_bytes* to what *path* has for *day*, and return the sum; waits for disk and lock.
+
+    A file that cannot be understood, or is of another day, counts as nothing.
+
+    Raises:
+        OSError: the disk won't have it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+        total = _bytes_of(file.read(4096), day) + n_bytes
+        if n_bytes:
+            file.seek(0)
+            file.write(json.dumps({"day": day, "bytes": total}).encode())
+            file.truncate()
+        return total
+
+
+def _bytes_of(content: bytes, day: str) -> int:
+    try:
+        found = json.loads(content)
+        return max(0, int(found["bytes"])) if found["day"] == day else 0
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return 0
+
+
+async def keep_settled(budget: Budget, path: Path) -> None:
+    """Write down what is fetched, every few seconds while something is; runs until cancelled."""
+    await settle(budget, path, is_forced=True)
+    while True:
+        await trio.sleep(SETTLE_INTERVAL_S)
+        await settle(budget, path)
+
+
+async def settle(budget: Budget, path: Path, *, is_forced: bool = False) -> None:
+    """Write down what was fetched, if anything, and learn what others did. Never raises OSError."""
+    day, n_bytes = budget.unsettled()
+    if not n_bytes and not is_forced:
+        return
+    try:
+        total = await trio.to_thread.run_sync(add_to_file, path, day, n_bytes)
+    except OSError as failure:
+        # A full disk must not stop reading; the bytes stay counted for as long as this mount lives.
+        log.info("egress not written down", errno=failure.errno)
+        return
+    budget.settle(day, total)

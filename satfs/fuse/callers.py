@@ -1,0 +1,57 @@
+"""Who asks: the name of the process behind a request of the kernel.
+
+The kernel tells the id of the thread that called. Its name, and that of its process, are read from
+procfs, which answers from memory: no disk, no lock that a program could hold. Answers are kept for
+a moment, since a program that opens one file opens a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cachetools import TTLCache
+
+from satfs.fuse.guard import Caller
+
+#: How long an answer is believed, in seconds: ids are given to others in time, and a process takes
+#: its name when it executes a program.
+_BELIEVED_S: Final = 2.0
+_MOST: Final = 1024
+
+
+class Callers:
+    """The names of those who ask, by thread id."""
+
+    def __init__(self, clock: Callable[[], float], *, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._known: TTLCache[int, Caller | None] = TTLCache(_MOST, _BELIEVED_S, timer=clock)
+
+    def caller(self, thread_id: int) -> Caller | None:
+        """Return who has that thread id; None when that cannot be told.
+
+        It cannot for a thread that is gone, or in a process namespace that we don't see (0).
+        """
+        if thread_id <= 0:
+            return None
+        if thread_id not in self._known:
+            self._known[thread_id] = self._look(thread_id)
+        return self._known[thread_id]
+
+    def _look(self, thread_id: int) -> Caller | None:
+        try:
+            status = (self._proc / str(thread_id) / "status").read_text(errors="replace")
+            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            process_id = int(fields["Tgid"])
+            thread = _name(fields["Name"])
+            if process_id == thread_id:
+                return Caller(thread, thread)
+            comm = (self._proc / str(process_id) / "comm").read_text(errors="replace")
+        except (OSError, ValueError, KeyError):
+            return None
+        return Caller(_name(comm), thread)
+
+
+def _name(text: str) -> str:
+    return text.rstrip("\n")

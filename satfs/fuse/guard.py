@@ -1,0 +1,147 @@
+"""Which programs are not given what would have to be fetched: crawlers and thumbnailers.
+
+Nobody asked for what an indexer reads: it opens everything there is, day and night, and here each
+file is gigabytes of somebody's egress. So programs known to crawl are kept out of all but what is
+in the cache; programs that draw thumbnails may have small pictures, which were made for looking at,
+and no raster. Backup programs, virus scanners and the like are not on the list: somebody who points
+them at a mount may mean it.
+
+Programs are known by the name of the process, and a thread within it where a file manager draws
+thumbnails itself. Names are compared as the kernel keeps them, 15 bytes long (TASK_COMM_LEN).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Final
+
+#: updatedb and its kin; GNOME's indexer under its two names, and what it extracts with; KDE's two;
+#: Recoll; Akonadi's. Not `find`, `rsync`, `borg`, `restic`, `clamscan`.
+CRAWLERS: Final = (
+    "updatedb*",
+    "mlocate",
+    "plocate-build",
+    "tracker-miner*",
+    "tracker-extract*",
+    "tracker-store",
+    "localsearch*",
+    "baloo_file*",
+    "baloorunner",
+    "recollindex",
+    "akonadi_indexing*",
+    "mediascanner*",
+    "nepomuk*",
+    "zeitgeist-fts",
+)
+#: Xfce's, those that GNOME, MATE, Cinnamon and libfm start, KDE's; and the thread of PCManFM that
+#: draws thumbnails (libfm, fm-thumbnail-loader.c), while its copying is done by others.
+THUMBNAILERS: Final = (
+    "tumblerd",
+    "*-thumbnailer",
+    "gdk-pixbuf-thum*",
+    "gnome-thumbnail*",
+    "evince-thumbnai*",
+    "atril-thumbnail*",
+    "xreader-thumbna*",
+    "totem-video-thu*",
+    "ffmpegthumbnail*",
+    "raw-thumbnailer",
+    "thumbnail.so*",
+    "pcmanfm/loader",
+)
+#: What a thumbnailer may fetch: a picture for the screen, up to this size. Previews that vendors
+#: deliver are a few megabytes; above this, drawing one costs more than it is worth.
+PICTURE_BYTES: Final = 8 * 1024 * 1024
+_PICTURE: Final = re.compile(r".+\.(png|jpe?g|gif|webp|svg)", re.IGNORECASE | re.DOTALL)
+
+#: The kernel's name of a task holds this many bytes (TASK_COMM_LEN - 1).
+_COMM: Final = 15
+#: The word that stands for the lists above in a setting, and the one for no list at all.
+DEFAULT: Final = "default"
+NONE: Final = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the name of the process, and of the thread in it."""
+
+    process: str
+    thread: str
+
+
+class Habit(Enum):
+    """What a program is known to do."""
+
+    PEOPLE = "people"  #: reads what somebody wants to read
+    CRAWLS = "crawls"
+    DRAWS = "draws"  #: makes thumbnails
+
+
+class Guard:
+    """Decides who is given what; knows nothing of files but their names and sizes.
+
+    *crawlers* are names or patterns (fnmatch) of processes, `process/thread` for one thread only.
+    """
+
+    def __init__(
+        self, crawlers: Iterable[str] = CRAWLERS, thumbnailers: Iterable[str] = THUMBNAILERS
+    ) -> None:
+        self._crawlers = tuple(crawlers)
+        self._thumbnailers = tuple(thumbnailers)
+
+    @property
+    def is_awake(self) -> bool:
+        """Tell whether there is anybody to be kept out."""
+        return bool(self._crawlers or self._thumbnailers)
+
+    def habit(self, caller: Caller) -> Habit:
+        """Return what *caller* is known to do."""
+        if any(_is_named(caller, pattern) for pattern in self._crawlers):
+            return Habit.CRAWLS
+        if any(_is_named(caller, pattern) for pattern in self._thumbnailers):
+            return Habit.DRAWS
+        return Habit.PEOPLE
+
+    def may_fetch(self, habit: Habit, name: str, size_bytes: int) -> bool:
+        """Tell whether a program of that *habit* may have a file that is not in the cache."""
+        if habit is Habit.DRAWS:
+            return size_bytes <= PICTURE_BYTES and _PICTURE.fullmatch(name) is not None
+        return habit is Habit.PEOPLE
+
+    def may_list(self, habit: Habit) -> bool:
+        """Tell whether a program of that *habit* may list what has to be asked for."""
+        return habit is not Habit.CRAWLS
+
+
+def guard_from(words: str) -> Guard:
+    """Return the guard that a setting describes.
+
+    `default` stands for the known programs, `none` for nobody; other words, separated by spaces,
+    are more names or patterns of crawlers. Without `default` the known programs are let in.
+    """
+    chosen = words.split()
+    crawlers = [word for word in chosen if word not in (DEFAULT, NONE)]
+    if DEFAULT in chosen:
+        return Guard((*CRAWLERS, *crawlers))
+    return Guard(crawlers, ())
+
+
+def _is_named(caller: Caller, pattern: str) -> bool:
+    process, _, thread = pattern.partition("/")
+    return _matches(caller.process, process) and (not thread or _matches(caller.thread, thread))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Tell whether *name*, as the kernel cut it, can be one that *pattern* means."""
+    if fnmatchcase(name, pattern):
+        return True
+    # `baloo_file_extractor` is `baloo_file_extr` to the kernel.
+    return len(name.encode()) >= _COMM and name == _cut(pattern)
+
+
+def _cut(pattern: str) -> str:
+    return pattern.encode()[:_COMM].decode("utf-8", "ignore")
