@@ -37,6 +37,7 @@ class Exit(IntEnum):
     FUSE = 6
     CACHE = 7
     VENDOR = 8
+    WARNINGS = 9  #: of `satfs doctor`
     INTERRUPTED = 130  #: 128 + SIGINT, as shells count
 
 
@@ -51,6 +52,7 @@ MEANINGS: Final[Mapping[Exit, str]] = MappingProxyType(
         Exit.FUSE: "FUSE is missing, or not allowed",
         Exit.CACHE: "the cache directory cannot be used",
         Exit.VENDOR: "the API answers something that makes no sense",
+        Exit.WARNINGS: "it works, and `satfs doctor` has warnings",
         Exit.INTERRUPTED: "interrupted (Ctrl-C)",
     }
 )
