@@ -1,0 +1,237 @@
+"""The account: the credential, the contract, and whether a signed link leads to bytes.
+
+The store's host is known from links only, so one is signed, of the first scene that is found. It
+is used once, for one byte, and shown nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from satfs.api.auth import mode_of
+from satfs.api.client import Aleph
+from satfs.doctor.findings import Area, Finding, Severity, Tell, fine
+from satfs.doctor.reach import Host, reach
+from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, SatfsError, Unreachable
+from satfs.model import DELIVERY_ZIP, Contract, Link, Task
+from satfs.net.http import Http
+from satfs.net.proxies import Proxies
+from satfs.settings import AuthMode, Settings
+
+#: Time to find a scene to sign, in seconds; three requests in most accounts.
+SEARCH_LIMIT_S: Final = 6.0
+#: Tasks and captures looked into for a scene: an account may have thousands that hold none yet.
+_MOST_TASKS: Final = 8
+_MOST_CAPTURES: Final = 4
+
+_CREDENTIALS: Final = {AuthMode.OAUTH: "client id and secret", AuthMode.LEGACY: "key and secret"}
+
+
+async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, ...] | None:
+    """Tell what the API says of credential and contract; return the first tasks, None if refused.
+
+    Waits for the API, at most the metadata deadline for each of three questions.
+    """
+    try:
+        await aleph.credential.headers()
+        # The one question that needs no contract, and so tells a bad credential from a bad one.
+        contracts = () if mode_of(settings) is AuthMode.LEGACY else await aleph.contracts()
+    except (NeedsLogin, Unreachable) as failure:
+        tell(refusal("credential", failure))
+        return None
+    except SatfsError as failure:
+        tell(_unlisted(failure))
+        contracts = None
+    else:
+        what = _CREDENTIALS.get(mode_of(settings), "token")
+        tell(fine(Area.ACCOUNT, "credential", f"The {what} is accepted."))
+        if mode_of(settings) is AuthMode.LEGACY:
+            contracts = None  # it implies one
+    if contracts is not None:
+        named = contract_finding(contracts, settings.contract_id)
+        tell(named)
+        if named.severity is Severity.FAILURE:
+            return None
+    try:
+        tasks = await aleph.check()
+    except SatfsError as failure:
+        tell(refusal("tasks", failure))
+        return None
+    some = "there are some" if tasks else "there is none yet"
+    tell(fine(Area.ACCOUNT, "tasks", f"Tasks are listed; {some}."))
+    return tasks
+
+
+def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Finding:
+    """Return whether *chosen*, or the only one if it is None, is a contract of the account."""
+    names = {each.contract_id: each.name for each in contracts}
+    choices = tuple(f"export SATFS_CONTRACT_ID={each.contract_id}" for each in contracts[:5])
+
+    def failed(says: str, means: str, remedy: str) -> Finding:
+        return Finding(
+            Area.ACCOUNT,
+            "contract",
+            Severity.FAILURE,
+            says,
+            means,
+            remedy,
+            choices,
+            NeedsContract,
+        )
+
+    if chosen is not None:
+        told = next((name for contract, name in names.items() if contract == chosen), None)
+        if told is None:
+            return failed(
+                f"{chosen} is not a contract of this account.",
+                "The API refuses whatever names it.",
+                "Name one of the account's:" if choices else "The account has none.",
+            )
+        return fine(Area.ACCOUNT, "contract", f"{chosen} ({told}) is the contract.")
+    match contracts:
+        case ():
+            return failed(
+                "The account has no contract.",
+                "Nothing is delivered without one.",
+                "Make a credential with a contract, in Aleph under My Profile.",
+            )
+        case (only,):
+            return fine(
+                Area.ACCOUNT, "contract", f"{only.contract_id} ({only.name}) is the only contract."
+            )
+        case _:
+            return failed(
+                f"The account has {len(contracts)} contracts, and none is chosen.",
+                "Each shows other tasks.",
+                "Choose one:",
+            )
+
+
+def _unlisted(failure: SatfsError) -> Finding:
+    return Finding(
+        Area.ACCOUNT,
+        "contract",
+        Severity.NOTE,
+        f"The contracts cannot be listed: {failure}.",
+        "satfs needs the list only where no contract is named.",
+        "If the next line fails, name the contract:",
+        ("export SATFS_CONTRACT_ID=ID",),
+    )
+
+
+def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Finding:
+    """Return what it means that a question to the API failed like that."""
+    commands: tuple[str, ...] = ()
+    match failure:
+        case NeedsContract():
+            means, remedy = "The API wants to know which contract.", ""
+        case NeedsLogin():
+            means = "The API does not know us; nothing is listed or fetched."
+            remedy = "Credentials are made in Aleph (aleph.satellogic.com), under My Profile. Then:"
+            commands = ("satfs login",)
+        case NotAllowed():
+            means = "The API knows us, and does not let us in."
+            remedy = "Ask whoever runs the account for the rights, or log in as somebody else:"
+            commands = ("satfs login",)
+        case Unreachable():
+            means = "It was reached a moment ago, and is in trouble or slow now."
+            remedy = "Wait, and try again."
+        case _:
+            means = "Something answers there, and it is not the API that we know."
+            remedy = "Check SATFS_API_URL and SATFS_AUTH_URL:"
+            commands = ("satfs config show --origin",)
+    return Finding(
+        area,
+        check,
+        Severity.FAILURE,
+        f"{str(failure).rstrip('.') or type(failure).__name__}.",
+        means,
+        remedy,
+        commands,
+        type(failure),
+    )
+
+
+async def store(
+    aleph: Aleph, http: Http, tasks: tuple[Task, ...], proxies: Proxies, tell: Tell
+) -> None:
+    """Tell whether bytes come from the object store, by a link signed for it. Waits for both.
+
+    *http* is for the store alone: nothing that knows a credential.
+    """
+    try:
+        with trio.fail_after(SEARCH_LIMIT_S):
+            link = await _sign_any(aleph, tasks)
+    except trio.TooSlowError:
+        tell(_unasked(f"No scene was found within {SEARCH_LIMIT_S:.0f} s to sign a link of."))
+        return
+    except SatfsError as failure:
+        tell(refusal("store-link", failure, Area.STORE))
+        return
+    if link is None:
+        tell(_unasked("No scene was found to sign a link of."))
+        return
+    host = Host("store", "the object store", link.url, Area.STORE)
+    way = await reach(http, host, proxies, {"Range": "bytes=0-0"})
+    status = 0 if way.heard is None else way.heard.status
+    if way.heard is None or status in (200, 206):
+        for finding in way.findings:
+            tell(finding)
+    else:
+        tell(way.findings[0])
+        tell(_refused(status, is_spent=_is_spent(link, way.heard.sent_at_s)))
+
+
+def _is_spent(link: Link, now_s: float) -> bool:
+    return link.expires_at_s is not None and link.expires_at_s <= now_s
+
+
+async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
+    """Return a link to the first thing that can be fetched; None when nothing is found."""
+    # Those that are completed have something to deliver, most likely.
+    for task in sorted(tasks, key=lambda task: task.status != "completed")[:_MOST_TASKS]:
+        captures = [each for each in await aleph.captures(task.task_id) if each.is_published]
+        for capture in captures[:_MOST_CAPTURES]:
+            for scene in await aleph.scenes(capture.capture_id):
+                names = [attachment.name for attachment in scene.attachments]
+                if names:
+                    name = DELIVERY_ZIP if DELIVERY_ZIP in names else names[0]
+                    return await aleph.sign(scene.scene_id, name)
+    return None
+
+
+def _unasked(says: str) -> Finding:
+    return Finding(
+        Area.STORE,
+        "store-link",
+        Severity.NOTE,
+        says,
+        "The host of the object store is known from links only, so it was not tried.",
+    )
+
+
+def _refused(status: int, *, is_spent: bool) -> Finding:
+    means = "The store does not take the link that the API signed a moment ago."
+    remedy, commands = "If it lasts, tell the vendor's support.", tuple[str, ...]()
+    if is_spent:
+        means = (
+            "By this machine's clock the link was over before it was used: one of them is wrong."
+        )
+        remedy, commands = "Have the clock synchronised:", ("sudo timedatectl set-ntp true",)
+    elif status == 407:
+        means, remedy = "The proxy wants to know who we are.", "Name it with user and password:"
+        commands = ("export https_proxy=http://USER:PASSWORD@PROXY:PORT",)
+    elif status == 404:
+        means = "The object is listed, and is not in the store; others may be."
+    return Finding(
+        Area.STORE,
+        "store-connection",
+        Severity.FAILURE if status != 404 else Severity.WARNING,
+        f"The object store refuses a link signed a moment ago ({status}).",
+        means,
+        remedy,
+        commands,
+        Unreachable,
+    )

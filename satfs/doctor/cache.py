@@ -1,0 +1,273 @@
+"""The cache directory: whose it is, what its filesystem can do, and whether there is room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from satfs.content.kernelcalls import punch_hole
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.machine import Machine
+from satfs.errors import BadCache
+from satfs.mountpoints import Mounted
+from satfs.settings import Settings, default_cache_bytes
+
+#: Filesystems over a network, where the index cannot be shared between processes: SQLite's
+#: write-ahead log needs memory that all of them see (sqlite.org/wal.html). `fuse.` ones likewise.
+_DISTANT: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"}
+)
+#: Files looked at to see how much is held; a cache of 20 GB has some hundred.
+_MOST_FILES: Final = 20_000
+_UNITS: Final = ("kB", "MB", "GB", "TB")
+_OTHER_PLACE: Final = 'export SATFS_CACHE_DIR="/var/tmp/satfs-$USER"'
+
+
+def directory(machine: Machine, settings: Settings) -> Iterator[Finding]:
+    """Look whether the cache directory can be used, and whether its filesystem fits."""
+    path = settings.cache_dir
+    if settings.cache_bytes == 0:
+        says = "Nothing is kept on disk: cache_bytes is 0."
+        yield fine(Area.CACHE, "cache-directory", says)
+        return
+    if machine.errno_of(_existing(path)) is None:
+        yield _failure(
+            f"The disk of {path} does not answer.",
+            "A mount waits for it as long.",
+            "Choose a directory on another disk:",
+            (_OTHER_PLACE,),
+        )
+        return
+    yield from _ownership(machine, path)
+    yield from _filesystem(machine, path)
+
+
+def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
+    name = shlex.quote(os.fspath(path))
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        yield from _absent(path)
+        return
+    except OSError as failure:
+        yield _memory_only(
+            f"{path} cannot be looked at: {os.strerror(failure.errno or 0)}.",
+            (f"ls -ld {shlex.quote(os.fspath(path.parent))}", _OTHER_PLACE),
+        )
+        return
+    refused = "satfs refuses to mount with it: others could change what is read."
+    if stat.S_ISLNK(status.st_mode):
+        yield _failure(
+            f"{path} is a symbolic link.",
+            refused,
+            "Name the directory itself:",
+            (f"export SATFS_CACHE_DIR=$(readlink -f {name})",),
+        )
+    elif not stat.S_ISDIR(status.st_mode):
+        yield _memory_only(f"{path} is not a directory.", (f"rm {name}",))
+    elif status.st_uid != machine.uid:
+        yield _failure(
+            f"{path} belongs to the user with the id {status.st_uid}, and you have {machine.uid}.",
+            f"{refused} It was made under sudo, perhaps.",
+            "Take it over, or use another one:",
+            (f'sudo chown -R "$USER" {name}', _OTHER_PLACE),
+        )
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        yield _memory_only(f"{path} cannot be written to.", (f"chmod 700 {name}",))
+    elif stat.S_IMODE(status.st_mode) & 0o077:
+        yield Finding(
+            Area.CACHE,
+            "cache-directory",
+            Severity.NOTE,
+            f"{path} lets other users in ({stat.S_IMODE(status.st_mode):o}).",
+            "The next mount takes that away; until then they see what you have read.",
+            "To do so now:",
+            (f"chmod 700 {name}",),
+        )
+    else:
+        yield fine(Area.CACHE, "cache-directory", f"{path} is yours alone.")
+
+
+def _absent(path: Path) -> Iterator[Finding]:
+    above = _existing(path)
+    if os.access(above, os.W_OK | os.X_OK):
+        says = f"{path} is not there yet; the first mount makes it."
+        yield fine(Area.CACHE, "cache-directory", says)
+    else:
+        yield _memory_only(f"{path} cannot be made in {above}.", (_OTHER_PLACE,))
+
+
+def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
+    there = _existing(path)
+    under = _mount_of(machine, there)
+    kind = under.fs_type if under is not None else ""
+    if kind in _DISTANT or kind.startswith("fuse."):
+        yield Finding(
+            Area.CACHE,
+            "cache-filesystem",
+            Severity.WARNING,
+            f"{path} lies on a network filesystem ({kind}).",
+            "It is hardly faster than what it caches, and mounts cannot share its index there.",
+            "Choose a directory on a local disk:",
+            (_OTHER_PLACE,),
+        )
+    elif _has_holes(there) is False:
+        yield Finding(
+            Area.CACHE,
+            "cache-filesystem",
+            Severity.WARNING,
+            f"The filesystem of {path} ({kind or 'unknown'}) has no holes.",
+            "Files take up their whole length however little of them was read, and what leaves "
+            "the cache gives no space back before its file goes.",
+            "Choose a directory on ext4, XFS, Btrfs, ZFS or tmpfs:",
+            (_OTHER_PLACE,),
+        )
+    else:
+        yield fine(Area.CACHE, "cache-filesystem", f"Its filesystem ({kind or 'unknown'}) fits.")
+
+
+def _has_holes(there: Path) -> bool | None:
+    """Tell whether files at *there* can have holes, by a file without a name; None: not known."""
+    try:
+        fd = os.open(there, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # not writable, or no such files there
+        return None
+    try:
+        os.ftruncate(fd, 1 << 20)
+        punch_hole(fd, 0, 1 << 20)
+        return True
+    except OSError as failure:
+        return False if failure.errno in (errno.EOPNOTSUPP, errno.ENOSYS) else None
+    finally:
+        os.close(fd)
+
+
+def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
+    """Look whether there is room for what the cache may hold."""
+    path = settings.cache_dir
+    if settings.cache_bytes == 0:
+        return
+    there = _existing(path)
+    if machine.errno_of(there) != 0:
+        return  # said by the look at the directory
+    disk = shutil.disk_usage(there)
+    limit = settings.cache_bytes
+    if limit is None:
+        limit = default_cache_bytes(path)
+    yield judge_space(
+        path,
+        limit_bytes=limit,
+        held_bytes=_held_bytes(path),
+        free_bytes=disk.free,
+        floor_bytes=int(disk.total * settings.cache_free_fraction),
+    )
+
+
+def judge_space(
+    path: Path, *, limit_bytes: int, held_bytes: int, free_bytes: int, floor_bytes: int
+) -> Finding:
+    """Return what it means to hold *held_bytes* of *limit_bytes*, with so much free.
+
+    *floor_bytes* is what is always left free (`cache_free_fraction`).
+    """
+    name = shlex.quote(os.fspath(path))
+    spare = free_bytes - floor_bytes
+    if spare <= 0:
+        return Finding(
+            Area.CACHE,
+            "cache-space",
+            Severity.WARNING,
+            f"The disk of {path} is full: {_amount(free_bytes)} are free, of which "
+            f"{_amount(floor_bytes)} stay free.",
+            "Nothing more is kept on disk; what is read twice is fetched twice.",
+            "Make room, or leave less free (SATFS_CACHE_FREE_FRACTION):",
+            (f"df -h {name}", "satfs cache clear"),
+        )
+    room = held_bytes + spare
+    if room < limit_bytes:
+        return Finding(
+            Area.CACHE,
+            "cache-space",
+            Severity.NOTE,
+            f"The cache may grow to {_amount(limit_bytes)}, and there is room for {_amount(room)}.",
+            "It stops before the disk is full: the limit is never reached.",
+            "If more shall be kept, make room:",
+            (f"df -h {name}",),
+        )
+    return fine(
+        Area.CACHE,
+        "cache-space",
+        f"{_amount(held_bytes)} of {_amount(limit_bytes)} are used; "
+        f"{_amount(free_bytes)} are free on the disk.",
+    )
+
+
+def _held_bytes(path: Path) -> int:
+    total = n_files = 0
+    for above, _, files in os.walk(path / "objects"):
+        for file in files:
+            n_files += 1
+            if n_files > _MOST_FILES:
+                return total
+            try:
+                total += os.lstat(os.path.join(above, file)).st_blocks * 512
+            except OSError:  # evicted meanwhile
+                continue
+    return total
+
+
+def _existing(path: Path) -> Path:
+    """Return *path*, or the nearest directory above it that is there."""
+    while path != path.parent:
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent
+        except OSError:
+            return path
+        else:
+            return path
+    return path
+
+
+def _mount_of(machine: Machine, path: Path) -> Mounted | None:
+    real = Path(os.path.realpath(path))
+    best: Mounted | None = None
+    for each in machine.mounts():
+        is_deeper = best is None or len(each.mountpoint.parts) >= len(best.mountpoint.parts)
+        if real.is_relative_to(each.mountpoint) and is_deeper:
+            best = each
+    return best
+
+
+def _memory_only(says: str, commands: tuple[str, ...]) -> Finding:
+    return Finding(
+        Area.CACHE,
+        "cache-directory",
+        Severity.WARNING,
+        says,
+        "Content is kept in memory only, little of it, and for as long as the mount lives.",
+        "Mend it, or use another directory:",
+        commands,
+    )
+
+
+def _failure(says: str, means: str, remedy: str, commands: tuple[str, ...]) -> Finding:
+    return Finding(
+        Area.CACHE, "cache-directory", Severity.FAILURE, says, means, remedy, commands, BadCache
+    )
+
+
+def _amount(n_bytes: float) -> str:
+    n_bytes /= 1000
+    for unit in _UNITS[:-1]:
+        if n_bytes < 1000:
+            return f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} {_UNITS[-1]}"

@@ -1,0 +1,106 @@
+"""How wrong our clock is, judged by the vendor's: decides, and asks nobody.
+
+A signed link tells until when it is good, by the vendor's clock; satfs compares that with ours, and
+asks for another link a minute before the end (`satfs.content.links.MARGIN_S`). So up to a minute
+our clock may be wrong without anybody noticing. From there on:
+
+- behind: links are used after their end. The store refuses them, each refusal costs a request, and
+  a program that does not ask again (curl with a link from elsewhere) fails.
+- ahead: links are taken for spent too early, those that live shorter than the difference at once;
+  each is then used for some seconds, and another asked for.
+
+From days on certificates are not valid yet, or not any more, and nothing works at all; that shows
+as a failure of TLS.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from satfs.content.links import MARGIN_S
+from satfs.doctor.findings import Area, Finding, Severity, fine
+
+#: From here on a difference is worth a note: NTP keeps clocks within milliseconds, so it does not
+#: run. Below lie what a `Date` of whole seconds and a slow answer make of a clock that is right.
+NOTE_FROM_S: Final = 5.0
+#: From here on links are used after their end, or given up too early.
+WARN_FROM_S: Final = MARGIN_S
+
+_SET_CLOCK: Final = ("timedatectl status", "sudo timedatectl set-ntp true")
+
+
+def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") -> float | None:
+    """Return by how many seconds our clock is ahead of whoever wrote *date* (negative: behind).
+
+    *date* is a `Date` header (RFC 9110 §6.6.1), *age* the `Age` of an answer out of a cache. The
+    moments are by our wall clock. The result is right to half a second and half the time that the
+    answer took, and drawn towards 0 by so much: a clock that may be right counts as right. None
+    when *date* is no date.
+    """
+    try:
+        moment = parsedate_to_datetime(date)
+        told_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if age.strip().isdecimal() and len(age) < 10:
+        told_s += int(age)
+    # The header's moment lies anywhere in its second, and anywhere between question and answer.
+    earliest_s, latest_s = sent_at_s - (told_s + 1), received_at_s - told_s
+    if earliest_s <= 0 <= latest_s:
+        return 0.0
+    return min(earliest_s, latest_s, key=abs)
+
+
+def judge(ahead_s: float | None) -> Finding:
+    """Return what it means that our clock is *ahead_s* seconds ahead; None: nobody told."""
+    if ahead_s is None:
+        return Finding(
+            Area.NETWORK,
+            "clock",
+            Severity.NOTE,
+            "The API does not tell the time.",
+            "So nobody knows whether this machine's clock is right, which signed links need.",
+            "See whether it is synchronised:",
+            _SET_CLOCK[:1],
+        )
+    amount_s = abs(ahead_s)
+    if amount_s < NOTE_FROM_S:
+        return fine(Area.NETWORK, "clock", "The clock agrees with the API's.")
+    way = "ahead of" if ahead_s > 0 else "behind"
+    says = f"The clock is {_duration(amount_s)} {way} the API's."
+    if amount_s < WARN_FROM_S:
+        return Finding(
+            Area.NETWORK,
+            "clock",
+            Severity.NOTE,
+            says,
+            f"Nothing suffers below {WARN_FROM_S:.0f} s; but a clock that is off drifts on.",
+            "Have it synchronised:",
+            _SET_CLOCK,
+        )
+    means = (
+        "Signed links are taken for spent too early, and are asked for over and over."
+        if ahead_s > 0
+        else "Signed links are used after their end: the store refuses them, and each costs "
+        "another question."
+    )
+    return Finding(
+        Area.NETWORK,
+        "clock",
+        Severity.WARNING,
+        says,
+        f"{means} satfs allows for {WARN_FROM_S:.0f} s. Days of difference break TLS.",
+        "Have it synchronised:",
+        _SET_CLOCK,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    try:
+        return str(timedelta(seconds=round(seconds))) + " h" * (seconds < 86400)
+    except OverflowError:
+        return "ages"

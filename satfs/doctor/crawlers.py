@@ -1,0 +1,174 @@
+"""Programs that walk every directory, and would fetch what nobody reads: updatedb and indexers."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.machine import Machine
+from satfs.doctor.mounts import satfs_mounts
+from satfs.mountpoints import FS_TYPE
+
+UPDATEDB_CONF: Final = "/etc/updatedb.conf"
+_UPDATEDB: Final = ("updatedb", "updatedb.plocate", "updatedb.mlocate")
+
+#: Indexers by the beginning of what /proc/PID/comm shows of them, which is 15 characters long.
+INDEXERS: Final = {
+    "tracker-miner-f": "Tracker",
+    "tracker-extract": "Tracker",
+    "localsearch": "LocalSearch",
+    "baloo_file": "Baloo",
+    "baloorunner": "Baloo",
+    "recollindex": "Recoll",
+}
+_TRACKER_SCHEMA: Final = "org.freedesktop.Tracker3.Miner.Files"
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What updatedb leaves out: filesystem types, in lower case, and paths."""
+
+    types: frozenset[str] = frozenset()
+    paths: tuple[Path, ...] = ()
+
+    def covers(self, place: Path) -> bool:
+        """Tell whether *place* is left out, whatever its type."""
+        return any(place.is_relative_to(path) for path in self.paths)
+
+
+_ASSIGNMENT: Final = re.compile(r'^\s*(PRUNEFS|PRUNEPATHS)\s*=\s*"([^"]*)"', re.MULTILINE)
+
+
+def parse_updatedb(text: str) -> Pruned:
+    """Return what the *text* of an updatedb.conf leaves out (updatedb.conf(5)); the last counts."""
+    values = dict(_ASSIGNMENT.findall(text))
+    return Pruned(
+        frozenset(values.get("PRUNEFS", "").lower().split()),
+        tuple(Path(path) for path in values.get("PRUNEPATHS", "").split()),
+    )
+
+
+def updatedb(machine: Machine, places: Sequence[Path]) -> Iterator[Finding]:
+    """Look whether updatedb leaves satfs mounts alone; *places* are or will be mountpoints."""
+    text = machine.text(UPDATEDB_CONF)
+    if text is None and not any(machine.program(name) for name in _UPDATEDB):
+        yield fine(Area.CRAWLERS, "updatedb", "updatedb is not installed.")
+        return
+    pruned = parse_updatedb(text or "")
+    if FS_TYPE in pruned.types:
+        says = f"updatedb leaves {FS_TYPE} out (PRUNEFS)."
+        yield fine(Area.CRAWLERS, "updatedb", says)
+        return
+    if places and all(pruned.covers(place) for place in places):
+        says = "updatedb leaves the mountpoints out (PRUNEPATHS)."
+        yield fine(Area.CRAWLERS, "updatedb", says)
+        return
+    lets_root_in = any(
+        {"allow_other", "allow_root"} & each.super_options or "user_id=0" in each.super_options
+        for each in satfs_mounts(machine)
+        if not pruned.covers(each.mountpoint)
+    )
+    # Appended where there is such a line already: the last one counts.
+    append = f's/^(\\s*PRUNEFS\\s*=\\s*"[^"]*)"/\\1 {FS_TYPE}"/'
+    command = (
+        f"sudo sed -i -E '{append}' {UPDATEDB_CONF}"
+        if "PRUNEFS" in dict(_ASSIGNMENT.findall(text or ""))
+        else f"echo 'PRUNEFS=\"{FS_TYPE}\"' | sudo tee -a {UPDATEDB_CONF}"
+    )
+    yield Finding(
+        Area.CRAWLERS,
+        "updatedb",
+        Severity.WARNING if lets_root_in else Severity.NOTE,
+        f"updatedb does not leave {FS_TYPE} out.",
+        "Each night it walks every task, capture and scene of a mount that lets root in"
+        + (", as one here does." if lets_root_in else "; none here does now."),
+        "Add the type to PRUNEFS:",
+        (command,),
+    )
+
+
+def indexers(machine: Machine, places: Sequence[Path]) -> Iterator[Finding]:
+    """Look whether a desktop's indexer runs or is set up, and would come upon *places*."""
+    names = sorted({*_running(machine), *_configured(machine)})
+    if not names:
+        yield fine(Area.CRAWLERS, "indexers", "No desktop indexer runs or is set up.")
+        return
+    told = " and ".join(names)
+    inside = [place for place in places if place.is_relative_to(machine.home)]
+    if not inside:
+        says = f"{told} indexes homes, and no mount lies in yours."
+        yield fine(Area.CRAWLERS, "indexers", says)
+        return
+    commands: list[str] = []
+    for place in inside:
+        if "Baloo" in names:
+            name = shlex.quote(os.fspath(place))
+            commands.append(f"balooctl6 config add excludeFolders {name}")
+    if {"Tracker", "LocalSearch"} & set(names):
+        commands.append(_tracker_command(machine, inside))
+    yield Finding(
+        Area.CRAWLERS,
+        "indexers",
+        Severity.NOTE,
+        f"{told} indexes your home, in which {inside[0]} lies.",
+        "It opens what it finds, to look what is in it; satfs then fetches it.",
+        "Mount outside of your home, or leave the mountpoint out"
+        + (":" if commands else f" in the settings of {told}."),
+        tuple(commands),
+    )
+
+
+def _running(machine: Machine) -> Iterator[str]:
+    try:
+        entries = list(machine.at("/proc").iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if not entry.name.isdecimal():
+            continue
+        try:
+            if entry.stat().st_uid != machine.uid:
+                continue
+            comm = (entry / "comm").read_text("utf-8", "replace").strip()
+        except OSError:  # ended meanwhile
+            continue
+        for beginning, name in INDEXERS.items():
+            if comm.startswith(beginning):
+                yield name
+
+
+def _configured(machine: Machine) -> Iterator[str]:
+    home = Path(machine.environment.get("XDG_CONFIG_HOME") or machine.home / ".config")
+    baloo = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        baloo.read_string((home / "baloofilerc").read_text("utf-8", "replace"))
+        if baloo.getboolean("Basic Settings", "Indexing-Enabled", fallback=True):
+            yield "Baloo"
+    except (OSError, configparser.Error, ValueError):
+        pass
+    if _tracker_setting(machine, "index-recursive-directories").strip("[] \n@as") != "":
+        yield "Tracker"
+
+
+def _tracker_setting(machine: Machine, key: str) -> str:
+    """Return a list among Tracker's settings as GVariant text; empty where there is none."""
+    gsettings = machine.program("gsettings")
+    if gsettings is None:
+        return ""
+    ran = machine.run([os.fspath(gsettings), "get", _TRACKER_SCHEMA, key])
+    return ran.output.strip() if ran is not None and ran.code == 0 else ""
+
+
+def _tracker_command(machine: Machine, places: Sequence[Path]) -> str:
+    """Return the command that makes Tracker skip directories called as *places* are."""
+    held = re.findall(r"'([^']*)'", _tracker_setting(machine, "ignored-directories"))
+    names = dict.fromkeys([*held, *(place.name for place in places)])
+    value = "[" + ", ".join(f"'{name}'" for name in names) + "]"
+    return f"gsettings set {_TRACKER_SCHEMA} ignored-directories {shlex.quote(value)}"

@@ -1,0 +1,236 @@
+"""All checks, each within its time: local ones side by side, those of the network in their order.
+
+Nothing is changed, and nobody waits for long, whatever hangs: a local check has `LOCAL_LIMIT_S`,
+everything that asks a network together `NETWORK_LIMIT_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import trio
+
+from satfs.api import questions
+from satfs.api.auth import mode_of
+from satfs.api.client import Aleph
+from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts, software
+from satfs.doctor.account import account, store
+from satfs.doctor.findings import Area, Finding, Severity, Tell
+from satfs.doctor.machine import Machine
+from satfs.doctor.reach import Host, Way, authorities, on_the_way, reach
+from satfs.errors import SatfsError
+from satfs.net.http import Http
+from satfs.net.proxies import Proxies, proxies_of_environment
+from satfs.settings import AuthMode, Settings
+
+#: Time for a check of this machine, in seconds. They take milliseconds, or something is stuck.
+LOCAL_LIMIT_S: Final = 8.0
+#: Time for all that is asked of the network, in seconds. With the start of the program this stays
+#: below the 30 s that people were found to wait for an answer about what is wrong.
+NETWORK_LIMIT_S: Final = 22.0
+#: Limits of single requests, in seconds; the settings' own where these are shorter.
+_REQUEST_LIMITS: Final[Mapping[str, float]] = {
+    "connect_timeout_s": 4.0,
+    "progress_timeout_s": 4.0,
+    "metadata_deadline_s": 6.0,
+}
+
+_Check: TypeAlias = Callable[[], Iterable[Finding]]
+
+
+def local_checks(
+    machine: Machine, settings: Settings | None, mountpoint: Path | None
+) -> list[tuple[Area, str, _Check]]:
+    """Return the checks that ask nobody but this machine; *mountpoint* is absolute."""
+    places = [each.mountpoint for each in mounts.satfs_mounts(machine)]
+    if mountpoint is not None and mountpoint not in places:
+        places.append(mountpoint)
+    found: list[tuple[Area, str, _Check]] = [
+        (Area.SETTINGS, "versions", software.versions),
+        (Area.FUSE, "fuse-device", partial(fuse.device, machine)),
+        (Area.FUSE, "fuse-helper", partial(fuse.helper, machine)),
+        (Area.FUSE, "privileges", partial(fuse.privileges, machine)),
+        (Area.FUSE, "user-allow-other", partial(fuse.allow_other, machine)),
+        (Area.FUSE, "fuse-library", partial(fuse.library, machine)),
+        (Area.FUSE, "kernel", partial(fuse.kernel, machine)),
+        (Area.MOUNTS, "mounts", partial(mounts.mounts, machine)),
+        (Area.MOUNTS, "leftovers", partial(leftovers.leftovers, machine)),
+    ]
+    if mountpoint is not None:
+        check = partial(mounts.mountpoint, machine, mountpoint)
+        found.append((Area.MOUNTS, "mountpoint", check))
+    if settings is not None:
+        found += [
+            (Area.CACHE, "cache-directory", partial(cache.directory, machine, settings)),
+            (Area.CACHE, "cache-space", partial(cache.space, machine, settings)),
+        ]
+    return [
+        *found,
+        (Area.CRAWLERS, "updatedb", partial(crawlers.updatedb, machine, places)),
+        (Area.CRAWLERS, "indexers", partial(crawlers.indexers, machine, places)),
+    ]
+
+
+async def examine(
+    machine: Machine, settings: Settings | None, mountpoint: Path | None, tell: Tell
+) -> None:
+    """Make all checks, and *tell* each finding in order, as soon as it and those before are there.
+
+    Without *settings*, which somebody has found to be wrong, only what does not need them.
+    """
+    local = await trio.to_thread.run_sync(local_checks, machine, settings, mountpoint)
+    jobs: list[Callable[[Tell], Awaitable[None]]] = [
+        partial(_checked_here, area, check, looks) for area, check, looks in local
+    ]
+    if settings is not None:
+        jobs.append(partial(_checked_there, machine, settings))
+    async with trio.open_nursery() as nursery:
+        heard = []
+        for job in jobs:
+            sender, receiver = trio.open_memory_channel[Finding](1_000)
+            heard.append(receiver)
+            nursery.start_soon(_run, job, sender)
+        for receiver in heard:
+            async for finding in receiver:
+                tell(finding)
+
+
+async def _run(
+    job: Callable[[Tell], Awaitable[None]], sender: trio.MemorySendChannel[Finding]
+) -> None:
+    with sender:
+        await job(sender.send_nowait)
+
+
+async def _checked_here(area: Area, check: str, looks: _Check, tell: Tell) -> None:
+    try:
+        with trio.fail_after(LOCAL_LIMIT_S):
+            findings = await trio.to_thread.run_sync(lambda: list(looks()), abandon_on_cancel=True)
+    except trio.TooSlowError:
+        tell(_unfinished(area, check, LOCAL_LIMIT_S))
+    except Exception as failure:
+        tell(_broken(area, check, failure))
+    else:
+        for finding in findings:
+            tell(finding)
+
+
+async def _checked_there(machine: Machine, settings: Settings, tell: Tell) -> None:
+    proxies = proxies_of_environment()
+    with trio.move_on_after(NETWORK_LIMIT_S) as limit:
+        try:
+            await _network(machine, _hurried(settings), proxies, tell)
+        except Exception as failure:
+            tell(_broken(Area.NETWORK, "network", failure))
+    if limit.cancelled_caught:
+        tell(_unfinished(Area.NETWORK, "network", NETWORK_LIMIT_S))
+
+
+async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell: Tell) -> None:
+    hosts = hosts_of(settings)
+    before: Sequence[Finding] = [
+        *on_the_way(hosts, proxies),
+        *await trio.to_thread.run_sync(
+            lambda: list(authorities(settings, machine.environment)), abandon_on_cancel=True
+        ),
+    ]
+    for finding in before:
+        tell(finding)
+    if any(finding.severity is Severity.FAILURE for finding in before):
+        tell(_skipped(Area.NETWORK, "api-connection", "That must be mended first."))
+        return
+    # Two connection pools that share nothing: no credential can stray to the store.
+    async with _http(settings) as http, _http(settings) as store_http:
+        ways = await _reach_all(http, hosts, proxies)
+        for way in ways:
+            for finding in way.findings:
+                tell(finding)
+        api = ways[0].heard
+        if api is not None:
+            tell(
+                clock.judge(
+                    clock.skew_s(
+                        api.headers.get("date", ""),
+                        sent_at_s=api.sent_at_s,
+                        received_at_s=api.received_at_s,
+                        age=api.headers.get("age", ""),
+                    )
+                )
+            )
+        if any(way.heard is None for way in ways):
+            tell(_skipped(Area.ACCOUNT, "credential", "Who was to judge it cannot be reached."))
+            return
+        aleph = Aleph(http, settings)
+        tasks = await account(aleph, settings, tell)
+        if tasks is not None:
+            await store(aleph, store_http, tasks, proxies, tell)
+
+
+def hosts_of(settings: Settings) -> tuple[Host, ...]:
+    """Return who is asked before the object store: the API first, then who hands out tokens."""
+    url = questions.contracts().url(settings.api_url)
+    api = Host("api", "the API", url, variable="SATFS_API_URL")
+    if mode_of(settings) is not AuthMode.OAUTH:
+        return (api,)
+    return (api, Host("auth", "the token service", settings.auth_url, variable="SATFS_AUTH_URL"))
+
+
+async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> list[Way]:
+    """Return the ways to all hosts, tried side by side, in the order of the hosts."""
+    found: dict[str, Way] = {}
+
+    async def find(host: Host) -> None:
+        # Without any credential: that a refusal comes back is all that is wanted.
+        found[host.check] = await reach(http, host, proxies, {"Accept": "application/json"})
+
+    async with trio.open_nursery() as nursery:
+        for host in hosts:
+            nursery.start_soon(find, host)
+    return [found[host.check] for host in hosts]
+
+
+def _http(settings: Settings) -> Http:
+    return Http(
+        connect_timeout_s=settings.connect_timeout_s,
+        progress_timeout_s=settings.progress_timeout_s,
+        max_connections=4,
+        ca_file=settings.ca_file,
+    )
+
+
+def _hurried(settings: Settings) -> Settings:
+    shorter = {
+        name: min(limit_s, getattr(settings, name)) for name, limit_s in _REQUEST_LIMITS.items()
+    }
+    return settings.model_copy(update=shorter)
+
+
+def _unfinished(area: Area, check: str, limit_s: float) -> Finding:
+    return Finding(
+        area,
+        check,
+        Severity.WARNING,
+        f"No answer within {limit_s:.0f} s.",
+        "What was to be looked at is stuck, or very slow; what follows from it was not looked at.",
+        "Look at it by hand, or run satfs doctor again.",
+    )
+
+
+def _broken(area: Area, check: str, failure: Exception) -> Finding:
+    # Only the name of a foreign error: its words may quote a secret.
+    told = f": {failure}" if isinstance(failure, SatfsError) else ""
+    return Finding(
+        area,
+        check,
+        Severity.WARNING,
+        f"The check itself broke ({type(failure).__name__}{told}).",
+        "So nothing is known about this. It is a bug in satfs.",
+        "Please report it, with the version above.",
+    )
+
+
+def _skipped(area: Area, check: str, reason: str) -> Finding:
+    return Finding(area, check, Severity.NOTE, "Not looked at.", reason)

@@ -1,0 +1,238 @@
+"""What FUSE needs of a machine: the device, the helper, the permission, the kernel, the library."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.machine import Machine
+from satfs.errors import FuseMissing
+from satfs.mountpoints import FUSERMOUNT
+
+DEVICE: Final = "/dev/fuse"
+CONFIGURATION: Final = "/etc/fuse.conf"
+#: The capability to mount (linux/capability.h).
+_CAP_SYS_ADMIN: Final = 21
+
+#: Linux versions, each with what it brought to FUSE (the kernel's Documentation and git log).
+_OLDEST: Final = (3, 9)  # readdirplus, which pyfuse3 demands
+_LARGE_READS: Final = (4, 20)  # max_pages: more than 128 KiB at a time
+
+_IN_CONTAINER: Final = "docker run --device /dev/fuse --cap-add SYS_ADMIN …"
+
+
+def _failure(
+    check: str, says: str, means: str, remedy: str = "", commands: tuple[str, ...] = ()
+) -> Finding:
+    return Finding(Area.FUSE, check, Severity.FAILURE, says, means, remedy, commands, FuseMissing)
+
+
+def device(machine: Machine) -> Iterator[Finding]:
+    """Look whether the user can open /dev/fuse."""
+    path, means = machine.at(DEVICE), "Every FUSE filesystem talks to the kernel through it."
+    in_container = "A container is given the device, and the capability to mount, at its start:"
+    if not path.exists():
+        if machine.is_container:
+            yield _failure(
+                "fuse-device", f"{DEVICE} is missing.", means, in_container, (_IN_CONTAINER,)
+            )
+        else:
+            yield _failure(
+                "fuse-device",
+                f"{DEVICE} is missing.",
+                means,
+                "Load the kernel module, now and at each start:",
+                ("sudo modprobe fuse", "echo fuse | sudo tee /etc/modules-load.d/fuse.conf"),
+            )
+        return
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as failure:
+        says = f"{DEVICE} cannot be opened: {os.strerror(failure.errno or 0)}."
+        if failure.errno == errno.EACCES:
+            yield _failure(
+                "fuse-device",
+                says,
+                means,
+                "Everybody may read and write it, usually:",
+                (f"sudo chmod 666 {DEVICE}",),
+            )
+        elif failure.errno == errno.ENODEV:
+            yield _failure(
+                "fuse-device", says, means, "The module is not loaded:", ("sudo modprobe fuse",)
+            )
+        else:
+            yield _failure("fuse-device", says, means, in_container, (_IN_CONTAINER,))
+        return
+    yield fine(Area.FUSE, "fuse-device", f"{DEVICE} can be opened.")
+
+
+def helper(machine: Machine) -> Iterator[Finding]:
+    """Look for fusermount3, and whether it may do its work."""
+    path = machine.program(FUSERMOUNT)
+    install = ("sudo apt install fuse3",)
+    if path is None and machine.is_root:
+        yield Finding(
+            Area.FUSE,
+            "fuse-helper",
+            Severity.NOTE,
+            f"{FUSERMOUNT} is not installed.",
+            "Root mounts without it; -o auto_unmount needs it.",
+            "Install it:",
+            install,
+        )
+        return
+    if path is None:
+        yield _failure(
+            "fuse-helper",
+            f"{FUSERMOUNT} is not installed, or not in PATH.",
+            "It mounts for those who are not root.",
+            "Install it (on Fedora and Arch, too, the package is fuse3):",
+            install,
+        )
+        return
+    if not machine.is_root and (lame := _lame_helper(machine, path)) is not None:
+        yield lame
+        return
+    ran = machine.run([os.fspath(path), "--version"])
+    version = re.search(r"\d+(\.\d+)+", ran.output) if ran is not None else None
+    told = version.group() if version else "of unknown version"
+    yield fine(Area.FUSE, "fuse-helper", f"{path} is there ({told}).")
+
+
+def _lame_helper(machine: Machine, path: Path) -> Finding | None:
+    """Return why *path* would not get root's rights, without which it cannot mount."""
+    means = "It mounts for those who are not root, and must be root itself for that."
+    try:
+        status, flags = path.stat(), os.statvfs(path).f_flag
+    except OSError:
+        return None
+    if not status.st_mode & stat.S_ISUID or status.st_uid != 0:
+        return _failure(
+            "fuse-helper",
+            f"{path} is not setuid root.",
+            means,
+            "Give it back what its package gave it:",
+            (f"sudo chown root {path} && sudo chmod u+s {path}",),
+        )
+    if flags & os.ST_NOSUID:
+        return _failure(
+            "fuse-helper",
+            f"{path} lies on a filesystem mounted with nosuid.",
+            means,
+            "Install it on another filesystem, or mount this one anew:",
+            ("sudo mount -o remount,suid " + _mounted_on(machine, path),),
+        )
+    return None
+
+
+def _mounted_on(machine: Machine, path: Path) -> str:
+    places = [each.mountpoint for each in machine.mounts()]
+    above = [place for place in places if path.is_relative_to(place)]
+    return os.fspath(max(above, key=lambda place: len(os.fspath(place)), default=Path("/")))
+
+
+def privileges(machine: Machine) -> Iterator[Finding]:
+    """Look whether the user may mount at all: what a container or a sandbox takes away."""
+    status = machine.text("/proc/self/status") or ""
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    if machine.is_root:
+        held = int(fields.get("CapEff", "0").strip() or "0", 16)
+        if fields.get("CapEff") and not held >> _CAP_SYS_ADMIN & 1:
+            yield _failure(
+                "privileges",
+                "Root lacks the capability SYS_ADMIN here.",
+                "Without it nobody can mount: “Operation not permitted”.",
+                "A container is given it at its start:",
+                (_IN_CONTAINER,),
+            )
+            return
+    elif fields.get("NoNewPrivs", "0").strip() == "1":
+        yield _failure(
+            "privileges",
+            "Programs started here cannot gain privileges (no_new_privs).",
+            f"{FUSERMOUNT} then stays an ordinary program, and cannot mount.",
+            "Mount from a terminal outside of the sandbox; in a systemd unit, leave out "
+            "NoNewPrivileges= and what implies it.",
+        )
+        return
+    yield fine(Area.FUSE, "privileges", "Nothing forbids to mount.")
+
+
+def allow_other(machine: Machine) -> Iterator[Finding]:
+    """Look whether users may let others into their mounts."""
+    text = machine.text(CONFIGURATION)
+    is_allowed = any(
+        line.partition("#")[0].strip() == "user_allow_other" for line in (text or "").splitlines()
+    )
+    if is_allowed:
+        says = "Users may let others into their mounts (-o allow_other)."
+        yield fine(Area.FUSE, "user-allow-other", says)
+    elif machine.is_root:
+        says = "Root may let others into its mounts (-o allow_other)."
+        yield fine(Area.FUSE, "user-allow-other", says)
+    else:
+        yield Finding(
+            Area.FUSE,
+            "user-allow-other",
+            Severity.NOTE,
+            f"{CONFIGURATION} has no line user_allow_other.",
+            "Only you can look into your mounts: root, sudo, Docker and web servers get "
+            "“Permission denied”, and -o allow_other is refused.",
+            "If others shall be let in:",
+            (f"echo user_allow_other | sudo tee -a {CONFIGURATION}",),
+        )
+
+
+def kernel(machine: Machine) -> Iterator[Finding]:
+    """Look at what the kernel's FUSE can do, by its version."""
+    release = (machine.text("/proc/sys/kernel/osrelease") or "").strip()
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else None
+    if version is None:
+        yield fine(Area.FUSE, "kernel", "The kernel does not tell its version.")
+    elif version < _OLDEST:
+        yield _failure(
+            "kernel",
+            f"Linux {release} is older than 3.9.",
+            "Its FUSE cannot list a directory together with its attributes.",
+            "Update the system.",
+        )
+    elif version < _LARGE_READS:
+        yield Finding(
+            Area.FUSE,
+            "kernel",
+            Severity.NOTE,
+            f"Linux {release} is older than 4.20.",
+            "It asks a FUSE filesystem for 128 KiB at a time at most: bulk reads are slower.",
+            "Update the system, if speed matters.",
+        )
+    else:
+        yield fine(Area.FUSE, "kernel", f"Linux {release} can all that is needed.")
+
+
+def library(machine: Machine) -> Iterator[Finding]:
+    """Look whether libfuse can be loaded, by loading it in another process."""
+    script = "import importlib.metadata as m, pyfuse3; print(m.version('pyfuse3'))"
+    ran = machine.run([sys.executable, "-P", "-c", script])
+    if ran is not None and ran.code == 0:
+        yield fine(Area.FUSE, "fuse-library", f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
+        return
+    said = ran.complaints.strip().splitlines() if ran is not None else []
+    yield _failure(
+        "fuse-library",
+        "The FUSE library cannot be loaded" + (f": {said[-1]}" if said else "."),
+        "satfs mounts through pyfuse3, which is built on libfuse 3.",
+        "Install libfuse, and build pyfuse3 against it:",
+        (
+            "sudo apt install fuse3 libfuse3-dev pkg-config gcc python3-dev",
+            f"{sys.executable} -m pip install --force-reinstall --no-deps pyfuse3",
+        ),
+    )

@@ -1,0 +1,87 @@
+"""What mounts and demos leave behind that were killed: sockets nobody listens at, directories."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from satfs.control.place import directories
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.machine import Machine
+from satfs.doctor.mounts import satfs_mounts
+
+#: What the demo keeps while it runs, below the directory for temporary files.
+DEMO_PREFIX: Final = "satfs-demo-"
+_DEMO_SOURCE: Final = "satfs:demo"
+#: A demo draws its imagery for so long, in seconds, before its mount is there.
+_DEMO_STARTS_S: Final = 600
+#: Time for a socket to be accepted, in seconds; the kernel does it, however busy the mount is.
+_CONNECT_S: Final = 1.0
+
+
+def leftovers(machine: Machine) -> Iterator[Finding]:
+    """Look for what nobody uses any more."""
+    found = False
+    for path in _stale_sockets(machine):
+        found = True
+        yield _leftover(f"At {path} nobody listens any more.", f"rm {shlex.quote(str(path))}")
+    for path in _stale_demos(machine):
+        found = True
+        yield _leftover(
+            f"{path} is left of a demo that was killed.", f"rm -r {shlex.quote(str(path))}"
+        )
+    if not found:
+        yield fine(Area.MOUNTS, "leftovers", "Nothing is left of mounts or demos that were killed.")
+
+
+def _leftover(says: str, command: str) -> Finding:
+    return Finding(
+        Area.MOUNTS,
+        "leftovers",
+        Severity.NOTE,
+        says,
+        "It does no harm, and takes up room.",
+        "To be rid of it:",
+        (command,),
+    )
+
+
+def _stale_sockets(machine: Machine) -> Iterator[Path]:
+    for directory in directories(machine.uid, machine.environment):
+        place = machine.at(str(directory))
+        try:
+            paths = sorted(place.glob("*.sock"))
+        except OSError:
+            continue
+        for path in paths:
+            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+                connection.settimeout(_CONNECT_S)
+                try:
+                    connection.connect(os.fspath(path))
+                except OSError as failure:
+                    if failure.errno == errno.ECONNREFUSED:
+                        yield path
+
+
+def _stale_demos(machine: Machine) -> Iterator[Path]:
+    if any(each.source == _DEMO_SOURCE for each in satfs_mounts(machine)):
+        return
+    temporary = machine.environment.get("TMPDIR") or "/tmp"  # noqa: S108 - looked at, not written
+    try:
+        paths = sorted(machine.at(temporary).glob(DEMO_PREFIX + "*"))
+    except OSError:
+        return
+    for path in paths:
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        if status.st_uid == machine.uid and time.time() - status.st_mtime > _DEMO_STARTS_S:
+            yield path

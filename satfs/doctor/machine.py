@@ -1,0 +1,132 @@
+"""The machine as the checks see it: where its files lie, who asks, and programs that may hang.
+
+Nothing is changed on it. Each file is named from `root`, so that a made-up machine can be looked at
+as well as this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from satfs.mountpoints import Mounted, parse_mountinfo
+
+#: Time for a program to answer, in seconds. Those asked here take milliseconds.
+PROGRAM_LIMIT_S: Final = 4.0
+#: Most bytes of a file that is looked at: configuration, and what /proc tells.
+_MOST_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a program ended: its exit code and its words."""
+
+    code: int
+    output: str
+    complaints: str = ""
+
+
+#: Runs a program; returns None when it did not end in time, or is not there.
+Runner: TypeAlias = Callable[[Sequence[str]], Ran | None]
+
+
+def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran | None:
+    """Return how *command* ended, or None when it is not there or has not ended in *limit_s*.
+
+    One that hangs is killed, and left behind where even that does not help: a program that waits
+    for a filesystem whose process is stuck cannot be killed, nor waited for.
+    """
+    try:
+        child = subprocess.Popen(  # noqa: S603 - our own words, no shell
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+    try:
+        output, complaints = child.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.2)
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+        return None
+    return Ran(child.returncode, output, complaints)
+
+
+#: Asks a path for its filesystem, as `df` does, and prints the errno. In a process of its own: who
+#: asks a stuck mount is stuck, and cannot even end.
+_PROBE: Final = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as failure:
+    print(failure.errno)
+else:
+    print(0)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine, and the user who asks; this one and ourselves unless told otherwise."""
+
+    root: Path = Path("/")
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    uid: int = field(default_factory=os.geteuid)
+    home: Path = field(default_factory=Path.home)
+    run: Runner = run_bounded
+
+    @property
+    def is_root(self) -> bool:
+        """Tell whether the user is the superuser."""
+        return self.uid == 0
+
+    def at(self, path: str) -> Path:
+        """Return where the file lies that is *path* to this machine."""
+        return self.root / path.lstrip("/")
+
+    def text(self, path: str) -> str | None:
+        """Return what is in a small file, or None when it cannot be read."""
+        try:
+            with self.at(path).open("rb") as file:
+                return file.read(_MOST_BYTES).decode("utf-8", "surrogateescape")
+        except OSError:
+            return None
+
+    def program(self, name: str) -> Path | None:
+        """Return where the program is that *name* starts, or None."""
+        found = shutil.which(name, path=self.environment.get("PATH", os.defpath))
+        return None if found is None else Path(found)
+
+    def mounts(self) -> tuple[Mounted, ...]:
+        """Return all mounts that the user can see, the lowermost first."""
+        return parse_mountinfo(self.text("/proc/self/mountinfo") or "")
+
+    def errno_of(self, path: Path) -> int | None:
+        """Return the errno that the filesystem at *path* answers with: 0 if well, None if never."""
+        ran = self.run([sys.executable, "-I", "-S", "-c", _PROBE, os.fspath(path)])
+        if ran is None or not ran.output.strip().isdecimal():
+            return None
+        return int(ran.output)
+
+    @property
+    def is_container(self) -> bool:
+        """Tell whether this looks like a container."""
+        marks = ("/.dockerenv", "/run/.containerenv")
+        return "container" in self.environment or any(self.at(mark).exists() for mark in marks)

@@ -1,0 +1,196 @@
+"""The satfs mounts there are, and the directory that is to become one.
+
+A mount is asked in a process of its own: one that is stuck would keep us, and we could not even be
+killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.machine import Machine
+from satfs.errors import BadMountpoint
+from satfs.kernel_tuning import READ_AHEAD_KB
+from satfs.mountpoints import FS_TYPE, Mounted
+
+DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
+
+def satfs_mounts(machine: Machine) -> tuple[Mounted, ...]:
+    """Return the satfs mounts of *machine*, the lowermost first."""
+    return tuple(each for each in machine.mounts() if each.fs_type == FS_TYPE)
+
+
+def mounts(machine: Machine) -> Iterator[Finding]:
+    """Look whether each mount answers, and how the kernel reads from it."""
+    found = satfs_mounts(machine)
+    if not found:
+        yield fine(Area.MOUNTS, "mounts", "Nothing is mounted by satfs.")
+    visible = {each.mountpoint: each for each in found}
+    for each in found:
+        if visible[each.mountpoint] is each:
+            yield from _one_mount(machine, each)
+
+
+def _one_mount(machine: Machine, mounted: Mounted) -> Iterator[Finding]:
+    place, name = mounted.mountpoint, shlex.quote(os.fspath(mounted.mountpoint))
+    answer = machine.errno_of(place)
+    match answer:
+        case None:
+            connection = f"/sys/fs/fuse/connections/{mounted.device[1]}/abort"
+            yield _failure(
+                "mounts",
+                f"{place} does not answer.",
+                "Its process is stuck, and so is every program that looks into it.",
+                "Detach it; if that does not help, cut its connection to the kernel:",
+                (f"satfs umount -z {name}", f"echo 1 | sudo tee {connection}"),
+            )
+            return
+        case _ if answer in DEAD:
+            yield _failure(
+                "mounts",
+                f"{place} is a dead mount: its process has ended.",
+                "Programs get “Transport endpoint is not connected” there.",
+                "Unmount it, or mount anew, which does that first:",
+                (f"satfs umount {name}",),
+            )
+            return
+        case errno.EACCES:
+            owner = next(
+                (word[8:] for word in mounted.super_options if word.startswith("user_id=")), "?"
+            )
+            yield Finding(
+                Area.MOUNTS,
+                "mounts",
+                Severity.NOTE,
+                f"{place} belongs to the user with the id {owner}, and lets nobody else in.",
+                "That is so for every FUSE mount without -o allow_other, and for root, too.",
+                "If others shall be let in, its owner mounts it with:",
+                (f"satfs mount -o allow_other {name}",),
+            )
+        case 0:
+            yield fine(Area.MOUNTS, "mounts", f"{place} answers ({mounted.source}).")
+        case _:
+            yield _failure(
+                "mounts",
+                f"{place} answers with an error: {os.strerror(answer)}.",
+                "Programs get that error, too.",
+                "Look into its log, or mount anew:",
+                ("journalctl -t satfs", f"satfs umount {name}"),
+            )
+            return
+    yield from _read_ahead(machine, mounted)
+
+
+def _read_ahead(machine: Machine, mounted: Mounted) -> Iterator[Finding]:
+    major, minor = mounted.device
+    setting = f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"
+    text = (machine.text(setting) or "").strip()
+    if not text.isdecimal() or int(text) >= READ_AHEAD_KB:
+        return
+    yield Finding(
+        Area.MOUNTS,
+        "read-ahead",
+        Severity.NOTE,
+        f"The kernel reads ahead {text} KiB at {mounted.mountpoint}.",
+        f"Copies are faster with {READ_AHEAD_KB}, which only root may set, for each mount anew.",
+        "If speed matters:",
+        (f"echo {READ_AHEAD_KB} | sudo tee {setting}",),
+    )
+
+
+def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
+    """Look whether *path*, which is absolute, could be mounted on; nothing if satfs has done so."""
+    if any(each.mountpoint == path for each in satfs_mounts(machine)):
+        return
+    name = shlex.quote(os.fspath(path))
+    answer = machine.errno_of(path)
+    elsewhere = "Choose another directory, or mend this one:"
+    if answer is None:
+        yield _failure(
+            "mountpoint",
+            f"{path} does not answer.",
+            "The filesystem that it is on is stuck.",
+            "See which one that is:",
+            (f"findmnt --target {name}",),
+        )
+    elif answer == errno.ENOENT:
+        yield _failure(
+            "mountpoint",
+            f"There is no directory {path}.",
+            "A filesystem is mounted on a directory.",
+            "Make it:",
+            (f"mkdir -p {name}",),
+        )
+    elif answer in DEAD:
+        yield _failure(
+            "mountpoint",
+            f"{path} is the dead mount of another program.",
+            "Nothing can be mounted there before it is gone.",
+            "Unmount it:",
+            (f"fusermount3 -u {name}",),
+        )
+    elif answer:
+        yield _failure(
+            "mountpoint",
+            f"{path} cannot be looked at: {os.strerror(answer)}.",
+            "What cannot be looked at cannot be mounted on.",
+            elsewhere,
+            (f"ls -ld {name}",),
+        )
+    else:
+        yield from _place(machine, path, name)
+
+
+def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        yield _failure(
+            "mountpoint",
+            f"{path} is not a directory.",
+            "A filesystem is mounted on a directory.",
+            "Choose another place.",
+        )
+        return
+    is_theirs = not status.st_mode & stat.S_ISVTX or status.st_uid == machine.uid
+    if not machine.is_root and not (is_theirs and os.access(path, os.W_OK)):
+        yield _failure(
+            "mountpoint",
+            f"{path} is not yours to mount on.",
+            "FUSE lets people mount on directories that they may write to, and that are their own "
+            "where the sticky bit is set.",
+            "Choose another directory, or have it given to you:",
+            (f'sudo chown "$USER" {name}',),
+        )
+        return
+    try:
+        is_empty = next(os.scandir(path), None) is None
+    except OSError:
+        is_empty = True
+    if not is_empty:
+        yield Finding(
+            Area.MOUNTS,
+            "mountpoint",
+            Severity.WARNING,
+            f"{path} is not empty.",
+            "What is in it would be hidden; `satfs mount` refuses it.",
+            "Choose another directory, or mount over it:",
+            (f"satfs mount --nonempty {name}",),
+        )
+        return
+    yield fine(Area.MOUNTS, "mountpoint", f"{path} can be mounted on.")
+
+
+def _failure(
+    check: str, says: str, means: str, remedy: str, commands: tuple[str, ...] = ()
+) -> Finding:
+    return Finding(
+        Area.MOUNTS, check, Severity.FAILURE, says, means, remedy, commands, BadMountpoint
+    )

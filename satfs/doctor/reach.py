@@ -1,0 +1,399 @@
+"""The way to a host, step by step: its name, a connection, TLS, an answer. And what is on the way.
+
+What a mount uses is used here, too: the same proxies, authorities and connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.errors import BadSettings, DeadlineReached, Garbled, SatfsError, Unreachable
+from satfs.net.addresses import DEFAULT_PORTS, origin_of
+from satfs.net.http import Http
+from satfs.net.proxies import Proxies
+from satfs.settings import Settings
+
+#: Time for a name to be resolved, in seconds. A resolver asks again after five; one that has not
+#: answered once in four makes every program on the machine slow.
+NAME_LIMIT_S: Final = 4.0
+#: Time for a connection, TLS and an answer together, in seconds.
+ANSWER_LIMIT_S: Final = 6.0
+
+#: What a certificate can be refused for (OpenSSL, X509_V_ERR_*).
+_EXPIRED: Final = frozenset({9, 10})  # not yet valid, has expired
+_WRONG_NAME: Final = frozenset({62, 64})  # host name or address mismatch
+
+#: Variables that other programs read for what is SATFS_CA_FILE here.
+_OTHERS_CA: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO")
+#: OpenSSL's own, which hold for us, too.
+_OPENSSL_CA: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Somebody to be reached: *check* for scripts, *name* for people, *url* is what is asked."""
+
+    check: str
+    name: str
+    url: str
+    area: Area = Area.NETWORK
+    #: The setting that led here, where there is one.
+    variable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer, of whatever status, and when it was asked for and had, by our wall clock."""
+
+    status: int
+    headers: Mapping[str, str]
+    sent_at_s: float
+    received_at_s: float
+
+
+@dataclass(slots=True)
+class Way:
+    """What was found on the way to a host; *heard* is None when it did not answer."""
+
+    findings: list[Finding]
+    heard: Heard | None = None
+
+
+def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
+    """Look through which proxies the hosts are asked, and whether satfs can talk to those."""
+    told: dict[str, list[str]] = {}
+    for host in hosts:
+        parts = urlsplit(host.url)
+        proxy = _proxy_for(host.url, proxies)
+        if proxy is None:
+            continue
+        kind = urlsplit(proxy).scheme
+        where = _shown_proxy(proxy)
+        if kind not in ("http", "https"):
+            yield Finding(
+                Area.NETWORK,
+                "proxy",
+                Severity.FAILURE,
+                f"{host.name} would be asked through {where}, and satfs speaks no {kind}.",
+                "It speaks to HTTP proxies only.",
+                "Name an HTTP proxy, or ask this host directly:",
+                (
+                    "unset all_proxy ALL_PROXY",
+                    f"export no_proxy={shlex.quote(str(parts.hostname))}",
+                ),
+                Unreachable,
+            )
+        elif kind == "https" and parts.scheme == "https":
+            yield Finding(
+                Area.NETWORK,
+                "proxy",
+                Severity.FAILURE,
+                f"{host.name} would be asked through {where}, which is TLS inside of TLS.",
+                "satfs cannot do that. The tunnel itself is encrypted in any case.",
+                "Name the proxy with http:, which most are meant to be:",
+                (f"export https_proxy=http://{where.partition('://')[2]}",),
+                Unreachable,
+            )
+        else:
+            told.setdefault(where, []).append(host.name)
+    for where, names in told.items():
+        yield fine(Area.NETWORK, "proxy", f"{' and '.join(names)}: asked through {where}.")
+    if not told and not any(_proxy_for(host.url, proxies) for host in hosts):
+        yield fine(Area.NETWORK, "proxy", "No proxy is asked.")
+
+
+def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Look whose certificates are trusted. Reads the files that settings and environment name."""
+    broken = False
+    for variable in _OPENSSL_CA:
+        path = environment.get(variable)
+        if path and not os.path.exists(path):
+            broken = True
+            yield Finding(
+                Area.NETWORK,
+                "authorities",
+                Severity.WARNING,
+                f"{variable} names {path}, which is not there.",
+                "OpenSSL then trusts fewer authorities than it should.",
+                "Mend it, or take it away:",
+                (f"unset {variable}",),
+            )
+    if settings.ca_file is not None and (wrong := _unusable(settings)) is not None:
+        yield wrong
+        return
+    foreign = [name for name in _OTHERS_CA if environment.get(name)]
+    if foreign and settings.ca_file is None and not environment.get("SSL_CERT_FILE"):
+        path = shlex.quote(environment[foreign[0]])
+        yield Finding(
+            Area.NETWORK,
+            "authorities",
+            Severity.NOTE,
+            f"{foreign[0]} is set, which satfs does not read.",
+            "Other programs here trust authorities of their own, a company's perhaps.",
+            "If certificates are refused below:",
+            (f"export SATFS_CA_FILE={path}",),
+        )
+    elif not broken:
+        more = f", and those in {settings.ca_file}" if settings.ca_file is not None else ""
+        yield fine(Area.NETWORK, "authorities", f"The system's authorities are trusted{more}.")
+
+
+def _unusable(settings: Settings) -> Finding | None:
+    path = settings.ca_file
+    try:
+        ssl.create_default_context().load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        reason = "holds no certificates"
+    except OSError as failure:
+        reason = f"cannot be read: {os.strerror(failure.errno or 0)}"
+    else:
+        return None
+    return Finding(
+        Area.NETWORK,
+        "authorities",
+        Severity.FAILURE,
+        f"{path} (SATFS_CA_FILE) {reason}.",
+        "No connection is made before it can be used.",
+        "It must be a PEM file. Correct it, or leave it out:",
+        (f"openssl x509 -in {shlex.quote(str(path))} -noout -subject", "unset SATFS_CA_FILE"),
+        BadSettings,
+    )
+
+
+async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]) -> Way:
+    """Resolve, connect, ask and hear; stop at the first step that fails. No body is read.
+
+    Waits for the network, at most `NAME_LIMIT_S` and `ANSWER_LIMIT_S`. Only the host and never the
+    path of *host.url* is shown: that may lead to an object by a signed link.
+    """
+    proxy = _proxy_for(host.url, proxies)
+    asked = proxy or host.url
+    name = urlsplit(asked).hostname or ""
+    whom = f"the proxy to {host.name}" if proxy else host.name
+    resolved = await _resolve(host, name, _port_of(asked), whom)
+    if resolved.severity is Severity.FAILURE:
+        return Way([resolved])
+    way = Way([resolved])
+    sent_at_s = time.time()
+    began = trio.current_time()
+    try:
+        with trio.fail_after(ANSWER_LIMIT_S):
+            async with http.stream(host.url, headers=headers) as answer:
+                status, received_at_s = answer.status, time.time()
+                heard = dict(answer.headers)
+    except (SatfsError, trio.TooSlowError) as failure:
+        way.findings.append(_no_answer(host, failure, is_proxied=proxy is not None))
+        return way
+    took_ms = (trio.current_time() - began) * 1000
+    way.heard = Heard(status, heard, sent_at_s, received_at_s)
+    secured = ", its certificate trusted" if host.url.startswith("https:") else ""
+    check = f"{host.check}-connection"
+    elsewhere = _led_elsewhere(host.url, way.heard)
+    if elsewhere:
+        way.findings.append(
+            Finding(
+                host.area,
+                check,
+                Severity.WARNING,
+                f"{host.name} ({origin_of(host.url)}) sends us on to {elsewhere}.",
+                "The login page of a network (a hotel's, an airport's) does so, or an address that "
+                "has moved.",
+                "Open any web page in a browser, and log in to the network; then try again.",
+            )
+        )
+    elif status >= 500 and host.area is not Area.STORE:
+        way.findings.append(
+            Finding(
+                host.area,
+                check,
+                Severity.WARNING,
+                f"{host.name} answers with an error of its own ({status}).",
+                "It is in trouble, or what is in front of it.",
+                "Wait; satfs tries again by itself.",
+            )
+        )
+    else:
+        way.findings.append(
+            fine(host.area, check, f"{_first_up(host.name)} answers in {took_ms:.0f} ms{secured}.")
+        )
+    return way
+
+
+async def _resolve(host: Host, name: str, port: int, whom: str) -> Finding:
+    check = f"{host.check}-dns"
+    try:
+        with trio.fail_after(NAME_LIMIT_S):
+            found = await trio.socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except trio.TooSlowError:
+        return _nameless(
+            host,
+            check,
+            f"Nobody resolves {name} within {NAME_LIMIT_S:.0f} s.",
+            "The DNS servers of this machine do not answer; the network is gone, perhaps.",
+            name,
+        )
+    except (OSError, UnicodeError) as failure:
+        is_silent = isinstance(failure, socket.gaierror) and failure.errno == socket.EAI_AGAIN
+        return _nameless(
+            host,
+            check,
+            f"The name of {whom}, {name}, leads nowhere.",
+            "No DNS server answers; the network is gone, perhaps."
+            if is_silent
+            else "DNS knows no such name"
+            + (f"; {host.variable} has it." if host.variable else "."),
+            name,
+        )
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
+    is_number = addresses[0] == name
+    return fine(
+        host.area,
+        check,
+        f"{_first_up(whom)} is {name}" + ("." if is_number else f", at {addresses[0]}{more}."),
+    )
+
+
+def _nameless(host: Host, check: str, says: str, means: str, name: str) -> Finding:
+    return Finding(
+        host.area,
+        check,
+        Severity.FAILURE,
+        says,
+        means,
+        "See what the system says of it, and of its network:",
+        (f"getent ahosts {shlex.quote(name)}", "resolvectl status"),
+        Unreachable,
+    )
+
+
+def _no_answer(host: Host, failure: BaseException, *, is_proxied: bool) -> Finding:
+    """Return what it means that asking failed like that."""
+    origin, port = origin_of(host.url), _port_of(host.url)
+    name = urlsplit(host.url).hostname or ""
+    causes = list(_causes(failure))
+    check = f"{host.check}-connection"
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _untrusted(host, check, cause)
+
+    def failed(says: str, means: str, remedy: str = "", *commands: str) -> Finding:
+        return Finding(
+            host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable
+        )
+
+    through = " through the proxy" if is_proxied else ""
+    if isinstance(failure, trio.TooSlowError | DeadlineReached):
+        return failed(
+            f"{origin} does not answer{through} within {ANSWER_LIMIT_S:.0f} s.",
+            "A firewall swallows the packets, the network is gone, or a proxy is needed.",
+            "See how far one gets:",
+            f"curl -sv --max-time 10 -o /dev/null {origin}",
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return failed(
+            f"{origin} speaks no TLS that we understand.",
+            "Something else listens at this port, or a box on the way breaks TLS.",
+            "See what it says:",
+            f"openssl s_client -connect {name}:{port} -servername {name} </dev/null",
+        )
+    if any(isinstance(each, OSError) and each.errno == errno.ECONNREFUSED for each in causes):
+        return failed(
+            f"{origin} refuses connections{through}.",
+            "The machine is there, and nobody listens at this port.",
+            f"Check {host.variable}." if host.variable else "Try again later.",
+        )
+    if isinstance(failure, Garbled):
+        return failed(f"{origin} cannot be asked.", "What it was given as is no address.")
+    return failed(
+        f"{origin} cannot be reached{through}: {_reason(causes)}.",
+        "Nothing can be listed or fetched that is not in the cache.",
+        "See how far one gets:",
+        f"curl -sv --max-time 10 -o /dev/null {origin}",
+    )
+
+
+def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> Finding:
+    origin, port = origin_of(host.url), _port_of(host.url)
+    name = urlsplit(host.url).hostname or ""
+    says = f"The certificate of {origin} is not trusted: {cause.verify_message}."
+    look = f"openssl s_client -connect {name}:{port} -servername {name} </dev/null"
+    if cause.verify_code in _EXPIRED:
+        means, remedy = "It is not valid now; or the clock of this machine is wrong.", "See both:"
+        commands: tuple[str, ...] = ("timedatectl status", look)
+    elif cause.verify_code in _WRONG_NAME:
+        means = "It was made for another host: somebody else answers here."
+        remedy = f"Check {host.variable}, and the network:" if host.variable else "See whose it is:"
+        commands = (look,)
+    else:
+        means = (
+            "Programs say “CERTIFICATE_VERIFY_FAILED”. A company's proxy that looks into TLS has "
+            "an authority of its own, which this machine, or Python, does not know."
+        )
+        remedy = "Get that authority's PEM file from whoever runs the network, and name it:"
+        commands = ("export SATFS_CA_FILE=/path/to/authority.pem", look)
+    return Finding(host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable)
+
+
+def _led_elsewhere(url: str, heard: Heard) -> str | None:
+    """Return the host that an answer sends us on to, when it is another one."""
+    location = heard.headers.get("location", "")
+    if not 300 <= heard.status < 400 or not location:
+        return None
+    try:
+        host = urlsplit(location).hostname
+    except ValueError:
+        return None
+    return host if host and host != urlsplit(url).hostname else None
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    """Yield *failure* and all that caused it, members of groups included."""
+    waiting, seen = [failure], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(each.exceptions)
+        waiting.extend(filter(None, (each.__cause__, each.__context__)))
+
+
+def _reason(causes: list[BaseException]) -> str:
+    """Return the system's words for a failure. Not its own: they hold paths of links."""
+    words = (each.strerror for each in causes if isinstance(each, OSError) and each.strerror)
+    return next(words, "the connection broke")
+
+
+def _proxy_for(url: str, proxies: Proxies) -> str | None:
+    parts = urlsplit(url)
+    return proxies.for_host(parts.scheme, parts.hostname or "", _port_of(url))
+
+
+def _port_of(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or DEFAULT_PORTS.get(parts.scheme, 443)
+
+
+def _shown_proxy(proxy: str) -> str:
+    """Return the address of a proxy without user and password."""
+    parts = urlsplit(proxy)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _first_up(text: str) -> str:
+    return text[:1].upper() + text[1:]
