@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "demo": "Mount a demo that needs no account and no network.",
     "cache": "Look after what mounts have kept on disk.",
     "settings": "Show every setting, and how to change it.",
+    "doctor": "Look for whatever keeps satfs from working.",
     "completion": "Let bash, zsh or fish complete what you type.",
     "man": "Write the man pages of all commands.",
 }
