@@ -1,0 +1,167 @@
+"""Files that are another version at each look: made when they are looked up, kept while read.
+
+Such a file changes from one moment to the next, and programs must see one moment as a whole: size
+and bytes that belong together, and for `cp`, which looks twice, the same inode both times. So what
+is made for a look is kept for a second, and a moment longer while somebody goes on looking; until
+then the name leads to the same file, with the same bytes, which the kernel may keep as those of any
+other. After that it leads to another one. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+from cachetools import LRUCache
+
+from satfs.errors import Changed
+from satfs.model import ByteRange
+from satfs.tree.nodes import Attributes, Directory, File, Kind, Reader
+
+#: How long a content is the present one, in seconds: short for people, long for a program.
+FRESH_S: Final = 1.0
+#: Programs look at a name twice within a few milliseconds. If the second passes in between, the
+#: content stays until nobody has looked for this long…
+GRACE_S: Final = 0.1
+#: …but never longer than this, however often somebody looks.
+LONGEST_S: Final = 2.0
+#: Bytes of contents kept for those who have looked and not yet opened.
+MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Moment:
+    content: bytes
+    digest: str
+    made_s: float
+    seen_s: float
+    made_ns: int
+
+
+class Moments:
+    """The contents made last, of all files, as many as `MOST_BYTES` hold."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock_ns = wall_clock_ns
+        self._latest: LRUCache[tuple[str, ...], _Moment] = LRUCache(MOST_BYTES, getsizeof=_weight)
+        self._contents: LRUCache[str, bytes] = LRUCache(MOST_BYTES, getsizeof=_size)
+
+    def file(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> MomentFile:
+        """Return the file called *name* as it is at this moment; *make* makes its content."""
+        now_s = self._clock()
+        path = (*parent.path, name.decode())
+        moment: _Moment | None = self._latest.get(path)
+        if moment is None or not _is_present(moment, now_s):
+            content = make()
+            moment = _Moment(content, digest(content), now_s, now_s, self._wall_clock_ns())
+            if len(content) <= MOST_BYTES // 2:
+                self._latest[path] = moment
+                self._contents[moment.digest] = content
+        moment.seen_s = now_s
+        return MomentFile(
+            self, parent, name, moment.digest, len(moment.content), moment.made_ns, make
+        )
+
+    def listed(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> MomentFile:
+        """Return the file as `file` does, for a listing: nothing is kept, for few are opened."""
+        moment: _Moment | None = self._latest.get((*parent.path, name.decode()))
+        if moment is not None and _is_present(moment, self._clock()):
+            return MomentFile(
+                self, parent, name, moment.digest, len(moment.content), moment.made_ns, make
+            )
+        content = make()
+        return MomentFile(
+            self, parent, name, digest(content), len(content), self._wall_clock_ns(), make
+        )
+
+    def content(self, wanted: str) -> bytes | None:
+        """Return the content with that digest, if it is still kept."""
+        found: bytes | None = self._contents.get(wanted)
+        return found
+
+
+class MomentFile(File):
+    """A file as it was at one moment."""
+
+    __slots__ = ("_digest", "_made_ns", "_make", "_moments", "_size_bytes")
+    is_lasting = False
+
+    def __init__(
+        self,
+        moments: Moments,
+        parent: Directory,
+        name: bytes,
+        digest: str,
+        size_bytes: int,
+        made_ns: int,
+        make: Callable[[], bytes],
+    ) -> None:
+        super().__init__(parent, name)
+        self._moments = moments
+        self._digest = digest
+        self._size_bytes = size_bytes
+        self._made_ns = made_ns
+        self._make = make
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and its bytes."""
+        return (*self.path, f"/{self._digest}")
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: changed when it was made."""
+        return Attributes(Kind.FILE, 0o444, self._size_bytes, self._made_ns, self._made_ns)
+
+    async def open(self) -> Reader:
+        """Return a reader of the bytes of that moment; waits for nothing.
+
+        Raises:
+            Changed: they are kept no more. The kernel looks the name up again, and opens that.
+        """
+        content = self._moments.content(self._digest)
+        if content is None:
+            content = self._make()
+            if digest(content) != self._digest:
+                raise Changed(f"/{'/'.join(self.path)} is another by now")
+        return MomentReader(content)
+
+
+class MomentReader:
+    """Reads from memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size_bytes = len(content)
+        self._view = memoryview(content)
+
+    async def read(self, span: ByteRange) -> memoryview:
+        """Return the part of *span* that exists."""
+        return self._view[span.start : span.stop]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+
+def digest(content: bytes) -> str:
+    """Return what tells *content* from others."""
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _is_present(moment: _Moment, now_s: float) -> bool:
+    age_s, unseen_s = now_s - moment.made_s, now_s - moment.seen_s
+    return age_s < FRESH_S or (unseen_s < GRACE_S and age_s < LONGEST_S)
+
+
+def _weight(moment: _Moment) -> int:
+    return 256 + len(moment.content)
+
+
+def _size(content: bytes) -> int:
+    return 64 + len(content)

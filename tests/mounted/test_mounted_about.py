@@ -1,0 +1,257 @@
+"""Through the kernel: what a mount says about itself, to the programs that people ask with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mounted.conftest import MountIt, StartOrigin
+from mounted.mounting import RealMount
+from prometheus_client.parser import text_string_to_metric_families
+
+from satfs.demo.server import DemoOrigin
+
+
+@pytest.fixture
+def mount(mount_it: MountIt, origin: DemoOrigin) -> RealMount:
+    return mount_it(origin)
+
+
+def scene_path(origin: DemoOrigin) -> str:
+    task = origin.catalogue.task(341271)
+    assert task is not None
+    capture = task.captures[0]
+    return f"tasks/341271/{capture.capture_id}/{capture.scenes[0].scene_id}"
+
+
+def the_zip(mount: RealMount, scene: str) -> str:
+    return next(name for name in os.listdir(mount.path / scene) if name.endswith(".zip"))
+
+
+def status(mount: RealMount) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((mount.path / ".satfs/status.json").read_bytes())
+    return told
+
+
+def run(*command: object, cwd: Path | None = None) -> bytes:
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, cwd=cwd, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def requests(origin: DemoOrigin) -> dict[str, int]:
+    return {name: n for name, n in origin.journal.counts().items() if n}
+
+
+def test_it_is_there_by_name_and_listed_nowhere(mount: RealMount, tmp_path: Path) -> None:
+    """`.satfs` is reached by name, and neither ls, find, rsync nor cp -r come upon it."""
+    assert sorted(os.listdir(mount.path / ".satfs")) == ["explain", "log", "metrics", "status.json"]
+    assert ".satfs" not in os.listdir(mount.path)
+    assert b".satfs" not in run("ls", "-la", mount.path)
+    found = run("find", mount.path, "-maxdepth", "2")
+    assert b"tasks/341271" in found
+    assert b".satfs" not in found
+    run("cp", "-r", mount.path, tmp_path / "copy")
+    assert not (tmp_path / "copy/.satfs").exists()
+    if shutil.which("rsync"):
+        assert b".satfs" not in run("rsync", "-r", "--list-only", f"{mount.path}/")
+    assert not (mount.path / ".satfs/explain/.satfs").exists()
+    assert not (mount.path / ".satfs/nothing").exists()
+
+
+def test_looking_at_it_asks_nobody(origin: DemoOrigin, mount: RealMount) -> None:
+    """What a mount says about itself is told from memory: the vendor hears of no question."""
+    origin.journal.clear()
+    for name in ("status.json", "metrics", "log"):
+        (mount.path / ".satfs" / name).read_bytes()
+    os.listdir(mount.path / ".satfs/explain")
+    assert not requests(origin)
+
+
+PROGRAMS = (
+    ("cat", "{}"),
+    ("grep", "", "{}"),
+    ("dd", "if={}", "bs=100", "status=none"),
+    ("tail", "-c", "+1", "{}"),
+    ("head", "-c", "1000000", "{}"),
+    ("curl", "-s", "file://{}"),
+    ("jq", "-c", ".", "{}"),
+    ("cp", "{}", "/dev/stdout"),
+)
+
+
+@pytest.mark.parametrize("command", PROGRAMS, ids=lambda command: command[0])
+def test_programs_see_one_moment_as_a_whole(mount: RealMount, command: tuple[str, ...]) -> None:
+    """Whatever program reads the status gets all of one moment, though it is another each time."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    path = mount.path / ".satfs/status.json"
+    for _ in range(5):
+        (mount.path / "tasks/341271/task.json").read_bytes()  # the record grows
+        told = json.loads(run(*(word.format(path) for word in command)))
+        assert told["mountpoint"] == str(mount.path)
+        assert told["pid"] == mount.process.pid
+
+
+def test_copies_never_tear(mount: RealMount, tmp_path: Path) -> None:
+    """`cp` looks at a name twice, and takes one file for another if the inodes differ."""
+    for number in range(60):
+        run("cp", mount.path / ".satfs/status.json", tmp_path / f"{number}")
+    for number in range(60):
+        assert json.loads((tmp_path / f"{number}").read_bytes())["pid"] == mount.process.pid
+    run("cp", "-r", mount.path / ".satfs", tmp_path / "all")
+    assert (tmp_path / "all/explain/tasks/341271/task.json").read_text()
+
+
+def test_an_open_file_stays_what_it_was(mount: RealMount) -> None:
+    """A file that is open tells one moment to its end, however long it is read."""
+    path = mount.path / ".satfs/status.json"
+    with path.open("rb", buffering=0) as file:
+        beginning = file.read(50)
+        size = os.fstat(file.fileno()).st_size
+        for _ in range(30):
+            json.loads(path.read_bytes())
+            subprocess.run(["sleep", "0.1"], check=True)
+        whole = beginning + file.read()
+        while rest := file.read():
+            whole += rest
+    assert len(whole) == size
+    assert json.loads(whole)["pid"] == mount.process.pid
+    assert json.loads(path.read_bytes())["now"] > json.loads(whole)["now"]
+
+
+def test_the_status_tells_what_is_so(origin: DemoOrigin, mount: RealMount) -> None:
+    """Profile, listings, cache, counters and errors are in the status as they are."""
+    scene = scene_path(origin)
+    zip_path = mount.path / scene / the_zip(mount, scene)
+    size = len(zip_path.read_bytes())
+    told = status(mount)
+    assert told["is_online"] is True
+    assert told["why_offline"] is None
+    assert told["profile"] == "default"
+    assert told["source"] == "satfs:default"
+    assert 0 < told["credential"]["token_left_s"] < 86400
+    assert told["links"]["n"] >= 1
+    assert told["links"]["items"][0]["left_s"] > 0
+    listed = {(each["kind"], each["id"]) for each in told["listings"]["items"]}
+    assert ("captures", "341271") in listed or ("task", "341271") in listed
+    assert told["listings"]["n_stale"] == 0
+    assert told["cache"]["disk_bytes"] >= size
+    assert told["reading"]["served_bytes"] >= size
+    assert told["requests"]["received_bytes"] > 0
+    assert told["requests"]["api"]["status_200"] > 0
+    assert told["calls"]["asked"]["lookup"] > 0
+    assert told["kernel"]["is_tuned"] == (told["kernel"]["read_ahead_kb"] is not None)
+
+
+def test_metrics_are_prometheus_text(mount: RealMount) -> None:
+    """The metrics are text that Prometheus' own parser takes."""
+    text = (mount.path / ".satfs/metrics").read_text()
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    assert found["satfs_online"].samples[0].value == 1
+    assert found["satfs_calls"].type == "counter"
+    assert found["satfs_info"].samples[0].labels["mountpoint"] == str(mount.path)
+
+
+def test_explaining_a_file_asks_for_nothing(origin: DemoOrigin, mount: RealMount) -> None:
+    """An explanation is text in the place of the file, and costs no request for an object."""
+    scene = scene_path(origin)
+    name = the_zip(mount, scene)
+    explained = mount.path / ".satfs/explain" / scene / name
+    origin.journal.clear()
+    assert "size and version" in explained.read_text()
+    assert not requests(origin)
+    size = len((mount.path / scene / name).read_bytes())
+    subprocess.run(["sleep", "1.1"], check=True)
+    told = run("cat", explained).decode()
+    assert told.startswith(f"{scene}/{name}\n")
+    assert "Opened once" in told
+    assert "ranges of bytes" in told or "range of bytes" in told
+    assert f"{size / 1e6:.1f} MB" in told or f"{size / 1e3:.1f} kB" in told
+    assert "in all" in told
+
+
+def test_the_mirror_looks_like_the_tree(origin: DemoOrigin, mount: RealMount) -> None:
+    """Walking the mirror asks for listings as the tree does, and for no object at all."""
+    mirror = mount.path / ".satfs/explain"
+    origin.journal.clear()
+    scene = scene_path(origin)
+    names = sorted(os.listdir(mirror / scene))
+    asked = requests(origin)
+    assert "sign" not in asked
+    assert "object" not in asked
+    assert names == sorted(os.listdir(mount.path / scene))
+    assert sorted(os.listdir(mirror)) == sorted(os.listdir(mount.path))
+    for name in names:
+        if name != "contents":
+            assert (mirror / scene / name).read_text().startswith(f"{scene}/{name}\n")
+    record = (mirror / scene / "scene.json").read_text()
+    assert "no request of its own" in record
+    members = sorted(os.listdir(mirror / scene / "contents"))
+    assert members == sorted(os.listdir(mount.path / scene / "contents"))
+
+
+def test_stale_listings_are_marked(
+    start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
+) -> None:
+    """A listing that is served though nobody could renew it is marked stale in status.json."""
+    origin = start_origin()
+    mount = mount_it(
+        origin,
+        listing_ttl_s=0.2,
+        entry_timeout_s=0.1,
+        attr_timeout_s=0.1,
+        negative_ttl_s=0.2,
+        metadata_deadline_s=2,
+        read_deadline_s=4,
+    )
+    listed = sorted(os.listdir(mount.path / "tasks"))
+    assert status(mount)["listings"]["n_stale"] == 0
+    origin.stop_listening()
+    time.sleep(0.4)
+    assert sorted(os.listdir(mount.path / "tasks")) == listed
+    told = status(mount)
+    assert told["listings"]["n_stale"] == 1
+    (stale,) = (each for each in told["listings"]["items"] if each["is_stale"])
+    assert stale["kind"] == "tasks"
+    assert stale["age_s"] > 0.3
+    assert told["is_online"] is False
+    assert origin.api_url.removeprefix("http://") in told["why_offline"]
+    explained = (mount.path / ".satfs/explain/tasks/341271/task.json").read_text()
+    assert "STALE" in explained
+    origin.resume_listening()
+    deadline_s = time.monotonic() + 15
+    while status(mount)["listings"]["n_stale"] or not status(mount)["is_online"]:
+        assert time.monotonic() < deadline_s
+        os.listdir(mount.path / "tasks")
+        time.sleep(0.3)
+    assert status(mount)["why_offline"] is None
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+def test_metrics_on_a_port_of_this_machine(
+    mount_it: MountIt, origin: DemoOrigin, port: int
+) -> None:
+    """With `metrics_port` the same metrics are served at 127.0.0.1, and nowhere else."""
+    mount = mount_it(origin, metrics_port=port)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert b"satfs_online 1.0" in answer.read()
+    assert mount.stop() < 5
+    assert mount.process.returncode == 0
