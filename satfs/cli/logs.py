@@ -35,6 +35,7 @@ from typing import Any, Final, TextIO, TypeAlias
 import structlog
 
 from satfs import loglevel
+from satfs.about.lines import Lines
 from satfs.errors import BadSettings
 from satfs.loglevel import set_level
 
@@ -224,7 +225,10 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     writer = threading.Thread(target=_write, args=(waiting, target), name="log", daemon=True)
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
-    root.handlers[:] = [handler]
+    # The mount shows its last lines itself, wherever they go besides.
+    lines = Lines()
+    lines.setFormatter(_formatter(LogFormat.CONSOLE, Place.PLAIN))
+    root.handlers[:] = [handler, lines]
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
