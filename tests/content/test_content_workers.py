@@ -245,18 +245,18 @@ async def test_idle_workers_end_and_start_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
-    """A worker maps no file that the mount has closed: its space would never come back."""
+    """A worker holds no file that the mount has closed: its space would never come back."""
     with origin_of() as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             await read_all(contents, until=24 * MIB)
             assert any(each.files for each in bulk._processes)
             pids = [each.process.pid for each in bulk._processes]
 
-            def mapped() -> bool:
-                maps = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]
-                return any("objects/" in text for text in maps)
+            def held() -> bool:
+                links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+                return any("objects/" in os.readlink(link) for link in links)
 
-            assert mapped()
+            assert held()
             await contents._cache.commit()
             ((_, fetcher),) = contents._open.items()
             contents._open.clear()
@@ -264,7 +264,7 @@ async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
             await trio.sleep(0.7)
             await contents._cache.commit()
             await eventually(lambda: not any(each.files for each in bulk._processes))
-            await eventually(lambda: not mapped())
+            await eventually(lambda: not held())
 
 
 @pytest.mark.slow

@@ -60,13 +60,15 @@ class Progress:
 class Outcome:
     """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
 
-    *retry_after* is the header of a refusal, as sent.
+    *is_file_failure*: what broke is not the connection, but the cache file. *retry_after* is the
+    header of a refusal, as sent.
     """
 
     move: int
     verdict: Verdict | None = None
     broken: str | None = None
     is_timeout: bool = False
+    is_file_failure: bool = False
     retry_after: str | None = None
 
 
@@ -101,6 +103,7 @@ def pack_outcome(outcome: Outcome) -> bytes:
         "code": verdict.code if verdict else "",
         "broken": outcome.broken,
         "is_timeout": outcome.is_timeout,
+        "is_file_failure": outcome.is_file_failure,
         # A header as long as a packet would cut the report short.
         "retry_after": None if outcome.retry_after is None else outcome.retry_after[:200],
     }
@@ -129,6 +132,13 @@ def read_report(packet: bytes) -> Progress | Outcome:
         verdict = None
         if told["meaning"] is not None:
             verdict = Verdict(Meaning(told["meaning"]), told["code"])
-        return Outcome(move, verdict, told["broken"], told["is_timeout"], told["retry_after"])
+        return Outcome(
+            move,
+            verdict,
+            told["broken"],
+            told["is_timeout"],
+            told["is_file_failure"],
+            told["retry_after"],
+        )
     except (KeyError, TypeError) as problem:
         raise ValueError("a report that lacks something") from problem

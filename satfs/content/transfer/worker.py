@@ -1,78 +1,88 @@
-"""The worker process: receives ranges straight into mapped cache files, and tells how far it is.
+"""The worker process: receives ranges into cache files, and tells how far it is.
 
 Started as `python -m satfs.content.transfer.worker FD`, where FD is a socket to the mount. Knows no
 credential but the links it is sent, decides nothing but whether an answer holds the bytes asked
-for, and ends when the mount does. Blocking calls in threads, http.client reading into the mapping:
-three times what the event loop receives over TLS (measured: docs/PERFORMANCE.md).
+for, and ends when the mount does.
+
+One thread receives from all connections in turn: threads that receive together wait for each other
+at the interpreter's lock, once for each 16 KiB that TLS delivers, and take four times the processor
+time for the same bytes (docs/decisions/0008). Only what has to wait, to open a connection, has
+a thread for that long.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import mmap
 import os
+import queue
+import selectors
 import signal
 import socket
 import ssl
 import sys
 import threading
 import time
-from typing import Final, cast
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final, TypeAlias, cast
 from urllib.parse import SplitResult, urlsplit
 
-import xxhash
-
 from satfs.content.transfer import messages
-from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress
-from satfs.content.verdicts import (
-    Meaning,
-    Verdict,
-    judge_error,
-    judge_success,
-    request_headers,
-)
-from satfs.model import ByteRange, Version
+from satfs.content.transfer.exchange import Exchange, FileFailure
+from satfs.content.transfer.messages import Move, Outcome
+from satfs.content.verdicts import Meaning, Verdict
 
-#: Bytes received before their arrival is told: more means fewer wake-ups of the mount, less means
-#: that a reader on a slow line is woken sooner. The time rules when the bytes come slowly.
-REPORT_BYTES: Final = 1024 * 1024
-REPORT_AFTER_S: Final = 0.02
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
 IDLE_CONNECTION_S: Final = 15.0
+#: Pause between looks at the clock while anything is under way: how late blocks that came without
+#: successors are told, and a fraction of any time limit.
+TICK_S: Final = 0.02
+#: Bytes received from one connection before the others have their turn.
+TURN_BYTES: Final = 1024 * 1024
+
+#: Scheme and network location.
+Origin: TypeAlias = tuple[str, str]
 
 
-class _Cut(Exception):
-    """The mount took the order back, or the body ended early."""
+class _File:
+    """A cache file that was sent; closed when it is forgotten and nobody writes to it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._n_users = 1
+
+    def use(self) -> int:
+        """Return the descriptor, which stays open until `leave`."""
+        self._n_users += 1
+        return self.fd
+
+    def leave(self) -> None:
+        """End one use."""
+        self._n_users -= 1
+        if not self._n_users:
+            os.close(self.fd)
 
 
+@dataclass(eq=False, slots=True)
 class _Job:
-    """One move under way."""
+    """One order: not begun while it waits for a connection."""
 
-    def __init__(self, move: Move) -> None:
-        self.move = move
-        self.stop = move.stop
-        self.is_cancelled = False
-        self.connection: http.client.HTTPConnection | None = None
-        self.answer: http.client.HTTPResponse | None = None
+    move: Move
+    origin: Origin
+    file: _File
+    exchange: Exchange
+    line: _Line | None = None
 
-    def let_go(self) -> None:
-        """Close what is still open: a connection is given back only after a whole body."""
-        for each in (self.answer, self.connection):
-            if each is not None:
-                with contextlib.suppress(OSError):
-                    each.close()
 
-    def cancel(self) -> None:
-        """Make the thread that receives notice at once."""
-        self.is_cancelled = True
-        connection = self.connection
-        sock = connection.sock if connection is not None else None
-        if sock is not None:
-            # Not `SSLSocket.shutdown`, which takes the TLS away from the thread that is reading:
-            # it would go on, and take ciphertext for the object's bytes.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+@dataclass(eq=False, slots=True)
+class _Line:
+    """A connection, and what is under way on it."""
+
+    sock: socket.socket
+    origin: Origin
+    since_s: float
+    job: _Job | None = None
+    is_kept: bool = False
 
 
 class Worker:
@@ -80,225 +90,308 @@ class Worker:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._send_lock = threading.Lock()
-        self._files: dict[int, mmap.mmap] = {}
+        self._selector = selectors.DefaultSelector()
+        self._files: dict[int, _File] = {}
         self._jobs: dict[int, _Job] = {}
-        self._idle: dict[tuple[str, str], list[tuple[http.client.HTTPConnection, float]]] = {}
-        self._idle_lock = threading.Lock()
+        self._idle: defaultdict[Origin, list[_Line]] = defaultdict(list)
+        self._waiting: defaultdict[Origin, list[_Job]] = defaultdict(list)
+        self._n_opening: defaultdict[Origin, int] = defaultdict(int)
+        self._opened: queue.SimpleQueue[tuple[Origin, socket.socket | OSError]]
+        self._opened = queue.SimpleQueue()
+        self._wake_reader, self._waker = socket.socketpair()
+        self._unfinished: set[_Line] = set()  # have more to give than one turn
         self._tls: ssl.SSLContext | None = None
+        self._tls_lock = threading.Lock()
         self._connect_timeout_s = 5.0
         self._progress_timeout_s = 15.0
         self._ca_file: str | None = None
         self._user_agent = "satfs"
 
     def serve(self) -> None:
-        """Read orders until the mount is gone."""
-        while True:
-            packet, fds, _, _ = socket.recv_fds(self._channel, messages.MOST_BYTES, 1)
-            if not packet:
-                return
-            kind, fields = messages.read_order(packet)
-            self._obey(kind, fields, fds)
+        """Work until the mount is gone."""
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        looked_s = 0.0
+        try:
+            while True:
+                pause_s = TICK_S if self._jobs else None
+                ready = self._selector.select(0 if self._unfinished else pause_s)
+                lines = self._unfinished
+                self._unfinished = set()
+                for key, _ in ready:
+                    if key.fileobj is self._channel:
+                        if not self._hear():
+                            return
+                    elif key.fileobj is self._wake_reader:
+                        self._take_opened()
+                    else:
+                        lines.add(key.data)
+                for line in lines:
+                    self._receive(line)
+                if (now_s := time.monotonic()) - looked_s >= TICK_S:
+                    looked_s = now_s
+                    self._look_at_clock(now_s)
+        finally:
+            self._let_go()
 
-    def _obey(self, kind: str, fields: dict[str, object], fds: list[int]) -> None:
+    def _let_go(self) -> None:
+        lines = [line for each in self._idle.values() for line in each]
+        for line in [*lines, *(job.line for job in self._jobs.values() if job.line)]:
+            line.sock.close()
+        self._selector.close()
+        for each in (self._wake_reader, self._waker):
+            each.close()
+
+    # -- orders ----------------------------------------------------------------------------------
+
+    def _hear(self) -> bool:
+        """Take one order; return False when the mount is gone."""
+        packet, fds, _, _ = socket.recv_fds(self._channel, messages.MOST_BYTES, 1)
+        if not packet:
+            return False
+        kind, fields = messages.read_order(packet)
         if kind == "move":
-            job = _Job(Move(**fields))  # type: ignore[arg-type]  # as packed by order_move
-            self._jobs[job.move.move] = job
-            threading.Thread(target=self._run, args=(job,), daemon=True).start()
+            self._begin(Move(**fields))  # type: ignore[arg-type]  # as packed by order_move
         elif kind == "file":
-            number, size_bytes = cast(int, fields["file"]), cast(int, fields["size_bytes"])
-            self._files[number] = mmap.mmap(fds[0], size_bytes)
-            os.close(fds[0])
+            self._files[cast(int, fields["file"])] = _File(fds[0])
         elif kind == "forget":
-            self._files.pop(cast(int, fields["file"]), None)
+            if (file := self._files.pop(cast(int, fields["file"]), None)) is not None:
+                file.leave()
         elif kind == "cancel":
-            if (held := self._jobs.get(cast(int, fields["move"]))) is not None:
-                held.cancel()
+            if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
+                self._end(job, Outcome(job.move.move, broken="taken back"))
         elif kind == "cut":
-            if (held := self._jobs.get(cast(int, fields["move"]))) is not None:
-                held.stop = min(held.stop, cast(int, fields["stop"]))
+            if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
+                job.exchange.stop = min(job.exchange.stop, cast(int, fields["stop"]))
         elif kind == "warm":
-            origin = urlsplit(cast(str, fields["origin"]))
-            for _ in range(cast(int, fields["n_connections"]) - self._n_connections(origin)):
-                threading.Thread(target=self._warm, args=(origin,), daemon=True).start()
+            origin = _origin_of(urlsplit(cast(str, fields["origin"])))
+            n_there = self._n_opening[origin] + len(self._idle[origin]) + len(self._jobs)
+            for _ in range(cast(int, fields["n_connections"]) - n_there):
+                self._open(origin)
         elif kind == "settings":
             self._connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
             self._ca_file = cast("str | None", fields["ca_file"])
             self._user_agent = str(fields["user_agent"])
+        return True
 
     def _tell(self, packet: bytes) -> None:
-        with self._send_lock:
-            try:
-                self._channel.send(packet)
-            except OSError:
-                os._exit(0)  # the mount is gone, and nothing here is worth keeping
-
-    # -- one move, in its own thread -------------------------------------------------------------
-
-    def _run(self, job: _Job) -> None:
-        number = job.move.move
         try:
-            outcome = self._fetch(job)
-        except _Cut:
-            outcome = Outcome(number, broken="the body was cut short")
-        except TimeoutError:
-            outcome = Outcome(number, broken="no byte in time", is_timeout=True)
-        except (OSError, http.client.HTTPException) as problem:
-            reason = problem.strerror if isinstance(problem, OSError) else None
-            outcome = Outcome(number, broken=reason or type(problem).__name__)
-        except Exception as problem:  # whatever it is: without an outcome the mount would wait
-            outcome = Outcome(number, broken=type(problem).__name__)
-        finally:
-            self._jobs.pop(number, None)
-            job.let_go()
+            self._channel.send(packet)
+        except OSError:
+            os._exit(0)  # the mount is gone, and nothing here is worth keeping
+
+    # -- the life of a job -----------------------------------------------------------------------
+
+    def _begin(self, move: Move) -> None:
+        file = self._files[move.file]
+        exchange = Exchange(move, file.use(), self._tell, time.monotonic())
+        job = _Job(move, _origin_of(urlsplit(move.url)), file, exchange)
+        self._jobs[move.move] = job
+        self._connect(job)
+
+    def _connect(self, job: _Job) -> None:
+        """Begin *job* on a connection that is there, or have it wait for one."""
+        now_s = time.monotonic()
+        kept = self._idle[job.origin]
+        while kept:
+            line = kept.pop()
+            if now_s - line.since_s < IDLE_CONNECTION_S:
+                self._send(line, job)
+                return
+            line.sock.close()
+        waiting = self._waiting[job.origin]
+        waiting.append(job)
+        if len(waiting) > self._n_opening[job.origin]:
+            self._open(job.origin)
+
+    def _send(self, line: _Line, job: _Job) -> None:
+        """Ask for the bytes of *job* on *line*."""
+        job.line, line.job = line, job
+        try:
+            request = job.exchange.request(self._user_agent)
+        except ValueError:
+            # The loop's client knows what to do with odd links.
+            verdict = Verdict(Meaning.GARBLED, "not a target")
+            self._end(job, Outcome(job.move.move, verdict))
+            return
+        try:
+            # Nothing else is on its way out here: this waits for nothing.
+            line.sock.settimeout(self._progress_timeout_s)
+            line.sock.sendall(request)
+            line.sock.setblocking(False)
+        except OSError as problem:
+            self._lose(line, problem)
+            return
+        job.exchange.heard_s = time.monotonic()
+        self._selector.register(line.sock, selectors.EVENT_READ, line)
+
+    def _receive(self, line: _Line) -> None:
+        """Take in what has come on *line*, up to its turn."""
+        job = line.job
+        if job is None:
+            return
+        exchange, sock, left = job.exchange, line.sock, TURN_BYTES
+        try:
+            while left > 0 and not exchange.is_over:
+                n_bytes = sock.recv_into(exchange.room())
+                left -= n_bytes
+                exchange.took(n_bytes, time.monotonic())
+                if not n_bytes:
+                    break
+            else:
+                # TLS may hold a decrypted rest, which no selector knows of.
+                if not exchange.is_over:
+                    self._unfinished.add(line)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+            pass
+        except FileFailure:
+            self._end(job, Outcome(job.move.move, broken="the file", is_file_failure=True))
+            return
+        except OSError as problem:
+            self._lose(line, problem)
+            return
+        if exchange.outcome is None:
+            return
+        if exchange.outcome.broken is not None and line.is_kept and not exchange.has_begun:
+            self._lose(line, ConnectionResetError())
+            return
+        self._end(job, exchange.outcome)
+
+    def _lose(self, line: _Line, problem: OSError) -> None:
+        """Take in that a connection broke: one that was kept for too long is replaced once."""
+        job = line.job
+        if job is None:
+            return
+        if line.is_kept and not job.exchange.has_begun and not isinstance(problem, TimeoutError):
+            self._part(line)
+            old = job.exchange
+            job.exchange = Exchange(job.move, job.file.fd, self._tell, time.monotonic())
+            job.exchange.stop = old.stop
+            self._connect(job)
+            return
+        is_timeout = isinstance(problem, TimeoutError)
+        self._break(job, "no byte in time" if is_timeout else _reason(problem), is_timeout)
+
+    def _break(self, job: _Job, reason: str, is_timeout: bool) -> None:
+        try:
+            job.exchange.broke(reason, is_timeout=is_timeout, now_s=time.monotonic())
+        except FileFailure:
+            self._end(job, Outcome(job.move.move, broken=reason, is_file_failure=True))
+            return
+        self._end(job, job.exchange.outcome or Outcome(job.move.move, broken=reason))
+
+    def _end(self, job: _Job, outcome: Outcome) -> None:
+        """Tell how *job* ended, and keep its connection if it may be used again."""
+        del self._jobs[job.move.move]
+        line = job.line
+        if line is None:
+            self._waiting[job.origin].remove(job)
+        elif job.exchange.may_follow:
+            self._selector.unregister(line.sock)
+            line.job, line.is_kept = None, True
+            self._keep(line)
+        else:
+            self._part(line)
+        job.file.leave()
         self._tell(messages.pack_outcome(outcome))
 
-    def _fetch(self, job: _Job) -> Outcome:
-        move = job.move
-        version = Version(move.etag, move.size_bytes)
-        asked = ByteRange(move.start, move.stop)
-        parts = urlsplit(move.url)
-        headers = {"User-Agent": self._user_agent, **request_headers(asked, version)}
-        connection, answer = self._ask(job, parts, headers)
-        plain = {name.lower(): value for name, value in answer.getheaders()}
-        if answer.status not in (200, 206):
-            verdict = judge_error(answer.status, answer.read(64 * 1024))
-        else:
-            verdict = judge_success(answer.status, plain, asked, version)
-        if verdict.meaning is Meaning.BYTES and verdict.skip_bytes:
-            # The loop slices whole bodies; here they are refused.
-            verdict = Verdict(Meaning.GARBLED, "200 for a range")
-        if verdict.meaning is not Meaning.BYTES:
-            return Outcome(move.move, verdict, retry_after=plain.get("retry-after"))
-        if self._receive(job, answer) and answer.isclosed():
-            job.connection = None
-            self._give_back(parts, connection)
-        return Outcome(move.move)
+    def _part(self, line: _Line) -> None:
+        """Close a connection for good."""
+        with contextlib.suppress(KeyError):  # its request was never sent
+            self._selector.unregister(line.sock)
+        self._unfinished.discard(line)
+        if line.job is not None:
+            line.job.line = None
+            line.job = None
+        line.sock.close()
 
-    def _ask(
-        self, job: _Job, parts: SplitResult, headers: dict[str, str]
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """Send the request; a kept connection that turns out closed is replaced once."""
-        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        while True:
-            connection, is_kept = self._connection(parts)
-            job.connection = connection
-            if job.is_cancelled:
-                connection.close()
-                raise _Cut
+    def _look_at_clock(self, now_s: float) -> None:
+        for job in list(self._jobs.values()):
+            if job.line is None:
+                continue
             try:
-                if not is_kept:
-                    connection.connect()
-                    cast(socket.socket, connection.sock).settimeout(self._progress_timeout_s)
-                connection.request("GET", target, headers=headers)
-                job.answer = connection.getresponse()
-                return connection, job.answer
-            except (ConnectionError, http.client.BadStatusLine):
-                connection.close()
-                if not is_kept:
-                    raise
-
-    def _receive(self, job: _Job, answer: http.client.HTTPResponse) -> bool:
-        """Receive the body into the mapping; return whether all of it was read."""
-        move = job.move
-        target = memoryview(self._files[move.file])
-        front = told = move.start
-        began_at_s = told_at_s = time.monotonic()
-        while front < job.stop:
-            if job.is_cancelled:
-                raise _Cut
-            limit = min(job.stop, front + REPORT_BYTES)
-            n_bytes = _receive_some(answer, target[front:limit])
-            if not n_bytes:
-                raise _Cut
-            now_s = time.monotonic()
-            if front == move.start:
-                began_at_s = now_s
-            front += n_bytes
-            whole = front if front == job.stop else front // BLOCK_BYTES * BLOCK_BYTES
-            is_due = whole - told >= REPORT_BYTES or now_s - told_at_s >= REPORT_AFTER_S
-            if whole > told and (is_due or front >= job.stop):
-                self._report(move.move, target, told, whole, now_s - began_at_s)
-                told, told_at_s = whole, now_s
-        if job.stop == move.stop:
-            # The body's last byte has been read; this closes the answer, so that the connection
-            # may be used again.
-            answer.read(1)
-            return True
-        return False
-
-    def _report(
-        self, number: int, target: memoryview, start: int, stop: int, receiving_s: float
-    ) -> None:
-        while start < stop:
-            upto = min(stop, start + messages.MOST_BLOCKS * BLOCK_BYTES)
-            hashes = [
-                xxhash.xxh3_64_intdigest(target[at : min(at + BLOCK_BYTES, upto)])
-                for at in range(start, upto, BLOCK_BYTES)
-            ]
-            self._tell(messages.pack_progress(Progress(number, upto, hashes, receiving_s)))
-            start = upto
+                job.exchange.look_at_clock(now_s)
+            except FileFailure:
+                self._end(job, Outcome(job.move.move, broken="the file", is_file_failure=True))
+                continue
+            if now_s - job.exchange.heard_s >= self._progress_timeout_s:
+                self._break(job, "no byte in time", is_timeout=True)
 
     # -- connections -----------------------------------------------------------------------------
 
-    def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, bool]:
-        now_s = time.monotonic()
-        with self._idle_lock:
-            kept = self._idle.get((parts.scheme, parts.netloc), [])
-            while kept:
-                connection, since_s = kept.pop()
-                if now_s - since_s < IDLE_CONNECTION_S:
-                    return connection, True
-                connection.close()
-        return self._new_connection(parts), False
+    def _keep(self, line: _Line) -> None:
+        """Use a connection for a job that waits for one, or keep it for the next."""
+        line.since_s = time.monotonic()
+        waiting = self._waiting[line.origin]
+        if waiting:
+            self._send(line, waiting.pop(0))
+        else:
+            line.is_kept = True
+            self._idle[line.origin].append(line)
 
-    def _n_connections(self, parts: SplitResult) -> int:
-        with self._idle_lock:
-            return len(self._jobs) + len(self._idle.get((parts.scheme, parts.netloc), []))
+    def _open(self, origin: Origin) -> None:
+        """Open a connection in a thread of its own: names, handshakes and all."""
+        self._n_opening[origin] += 1
+        threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
 
-    def _warm(self, parts: SplitResult) -> None:
-        """Open a connection that somebody will want soon; a failure is theirs to meet."""
-        connection = self._new_connection(parts)
+    def _open_now(self, origin: Origin) -> None:
+        try:
+            found: socket.socket | OSError = self._connected(origin)
+        except OSError as problem:
+            found = problem
+        except Exception as problem:  # whatever it is: somebody waits for an end
+            found = OSError(None, type(problem).__name__)
+        self._opened.put((origin, found))
         with contextlib.suppress(OSError):
-            connection.connect()
-            cast(socket.socket, connection.sock).settimeout(self._progress_timeout_s)
-            self._give_back(parts, connection)
+            self._waker.send(b"\0")
 
-    def _give_back(self, parts: SplitResult, connection: http.client.HTTPConnection) -> None:
-        with self._idle_lock:
-            kept = self._idle.setdefault((parts.scheme, parts.netloc), [])
-            kept.append((connection, time.monotonic()))
+    def _connected(self, origin: Origin) -> socket.socket:
+        parts = urlsplit(f"{origin[0]}://{origin[1]}")
+        host, is_tls = parts.hostname or "", origin[0] == "https"
+        port = parts.port or (443 if is_tls else 80)
+        sock = socket.create_connection((host, port), self._connect_timeout_s)
+        try:
+            # A request is one small packet, and is not to wait for another.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._context().wrap_socket(sock, server_hostname=host) if is_tls else sock
+        except BaseException:
+            sock.close()
+            raise
 
-    def _new_connection(self, parts: SplitResult) -> http.client.HTTPConnection:
-        host, timeout_s = parts.hostname or "", self._connect_timeout_s
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
-        with self._idle_lock:
+    def _context(self) -> ssl.SSLContext:
+        with self._tls_lock:
             if self._tls is None:
                 self._tls = ssl.create_default_context()
                 if self._ca_file is not None:
                     self._tls.load_verify_locations(cafile=self._ca_file)
-        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=self._tls)
+            return self._tls
+
+    def _take_opened(self) -> None:
+        """Give connections that were opened to the jobs that wait for them."""
+        self._wake_reader.recv(4096)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                origin, found = self._opened.get_nowait()
+                self._n_opening[origin] -= 1
+                if isinstance(found, socket.socket):
+                    self._keep(_Line(found, origin, time.monotonic()))
+                elif waiting := self._waiting[origin]:
+                    # A failure that nobody waits for is for the next one to meet.
+                    is_timeout = isinstance(found, TimeoutError)
+                    reason = "no connection in time" if is_timeout else _reason(found)
+                    self._end(
+                        waiting[0],
+                        Outcome(waiting[0].move.move, broken=reason, is_timeout=is_timeout),
+                    )
 
 
-def _receive_some(answer: http.client.HTTPResponse, target: memoryview) -> int:
-    """Receive what is there, up to the length of *target*; 0 at the end of the body.
+def _origin_of(parts: SplitResult) -> Origin:
+    return parts.scheme, parts.netloc
 
-    `HTTPResponse.readinto` waits until the target is full: a reader on a slow line would wait for a
-    megabyte. The buffered file below it can be asked for what has come.
-    """
-    if answer.isclosed():
-        return 0
-    length = answer.length
-    if length is None:  # chunked: only http.client knows where chunks end
-        return answer.readinto(target)
-    wanted = target[: min(len(target), length)]
-    if not wanted:
-        return 0
-    n_bytes = answer.fp.readinto1(wanted)
-    answer.length = length - n_bytes
-    return n_bytes
+
+def _reason(problem: OSError) -> str:
+    return problem.strerror or type(problem).__name__
 
 
 def main(arguments: list[str]) -> None:

@@ -1,0 +1,289 @@
+"""One order of the mount, from its request to the last byte in the cache file; knows no socket.
+
+Bytes are received into a buffer that stays in the processor's cache, hashed there, and written to
+the file from there. Receiving straight into a mapping of the file takes more: each page faults, and
+faults of several threads wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import h11
+import xxhash
+
+from satfs.content.transfer import messages
+from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress
+from satfs.content.verdicts import (
+    Meaning,
+    Verdict,
+    judge_error,
+    judge_success,
+    request_headers,
+)
+from satfs.model import ByteRange, Version
+
+#: Bytes written at once: few system calls, and the buffers of many connections stay small.
+WRITE_BYTES: Final = 256 * 1024
+#: Bytes whose arrival is told at once: more means fewer wake-ups of the mount, less means that a
+#: reader is woken sooner. The time rules when the bytes come slowly.
+REPORT_BYTES: Final = 1024 * 1024
+REPORT_AFTER_S: Final = 0.02
+#: Most of an error's body that is looked at, and longest head that is.
+ERROR_BYTES: Final = 64 * 1024
+
+
+class FileFailure(Exception):
+    """The cache file won't take the bytes."""
+
+
+class Exchange:
+    """Asks for the bytes of one move, and takes the answer in.
+
+    Invariants:
+        Bytes [move.start, `front`) are in the file; what follows up to `_n_held` more is in the
+        buffer. What was told is in the file, whole blocks, and ends at or before `front`.
+        `stop` only ever shrinks.
+    """
+
+    def __init__(self, move: Move, fd: int, tell: Callable[[bytes], None], now_s: float) -> None:
+        self.move = move
+        self.stop = move.stop
+        #: When something came last, or the request was sent.
+        self.heard_s = now_s
+        self.outcome: Outcome | None = None
+        self.has_begun = False
+        self._fd = fd
+        self._tell = tell
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=ERROR_BYTES)
+        self._asked = ByteRange(move.start, move.stop)
+        self._refused: tuple[int, str | None] | None = None  # status, retry-after
+        self._error_body = b""
+        self._is_lasting = False
+        self._body_left: int | None = None  # None: the head has not been read
+        self._buffer = memoryview(bytearray(WRITE_BYTES + BLOCK_BYTES))
+        self._n_held = 0
+        self.front = move.start
+        self._hashes: list[int] = []
+        self._began_s = self._told_s = 0.0
+        self._written_s = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether there is nothing more to receive."""
+        return self.outcome is not None
+
+    @property
+    def may_follow(self) -> bool:
+        """Tell whether another request may be sent on the same connection."""
+        return self.outcome is not None and self._is_lasting and self._body_left == 0
+
+    def request(self, user_agent: str) -> bytes:
+        """Return the request to send.
+
+        Raises:
+            ValueError: the link cannot be a request's target as it is.
+        """
+        move, parts = self.move, urlsplit(self.move.url)
+        version = Version(move.etag, move.size_bytes)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        headers = {
+            "Host": _host(parts),
+            "User-Agent": user_agent,
+            **request_headers(self._asked, version),
+        }
+        try:
+            asked = h11.Request(method="GET", target=target, headers=list(headers.items()))
+            sent = self._parser.send(asked)
+        except (h11.LocalProtocolError, UnicodeError) as problem:
+            raise ValueError("not a target that can be asked for") from problem
+        end = self._parser.send(h11.EndOfMessage())
+        return (sent or b"") + (end or b"")
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def room(self) -> memoryview:
+        """Return where the next bytes go; never empty before the end."""
+        if self._body_left is None:
+            return self._buffer
+        return self._buffer[self._n_held : self._n_held + self._body_left]
+
+    def took(self, n_bytes: int, now_s: float) -> None:
+        """Take in that *n_bytes* were received into `room()`; 0 is the end of the connection.
+
+        Raises:
+            FileFailure: the file won't take them.
+        """
+        self.heard_s = now_s
+        if self._body_left is None:
+            self._take_head(bytes(self._buffer[:n_bytes]), now_s)
+            return
+        if not n_bytes:
+            self._finish_broken("the body was cut short", now_s)
+            return
+        self._n_held += n_bytes
+        self._body_left -= n_bytes
+        self._settle(now_s)
+
+    def look_at_clock(self, now_s: float) -> None:
+        """Tell what has been waiting for more to come with it.
+
+        Raises:
+            FileFailure: the file won't take it.
+        """
+        if self._body_left is not None and not self.is_over:
+            self._settle(now_s)
+
+    def broke(self, reason: str, *, is_timeout: bool = False, now_s: float) -> None:
+        """Take in that the connection is lost; what has come is kept.
+
+        Raises:
+            FileFailure: the file won't take it.
+        """
+        if self._body_left is None:
+            self.outcome = Outcome(self.move.move, broken=reason, is_timeout=is_timeout)
+        else:
+            self._finish_broken(reason, now_s, is_timeout=is_timeout)
+
+    def _take_head(self, data: bytes, now_s: float) -> None:
+        if not data:
+            if self._refused is None:
+                self.broke("closed without an answer", now_s=now_s)
+            else:
+                self._refuse_as_told()
+            return
+        self.has_begun = True
+        try:
+            self._parser.receive_data(data)
+            while self._body_left is None and not self.is_over:
+                event = self._parser.next_event()
+                if event is h11.NEED_DATA:
+                    return
+                self._hear(event, now_s)
+        except h11.RemoteProtocolError:
+            self._refuse(Verdict(Meaning.GARBLED, "not HTTP"))
+
+    def _hear(self, event: object, now_s: float) -> None:
+        match event:
+            case h11.InformationalResponse():
+                pass
+            case h11.Response():
+                headers = {
+                    name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
+                }
+                self._judge(event.status_code, headers, event.http_version, now_s)
+            case h11.Data() if len(self._error_body) < ERROR_BYTES:
+                self._error_body += bytes(event.data)
+            case _:  # the body's end, or as much of it as we look at
+                self._refuse_as_told()
+
+    def _judge(
+        self, status: int, headers: dict[str, str], http_version: bytes, now_s: float
+    ) -> None:
+        self._refused = (status, headers.get("retry-after"))
+        if status not in (200, 206):
+            return  # its body tells more
+        version = Version(self.move.etag, self.move.size_bytes)
+        verdict = judge_success(status, headers, self._asked, version)
+        length = headers.get("content-length", "")
+        if verdict.meaning is Meaning.BYTES:
+            if verdict.skip_bytes:
+                # The loop slices whole bodies; here they are refused.
+                verdict = Verdict(Meaning.GARBLED, "200 for a range")
+            elif "transfer-encoding" in headers or not length.strip().isdecimal():
+                # Only a parser knows where such a body ends; the loop has one.
+                verdict = Verdict(Meaning.GARBLED, "Content-Length")
+        if verdict.meaning is not Meaning.BYTES:
+            self._refuse(verdict)
+            return
+        self._is_lasting = http_version == b"1.1" and "close" not in (
+            headers.get("connection", "").lower()
+        )
+        self._began_s = now_s
+        self._body_left = int(length)
+        early, _ = self._parser.trailing_data
+        early = early[: self._body_left]
+        self._buffer[: len(early)] = early
+        self._n_held = len(early)
+        self._body_left -= len(early)
+        self._settle(now_s)
+
+    def _refuse_as_told(self) -> None:
+        status = self._refused[0] if self._refused else 0
+        self._refuse(judge_error(status, self._error_body))
+
+    def _refuse(self, verdict: Verdict) -> None:
+        retry_after = self._refused[1] if self._refused else None
+        self.outcome = Outcome(self.move.move, verdict, retry_after=retry_after)
+
+    # -- writing and telling ---------------------------------------------------------------------
+
+    def _settle(self, now_s: float) -> None:
+        """Write what is worth it, tell what is due, and end when all is there."""
+        received = min(self.front + self._n_held, self.stop)
+        is_last = received == self.stop or not self._body_left
+        is_due = now_s - self._told_s >= REPORT_AFTER_S
+        if is_last or is_due or self._n_held >= WRITE_BYTES:
+            whole = received if received == self.stop else received // BLOCK_BYTES * BLOCK_BYTES
+            if whole > self.front:
+                self._write(whole - self.front)
+        is_worth_telling = len(self._hashes) * BLOCK_BYTES >= REPORT_BYTES
+        if self._hashes and (is_last or is_due or is_worth_telling):
+            self._report(now_s)
+        if self.front >= self.stop:
+            self.outcome = Outcome(self.move.move)
+        elif not self._body_left:
+            self.outcome = Outcome(self.move.move, broken="the body was cut short")
+
+    def _finish_broken(self, reason: str, now_s: float, *, is_timeout: bool = False) -> None:
+        whole = (self.front + self._n_held) // BLOCK_BYTES * BLOCK_BYTES
+        if self.front < whole <= self.stop:
+            self._write(whole - self.front)
+        if self._hashes:
+            self._report(now_s)
+        self.outcome = Outcome(self.move.move, broken=reason, is_timeout=is_timeout)
+
+    def _write(self, n_bytes: int) -> None:
+        data = self._buffer[:n_bytes]
+        self._hashes += [
+            xxhash.xxh3_64_intdigest(data[at : at + BLOCK_BYTES])
+            for at in range(0, n_bytes, BLOCK_BYTES)
+        ]
+        try:
+            written = 0
+            while written < n_bytes:
+                written += os.pwrite(self._fd, data[written:], self.front + written)
+        except OSError as failure:
+            raise FileFailure from failure
+        self.front += n_bytes
+        rest = max(0, self._n_held - n_bytes)
+        if rest:
+            self._buffer[:rest] = bytes(self._buffer[n_bytes : self._n_held])
+        self._n_held = rest
+
+    def _report(self, now_s: float) -> None:
+        receiving_s = max(0.0, now_s - self._began_s)
+        start = self.front - _covered(self.front, len(self._hashes))
+        for first in range(0, len(self._hashes), messages.MOST_BLOCKS):
+            hashes = self._hashes[first : first + messages.MOST_BLOCKS]
+            upto = min(self.front, start + (first + len(hashes)) * BLOCK_BYTES)
+            self._tell(messages.pack_progress(Progress(self.move.move, upto, hashes, receiving_s)))
+        self._hashes = []
+        self._told_s = now_s
+
+
+def _covered(front: int, n_blocks: int) -> int:
+    """Return how many bytes *n_blocks* blocks before *front* hold; the last may be short."""
+    return (n_blocks - 1) * BLOCK_BYTES + (front % BLOCK_BYTES or BLOCK_BYTES)
+
+
+def _host(parts: SplitResult) -> str:
+    """Return the `Host` of a link: the port only where it is not the scheme's (RFC 9110 §4.2.3)."""
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    usual = 443 if parts.scheme == "https" else 80
+    return host if parts.port in (None, usual) else f"{host}:{parts.port}"
