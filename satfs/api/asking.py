@@ -104,8 +104,9 @@ class Asker:
             headers = await self._headers(with_contract, what, deadline)
             result = await self._tried(url, headers, read, what, deadline, takes_redirect)
             if isinstance(result, _Refused) and self.credential.refused(headers):
-                headers = await self._headers(with_contract, what, deadline)
-                result = await self._tried(url, headers, read, what, deadline, takes_redirect)
+                before, headers = headers, await self._headers(with_contract, what, deadline)
+                if headers != before:
+                    result = await self._tried(url, headers, read, what, deadline, takes_redirect)
             if isinstance(result, _Refused):
                 raise await self._explained(result.answer, headers, what, deadline)
         except (NeedsLogin, NeedsContract) as refusal:

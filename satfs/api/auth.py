@@ -1,14 +1,17 @@
 """The credential and its token: who we are to the vendor; the only opener of secrets.
 
 Three ways, as `auth_mode` says: client credentials exchanged for a token that is renewed before it
-ends (OAuth 2.0, RFC 6749 §4.4), a ready-made token, or the deprecated `Key,Secret` header. What is
-returned here are headers, made for the API's own origin alone; the client sees to that.
+ends (OAuth 2.0, RFC 6749 §4.4), a token that somebody else makes, or the deprecated `Key,Secret`
+header. What they need is in the settings, in a file, printed by a command, or was kept by
+`satfs login`. What is returned here are headers, made for the API's own origin alone; the client
+sees to that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -18,10 +21,12 @@ import structlog
 import trio
 from pydantic import SecretStr
 
-from satfs.api import said, wire
+from satfs.api import keeping, said, tokens, wire
+from satfs.api.keeping import KeptLogin
+from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile
+from satfs.api.tokens import Told
 from satfs.errors import Garbled, NeedsLogin
 from satfs.fresh import Fresh
-from satfs.model import Json
 from satfs.net.addresses import origin_of, shown
 from satfs.net.http import Answer, Http
 from satfs.net.retry import RETRIED_STATUSES, failure_for
@@ -38,6 +43,8 @@ TOKEN_HEADER = "authorizationToken"  # noqa: S105 - a header's name
 RENEWAL_MARGIN_S = 60.0
 #: Life of a token whose answer does not tell (`expires_in` is only recommended, RFC 6749 §5.1).
 UNTOLD_LIFETIME_S = 600.0
+#: Longest wait for a keyring, in seconds: a locked one may be asking somebody who is not there.
+KEYRING_S = 10.0
 #: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
 
@@ -60,7 +67,8 @@ class Credential:
     """What `settings` say we are, as headers.
 
     At most one token request is under way, however many need a token. A refusal is remembered for
-    a few seconds; the token itself until shortly before its end, or until it is `refused`.
+    a few seconds; the token itself until shortly before its end, or until it is `refused`. A token
+    file that changes, and another login meanwhile, count without a new mount.
     """
 
     def __init__(
@@ -75,14 +83,36 @@ class Credential:
         self._retries = retries
         self._settings = settings
         self._wall_clock = wall_clock
-        self._token: Fresh[str] = Fresh(self._ask_for_token, wall_clock=wall_clock)
-        self._refusal: tuple[NeedsLogin, float] | None = None
         self.mode = mode_of(settings)
+        self.source = source_of(settings)
+        self._kept: KeptLogin | None = None
+        self._file: TokenFile | None = None
+        self._command: TokenCommand | None = None
+        if self.source == "token_file" and settings.token_file is not None:
+            self._file = TokenFile(settings.token_file, wall_clock=wall_clock)
+        elif self.source == "token_command" and settings.token_command is not None:
+            self._command = TokenCommand(
+                settings.token_command, settings.profile, wall_clock=wall_clock
+            )
+        self._token: Fresh[str] = Fresh(self._renew, wall_clock=wall_clock)
+        self._refusal: tuple[NeedsLogin, float] | None = None
+        self._expires_at_s: float | None = None
 
     @property
     def needs_contract(self) -> bool:
         """Tell whether requests must name a contract. A legacy credential implies one."""
         return self.mode is not AuthMode.LEGACY
+
+    @property
+    def token_expires_at_s(self) -> float | None:
+        """When the token in use ends, in seconds since the epoch; None when nobody told."""
+        return self._expires_at_s
+
+    @property
+    def token_subject(self) -> str | None:
+        """For whom the token in use says it was made; not verified, and None when it is silent."""
+        token = self._token.last()
+        return None if token is None else tokens.subject(token)
 
     async def headers(self) -> dict[str, str]:
         """Return the header that says who we are, waiting for a token if need be.
@@ -92,42 +122,104 @@ class Credential:
             Unreachable: the token endpoint is.
             Garbled: it sent something that is no token.
         """
-        settings = self._settings
-        match self.mode:
-            case AuthMode.TOKEN:
-                token = _opened(settings.token, "SATFS_TOKEN")
-                return {TOKEN_HEADER: f"Bearer {token.removeprefix('Bearer ')}"}
-            case AuthMode.LEGACY:
-                key = _usable(settings.client_id or "", "SATFS_CLIENT_ID")
-                secret = _opened(settings.client_secret, "SATFS_CLIENT_SECRET")
-                return {TOKEN_HEADER: f"Key,Secret {key},{secret}"}
-            case _:
-                return {TOKEN_HEADER: f"Bearer {await self._token.get()}"}
+        if self.mode is AuthMode.LEGACY:
+            key = _usable(self._settings.client_id or "", "SATFS_CLIENT_ID")
+            return {TOKEN_HEADER: f"Key,Secret {key},{await self._client_secret()}"}
+        return {TOKEN_HEADER: f"Bearer {await self._token.get()}"}
 
     def refused(self, headers: Mapping[str, str]) -> bool:
-        """Say that *headers* were refused; return True if asking again may help (a new token)."""
-        if self.mode is not AuthMode.OAUTH:
-            return False
-        self._token.invalidate(headers.get(TOKEN_HEADER, "").removeprefix("Bearer "))
-        return True
+        """Say that *headers* were refused; return True if asking again may help.
 
-    def renewed_in_s(self) -> float | None:
-        """Return in how many seconds the token is to be renewed; None when there is none."""
-        return self._token.left_s()
+        It helps when the `headers` are others then: a new token, say.
+        """
+        if self.source in ("token", "client_secret") and self.mode is not AuthMode.OAUTH:
+            return False
+        token = headers.get(TOKEN_HEADER, "").removeprefix("Bearer ")
+        if self.mode is not AuthMode.OAUTH:
+            self._kept = None
+            if self._file is not None and token == self._token.last():
+                self._file.refused()
+        self._token.invalidate(token)
+        return True
 
     def secrets(self) -> tuple[str, ...]:
         """Return every text that may not be shown, for those who quote others."""
-        held = (self._settings.token, self._settings.client_secret)
+        kept = None if self._kept is None else self._kept.secret
+        held = (self._settings.token, self._settings.client_secret, kept)
         known = [secret.get_secret_value() for secret in held if secret is not None]
         return (*known, *filter(None, [self._token.last()]))
 
     def advice(self) -> str:
         """Return what to set when the credential is refused."""
-        match self.mode:
-            case AuthMode.TOKEN:
+        match self.source:
+            case "token":
                 return "set SATFS_TOKEN to a token that is still valid"
+            case "token_file":
+                return f"write a token that is still valid to {self._settings.token_file}"
+            case "token_command":
+                return "see that token_command prints a token that is still valid"
+            case "secret_store":
+                return keeping.again(self._settings.profile)
             case _:
                 return "check SATFS_CLIENT_ID and SATFS_CLIENT_SECRET"
+
+    # -- where it comes from -----------------------------------------------------------------------
+
+    async def _renew(self) -> tuple[str, float]:
+        """Return a token, and for how many seconds it is used before the next is looked for."""
+        if self.mode is AuthMode.OAUTH:
+            return await self._ask_for_token()
+        if self._file is not None:
+            told = await self._file.look()
+            used_for_s = LOOK_S
+        elif self._command is not None:
+            told = await self._command.run()
+            lifetime_s = UNTOLD_LIFETIME_S if told.lifetime_s is None else told.lifetime_s
+            used_for_s = usable_for_s(lifetime_s)
+            log.debug("token renewed", source=self.source, lifetime_s=lifetime_s)
+        else:
+            given = self._settings.token
+            text = _opened(await self._kept_secret() if given is None else given, "SATFS_TOKEN")
+            told = tokens.parse(text, now_s=self._wall_clock()) or Told(text)
+            used_for_s = math.inf
+        self._note_expiry(told)
+        return told.token, used_for_s
+
+    def _note_expiry(self, told: Told) -> None:
+        if self._file is not None and told.token == self._token.last():
+            return  # read before; its life was told from then
+        lifetime_s = told.lifetime_s
+        self._expires_at_s = None if lifetime_s is None else self._wall_clock() + lifetime_s
+
+    async def _client_secret(self) -> str:
+        given = self._settings.client_secret
+        if given is None and self.source == "secret_store":
+            given = await self._kept_secret()
+        return _opened(given, "SATFS_CLIENT_SECRET")
+
+    async def _kept_secret(self) -> SecretStr | None:
+        """Return what `satfs login` has kept, waiting for disk or keyring; None: nothing was.
+
+        Raises:
+            NeedsLogin: it cannot be had, or is for somebody or something else.
+        """
+        settings = self._settings
+        if settings.secret_store is None:
+            return None
+        if self._kept is None:
+            with trio.move_on_after(KEYRING_S):
+                kept = await trio.to_thread.run_sync(
+                    keeping.fetch, settings.profile, settings.secret_store, abandon_on_cancel=True
+                )
+                if mismatch := kept.mismatch(settings, self.mode):
+                    raise NeedsLogin(
+                        f"the login kept for profile {settings.profile} {mismatch};"
+                        f" {keeping.again(settings.profile)}"
+                    )
+                self._kept = kept
+                return kept.secret
+            raise NeedsLogin("the keyring does not answer; is it locked?")
+        return self._kept.secret
 
     async def _ask_for_token(self) -> tuple[str, float]:
         settings = self._settings
@@ -135,7 +227,7 @@ class Credential:
             raise copy(self._refusal[0])
         body = {
             "client_id": _usable(settings.client_id or "", "SATFS_CLIENT_ID"),
-            "client_secret": _opened(settings.client_secret, "SATFS_CLIENT_SECRET"),
+            "client_secret": await self._client_secret(),
             "audience": settings.audience,
             "grant_type": "client_credentials",
         }
@@ -149,6 +241,7 @@ class Credential:
             )
         except NeedsLogin as refusal:
             self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
+            self._kept = None  # a new login counts without a new mount
             log.error("credential refused", auth_url=shown(settings.auth_url))
             raise
 
@@ -162,9 +255,13 @@ class Credential:
         told = wire.document(answer.body)
         record = told if isinstance(told, dict) else {}
         token = record.get("access_token")
-        if not isinstance(token, str) or not _is_header_text(token):
+        if not isinstance(token, str) or not tokens.is_header_text(token):
             raise Garbled(f"{shown(url)} answered without a token")
-        lifetime_s = _lifetime_s(record.get("expires_in"))
+        told_s = tokens.lifetime_told_s(record.get("expires_in"))
+        lifetime_s = UNTOLD_LIFETIME_S if told_s is None else told_s
+        self._expires_at_s = (
+            tokens.expiry_s(token) if told_s is None else self._wall_clock() + told_s
+        )
         log.debug("token renewed", lifetime_s=lifetime_s)
         return token, usable_for_s(lifetime_s)
 
@@ -185,19 +282,40 @@ def mode_of(settings: Settings) -> AuthMode:
     """Return how `settings` want us to log in: `auto` is a token if there is one, else OAuth."""
     if settings.auth_mode is not AuthMode.AUTO:
         return settings.auth_mode
-    return AuthMode.OAUTH if settings.token is None else AuthMode.TOKEN
+    tokens_given = (settings.token, settings.token_file, settings.token_command)
+    return AuthMode.OAUTH if tokens_given == (None, None, None) else AuthMode.TOKEN
+
+
+def source_of(settings: Settings) -> str:
+    """Return the setting that the secret or token comes from.
+
+    One of `token`, `token_file`, `token_command`, `client_secret` and `secret_store`.
+    """
+    if mode_of(settings) is AuthMode.TOKEN:
+        names = ["token", "token_file", "token_command", "secret_store"]
+    else:
+        names = ["client_secret", "secret_store"]
+    return next((name for name in names if getattr(settings, name) is not None), names[0])
 
 
 def account_key(settings: Settings) -> str:
     """Return a name for the account in the cache's paths: 32 hexadecimal digits, no secret.
 
-    Depends on the API, on who asks (the client id; with a ready-made token its hash) and on the
-    contract configured. Known without any request, so that a mount can start offline.
+    Depends on the API, on who asks and on the contract configured. Who asks is the client id; with
+    a token given by itself, its hash; with one that is renewed by others, where it comes from, so
+    that it stays the same. Known without any request, so that a mount can start offline.
     """
-    if mode_of(settings) is AuthMode.TOKEN and settings.token is not None:
-        who = hashlib.sha256(settings.token.get_secret_value().encode()).hexdigest()
-    else:
-        who = settings.client_id or ""
+    who = settings.client_id or ""
+    if mode_of(settings) is AuthMode.TOKEN:
+        match source_of(settings):
+            case "token" if settings.token is not None:
+                who = hashlib.sha256(settings.token.get_secret_value().encode()).hexdigest()
+            case "token_file":
+                who = f"{who} file {settings.token_file}"
+            case "token_command":
+                who = f"{who} command {settings.token_command}"
+            case "secret_store":
+                who = f"{who} profile {settings.profile}"
     parts = (settings.api_url, mode_of(settings).value, who, settings.contract_id or "")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -205,16 +323,6 @@ def account_key(settings: Settings) -> str:
 def usable_for_s(lifetime_s: float) -> float:
     """Return for how long a token that lives *lifetime_s* is used: less a margin, at least half."""
     return max(lifetime_s - RENEWAL_MARGIN_S, lifetime_s / 2)
-
-
-def _lifetime_s(value: Json) -> float:
-    """Return `expires_in`, in seconds, however it was written."""
-    try:
-        lifetime_s = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return UNTOLD_LIFETIME_S
-    # Above a year: milliseconds, or nonsense. A refused token is renewed in any case.
-    return lifetime_s if 0 < lifetime_s < 366 * 86400 else UNTOLD_LIFETIME_S
 
 
 def _opened(secret: SecretStr | None, variable: str) -> str:
@@ -230,13 +338,9 @@ def _usable(value: str, variable: str) -> str:
     value = value.strip()
     if not value:
         raise NeedsLogin(
-            f"no credential: {variable} is not set (either SATFS_CLIENT_ID and "
-            "SATFS_CLIENT_SECRET, or SATFS_TOKEN are needed)"
+            f"no credential: {variable} is not set, and nobody is logged in (`satfs login`; or "
+            "set SATFS_CLIENT_ID and SATFS_CLIENT_SECRET, or SATFS_TOKEN)"
         )
-    if not _is_header_text(value):
+    if not tokens.is_header_text(value):
         raise NeedsLogin(f"{variable} holds characters that no credential has")
     return value
-
-
-def _is_header_text(value: str) -> bool:
-    return bool(value) and value.isascii() and value.isprintable()

@@ -145,6 +145,10 @@ class Vendor:
         """Take *token* for good from now on."""
         self._valid_tokens.add(token)
 
+    def refuse_tokens(self) -> None:
+        """Take every token for worthless that was good until now."""
+        self._valid_tokens.clear()
+
     def _authorised(self, asked: Asked) -> httpx.Response | None:
         sent = asked.headers.get("authorizationtoken", "")
         if sent == f"Key,Secret {CLIENT_ID},{CLIENT_SECRET}":

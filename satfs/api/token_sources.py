@@ -1,0 +1,172 @@
+"""Tokens that somebody else makes: in a file that is read again, or from a command that is run.
+
+Neither what a file holds nor what a command prints is ever logged or quoted, not even when it is
+no token.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.api import tokens
+from satfs.api.tokens import Told
+from satfs.errors import NeedsLogin
+from satfs.settings import worker_environment
+
+log = structlog.get_logger(__name__)
+
+#: How long a look at the file is believed: a new token counts a second later at most.
+LOOK_S: Final = 1.0
+#: Longest run of a command, in seconds. Below the 15 s in which a listing must be answered.
+COMMAND_S: Final = 10.0
+#: Longest text that is looked at for a token. The vendor's are about a kilobyte.
+MOST_BYTES: Final = 64 * 1024
+
+
+class TokenFile:
+    """The token in a file, read again when the file changes or when its token was refused.
+
+    A file that cannot be read for a while (because it is just being replaced, say) does no harm as
+    long as the token that was read before is not refused.
+    """
+
+    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._wall_clock = wall_clock
+        self._seen: tuple[int, ...] | None = None
+        self._told: Told | None = None
+        self._warned_of: tuple[str, ...] = ()
+
+    async def look(self) -> Told:
+        """Return the token that is there now, waiting for the disk.
+
+        Raises:
+            NeedsLogin: the file is missing or holds no token, and there was none before, either;
+                or others may change it.
+        """
+        return await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+
+    def refused(self) -> None:
+        """Say that the token was refused: the next look reads the file, whatever its time says."""
+        self._seen = None
+        self._told = None
+
+    def _look(self) -> Told:
+        try:
+            status = self.path.stat()
+            seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+            told = self._told
+            if told is None or seen != self._seen:
+                told = self._read(status)
+            self._seen, self._told = seen, told
+            return told
+        except (OSError, NeedsLogin) as failure:
+            why = failure.strerror if isinstance(failure, OSError) else str(failure)
+            if self._told is not None:
+                self._warn("token file unusable; going on with the token read before", str(why))
+                return self._told
+            raise NeedsLogin(f"token_file {self.path}: {why}") from None
+
+    def _read(self, status: os.stat_result) -> Told:
+        # Anything else could keep us waiting for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise NeedsLogin("not a regular file")
+        if status.st_mode & stat.S_IWOTH:
+            raise NeedsLogin(f"may be changed by everybody; run: chmod 600 {self.path}")
+        if status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and status.st_uid == os.geteuid():
+            self._warn("token file open to others", f"run: chmod 600 {self.path}")
+        with self.path.open("rb") as stream:
+            text = stream.read(MOST_BYTES + 1)
+        told = _parsed(text, self._wall_clock())
+        if told is None:
+            raise NeedsLogin("holds no token")
+        return told
+
+    def _warn(self, event: str, why: str) -> None:
+        """Log it, once for each change of what is wrong."""
+        if (event, why) != self._warned_of:
+            self._warned_of = (event, why)
+            log.warning(event, path=str(self.path), reason=why)
+
+
+class TokenCommand:
+    """The token that a command prints on its standard output.
+
+    The command is run without a shell, without input, in a session of its own, with our environment
+    but for the settings of satfs; `SATFS_PROFILE` is there. What it says on standard error goes
+    nowhere: it may quote secrets.
+    """
+
+    def __init__(
+        self, command: str, profile: str, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._words = shlex.split(command)
+        self._profile = profile
+        self._wall_clock = wall_clock
+
+    async def run(self) -> Told:
+        """Run the command and return the token.
+
+        Raises:
+            NeedsLogin: it cannot be run, fails, takes too long or prints no token. It does not run
+                any more then.
+        """
+        name = f"token_command {Path(self._words[0]).name}"
+        with trio.move_on_after(COMMAND_S):
+            try:
+                code, text = await self._output()
+            except OSError as failure:
+                raise NeedsLogin(f"{name} cannot be run: {failure.strerror}") from None
+            if code != 0:
+                ended = f"exit code {code}" if code > 0 else f"signal {-code}"
+                raise NeedsLogin(f"{name} failed with {ended}; run it by hand to see why")
+            told = _parsed(text, self._wall_clock())
+            if told is None:
+                raise NeedsLogin(f"{name} printed no token")
+            return told
+        raise NeedsLogin(f"{name} did not end within {COMMAND_S:g} s")
+
+    async def _output(self) -> tuple[int, bytes]:
+        process = await trio.lowlevel.open_process(
+            self._words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**worker_environment(), "SATFS_PROFILE": self._profile},
+            start_new_session=True,
+            cwd="/",
+        )
+        text = bytearray()
+        try:
+            assert process.stdout is not None  # noqa: S101 - asked for, three lines up
+            async with process.stdout as stdout:
+                async for piece in stdout:
+                    text += piece
+                    if len(text) > MOST_BYTES:
+                        return 0, bytes(text)
+            return await process.wait(), bytes(text)
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+
+
+def _parsed(text: bytes, now_s: float) -> Told | None:
+    """Return the token in *text*; None when there is none, or far more than a token."""
+    if len(text) > MOST_BYTES:
+        return None
+    return tokens.parse(text.decode("utf-8", "replace"), now_s=now_s)

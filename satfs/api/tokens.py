@@ -1,0 +1,94 @@
+"""What a text that should be a token holds: the token, and what it says of itself.
+
+*Pure*. Tokens of the vendor are JSON web tokens (RFC 7519) as far as anybody has seen, but no
+promise says so; every claim in one may be missing, and none is verified here: they are for people,
+and for knowing when to ask for another.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+#: A year: a token that claims more tells milliseconds, or nonsense.
+LONGEST_S = 366 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A token, and how long it lives from now, in seconds; None when nobody tells."""
+
+    token: str = field(repr=False)
+    lifetime_s: float | None = None
+
+
+def parse(text: str, *, now_s: float) -> Told | None:
+    """Return the token in *text*, or None when there is none that a header could carry.
+
+    Either the token alone, with or without `Bearer` in front, or the JSON that token endpoints
+    answer with (RFC 6749 §5.1). *now_s* is the wall clock's time.
+    """
+    text = text.strip()
+    lifetime_s: float | None = None
+    if text.startswith("{"):
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        token = record.get("access_token") if isinstance(record, dict) else None
+        if not isinstance(token, str):
+            return None
+        text = token.strip()
+        lifetime_s = lifetime_told_s(record.get("expires_in"))
+    token = text.removeprefix("Bearer ").strip()
+    if not is_header_text(token) or " " in token:
+        return None
+    if lifetime_s is None:
+        expires_at_s = expiry_s(token)
+        lifetime_s = None if expires_at_s is None else max(expires_at_s - now_s, 0.0)
+    return Told(token, lifetime_s)
+
+
+def is_header_text(text: str) -> bool:
+    """Tell whether *text* could be the value of a header."""
+    return bool(text) and text.isascii() and text.isprintable()
+
+
+def lifetime_told_s(value: Any) -> float | None:
+    """Return `expires_in`, in seconds, however it was written; None when it cannot be meant."""
+    try:
+        lifetime_s = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return lifetime_s if 0 < lifetime_s < LONGEST_S else None
+
+
+def expiry_s(token: str) -> float | None:
+    """Return when *token* says that it ends, in seconds since the epoch; None: it does not say."""
+    value = claims(token).get("exp")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e11:
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def subject(token: str) -> str | None:
+    """Return for whom *token* says it was made; None when it does not say."""
+    value = claims(token).get("sub")
+    return value if isinstance(value, str) and value else None
+
+
+def claims(token: str) -> dict[str, Any]:
+    """Return what a JSON web token claims; nothing for any other text."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    payload = parts[1]
+    try:
+        record = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
