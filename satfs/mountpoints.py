@@ -74,9 +74,9 @@ def parse_mountinfo(text: str) -> tuple[Mounted, ...]:
             continue
         found.append(
             Mounted(
-                Path(_unescape(left[4])),
+                Path(unescape(left[4])),
                 right[0],
-                _unescape(right[1]),
+                unescape(right[1]),
                 (int(major), int(minor)),
                 frozenset(left[5].split(",")),
                 frozenset(right[2].split(",")) if len(right) > 2 else frozenset(),
@@ -205,6 +205,6 @@ def detach(path: Path, *, is_lazy: bool = False) -> None:
         raise BadMountpoint(f"{mountpoint} was not unmounted: {said}")
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     r"""Return *text* with `\040` and its like as the characters they stand for."""
     return _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), text)

@@ -17,8 +17,10 @@ from click.shell_completion import CompletionItem
 from satfs import __version__
 from satfs.cli.exits import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Manner
+from satfs.cli.mount8 import is_called_by_mount
+from satfs.cli.mount8 import main as mount8
+from satfs.cli.prerequisites import fuse_library_explained
 from satfs.cli.speech import tell_error
-from satfs.errors import FuseMissing
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
 
@@ -27,7 +29,10 @@ _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEAN
 COMMANDS: Final = {
     "mount": "Mount what your account was delivered.",
     "umount": "Unmount it again.",
+    "status": "Show how mounts are doing.",
+    "list": "List the mounts there are.",
     "demo": "Mount a demo that needs no account and no network.",
+    "service": "Let systemd, or mount(8) and fstab, do the mounting.",
     "cache": "Look after what mounts have kept on disk.",
     "settings": "Show every setting, and how to change it.",
     "doctor": "Look for whatever keeps satfs from working.",
@@ -46,14 +51,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        try:
+        with fuse_library_explained():
             module = importlib.import_module(f"satfs.cli.{cmd_name}")
-        except ImportError as failure:
-            if (failure.name or "").partition(".")[0] != "pyfuse3":
-                raise
-            raise FuseMissing(
-                f"the FUSE library cannot be loaded ({failure}); install it: sudo apt install fuse3"
-            ) from failure
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -95,6 +94,8 @@ def satfs() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (`satfs.cli.exits`)."""
+    if arguments is None and is_called_by_mount(sys.argv):
+        mount8()
     manner = Manner()
     try:
         code = satfs.main(arguments, prog_name="satfs", standalone_mode=False, obj=manner)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from satfs.cli.complete import directories
+from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
@@ -75,21 +78,52 @@ def mount(
     goes wrong is said here.
     """
     given = parse_options(options)
-    named = {name: value for name, value in flags.items() if value is not None}
-    resolved = resolve_settings(given.settings | named)
+    return mount_as(
+        mountpoint,
+        replace(given, nonempty=nonempty or given.nonempty),
+        {name: value for name, value in flags.items() if value is not None},
+        manner,
+        foreground=foreground,
+        is_offline=offline,
+        on_ready=lambda: tell_mounted(mountpoint, manner, foreground=foreground),
+    )
+
+
+def mount_as(
+    mountpoint: str,
+    given: GivenOptions,
+    flags: Mapping[str, str],
+    manner: Manner,
+    *,
+    foreground: bool = False,
+    is_offline: bool = False,
+    is_fake: bool = False,
+    on_ready: Callable[[], None],
+) -> int:
+    """Mount at *mountpoint* as *given* by `-o` and by *flags* for settings; return the exit code.
+
+    With *is_fake* everything is looked at, and nothing mounted.
+
+    Raises:
+        SatfsError: it cannot be, or, in the foreground, broke.
+        SystemExit: in the background process, when the mount has ended.
+    """
+    resolved = resolve_settings({**given.settings, **flags})
     settings = resolved.settings
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
         tell_remark(remark)
-    place = prepare_mountpoint(Path(mountpoint), nonempty=nonempty or given.nonempty)
+    place = prepare_mountpoint(Path(mountpoint), nonempty=given.nonempty)
     check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
     if manner.log_file and manner.log_file.is_relative_to(place):
         raise BadSettings("the log file lies inside the mountpoint; choose another place")
+    if is_fake:
+        return Exit.DONE
     return launch(
         lambda: nullcontext(settings),
-        mount_options(place, given, source=f"satfs:{settings.profile}", is_offline=offline),
+        mount_options(place, given, source=f"satfs:{settings.profile}", is_offline=is_offline),
         manner,
         foreground=foreground,
-        on_ready=lambda: tell_mounted(mountpoint, manner, foreground=foreground),
+        on_ready=on_ready,
     )
 
 

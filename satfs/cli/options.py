@@ -63,11 +63,11 @@ _NUMBERS: Final = {"uid": 10, "gid": 10, "umask": 8}
 _LARGEST: Final = {"uid": 2**32 - 2, "gid": 2**32 - 2, "umask": 0o777}
 
 
-def parse_options(texts: Iterable[str]) -> GivenOptions:
+def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOptions:
     r"""Return what *texts*, each a list of options separated by commas, ask for.
 
     The last of contradicting options wins, as in mount(8). A comma inside a value is written `\,`
-    and a backslash `\\`, as in libfuse.
+    and a backslash `\\`, as in libfuse. With *is_sloppy* what nobody knows is dropped (`mount -s`).
 
     Raises:
         BadSettings: an option is not known, not possible, or its value cannot be. The message
@@ -96,7 +96,7 @@ def parse_options(texts: Iterable[str]) -> GivenOptions:
             found[name] = value
         elif name in Settings.model_fields:
             settings[name] = _setting(name, value)
-        else:
+        elif not is_sloppy:
             raise BadSettings(_unknown(name))
     if found.get("allow_other") and found.get("allow_root"):
         raise BadSettings("-o allow_other and -o allow_root exclude each other; give one of them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,23 @@ def check_fuse(
             "allow_other and allow_root need the line `user_allow_other` in "
             f"{configuration}, which root has to add"
         )
+
+
+@contextmanager
+def fuse_library_explained() -> Iterator[None]:
+    """Import in the body what needs the FUSE library.
+
+    Raises:
+        FuseMissing: it is not there; says what to do.
+    """
+    try:
+        yield
+    except ImportError as failure:
+        if (failure.name or "").partition(".")[0] != "pyfuse3":
+            raise
+        raise FuseMissing(
+            f"the FUSE library cannot be loaded ({failure}); install it: sudo apt install fuse3"
+        ) from failure
 
 
 def _open(device: Path) -> None:

@@ -1,0 +1,128 @@
+"""The systemd user unit of a mount: its name, its text, and what an earlier one says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from configparser import Error, RawConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from satfs.cli.exits import Exit
+
+#: How the units that are ours begin; others are left alone.
+MARK: Final = "# Written by `satfs service install`, and replaced by it."
+_PREFIX: Final = "satfs-"
+_SUFFIX: Final = ".service"
+#: A unit's name may hold these, and with its suffix be 255 characters long (systemd.unit(5)).
+_PLAIN: Final = re.compile(r"[A-Za-z0-9:_.-]")
+#: Another attempt would fail like the first: somebody has to change something.
+_HOPELESS: Final = (Exit.USAGE, Exit.CREDENTIALS, Exit.FUSE, Exit.CACHE)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a unit mounts, and where."""
+
+    profile: str
+    mountpoint: Path
+
+    @property
+    def name(self) -> str:
+        """The unit's name, by which systemctl(1) knows it: one for each profile."""
+        return unit_name(self.profile)
+
+
+def unit_name(profile: str) -> str:
+    """Return the name of the unit that mounts *profile*; two profiles never share one."""
+    escaped = "".join(
+        letter
+        if _PLAIN.fullmatch(letter)
+        else "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
+        for letter in profile
+    )
+    return f"{_PREFIX}{escaped}{_SUFFIX}"
+
+
+def is_unit_name(name: str) -> bool:
+    """Tell whether a file called *name* may be a unit of ours."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+def unit_text(unit: Unit, program: Sequence[str], options: Iterable[str] = ()) -> str:
+    """Return the text of *unit*, which runs *program* with the mount *options* of `-o`."""
+    given = [word for option in options for word in ("-o", option)]
+    command = [
+        *program,
+        "mount",
+        "--foreground",
+        "--profile",
+        unit.profile,
+        *given,
+        "--",
+        str(unit.mountpoint),
+    ]
+    return f"""{MARK}
+# Changes of your own: systemctl --user edit {unit.name}
+
+[Unit]
+Description=Satellite imagery deliveries ({_percent(unit.profile)})
+Documentation=man:satfs(1) man:satfs-mount(1)
+
+[Service]
+# Started once the mount works: credentials accepted, first page listed.
+Type=notify
+NotifyAccess=main
+ExecStart={quoted_command(command)}
+TimeoutStartSec=90
+# An event loop that stands still for so long is ended, and another mount takes its place.
+WatchdogSec=30
+Restart=on-failure
+RestartSec=10
+# Wrong settings, refused credentials, no FUSE, no cache: trying again would not help.
+RestartPreventExitStatus={" ".join(str(int(code)) for code in _HOPELESS)}
+# Told to stop before it worked.
+SuccessExitStatus={int(Exit.INTERRUPTED)}
+# The mount ends its own helpers.
+KillMode=mixed
+TimeoutStopSec=20
+
+[Install]
+WantedBy=default.target
+
+[X-satfs]
+Profile={json.dumps(unit.profile)}
+Mountpoint={json.dumps(str(unit.mountpoint))}
+"""
+
+
+def read_unit(text: str) -> Unit | None:
+    """Return what the unit with that *text* mounts; None if it is not one of ours."""
+    if not text.startswith(MARK):
+        return None
+    parser = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
+    try:
+        parser.read_string(text)
+        ours = parser["X-satfs"]
+        return Unit(json.loads(ours["Profile"]), Path(json.loads(ours["Mountpoint"])))
+    except (Error, KeyError, ValueError, TypeError):
+        return None
+
+
+def quoted_command(words: Iterable[str]) -> str:
+    """Return *words* as a command line of systemd.service(5): nothing in them is expanded."""
+    first, *rest = words
+    # Variables are not expanded in the path of the program, so that its `$` stays a single one.
+    return " ".join([_quoted(_percent(first)), *(_quoted(_percent(w, dollar="$$")) for w in rest)])
+
+
+def _percent(text: object, dollar: str = "$") -> str:
+    return str(text).replace("%", "%%").replace("$", dollar)
+
+
+def _quoted(word: str) -> str:
+    if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
