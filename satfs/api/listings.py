@@ -183,6 +183,21 @@ class Listings:
                 self._looked_up_scene(scene.scene_id).invalidate()
         listing.invalidate()
 
+    def forget_task(self, task_id: TaskId) -> None:
+        """Look a task up by itself next time, unless the list of tasks has it."""
+        if (TASK, task_id) in self._others:
+            self._looked_up_task(task_id).invalidate()
+
+    def forget_scene(self, scene_id: SceneId) -> None:
+        """Ask for a scene next time, by itself and in the listing that has it."""
+        for listing in self._of_kind(SCENES, SCENE):
+            if listing.find(scene_id) is not None:
+                listing.invalidate()
+
+    def state(self, kind: str, id: str) -> ListingState | None:
+        """Return what is known about one listing; None when it was never answered."""
+        return next((each for each in self.states() if (each.kind, each.id) == (kind, id)), None)
+
     async def recall(self) -> int:
         """Take in what earlier mounts kept on disk, as stale; return the number of listings.
 

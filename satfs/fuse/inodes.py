@@ -91,6 +91,10 @@ class Inodes(Generic[N]):
         """Return how many nodes are known, the root included."""
         return len(self._by_inode)
 
+    def known(self) -> list[tuple[Inode, N]]:
+        """Return every node that is known, with its number, the root first."""
+        return [(known.inode, known.node) for known in self._by_inode.values()]
+
     def number(self, node: N) -> Inode:
         """Return the number that *node* has, or would have if it became known now."""
         identity = node.identity

@@ -1,0 +1,1 @@
+"""The control socket of a mount, and what commands ask of it."""

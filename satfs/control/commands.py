@@ -1,0 +1,55 @@
+"""What a mount does on command: each by its name on the control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from satfs.content.index import Kept
+from satfs.control import records
+from satfs.control.finding import words_of
+from satfs.control.floors import Floors
+from satfs.control.pinning import pins, unpin
+from satfs.control.prefetching import prefetch
+from satfs.control.refreshing import refresh
+from satfs.control.server import Command, Tell
+from satfs.control.verifying import verify
+from satfs.errors import BadSettings
+from satfs.loglevel import set_level
+from satfs.model import Json
+
+
+def commands_on(floors: Floors) -> dict[str, Command]:
+    """Return what can be asked of a mount that consists of *floors*."""
+    return {
+        "describe": partial(_describe, floors),
+        "list": partial(_list, floors),
+        "log-level": _set_log_level,
+        "pins": partial(pins, floors),
+        "prefetch": partial(prefetch, floors),
+        "refresh": partial(refresh, floors),
+        "unpin": partial(unpin, floors),
+        "verify": partial(verify, floors),
+    }
+
+
+async def _list(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    (words,) = words_of(given.get("paths"))
+    return await records.listed(floors.listings, words, partial(_shelf, floors))
+
+
+async def _describe(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    (words,) = words_of(given.get("paths"))
+    return await records.described(floors.listings, words, partial(_shelf, floors))
+
+
+async def _shelf(floors: Floors) -> Iterable[Kept]:
+    return (await floors.keeping.kept()).values()
+
+
+async def _set_log_level(given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    level = given.get("level")
+    if not isinstance(level, str):
+        raise BadSettings("no log level was given")
+    set_level(level)
+    return {"level": level}

@@ -1,0 +1,53 @@
+"""The vendor's records without any mount: the same listings, over the same memory on disk."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from satfs.api.auth import account_key
+from satfs.api.client import Aleph
+from satfs.api.listing_store import ListingStore
+from satfs.api.listings import Listings
+from satfs.content import upkeep
+from satfs.content.index import Kept
+from satfs.errors import BadCache, NotThere
+from satfs.net.http import Http
+from satfs.settings import Settings
+
+#: Longest wait for the disk in the end, in seconds.
+_CLOSING_S: Final = 2.0
+
+
+@asynccontextmanager
+async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[Listings]:
+    """Hand out the listings of the account that *settings* name.
+
+    *with_all* reads back all that mounts have kept, which is what knows of an id without asking.
+    """
+    store = ListingStore(settings.cache_dir / account_key(settings))
+    try:
+        async with Http(
+            connect_timeout_s=settings.connect_timeout_s,
+            progress_timeout_s=settings.progress_timeout_s,
+            ca_file=settings.ca_file,
+            max_connections=settings.api_concurrency,
+        ) as http:
+            listings = Listings(Aleph(http, settings), settings, store)
+            if with_all:
+                await listings.recall()
+            yield listings
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
+            await store.aclose()
+
+
+async def shelf_of(settings: Settings) -> Iterable[Kept]:
+    """Return what the cache on disk holds; nothing where there is none."""
+    try:
+        return (await trio.to_thread.run_sync(upkeep.info, settings.cache_dir)).objects
+    except (NotThere, BadCache):
+        return ()

@@ -1,0 +1,201 @@
+"""What was published since somebody last looked: which listings to ask for again, and what is new.
+
+*Pure*. Works on the records as the API sends them, whether a mount or the API itself was asked.
+
+The vendor cannot be asked what is new, so all that may still change is listed anew each time: the
+tasks, the captures of each task that is not long over, the scenes of each capture that was
+published lately. What is older is looked at once a day.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from satfs.errors import BadSettings
+from satfs.model import PUBLISHED, Json
+
+#: A capture's scenes come within hours of its publication; further products within days.
+SETTLED_S: Final = 3 * 86_400.0
+#: A task is long over this long after its `end`, once its status is final.
+OVER_S: Final = 14 * 86_400.0
+#: How often what is settled or over is looked at all the same.
+SELDOM_S: Final = 86_400.0
+#: Statuses of a task after which nothing more is taken (those known; any other may go on).
+_FINAL: Final = frozenset({"completed", "failed", "rejected", "canceled", "cancelled"})
+
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that was published. *record* is the API's; a scene's id is None for a capture."""
+
+    kind: str
+    task_id: str
+    capture_id: str
+    scene_id: str | None
+    record: Mapping[str, Json]
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the event as programs are told of it."""
+        return {
+            "event": self.kind,
+            "task_id": self.task_id,
+            "capture_id": self.capture_id,
+            "scene_id": self.scene_id,
+            "record": dict(self.record),
+        }
+
+
+@dataclass(slots=True)
+class SeenCapture:
+    """A published capture: when it was first seen and its scenes last asked for, and which."""
+
+    task_id: str
+    seen_at_s: float
+    asked_at_s: float = 0.0
+    scenes: set[str] | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """All that was seen so far; `is_begun` once a first look has been finished."""
+
+    is_begun: bool = False
+    #: When the captures of each task were last asked for.
+    tasks: dict[str, float] = field(default_factory=dict)
+    captures: dict[str, SeenCapture] = field(default_factory=dict)
+
+    def due_tasks(self, entries: Sequence[Mapping[str, Json]], now_s: float) -> list[str]:
+        """Return the ids of the tasks among *entries* whose captures are to be asked for now."""
+        due = []
+        for entry in entries:
+            asked_at_s = self.tasks.get(entry["id"])
+            is_old = _is_over(entry.get("record") or {}, now_s)
+            if asked_at_s is None or not is_old or not 0 <= now_s - asked_at_s < SELDOM_S:
+                due.append(str(entry["id"]))
+        return due
+
+    def due_captures(self, now_s: float) -> list[str]:
+        """Return the ids of the captures whose scenes are to be asked for now."""
+        due = []
+        for id, seen in self.captures.items():
+            is_lately = 0 <= now_s - seen.seen_at_s < SETTLED_S
+            was_asked = 0 <= now_s - seen.asked_at_s < SELDOM_S
+            if seen.scenes is None or is_lately or not was_asked:
+                due.append(id)
+        return due
+
+    def note_captures(
+        self, task_id: str, entries: Sequence[Mapping[str, Json]], now_s: float
+    ) -> list[Event]:
+        """Take in a task's captures; return those whose publication is news.
+
+        They count as seen only when `note` is told so.
+        """
+        news = []
+        for entry in entries:
+            record = entry.get("record") or {}
+            id = str(entry["id"])
+            if record.get("status") != PUBLISHED or id in self.captures:
+                continue
+            event = Event("capture", task_id, id, None, record)
+            if self.is_begun:
+                news.append(event)
+            else:
+                self.captures[id] = SeenCapture(task_id, now_s)
+        if not news:
+            self.tasks[task_id] = now_s
+        return news
+
+    def note_scenes(
+        self, capture_id: str, entries: Sequence[Mapping[str, Json]], now_s: float
+    ) -> list[Event]:
+        """Take in a capture's scenes; return those that are news (see `note_captures`)."""
+        seen = self.captures[capture_id]
+        ids = {str(entry["id"]) for entry in entries}
+        if seen.scenes is None:  # what was there before anybody watched
+            seen.scenes, seen.asked_at_s = ids, now_s
+            return []
+        known = seen.scenes
+        news = [
+            Event("scene", seen.task_id, capture_id, str(entry["id"]), entry.get("record") or {})
+            for entry in entries
+            if str(entry["id"]) not in known
+        ]
+        if not news:
+            seen.asked_at_s = now_s
+        return news
+
+    def note(self, event: Event, now_s: float) -> None:
+        """Count *event* as told: it is no news any more."""
+        if event.scene_id is None:
+            self.captures[event.capture_id] = SeenCapture(event.task_id, now_s, scenes=set())
+        elif (capture := self.captures.get(event.capture_id)) is not None:
+            capture.scenes = (capture.scenes or set()) | {event.scene_id}
+
+    # -- on disk ---------------------------------------------------------------------------------
+
+    def as_text(self) -> str:
+        """Return all of it as text."""
+        captures = {
+            id: {
+                "task": seen.task_id,
+                "seen_at_s": seen.seen_at_s,
+                "asked_at_s": seen.asked_at_s,
+                "scenes": None if seen.scenes is None else sorted(seen.scenes),
+            }
+            for id, seen in self.captures.items()
+        }
+        return json.dumps(
+            {
+                "satfs_watch": _VERSION,
+                "is_begun": self.is_begun,
+                "tasks": self.tasks,
+                "captures": captures,
+            }
+        )
+
+    @classmethod
+    def of_text(cls, text: str) -> Seen:
+        """Return what *text* tells was seen.
+
+        Raises:
+            BadSettings: it is not what `as_text` makes. Who took it for nothing would tell
+                everything anew.
+        """
+        try:
+            told = json.loads(text)
+            if told["satfs_watch"] != _VERSION:
+                raise ValueError
+            return cls(
+                bool(told["is_begun"]),
+                {str(id): float(at_s) for id, at_s in told["tasks"].items()},
+                {
+                    str(id): SeenCapture(
+                        str(each["task"]),
+                        float(each["seen_at_s"]),
+                        float(each["asked_at_s"]),
+                        None if each["scenes"] is None else set(map(str, each["scenes"])),
+                    )
+                    for id, each in told["captures"].items()
+                },
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise BadSettings("it is not a record of what was seen") from None
+
+
+def _is_over(record: Mapping[str, Json], now_s: float) -> bool:
+    """Tell whether nothing more is to be expected of a task."""
+    if record.get("status") not in _FINAL:
+        return False
+    try:
+        end = datetime.fromisoformat(record["end"])
+        end = end if end.tzinfo else end.replace(tzinfo=UTC)
+        return now_s - end.timestamp() > OVER_S
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False

@@ -1,0 +1,78 @@
+"""Keep what is below a path against eviction, or no longer, and tell what is kept so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from satfs.content.index import Kept
+from satfs.control.finding import Target, find, scene_of, words_of
+from satfs.control.floors import Floors
+from satfs.control.prefetching import collect
+from satfs.control.progress import Progress
+from satfs.control.server import Tell
+from satfs.errors import NotThere
+from satfs.model import Json
+from satfs.tree.scenes import AttachmentFile, SceneDirectory
+
+
+async def unpin(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+    """Take the pins from all versions of what the `paths` hold; return what had one.
+
+    A scene or attachment is named by its path also when the vendor has it no more.
+
+    Raises:
+        BadCache: nothing is kept on disk.
+    """
+    labels: set[str] = set()
+    for words in words_of(given.get("paths")):
+        try:
+            found = await collect(floors, {**given, "paths": [list(words)]}, Progress(tell))
+            labels.update(filter(None, map(_label, found)))
+            node = await find(floors.root, words)
+        except NotThere:
+            node = None
+        if node is not None and scene_of(node) is None:
+            continue
+        # Also what the store does not have any more, or did not tell now.
+        scene = words[-1] if node is None else _scene_id(scene_of(node))
+        kept = await floors.keeping.kept()
+        if node is None or isinstance(node, SceneDirectory):
+            labels.update(each.label for each in kept.values() if _is_of(each, scene))
+    return {"unpinned": as_json(await floors.keeping.unpin(labels))}
+
+
+async def pins(floors: Floors, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    """Return what is pinned, and where it is kept."""
+    kept = (await floors.keeping.kept()).values()
+    return {
+        "cache_dir": str(floors.cache_dir),
+        "pinned": as_json(each for each in kept if each.is_pinned),
+    }
+
+
+def as_json(kept: Iterable[Kept]) -> list[Json]:
+    """Return what is kept of objects as records."""
+    return [
+        {
+            "label": each.label,
+            "size_bytes": each.size_bytes,
+            "held_bytes": min(each.held_bytes, each.size_bytes),  # the last block is a whole one
+            "is_pinned": each.is_pinned,
+            "used_at_s": each.used_at_s,
+        }
+        for each in kept
+    ]
+
+
+def _label(target: Target) -> str | None:
+    if isinstance(target.node, AttachmentFile) and isinstance(target.node.parent, SceneDirectory):
+        return f"{target.node.parent.scene_id}/{target.node.attachment.name}"
+    return None
+
+
+def _scene_id(scene: SceneDirectory | None) -> str:
+    return "" if scene is None else scene.scene_id
+
+
+def _is_of(kept: Kept, scene: str) -> bool:
+    return kept.label.rpartition("/")[0] == scene

@@ -1,0 +1,228 @@
+"""Make scenes and whole tasks available without network: every file below a path, read once.
+
+What is there already is checked, not fetched: so this goes on where it was ended. On the way each
+directory is listed, which keeps the listings and the records that sidecars are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from satfs.content.keeping import StoredObject
+from satfs.control.finding import (
+    Target,
+    Wanted,
+    attachment_of,
+    find,
+    lineage,
+    targets,
+    words_of,
+)
+from satfs.control.floors import Floors
+from satfs.control.progress import Progress
+from satfs.control.reading import Take, read_whole
+from satfs.control.server import Tell
+from satfs.control.where import parse_condition
+from satfs.errors import BadCache, BadSettings, Changed, SatfsError, Unreachable
+from satfs.model import Json
+from satfs.tree.nodes import File
+from satfs.tree.scenes import AttachmentFile, SceneDirectory
+
+#: Files at once, unless told otherwise: one file read from its beginning fills a line; more help
+#: where files are small.
+JOBS: Final = 4
+MOST_JOBS: Final = 64
+#: Times that files which left the cache meanwhile are fetched again. Once is another program's
+#: reading; more is a cache that is too small.
+_ROUNDS: Final = 2
+
+
+async def prefetch(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+    """Fetch all that *given* asks for (`paths`, `where`, `jobs`, `pin`); return what came of it.
+
+    With `pin` it is kept against eviction as well, from before it is fetched, and with
+    `is_for_later` it is not fetched.
+
+    Raises:
+        BadSettings: a condition is none, or no path was given.
+        BadCache: it would not fit, or nothing is kept on disk. Nothing is fetched then.
+    """
+    progress, jobs = Progress(tell), _jobs(given.get("jobs"))
+    found = await collect(floors, given, progress)
+    sound = [each for each in found if not isinstance(each.node, SatfsError)]
+    await progress.planned([each.size_bytes for each in found])
+    for each in found:
+        if isinstance(each.node, SatfsError):
+            await progress.ended(each.path, 0, each.node)
+    await _require_room(floors, sound)
+    if given.get("pin"):
+        await floors.keeping.pin(stored(floors, sound).values())
+        if given.get("is_for_later"):
+            return progress.result()
+    left: Sequence[Target] = sound
+    for is_last in (False, True)[-_ROUNDS:]:
+        fetching = _Fetching(floors, progress, jobs)
+        await fetching.run(left)
+        if fetching.instead and given.get("pin"):
+            await floors.keeping.pin(stored(floors, list(fetching.instead.values())).values())
+        left = [fetching.instead.get(each.path, each) for each in left]
+        left = await _lost(floors, left, progress)
+        if not left or is_last:
+            break
+    for each in left:
+        await progress.ended(each.path, each.size_bytes, BadCache(_TOO_SMALL))
+    return progress.result()
+
+
+_TOO_SMALL: Final = (
+    "left the cache again while the rest was fetched: the cache is too small for all that is read"
+)
+
+
+async def collect(floors: Floors, given: Mapping[str, Json], progress: Progress) -> list[Target]:
+    """Return the files that *given* (`paths`, `where`) asks for, each object once, in order."""
+    where = given.get("where")
+    texts = [str(each) for each in where] if isinstance(where, list) else []
+    wanted = Wanted(floors.listings, [parse_condition(text) for text in texts])
+    found: dict[tuple[str, ...], Target] = {}
+    n_bytes = 0
+    for words in words_of(given.get("paths")):
+        node = await find(floors.root, words)
+        if words[:1] == ("tasks",):
+            # `ls tasks` without network needs the list; looking up one task does not ask for it.
+            await floors.listings.tasks()
+        known = await lineage(node, wanted)
+        if known is None:
+            continue
+        async with aclosing(targets(node, known)) as below:
+            async for target in below:
+                key = _identity(target)
+                if key not in found:
+                    found[key] = target
+                    n_bytes += target.size_bytes
+                    await progress.found(len(found), n_bytes)
+    return list(found.values())
+
+
+def _identity(target: Target) -> tuple[str, ...]:
+    attachment = attachment_of(target)
+    scene = None if attachment is None else attachment.parent
+    if attachment is None or not isinstance(scene, SceneDirectory):
+        return ("", target.path)
+    version = attachment.version
+    return (scene.scene_id, attachment.attachment.name, version.etag, str(version.size_bytes))
+
+
+def stored(floors: Floors, found: Sequence[Target]) -> dict[str, StoredObject]:
+    """Return what the cache knows the attachments among *found* as, by path."""
+    names = {}
+    for target in found:
+        attachment = attachment_of(target)
+        scene = None if attachment is None else attachment.parent
+        if attachment is not None and isinstance(scene, SceneDirectory):
+            key = scene.scene_id, attachment.attachment.name, attachment.version
+            names[target.path] = floors.contents.stored(*key)
+    return names
+
+
+async def _require_room(floors: Floors, sound: Sequence[Target]) -> None:
+    needed = sum(each.size_bytes for each in sound)
+    names = {each.name for each in stored(floors, sound).values()}
+    room = await floors.keeping.capacity_bytes(names)
+    if needed > room:
+        raise BadCache(
+            f"{needed / 1e9:.2f} GB do not fit: the cache can keep {room / 1e9:.2f} GB of them at"
+            " once. Mount with a larger --cache-size, ask for less, or unpin something"
+        )
+
+
+async def _lost(floors: Floors, left: Sequence[Target], progress: Progress) -> list[Target]:
+    """Return those of *left* that were fetched, and are not there any more."""
+    failed = {each["path"] for each in progress.failures}
+    names = stored(floors, left)
+    kept = await floors.keeping.kept()
+    lost = []
+    for each in left:
+        name = names.get(each.path)
+        if name is None or each.path in failed or not name.size_bytes:
+            continue
+        held = kept.get(name.name)
+        if held is None or held.held_bytes < name.size_bytes:
+            lost.append(each)
+            progress.n_bytes_done -= name.size_bytes
+    return lost
+
+
+def _jobs(given: Json) -> int:
+    if given is None:
+        return JOBS
+    if not isinstance(given, int) or not 1 <= given <= MOST_JOBS:
+        raise BadSettings(f"--jobs must be a number from 1 to {MOST_JOBS}")
+    return given
+
+
+@dataclass(slots=True)
+class _Fetching:
+    """One round over the files. Once nobody can be reached any more, the rest is given up."""
+
+    floors: Floors
+    progress: Progress
+    jobs: int
+    gone: Unreachable | None = None
+    n_gone: int = 0
+    #: By path: what was replaced since it was listed, and fetched as it is now.
+    instead: dict[str, Target] = field(default_factory=dict)
+
+    async def run(self, wanted: Sequence[Target]) -> None:
+        """Fetch all of *wanted*, some at once."""
+        left = iter(wanted)
+
+        async def work() -> None:
+            for target in left:
+                await self._fetch(target)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(self.jobs):
+                nursery.start_soon(work)
+
+    async def _fetch(self, target: Target) -> None:
+        node = target.node
+        if isinstance(node, SatfsError):
+            return
+        await self.progress.begun(target.path, target.size_bytes)
+        if self.gone is not None and self.n_gone > self.jobs:
+            await self.progress.ended(target.path, 0, self.gone)
+            return
+        n_bytes = 0
+
+        async def take(_data: bytes | memoryview, position: int) -> None:
+            nonlocal n_bytes
+            n_bytes = position
+            self.n_gone = 0
+            await self.progress.moved(target.path, position)
+
+        try:
+            n_bytes = await self._read(target, node, take)
+        except SatfsError as failure:
+            if isinstance(failure, Unreachable):
+                self.gone = failure
+                self.n_gone += 1
+            await self.progress.ended(target.path, n_bytes, failure)
+        else:
+            await self.progress.ended(target.path, n_bytes)
+
+    async def _read(self, target: Target, node: File, take: Take) -> int:
+        try:
+            return await read_whole(node, take)
+        except Changed:
+            # Replaced since it was listed: the name leads to the new one.
+            if not isinstance(node, AttachmentFile) or not isinstance(node.parent, SceneDirectory):
+                raise
+            anew = await node.parent.attachment(node.attachment.name)
+            self.instead[target.path] = Target(target.path, anew)
+            return await read_whole(anew, take)

@@ -1,0 +1,182 @@
+"""What travels over the control socket: one JSON object a line, a request one way, messages back.
+
+    → {"satfs": 1, "do": "prefetch", "with": {…}}
+    ← {"alive": true}             every few seconds while it runs: who waits need not give up
+    ← {"told": {…}}               progress, as the command defines it
+    ← {"done": {…}}               the result, and the end
+    ← {"failed": {"error": "NotThere", "message": "…"}}   or why there is none, and the end
+
+*Pure*. Text is JSON in ASCII, so that names that are no Unicode (PEP 383) arrive as they left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from satfs import errors
+from satfs.errors import Garbled, Misuse, SatfsError
+from satfs.model import Json
+
+#: Grows when older programs would misunderstand newer ones.
+VERSION: Final = 1
+#: Longest request, in bytes: a command line of Linux is 128 KiB by default (ARG_MAX is more).
+REQUEST_BYTES: Final = 4 * 1024 * 1024
+#: Longest message, in bytes: a listing of half a million records.
+MESSAGE_BYTES: Final = 1024 * 1024 * 1024
+#: How often a mount that works on a request says so, in seconds.
+ALIVE_S: Final = 2.0
+#: Silence after which a mount is taken for stuck, in seconds.
+SILENCE_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be done, and with what."""
+
+    do: str
+    given: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The mount is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened on the way."""
+
+    what: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The result."""
+
+    result: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no result: the name of an error of ours, and its sentence."""
+
+    error: str
+    message: str
+
+
+Message: TypeAlias = Alive | Told | Done | Failed
+
+
+class Lines:
+    """Cuts what arrives into lines, none longer than *most_bytes*."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._pieces: list[bytes] = []
+        self._n_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in *data*; return the lines that it completes, without their ends.
+
+        Raises:
+            Garbled: a line is too long.
+        """
+        *ends, rest = data.split(b"\n")
+        found = []
+        for end in ends:
+            self._take(end)
+            found.append(b"".join(self._pieces))
+            self._pieces, self._n_bytes = [], 0
+        if rest:
+            self._take(rest)
+        return found
+
+    def _take(self, piece: bytes) -> None:
+        self._n_bytes += len(piece)
+        if self._n_bytes > self._most_bytes:
+            raise Garbled(f"a line of over {self._most_bytes} bytes came over the control socket")
+        self._pieces.append(piece)
+
+
+def request_line(request: Request) -> bytes:
+    """Return *request* as it travels."""
+    return _line({"satfs": VERSION, "do": request.do, "with": dict(request.given)})
+
+
+def message_line(message: Message) -> bytes:
+    """Return *message* as it travels."""
+    match message:
+        case Alive():
+            return _line({"alive": True})
+        case Told(what):
+            return _line({"told": dict(what)})
+        case Done(result):
+            return _line({"done": dict(result)})
+        case Failed(error, text):
+            return _line({"failed": {"error": error, "message": text}})
+
+
+def request_of(line: bytes) -> Request:
+    """Return the request that *line* is.
+
+    Raises:
+        Garbled: it is none, or one of another version of satfs.
+    """
+    said = _object(line)
+    if said.get("satfs") != VERSION:
+        raise Garbled("the mount and this command are of different versions of satfs; mount anew")
+    do, given = said.get("do"), said.get("with")
+    if not isinstance(do, str) or not isinstance(given, dict):
+        raise Garbled("a request must say what to do, and with what")
+    return Request(do, given)
+
+
+def message_of(line: bytes) -> Message:
+    """Return the message that *line* is.
+
+    Raises:
+        Garbled: it is none.
+    """
+    said = _object(line)
+    match said:
+        case {"done": dict(result)}:
+            return Done(result)
+        case {"told": dict(what)}:
+            return Told(what)
+        case {"failed": {"error": str(error), "message": str(text)}}:
+            return Failed(error, text)
+        case {"alive": _}:
+            return Alive()
+    raise Garbled("the mount said something over its control socket that makes no sense")
+
+
+def failed(error: SatfsError) -> Failed:
+    """Return *error* as a message. A bug's words stay in the log of the mount."""
+    if isinstance(error, Misuse):
+        return Failed("Misuse", "a bug in satfs: the mount's log says where")
+    return Failed(type(error).__name__, str(error) or type(error).__name__)
+
+
+def error_of(failure: Failed) -> SatfsError:
+    """Return the error that *failure* tells of, of its own class where that is known here."""
+    kind = getattr(errors, failure.error, None)
+    if isinstance(kind, type) and issubclass(kind, SatfsError):
+        return kind(failure.message)
+    return Misuse(failure.message)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Garbled("what came over the control socket is no JSON object")
+    return value

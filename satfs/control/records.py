@@ -1,0 +1,229 @@
+"""What the vendor's records say of a path or an id: the same question with a mount and without.
+
+A path is that of the tree (`tasks/268095/…`, `captures/…`, `scenes/…`), a lone id that of a task, a
+capture or a scene. Answers come from the listings, and so from memory or disk while those may be
+believed, or when nobody can be reached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
+from satfs.content.index import Kept
+from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere
+from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
+from satfs.tree import names
+from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
+from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
+
+#: Returns what the cache on disk holds.
+Shelf = Callable[[], Awaitable[Iterable[Kept]]]
+
+_IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON})
+_IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """What a path or an id means: its kind, and its record where it has one."""
+
+    kind: str
+    record: Task | Capture | Scene | None = None
+
+    @property
+    def id(self) -> str:
+        """The id; empty for the doors (`tasks`, `captures`, `scenes`)."""
+        match self.record:
+            case Task():
+                return self.record.task_id
+            case Capture():
+                return self.record.capture_id
+            case Scene():
+                return self.record.scene_id
+            case _:
+                return ""
+
+    @property
+    def path(self) -> str:
+        """Where the tree has it, told from its id alone."""
+        return f"{self.kind}s/{names.name_of(self.id).decode()}" if self.id else self.kind
+
+
+async def resolve(catalogue: Listings, words: Sequence[str]) -> Thing:
+    """Return what *words*, the names of a path or one lone id, mean.
+
+    Raises:
+        NotThere: nothing.
+        SatfsError: it cannot be told now.
+    """
+    match list(words):
+        case [] | ["tasks"]:
+            return Thing("tasks")
+        case ["captures"]:
+            return Thing("captures")
+        case ["scenes"]:
+            return Thing("scenes")
+        case ["tasks", task]:
+            return await _task(catalogue, task)
+        case ["tasks", task, name] if name in _IN_TASK:
+            return await _task(catalogue, task)
+        case ["tasks", task, capture]:
+            return await _capture_of(catalogue, await _task(catalogue, task), capture)
+        case ["tasks", task, capture, *rest]:
+            found = await _capture_of(catalogue, await _task(catalogue, task), capture)
+            return await _in_capture(catalogue, found, rest)
+        case ["captures", capture, *rest]:
+            known = await catalogue.capture(CaptureId(_text(capture)))
+            return await _in_capture(catalogue, Thing("capture", known), rest)
+        case ["scenes", scene, *_]:
+            return Thing("scene", await catalogue.scene(SceneId(_text(scene))))
+        case [id]:
+            return await _by_id(catalogue, id)
+        case _:
+            raise NotThere(
+                f"there is no {'/'.join(words)}: paths begin with tasks/, captures/ or scenes/"
+            )
+
+
+async def listed(catalogue: Listings, words: Sequence[str], shelf: Shelf) -> dict[str, Json]:
+    """Return what is in the thing that *words* mean, and how old the answer is."""
+    thing = await resolve(catalogue, words)
+    match thing.record:
+        case Task(task_id):
+            captures = await catalogue.captures(task_id)
+            return _listing(catalogue, "captures", captures, (CAPTURES, task_id))
+        case Capture(capture_id):
+            scenes = await catalogue.scenes(capture_id)
+            return _listing(catalogue, "scenes", scenes, (SCENES, capture_id))
+        case Scene():
+            return {"kind": "files", "entries": _files(thing.record, await shelf())}
+    if thing.kind == "captures":
+        published = [each for each in catalogue.known_captures() if each.is_published]
+        return _listing(catalogue, "captures", published, None)
+    if thing.kind == "scenes":
+        return _listing(catalogue, "scenes", tuple(catalogue.known_scenes()), None)
+    return _listing(catalogue, "tasks", await catalogue.tasks(), (TASKS, ""))
+
+
+async def described(catalogue: Listings, words: Sequence[str], shelf: Shelf) -> dict[str, Json]:
+    """Return all that is known of the thing that *words* mean."""
+    thing = await resolve(catalogue, words)
+    answer: dict[str, Json] = {"kind": thing.kind, "id": thing.id, "path": thing.path}
+    if thing.record is not None:
+        answer["record"] = dict(thing.record.record)
+    if isinstance(thing.record, Scene):
+        answer["files"] = _files(thing.record, await shelf())
+    if thing.record is None:
+        answer["entries"] = len((await listed(catalogue, words, shelf))["entries"])
+    return answer
+
+
+def _listing(
+    catalogue: Listings,
+    kind: str,
+    records: Sequence[Task | Capture | Scene],
+    key: tuple[str, str] | None,
+) -> dict[str, Json]:
+    state = None if key is None else catalogue.state(*key)
+    things = [Thing(kind.removesuffix("s"), record) for record in records]
+    return {
+        "kind": kind,
+        "entries": [
+            {"id": each.id, "path": each.path, "record": dict(each.record.record)}
+            for each in things
+            if each.record is not None
+        ],
+        "asked_at_s": None if state is None else state.asked_at_s,
+        "is_stale": state is not None and state.is_stale,
+    }
+
+
+def _files(scene: Scene, kept: Iterable[Kept]) -> list[Json]:
+    # The version used last, should the cache have several.
+    shelf: dict[str, Kept] = {}
+    for each in kept:
+        if each.label not in shelf or each.used_at_s > shelf[each.label].used_at_s:
+            shelf[each.label] = each
+    files: list[Mapping[str, Json]] = []
+    for attachment in scene.attachments:
+        held = shelf.get(f"{scene.scene_id}/{attachment.name}")
+        files.append(
+            {
+                "name": attachment.file_name or attachment.name,
+                "attachment": attachment.name,
+                "size_bytes": None if held is None else held.size_bytes,
+                "held_bytes": 0 if held is None else min(held.held_bytes, held.size_bytes),
+                "is_pinned": held is not None and held.is_pinned,
+            }
+        )
+    return list(files)
+
+
+async def _task(catalogue: Listings, name: str) -> Thing:
+    text = names.text_of(_bytes(name))
+    if text is not None:
+        return Thing("task", await catalogue.task(TaskId(text)))
+    for task in await catalogue.tasks():
+        if names.name_of(task.task_id) == _bytes(name):
+            return Thing("task", task)
+    raise NotThere(f"there is no task {name!r}")
+
+
+async def _capture_of(catalogue: Listings, task: Thing, name: str) -> Thing:
+    for capture in await catalogue.captures(TaskId(task.id)):
+        if names.name_of(capture.capture_id, _IN_TASK) == _bytes(name):
+            return Thing("capture", capture)
+    raise NotThere(f"task {task.id} has no capture {name!r}")
+
+
+async def _in_capture(catalogue: Listings, capture: Thing, rest: Sequence[str]) -> Thing:
+    if not rest or rest[0] in _IN_CAPTURE:
+        return capture
+    for scene in await catalogue.scenes(CaptureId(capture.id)):
+        if names.name_of(scene.scene_id, _IN_CAPTURE) == _bytes(rest[0]):
+            return Thing("scene", scene)
+    raise NotThere(f"capture {capture.id} has no scene {rest[0]!r}")
+
+
+async def _by_id(catalogue: Listings, id: str) -> Thing:
+    """Return what has that id; asks first for what it looks like."""
+
+    async def task() -> Thing:
+        return Thing("task", await catalogue.task(TaskId(id)))
+
+    async def capture() -> Thing:
+        return Thing("capture", await catalogue.capture(CaptureId(id)))
+
+    async def scene() -> Thing:
+        return Thing("scene", await catalogue.scene(SceneId(id)))
+
+    if id.isdecimal():
+        questions = (task, scene, capture)
+    elif _UUID.fullmatch(id):
+        questions = (capture, scene, task)
+    else:
+        questions = (scene, task, capture)
+    for question in questions:
+        try:
+            return await question()
+        except (NeedsLogin, NeedsContract):
+            raise
+        except (NotThere, NotAllowed):
+            pass  # a gateway may refuse a path that is none
+    raise NotThere(f"no task, capture or scene has the id {id!r}")
+
+
+def _text(name: str) -> str:
+    text = names.text_of(_bytes(name))
+    if text is None:
+        raise NotThere(f"nothing is called {name!r}")
+    return text
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

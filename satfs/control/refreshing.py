@@ -1,0 +1,102 @@
+"""Forget what is believed of a path, ask anew, and tell the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from satfs.api import listings as kinds
+from satfs.control.finding import find, scene_of, words_of
+from satfs.control.floors import Floors
+from satfs.control.server import Tell
+from satfs.errors import NotThere
+from satfs.model import Json
+from satfs.tree.captures import CaptureDirectory
+from satfs.tree.nodes import Directory, Node
+from satfs.tree.root import Root
+from satfs.tree.scenes import SceneDirectory
+from satfs.tree.tasks import TaskDirectory, Tasks
+
+
+async def refresh(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    """Forget the listings at and below each of the `paths`, and list each path anew.
+
+    What lies further below is asked for when somebody looks. Of a scene, also the versions of its
+    attachments are asked of the store. Returns for each path how many entries it has now, and
+    whether they are those of before, because nobody could be asked.
+
+    Raises:
+        NotThere: a path leads nowhere, also after asking anew.
+        SatfsError: it cannot be told now, and was not known before.
+    """
+    return {"refreshed": [await _refresh(floors, words) for words in words_of(given.get("paths"))]}
+
+
+async def _refresh(floors: Floors, words: Sequence[str]) -> dict[str, Json]:
+    node = await _found(floors, words)
+    state = await _forget(floors, node)
+    now: list[bytes] | None = None
+    if isinstance(node, Directory):
+        now = [entry.name for entry in await node.children()]
+    n_names = await floors.kernel.forget_below(tuple(words), now)
+    known = None if state is None else floors.listings.state(*state)
+    return {
+        "path": "/".join(words),
+        "entries": None if now is None else len(now),
+        "forgotten": n_names,
+        "is_stale": known is not None and known.is_stale,
+    }
+
+
+async def _found(floors: Floors, words: Sequence[str]) -> Node:
+    try:
+        return await find(floors.root, words)
+    except NotThere:
+        # New since the directories above it were listed: those are asked anew, from the top.
+        node: Node = floors.root
+        for length in range(len(words)):
+            if not isinstance(node, Directory):
+                break
+            await _forget(floors, node)
+            names = [entry.name for entry in await node.children()]
+            await floors.kernel.forget_below(node.path, names)
+            node = await find(floors.root, words[: length + 1])
+        return node
+
+
+async def _forget(floors: Floors, node: Node) -> tuple[str, str] | None:
+    """Forget what *node* shows; return kind and id of the listing that is asked for next."""
+    listings = floors.listings
+    match node:
+        case Root():
+            listings.forget()
+            return (kinds.TASKS, "")
+        case Tasks():
+            listings.forget_tasks()
+            return (kinds.TASKS, "")
+        case TaskDirectory():
+            listings.forget_task(node.task_id)
+            listings.forget_captures(node.task_id)
+            for capture in await listings.captures(node.task_id):
+                listings.forget_scenes(capture.capture_id)
+            return (kinds.CAPTURES, node.task_id)
+        case CaptureDirectory():
+            if isinstance(node.parent, TaskDirectory):
+                listings.forget_captures(node.parent.task_id)
+            listings.forget_scenes(node.capture_id)
+            return (kinds.SCENES, node.capture_id)
+        case _:
+            scene = scene_of(node)
+            return None if scene is None else await _forget_scene(floors, scene)
+
+
+async def _forget_scene(floors: Floors, scene: SceneDirectory) -> tuple[str, str]:
+    floors.listings.forget_scene(scene.scene_id)
+    record = await scene.record()
+    for attachment in record.attachments:
+        try:
+            await floors.contents.renew(scene.scene_id, attachment.name, record.revision)
+        except NotThere:
+            floors.contents.forget(scene.scene_id, attachment.name)
+    if isinstance(scene.parent, CaptureDirectory):
+        return (kinds.SCENES, scene.parent.capture_id)
+    return (kinds.SCENE, scene.scene_id)

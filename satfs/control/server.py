@@ -1,0 +1,219 @@
+"""The mount's end of the control socket: hears one request a connection, and answers it.
+
+Only the user who serves the mount, and root, are heard: the socket lies in a directory that is
+closed to others, has mode 0600, and the kernel says who is at the other end (SO_PEERCRED, unix(7)).
+Who hangs up ends what he asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import structlog
+import trio
+
+from satfs.control.place import prepare_directory, socket_path
+from satfs.control.protocol import (
+    ALIVE_S,
+    REQUEST_BYTES,
+    Alive,
+    Done,
+    Lines,
+    Message,
+    Request,
+    Told,
+    failed,
+    message_line,
+    request_of,
+)
+from satfs.errors import Garbled, Misuse, NotAllowed, SatfsError, Throttled
+from satfs.model import Json
+
+__all__ = ["Command", "Tell", "serve_control", "socket_path"]
+
+log = structlog.get_logger(__name__)
+
+#: Tells whoever asked what happens meanwhile; waits until it can be sent.
+Tell: TypeAlias = Callable[[Mapping[str, Json]], Awaitable[None]]
+#: Does what a request says with what it gives, and returns the result.
+Command: TypeAlias = Callable[[Mapping[str, Json], Tell], Awaitable[Mapping[str, Json]]]
+
+#: Longest wait for a request after the connection is made, in seconds: programs send it at once.
+_REQUEST_S: Final = 10.0
+#: Longest wait for whoever asked to take a message, in seconds. Who was stopped (Ctrl-Z) for longer
+#: asks again; what was fetched for him is there.
+_SENDING_S: Final = 60.0
+#: Connections at once. Each is a person's command.
+_MOST_CONNECTIONS: Final = 32
+_BACKLOG: Final = 16
+#: struct ucred: pid, uid, gid (unix(7)).
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+async def serve_control(
+    path: Path,
+    commands: Mapping[str, Command],
+    *,
+    task_status: trio.TaskStatus[Path | None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *commands* at *path* until cancelled.
+
+    Started with the path, or None when there can be no socket: a mount works without, and the log
+    says why. What lies at *path* is taken for a dead mount's, and removed.
+    """
+    try:
+        sock, inode = await trio.to_thread.run_sync(_listen, path)
+    except OSError as failure:
+        log.warning("no control socket", path=str(path), reason=failure.strerror or str(failure))
+        task_status.started(None)
+        return
+    door = _Door(commands)
+    try:
+        task_status.started(path)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        await trio.serve_listeners(door.converse, [listener])
+    finally:
+        _remove(path, inode)
+
+
+def _listen(path: Path) -> tuple[socket.socket, int]:
+    """Return a socket that listens at *path*, and the inode it has there. Waits for the disk."""
+    prepare_directory(path.parent)
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(os.fspath(path))
+        path.chmod(0o600)
+        sock.listen(_BACKLOG)
+        return sock, path.lstat().st_ino
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _remove(path: Path, inode: int) -> None:
+    """Remove the socket at *path*, unless it is that of a mount that came after us."""
+    with contextlib.suppress(OSError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
+
+
+class _Door:
+    def __init__(self, commands: Mapping[str, Command]) -> None:
+        self._commands = commands
+        self._n_connections = 0
+
+    async def converse(self, stream: trio.SocketStream) -> None:
+        """Answer the one request of a connection. Raises nothing: others are served by the same."""
+        self._n_connections += 1
+        try:
+            async with stream:
+                await self._answer(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            log.debug("control connection ended early")
+        finally:
+            self._n_connections -= 1
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        line = _Line(stream)
+        try:
+            user = _peer(stream)
+            if user not in (0, os.geteuid()):
+                raise NotAllowed("this mount is another user's")
+            if self._n_connections > _MOST_CONNECTIONS:
+                raise Throttled("too many commands at once; try again when some have ended")
+            request = await _read_request(stream)
+            if request is None:
+                return
+            command = self._commands.get(request.do)
+            if command is None:
+                raise Garbled(f"this mount cannot {request.do!r}; its satfs is another version")
+        except SatfsError as refusal:
+            await line.send(failed(refusal))
+            return
+        await _carry_out(stream, line, request, command)
+
+
+async def _carry_out(
+    stream: trio.SocketStream, line: _Line, request: Request, command: Command
+) -> None:
+    log.info("control request", do=request.do)
+
+    async def tell(what: Mapping[str, Json]) -> None:
+        await line.send(Told(what))
+
+    outcome: Message | None = None
+    with trio.CancelScope() as scope:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_say_alive, line)
+                nursery.start_soon(_cancel_on_hangup, stream, scope)
+                outcome = Done(await command(request.given, tell))
+                nursery.cancel_scope.cancel()
+        except* SatfsError as group:
+            outcome = failed(_first(group))
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            outcome = None
+        except* Exception as group:
+            # Whatever it is, it must not take the mount down with it.
+            log.exception("control request failed by a bug in satfs", do=request.do)
+            outcome = failed(Misuse(str(group)))
+    if outcome is not None:
+        await line.send(outcome)
+
+
+def _first(group: BaseExceptionGroup[SatfsError]) -> SatfsError:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, SatfsError)  # noqa: S101 - what `except*` has sorted out
+    return first
+
+
+class _Line:
+    """Sends one message after the other, each within its time."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._lock = trio.Lock()
+
+    async def send(self, message: Message) -> None:
+        async with self._lock:
+            with trio.fail_after(_SENDING_S):
+                await self._stream.send_all(message_line(message))
+
+
+async def _say_alive(line: _Line) -> None:
+    while True:
+        await line.send(Alive())
+        await trio.sleep(ALIVE_S)
+
+
+async def _cancel_on_hangup(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    # Nothing more is to come: whatever does is the end, or nonsense.
+    with contextlib.suppress(trio.BrokenResourceError):
+        await stream.receive_some(1)
+    scope.cancel()
+
+
+async def _read_request(stream: trio.SocketStream) -> Request | None:
+    """Return the request; None when the other end said nothing and went."""
+    lines = Lines(REQUEST_BYTES)
+    with trio.move_on_after(_REQUEST_S):
+        while data := await stream.receive_some():
+            for line in lines.feed(bytes(data)):
+                return request_of(line)
+        return None
+    raise Garbled("no request came over the control socket in time")
+
+
+def _peer(stream: trio.SocketStream) -> int:
+    told = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(told)
+    return int(user)

@@ -1,0 +1,154 @@
+"""Conditions on records, as they are given with `--where`: read, judged.
+
+    task.status=completed    metadata.cloud_cover<20    timestamp>=2026-01-15    productname~L1D
+
+A condition is a field, an operator and a value. The field is looked for in the scene's record,
+then in its capture's, then in its task's, unless it begins with `scene.`, `capture.` or `task.`;
+dots go down into nested objects. What a record does not have fulfils no condition, not even `!=`.
+
+*Pure*. Numbers compare as numbers, dates as moments (a date without a time is a day of UTC),
+anything else as text.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
+from math import isfinite
+from typing import Any, Final
+
+from satfs.errors import BadSettings
+from satfs.model import Json
+
+#: What records there are, the nearest to a scene first.
+LEVELS: Final = ("scene", "capture", "task")
+
+_CONDITION: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
+_COMPARED: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition; `level` is the record it is about, None the nearest that has the field."""
+
+    level: str | None
+    field: tuple[str, ...]
+    operator: str
+    value: str
+
+    def holds(self, records: Mapping[str, Json]) -> bool:
+        """Tell whether *records* (by level) fulfil it."""
+        for level in LEVELS if self.level is None else (self.level,):
+            found, actual = _look_up(records.get(level), self.field)
+            if found:
+                return _judge(actual, self.operator, self.value)
+        return False
+
+
+def parse_condition(text: str) -> Condition:
+    """Return the condition that *text* is.
+
+    Raises:
+        BadSettings: it is none.
+    """
+    matched = _CONDITION.fullmatch(text)
+    if matched is None:
+        raise BadSettings(
+            f"--where {text!r} is no condition; it must be like productname=L1D,"
+            " 'metadata.cloud_cover<20' or 'task.status=completed'"
+        )
+    field, sign, value = matched.groups()
+    words = tuple(field.split("."))
+    level = words[0] if len(words) > 1 and words[0] in LEVELS else None
+    return Condition(level, words[1:] if level else words, "=" if sign == "==" else sign, value)
+
+
+def may_hold(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bool:
+    """Tell whether no condition is broken already by *records*, of which some may be missing.
+
+    A condition on a record that is not there yet, or on the nearest one that has the field, is
+    judged when all are there.
+    """
+    return all(
+        each.holds(records)
+        for each in conditions
+        if each.level is not None and each.level in records
+    )
+
+
+def holds_all(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bool:
+    """Tell whether *records* fulfil every condition."""
+    return all(each.holds(records) for each in conditions)
+
+
+def _look_up(record: Json, field: tuple[str, ...]) -> tuple[bool, Json]:
+    here = record
+    for word in field:
+        if not isinstance(here, Mapping) or word not in here:
+            return False, None
+        here = here[word]
+    return here is not None, here
+
+
+def _judge(actual: Json, sign: str, wanted: str) -> bool:
+    if isinstance(actual, list):
+        # A list fulfils what one of its elements does; and differs from what none of them is.
+        if sign == "!=":
+            return all(_judge(each, sign, wanted) for each in actual)
+        return any(_judge(each, sign, wanted) for each in actual)
+    if isinstance(actual, Mapping) or actual is None:
+        return False
+    text = {True: "true", False: "false"}[actual] if isinstance(actual, bool) else str(actual)
+    if sign == "~":
+        return fnmatchcase(text.casefold(), f"*{wanted.casefold()}*")
+    left, right = _comparable(text, wanted)
+    return _COMPARED[sign](left, right)
+
+
+def _comparable(text: str, wanted: str) -> tuple[Any, Any]:
+    numbers = _number(text), _number(wanted)
+    if None not in numbers:
+        return numbers
+    if _DAY.fullmatch(wanted):
+        day, moment = _day(wanted), _moment(text)
+        if day is not None and moment is not None:
+            return moment.date(), day
+    moments = _moment(text), _moment(wanted)
+    if None not in moments:
+        return moments
+    return text, wanted
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
