@@ -1,0 +1,35 @@
+"""Bytes and durations as people read them. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+#: Lengths of a day, an hour, and so on, in seconds; each word is two letters at most, or "min".
+_SPANS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def amount(n_bytes: float) -> str:
+    """Return *n_bytes* with a unit: powers of ten, as disks are sold."""
+    for unit in _UNITS[:-1]:
+        if abs(n_bytes) < 999.95:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} {_UNITS[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* in its two largest units: `3 h 12 min`."""
+    if seconds < 1:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    left = round(seconds)
+    words = []
+    for length_s, unit in _SPANS:
+        count, left = divmod(left, length_s)
+        if count:
+            words.append(f"{count} {unit}")
+        elif words:
+            break
+        if len(words) == 2:
+            break
+    return " ".join(words)

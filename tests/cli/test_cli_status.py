@@ -1,0 +1,200 @@
+"""`satfs status` and `satfs list`, through the real entry point, on mounts in every state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli.conftest import Program, mount_processes, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.cli.hearing import State, heard_of
+from satfs.cli.quantities import amount, duration
+from satfs.demo.server import DemoOrigin
+from satfs.mountpoints import Mounted
+
+SOMEWHERE = Mounted(Path("/mnt"), "fuse.satfs", "satfs:default", (0, 1), frozenset())
+
+
+@pytest.fixture
+def mounted(aleph: Program, place: Path) -> Path:
+    """A mount in the background."""
+    done = aleph("mount", place)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def only(told: subprocess.CompletedProcess[str], place: Path) -> dict[str, object]:
+    """Return what was told of the mount at *place*: others may be there besides."""
+    found = [each for each in json.loads(told.stdout) if each["mountpoint"] == str(place)]
+    assert len(found) == 1
+    return dict(found[0])
+
+
+def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
+    """Status shows on 80 columns what the mount says, and exits with 0."""
+    shown = aleph("status", mounted)
+    assert shown.returncode == 0, shown.stderr
+    assert max(len(line) for line in shown.stdout.splitlines()) <= 80
+    for label in ("works", "up", "account", "listings", "cache", "reading", "transfers"):
+        assert label in shown.stdout
+    assert "token for" in shown.stdout
+
+    told = aleph("status", mounted, "--json")
+    assert told.returncode == 0
+    answer = only(told, mounted)
+    assert answer["state"] == "works"
+    assert answer["status"] == json.loads((mounted / ".satfs/status.json").read_text()) | {
+        name: answer["status"][name]  # type: ignore[index]
+        for name in ("now", "up_s", "credential", "listings", "calls", "links")
+    }
+    listed = aleph("list", "--json")
+    assert only(listed, mounted)["pid"] in mount_processes(mounted)
+    assert str(mounted)[:20] in aleph("list").stdout
+
+
+def test_a_path_inside_a_mount_will_do(aleph: Program, mounted: Path) -> None:
+    told = aleph("status", mounted / "tasks/341271", "--json")
+    assert only(told, mounted)["state"] == "works"
+
+
+def test_all_mounts_when_none_is_named(aleph: Program, mounted: Path) -> None:
+    assert only(aleph("status", "--json"), mounted)["state"] == "works"
+
+
+def test_where_nothing_is_mounted(satfs: Program, tmp_path: Path) -> None:
+    """A place without a mount is an error that says what to look at, with a code of its own."""
+    refused = satfs("status", tmp_path)
+    assert refused.returncode == 5
+    assert "satfs list" in refused.stderr
+
+
+def test_a_hung_mount_keeps_nobody_waiting(aleph: Program, mounted: Path) -> None:
+    """A mount that hangs is said to, within seconds, and the program ends."""
+    (process,) = mount_processes(mounted)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        told = aleph("status", mounted, "--json")
+        assert time.monotonic() - began_s < 8
+        assert told.returncode == 5
+        assert only(told, mounted)["state"] == "does not answer"
+        shown = aleph("status", mounted)
+        assert shown.returncode == 5
+        assert "does not answer" in shown.stdout
+        assert "satfs umount -z" in " ".join(shown.stdout.split())
+        assert only(aleph("list", "--json"), mounted)["state"] == "does not answer"
+    finally:
+        os.kill(process, signal.SIGCONT)
+    wait_until(lambda: aleph("status", mounted).returncode == 0)
+
+
+def test_a_dead_mount_is_told(aleph: Program, mounted: Path) -> None:
+    (process,) = mount_processes(mounted)
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: only(aleph("list", "--json"), mounted)["state"] == "dead")
+    shown = aleph("status", mounted)
+    assert shown.returncode == 5
+    assert "satfs umount" in shown.stdout
+
+
+def test_an_absent_vendor_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> None:
+    """Offline, the status says so, and why."""
+    done = aleph(
+        "mount",
+        place,
+        SATFS_LISTING_TTL_S="0.1",
+        SATFS_ENTRY_TIMEOUT_S="0.1",
+        SATFS_METADATA_DEADLINE_S="1",
+        SATFS_READ_DEADLINE_S="2",
+        SATFS_NEGATIVE_TTL_S="0.1",
+    )
+    assert done.returncode == 0, done.stderr
+    os.listdir(place / "tasks")
+    origin.stop_listening()
+    try:
+        time.sleep(0.3)
+        os.listdir(place / "tasks")
+        told = aleph("status", place, "--json")
+        assert only(told, place)["state"] == "offline"
+        assert told.returncode == 0
+        shown = aleph("status", place).stdout
+        assert "has not answered" in shown
+        assert "STALE" in shown
+    finally:
+        origin.resume_listening()
+
+
+def test_a_watch_goes_on_until_ctrl_c(aleph: Program, mounted: Path) -> None:
+    """A watch tells again and again, a line each in JSON, and ends well with Ctrl-C."""
+    watch = aleph.start("status", mounted, "--watch", "--json", "--interval", "0.2")
+    assert watch.stdout is not None
+    lines = [json.loads(watch.stdout.readline()) for _ in range(3)]
+    watch.send_signal(signal.SIGINT)
+    _, said = watch.communicate(timeout=20)
+    assert watch.returncode == 0
+    assert "Traceback" not in said
+    assert all(line[0]["state"] == "works" for line in lines)
+
+
+def test_the_log_is_there_and_can_be_followed(aleph: Program, place: Path) -> None:
+    """The last lines of the log are in `.satfs/log`, and `tail -f` hears of those that come."""
+    assert aleph("mount", "-v", place).returncode == 0
+    log = place / ".satfs/log"
+    assert "mounted" in log.read_text()
+    tail = subprocess.Popen(["tail", "-n", "1", "-f", "-s", "0.1", log], stdout=subprocess.PIPE)
+    try:
+        assert tail.stdout is not None
+        assert tail.stdout.readline()
+        (process,) = mount_processes(place)
+        os.kill(process, signal.SIGUSR1)  # asks for more, which is logged
+        assert b"log level changed" in tail.stdout.readline()
+    finally:
+        tail.kill()
+        tail.communicate()
+
+
+def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> None:
+    """Neither a credential, a token nor the query of a link is anywhere in `.satfs`."""
+    assert aleph("mount", "-vv", place).returncode == 0
+    scenes = [
+        path for path in (place / "tasks/341271").glob("*/*/*") if path.suffix in (".zip", ".png")
+    ]
+    for path in scenes[:4]:
+        path.read_bytes()
+    said = [(place / ".satfs" / name).read_text() for name in ("status.json", "metrics", "log")] + [
+        (place / ".satfs/explain" / path.relative_to(place)).read_text() for path in scenes[:4]
+    ]
+    said += [aleph("status", place).stdout, aleph("status", "--json").stdout]
+    told = "\n".join(said)
+    environment = origin.environment()
+    assert environment["SATFS_CLIENT_SECRET"] not in told
+    assert "X-Amz-Signature" not in told
+    assert "Signature=" not in told
+    assert "eyJ" not in told
+    assert "Bearer e" not in told
+
+
+@given(st.integers(0, 255), st.binary(max_size=60))
+def test_whatever_an_asker_says_means_something(code: int, said: bytes) -> None:
+    heard = heard_of(SOMEWHERE, code, said)
+    assert (heard.status is not None) == (heard.state in (State.WORKS, State.OFFLINE))
+
+
+@given(st.floats(0, 1e18))
+def test_amounts_fit_a_column(value: float) -> None:
+    assert len(amount(min(value, 1e15))) <= 9
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 ms"), (0.25, "250 ms"), (59.6, "1 min"), (3600, "1 h"), (11530, "3 h 12 min")],
+)
+def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
