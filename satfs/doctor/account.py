@@ -46,7 +46,7 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
         contracts = None
     else:
         what = _CREDENTIALS.get(mode_of(settings), "token")
-        tell(fine(Area.ACCOUNT, "credential", f"The {what} is accepted."))
+        tell(fine(Area.ACCOUNT, "credential", f"The credential ({what}) is accepted."))
         if mode_of(settings) is AuthMode.LEGACY:
             contracts = None  # it implies one
     if contracts is not None:
@@ -165,7 +165,30 @@ async def store(
         with trio.fail_after(SEARCH_LIMIT_S):
             link = await _sign_any(aleph, tasks)
     except trio.TooSlowError:
-        tell(_unasked(f"No scene was found within {SEARCH_LIMIT_S:.0f} s to sign a link of."))
+        tell(
+            Finding(
+                Area.STORE,
+                "store-link",
+                Severity.WARNING,
+                f"Finding a scene and signing a link took more than {SEARCH_LIMIT_S:.0f} s.",
+                "The API is slow or stuck; opening a file waits for both.",
+                "Try again; if it lasts, tell the vendor's support.",
+            )
+        )
+        return
+    except NotAllowed as failure:
+        tell(
+            Finding(
+                Area.STORE,
+                "store-link",
+                Severity.FAILURE,
+                f"{str(failure).rstrip('.')}.",
+                "Either the account may not fetch what it may list, or the link leads where satfs "
+                "must not follow.",
+                "Ask whoever runs the account, or the network.",
+                cause=type(failure),
+            )
+        )
         return
     except SatfsError as failure:
         tell(refusal("store-link", failure, Area.STORE))

@@ -36,7 +36,8 @@ def directory(machine: Machine, settings: Settings) -> Iterator[Finding]:
         says = "Nothing is kept on disk: cache_bytes is 0."
         yield fine(Area.CACHE, "cache-directory", says)
         return
-    if machine.errno_of(_existing(path)) is None:
+    # Before anything else touches it: who waits for a stuck filesystem cannot even end.
+    if machine.errno_of(path) is None:
         yield _failure(
             f"The disk of {path} does not answer.",
             "A mount waits for it as long.",
@@ -153,9 +154,9 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
     path = settings.cache_dir
     if settings.cache_bytes == 0:
         return
-    there = _existing(path)
-    if machine.errno_of(there) != 0:
+    if machine.errno_of(path) not in (0, errno.ENOENT):
         return  # said by the look at the directory
+    there = _existing(path)
     disk = shutil.disk_usage(there)
     limit = settings.cache_bytes
     if limit is None:

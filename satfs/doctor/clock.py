@@ -15,7 +15,7 @@ as a failure of TLS.
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -98,9 +98,7 @@ def judge(ahead_s: float | None) -> Finding:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    try:
-        return str(timedelta(seconds=round(seconds))) + " h" * (seconds < 86400)
-    except OverflowError:
-        return "ages"
+    for unit_s, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"

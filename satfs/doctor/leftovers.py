@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -28,17 +28,23 @@ _CONNECT_S: Final = 1.0
 
 def leftovers(machine: Machine) -> Iterator[Finding]:
     """Look for what nobody uses any more."""
-    found = False
-    for path in _stale_sockets(machine):
-        found = True
-        yield _leftover(f"At {path} nobody listens any more.", f"rm {shlex.quote(str(path))}")
-    for path in _stale_demos(machine):
-        found = True
+    sockets, demos = list(_stale_sockets(machine)), list(_stale_demos(machine))
+    if sockets:
+        yield _leftover(f"Nobody listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}")
+    if demos:
         yield _leftover(
-            f"{path} is left of a demo that was killed.", f"rm -r {shlex.quote(str(path))}"
+            f"Demos that were killed have left {_listed(demos)}.", f"rm -r {_quoted(demos)}"
         )
-    if not found:
+    if not sockets and not demos:
         yield fine(Area.MOUNTS, "leftovers", "Nothing is left of mounts or demos that were killed.")
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+
+
+def _quoted(paths: Sequence[Path]) -> str:
+    return " ".join(shlex.quote(str(path)) for path in paths)
 
 
 def _leftover(says: str, command: str) -> Finding:

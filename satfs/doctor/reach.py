@@ -194,7 +194,8 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
                 status, received_at_s = answer.status, time.time()
                 heard = dict(answer.headers)
     except (SatfsError, trio.TooSlowError) as failure:
-        way.findings.append(_no_answer(host, failure, is_proxied=proxy is not None))
+        took_s = trio.current_time() - began
+        way.findings.append(_no_answer(host, failure, took_s, is_proxied=proxy is not None))
         return way
     took_ms = (trio.current_time() - began) * 1000
     way.heard = Heard(status, heard, sent_at_s, received_at_s)
@@ -207,7 +208,7 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
                 host.area,
                 check,
                 Severity.WARNING,
-                f"{host.name} ({origin_of(host.url)}) sends us on to {elsewhere}.",
+                f"{_first_up(host.name)} ({origin_of(host.url)}) sends us on to {elsewhere}.",
                 "The login page of a network (a hotel's, an airport's) does so, or an address that "
                 "has moved.",
                 "Open any web page in a browser, and log in to the network; then try again.",
@@ -219,7 +220,7 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
                 host.area,
                 check,
                 Severity.WARNING,
-                f"{host.name} answers with an error of its own ({status}).",
+                f"{_first_up(host.name)} answers with an error of its own ({status}).",
                 "It is in trouble, or what is in front of it.",
                 "Wait; satfs tries again by itself.",
             )
@@ -279,8 +280,8 @@ def _nameless(host: Host, check: str, says: str, means: str, name: str) -> Findi
     )
 
 
-def _no_answer(host: Host, failure: BaseException, *, is_proxied: bool) -> Finding:
-    """Return what it means that asking failed like that."""
+def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied: bool) -> Finding:
+    """Return what it means that asking failed like that, after so many seconds."""
     origin, port = origin_of(host.url), _port_of(host.url)
     name = urlsplit(host.url).hostname or ""
     causes = list(_causes(failure))
@@ -297,7 +298,7 @@ def _no_answer(host: Host, failure: BaseException, *, is_proxied: bool) -> Findi
     through = " through the proxy" if is_proxied else ""
     if isinstance(failure, trio.TooSlowError | DeadlineReached):
         return failed(
-            f"{origin} does not answer{through} within {ANSWER_LIMIT_S:.0f} s.",
+            f"{origin} did not answer{through} in {took_s:.0f} s.",
             "A firewall swallows the packets, the network is gone, or a proxy is needed.",
             "See how far one gets:",
             f"curl -sv --max-time 10 -o /dev/null {origin}",

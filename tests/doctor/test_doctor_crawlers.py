@@ -1,0 +1,142 @@
+"""updatedb and desktop indexers, set up in ways that would have them read a mount."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from doctor.conftest import MadeUp, only
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.doctor import crawlers
+from satfs.doctor.findings import Severity
+from satfs.doctor.machine import Ran
+
+DEBIAN = """\
+PRUNE_BIND_MOUNTS="yes"
+# PRUNENAMES=".git .bzr .hg .svn"
+PRUNEPATHS="/tmp /var/spool /media /var/lib/os-prober /var/lib/ceph /home/.ecryptfs"
+PRUNEFS="NFS afs autofs binfmt_misc ceph cgroup fuse.glusterfs fuse.sshfs sysfs tmpfs"
+"""
+ALEPH = Path("/mnt/aleph")
+MINE = "30 1 0:50 / /mnt/aleph ro - fuse.satfs satfs:x ro,user_id=1000"
+
+
+def test_debians_own_leaves_us_in(made: MadeUp) -> None:
+    """A note while root cannot get in, a warning as soon as it can."""
+    made.write("/etc/updatedb.conf", DEBIAN)
+    made.mount(MINE)
+    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.NOTE
+
+    for opened in ("allow_other", "allow_root"):
+        made.mount(f"{MINE},{opened}")
+        assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.WARNING
+    made.mount(MINE.replace("1000", "0"))
+    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.WARNING
+
+
+@pytest.mark.parametrize("text", [DEBIAN, 'PRUNEFS = ""\n', "# empty\n", 'PRUNEPATHS="/tmp"\n'])
+def test_the_remedy_mends_it_and_leaves_the_rest_alone(made: MadeUp, text: str) -> None:
+    file = made.write("/etc/updatedb.conf", text)
+    (command,) = only(crawlers.updatedb(made.machine, [])).commands
+
+    here = command.replace("sudo ", "").replace(crawlers.UPDATEDB_CONF, os.fspath(file))
+    subprocess.run(here, shell=True, check=True, stdout=subprocess.DEVNULL)
+
+    assert only(crawlers.updatedb(made.machine, [])).severity is Severity.OK
+    before, after = crawlers.parse_updatedb(text), crawlers.parse_updatedb(file.read_text())
+    assert after.types == before.types | {"fuse.satfs"}
+    assert after.paths == before.paths
+
+
+def test_a_mountpoint_in_a_pruned_path_is_left_out_too(made: MadeUp) -> None:
+    made.write("/etc/updatedb.conf", DEBIAN)
+
+    fine = only(crawlers.updatedb(made.machine, [Path("/media/me/aleph")]))
+    both = only(crawlers.updatedb(made.machine, [Path("/media/me/aleph"), Path("/mediathek")]))
+
+    assert (fine.severity, both.severity) == (Severity.OK, Severity.NOTE)
+
+
+def test_without_updatedb_nobody_walks(made: MadeUp) -> None:
+    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.OK
+
+    made.program("updatedb")  # without a configuration it walks everything
+    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.NOTE
+
+
+@given(st.text() | st.lists(st.sampled_from(["PRUNEFS", "=", '"', " ", "fuse.satfs", "\n"])))
+def test_any_text_is_a_configuration(text: str | list[str]) -> None:
+    crawlers.parse_updatedb("".join(text))
+
+
+def run_indexer(made: MadeUp, comm: str, pid: int = 4711) -> None:
+    """Let a program run; it is the machine's user's, as are the files of this test."""
+    made.uid = os.getuid()
+    made.write(f"/proc/{pid}/comm", f"{comm}\n")
+
+
+@pytest.mark.parametrize(
+    ("comm", "name"),
+    [
+        ("tracker-miner-f", "Tracker"),
+        ("localsearch-3", "LocalSearch"),
+        ("baloo_file", "Baloo"),
+        ("baloo_file_extr", "Baloo"),
+    ],
+)
+def test_an_indexer_that_runs_is_told_of_mounts_in_the_home(
+    made: MadeUp, comm: str, name: str
+) -> None:
+    run_indexer(made, comm)
+    place = made.machine.home / "aleph"
+
+    inside = only(crawlers.indexers(made.machine, [place]))
+    outside = only(crawlers.indexers(made.machine, [ALEPH]))
+
+    assert (inside.severity, outside.severity) == (Severity.NOTE, Severity.OK)
+    assert inside.says.startswith(f"{name} indexes your home")
+    assert inside.commands
+
+
+def test_other_users_indexers_do_not_count(made: MadeUp) -> None:
+    run_indexer(made, "baloo_file")
+    made.uid = os.getuid() + 1
+
+    assert only(crawlers.indexers(made.machine, [])).says == (
+        "No desktop indexer runs or is set up."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "is_on"),
+    [
+        ("[Basic Settings]\nIndexing-Enabled=true\n", True),
+        ("[General]\nfolders[$e]=$HOME/\n", True),
+        ("[Basic Settings]\nIndexing-Enabled=false\n", False),
+        ("no ini at all", False),
+    ],
+)
+def test_an_indexer_that_is_set_up_counts_before_it_runs(
+    made: MadeUp, text: str, is_on: bool
+) -> None:
+    made.environment["XDG_CONFIG_HOME"] = os.fspath(made.root / "config")
+    made.write("/config/baloofilerc", text)
+
+    finding = only(crawlers.indexers(made.machine, [made.machine.home / "aleph"]))
+
+    assert ("Baloo" in finding.says) is is_on
+
+
+def test_trackers_own_list_is_kept_and_added_to(made: MadeUp) -> None:
+    run_indexer(made, "tracker-miner-f")
+    made.program("gsettings")
+    made.answers["gsettings"] = Ran(0, "['po', 'CVS', 'core-dumps']\n")
+
+    (command,) = only(crawlers.indexers(made.machine, [made.machine.home / "my aleph"])).commands
+
+    assert command.endswith("""ignored-directories '['"'"'po'"'"', '"'"'CVS'"'"', """
+                            """'"'"'core-dumps'"'"', '"'"'my aleph'"'"']'""")  # fmt: skip

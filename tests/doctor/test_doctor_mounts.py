@@ -1,0 +1,215 @@
+"""Mounts that are dead, stuck, somebody else's; directories to mount on; what is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from doctor.conftest import UID, MadeUp, only
+
+from satfs.doctor import leftovers, mounts
+from satfs.doctor.findings import Severity
+from satfs.errors import BadMountpoint
+from satfs.kernel_tuning import READ_AHEAD_KB
+
+ALEPH = Path("/mnt/aleph")
+
+
+def line(
+    place: str = "/mnt/aleph", minor: int = 50, more: str = "", source: str = "satfs:x"
+) -> str:
+    """Return a line of mountinfo."""
+    return f"30 1 0:{minor} / {place} ro,nosuid - fuse.satfs {source} ro,user_id=1000{more}"
+
+
+def test_no_mount_is_fine(made: MadeUp) -> None:
+    made.mount("22 27 0:20 / /sys rw - sysfs sysfs rw")
+
+    assert only(mounts.mounts(made.machine)).severity is Severity.OK
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ECONNABORTED])
+def test_a_dead_mount_is_told_with_the_words_that_people_search(made: MadeUp, number: int) -> None:
+    made.mount(line())
+    made.errnos[ALEPH] = number
+
+    finding = only(mounts.mounts(made.machine))
+
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, BadMountpoint)
+    assert os.strerror(errno.ENOTCONN) in finding.means
+    assert finding.commands == ("satfs umount /mnt/aleph",)
+
+
+def test_a_mount_that_does_not_answer_is_detached_or_cut_off(made: MadeUp) -> None:
+    made.mount(line(minor=77))
+    made.errnos[ALEPH] = None
+
+    finding = only(mounts.mounts(made.machine))
+
+    assert finding.says == "/mnt/aleph does not answer."
+    assert finding.commands == (
+        "satfs umount -z /mnt/aleph",
+        "echo 1 | sudo tee /sys/fs/fuse/connections/77/abort",
+    )
+
+
+def test_another_users_mount_is_no_failure(made: MadeUp) -> None:
+    """Root is not let in either, which surprises everybody."""
+    made.mount(line())
+    made.errnos[ALEPH] = errno.EACCES
+
+    finding = only(mounts.mounts(made.machine))
+
+    assert finding.severity is Severity.NOTE
+    assert "1000" in finding.says
+    assert "for root, too" in finding.means
+
+
+def test_a_mount_that_answers_with_an_error_is_broken(made: MadeUp) -> None:
+    made.mount(line())
+    made.errnos[ALEPH] = errno.EIO
+
+    assert "Input/output error" in only(mounts.mounts(made.machine)).says
+
+
+def test_of_two_mounts_at_one_place_the_upper_one_counts(made: MadeUp) -> None:
+    made.mount(line(source="satfs:below"), line(source="satfs:above"))
+    made.errnos[ALEPH] = 0
+
+    assert "satfs:above" in only(mounts.mounts(made.machine)).says
+
+
+@pytest.mark.parametrize("kib", [128, READ_AHEAD_KB - 1, READ_AHEAD_KB, 4096])
+def test_little_read_ahead_is_noted_with_the_file_to_write_to(made: MadeUp, kib: int) -> None:
+    made.mount(line(minor=50))
+    made.errnos[ALEPH] = 0
+    made.write("/sys/class/bdi/0:50/read_ahead_kb", f"{kib}\n")
+
+    _, *more = mounts.mounts(made.machine)
+
+    if kib >= READ_AHEAD_KB:
+        assert more == []
+    else:
+        (finding,) = more
+        assert finding.severity is Severity.NOTE
+        assert finding.commands == (
+            f"echo {READ_AHEAD_KB} | sudo tee /sys/class/bdi/0:50/read_ahead_kb",
+        )
+
+
+def test_names_of_mountpoints_are_quoted_for_the_shell(made: MadeUp) -> None:
+    made.mount(line("/mnt/my\\040aleph;rm"))
+    made.errnos[Path("/mnt/my aleph;rm")] = errno.ENOTCONN
+
+    (command,) = only(mounts.mounts(made.machine)).commands
+
+    assert shlex.split(command) == ["satfs", "umount", "/mnt/my aleph;rm"]
+
+
+# -- directories to mount on -----------------------------------------------------------------------
+
+
+def mine(made: MadeUp) -> None:
+    """Be whoever owns the files of this test."""
+    made.uid = os.getuid()
+
+
+def test_an_empty_directory_can_be_mounted_on(made: MadeUp, tmp_path: Path) -> None:
+    mine(made)
+    (tmp_path / "mnt").mkdir()
+
+    assert only(mounts.mountpoint(made.machine, tmp_path / "mnt")).severity is Severity.OK
+
+
+def test_what_is_mounted_already_was_looked_at(made: MadeUp) -> None:
+    made.mount(line())
+
+    assert list(mounts.mountpoint(made.machine, ALEPH)) == []
+
+
+def test_a_directory_that_is_not_there_is_made(made: MadeUp, tmp_path: Path) -> None:
+    finding = only(mounts.mountpoint(made.machine, tmp_path / "a b/c"))
+
+    assert finding.severity is Severity.FAILURE
+    assert finding.commands == (f"mkdir -p '{tmp_path}/a b/c'",)
+
+
+def test_a_full_directory_is_a_warning(made: MadeUp, tmp_path: Path) -> None:
+    mine(made)
+    (tmp_path / "file").touch()
+
+    assert only(mounts.mountpoint(made.machine, tmp_path)).severity is Severity.WARNING
+
+
+def test_a_file_is_no_directory(made: MadeUp, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    finding = only(mounts.mountpoint(made.machine, tmp_path / "file"))
+
+    assert finding.says == f"{tmp_path / 'file'} is not a directory."
+
+
+def test_others_directories_are_not_ours_to_mount_on(made: MadeUp, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "mnt").chmod(0o1777)
+    made.uid = os.getuid() + 1
+
+    assert "not yours" in only(mounts.mountpoint(made.machine, tmp_path / "mnt")).says
+
+
+@pytest.mark.parametrize("answer", [None, errno.ENOTCONN, errno.EACCES])
+def test_what_does_not_answer_is_not_mounted_on(made: MadeUp, answer: int | None) -> None:
+    made.errnos[ALEPH] = answer
+
+    finding = only(mounts.mountpoint(made.machine, ALEPH))
+
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, BadMountpoint)
+
+
+# -- what is left behind ---------------------------------------------------------------------------
+
+
+def test_a_socket_nobody_listens_at_is_left_behind(made: MadeUp) -> None:
+    """One with a mount behind it is not; and the remedy removes the right one."""
+    made.uid = os.geteuid()
+    directory = made.root / "run/user/1/satfs"
+    directory.mkdir(parents=True)
+    made.environment["XDG_RUNTIME_DIR"] = "/run/user/1"
+    living = socket.socket(socket.AF_UNIX)
+    living.bind(os.fspath(directory / "living.sock"))
+    living.listen()
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(os.fspath(directory / "dead.sock"))
+    dead.close()
+
+    finding = only(leftovers.leftovers(made.machine))
+    subprocess.run(finding.commands[0], shell=True, check=True)
+
+    assert finding.severity is Severity.NOTE
+    assert [path.name for path in directory.iterdir()] == ["living.sock"]
+    assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+    living.close()
+
+
+def test_what_a_killed_demo_leaves_is_told(made: MadeUp) -> None:
+    """Not while a demo runs, nor while one may just be starting."""
+    made.uid = os.getuid()
+    old, new = made.root / "tmp/satfs-demo-old", made.root / "tmp/satfs-demo-new"
+    old.mkdir(parents=True)
+    new.mkdir()
+    long_ago_s = time.time() - 3600
+    os.utime(old, (long_ago_s, long_ago_s))
+
+    assert only(leftovers.leftovers(made.machine)).commands == (f"rm -r {old}",)
+
+    made.uid = UID
+    assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+    made.uid = os.getuid()
+    made.mount(line(source="satfs:demo"))
+    assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
