@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,9 @@ WARN_SHARE: Final = 0.8
 SETTLE_INTERVAL_S: Final = 5.0
 #: A name of our own in the account's directory.
 FILE_NAME: Final = "egress.json"
+
+_EPOCH: Final = date(1970, 1, 1)
+_DAY_S: Final = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Budget:
     ) -> None:
         self._limit_bytes = limit_bytes
         self._now = wall_clock
-        self._day = self._today()
+        self._day = self._today()  # days since the epoch
         self._bytes = 0
         self._unsettled_bytes = 0
         self._warned = 0.0
@@ -66,7 +69,7 @@ class Budget:
     def spent(self) -> Spent:
         """Return what was fetched today, by every mount of the account as far as is known."""
         self._turn()
-        return Spent(self._day, self._bytes, self._limit_bytes)
+        return Spent(_date(self._day), self._bytes, self._limit_bytes)
 
     def left_bytes(self) -> int | None:
         """Return how much may be fetched today; None without a limit."""
@@ -98,12 +101,12 @@ class Budget:
         """Return the day, and what was fetched since this was last called, to be written down."""
         self._turn()
         n_bytes, self._unsettled_bytes = self._unsettled_bytes, 0
-        return self._day, n_bytes
+        return _date(self._day), n_bytes
 
     def settle(self, day: str, total_bytes: int) -> None:
         """Hear the *day*'s total of all mounts, without what was fetched since `unsettled`."""
         self._turn()
-        if day == self._day:
+        if day == _date(self._day):
             self._bytes = total_bytes + self._unsettled_bytes
             self._warn()
 
@@ -112,8 +115,8 @@ class Budget:
         if today != self._day:
             self._day, self._bytes, self._unsettled_bytes, self._warned = today, 0, 0, 0.0
 
-    def _today(self) -> str:
-        return datetime.fromtimestamp(self._now(), UTC).date().isoformat()
+    def _today(self) -> int:
+        return int(self._now() // _DAY_S)
 
     def _warn(self) -> None:
         """Say once a day that the limit is near, and once that it is reached."""
@@ -125,6 +128,10 @@ class Budget:
                 self._warned = threshold
                 log.warning(event, spent_bytes=self._bytes, limit_bytes=self._limit_bytes)
                 return
+
+
+def _date(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).isoformat()
 
 
 def add_to_file(path: Path, day: str, n_bytes: int) -> int:
@@ -157,7 +164,6 @@ def _bytes_of(content: bytes, day: str) -> int:
 
 async def keep_settled(budget: Budget, path: Path) -> None:
     """Write down what is fetched, every few seconds while something is; runs until cancelled."""
-    await settle(budget, path, is_forced=True)
     while True:
         await trio.sleep(SETTLE_INTERVAL_S)
         await settle(budget, path)

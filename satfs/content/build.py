@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from satfs.content.blocks import BlockCache
+from satfs.content.budget import FILE_NAME, Budget, keep_settled, settle
 from satfs.content.contents import Contents
 from satfs.content.controller import ConnectionController
 from satfs.content.dispatch import Dispatcher
@@ -56,6 +57,8 @@ async def open_contents(
         free_fraction=settings.cache_free_fraction,
         memory_bytes=settings.memory_bytes,
     )
+    budget = Budget(settings.egress_limit)
+    spent_file = settings.cache_dir / account / FILE_NAME
     try:
         async with trio.open_nursery() as nursery:
             in_loop = InLoopMover(http, check_url)
@@ -91,12 +94,18 @@ async def open_contents(
                 sign=sign,
                 account=account,
                 confirm_after_s=settings.listing_ttl_s,
+                budget=budget,
             )
             nursery.start_soon(cache.run)
+            if cache.is_persistent:
+                await settle(budget, spent_file, is_forced=True)
+                nursery.start_soon(keep_settled, budget, spent_file)
             try:
                 yield contents
             finally:
                 nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSING_S):
+            if cache.is_persistent:
+                await settle(budget, spent_file)
             await cache.close()

@@ -22,6 +22,7 @@ import trio
 from satfs import trail
 from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.blocks import BlockCache
+from satfs.content.budget import Budget
 from satfs.content.cachedir import object_name
 from satfs.content.derived import Derived
 from satfs.content.dispatch import Dispatcher
@@ -72,9 +73,12 @@ class Contents:
         confirm_after_s: float,
         wall_clock: Callable[[], float] = time.time,
         trails: Trails | None = None,
+        budget: Budget | None = None,
     ) -> None:
         #: What reading took, object by object, for people to look at.
         self.trails = trails or Trails()
+        #: What may be fetched in a day, and what has been.
+        self.budget = budget or Budget()
         self._cache = cache
         self._dispatcher = dispatcher
         self._probe = probe
@@ -157,6 +161,7 @@ class Contents:
                 with self.trails.of(label).request(trail.SIZE) as request:
                     tail = await self._probe.tail(self._links_of((scene, attachment)), label)
                     request.received_bytes = len(tail.data)
+            self.budget.note(len(tail.data))
             known = await self._note((scene, attachment), tail.version, revision)
             await self._keep_tail((scene, attachment), tail)
             return known, 0.0
@@ -224,6 +229,15 @@ class Contents:
 
         self._dispatcher.run_in_background(forget_in_index)
 
+    async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
+        """Tell whether all of that version is in the cache. Waits for the disk, asks nobody."""
+        place = ((scene, attachment), version)
+        async with _alone(self._opening, place):
+            cached = (await self._fetcher(place)).cached
+            is_held = next(cached.gaps(ByteRange(0, version.size_bytes)), None) is None
+        self._close_idle()
+        return is_held
+
     # -- handles ---------------------------------------------------------------------------------
 
     async def open(
@@ -259,9 +273,8 @@ class Contents:
             # Looked up again: an idle one may have been closed while we waited.
             if (outdated := self._open.pop(place, None)) is not None:
                 self._cache.release(outdated.cached)
-            fetcher = Fetcher(
-                self._cache, cached, self._dispatcher, source, partial(self._outdated, place)
-            )
+            outdate = partial(self._outdated, place)
+            fetcher = Fetcher(self._cache, cached, self._dispatcher, source, outdate, self.budget)
             self._open[place] = fetcher
         self._open.move_to_end(place)
         return fetcher

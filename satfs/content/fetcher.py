@@ -15,6 +15,7 @@ import trio
 
 from satfs.content.blockmap import align
 from satfs.content.blocks import BlockCache
+from satfs.content.budget import Budget
 from satfs.content.checking import CHECK_BYTES
 from satfs.content.dispatch import BULK_BYTES, Dispatcher
 from satfs.content.flight import Flight, Source, split
@@ -59,6 +60,7 @@ class Fetcher:
         dispatcher: Dispatcher,
         source: Source,
         on_outdated: Callable[[], None],
+        budget: Budget,
     ) -> None:
         self.cache = cache
         self.cached = cached
@@ -66,6 +68,7 @@ class Fetcher:
         self.is_outdated = False
         self._on_outdated = on_outdated
         self._dispatcher = dispatcher
+        self._budget = budget
         self._flights: list[Flight] = []
         self._landing: dict[Flight, Landing] = {}
         self._waiters: list[_Waiter] = []
@@ -90,6 +93,8 @@ class Fetcher:
         if self.cached.holds(span):
             return
         # No checkpoint from here to the wait: what is missing now is what gets launched or joined.
+        if not self._is_expected(span):
+            self._budget.check(self.source.label)
         self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
         waiter = _Waiter(span)
         self._waiters.append(waiter)
@@ -120,7 +125,11 @@ class Fetcher:
     def want(self, plan: Plan, reader: object) -> None:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
         size = self.cached.size_bytes
-        if plan.pattern is Pattern.STRAY:
+        left_bytes = self._budget.left_bytes()
+        if left_bytes == 0:
+            return  # whoever waits for more than is held is told so
+        is_short = left_bytes is not None and left_bytes < sum(map(len, (plan.now, *plan.ahead)))
+        if plan.pattern is Pattern.STRAY or is_short:
             self._launch(align(plan.now, size), reader, range_bytes=None, is_bulk=False)
             return
         if plan.pattern is not Pattern.SEQUENTIAL:
@@ -255,6 +264,7 @@ class Fetcher:
 
     def _progressed(self, flight: Flight, n_bytes: int) -> None:
         self._dispatcher.note_progress(flight, n_bytes)
+        self._budget.note(n_bytes)
         self._wake()
 
     def _wake(self) -> None:

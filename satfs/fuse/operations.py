@@ -33,6 +33,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 from satfs.errors import Misuse, NotThere
 from satfs.fuse.calls import Calls, Closing
 from satfs.fuse.complaints import Complaints
+from satfs.fuse.gate import Gate
 from satfs.fuse.handles import OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
 from satfs.fuse.listing import DOT, DOT_DOT
@@ -139,7 +140,9 @@ class Operations(pyfuse3.Operations):
     #: `.` and `..` can be looked up: what exports through NFS need (FUSE_EXPORT_SUPPORT).
     supports_dot_lookup = True
 
-    def __init__(self, inodes: Inodes[Node], *, owner: Owner, limits: Limits) -> None:
+    def __init__(
+        self, inodes: Inodes[Node], *, owner: Owner, limits: Limits, gate: Gate | None = None
+    ) -> None:
         super().__init__()
         #: Set when the kernel has shaken hands: from then on the mount answers.
         self.greeted = trio.Event()
@@ -150,6 +153,7 @@ class Operations(pyfuse3.Operations):
         self.counters: Counter[str] = Counter()
         self._inodes = inodes
         self._owner = owner
+        self._gate = gate
         self._handles = count(1)
         self._directories: dict[int, OpenDirectory] = {}
         self._files: dict[int, OpenFile] = {}
@@ -188,7 +192,8 @@ class Operations(pyfuse3.Operations):
         if name in (b".", b".."):
             return self._lookup_dots(parent_inode, name)
         directory = self._directory(parent_inode)
-        if is_polled(name.decode("utf-8", "replace")) and not directory.holds_polled_names:
+        text = name.decode("utf-8", "replace")
+        if is_polled(text) and not directory.may_hold(text):
             return _nothing(_POLLED_TTL_S)
         try:
             node = await directory.lookup(name)
@@ -217,8 +222,11 @@ class Operations(pyfuse3.Operations):
     @_answers(_inode)
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory; what it holds is asked when it is read."""
+        directory = self._directory(inode)
+        if self._gate is not None and self._gate.refuses_list(ctx.pid, directory):
+            raise FUSEError(errno.EACCES)
         handle = next(self._handles)
-        self._directories[handle] = OpenDirectory(self._directory(inode))
+        self._directories[handle] = OpenDirectory(directory)
         return handle
 
     @_answers(_handle)
@@ -316,6 +324,8 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EROFS)
         if not isinstance(node, File):
             raise FUSEError(errno.EISDIR)
+        if self._gate is not None and await self._gate.refuses_open(ctx.pid, node):
+            raise FUSEError(errno.EACCES)
         reader = await node.open()
         handle = next(self._handles)
         self._files[handle] = OpenFile(node, reader)

@@ -299,6 +299,10 @@ class MemberFile(File):
         )
         return {**self._zip.file.xattrs(), **own}
 
+    async def is_held(self) -> bool:
+        """Tell whether the whole zip is in the cache."""
+        return await self._zip.file.is_held()
+
     async def open(self) -> Reader:
         """Return a reader of the member in this version of the zip.
 

@@ -50,7 +50,10 @@ class Attributes(NamedTuple):
 class Reader(Protocol):
     """One open file."""
 
-    size_bytes: int
+    @property
+    def size_bytes(self) -> int:
+        """Return its size now; only that of a live file changes (`Node.is_live`)."""
+        ...
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
         """Return the bytes of *span*; fewer only at the end of the file.
@@ -119,6 +122,10 @@ class Directory(Node):
     #: it is not asked for such names.
     holds_polled_names: ClassVar[bool] = False
 
+    def may_hold(self, polled: str) -> bool:
+        """Tell whether *polled*, a name that desktops poll, is to be looked up here at all."""
+        return self.holds_polled_names
+
     @abstractmethod
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to.
@@ -155,6 +162,13 @@ class File(Node):
             Changed: the name leads to another version by now; look it up again.
             SatfsError: it cannot be opened.
         """
+
+    async def is_held(self) -> bool:
+        """Tell whether the whole file can be read without asking the vendor for anything.
+
+        Waits for no more than a disk. False where that is not known.
+        """
+        return False
 
 
 class Symlink(Node):
@@ -289,6 +303,10 @@ class BytesFile(File):
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the extended attributes of what the file describes."""
         return self._xattrs
+
+    async def is_held(self) -> bool:
+        """Tell that nobody is asked."""
+        return True
 
     async def open(self) -> Reader:
         """Return a reader of the bytes."""

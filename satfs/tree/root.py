@@ -41,6 +41,10 @@ class Root(Directory):
         """Add *nodes* that are reachable by name and listed nowhere."""
         self._hidden.update(nodes)
 
+    def may_hold(self, polled: str) -> bool:
+        """Tell whether *polled* was hidden here."""
+        return polled.encode() in self._hidden
+
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; waits for nothing."""
         node = self._listed.get(name) or self._hidden.get(name)

@@ -140,6 +140,14 @@ class SceneDirectory(Directory):
             ),
         }
 
+    def may_hold(self, polled: str) -> bool:
+        """Tell whether somebody adds a directory of that name to the scene."""
+        return any(extra.name == polled.encode() for extra in self._sources.extras)
+
+    def attachment_names(self) -> Mapping[Attachment, bytes]:
+        """Return the file name of each attachment that the scene had when it was looked up."""
+        return self._names_of(self.attachments)
+
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; learns the version of at most that one attachment."""
         for extra in self._sources.extras:
@@ -176,7 +184,7 @@ class SceneDirectory(Directory):
         """Return what `children` does but for the attachments; asks for the record alone."""
         return self._beside_attachments(await self.record())
 
-    async def attachment_names(self) -> Mapping[bytes, AttachmentName]:
+    async def attachments_by_name(self) -> Mapping[bytes, AttachmentName]:
         """Return the attachments by file name; asks for the record alone, for no object."""
         attachments = self._attachments(await self.record())
         return {name: attachment.name for attachment, name in attachments.items()}
@@ -210,8 +218,11 @@ class SceneDirectory(Directory):
 
     def _attachments(self, scene: Scene) -> dict[Attachment, bytes]:
         """Return each attachment's file name, in the order of the record."""
+        return self._names_of(scene.attachments)
+
+    def _names_of(self, attachments: Sequence[Attachment]) -> dict[Attachment, bytes]:
         reserved = {*_SIDECARS, *(extra.name.decode() for extra in self._sources.extras)}
-        wanted = {each: (each.file_name or each.name, each.name) for each in scene.attachments}
+        wanted = {each: (each.file_name or each.name, each.name) for each in attachments}
         found = names.file_names(wanted.values(), reserved)
         return {each: found[pair] for each, pair in wanted.items()}
 
@@ -296,6 +307,11 @@ class AttachmentFile(File):
         """Return the scene's attributes, and which attachment and version this is."""
         own = xattr_values(attachment=self.attachment.name, etag=self.version.etag)
         return {**self._scene.xattrs(), **own}
+
+    async def is_held(self) -> bool:
+        """Tell whether all of this version is in the cache."""
+        name = self.attachment.name
+        return await self._objects.is_held(self._scene.scene_id, name, self.version)
 
     async def open(self) -> Reader:
         """Return a reader of this version.

@@ -56,6 +56,10 @@ class Objects(Protocol):
         """Return which version the object has now; raise NotThere when there is no object."""
         ...
 
+    async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
+        """Tell whether all of that version is in the cache. Waits for a disk at most."""
+        ...
+
     async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
         """Return a reader of that version; raise Changed when it has been replaced."""
         ...

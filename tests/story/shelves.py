@@ -139,6 +139,7 @@ class FakeObjects:
     read_failure: Exception | None = None
     delay_s: float = 0.0
     n_open: int = 0
+    held: set[tuple[str, str]] = field(default_factory=set)
     contents: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
 
     def put(self, scene_id: str, content: bytes, name: str = DELIVERY_ZIP, etag: str = "1") -> None:
@@ -156,6 +157,9 @@ class FakeObjects:
         self.asked["version"] += 1
         await trio.sleep(self.delay_s)
         return self._look(scene, attachment)[0]
+
+    async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
+        return (scene, attachment) in self.held
 
     async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> _Reader:
         self.asked["open"] += 1

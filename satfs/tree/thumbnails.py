@@ -1,0 +1,220 @@
+"""Thumbnails for file managers: the picture that came with a scene, where programs look for it.
+
+A file manager that shows a folder of rasters would read every one of them to draw it small. The
+Thumbnail Managing Standard (freedesktop.org) has a place for thumbnails that are there already:
+`.sh_thumbnails/<size>/<MD5 of the name>.png` beside the files, a PNG whose text chunks say of which
+file and of which time it is. So the vendor's own picture of the scene is shown there, with those
+chunks put in, for each attachment of a scene. It is as large as it was sent: programs scale it.
+
+Nothing here is listed by the scene, and the vendor is asked for nothing before one is opened.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import md5
+from typing import Final
+from urllib.parse import quote
+
+from satfs.errors import NotThere, Unsupported
+from satfs.model import Attachment, AttachmentName, ByteRange
+from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, Node, Reader, not_there
+from satfs.tree.scenes import AttachmentFile, SceneDirectory
+
+REPOSITORY: Final = b".sh_thumbnails"
+#: Sizes of the standard (128 to 1024 pixels): the same picture in each.
+SIZES: Final = (b"normal", b"large", b"x-large", b"xx-large")
+#: Attachments that are a picture of the scene, the smallest first, as the vendor calls them.
+_PICTURES: Final = (AttachmentName("thumbnail"), AttachmentName("preview"))
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+#: Signature and header chunk of every PNG, bytes (PNG specification §5.2, §11.2.2). Text chunks may
+#: stand right behind it.
+_HEAD_BYTES: Final = 8 + 12 + 13
+#: What GLib leaves alone in the path of a URI (g_filename_to_uri).
+_URI_SAFE: Final = "!$&'()*+,;=:@-._~"
+
+
+class Thumbnails:
+    """An `Extra` of each scene that has a picture: its thumbnail repository."""
+
+    name: Final = REPOSITORY
+    is_listed: Final = False
+
+    def directory(self, scene: SceneDirectory) -> Directory | None:
+        """Return the repository of *scene*; None when it has no picture."""
+        return None if picture_of(scene.attachments) is None else Repository(scene)
+
+
+def picture_of(attachments: Iterable[Attachment]) -> Attachment | None:
+    """Return the attachment that shows what the scene looks like, as a PNG; None without one."""
+    named = {each.name: each for each in attachments if each.file_name.lower().endswith(".png")}
+    return next((named[name] for name in _PICTURES if name in named), None)
+
+
+def thumbnail_names(file_name: bytes) -> tuple[bytes, bytes]:
+    """Return the names a thumbnail of *file_name* is looked for under, the standard's own first.
+
+    It is the MD5 of the URI-escaped name; Xfce before 4.20 puts `./` before it (libxfce4util,
+    xfce_create_shared_thumbnail_path).
+    """
+    escaped = quote(file_name, safe=_URI_SAFE)
+    plain, dotted = (
+        md5(text.encode(), usedforsecurity=False).hexdigest() for text in (escaped, f"./{escaped}")
+    )
+    return f"{plain}.png".encode(), f"{dotted}.png".encode()
+
+
+def text_chunks(**texts: str) -> bytes:
+    """Return PNG text chunks (tEXt, §11.3.4.3), one for each of *texts*; `__` in a key is `::`."""
+    chunks = bytearray()
+    for key, text in texts.items():
+        body = b"tEXt" + key.replace("__", "::").encode() + b"\0" + text.encode("latin-1")
+        chunks += (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return bytes(chunks)
+
+
+class Repository(Directory):
+    """`.sh_thumbnails` of one scene: a directory for each size."""
+
+    __slots__ = ("scene",)
+
+    def __init__(self, scene: SceneDirectory) -> None:
+        super().__init__(scene, REPOSITORY)
+        self.scene = scene
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the directory of one size; waits for nothing."""
+        if name not in SIZES:
+            raise not_there(self, name)
+        return _OneSize(self, name)
+
+    async def children(self) -> Sequence[Entry]:
+        """Return the directories of all sizes; waits for nothing."""
+        return [Entry(size, _OneSize(self, size)) for size in SIZES]
+
+
+class _OneSize(Directory):
+    """The thumbnails of a scene's attachments."""
+
+    __slots__ = ("_scene",)
+
+    def __init__(self, parent: Repository, name: bytes) -> None:
+        super().__init__(parent, name)
+        self._scene = parent.scene
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return one thumbnail; learns the picture's version, which a listing knows already."""
+        pictured = self._pictured().get(name)
+        if pictured is None:
+            raise not_there(self, name)
+        return self._thumbnail(name, pictured, await self._picture())
+
+    async def children(self) -> Sequence[Entry]:
+        """Return all thumbnails, each under both of its names."""
+        try:
+            picture = await self._picture()
+        except NotThere:
+            return []
+        return [
+            Entry(name, self._thumbnail(name, pictured, picture))
+            for name, pictured in self._pictured().items()
+        ]
+
+    def _pictured(self) -> Mapping[bytes, bytes]:
+        """Return the name of the file that each thumbnail is of."""
+        files = self._scene.attachment_names().values()
+        return {name: file for file in files for name in thumbnail_names(file)}
+
+    async def _picture(self) -> AttachmentFile:
+        picture = picture_of(self._scene.attachments)
+        if picture is None:
+            raise NotThere(f"scene {self._scene.scene_id} has no picture")
+        return await self._scene.attachment(picture.name)
+
+    def _thumbnail(self, name: bytes, pictured: bytes, picture: AttachmentFile) -> Thumbnail:
+        mtime_s = self._scene.mtime_ns // 10**9
+        return Thumbnail(self, name, picture, pictured, mtime_s)
+
+
+class Thumbnail(File):
+    """A picture with text chunks that say of which file it is a thumbnail."""
+
+    __slots__ = ("_picture", "_texts")
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        picture: AttachmentFile,
+        pictured: bytes,
+        mtime_s: int,
+    ) -> None:
+        super().__init__(parent, name)
+        self._picture = picture
+        self._texts = text_chunks(
+            Thumb__URI=quote(pictured, safe=_URI_SAFE), Thumb__MTime=str(mtime_s), Software="satfs"
+        )
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: its path and the version of the picture."""
+        version = self._picture.version
+        return (*self.path, f"/{version.etag}", f"/{version.size_bytes}")
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells: the picture's time, and its size with the chunks."""
+        own = self._picture.attributes()
+        size_bytes = own.size_bytes + len(self._texts)
+        return Attributes(Kind.FILE, 0o444, size_bytes, own.mtime_ns, own.ctime_ns)
+
+    async def is_held(self) -> bool:
+        """Tell whether the picture is in the cache."""
+        return await self._picture.is_held()
+
+    async def open(self) -> Reader:
+        """Return a reader of the picture with its chunks.
+
+        Raises:
+            Changed: the vendor has replaced the picture.
+            Unsupported: it is no PNG, whatever its name says.
+        """
+        reader = await self._picture.open()
+        try:
+            head = bytes(await reader.read(ByteRange(0, _HEAD_BYTES)))
+            if not head.startswith(_SIGNATURE) or len(head) < _HEAD_BYTES:
+                raise Unsupported("the scene's picture is no PNG")
+        except BaseException:
+            reader.close()
+            raise
+        return _Tagged(reader, self._texts)
+
+
+class _Tagged:
+    """Reads a PNG with text chunks put in behind its header."""
+
+    def __init__(self, reader: Reader, texts: bytes) -> None:
+        self.size_bytes = reader.size_bytes + len(texts)
+        self._reader = reader
+        self._texts = texts
+
+    async def read(self, span: ByteRange) -> bytes:
+        """Return the bytes of *span*; see `Reader.read`."""
+        span = span.clip(self.size_bytes)
+        behind = _HEAD_BYTES + len(self._texts)
+        head = ByteRange(min(span.start, _HEAD_BYTES), min(span.stop, _HEAD_BYTES))
+        texts = self._texts[max(0, span.start - _HEAD_BYTES) : max(0, span.stop - _HEAD_BYTES)]
+        rest = ByteRange(max(span.start, behind), max(span.stop, behind))
+        parts = []
+        # A reader's memoryview is good until the next wait: copied at once.
+        parts.append(bytes(await self._reader.read(head)) if head else b"")
+        parts.append(texts)
+        if rest:
+            moved = ByteRange(rest.start - len(self._texts), rest.stop - len(self._texts))
+            parts.append(bytes(await self._reader.read(moved)))
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Let go of the picture."""
+        self._reader.close()
