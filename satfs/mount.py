@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,9 @@ import structlog
 import trio
 
 from satfs import mountpoints
+from satfs.about.build import About, Instruments, identity_of
+from satfs.about.lines import lines_of_log
+from satfs.about.port import metrics_port
 from satfs.api.auth import account_key
 from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
@@ -37,8 +40,15 @@ from satfs.api.listings import Listings
 from satfs.archive.archive import Archives, open_archives
 from satfs.content.build import open_contents
 from satfs.content.contents import Contents
+from satfs.control.commands import commands_on
+from satfs.control.floors import Floors
+from satfs.control.kernel import KernelMemory
+from satfs.control.server import serve_control, socket_path
 from satfs.errors import BadCache, BadMountpoint, FuseMissing, SatfsError
+from satfs.fuse.callers import Callers
 from satfs.fuse.errnos import gravest_of
+from satfs.fuse.gate import Gate
+from satfs.fuse.guard import guard_from
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.kernel_tuning import tune
@@ -52,6 +62,8 @@ from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
 from satfs.tree.scenes import Sources
+from satfs.tree.thumbnails import Thumbnails
+from satfs.tree.volume import volume_files
 from satfs.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -142,25 +154,40 @@ async def serve(
         if not options.is_offline:
             await parts.aleph.check()
         await parts.listings.recall()
-        root: Node = Root(
+        root = Root(
             Sources(
                 parts.listings,
                 parts.contents,
-                contents_of_zips(settings.contents, parts.archives, parts.contents),
+                (
+                    *contents_of_zips(settings.contents, parts.archives, parts.contents),
+                    Thumbnails(),
+                ),
                 version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
             )
         )
-        door = Operations(
-            Inodes(root, keyed_numbering(settings.api_url.encode())),
-            owner=_owner(options),
-            limits=_limits(settings),
+        inodes: Inodes[Node] = Inodes(root, keyed_numbering(settings.api_url.encode()))
+        gate = Gate(guard_from(settings.crawlers), Callers(trio.current_time), trio.current_time)
+        door = Operations(inodes, owner=_owner(options), limits=_limits(settings), gate=gate)
+        about = _about(settings, options, mountpoint, parts, door)
+        root.hide(about.nodes(root))
+        root.hide(volume_files(root, options.source))
+        kernel = KernelMemory(
+            inodes, pyfuse3.invalidate_entry, partial(pyfuse3.invalidate_inode, attr_only=True)
         )
-        async with _mounted(door, mountpoint, options) as ended:
+        floors = _floors(settings, mountpoint, parts, root, kernel)
+        async with (
+            metrics_port(settings.metrics_port, about.status),
+            _mounted(door, mountpoint, options, before_end=kernel.end) as ended,
+        ):
             await _wait_until_answering(door, mountpoint)
             log.info("mounted", mountpoint=str(mountpoint), source=options.source)
-            await _tune(mountpoint)
-            on_ready()
+            await _tune(mountpoint, about)
             async with trio.open_nursery() as nursery:
+                control: Path | None = await nursery.start(
+                    serve_control, socket_path(mountpoint), commands_on(floors)
+                )
+                about.control = None if control is None else str(control)
+                on_ready()
                 nursery.start_soon(Watchdog(parts.woke_up).run)
                 if notifier is not None:
                     nursery.start_soon(
@@ -170,6 +197,52 @@ async def serve(
                 await ended.wait()
                 nursery.cancel_scope.cancel()
     log.info("unmounted", mountpoint=str(mountpoint))
+
+
+def _floors(
+    settings: Settings, mountpoint: Path, parts: _Parts, root: Root, kernel: KernelMemory
+) -> Floors:
+    """Return what commands over the control socket work with."""
+    return Floors(
+        mountpoint=mountpoint,
+        cache_dir=settings.cache_dir,
+        root=root,
+        listings=parts.listings,
+        contents=parts.contents,
+        archives=parts.archives,
+        keeping=parts.contents.keeping(settings.cache_dir, settings.cache_free_fraction),
+        kernel=kernel,
+    )
+
+
+def _about(
+    settings: Settings, options: MountOptions, mountpoint: Path, parts: _Parts, door: Operations
+) -> About:
+    """Return what the mount will say about itself."""
+    credential = parts.aleph.credential
+    identity = identity_of(
+        mountpoint=str(mountpoint),
+        source=options.source,
+        profile=settings.profile,
+        api_url=settings.api_url,
+        mode=credential.mode.value,
+        credential_source=credential.source,
+        contract_id=settings.contract_id,
+        cache_dir=str(settings.cache_dir),
+    )
+    instruments = Instruments(
+        listings=parts.listings.states,
+        contents=parts.contents,
+        hosts=tuple(http.reachability for http in parts.connections),
+        token_expires_at_s=lambda: credential.token_expires_at_s,
+        secrets=credential.secrets,
+        api_counters=parts.aleph.counters,
+        calls=door.counters,
+        waiting=door.calls,
+        errnos=door.complaints.counters,
+        complaints=door.complaints.recent,
+    )
+    return About(identity, instruments, lines_of_log())
 
 
 # -- the floors below ---------------------------------------------------------------------------
@@ -241,9 +314,16 @@ def _is_proxied(url: str) -> bool:
 
 @asynccontextmanager
 async def _mounted(
-    door: Operations, mountpoint: Path, options: MountOptions
+    door: Operations,
+    mountpoint: Path,
+    options: MountOptions,
+    *,
+    before_end: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[trio.Event]:
-    """Mount, and unmount in the end; the event is set when somebody else has unmounted."""
+    """Mount, and unmount in the end; the event is set when somebody else has unmounted.
+
+    *before_end* is waited for when every call has been answered, right before the mount goes.
+    """
     _mount(door, mountpoint, options)
     ended = trio.Event()
     try:
@@ -255,6 +335,7 @@ async def _mounted(
                 # While the loop still turns: whoever waits is told, instead of left behind.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWERING_S):
                     await door.close()
+                await before_end()
                 nursery.cancel_scope.cancel()
     finally:
         # Detaches at once, busy or not, and ends the connection: who still has a file open gets
@@ -315,11 +396,12 @@ async def _wait_until_answering(door: Operations, mountpoint: Path) -> None:
     raise FuseMissing(f"{mountpoint} was mounted, but does not answer")
 
 
-async def _tune(mountpoint: Path) -> None:
+async def _tune(mountpoint: Path, about: About) -> None:
     mounted = mountpoints.mount_at(mountpoint)
     if mounted is None:  # another mount namespace, say
         return
     tuned = await trio.to_thread.run_sync(tune, mounted.device)
+    about.read_ahead_kb, about.max_background = tuned.read_ahead_kb, tuned.max_background
     log.info("kernel tuned", read_ahead_kb=tuned.read_ahead_kb, max_background=tuned.max_background)
 
 
