@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from statistics import median
@@ -19,6 +20,9 @@ NOTICED_S: Final = 0.25
 MOSTLY_LATENCY: Final = 0.5
 #: Whoever fetches so little at a time pays for the way, and not for the bytes.
 SMALL_BYTES: Final = 1024 * 1024
+
+#: What a terminal shows on a line.
+_COLUMNS: Final = 80
 
 #: What each kind of request was for, one of them and several.
 _KINDS: Final = {
@@ -46,7 +50,10 @@ def explain_object(
     if trail is None:
         return "Nobody has asked for it lately: nothing is noted about it.\n"
     lines = [*_summary(trail.own, link_left_s), "", "Was it slow, and why?"]
-    lines += [f"- {clean(sentence)}" for sentence in reasons(trail, away)]
+    for sentence in reasons(trail, away):
+        lines += textwrap.wrap(
+            clean(sentence), _COLUMNS, initial_indent="- ", subsequent_indent="  "
+        )
     if trail.failures:
         lines += ["", "What programs were told instead of bytes, oldest first:"]
         lines += [
