@@ -64,11 +64,11 @@ class Gate:
         episode = (program, habit)
         is_news = episode not in self._running
         self._running[episode] = None  # also when it is no news: its quiet time starts again
-        if is_news:
-            log.warning(
-                "program kept from fetching",
-                program=program,
-                habit=habit.value,
-                path="/" + "/".join(node.path),
-                remedy=f"tell {program} to leave the mount out, or set SATFS_CRAWLERS",
-            )
+        if not is_news:
+            return
+        fields = {"program": program, "path": "/" + "/".join(node.path)}
+        if habit is Habit.DRAWS:
+            log.info("thumbnailer kept from fetching", **fields)
+        else:
+            remedy = f"tell {program} to leave the mount out, or set SATFS_CRAWLERS"
+            log.warning("crawler kept out", **fields, remedy=remedy)

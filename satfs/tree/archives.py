@@ -36,6 +36,7 @@ from satfs.tree.nodes import (
     xattr_values,
 )
 from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
+from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
 
 CONTENTS: Final = b"contents"
 
@@ -43,6 +44,10 @@ CONTENTS: Final = b"contents"
 _NOTICE: Final = "UNREADABLE{}.txt"
 #: What a member's node tells: size, time, compressed size, CRC, method, whether it is executable.
 _FACTS: Final = struct.Struct("<QqQIH?")
+#: Members that a file manager would read as a whole to draw them small.
+_RASTERS: Final = (b".tif", b".tiff", b".jp2", b".vrt")
+#: Rasters with a thumbnail in one directory: looking for one looks at all.
+_MOST_THUMBNAILS: Final = 1000
 #: Nodes made without letting anybody else run: about three milliseconds' worth.
 _BATCH: Final = 1000
 
@@ -128,6 +133,8 @@ class _InnerDirectory(Directory):
         """Return the member or directory called *name*."""
         shown = await self._top.shown()
         row = shown.members.find_path((*self.inner, name))
+        if row is None and name == REPOSITORY and picture_of(self._top.scene.attachments):
+            return Repository(self, self._top.scene, self._rasters)
         if row is None:
             raise not_there(self, name)
         return self._node(shown, row, name)
@@ -146,6 +153,20 @@ class _InnerDirectory(Directory):
             if len(entries) % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
         return entries
+
+    async def _rasters(self) -> Mapping[bytes, int]:
+        """Return the rasters here that are shown with a thumbnail, and their times."""
+        shown = await self._top.shown()
+        members = shown.members
+        row = members.find_path(self.inner)
+        found: dict[bytes, int] = {}
+        for child in () if row is None else members.children(row):
+            name = members.name(child)
+            if name.lower().endswith(_RASTERS) and not members.is_directory(child):
+                found[name] = self._node(shown, child, name).attributes().mtime_ns
+                if len(found) == _MOST_THUMBNAILS:
+                    break
+        return found
 
     def _node(self, shown: _Shown, row: Row, name: bytes) -> Node:
         if shown.members.is_directory(row):

@@ -4,7 +4,8 @@ A file manager that shows a folder of rasters would read every one of them to dr
 Thumbnail Managing Standard (freedesktop.org) has a place for thumbnails that are there already:
 `.sh_thumbnails/<size>/<MD5 of the name>.png` beside the files, a PNG whose text chunks say of which
 file and of which time it is. So the vendor's own picture of the scene is shown there, with those
-chunks put in, for each attachment of a scene. It is as large as it was sent: programs scale it.
+chunks put in, for each attachment of a scene and each raster in its zip. It is as large as it was
+sent: programs scale it.
 
 Nothing here is listed by the scene, and the vendor is asked for nothing before one is opened.
 """
@@ -12,7 +13,7 @@ Nothing here is listed by the scene, and the vendor is asked for nothing before 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import md5
 from typing import Final
 from urllib.parse import quote
@@ -27,6 +28,9 @@ REPOSITORY: Final = b".sh_thumbnails"
 SIZES: Final = (b"normal", b"large", b"x-large", b"xx-large")
 #: Attachments that are a picture of the scene, the smallest first, as the vendor calls them.
 _PICTURES: Final = (AttachmentName("thumbnail"), AttachmentName("preview"))
+
+#: The files that are to have a thumbnail: name and time of change in nanoseconds.
+Files = Callable[[], Awaitable[Mapping[bytes, int]]]
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 #: Signature and header chunk of every PNG, bytes (PNG specification §5.2, §11.2.2). Text chunks may
@@ -44,7 +48,11 @@ class Thumbnails:
 
     def directory(self, scene: SceneDirectory) -> Directory | None:
         """Return the repository of *scene*; None when it has no picture."""
-        return None if picture_of(scene.attachments) is None else Repository(scene)
+
+        async def files() -> Mapping[bytes, int]:
+            return dict.fromkeys(scene.attachment_names().values(), scene.mtime_ns)
+
+        return None if picture_of(scene.attachments) is None else Repository(scene, scene, files)
 
 
 def picture_of(attachments: Iterable[Attachment]) -> Attachment | None:
@@ -76,13 +84,18 @@ def text_chunks(**texts: str) -> bytes:
 
 
 class Repository(Directory):
-    """`.sh_thumbnails` of one scene: a directory for each size."""
+    """`.sh_thumbnails` of a directory in a scene: a directory for each size.
 
-    __slots__ = ("scene",)
+    *files* tells the names there that are to have a thumbnail, and the times that `stat` tells of
+    them, in nanoseconds.
+    """
 
-    def __init__(self, scene: SceneDirectory) -> None:
-        super().__init__(scene, REPOSITORY)
+    __slots__ = ("files", "scene")
+
+    def __init__(self, parent: Directory, scene: SceneDirectory, files: Files) -> None:
+        super().__init__(parent, REPOSITORY)
         self.scene = scene
+        self.files = files
 
     async def lookup(self, name: bytes) -> Node:
         """Return the directory of one size; waits for nothing."""
@@ -96,20 +109,21 @@ class Repository(Directory):
 
 
 class _OneSize(Directory):
-    """The thumbnails of a scene's attachments."""
+    """The thumbnails of one directory's files."""
 
-    __slots__ = ("_scene",)
+    __slots__ = ("_files", "_scene")
 
     def __init__(self, parent: Repository, name: bytes) -> None:
         super().__init__(parent, name)
         self._scene = parent.scene
+        self._files = parent.files
 
     async def lookup(self, name: bytes) -> Node:
         """Return one thumbnail; learns the picture's version, which a listing knows already."""
-        pictured = self._pictured().get(name)
-        if pictured is None:
-            raise not_there(self, name)
-        return self._thumbnail(name, pictured, await self._picture())
+        for file, mtime_ns in (await self._files()).items():
+            if name in thumbnail_names(file):
+                return Thumbnail(self, name, await self._picture(), file, mtime_ns)
+        raise not_there(self, name)
 
     async def children(self) -> Sequence[Entry]:
         """Return all thumbnails, each under both of its names."""
@@ -118,24 +132,16 @@ class _OneSize(Directory):
         except NotThere:
             return []
         return [
-            Entry(name, self._thumbnail(name, pictured, picture))
-            for name, pictured in self._pictured().items()
+            Entry(name, Thumbnail(self, name, picture, file, mtime_ns))
+            for file, mtime_ns in (await self._files()).items()
+            for name in thumbnail_names(file)
         ]
-
-    def _pictured(self) -> Mapping[bytes, bytes]:
-        """Return the name of the file that each thumbnail is of."""
-        files = self._scene.attachment_names().values()
-        return {name: file for file in files for name in thumbnail_names(file)}
 
     async def _picture(self) -> AttachmentFile:
         picture = picture_of(self._scene.attachments)
         if picture is None:
             raise NotThere(f"scene {self._scene.scene_id} has no picture")
         return await self._scene.attachment(picture.name)
-
-    def _thumbnail(self, name: bytes, pictured: bytes, picture: AttachmentFile) -> Thumbnail:
-        mtime_s = self._scene.mtime_ns // 10**9
-        return Thumbnail(self, name, picture, pictured, mtime_s)
 
 
 class Thumbnail(File):
@@ -149,12 +155,14 @@ class Thumbnail(File):
         name: bytes,
         picture: AttachmentFile,
         pictured: bytes,
-        mtime_s: int,
+        mtime_ns: int,
     ) -> None:
         super().__init__(parent, name)
         self._picture = picture
         self._texts = text_chunks(
-            Thumb__URI=quote(pictured, safe=_URI_SAFE), Thumb__MTime=str(mtime_s), Software="satfs"
+            Thumb__URI=quote(pictured, safe=_URI_SAFE),
+            Thumb__MTime=str(mtime_ns // 10**9),
+            Software="satfs",
         )
 
     @property
