@@ -86,7 +86,8 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                 Area.NETWORK,
                 "proxy",
                 Severity.FAILURE,
-                f"{host.name} would be asked through {where}, and satfs speaks no {kind}.",
+                f"{_first_up(host.name)} would be asked through {where}, "
+                f"and satfs speaks no {kind}.",
                 "It speaks to HTTP proxies only.",
                 "Name an HTTP proxy, or ask this host directly:",
                 (
@@ -100,7 +101,8 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                 Area.NETWORK,
                 "proxy",
                 Severity.FAILURE,
-                f"{host.name} would be asked through {where}, which is TLS inside of TLS.",
+                f"{_first_up(host.name)} would be asked through {where}, "
+                "which is TLS inside of TLS.",
                 "satfs cannot do that. The tunnel itself is encrypted in any case.",
                 "Name the proxy with http:, which most are meant to be:",
                 (f"export https_proxy=http://{where.partition('://')[2]}",),
@@ -109,7 +111,9 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
         else:
             told.setdefault(where, []).append(host.name)
     for where, names in told.items():
-        yield fine(Area.NETWORK, "proxy", f"{' and '.join(names)}: asked through {where}.")
+        yield fine(
+            Area.NETWORK, "proxy", f"{_first_up(' and '.join(names))}: asked through {where}."
+        )
     if not told and not any(_proxy_for(host.url, proxies) for host in hosts):
         yield fine(Area.NETWORK, "proxy", "No proxy is asked.")
 

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doctor.conftest import MadeUp, only
@@ -19,7 +20,7 @@ from satfs.errors import BadCache
 from satfs.settings import GB, Settings, load_settings
 
 
-def settings_for(path: Path, **more: object) -> Settings:
+def settings_for(path: Path, **more: Any) -> Settings:
     """Return settings with their cache at *path*."""
     return load_settings({}, cache_dir=path, **more)
 

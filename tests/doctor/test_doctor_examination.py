@@ -1,0 +1,196 @@
+"""All checks together: in order, in time, and whatever breaks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from doctor.conftest import MadeUp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.cli.doctor import as_record, code_of, shown, summary
+from satfs.cli.exits import Exit
+from satfs.doctor import examination
+from satfs.doctor.findings import Area, Finding, Severity, deciding_failure, fine, worst
+from satfs.errors import BadCache, FuseMissing, NeedsLogin, SatfsError, Throttled
+from satfs.settings import load_settings
+
+Check = tuple[Area, str, Any]
+
+
+def with_checks(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> None:
+    """Have these made, in place of those of a machine."""
+    monkeypatch.setattr(examination, "local_checks", lambda *_: list(checks))
+
+
+async def findings_of(made: MadeUp) -> list[Finding]:
+    """Return what is found without asking a network."""
+    found: list[Finding] = []
+    await examination.examine(made.machine, None, None, found.append)
+    return found
+
+
+async def test_a_check_that_hangs_costs_its_time_and_no_more(
+    made: MadeUp, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And those after it are told all the same, in their order."""
+    never = threading.Event()
+
+    def hang() -> Iterable[Finding]:
+        never.wait(20)
+        return []
+
+    with_checks(
+        monkeypatch,
+        (Area.FUSE, "stuck", hang),
+        (Area.CACHE, "quick", lambda: [fine(Area.CACHE, "quick", "Fine.")]),
+    )
+    try:
+        # The quick one needs a moment of real time, of which this clock knows nothing.
+        found = await findings_of(made)
+    finally:
+        never.set()
+
+    assert found[0].check == "stuck"
+    assert (found[0].severity, found[0].area) == (Severity.WARNING, Area.FUSE)
+    assert found[1].check == "quick"
+    assert trio.current_time() <= examination.LOCAL_LIMIT_S + 1
+
+
+async def test_a_check_that_breaks_is_told_by_the_kind_of_its_error(
+    made: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A foreign error's words may quote a secret. What it had found before is not told as well."""
+
+    def broken() -> Iterator[Finding]:
+        yield fine(Area.FUSE, "broken", "So far.")
+        raise RuntimeError("token eyJhbGciOi")
+
+    with_checks(monkeypatch, (Area.FUSE, "broken", broken))
+
+    (finding,) = await findings_of(made)
+
+    assert finding.severity is Severity.WARNING
+    assert "RuntimeError" in finding.says
+    assert "eyJ" not in repr(finding)
+
+
+async def test_a_machine_without_anything_is_looked_at_to_the_end(made: MadeUp) -> None:
+    """No /proc, no /etc, no programs: each check says something, and none breaks."""
+    found = await findings_of(made)
+
+    assert {each.area for each in found} == {
+        Area.SETTINGS,
+        Area.FUSE,
+        Area.MOUNTS,
+        Area.CRAWLERS,
+    }
+    assert [each for each in found if "broke" in each.says] == []
+
+
+async def test_what_is_stuck_on_the_way_ends_in_time(
+    made: MadeUp, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whatever the steps are made of: the network has one limit over all of them."""
+
+    async def never(*_: Any) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(examination, "_network", never)
+    with_checks(monkeypatch)
+    found: list[Finding] = []
+
+    await examination.examine(made.machine, load_settings({}), None, found.append)
+
+    assert [(each.area, each.severity) for each in found] == [(Area.NETWORK, Severity.WARNING)]
+    assert trio.current_time() == pytest.approx(examination.NETWORK_LIMIT_S)
+
+
+def test_all_limits_together_stay_below_thirty_seconds() -> None:
+    """Local checks and the network are looked at side by side, after a second of starting up."""
+    assert max(examination.NETWORK_LIMIT_S, examination.LOCAL_LIMIT_S) + 5 < 30
+
+
+def test_only_an_exchange_of_tokens_asks_the_token_service() -> None:
+    with_secret = load_settings({}, client_id="x", client_secret="y")
+    with_token = load_settings({}, token="t")
+
+    assert [host.check for host in examination.hosts_of(with_secret)] == ["api", "auth"]
+    assert [host.check for host in examination.hosts_of(with_token)] == ["api"]
+
+
+# -- what is made of findings ----------------------------------------------------------------------
+
+sentences = st.text(max_size=300)
+causes = st.sampled_from([SatfsError, BadCache, FuseMissing, NeedsLogin, Throttled])
+some_findings = st.lists(
+    st.builds(
+        Finding,
+        area=st.sampled_from(Area),
+        check=st.just("check"),
+        severity=st.sampled_from(Severity),
+        says=sentences,
+        means=sentences,
+        remedy=sentences,
+        commands=st.tuples(sentences),
+        cause=causes,
+    )
+)
+
+
+@given(some_findings)
+def test_the_exit_code_is_zero_for_notes_and_tells_the_first_failure(
+    findings: list[Finding],
+) -> None:
+    code = code_of(findings)
+
+    assert (code == Exit.DONE) is (worst(findings) <= Severity.NOTE)
+    assert (code == Exit.WARNINGS) is (worst(findings) is Severity.WARNING)
+    failure = deciding_failure(findings)
+    if failure is not None and failure.cause is FuseMissing:
+        assert code == Exit.FUSE
+
+
+@given(some_findings, st.integers(40, 120))
+def test_findings_of_any_text_fit_the_screen_but_for_commands(
+    findings: list[Finding], width: int
+) -> None:
+    """Words longer than a line stay whole, as commands do: both are copied from the screen."""
+    for finding in findings:
+        for line in shown(finding, width).plain.split("\n"):
+            is_one_word = " " not in line[11:].strip(" ")
+            assert len(line) <= width or is_one_word or line.startswith(" " * 13)
+    assert summary(findings).plain.endswith(".")
+
+
+@given(some_findings)
+def test_scripts_are_told_everything_that_people_are(findings: list[Finding]) -> None:
+    record = as_record(findings, 0, 1.23456)
+
+    assert [each["severity"] for each in record["findings"]] == [
+        each.severity.word for each in findings
+    ]
+    assert record["worst"] == worst(findings).word
+
+
+def test_secrets_are_blacked_out_wherever_they_came_from() -> None:
+    link = "https://store.test/x?X-Amz-Signature=5ec2e7"
+    finding = Finding(
+        Area.STORE, "store", Severity.FAILURE, f"See {link}.", link, link, (f"curl {link}",)
+    )
+
+    told = shown(finding, 80).plain + repr(as_record([finding], 0, 0.0))
+
+    assert "5ec2e7" not in told
+
+
+def test_checks_of_a_machine_have_names_of_their_own(made: MadeUp) -> None:
+    settings = load_settings({}, cache_dir=Path("/c"))
+    names = [name for _, name, _ in examination.local_checks(made.machine, settings, Path("/m"))]
+
+    assert len(set(names)) == len(names)

@@ -1,0 +1,312 @@
+"""The way to a host when its name, its port, its TLS or its answer is not as it should be."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from doctor.conftest import only
+from fakes.origin import serving
+
+from satfs.doctor.findings import Area, Severity
+from satfs.doctor.reach import (
+    ANSWER_LIMIT_S,
+    NAME_LIMIT_S,
+    Host,
+    Way,
+    authorities,
+    on_the_way,
+    reach,
+)
+from satfs.errors import BadSettings, Unreachable
+from satfs.net.http import Http
+from satfs.net.proxies import Proxies
+from satfs.settings import load_settings
+
+DIRECTLY = Proxies()
+API = Host("api", "the API", "https://api.test/contracts", variable="SATFS_API_URL")
+
+
+@asynccontextmanager
+async def asking(ca_file: Path | None = None, timeout_s: float = 5.0) -> AsyncIterator[Http]:
+    """Yield what asks, as a mount does."""
+    async with Http(
+        connect_timeout_s=timeout_s,
+        progress_timeout_s=timeout_s,
+        max_connections=2,
+        ca_file=ca_file,
+    ) as http:
+        yield http
+
+
+async def way_to(url: str, proxies: Proxies = DIRECTLY, **more: Any) -> Way:
+    """Return what is found on the way to *url*."""
+    host = Host("api", "the API", url, variable="SATFS_API_URL")
+    async with asking(**more) as http:
+        return await reach(http, host, proxies, {})
+
+
+def server_side(authority: trustme.CA, name: str = "localhost", **more: Any) -> ssl.SSLContext:
+    """Return the server's side of TLS, with a certificate for *name*."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name, **more).configure_cert(context)
+    return context
+
+
+async def test_an_answer_of_any_kind_is_what_is_wanted() -> None:
+    """A refusal shows the way, the time it came at, and that somebody is there."""
+    async with serving() as origin:
+        way = await way_to(origin.url("/close"))
+
+    assert [finding.severity for finding in way.findings] == [Severity.OK, Severity.OK]
+    assert way.heard is not None
+    assert way.heard.sent_at_s <= way.heard.received_at_s
+
+
+async def test_a_trusted_certificate_is_told(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async with serving(server_side(authority)) as origin:
+        way = await way_to(origin.url("/close"), ca_file=tmp_path / "ca.pem")
+
+    assert way.findings[-1].says.endswith("its certificate trusted.")
+
+
+async def test_an_unknown_authority_is_a_companys_proxy() -> None:
+    async with serving(server_side(trustme.CA())) as origin:
+        way = await way_to(origin.url("/close"))
+    finding = way.findings[-1]
+
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
+    assert "CERTIFICATE_VERIFY_FAILED" in finding.means
+    assert finding.commands[0].startswith("export SATFS_CA_FILE=")
+
+
+async def test_a_certificate_that_is_over_may_be_a_wrong_clock(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    long_ago = datetime.now(UTC) - timedelta(days=30)
+    context = server_side(authority, not_after=long_ago)
+
+    async with serving(context) as origin:
+        way = await way_to(origin.url("/close"), ca_file=tmp_path / "ca.pem")
+
+    assert "the clock of this machine is wrong" in way.findings[-1].means
+    assert way.findings[-1].commands[0] == "timedatectl status"
+
+
+async def test_a_certificate_of_another_host_is_somebody_else(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async with serving(server_side(authority, "other.test")) as origin:
+        way = await way_to(origin.url("/close"), ca_file=tmp_path / "ca.pem")
+
+    assert "another host" in way.findings[-1].means
+
+
+@asynccontextmanager
+async def saying(answer: bytes) -> AsyncIterator[int]:
+    """Serve on a port of this machine, which says *answer* to whatever it is asked."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, serve, 0)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_speaks_no_tls_is_told_from_what_is_not_trusted() -> None:
+    async with saying(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
+        way = await way_to(f"https://localhost:{port}")
+
+    assert "speaks no TLS" in way.findings[-1].says
+
+
+async def test_a_closed_port_refuses() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+
+    way = await way_to(f"http://127.0.0.1:{port}")
+
+    assert "refuses connections" in way.findings[-1].says
+    assert "SATFS_API_URL" in way.findings[-1].remedy
+
+
+async def test_a_server_that_says_nothing_is_not_waited_for() -> None:
+    async with serving() as origin:
+        with trio.fail_after(3):
+            way = await way_to(origin.url("/silent"), timeout_s=0.2)
+
+    assert way.findings[-1].severity is Severity.FAILURE
+    assert "did not answer" in way.findings[-1].says
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """DNS as this test wants it: a failure, or silence."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+
+    async def getaddrinfo(self, *_: Any) -> Any:
+        if self.failure is not None:
+            raise self.failure
+        await trio.sleep_forever()
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "DNS knows no such name"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "No DNS server answers"),
+        (UnicodeError("label too long"), "DNS knows no such name"),
+        (None, "DNS servers of this machine do not answer"),
+    ],
+)
+async def test_a_name_that_leads_nowhere_is_told_with_the_reason(
+    autojump_clock: trio.testing.MockClock, failure: Exception | None, words: str
+) -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver(failure))
+    began = trio.current_time()
+
+    async with asking() as http:
+        way = await reach(http, API, DIRECTLY, {})
+
+    finding = only(way.findings)
+    assert (finding.check, finding.severity) == ("api-dns", Severity.FAILURE)
+    assert words in finding.means
+    assert "api.test" in finding.says
+    assert trio.current_time() - began <= NAME_LIMIT_S
+
+
+async def test_behind_a_proxy_the_proxys_name_is_resolved(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The host's own may be unknown here, and need not be known."""
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    trio.socket.set_custom_hostname_resolver(Resolver(unknown))
+    proxies = Proxies({"https": "http://me:secret@proxy.test:3128"})
+
+    async with asking() as http:
+        way = await reach(http, API, proxies, {})
+
+    assert only(way.findings).says == "The name of the proxy to the API, proxy.test, leads nowhere."
+
+
+async def test_a_login_page_of_the_network_is_recognised() -> None:
+    portal = (
+        b"HTTP/1.1 302 Found\r\nLocation: http://login.hotel.test/?u=x\r\n"
+        b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    async with saying(portal) as port:
+        way = await way_to(f"http://localhost:{port}")
+
+    assert way.findings[-1].severity is Severity.WARNING
+    assert "sends us on to login.hotel.test" in way.findings[-1].says
+
+
+async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither path nor query: whoever holds them may read the object."""
+    host = Host(
+        "store",
+        "the object store",
+        "http://127.0.0.1:9/bucket/key?X-Amz-Signature=5ec2e7",
+        Area.STORE,
+    )
+    async with asking() as http:
+        way = await reach(http, host, DIRECTLY, {})
+    async with serving() as origin:
+        served = Host("store", "the object store", origin.url("/cut/9/1?sig=5ec2e7"), Area.STORE)
+        async with asking() as http:
+            way.findings += (await reach(http, served, DIRECTLY, {})).findings
+
+    told = repr(way.findings) + caplog.text
+    assert "127.0.0.1" in told
+    for secret in ("bucket", "5ec2e7", "/cut"):
+        assert secret not in told
+
+
+# -- proxies and authorities -----------------------------------------------------------------------
+
+
+def test_no_proxy_is_fine() -> None:
+    assert only(on_the_way((API,), DIRECTLY)).says == "No proxy is asked."
+
+
+def test_a_proxy_is_named_without_its_password() -> None:
+    finding = only(on_the_way((API,), Proxies({"https": "http://me:secret@proxy.test:3128"})))
+
+    assert finding.severity is Severity.OK
+    assert finding.says == "The API: asked through http://proxy.test:3128."
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [("socks5://proxy.test:1080", "speaks no socks5"), ("https://proxy.test", "TLS inside of TLS")],
+)
+def test_proxies_that_cannot_be_spoken_to_are_failures(proxy: str, words: str) -> None:
+    finding = only(on_the_way((API,), Proxies({"all": proxy})))
+
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
+    assert words in finding.says
+
+
+def test_hosts_that_are_excepted_are_asked_directly() -> None:
+    proxies = Proxies({"https": "http://proxy.test:3128", "no": "api.test"})
+
+    assert only(on_the_way((API,), proxies)).says == "No proxy is asked."
+
+
+def test_a_ca_file_that_holds_no_certificate_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+
+    for path, words in ((tmp_path / "ca.pem", "holds no"), (tmp_path / "none", "cannot be read")):
+        finding = only(authorities(load_settings({}, ca_file=path), {}))
+        assert (finding.severity, finding.cause) == (Severity.FAILURE, BadSettings)
+        assert words in finding.says
+
+
+def test_a_ca_file_that_holds_one_is_fine(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    finding = only(authorities(load_settings({}, ca_file=tmp_path / "ca.pem"), {}))
+
+    assert finding.severity is Severity.OK
+    assert str(tmp_path / "ca.pem") in finding.says
+
+
+def test_variables_that_only_others_read_are_noted() -> None:
+    environment = {"REQUESTS_CA_BUNDLE": "/etc/ssl/company.pem"}
+
+    finding = only(authorities(load_settings({}), environment))
+    assert finding.severity is Severity.NOTE
+    assert finding.commands == ("export SATFS_CA_FILE=/etc/ssl/company.pem",)
+
+
+def test_a_variable_of_openssl_that_leads_nowhere_is_warned_of() -> None:
+    finding = only(authorities(load_settings({}), {"SSL_CERT_FILE": "/nowhere/ca.pem"}))
+
+    assert finding.severity is Severity.WARNING
+    assert finding.commands == ("unset SSL_CERT_FILE",)
+
+
+def test_the_limits_leave_room_below_thirty_seconds() -> None:
+    """Each step of a way may take its whole time, and the next one is not tried then."""
+    assert NAME_LIMIT_S + ANSWER_LIMIT_S <= 10
