@@ -11,7 +11,7 @@ from rich.table import Table
 from satfs.cli.amounts import amount, counted
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.logs import show
+from satfs.cli.logs import logging_as, show
 from satfs.cli.ls import profile_flag
 from satfs.cli.speech import console
 from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json
@@ -37,7 +37,7 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def info(_manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
+def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     """Show the record of a task, capture or scene, and what is kept of a scene's files.
 
     Takes what `satfs ls` takes, and asks whom it asks.
@@ -45,7 +45,8 @@ def info(_manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
-        told = dict(answer(target, "describe", settings))
+        with logging_as(manner.log, in_background=False):
+            told = dict(answer(target, "describe", settings))
     except NotThere as failure:
         raise missing(failure) from failure
     if isinstance(target, OnMount):

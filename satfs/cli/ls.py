@@ -12,7 +12,7 @@ from rich.table import Table
 from satfs.cli.amounts import age, amount
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.logs import show
+from satfs.cli.logs import logging_as, show
 from satfs.cli.speech import console, tell_remark
 from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json
 from satfs.errors import NotThere
@@ -41,7 +41,7 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def ls(_manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
+def ls(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
 
     Given a PATH on a mount, the mount is asked, which answers from memory what it may. Given an id,
@@ -51,7 +51,8 @@ def ls(_manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
-        listing = answer(target, "list", settings)
+        with logging_as(manner.log, in_background=False):
+            listing = answer(target, "list", settings)
     except NotThere as failure:
         raise missing(failure) from failure
     if as_json:

@@ -10,6 +10,7 @@ import trio
 
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.logs import logging_as
 from satfs.cli.ls import profile_flag
 from satfs.cli.target import OnMount, anywhere, json_flag, missing
 from satfs.cli.watching import Memory, OfApi, OfMount, Source, Watch, state_file
@@ -83,7 +84,7 @@ def watch(
     words = _words(command)
     memory = Memory(state or state_file(target, settings))
     try:
-        with memory.alone():
+        with memory.alone(), logging_as(manner.log, in_background=False):
             return trio.run(
                 _watch,
                 target,

@@ -2,9 +2,9 @@
 
 *Pure*. Works on the records as the API sends them, whether a mount or the API itself was asked.
 
-The vendor cannot be asked what is new, so all that may still change is listed anew each time: the
-tasks, the captures of each task that is not long over, the scenes of each capture that was
-published lately. What is older is looked at once a day.
+The vendor cannot be asked what is new, so it is listed anew: the tasks, the captures of each task,
+the scenes of each published capture. Where there are very many, those that are most likely finished
+take turns: tasks that are long over, captures that were published long ago.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from satfs.model import PUBLISHED, Json
 SETTLED_S: Final = 3 * 86_400.0
 #: A task is long over this long after its `end`, once its status is final.
 OVER_S: Final = 14 * 86_400.0
-#: How often what is settled or over is looked at all the same.
-SELDOM_S: Final = 86_400.0
+#: Of what is settled or over, so many are looked at each time, those first that were not looked at
+#: for longest. With the pauses that are usual this comes to a few requests a second at most.
+TURNS: Final = 200
 #: Statuses of a task after which nothing more is taken (those known; any other may go on).
 _FINAL: Final = frozenset({"completed", "failed", "rejected", "canceled", "cancelled"})
 
@@ -72,23 +73,25 @@ class Seen:
 
     def due_tasks(self, entries: Sequence[Mapping[str, Json]], now_s: float) -> list[str]:
         """Return the ids of the tasks among *entries* whose captures are to be asked for now."""
-        due = []
+        due: list[str] = []
+        finished: list[str] = []
         for entry in entries:
-            asked_at_s = self.tasks.get(entry["id"])
-            is_old = _is_over(entry.get("record") or {}, now_s)
-            if asked_at_s is None or not is_old or not 0 <= now_s - asked_at_s < SELDOM_S:
-                due.append(str(entry["id"]))
-        return due
+            id = str(entry["id"])
+            is_known = id in self.tasks
+            is_finished = is_known and _is_over(entry.get("record") or {}, now_s)
+            (finished if is_finished else due).append(id)
+        finished.sort(key=lambda id: self.tasks[id])
+        return due + finished[:TURNS]
 
     def due_captures(self, now_s: float) -> list[str]:
         """Return the ids of the captures whose scenes are to be asked for now."""
-        due = []
+        due: list[str] = []
+        finished: list[str] = []
         for id, seen in self.captures.items():
-            is_lately = 0 <= now_s - seen.seen_at_s < SETTLED_S
-            was_asked = 0 <= now_s - seen.asked_at_s < SELDOM_S
-            if seen.scenes is None or is_lately or not was_asked:
-                due.append(id)
-        return due
+            is_late = seen.scenes is not None and not 0 <= now_s - seen.seen_at_s < SETTLED_S
+            (finished if is_late else due).append(id)
+        finished.sort(key=lambda id: self.captures[id].asked_at_s)
+        return due + finished[:TURNS]
 
     def note_captures(
         self, task_id: str, entries: Sequence[Mapping[str, Json]], now_s: float

@@ -29,7 +29,7 @@ MESSAGE_BYTES: Final = 1024 * 1024 * 1024
 #: How often a mount that works on a request says so, in seconds.
 ALIVE_S: Final = 2.0
 #: Silence after which a mount is taken for stuck, in seconds.
-SILENCE_S: Final = 20.0
+SILENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
