@@ -120,6 +120,10 @@ class MomentFile(File):
         """Return what `stat` tells: changed when it was made."""
         return Attributes(Kind.FILE, 0o444, self._size_bytes, self._made_ns, self._made_ns)
 
+    async def is_held(self) -> bool:
+        """Tell that nobody is asked."""
+        return True
+
     async def open(self) -> Reader:
         """Return a reader of the bytes of that moment; waits for nothing.
 

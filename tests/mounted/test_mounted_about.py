@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -255,3 +256,30 @@ def test_metrics_on_a_port_of_this_machine(
         assert b"satfs_online 1.0" in answer.read()
     assert mount.stop() < 5
     assert mount.process.returncode == 0
+
+
+#: The mount takes questions about itself, and sits on them: nothing can kill who asked.
+SITS_ON_IT = """
+import satfs.about.build, trio
+answer = satfs.about.build.AboutDirectory.lookup
+async def sit(self, name):
+    with trio.CancelScope(shield=True):
+        await trio.sleep(8)
+    return await answer(self, name)
+satfs.about.build.AboutDirectory.lookup = sit
+"""
+
+
+def test_who_asks_a_stuck_mount_is_left_behind(mount_it: MountIt, origin: DemoOrigin) -> None:
+    """`satfs status` ends in seconds, although the process that asked the mount cannot yet."""
+    mount = mount_it(origin, sabotage=SITS_ON_IT)
+    began_s = time.monotonic()
+    asked = subprocess.run(
+        [Path(sys.executable).with_name("satfs"), "status", mount.path, "--json"],
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert time.monotonic() - began_s < 6
+    assert asked.returncode == 5
+    assert json.loads(asked.stdout)[0]["state"] == "does not answer"
