@@ -161,7 +161,7 @@ class Credential:
             case "secret_store":
                 return keeping.again(self._settings.profile)
             case _:
-                return "check SATFS_CLIENT_ID and SATFS_CLIENT_SECRET"
+                return "check client id and secret (SATFS_CLIENT_ID, SATFS_CLIENT_SECRET)"
 
     # -- where it comes from -----------------------------------------------------------------------
 

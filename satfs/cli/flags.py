@@ -98,6 +98,10 @@ SETTING_FLAGS: Final = (
     ("--workers", "workers", "N", "Processes that receive bulk data."),
     ("--max-connections", "max_connections", "N", "Connections to the store at once."),
 )
+#: Those of them that say who asks whom.
+ACCOUNT_SETTINGS: Final = frozenset(
+    {"profile", "api_url", "auth_url", "auth_mode", "client_id", "contract_id", "ca_file"}
+)
 #: What people try, and must not: these values would be shown by ps.
 _SECRET_FLAGS: Final = (
     ("--client-secret", "client_secret"),
@@ -106,11 +110,25 @@ _SECRET_FLAGS: Final = (
 )
 
 
+def profile_flag(command: Command) -> Command:
+    """Add `--profile` alone; it sends text, or None."""
+    return _flags_for(command, frozenset({"profile"}))
+
+
 def setting_flags(command: Command) -> Command:
     """Add a flag for each setting that people change often; each sends text, or None.
 
     Flags for secrets are there to be refused with a reason.
     """
+    return _flags_for(command, frozenset(setting for _, setting, *_ in SETTING_FLAGS))
+
+
+def account_flags(command: Command) -> Command:
+    """Add those of `setting_flags` that say who asks whom."""
+    return _flags_for(command, ACCOUNT_SETTINGS)
+
+
+def _flags_for(command: Command, settings: frozenset[str]) -> Command:
     for flag, setting in reversed(_SECRET_FLAGS):
         command = click.option(
             flag,
@@ -122,7 +140,8 @@ def setting_flags(command: Command) -> Command:
             callback=_refuse(flag, setting),
         )(command)
     for flag, setting, metavar, text in reversed(SETTING_FLAGS):
-        command = click.option(flag, setting, metavar=metavar, help=text)(command)
+        if setting in settings:
+            command = click.option(flag, setting, metavar=metavar, help=text)(command)
     return command
 
 

@@ -1,0 +1,101 @@
+"""Ask the API who we are: what `satfs login` and `satfs whoami` have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import trio
+
+from satfs.api.client import Aleph
+from satfs.cli.flags import Manner
+from satfs.cli.logs import logging_as
+from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
+from satfs.model import Contract, ContractId
+from satfs.net.http import Http
+from satfs.settings import AuthMode, Settings
+
+#: Returns the settings with a contract, from those without and the contracts that there are; None
+#: when they cannot be listed.
+Choice = Callable[[Settings, tuple[Contract, ...] | None], Settings]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who the API takes us for. Holds no secret."""
+
+    client_id: str | None
+    #: For whom the token says it was made; not verified.
+    subject: str | None
+    mode: AuthMode
+    #: The setting that secret or token come from.
+    source: str
+    contract: Contract | None
+    #: None when the API does not list them.
+    contracts: tuple[Contract, ...] | None
+    #: When the token ends, in seconds since the epoch; None when nobody tells.
+    token_expires_at_s: float | None
+
+
+def ask_account(
+    settings: Settings, manner: Manner, choose: Choice | None = None
+) -> tuple[Account, Settings]:
+    """Log in as *settings* say, and return who we are, with the settings that *choose* has chosen.
+
+    Waits for the network. The credential and the contract are both accepted when this returns.
+
+    Raises:
+        NeedsLogin, NeedsContract: one of them is refused or missing.
+        Unreachable, Garbled: the API is away, or makes no sense.
+        Exception: whatever *choose* raises.
+    """
+    # What comes of it is told in any case; the log is for those who ask how.
+    level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
+    with logging_as(replace(manner.log, level=level), in_background=False):
+        return trio.run(_ask, settings, choose)
+
+
+async def _ask(settings: Settings, choose: Choice | None) -> tuple[Account, Settings]:
+    async with Http(
+        connect_timeout_s=settings.connect_timeout_s,
+        progress_timeout_s=settings.progress_timeout_s,
+        max_connections=settings.api_concurrency,
+        ca_file=settings.ca_file,
+    ) as http:
+        aleph = Aleph(http, settings)
+        contracts = await _contracts(aleph)
+        if choose is not None and aleph.credential.needs_contract:
+            settings = choose(settings, contracts)
+            aleph = Aleph(http, settings)
+        await aleph.check()
+        credential = aleph.credential
+        account = Account(
+            settings.client_id,
+            credential.token_subject,
+            credential.mode,
+            credential.source,
+            _chosen(settings, contracts) if credential.needs_contract else None,
+            contracts,
+            credential.token_expires_at_s,
+        )
+        return account, settings
+
+
+async def _contracts(aleph: Aleph) -> tuple[Contract, ...] | None:
+    if not aleph.credential.needs_contract:
+        return None
+    try:
+        return await aleph.contracts()
+    except (NeedsLogin, NeedsContract):
+        raise
+    except (NotThere, NotAllowed, Garbled):
+        return None
+
+
+def _chosen(settings: Settings, contracts: tuple[Contract, ...] | None) -> Contract | None:
+    known = contracts or ()
+    if settings.contract_id is None:
+        return known[0] if len(known) == 1 else None
+    named = (contract for contract in known if contract.contract_id == settings.contract_id)
+    return next(named, Contract(ContractId(settings.contract_id), ""))
