@@ -140,8 +140,8 @@ def _matches(name: str, pattern: str) -> bool:
     if fnmatchcase(name, pattern):
         return True
     # `baloo_file_extractor` is `baloo_file_extr` to the kernel.
-    return len(name.encode()) >= _COMM and name == _cut(pattern)
+    return len(name.encode("utf-8", "surrogatepass")) >= _COMM and name == _cut(pattern)
 
 
 def _cut(pattern: str) -> str:
-    return pattern.encode()[:_COMM].decode("utf-8", "ignore")
+    return pattern.encode("utf-8", "surrogatepass")[:_COMM].decode("utf-8", "ignore")
