@@ -235,6 +235,7 @@ def _about(
         contents=parts.contents,
         hosts=tuple(http.reachability for http in parts.connections),
         token_expires_at_s=lambda: credential.token_expires_at_s,
+        refusal=parts.aleph.refusal,
         secrets=credential.secrets,
         api_counters=parts.aleph.counters,
         calls=door.counters,

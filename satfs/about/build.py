@@ -60,6 +60,7 @@ class Instruments:
     contents: Contents
     hosts: Sequence[Reachability]
     token_expires_at_s: Callable[[], float | None]
+    refusal: Callable[[], str | None]
     secrets: Callable[[], Sequence[str]]
     api_counters: Callable[[], Mapping[str, int]]
     calls: Mapping[str, int]
@@ -141,6 +142,7 @@ class About:
             identity=self._identity,
             away=self._away(),
             token_expires_at_s=reads.token_expires_at_s(),
+            refusal=reads.refusal(),
             links=tuple(reads.contents.links_left_s(_MOST_LINKS)),
             listings=reads.listings(),
             transfers=reads.contents.transfers(),

@@ -63,6 +63,11 @@ def metrics_of(status: Record) -> Iterator[Metric]:
     yield _gauge("up_seconds", "Time since the mount works", status["up_s"])
     yield _gauge("online", "1 while every host that was asked answers", int(status["is_online"]))
     yield _gauge(
+        "credential_refused",
+        "1 if the API has refused who we are when it was asked last",
+        int(status["credential"]["refused"] is not None),
+    )
+    yield _gauge(
         "token_left_seconds",
         "Time until the token ends; a new one is asked for before",
         status["credential"]["token_left_s"],

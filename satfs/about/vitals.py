@@ -74,6 +74,7 @@ class Vitals:
     identity: Identity
     away: Sequence[Away] = ()
     token_expires_at_s: float | None = None
+    refusal: str | None = None
     links: Sequence[tuple[str, float]] = ()
     listings: Sequence[ListingState] = ()
     transfers: Sequence[Transfer] = ()
@@ -118,6 +119,7 @@ def status_record(vitals: Vitals, secrets: Iterable[str] = ()) -> dict[str, Json
         "credential": {
             "mode": identity.mode,
             "source": identity.credential_source,
+            "refused": None if vitals.refusal is None else clean(vitals.refusal),
             "token_left_s": _left_s(vitals.token_expires_at_s, now_s),
             "contract_id": identity.contract_id and clean(identity.contract_id),
             "api_url": clean(identity.api_url),

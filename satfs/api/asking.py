@@ -116,6 +116,10 @@ class Asker:
         self._refusal = None
         return result
 
+    def refusal(self) -> str | None:
+        """Return why the last question was refused for who we are; None: it was answered."""
+        return None if self._refusal is None else str(self._refusal[0])
+
     def _raise_remembered(self, with_contract: bool) -> None:
         """Raise the refusal of a moment ago: what is refused is not asked at the speed of `ls`."""
         if self._refusal is None:

@@ -67,6 +67,10 @@ class Aleph:
         """Who we are to the vendor."""
         return self._asker.credential
 
+    def refusal(self) -> str | None:
+        """Return why we were refused when we asked last; None: we were not."""
+        return self._asker.refusal()
+
     def counters(self) -> Mapping[str, int]:
         """Return how many requests were sent, and how many answers came, by status."""
         return self._asker.counters

@@ -42,6 +42,7 @@ class State(StrEnum):
 
     WORKS = "works"
     OFFLINE = "offline"  #: it answers, but somebody does not answer it
+    REFUSED = "refused"  #: it answers, but the API does not accept its credential or contract
     SILENT = "does not answer"
     DEAD = "dead"  #: its process is gone
     CLOSED = "not for you"
@@ -132,8 +133,7 @@ def heard_of(mounted: Mounted, code: int, said: bytes) -> Heard:
                 return Heard(mounted, State.MUTE)
             if not isinstance(status, dict):
                 return Heard(mounted, State.MUTE)
-            is_online = status.get("is_online") is not False
-            return Heard(mounted, State.WORKS if is_online else State.OFFLINE, status)
+            return Heard(mounted, _state_of(status), status)
         case errno.ENOTCONN | errno.ECONNABORTED:
             return Heard(mounted, State.DEAD)
         case errno.EACCES | errno.EPERM:
@@ -142,3 +142,10 @@ def heard_of(mounted: Mounted, code: int, said: bytes) -> Heard:
             return Heard(mounted, State.SILENT)
         case _:
             return Heard(mounted, State.MUTE)
+
+
+def _state_of(status: Mapping[str, Any]) -> State:
+    credential = status.get("credential")
+    if isinstance(credential, dict) and credential.get("refused"):
+        return State.REFUSED
+    return State.OFFLINE if status.get("is_online") is False else State.WORKS

@@ -72,7 +72,7 @@ def status(
     if as_json:
         click.echo(json.dumps([answer_of(each) for each in heard], indent=2))
     else:
-        console().print(_shown(heard))
+        _print(heard)
     return code_of(heard)
 
 
@@ -104,7 +104,7 @@ def _watch(mountpoint: str | None, as_json: bool, interval_s: float) -> int:
                 if as_json:
                     click.echo(json.dumps([answer_of(each) for each in heard]))
                 else:
-                    console().print(_shown(heard))
+                    _print(heard)
                 sys.stdout.flush()
                 time.sleep(interval_s)
                 heard = _heard(mountpoint)
@@ -115,6 +115,17 @@ def _watch(mountpoint: str | None, as_json: bool, interval_s: float) -> int:
                 heard = _heard(mountpoint)
     except KeyboardInterrupt:  # how a watch ends
         return code_of(heard)
+
+
+def _print(heard: Sequence[Heard]) -> None:
+    screen = console()
+    if sys.stdout.isatty():
+        screen.print(_shown(heard))
+        return
+    with screen.capture() as text:
+        screen.print(_shown(heard))
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())  # columns are filled up with blanks
 
 
 # -- for people ---------------------------------------------------------------------------------
@@ -161,6 +172,8 @@ def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     since = datetime.fromisoformat(status["since"]).strftime("%Y-%m-%d %H:%M UTC")
     yield "up", f"{duration(status['up_s'])}, since {since}, process {status['pid']}"
     yield "account", _account(status)
+    if refused := status["credential"]["refused"]:
+        yield "refused", refused
     yield "listings", _listings(status["listings"])
     yield "cache", _cache(status["cache"])
     yield "reading", _reading(status["reading"])

@@ -55,6 +55,7 @@ vitals = st.builds(
     identity=st.just(IDENTITY),
     away=st.lists(st.builds(Away, texts, seconds, texts), max_size=3),
     token_expires_at_s=st.none() | st.floats(0, 4e9),
+    refusal=st.none() | texts,
     links=st.lists(st.tuples(texts, seconds | st.just(math.inf)), max_size=MOST_LINKS + 5),
     listings=st.lists(
         st.builds(ListingState, texts, texts, counts, st.floats(0, 4e9), st.booleans()),
@@ -124,6 +125,7 @@ def test_no_secret_comes_through(now: Vitals, text: str) -> None:
         now,
         away=[Away(text, 1.0, text)],
         links=[(text, 1.0)],
+        refusal=text,
         listings=[ListingState("scenes", text, 1, 0.0, True)],
         transfers=[Transfer(text, ByteRange(0, 1), 0, False, None)],
         told=[Told(1.0, "read", text, "EIO", "Unreachable", text, 1)],
@@ -171,6 +173,7 @@ def test_no_field_is_forgotten() -> None:
         "identity": replace(IDENTITY, pid=2),
         "away": [Away("h", 1.0, "r")],
         "token_expires_at_s": 2_100.0,
+        "refusal": "no",
         "links": [("o", 1.0)],
         "listings": [ListingState("tasks", "", 1, 0.0, False)],
         "transfers": [Transfer("o", ByteRange(0, 1), 0, False, None)],

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from satfs.cli.hearing import State, heard_of
 from satfs.cli.quantities import amount, duration
 from satfs.demo.server import DemoOrigin
+from satfs.demo.tokens import Account
 from satfs.mountpoints import Mounted
 
 SOMEWHERE = Mounted(Path("/mnt"), "fuse.satfs", "satfs:default", (0, 1), frozenset())
@@ -131,6 +132,30 @@ def test_an_absent_vendor_is_told(aleph: Program, origin: DemoOrigin, place: Pat
         origin.resume_listening()
 
 
+def test_a_refused_credential_is_told(aleph: Program, place: Path) -> None:
+    """When the API does not accept us any more, the status says so and what to do."""
+    with DemoOrigin() as other:
+        settings = other.environment()
+        done = aleph(
+            "mount",
+            place,
+            **settings,
+            SATFS_LISTING_TTL_S="0.1",
+            SATFS_ENTRY_TIMEOUT_S="0.1",
+            SATFS_ATTR_TIMEOUT_S="0.1",
+        )
+        assert done.returncode == 0, done.stderr
+        other.office.account = Account(client_secret="another-one-now")
+        other.revoke_tokens()
+        time.sleep(0.3)
+        with pytest.raises(PermissionError):
+            os.listdir(place / "tasks")
+        assert only(aleph("status", place, "--json"), place)["state"] == "refused"
+        shown = " ".join(aleph("status", place).stdout.split())
+        assert "SATFS_CLIENT_SECRET" in shown
+        assert settings["SATFS_CLIENT_SECRET"] not in shown
+
+
 def test_a_watch_goes_on_until_ctrl_c(aleph: Program, mounted: Path) -> None:
     """A watch tells again and again, a line each in JSON, and ends well with Ctrl-C."""
     watch = aleph.start("status", mounted, "--watch", "--json", "--interval", "0.2")
@@ -175,6 +200,8 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
     told = "\n".join(said)
     environment = origin.environment()
     assert environment["SATFS_CLIENT_SECRET"] not in told
+    assert origin.office.given_out
+    assert all(token not in told for token in origin.office.given_out)
     assert "X-Amz-Signature" not in told
     assert "Signature=" not in told
     assert "eyJ" not in told
@@ -184,7 +211,9 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
 @given(st.integers(0, 255), st.binary(max_size=60))
 def test_whatever_an_asker_says_means_something(code: int, said: bytes) -> None:
     heard = heard_of(SOMEWHERE, code, said)
-    assert (heard.status is not None) == (heard.state in (State.WORKS, State.OFFLINE))
+    assert (heard.status is not None) == (
+        heard.state in (State.WORKS, State.OFFLINE, State.REFUSED)
+    )
 
 
 @given(st.floats(0, 1e18))
