@@ -123,14 +123,14 @@ class _Door:
     async def _answer(self, stream: trio.SocketStream) -> None:
         line = _Line(stream)
         try:
-            user = _peer(stream)
-            if user not in (0, os.geteuid()):
-                raise NotAllowed("this mount is another user's")
-            if self._n_connections > _MOST_CONNECTIONS:
-                raise Throttled("too many commands at once; try again when some have ended")
+            # Read in any case: what is unread when we hang up would take our answer with it.
             request = await _read_request(stream)
             if request is None:
                 return
+            if _peer(stream) not in (0, os.geteuid()):
+                raise NotAllowed("this mount is another user's")
+            if self._n_connections > _MOST_CONNECTIONS:
+                raise Throttled("too many commands at once; try again when some have ended")
             command = self._commands.get(request.do)
             if command is None:
                 raise Garbled(f"this mount cannot {request.do!r}; its satfs is another version")

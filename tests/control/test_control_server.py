@@ -1,0 +1,300 @@
+"""The control socket: who is heard, what becomes of requests, and that none ends the mount."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from satfs.control import place, server
+from satfs.control.client import ask, result_of
+from satfs.control.protocol import (
+    Alive,
+    Done,
+    Failed,
+    Lines,
+    Message,
+    Request,
+    Told,
+    message_of,
+    request_line,
+)
+from satfs.control.server import Command, Tell, serve_control
+from satfs.errors import BadMountpoint, NotThere
+from satfs.mountpoints import FS_TYPE, Mounted
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the user's directory for sockets; its path is short, as an address must be."""
+    directory = Path(tempfile.mkdtemp(prefix="satfs-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def path(runtime: Path) -> Path:
+    """Return where a mount at /mnt/x has its socket."""
+    return place.socket_path(Path("/mnt/x"))
+
+
+@asynccontextmanager
+async def serving(path: Path, **commands: Command) -> AsyncIterator[Path]:
+    async with trio.open_nursery() as nursery:
+        served = await nursery.start(serve_control, path, commands)
+        assert served == path
+        yield path
+        nursery.cancel_scope.cancel()
+
+
+async def say(path: Path, line: bytes) -> list[Message]:
+    """Send a line and return all that comes back but signs of life."""
+    came: list[Message] = []
+    lines = Lines(1 << 20)
+    async with await trio.open_unix_socket(os.fspath(path)) as stream:
+        await stream.send_all(line)
+        while data := await stream.receive_some():
+            came += map(message_of, lines.feed(bytes(data)))
+    return [message for message in came if not isinstance(message, Alive)]
+
+
+async def request(path: Path, do: str, **given: Any) -> list[Message]:
+    return await say(path, request_line(Request(do, given)))
+
+
+def mode(path: Path) -> int | None:
+    """Return the permissions of what is at *path*; None when nothing is."""
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+
+
+def replace(path: Path) -> None:
+    """Put something else where the socket was."""
+    path.rename(path.with_suffix(".before"))  # which keeps its inode number from coming again
+    path.touch()
+
+
+async def echo(given: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
+    await tell({"halfway": True})
+    return given
+
+
+async def test_a_request_is_answered_on_the_way_and_in_the_end(path: Path) -> None:
+    async with serving(path, echo=echo):
+        assert await request(path, "echo", x=1) == [Told({"halfway": True}), Done({"x": 1})]
+
+
+async def test_the_socket_is_ours_alone_and_goes_with_us(path: Path) -> None:
+    """Mode 0600 in a directory of mode 0700."""
+    async with serving(path, echo=echo):
+        assert mode(path) == 0o600
+        assert mode(path.parent) == 0o700
+    assert mode(path) is None
+
+
+async def test_what_a_dead_mount_left_is_replaced(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with serving(path, echo=echo):
+        assert (await request(path, "echo"))[-1] == Done({})
+
+
+async def test_a_mount_that_came_after_us_keeps_its_socket(path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, path, {"echo": echo})
+        replace(path)
+        nursery.cancel_scope.cancel()
+    assert mode(path) is not None
+
+
+async def test_an_error_is_told_by_its_class(path: Path) -> None:
+    async def fail(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+        raise NotThere("there is no such task")
+
+    async with serving(path, fail=fail):
+        assert await request(path, "fail") == [Failed("NotThere", "there is no such task")]
+
+
+async def test_a_bug_in_a_command_ends_the_command_only(
+    path: Path, expect_log: Callable[..., None]
+) -> None:
+    """Its words stay in the log; the next one is served."""
+    expect_log("control request failed by a bug in satfs", do="break_")
+
+    async def break_(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+        raise ZeroDivisionError("a secret")
+
+    async with serving(path, break_=break_, echo=echo):
+        (failure,) = await request(path, "break_")
+        assert isinstance(failure, Failed)
+        assert "secret" not in failure.message
+        assert (await request(path, "echo"))[-1] == Done({})
+
+
+@pytest.mark.parametrize("line", [b"\n", b"GET / HTTP/1.1\n", b'{"satfs": 9}\n', b"\xff\n"])
+async def test_nonsense_is_answered_with_a_failure(path: Path, line: bytes) -> None:
+    async with serving(path, echo=echo):
+        (failure,) = await say(path, line)
+        assert isinstance(failure, Failed)
+        assert (await request(path, "echo"))[-1] == Done({})
+
+
+async def test_a_command_nobody_knows_is_another_versions(path: Path) -> None:
+    async with serving(path, echo=echo):
+        (failure,) = await request(path, "no-such")
+        assert isinstance(failure, Failed)
+        assert "version" in failure.message
+
+
+async def test_who_hangs_up_ends_what_he_asked_for(path: Path) -> None:
+    started, ended = trio.Event(), trio.Event()
+
+    async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with serving(path, last=last, echo=echo):
+        async with await trio.open_unix_socket(os.fspath(path)) as stream:
+            await stream.send_all(request_line(Request("last")))
+            await started.wait()
+        with trio.fail_after(5):
+            await ended.wait()
+        assert (await request(path, "echo"))[-1] == Done({})
+
+
+async def test_whoever_says_nothing_is_sent_away(path: Path, autojump_clock: object) -> None:
+    async with serving(path, echo=echo):
+        assert [type(message) for message in await say(path, b"")] == [Failed]
+
+
+async def test_too_many_at_once_are_told_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 1)
+    begun = trio.Event()
+
+    async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+        begun.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with serving(path, last=last), await trio.open_unix_socket(os.fspath(path)) as stream:
+        await stream.send_all(request_line(Request("last")))
+        await begun.wait()
+        (failure,) = await request(path, "last")
+        assert isinstance(failure, Failed)
+        assert failure.error == "Throttled"
+
+
+async def test_another_user_is_not_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the modes of socket and directory allow."""
+    monkeypatch.setattr(server, "_peer", lambda stream: os.geteuid() + 1)
+    async with serving(path, echo=echo):
+        (failure,) = await request(path, "echo")
+    assert isinstance(failure, Failed)
+    assert failure.error == "NotAllowed"
+
+
+async def test_the_kernel_says_who_is_there() -> None:
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        assert server._peer(trio.SocketStream(ours)) == os.geteuid()
+
+
+async def test_without_a_place_for_the_socket_the_mount_goes_on(
+    runtime: Path, expect_log: Callable[..., None]
+) -> None:
+    """The directory may be somebody else's, or a file."""
+    expect_log("no control socket")
+    os.close(os.open(runtime / "satfs", os.O_CREAT))
+    async with trio.open_nursery() as nursery:
+        path = place.socket_path(Path("/mnt/x"))
+        assert await nursery.start(serve_control, path, {}) is None
+
+
+# -- the other end ---------------------------------------------------------------------------------
+
+
+def mounted_at(mountpoint: str) -> Mounted:
+    return Mounted(Path(mountpoint), FS_TYPE, "satfs:default", (0, 50), frozenset())
+
+
+async def test_a_command_finds_its_mount_by_the_mountpoint(path: Path) -> None:
+    async with serving(path, echo=echo):
+        result = await trio.to_thread.run_sync(result_of, mounted_at("/mnt/x"), "echo", {"x": 2})
+    assert result == {"x": 2}
+
+
+def test_a_mount_that_does_not_listen_is_told(runtime: Path) -> None:
+    with pytest.raises(BadMountpoint, match="does not listen"):
+        result_of(mounted_at("/mnt/other"), "echo", {})
+
+
+def test_a_mount_that_does_not_answer_is_not_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satfs.control.client.SILENCE_S", 0.1)
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as stuck:
+        stuck.bind(str(path))
+        stuck.listen(1)
+        with pytest.raises(BadMountpoint, match="does not answer"):
+            result_of(mounted_at("/mnt/x"), "echo", {})
+
+
+def test_a_socket_that_anybody_may_have_put_there_is_not_trusted(path: Path) -> None:
+    """Whoever may write to a directory may listen in it, and be told paths."""
+    path.parent.mkdir(mode=0o700)
+    path.parent.chmod(0o777)
+    with socket.socket(socket.AF_UNIX) as foreign:
+        foreign.bind(str(path))
+        foreign.listen(1)
+        with pytest.raises(BadMountpoint, match="does not listen"):
+            result_of(mounted_at("/mnt/x"), "echo", {})
+
+
+async def test_hanging_up_is_closing_the_iterator(path: Path) -> None:
+    ended = trio.Event()
+
+    async def last(_given: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
+        try:
+            await tell({"x": 1})
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    def hear_one() -> Message:
+        messages = ask(mounted_at("/mnt/x"), "last", {})
+        try:
+            return next(messages)
+        finally:
+            messages.close()  # type: ignore[attr-defined]  # a generator
+
+    async with serving(path, last=last):
+        assert await trio.to_thread.run_sync(hear_one) == Told({"x": 1})
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+def test_addresses_are_never_too_long() -> None:
+    """A socket's address has 107 bytes (unix(7)), however long $XDG_RUNTIME_DIR is."""
+    path = place.socket_path(Path("/m"), {"XDG_RUNTIME_DIR": "/" + "x" * 200})
+    assert len(os.fsencode(path)) <= place.ADDRESS_BYTES
+
+
+def test_where_a_mount_listens_is_where_a_command_looks(runtime: Path) -> None:
+    for mountpoint in (Path("/mnt/a"), Path("/mnt/\udcff")):
+        assert place.socket_path(mountpoint) in place.candidates(mountpoint, (os.geteuid(),))
+    assert place.socket_name(Path("/mnt/a")) != place.socket_name(Path("/mnt/b"))
