@@ -33,15 +33,19 @@ class Ran:
     complaints: str = ""
 
 
-#: Runs a program; returns None when it did not end in time, or is not there.
+#: What shells tell of a program that cannot be started.
+_NOT_STARTED: Final = 127
+
+#: Runs a program; returns None when it did not end in time.
 Runner: TypeAlias = Callable[[Sequence[str]], Ran | None]
 
 
 def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran | None:
-    """Return how *command* ended, or None when it is not there or has not ended in *limit_s*.
+    """Return how *command* ended, or None when it has not ended in *limit_s*.
 
-    One that hangs is killed, and left behind where even that does not help: a program that waits
-    for a filesystem whose process is stuck cannot be killed, nor waited for.
+    One that cannot be started ends with 127, as in a shell. One that hangs is killed, and left
+    behind where even that does not help: a program that waits for a filesystem whose process is
+    stuck cannot be killed, nor waited for.
     """
     try:
         child = subprocess.Popen(  # noqa: S603 - our own words, no shell
@@ -54,8 +58,8 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
             env=os.environ | {"LC_ALL": "C.UTF-8"},
             start_new_session=True,
         )
-    except OSError:
-        return None
+    except OSError as failure:
+        return Ran(_NOT_STARTED, "", os.strerror(failure.errno or 0))
     try:
         output, complaints = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -121,9 +125,15 @@ class Machine:
     def errno_of(self, path: Path) -> int | None:
         """Return the errno that the filesystem at *path* answers with: 0 if well, None if never."""
         ran = self.run([sys.executable, "-I", "-S", "-c", _PROBE, os.fspath(path)])
-        if ran is None or not ran.output.strip().isdecimal():
+        if ran is None:
             return None
-        return int(ran.output)
+        if ran.output.strip().isdecimal():
+            return int(ran.output)
+        try:  # Python cannot be started a second time: then there is no other way
+            os.statvfs(path)
+        except OSError as failure:
+            return failure.errno
+        return 0
 
     @property
     def is_container(self) -> bool:

@@ -15,6 +15,7 @@ from doctor.conftest import UID, MadeUp, only
 
 from satfs.doctor import leftovers, mounts
 from satfs.doctor.findings import Severity
+from satfs.doctor.machine import Machine, Ran, run_bounded
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
 
@@ -213,3 +214,22 @@ def test_what_a_killed_demo_leaves_is_told(made: MadeUp) -> None:
     made.uid = os.getuid()
     made.mount(line(source="satfs:demo"))
     assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+
+
+# -- programs that are asked -----------------------------------------------------------------------
+
+
+def test_a_program_that_hangs_is_left_behind() -> None:
+    began_s = time.monotonic()
+
+    assert run_bounded(["sleep", "60"], limit_s=0.1) is None
+    assert time.monotonic() - began_s < 5
+
+
+def test_a_program_that_is_not_there_is_no_program_that_hangs() -> None:
+    """A filesystem is not called stuck because nobody could be sent to look."""
+    assert run_bounded(["/nowhere/program"]) == Ran(127, "", "No such file or directory")
+    machine = Machine(run=lambda _: Ran(127, "", "Permission denied"))
+    assert machine.errno_of(Path("/")) == 0
+    assert machine.errno_of(Path("/nowhere")) == errno.ENOENT
+    assert Machine().errno_of(Path("/nowhere")) == errno.ENOENT

@@ -1,0 +1,568 @@
+"""`satfs doctor` as people run it: against a vendor with faults, a broken network, dead mounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trustme
+from cli.conftest import Program, mount_processes, wait_until
+
+from satfs.cli.exits import Exit
+from satfs.demo.catalogue import Catalogue
+from satfs.demo.server import DemoOrigin
+
+#: What people are promised, in seconds.
+PROMISED_S: Final = 30
+
+#: Runs a command where no mount of satfs is to be seen but those at the places named first: other
+#: tests mount things at the same time. A namespace of mounts is taken down with its last process.
+_ALONE: Final = """
+kept=" $1 "; shift
+while read -r _ _ _ _ place _ rest; do
+    case "$rest" in *"- fuse.satfs "*)
+        case "$kept" in *" $place "*) ;; *) umount -l "$(printf %b "$place")" ;; esac ;;
+    esac
+done < /proc/self/mountinfo
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Alone(Program):
+    """The program, on a machine that has no mounts of satfs but the one at *kept*."""
+
+    kept: str = ""
+
+    def command(self, *arguments: object) -> list[str]:
+        command = super().command(*arguments)
+        if not _may_unshare():
+            return command
+        return ["unshare", "-m", "sh", "-c", _ALONE, "sh", self.kept, *command]
+
+
+def _may_unshare() -> bool:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+needs_root = pytest.mark.skipif(not _may_unshare(), reason="only root makes another machine of it")
+
+
+@pytest.fixture
+def doctor(aleph: Program, tmp_path: Path) -> Alone:
+    """Return the program with the settings of an account, alone, without leftovers of others."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    changes = {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(tmp_path)}
+    return Alone({**aleph.environment, **changes}, aleph.directory)
+
+
+@pytest.fixture(autouse=True)
+def mended(origin: DemoOrigin) -> Iterator[None]:
+    """Leave the vendor to the next test as it was."""
+    yield
+    origin.faults.clear()
+    origin.resume_listening()
+    origin.advance_clock(time.time() - origin.now_s())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the program told a script."""
+
+    code: int
+    record: dict[str, Any]
+    took_s: float
+
+    def severity(self, check: str) -> str:
+        """Return the gravest that was told under a name."""
+        order = ["ok", "note", "warning", "failure"]
+        found = [each["severity"] for each in self.record["findings"] if each["check"] == check]
+        return max(found, key=order.index, default="nothing")
+
+    def finding(self, check: str) -> dict[str, Any]:
+        """Return the gravest finding under a name."""
+        severity = self.severity(check)
+        return next(
+            each
+            for each in self.record["findings"]
+            if (each["check"], each["severity"]) == (check, severity)
+        )
+
+
+def ask(program: Program, *arguments: object, **environment: str | None) -> Told:
+    """Run it for a script, which hears what the exit code says, in time."""
+    began_s = time.monotonic()
+    done = program("doctor", "--json", *arguments, **environment)
+    took_s = time.monotonic() - began_s
+    record = json.loads(done.stdout)
+    assert record["exit_code"] == done.returncode
+    assert done.stderr == ""
+    assert took_s < PROMISED_S
+    return Told(done.returncode, record, took_s)
+
+
+# -- all is well -----------------------------------------------------------------------------------
+
+
+@needs_root
+def test_where_all_is_well_it_ends_with_success(doctor: Program) -> None:
+    told = ask(doctor)
+
+    assert told.code == Exit.DONE, told.record
+    assert {each["severity"] for each in told.record["findings"]} <= {"ok", "note"}
+    assert {"fuse-device", "clock", "credential", "contract", "store-connection"} <= {
+        each["check"] for each in told.record["findings"]
+    }
+
+
+def test_people_read_it_in_eighty_columns(doctor: Program) -> None:
+    """Only commands are longer: they are to be copied whole."""
+    done = doctor("doctor", SATFS_CONTRACT_ID="cont.nobody")
+
+    lines = done.stdout.splitlines()
+    assert {"FUSE", "Network", "Account"} <= set(lines)
+    assert [line for line in lines if len(line) > 80 and not line.startswith(" " * 13)] == []
+    assert "\x1b" not in done.stdout
+    assert re.fullmatch(r"\d+ failures?, .*\d+ ok\.", lines[-1])
+
+
+def test_a_terminal_gets_colours_and_the_same_words(doctor: Program) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {**doctor.environ(), "TERM": "xterm-256color"}
+        command = doctor.command("doctor")
+        os.execvpe(command[0], command, environment)
+    said = b""
+    while chunk := _read(terminal):
+        said += chunk
+    os.waitpid(pid, 0)
+    os.close(terminal)
+
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
+    assert "\x1b[" in said.decode()
+    assert "The clock agrees with the API's." in text
+    assert re.search(r"\d+ ok\.", text)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # EIO: the other side has ended
+        return b""
+
+
+def test_nothing_is_changed(doctor: Program, tmp_path: Path, origin: DemoOrigin) -> None:
+    """No file is made, no mount, no request that writes; and no credential goes astray."""
+    before = sorted(path for path in tmp_path.rglob("*"))
+    origin.journal.clear()
+
+    ask(doctor, tmp_path / "home")
+
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert origin.journal.wait_until_idle()
+    assert {each.method for each in origin.requests if each.endpoint != "token"} == {"GET"}
+    assert origin.leaks == []
+    assert origin.bytes_sent() <= 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("-vv",)])
+@pytest.mark.parametrize("secret", [None, "not-the-right-secret-5ec2e7"])
+def test_no_secret_is_ever_shown(
+    doctor: Program, origin: DemoOrigin, arguments: tuple[str, ...], secret: str | None
+) -> None:
+    """Not the credential's, not the token, nothing of the link."""
+    secret = secret or origin.account.client_secret
+
+    done = doctor("doctor", *arguments, SATFS_CLIENT_SECRET=secret)
+
+    said = done.stdout + done.stderr
+    assert secret not in said
+    assert not re.search(r"X-Amz|Signature|eyJ|delivery\.zip|Bearer \w", said)
+
+
+@needs_root
+def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
+    """Somebody who has no home and no cache, and may read little of the machine."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is missing")
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = doctor.command("doctor", "--json")
+    n = command.index(Program.command(doctor)[0])
+
+    done = subprocess.run(
+        [*command[:n], *as_nobody, *command[n:]],
+        env={**doctor.environ(HOME="/nonexistent", SATFS_CACHE_DIR=None), "TMPDIR": "/tmp"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=PROMISED_S,
+        check=False,
+    )
+
+    if done.returncode == 126 or "Permission denied" in done.stderr:
+        pytest.skip("the program lies where nobody else may read it")
+    told = Told(done.returncode, json.loads(done.stdout), 0)
+    assert told.severity("credential") == "ok"
+    assert told.severity("cache-directory") == "warning"
+    assert "memory only" in told.finding("cache-directory")["means"]
+
+
+# -- the account -----------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("changes", "check", "code"),
+    [
+        ({"SATFS_CLIENT_SECRET": "nonsense"}, "credential", Exit.CREDENTIALS),
+        ({"SATFS_CLIENT_SECRET": None}, "credential", Exit.CREDENTIALS),
+        ({"SATFS_TOKEN": "nonsense", "SATFS_AUTH_MODE": "token"}, "credential", Exit.CREDENTIALS),
+        ({"SATFS_CONTRACT_ID": "cont.nobody"}, "contract", Exit.CREDENTIALS),
+        ({"SATFS_WORKERS": "many"}, "settings", Exit.USAGE),
+        ({"SATFS_CA_FILE": "/nowhere.pem"}, "authorities", Exit.USAGE),
+        ({"SATFS_API_URL": "https://api.invalid"}, "api-dns", Exit.NETWORK),
+    ],
+)
+def test_what_is_set_wrongly_is_told_with_a_code_of_its_own(
+    doctor: Program, changes: dict[str, str | None], check: str, code: Exit
+) -> None:
+    """The code that a mount would end with."""
+    told = ask(doctor, **changes)
+
+    assert (told.severity(check), told.code) == ("failure", code), told.record
+    assert told.finding(check)["commands"]
+
+
+def test_a_contract_that_is_not_ours_is_answered_with_those_that_are(
+    doctor: Program, origin: DemoOrigin
+) -> None:
+    told = ask(doctor, SATFS_CONTRACT_ID="cont.nobody")
+
+    assert told.finding("contract")["commands"] == [
+        f"export SATFS_CONTRACT_ID={origin.account.contract_id}"
+    ]
+
+
+def test_a_profile_that_is_nowhere_is_told(doctor: Program) -> None:
+    told = ask(doctor, "--profile", "harbour")
+
+    assert told.severity("settings") == "failure"
+
+
+def test_a_misspelt_variable_is_noted(doctor: Program) -> None:
+    told = ask(doctor, SATFS_CACHE_BITES="1")
+
+    assert "SATFS_CACHE_BITES" in told.finding("settings")["says"]
+
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("skew_s", "severity", "code"),
+    [
+        (0, "ok", Exit.DONE),
+        (20, "note", Exit.DONE),
+        (-20, "note", Exit.DONE),
+        (90, "warning", Exit.WARNINGS),
+        (-7200, "warning", Exit.WARNINGS),
+    ],
+)
+def test_a_wrong_clock_is_told_by_how_much(
+    doctor: Program, origin: DemoOrigin, skew_s: float, severity: str, code: Exit
+) -> None:
+    origin.advance_clock(skew_s)
+
+    told = ask(doctor)
+
+    assert (told.severity("clock"), told.code) == (severity, code), told.record
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("fault", "endpoint", "check", "severity"),
+    [
+        ("hang", "api", "api-connection", "failure"),
+        ("hang", "token", "auth-connection", "failure"),
+        ("hang", "object", "store-connection", "failure"),
+        ("hang", "scenes", "store-link", "warning"),
+        ("server-error", "token", "credential", "failure"),
+        ("html", "tasks", "tasks", "failure"),
+        ("forbidden", "object", "store-connection", "failure"),
+        ("not-found", "object", "store-connection", "warning"),
+        ("stale-link", "sign", "store-connection", "failure"),
+        ("foreign-link", "sign", "store-link", "failure"),
+        ("forbidden", "sign", "store-link", "failure"),
+        ("reset", "object", "store-connection", "ok"),
+    ],
+)
+def test_each_fault_is_found_where_it_is(
+    doctor: Program, origin: DemoOrigin, fault: str, endpoint: str, check: str, severity: str
+) -> None:
+    """What comes before it is in order, and what depends on it is not blamed."""
+    origin.faults.add(fault, endpoint)
+
+    told = ask(doctor)
+
+    assert told.severity(check) == severity, told.record
+    worse = {each["check"] for each in told.record["findings"] if each["severity"] == "failure"}
+    assert worse <= {check} | ({"auth-connection"} if endpoint == "api" else set())
+
+
+def test_a_link_that_is_over_already_is_the_clocks_fault(
+    doctor: Program, origin: DemoOrigin
+) -> None:
+    origin.faults.add("stale-link", "sign")
+
+    told = ask(doctor)
+
+    assert "timedatectl" in told.finding("store-connection")["commands"][0]
+
+
+@needs_root
+def test_a_store_that_is_away_is_told_from_an_api_that_is(
+    doctor: Program, origin: DemoOrigin
+) -> None:
+    origin.stop_listening("store")
+    store = ask(doctor)
+    origin.stop_listening("api")
+    both = ask(doctor)
+
+    assert (store.code, store.severity("api-connection")) == (Exit.NETWORK, "ok")
+    assert "refuses connections" in store.finding("store-connection")["says"]
+    assert (both.code, both.severity("api-connection")) == (Exit.NETWORK, "failure")
+    assert both.severity("store-connection") == "nothing"
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """Return an address that takes connections and never says a word, nor shakes hands."""
+    with closing(socket.socket()) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        yield f"https://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@needs_root
+def test_a_network_that_swallows_everything_is_told_in_time(
+    doctor: Program, black_hole: str
+) -> None:
+    told = ask(doctor, SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/oauth/token")
+
+    assert told.code == Exit.NETWORK
+    assert "did not answer" in told.finding("api-connection")["says"]
+    assert "did not answer" in told.finding("auth-connection")["says"]
+
+
+#: Another machine: its only network is itself, and its DNS server never answers.
+_SILENT_DNS: Final = """
+import fcntl, os, socket, struct, subprocess, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:  # netdevice(7): lo, IFF_UP
+    fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 1))
+with open(sys.argv[1], "w") as file:
+    file.write("nameserver 127.0.0.1\\n")
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))
+sys.exit(subprocess.run(sys.argv[2:]).returncode)
+"""
+
+
+@needs_root
+def test_dns_that_never_answers_is_told_in_time(doctor: Alone, tmp_path: Path) -> None:
+    """The network is gone, and names time out: the program ends all the same."""
+    if subprocess.run(["unshare", "-mn", "true"], capture_output=True).returncode != 0:
+        pytest.skip("no network of its own can be made here")
+    machine = [sys.executable, "-c", _SILENT_DNS, str(tmp_path / "resolv.conf")]
+    began_s = time.monotonic()
+
+    done = subprocess.run(
+        ["unshare", "-mn", *machine, *doctor.command("doctor", "--json")],
+        env=doctor.environ(SATFS_API_URL="https://api.test", SATFS_AUTH_URL="https://auth.test/t"),
+        capture_output=True,
+        text=True,
+        timeout=PROMISED_S,
+        check=False,
+    )
+
+    took_s = time.monotonic() - began_s
+    told = Told(done.returncode, json.loads(done.stdout), took_s)
+    assert "Nobody resolves api.test" in told.finding("api-dns")["says"]
+    assert told.code == Exit.NETWORK
+    assert took_s < 15
+
+
+@needs_root
+def test_an_authority_that_nobody_knows_is_told_and_the_remedy_mends_it(
+    doctor: Program, tmp_path: Path
+) -> None:
+    """As behind a company's proxy that looks into TLS."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "company.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    with DemoOrigin(tls=context) as secured:
+        refused = ask(doctor, **secured.environment())
+        pem = {"SATFS_CA_FILE": str(tmp_path / "company.pem")}
+        mended = ask(doctor, **secured.environment(), **pem)
+
+    assert refused.code == Exit.NETWORK
+    assert "CERTIFICATE_VERIFY_FAILED" in refused.finding("api-connection")["means"]
+    assert refused.finding("api-connection")["commands"][0].startswith("export SATFS_CA_FILE=")
+    assert mended.code == Exit.DONE, mended.record
+
+
+def test_a_proxy_that_satfs_cannot_use_is_told(doctor: Program) -> None:
+    told = ask(doctor, SATFS_API_URL="https://api.test", https_proxy="socks5://127.0.0.1:1080")
+
+    assert told.severity("proxy") == "failure"
+
+
+def test_an_account_without_deliveries_has_no_store_to_try(doctor: Program) -> None:
+    with DemoOrigin(Catalogue()) as empty:
+        told = ask(doctor, **empty.environment())
+
+    assert (told.severity("tasks"), told.severity("store-link")) == ("ok", "note")
+
+
+# -- mounts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.mounts
+def test_a_mount_that_answers_is_fine(aleph: Program, doctor: Alone, place: Path) -> None:
+    assert aleph("mount", place).returncode == 0
+
+    told = ask(replace(doctor, kept=str(place)), place)
+
+    assert told.finding("mounts")["says"].startswith(f"{place} answers")
+
+
+@needs_root
+@pytest.mark.mounts
+def test_a_dead_mount_is_told_and_the_remedy_removes_it(
+    aleph: Program, doctor: Alone, place: Path
+) -> None:
+    """A killed process leaves “Transport endpoint is not connected”."""
+    assert aleph("mount", place).returncode == 0
+    for pid in mount_processes(place):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not mount_processes(place))
+
+    dead = ask(replace(doctor, kept=str(place)))
+    assert dead.code == Exit.MOUNTPOINT
+    assert dead.finding("mounts")["commands"] == [f"satfs umount {place}"]
+
+    assert aleph("umount", place).returncode == 0
+    assert ask(replace(doctor, kept=str(place)), place).code == Exit.DONE
+
+
+@needs_root
+@pytest.mark.mounts
+def test_a_mount_that_is_stuck_keeps_nobody(aleph: Program, doctor: Alone, place: Path) -> None:
+    """Whoever looks into it cannot even be killed; the program ends all the same."""
+    assert aleph("mount", place).returncode == 0
+    (pid,) = mount_processes(place)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        told = ask(replace(doctor, kept=str(place)), place)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert told.code == Exit.MOUNTPOINT
+    assert told.finding("mounts")["says"] == f"{place} does not answer."
+
+
+@pytest.mark.parametrize(
+    ("prepare", "severity"),
+    [
+        (lambda path: path.mkdir(), "ok"),
+        (lambda path: None, "failure"),
+        (lambda path: path.touch(), "failure"),
+        (lambda path: (path / "full").mkdir(parents=True), "warning"),
+    ],
+)
+def test_a_directory_to_mount_on_is_looked_at(
+    doctor: Program, tmp_path: Path, prepare: Callable[[Path], object], severity: str
+) -> None:
+    prepare(tmp_path / "mnt")
+
+    assert ask(doctor, "mnt").severity("mountpoint") == severity
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+def on_a_machine_with(doctor: Alone, setup: str) -> Told:
+    """Return what is told where *setup*, a shell's words, has been done to files of the system."""
+    command = doctor.command("doctor", "--json")
+    began_s = time.monotonic()
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-ec", f'{setup}\nexec "$@"', "sh", *command],
+        env=doctor.environ(),
+        cwd=doctor.directory,
+        capture_output=True,
+        text=True,
+        timeout=PROMISED_S,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return Told(done.returncode, json.loads(done.stdout), time.monotonic() - began_s)
+
+
+@needs_root
+def test_a_machine_without_the_fuse_device_is_told(doctor: Alone) -> None:
+    told = on_a_machine_with(doctor, "mount -t tmpfs none /dev")
+
+    assert (told.severity("fuse-device"), told.code) == ("failure", Exit.FUSE)
+
+
+@needs_root
+def test_updatedb_that_would_walk_the_mounts_is_told(doctor: Alone) -> None:
+    setup = """cp -r /etc .etc && mount --bind .etc /etc
+        echo 'PRUNEFS="nfs fuse.sshfs"' > /etc/updatedb.conf"""
+
+    assert on_a_machine_with(doctor, setup).severity("updatedb") == "note"
+
+
+@needs_root
+def test_a_disk_that_is_full_is_told(doctor: Alone, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    setup = f"""mkdir -m 700 {cache}; mount -t tmpfs -o size=2m,mode=700 none {cache}
+        head -c 2000000 /dev/zero > {cache}/filler || true"""
+
+    told = on_a_machine_with(doctor, setup)
+
+    assert (told.severity("cache-space"), told.code) == ("warning", Exit.WARNINGS), told.record
+
+
+def test_it_works_without_the_fuse_library(doctor: Program, tmp_path: Path) -> None:
+    """That is one of the things it is asked about."""
+    (tmp_path / "pyfuse3.py").write_text("raise ImportError('libfuse3.so.3: cannot open')\n")
+
+    told = ask(doctor, PYTHONPATH=str(tmp_path))
+
+    assert "libfuse3.so.3" in told.finding("fuse-library")["says"]
+    assert told.severity("credential") == "ok"
