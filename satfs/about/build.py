@@ -148,6 +148,7 @@ class About:
             transfers=reads.contents.transfers(),
             content=reads.contents.statistics(),
             reading=reads.contents.trails.sums,
+            spent=reads.contents.budget.spent(),
             api=reads.api_counters(),
             calls=reads.calls,
             n_calls_waiting=len(reads.waiting),

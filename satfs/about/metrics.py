@@ -109,6 +109,13 @@ def metrics_of(status: Record) -> Iterator[Metric]:
     yield _counter(
         "received_bytes", "Bytes received from the object store", requests["received_bytes"]
     )
+    egress = status["egress"]
+    yield _gauge(
+        "egress_today_bytes",
+        "Bytes fetched from the object store today (UTC) by every mount of the account",
+        egress["fetched_bytes"],
+    )
+    yield _gauge("egress_limit_bytes", "Most that may be fetched in a day", egress["limit_bytes"])
     yield _counter("api_requests", "Requests sent to the API", api.get("requests", 0))
     yield _counter(
         "api_answers",

@@ -16,6 +16,7 @@ from typing import Any, Final
 from satfs import __version__
 from satfs.api.remembered import ListingState
 from satfs.api.scrub import for_people
+from satfs.content.budget import Spent
 from satfs.content.flight import Transfer
 from satfs.model import Json
 from satfs.trail import Totals
@@ -26,6 +27,8 @@ MOST_LISTINGS: Final = 100
 MOST_LINKS: Final = 20
 MOST_TRANSFERS: Final = 100
 MOST_ERRORS: Final = 20
+
+_NOTHING_SPENT: Final = Spent("1970-01-01", 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Vitals:
     transfers: Sequence[Transfer] = ()
     content: Mapping[str, float] = field(default_factory=dict)
     reading: Totals = field(default_factory=Totals)
+    spent: Spent = _NOTHING_SPENT
     api: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
     n_calls_waiting: int = 0
@@ -129,6 +133,12 @@ def status_record(vitals: Vitals, secrets: Iterable[str] = ()) -> dict[str, Json
         "cache": _cache(vitals, clean),
         "transfers": _transfers(vitals, clean),
         "reading": _reading(vitals),
+        "egress": {
+            "day": vitals.spent.day,
+            "fetched_bytes": vitals.spent.spent_bytes,
+            "limit_bytes": vitals.spent.limit_bytes,
+            "is_over": vitals.spent.is_over,
+        },
         "requests": _requests(vitals),
         "calls": {
             "waiting": vitals.n_calls_waiting,

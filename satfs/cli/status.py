@@ -177,6 +177,7 @@ def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "listings", _listings(status["listings"])
     yield "cache", _cache(status["cache"])
     yield "reading", _reading(status["reading"])
+    yield "today", _egress(status["egress"])
     transfers = status["transfers"]
     yield "transfers", _transfers(transfers)
     for each in transfers["items"][:_TRANSFERS_SHOWN]:
@@ -224,6 +225,14 @@ def _reading(reading: Mapping[str, Any]) -> str:
         n_waits = reading["waits"]
         text += f", {n_waits} {'wait' if n_waits == 1 else 'waits'}"
         text += f", {duration(reading['longest_wait_s'])} at most"
+    return text
+
+
+def _egress(egress: Mapping[str, Any]) -> str:
+    text = f"{amount(egress['fetched_bytes'])} fetched"
+    if egress["limit_bytes"] is not None:
+        text += f" of {amount(egress['limit_bytes'])} allowed"
+        text += "; SPENT: only what is cached can be read" if egress["is_over"] else ""
     return text
 
 

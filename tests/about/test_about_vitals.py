@@ -27,6 +27,7 @@ from satfs.about.vitals import (
 )
 from satfs.api.remembered import ListingState
 from satfs.cli.status import rows_of
+from satfs.content.budget import Spent
 from satfs.content.flight import Transfer
 from satfs.model import ByteRange
 from satfs.trail import Totals
@@ -83,6 +84,7 @@ vitals = st.builds(
         longest_wait_s=seconds,
         requests=st.dictionaries(st.sampled_from(["link", "bytes"]), counts).map(Counter),
     ),
+    spent=st.builds(Spent, st.just("2026-01-01"), counts, st.none() | counts),
     api=st.dictionaries(st.sampled_from(["requests", "status_200", "status_500"]), counts),
     errnos=st.dictionaries(st.sampled_from(["EIO", "ENOENT"]), counts),
     told=st.lists(
@@ -179,6 +181,7 @@ def test_no_field_is_forgotten() -> None:
         "transfers": [Transfer("o", ByteRange(0, 1), 0, False, None)],
         "content": {"disk_bytes": 1},
         "reading": Totals(n_reads=1),
+        "spent": Spent("1970-01-01", 1, None),
         "api": {"requests": 1},
         "calls": {"lookup": 1},
         "n_calls_waiting": 1,
