@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from cli.conftest import Program, mount_processes, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.hearing import State, heard_of
+from satfs.cli.hearing import REMEDIES, State, heard_of
 from satfs.cli.quantities import amount, duration
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account
@@ -206,6 +207,24 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
     assert "Signature=" not in told
     assert "eyJ" not in told
     assert "Bearer e" not in told
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "state"),
+    [
+        (0, b'{"is_online": true}', State.WORKS),
+        (0, b'{"is_online": false}', State.OFFLINE),
+        (0, b'{"is_online": true, "credential": {"refused": "no"}}', State.REFUSED),
+        (0, b"[]", State.MUTE),
+        (errno.ENOTCONN, b"", State.DEAD),
+        (errno.EACCES, b"", State.CLOSED),
+        (errno.ETIMEDOUT, b"", State.SILENT),
+        (errno.ENOENT, b"", State.MUTE),
+    ],
+)
+def test_what_an_asker_comes_back_with(code: int, said: bytes, state: State) -> None:
+    assert heard_of(SOMEWHERE, code, said).state is state
+    assert state in REMEDIES or heard_of(SOMEWHERE, code, said).status is not None
 
 
 @given(st.integers(0, 255), st.binary(max_size=60))

@@ -283,3 +283,30 @@ def test_who_asks_a_stuck_mount_is_left_behind(mount_it: MountIt, origin: DemoOr
     assert time.monotonic() - began_s < 6
     assert asked.returncode == 5
     assert json.loads(asked.stdout)[0]["state"] == "does not answer"
+
+
+#: Each look is another moment, and `df -i` shows how many nodes are known.
+COUNTED = """
+import satfs.about.moments, satfs.fuse.operations as door
+satfs.about.moments.FRESH_S = satfs.about.moments.LONGEST_S = 0.0
+statfs = door.Operations.statfs
+async def counted(self, ctx):
+    answer = await statfs(self, ctx)
+    answer.f_files = len(self._inodes)
+    return answer
+door.Operations.statfs = counted
+"""
+
+
+def test_moments_that_are_over_are_forgotten(mount_it: MountIt, origin: DemoOrigin) -> None:
+    """However often somebody looks, the kernel holds on to few moments, and so does satfs."""
+    mount = mount_it(origin, sabotage=COUNTED)
+    before = os.statvfs(mount.path).f_files
+    for _ in range(300):
+        assert status(mount)["pid"] == mount.process.pid
+    assert os.statvfs(mount.path).f_files < before + 20
+
+
+def test_names_that_are_no_text_are_not_there(mount: RealMount) -> None:
+    for name in (b"\xff", b"status.json\xff", b"explain/\xff", b"explain/tasks/\xff"):
+        assert not os.path.exists(os.fsencode(mount.path) + b"/.satfs/" + name)
