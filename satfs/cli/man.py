@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Final
 
 import click
 import platformdirs
@@ -12,10 +13,21 @@ import platformdirs
 from satfs import __version__
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import show
-from satfs.cli.manual import manual_of, variables
+from satfs.cli.manual import Manual, Section, Term, manual_of, variables
+from satfs.cli.mount8 import MountExit
 from satfs.cli.roff import man_page, page_name
 from satfs.cli.speech import tell
 from satfs.errors import BadSettings
+
+#: As mount(8), "EXIT STATUS", has them; in our words.
+_HELPER_CODES: Final = {
+    MountExit.DONE: "mounted",
+    MountExit.USAGE: "wrong usage, or a setting that cannot be",
+    MountExit.SYSTEM: "FUSE is missing, or not allowed",
+    MountExit.BUG: "a bug in satfs",
+    MountExit.INTERRUPTED: "interrupted",
+    MountExit.FAILED: "not mounted: credentials, network, mountpoint or cache",
+}
 
 
 @click.command(
@@ -29,7 +41,7 @@ Examples:
 @verbosity_flags
 @click.pass_context
 def man(context: click.Context, directory: Path | None) -> None:
-    """Write the man pages of all commands below DIRECTORY, as man1/satfs.1 and so on.
+    """Write the man pages of all commands below DIRECTORY, in man1 and man8.
 
     Without DIRECTORY they go to ~/.local/share/man, where man(1) looks if ~/.local/bin is in PATH.
     They say what `--help` says, and are written from it.
@@ -38,7 +50,7 @@ def man(context: click.Context, directory: Path | None) -> None:
     pages = man_pages(context.find_root().command)
     try:
         for name, text in pages.items():
-            file = place / "man1" / name
+            file = place / f"man{name[-1]}" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="ascii")
     except OSError as failure:
@@ -47,24 +59,72 @@ def man(context: click.Context, directory: Path | None) -> None:
             "name a directory of your own: satfs man DIRECTORY"
         ) from failure
     if context.ensure_object(Manner).verbosity >= 0:
-        tell(f"{len(pages)} man pages are in {show(str(place / 'man1'))}; try: man satfs")
+        tell(f"{len(pages)} man pages are in {show(str(place))}; try: man satfs")
 
 
 def man_pages(root: click.Command) -> dict[str, str]:
-    """Return the text of each page by its file name: one for *root*, one for each command of it."""
+    """Return the text of each page by its file name: *root*, each command of it, mount.satfs(8)."""
     manual = manual_of(root, "satfs")
-    names = [page_name(each) for each in (manual, *manual.children)]
-    pages = {}
-    for each in (manual, *manual.children):
-        is_root = each is manual
-        pages[f"{page_name(each)}.1"] = man_page(
-            each,
-            version=__version__,
-            date=_day(),
-            environment=variables() if is_root else (),
-            see_also=names[1:] if is_root else names[:1],
+    day = _day()
+    others = [f"{page_name(each)}(1)" for each in manual.children]
+    pages = {
+        "satfs.1": man_page(
+            manual, version=__version__, date=day, environment=variables(), see_also=others
         )
+    }
+    for each in manual.children:
+        pages[f"{page_name(each)}.1"] = man_page(
+            each, version=__version__, date=day, see_also=["satfs(1)"]
+        )
+    mount = next(each for each in manual.children if each.name == "satfs mount")
+    pages["mount.satfs.8"] = man_page(
+        helper_manual(mount),
+        version=__version__,
+        date=day,
+        number=8,
+        see_also=["satfs-mount(1)", "satfs-service(1)", "fstab(5)", "mount(8)"],
+    )
     return pages
+
+
+def helper_manual(mount: Manual) -> Manual:
+    """Return the manual of `mount.satfs`, which takes what *mount* takes with `-o`."""
+    codes = [f"{int(code):>3}  {meaning}" for code, meaning in _HELPER_CODES.items()]
+    return Manual(
+        name="mount.satfs",
+        summary="Mount satellite imagery deliveries with mount(8), or from fstab.",
+        usage="satfs:PROFILE DIRECTORY [-sfnv] [-o OPTION,...]",
+        paragraphs=(
+            "mount(8) runs this program for the types satfs and fuse.satfs, at the command line, "
+            "for a line of fstab(5), or for a mount unit of systemd. The source names a profile of "
+            "config.toml; `default` is the one that needs no name.",
+            "Link it to where mount(8) looks for it with `satfs service install-helper`, as root.",
+        ),
+        options=(
+            Term("-o OPTION,...", "Mount options; see below, and satfs-mount(1)."),
+            Term("-o setuid=USER", "Act as this user: with his profiles, keyring and cache."),
+            Term("-s", "Ignore options that are not known."),
+            Term("-f", "Do everything but mount."),
+            Term("-n", "Accepted, without effect: there is no mtab to write."),
+            Term("-v", "Say more."),
+        ),
+        sections=(
+            *(each for each in mount.sections if each.title.startswith("Mount options")),
+            Section(
+                "Examples",
+                (
+                    "mount -t satfs satfs:default /srv/aleph",
+                    "mount -t satfs -o allow_other,setuid=ann satfs:harbour /srv/aleph",
+                    "",
+                    "# in /etc/fstab",
+                    "satfs:default /srv/aleph satfs _netdev,nofail,allow_other,setuid=ann 0 0",
+                ),
+                verbatim=True,
+            ),
+            Section("Exit codes", tuple(codes), verbatim=True),
+        ),
+        children=(),
+    )
 
 
 def _day() -> str:

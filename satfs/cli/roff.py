@@ -18,16 +18,18 @@ def man_page(
     *,
     version: str,
     date: str,
+    number: int = 1,
     environment: Iterable[Term] = (),
     see_also: Iterable[str] = (),
 ) -> str:
     """Return the man page of *manual*, the commands of a group included.
 
     The commands of `satfs` itself have pages of their own, and are listed. *date* is a day
-    (2026-01-31), *environment* are variables to list, *see_also* names of other pages.
+    (2026-01-31), *number* the section of the manual, *environment* variables to list, *see_also* other
+    pages: `mount(8)`.
     """
     name = page_name(manual)
-    lines = [f'.TH "{_text(name.upper())}" "1" "{date}" "satfs {version}" "satfs"']
+    lines = [f'.TH "{_text(name.upper())}" "{number}" "{date}" "satfs {version}" "satfs"']
     lines += [".SH NAME", f"{_text(name)} \\- {_text(_without_stop(manual.summary))}"]
     lines += [".SH SYNOPSIS", *_usage(manual), ".SH DESCRIPTION", *_prose(manual.paragraphs)]
     lines += _terms(".SH OPTIONS", manual.options)
@@ -45,9 +47,18 @@ def man_page(
     for section in manual.sections:
         lines += _section(section, ".SH")
     lines += _terms(".SH ENVIRONMENT", environment)
-    if others := [f".BR {_text(other)} (1)" for other in see_also]:
+    if others := [f".BR {_text(name)} ({part}" for name, _, part in map(_parted, see_also)]:
         lines += [".SH SEE ALSO", *(f"{each} ," for each in others[:-1]), others[-1]]
     return "\n".join(lines) + "\n"
+
+
+def _upper(title: str) -> str:
+    words, bracket, flag = title.partition("(")
+    return words.upper() + bracket + flag
+
+
+def _parted(page: str) -> tuple[str, str, str]:
+    return page.partition("(")
 
 
 def page_name(manual: Manual) -> str:
@@ -78,7 +89,7 @@ def _terms(heading: str, terms: Iterable[Term]) -> Iterator[str]:
 
 
 def _section(section: Section, macro: str) -> Iterator[str]:
-    title = {"Exit codes": "EXIT STATUS"}.get(section.title, section.title.upper())
+    title = {"Exit codes": "EXIT STATUS"}.get(section.title, _upper(section.title))
     yield f"{macro} {_text(title)}"
     if section.verbatim:
         yield from (".nf", *map(_line, section.lines), ".fi")

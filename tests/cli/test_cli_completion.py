@@ -19,6 +19,7 @@ from satfs.cli.entry import COMMANDS
 from satfs.cli.entry import satfs as root
 from satfs.cli.man import man_pages
 from satfs.cli.manual import Manual, manual_of, settings_listed
+from satfs.cli.mount8 import MountExit
 from satfs.cli.roff import man_page
 from satfs.settings import Settings, is_secret, variable_of
 
@@ -185,16 +186,18 @@ def test_each_command_says_what_it_does_and_shows_examples(manual: Manual) -> No
 def test_pages_are_written_where_man_looks(satfs: Program) -> None:
     done = satfs("man", XDG_DATA_HOME=str(satfs.directory / "data"))
 
-    pages = {path.name for path in (satfs.directory / "data/man/man1").iterdir()}
+    man = satfs.directory / "data/man"
+    pages = {path.name for path in man.rglob("*") if path.is_file()}
     assert done.returncode == 0
-    assert pages == {"satfs.1", *(f"satfs-{name}.1" for name in COMMANDS)}
+    assert pages == {"satfs.1", "mount.satfs.8", *(f"satfs-{name}.1" for name in COMMANDS)}
+    assert [path.name for path in (man / "man8").iterdir()] == ["mount.satfs.8"]
     assert f"{len(pages)} man pages" in done.stderr
 
 
 def test_pages_are_good_man_pages(satfs: Program, tmp_path: Path) -> None:
     """Held against mandoc's own list of mistakes, down to matters of style."""
     assert satfs("man", tmp_path / "man").returncode == 0
-    pages = sorted((tmp_path / "man/man1").iterdir())
+    pages = sorted((tmp_path / "man").glob("*/*"))
 
     done = subprocess.run(
         [program("mandoc"), "-T", "lint", *map(str, pages)],
@@ -214,7 +217,7 @@ def test_man_shows_options_examples_and_variables(satfs: Program, tmp_path: Path
 
     def shown(page: str) -> str:
         done = subprocess.run(
-            [program("man"), "-l", str(tmp_path / "man/man1" / page)],
+            [program("man"), "-l", str(tmp_path / f"man/man{page[-1]}" / page)],
             env=satfs.environ(
                 MANWIDTH="80", LC_ALL="C.UTF-8", MANPAGER="cat", MAN_KEEP_FORMATTING=None
             ),
@@ -235,6 +238,11 @@ def test_man_shows_options_examples_and_variables(satfs: Program, tmp_path: Path
     assert all(f"satfs-{name}(1)" in top for name in COMMANDS)
     assert "EXIT STATUS" in top
     assert "satfs cache info" in shown("satfs-cache.1")
+    helper = shown("mount.satfs.8")
+    assert "mount.satfs satfs:PROFILE DIRECTORY" in helper
+    assert "allow_other" in helper
+    for code in MountExit:
+        assert re.search(rf"^ +{int(code)}  \w", helper, re.MULTILINE)
 
 
 def test_pages_are_the_same_wherever_they_are_made(
