@@ -37,7 +37,7 @@ from satfs.settings import (
 @click.group(
     epilog="""\b
 Examples:
-  satfs config show --origin             every setting, and where it comes from
+  satfs config show --origin             every setting, and where it is from
   satfs config show --profile harbour    … for another profile
   satfs config profiles                  which profiles there are
   ${EDITOR:-vi} "$(satfs config path)"   change them
