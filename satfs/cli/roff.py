@@ -24,9 +24,9 @@ def man_page(
 ) -> str:
     """Return the man page of *manual*, the commands of a group included.
 
-    The commands of `satfs` itself have pages of their own, and are listed. *date* is a day
-    (2026-01-31), *number* the section of the manual, *environment* variables to list, *see_also* other
-    pages: `mount(8)`.
+    The commands of `satfs` itself have pages of their own, and are listed. *number* is the section
+    of the manual, *date* a day (2026-01-31), *environment* variables to list, *see_also* other
+    pages (`mount(8)`).
     """
     name = page_name(manual)
     lines = [f'.TH "{_text(name.upper())}" "{number}" "{date}" "satfs {version}" "satfs"']
