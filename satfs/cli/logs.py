@@ -24,6 +24,7 @@ import stat
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -259,13 +260,23 @@ def _level_by_signal() -> Iterator[None]:
         yield
         return
 
-    def more(_number: int, _frame: FrameType | None) -> None:
-        loglevel.step(+1)
+    asked: deque[int] = deque()
+    is_busy = False
 
-    def less(_number: int, _frame: FrameType | None) -> None:
-        loglevel.step(-1)
+    def hear(number: int, _frame: FrameType | None) -> None:
+        # One after the other: a signal may interrupt this as well.
+        nonlocal is_busy
+        asked.append(+1 if number == signal.SIGUSR1 else -1)
+        while asked and not is_busy:
+            is_busy = True
+            try:
+                loglevel.step(asked.popleft())
+            except IndexError:  # the one that interrupted has done it
+                pass
+            finally:
+                is_busy = False
 
-    before = signal.signal(signal.SIGUSR1, more), signal.signal(signal.SIGUSR2, less)
+    before = signal.signal(signal.SIGUSR1, hear), signal.signal(signal.SIGUSR2, hear)
     try:
         yield
     finally:

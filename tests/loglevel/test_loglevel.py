@@ -96,6 +96,25 @@ def test_a_signal_in_the_middle_of_a_line_locks_nobody_out(tmp_path: Path) -> No
     assert "log level changed" in _events(file)
 
 
+def test_one_signal_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the level is changed for the first: both count, in their order."""
+    apply, is_first = loglevel.apply, True
+
+    def interrupted(number: int) -> None:
+        nonlocal is_first
+        apply(number)
+        if is_first:
+            is_first = False
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with logging_as(LogChoice(logging.WARNING, file=tmp_path / "log"), in_background=False):
+        monkeypatch.setattr(loglevel, "apply", interrupted)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        level = loglevel.level()
+
+    assert level == "debug"
+
+
 def test_afterwards_the_level_is_as_it_was(tmp_path: Path) -> None:
     before = logging.getLogger().level
 
