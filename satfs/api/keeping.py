@@ -116,7 +116,8 @@ def fetch(profile: str, place: SecretPlace) -> KeptLogin:
         except Exception as failure:
             raise NeedsLogin(
                 f"the keyring does not give the secret of profile {profile}"
-                f" ({type(failure).__name__}); is it locked?"
+                f" ({type(failure).__name__}); is it locked? With `satfs login --secret-store"
+                " file` none is needed"
             ) from None
     login = None if text is None else _parsed(text)
     if login is None:
