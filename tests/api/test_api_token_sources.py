@@ -580,7 +580,10 @@ async def test_a_kept_key_logs_in_the_old_way(vendor: Vendor, ring: MemoryKeyrin
 async def test_a_kept_secret_goes_nowhere_but_where_it_was_checked(
     vendor: Vendor, ring: MemoryKeyring, kept: Any, sentence: str
 ) -> None:
-    """An address that has changed meanwhile gets nothing."""
+    """What a login has kept goes to the addresses it was checked against, and to no other.
+
+    One that has changed meanwhile gets nothing.
+    """
     keeping.keep("default", login(**kept), SecretPlace.FILE)
     async with credential_for(vendor, client_id=CLIENT_ID, secret_store="file") as credential:
         with pytest.raises(NeedsLogin, match=f"{sentence}.*satfs login") as failure:

@@ -534,7 +534,10 @@ def test_a_broken_file_is_told_by_every_command(satfs: Program) -> None:
 def test_a_token_that_is_rotated_while_mounted_is_used(
     there: Program, place: Path, tmp_path: Path
 ) -> None:
-    """The old one is refused, the mount goes on, and no line of its log holds either."""
+    """A token file that is replaced while mounted counts; nobody hears of the old one's refusal.
+
+    And no line of the log holds either.
+    """
     with DemoOrigin() as origin:
         first, path, log = origin.office.issue(origin.now_s()), tmp_path / "token", tmp_path / "log"
         path.write_text(first)

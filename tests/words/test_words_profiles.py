@@ -261,7 +261,10 @@ def sources_of(layers: Any) -> list[set[str]]:
 
 @given(stacks)
 def test_the_first_fitting_credential_is_the_only_one(layers: list[Layer]) -> None:
-    """Whatever was stored long ago does not overrule what is set for this run."""
+    """Two ways to log in are never mixed: the origin closest to the run that has one decides.
+
+    Whatever was stored long ago does not overrule what is set for this run.
+    """
     left = settled(layers)
 
     modes = [layer.values["auth_mode"] for layer in left if "auth_mode" in layer.values]
