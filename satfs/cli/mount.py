@@ -116,6 +116,8 @@ def mount_as(
     check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
     if manner.log_file and manner.log_file.is_relative_to(place):
         raise BadSettings("the log file lies inside the mountpoint; choose another place")
+    if settings.token_file and settings.token_file.is_relative_to(place):
+        raise BadSettings("token_file lies inside the mountpoint, which cannot be read without it")
     if is_fake:
         return Exit.DONE
     return launch(

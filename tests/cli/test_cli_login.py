@@ -572,6 +572,14 @@ def test_a_token_that_is_rotated_while_mounted_is_used(
         program("umount", place)
 
 
+def test_a_token_file_inside_the_mount_is_refused(there: Program, place: Path) -> None:
+    """A mount that needs itself to log in waits for itself."""
+    done = there("mount", place, SATFS_TOKEN_FILE=str(place / "token"))
+
+    assert done.returncode == 2
+    assert "token_file lies inside the mountpoint" in done.stderr
+
+
 def can_list(directory: Path) -> bool:
     """Tell whether *directory* can be listed."""
     try:
