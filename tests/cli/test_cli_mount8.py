@@ -31,6 +31,7 @@ from satfs.cli.mount8 import (
     mount_code,
     read_words,
 )
+from satfs.cli.options import join_escaped, parse_options
 from satfs.errors import BadSettings
 
 ROOT = Path(__file__).parents[2]
@@ -503,3 +504,19 @@ def test_root_mounts_as_another_user(aleph: Program, somebody: Path) -> None:
     assert ids in next(
         line for line in Path("/proc/mounts").read_text().splitlines() if f"{somebody}/mnt" in line
     )
+
+
+# -- what the page about it says -------------------------------------------------------------------
+
+
+def test_the_lines_for_fstab_that_are_recommended_are_understood() -> None:
+    page = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+
+    lines = [line.split() for line in page.splitlines() if line.startswith("satfs:harbour  /")]
+
+    assert len(lines) == 3
+    for source, directory, fs_type, options, *_ in lines:
+        asked = read_words([source, directory, "-o", options])
+        given_options = parse_options([join_escaped(asked.options)])
+        assert (asked.profile, fs_type, asked.has_rw) == ("harbour", "satfs", False)
+        assert given_options.settings == {}
