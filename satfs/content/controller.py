@@ -65,7 +65,7 @@ class ConnectionController:
         self._solo_bytes_per_s: float | None = None  # of a long range with the line to itself
         self._solo_until_s = 0.0
         self._rate_bytes_per_s: float | None = None
-        self._soonest_s = float("inf")
+        self._soonest_s = math.inf
         self._since_s = 0.0
         self._carried_bytes = 0
         self._n_short = 0
@@ -83,12 +83,14 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
-    def note_range(self, now_s: float, n_bytes: int, took_s: float, first_byte_s: float) -> None:
+    def note_range(self, now_s: float, n_bytes: int, took_s: float, answer_s: float | None) -> None:
         """Take in a finished range: its bytes, the time from its first byte to its last.
 
-        *first_byte_s* is the time from asking to the first byte.
+        *answer_s* is the time from asking to the first byte, without that to open a connection;
+        None if it is not known.
         """
-        self._soonest_s = min(self._soonest_s, first_byte_s)
+        if answer_s is not None:
+            self._soonest_s = min(self._soonest_s, answer_s)
         if n_bytes < SHORTEST_BYTES or took_s <= 0:
             return
         rate = n_bytes / took_s
@@ -152,7 +154,8 @@ class ConnectionController:
         elif solo is not None:
             wished = max(FEWEST, math.ceil(GOAL_BYTES_PER_S / solo))
         elif rate is not None:
-            tried = max(FIRST_GUESS, round(TRIED_PER_S * self._soonest_s))
+            is_known = self._soonest_s < math.inf
+            tried = max(FIRST_GUESS, round(TRIED_PER_S * self._soonest_s) if is_known else 0)
             wished = min(tried, max(FEWEST, math.ceil(GOAL_BYTES_PER_S / rate)))
         else:
             wished = FIRST_GUESS

@@ -317,7 +317,7 @@ class Dispatcher:
                     trio.current_time(),
                     flight.held_until - started_at,
                     took_s,
-                    began_at_s - asked_at_s,
+                    flight.answer_s,
                 )
                 log.debug(
                     "range moved",

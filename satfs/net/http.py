@@ -59,6 +59,8 @@ class StreamedAnswer:
     def __init__(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = _plain(response.headers)
+        #: Whether a connection was opened for it, which takes longer than the answer itself.
+        self.is_new_connection: bool = response.extensions.get("is_new_connection", True)
         self._chunks = chunks
 
     def chunks(self) -> AsyncIterator[bytes]:

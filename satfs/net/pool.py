@@ -164,7 +164,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             status_code=response.status,
             headers=response.headers,
             stream=_Body(self, connection, response),
-            extensions={"http_version": response.extensions.get("http_version", b"HTTP/1.1")},
+            extensions={
+                "http_version": response.extensions.get("http_version", b"HTTP/1.1"),
+                "is_new_connection": connection.n_requests == 1,
+            },
         )
 
     def _take(self, origin: httpcore.Origin) -> _Connection:

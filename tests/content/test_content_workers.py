@@ -53,8 +53,9 @@ def origin_of(**how: Any) -> DemoOrigin:
 
 @asynccontextmanager
 async def opened(
-    origin: DemoOrigin, directory: Path, **changes: Any
+    origin: DemoOrigin, directory: Path, *, has_worker: bool = True, **changes: Any
 ) -> AsyncIterator[tuple[Contents, pool.WorkerPool]]:
+    """Open contents whose first worker is there already: the loop moves nothing in its place."""
     given: dict[str, Any] = {
         "cache_dir": directory, "cache_bytes": 10**9, "workers": 2, "cache_free_fraction": 0.0,
         "ca_file": origin.ca_file,
@@ -83,6 +84,9 @@ async def opened(
     ):
         bulk = contents._dispatcher._bulk
         assert isinstance(bulk, pool.WorkerPool)
+        if has_worker:
+            await bulk.prepare(Link(origin.link(SCENE)), 4)
+            await eventually(lambda: any(each.is_ready for each in bulk._processes))
         yield contents, bulk
 
 
@@ -226,9 +230,48 @@ async def test_workers_that_keep_dying_are_not_needed(
 
     monkeypatch.setattr(pool, "_spawn", stillborn)
     with origin_of() as origin:
-        async with opened(origin, tmp_path) as (contents, _):
+        async with opened(origin, tmp_path, has_worker=False) as (contents, _):
             with trio.fail_after(60):
+                for _ in range(pool.MOST_DEATHS):
+                    assert isinstance(contents._dispatcher._bulk, pool.WorkerPool)
+                    await contents._dispatcher._bulk.prepare(Link(origin.link(SCENE)), 4)
+                    await trio.sleep(0.2)
                 await read_all(contents)
+
+
+@pytest.mark.slow
+async def test_nobody_waits_for_a_worker_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no worker is there yet, the loop moves what one would have."""
+    spawn = pool._spawn
+
+    def asleep(theirs: Any) -> subprocess.Popen[bytes]:
+        process = spawn(theirs)
+        process.send_signal(signal.SIGSTOP)
+        return process
+
+    monkeypatch.setattr(pool, "_spawn", asleep)
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
+            with trio.fail_after(30):
+                await read_all(contents)
+            assert [each.is_ready for each in bulk._processes] == [False]
+            assert origin.bytes_sent() <= CONTENT.size_bytes + MIB
+
+
+@pytest.mark.slow
+async def test_another_worker_comes_with_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One moves short transfers alone; a long one gets another."""
+    monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 48 * MIB)
+    with origin_of(bytes_per_s=60e6) as origin:
+        async with opened(origin, tmp_path) as (contents, bulk):
+            seen: list[tuple[int, int]] = []
+            await read_all(contents, lambda at: seen.append((at, bulk.statistics()["workers"])))
+            assert max(n for at, n in seen if at < 32 * MIB) == 1
+            await eventually(lambda: bulk.statistics()["workers"] == 2)
 
 
 @pytest.mark.slow
@@ -309,7 +352,8 @@ trio.run(main)
 @pytest.mark.slow
 async def test_workers_end_with_their_mount(tmp_path: Path) -> None:
     """A mount that is killed leaves no worker behind."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    paths = [str(Path(__file__).parents[each]) for each in (1, 2)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     mount = await trio.lowlevel.open_process(
         [sys.executable, "-c", _MOUNT, str(tmp_path)], stdout=subprocess.PIPE, env=environment
     )

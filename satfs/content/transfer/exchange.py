@@ -53,7 +53,7 @@ class Exchange:
         self.move = move
         self.stop = move.stop
         #: When something came last, or the request was sent.
-        self.heard_s = now_s
+        self.heard_s = self.asked_s = now_s
         self.outcome: Outcome | None = None
         self.has_begun = False
         self._fd = fd
@@ -68,8 +68,7 @@ class Exchange:
         self._n_held = 0
         self.front = move.start
         self._hashes: list[int] = []
-        self._began_s = self._told_s = 0.0
-        self._written_s = 0.0
+        self._began_s = self._told_s = self._answer_s = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -202,7 +201,7 @@ class Exchange:
         self._is_lasting = http_version == b"1.1" and "close" not in (
             headers.get("connection", "").lower()
         )
-        self._began_s = now_s
+        self._began_s, self._answer_s = now_s, max(0.0, now_s - self.asked_s)
         self._body_left = int(length)
         early, _ = self._parser.trailing_data
         early = early[: self._body_left]
@@ -270,7 +269,8 @@ class Exchange:
         for first in range(0, len(self._hashes), messages.MOST_BLOCKS):
             hashes = self._hashes[first : first + messages.MOST_BLOCKS]
             upto = min(self.front, start + (first + len(hashes)) * BLOCK_BYTES)
-            self._tell(messages.pack_progress(Progress(self.move.move, upto, hashes, receiving_s)))
+            told = Progress(self.move.move, upto, hashes, receiving_s, self._answer_s)
+            self._tell(messages.pack_progress(told))
         self._hashes = []
         self._told_s = now_s
 

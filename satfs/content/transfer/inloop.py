@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 from urllib.parse import urljoin
 
+import trio
+
 from satfs.content.transfer.interface import Delivery, Refusal
 from satfs.content.verdicts import (
     Meaning,
@@ -20,6 +22,10 @@ from satfs.net.http import StreamedAnswer
 
 #: A region's redirect leads to the object in one hop; more is a loop.
 MOST_REDIRECTS: Final = 3
+
+
+#: Round trips of a first answer: TCP's handshake, that of TLS 1.3, the request (RFC 8446 §2).
+NEW_LINE_TRIPS: Final = 3
 
 
 class Streams(Protocol):
@@ -48,7 +54,10 @@ class InLoopMover:
         for _ in range(MOST_REDIRECTS + 1):
             delivery.begin()
             headers = request_headers(delivery.missing, version)
+            asked_s = trio.current_time()
             async with self._http.stream(url, headers=headers) as answer:
+                took_s = trio.current_time() - asked_s
+                delivery.answer_s = took_s / (NEW_LINE_TRIPS if answer.is_new_connection else 1)
                 if answer.status not in (200, 206):
                     verdict = judge_error(answer.status, await answer.read_error_body())
                     location = answer.headers.get("location")

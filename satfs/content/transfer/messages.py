@@ -22,7 +22,8 @@ BLOCK_BYTES: Final = 16 * 1024
 #: Blocks reported at once.
 MOST_BLOCKS: Final = 1024
 
-_REPORT: Final = struct.Struct("<BQQQ")  # kind, move, front, microseconds since the first byte
+#: Kind, move, front, microseconds since the first byte, and from the request to it.
+_REPORT: Final = struct.Struct("<BQQQQ")
 _PROGRESS: Final = 1
 _OUTCOME: Final = 2
 
@@ -47,13 +48,19 @@ class Move:
 class Progress:
     """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one.
 
-    *receiving_s* is the time since the first byte of the body came.
+    *receiving_s* is the time since the first byte of the body came, *answer_s* that from the
+    request to it, on a connection that was open.
     """
 
     move: int
     front: int
     hashes: list[int]
     receiving_s: float = 0.0
+    answer_s: float = 0.0
+
+
+#: The first report of a worker, of no move: it is ready for orders.
+READY: Final = Progress(0, 0, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,8 @@ def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
 def pack_progress(progress: Progress) -> bytes:
     """Return a progress report."""
     receiving_us = round(progress.receiving_s * 1e6)
-    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, receiving_us)
+    answer_us = round(progress.answer_s * 1e6)
+    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, receiving_us, answer_us)
     return head + array("Q", progress.hashes).tobytes()
 
 
@@ -107,7 +115,7 @@ def pack_outcome(outcome: Outcome) -> bytes:
         # A header as long as a packet would cut the report short.
         "retry_after": None if outcome.retry_after is None else outcome.retry_after[:200],
     }
-    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0) + json.dumps(told).encode()
+    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(told).encode()
 
 
 def read_report(packet: bytes) -> Progress | Outcome:
@@ -117,14 +125,14 @@ def read_report(packet: bytes) -> Progress | Outcome:
         ValueError: no report.
     """
     try:
-        kind, move, front, receiving_us = _REPORT.unpack_from(packet)
+        kind, move, front, receiving_us, answer_us = _REPORT.unpack_from(packet)
     except struct.error as problem:
         raise ValueError("a packet too short for a report") from problem
     rest = packet[_REPORT.size :]
     if kind == _PROGRESS:
         hashes = array("Q")
         hashes.frombytes(rest)
-        return Progress(move, front, hashes.tolist(), receiving_us / 1e6)
+        return Progress(move, front, hashes.tolist(), receiving_us / 1e6, answer_us / 1e6)
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
     told = json.loads(rest)

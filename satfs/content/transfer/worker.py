@@ -112,6 +112,7 @@ class Worker:
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
+        self._tell(messages.pack_progress(messages.READY))
         try:
             while True:
                 pause_s = TICK_S if self._jobs else None
@@ -223,7 +224,7 @@ class Worker:
         except OSError as problem:
             self._lose(line, problem)
             return
-        job.exchange.heard_s = time.monotonic()
+        job.exchange.heard_s = job.exchange.asked_s = time.monotonic()
         self._selector.register(line.sock, selectors.EVENT_READ, line)
 
     def _receive(self, line: _Line) -> None:

@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 #: Deaths without a byte in between after which workers are not used any more: something on this
 #: machine kills them, and the loop can do their work.
 MOST_DEATHS: Final = 5
+#: Bytes that one worker moves before another is started: a process costs a tenth of a second of
+#: processor time, and one receives some 700 MB/s (docs/decisions/0008).
+GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
 #: Time for a worker to take an order; it takes microseconds.
 SEND_TIMEOUT_S: Final = 5.0
 #: Time for a worker to end by itself once its channel is closed.
@@ -47,6 +50,7 @@ class _Process:
         self.moves: dict[int, _MoveState] = {}
         self.files: dict[BlockFile, int] = {}
         self.idle_since_s = trio.current_time()
+        self.is_ready = False  # its interpreter runs, and has imported what it needs
         self.is_dead = False
 
 
@@ -93,11 +97,12 @@ class WorkerPool:
         self._numbers = itertools.count(1)
         self._starting = trio.Lock()
         self._n_deaths = 0
+        self._n_moved_bytes = 0  # since there was no worker
 
     async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
         """See `Mover.move`."""
         # Proxies are the loop's business: their lines are slow enough for it.
-        process = None if self._is_proxied(link.url) else await self._least_busy()
+        process = None if self._is_proxied(link.url) else self._at_hand()
         if process is not None:
             try:
                 await self._move_in(process, link, delivery, version)
@@ -160,33 +165,48 @@ class WorkerPool:
         if self._is_proxied(link.url):
             return
         parts = urlsplit(link.url)
-        share = -(-n_connections // self._n_workers)
+        if self._is_room():
+            await self._grow()
+        share = -(-n_connections // max(1, len(self._processes)))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
-        for _ in range(self._n_workers):
-            await self._least_busy(is_more_welcome=True)
         for process in list(self._processes):
             await self._tell(process, "warm", fields)
 
     # -- processes -------------------------------------------------------------------------------
 
-    async def _least_busy(self, *, is_more_welcome: bool = False) -> _Process | None:
-        """Return a process for the next move, starting one when all are busy, or when asked to."""
+    def _is_room(self) -> bool:
+        n_living = sum(not each.is_dead for each in self._processes)
+        n_wanted = self._n_workers if self._n_moved_bytes >= GROW_AFTER_BYTES else 1
+        return n_living < n_wanted and self._n_deaths < MOST_DEATHS
+
+    def _at_hand(self) -> _Process | None:
+        """Return the process for the next move, or None where the loop must move it. Never waits.
+
+        Where all are busy another one is started. Until it is there, which takes an interpreter
+        the better part of a short transfer, the loop moves what would have to wait for it.
+        """
         if self._n_deaths >= MOST_DEATHS:
             return None
+        ready = [each for each in self._processes if each.is_ready and not each.is_dead]
+        least_busy = min(ready, key=lambda each: len(each.moves), default=None)
+        if (least_busy is None or least_busy.moves) and self._is_room():
+            self._nursery.start_soon(self._grow)
+        return least_busy
+
+    async def _grow(self) -> None:
+        """Start a process, unless there are enough by now."""
         async with self._starting:
-            living = [each for each in self._processes if not each.is_dead]
-            idle = min(living, key=lambda each: len(each.moves), default=None)
-            is_free = idle is not None and not idle.moves and not is_more_welcome
-            if is_free or len(living) >= self._n_workers:
-                return idle
+            if not self._is_room():
+                return
             try:
-                return await self._start()
+                await self._start()
             except OSError as problem:
                 log.warning("no worker process: receiving in the loop", reason=problem.strerror)
                 self._n_deaths = MOST_DEATHS
-                return idle
+            except WorkerDied:
+                pass  # counted
 
-    async def _start(self) -> _Process:
+    async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             process = await trio.to_thread.run_sync(_spawn, theirs)
@@ -198,12 +218,7 @@ class WorkerPool:
         worker = _Process(process, trio.socket.from_stdlib_socket(ours))
         self._processes.append(worker)
         self._nursery.start_soon(self._listen, worker)
-        try:
-            await self._send(worker, messages.order("settings", self._settings))
-        except WorkerDied:
-            self._note_death()
-            raise
-        return worker
+        await self._send(worker, messages.order("settings", self._settings))
 
     def _note_death(self) -> None:
         self._n_deaths += 1
@@ -218,6 +233,7 @@ class WorkerPool:
                     packet = await worker.channel.recv(messages.MOST_BYTES)
                     if not packet:
                         break
+                    worker.is_ready = True
                     self._hear(worker, messages.read_report(packet))
                     continue
                 if not worker.moves and trio.current_time() - worker.idle_since_s >= self._idle_s:
@@ -239,6 +255,8 @@ class WorkerPool:
             return
         self._n_deaths = 0
         delivery = state.delivery
+        self._n_moved_bytes += max(0, report.front - delivery.held_until)
+        delivery.answer_s = report.answer_s
         delivery.arriving_since(trio.current_time() - report.receiving_s)
         try:
             # After a cut, the worker may have gone on for a moment; its blocks are as good.
@@ -255,8 +273,10 @@ class WorkerPool:
         worker.is_dead = True
         if worker in self._processes:
             self._processes.remove(worker)
+        if not self._processes:
+            self._n_moved_bytes = 0
         worker.channel.close()
-        if worker.moves:
+        if worker.moves or not worker.is_ready:
             self._note_death()
             log.info("worker process died", n_moves=len(worker.moves), pid=worker.process.pid)
         for state in worker.moves.values():

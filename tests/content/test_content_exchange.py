@@ -1,0 +1,272 @@
+"""One order from request to file, without a socket: whatever the answer's pieces look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from satfs.content.transfer import exchange as module
+from satfs.content.transfer.exchange import Exchange, FileFailure
+from satfs.content.transfer.messages import BLOCK_BYTES, Move, Progress, read_report
+from satfs.content.verdicts import Meaning
+
+SIZE = 40 * BLOCK_BYTES + 777
+OBJECT = bytes(os.urandom(SIZE))
+URL = "https://store.example:8443/a%20b/c?X-Amz-Signature=0123&x=a%2Fb"
+
+
+class Stand:
+    """An exchange, its file, and what it told."""
+
+    def __init__(self, start: int, stop: int, url: str = URL, etag: str = '"e"') -> None:
+        self.fd = os.memfd_create("cache")
+        os.ftruncate(self.fd, SIZE)
+        self.told: list[Progress] = []
+        self.now_s = 100.0
+        move = Move(7, 1, url, start, stop, etag, SIZE)
+        self.exchange = Exchange(move, self.fd, self._hear, self.now_s)
+
+    def _hear(self, packet: bytes) -> None:
+        report = read_report(packet)
+        assert isinstance(report, Progress)
+        assert report.move == 7
+        self.told.append(report)
+        self.check()
+
+    def check(self) -> None:
+        """What was told is in the file, whole blocks or up to the object's end, in order."""
+        at = self.exchange.move.start
+        for report in self.told:
+            for number, found in enumerate(report.hashes):
+                block = OBJECT[at : at + BLOCK_BYTES]
+                assert os.pread(self.fd, len(block), at) == block
+                assert xxhash.xxh3_64_intdigest(block) == found, number
+                at += len(block)
+            assert at == report.front
+
+    @property
+    def front(self) -> int:
+        return self.told[-1].front if self.told else self.exchange.move.start
+
+    def feed(self, data: bytes, sizes: Iterator[int], step_s: float = 0.0) -> None:
+        """Hand *data* over in pieces, as a socket would, until the exchange is over."""
+        while data and not self.exchange.is_over:
+            room = self.exchange.room()
+            assert len(room) > 0
+            n_bytes = min(len(room), next(sizes), len(data))
+            room[:n_bytes] = data[:n_bytes]
+            data = data[n_bytes:]
+            self.now_s += step_s
+            self.exchange.took(n_bytes, self.now_s)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+@pytest.fixture
+def stands() -> Iterator[Any]:
+    made: list[Stand] = []
+
+    def make(*args: Any, **more: Any) -> Stand:
+        made.append(Stand(*args, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def head(start: int, stop: int, status: str = "206 Partial Content", **more: str) -> bytes:
+    lines = {
+        "Content-Range": f"bytes {start}-{stop - 1}/{SIZE}",
+        "Content-Length": str(stop - start),
+        "ETag": '"e"',
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }
+    text = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
+    return f"HTTP/1.1 {status}\r\n{text}\r\n".encode()
+
+
+def forever(n_bytes: int) -> Iterator[int]:
+    while True:
+        yield n_bytes
+
+
+SPANS = st.tuples(st.integers(0, 38), st.integers(1, 41)).map(
+    lambda each: (each[0] * BLOCK_BYTES, min(SIZE, (each[0] + each[1]) * BLOCK_BYTES))
+)
+PIECES = st.lists(st.integers(1, 3 * BLOCK_BYTES), min_size=1, max_size=50)
+
+
+def cycled(pieces: list[int]) -> Iterator[int]:
+    while True:
+        yield from pieces
+
+
+class TestBytes:
+    @settings(max_examples=150, deadline=None)
+    @given(SPANS, PIECES, st.floats(0, 0.05), st.sampled_from([1, 2, 16, 1 << 20]))
+    def test_any_pieces_give_the_same_bytes(
+        self, span: tuple[int, int], pieces: list[int], step_s: float, report_blocks: int
+    ) -> None:
+        """However an answer is cut into pieces, the file holds it, and all of it was told."""
+        stand = Stand(*span)
+        limit, module.REPORT_BYTES = module.REPORT_BYTES, report_blocks * BLOCK_BYTES  # type: ignore[misc]
+        try:
+            stand.exchange.request("test")
+            stand.feed(head(*span) + OBJECT[slice(*span)], cycled(pieces), step_s)
+            outcome = stand.exchange.outcome
+            assert outcome is not None
+            assert outcome.verdict is None
+            assert outcome.broken is None
+            assert stand.front == span[1]
+            assert stand.exchange.may_follow
+        finally:
+            module.REPORT_BYTES = limit  # type: ignore[misc]
+            stand.close()
+
+    @settings(max_examples=150, deadline=None)
+    @given(SPANS, PIECES, st.floats(0, 1), st.booleans())
+    def test_what_came_before_a_break_is_kept(
+        self, span: tuple[int, int], pieces: list[int], share: float, is_closed: bool
+    ) -> None:
+        """A connection that ends early leaves whole blocks that were told, and a reason."""
+        stand = Stand(*span)
+        try:
+            stand.exchange.request("test")
+            body = OBJECT[slice(*span)]
+            n_sent = min(int(len(body) * share), len(body) - 1)
+            stand.feed(head(*span) + body[:n_sent], cycled(pieces))
+            if is_closed:
+                stand.exchange.took(0, stand.now_s)
+            else:
+                stand.exchange.broke("gone", now_s=stand.now_s)
+            outcome = stand.exchange.outcome
+            assert outcome is not None
+            assert outcome.broken
+            assert not stand.exchange.may_follow
+            assert stand.front == span[0] + n_sent // BLOCK_BYTES * BLOCK_BYTES
+        finally:
+            stand.close()
+
+    @settings(max_examples=100, deadline=None)
+    @given(PIECES, st.integers(0, 40), st.integers(0, 40))
+    def test_a_cut_ends_it_there(self, pieces: list[int], when: int, at: int) -> None:
+        """After a cut no more than what was asked for is waited for; what is told is right."""
+        stand = Stand(0, SIZE)
+        try:
+            stand.exchange.request("test")
+            data = head(0, SIZE) + OBJECT
+            first = len(head(0, SIZE)) + when * BLOCK_BYTES
+            stand.feed(data[:first], cycled(pieces))
+            stand.exchange.stop = min(stand.exchange.stop, max(at * BLOCK_BYTES, 0))
+            stand.feed(data[first:], cycled(pieces))
+            assert stand.exchange.outcome is not None
+            assert stand.front >= at * BLOCK_BYTES
+        finally:
+            stand.close()
+
+    def test_blocks_do_not_wait_for_what_does_not_come(self, stands: Any) -> None:
+        """What came is told a moment later, though nothing follows it."""
+        stand = stands(0, SIZE)
+        stand.exchange.request("test")
+        stand.feed(head(0, SIZE) + OBJECT[:BLOCK_BYTES], forever(1 << 20))
+        assert stand.front == BLOCK_BYTES
+        stand.feed(OBJECT[BLOCK_BYTES : 3 * BLOCK_BYTES + 5], forever(1 << 20), 0.001)
+        stand.exchange.look_at_clock(stand.now_s + 0.03)
+        assert stand.front == 3 * BLOCK_BYTES
+
+
+class TestAnswers:
+    def test_the_request(self, stands: Any) -> None:
+        """The link goes out as it is, with its range and its version, and no credential."""
+        request = stands(0, 16384).exchange.request("satfs/1")
+        lines = request.decode().split("\r\n")
+        assert lines[0] == "GET /a%20b/c?X-Amz-Signature=0123&x=a%2Fb HTTP/1.1"
+        assert set(lines[1:-2]) == {
+            "Host: store.example:8443",
+            "User-Agent: satfs/1",
+            "Range: bytes=0-16383",
+            "Accept-Encoding: identity",
+            'If-Match: "e"',
+        }
+
+    @pytest.mark.parametrize(
+        ("url", "host"),
+        [
+            ("https://s.example:443/x", "s.example"),
+            ("http://s.example:80/x", "s.example"),
+            ("http://[::1]:9000/x", "[::1]:9000"),
+        ],
+    )
+    def test_the_usual_port_is_not_named(self, stands: Any, url: str, host: str) -> None:
+        assert f"Host: {host}\r\n".encode() in stands(0, 16384, url).exchange.request("t")
+
+    def test_a_target_that_cannot_be_asked_for(self, stands: Any) -> None:
+        with pytest.raises(ValueError, match="target"):
+            stands(0, 16384, "https://s.example/a b").exchange.request("t")
+
+    @pytest.mark.parametrize(
+        ("answer", "meaning"),
+        [
+            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", Meaning.RENEW),
+            (b"HTTP/1.1 412 No\r\nContent-Length: 2\r\n\r\nno", Meaning.CHANGED),
+            (
+                b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"1c\r\n<Error><Code>SlowDown</Code>\r\n0\r\n\r\n",
+                Meaning.SLOW_DOWN,
+            ),
+            (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", Meaning.REDIRECT),
+            (b"SSH-2.0-OpenSSH\r\n\r\n", Meaning.GARBLED),
+            (head(0, 32768), Meaning.GARBLED),
+            (head(0, 16384, ETag='"other"'), Meaning.CHANGED),
+            (head(0, 16384, Content_Length="", Transfer_Encoding="chunked"), Meaning.GARBLED),
+            (head(0, SIZE, status="200 OK", Content_Range=""), Meaning.BYTES),
+        ],
+    )
+    def test_what_an_answer_means(self, stands: Any, answer: bytes, meaning: Meaning) -> None:
+        """Bytes that are not those asked for are refused, and never put in the file."""
+        stand = stands(0, 16384)
+        stand.exchange.request("t")
+        stand.feed(answer + OBJECT[:16384], forever(7))
+        if meaning is Meaning.BYTES:
+            return  # a whole object, where its beginning was asked for
+        assert stand.exchange.outcome.verdict.meaning is meaning
+        assert os.pread(stand.fd, 16384, 0) == bytes(16384)
+        assert not stand.told
+
+    def test_a_busy_store_says_for_how_long(self, stands: Any) -> None:
+        stand = stands(0, 16384)
+        stand.exchange.request("t")
+        stand.feed(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", forever(99))
+        assert stand.exchange.outcome.retry_after == "7"
+
+    def test_a_connection_that_is_to_close_is_not_used_again(self, stands: Any) -> None:
+        stand = stands(0, 16384)
+        stand.exchange.request("t")
+        stand.feed(head(0, 16384, Connection="Close") + OBJECT[:16384], forever(1 << 20))
+        assert stand.exchange.outcome.broken is None
+        assert not stand.exchange.may_follow
+
+    def test_closed_without_an_answer(self, stands: Any) -> None:
+        stand = stands(0, 16384)
+        stand.exchange.request("t")
+        stand.exchange.took(0, stand.now_s)
+        assert stand.exchange.outcome.broken
+        assert not stand.exchange.has_begun
+
+    def test_a_file_that_takes_nothing(self, stands: Any) -> None:
+        """A disk that fails is not taken for a network that does."""
+        stand = stands(0, 16384)
+        stand.exchange.request("t")
+        read_only = os.open("/dev/null", os.O_RDONLY)
+        stand.exchange._fd = read_only
+        with pytest.raises(FileFailure):
+            stand.feed(head(0, 16384) + OBJECT[:16384], forever(1 << 20))
+        os.close(read_only)
