@@ -1,11 +1,18 @@
-"""What a shell offers for an argument: directories to mount on, mountpoints to unmount."""
+"""What a shell offers for arguments and flags: directories, mountpoints, profiles, choices."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
 
+from satfs.errors import BadSettings
 from satfs.mountpoints import satfs_mounts
+from satfs.settings import resolve_settings
+
+Offer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def directories(
@@ -28,3 +35,30 @@ def mountpoints(
     if not fitting:
         return directories(context, parameter, incomplete)
     return [CompletionItem(place, help="satfs") for place in fitting]
+
+
+def profiles(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the profiles of config.toml; none where it cannot be read."""
+    try:
+        names = resolve_settings({}).profiles
+    except BadSettings:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def values_for(metavar: str) -> Offer | None:
+    """Return what to offer for a flag whose help shows *metavar* for its value; None: nothing."""
+    if "|" in metavar:
+        choices = metavar.split("|")
+        return lambda _context, _parameter, incomplete: [
+            CompletionItem(choice) for choice in choices if choice.startswith(incomplete)
+        ]
+    return {"DIR": directories, "FILE": _files, "NAME": profiles}.get(metavar)
+
+
+def _files(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]

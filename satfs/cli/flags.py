@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from satfs.cli.complete import values_for
 from satfs.cli.logs import LogChoice, LogFormat, level_for
 from satfs.cli.options import secret_refusal
 
@@ -75,6 +76,7 @@ def log_flags(command: Command) -> Command:
     return click.option(
         "--log-file",
         metavar="FILE",
+        shell_complete=values_for("FILE"),
         expose_value=False,
         callback=_log_file,
         help="Log there [default: the terminal; in the background, the system log].",
@@ -141,7 +143,9 @@ def _flags_for(command: Command, settings: frozenset[str]) -> Command:
         )(command)
     for flag, setting, metavar, text in reversed(SETTING_FLAGS):
         if setting in settings:
-            command = click.option(flag, setting, metavar=metavar, help=text)(command)
+            command = click.option(
+                flag, setting, metavar=metavar, help=text, shell_complete=values_for(metavar)
+            )(command)
     return command
 
 

@@ -148,7 +148,7 @@ def asked(satfs: Program, *words: str) -> list[str]:
     line = " ".join(("satfs", *words))
     done = satfs(_SATFS_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words)))
     assert done.stderr == ""
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def test_every_command_is_offered(satfs: Program) -> None:
@@ -161,6 +161,25 @@ def test_what_is_mounted_is_offered_for_umount(aleph: Program, place: Path) -> N
     assert f"plain,{place}" in asked(aleph, "umount", str(place)[:-1])
     # Given once, it is not offered again: then any directory is as good.
     assert asked(aleph, "umount", str(place), str(place)) == [f"dir,{place}"]
+
+
+def test_values_of_flags_are_offered(satfs: Program) -> None:
+    (satfs.directory / "config.toml").write_text("[profiles.harbour]\n[profiles.coast]\n")
+    given = Program({**satfs.environment, "SATFS_CONFIG_FILE": "config.toml"}, satfs.directory)
+
+    assert asked(satfs, "mount", "--contents", "h") == ["plain,hidden"]
+    assert asked(satfs, "mount", "--cache-dir", "x") == ["dir,x"]
+    assert asked(satfs, "mount", "--log-file", "x") == ["file,x"]
+    assert "plain,harbour" in asked(given, "mount", "--profile", "h")
+    assert asked(given, "whoami", "--profile", "c") == ["plain,coast"]
+    assert asked(satfs, "mount", "--workers", "x") == []
+
+
+def test_a_config_that_cannot_be_read_keeps_tab_quiet(satfs: Program) -> None:
+    (satfs.directory / "config.toml").write_text("no = [toml")
+    given = Program({**satfs.environment, "SATFS_CONFIG_FILE": "config.toml"}, satfs.directory)
+
+    assert asked(given, "mount", "--profile", "h") == []
 
 
 def test_an_unknown_shell_is_refused_by_name(satfs: Program) -> None:
