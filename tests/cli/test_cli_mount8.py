@@ -346,7 +346,10 @@ def test_a_line_in_fstab_is_all_it_takes(aleph: Program, place: Path, tmp_path: 
 def test_who_asks_to_write_is_refused_and_who_says_nothing_reads(
     aleph: Program, place: Path, tmp_path: Path
 ) -> None:
-    """mount(8) adds `rw` to whatever is not `ro`, so only that of a person counts."""
+    """mount(8), fstab and umount(8) mount and unmount; who asks to write is refused.
+
+    mount(8) adds `rw` to whatever is not `ro`, so only that of a person counts.
+    """
     fstab = tmp_path / "fstab"
     fstab.write_text(f"satfs:default {place} satfs nofail,rw 0 0\n")
     for words in (
@@ -363,6 +366,8 @@ def test_who_asks_to_write_is_refused_and_who_says_nothing_reads(
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "ro" in shown(place)[2].split(",")
+    assert run(aleph, "umount", place).returncode == 0
+    assert not is_mounted(place)
 
 
 @pytest.mark.mounts

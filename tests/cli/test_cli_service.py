@@ -448,7 +448,10 @@ def end(process: subprocess.Popen[str]) -> list[str]:
 def test_systemd_is_told_when_it_works_that_it_lives_and_when_it_ends(
     aleph: Program, place: Path, manager: Manager
 ) -> None:
-    """READY comes after the first listing, and when READY is there, so is the mount."""
+    """Told by a service manager that it listens, a mount says when it works, lives and ends.
+
+    READY comes after the first listing, and when READY is there, so is the mount.
+    """
     process = start(aleph, manager, "-v", place)
     try:
         wait_until(lambda: manager.has_heard("READY=1"), 30)
