@@ -81,7 +81,7 @@ def test_the_list_of_crawlers_is_the_users(origin: DemoOrigin, mount_it: MountIt
 
 
 def test_beyond_the_limit_is_edquot(origin: DemoOrigin, mount_it: MountIt) -> None:
-    """Beyond `egress_limit` what is cached can be read, and the rest is EDQUOT, remounted or not."""
+    """Beyond `egress_limit` what is cached can be read, remounted or not; the rest is EDQUOT."""
     mount = mount_it(origin)
     scene = first_scene(origin, mount)
     cached = next(scene.glob("*.zip"))
