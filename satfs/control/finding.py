@@ -75,8 +75,12 @@ async def find(root: Directory, words: Sequence[str]) -> Node:
     node: Node = root
     for word in words:
         if not isinstance(node, Directory):
-            raise NotThere(f"/{'/'.join(node.path)} is no directory")
-        node = await node.lookup(os.fsencode(word))
+            raise NotThere(f"{'/'.join(node.path)} is no directory")
+        try:
+            node = await node.lookup(os.fsencode(word))
+        except NotThere as absence:
+            here = "/".join((*node.path, word))
+            raise NotThere(f"there is no {here}") from absence
     return node
 
 

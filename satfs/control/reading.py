@@ -13,9 +13,9 @@ from satfs.tree.nodes import File
 
 #: Bytes read at once: as much as the kernel asks for at most.
 PIECE_BYTES: Final = 1024 * 1024
-#: Pauses before a read that failed is tried again, in seconds. Each try lasts for the deadline of a
-#: read already; this is for a line that is gone for a moment longer.
-PAUSES_S: Final = (1.0, 5.0, 15.0)
+#: Pauses before a read that failed is tried again, in seconds. Each try goes on for nearly the
+#: deadline of a read by itself, or fails at once where nobody answered a moment ago.
+PAUSES_S: Final = (2.0, 8.0)
 
 #: Told each piece, and where it ends. The piece is good until the next checkpoint.
 Take = Callable[[bytes | memoryview, int], Awaitable[None]]

@@ -61,6 +61,15 @@ async def resolve(catalogue: Listings, words: Sequence[str]) -> Thing:
         NotThere: nothing.
         SatfsError: it cannot be told now.
     """
+    try:
+        return await _resolved(catalogue, words)
+    except NotThere as absence:
+        if len(words) == 1:
+            raise
+        raise NotThere(f"there is no {'/'.join(words)}") from absence
+
+
+async def _resolved(catalogue: Listings, words: Sequence[str]) -> Thing:
     match list(words):
         case [] | ["tasks"]:
             return Thing("tasks")

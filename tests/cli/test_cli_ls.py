@@ -1,0 +1,145 @@
+"""`satfs ls` and `satfs info`: the vendor's records, with a mount and without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli.conftest import Program
+from cli.mounts import OTHER_TASK, TASK, Mounted, vendor
+
+pytestmark = pytest.mark.mounts
+
+
+@pytest.fixture
+def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
+    """Return an account that is not mounted."""
+    with vendor(satfs, place, tmp_path / "cache") as mounted:
+        yield mounted
+
+
+def ids(answer: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [each["id"] for each in answer["entries"]]
+
+
+def test_everything_can_be_walked_to_without_a_mount(aleph: Mounted) -> None:
+    """From all tasks to the files of a scene, by nothing but the ids that were listed."""
+    tasks = aleph.answer("ls", "--json")
+    captures = aleph.answer("ls", "--json", TASK)
+    capture = next(
+        each["id"] for each in captures["entries"] if each["record"]["status"] == "published"
+    )
+    scenes = aleph.answer("ls", "--json", capture)
+    files = aleph.answer("ls", "--json", ids(scenes)[0])
+
+    assert ids(tasks) == [TASK, "341290", OTHER_TASK]
+    assert len(ids(captures)) == 5
+    assert len(ids(scenes)) == 3
+    assert [each["attachment"] for each in files["entries"]] == ["delivery_zip", "preview"]
+    assert files["entries"][0]["size_bytes"] is None, "nobody has asked the store"
+
+
+def test_paths_of_the_tree_are_as_good_as_ids(aleph: Mounted) -> None:
+    capture = aleph.answer("ls", "--json", TASK)["entries"][0]["id"]
+
+    by_path = aleph.answer("ls", "--json", f"tasks/{TASK}/{capture}")
+
+    assert by_path["entries"] == aleph.answer("ls", "--json", capture)["entries"]
+    assert by_path["entries"] == aleph.answer("ls", "--json", f"captures/{capture}")["entries"]
+
+
+def test_a_mount_answers_the_same_from_memory(aleph: Mounted) -> None:
+    """And knows the sizes of what was looked at, and how much of it is kept."""
+    without = aleph.answer("ls", "--json", TASK)
+    aleph.mount()
+    scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
+    next(scene.glob("*.zip")).read_bytes()
+    aleph.origin.journal.clear()
+
+    assert aleph.answer("ls", "--json", scene.parents[1])["entries"] == without["entries"]
+    files = {each["attachment"]: each for each in aleph.answer("ls", "--json", scene)["entries"]}
+
+    assert files["delivery_zip"]["size_bytes"] == next(scene.glob("*.zip")).stat().st_size
+    assert files["delivery_zip"]["held_bytes"] == files["delivery_zip"]["size_bytes"]
+    assert aleph.origin.counts() == 0
+
+
+def test_tables_are_for_people_and_fit_their_terminal(aleph: Mounted) -> None:
+    tasks = aleph.program("ls").stdout
+    capture = aleph.answer("ls", "--json", TASK)["entries"][0]["id"]
+    scenes = aleph.program("ls", capture).stdout
+
+    assert "Harbour monitoring" in tasks
+    assert "completed" in tasks
+    assert "L1D_SR" in scenes
+    assert max(map(len, (tasks + scenes).splitlines())) <= 80
+
+
+def test_a_record_is_shown_as_the_api_sends_it(aleph: Mounted) -> None:
+    task = aleph.origin.catalogue.task(TASK)
+    assert task is not None
+
+    told = aleph.answer("info", "--json", TASK)
+    shown = aleph.program("info", TASK).stdout
+
+    assert told == {
+        "kind": "task",
+        "id": TASK,
+        "path": f"tasks/{TASK}",
+        "record": task.record,
+    }
+    assert "Harbour monitoring" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_scene_is_shown_with_its_files_and_without_links(aleph: Mounted) -> None:
+    aleph.mount()
+    scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
+
+    told = aleph.answer("info", "--json", scene)
+    shown = aleph.program("info", scene.name).stdout
+
+    assert told["path"] == str(aleph.place / "scenes" / scene.name)
+    assert Path(told["path"]).is_dir()
+    assert {each["name"] for each in told["files"]} == {
+        name for name in os.listdir(scene) if name.endswith((".zip", ".png"))
+    }
+    assert "X-Amz" not in shown + str(told)
+    assert f"{scene.name}.zip" in shown
+
+
+def test_without_network_what_mounts_have_kept_is_shown_with_its_age(aleph: Mounted) -> None:
+    aleph.answer("ls", "--json", TASK)
+    aleph.origin.stop_listening()
+
+    done = aleph.program("ls", TASK, SATFS_METADATA_DEADLINE_S="2")
+    answer = aleph.program("ls", "--json", "tasks", SATFS_METADATA_DEADLINE_S="2")
+
+    assert done.returncode == 0
+    assert "Nobody could be asked: this is the listing of" in done.stderr
+    assert "published" in done.stdout
+    assert answer.returncode == 4, "all tasks were never listed"
+
+
+def test_an_id_of_nothing_is_told(aleph: Mounted) -> None:
+    for command in ("ls", "info"):
+        done = aleph.program(command, "no-such-thing")
+        assert done.returncode == 1
+        assert "no task, capture or scene has the id 'no-such-thing'" in done.stderr
+
+
+def test_a_path_that_is_no_mount_is_not_taken_for_an_id(aleph: Mounted) -> None:
+    done = aleph.program("ls", "/usr")
+
+    assert done.returncode == 5
+    assert "not on a satfs mount" in done.stderr
+
+
+def test_refused_credentials_are_told_without_them(aleph: Mounted) -> None:
+    done = aleph.program("ls", SATFS_CLIENT_SECRET="5eedfeed-never-shown")
+
+    assert done.returncode == 3
+    assert "5eedfeed" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
