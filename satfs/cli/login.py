@@ -32,6 +32,8 @@ _MOST_CHARACTERS = 64 * 1024
 _ADDRESSES = ("api_url", "auth_url", "audience", "ca_file")
 #: What would win over what is kept, were it left in the profile's table.
 _RIVALS = ("token", "token_file", "token_command", "client_secret")
+#: Origins of what was given for this login, and not written down for others.
+_GIVEN_NOW = (OriginKind.FLAG, OriginKind.ENVIRONMENT, OriginKind.UNIT)
 
 
 @click.command(
@@ -72,7 +74,7 @@ def login(
     given = _asked_for(before.settings, with_token=is_token)
     settings = resolve_settings({**flags, **given.settings}, may_be_new=True).settings
     is_asked = any(
-        name == "contract_id" and origin.kind in (OriginKind.FLAG, OriginKind.ENVIRONMENT)
+        name == "contract_id" and origin.kind in _GIVEN_NOW
         for name, origin in before.origins.items()
     )
 
@@ -220,7 +222,7 @@ def _keep(
     }
     for name in _ADDRESSES:
         origin = before.origins.get(name)
-        if origin is not None and origin.kind in (OriginKind.FLAG, OriginKind.ENVIRONMENT):
+        if origin is not None and origin.kind in _GIVEN_NOW:
             changes[name] = str(getattr(settings, name))
     table = f"[profiles.{settings.profile}]"
     removed = [
