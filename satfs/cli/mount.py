@@ -26,7 +26,7 @@ from satfs.settings import resolve_settings, unknown_remarks
 @click.command(
     epilog="""\b
 Examples:
-  export SATFS_CLIENT_ID=… SATFS_CLIENT_SECRET=…
+  satfs login                            once; see satfs login --help
   satfs mount ~/aleph                    in the background, once it works
   satfs mount -f -v ~/aleph              in the foreground; Ctrl-C unmounts
   satfs mount -o allow_other,uid=1000,umask=022 /srv/aleph
@@ -43,8 +43,8 @@ Mount options (-o):
   any setting, as SETTING=VALUE     `satfs settings` lists them
 
 What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;
-rw is refused, for satfs only reads. Secrets come from the environment (SATFS_CLIENT_SECRET,
-SATFS_TOKEN) and from nowhere else: a command line is shown to everybody by ps.
+rw is refused, for satfs only reads. Secrets are kept by `satfs login`, or come from the environment
+(SATFS_CLIENT_SECRET, SATFS_TOKEN) or a file; never from a command line, which ps shows to everybody.
 
 `satfs --help` lists the exit codes.
 """
