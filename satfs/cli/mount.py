@@ -44,7 +44,7 @@ Mount options (-o):
 
 What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;
 rw is refused, for satfs only reads. Secrets are kept by `satfs login`, or come from the environment
-(SATFS_CLIENT_SECRET, SATFS_TOKEN) or a file; never from a command line, which ps shows to everybody.
+(SATFS_CLIENT_SECRET, SATFS_TOKEN) or from a file; never from a command line: ps shows that to all.
 
 `satfs --help` lists the exit codes.
 """
