@@ -1,4 +1,8 @@
-"""Programs that walk every directory, and would fetch what nobody reads: updatedb and indexers."""
+"""Programs that walk every directory, and would fetch what nobody reads: updatedb and indexers.
+
+A mount keeps those it knows from what would have to be asked for (`satfs.fuse.guard`). Leaving the
+mount out of their walk is better still: they do not come, and nothing is refused to them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import Final
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.doctor.mounts import satfs_mounts
+from satfs.fuse.guard import Caller, Guard, Habit
 from satfs.mountpoints import FS_TYPE
 
 UPDATEDB_CONF: Final = "/etc/updatedb.conf"
@@ -55,7 +60,7 @@ def parse_updatedb(text: str) -> Pruned:
     )
 
 
-def updatedb(machine: Machine, places: Sequence[Path]) -> Iterator[Finding]:
+def updatedb(machine: Machine, places: Sequence[Path], guard: Guard) -> Iterator[Finding]:
     """Look whether updatedb leaves satfs mounts alone; *places* are or will be mountpoints."""
     text = machine.text(UPDATEDB_CONF)
     if text is None and not any(machine.program(name) for name in _UPDATEDB):
@@ -82,19 +87,30 @@ def updatedb(machine: Machine, places: Sequence[Path]) -> Iterator[Finding]:
         if "PRUNEFS" in dict(_ASSIGNMENT.findall(text or ""))
         else f"echo 'PRUNEFS=\"{FS_TYPE}\"' | sudo tee -a {UPDATEDB_CONF}"
     )
+    is_kept_out = _is_kept_out("updatedb", guard)
+    if not lets_root_in:
+        means = "It is root, and walks mounts that let root in each night; none here does now."
+    elif is_kept_out:
+        means = "Each night it comes to a mount that lets root in, and is kept out there."
+    else:
+        means = "Each night it walks every task, capture and scene of a mount that lets root in."
     yield Finding(
         Area.CRAWLERS,
         "updatedb",
-        Severity.WARNING if lets_root_in else Severity.NOTE,
+        Severity.WARNING if lets_root_in and not is_kept_out else Severity.NOTE,
         f"updatedb does not leave {FS_TYPE} out.",
-        "Each night it walks every task, capture and scene of a mount that lets root in"
-        + (", as one here does." if lets_root_in else "; none here does now."),
+        means,
         "Add the type to PRUNEFS:",
         (command,),
     )
 
 
-def indexers(machine: Machine, places: Sequence[Path]) -> Iterator[Finding]:
+def _is_kept_out(program: str, guard: Guard) -> bool:
+    """Tell whether a mount gives *program* nothing that would have to be asked for."""
+    return guard.habit(Caller(program[:15], program[:15])) is Habit.CRAWLS
+
+
+def indexers(machine: Machine, places: Sequence[Path], guard: Guard) -> Iterator[Finding]:
     """Look whether a desktop's indexer runs or is set up, and would come upon *places*."""
     names = sorted({*_running(machine), *_configured(machine)})
     if not names:
@@ -113,12 +129,17 @@ def indexers(machine: Machine, places: Sequence[Path]) -> Iterator[Finding]:
             commands.append(f"balooctl6 config add excludeFolders {name}")
     if {"Tracker", "LocalSearch"} & set(names):
         commands.append(_tracker_command(machine, inside))
+    is_kept_out = all(
+        _is_kept_out(program, guard) for program, name in INDEXERS.items() if name in names
+    )
     yield Finding(
         Area.CRAWLERS,
         "indexers",
-        Severity.NOTE,
+        Severity.NOTE if is_kept_out else Severity.WARNING,
         f"{told} indexes your home, in which {inside[0]} lies.",
-        "It opens what it finds, to look what is in it; satfs then fetches it.",
+        "It opens what it finds; satfs gives it only what is in the cache."
+        if is_kept_out
+        else "It opens what it finds, to look what is in it, and satfs then fetches that.",
         "Mount outside of your home, or leave the mountpoint out"
         + (":" if commands else f" in the settings of {told}."),
         tuple(commands),

@@ -22,6 +22,7 @@ from satfs.doctor.findings import Area, Finding, Severity, Tell
 from satfs.doctor.machine import Machine
 from satfs.doctor.reach import Host, Way, authorities, on_the_way, reach
 from satfs.errors import SatfsError
+from satfs.fuse.guard import DEFAULT, guard_from
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.settings import AuthMode, Settings
@@ -48,6 +49,7 @@ def local_checks(
     places = [each.mountpoint for each in mounts.satfs_mounts(machine)]
     if mountpoint is not None and mountpoint not in places:
         places.append(mountpoint)
+    guard = guard_from(DEFAULT if settings is None else settings.crawlers)
     found: list[tuple[Area, str, _Check]] = [
         (Area.SETTINGS, "versions", software.versions),
         (Area.FUSE, "fuse-device", partial(fuse.device, machine)),
@@ -57,6 +59,7 @@ def local_checks(
         (Area.FUSE, "fuse-library", partial(fuse.library, machine)),
         (Area.FUSE, "kernel", partial(fuse.kernel, machine)),
         (Area.MOUNTS, "mounts", partial(mounts.mounts, machine)),
+        (Area.MOUNTS, "mount-helper", partial(mounts.mount_helper, machine)),
         (Area.MOUNTS, "leftovers", partial(leftovers.leftovers, machine)),
     ]
     if mountpoint is not None:
@@ -69,8 +72,8 @@ def local_checks(
         ]
     return [
         *found,
-        (Area.CRAWLERS, "updatedb", partial(crawlers.updatedb, machine, places)),
-        (Area.CRAWLERS, "indexers", partial(crawlers.indexers, machine, places)),
+        (Area.CRAWLERS, "updatedb", partial(crawlers.updatedb, machine, places, guard)),
+        (Area.CRAWLERS, "indexers", partial(crawlers.indexers, machine, places, guard)),
     ]
 
 

@@ -109,6 +109,30 @@ def _read_ahead(machine: Machine, mounted: Mounted) -> Iterator[Finding]:
     )
 
 
+def mount_helper(machine: Machine) -> Iterator[Finding]:
+    """Look whether mount(8) finds what it needs for the lines of fstab that are ours.
+
+    Those of the type `fuse.satfs` it can do without us.
+    """
+    lines = [line.split() for line in (machine.text("/etc/fstab") or "").splitlines()]
+    ours = [words for words in lines if words[2:3] == ["satfs"] and words[0][0] != "#"]
+    if not ours:
+        return
+    if any(machine.at(f"{place}/mount.satfs").exists() for place in ("/sbin", "/usr/sbin")):
+        says = "mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it."
+        yield fine(Area.MOUNTS, "mount-helper", says)
+        return
+    yield Finding(
+        Area.MOUNTS,
+        "mount-helper",
+        Severity.WARNING,
+        f"/etc/fstab mounts {ours[0][1]} with satfs, which mount(8) does not know.",
+        "It says “unknown filesystem type”, at each start of the machine as well.",
+        "Let it know, once:",
+        ("sudo satfs service install-helper",),
+    )
+
+
 def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     """Look whether *path*, which is absolute, could be mounted on; nothing if satfs has done so."""
     if any(each.mountpoint == path for each in satfs_mounts(machine)):

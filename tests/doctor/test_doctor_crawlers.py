@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from satfs.doctor import crawlers
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Ran
+from satfs.fuse.guard import Guard, guard_from
 
 DEBIAN = """\
 PRUNE_BIND_MOUNTS="yes"
@@ -22,31 +23,43 @@ PRUNEPATHS="/tmp /var/spool /media /var/lib/os-prober /var/lib/ceph /home/.ecryp
 PRUNEFS="NFS afs autofs binfmt_misc ceph cgroup fuse.glusterfs fuse.sshfs sysfs tmpfs"
 """
 ALEPH = Path("/mnt/aleph")
+KEEPS_OUT, LETS_IN = guard_from("default"), guard_from("none")
 MINE = "30 1 0:50 / /mnt/aleph ro - fuse.satfs satfs:x ro,user_id=1000"
 
 
 def test_debians_own_leaves_us_in(made: MadeUp) -> None:
-    """A note while root cannot get in, a warning as soon as it can."""
-    made.write("/etc/updatedb.conf", DEBIAN)
-    made.mount(MINE)
-    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.NOTE
+    """A note while root cannot get in, or is kept out there; else a warning."""
 
-    for opened in ("allow_other", "allow_root"):
-        made.mount(f"{MINE},{opened}")
-        assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.WARNING
-    made.mount(MINE.replace("1000", "0"))
-    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.WARNING
+    def severity(line: str, guard: Guard) -> Severity:
+        made.mount(line)
+        return only(crawlers.updatedb(made.machine, [ALEPH], guard)).severity
+
+    made.write("/etc/updatedb.conf", DEBIAN)
+    assert severity(MINE, LETS_IN) is Severity.NOTE
+    for lets_root_in in (f"{MINE},allow_other", f"{MINE},allow_root", MINE.replace("1000", "0")):
+        assert severity(lets_root_in, LETS_IN) is Severity.WARNING
+        assert severity(lets_root_in, KEEPS_OUT) is Severity.NOTE
+
+
+def test_every_indexer_that_is_looked_for_is_kept_out_by_a_mount(made: MadeUp) -> None:
+    """Unless somebody has let them all in: then an indexer is worth a warning."""
+    for comm in crawlers.INDEXERS:
+        run_indexer(made, comm)
+        places = [made.machine.home / "aleph"]
+        kept_out = only(crawlers.indexers(made.machine, places, KEEPS_OUT))
+        let_in = only(crawlers.indexers(made.machine, places, LETS_IN))
+        assert (kept_out.severity, let_in.severity) == (Severity.NOTE, Severity.WARNING)
 
 
 @pytest.mark.parametrize("text", [DEBIAN, 'PRUNEFS = ""\n', "# empty\n", 'PRUNEPATHS="/tmp"\n'])
 def test_the_remedy_mends_it_and_leaves_the_rest_alone(made: MadeUp, text: str) -> None:
     file = made.write("/etc/updatedb.conf", text)
-    (command,) = only(crawlers.updatedb(made.machine, [])).commands
+    (command,) = only(crawlers.updatedb(made.machine, [], KEEPS_OUT)).commands
 
     here = command.replace("sudo ", "").replace(crawlers.UPDATEDB_CONF, os.fspath(file))
     subprocess.run(here, shell=True, check=True, stdout=subprocess.DEVNULL)
 
-    assert only(crawlers.updatedb(made.machine, [])).severity is Severity.OK
+    assert only(crawlers.updatedb(made.machine, [], KEEPS_OUT)).severity is Severity.OK
     before, after = crawlers.parse_updatedb(text), crawlers.parse_updatedb(file.read_text())
     assert after.types == before.types | {"fuse.satfs"}
     assert after.paths == before.paths
@@ -55,17 +68,19 @@ def test_the_remedy_mends_it_and_leaves_the_rest_alone(made: MadeUp, text: str) 
 def test_a_mountpoint_in_a_pruned_path_is_left_out_too(made: MadeUp) -> None:
     made.write("/etc/updatedb.conf", DEBIAN)
 
-    fine = only(crawlers.updatedb(made.machine, [Path("/media/me/aleph")]))
-    both = only(crawlers.updatedb(made.machine, [Path("/media/me/aleph"), Path("/mediathek")]))
+    fine = only(crawlers.updatedb(made.machine, [Path("/media/me/aleph")], KEEPS_OUT))
+    both = only(
+        crawlers.updatedb(made.machine, [Path("/media/me/aleph"), Path("/mediathek")], KEEPS_OUT)
+    )
 
     assert (fine.severity, both.severity) == (Severity.OK, Severity.NOTE)
 
 
 def test_without_updatedb_nobody_walks(made: MadeUp) -> None:
-    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.OK
+    assert only(crawlers.updatedb(made.machine, [ALEPH], KEEPS_OUT)).severity is Severity.OK
 
     made.program("updatedb")  # without a configuration it walks everything
-    assert only(crawlers.updatedb(made.machine, [ALEPH])).severity is Severity.NOTE
+    assert only(crawlers.updatedb(made.machine, [ALEPH], KEEPS_OUT)).severity is Severity.NOTE
 
 
 @given(st.text() | st.lists(st.sampled_from(["PRUNEFS", "=", '"', " ", "fuse.satfs", "\n"])))
@@ -94,8 +109,8 @@ def test_an_indexer_that_runs_is_told_of_mounts_in_the_home(
     run_indexer(made, comm)
     place = made.machine.home / "aleph"
 
-    inside = only(crawlers.indexers(made.machine, [place]))
-    outside = only(crawlers.indexers(made.machine, [ALEPH]))
+    inside = only(crawlers.indexers(made.machine, [place], KEEPS_OUT))
+    outside = only(crawlers.indexers(made.machine, [ALEPH], KEEPS_OUT))
 
     assert (inside.severity, outside.severity) == (Severity.NOTE, Severity.OK)
     assert inside.says.startswith(f"{name} indexes your home")
@@ -106,7 +121,7 @@ def test_other_users_indexers_do_not_count(made: MadeUp) -> None:
     run_indexer(made, "baloo_file")
     made.uid = os.getuid() + 1
 
-    assert only(crawlers.indexers(made.machine, [])).says == (
+    assert only(crawlers.indexers(made.machine, [], KEEPS_OUT)).says == (
         "No desktop indexer runs or is set up."
     )
 
@@ -126,7 +141,7 @@ def test_an_indexer_that_is_set_up_counts_before_it_runs(
     made.environment["XDG_CONFIG_HOME"] = os.fspath(made.root / "config")
     made.write("/config/baloofilerc", text)
 
-    finding = only(crawlers.indexers(made.machine, [made.machine.home / "aleph"]))
+    finding = only(crawlers.indexers(made.machine, [made.machine.home / "aleph"], KEEPS_OUT))
 
     assert ("Baloo" in finding.says) is is_on
 
@@ -136,7 +151,9 @@ def test_trackers_own_list_is_kept_and_added_to(made: MadeUp) -> None:
     made.program("gsettings")
     made.answers["gsettings"] = Ran(0, "['po', 'CVS', 'core-dumps']\n")
 
-    (command,) = only(crawlers.indexers(made.machine, [made.machine.home / "my aleph"])).commands
+    (command,) = only(
+        crawlers.indexers(made.machine, [made.machine.home / "my aleph"], KEEPS_OUT)
+    ).commands
 
     assert command.endswith("""ignored-directories '['"'"'po'"'"', '"'"'CVS'"'"', """
                             """'"'"'core-dumps'"'"', '"'"'my aleph'"'"']'""")  # fmt: skip

@@ -216,6 +216,27 @@ def test_what_a_killed_demo_leaves_is_told(made: MadeUp) -> None:
     assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
 
 
+@pytest.mark.parametrize(
+    ("line", "severity"),
+    [
+        ("satfs:x /mnt/aleph satfs ro,_netdev 0 0", Severity.WARNING),
+        ("satfs:x /mnt/aleph fuse.satfs ro,_netdev 0 0", None),
+        ("#satfs:x /mnt/aleph satfs ro 0 0", None),
+        ("", None),
+        ("/dev/sda1 / ext4", None),
+    ],
+)
+def test_a_line_of_fstab_needs_the_helper(
+    made: MadeUp, line: str, severity: Severity | None
+) -> None:
+    made.write("/etc/fstab", f"# the machine's\n{line}\n")
+    found = list(mounts.mount_helper(made.machine))
+    assert [each.severity for each in found] == ([severity] if severity else [])
+
+    made.write("/usr/sbin/mount.satfs")
+    assert {each.severity for each in mounts.mount_helper(made.machine)} <= {Severity.OK}
+
+
 # -- programs that are asked -----------------------------------------------------------------------
 
 
