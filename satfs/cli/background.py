@@ -28,8 +28,9 @@ from satfs.cli.exits import Exit, Failure
 class Waiter:
     """The background's end: tells the one who waits in front, once."""
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, pipe: int, *, leaves_late: bool = False) -> None:
         self._pipe: int | None = pipe
+        self._leaves_late = leaves_late
         self._tell({"pid": os.getpid()})
 
     @property
@@ -43,6 +44,8 @@ class Waiter:
         Raises:
             BrokenPipeError: nobody waits any more: whoever started this has given up.
         """
+        if self._leaves_late:
+            os.setsid()
         self._tell({"ready": True})
         self._close()
         detach(0, 1, 2)
@@ -76,8 +79,12 @@ def detach(*descriptors: int) -> None:
             os.close(nothing)
 
 
-def in_background(work: Callable[[Waiter], int]) -> Failure | None:
+def in_background(work: Callable[[Waiter], int], *, leaves_late: bool = False) -> Failure | None:
     """Run *work* in a process of its own, in a session of its own, and wait until it is ready.
+
+    With *leaves_late* it moves to its session only then, and is in our process group until then. An
+    automounter (systemd.automount(5), autofs(5)) that has us mount lets nobody look at the
+    mountpoint meanwhile but its own process group: others wait for the mount that they should make.
 
     Returns twice over, as fork(2) does: in the caller, None once the work is ready, or how it
     failed; in the background this call never returns, but raises SystemExit with what *work*
@@ -93,7 +100,7 @@ def in_background(work: Callable[[Waiter], int]) -> Failure | None:
     child = os.fork()
     if child == 0:
         os.close(ours)
-        raise SystemExit(_work_alone(work, theirs))
+        raise SystemExit(_work_alone(work, theirs, leaves_late))
     os.close(theirs)
     try:
         os.waitpid(child, 0)
@@ -102,14 +109,15 @@ def in_background(work: Callable[[Waiter], int]) -> Failure | None:
         os.close(ours)
 
 
-def _work_alone(work: Callable[[Waiter], int], pipe: int) -> int:
-    os.setsid()
+def _work_alone(work: Callable[[Waiter], int], pipe: int, leaves_late: bool) -> int:
+    if not leaves_late:
+        os.setsid()
     # Not the session's leader any more, so that opening a terminal never makes it ours.
     if os.fork() != 0:
         os._exit(0)
     os.chdir("/")  # keeps no other filesystem busy
     detach(0)
-    return work(Waiter(pipe))
+    return work(Waiter(pipe, leaves_late=leaves_late))
 
 
 def _wait(pipe: int) -> Failure | None:

@@ -30,10 +30,12 @@ def launch(
     manner: Manner,
     *,
     foreground: bool,
+    leaves_late: bool = False,
     on_ready: Callable[[], None],
 ) -> int:
     """Mount, and return the exit code: in the foreground when it is unmounted, else once it works.
 
+    *leaves_late* is for those who mount on behalf of an automounter (`background`).
     In the foreground *on_ready* is called once the mount works, in the process that serves it: it
     must not look at the mount. Otherwise it is called in front of the background.
 
@@ -43,7 +45,9 @@ def launch(
     """
     if foreground:
         return _stay(prepare, options, manner, on_ready)
-    failure = in_background(lambda waiter: _serve(prepare, options, manner, waiter))
+    failure = in_background(
+        lambda waiter: _serve(prepare, options, manner, waiter), leaves_late=leaves_late
+    )
     if failure is not None:
         tell_error(failure.sentence, failure.remedy, failure.details)
         return failure.code

@@ -98,11 +98,12 @@ def mount_as(
     foreground: bool = False,
     is_offline: bool = False,
     is_fake: bool = False,
+    leaves_late: bool = False,
     on_ready: Callable[[], None],
 ) -> int:
     """Mount at *mountpoint* as *given* by `-o` and by *flags* for settings; return the exit code.
 
-    With *is_fake* everything is looked at, and nothing mounted.
+    With *is_fake* everything is looked at, and nothing mounted. *leaves_late* is as of `launch`.
 
     Raises:
         SatfsError: it cannot be, or, in the foreground, broke.
@@ -125,6 +126,7 @@ def mount_as(
         mount_options(place, given, source=f"satfs:{settings.profile}", is_offline=is_offline),
         manner,
         foreground=foreground,
+        leaves_late=leaves_late,
         on_ready=on_ready,
     )
 

@@ -337,6 +337,7 @@ def _mount(words: Sequence[str], manner: Manner) -> int:
         {"profile": asked.profile},
         manner,
         is_fake=asked.is_fake,
+        leaves_late=True,
         on_ready=lambda: _tell_mounted(asked),
     )
 

@@ -419,6 +419,28 @@ def test_mount_fuse3_finds_satfs_by_its_name(aleph: Program, place: Path) -> Non
     assert (place / "README.txt").stat().st_uid == 3
 
 
+@pytest.mark.mounts
+def test_an_automounter_mounts_it_when_somebody_looks(aleph: Program, place: Path) -> None:
+    """Who looks where an automounter is waits for the mount, and gets to see it.
+
+    That is `x-systemd.automount`. The mount must not wait for itself: the kernel lets only the automounter's process group look at a mountpoint that is pending.
+    """
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can be an automounter, in namespaces of its own")
+
+    done = run(
+        aleph,
+        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *(sys.executable, Path(__file__).with_name("automounter.py"), place),
+        *("mount.satfs", "satfs:default", place, "-o", "ro"),
+    )
+
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no automounter can be had here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "tasks" in done.stdout.split()
+
+
 def test_rw_is_refused_without_mount_as_well(aleph: Program, tmp_path: Path) -> None:
     done = run(aleph, "mount.satfs", "satfs:default", tmp_path, "-o", "rw")
 
