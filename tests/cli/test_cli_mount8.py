@@ -313,6 +313,7 @@ def test_mount_mounts_and_umount_unmounts(aleph: Program, place: Path, fs_type: 
     assert {"ro", "nosuid", "nodev"} <= set(options.split(","))
     assert "tasks" in os.listdir(place)
     pids = mount_processes(place)
+    assert all(os.getsid(pid) not in (0, os.getsid(0)) for pid in pids), "no Ctrl-C reaches it"
     assert run(aleph, "umount", place).returncode == 0
     assert shown(place) == ()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
@@ -423,7 +424,8 @@ def test_mount_fuse3_finds_satfs_by_its_name(aleph: Program, place: Path) -> Non
 def test_an_automounter_mounts_it_when_somebody_looks(aleph: Program, place: Path) -> None:
     """Who looks where an automounter is waits for the mount, and gets to see it.
 
-    That is `x-systemd.automount`. The mount must not wait for itself: the kernel lets only the automounter's process group look at a mountpoint that is pending.
+    That is `x-systemd.automount`. The mount must not wait for itself: the kernel lets only the
+    automounter's process group look at a mountpoint that is pending.
     """
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root can be an automounter, in namespaces of its own")
