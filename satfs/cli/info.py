@@ -14,7 +14,7 @@ from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import logging_as, show
 from satfs.cli.ls import profile_flag
 from satfs.cli.speech import console
-from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json
+from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.settings import load_settings
@@ -45,7 +45,7 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
-        with logging_as(manner.log, in_background=False):
+        with logging_as(quiet_log(manner), in_background=False):
             told = dict(answer(target, "describe", settings))
     except NotThere as failure:
         raise missing(failure) from failure

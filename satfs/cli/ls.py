@@ -14,7 +14,7 @@ from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import logging_as, show
 from satfs.cli.speech import console, tell_remark
-from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json
+from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.settings import load_settings
@@ -51,7 +51,7 @@ def ls(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
-        with logging_as(manner.log, in_background=False):
+        with logging_as(quiet_log(manner), in_background=False):
             listing = answer(target, "list", settings)
     except NotThere as failure:
         raise missing(failure) from failure

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import click
 import trio
 
-from satfs.cli.logs import show
+from satfs.cli.flags import Manner
+from satfs.cli.logs import LogChoice, level_for, show
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.local import open_listings, shelf_of
 from satfs.errors import BadMountpoint, NotThere
+from satfs.fuse.errnos import gravest_of
 from satfs.model import Json
 from satfs.mountpoints import Mounted, locate, satfs_mounts
 from satfs.settings import Settings
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
 
@@ -73,7 +78,20 @@ def answer(
     if isinstance(target, OnMount):
         return result_of(target.mounted, question, {"paths": [list(target.words)]})
     assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
-    return trio.run(_ask_api, settings, question, target)
+    return run_alone(_ask_api, settings, question, target)
+
+
+def run_alone(
+    function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: Unpack[Arguments]
+) -> T:
+    """Run *function* in an event loop of its own; raise the one failure that matters.
+
+    Nurseries wrap what their tasks raise (PEP 654), Ctrl-C included.
+    """
+    try:
+        return trio.run(function, *given)
+    except BaseExceptionGroup as group:
+        raise gravest_of(group) from group
 
 
 async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) -> dict[str, Json]:
@@ -84,6 +102,14 @@ async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) ->
     )
     async with open_listings(settings, with_all=knows_all) as listings:
         return await ask(listings, words, lambda: shelf_of(settings))
+
+
+def quiet_log(manner: Manner) -> LogChoice:
+    """Return a log that tells of errors only, unless more is asked for: the answer tells the rest.
+
+    A mount's log is read later; who waits for an answer is told in it that it is stale, say.
+    """
+    return replace(manner.log, level=level_for(manner.verbosity - 1))
 
 
 def missing(failure: NotThere) -> click.ClickException:

@@ -6,13 +6,12 @@ import shlex
 from pathlib import Path
 
 import click
-import trio
 
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import logging_as
 from satfs.cli.ls import profile_flag
-from satfs.cli.target import OnMount, anywhere, json_flag, missing
+from satfs.cli.target import OnMount, anywhere, json_flag, missing, quiet_log, run_alone
 from satfs.cli.watching import Memory, OfApi, OfMount, Source, Watch, state_file
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
@@ -84,8 +83,8 @@ def watch(
     words = _words(command)
     memory = Memory(state or state_file(target, settings))
     try:
-        with memory.alone(), logging_as(manner.log, in_background=False):
-            return trio.run(
+        with memory.alone(), logging_as(quiet_log(manner), in_background=False):
+            return run_alone(
                 _watch,
                 target,
                 settings,

@@ -54,6 +54,12 @@ async def prefetch(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dic
     """
     progress, jobs = Progress(tell), _jobs(given.get("jobs"))
     found = await collect(floors, given, progress)
+    if any(words[:1] == ("tasks",) for words in words_of(given.get("paths"))):
+        # `ls tasks` without network needs the list; looking up one task does not ask for it.
+        try:
+            await floors.listings.tasks()
+        except SatfsError as failure:
+            found.append(Target("tasks", failure))
     sound = [each for each in found if not isinstance(each.node, SatfsError)]
     await progress.planned([each.size_bytes for each in found])
     for each in found:
@@ -93,9 +99,6 @@ async def collect(floors: Floors, given: Mapping[str, Json], progress: Progress)
     n_bytes = 0
     for words in words_of(given.get("paths")):
         node = await find(floors.root, words)
-        if words[:1] == ("tasks",):
-            # `ls tasks` without network needs the list; looking up one task does not ask for it.
-            await floors.listings.tasks()
         known = await lineage(node, wanted)
         if known is None:
             continue

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Program, is_running, mount_processes, wait_until
-from cli.mounts import TASK, Mounted, vendor
+from cli.mounts import OTHER_TASK, TASK, Mounted, vendor
 
 from satfs.demo.catalogue import make_capture, make_scene, make_task
 
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.mounts
 def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
     """Return a mounted account with the small catalogue, whose listings are believed for long."""
     with vendor(satfs, place, tmp_path / "cache") as mounted:
-        mounted.mount("-o", "listing_ttl_s=600,entry_timeout_s=600,attr_timeout_s=600")
+        long_s = "listing_ttl_s=600,entry_timeout_s=600,attr_timeout_s=600"
+        mounted.mount("-o", f"{long_s},metadata_deadline_s=5")
         yield mounted
 
 
@@ -260,8 +261,8 @@ def test_what_is_no_zip_is_told(aleph: Mounted) -> None:
 def test_a_replaced_object_is_checked_as_it_is_now(aleph: Mounted) -> None:
     scene = first_scene(aleph)
     os.listdir(scene)
-    other = first_scene(aleph).parent.parent.glob("*/*_L1D_MS_*")
-    content = aleph.origin.catalogue.content(next(other).name)
+    other = next((aleph.place / "tasks" / OTHER_TASK).glob("*/*_L1C_*")).name
+    content = aleph.origin.catalogue.content(other)
     aleph.origin.catalogue.replace(scene.name, bytes(content.read(0, 10**9)))
 
     told = aleph.lines("verify", "--json", scene)

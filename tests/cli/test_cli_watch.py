@@ -152,7 +152,9 @@ def test_what_a_command_failed_for_is_told_it_again(aleph: Mounted, hook: tuple[
 
 def test_a_watch_goes_on_until_it_is_ended(aleph: Mounted) -> None:
     """Over a network that goes and comes back."""
-    process = aleph.program.start("watch", "--json", "--interval", "1")
+    process = aleph.program.start(
+        *("watch", "--json", "--interval", "1"), SATFS_METADATA_DEADLINE_S="2"
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     assert "what comes now is told" in process.stderr.readline()
