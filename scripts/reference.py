@@ -111,8 +111,8 @@ def _command(manual: Manual, level: int) -> Iterator[str]:
     if options:
         yield from ("| Option | Meaning |", "| --- | --- |")
         for option in options:
-            name = option.name.replace("|", "\\|")
-            yield f"| `{name}` | {_plain(option.meaning).replace('|', '&#124;')} |"
+            # A bar between backticks parts no cells (Python-Markdown, "Tables").
+            yield f"| `{option.name}` | {_plain(option.meaning).replace('|', '&#124;')} |"
     for section in manual.sections:
         yield from _section(section)
     for child in manual.children:
