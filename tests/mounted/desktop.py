@@ -7,10 +7,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 #: Services that the session bus may start: settings and thumbnails of Xfce. Not the document
 #: portal, for instance, which would mount a file system of its own.
@@ -49,6 +50,8 @@ class Desktop:
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    #: Whose the programs are, in the words of `subprocess`; nothing: ours.
+    owner: dict[str, Any] = field(default_factory=dict)
 
     def run(self, *command: str | Path, timeout_s: float = PATIENCE_S) -> str:
         """Run a program to its end, and return what it prints."""
@@ -60,9 +63,10 @@ class Desktop:
             text=True,
             timeout=timeout_s,
             check=False,
+            **self.owner,
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
+        return str(done.stdout)
 
     @contextmanager
     def running(self, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -74,6 +78,7 @@ class Desktop:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            **self.owner,
         )
         try:
             yield process
@@ -167,10 +172,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def desktop(
-    home: Path, *, size: str = "1000x700", settings: Sequence[str] = ()
-) -> Iterator[Desktop]:
-    """Start a desktop below *home*; everything of it ends with the body."""
+def desktop(home: Path, *, size: str = "1000x700", user_id: int | None = None) -> Iterator[Desktop]:
+    """Start a desktop below *home*, of another user if need be; it ends with the body."""
+    owner = {} if user_id is None else {"user": user_id, "group": user_id, "extra_groups": []}
     directories = {name: home / name for name in ("run", "cache", "config", "data", "services")}
     for directory in directories.values():
         directory.mkdir(parents=True, exist_ok=True)
@@ -178,6 +182,9 @@ def desktop(
     for pattern in _SERVICES:
         for service in _SERVICE_DIRECTORY.glob(pattern):
             (directories["services"] / service.name).symlink_to(service)
+    if user_id is not None:
+        for path in (home, *directories.values()):
+            os.chown(path, user_id, user_id)
     environment = {
         **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
         "HOME": str(home),
@@ -192,11 +199,11 @@ def desktop(
         "LC_ALL": "C.UTF-8",
     }
     with ExitStack() as stack:
-        started = Desktop(home, environment)
+        started = Desktop(home, environment, owner)
         environment["DISPLAY"] = stack.enter_context(_x_server(environment, size))
         bus = home / "bus.conf"
         bus.write_text(_BUS.format(directory=directories["run"], services=directories["services"]))
-        environment["DBUS_SESSION_BUS_ADDRESS"] = stack.enter_context(_bus(environment, bus))
+        environment["DBUS_SESSION_BUS_ADDRESS"] = stack.enter_context(_bus(started, bus))
         yield started
 
 
@@ -204,7 +211,17 @@ def desktop(
 def _x_server(environment: dict[str, str], size: str) -> Iterator[str]:
     readable, writable = os.pipe()
     process = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writable), "-screen", "0", f"{size}x24", "-nolisten", "tcp"],
+        [
+            "Xvfb",
+            "-displayfd",
+            str(writable),
+            "-screen",
+            "0",
+            f"{size}x24",
+            "-nolisten",
+            "tcp",
+            "-noreset",
+        ],
         env=environment,
         pass_fds=[writable],
         stdin=subprocess.DEVNULL,
@@ -222,14 +239,15 @@ def _x_server(environment: dict[str, str], size: str) -> Iterator[str]:
 
 
 @contextmanager
-def _bus(environment: dict[str, str], config: Path) -> Iterator[str]:
+def _bus(desktop: Desktop, config: Path) -> Iterator[str]:
     process = subprocess.Popen(
         ["dbus-daemon", f"--config-file={config}", "--nofork", "--print-address=1"],
-        env=environment,
+        env=desktop.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        **desktop.owner,
     )
     assert process.stdout is not None
     try:
