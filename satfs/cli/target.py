@@ -81,9 +81,7 @@ def answer(
     return run_alone(_ask_api, settings, question, target)
 
 
-def run_alone(
-    function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: Unpack[Arguments]
-) -> T:
+def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:
     """Run *function* in an event loop of its own; raise the one failure that matters.
 
     Nurseries wrap what their tasks raise (PEP 654), Ctrl-C included.
