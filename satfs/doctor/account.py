@@ -6,27 +6,42 @@ is used once, for one byte, and shown nowhere.
 
 from __future__ import annotations
 
+import math
+import shlex
+import time
+from contextlib import suppress
 from typing import Final
 
 import trio
 
-from satfs.api.auth import mode_of
+from satfs.api.auth import source_of
 from satfs.api.client import Aleph
 from satfs.doctor.findings import Area, Finding, Severity, Tell, fine
 from satfs.doctor.reach import Host, reach
-from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, SatfsError, Unreachable
+from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError, Unreachable
 from satfs.model import DELIVERY_ZIP, Contract, Link, Task
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies
-from satfs.settings import AuthMode, Settings
+from satfs.settings import Settings
 
 #: Time to find a scene to sign, in seconds; three requests in most accounts.
 SEARCH_LIMIT_S: Final = 6.0
 #: Tasks and captures looked into for a scene: an account may have thousands that hold none yet.
 _MOST_TASKS: Final = 8
 _MOST_CAPTURES: Final = 4
+#: How a store answers a request for one byte that it grants; the last where there is no byte.
+_DELIVERED: Final = frozenset({200, 206, 416})
 
-_CREDENTIALS: Final = {AuthMode.OAUTH: "client id and secret", AuthMode.LEGACY: "key and secret"}
+#: A token that is not renewed is worth a note when it ends within this, in seconds: a mount is
+#: meant to live for longer.
+TOKEN_NOTE_S: Final = 3600.0
+_SOURCES: Final = {
+    "client_secret": "client id and secret",
+    "secret_store": "kept by satfs login",
+    "token": "a token",
+    "token_file": "a token from a file",
+    "token_command": "a token from a command",
+}
 
 
 async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, ...] | None:
@@ -34,22 +49,18 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
 
     Waits for the API, at most the metadata deadline for each of three questions.
     """
+    contracts: tuple[Contract, ...] | None = None
     try:
         await aleph.credential.headers()
-        # The one question that needs no contract, and so tells a bad credential from a bad one.
-        contracts = () if mode_of(settings) is AuthMode.LEGACY else await aleph.contracts()
-    except (NeedsLogin, Unreachable) as failure:
+        if aleph.credential.needs_contract:
+            # The one question that names no contract: it tells a bad credential from a bad one.
+            contracts = await _listed(aleph, tell)
+    except SatfsError as failure:
         tell(refusal("credential", failure))
         return None
-    except SatfsError as failure:
-        tell(_unlisted(failure))
-        contracts = None
-    else:
-        what = _CREDENTIALS.get(mode_of(settings), "token")
-        tell(fine(Area.ACCOUNT, "credential", f"The credential ({what}) is accepted."))
-        if mode_of(settings) is AuthMode.LEGACY:
-            contracts = None  # it implies one
+    accepted = credential_finding(settings, aleph.credential.token_expires_at_s, time.time())
     if contracts is not None:
+        tell(accepted)
         named = contract_finding(contracts, settings.contract_id)
         tell(named)
         if named.severity is Severity.FAILURE:
@@ -57,17 +68,55 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
     try:
         tasks = await aleph.check()
     except SatfsError as failure:
-        tell(refusal("tasks", failure))
+        # Where the contracts have told nothing, this is the first that the credential was judged.
+        tell(refusal("tasks" if contracts is not None else "credential", failure))
         return None
+    if contracts is None:
+        tell(accepted)
     some = "there are some" if tasks else "there is none yet"
     tell(fine(Area.ACCOUNT, "tasks", f"Tasks are listed; {some}."))
     return tasks
 
 
+async def _listed(aleph: Aleph, tell: Tell) -> tuple[Contract, ...] | None:
+    """Return the contracts; None, and a note of it, where the API does not list them."""
+    try:
+        return await aleph.contracts()
+    except (NeedsLogin, Unreachable):
+        raise
+    except SatfsError as failure:
+        tell(_unlisted(failure))
+        return None
+
+
+def credential_finding(settings: Settings, expires_at_s: float | None, now_s: float) -> Finding:
+    """Return that the credential is accepted, and for how long where nobody renews it.
+
+    *expires_at_s* is when the token in use ends, as far as it tells; both by the wall clock.
+    """
+    source = source_of(settings)
+    left_s = math.inf if expires_at_s is None else expires_at_s - now_s
+    if source == "token" and left_s < TOKEN_NOTE_S:
+        return Finding(
+            Area.ACCOUNT,
+            "credential",
+            Severity.NOTE,
+            f"The token is accepted, and good for {max(left_s, 0) / 60:.0f} minutes more.",
+            "Nobody renews a token that was given as it is: the mount is refused from then on.",
+            "Log in, or name a file or a command that new ones come from:",
+            ("satfs login",),
+        )
+    return fine(
+        Area.ACCOUNT, "credential", f"The credential is accepted ({_SOURCES.get(source, source)})."
+    )
+
+
 def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Finding:
     """Return whether *chosen*, or the only one if it is None, is a contract of the account."""
     names = {each.contract_id: each.name for each in contracts}
-    choices = tuple(f"export SATFS_CONTRACT_ID={each.contract_id}" for each in contracts[:5])
+    choices = tuple(
+        f"export SATFS_CONTRACT_ID={shlex.quote(each.contract_id)}" for each in contracts[:5]
+    )
 
     def failed(says: str, means: str, remedy: str) -> Finding:
         return Finding(
@@ -199,7 +248,7 @@ async def store(
     host = Host("store", "the object store", link.url, Area.STORE)
     way = await reach(http, host, proxies, {"Range": "bytes=0-0"})
     status = 0 if way.heard is None else way.heard.status
-    if way.heard is None or status in (200, 206):
+    if way.heard is None or status in _DELIVERED:
         for finding in way.findings:
             tell(finding)
     else:
@@ -215,13 +264,15 @@ async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
     """Return a link to the first thing that can be fetched; None when nothing is found."""
     # Those that are completed have something to deliver, most likely.
     for task in sorted(tasks, key=lambda task: task.status != "completed")[:_MOST_TASKS]:
-        captures = [each for each in await aleph.captures(task.task_id) if each.is_published]
-        for capture in captures[:_MOST_CAPTURES]:
-            for scene in await aleph.scenes(capture.capture_id):
-                names = [attachment.name for attachment in scene.attachments]
-                if names:
-                    name = DELIVERY_ZIP if DELIVERY_ZIP in names else names[0]
-                    return await aleph.sign(scene.scene_id, name)
+        with suppress(NotThere):  # withdrawn since it was listed
+            captures = await aleph.captures(task.task_id)
+            published = [each.capture_id for each in captures if each.is_published]
+            for capture_id in published[:_MOST_CAPTURES]:
+                for scene in await aleph.scenes(capture_id):
+                    names = [attachment.name for attachment in scene.attachments]
+                    if names:
+                        name = DELIVERY_ZIP if DELIVERY_ZIP in names else names[0]
+                        return await aleph.sign(scene.scene_id, name)
     return None
 
 

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from cli.conftest import Program, mount_processes, wait_until
 from satfs.cli.exits import Exit
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.server import DemoOrigin
+from satfs.demo.tokens import AUDIENCE, Account
 
 #: What people are promised, in seconds.
 PROMISED_S: Final = 30
@@ -259,6 +261,56 @@ def test_a_contract_that_is_not_ours_is_answered_with_those_that_are(
     assert told.finding("contract")["commands"] == [
         f"export SATFS_CONTRACT_ID={origin.account.contract_id}"
     ]
+
+
+def test_a_profile_is_looked_at_with_its_own_account(
+    doctor: Program, origin: DemoOrigin, tmp_path: Path
+) -> None:
+    """And the environment's credential, which would win over a file, is not there."""
+    file = tmp_path / "home/.config/satfs/config.toml"
+    file.parent.mkdir(parents=True)
+    file.touch(mode=0o600)
+    file.write_text(
+        f'api_url = "{origin.api_url}"\nauth_url = "{origin.auth_url}"\n'
+        f'[profiles.harbour]\nclient_id = "{origin.account.client_id}"\n'
+        f'client_secret = "{origin.account.client_secret}"\n'
+        '[profiles.nobody]\nclient_id = "nobody"\nclient_secret = "nonsense"\n',
+        encoding="utf-8",
+    )
+    unset = dict.fromkeys((name for name in origin.environment()), None)
+
+    harbour = ask(doctor, "--profile", "harbour", **unset)
+    nobody = ask(doctor, **unset, SATFS_PROFILE="nobody")
+
+    assert harbour.severity("credential") == harbour.severity("contract") == "ok"
+    assert "harbour" in harbour.finding("settings")["says"]
+    assert nobody.severity("credential") == "failure"
+
+
+def test_a_token_that_ends_soon_is_noted(doctor: Program) -> None:
+    """Of a token that is given as it is: who comes back tomorrow finds the mount refused."""
+    account = Account()
+    with DemoOrigin(account=account, token_lifetime_s=1800) as origin:
+        request = urllib.request.Request(
+            origin.auth_url,
+            json.dumps(
+                {
+                    "client_id": account.client_id,
+                    "client_secret": account.client_secret,
+                    "audience": AUDIENCE,
+                    "grant_type": "client_credentials",
+                }
+            ).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            said = answer.read().decode()  # the endpoint's whole answer, which tells the end
+        told = ask(doctor, **origin.environment(), SATFS_TOKEN=said, SATFS_AUTH_MODE="token")
+
+    assert told.severity("tasks") == "ok"
+    assert told.severity("auth-connection") == "nothing"
+    assert json.loads(said)["access_token"] not in json.dumps(told.record)
+    assert told.severity("credential") == "note"
 
 
 def test_a_profile_that_is_nowhere_is_told(doctor: Program) -> None:
