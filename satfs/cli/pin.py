@@ -26,7 +26,7 @@ from satfs.settings import load_settings
 @click.command(
     epilog="""\b
 Examples:
-  satfs pin ~/aleph/tasks/268095         keep a task; fetches what is not there
+  satfs pin ~/aleph/tasks/268095         keep a task; fetches what is missing
   satfs pin                              list what is pinned
   satfs unpin ~/aleph/tasks/268095       no longer
 """

@@ -14,11 +14,11 @@ from satfs.cli.target import json_flag
 @click.command(
     epilog="""\b
 Examples:
-  satfs prefetch ~/aleph/tasks/268095            a task, with all that is in it
+  satfs prefetch ~/aleph/tasks/268095    a task, with all that is in it
   satfs prefetch ~/aleph/tasks --where task.status=completed \\
       --where 'timestamp>=2026-01-15' --where productname=L1D
   satfs prefetch ~/aleph/scenes/SCENE_ID/contents/rasters
-                                                 some members of a zip
+                                         some members of a zip
 """
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)

@@ -31,8 +31,8 @@ Examples:
 What a command given with --exec is told:
   WATCH_EVENT                            capture or scene
   WATCH_TASK_ID, WATCH_CAPTURE_ID, WATCH_SCENE_ID
-  WATCH_PATH                             where it is on the mount, if there is one
-  standard input                         all of it, with the record, as JSON
+  WATCH_PATH                             its place on the mount, if any
+  standard input                         all of it and the record, as JSON
 """
 )
 @click.argument("path", metavar="[PATH-OR-ID]", default="tasks")

@@ -195,7 +195,7 @@ def test_each_command_says_what_it_does_and_shows_examples(manual: Manual) -> No
     assert manual.paragraphs
     assert manual.summary
     assert manual.examples, f"{manual.name} --help has no Examples"
-    assert all(len(line) <= 78 for line in manual.examples), "click indents them by two"
+    assert all(len(line) <= 76 for line in manual.examples), "help indents them by four"
     assert all(option.meaning for option in manual.options if option.name != "--help")
     for line in manual.examples:
         for command in re.findall(r"(?:^|\$\()(?:sudo )?satfs (.+)", line):

@@ -45,7 +45,7 @@ def test_help_fits_a_terminal_and_has_examples(satfs: Program, command: list[str
 def test_help_lists_the_exit_codes(satfs: Program) -> None:
     codes = satfs("--help").stdout.partition("Exit codes:")[2]
 
-    assert [int(line.split()[0]) for line in codes.strip().splitlines()] == [*range(9), 130]
+    assert [int(line.split()[0]) for line in codes.strip().splitlines()] == [*range(10), 130]
 
 
 @pytest.mark.parametrize(
