@@ -46,6 +46,7 @@ Examples:
   satfs doctor                           look at everything
   satfs doctor ~/aleph                   … and whether that can be mounted on
   satfs doctor --profile harbour         with the account of that profile
+  satfs doctor -q                        only what is not as it should be
   satfs doctor --json | jq '.findings[] | select(.severity != "ok")'
 
 \b
@@ -75,7 +76,8 @@ def doctor(manner: Manner, mountpoint: str | None, as_json: bool, profile: str |
         if as_json:
             _examine(mountpoint, profile, findings.append)
         else:
-            _examine_aloud(mountpoint, profile, findings)
+            least = Severity.NOTE if manner.verbosity < 0 else Severity.OK
+            _examine_aloud(mountpoint, profile, findings, least)
     code = code_of(findings)
     if as_json:
         took_s = time.monotonic() - began_s
@@ -146,14 +148,20 @@ def _place(machine: Machine, path: Path) -> Path:
 # -- for people ------------------------------------------------------------------------------------
 
 
-def _examine_aloud(mountpoint: str | None, profile: str | None, findings: list[Finding]) -> None:
-    """Print each finding as soon as it is there, and keep it in *findings*."""
+def _examine_aloud(
+    mountpoint: str | None, profile: str | None, findings: list[Finding], least: Severity
+) -> None:
+    """Print each finding as soon as it is there, from *least* on; keep them all in *findings*."""
     screen = console()
+    told: list[Finding] = []
 
     def tell(finding: Finding) -> None:
-        if not findings or findings[-1].area is not finding.area:
-            screen.print(Text(finding.area, style="bold"))
         findings.append(finding)
+        if finding.severity < least:
+            return
+        if not told or told[-1].area is not finding.area:
+            screen.print(Text(finding.area, style="bold"))
+        told.append(finding)
         screen.print(shown(finding, screen.width), soft_wrap=True)
 
     # Something that moves while the network is waited for; a pipe gets none of it.

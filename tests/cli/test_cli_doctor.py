@@ -146,6 +146,18 @@ def test_people_read_it_in_eighty_columns(doctor: Program) -> None:
     assert re.fullmatch(r"\d+ failures?, .*\d+ ok\.", lines[-1])
 
 
+def test_quietly_only_what_is_not_as_it_should_be_is_told(
+    doctor: Program, origin: DemoOrigin
+) -> None:
+    origin.advance_clock(-7200)
+
+    done = doctor("doctor", "-q")
+
+    assert "The clock is 2 hours ahead of the API's." in done.stdout
+    assert not re.search(r"^  ok ", done.stdout, re.MULTILINE)
+    assert "Settings" not in done.stdout.splitlines()
+
+
 def test_a_terminal_gets_colours_and_the_same_words(doctor: Program) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
