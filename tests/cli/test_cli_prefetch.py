@@ -39,7 +39,7 @@ def large(*sizes_mib: int) -> Catalogue:
 
 @pytest.mark.slow
 def test_a_task_that_was_prefetched_is_there_without_network(aleph: Mounted) -> None:
-    """Listings, sidecars, files and the members of zips: all reads as before, also remounted."""
+    """What was prefetched reads without network: listings, sidecars, files, members of zips."""
     task = aleph.place / "tasks" / TASK
     done = aleph.program("prefetch", task)
     assert (done.returncode, done.stdout) == (0, "Available offline: 10 files, 228.1 kB.\n")
@@ -115,7 +115,7 @@ def test_members_of_a_zip_alone_can_be_fetched(aleph: Mounted) -> None:
 
 
 def test_what_would_not_fit_is_not_begun(satfs: Program, place: Path, tmp_path: Path) -> None:
-    """Half a task that pushes itself out of the cache helps nobody; the remedy is told."""
+    """What would not fit into the cache is not begun; the remedy is told."""
     with vendor(satfs, place, tmp_path / "cache", large(6, 6)) as aleph:
         aleph.mount(SATFS_CACHE_BYTES="10MB")
         done = aleph.program("prefetch", place / "tasks")
@@ -207,7 +207,7 @@ def test_ctrl_c_ends_it_and_keeps_what_has_come(
 def test_what_is_pinned_stays_when_the_cache_is_full(
     satfs: Program, place: Path, tmp_path: Path
 ) -> None:
-    """Reading more than fits pushes out what is not pinned."""
+    """What is pinned stays when reading more than fits pushes out the rest."""
     with vendor(satfs, place, tmp_path / "cache", large(4, 4, 4, 4)) as aleph:
         aleph.mount(SATFS_CACHE_BYTES="12MB")
         done = aleph.program("pin", place / "scenes" / "scene-0")

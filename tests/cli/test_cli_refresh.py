@@ -42,7 +42,7 @@ def first_scene(aleph: Mounted) -> Path:
 
 
 def test_a_capture_shows_as_soon_as_it_is_asked_for(aleph: Mounted) -> None:
-    """Although listing, name and absence of the name would be believed for minutes."""
+    """After `satfs refresh` what is new shows at once, whatever the kernel had believed."""
     task = aleph.place / "tasks" / TASK
     before = set(os.listdir(task))
     assert not (task / planned(aleph)).exists()
@@ -111,6 +111,7 @@ def test_a_replaced_file_shows_its_new_length(aleph: Mounted) -> None:
 
 
 def test_a_shell_that_stands_in_a_directory_goes_on_standing_there(aleph: Mounted) -> None:
+    """`satfs refresh` takes no directory away from under a shell that stands in it."""
     scene = first_scene(aleph)
     script = "read go; pwd -P && ls scene.json && cd .. && ls capture.json"
     shell = subprocess.Popen(
@@ -175,6 +176,7 @@ def test_nobody_to_ask_is_told_and_what_was_known_stays(aleph: Mounted) -> None:
 
 @pytest.mark.slow
 def test_a_mount_that_is_stuck_does_not_keep_a_command_waiting(aleph: Mounted) -> None:
+    """A command waits ten seconds for a mount that is stuck, and can be ended all the while."""
     (pid,) = mount_processes(aleph.place)
     os.kill(pid, signal.SIGSTOP)
     started_s = time.monotonic()
@@ -236,7 +238,7 @@ def damaged(data: bytes) -> bytes:
 
 
 def test_a_member_whose_crc_is_wrong_is_named(aleph: Mounted) -> None:
-    """The zip as such is as the store has it: only its own checksums can tell."""
+    """`satfs verify` names a member whose CRC is wrong, though the zip is as the store has it."""
     scene = first_scene(aleph)
     content = aleph.origin.catalogue.content(scene.name)
     aleph.origin.catalogue.replace(scene.name, damaged(bytes(content.read(0, 10**9))))
