@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_an_indexer_costs_nothing(origin: DemoOrigin, mount: RealMount, program:
     assert origin.journal.of() == []
     (told,) = mount.events("crawler kept out")
     assert told["program"] == program
+
+
+@pytest.mark.skipif(shutil.which("updatedb") is None, reason="not installed: updatedb")
+def test_updatedb_itself_costs_nothing(
+    origin: DemoOrigin, mount: RealMount, tmp_path: Path
+) -> None:
+    """The real updatedb, told to go through a mount, ends soon and has asked for nothing."""
+    origin.journal.clear()
+    command = ["updatedb", "-o", str(tmp_path / "names.db"), "-U", str(mount.path)]
+    everywhere = ["--prunefs", "", "--prunepaths", "", "--require-visibility", "no"]
+    subprocess.run([*command, *everywhere], check=True, timeout=60)
+    assert origin.journal.of() == []
+    assert mount.events("crawler kept out")
 
 
 def test_backups_and_people_are_let_in(origin: DemoOrigin, mount: RealMount) -> None:
