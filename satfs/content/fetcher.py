@@ -72,6 +72,7 @@ class Fetcher:
         self._flights: list[Flight] = []
         self._landing: dict[Flight, Landing] = {}
         self._waiters: list[_Waiter] = []
+        self._readers: set[object] = set()
         #: What one task is checking ahead of sequential readers, from where it is on.
         self._checking: ByteRange | None = None
         #: Up to where each sequential reader's window has been launched, and from where on.
@@ -156,8 +157,13 @@ class Fetcher:
         )
         self._launched[reader] = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
 
+    def enter(self, reader: object) -> None:
+        """Hear of a reader, before it wants anything."""
+        self._readers.add(reader)
+
     def leave(self, reader: object) -> None:
         """Forget a reader; what only it wanted is given up."""
+        self._readers.discard(reader)
         self._launched.pop(reader, None)
         for flight in list(self._flights):
             flight.readers.discard(reader)
@@ -251,6 +257,10 @@ class Fetcher:
     def _leave_all_but(self, reader: object, plan: Plan) -> None:
         wanted = [plan.now, *plan.ahead]
         for flight in list(self._flights):
+            # Of several who read one file side by side, each sees but a part of what the kernel
+            # asks for, and may look lost for a moment. What was asked for, another one will want.
+            if flight.is_active and len(self._readers) > 1:
+                continue
             if reader in flight.readers and not any(_overlaps(flight, each) for each in wanted):
                 flight.readers.discard(reader)
                 self._withdraw_if_unwanted(flight)

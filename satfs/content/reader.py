@@ -45,6 +45,7 @@ class ObjectReader:
         self._on_close = on_close
         self._is_closed = False
         self._habit = ReadAhead(bounds or ByteRange(0, self.size_bytes))
+        fetcher.enter(self)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
         """See `Reader.read`. Safe to call from many tasks.

@@ -244,6 +244,30 @@ class TestHandles:
 
         run(main)
 
+    def test_what_was_asked_for_is_not_given_up_for_a_look_elsewhere(self, tmp_path: Path) -> None:
+        """Beside another reader, one that looks about ends no transfer: none is made twice."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, workers=0) as contents:
+                version = await learn(contents)
+                one, two = [await contents.open(SCENE, ZIP, version) for _ in range(2)]
+                for start in range(0, 8 * MIB, MIB):
+                    await one.read(ByteRange(start, start + MIB))
+                assert contents.statistics()["active"] > 2
+                for start in (63 * MIB, 40 * MIB + 5, 60 * MIB + 7):
+                    await one.read(ByteRange(start, start + 10))
+                for start in range(0, 64 * MIB, MIB):
+                    data = bytes(await two.read(ByteRange(start, start + MIB)))
+                    assert data == bytes(content.read(start, start + MIB))
+                one.close()
+                two.close()
+
+        run(main)
+        asked = [each for each in store.asked if each.path.endswith(ZIP)]
+        assert sum(each.stop - each.start for each in asked) <= content.size_bytes + 2 * TAIL_BYTES
+
     def test_a_read_that_is_given_up_leaves_nothing(self, tmp_path: Path) -> None:
         """Cancelled at any moment, a read leaves no waiter; closed, the handle leaves no flight."""
         store = FakeStore(bytes_per_s=1e6)

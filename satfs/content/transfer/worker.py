@@ -397,8 +397,9 @@ def _reason(problem: OSError) -> str:
 
 def main(arguments: list[str]) -> None:
     """Serve the socket whose number is the only argument."""
-    # Ctrl-C in a terminal goes to the whole group; the mount decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What is sent to the whole group, by Ctrl-C or by a service manager, is for the mount to judge.
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=int(arguments[0]))
     try:
         Worker(channel).serve()
