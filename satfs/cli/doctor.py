@@ -27,6 +27,7 @@ from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
 from satfs.doctor.machine import Machine
 from satfs.errors import BadSettings
+from satfs.fuse.errnos import gravest_of
 from satfs.mountpoints import absolute
 from satfs.settings import Settings, resolve_settings, unknown_remarks
 
@@ -99,7 +100,11 @@ def _examine(mountpoint: str | None, profile: str | None, tell: Tell) -> None:
     machine = Machine()
     settings = _settings(profile, tell)
     place = None if mountpoint is None else _place(machine, Path(mountpoint))
-    trio.run(examine, machine, settings, place, tell)
+    try:
+        trio.run(examine, machine, settings, place, tell)
+    except BaseExceptionGroup as group:
+        # Ctrl-C, or a pipe that nobody reads any more: a nursery wraps whatever ends it (PEP 654).
+        raise gravest_of(group) from None
 
 
 def _settings(profile: str | None, tell: Tell) -> Settings | None:

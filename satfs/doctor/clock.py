@@ -99,6 +99,6 @@ def judge(ahead_s: float | None) -> Finding:
 
 def _duration(seconds: float) -> str:
     for unit_s, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * unit_s:
+        if seconds >= 1.95 * unit_s:  # below, a smaller unit tells it better
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{seconds:.0f} s"

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -156,6 +157,36 @@ def test_quietly_only_what_is_not_as_it_should_be_is_told(
     assert "The clock is 2 hours ahead of the API's." in done.stdout
     assert not re.search(r"^  ok ", done.stdout, re.MULTILINE)
     assert "Settings" not in done.stdout.splitlines()
+
+
+def test_whoever_has_seen_enough_may_go(doctor: Program) -> None:
+    """`satfs doctor | head -n 1`: no traceback follows."""
+    command = shlex.join(doctor.command("doctor"))
+
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -n 1"],
+        env=doctor.environ(),
+        capture_output=True,
+        text=True,
+        timeout=PROMISED_S,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("Settings\n", "")
+
+
+def test_ctrl_c_ends_it_at_once(doctor: Program, black_hole: str) -> None:
+    process = doctor.start("doctor", SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/t")
+    assert process.stdout is not None
+    while "No proxy is asked" not in process.stdout.readline():
+        pass
+    began_s = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=PROMISED_S)
+
+    assert process.returncode == Exit.INTERRUPTED
+    assert "Traceback" not in said
+    assert time.monotonic() - began_s < 3
 
 
 def test_a_terminal_gets_colours_and_the_same_words(doctor: Program) -> None:
