@@ -265,12 +265,12 @@ async def test_another_worker_comes_with_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One moves short transfers alone; a long one gets another."""
-    monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 48 * MIB)
+    monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 16 * MIB)
     with origin_of(bytes_per_s=60e6) as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             seen: list[tuple[int, int]] = []
             await read_all(contents, lambda at: seen.append((at, bulk.statistics()["workers"])))
-            assert max(n for at, n in seen if at < 32 * MIB) == 1
+            assert max(n for at, n in seen if at < 4 * MIB) == 1
             await eventually(lambda: bulk.statistics()["workers"] == 2)
 
 
