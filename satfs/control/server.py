@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -52,6 +53,8 @@ _SENDING_S: Final = 60.0
 #: Connections at once. Each is a person's command.
 _MOST_CONNECTIONS: Final = 32
 _BACKLOG: Final = 16
+#: How often is looked whether the socket is still there, in seconds.
+_LOOK_S: Final = 15.0
 #: struct ucred: pid, uid, gid (unix(7)).
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -64,22 +67,56 @@ async def serve_control(
 ) -> None:
     """Serve *commands* at *path* until cancelled.
 
-    Started with the path, or None when there can be no socket: a mount works without, and the log
-    says why. What lies at *path* is taken for a dead mount's, and removed.
+    Started with the path, or None when there can be no socket now: a mount works without, and the
+    log says why. What lies at *path* is taken for a dead mount's, and removed. A socket that is
+    taken away is made anew as soon as that can be done: a user's runtime directory goes when he
+    logs out, and comes when he logs in again, while his mounts stay.
     """
-    try:
-        sock, inode = await trio.to_thread.run_sync(_listen, path)
-    except OSError as failure:
-        log.warning("no control socket", path=str(path), reason=failure.strerror or str(failure))
-        task_status.started(None)
-        return
     door = _Door(commands)
+    is_told = False
+    async with trio.open_nursery() as conversations:
+        while True:
+            try:
+                sock, inode = await trio.to_thread.run_sync(_listen, path)
+            except OSError as failure:
+                if not is_told:
+                    reason = failure.strerror or str(failure)
+                    log.warning("no control socket", path=str(path), reason=reason)
+                    task_status.started(None)
+            else:
+                if not is_told:
+                    task_status.started(path)
+                await _serve_while_there(path, inode, sock, door, conversations)
+            is_told = True
+            await trio.sleep(_LOOK_S)
+            while _inode(path) is not None:  # noqa: ASYNC110 - the disk has no events for us
+                await trio.sleep(_LOOK_S)  # a mount that came after us has its own there
+
+
+async def _serve_while_there(
+    path: Path, inode: int, sock: socket.socket, door: _Door, conversations: trio.Nursery
+) -> None:
+    """Serve at *path* for as long as the socket is there."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     try:
-        task_status.started(path)
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        await trio.serve_listeners(door.converse, [listener])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(
+                    trio.serve_listeners, door.converse, [listener], handler_nursery=conversations
+                )
+            )
+            while _inode(path) == inode:  # noqa: ASYNC110 - as above
+                await trio.sleep(_LOOK_S)
+            nursery.cancel_scope.cancel()
     finally:
         _remove(path, inode)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None
 
 
 def _listen(path: Path) -> tuple[socket.socket, int]:
@@ -99,8 +136,8 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
 
 def _remove(path: Path, inode: int) -> None:
     """Remove the socket at *path*, unless it is that of a mount that came after us."""
-    with contextlib.suppress(OSError):
-        if path.lstat().st_ino == inode:
+    if _inode(path) == inode:
+        with contextlib.suppress(OSError):
             path.unlink()
 
 

@@ -81,6 +81,7 @@ def replace(path: Path) -> None:
     """Put something else where the socket was."""
     path.rename(path.with_suffix(".before"))  # which keeps its inode number from coming again
     path.touch()
+    path.chmod(0o644)
 
 
 async def echo(given: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
@@ -109,12 +110,17 @@ async def test_what_a_dead_mount_left_is_replaced(path: Path) -> None:
         assert (await request(path, "echo"))[-1] == Done({})
 
 
-async def test_a_mount_that_came_after_us_keeps_its_socket(path: Path) -> None:
+async def test_a_mount_that_came_after_us_keeps_its_socket(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when we find that ours is gone, and when we end."""
+    monkeypatch.setattr(server, "_LOOK_S", 0.01)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_control, path, {"echo": echo})
         replace(path)
+        await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
-    assert mode(path) is not None
+    assert mode(path) == 0o644
 
 
 async def test_an_error_is_told_by_its_class(path: Path) -> None:
@@ -212,6 +218,35 @@ async def test_the_kernel_says_who_is_there() -> None:
         assert server._peer(trio.SocketStream(ours)) == os.geteuid()
 
 
+async def test_a_socket_that_was_taken_away_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged out and in again: the runtime directory is another, and what was asked goes on."""
+    monkeypatch.setattr(server, "_LOOK_S", 0.02)
+    begun, may_end = trio.Event(), trio.Event()
+
+    async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+        begun.set()
+        await may_end.wait()
+        return {}
+
+    answers: list[list[Message]] = []
+
+    async def ask_for_long() -> None:
+        answers.append(await request(path, "last"))
+
+    async with serving(path, last=last, echo=echo), trio.open_nursery() as nursery:
+        nursery.start_soon(ask_for_long)
+        await begun.wait()
+        shutil.rmtree(path.parent)
+        with trio.fail_after(5):
+            while mode(path) is None:  # noqa: ASYNC110 - it happens on the disk
+                await trio.sleep(0.02)
+        assert (await request(path, "echo"))[-1] == Done({})
+        may_end.set()
+    assert answers == [[Done({})]]
+
+
 async def test_without_a_place_for_the_socket_the_mount_goes_on(
     runtime: Path, expect_log: Callable[..., None]
 ) -> None:
@@ -221,6 +256,7 @@ async def test_without_a_place_for_the_socket_the_mount_goes_on(
     async with trio.open_nursery() as nursery:
         path = place.socket_path(Path("/mnt/x"))
         assert await nursery.start(serve_control, path, {}) is None
+        nursery.cancel_scope.cancel()
 
 
 # -- the other end ---------------------------------------------------------------------------------
