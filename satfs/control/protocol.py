@@ -169,7 +169,14 @@ def error_of(failure: Failed) -> SatfsError:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(value, separators=(",", ":"), default=_plain).encode() + b"\n"
+
+
+def _plain(value: object) -> Json:
+    """Return *value* as what `json` knows: records are mappings, not always dictionaries."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"not JSON: {type(value).__name__}")
 
 
 def _object(line: bytes) -> dict[str, Any]:

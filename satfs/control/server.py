@@ -86,7 +86,10 @@ async def serve_control(
             else:
                 if not is_told:
                     task_status.started(path)
-                await _serve_while_there(path, inode, sock, door, conversations)
+                try:
+                    await _serve_while_there(path, inode, sock, door, conversations)
+                except* OSError as group:  # no more memory, or whatever accept(2) may say
+                    log.warning("control socket broken", path=str(path), reason=str(group))
             is_told = True
             await trio.sleep(_LOOK_S)
             while _inode(path) is not None:  # noqa: ASYNC110 - the disk has no events for us
@@ -154,6 +157,8 @@ class _Door:
                 await self._answer(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             log.debug("control connection ended early")
+        except Exception:
+            log.exception("control connection broken by a bug in satfs")
         finally:
             self._n_connections -= 1
 

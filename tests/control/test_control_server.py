@@ -147,6 +147,19 @@ async def test_a_bug_in_a_command_ends_the_command_only(
         assert (await request(path, "echo"))[-1] == Done({})
 
 
+async def test_a_result_that_is_no_json_ends_the_connection_only(
+    path: Path, expect_log: Callable[..., None]
+) -> None:
+    expect_log("control connection broken by a bug in satfs")
+
+    async def odd(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+        return {"x": object()}
+
+    async with serving(path, odd=odd, echo=echo):
+        assert await request(path, "odd") == []
+        assert (await request(path, "echo"))[-1] == Done({})
+
+
 @pytest.mark.parametrize("line", [b"\n", b"GET / HTTP/1.1\n", b'{"satfs": 9}\n', b"\xff\n"])
 async def test_nonsense_is_answered_with_a_failure(path: Path, line: bytes) -> None:
     async with serving(path, echo=echo):
