@@ -86,6 +86,14 @@ else:
 """
 
 
+def _home() -> Path:
+    """Return the user's home; the root for one who has none, in a container perhaps."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine, and the user who asks; this one and ourselves unless told otherwise."""
@@ -93,7 +101,7 @@ class Machine:
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     uid: int = field(default_factory=os.geteuid)
-    home: Path = field(default_factory=Path.home)
+    home: Path = field(default_factory=_home)
     run: Runner = run_bounded
 
     @property

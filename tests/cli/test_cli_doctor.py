@@ -270,6 +270,31 @@ def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
     assert "memory only" in told.finding("cache-directory")["means"]
 
 
+@needs_root
+def test_a_user_without_a_home_is_told(doctor: Alone) -> None:
+    """Containers run programs as users that nobody has entered in /etc/passwd."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is missing")
+    command = doctor.command("doctor", "--json")
+    n = command.index(Program.command(doctor)[0])
+    as_somebody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+
+    done = subprocess.run(
+        [*command[:n], *as_somebody, *command[n:]],
+        env=doctor.environ(HOME=None, SATFS_CACHE_DIR=None, XDG_RUNTIME_DIR=None),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=PROMISED_S,
+        check=False,
+    )
+
+    if done.returncode == 126 or "Permission denied" in done.stderr:
+        pytest.skip("the program lies where nobody else may read it")
+    told = Told(done.returncode, json.loads(done.stdout), 0)
+    assert (told.code, told.severity("settings")) == (Exit.USAGE, "failure")
+
+
 # -- the account -----------------------------------------------------------------------------------
 
 
