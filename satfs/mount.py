@@ -51,6 +51,7 @@ from satfs.fuse.gate import Gate
 from satfs.fuse.guard import guard_from
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
+from satfs.garbage import Collector
 from satfs.kernel_tuning import tune
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
@@ -189,6 +190,7 @@ async def serve(
                 about.control = None if control is None else str(control)
                 on_ready()
                 nursery.start_soon(Watchdog(parts.woke_up).run)
+                nursery.start_soon(Collector().run)
                 if notifier is not None:
                     nursery.start_soon(
                         notifier.run,

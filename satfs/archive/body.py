@@ -18,7 +18,10 @@ ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
 class Reader(Protocol):
     """One open file: the zip below this floor, a member above it."""
 
-    size_bytes: int
+    @property
+    def size_bytes(self) -> int:
+        """Return its size."""
+        ...
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
         """Return the bytes of *span*; fewer only at the end of the file.

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Final
 
 import trio
+from cachetools import LRUCache
 
 from satfs.errors import DeadlineReached, Misuse, SatfsError
 from satfs.fuse.listing import Listing
 from satfs.model import ByteRange
-from satfs.tree.nodes import Directory, Entry, File, Node, Reader, Unresolved
+from satfs.tree.nodes import (
+    Directory,
+    Entry,
+    File,
+    LazyEntries,
+    Node,
+    Reader,
+    Unresolved,
+)
 
 #: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
 #: want to be answered meanwhile.
 _LARGE: Final = 5000
+#: Large directories whose order is remembered: who lists one is likely to list it again.
+_RECENT: Final = 4
 #: A read that failed after a wait longer than this is not tried anew when the kernel asks again, in
 #: seconds; one that failed sooner may well succeed then.
 _LONG_WAIT_S: Final = 1.0
@@ -24,31 +35,64 @@ _ASKED_AGAIN_S: Final = 0.5
 
 
 class OpenDirectory:
-    """An open directory: read from the beginning it is what it is now, further on what it was."""
+    """An open directory: read from the beginning it is what it is now, further on what it was.
 
-    def __init__(self, node: Directory) -> None:
+    *large* are orders that were found before, of large directories that hold the same today.
+    """
+
+    def __init__(self, node: Directory, large: LargeListings) -> None:
         self.node = node
-        self._listing: Listing[Node] | None = None
+        self._large = large
+        self._children: Sequence[Entry] = ()
+        self._listing: Listing | None = None
 
     async def read(self, cookie: int) -> Iterator[tuple[int, bytes, Node]]:
         """Return (cookie, name, node) of everything behind *cookie*; 0 is the beginning.
 
         An entry of which nothing can be told is an `Unresolved` node.
         """
+        listing = self._listing
         # Also when a program rewinds.
-        if cookie == 0 or self._listing is None:
+        if cookie == 0 or listing is None:
             children = await self.node.children()
-            things = [(entry.name, self._target(entry)) for entry in children]
-            if len(things) < _LARGE:
-                self._listing = Listing(things)
-            else:
-                self._listing = await trio.to_thread.run_sync(Listing, things)
-        return self._listing.after(cookie)
+            listing = await self._large.listing(self.node, children)
+            self._children, self._listing = children, listing
+        return self._told(listing, self._children, cookie)
 
-    def _target(self, entry: Entry) -> Node:
-        if isinstance(entry.target, SatfsError):
-            return Unresolved(self.node, entry.name, entry.target)
-        return entry.target
+    def _told(
+        self, listing: Listing, children: Sequence[Entry], behind: int
+    ) -> Iterator[tuple[int, bytes, Node]]:
+        for cookie, index in listing.after(behind):
+            entry = children[index]
+            target = entry.target
+            if isinstance(target, SatfsError):
+                target = Unresolved(self.node, entry.name, target)
+            yield cookie, entry.name, target
+
+
+class LargeListings:
+    """Directories put in order, those of many entries in a thread."""
+
+    def __init__(self) -> None:
+        self._recent: LRUCache[tuple[str, ...], tuple[Sequence[Entry], Listing]] = LRUCache(_RECENT)
+
+    async def listing(self, node: Directory, children: Sequence[Entry]) -> Listing:
+        """Return the order of *children*, which *node* holds now."""
+        if len(children) < _LARGE:
+            return _listing_of(children)
+        if isinstance(children, LazyEntries):  # made anew each time
+            return await trio.to_thread.run_sync(_listing_of, children)
+        known, listing = self._recent.get(node.identity, (None, None))
+        if known is not children or listing is None:
+            listing = await trio.to_thread.run_sync(_listing_of, children)
+            self._recent[node.identity] = (children, listing)
+        return listing
+
+
+def _listing_of(children: Sequence[Entry]) -> Listing:
+    if isinstance(children, LazyEntries):
+        return Listing(len(children), children.name)
+    return Listing(len(children), lambda index: children[index].name)
 
 
 class OpenFile:

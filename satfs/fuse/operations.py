@@ -34,7 +34,7 @@ from satfs.errors import Misuse, NotThere
 from satfs.fuse.calls import Calls, Closing
 from satfs.fuse.complaints import Complaints
 from satfs.fuse.gate import Gate
-from satfs.fuse.handles import OpenDirectory, OpenFile
+from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
 from satfs.fuse.listing import DOT, DOT_DOT
 from satfs.tree.nodes import Directory, File, Node, Symlink, Unresolved
@@ -47,6 +47,8 @@ _BLOCK_BYTES: Final = 128 * 1024
 #: warn of a full disk. So: 1 PiB, all of it free.
 _STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
 _STATFS_FILES: Final = 2**32
+#: References taken back without letting anybody else run: some milliseconds' worth.
+_FORGOTTEN_AT_ONCE: Final = 1000
 #: How long the kernel may remember that a polled name is not there, in seconds: it never is.
 _POLLED_TTL_S: Final = 3600.0
 
@@ -156,6 +158,7 @@ class Operations(pyfuse3.Operations):
         self._gate = gate
         self._handles = count(1)
         self._directories: dict[int, OpenDirectory] = {}
+        self._large = LargeListings()
         self._files: dict[int, OpenFile] = {}
 
     # -- being a door ----------------------------------------------------------------------------
@@ -213,7 +216,9 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take references back. Must not raise, whatever the kernel counts."""
-        for inode, n_lookups in inode_list:
+        for number, (inode, n_lookups) in enumerate(inode_list, start=1):
+            if number % _FORGOTTEN_AT_ONCE == 0:  # the kernel sends up to 65,536 of them
+                await trio.lowlevel.checkpoint()
             try:
                 self._inodes.forget(inode, n_lookups)
             except Misuse as failure:
@@ -226,7 +231,7 @@ class Operations(pyfuse3.Operations):
         if self._gate is not None and self._gate.refuses_list(ctx.pid, directory):
             raise FUSEError(errno.EACCES)
         handle = next(self._handles)
-        self._directories[handle] = OpenDirectory(directory)
+        self._directories[handle] = OpenDirectory(directory, self._large)
         return handle
 
     @_answers(_handle)

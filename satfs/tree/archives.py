@@ -9,10 +9,11 @@ cannot be shown as they are (`satfs.archive.paths`) are told in a file `UNREADAB
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, overload
 
 import trio
 
@@ -29,6 +30,7 @@ from satfs.tree.nodes import (
     Entry,
     File,
     Kind,
+    LazyEntries,
     MadeFile,
     Node,
     Reader,
@@ -48,8 +50,8 @@ _FACTS: Final = struct.Struct("<QqQIH?")
 _RASTERS: Final = (b".tif", b".tiff", b".jp2", b".vrt")
 #: Rasters with a thumbnail in one directory: looking for one looks at all.
 _MOST_THUMBNAILS: Final = 1000
-#: Nodes made without letting anybody else run: about three milliseconds' worth.
-_BATCH: Final = 1000
+#: Rows looked at without letting anybody else run: about a millisecond's worth.
+_BATCH: Final = 5000
 
 
 class Zips(Protocol):
@@ -112,6 +114,44 @@ class _Shown:
     members: Members
 
 
+class _MemberEntries(LazyEntries):
+    """The *rows* of one directory of a zip, and *more* beside them."""
+
+    def __init__(
+        self,
+        rows: array[int],
+        members: Members,
+        node: Callable[[Row, bytes], Node],
+        more: Sequence[Entry],
+    ) -> None:
+        self._rows = rows
+        self._members = members
+        self._node = node
+        self._more = more
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._more)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if index >= len(self._rows):
+            return self._more[index - len(self._rows)]
+        row = Row(self._rows[index])
+        name = self._members.name(row)
+        return Entry(name, self._node(row, name))
+
+    def name(self, index: int) -> bytes:
+        """Return the name of one entry, without making a node of it."""
+        if index >= len(self._rows):
+            return self._more[index - len(self._rows)].name
+        return self._members.name(Row(self._rows[index]))
+
+
 class _InnerDirectory(Directory):
     """A directory inside a zip: `inner` is its path there."""
 
@@ -140,19 +180,22 @@ class _InnerDirectory(Directory):
         return self._node(shown, row, name)
 
     async def children(self) -> Sequence[Entry]:
-        """Return everything in this directory; yields to other tasks every now and then."""
+        """Return everything in this directory."""
+        return await self._entries()
+
+    async def _entries(self, more: Sequence[Entry] = ()) -> Sequence[Entry]:
+        """Return the members here, and *more*; yields to other tasks every now and then."""
         shown = await self._top.shown()
         members = shown.members
         row = members.find_path(self.inner)
         if row is None or not members.is_directory(row):
             raise NotThere(f"/{'/'.join(self.path)} is in the zip no more")
-        entries = []
+        rows = array("I")
         for child in members.children(row):
-            name = members.name(child)
-            entries.append(Entry(name, self._node(shown, child, name)))
-            if len(entries) % _BATCH == 0:
+            rows.append(child)
+            if len(rows) % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
-        return entries
+        return _MemberEntries(rows, members, lambda row, name: self._node(shown, row, name), more)
 
     async def _rasters(self) -> Mapping[bytes, int]:
         """Return the rasters here that are shown with a thumbnail, and their times."""
@@ -160,7 +203,9 @@ class _InnerDirectory(Directory):
         members = shown.members
         row = members.find_path(self.inner)
         found: dict[bytes, int] = {}
-        for child in () if row is None else members.children(row):
+        for count, child in enumerate(() if row is None else members.children(row), start=1):
+            if count % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
             name = members.name(child)
             if name.lower().endswith(_RASTERS) and not members.is_directory(child):
                 found[name] = self._node(shown, child, name).attributes().mtime_ns
@@ -209,7 +254,7 @@ class ContentsDirectory(_InnerDirectory):
         """
         notices = await self._notices()
         try:
-            return [*await super().children(), *notices]
+            return await self._entries(notices)
         except Damaged:
             return notices
         except NotThere:

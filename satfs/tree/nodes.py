@@ -113,6 +113,14 @@ class Entry:
     target: Node | SatfsError
 
 
+class LazyEntries(Sequence[Entry]):
+    """What a very large directory holds: a node is made when somebody asks for its entry."""
+
+    @abstractmethod
+    def name(self, index: int) -> bytes:
+        """Return the name of one entry, without making anything else. Fit for a thread."""
+
+
 class Directory(Node):
     """A node that holds others."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+import trio
+
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.tree import names, sidecars
@@ -27,17 +29,22 @@ TASK_JSON: Final = "task.json"
 CAPTURES_JSON: Final = "captures.json"
 _RESERVED: Final = frozenset({TASK_JSON, CAPTURES_JSON})
 
+#: Entries made without letting anybody else run: about a millisecond's worth.
+_BATCH: Final = 1000
+
 
 class Tasks(Directory):
     """`tasks/`: every task of the contract, by its id."""
 
-    __slots__ = ("_family", "_sources")
+    __slots__ = ("_entries", "_family", "_listed", "_sources")
 
     def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
         super().__init__(parent, name)
         self._sources = sources
         #: Its own, and remembered in any case: the list of tasks is, too, however long it is.
         self._family = Family()
+        self._listed: Mapping[bytes, TaskDirectory] = {}
+        self._entries: Sequence[Entry] = ()
 
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id; asks for this one task, or less."""
@@ -52,7 +59,16 @@ class Tasks(Directory):
 
     async def children(self) -> Sequence[Entry]:
         """Return all tasks."""
-        return [Entry(name, node) for name, node in (await self._tasks()).items()]
+        nodes = await self._tasks()
+        if nodes is not self._listed:  # the same while the listing is the same
+            entries = []
+            for name, node in nodes.items():
+                entries.append(Entry(name, node))
+                if len(entries) % _BATCH == 0:
+                    await trio.lowlevel.checkpoint()
+            # Together, with no await between.
+            self._listed, self._entries = nodes, entries
+        return self._entries
 
     async def _tasks(self) -> Mapping[bytes, TaskDirectory]:
         tasks = await self._sources.catalogue.tasks()
