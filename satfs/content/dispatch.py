@@ -357,9 +357,10 @@ class Dispatcher:
             case Meaning.RENEW:
                 if link is not None:
                     flight.source.links.spent(link)
-                trial.n_renewals += 1
-                if trial.n_renewals <= 1:
-                    return None
+                    wait_s = trial.refusals.wait_s(link)
+                    if wait_s is not None and wait_s < trial.left_s:
+                        trial.wait_s = wait_s
+                        return None
                 return NotAllowed(f"the object store refuses {label}: {verdict.code}")
             case Meaning.RETRY | Meaning.SLOW_DOWN:
                 asked_s = parse_retry_after(refusal.retry_after, now_s=time.time())

@@ -22,6 +22,9 @@ UNTOLD_LIFETIME_S: Final = 300.0
 #: How long a link is used that came in already spent, which is what a clock ahead of the vendor's
 #: shows. The store knows better, and says so.
 DOUBTED_LIFETIME_S: Final = 10.0
+#: A new link that is refused as well is given up after one more, this much later: whoever changes
+#: keys may do so twice within a moment, and it takes the store as long to hear of it.
+ROTATION_S: Final = 1.0
 
 
 def usable_for_s(link: Link, now_s: float) -> float:
@@ -32,6 +35,24 @@ def usable_for_s(link: Link, now_s: float) -> float:
     if left_s <= 0:
         return DOUBTED_LIFETIME_S
     return left_s - min(MARGIN_S, left_s / 4)
+
+
+class Refusals:
+    """Links that were refused in a row, without a byte in between."""
+
+    def __init__(self) -> None:
+        self._urls: list[str] = []
+
+    def wait_s(self, link: Link) -> float | None:
+        """Take in that *link* was refused; return how long to wait before one more is tried.
+
+        None is for good: two new links were refused, or the vendor gives the same one again.
+        """
+        self._urls.append(link.url)
+        if len(self._urls) == 1:
+            return 0.0
+        is_same = self._urls[-1] == self._urls[-2]
+        return ROTATION_S if len(self._urls) == 2 and not is_same else None
 
 
 class LinkKeeper:

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 import trio
 
-from satfs.content.links import LinkKeeper
+from satfs.content.links import LinkKeeper, Refusals
 from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams
 from satfs.content.transfer.interface import Refusal
 from satfs.content.verdicts import (
@@ -102,7 +102,7 @@ class Probe:
         read: Callable[[StreamedAnswer, str], Awaitable[T]],
     ) -> T:
         deadline_at = trio.current_time() + self._deadline_s
-        n_renewals = 0
+        refusals = Refusals()
         while True:
             link = await links.get()
 
@@ -118,10 +118,11 @@ class Probe:
                 )
             except Refusal as refusal:
                 links.spent(link)
-                n_renewals += 1
-                if n_renewals > 1:
+                wait_s = refusals.wait_s(link)
+                if wait_s is None or trio.current_time() + wait_s >= deadline_at:
                     code = refusal.verdict.code
                     raise NotAllowed(f"the object store refuses {label}: {code}") from None
+            await trio.sleep(wait_s)
 
     async def _attempt(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from satfs.content.links import Refusals
 from satfs.errors import DeadlineReached, SatfsError
 from satfs.net.retry import wait_before_next_s
 
@@ -19,7 +20,7 @@ class Trial:
 
     def _begin(self, held_until: int) -> None:
         self.since_s = trio.current_time()
-        self.n_renewals = 0
+        self.refusals = Refusals()
         self.n_garbled = 0
         self.n_deaths = 0
         self.last = None

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from satfs.content.blockmap import BLOCK_BYTES
 from satfs.content.contents import Contents
 from satfs.content.fetcher import Fetcher
+from satfs.content.links import ROTATION_S
 from satfs.content.probe import TAIL_BYTES
 from satfs.content.reader import Reader
 from satfs.demo.contents import RampContent
@@ -38,7 +39,7 @@ from satfs.errors import (
     Throttled,
     Unreachable,
 )
-from satfs.model import ByteRange, SceneId
+from satfs.model import AttachmentName, ByteRange, Link, SceneId
 
 MIB = 1024 * 1024
 
@@ -355,6 +356,48 @@ class TestLinks:
 
         run(main)
 
+    def test_keys_may_change_twice_within_a_moment(self, tmp_path: Path) -> None:
+        """One new link that is refused as well is followed by another, a second later."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                store.break_with("expired", count=2)
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                assert store.n_signed == 3
+                store.break_with("expired", count=2)
+                started_s = trio.current_time()
+                read = await reader.read(ByteRange(MIB, MIB + 9))
+                assert bytes(read) == content.read(MIB, MIB + 9)
+                assert store.n_signed == 5
+                assert ROTATION_S <= trio.current_time() - started_s < 2 * ROTATION_S
+
+        run(main)
+
+    def test_a_vendor_who_gives_the_same_link_again_is_not_asked_a_third_time(
+        self, tmp_path: Path
+    ) -> None:
+        """Waiting would change nothing."""
+        store = FakeStore()
+        store.add(64 * MIB)
+
+        async def main() -> None:
+            link = await store.sign(SCENE, ZIP)
+
+            async def same(scene: SceneId, attachment: AttachmentName) -> Link:
+                store.n_signed += 1
+                return link
+
+            store.sign = same  # type: ignore[method-assign]
+            async with opened(store, tmp_path) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.break_with("forbidden-for-good", count=100)
+                with trio.fail_after(ROTATION_S / 2), pytest.raises(NotAllowed):
+                    await reader.read(ByteRange(MIB, MIB + 1))
+
+        run(main)
+
     def test_a_link_refused_for_good_is_not_allowed(self, tmp_path: Path) -> None:
         """403 with a new link too is an answer, and it comes soon."""
         store = FakeStore()
@@ -366,7 +409,7 @@ class TestLinks:
                 store.break_with("forbidden-for-good", count=100)
                 with trio.fail_after(2), pytest.raises(NotAllowed):
                     await reader.read(ByteRange(MIB, MIB + 1))
-                assert store.n_signed <= 3
+                assert store.n_signed <= 4
 
         run(main)
 

@@ -136,6 +136,7 @@ STORE_FAULTS = [
     Fault("404 before", store("not-found"), ABSENT, is_before=True),
     # -- links
     Fault("expired link once", store("expired-link", count=1)),
+    Fault("keys changed twice", store("forbidden", count=2), is_about_links=True),
     Fault("expired link ever", store("expired-link"), DENIED),
     Fault("all links expired", calls("expire_links"), is_about_links=True),
     Fault("403 for good", store("forbidden"), DENIED),
