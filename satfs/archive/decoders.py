@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, Protocol
@@ -106,10 +107,9 @@ def _decoders() -> tuple[dict[int, Callable[[], Decoder]], tuple[type[Exception]
     """Return what makes a decoder, by method, and what decoders raise for bytes they refuse."""
     found: dict[int, Callable[[], Decoder]] = {12: bz2.BZ2Decompressor, 14: _ZipLzma, 95: _xz}
     failures: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, lzma.LZMAError)
-    try:
-        zstd: Any = import_module("compression.zstd")  # Python 3.14 and later
-    except ImportError:
-        return found, failures
+    # The same module, as Python 3.14 has it and as a package for those before.
+    has_own = sys.version_info >= (3, 14)
+    zstd: Any = import_module("compression.zstd" if has_own else "backports.zstd")
     # Its window is bounded by itself: 128 MiB (ZSTD_WINDOWLOG_LIMIT_DEFAULT, zstd.h).
     return {**found, 93: zstd.ZstdDecompressor}, (*failures, zstd.ZstdError)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from zlib import crc32
 
 import pytest
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange
 
+zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
 LZMA_FILTERS = [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 16, "lc": 3, "lp": 0, "pb": 2}]
 
 
@@ -28,6 +32,7 @@ def zip_lzma(data: bytes) -> bytes:
 PACKERS: list[tuple[int, Callable[[bytes], bytes]]] = [
     (12, bz2.compress),
     (14, zip_lzma),
+    (93, zstd.compress),
     (95, lzma.compress),
 ]
 
@@ -38,7 +43,7 @@ async def test_other_methods_are_unpacked_once(
     method: int,
     pack: Callable[[bytes], bytes],
 ) -> None:
-    """A member of bzip2, LZMA or xz is unpacked once, to disk, as far as it is read."""
+    """A member of bzip2, LZMA, xz or zstandard is unpacked once, to disk, as far as it is read."""
     content, shelf = wordy(2_500_000), MemoryShelf()
     it = opened(
         build([Entry(b"a", content, method=method, packed=pack(content))]),
@@ -81,7 +86,7 @@ async def test_other_methods_are_checked_likewise(
         await it.content("a", 50_000)
 
 
-@pytest.mark.parametrize("method", [12, 14, 95])
+@pytest.mark.parametrize("method", [12, 14, 93, 95])
 async def test_garbage_in_other_methods_is_damage(
     opened: Callable[..., Opened], method: int
 ) -> None:
