@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from satfs.control.where import Condition, holds_all, may_hold
@@ -127,8 +128,9 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
             name = child.name.decode("utf-8", "backslashreplace")
             yield Target(f"{_path(node)}/{name}".lstrip("/"), child.target)
         elif not isinstance(child.target, ContentsDirectory):
-            async for target in targets(child.target, here):
-                yield target
+            async with aclosing(targets(child.target, here)) as below:
+                async for target in below:
+                    yield target
 
 
 async def _with_record(node: Node, wanted: Wanted) -> Wanted | None:

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 _ENDING_S: Final = 1.0
 #: Names forgotten in one thread job; in between, the loop looks whether it is to end.
 _BATCH: Final = 1000
+#: Nodes looked at without letting anybody else run: some milliseconds' worth.
+_LOOKED_AT: Final = 20_000
 
 #: Tells the kernel to forget a name in the directory of a number (`pyfuse3.invalidate_entry`).
 ForgetEntry = Callable[[int, bytes], None]
@@ -56,7 +58,7 @@ class KernelMemory:
         *now* are the names in the directory *path* as they are listed now: other directories in
         it, and the absence of new names, are forgotten, too. None: *path* is no directory.
         """
-        names, directories = self._chosen(tuple(path), now)
+        names, directories = await self._chosen(tuple(path), now)
         jobs: list[Callable[[], None]] = [self._entry_job(*each) for each in names]
         jobs += [self._attributes_job(inode) for inode in directories]
         for start in range(0, len(jobs), _BATCH):
@@ -73,7 +75,7 @@ class KernelMemory:
             async with self._alone:
                 pass
 
-    def _chosen(
+    async def _chosen(
         self, path: tuple[str, ...], now: Sequence[bytes] | None
     ) -> tuple[list[tuple[int, bytes]], list[int]]:
         """Return (number of directory, name) of what is to be forgotten, and directories below."""
@@ -82,7 +84,9 @@ class KernelMemory:
         directories: list[int] = []
         seen: set[bytes] = set()
         top: int | None = None
-        for inode, node in self._inodes.known():
+        for count, (inode, node) in enumerate(self._inodes.known(), start=1):
+            if count % _LOOKED_AT == 0:
+                await trio.lowlevel.checkpoint()
             if node.path[: len(path)] != path:
                 continue
             if isinstance(node, Directory):
