@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -10,11 +11,16 @@ from satfs.cli.complete import mountpoints as offer_mountpoints
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.holders import holders_of
 from satfs.cli.logs import show
+from satfs.cli.speech import tell_remark
+from satfs.control.ending import ServingProcess
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
 
 #: People are shown so many processes that keep a mount busy; the rest is a number.
 _HOLDERS_SHOWN = 5
+#: Longest wait for the mount's process, in seconds: it answers who waits, and gives its disk up to
+#: five seconds to take what was fetched.
+_ENDING_S = 10.0
 
 
 @click.command(
@@ -37,7 +43,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def umount(_manner: Manner, mountpoints: tuple[str, ...], lazy: bool) -> None:
-    """Unmount what satfs has mounted at MOUNTPOINT.
+    """Unmount what satfs has mounted at MOUNTPOINT, and wait until its process has ended.
 
     Also removes what a mount leaves behind whose process has died. Other filesystems are left
     alone.
@@ -47,16 +53,28 @@ def umount(_manner: Manner, mountpoints: tuple[str, ...], lazy: bool) -> None:
 
 
 def unmount(path: Path, *, is_lazy: bool) -> None:
-    """Unmount the satfs mount at *path*.
+    """Unmount the satfs mount at *path*, and wait for its process to end.
 
     Raises:
         BadMountpoint: there is none, or somebody keeps it busy; says who.
         FuseMissing: there is no program to unmount with.
     """
-    if mount_at(path) is None:
+    mounted = mount_at(path)
+    if mounted is None:
         ours = ", ".join(show(str(each.mountpoint)) for each in satfs_mounts())
         elsewhere = f"; it is at {ours}" if ours else ""
         raise BadMountpoint(f"satfs is not mounted at {show(str(path))}{elsewhere}")
+    with closing(ServingProcess(mounted)) as process:
+        _detach(path, is_lazy=is_lazy)
+        # Detached lazily, it serves on whoever still has something open.
+        if not is_lazy and not process.wait(_ENDING_S):
+            tell_remark(
+                f"{show(str(path))} is unmounted, but its process has not ended yet: what it has"
+                " fetched is still being written to the cache."
+            )
+
+
+def _detach(path: Path, *, is_lazy: bool) -> None:
     try:
         detach(path, is_lazy=is_lazy)
     except BadMountpoint as refusal:

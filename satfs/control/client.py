@@ -43,7 +43,7 @@ def ask(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Iterator[Told |
         BadMountpoint: the mount does not listen, or does not answer; says what to do.
         SatfsError: whatever came of the request.
     """
-    with closing(_connect(mounted)) as connection:
+    with closing(connect(mounted)) as connection:
         try:
             connection.sendall(request_line(Request(do, given)))
             for message in _messages(connection):
@@ -81,7 +81,12 @@ def _messages(connection: socket.socket) -> Iterator[Message]:
         yield from map(message_of, lines.feed(data))
 
 
-def _connect(mounted: Mounted) -> socket.socket:
+def connect(mounted: Mounted) -> socket.socket:
+    """Return a connection to the mount's control socket.
+
+    Raises:
+        BadMountpoint: nobody listens there, or it is another user's.
+    """
     users = tuple({os.geteuid(), mounted.user, 0} - {None})
     refused = False
     for path in candidates(mounted.mountpoint, tuple(user for user in users if user is not None)):

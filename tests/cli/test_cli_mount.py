@@ -8,12 +8,16 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_until
+
+from satfs.control.ending import ServingProcess
+from satfs.mountpoints import satfs_mounts
 
 pytestmark = pytest.mark.mounts
 
@@ -69,7 +73,34 @@ def test_umount_takes_it_away_and_ends_the_process(aleph: Program, place: Path) 
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not is_mounted(place)
+    assert not is_running(pid), "umount waits for the process: its cache is free then"
+
+
+def test_who_mounts_again_at_once_finds_the_cache_free(aleph: Program, place: Path) -> None:
+    """As a script does that takes a mount away and makes another one on the same cache."""
+    for _ in range(3):
+        assert aleph("mount", place).returncode == 0
+        (pid,) = mount_processes(place)
+        assert os.listdir(place / "tasks")
+        (mounted,) = (each for each in satfs_mounts() if each.mountpoint == place)
+        with closing(ServingProcess(mounted)) as process:
+            assert not process.wait(0.05)
+            assert aleph("umount", place).returncode == 0
+            assert process.wait(0)
+        assert not is_running(pid)
+
+
+def test_umount_of_a_killed_mount_waits_for_nobody(aleph: Program, place: Path) -> None:
+    aleph("mount", place)
+    (pid,) = mount_processes(place)
+    os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_running(pid))
+    started_s = time.monotonic()
+
+    assert aleph("umount", place).returncode == 0
+
+    assert time.monotonic() - started_s < 5
+    assert not is_mounted(place)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,54 @@
+"""Wait until the process that serves a mount has ended: only then has its cache been let go of.
+
+Unmounting is over when the kernel says so; the process then still enters in its cache what it has
+fetched. Whoever mounts again at once, removes the cache or ends a container should wait for that.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from typing import Final
+
+from satfs.control.client import connect
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import Mounted
+
+_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid (unix(7))
+
+
+class ServingProcess:
+    """The process that serves *mounted*, as far as it can be told: to be looked up while it does.
+
+    It is known by a descriptor (pidfd_open(2)), so that another process which is given its number
+    is never taken for it.
+    """
+
+    def __init__(self, mounted: Mounted) -> None:
+        self._descriptor: int | None = None
+        try:
+            with connect(mounted) as connection:
+                told = connection.getsockopt(
+                    socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+                )
+            pid, _, _ = _CREDENTIALS.unpack(told)
+            if pid > 0:  # else it is in another PID namespace
+                self._descriptor = os.pidfd_open(pid)
+        except (OSError, BadMountpoint):
+            pass  # dead already, another user's, or older than the kernel's descriptors
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended, or *timeout_s*; tell whether it has. One unknown counts so."""
+        if self._descriptor is None:
+            return True
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
