@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import which
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 import pyfuse3
 import structlog
@@ -33,13 +32,6 @@ from satfs import mountpoints
 from satfs.about.build import About, Instruments, identity_of
 from satfs.about.lines import lines_of_log
 from satfs.about.port import metrics_port
-from satfs.api.auth import account_key
-from satfs.api.client import Aleph
-from satfs.api.listing_store import ListingStore
-from satfs.api.listings import Listings
-from satfs.archive.archive import Archives, open_archives
-from satfs.content.build import open_contents
-from satfs.content.contents import Contents
 from satfs.control.commands import commands_on
 from satfs.control.floors import Floors
 from satfs.control.kernel import KernelMemory
@@ -53,11 +45,8 @@ from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.garbage import Collector
 from satfs.kernel_tuning import tune
-from satfs.net.addresses import LinkRule
-from satfs.net.http import Http
-from satfs.net.proxies import proxies_of_environment
-from satfs.net.retrying import Retries
 from satfs.notify import Notifier, describe_mount
+from satfs.parts import Parts, parts_of_mount
 from satfs.settings import Settings
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node
@@ -78,10 +67,6 @@ _GREETING_S: Final = 10.0
 #: Longest wait for calls in flight to be answered when the mount is taken down, in seconds. They
 #: are cancelled, so this is for tasks that do not turn.
 _ANSWERING_S: Final = 1.0
-#: Longest wait for the disk when everything else is gone, in seconds.
-_CLOSING_S: Final = 2.0
-#: Connections to the store beside those for bulk data: sizes are learnt while files are read.
-_SPARE_CONNECTIONS: Final = 16
 #: Share of a listing's deadline after which sizes not learnt yet are given up (`tree.scenes`).
 _VERSION_SHARE: Final = 2 / 3
 
@@ -151,7 +136,7 @@ async def serve(
     mountpoint = mountpoints.absolute(options.mountpoint)
     _check_machine(mountpoint)
     _check_cache(settings, mountpoint)
-    async with _ended_by_signals(), _catalogue_and_content(settings) as parts:
+    async with _ended_by_signals(), parts_of_mount(settings) as parts:
         if not options.is_offline:
             await parts.aleph.check()
         await parts.listings.recall()
@@ -202,7 +187,7 @@ async def serve(
 
 
 def _floors(
-    settings: Settings, mountpoint: Path, parts: _Parts, root: Root, kernel: KernelMemory
+    settings: Settings, mountpoint: Path, parts: Parts, root: Root, kernel: KernelMemory
 ) -> Floors:
     """Return what commands over the control socket work with."""
     return Floors(
@@ -218,7 +203,7 @@ def _floors(
 
 
 def _about(
-    settings: Settings, options: MountOptions, mountpoint: Path, parts: _Parts, door: Operations
+    settings: Settings, options: MountOptions, mountpoint: Path, parts: Parts, door: Operations
 ) -> About:
     """Return what the mount will say about itself."""
     credential = parts.aleph.credential
@@ -246,70 +231,6 @@ def _about(
         complaints=door.complaints.recent,
     )
     return About(identity, instruments, lines_of_log())
-
-
-# -- the floors below ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    aleph: Aleph
-    listings: Listings
-    contents: Contents
-    archives: Archives
-    connections: tuple[Http, ...]
-
-    def unreachable(self) -> tuple[str, ...]:
-        """Return the hosts that do not answer now."""
-        return tuple(o for http in self.connections for o in http.reachability.offline_origins())
-
-    def woke_up(self) -> None:
-        """Start afresh after the machine has slept: its connections are dead, the line is new."""
-        for http in self.connections:
-            http.close_idle()
-
-
-@asynccontextmanager
-async def _catalogue_and_content(settings: Settings) -> AsyncIterator[_Parts]:
-    """Build what the tree needs. The two `Http` share nothing, so that no credential can stray."""
-    account = account_key(settings)
-    store = ListingStore(settings.cache_dir / account)
-    reach: dict[str, Any] = {
-        "connect_timeout_s": settings.connect_timeout_s,
-        "progress_timeout_s": settings.progress_timeout_s,
-        "ca_file": settings.ca_file,
-    }
-    async with (
-        Http(**reach, max_connections=settings.api_concurrency) as api_http,
-        Http(**reach, max_connections=settings.max_connections + _SPARE_CONNECTIONS) as store_http,
-    ):
-        aleph = Aleph(api_http, settings)
-        try:
-            async with (
-                open_contents(
-                    settings,
-                    http=store_http,
-                    retries=Retries(store_http.reachability),
-                    sign=aleph.sign,
-                    check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
-                    is_proxied=_is_proxied,
-                    account=account,
-                ) as contents,
-                open_archives(
-                    shelf=contents.derived, unpack_bytes=settings.unpack_bytes
-                ) as archives,
-            ):
-                listings = Listings(aleph, settings, store)
-                yield _Parts(aleph, listings, contents, archives, (api_http, store_http))
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
-                await store.aclose()
-
-
-def _is_proxied(url: str) -> bool:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return proxies_of_environment().for_host(parts.scheme, parts.hostname or "", port) is not None
 
 
 # -- the kernel's mount -------------------------------------------------------------------------
