@@ -8,13 +8,23 @@ from collections.abc import Iterator, Mapping
 import click
 from rich.table import Table
 
-from satfs.cli.amounts import amount, counted
+from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import logging_as, show
 from satfs.cli.ls import profile_flag
+from satfs.cli.quantities import amount
 from satfs.cli.speech import console
-from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json, quiet_log
+from satfs.cli.target import (
+    OnMount,
+    answer,
+    anywhere,
+    json_flag,
+    missing,
+    offer_paths,
+    print_json,
+    quiet_log,
+)
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.settings import load_settings
@@ -32,7 +42,7 @@ Examples:
   satfs info --json ~/aleph/tasks/268095 | jq .record.target
 """
 )
-@click.argument("path", metavar="PATH-OR-ID")
+@click.argument("path", metavar="PATH-OR-ID", shell_complete=offer_paths)
 @profile_flag
 @json_flag
 @verbosity_flags

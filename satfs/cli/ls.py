@@ -9,18 +9,32 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
-from satfs.cli.amounts import age, amount
+from satfs.cli.complete import profiles
+from satfs.cli.counts import age
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import logging_as, show
+from satfs.cli.quantities import amount
 from satfs.cli.speech import console, tell_remark
-from satfs.cli.target import OnMount, answer, anywhere, json_flag, missing, print_json, quiet_log
+from satfs.cli.target import (
+    OnMount,
+    answer,
+    anywhere,
+    json_flag,
+    missing,
+    offer_paths,
+    print_json,
+    quiet_log,
+)
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.settings import load_settings
 
 profile_flag = click.option(
-    "--profile", metavar="NAME", help="The profile in config.toml to ask with."
+    "--profile",
+    metavar="NAME",
+    shell_complete=profiles,
+    help="The profile in config.toml to ask with.",
 )
 
 Entry = Mapping[str, Json]
@@ -36,7 +50,7 @@ Examples:
   satfs ls ~/aleph/tasks/268095          the same through a mount
 """
 )
-@click.argument("path", metavar="[PATH-OR-ID]", default="tasks")
+@click.argument("path", metavar="[PATH-OR-ID]", default="tasks", shell_complete=offer_paths)
 @profile_flag
 @json_flag
 @verbosity_flags

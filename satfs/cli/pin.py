@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import click
 from rich.table import Table
 
-from satfs.cli.amounts import amount, counted
+from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.fetching import fetch, jobs_flag, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import show
+from satfs.cli.quantities import amount
 from satfs.cli.speech import console, tell_remark
-from satfs.cli.target import json_flag, print_json
+from satfs.cli.target import json_flag, offer_paths, print_json
 from satfs.content import upkeep
 from satfs.control.client import result_of
 from satfs.control.pinning import as_json as records_of
@@ -31,7 +32,7 @@ Examples:
   satfs unpin ~/aleph/tasks/268095       no longer
 """
 )
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=offer_paths)
 @where_flag
 @jobs_flag
 @click.option("--no-fetch", is_flag=True, help="Keep what is and will be read, and fetch nothing.")

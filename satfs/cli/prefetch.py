@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.amounts import amount, counted
+from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.fetching import fetch, jobs_flag, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.target import json_flag
+from satfs.cli.quantities import amount
+from satfs.cli.target import json_flag, offer_paths
 
 
 @click.command(
@@ -21,7 +22,7 @@ Examples:
                                          some members of a zip
 """
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
 @where_flag
 @jobs_flag
 @json_flag

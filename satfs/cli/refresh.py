@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.amounts import counted
+from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.speech import tell_remark
-from satfs.cli.target import json_flag, missing, on_mounts, print_json
+from satfs.cli.target import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.control.client import result_of
 from satfs.errors import NotThere
 
@@ -20,7 +20,7 @@ Examples:
   satfs refresh ~/aleph/tasks/268095     … new captures, or scenes in them?
 """
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
 @json_flag
 @verbosity_flags
 @click.pass_obj

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.amounts import amount, counted
+from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.fetching import where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.target import json_flag, missing, on_mounts, print_json
+from satfs.cli.quantities import amount
+from satfs.cli.target import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.content import upkeep
 from satfs.content.cachedir import open_index
 from satfs.content.keeping import unpin as unpin_in
@@ -26,7 +27,7 @@ Examples:
   satfs unpin --all                      everything, also without a mount
 """
 )
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=offer_paths)
 @where_flag
 @click.option("--all", "is_all", is_flag=True, help="All that is pinned in the cache directory.")
 @json_flag

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.amounts import amount, counted
+from satfs.cli.counts import counted
 from satfs.cli.fetching import fetch, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.target import json_flag
+from satfs.cli.quantities import amount
+from satfs.cli.target import json_flag, offer_paths
 
 
 @click.command(
@@ -17,7 +18,7 @@ Examples:
   satfs verify --json ~/aleph/tasks/268095 | jq 'select(.error)'
 """
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
 @where_flag
 @json_flag
 @verbosity_flags

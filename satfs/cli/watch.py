@@ -11,7 +11,15 @@ from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import logging_as
 from satfs.cli.ls import profile_flag
-from satfs.cli.target import OnMount, anywhere, json_flag, missing, quiet_log, run_alone
+from satfs.cli.target import (
+    OnMount,
+    anywhere,
+    json_flag,
+    missing,
+    offer_paths,
+    quiet_log,
+    run_alone,
+)
 from satfs.cli.watching import Memory, OfApi, OfMount, Source, Watch, state_file
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
@@ -35,7 +43,7 @@ What a command given with --exec is told:
   standard input                         all of it and the record, as JSON
 """
 )
-@click.argument("path", metavar="[PATH-OR-ID]", default="tasks")
+@click.argument("path", metavar="[PATH-OR-ID]", default="tasks", shell_complete=offer_paths)
 @click.option(
     "--exec",
     "command",

@@ -20,7 +20,7 @@ import trio
 
 from satfs.api.auth import account_key
 from satfs.api.listings import Listings
-from satfs.cli.amounts import counted
+from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.logs import show
 from satfs.cli.speech import tell, tell_remark

@@ -21,9 +21,9 @@ from rich.progress import (
 )
 
 from satfs import errors
-from satfs.cli.amounts import amount
 from satfs.cli.exits import Exit, exit_code
 from satfs.cli.logs import show
+from satfs.cli.quantities import amount
 from satfs.cli.speech import tell, tell_remark
 from satfs.cli.target import print_json
 from satfs.control.protocol import Done, Failed, Told, error_of
@@ -31,7 +31,9 @@ from satfs.fuse.errnos import gravest_of
 from satfs.model import Json
 
 #: Columns of a terminal that a file's name may take beside its bar.
-_NAME_COLUMNS: Final = 24
+_NAME_COLUMNS: Final = 34
+#: How much of it is at its beginning, where a scene's name has the day and the time.
+_HEAD_COLUMNS: Final = 15
 
 
 def follow(
@@ -91,7 +93,7 @@ class _Bars:
     def __init__(self, verb: str) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", table_column=None),
-            BarColumn(bar_width=14),
+            BarColumn(bar_width=10),
             TaskProgressColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -153,6 +155,6 @@ def _short(path: str) -> str:
     """Return the file's name, cut in the middle where it is long: both of its ends tell it."""
     name = show(PurePosixPath(path).name)
     if len(name) > _NAME_COLUMNS:
-        head = (_NAME_COLUMNS - 1) // 3
-        name = f"{name[:head]}…{name[len(name) - (_NAME_COLUMNS - 1 - head) :]}"
+        tail = _NAME_COLUMNS - 1 - _HEAD_COLUMNS
+        name = f"{name[:_HEAD_COLUMNS]}…{name[-tail:]}"
     return escape(name)

@@ -1,19 +1,6 @@
-"""Numbers as people read them."""
+"""Counts and ages as people read them. Pure."""
 
 from __future__ import annotations
-
-from typing import Final
-
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
-
-
-def amount(n_bytes: float) -> str:
-    """Return a number of bytes with a unit, in powers of ten."""
-    for unit in _UNITS[:-1]:
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} {_UNITS[-1]}"
 
 
 def counted(number: int, noun: str) -> str:
