@@ -50,12 +50,12 @@ Examples:
   satfs ls ~/aleph/tasks/268095          the same through a mount
 """
 )
-@click.argument("path", metavar="[PATH-OR-ID]", default="tasks", shell_complete=offer_paths)
+@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=offer_paths)
 @profile_flag
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def ls(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
+def ls(manner: Manner, path: str | None, profile: str | None, as_json: bool) -> int:
     """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
 
     Given a PATH on a mount, the mount is asked, which answers from memory what it may. Given an id,

@@ -59,12 +59,16 @@ def on_mounts(paths: Sequence[str]) -> list[tuple[Mounted, list[OnMount]]]:
     return list(found.values())
 
 
-def anywhere(text: str) -> OnMount | tuple[str, ...]:
+def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
     """Return what *text* is on a mount, or its words for the API: an id, or a path of the tree.
+
+    None is all tasks, whatever directory we are in.
 
     Raises:
         BadMountpoint: it is a path of the file system, and on no satfs mount.
     """
+    if text is None:
+        return ("tasks",)
     target = _located(text)
     if target is not None:
         return target

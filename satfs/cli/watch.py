@@ -43,7 +43,7 @@ What a command given with --exec is told:
   standard input                         all of it and the record, as JSON
 """
 )
-@click.argument("path", metavar="[PATH-OR-ID]", default="tasks", shell_complete=offer_paths)
+@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=offer_paths)
 @click.option(
     "--exec",
     "command",
@@ -72,7 +72,7 @@ What a command given with --exec is told:
 @click.pass_obj
 def watch(
     manner: Manner,
-    path: str,
+    path: str | None,
     command: str | None,
     interval_s: float,
     once: bool,

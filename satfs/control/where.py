@@ -17,8 +17,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
-from math import isfinite
 from typing import Any, Final
 
 from satfs.errors import BadSettings
@@ -131,12 +131,13 @@ def _comparable(text: str, wanted: str) -> tuple[Any, Any]:
     return text, wanted
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> Decimal | None:
+    # Exact: an id may have more digits than a float.
     try:
-        number = float(text)
-    except ValueError:
+        number = Decimal(text)
+    except InvalidOperation:
         return None
-    return number if isfinite(number) else None
+    return number if number.is_finite() else None
 
 
 def _day(text: str) -> date | None:
