@@ -18,8 +18,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from satfs.errors import Changed
-from satfs.model import ByteRange
-from satfs.tree.nodes import Attributes, Directory, File, Kind, Reader
+from satfs.tree.nodes import Attributes, BytesReader, Directory, File, Kind, Reader
 
 #: How long a content is the present one, in seconds: short for people, long for a program.
 FRESH_S: Final = 1.0
@@ -135,22 +134,7 @@ class MomentFile(File):
             content = self._make()
             if digest(content) != self._digest:
                 raise Changed(f"/{'/'.join(self.path)} is another by now")
-        return MomentReader(content)
-
-
-class MomentReader:
-    """Reads from memory."""
-
-    def __init__(self, content: bytes) -> None:
-        self.size_bytes = len(content)
-        self._view = memoryview(content)
-
-    async def read(self, span: ByteRange) -> memoryview:
-        """Return the part of *span* that exists."""
-        return self._view[span.start : span.stop]
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        return BytesReader(content)
 
 
 def digest(content: bytes) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.addresses import origin_of
 from satfs.profiles import user_file
 from satfs.settings import AuthMode, SecretPlace, Settings
+from satfs.wholefiles import write_whole
 
 #: What the keyring shows beside our entries; the profile is the user name.
 SERVICE: Final = "satfs"
@@ -193,21 +193,7 @@ def _read(path: Path) -> str | None:
 
 def _write(path: Path, text: str) -> None:
     """Write *text* for its owner alone, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            draft.unlink()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        descriptor = os.open(draft, flags, 0o600)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(descriptor)
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        write_whole(path, text, mode=0o600)
     except OSError as failure:
         raise BadSettings(f"{path} cannot be written: {failure.strerror}") from failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from satfs.errors import BadSettings
+from satfs.wholefiles import write_whole
 
 _FIRST_LINES = (
     "Settings of satfs: for every profile at the top, for one in its table.",
@@ -40,8 +40,7 @@ def change_profile(path: Path, profile: str, changes: Mapping[str, str | None]) 
     if after == (before or ""):
         return
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(path, after)
+        write_whole(path, after)
     except OSError as failure:
         raise BadSettings(f"{path} cannot be written: {failure.strerror}") from failure
 
@@ -81,24 +80,3 @@ def changed_text(
         return tomlkit.dumps(document)
     except (TOMLKitError, TypeError, AttributeError) as failure:
         raise BadSettings(f"{path} cannot be changed: {type(failure).__name__}") from None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write *text* in place of what is there, with the permissions it has."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except FileNotFoundError:
-        mode = 0o600
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(descriptor, mode)
-            stream.write(text)
-            stream.flush()
-            os.fsync(descriptor)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

@@ -272,7 +272,7 @@ class MadeFile(File):
         content = await self._make()
         if _digest(content) != self._digest:
             raise Changed(f"/{'/'.join(self.path)} is made of another record by now")
-        return _BytesReader(content)
+        return BytesReader(content)
 
 
 def _digest(content: bytes) -> str:
@@ -318,10 +318,10 @@ class BytesFile(File):
 
     async def open(self) -> Reader:
         """Return a reader of the bytes."""
-        return _BytesReader(self.content)
+        return BytesReader(self.content)
 
 
-class _BytesReader:
+class BytesReader:
     """Reads from memory; nothing to let go of."""
 
     def __init__(self, content: bytes) -> None:

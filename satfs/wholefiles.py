@@ -1,0 +1,37 @@
+"""Small files of the user's, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str, *, mode: int | None = None) -> None:
+    """Put a file with *text* in place of *path*, which is the old or the new one at any moment.
+
+    Its permissions are *mode*, else those it had, else 0600; missing directories are made for their
+    owner alone. A link at *path* is replaced, not followed. Waits for the disk.
+
+    Raises:
+        OSError: it cannot be written; what was there is still there.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if mode is None:
+        try:
+            mode = stat.S_IMODE(path.lstat().st_mode)
+        except FileNotFoundError:
+            mode = 0o600
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(descriptor, mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(descriptor)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
