@@ -1,23 +1,33 @@
 """What each directory holds, for as long as it may be believed.
 
 The questions of `api.client.Aleph`, answered from memory. A listing is asked for once, however many
-wait for it, believed for `listing_ttl_s`, and then asked for again. When the vendor is out of reach
-the last one known is served and marked as stale, be it from memory or from the disk of an earlier
-mount: what was listed stays listed. An answer that is served again is the same object as before,
-and so is a renewed listing that turned out equal, so that callers may keep what they made of it.
+wait for it, believed for `listing_ttl_s`, and then asked for again. When the vendor is out of
+reach, or sends what makes no sense, the last one known is served and marked as stale, be it from
+memory or from the disk of an earlier mount: what was listed stays listed. An answer that is served
+again is the same object as before, and so is a renewed listing that turned out equal, so that
+callers may keep what they made of it.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import trio
 from cachetools import LRUCache
 
 from satfs.api import wire
 from satfs.api.listing_store import ListingStore
-from satfs.api.remembered import Item, Key, ListingState, Remembered, Terms
+from satfs.api.remembered import (
+    UNWELL_PATIENCE_S,
+    Item,
+    Key,
+    ListingState,
+    Remembered,
+    Terms,
+)
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings
@@ -60,7 +70,8 @@ class Listings:
 
     *store* keeps listings over a restart; without one they live in memory only.
 
-    Every coroutine raises what `Aleph` raises, but `Unreachable` only when nothing is known.
+    Every coroutine raises what `Aleph` raises, but `Unreachable` and `Garbled` only when nothing is
+    known.
     """
 
     def __init__(
@@ -74,7 +85,13 @@ class Listings:
         self._client = client
         self._store = store
         self._terms = Terms(
-            settings.listing_ttl_s, settings.negative_ttl_s, store, self._weigh, wall_clock
+            settings.listing_ttl_s,
+            settings.negative_ttl_s,
+            store,
+            self._weigh,
+            wall_clock,
+            # One call may need several listings, after the one that found the vendor unwell.
+            min(UNWELL_PATIENCE_S, settings.metadata_deadline_s / 8),
         )
         self._tasks: Remembered[Task] = Remembered(
             (TASKS, ""), client.tasks, wire.task, _task_id, self._terms
@@ -99,7 +116,8 @@ class Listings:
         """
         if self._tasks.peek() is None:
             try:
-                return (await self._looked_up_task(task_id).get())[0]
+                with self._patience(self._tasks.find(task_id)):
+                    return (await self._looked_up_task(task_id).get())[0]
             except (NeedsLogin, NeedsContract):
                 raise
             except (NotAllowed, Garbled):
@@ -145,12 +163,19 @@ class Listings:
             if found is not None and listing.peek() is not None:
                 return found
             stale = found or stale
+        known: tuple[Scene, ...] = () if stale is None else (stale,)
         try:
-            return (await self._looked_up_scene(scene_id).get())[0]
-        except Unreachable:
-            if stale is None:
+            with self._patience(stale):
+                known = await self._looked_up_scene(scene_id).get()
+        except (Unreachable, Garbled):
+            if not known:
                 raise
-            return stale
+        return known[0]
+
+    def _patience(self, known: object | None) -> trio.CancelScope:
+        """Return how long to wait for better than what is *known* already, if it is."""
+        is_hasty = self._terms.is_unwell and known is not None
+        return trio.move_on_after(self._terms.patience_s if is_hasty else math.inf)
 
     def known_captures(self) -> tuple[Capture, ...]:
         """Return the captures seen in listings, each id once. Never waits."""

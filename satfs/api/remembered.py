@@ -1,4 +1,4 @@
-"""One listing: its records, until when they are believed, and what to serve when nobody answers."""
+"""One listing: its records, until when they are believed, and what to serve when none come."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import trio
 
 from satfs.api import wire
 from satfs.api.listing_store import ListingStore, Stored
-from satfs.errors import NotThere, Unreachable
+from satfs.errors import Garbled, NotThere, SatfsError, Unreachable
 from satfs.fresh import Fresh
 from satfs.model import Capture, Json, Scene, Task
 
@@ -48,7 +48,8 @@ class Terms:
 
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
     nobody answered, for *negative_ttl_s*. *weigh* is told how many records a listing holds.
-    *is_unwell* while the vendor was last found out of reach.
+    *is_unwell* while the vendor was last found out of reach: then a known listing waits for
+    *patience_s* alone.
     """
 
     ttl_s: float
@@ -56,6 +57,7 @@ class Terms:
     store: ListingStore | None
     weigh: Callable[[Remembered[Any], int], None]
     wall_clock: Callable[[], float] = time.time
+    patience_s: float = UNWELL_PATIENCE_S
     is_unwell: bool = False
 
 
@@ -89,9 +91,10 @@ class Remembered(Generic[Item]):
         self._index: tuple[tuple[Item, ...], dict[str, Item]] = ((), {})
 
     async def get(self) -> tuple[Item, ...]:
-        """Return the records: believed, renewed, or the last ones known when nobody answers.
+        """Return the records: believed, renewed, or the last ones known when those cannot be had.
 
-        Raises whatever the vendor's answer means; `Unreachable` only when nothing is known.
+        Raises whatever the vendor's answer means; `Unreachable`, and `Garbled` for an answer that
+        means nothing, only when nothing is known (docs/decisions/0009).
         """
         now = trio.current_time()
         if self.is_stale and now < self._stale_until:
@@ -100,22 +103,24 @@ class Remembered(Generic[Item]):
         if self._absence is not None and now < self._absence[1]:
             await trio.lowlevel.checkpoint()
             raise copy(self._absence[0])
+        failure: SatfsError | None = None
         is_hasty = self._terms.is_unwell and self.is_known
         try:
-            with trio.move_on_after(UNWELL_PATIENCE_S if is_hasty else math.inf):
+            with trio.move_on_after(self._terms.patience_s if is_hasty else math.inf):
                 items = await self._fresh.get()
                 self._note_answer()
                 return items
         except NotThere as absence:
             await self._note_absence(absence)
             raise
-        except Unreachable:
+        except (Unreachable, Garbled) as reason:
+            failure = reason
             self._terms.is_unwell = True
             if not self.is_known:
                 await self._recall()
             if not self.is_known:
                 raise
-        self._note_silence()
+        self._note_failure(failure)
         return self.last()
 
     def peek(self) -> tuple[Item, ...] | None:
@@ -196,9 +201,14 @@ class Remembered(Generic[Item]):
             self.is_stale = False
             log.info("listing is fresh again", kind=self.key[0], id=self.key[1])
 
-    def _note_silence(self) -> None:
+    def _note_failure(self, failure: SatfsError | None) -> None:
         """Serve what is known for a moment: a walk must not wait for each directory anew."""
         if not self.is_stale:
-            log.warning("listing is served stale", kind=self.key[0], id=self.key[1])
+            log.warning(
+                "listing is served stale",
+                kind=self.key[0],
+                id=self.key[1],
+                cause="no answer in time" if failure is None else str(failure),
+            )
         self.is_stale = True
         self._stale_until = trio.current_time() + self._terms.negative_ttl_s

@@ -315,15 +315,49 @@ async def test_known_listings_do_not_wait_for_a_vendor_that_is_unwell(
 async def test_a_refusal_is_no_reason_to_serve_what_is_stale(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
-    """Only silence is: who is told no, or nonsense, hears of it."""
+    """Only silence and nonsense are: who is told no hears of it."""
     async with remember() as listings:
         await listings.tasks()
-        for status, error in ((403, NotAllowed), (400, Garbled)):
-            await trio.sleep(61)
-            vendor.fail_next(status, path="/tasking", times=2)
-            with pytest.raises(error):
-                await listings.tasks()
-            vendor._planned.clear()
+        await trio.sleep(61)
+        vendor.fail_next(403, path="/tasking", times=2)
+        with pytest.raises(NotAllowed):
+            await listings.tasks()
+
+
+async def test_nonsense_takes_no_listing_away(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """What was listed stays listed while the vendor sends what makes no sense, marked as stale."""
+    expect_log("listing is served stale")
+    async with remember() as listings:
+        await walk(listings)
+        known = await listings.tasks()
+        await trio.sleep(61)
+        vendor.fail_next(400, times=10_000)
+        began = trio.current_time()
+        assert await listings.tasks() is known
+        await walk(listings)
+        assert trio.current_time() - began < 5
+        assert stale_kinds(listings) == {"tasks", "captures", "scenes"}
+        assert (await listings.scene(SceneId("s-1"))).scene_id == "s-1"
+        with pytest.raises(Garbled):
+            await listings.captures(TaskId("341001"))
+        vendor._planned.clear()
+        await trio.sleep(6)
+        await walk(listings)
+        assert not stale_kinds(listings)
+
+
+async def test_an_empty_listing_is_an_answer(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """Well-formed and empty: then nothing is there any more."""
+    async with remember() as listings:
+        assert await listings.captures(TASK)
+        vendor.captures[TASK] = []
+        await trio.sleep(61)
+        assert await listings.captures(TASK) == ()
+        assert not stale_kinds(listings)
 
 
 async def test_what_is_gone_is_forgotten(

@@ -14,6 +14,7 @@ from mounted.mounting import MountFailed
 from reliability.conftest import MakeStand
 from reliability.stand import AT_ONCE_S, KIB, MIB, PATH_CALL_S, Stand, refused
 
+STALE = "listing is served stale"
 FAILS = (errno.EIO, errno.ETIMEDOUT)
 
 
@@ -64,12 +65,48 @@ def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeS
                 stand.stat(stand.root / "scenes" / f"never-seen-{n}")
             quick += time.monotonic() - began < 0.2
         assert quick >= 8  # the others were probes
-    assert stand.current.events("listing is served stale")
+    assert stand.current.events(STALE)
     stand.origin.resume_listening()
     began = time.monotonic()
     stand.until(10, lambda: stand.read_at(other, MIB, KIB))
     stand.until(10, lambda: stand.stat(stand.path(stand.publish(KIB))))
     assert time.monotonic() - began < 10
+
+
+def test_while_the_api_sends_garbage_what_is_listed_stays(make_stand: MakeStand) -> None:
+    """For however long: told once as stale in the log, and renewed when there is sense again."""
+    stand = make_stand(workers=0, contents="off")
+    scene, tasks = stand.publish(KIB), stand.root / "tasks"
+
+    def look() -> list[list[str]]:
+        return [sorted(stand.list(each)) for each in (tasks, tasks / "1")]
+
+    faults: list[tuple[str, dict[str, object]]] = [
+        ("html", {}),
+        ("wrong-types", {"shape": "null"}),
+        ("server-error", {"status": 500}),
+    ]
+    stand.read_at(scene, 0, KIB)
+    for fault, how in faults:
+        known = look()
+        n_told = len(stand.current.events(STALE))
+        with stand.origin_breaks(fault, "api", **how):
+            for _ in range(2):
+                time.sleep(0.7)  # no listing may be believed any more; the kernel knows no name
+                assert look() == known
+                assert stand.read_at(scene, 0, KIB) == stand.content(scene).read(0, KIB)
+        told = [(each["kind"], each["id"]) for each in stand.current.events(STALE)[n_told:]]
+        assert told
+        assert len(told) == len(set(told))
+        newer = stand.publish(KIB)
+        stand.until(10, lambda: stand.read_at(newer, 0, KIB))  # noqa: B023 - called at once
+        stand.until(10, lambda: _must_differ(look(), known))  # noqa: B023
+
+
+def _must_differ(now: object, before: object) -> None:
+    """Raise OSError while nothing is new."""
+    if now == before:
+        raise FileNotFoundError
 
 
 def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeStand) -> None:
