@@ -36,6 +36,7 @@ from satfs.control.commands import commands_on
 from satfs.control.floors import Floors
 from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
+from satfs.coredumps import leave_no_core
 from satfs.errors import BadCache, BadMountpoint, FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
 from satfs.fuse.errnos import gravest_of
@@ -114,6 +115,7 @@ def run_mount(
         NeedsLogin, NeedsContract, Unreachable: the vendor was asked, and this came of it.
         Exception: whatever *on_ready* raises; then the mount is taken down again.
     """
+    leave_no_core()
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))
     except BaseExceptionGroup as group:

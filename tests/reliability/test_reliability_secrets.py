@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import stat
@@ -210,6 +211,41 @@ def test_a_crash_leaves_no_secret(make_stand: MakeStand) -> None:
     for name, data in files_below(stand.cache_dir):
         leaks += found(stand, name, data)
     assert leaks == []
+
+
+def test_a_crash_leaves_no_core(make_stand: MakeStand, tmp_path: Path) -> None:
+    """Not where others leave one, neither of the mount nor of its workers."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        stand = make_stand(workers=2)
+        other = subprocess.Popen(
+            [sys.executable, "-c", "import os; os.abort()"], cwd=tmp_path, stderr=subprocess.DEVNULL
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    _, status = os.waitpid(other.pid, 0)  # Popen forgets whether there was a core
+    other.wait()
+    others_leave_one = os.WCOREDUMP(status)
+    scene = stand.publish(32 * MIB)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, stand.content(scene), 0, 16 * MIB)
+    mount = stand.current.process.pid
+    processes = [mount, *_children(mount)]
+    assert len(processes) > 1
+    limits = {resource.prlimit(pid, resource.RLIMIT_CORE)[0] for pid in processes}
+    assert limits <= {0, 1}
+    os.kill(mount, signal.SIGABRT)
+    stand.ledger.n_kills += 1
+    _, status = os.waitpid(mount, 0)
+    assert os.WTERMSIG(status) == signal.SIGABRT
+    assert not os.WCOREDUMP(status), f"a core was left; others leave one: {others_leave_one}"
+
+
+def _children(pid: int) -> list[int]:
+    """Return what any thread of a process has started."""
+    told = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for each in told for child in each.split()]
 
 
 # -- where credentials go ----------------------------------------------------------------------
