@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -56,14 +57,26 @@ class Stand:
 
     def feed(self, data: bytes, sizes: Iterator[int], step_s: float = 0.0) -> None:
         """Hand *data* over in pieces, as a socket would, until the exchange is over."""
-        while data and not self.exchange.is_over:
-            room = self.exchange.room()
+        left = memoryview(data)
+
+        def recv_into(room: memoryview) -> int:
+            nonlocal left
             assert len(room) > 0
-            n_bytes = min(len(room), next(sizes), len(data))
-            room[:n_bytes] = data[:n_bytes]
-            data = data[n_bytes:]
+            if not left:
+                raise BlockingIOError
+            n_bytes = min(len(room), next(sizes), len(left))
+            room[:n_bytes] = left[:n_bytes]
+            left = left[n_bytes:]
             self.now_s += step_s
-            self.exchange.took(n_bytes, self.now_s)
+            return n_bytes
+
+        with suppress(BlockingIOError):
+            while not self.exchange.is_over:
+                self.exchange.receive(recv_into, lambda: self.now_s)
+
+    def end(self) -> None:
+        """Close the connection."""
+        self.exchange.receive(lambda _room: 0, lambda: self.now_s)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -144,7 +157,7 @@ class TestBytes:
             n_sent = min(int(len(body) * share), len(body) - 1)
             stand.feed(head(*span) + body[:n_sent], cycled(pieces))
             if is_closed:
-                stand.exchange.took(0, stand.now_s)
+                stand.end()
             else:
                 stand.exchange.broke("gone", now_s=stand.now_s)
             outcome = stand.exchange.outcome
@@ -257,7 +270,7 @@ class TestAnswers:
     def test_closed_without_an_answer(self, stands: Any) -> None:
         stand = stands(0, 16384)
         stand.exchange.request("t")
-        stand.exchange.took(0, stand.now_s)
+        stand.end()
         assert stand.exchange.outcome.broken
         assert not stand.exchange.has_begun
 

@@ -104,28 +104,41 @@ class Exchange:
 
     # -- receiving -------------------------------------------------------------------------------
 
-    def room(self) -> memoryview:
-        """Return where the next bytes go; never empty before the end."""
-        if self._body_left is None:
-            return self._buffer
-        return self._buffer[self._n_held : self._n_held + self._body_left]
+    def receive(self, recv_into: Callable[[memoryview], int], clock: Callable[[], float]) -> int:
+        """Take in what *recv_into* has, up to one write to the file; return how many bytes.
 
-    def took(self, n_bytes: int, now_s: float) -> None:
-        """Take in that *n_bytes* were received into `room()`; 0 is the end of the connection.
+        *recv_into* fills the beginning of what it is given; 0 is the end of the connection. What it
+        raises is raised here, when what came before has been taken in.
 
         Raises:
             FileFailure: the file won't take them.
         """
-        self.heard_s = now_s
         if self._body_left is None:
-            self._take_head(bytes(self._buffer[:n_bytes]), now_s)
-            return
-        if not n_bytes:
-            self._finish_broken("the body was cut short", now_s)
-            return
-        self._n_held += n_bytes
-        self._body_left -= n_bytes
-        self._settle(now_s)
+            n_bytes = recv_into(self._buffer)
+            self.heard_s = clock()
+            self._take_head(bytes(self._buffer[:n_bytes]), self.heard_s)
+            return n_bytes
+        # 65,536 times for each gigabyte of TLS: nothing else belongs into this loop.
+        buffer, first = self._buffer, self._n_held
+        held, end = first, min(first + self._body_left, len(buffer))
+        is_closed = False
+        try:
+            while held < end and held < WRITE_BYTES:
+                n_bytes = recv_into(buffer[held:end])
+                if not n_bytes:
+                    is_closed = True
+                    break
+                held += n_bytes
+        finally:
+            if held > first or is_closed:
+                self.heard_s = clock()
+                self._n_held = held
+                self._body_left -= held - first
+                if is_closed:
+                    self._finish_broken("the body was cut short", self.heard_s)
+                else:
+                    self._settle(self.heard_s)
+        return held - first
 
     def look_at_clock(self, now_s: float) -> None:
         """Tell what has been waiting for more to come with it.

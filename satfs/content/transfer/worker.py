@@ -235,15 +235,10 @@ class Worker:
         exchange, sock, left = job.exchange, line.sock, TURN_BYTES
         try:
             while left > 0 and not exchange.is_over:
-                n_bytes = sock.recv_into(exchange.room())
-                left -= n_bytes
-                exchange.took(n_bytes, time.monotonic())
-                if not n_bytes:
-                    break
-            else:
-                # TLS may hold a decrypted rest, which no selector knows of.
-                if not exchange.is_over:
-                    self._unfinished.add(line)
+                left -= exchange.receive(sock.recv_into, time.monotonic)
+            # TLS may hold a decrypted rest, which no selector knows of.
+            if not exchange.is_over:
+                self._unfinished.add(line)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
             pass
         except FileFailure:
