@@ -125,16 +125,36 @@ def _inode(path: Path) -> int | None:
 def _listen(path: Path) -> tuple[socket.socket, int]:
     """Return a socket that listens at *path*, and the inode it has there. Waits for the disk."""
     prepare_directory(path.parent)
-    path.unlink(missing_ok=True)
+    _remove_dead(path.parent)
+    # Under the name that is looked for only once somebody listens: not a dead one for a moment.
+    draft = path.with_name(f"{path.stem[:8]}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(os.fspath(path))
-        path.chmod(0o600)
+        sock.bind(os.fspath(draft))
+        draft.chmod(0o600)
         sock.listen(_BACKLOG)
-        return sock, path.lstat().st_ino
+        inode = draft.lstat().st_ino
+        draft.replace(path)
+        return sock, inode
     except BaseException:
         sock.close()
+        draft.unlink(missing_ok=True)
         raise
+
+
+def _remove_dead(directory: Path) -> None:
+    """Remove what mounts that were killed have left: sockets where nobody listens."""
+    for path in directory.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect(os.fspath(path))
+            except ConnectionRefusedError:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            except OSError:
+                continue
 
 
 def _remove(path: Path, inode: int) -> None:

@@ -110,6 +110,18 @@ async def test_what_a_dead_mount_left_is_replaced(path: Path) -> None:
         assert (await request(path, "echo"))[-1] == Done({})
 
 
+async def test_what_killed_mounts_left_goes_with_the_next(path: Path) -> None:
+    """Sockets that nobody listens at are removed; those of living mounts, and other files, stay."""
+    async with serving(path):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+            dead.bind(os.fspath(path.with_name("dead.sock")))
+        path.with_name("note.txt").touch()
+        other = path.with_name("other.sock")
+        async with serving(other):
+            left = sorted(each.name for each in path.parent.iterdir())
+    assert left == sorted([path.name, other.name, "note.txt"])
+
+
 async def test_a_mount_that_came_after_us_keeps_its_socket(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
