@@ -18,6 +18,10 @@ FLOORS = (
     *("story", "mounted", "semantics", "cli", "reliability", "bench"),
 )
 
+#: Floors whose tests wait most of the time, each for something of its own: file by file, in
+#: processes beside each other.
+SEVERAL_AT_ONCE = {"reliability": ("-n", "3", "--dist", "loadfile")}
+
 
 def main() -> int:
     """Return 0 when every floor is green."""
@@ -46,7 +50,11 @@ def run(floor: str, totals: Counter[str]) -> int:
     """Run the tests of *floor*, add their outcomes to *totals*, return pytest's exit code."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         code = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", f"--junitxml={report.name}", TESTS / floor],
+            [
+                *(sys.executable, "-m", "pytest", "-q", f"--junitxml={report.name}"),
+                *SEVERAL_AT_ONCE.get(floor, ()),
+                TESTS / floor,
+            ],
             check=False,
         ).returncode
         content = Path(report.name).read_bytes()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reliability.ledger import LEDGER
@@ -26,6 +27,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.mounts)
             if missing:
                 item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # In a process that runs a part of the tests (pytest-xdist): what it did goes to the first one.
+    sent: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if sent is not None:
+        sent["reliability"] = LEDGER.sums()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    sent = getattr(node, "workeroutput", {})  # a process that crashed has sent nothing
+    if "reliability" in sent:
+        LEDGER.add(sent["reliability"])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass
@@ -41,6 +42,24 @@ class Ledger:
         with self._lock:
             self.n_compared_bytes += n_right + n_wrong
             self.n_wrong_bytes += n_wrong
+
+    def sums(self) -> dict[str, Any]:
+        """Return everything as numbers and words that can be sent to another process."""
+        return {
+            field.name: dict(value) if isinstance(value, Counter) else value
+            for field in fields(self)
+            if not field.name.startswith("_")
+            for value in (getattr(self, field.name),)
+        }
+
+    def add(self, sums: dict[str, Any]) -> None:
+        """Enter what another process did, as its `sums` tell."""
+        with self._lock:
+            if sums["longest_s"] > self.longest_s:
+                self.longest_s, self.longest_call = sums["longest_s"], sums["longest_call"]
+            self.errnos.update(sums["errnos"])
+            for name in ("calls", "compared_bytes", "wrong_bytes", "late", "faults", "kills"):
+                setattr(self, f"n_{name}", getattr(self, f"n_{name}") + sums[f"n_{name}"])
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the sums for people, a name and a value each."""

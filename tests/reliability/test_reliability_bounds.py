@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 
 import pytest
 import trio
@@ -25,6 +26,7 @@ from reliability.stand import MIB
 from satfs.demo.catalogue import Catalogue, make_task
 from satfs.demo.server import DemoOrigin
 from satfs.net.http import Http
+from satfs.net.pool import IDLE_EXPIRY_S
 
 #: The ceiling of docs/RELIABILITY.md: all processes of a mount, mapped cache pages aside.
 CEILING_BYTES = 200 * MIB
@@ -39,6 +41,11 @@ def test_two_thousand_cancelled_reads_leave_nothing_behind(make_stand: MakeStand
     before = settled_usage(stand)
     cancel_reads(stand, 2000, scenes)
     after = settled_usage(stand)
+    if after.n_sockets > before.n_sockets + 8:
+        # Idle connections are kept a while for the next request, and closed by the one after that.
+        time.sleep(IDLE_EXPIRY_S + 1)
+        stand.settle()
+        after = settled_usage(stand)
     assert after.n_descriptors <= before.n_descriptors + 10
     assert after.n_sockets <= before.n_sockets + 8
     assert after.n_threads <= before.n_threads + 4

@@ -22,6 +22,7 @@ SEMANTICS = Path(__file__).parents[2] / "docs" / "SEMANTICS.md"
 ELSEWHERE = {
     "NeedsContract": "an account that loses its contract: tests/api",
     "Misuse": "a bug: tests/story has one for every call",
+    "OverBudget": "a budget that is spent: tests/content",
     "CannotMount": "raised before there is a mount: tests/cli",
 }
 
