@@ -14,8 +14,9 @@ TESTS = Path("tests")
 #: From the ground up (docs/DESIGN.md), after what other tests lean on: the demo origin. From
 #: `story` on, all floors together. Directories that are not named come last.
 FLOORS = (
-    *("words", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse", "mountpoints"),
-    *("story", "mounted", "semantics", "cli", "reliability", "bench"),
+    *("words", "loglevel", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
+    *("about", "mountpoints", "notify", "garbage", "control", "doctor"),
+    *("story", "mounted", "semantics", "cli", "documents", "reliability", "bench"),
 )
 
 #: Floors whose tests wait most of the time, each for something of its own: file by file, in
