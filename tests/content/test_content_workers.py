@@ -21,8 +21,9 @@ import trustme
 
 from satfs.content.build import open_contents
 from satfs.content.contents import Contents
-from satfs.content.transfer import messages
+from satfs.content.transfer import messages, worker
 from satfs.content.transfer import workers as pool
+from satfs.content.transfer.messages import Outcome
 from satfs.content.transfer.worker import Worker
 from satfs.demo.catalogue import (
     DELIVERY_ZIP,
@@ -179,6 +180,33 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
                 report = messages.read_report(ours.recv(messages.MOST_BYTES))
             assert os.pread(fd, size, 0) == CONTENT.read(0, size)
         while origin.n_open_connections():
+            time.sleep(0.01)
+    ours.close()
+    thread.join()
+    theirs.close()
+    os.close(fd)
+
+
+@pytest.mark.slow
+def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker keeps a connection for the next range, and not for ever."""
+    monkeypatch.setattr(worker, "IDLE_CONNECTION_S", 0.5)
+    fd = os.memfd_create("object")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thread = threading.Thread(target=Worker(theirs).serve, daemon=True)
+    thread.start()
+    with origin_of() as origin:
+        size, etag = CONTENT.size_bytes, CONTENT.etag
+        socket.send_fds(ours, [messages.order("file", {"file": 1, "size_bytes": size})], [fd])
+        for number, start in enumerate((0, MIB)):
+            move = messages.Move(number, 1, origin.link(SCENE), start, start + MIB, etag, size)
+            ours.send(messages.order_move(move))
+            while not isinstance(messages.read_report(ours.recv(messages.MOST_BYTES)), Outcome):
+                pass
+            assert origin.n_open_connections() == 1
+        until = time.monotonic() + 5
+        while origin.n_open_connections():
+            assert time.monotonic() < until
             time.sleep(0.01)
     ours.close()
     thread.join()

@@ -115,7 +115,7 @@ class Worker:
         self._tell(messages.pack_progress(messages.READY))
         try:
             while True:
-                pause_s = TICK_S if self._jobs else None
+                pause_s = TICK_S if self._jobs else IDLE_CONNECTION_S if self._has_idle() else None
                 ready = self._selector.select(0 if self._unfinished else pause_s)
                 lines = self._unfinished
                 self._unfinished = set()
@@ -302,7 +302,13 @@ class Worker:
             line.job = None
         line.sock.close()
 
+    def _has_idle(self) -> bool:
+        return any(self._idle.values())
+
     def _look_at_clock(self, now_s: float) -> None:
+        for lines in self._idle.values():
+            while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
+                lines.pop(0).sock.close()
         for job in list(self._jobs.values()):
             if job.line is None:
                 continue
