@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +50,15 @@ class Mounted:
         done = self.program(*arguments)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return json.loads(done.stdout)
+
+
+@contextmanager
+def programs_of_mount8() -> Iterator[None]:
+    """Be alone with what is in /sbin: there is one for all tests that run beside each other."""
+    lock = Path(tempfile.gettempdir()) / f"satfs-tests-sbin-{os.geteuid()}.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import TIMEOUT_S, Program, is_mounted, mount_processes, wait_until
+from cli.mounts import programs_of_mount8
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -290,13 +291,14 @@ def installed(satfs: Program) -> Iterator[None]:
         pytest.skip("only root can install programs of mount(8)")
     if shutil.which("findmnt") is None:
         pytest.skip("findmnt is not installed")
-    there = [name for name in PROGRAMS if os.path.lexists(f"/sbin/{name}")]
-    done = satfs("service", "install-helper")
-    assert done.returncode == 0, done.stderr
-    yield
-    if not there:
-        assert satfs("service", "remove-helper").returncode == 0
-        assert not any(os.path.lexists(f"/sbin/{name}") for name in PROGRAMS)
+    with programs_of_mount8():
+        there = [name for name in PROGRAMS if os.path.lexists(f"/sbin/{name}")]
+        done = satfs("service", "install-helper")
+        assert done.returncode == 0, done.stderr
+        yield
+        if not there:
+            assert satfs("service", "remove-helper").returncode == 0
+            assert not any(os.path.lexists(f"/sbin/{name}") for name in PROGRAMS)
 
 
 @pytest.mark.mounts
