@@ -21,7 +21,9 @@ FLOORS = (
 
 #: Floors whose tests wait most of the time, each for something of its own: file by file, in
 #: processes beside each other.
-SEVERAL_AT_ONCE = dict.fromkeys(("cli", "reliability"), ("-n", "3", "--dist", "loadfile"))
+SEVERAL_AT_ONCE = dict.fromkeys(
+    ("mounted", "cli", "reliability"), ("-n", "3", "--dist", "loadfile")
+)
 
 
 def main() -> int:
