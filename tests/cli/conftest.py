@@ -124,13 +124,17 @@ def is_mounted(place: Path) -> bool:
 
 
 def mount_processes(place: Path) -> list[int]:
-    """Return the processes that were started to mount there."""
+    """Return the processes that were started to mount there.
+
+    Others name the place, too: a test beside this one unmounts it in a namespace of its own.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdecimal():
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if os.fsencode(place) in words and int(entry.name) != os.getpid():
+                is_ours = any(b"satfs" in os.path.basename(word) for word in words)
+                if is_ours and os.fsencode(place) in words and int(entry.name) != os.getpid():
                     found.append(int(entry.name))
     return found
 
