@@ -27,7 +27,7 @@ from bench.line import Line, open_line
 from bench.objects import StoredObject, make_image_zip, make_zip
 from bench.origin import Origin, run_origin
 from bench.profiles import PROFILES, Profile
-from bench.quiet import STOLEN_SHARE, Moment, wait_until_quiet
+from bench.quiet import STOLEN_SHARE, Moment, claim_memory, wait_until_quiet
 from bench.results import Results, Run
 from bench.workloads import (
     LOCAL,
@@ -59,6 +59,9 @@ QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL, 
 
 #: How often a sample is taken again because the host gave the processors to somebody else.
 MOST_TRIES = 3
+#: Memory had for certain before each sample, in objects: one in the cache file's pages, one in the
+#: mount's, and as much again for what a peer keeps in memory and for sockets.
+MEMORY_CLAIMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,7 @@ def _sample(plan: Plan, scene: Scene, workload: Workload, name: str, repetition:
     if reason is not None:
         return {"skipped": reason}
     for _ in range(1 if plan.is_quick else MOST_TRIES):
+        claim_memory(MEMORY_CLAIMED * plan.sizes.sequential_bytes)
         wait_until_quiet(plan.patience_s)
         before = Moment.now()
         sample = _try(scene, workload, name, repetition)
