@@ -112,7 +112,8 @@ class MemoryWatch:
 
     pid: int
     aside: Path | None = None
-    interval_s: float = 0.2
+    #: Adding up a mapped gigabyte holds up whoever touches it: seldom is often enough.
+    interval_s: float = 1.0
     peak_bytes: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None

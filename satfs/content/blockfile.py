@@ -94,9 +94,12 @@ class BlockFile:
         os.close(self.fd)
         self.fd = -1  # a number that is used again would lead to another file
 
-    def view(self, span: ByteRange) -> memoryview | None:
-        """Return the bytes of *span* without copying, or None when that would wait for the disk."""
-        if not kernelcalls.is_resident(self._address, span.start, span.stop):
+    def view(self, span: ByteRange, *, is_fresh: bool = False) -> memoryview | None:
+        """Return the bytes of *span* without copying, or None when that would wait for the disk.
+
+        *is_fresh*: they were written a moment ago, and are in memory for certain.
+        """
+        if not is_fresh and not kernelcalls.is_resident(self._address, span.start, span.stop):
             return None
         # Somebody may have cut the file short: touching a mapped page beyond its end is SIGBUS.
         if not self.in_memory and os.fstat(self.fd).st_size < span.stop:

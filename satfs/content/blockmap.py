@@ -91,14 +91,18 @@ class BlockMap:
 
     def gaps(self, span: ByteRange) -> Iterator[ByteRange]:
         """Yield the absent parts of *span*, as whole blocks, in order."""
-        return self._runs(_ABSENT_RUN, span)
+        return self._runs(_ABSENT, _ABSENT_RUN, span)
 
     def unchecked(self, span: ByteRange) -> Iterator[ByteRange]:
         """Yield the parts of *span* that are present but not checked, as whole blocks, in order."""
-        return self._runs(_UNCHECKED_RUN, span)
+        return self._runs(_UNCHECKED, _UNCHECKED_RUN, span)
 
-    def _runs(self, run: re.Pattern[bytes], span: ByteRange) -> Iterator[ByteRange]:
+    def _runs(self, state: int, run: re.Pattern[bytes], span: ByteRange) -> Iterator[ByteRange]:
         first, last = self._blocks(span)
+        # Asked at every read, and nearly always there is none: a search for one byte is quicker.
+        first = self._state.find(state, first, last)
+        if first < 0:
+            return
         while first < last and (found := run.search(self._state, first, last)) is not None:
             start, first = found.span()
             del found  # a match holds the map's bytes, which could not be written to meanwhile

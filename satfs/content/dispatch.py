@@ -171,10 +171,12 @@ class Dispatcher:
     def pump(self) -> None:
         """Start what can be started."""
         while self._queue:
+            room = self.controller.target
+            if any(flight.is_urgent for flight in self._queue):
+                room += URGENT_EXTRA  # and an urgent one is what will be chosen
+            if len(self._active) >= room:
+                break
             flight = choose(self._queue, self._n_by_reader.__getitem__)
-            room = self.controller.target + (URGENT_EXTRA if flight and flight.is_urgent else 0)
-            if flight is None or len(self._active) >= room:
-                return
             self._queue.remove(flight)
             flight.is_active = True
             self._active.append(flight)

@@ -107,8 +107,8 @@ class Fetcher:
             await waiter.event.wait()
         finally:
             self._waiters.remove(waiter)
-            self._settle_urgency()
-            for flight in list(self._flights):
+            for flight in [f for f in self._flights if f.is_urgent or _overlaps(f, span)]:
+                flight.is_urgent = self._is_awaited(flight)
                 self._withdraw_if_unwanted(flight)  # its handle was closed meanwhile
         if waiter.failure is not None:
             # A copy for each who waited: a traceback grows in every task that raises it.
@@ -266,9 +266,11 @@ class Fetcher:
                 self._withdraw_if_unwanted(flight)
 
     def _withdraw_if_unwanted(self, flight: Flight) -> None:
-        if flight.readers or any(_overlaps(flight, waiter.span) for waiter in self._waiters):
-            return
-        self._dispatcher.withdraw(flight)
+        if not flight.readers and not self._is_awaited(flight):
+            self._dispatcher.withdraw(flight)
+
+    def _is_awaited(self, flight: Flight) -> bool:
+        return any(_overlaps(flight, waiter.span) for waiter in self._waiters)
 
     # -- hearing of progress ---------------------------------------------------------------------
 
@@ -301,10 +303,6 @@ class Fetcher:
 
     def _is_expected(self, span: ByteRange) -> bool:
         return any(_overlaps(flight, span) for flight in self._flights)
-
-    def _settle_urgency(self) -> None:
-        for flight in self._flights:
-            flight.is_urgent = any(_overlaps(flight, waiter.span) for waiter in self._waiters)
 
     # -- checking what an earlier mount left -----------------------------------------------------
 

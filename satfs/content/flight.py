@@ -117,14 +117,11 @@ class Flight(Delivery):
         self.stop = max(self.held_until, min(self.stop, stop))
 
 
-def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Flight | None:
-    """Return the flight to start next: urgent ones first, then the reader with the fewest.
+def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Flight:
+    """Return the flight of *queue* to start next: urgent ones first, then the reader with fewest.
 
     Among one reader's, the one that was wanted first: sequential readers want them in order.
     """
-    if not queue:
-        return None
-
     def rank(flight: Flight) -> tuple[bool, int, int]:
         fewest = min((n_active_of(reader) for reader in flight.readers), default=1 << 30)
         return (not flight.is_urgent, fewest, flight.order)

@@ -46,7 +46,9 @@ def is_resident(address: int, start: int, stop: int) -> bool:
     pages = ctypes.create_string_buffer(n_pages)
     if _libc.mincore(address + first, stop - first, pages) != 0:
         return False
-    return pages.raw.count(b"\0") == 0 if max(pages.raw) <= 1 else all(p & 1 for p in pages.raw)
+    # Only the lowest bit of each byte means something; the others are 0 so far (mincore(2)).
+    states = pages.raw
+    return states == b"\1" * n_pages or all(state & 1 for state in states)
 
 
 def address_of(mapped: mmap.mmap) -> int:

@@ -92,7 +92,9 @@ class CachedObject:
         """
         for layer in self.layers:
             if layer.map.holds(span):
-                return layer.file.view(span)
+                # What the index has not been told yet landed within the last second.
+                is_fresh = self.dirty.issuperset(layer.map.segments_of(span))
+                return layer.file.view(span, is_fresh=is_fresh)
         pieces: list[memoryview] = []
         for block in _blocks(span, self.size_bytes):
             layer_of = self._layer_of(block)
