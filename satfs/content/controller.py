@@ -3,11 +3,13 @@
 Pure: bytes and seconds in, a number out. First a prediction: so many connections as it would take,
 at the rate that one was seen to carry, to reach the rate that we can handle at all. Then what they
 carry together is measured: where it is much less than so many times one, they share something
-narrower (a line, a core), and as many as fill that are kept.
+narrower (a line, a core), and as many as fill that are kept. Where many have filled it from the
+beginning, nobody has seen what one alone would carry; so now and then half as many are tried.
 
 A connection begins slowly (TCP's slow start takes some seven round trips to fill a wide-area line),
 so what a short range carried says little about what a long one will. Until a long one has been
-seen, the line's length decides how many are tried: the longer, the more get up to speed together.
+seen, the line's length decides how many are tried, from the first answer on: the longer, the more
+get up to speed together.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ GOAL_BYTES_PER_S: Final = 1.5e9
 FEWEST: Final = 4
 #: How many are used before anything has been measured.
 FIRST_GUESS: Final = 8
-#: Connections tried for each second of delay before a long range was seen: 12 at 30 ms, 48 at
-#: 120 ms, which is a little less than such lines turn out to be worth.
-TRIED_PER_S: Final = 400
+#: Connections tried for each second of delay before a long range was seen: 24 at 30 ms, 64 from
+#: 80 ms on, which is about what such lines turn out to be worth. One that joins later has its slow
+#: start while somebody waits.
+TRIED_PER_S: Final = 800
 #: A line is near when a first byte was ever seen to come this soon: shorter than a wide-area round
 #: trip with a store's own delay, longer than a busy machine's.
 NEAR_S: Final = 0.010
@@ -40,6 +43,10 @@ SPARE: Final = 1.5
 STILL_CARRIED: Final = 0.8
 #: A level is judged by this many intervals in a row: one may hold handshakes, or a hiccup.
 INTERVALS_TO_JUDGE: Final = 3
+#: So many intervals in a row at one level before half of it is tried, and seconds between two such
+#: trials. One that was worth it is followed by the next at once, and counts as long.
+INTERVALS_TO_TRIAL: Final = 6
+TRIAL_EVERY_S: Final = 60.0
 #: Seconds during which a throttled store is not asked for more.
 BACK_OFF_S: Final = 5.0
 #: Seconds after which what is shared is taken to have changed, and the prediction is tried again.
@@ -69,6 +76,8 @@ class ConnectionController:
         self._since_s = 0.0
         self._carried_bytes = 0
         self._n_short = 0
+        self._n_even = 0
+        self._trial_at_s = 0.0
         self._before: tuple[int, float] | None = None  # connections and bytes/s before a cut
         self._ceiling = most
         self._ceiling_until_s = 0.0
@@ -83,14 +92,13 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
-    def note_range(self, now_s: float, n_bytes: int, took_s: float, answer_s: float | None) -> None:
-        """Take in a finished range: its bytes, the time from its first byte to its last.
+    def note_answer(self, now_s: float, answer_s: float) -> None:
+        """Take in the time from asking to a first byte, without that to open a connection."""
+        self._soonest_s = min(self._soonest_s, answer_s)
+        self._aim(now_s)
 
-        *answer_s* is the time from asking to the first byte, without that to open a connection;
-        None if it is not known.
-        """
-        if answer_s is not None:
-            self._soonest_s = min(self._soonest_s, answer_s)
+    def note_range(self, now_s: float, n_bytes: int, took_s: float) -> None:
+        """Take in a finished range: its bytes, the time from its first byte to its last."""
         if n_bytes < SHORTEST_BYTES or took_s <= 0:
             return
         rate = n_bytes / took_s
@@ -115,7 +123,8 @@ class ConnectionController:
         """
         if n_active < self._target or not is_wanting:
             # Only a level that is fully used tells what it can carry.
-            self._since_s, self._carried_bytes, self._n_short = now_s, 0, 0
+            self._since_s, self._carried_bytes = now_s, 0
+            self._n_short = self._n_even = 0
             self._aim(now_s)
             return self._target
         self._carried_bytes += n_bytes
@@ -134,17 +143,32 @@ class ConnectionController:
             many, carried_then = self._before
             if carried_bytes_per_s < STILL_CARRIED * carried_then:
                 self._ceiling, self._ceiling_until_s = many, now_s + FORGET_S
+            else:
+                self._ceiling_until_s = now_s + TRIAL_EVERY_S
+                self._trial_at_s = now_s
             self._before = None
-        elif now_s >= self._ceiling_until_s:
+            self._n_even = 0
+            self._aim(now_s)
+            return
+        if now_s >= self._ceiling_until_s:
             is_short = carried_bytes_per_s < SHARED * solo * self._target
             self._n_short = self._n_short + 1 if is_short else 0
             if self._n_short >= INTERVALS_TO_JUDGE:
-                enough = max(FIRST_GUESS, math.ceil(SPARE * carried_bytes_per_s / solo))
-                if enough < self._target:
-                    self._before = (self._target, carried_bytes_per_s)
-                    self._ceiling, self._ceiling_until_s = enough, now_s + FORGET_S
                 self._n_short = 0
+                self._try(math.ceil(SPARE * carried_bytes_per_s / solo), now_s, carried_bytes_per_s)
+        self._n_even += 1
+        if self._n_even >= INTERVALS_TO_TRIAL and now_s >= self._trial_at_s:
+            self._trial_at_s = now_s + TRIAL_EVERY_S
+            self._try(self._target // 2, now_s, carried_bytes_per_s)
         self._aim(now_s)
+
+    def _try(self, fewer: int, now_s: float, carried_bytes_per_s: float) -> None:
+        """Use *fewer* for now, if that is fewer, and see whether they carry as much."""
+        enough = max(FIRST_GUESS, fewer)
+        if enough < self._target:
+            self._before = (self._target, carried_bytes_per_s)
+            self._ceiling, self._ceiling_until_s = enough, now_s + FORGET_S
+            self._n_even = 0
 
     def _aim(self, now_s: float) -> None:
         solo, rate = self._solo_bytes_per_s, self._rate_bytes_per_s
@@ -153,12 +177,11 @@ class ConnectionController:
             wished = FEWEST
         elif solo is not None:
             wished = max(FEWEST, math.ceil(GOAL_BYTES_PER_S / solo))
-        elif rate is not None:
-            is_known = self._soonest_s < math.inf
-            tried = max(FIRST_GUESS, round(TRIED_PER_S * self._soonest_s) if is_known else 0)
-            wished = min(tried, max(FEWEST, math.ceil(GOAL_BYTES_PER_S / rate)))
         else:
-            wished = FIRST_GUESS
+            is_known = self._soonest_s < math.inf
+            wished = max(FIRST_GUESS, round(TRIED_PER_S * self._soonest_s) if is_known else 0)
+            if rate is not None:
+                wished = min(wished, max(FEWEST, math.ceil(GOAL_BYTES_PER_S / rate)))
         if now_s < self._ceiling_until_s:
             wished = min(wished, self._ceiling)
         self._target = max(1, min(wished, self._most))

@@ -189,15 +189,16 @@ class Dispatcher:
     def note_progress(self, flight: Flight, n_bytes: int) -> None:
         """Take in that bytes came, for the number of connections."""
         self.counters["received_bytes"] += n_bytes
-        if flight.silence is not None:
+        before, now_s = self.controller.target, trio.current_time()
+        if flight.silence is not None and flight.silence.deadline < math.inf:
             flight.silence.deadline = math.inf
-        before = self.controller.target
-        now = trio.current_time()
-        wanting = bool(self._queue)
-        if self.controller.note_progress(now, n_bytes, len(self._active), is_wanting=wanting) > (
-            before
-        ):
+            if flight.answer_s is not None:
+                self.controller.note_answer(now_s, flight.answer_s)
+        n_active, is_wanting = len(self._active), bool(self._queue)
+        if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
             self.pump()
+            if now_s < self._ready_until_s:  # somebody is expected to want them all
+                self.expect_bulk(flight.source)
 
     def _all(self) -> list[Flight]:
         return [*self._active, *self._queue]
@@ -319,7 +320,6 @@ class Dispatcher:
                     trio.current_time(),
                     flight.held_until - started_at,
                     took_s,
-                    flight.answer_s,
                 )
                 log.debug(
                     "range moved",

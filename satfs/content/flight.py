@@ -122,6 +122,7 @@ def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Fli
 
     Among one reader's, the one that was wanted first: sequential readers want them in order.
     """
+
     def rank(flight: Flight) -> tuple[bool, int, int]:
         fewest = min((n_active_of(reader) for reader in flight.readers), default=1 << 30)
         return (not flight.is_urgent, fewest, flight.order)

@@ -28,12 +28,12 @@ BACKWARD_TOLERANCE_BYTES: Final = 2 * MIB
 OPENING_WINDOW_BYTES: Final = 128 * KIB
 #: (bytes of the run read so far, window ahead of its front) of a reader that began at the very
 #: beginning; the last is "as much as the share allows". Steep, since a line of 400 MB/s and 120 ms
-#: holds 48 MB in flight: doubling from 128 KiB would take nine round trips. The first step lies
-#: beyond what the kernel reads ahead of a program that looks at a header. What is fetched in vain
-#: is cancelled with the handle.
+#: holds 48 MB in flight: doubling from 128 KiB would take nine round trips. The first step is what
+#: the kernel asks for first on behalf of a program that copies, and more than on behalf of one that
+#: looks at a header. What is fetched in vain is cancelled with the handle.
 WINDOW_STEPS: Final = (
     (0, 0),
-    (512 * KIB, 1 * MIB),
+    (256 * KIB, 4 * MIB),
     (1 * MIB, 16 * MIB),
     (2 * MIB, 64 * MIB),
     (8 * MIB, 256 * MIB),

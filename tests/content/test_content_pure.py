@@ -275,7 +275,7 @@ class TestController:
         st.integers(1, 64),
         st.lists(
             st.tuples(
-                st.sampled_from(["progress", "range", "throttled"]),
+                st.sampled_from(["answer", "progress", "range", "throttled"]),
                 st.floats(0, 3),
                 st.integers(0, 10**9),
                 st.integers(1, 100),
@@ -292,7 +292,9 @@ class TestController:
             if what == "progress":
                 controller.note_progress(now_s, n_bytes, n_active, is_wanting=wants)
             elif what == "range":
-                controller.note_range(now_s, n_bytes, passed_s, passed_s / 3)
+                controller.note_range(now_s, n_bytes, passed_s)
+            elif what == "answer":
+                controller.note_answer(now_s, passed_s / 3)
             else:
                 controller.note_throttled(now_s)
                 assert controller.target <= before
@@ -315,7 +317,8 @@ class TestController:
                 left[each] -= rate * step_s
                 controller.note_progress(now_s, int(rate * step_s), n, is_wanting=True)
                 if left[each] <= 0:
-                    controller.note_range(now_s, 8_000_000, now_s - began[each], 0.1)
+                    controller.note_answer(now_s, 0.1)
+                    controller.note_range(now_s, 8_000_000, now_s - began[each])
         return now_s
 
     @pytest.mark.parametrize("rate", [5e6, 10e6, 25e6, 50e6])
@@ -327,12 +330,14 @@ class TestController:
 
     @pytest.mark.parametrize("whole", [20e6, 100e6, 400e6])
     def test_a_shared_line_is_not_crowded(self, whole: float) -> None:
-        """Where all share one narrow line that two can fill, not many more than at first are used.
+        """Where all share one narrow line that two can fill, most are given back before long.
 
-        None is ever seen alone here, so the first guess is what others are measured by.
+        None is ever seen alone here, so half as many must be tried, again and again.
         """
         controller = ConnectionController(64)
-        self.play(controller, lambda n: min(whole / 2, whole / n), 20)
+        controller.note_answer(0.0, 0.1)
+        assert controller.target == 64
+        self.play(controller, lambda n: min(whole / 2, whole / n), 60)
         assert controller.target <= 2 * FIRST_GUESS
 
     def test_a_cut_that_costs_is_taken_back(self) -> None:

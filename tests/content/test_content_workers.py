@@ -303,6 +303,20 @@ async def test_another_worker_comes_with_the_work(
 
 
 @pytest.mark.slow
+async def test_a_far_line_has_all_workers_and_many_connections_at_once(tmp_path: Path) -> None:
+    """The first answer tells how far it is; nobody waits for long ranges, or for much work."""
+    with origin_of(latency_s=0.15) as origin:
+        async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
+            controller = contents._dispatcher.controller
+            version = await contents.version(SCENE, ZIP, "r")
+            reader = await contents.open(SCENE, ZIP, version)
+            await reader.read(ByteRange(0, MIB // 2))
+            assert controller.target >= pool.MANY_CONNECTIONS
+            await eventually(lambda: bulk.statistics()["workers"] == 2)
+            reader.close()
+
+
+@pytest.mark.slow
 async def test_idle_workers_end_and_start_again(tmp_path: Path) -> None:
     with origin_of() as origin:
         async with opened(origin, tmp_path, worker_idle_s=0.2) as (contents, bulk):

@@ -34,6 +34,9 @@ MOST_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
 #: processor time, and one receives some 700 MB/s (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
+#: So many connections make a far line, where processes wait for bytes more than bytes for them. A
+#: worker that joined later would have to open its share of them while somebody waits.
+MANY_CONNECTIONS: Final = 16
 #: Time for a worker to take an order; it takes microseconds.
 SEND_TIMEOUT_S: Final = 5.0
 #: Time for a worker to end by itself once its channel is closed.
@@ -165,8 +168,9 @@ class WorkerPool:
         if self._is_proxied(link.url):
             return
         parts = urlsplit(link.url)
-        if self._is_room():
-            await self._grow()
+        is_far = n_connections >= MANY_CONNECTIONS
+        if self._is_room(at_once=is_far):
+            await self._grow(at_once=is_far)
         share = -(-n_connections // max(1, len(self._processes)))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
         for process in list(self._processes):
@@ -174,9 +178,9 @@ class WorkerPool:
 
     # -- processes -------------------------------------------------------------------------------
 
-    def _is_room(self) -> bool:
+    def _is_room(self, *, at_once: bool = False) -> bool:
         n_living = sum(not each.is_dead for each in self._processes)
-        n_wanted = self._n_workers if self._n_moved_bytes >= GROW_AFTER_BYTES else 1
+        n_wanted = self._n_workers if at_once or self._n_moved_bytes >= GROW_AFTER_BYTES else 1
         return n_living < n_wanted and self._n_deaths < MOST_DEATHS
 
     def _at_hand(self) -> _Process | None:
@@ -193,18 +197,17 @@ class WorkerPool:
             self._nursery.start_soon(self._grow)
         return least_busy
 
-    async def _grow(self) -> None:
-        """Start a process, unless there are enough by now."""
+    async def _grow(self, *, at_once: bool = False) -> None:
+        """Start a process, or *at_once* as many as may be, unless there are enough by now."""
         async with self._starting:
-            if not self._is_room():
-                return
-            try:
-                await self._start()
-            except OSError as problem:
-                log.warning("no worker process: receiving in the loop", reason=problem.strerror)
-                self._n_deaths = MOST_DEATHS
-            except WorkerDied:
-                pass  # counted
+            while self._is_room(at_once=at_once):
+                try:
+                    await self._start()
+                except OSError as problem:
+                    log.warning("no worker process: receiving in the loop", reason=problem.strerror)
+                    self._n_deaths = MOST_DEATHS
+                except WorkerDied:
+                    pass  # counted
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
