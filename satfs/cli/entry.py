@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from satfs import __version__
 from satfs.cli.exits import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Manner
+from satfs.cli.home import settle_home
 from satfs.cli.mount8 import is_called_by_mount
 from satfs.cli.mount8 import main as mount8
 from satfs.cli.prerequisites import fuse_library_explained
@@ -106,6 +107,7 @@ def satfs() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (`satfs.cli.exits`)."""
+    settle_home()
     if arguments is None and is_called_by_mount(sys.argv):
         mount8()
     manner = Manner()

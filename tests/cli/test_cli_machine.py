@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli.conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +101,33 @@ def test_a_missing_library_is_told_when_it_is_needed(
         commands.main(["mount", "--help"], standalone_mode=False)
 
     assert "Unmount" in capsys.readouterr().out
+
+
+#: Makes of whoever runs Python a user that the system does not know.
+UNKNOWN_USER = """
+import pwd
+def getpwuid(uid): raise KeyError(uid)
+pwd.getpwuid = getpwuid
+"""
+
+
+@pytest.mark.mounts
+def test_a_user_without_a_home_mounts_all_the_same(
+    aleph: Program, place: Path, tmp_path: Path
+) -> None:
+    """As in a container that runs as any number: no `$HOME`, no entry in passwd(5)."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(UNKNOWN_USER)
+    nobody = {"HOME": None, "PYTHONPATH": str(tmp_path / "site")}
+
+    shown = aleph("settings", **nobody)
+    mounted = aleph("mount", place, **nobody)
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert mounted.returncode == 0, mounted.stderr
+    assert mounted.stderr.startswith("satfs is mounted at ")
+    assert "tasks" in os.listdir(place)
+    assert aleph("umount", place, **nobody).returncode == 0
 
 
 users = st.integers(0, 3)
