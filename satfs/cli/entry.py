@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "config": "Show profiles, and where each setting comes from.",
     "status": "Show how mounts are doing.",
     "list": "List the mounts there are.",
+    "log": "Show what a mount has logged lately, or have it log more.",
     "demo": "Mount a demo that needs no account and no network.",
     "service": "Let systemd, or mount(8) and fstab, do the mounting.",
     "ls": "List tasks, captures, scenes and files, also without a mount.",

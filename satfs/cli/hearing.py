@@ -57,6 +57,15 @@ REMEDIES: Final[Mapping[State, str]] = {
     State.MUTE: "It was mounted by a satfs that does not tell.",
 }
 
+#: What it means that an asker ended with the number of an error.
+_STATES: Final[Mapping[int, State]] = {
+    errno.ENOTCONN: State.DEAD,
+    errno.ECONNABORTED: State.DEAD,
+    errno.EACCES: State.CLOSED,
+    errno.EPERM: State.CLOSED,
+    errno.ETIMEDOUT: State.SILENT,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -91,6 +100,42 @@ def mount_of(path: Path) -> Mounted:
     return found[0]
 
 
+def the_mount(path: str | None) -> Mounted:
+    """Return the satfs mount that *path* lies in, or without one the only mount of this user.
+
+    Raises:
+        BadMountpoint: there is none, or without *path* there are several.
+    """
+    if path is not None:
+        return mount_of(Path(path).expanduser())
+    found = mounts_of_user()
+    if not found:
+        raise BadMountpoint("nothing is mounted")
+    if len(found) > 1:
+        places = ", ".join(str(each.mountpoint) for each in found)
+        raise BadMountpoint(f"there are {len(found)} mounts: say which one ({places})")
+    return found[0]
+
+
+def read_own(mounted: Mounted, name: str, patience_s: float = PATIENCE_S) -> str:
+    """Return the text of `.satfs/NAME` in a mount; waits *patience_s* seconds at the most.
+
+    Raises:
+        BadMountpoint: it cannot be had; says what to do.
+    """
+    asker = _ask(mounted.mountpoint, name)
+    said, state = b"", State.SILENT
+    try:
+        said, _ = asker.communicate(timeout=patience_s)
+        state = State.WORKS if asker.returncode == 0 else _STATES.get(asker.returncode, State.MUTE)
+    except subprocess.TimeoutExpired:
+        asker.kill()  # and no wait: it ends when the mount does
+    if state is not State.WORKS:
+        remedy = REMEDIES[state].format(place=mounted.mountpoint)
+        raise BadMountpoint(f"{mounted.mountpoint}: {state}. {remedy}")
+    return said.decode("utf-8", "replace")
+
+
 def hear(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[Heard]:
     """Ask *mounts*, all at once; waits *patience_s* seconds at the most."""
     deadline_s = time.monotonic() + patience_s
@@ -101,8 +146,8 @@ def hear(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[Hear
     ]
 
 
-def _ask(mountpoint: Path) -> subprocess.Popen[bytes]:
-    file = str(mountpoint / ".satfs" / "status.json")
+def _ask(mountpoint: Path, name: str = "status.json") -> subprocess.Popen[bytes]:
+    file = str(mountpoint / ".satfs" / name)
     command = [sys.executable, "-I", "-S", "-c", _ASKER, file]
     return subprocess.Popen(  # noqa: S603 - our own words
         command,
@@ -125,23 +170,15 @@ def _hear(mounted: Mounted, asker: subprocess.Popen[bytes], timeout_s: float) ->
 
 def heard_of(mounted: Mounted, code: int, said: bytes) -> Heard:
     """Return what it means that the asker ended with *code*, having heard *said*. Pure."""
-    match code:
-        case 0:
-            try:
-                status = json.loads(said)
-            except ValueError:
-                return Heard(mounted, State.MUTE)
-            if not isinstance(status, dict):
-                return Heard(mounted, State.MUTE)
-            return Heard(mounted, _state_of(status), status)
-        case errno.ENOTCONN | errno.ECONNABORTED:
-            return Heard(mounted, State.DEAD)
-        case errno.EACCES | errno.EPERM:
-            return Heard(mounted, State.CLOSED)
-        case errno.ETIMEDOUT:
-            return Heard(mounted, State.SILENT)
-        case _:
-            return Heard(mounted, State.MUTE)
+    if code != 0:
+        return Heard(mounted, _STATES.get(code, State.MUTE))
+    try:
+        status = json.loads(said)
+    except ValueError:
+        return Heard(mounted, State.MUTE)
+    if not isinstance(status, dict):
+        return Heard(mounted, State.MUTE)
+    return Heard(mounted, _state_of(status), status)
 
 
 def _state_of(status: Mapping[str, Any]) -> State:
