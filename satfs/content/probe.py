@@ -89,6 +89,7 @@ class Probe:
 
         async def read(answer: StreamedAnswer, label: str) -> Version:
             if answer.status == 304:
+                await answer.read_error_body()  # empty; its end gives the connection back
                 return version
             return (await _read_tail(answer, label)).version
 
@@ -167,6 +168,7 @@ async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
     """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
     if answer.status == 416:
         # An empty object has no last byte to give; the header tells, or nothing does.
+        await answer.read_error_body()  # as above: the connection
         total = total_if_unsatisfied(answer.headers)
         return Tail(version_of(answer.headers, total or 0), total or 0, b"")
     found = judge_tail(answer.status, answer.headers)
@@ -176,9 +178,11 @@ async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
     if length > TAIL_BYTES:
         return Tail(version, version.size_bytes, b"")
     data = bytearray()
+    # To its end, so that the connection may be used again: for the first bytes, most likely, and a
+    # new one would cost three round trips.
     async for chunk in answer.chunks():
         data += chunk
-        if len(data) >= length:
+        if len(data) > length:
             break
     if len(data) < length:
         raise Unreachable(f"the object store broke off in the middle of {label}")

@@ -284,7 +284,7 @@ async def test_nobody_waits_for_a_worker_to_start(
         async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
             with trio.fail_after(30):
                 await read_all(contents)
-            assert [each.is_ready for each in bulk._processes] == [False]
+            assert {each.is_ready for each in bulk._processes} == {False}
             assert origin.bytes_sent() <= CONTENT.size_bytes + MIB
 
 
@@ -294,6 +294,7 @@ async def test_another_worker_comes_with_the_work(
 ) -> None:
     """One moves short transfers alone; a long one gets another."""
     monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 16 * MIB)
+    monkeypatch.setattr(pool, "MANY_CONNECTIONS", 1000)  # a busy machine looks like a far one
     with origin_of(bytes_per_s=60e6) as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             seen: list[tuple[int, int]] = []
@@ -302,10 +303,22 @@ async def test_another_worker_comes_with_the_work(
             await eventually(lambda: bulk.statistics()["workers"] == 2)
 
 
+async def test_the_first_bytes_come_over_the_connection_of_the_tail(tmp_path: Path) -> None:
+    """The tail's body is read to its end; another connection would cost three more round trips."""
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, has_worker=False) as (contents, _):
+            version = await contents.version(SCENE, ZIP, "r")
+            assert origin.journal.n_connections["store"] == 1
+            reader = await contents.open(SCENE, ZIP, version)
+            await reader.read(ByteRange(0, 4096))
+            assert origin.journal.n_connections["store"] == 1
+            reader.close()
+
+
 @pytest.mark.slow
 async def test_a_far_line_has_all_workers_and_many_connections_at_once(tmp_path: Path) -> None:
     """The first answer tells how far it is; nobody waits for long ranges, or for much work."""
-    with origin_of(latency_s=0.15) as origin:
+    with origin_of(latency_s=0.15, bytes_per_s=20e6) as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
             controller = contents._dispatcher.controller
             version = await contents.version(SCENE, ZIP, "r")
@@ -317,7 +330,10 @@ async def test_a_far_line_has_all_workers_and_many_connections_at_once(tmp_path:
 
 
 @pytest.mark.slow
-async def test_idle_workers_end_and_start_again(tmp_path: Path) -> None:
+async def test_idle_workers_end_and_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MANY_CONNECTIONS", 1000)  # a busy machine looks like a far one
     with origin_of() as origin:
         async with opened(origin, tmp_path, worker_idle_s=0.2) as (contents, bulk):
             await read_all(contents, until=24 * MIB)
