@@ -81,6 +81,7 @@ class ConnectionController:
         self._before: tuple[int, float] | None = None  # connections and bytes/s before a cut
         self._ceiling = most
         self._ceiling_until_s = 0.0
+        self._backs_off_until_s = 0.0
 
     @property
     def target(self) -> int:
@@ -111,9 +112,10 @@ class ConnectionController:
 
     def note_throttled(self, now_s: float) -> None:
         """Take in that the store asked us to slow down: half as many, for a while."""
-        if now_s >= self._ceiling_until_s or self._ceiling > self._target:
+        if now_s >= self._backs_off_until_s:  # once for all refusals of one burst
             self._ceiling = max(1, self._target // 2)
-        self._ceiling_until_s = now_s + BACK_OFF_S
+        self._backs_off_until_s = self._ceiling_until_s = now_s + BACK_OFF_S
+        self._before = None  # what fewer carry now says nothing about a trial
         self._aim(now_s)
 
     def note_progress(self, now_s: float, n_bytes: int, n_active: int, *, is_wanting: bool) -> int:

@@ -348,6 +348,18 @@ class TestController:
         self.play(controller, lambda n: 10e6, 30)
         assert controller.target >= 27
 
+    def test_throttling_in_a_trial_is_not_taken_for_its_failure(self) -> None:
+        """Fewer carry less then, since the store said so; it is not asked for more at once."""
+        controller = ConnectionController(64)
+        now_s = 0.0
+        while controller._before is None:  # the trial begins after some seconds
+            now_s = self.play(controller, lambda n: 25e6, 0.5)
+        tried = controller.target
+        controller.note_throttled(now_s)
+        assert controller.target <= tried // 2
+        self.play(controller, lambda n: 1e6, 2)
+        assert controller.target <= tried // 2
+
     def test_throttling_halves(self) -> None:
         controller = ConnectionController(64)
         self.play(controller, lambda n: 25e6, 20)
