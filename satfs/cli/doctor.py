@@ -111,20 +111,6 @@ def _settings(profile: str | None, tell: Tell) -> Settings | None:
     """Return the settings of a mount, and tell what is wrong with them; None if they cannot be."""
     try:
         resolved = resolve_settings({"profile": profile})
-    except RuntimeError:  # of pathlib, for a user that the system does not know
-        tell(
-            Finding(
-                Area.SETTINGS,
-                "settings",
-                Severity.FAILURE,
-                "You have no home directory.",
-                "Settings and cache have no place; containers with a user of their own are so.",
-                "Give yourself one:",
-                ("export HOME=/tmp/home && mkdir -p $HOME",),
-                BadSettings,
-            )
-        )
-        return None
     except BadSettings as failure:
         tell(
             Finding(

@@ -293,7 +293,11 @@ def test_a_user_without_a_home_is_told(doctor: Alone) -> None:
     if done.returncode == 126 or "Permission denied" in done.stderr:
         pytest.skip("the program lies where nobody else may read it")
     told = Told(done.returncode, json.loads(done.stdout), 0)
-    assert (told.code, told.severity("settings")) == (Exit.USAGE, "failure")
+    assert (told.code, told.severity("settings")) == (Exit.WARNINGS, "ok")
+    found = told.finding("cache-directory")
+    assert found["severity"] == "warning"
+    assert "/.cache/satfs" in found["says"]
+    assert "memory only" in found["means"]
 
 
 # -- the account -----------------------------------------------------------------------------------
