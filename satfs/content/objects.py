@@ -92,7 +92,7 @@ class CachedObject:
         """
         for layer in self.layers:
             if layer.map.holds(span):
-                # What the index has not been told yet landed within the last second.
+                # What the index has not been told yet was written moments ago (COMMIT_INTERVAL_S).
                 is_fresh = self.dirty.issuperset(layer.map.segments_of(span))
                 return layer.file.view(span, is_fresh=is_fresh)
         pieces: list[memoryview] = []

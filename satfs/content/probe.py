@@ -168,7 +168,7 @@ async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
     """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
     if answer.status == 416:
         # An empty object has no last byte to give; the header tells, or nothing does.
-        await answer.read_error_body()  # as above: the connection
+        await answer.read_error_body()  # its end gives the connection back
         total = total_if_unsatisfied(answer.headers)
         return Tail(version_of(answer.headers, total or 0), total or 0, b"")
     found = judge_tail(answer.status, answer.headers)
