@@ -155,17 +155,28 @@ class Window:
             with suppress(AssertionError):
                 wait_for(lambda: self.is_at(directory), "the way there", GOING_S)
 
-    def copy(self, name: str, target: Path) -> None:
-        """Copy the file whose name begins with *name* to the directory *target*, by keyboard."""
-        self.press("Escape")
-        self.desktop.run("xdotool", "type", "--delay", "40", name)
-        time.sleep(1.0)
-        self.desktop.run("xdotool", "key", "Escape", "key", "ctrl+c")
-        time.sleep(0.5)
-        self.go(target)
-        self.desktop.run("xdotool", "key", "Escape")
-        time.sleep(0.5)
-        self.press("ctrl+v")
+    def copy(self, file: Path, target: Path) -> None:
+        """Copy *file* to the directory *target*, by keyboard; returns when something is there.
+
+        Done again when nothing comes of it: a window that is still being filled takes the first
+        letters of a name for nothing, and copies what happens to be selected then: nothing.
+        """
+        copied = target / file.name
+        until_s = time.monotonic() + 2 * PATIENCE_S
+        while not copied.exists():
+            assert time.monotonic() < until_s, f"{self.program} did not copy {file.name}"
+            self.go(file.parent)
+            self.press("Escape")
+            self.desktop.run("xdotool", "type", "--delay", "40", file.stem)
+            time.sleep(1.0)
+            self.desktop.run("xdotool", "key", "Escape", "key", "ctrl+c")
+            time.sleep(0.5)
+            self.go(target)
+            self.desktop.run("xdotool", "key", "Escape")
+            time.sleep(0.5)
+            self.press("ctrl+v")
+            with suppress(AssertionError):
+                wait_for(copied.exists, "the copy", GOING_S)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -185,8 +185,7 @@ def test_copying_out_of_a_file_manager(
     target.mkdir()
     expected = (scene / "scene.json").read_bytes()
     with desk.window(file_manager, scene) as window:
-        window.copy("scene", target)
-        wait_for((target / "scene.json").exists, "the copy")
+        window.copy(scene / "scene.json", target)
         wait_for(lambda: (target / "scene.json").read_bytes() == expected, "the whole copy")
 
 
