@@ -19,10 +19,10 @@ FLOORS = (
     *("story", "mounted", "semantics", "cli", "documents", "reliability", "bench"),
 )
 
-#: Floors whose tests wait most of the time, each for something of its own: file by file, in
-#: processes beside each other.
+#: Floors that take long, because their tests wait, each for something of its own, or compute: file
+#: by file, in processes beside each other.
 SEVERAL_AT_ONCE = dict.fromkeys(
-    ("mounted", "cli", "reliability"), ("-n", "3", "--dist", "loadfile")
+    ("content", "archive", "mounted", "cli", "reliability"), ("-n", "3", "--dist", "loadfile")
 )
 
 
