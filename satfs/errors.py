@@ -15,6 +15,7 @@
     ├── Damaged          an archive that lies
     ├── Unsupported      we cannot do this, and never could (a compression method, say)
     ├── ReadOnly         anything that would write
+    ├── Unneeded         read ahead by the kernel, and nobody came for it
     ├── Misuse           we broke our own contract: a bug
     └── CannotMount      raised before anything is mounted: somebody has to change something first
         ├── BadSettings      the configuration cannot work
@@ -99,6 +100,10 @@ class Unsupported(SatfsError):
 
 class ReadOnly(SatfsError):
     """Anything that would write."""
+
+
+class Unneeded(SatfsError):
+    """What the kernel asked for ahead of a program that then went elsewhere: not fetched."""
 
 
 class Misuse(SatfsError):

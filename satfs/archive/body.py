@@ -30,6 +30,10 @@ class Reader(Protocol):
         """
         ...
 
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell whether the bytes of *span* are known to be here, so that reading asks nobody."""
+        ...
+
     def close(self) -> None:
         """Let go of what the reader holds. Called once, when no read is running."""
         ...
@@ -132,6 +136,11 @@ class Body:
             raise self.damaged("its bytes would reach into the directory")
         self._data_start = start
         return start
+
+    def place(self, span: ByteRange) -> ByteRange | None:
+        """Return where in the zip *span* of the member as stored is, if its beginning is known."""
+        start = self._data_start
+        return None if start is None else ByteRange(start + span.start, start + span.stop)
 
     # -- the bytes as they were put in -----------------------------------------------------------
 

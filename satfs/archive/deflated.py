@@ -314,6 +314,10 @@ class DeflatedReader:
         """Return the bytes of *span*; see `DeflatedMember.read`."""
         return await self._member.read(span)
 
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell that it is not known: what is here is the compressed member, if anything."""
+        return False
+
     def close(self) -> None:
         """Let go of the member."""
         self._member.release()

@@ -189,6 +189,10 @@ class SpooledReader:
         """Return the bytes of *span*; see `SpooledMember.read`."""
         return await self._member.read(span)
 
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell that it is not known: what is here is the compressed member, if anything."""
+        return False
+
     def close(self) -> None:
         """Let go of the member."""
         self._member.release()

@@ -40,6 +40,11 @@ class StoredReader:
             body.require_sound()
         return data
 
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell whether the bytes of *span* are here, as far as the zip's reader knows."""
+        place = self._body.place(span.clip(self.size_bytes))
+        return place is not None and self._zip.is_near(place)
+
     def close(self) -> None:
         """Close the zip's reader."""
         self._zip.close()

@@ -43,6 +43,11 @@ WINDOW_STEPS: Final = (
 #: A run that began elsewhere is as likely a row of tiles as the beginning of a copy: up to this
 #: length it earns no window, and the kernel's own read-ahead must do.
 PLACE_BYTES: Final = 2 * MIB
+#: Pieces no longer than this, one behind the other, are read by somebody for whom the kernel does
+#: not read ahead: page by page where it was told not to, or where its own attempt was given up.
+PAGEWISE_BYTES: Final = 16 * KIB
+#: Window of such a run at most; it grows with the run.
+PAGEWISE_WINDOW_BYTES: Final = 512 * KIB
 #: A run this long is not ended by a stray read or two: the kernel's read-ahead pieces of several
 #: tasks overtake each other, and some readers look at an index in between.
 SETTLED_BYTES: Final = 1 * MIB
@@ -123,7 +128,9 @@ class ReadAhead:
             self._n_strays = 0
             self._front = max(self._front, span.stop)
             self._pattern = Pattern.SEQUENTIAL
-            return Plan(now, self._sequential(window_limit_bytes), self._pattern)
+            is_pagewise = distance == 0 and len(span) <= PAGEWISE_BYTES
+            ahead = self._sequential(window_limit_bytes, is_pagewise=is_pagewise)
+            return Plan(now, ahead, self._pattern)
         if self._pattern is Pattern.SEQUENTIAL and is_settled:
             self._n_strays += 1
             if self._n_strays <= STRAYS_FORGIVEN:
@@ -140,13 +147,13 @@ class ReadAhead:
         start = min(max(span.start, self._bounds.start), self._bounds.stop)
         return ByteRange(start, max(start, min(span.stop, self._bounds.stop)))
 
-    def _sequential(self, limit_bytes: int) -> tuple[ByteRange, ...]:
+    def _sequential(self, limit_bytes: int, *, is_pagewise: bool) -> tuple[ByteRange, ...]:
         run_bytes = self._front - self._run_start
         earned = window_for(run_bytes)
         if self._run_start == self._bounds.start:
             earned = max(earned, OPENING_WINDOW_BYTES)
         elif run_bytes < PLACE_BYTES:
-            earned = 0
+            earned = min(run_bytes, PAGEWISE_WINDOW_BYTES) if is_pagewise else 0
         window = min(earned, limit_bytes)
         ahead = self._clip(ByteRange(self._front, self._front + window))
         return (ahead,) if ahead else ()

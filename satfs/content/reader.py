@@ -27,6 +27,9 @@ class Reader(Protocol):
         A memoryview is good until the next checkpoint: copy it before waiting for anything.
         """
 
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell whether the bytes of *span* are here, so that reading them asks nobody."""
+
     def close(self) -> None:
         """End the handle; what only it wanted is no longer fetched. Calling twice is harmless."""
 
@@ -79,6 +82,10 @@ class ObjectReader:
         finally:
             fetcher.cache.release(cached)
         raise Damaged("the cache is too small for what is being read at once")
+
+    def is_near(self, span: ByteRange) -> bool:
+        """See `Reader.is_near`: in the cache."""
+        return self._fetcher.cached.holds(span.clip(self.size_bytes))
 
     async def _from_disk(self, span: ByteRange) -> bytes | None:
         """Return the bytes of the held *span*, or None when they were lost meanwhile."""

@@ -31,6 +31,7 @@ ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.CannotMount: errno.EIO,
     errors.Unsupported: errno.EOPNOTSUPP,
     errors.ReadOnly: errno.EROFS,
+    errors.Unneeded: errno.ECANCELED,
     errors.NotThere: errno.ENOENT,
 }
 
@@ -57,7 +58,8 @@ def gravest_of(failure: BaseException) -> BaseException:
 
 def is_answer(failure: BaseException) -> bool:
     """Tell whether *failure* is an ordinary answer, such as "no such name", and nobody's fault."""
-    return isinstance(failure, errors.NotThere | errors.ReadOnly | errors.Unsupported)
+    kinds = errors.NotThere | errors.ReadOnly | errors.Unsupported | errors.Unneeded
+    return isinstance(failure, kinds)
 
 
 def _leaves(failure: BaseException) -> Iterator[BaseException]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 from cachetools import LRUCache
 
-from satfs.errors import DeadlineReached, Misuse, SatfsError
+from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
+from satfs.fuse.foresight import Foresight, Guess
 from satfs.fuse.listing import Listing
 from satfs.model import ByteRange
 from satfs.tree.nodes import (
@@ -95,17 +97,28 @@ def _listing_of(children: Sequence[Entry]) -> Listing:
     return Listing(len(children), lambda index: children[index].name)
 
 
+@dataclass(eq=False, slots=True)
+class _HeldBack:
+    """A read that is held back until it is known whether anybody comes for it."""
+
+    is_decided: trio.Event = field(default_factory=trio.Event)
+    is_unneeded: bool = False
+
+
 class OpenFile:
-    """An open file.
+    """An open file; *is_direct* when it was opened to be read past the kernel's cache (O_DIRECT).
 
     The kernel reads ahead of a program, and when that fails asks for the program's own page once
     more (mm/filemap.c). So a part that was given up after a long wait is given up again at once,
     for a moment: one read(2) would otherwise last two deadlines.
     """
 
-    def __init__(self, node: File, reader: Reader) -> None:
+    def __init__(self, node: File, reader: Reader, *, is_direct: bool = False) -> None:
         self.node = node
         self._reader = reader
+        # Past its cache the kernel reads nothing ahead, and tells programs how a read has failed.
+        self._foresight = None if is_direct else Foresight()
+        self._held_back: _HeldBack | None = None
         self._given_up: tuple[ByteRange, float, Exception] | None = None
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
@@ -114,10 +127,14 @@ class OpenFile:
         Raises:
             Misuse: the reader returned fewer, or more. The kernel would take that for the end of
                 the file, or for garbage.
+            Unneeded: the kernel asked for them of its own accord, it seems, and the program has
+                gone elsewhere before they were fetched.
             SatfsError: the bytes cannot be had.
         """
         span = ByteRange(offset, offset + size).clip(self._reader.size_bytes)
         self._raise_again(span)
+        if self._foresight is not None:
+            await self._hold_back(span, self._foresight)
         started_s = trio.current_time()
         try:
             content = await self._reader.read(span)
@@ -134,6 +151,23 @@ class OpenFile:
     def close(self) -> None:
         """Let go of the reader."""
         self._reader.close()
+
+    async def _hold_back(self, span: ByteRange, foresight: Foresight) -> None:
+        guess = foresight.note(span)
+        if (other := self._held_back) is not None:
+            other.is_unneeded = guess is Guess.ELSEWHERE
+            other.is_decided.set()
+        if guess is not Guess.AHEAD or self._reader.is_near(span):
+            return
+        self._held_back = mine = _HeldBack()
+        with trio.move_on_after(foresight.patience_s):
+            await mine.is_decided.wait()
+        if self._held_back is mine:
+            self._held_back = None
+        if mine.is_unneeded:
+            foresight.was_right()
+            raise Unneeded("read ahead, and not come for")
+        foresight.was_wrong()
 
     def _raise_again(self, span: ByteRange) -> None:
         if self._given_up is None:

@@ -333,7 +333,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EACCES)
         reader = await node.open()
         handle = next(self._handles)
-        self._files[handle] = OpenFile(node, reader)
+        self._files[handle] = OpenFile(node, reader, is_direct=bool(flags & os.O_DIRECT))
         # The kernel hands out nothing beyond the size it knows, unless it is told to ask each time.
         return FileInfo(fh=handle, keep_cache=not node.is_live, direct_io=node.is_live)
 

@@ -64,6 +64,10 @@ class Reader(Protocol):
         """
         ...
 
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell whether the bytes of *span* are known to be here, so that reading asks nobody."""
+        ...
+
     def close(self) -> None:
         """Let go of what the reader holds. Called once, when no read is running."""
         ...
@@ -331,6 +335,10 @@ class BytesReader:
     async def read(self, span: ByteRange) -> memoryview:
         """Return the part of *span* that exists."""
         return self._view[span.start : span.stop]
+
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell that all is in memory."""
+        return True
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -28,6 +28,9 @@ from satfs.content.links import MARGIN_S, usable_for_s
 from satfs.content.readahead import (
     MIB,
     OPENING_WINDOW_BYTES,
+    PAGEWISE_BYTES,
+    PAGEWISE_WINDOW_BYTES,
+    PLACE_BYTES,
     Pattern,
     ReadAhead,
     window_for,
@@ -249,6 +252,22 @@ class TestReadAhead:
             assert plan.pattern is Pattern.SEQUENTIAL
         assert plan.ahead
         assert len(plan.ahead[0]) == max(window_for(24 * step), OPENING_WINDOW_BYTES)
+
+    @given(st.integers(1, 1 << 30), st.sampled_from([4096, 8192, 16384]))
+    def test_pages_one_by_one_earn_a_window(self, start: int, step: int) -> None:
+        """For whom the kernel reads nothing ahead, a run elsewhere earns what it has read."""
+        habit = ReadAhead(ByteRange(0, 1 << 40))
+        for at in range(start, start + 64 * step, step):
+            plan = habit.note(ByteRange(at, at + step), 1 << 30)
+        assert list(map(len, plan.ahead)) == [min(64 * step, PAGEWISE_WINDOW_BYTES)]
+
+    @given(st.integers(1, 1 << 30), st.integers(PAGEWISE_BYTES + 1, MIB))
+    def test_a_row_of_tiles_earns_nothing(self, start: int, step: int) -> None:
+        """A run elsewhere that the kernel reads ahead for stays at what was asked."""
+        habit = ReadAhead(ByteRange(0, 1 << 40))
+        for at in range(start, start + PLACE_BYTES - step, step):
+            plan = habit.note(ByteRange(at, at + step), 1 << 30)
+            assert plan.ahead == ()
 
     @given(st.integers(3 * MIB, 9 * MIB), st.integers(1000, 300_000))
     def test_strides_are_seen(self, stride: int, n_bytes: int) -> None:

@@ -39,6 +39,7 @@ def test_every_error_has_an_errno(error: type[errors.SatfsError]) -> None:
         (errors.Damaged("x"), errno.EIO),
         (errors.Unsupported("x"), errno.EOPNOTSUPP),
         (errors.ReadOnly("x"), errno.EROFS),
+        (errors.Unneeded("x"), errno.ECANCELED),
         (errors.Misuse("x"), errno.EIO),
         (errors.BadSettings("x"), errno.EIO),
         (ZeroDivisionError("x"), errno.EIO),
@@ -73,5 +74,6 @@ def test_answers_are_nobodys_fault() -> None:
     """That a name is not there, or that nothing is written, is no failure to log."""
     assert is_answer(errors.NotThere("x"))
     assert is_answer(errors.ReadOnly("x"))
+    assert is_answer(errors.Unneeded("x"))
     assert not is_answer(errors.Unreachable("x"))
     assert not is_answer(KeyError("x"))

@@ -184,6 +184,9 @@ class _Reader:
             raise self._objects.read_failure
         return memoryview(self._content)[span.start : span.stop]
 
+    def is_near(self, span: ByteRange) -> bool:
+        return False
+
     def close(self) -> None:
         self._objects.n_open -= 1
 
