@@ -14,6 +14,7 @@ import pytest
 
 from satfs.cli.entry import COMMANDS
 from satfs.doctor.clock import NOTE_FROM_S, WARN_FROM_S
+from satfs.errors import Unneeded
 from satfs.fuse.errnos import ERRNOS
 from satfs.settings import Settings, load_settings, variable_of
 
@@ -23,7 +24,8 @@ HEADINGS = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
 
 #: Every errno that a program can get from a mount, or from taking one away.
 DOCUMENTED = {
-    *ERRNOS.values(),
+    # What was read ahead in vain only the kernel hears of.
+    *(number for error, number in ERRNOS.items() if error is not Unneeded),
     errno.ENOTCONN,  # the process is gone
     errno.EBUSY,  # umount(2)
     errno.EOVERFLOW,  # stat(2) of a 32-bit program
