@@ -26,11 +26,13 @@ KIB: Final = 1024
 AHEAD_BYTES: Final = 256 * KIB
 #: Up to this length a run may be a place that was looked at; beyond, somebody reads on.
 PLACE_BYTES: Final = 2048 * KIB
-#: How long a piece is held back, in seconds: a program has the piece before it, and takes some
-#: milliseconds for half a megabyte of tiles. Longer on a handle on which it was right before, as
-#: long as a busy viewer may take.
+#: How long a piece is held back at first, in seconds: a program has the piece before it, and takes
+#: some milliseconds for half a megabyte of tiles. Twice as long each time it was right, as long as
+#: a busy viewer may take; half each time it was wrong, as in a raster whose tiles are longer than
+#: the kernel's read-ahead, down to what nobody notices.
 PATIENCE_S: Final = 0.05
 MOST_PATIENCE_S: Final = 0.2
+LEAST_PATIENCE_S: Final = 0.003
 
 
 class Guess(StrEnum):
@@ -78,5 +80,5 @@ class Foresight:
 
     def was_wrong(self) -> None:
         """Hear that it did not: hold back nothing more of this run."""
-        self.patience_s = PATIENCE_S
+        self.patience_s = max(self.patience_s / 2, LEAST_PATIENCE_S)
         self._is_reading_on = True

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from satfs.fuse.foresight import (
     AHEAD_BYTES,
+    LEAST_PATIENCE_S,
     MOST_PATIENCE_S,
     PATIENCE_S,
     PLACE_BYTES,
@@ -98,4 +99,15 @@ def test_patience_grows_where_it_paid() -> None:
         foresight.was_right()
     assert foresight.patience_s == MOST_PATIENCE_S
     foresight.was_wrong()
-    assert foresight.patience_s == PATIENCE_S
+    assert foresight.patience_s == MOST_PATIENCE_S / 2
+
+
+def test_patience_ends_where_it_never_pays() -> None:
+    """Tiles longer than the kernel's read-ahead are waited for: soon next to nothing is lost."""
+    foresight, waited_s = Foresight(), 0.0
+    for row in range(1, 11):
+        assert guesses(*ROW, start=7 * row * MIB, foresight=foresight)[-1] is Guess.AHEAD
+        waited_s += foresight.patience_s
+        foresight.was_wrong()
+    assert foresight.patience_s == LEAST_PATIENCE_S
+    assert waited_s < 3 * PATIENCE_S
