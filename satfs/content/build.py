@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from satfs.content.attempts import Attempts
 from satfs.content.blocks import BlockCache
 from satfs.content.budget import FILE_NAME, Budget, keep_settled, settle
 from satfs.content.contents import Contents
@@ -76,15 +77,17 @@ async def open_contents(
                 )
                 cache.file_closed = pool.file_closed
                 bulk = pool
-            dispatcher = Dispatcher(
-                nursery,
+            controller = ConnectionController(settings.max_connections)
+            attempts = Attempts(
                 cache,
-                ConnectionController(settings.max_connections),
+                controller,
                 in_loop,
                 bulk,
                 reachability=http.reachability,
-                range_bytes=settings.range_bytes,
                 give_up_s=settings.read_deadline_s * GIVE_UP_SHARE,
+            )
+            dispatcher = Dispatcher(
+                nursery, cache, controller, attempts, bulk, range_bytes=settings.range_bytes
             )
             probe = Probe(http, retries, check_url, deadline_s=settings.metadata_deadline_s)
             contents = Contents(

@@ -13,11 +13,12 @@ from typing import Final
 
 import trio
 
+from satfs.content.attempts import BULK_BYTES
 from satfs.content.blockmap import align
 from satfs.content.blocks import BlockCache
 from satfs.content.budget import Budget
 from satfs.content.checking import CHECK_BYTES
-from satfs.content.dispatch import BULK_BYTES, Dispatcher
+from satfs.content.dispatch import Dispatcher
 from satfs.content.flight import Flight, Source, split
 from satfs.content.objects import CachedObject, Landing
 from satfs.content.readahead import Pattern, Plan

@@ -14,22 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import selectors
 import signal
 import socket
 import ssl
 import sys
-import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 from satfs.content.transfer import messages
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Move, Outcome
+from satfs.content.transfer.opener import Opener, Origin
 from satfs.content.verdicts import Meaning, Verdict
 
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
@@ -39,9 +38,6 @@ IDLE_CONNECTION_S: Final = 15.0
 TICK_S: Final = 0.02
 #: Bytes received from one connection before the others have their turn.
 TURN_BYTES: Final = 1024 * 1024
-
-#: Scheme and network location.
-Origin: TypeAlias = tuple[str, str]
 
 
 class _File:
@@ -95,22 +91,15 @@ class Worker:
         self._jobs: dict[int, _Job] = {}
         self._idle: defaultdict[Origin, list[_Line]] = defaultdict(list)
         self._waiting: defaultdict[Origin, list[_Job]] = defaultdict(list)
-        self._n_opening: defaultdict[Origin, int] = defaultdict(int)
-        self._opened: queue.SimpleQueue[tuple[Origin, socket.socket | OSError]]
-        self._opened = queue.SimpleQueue()
-        self._wake_reader, self._waker = socket.socketpair()
+        self._opener = Opener()
         self._unfinished: set[_Line] = set()  # have more to give than one turn
-        self._tls: ssl.SSLContext | None = None
-        self._tls_lock = threading.Lock()
-        self._connect_timeout_s = 5.0
         self._progress_timeout_s = 15.0
-        self._ca_file: str | None = None
         self._user_agent = "satfs"
 
     def serve(self) -> None:
         """Work until the mount is gone."""
         self._selector.register(self._channel, selectors.EVENT_READ)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        self._selector.register(self._opener.wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
         self._tell(messages.pack_progress(messages.READY))
         try:
@@ -123,7 +112,7 @@ class Worker:
                     if key.fileobj is self._channel:
                         if not self._hear():
                             return
-                    elif key.fileobj is self._wake_reader:
+                    elif key.fileobj is self._opener.wake_reader:
                         self._take_opened()
                     else:
                         lines.add(key.data)
@@ -140,8 +129,7 @@ class Worker:
         for line in [*lines, *(job.line for job in self._jobs.values() if job.line)]:
             line.sock.close()
         self._selector.close()
-        for each in (self._wake_reader, self._waker):
-            each.close()
+        self._opener.close()
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -166,13 +154,13 @@ class Worker:
                 job.exchange.stop = min(job.exchange.stop, cast(int, fields["stop"]))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            n_there = self._n_opening[origin] + len(self._idle[origin]) + len(self._jobs)
+            n_there = self._opener.n_opening(origin) + len(self._idle[origin]) + len(self._jobs)
             for _ in range(cast(int, fields["n_connections"]) - n_there):
-                self._open(origin)
+                self._opener.open(origin)
         elif kind == "settings":
-            self._connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
+            self._opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
-            self._ca_file = cast("str | None", fields["ca_file"])
+            self._opener.ca_file = cast("str | None", fields["ca_file"])
             self._user_agent = str(fields["user_agent"])
         return True
 
@@ -203,8 +191,8 @@ class Worker:
             line.sock.close()
         waiting = self._waiting[job.origin]
         waiting.append(job)
-        if len(waiting) > self._n_opening[job.origin]:
-            self._open(job.origin)
+        if len(waiting) > self._opener.n_opening(job.origin):
+            self._opener.open(job.origin)
 
     def _send(self, line: _Line, job: _Job) -> None:
         """Ask for the bytes of *job* on *line*."""
@@ -332,60 +320,18 @@ class Worker:
             line.is_kept = True
             self._idle[line.origin].append(line)
 
-    def _open(self, origin: Origin) -> None:
-        """Open a connection in a thread of its own: names, handshakes and all."""
-        self._n_opening[origin] += 1
-        threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
-
-    def _open_now(self, origin: Origin) -> None:
-        try:
-            found: socket.socket | OSError = self._connected(origin)
-        except OSError as problem:
-            found = problem
-        except Exception as problem:  # whatever it is: somebody waits for an end
-            found = OSError(None, type(problem).__name__)
-        self._opened.put((origin, found))
-        with contextlib.suppress(OSError):
-            self._waker.send(b"\0")
-
-    def _connected(self, origin: Origin) -> socket.socket:
-        parts = urlsplit(f"{origin[0]}://{origin[1]}")
-        host, is_tls = parts.hostname or "", origin[0] == "https"
-        port = parts.port or (443 if is_tls else 80)
-        sock = socket.create_connection((host, port), self._connect_timeout_s)
-        try:
-            # A request is one small packet, and is not to wait for another.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._context().wrap_socket(sock, server_hostname=host) if is_tls else sock
-        except BaseException:
-            sock.close()
-            raise
-
-    def _context(self) -> ssl.SSLContext:
-        with self._tls_lock:
-            if self._tls is None:
-                self._tls = ssl.create_default_context()
-                if self._ca_file is not None:
-                    self._tls.load_verify_locations(cafile=self._ca_file)
-            return self._tls
-
     def _take_opened(self) -> None:
         """Give connections that were opened to the jobs that wait for them."""
-        self._wake_reader.recv(4096)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                origin, found = self._opened.get_nowait()
-                self._n_opening[origin] -= 1
-                if isinstance(found, socket.socket):
-                    self._keep(_Line(found, origin, time.monotonic()))
-                elif waiting := self._waiting[origin]:
-                    # A failure that nobody waits for is for the next one to meet.
-                    is_timeout = isinstance(found, TimeoutError)
-                    reason = "no connection in time" if is_timeout else _reason(found)
-                    self._end(
-                        waiting[0],
-                        Outcome(waiting[0].move.move, broken=reason, is_timeout=is_timeout),
-                    )
+        for origin, found in self._opener.opened():
+            if isinstance(found, socket.socket):
+                self._keep(_Line(found, origin, time.monotonic()))
+            elif waiting := self._waiting[origin]:
+                # A failure that nobody waits for is for the next one to meet.
+                is_timeout = isinstance(found, TimeoutError)
+                reason = "no connection in time" if is_timeout else _reason(found)
+                self._end(
+                    waiting[0], Outcome(waiting[0].move.move, broken=reason, is_timeout=is_timeout)
+                )
 
 
 def _origin_of(parts: SplitResult) -> Origin:

@@ -1,0 +1,91 @@
+"""Opens connections in threads of their own, names, handshakes and all; for the worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+#: Scheme and network location.
+Origin: TypeAlias = tuple[str, str]
+#: Wake-ups taken in at once.
+_WAKE_UPS: Final = 4096
+
+
+class Opener:
+    """Opens connections, and wakes a selector when one is there or cannot be had.
+
+    To be called by one thread, but for what runs in the threads that it starts. `wake_reader` is
+    readable when `opened` has something.
+    """
+
+    def __init__(self) -> None:
+        self.wake_reader, self._waker = socket.socketpair()
+        self.connect_timeout_s = 5.0
+        self.ca_file: str | None = None
+        self._n_opening: Counter[Origin] = Counter()
+        self._opened: queue.SimpleQueue[tuple[Origin, socket.socket | OSError]]
+        self._opened = queue.SimpleQueue()
+        self._tls: ssl.SSLContext | None = None
+        self._tls_lock = threading.Lock()
+
+    def n_opening(self, origin: Origin) -> int:
+        """Return how many connections to *origin* are being opened."""
+        return self._n_opening[origin]
+
+    def open(self, origin: Origin) -> None:
+        """Begin to open a connection; waits for nothing."""
+        self._n_opening[origin] += 1
+        threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
+
+    def opened(self) -> Iterator[tuple[Origin, socket.socket | OSError]]:
+        """Yield each connection that is there by now, or why there is none."""
+        self.wake_reader.recv(_WAKE_UPS)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                origin, found = self._opened.get_nowait()
+                self._n_opening[origin] -= 1
+                yield origin, found
+
+    def close(self) -> None:
+        """Let go of what wakes."""
+        self.wake_reader.close()
+        self._waker.close()
+
+    def _open_now(self, origin: Origin) -> None:
+        try:
+            found: socket.socket | OSError = self._connected(origin)
+        except OSError as problem:
+            found = problem
+        except Exception as problem:  # whatever it is: somebody waits for an end
+            found = OSError(None, type(problem).__name__)
+        self._opened.put((origin, found))
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+
+    def _connected(self, origin: Origin) -> socket.socket:
+        parts = urlsplit(f"{origin[0]}://{origin[1]}")
+        host, is_tls = parts.hostname or "", origin[0] == "https"
+        port = parts.port or (443 if is_tls else 80)
+        sock = socket.create_connection((host, port), self.connect_timeout_s)
+        try:
+            # A request is one small packet, and is not to wait for another.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._context().wrap_socket(sock, server_hostname=host) if is_tls else sock
+        except BaseException:
+            sock.close()
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        with self._tls_lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+                if self.ca_file is not None:
+                    self._tls.load_verify_locations(cafile=self.ca_file)
+            return self._tls
