@@ -1,13 +1,11 @@
-"""`satfs service`: mounts that systemd starts at login, and the program that mount(8) runs."""
+"""`satfs service`: mounts that systemd starts at login."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from rich.table import Table
 from satfs.cli.complete import directories
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.logs import show
-from satfs.cli.mount8 import PROGRAMS
+from satfs.cli.mounthelper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
 from satfs.cli.speech import console, tell, tell_remark
 from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, unit_name, unit_text
@@ -28,8 +26,6 @@ from satfs.errors import BadMountpoint, BadSettings
 from satfs.mountpoints import absolute, mount_at
 from satfs.settings import Settings, resolve_settings, variable_of
 
-#: Where mount(8) looks for programs of its filesystems, and no package installs any of ours.
-HELPER_DIRECTORY: Final = Path("/sbin")
 #: systemctl(1) answers at once, or its manager is stuck, in seconds.
 _SYSTEMCTL_TIMEOUT_S: Final = 30
 #: Starting waits for the first listing, in seconds; the unit's own limit is 90.
@@ -47,6 +43,10 @@ Examples:
 )
 def service() -> None:
     """Let systemd mount a profile at each login, or mount(8) and fstab."""
+
+
+service.add_command(install_helper)
+service.add_command(remove_helper)
 
 
 # -- units -----------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def install(
     unit = Unit(profile, _place(mountpoint))
     _remark_on_environment()
     path = _units() / unit.name
-    _write_unit(path, unit_text(unit, _program(), options))
+    _write_unit(path, unit_text(unit, this_program(), options))
     if manner.verbosity >= 0:
         tell(f"{show(str(path))} mounts satfs:{show(profile)} at {show(str(unit.mountpoint))}")
     manager = _Manager()
@@ -317,123 +317,3 @@ def _remark_on_environment() -> None:
 
 def _user() -> str:
     return os.environ.get("USER") or str(os.getuid())
-
-
-def _program() -> list[str]:
-    """Return the command that runs this very program again, from anywhere."""
-    ours = Path(sys.argv[0]).absolute()
-    if ours.name == "satfs" and os.access(ours, os.X_OK):
-        return [str(ours)]
-    return [sys.executable, "-m", "satfs"]
-
-
-# -- the program that mount(8) runs ----------------------------------------------------------------
-
-
-@service.command(
-    epilog="""\b
-Examples:
-  sudo satfs service install-helper
-  sudo mount -t satfs satfs:harbour /mnt/aleph
-"""
-)
-@click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=HELPER_DIRECTORY,
-    show_default=True,
-    help="Where mount(8) looks for it.",
-)
-@verbosity_flags
-@click.pass_obj
-def install_helper(manner: Manner, directory: Path) -> int:
-    """Let mount(8) and fstab mount satfs: `mount -t satfs satfs:PROFILE DIR`. For root.
-
-    Links the program mount.satfs, which is installed beside satfs, into /sbin.
-    """
-    program = _helper()
-    for name in PROGRAMS:
-        _link(directory / name, program)
-    for path in writable_by_others(program)[:1]:
-        tell_remark(
-            f"{show(str(path))} can be changed by others than root, and is run when root mounts: "
-            "they could act as root. Better install satfs for all users."
-        )
-    if manner.verbosity >= 0:
-        tell("mount -t satfs satfs:PROFILE DIR works now, and so does a line in /etc/fstab.")
-    return 0
-
-
-@service.command(
-    epilog="""\b
-Examples:
-  sudo satfs service remove-helper
-"""
-)
-@click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=HELPER_DIRECTORY,
-    show_default=True,
-    help="Where it was installed.",
-)
-@verbosity_flags
-@click.pass_obj
-def remove_helper(manner: Manner, directory: Path) -> int:
-    """Take away what install-helper has linked. For root."""
-    for name in PROGRAMS:
-        path = directory / name
-        if _is_ours(path):
-            try:
-                path.unlink()
-            except OSError as failure:
-                raise _refused(path, failure) from failure
-            if manner.verbosity >= 0:
-                tell(f"{show(str(path))} was removed.")
-    return 0
-
-
-def _helper() -> Path:
-    for beside in (Path(sys.argv[0]).absolute(), Path(sys.executable)):
-        program = beside.with_name(PROGRAMS[0])
-        if os.access(program, os.X_OK):
-            return program
-    raise BadSettings(
-        f"{PROGRAMS[0]} is not installed beside {show(sys.argv[0])}; install satfs anew, with pip"
-    )
-
-
-def _link(path: Path, program: Path) -> None:
-    if os.path.lexists(path) and not _is_ours(path):
-        raise BadSettings(f"{show(str(path))} is not ours; move it away first")
-    try:
-        path.unlink(missing_ok=True)
-        path.symlink_to(program)
-    except OSError as failure:
-        raise _refused(path, failure) from failure
-
-
-def _is_ours(path: Path) -> bool:
-    return path.is_symlink() and os.readlink(path).endswith("/" + PROGRAMS[0])
-
-
-def _refused(path: Path, failure: OSError) -> BadSettings:
-    again = f"sudo {' '.join(_program())} service {click.get_current_context().info_name}"
-    return BadSettings(
-        f"{show(str(path))} cannot be changed: {failure.strerror}; as root: {show(again)}"
-        if isinstance(failure, PermissionError)
-        else f"{show(str(path))} cannot be changed: {failure.strerror}"
-    )
-
-
-def writable_by_others(program: Path) -> tuple[Path, ...]:
-    """Return what of the way to *program*, and to its interpreter, not only root can change."""
-    ways = [program.resolve(), Path(sys.executable), Path(sys.executable).resolve()]
-    places = dict.fromkeys(place for way in ways for place in (*reversed(way.parents), way))
-    return tuple(place for place in places if not _is_roots(os.stat(place)))
-
-
-def _is_roots(status: os.stat_result) -> bool:
-    by_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    is_guarded = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    return status.st_uid == 0 and (not by_others or bool(is_guarded))
