@@ -628,6 +628,8 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[max(0, -(-len(ordered) * int(share * 1000) // 1000) - 1)]
 
 
+#: What the kernel asked for ahead of a program that has ended is fetched, or given up, by then.
+SETTLING_S = 0.5
 WINDOW_CONTENTS = "satfs-contents"
 WINDOW_MOUNTED_ZIP = "satfs-vsizip"
 WINDOW_VSICURL = "vsizip-vsicurl"
@@ -654,6 +656,7 @@ def window(scene: Scene, name: str, repetition: int) -> Sample:
         started = time.perf_counter()
         _translate([*prefix, translate], source, cut, gdal_environment(scene.origin))
         took_s = time.perf_counter() - started
+        time.sleep(SETTLING_S)
         sample = traffic_of(scene, mark)
         right = room / "right.tif"
         _translate([translate], f"/vsizip/{stored.path}/{member}", right, {})

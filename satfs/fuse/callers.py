@@ -53,5 +53,13 @@ class Callers:
         return Caller(_name(comm), thread)
 
 
+def is_gone(thread_id: int, *, proc: Path = Path("/proc")) -> bool:
+    """Tell whether a thread that was there has ended. Of one that cannot be told (0), it has not.
+
+    Another thread may have its id by now, in rare cases; then it is taken for the first.
+    """
+    return thread_id > 0 and not (proc / str(thread_id)).exists()
+
+
 def _name(text: str) -> str:
     return text.rstrip("\n")

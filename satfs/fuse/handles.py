@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -108,17 +108,29 @@ class _HeldBack:
 class OpenFile:
     """An open file; *is_direct* when it was opened to be read past the kernel's cache (O_DIRECT).
 
+    *has_opener_ended* tells whether the thread that opened it is no more. Somebody else may read
+    on, to whom it was handed; so it counts only while nobody does.
+
     The kernel reads ahead of a program, and when that fails asks for the program's own page once
     more (mm/filemap.c). So a part that was given up after a long wait is given up again at once,
     for a moment: one read(2) would otherwise last two deadlines.
     """
 
-    def __init__(self, node: File, reader: Reader, *, is_direct: bool = False) -> None:
+    def __init__(
+        self,
+        node: File,
+        reader: Reader,
+        *,
+        is_direct: bool = False,
+        has_opener_ended: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.node = node
         self._reader = reader
         # Past its cache the kernel reads nothing ahead, and tells programs how a read has failed.
         self._foresight = None if is_direct else Foresight()
         self._held_back: _HeldBack | None = None
+        self._has_opener_ended: Callable[[], bool] | None = has_opener_ended
+        self._is_left = False  # given up since its opener has ended
         self._given_up: tuple[ByteRange, float, Exception] | None = None
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
@@ -154,6 +166,8 @@ class OpenFile:
 
     async def _hold_back(self, span: ByteRange, foresight: Foresight) -> None:
         guess = foresight.note(span)
+        if self._is_left:
+            self._has_opener_ended = None
         if (other := self._held_back) is not None:
             other.is_unneeded = guess is Guess.ELSEWHERE
             other.is_decided.set()
@@ -167,6 +181,10 @@ class OpenFile:
         if mine.is_unneeded:
             foresight.was_right()
             raise Unneeded("read ahead, and not come for")
+        if not mine.is_decided.is_set() and self._has_opener_ended and self._has_opener_ended():
+            # The kernel tells of a close only when all its reads are answered.
+            self._is_left = True
+            raise Unneeded("read ahead of a program that has ended")
         foresight.was_wrong()
 
     def _raise_again(self, span: ByteRange) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pyfuse3
@@ -41,11 +42,13 @@ class Kernel:
         self.door = door
         self.inodes = inodes
         self.references: Counter[int] = Counter()
+        self.caller = 0  # the thread that asks; 0 is nobody that we can see
         patch.setattr(pyfuse3, "readdir_reply", _reply)
 
     @property
     def _context(self) -> Any:
-        return None  # a RequestContext cannot be made outside pyfuse3, and nobody looks at it
+        # A RequestContext cannot be made outside pyfuse3.
+        return SimpleNamespace(pid=self.caller)
 
     async def lookup(self, parent: int, name: str | bytes) -> pyfuse3.EntryAttributes:
         entry = await self.door.lookup(parent, os.fsencode(name), self._context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 
 import pytest
 import trio
@@ -100,6 +101,32 @@ async def test_whoever_reads_on_is_not_held_up(kernel: Kernel, autojump_clock: o
         await read(kernel, fh, AHEAD + 512 * KIB, 512 * KIB)
     assert ahead.data == LARGE[AHEAD : AHEAD + 512 * KIB]
     assert ahead.took_s == pytest.approx(PATIENCE_S / 2)
+
+
+async def test_what_a_program_left_behind_when_it_ended_is_not_fetched(
+    kernel: Kernel, objects: FakeObjects, autojump_clock: object
+) -> None:
+    """The kernel tells of a close only when all its reads are answered; procfs tells sooner."""
+    kernel.caller = _ended_process()
+    fh = await kernel.open(FILE)
+    await read_row(kernel, fh)
+    n_reads = objects.asked["read"]
+    ahead = Ahead(kernel, fh)
+    await ahead.read()
+    assert ahead.errno == errno.ECANCELED
+    assert objects.asked["read"] == n_reads
+    # A file that was handed on has a reader all the same: that is noticed, and believed.
+    await read(kernel, fh, 10, 20)
+    await read_row(kernel, fh)
+    again = Ahead(kernel, fh)
+    await again.read()
+    assert again.data == LARGE[AHEAD : AHEAD + 512 * KIB]
+
+
+def _ended_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 async def test_a_file_opened_past_the_kernels_cache_has_nothing_held_back(
