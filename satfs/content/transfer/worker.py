@@ -36,6 +36,9 @@ IDLE_CONNECTION_S: Final = 15.0
 #: Pause between looks at the clock while anything is under way: how late blocks that came without
 #: successors are told, and a fraction of any time limit.
 TICK_S: Final = 0.02
+#: How much less urgent than the mount a worker is (nice(2)). Where all processors are busy, the
+#: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it means nothing.
+LESS_URGENT: Final = 3
 #: Bytes received from one connection before the others have their turn.
 TURN_BYTES: Final = 1024 * 1024
 
@@ -347,6 +350,8 @@ def main(arguments: list[str]) -> None:
     # What is sent to the whole group, by Ctrl-C or by a service manager, is for the mount to judge.
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        os.nice(LESS_URGENT)
     channel = socket.socket(fileno=int(arguments[0]))
     try:
         Worker(channel).serve()
