@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +12,7 @@ import trio
 from cachetools import LRUCache
 
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
+from satfs.fuse.callers import is_gone
 from satfs.fuse.foresight import Foresight, Guess
 from satfs.fuse.listing import Listing
 from satfs.model import ByteRange
@@ -106,30 +108,24 @@ class _HeldBack:
 
 
 class OpenFile:
-    """An open file; *is_direct* when it was opened to be read past the kernel's cache (O_DIRECT).
+    """An open file, opened with *flags* (open(2)) by the thread *opener_id*, 0 for an unseen one.
 
-    *has_opener_ended* tells whether the thread that opened it is no more. Somebody else may read
-    on, to whom it was handed; so it counts only while nobody does.
+    What the kernel seems to read ahead of its own accord is held back for a moment, and given up
+    when the program has sought on meanwhile, or has ended (`foresight`). Somebody else may read on
+    then, to whom the file was handed; so that the opener has ended counts only while nobody does.
 
     The kernel reads ahead of a program, and when that fails asks for the program's own page once
     more (mm/filemap.c). So a part that was given up after a long wait is given up again at once,
     for a moment: one read(2) would otherwise last two deadlines.
     """
 
-    def __init__(
-        self,
-        node: File,
-        reader: Reader,
-        *,
-        is_direct: bool = False,
-        has_opener_ended: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, node: File, reader: Reader, flags: int, opener_id: int) -> None:
         self.node = node
         self._reader = reader
         # Past its cache the kernel reads nothing ahead, and tells programs how a read has failed.
-        self._foresight = None if is_direct else Foresight()
+        self._foresight = None if flags & os.O_DIRECT else Foresight()
         self._held_back: _HeldBack | None = None
-        self._has_opener_ended: Callable[[], bool] | None = has_opener_ended
+        self._opener_id = opener_id
         self._is_left = False  # given up since its opener has ended
         self._given_up: tuple[ByteRange, float, Exception] | None = None
 
@@ -167,21 +163,23 @@ class OpenFile:
     async def _hold_back(self, span: ByteRange, foresight: Foresight) -> None:
         guess = foresight.note(span)
         if self._is_left:
-            self._has_opener_ended = None
+            self._opener_id = 0  # somebody reads on
         if (other := self._held_back) is not None:
             other.is_unneeded = guess is Guess.ELSEWHERE
             other.is_decided.set()
         if guess is not Guess.AHEAD or self._reader.is_near(span):
             return
         self._held_back = mine = _HeldBack()
-        with trio.move_on_after(foresight.patience_s):
-            await mine.is_decided.wait()
-        if self._held_back is mine:
-            self._held_back = None
+        try:
+            with trio.move_on_after(foresight.patience_s):
+                await mine.is_decided.wait()
+        finally:
+            if self._held_back is mine:
+                self._held_back = None
         if mine.is_unneeded:
             foresight.was_right()
             raise Unneeded("read ahead, and not come for")
-        if not mine.is_decided.is_set() and self._has_opener_ended and self._has_opener_ended():
+        if not mine.is_decided.is_set() and is_gone(self._opener_id):
             # The kernel tells of a close only when all its reads are answered.
             self._is_left = True
             raise Unneeded("read ahead of a program that has ended")

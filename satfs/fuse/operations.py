@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from itertools import count
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -31,7 +31,6 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere
-from satfs.fuse.callers import is_gone
 from satfs.fuse.calls import Calls, Closing
 from satfs.fuse.complaints import Complaints
 from satfs.fuse.gate import Gate
@@ -334,12 +333,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EACCES)
         reader = await node.open()
         handle = next(self._handles)
-        self._files[handle] = OpenFile(
-            node,
-            reader,
-            is_direct=bool(flags & os.O_DIRECT),
-            has_opener_ended=partial(is_gone, ctx.pid),
-        )
+        self._files[handle] = OpenFile(node, reader, flags, ctx.pid)
         # The kernel hands out nothing beyond the size it knows, unless it is told to ask each time.
         return FileInfo(fh=handle, keep_cache=not node.is_live, direct_io=node.is_live)
 
