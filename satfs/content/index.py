@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -222,12 +222,12 @@ class Index:
                     ),
                 )
 
-    def touch(self, object_id: int, numbers: Iterable[int], used_at_s: float) -> None:
-        """Note that segments were used."""
+    def touch(self, object_id: int, used_at_s: Mapping[int, float]) -> None:
+        """Note when segments were used, by their numbers."""
         with self._lock, _Transaction(self._db):
             self._db.executemany(
                 "UPDATE segments SET used_at_s = ? WHERE object = ? AND number = ?",
-                [(used_at_s, object_id, number) for number in numbers],
+                [(at_s, object_id, number) for number, at_s in used_at_s.items()],
             )
 
     def forget(self, object_id: int, numbers: Iterable[int]) -> None:

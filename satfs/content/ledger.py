@@ -75,8 +75,8 @@ class Ledger:
             for _, object_id, segments, used in work:
                 if segments:
                     index.commit(object_id, segments)
-                for at in set(used.values()):
-                    index.touch(object_id, [n for n, when in used.items() if when == at], at)
+                if used:
+                    index.touch(object_id, used)
             return index.held_bytes()
 
         return [cached for cached, _, _, _ in work], await self.ask(write)

@@ -59,6 +59,16 @@ class TestTogether:
         assert index.segments(new) == []
         index.close()
 
+    def test_what_was_read_last_goes_last(self, tmp_path: Path) -> None:
+        """Segments that were noted together keep the order in which each was used."""
+        index = open_index(tmp_path)
+        number = index.open_object("a", "", 1 << 40, is_new=True)
+        index.commit(number, [seg(n, 1) for n in range(4)])
+        later_s = time.time() + 60
+        index.touch(number, {0: later_s + 3, 2: later_s + 1, 1: later_s + 2})
+        assert [victim.number for victim in index.victims(list)] == [3, 2, 1, 0]
+        index.close()
+
     def test_versions_and_notes(self, tmp_path: Path) -> None:
         index = open_index(tmp_path)
         seen = KnownVersion("r", '"e"', 5, 1.5)
