@@ -89,7 +89,13 @@ async def open_contents(
             dispatcher = Dispatcher(
                 nursery, cache, controller, attempts, bulk, range_bytes=settings.range_bytes
             )
-            probe = Probe(http, retries, check_url, deadline_s=settings.metadata_deadline_s)
+            probe = Probe(
+                http,
+                retries,
+                check_url,
+                deadline_s=settings.metadata_deadline_s,
+                heard=lambda took_s: controller.note_answer(trio.current_time(), took_s),
+            )
             contents = Contents(
                 cache=cache,
                 dispatcher=dispatcher,

@@ -174,7 +174,8 @@ class ConnectionController:
 
     def _aim(self, now_s: float) -> None:
         solo, rate = self._solo_bytes_per_s, self._rate_bytes_per_s
-        is_near = self._soonest_s < NEAR_S and rate is not None and rate >= NEAR_RATE_BYTES_PER_S
+        is_slow = rate is not None and rate < NEAR_RATE_BYTES_PER_S
+        is_near = self._soonest_s < NEAR_S and not is_slow
         if is_near:
             wished = FEWEST
         elif solo is not None:

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import trio
 
 from satfs.content.links import LinkKeeper, Refusals
-from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams
+from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams, answer_s
 from satfs.content.transfer.interface import Refusal
 from satfs.content.verdicts import (
     Meaning,
@@ -49,7 +49,11 @@ class Tail:
 
 
 class Probe:
-    """Asks the store, with retries within `deadline_s`."""
+    """Asks the store, with retries within `deadline_s`.
+
+    *heard* is told how long each answer took, in seconds, on a connection that was open: for many a
+    transfer that is the first that is known of the line.
+    """
 
     def __init__(
         self,
@@ -58,11 +62,13 @@ class Probe:
         check_url: Callable[[str], None],
         *,
         deadline_s: float,
+        heard: Callable[[float], None] = lambda answer_s: None,
     ) -> None:
         self._http = http
         self._retries = retries
         self._check_url = check_url
         self._deadline_s = deadline_s
+        self._heard = heard
 
     async def tail(self, links: LinkKeeper, label: str) -> Tail:
         """Return the version of an object, and its last bytes.
@@ -133,7 +139,9 @@ class Probe:
         read: Callable[[StreamedAnswer, str], Awaitable[T]],
     ) -> T:
         for _ in range(MOST_REDIRECTS + 1):
+            asked_at = trio.current_time()
             async with self._http.stream(url, headers=headers) as answer:
+                self._heard(answer_s(answer, trio.current_time() - asked_at))
                 if answer.status in (200, 206, 304, 416):
                     return await read(answer, label)
                 verdict = judge_error(answer.status, await answer.read_error_body())

@@ -21,7 +21,7 @@ from satfs.content.blockmap import (
     Segment,
     align,
 )
-from satfs.content.controller import FIRST_GUESS, ConnectionController
+from satfs.content.controller import FEWEST, FIRST_GUESS, ConnectionController
 from satfs.content.flight import split
 from satfs.content.index import Keep, Victim, choose_victims, merge
 from satfs.content.links import MARGIN_S, usable_for_s
@@ -339,6 +339,14 @@ class TestController:
                     controller.note_answer(now_s, 0.1)
                     controller.note_range(now_s, 8_000_000, now_s - began[each])
         return now_s
+
+    def test_a_near_line_begins_with_few(self) -> None:
+        """An answer that comes at once needs no crowd, unless what follows is slow."""
+        controller = ConnectionController(64)
+        controller.note_answer(0.0, 0.001)
+        assert controller.target == FEWEST
+        controller.note_range(1.0, 8_000_000, 0.4)
+        assert controller.target == 64
 
     @pytest.mark.parametrize("rate", [5e6, 10e6, 25e6, 50e6])
     def test_capped_connections_grow_to_what_is_needed(self, rate: float) -> None:

@@ -83,6 +83,25 @@ class TestReads:
 
         run(main)
 
+    @pytest.mark.parametrize(("latency_s", "n_connections"), [(0.001, 4), (0.2, 53)])
+    def test_the_first_question_tells_how_long_the_line_is(
+        self, tmp_path: Path, latency_s: float, n_connections: int
+    ) -> None:
+        """Before any content was fetched, the answer with the version sets how many connections.
+
+        The store of this test says nothing of its connections, so each counts as a new one, whose
+        answer takes three round trips.
+        """
+        store = FakeStore(latency_s=latency_s)
+        store.add(MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                await learn(contents)
+                assert contents.statistics()["target_connections"] == n_connections
+
+        run(main)
+
     @pytest.mark.parametrize("cache_bytes", [0, 10**9])
     def test_each_byte_is_fetched_once_for_eight_readers(
         self, tmp_path: Path, cache_bytes: int

@@ -37,6 +37,14 @@ class Streams(Protocol):
         """Open the answer to a GET; its body is read as it comes."""
 
 
+def answer_s(answer: StreamedAnswer, took_s: float) -> float:
+    """Return how long *answer* took on a connection that was open, or would have, in seconds.
+
+    *took_s* is the time since it was asked for, which may have opened a connection.
+    """
+    return took_s / NEW_LINE_TRIPS if answer.is_new_connection else took_s
+
+
 class InLoopMover:
     """Moves bytes with the mount's own HTTP client.
 
@@ -56,8 +64,7 @@ class InLoopMover:
             headers = request_headers(delivery.missing, version)
             asked_s = trio.current_time()
             async with self._http.stream(url, headers=headers) as answer:
-                took_s = trio.current_time() - asked_s
-                delivery.answer_s = took_s / (NEW_LINE_TRIPS if answer.is_new_connection else 1)
+                delivery.answer_s = answer_s(answer, trio.current_time() - asked_s)
                 if answer.status not in (200, 206):
                     verdict = judge_error(answer.status, await answer.read_error_body())
                     location = answer.headers.get("location")
