@@ -29,8 +29,8 @@ from satfs.model import ByteRange, Version
 #: Bytes written at once: few system calls, and the buffers of many connections stay small.
 WRITE_BYTES: Final = 256 * 1024
 #: Bytes whose arrival is told at once: more means fewer wake-ups of the mount, less means that a
-#: reader is woken sooner. The time rules when the bytes come slowly.
-REPORT_BYTES: Final = 1024 * 1024
+#: reader is woken sooner. The time rules when the bytes come slowly, which is nearly always.
+REPORT_BYTES: Final = 4 * 1024 * 1024
 REPORT_AFTER_S: Final = 0.02
 #: Most of an error's body that is looked at, and longest head that is.
 ERROR_BYTES: Final = 64 * 1024
