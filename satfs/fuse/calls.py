@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import trio
 
@@ -12,6 +11,32 @@ from satfs.errors import DeadlineReached
 
 class Closing(Exception):
     """The mount is being taken down: no call is answered from the tree any more."""
+
+
+class Call:
+    """One call in flight: a context manager for its body, made by `Calls.within`."""
+
+    __slots__ = ("_calls", "deadline_s", "scope")
+
+    def __init__(self, calls: Calls, deadline_s: float) -> None:
+        self._calls = calls
+        self.deadline_s = deadline_s
+        self.scope = trio.CancelScope(deadline=trio.current_time() + deadline_s)
+
+    def __enter__(self) -> None:
+        self._calls.begin(self)
+        self.scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        reason: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return self.scope.__exit__(kind, reason, traceback)
+        finally:
+            self._calls.end_of(self)
 
 
 class Calls:
@@ -30,29 +55,30 @@ class Calls:
         """Return how many calls are in flight."""
         return len(self._scopes)
 
-    @contextmanager
-    def within(self, deadline_s: float) -> Iterator[None]:
-        """Run the body of one call for at most *deadline_s* seconds.
+    def within(self, deadline_s: float) -> Call:
+        """Return a context manager for one call, which may take *deadline_s* seconds.
 
-        Raises:
+        It raises:
             DeadlineReached: the time was up.
             Closing: the mount is being taken down.
         """
+        return Call(self, deadline_s)
+
+    def begin(self, call: Call) -> None:
+        """Take in a call; raises `Closing` when none is taken any more."""
         if self._closing.is_set():
             raise Closing
-        scope = trio.CancelScope(deadline=trio.current_time() + deadline_s)
-        self._scopes.add(scope)
-        try:
-            with scope:
-                yield
-        finally:
-            self._scopes.discard(scope)
-            if self._closing.is_set() and not self._scopes:
-                self._all_ended.set()
-        if scope.cancelled_caught:
+        self._scopes.add(call.scope)
+
+    def end_of(self, call: Call) -> None:
+        """Let go of a call, and raise what its time came to, if that ended it."""
+        self._scopes.discard(call.scope)
+        if self._closing.is_set() and not self._scopes:
+            self._all_ended.set()
+        if call.scope.cancelled_caught:
             if self._closing.is_set():
                 raise Closing
-            raise DeadlineReached(f"no answer within {deadline_s:g} s")
+            raise DeadlineReached(f"no answer within {call.deadline_s:g} s")
 
     async def end(self) -> None:
         """Cancel every call, refuse every new one, and wait until all have ended."""
