@@ -141,6 +141,7 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start what can be started."""
+        is_first = True
         while self._queue:
             room = self.controller.target
             if any(flight.is_urgent for flight in self._queue):
@@ -152,7 +153,8 @@ class Dispatcher:
             flight.is_active = True
             self._active.append(flight)
             self._n_by_reader.update(flight.readers)
-            self._nursery.start_soon(self._run, flight, tuple(flight.readers))
+            self._nursery.start_soon(self._run, flight, tuple(flight.readers), is_first)
+            is_first = False
         if self._active and not self._is_watching:
             self._is_watching = True
             self._nursery.start_soon(self._watch)
@@ -176,9 +178,14 @@ class Dispatcher:
 
     # -- the life of a flight --------------------------------------------------------------------
 
-    async def _run(self, flight: Flight, readers: tuple[object, ...]) -> None:
+    async def _run(self, flight: Flight, readers: tuple[object, ...], is_first: bool) -> None:
         failure: SatfsError | None = None
         try:
+            if not is_first:
+                # Tasks that start together run in any order, and there may be one connection that
+                # is open. It is for the one that was chosen first: a new one takes three round
+                # trips more to its first byte.
+                await trio.lowlevel.checkpoint()
             failure = await self._attempts.bring_down(flight)
         except Exception as bug:  # a flight's failure is its readers' matter, not the mount's end
             log.exception("transfer failed unexpectedly", label=flight.source.label)

@@ -36,6 +36,7 @@ class DiskRoom:
         self._free_fraction = free_fraction
         self._spare_bytes = 0
         self._looked_at_s = float("-inf")
+        self._looking = trio.Lock()
 
     @property
     def used_bytes(self) -> int:
@@ -49,19 +50,28 @@ class DiskRoom:
             return n_bytes
         excess = self.used_bytes + self.landing_bytes - self.limit_bytes
         now_s = trio.current_time()
-        if now_s - self._looked_at_s > LOOK_INTERVAL_S or excess > 0:
-
-            def look() -> int:
-                disk = shutil.disk_usage(directory)
-                return disk.free - int(disk.total * self._free_fraction)
-
-            try:
-                self._spare_bytes = await trio.to_thread.run_sync(look)
-            except OSError:
-                self._spare_bytes = 0
-            self._looked_at_s = now_s
+        if self._is_stale(now_s) or excess > 0:
+            # One looks for all who come meanwhile, and they go on in the order in which they came.
+            async with self._looking:
+                if self._is_stale(now_s) or excess > 0:
+                    await self._look(directory)
         self._spare_bytes -= n_bytes
         return max(excess, -self._spare_bytes)
+
+    def _is_stale(self, now_s: float) -> bool:
+        return now_s - self._looked_at_s > LOOK_INTERVAL_S
+
+    async def _look(self, directory: Path) -> None:
+        def look() -> int:
+            disk = shutil.disk_usage(directory)
+            return disk.free - int(disk.total * self._free_fraction)
+
+        looked_at_s = trio.current_time()
+        try:
+            self._spare_bytes = await trio.to_thread.run_sync(look)
+        except OSError:
+            self._spare_bytes = 0
+        self._looked_at_s = looked_at_s
 
 
 def by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:

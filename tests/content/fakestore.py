@@ -115,6 +115,8 @@ class FakeStore:
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self.n_requests = 0
+        #: What was asked for, in the order in which requests were sent.
+        self.sent_ranges: list[str] = []
         self.n_open = 0
         self.n_signed = 0
         self.is_down = False
@@ -149,6 +151,7 @@ class FakeStore:
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         self.n_requests += 1
+        self.sent_ranges.append(request.headers.get("Range", ""))
         if self.is_down:
             await trio.sleep(self.latency_s)
             raise httpx.ConnectError("no route to host")

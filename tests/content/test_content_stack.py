@@ -102,6 +102,26 @@ class TestReads:
 
         run(main)
 
+    def test_what_is_waited_for_is_asked_for_first(self, tmp_path: Path) -> None:
+        """Of ranges that start together, the reader's own gets the connection that is open."""
+        store = FakeStore()
+        scenes = [SceneId(f"scene-{n}") for n in range(12)]
+        for scene in scenes:
+            store.add(64 * MIB, scene=scene)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                for scene in scenes:
+                    reader = await contents.open(scene, ZIP, await learn(contents, scene))
+                    n_before = store.n_requests
+                    await reader.read(ByteRange(0, MIB))
+                    sent = store.sent_ranges[n_before:]
+                    assert len(sent) > 1
+                    assert sent[0].startswith("bytes=0-")
+                    reader.close()
+
+        run(main)
+
     @pytest.mark.parametrize("cache_bytes", [0, 10**9])
     def test_each_byte_is_fetched_once_for_eight_readers(
         self, tmp_path: Path, cache_bytes: int
