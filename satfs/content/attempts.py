@@ -101,11 +101,12 @@ class Attempts:
                 trial.look(flight.held_until)
         except Spilled:
             self.counters["restarts"] += 1
-        except WorkerDied:
+        except WorkerDied as death:
             self.counters["restarts"] += 1
-            # Perhaps it dies of this very range: the loop can move it, too.
+            # Perhaps it dies of this very range: the loop can move it, too. Whether it is the disk,
+            # the loop finds out, and what to do about it.
             trial.n_deaths += 1
-            flight.is_bulk = trial.n_deaths < MOST_DEATHS
+            flight.is_bulk = trial.n_deaths < MOST_DEATHS and not death.is_of_file
         except Refusal as refusal:
             return self._judge(flight, refusal, link, trial)
         except Unreachable as failure:
@@ -141,10 +142,9 @@ class Attempts:
             raise offline
         is_bulk = flight.is_bulk and len(flight.missing) >= BULK_BYTES and not admission.is_probe
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
-        is_mapped = mover is not self._in_loop
         started_at = flight.held_until
         try:
-            await self._cache.reserve(flight.cached, flight.missing, for_mapping=is_mapped)
+            await self._cache.reserve(flight.cached, flight.missing)
             flight.begin()
             flight.began_at = flight.held_until
             asked_at_s = trio.current_time()

@@ -37,7 +37,7 @@ class BlockFile:
     """A contiguous, sparse, mapped file that holds what has been fetched of one object.
 
     Knows no presence: whoever asks for bytes has looked at the block map. Nothing here waits but
-    `read_from_disk`, `reserve`, `verify` and `punch`, which belong in a thread.
+    `read_from_disk`, `verify` and `punch`, which belong in a thread.
     """
 
     def __init__(self, fd: int, size_bytes: int, *, in_memory: bool) -> None:
@@ -129,17 +129,6 @@ class BlockFile:
             written = os.pwrite(self.fd, view, start)
             start += written
             view = view[written:]
-
-    def reserve(self, span: ByteRange) -> None:
-        """Make sure that *span* can be written through a mapping; waits for the disk.
-
-        Raises:
-            OSError: no space.
-        """
-        # Memory is reserved by counting (content/blocks.py); allocating pages here would zero them
-        # once for nothing.
-        if not self.in_memory and span:
-            os.posix_fallocate(self.fd, span.start, len(span))
 
     def punch(self, span: ByteRange) -> None:
         """Give the space of *span* back; its bytes are gone.

@@ -314,32 +314,25 @@ class BlockCache:
         if cached.top.file.in_memory:
             self._memory.touch(cached, span)
 
-    async def reserve(self, cached: CachedObject, span: ByteRange, *, for_mapping: bool) -> None:
+    async def reserve(self, cached: CachedObject, span: ByteRange) -> None:
         """Make room for *span*, which is landing, before it is written; evicts if need be.
 
-        *for_mapping*: it will be written through a mapping, where a full disk would kill the
-        writer; so the space is taken now. Where there is no room, the object goes on in memory.
+        Where there is no room, the object goes on in memory.
         """
         # Space that is being given back is not written to before it has gone. What is landing is
         # not evicted, so once it has gone, it is ours.
         while not cached.leaving.isdisjoint(cached.layers[0].map.segments_of(span)):
             async with self._evicting:
                 pass
-        if not cached.top.file.in_memory:
-            if await self._room.missing_bytes(len(span)) > 0:
-                async with self._evicting:
-                    # Again: whoever was before us may have evicted enough.
-                    missing = await self._room.missing_bytes(len(span))
-                    if missing > 0:
-                        await self._evict(missing)
-                        missing = await self._room.missing_bytes(len(span))
+        if not cached.top.file.in_memory and await self._room.missing_bytes(len(span)) > 0:
+            async with self._evicting:
+                # Again: whoever was before us may have evicted enough.
+                missing = await self._room.missing_bytes(len(span))
                 if missing > 0:
-                    self.spill(cached, OSError("no room left within the cache's limits"))
-            if for_mapping and not cached.top.file.in_memory:
-                try:
-                    await trio.to_thread.run_sync(cached.top.file.reserve, span)
-                except OSError as problem:
-                    self.spill(cached, problem)
+                    await self._evict(missing)
+                    missing = await self._room.missing_bytes(len(span))
+            if missing > 0:
+                self.spill(cached, OSError("no room left within the cache's limits"))
         if cached.top.file.in_memory:
             self._memory.make_room(len(span))
 

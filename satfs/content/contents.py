@@ -200,7 +200,7 @@ class Contents:
             span = ByteRange(start, size)
             if cached.top.map.is_present(span):
                 return
-            await self._cache.reserve(cached, span, for_mapping=False)
+            await self._cache.reserve(cached, span)
             data = memoryview(tail.data)[start - tail.start :]
             layer = cached.top
             self._cache.put(cached, layer, start, data)

@@ -148,7 +148,7 @@ class DerivedFile:
         span = ByteRange(start, start + len(data))
         landing = cache.begin_landing(cached, span)
         try:
-            await cache.reserve(cached, span, for_mapping=False)
+            await cache.reserve(cached, span)
             for _ in range(2):  # on disk, or else in memory
                 layer = cached.top
                 try:

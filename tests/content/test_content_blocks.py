@@ -52,7 +52,7 @@ async def fetch(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange
     landing = cache.begin_landing(cached, whole)
     try:
         while True:
-            await cache.reserve(cached, whole, for_mapping=bool(n % 2))
+            await cache.reserve(cached, whole)
             layer, front = cached.top, whole.start
             try:
                 held = front

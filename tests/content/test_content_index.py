@@ -306,7 +306,7 @@ class TestUpkeep:
 
         async def fetch(cache: BlockCache, cached: CachedObject, span: ByteRange) -> None:
             landing = cache.begin_landing(cached, span)
-            await cache.reserve(cached, span, for_mapping=False)
+            await cache.reserve(cached, span)
             cache.put(cached, cached.top, span.start, content.read(span.start, span.stop))
             cache.hold(cached, cached.top, span.start // BLOCK_BYTES, None, span.stop)
             cache.end_landing(cached, landing)

@@ -25,7 +25,14 @@ class Refusal(Exception):
 
 
 class WorkerDied(Exception):
-    """The process that moved the bytes is gone; what it reported is in the cache."""
+    """The process that moved the bytes is gone; what it reported is in the cache.
+
+    *is_of_file*: it lives, but the cache file would not take what it wrote.
+    """
+
+    def __init__(self, *, is_of_file: bool = False) -> None:
+        super().__init__()
+        self.is_of_file = is_of_file
 
 
 class Delivery:

@@ -147,8 +147,7 @@ class WorkerPool:
     def _judge(self, state: _MoveState, stop: int) -> None:
         outcome, delivery = state.outcome, state.delivery
         if outcome is None or outcome.is_file_failure:
-            # Whether it is the disk, the loop finds out, and what to do about it.
-            raise WorkerDied
+            raise WorkerDied(is_of_file=outcome is not None)
         if outcome.verdict is not None:
             raise Refusal(outcome.verdict, outcome.retry_after)
         if delivery.is_done:
