@@ -1,8 +1,8 @@
 """The cache: objects whose blocks are on disk, or in memory where there is no disk to be had.
 
-One `BlockCache` per mount. It opens objects, keeps both budgets (disk and memory), writes what was
-learnt to the index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what,
-and what a crash leaves at each step.
+One `BlockCache` per mount. It keeps both budgets (disk and memory), writes what was learnt to the
+index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what, and what a
+crash leaves at each step.
 
 Reads of held blocks are views of the mapping. A view is good until the next checkpoint: eviction
 first marks blocks absent on the event loop, and only then gives their space back.
@@ -13,8 +13,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -27,9 +26,8 @@ from satfs.content.blockmap import (
     BLOCK_BYTES,
     SEGMENT_BYTES,
     BlockMap,
-    Segment,
 )
-from satfs.content.cachedir import open_index, path_of
+from satfs.content.cachedir import open_index
 from satfs.content.checking import check_blocks
 from satfs.content.eviction import (
     DiskRoom,
@@ -42,6 +40,7 @@ from satfs.content.index import Index, Keep, Victim, choose_victims
 from satfs.content.ledger import Ledger, reason_of
 from satfs.content.memory import MemoryBudget
 from satfs.content.objects import CachedObject, Landing, Layer, Spilled
+from satfs.content.opened import OpenObjects
 from satfs.model import ByteRange
 
 log = structlog.get_logger(__name__)
@@ -54,11 +53,7 @@ EVICTION_SLACK: Final = 0.02
 
 
 class BlockCache:
-    """All objects of one mount, in one directory shared with other mounts, or in memory.
-
-    Invariants:
-        An object in `_open` has users, or dirty segments that wait for the next commit.
-    """
+    """All objects of one mount, in one directory shared with other mounts, or in memory."""
 
     def __init__(
         self,
@@ -73,11 +68,9 @@ class BlockCache:
         self._directory = directory
         self._room = DiskRoom(directory, limit_bytes, free_fraction)
         self._memory = MemoryBudget(memory_bytes)
-        self._open: dict[str, CachedObject] = {}
-        self._opening: dict[str, trio.Lock] = {}
+        #: The objects that are open.
+        self.objects = OpenObjects(directory, self._ledger, self._memory)
         self._evicting = trio.Lock()
-        #: Called with each file that is being closed; whoever maps it elsewhere sets this.
-        self.file_closed: Callable[[BlockFile], None] = lambda file: None
 
     @classmethod
     async def open(
@@ -129,7 +122,7 @@ class BlockCache:
             "disk_limit_bytes": self._room.limit_bytes if self._directory is not None else 0,
             "memory_bytes": self._memory.used_bytes,
             "memory_limit_bytes": self._memory.limit_bytes,
-            "open_objects": len(self._open),
+            "open_objects": len(self.objects),
         }
 
     def window_limit_bytes(self) -> int:
@@ -149,30 +142,11 @@ class BlockCache:
         *name* must be a legal file name and stand for one version of one object; *label* is for
         people. Waits for the disk when the object isn't open yet; never fails for want of one.
         """
-        async with self._alone_with(name):
-            cached = self._open.get(name)
-            if cached is None:
-                cached = await self._open_object(name, label, size_bytes)
-                self._open[name] = cached
-            cached.n_users += 1
-        return cached
-
-    @asynccontextmanager
-    async def _alone_with(self, name: str) -> AsyncIterator[None]:
-        """Keep everybody else from opening or evicting the object called *name*."""
-        lock = self._opening.setdefault(name, trio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked():  # else it has gone to the next in line
-                self._opening.pop(name, None)
+        return await self.objects.acquire(name, label, size_bytes)
 
     def release(self, cached: CachedObject) -> None:
         """Give back what `acquire` returned. Blocks in memory go with their last user."""
-        cached.n_users -= 1
-        if not cached.n_users and cached.is_settled:
-            self._close(cached)
+        self.objects.release(cached)
 
     def begin_landing(self, cached: CachedObject, span: ByteRange) -> Landing:
         """Say that bytes of *span* are on their way: they keep *cached* open, and their segments.
@@ -191,44 +165,6 @@ class BlockCache:
         cached.landing += Counter()  # drops what has come to nothing
         self._room.landing_bytes -= landing.n_bytes
         self.release(cached)
-
-    def _close(self, cached: CachedObject) -> None:
-        if self._open.get(cached.name) is not cached:
-            return
-        del self._open[cached.name]
-        if cached.top.file.in_memory:
-            self._memory.closed(cached)
-        for layer in cached.layers:
-            self.file_closed(layer.file)
-            layer.file.close()
-
-    async def _open_object(self, name: str, label: str, size_bytes: int) -> CachedObject:
-        blocks = BlockMap(size_bytes)
-        directory, index = self._directory, self.index
-        if directory is not None and index is not None:
-
-            def on_disk() -> tuple[BlockFile, int, list[Segment]]:
-                path = path_of(directory, name)
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file, is_new = BlockFile.on_disk(path, size_bytes)
-                try:
-                    object_id = index.open_object(name, label, size_bytes, is_new=is_new)
-                    return file, object_id, index.segments(object_id)
-                except BaseException:
-                    file.close()
-                    raise
-
-            try:
-                file, object_id, segments = await self._ledger.demand(on_disk)
-            except (OSError, sqlite3.Error) as problem:
-                self._ledger.warn("cache file not usable: keeping this object in memory", problem)
-            else:
-                for segment in segments:
-                    blocks.load(segment)
-                return CachedObject(name, size_bytes, [Layer(file, blocks)], object_id)
-        return CachedObject(
-            name, size_bytes, [Layer(BlockFile.anonymous(size_bytes), blocks)], None
-        )
 
     # -- bytes in and out ------------------------------------------------------------------------
 
@@ -352,25 +288,23 @@ class BlockCache:
     async def close(self) -> None:
         """Enter what is left, and close all files: nobody may use the cache any more."""
         await self.commit()
-        for cached in list(self._open.values()):
-            self._close(cached)
+        self.objects.close()
         if self.index is not None:
             await self.ask(self.index.close)
 
     async def commit(self) -> None:
         """Enter what has been fetched and used in the index."""
         counted = self._room.new_bytes
-        entered, held = await self._ledger.enter(list(self._open.values()))
+        entered, held = await self._ledger.enter(list(self.objects))
         if held is not None:
             self._room.held_bytes = held
             self._room.new_bytes -= counted
         if self.index is None:
-            entered = list(self._open.values())  # nobody is told of what they hold
+            entered = list(self.objects)  # nobody is told of what they hold
             for cached in entered:
                 cached.dirty.clear()
         for cached in entered:
-            if not cached.n_users and cached.is_settled:
-                self._close(cached)
+            self.objects.close_unused(cached)
 
     async def look_around(self) -> None:
         """Take in what other mounts have fetched of the objects that are open here."""
@@ -378,7 +312,7 @@ class BlockCache:
             return
         # Not while eviction is between dropping blocks here and in the index.
         async with self._evicting:
-            for cached in list(self._open.values()):
+            for cached in list(self.objects):
                 if cached.n_users:
                     await self._ledger.load_news(cached)
 
@@ -393,8 +327,8 @@ class BlockCache:
         index, directory = self.index, self._directory
         if index is None or directory is None:
             return
-        async with self._alone_with(name):
-            if name not in self._open:
+        async with self.objects.alone_with(name):
+            if self.objects.get(name) is None:
                 await self.ask(partial(discard_closed, index, directory, name, size_bytes))
 
     async def evict(self, needed_bytes: int) -> None:
@@ -428,7 +362,7 @@ class BlockCache:
     def _landing(self) -> frozenset[tuple[int, int]]:
         return frozenset(
             (cached.object_id, number)
-            for cached in self._open.values()
+            for cached in self.objects
             if cached.object_id is not None
             for number in cached.landing
         )
@@ -436,8 +370,8 @@ class BlockCache:
     async def _evict_from(
         self, index: Index, directory: Path, name: str, group: Sequence[Victim]
     ) -> int:
-        async with self._alone_with(name):
-            cached = self._open.get(name)
+        async with self.objects.alone_with(name):
+            cached = self.objects.get(name)
             try:
                 if cached is None:
                     return await trio.to_thread.run_sync(evict_closed, index, directory, group)

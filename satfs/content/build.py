@@ -75,7 +75,7 @@ async def open_contents(
                     ca_file=settings.ca_file,
                     is_proxied=is_proxied,
                 )
-                cache.file_closed = pool.file_closed
+                cache.objects.file_closed = pool.file_closed
                 bulk = pool
             controller = ConnectionController(settings.max_connections)
             attempts = Attempts(

@@ -507,7 +507,7 @@ def test_opening_together_opens_once(tmp_path: Path) -> None:
                     nursery.start_soon(take, n % 5)
             assert len({id(each) for each in got}) == 1
             assert got[0].n_users == len(got) == 16
-            assert not cache._opening
+            assert not cache.objects._opening
             for each in got:
                 cache.release(each)
             assert cache.statistics()["open_objects"] == 0
