@@ -241,9 +241,7 @@ class TestEviction:
 
         run(main)
 
-    def test_nothing_is_written_where_space_is_leaving(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_nothing_is_written_where_space_is_leaving(self, tmp_path: Path) -> None:
         """A block wanted again while its segment is being punched arrives after the punch."""
 
         async def main() -> None:
@@ -257,11 +255,13 @@ class TestEviction:
                         await trio.sleep(3)
                     return await in_thread(work, *args, **how)
 
-                monkeypatch.setattr(trio.to_thread, "run_sync", slow)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(cache.evict, 10**9)
-                    await trio.sleep(1)
-                    await fetch(cache, one, 1, ByteRange(0, MIB))
+                # Undone before `run` undoes its own.
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(trio.to_thread, "run_sync", slow)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(cache.evict, 10**9)
+                        await trio.sleep(1)
+                        await fetch(cache, one, 1, ByteRange(0, MIB))
                 assert await read(cache, one, 1, ByteRange(0, MIB))
 
         run(main)
