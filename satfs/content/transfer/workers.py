@@ -293,7 +293,7 @@ class WorkerPool:
         return number
 
     def file_closed(self, file: BlockFile) -> None:
-        """Let the workers unmap a file that was closed here. Never waits."""
+        """Let the workers close a file that was closed here. Never waits."""
         if any(file in process.files for process in self._processes):
             self._nursery.start_soon(self._forget, file)
 
