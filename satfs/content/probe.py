@@ -39,6 +39,21 @@ T = TypeVar("T")
 TAIL_BYTES: Final = 64 * 1024
 
 
+#: How the length is asked for, one after the other, as long as the answer tells nothing: some
+#: stores know no suffixes. The last one asks for all of it, and reads the head alone.
+_QUESTIONS: Final = (f"bytes=-{TAIL_BYTES}", "bytes=0-0", None)
+#: What is said to a question that is not understood.
+_NOT_UNDERSTOOD: Final = frozenset({400, 501})
+
+
+class _TellsNothing(Exception):
+    """An answer to the question, perhaps, but none from which a length can be had."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.code)
+        self.verdict = verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Tail:
     """The end of an object: `data` are the bytes from `start` on, perhaps none."""
@@ -79,16 +94,28 @@ class Probe:
             Unreachable: no answer in time.
             Garbled: an answer that makes no sense.
         """
-        headers = {"Range": f"bytes=-{TAIL_BYTES}", "Accept-Encoding": "identity"}
-        return await self._ask(links, label, headers, _read_tail)
+        return await self._tail(links, label, trio.current_time() + self._deadline_s)
+
+    async def _tail(self, links: LinkKeeper, label: str, deadline_at: float) -> Tail:
+        verdict = Verdict(Meaning.GARBLED)
+        for asked in _QUESTIONS:
+            headers = {"Accept-Encoding": "identity"}
+            if asked is not None:
+                headers["Range"] = asked
+            try:
+                return await self._ask(links, label, headers, _read_tail, deadline_at)
+            except _TellsNothing as nothing:
+                verdict = nothing.verdict
+        _raise(verdict, label, None)
 
     async def confirm(self, links: LinkKeeper, label: str, version: Version) -> Version:
         """Return the version that the store serves now; costs no content when it is *version*.
 
         Raises: as `tail`.
         """
+        deadline_at = trio.current_time() + self._deadline_s
         if not version.size_bytes:
-            return (await self.tail(links, label)).version
+            return (await self._tail(links, label, deadline_at)).version
         headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
         if version.is_strong:
             headers["If-None-Match"] = version.etag
@@ -99,7 +126,10 @@ class Probe:
                 return version
             return (await _read_tail(answer, label)).version
 
-        return await self._ask(links, label, headers, read)
+        try:
+            return await self._ask(links, label, headers, read, deadline_at)
+        except _TellsNothing:
+            return (await self._tail(links, label, deadline_at)).version
 
     async def _ask(
         self,
@@ -107,8 +137,8 @@ class Probe:
         label: str,
         headers: dict[str, str],
         read: Callable[[StreamedAnswer, str], Awaitable[T]],
+        deadline_at: float,
     ) -> T:
-        deadline_at = trio.current_time() + self._deadline_s
         refusals = Refusals()
         while True:
             link = await links.get()
@@ -150,6 +180,11 @@ class Probe:
                     url = urljoin(url, location)
                     self._check_url(url)
                     continue
+                if answer.status in _NOT_UNDERSTOOD and verdict.meaning in (
+                    Meaning.REFUSED,
+                    Meaning.GARBLED,
+                ):
+                    raise _TellsNothing(verdict)
                 _raise(verdict, label, answer.headers.get("retry-after"))
         raise Garbled(f"the object store redirects {label} without end")
 
@@ -175,10 +210,12 @@ def _raise(verdict: Verdict, label: str, retry_after: str | None) -> NoReturn:
 async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
     """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
     if answer.status == 416:
-        # An empty object has no last byte to give; the header tells, or nothing does.
-        await answer.read_error_body()  # its end gives the connection back
-        total = total_if_unsatisfied(answer.headers)
-        return Tail(version_of(answer.headers, total or 0), total or 0, b"")
+        # An empty object has no byte to give, and is the only one that may say so. Silence about
+        # the length is no length of 0.
+        body = await answer.read_error_body()  # its end gives the connection back
+        if total_if_unsatisfied(answer.headers, body) == 0:
+            return Tail(version_of(answer.headers, 0), 0, b"")
+        raise _TellsNothing(judge_error(answer.status, body))
     found = judge_tail(answer.status, answer.headers)
     if isinstance(found, Verdict):
         raise Garbled(f"the object store's answer for {label} makes no sense: {found.code}")

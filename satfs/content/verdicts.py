@@ -15,8 +15,10 @@ from typing import Final
 from satfs.model import ByteRange, Version
 
 # Eighteen digits hold any offset that a file system knows; Python refuses to read thousands.
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
-_UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,18})")
+# Range units know no case (RFC 9110 §14.1).
+_CONTENT_RANGE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_UNSATISFIED: Final = re.compile(r"(?i:bytes) \*/([0-9]{1,18})")
+_ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 #: Begins the name of a version that has no ETag, only a date.
@@ -70,10 +72,24 @@ def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
 
     Without an ETag, `Last-Modified` stands in; without both, the length is all that is known.
     """
-    etag = headers.get("etag", "").strip()
+    etag = _etag(headers)
     if not etag:
         etag = f"{_BY_DATE}{headers.get('last-modified', '').strip()}"
     return Version(etag, size_bytes)
+
+
+def _etag(headers: Mapping[str, str]) -> str:
+    """Return the ETag, if there is one that everybody writes alike: beyond ASCII nobody does."""
+    etag = headers.get("etag", "").strip()
+    return etag if etag.isascii() else ""
+
+
+def _is_range(status: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether the body is a part of the object: what says which part is one, 206 or not.
+
+    A 200 whose `Content-Range` were ignored would be taken for the whole object.
+    """
+    return status == 206 or (status == 200 and "content-range" in headers)
 
 
 def error_code(body: bytes) -> str:
@@ -114,9 +130,9 @@ def judge_success(
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         return Verdict(Meaning.GARBLED, "Content-Encoding")
     length = _number(headers.get("content-length"))
-    if status == 200:
-        return _judge_whole(headers, length, asked, version)
-    if status != 206:
+    if not _is_range(status, headers):
+        if status == 200:
+            return _judge_whole(headers, length, asked, version)
         return Verdict(Meaning.GARBLED, str(status))
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if found is None:
@@ -155,7 +171,7 @@ def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> boo
     if version.etag.startswith(_BY_DATE):
         modified = headers.get("last-modified", "").strip()
         return not modified or version.etag == f"{_BY_DATE}{modified}"
-    return not headers.get("etag", "").strip() or seen.etag == version.etag
+    return not _etag(headers) or seen.etag == version.etag
 
 
 def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, int] | Verdict:
@@ -166,7 +182,7 @@ def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, i
     """
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         return Verdict(Meaning.GARBLED, "Content-Encoding")
-    if status == 206:
+    if _is_range(status, headers):
         found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
         if found is None:
             return Verdict(Meaning.GARBLED, "Content-Range")
@@ -184,10 +200,16 @@ def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, i
     return version_of(headers, length), 0, length
 
 
-def total_if_unsatisfied(headers: Mapping[str, str]) -> int | None:
-    """Return the object's length from a 416's `Content-Range: bytes */N`, if it is there."""
+def total_if_unsatisfied(headers: Mapping[str, str], body: bytes) -> int | None:
+    """Return the object's length as a 416 tells it, or None.
+
+    In `Content-Range: bytes */N` (RFC 9110 §15.5.17), or in S3's error document.
+    """
     found = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
-    return int(found.group(1)) if found else None
+    found_in_body = _ACTUAL_SIZE.search(body[:8192])
+    if found is not None:
+        return int(found.group(1))
+    return int(found_in_body.group(1)) if found_in_body is not None else None
 
 
 def _number(text: str | None) -> int | None:

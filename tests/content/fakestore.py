@@ -121,6 +121,10 @@ class FakeStore:
         self.n_signed = 0
         self.is_down = False
         self.sends_etag = True
+        #: What is said to a suffix range, where it is not answered.
+        self.refuses_suffix: tuple[int, str] | None = None
+        #: Whether an unsatisfiable range is told how long the object is.
+        self.tells_length = True
         self._tokens: set[str] = set()
         self._numbers = itertools.count(1)
 
@@ -188,14 +192,22 @@ class FakeStore:
             return _error(412, "PreconditionFailed", {})
         if request.headers.get("if-none-match") == content.etag:
             return httpx.Response(304, headers=headers)
+        size = content.size_bytes
+        if "range" not in request.headers:
+            asked = Asked(parts.path, 0, size, token, headers=dict(request.headers))
+            headers["Content-Length"] = str(size)
+            whole = memoryview(bytes(content.read(0, size)))
+            return httpx.Response(200, headers=headers, stream=_Body(self, asked, whole, fault, at))
+        if self.refuses_suffix is not None and request.headers["range"].startswith("bytes=-"):
+            return _error(*self.refuses_suffix, {})
         found = _RANGE.fullmatch(request.headers["range"])
         assert found is not None, request.headers["range"]
         first, last = found.groups()
-        size = content.size_bytes
         start = int(first) if first else max(0, size - int(last))
         stop = min(size, int(last) + 1) if first and last else size
         if start >= size:
-            return _error(416, "InvalidRange", {"Content-Range": f"bytes */{size}"})
+            told = {"Content-Range": f"bytes */{size}"} if self.tells_length else {}
+            return _error(416, "InvalidRange", told)
         assert start < stop
         asked = Asked(parts.path, start, stop, token, headers=dict(request.headers))
         self.asked.append(asked)

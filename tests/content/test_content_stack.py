@@ -685,6 +685,48 @@ class TestVersions:
             store.sends_etag = False
         run(main)
 
+    @pytest.mark.parametrize("size", [0, 1, 300_000])
+    @pytest.mark.parametrize(
+        "refusal", [(416, "InvalidRange"), (400, "InvalidArgument"), (501, "NotImplemented")]
+    )
+    def test_a_store_without_suffixes_is_asked_otherwise(
+        self, tmp_path: Path, size: int, refusal: tuple[int, str]
+    ) -> None:
+        """Silence about the length is no length of 0, and an object of 0 bytes has that length."""
+        store = FakeStore()
+        content = store.add(size)
+        store.refuses_suffix = refusal
+        store.tells_length = False
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                version = await learn(contents)
+                assert version.size_bytes == size
+                reader = await contents.open(SCENE, ZIP, version)
+                data = bytes(await reader.read(ByteRange(0, size)))
+                assert data == bytes(content.read(0, size))
+                reader.close()
+
+        run(main)
+
+    def test_a_passing_416_does_not_empty_a_file(self, tmp_path: Path) -> None:
+        """One that comes when a known version is confirmed neither."""
+        store = FakeStore()
+        store.add(300_000)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, listing_ttl_s=0) as contents:
+                version = await learn(contents)
+                store.break_with("unsatisfied")
+                assert await contents.renew(SCENE, ZIP, "r2") == version
+                store.break_with("unsatisfied")
+                reader = await contents.open(SCENE, ZIP, version)
+                assert not store.faults[-1].meets()  # that question was asked
+                assert len(await reader.read(ByteRange(0, 300_000))) == 300_000
+                reader.close()
+
+        run(main)
+
     def test_many_askers_learn_together(self, tmp_path: Path) -> None:
         """Fifty who ask at once cost one request, also when some of them give up."""
         store = FakeStore(latency_s=1)

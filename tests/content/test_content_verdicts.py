@@ -15,11 +15,13 @@ from satfs.content.verdicts import (
     judge_tail,
     request_headers,
     total_if_unsatisfied,
+    version_of,
 )
 from satfs.model import ByteRange, Version
 
 V = Version('"abc"', 10_000)
 ASKED = ByteRange(100, 200)
+WHOLE: dict[str, str | None] = {"content-range": None}
 GOOD = {"etag": '"abc"', "content-range": "bytes 100-199/10000", "content-length": "100"}
 
 texts = st.text(max_size=40) | st.sampled_from(
@@ -58,7 +60,7 @@ def test_any_tail_has_a_meaning(status: int, headers: dict[str, str]) -> None:
     if not isinstance(found, Verdict):
         version, start, length = found
         assert 0 <= start <= start + length <= version.size_bytes
-    total_if_unsatisfied(headers)
+    total_if_unsatisfied(headers, b"")
 
 
 @given(st.integers(0, 999), st.binary(max_size=300))
@@ -109,16 +111,46 @@ def test_the_stores_own_words(status: int, code: str, meaning: Meaning) -> None:
         (206, {"content-range": "bytes 100-199/*"}, Meaning.GARBLED),
         (206, {"content-length": "101"}, Meaning.GARBLED),
         (206, {"content-encoding": "gzip"}, Meaning.GARBLED),
-        (200, {"content-length": "10000"}, Meaning.BYTES),
-        (200, {"content-length": None}, Meaning.GARBLED),
-        (200, {"content-length": "52", "etag": None, "content-type": "text/html"}, Meaning.GARBLED),
-        (200, {"content-length": "52", "etag": None}, Meaning.CHANGED),
+        (200, {**WHOLE, "content-length": "10000"}, Meaning.BYTES),
+        (200, {**WHOLE, "content-length": None}, Meaning.GARBLED),
+        (
+            200,
+            {**WHOLE, "content-length": "52", "etag": None, "content-type": "text/html"},
+            Meaning.GARBLED,
+        ),
+        (200, {**WHOLE, "content-length": "52", "etag": None}, Meaning.CHANGED),
+        # A body that is called a range is one, whatever the status says of it.
+        (200, {}, Meaning.BYTES),
+        (200, {"content-range": "bytes 9900-9999/10000"}, Meaning.GARBLED),
+        (206, {"content-range": "Bytes 100-199/10000"}, Meaning.BYTES),
+        (206, {"etag": '"\xe9"'}, Meaning.BYTES),  # no name that everybody writes alike
         (204, {}, Meaning.GARBLED),
     ],
 )
 def test_bytes_are_checked(status: int, changes: dict[str, str | None], meaning: Meaning) -> None:
     told = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
     assert judge_success(status, told, ASKED, V).meaning is meaning
+
+
+@pytest.mark.parametrize(
+    ("told", "body", "total"),
+    [
+        ({"content-range": "bytes */7"}, b"", 7),
+        ({}, b"<Error><ActualObjectSize>300000</ActualObjectSize></Error>", 300_000),
+        ({}, b"<Error><Code>InvalidRange</Code></Error>", None),
+        ({"content-range": "bytes 0-1/7"}, b"", None),
+    ],
+)
+def test_an_unsatisfied_range_may_tell_the_length(
+    told: dict[str, str], body: bytes, total: int | None
+) -> None:
+    assert total_if_unsatisfied(told, body) == total
+
+
+def test_a_part_is_not_the_whole() -> None:
+    """A 200 with `Content-Range` is a range; its length is not the object's."""
+    told = {"content-length": "65536", "content-range": "bytes 4934464-4999999/5000000"}
+    assert judge_tail(200, told) == (version_of(told, 5_000_000), 4_934_464, 65_536)
 
 
 def test_a_whole_body_is_skipped_only_so_far() -> None:
