@@ -68,7 +68,13 @@ class Unreachable(SatfsError):
 
 
 class DeadlineReached(Unreachable):
-    """The time allowed for the call is up."""
+    """The time allowed for the call is up.
+
+    `is_silence` tells that somebody was there, and said nothing; it is False when no connection
+    came about.
+    """
+
+    is_silence: bool = True
 
 
 class Throttled(Unreachable):

@@ -36,6 +36,7 @@ from satfs.model import Link
 from satfs.net.addresses import origin_of
 from satfs.net.reachability import Reachability
 from satfs.net.retry import parse_retry_after
+from satfs.net.retrying import admit, is_silence
 from satfs.trail import BYTES, Request
 
 log = structlog.get_logger(__name__)
@@ -121,6 +122,7 @@ class Attempts:
                     since_s=trial.since_s,
                     now_s=trio.current_time(),
                     reason=str(told),
+                    silent_about=flight.source.label if is_silence(told) else None,
                 )
                 return told
         except NotThere as gone:
@@ -135,7 +137,7 @@ class Attempts:
 
     async def _attempt(self, flight: Flight, link: Link, trial: Trial) -> None:
         origin = origin_of(link.url)
-        admission = self._reachability.admit(origin, trio.current_time())
+        admission = await admit(self._reachability, origin, flight.source.label)
         if admission is None:
             offline = Unreachable(f"{flight.source.label}: the object store is offline")
             offline.is_lasting = True
@@ -178,7 +180,8 @@ class Attempts:
                     took_s=round(took_s, 4),
                 )
             if admission.is_probe:
-                self._reachability.probe_ended(origin, trio.current_time())
+                now_s = trio.current_time()
+                self._reachability.probe_ended(origin, now_s, flight.source.label)
 
     async def _move(
         self, mover: Mover, link: Link, flight: Flight, deadline_at: float, request: Request

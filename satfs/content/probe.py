@@ -152,6 +152,7 @@ class Probe:
                     origin=origin_of(link.url),
                     deadline_at=deadline_at,
                     what=f"asking the object store for {label}",
+                    about=label,
                 )
             except Refusal as refusal:
                 links.spent(link)

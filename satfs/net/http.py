@@ -300,6 +300,8 @@ def _told(failure: Exception, ours: type[SatfsError], words: str, where: str) ->
     told = ours(words.format(where=where, why=_why(causes)))
     if isinstance(told, Unreachable):
         told.is_lasting = any(isinstance(cause, _LASTING) for cause in causes)
+    if isinstance(told, DeadlineReached):
+        told.is_silence = not isinstance(failure, httpx.ConnectTimeout)
     return told
 
 

@@ -5,6 +5,11 @@ offline: further calls fail at once. Every few seconds one of them is let throug
 first answer of any kind puts the host back. What refuses us (a 500, a 403) is an answer: only
 silence and broken connections make a host offline.
 
+Silence may be that about one question alone, on which a healthy host chokes. So after silence the
+next call that asks something else is a probe at once, and another one soon after it; as long as
+none of them has failed, the host is in doubt, and whoever comes waits for what they find out
+(`is_deciding`). Who asks the same again is told at once what the last one was told.
+
 *Pure*: moments come in as numbers of seconds, on any clock that never runs backwards.
 """
 
@@ -18,6 +23,10 @@ PROBE_INTERVAL_S = 2.0
 PROBE_PATIENCE_S = 4.0
 #: …but a host that has become slow must find its way back: each eighth probe waits in full.
 PATIENT_PROBE_EVERY = 8
+#: Time that a probe waits after silence, where a host that is well answers as quickly as ever; and
+#: so long after one such probe began the next one may. Seconds.
+DOUBT_PATIENCE_S = 2.0
+SECOND_OPINION_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +42,22 @@ class _Host:
     answered_at: float = float("-inf")
     offline_since: float | None = None
     reason: str = ""
+    #: What it was silent about, since it counts as offline.
+    silent_about: set[str] = field(default_factory=set)
     next_probe_at: float = 0.0
-    is_probed: bool = False
+    probed_at: float = 0.0
+    n_probes: int = 0
     n_failed_probes: int = 0
+
+    def is_in_doubt(self, about: str) -> bool:
+        """Tell whether somebody who asks *about* something might well be answered."""
+        is_silent = bool(self.silent_about) and about not in self.silent_about
+        return is_silent and self.n_failed_probes == 0
+
+    def may_be_probed(self, now_s: float, about: str) -> bool:
+        if self.is_in_doubt(about):
+            return not self.n_probes or now_s - self.probed_at >= SECOND_OPINION_S
+        return not self.n_probes and now_s >= self.next_probe_at
 
 
 @dataclass(slots=True)
@@ -46,19 +68,33 @@ class Reachability:
     probe_patience_s: float = PROBE_PATIENCE_S
     _hosts: dict[str, _Host] = field(default_factory=dict)
 
-    def admit(self, origin: str, now_s: float) -> Admission | None:
+    def admit(self, origin: str, now_s: float, about: str = "") -> Admission | None:
         """Return leave to ask *origin*, or None when it is offline and no probe is due.
 
-        A probe's caller must say `probe_ended`, whatever came of it.
+        *about* names the question: it is equal for equal ones. A probe's caller must say
+        `probe_ended`, whatever came of it.
         """
         host = self._hosts.get(origin)
         if host is None or host.offline_since is None:
             return Admission()
-        if host.is_probed or now_s < host.next_probe_at:
+        if not host.may_be_probed(now_s, about):
             return None
-        host.is_probed = True
+        host.n_probes += 1
+        host.probed_at = now_s
+        if host.is_in_doubt(about):
+            return Admission(is_probe=True, patience_s=DOUBT_PATIENCE_S)
         is_patient = host.n_failed_probes % PATIENT_PROBE_EVERY == PATIENT_PROBE_EVERY - 1
         return Admission(is_probe=True, patience_s=None if is_patient else self.probe_patience_s)
+
+    def is_deciding(self, origin: str, about: str = "") -> bool:
+        """Tell whether a probe is finding out if *origin* is silent *about* this, too."""
+        host = self._hosts.get(origin)
+        return (
+            host is not None
+            and host.offline_since is not None
+            and host.is_in_doubt(about)
+            and host.n_probes > 0
+        )
 
     def answered(self, origin: str, now_s: float) -> None:
         """Note that *origin* sent an answer, of whatever kind."""
@@ -66,11 +102,21 @@ class Reachability:
         host.answered_at = now_s
         host.offline_since = None
         host.n_failed_probes = 0
+        host.silent_about.clear()
 
-    def gave_up(self, origin: str, *, since_s: float, now_s: float, reason: str = "") -> bool:
+    def gave_up(
+        self,
+        origin: str,
+        *,
+        since_s: float,
+        now_s: float,
+        reason: str = "",
+        silent_about: str | None = None,
+    ) -> bool:
         """Note that a call begun at *since_s* spent its time; return True if that is news.
 
-        *reason* is what the call met last, for people (`offline_reason`).
+        *reason* is what the call met last, for people (`offline_reason`). *silent_about* names the
+        question where it was silence, and no broken connection.
         A host that answered anybody meanwhile is slow, not away, and stays as it is.
         """
         host = self._hosts.setdefault(origin, _Host())
@@ -78,16 +124,19 @@ class Reachability:
             return False
         host.offline_since = now_s
         host.reason = reason
+        host.silent_about = set() if silent_about is None else {silent_about}
         host.next_probe_at = now_s + self.probe_interval_s
         host.n_failed_probes = 0
         return True
 
-    def probe_ended(self, origin: str, now_s: float) -> None:
+    def probe_ended(self, origin: str, now_s: float, about: str = "") -> None:
         """Note the end of a probe; if it was not answered, the next one is due in a while."""
         host = self._hosts.setdefault(origin, _Host())
-        host.is_probed = False
+        host.n_probes = max(0, host.n_probes - 1)
         if host.offline_since is not None:
-            host.n_failed_probes += 1
+            # Silence about the same thing again is no news.
+            is_news = host.n_failed_probes or about not in host.silent_about
+            host.n_failed_probes += bool(is_news)
             host.next_probe_at = now_s + self.probe_interval_s
 
     def offline_since(self, origin: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 import tenacity
@@ -12,10 +12,30 @@ import trio
 
 from satfs.errors import DeadlineReached, Garbled, Unreachable
 from satfs.net import retry
-from satfs.net.reachability import Reachability
+from satfs.net.reachability import Admission, Reachability
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+#: How often somebody who waits for what a probe finds out looks whether it has, in seconds.
+LOOK_S: Final = 0.05
+
+
+def is_silence(failure: BaseException) -> bool:
+    """Tell whether somebody was there, and said nothing."""
+    return isinstance(failure, DeadlineReached) and failure.is_silence
+
+
+async def admit(reachability: Reachability, origin: str, about: str) -> Admission | None:
+    """Return leave to ask *origin*, or None when it is offline (`Reachability.admit`).
+
+    Waits while a probe finds out whether a host that was silent is: at most for one probe's time.
+    """
+    while True:
+        admission = reachability.admit(origin, trio.current_time(), about)
+        if admission is not None or not reachability.is_deciding(origin, about):
+            return admission
+        await trio.sleep(LOOK_S)
 
 
 class Retries:
@@ -38,6 +58,7 @@ class Retries:
         origin: str,
         deadline_at: float,
         what: str,
+        about: str | None = None,
         since_s: float | None = None,
     ) -> T:
         """Return what *attempt* returns, trying again while that makes sense.
@@ -45,7 +66,8 @@ class Retries:
         *deadline_at* and *since_s* are moments on trio's clock. The attempt is cancelled at the
         deadline; a wait that would pass it is not begun. *since_s* is when the operation began
         that this call is a part of (default: now): a host that stayed silent from there to the
-        end counts as offline afterwards. *what* names the question in messages.
+        end counts as offline afterwards. *what* names the question in messages, *about* (default:
+        the same) to *reachability*.
 
         Raises:
             Unreachable: the host counts as offline, or tries are spent; the last failure as it was.
@@ -55,32 +77,42 @@ class Retries:
         """
         started_s = trio.current_time()
         since_s = started_s if since_s is None else since_s
-        admission = self._reachability.admit(origin, started_s)
+        about = what if about is None else about
+        admission = await admit(self._reachability, origin, about)
         if admission is None:
             offline = Unreachable(f"{what}: {origin} is offline")
             # For whoever has this call inside of an attempt of their own.
             offline.is_lasting = True
             raise offline
         if admission.patience_s is not None:
-            deadline_at = min(deadline_at, started_s + admission.patience_s)
+            deadline_at = min(deadline_at, trio.current_time() + admission.patience_s)
         try:
             return await self._until(attempt, deadline_at, what, is_single=admission.is_probe)
         except Unreachable as failure:
             if not failure.is_lasting:
-                self._note_silence(origin, since_s, str(failure))
+                silent_about = about if is_silence(failure) else None
+                self._note_failure(origin, since_s, str(failure), silent_about)
             raise
         except trio.Cancelled:
             # Our caller's own deadline may come a moment before ours: that is silence, too.
             if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
-                self._note_silence(origin, since_s, f"{what}: no answer in time")
+                reason = f"{what}: no answer in time"
+                self._note_failure(origin, since_s, reason, about)
             raise
         finally:
             if admission.is_probe:
-                self._reachability.probe_ended(origin, trio.current_time())
+                self._reachability.probe_ended(origin, trio.current_time(), about)
 
-    def _note_silence(self, origin: str, since_s: float, reason: str) -> None:
-        now_s = trio.current_time()
-        if self._reachability.gave_up(origin, since_s=since_s, now_s=now_s, reason=reason):
+    def _note_failure(
+        self, origin: str, since_s: float, reason: str, silent_about: str | None
+    ) -> None:
+        if self._reachability.gave_up(
+            origin,
+            since_s=since_s,
+            now_s=trio.current_time(),
+            reason=reason,
+            silent_about=silent_about,
+        ):
             log.warning("host counts as offline", origin=origin)
 
     async def _until(
@@ -91,6 +123,8 @@ class Retries:
 
         def is_retried(failure: BaseException) -> bool:
             nonlocal n_garbled, last
+            if not isinstance(failure, Exception):
+                return False  # cancelled: what failed before is the reason, if anything did
             last = failure
             n_garbled += isinstance(failure, Garbled)
             return retry.is_worth_another_try(failure, n_garbled=n_garbled)
@@ -127,4 +161,7 @@ class Retries:
             result: T = await trying(once)
             return result
         spent_s = trio.current_time() - started_s
-        raise DeadlineReached(f"{what}: no answer within {spent_s:.3g} s") from last
+        late = DeadlineReached(f"{what}: no answer within {spent_s:.3g} s")
+        # When the last try was cut off, what the one before it met says more.
+        late.is_silence = last is None or is_silence(last)
+        raise late from last

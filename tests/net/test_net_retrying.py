@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from satfs.errors import DeadlineReached, Garbled, NotThere, Throttled, Unreachable
-from satfs.net.reachability import Reachability
+from satfs.net.reachability import DOUBT_PATIENCE_S, Reachability
 from satfs.net.retrying import Retries
 
 HOST = "https://a:443"
@@ -32,11 +33,14 @@ class Attempts:
 
 
 async def run(
-    attempt: Callable[[], Awaitable[str]], hosts: Reachability | None = None, within_s: float = 15
+    attempt: Callable[[], Awaitable[str]],
+    hosts: Reachability | None = None,
+    within_s: float = 15,
+    what: str = "ask",
 ) -> str:
     retries = Retries(hosts or Reachability(), draw=lambda: 0.5)
     return await retries.run(
-        attempt, origin=HOST, deadline_at=trio.current_time() + within_s, what="ask"
+        attempt, origin=HOST, deadline_at=trio.current_time() + within_s, what=what
     )
 
 
@@ -103,6 +107,66 @@ async def test_offline_hosts_are_not_asked(autojump_clock: Any, expect_log: Any)
             await run(attempts, hosts)
     assert trio.current_time() == began
     assert len(attempts.moments) == 1
+
+
+async def test_silence_is_looked_into_once(autojump_clock: Any, expect_log: Any) -> None:
+    """The next call finds out, shortly, whether a silent host is; those after it fail at once."""
+    expect_log("host counts as offline")
+    hosts = Reachability()
+    attempts = Attempts(takes_s=1000)
+    with pytest.raises(DeadlineReached):
+        await run(attempts, hosts, what="one")
+    began = trio.current_time()
+    with pytest.raises(Unreachable, match="offline"):
+        await run(attempts, hosts, what="one")
+    assert trio.current_time() == began
+    with pytest.raises(DeadlineReached):
+        await run(attempts, hosts, what="two")
+    assert trio.current_time() - began == pytest.approx(DOUBT_PATIENCE_S)
+    began = trio.current_time()
+    for n in range(50):
+        with pytest.raises(Unreachable, match="offline"):
+            await run(attempts, hosts, what=str(n))
+    assert trio.current_time() == began
+
+
+async def test_one_question_that_hangs_does_not_take_the_others_with_it(
+    autojump_clock: Any, expect_log: Any
+) -> None:
+    """After one that was never answered, those that come next are, one by one or together.
+
+    Also when somebody asks the one that hangs again, just before them.
+    """
+    expect_log("host counts as offline")
+    hosts = Reachability()
+
+    async def healthy() -> str:
+        await trio.sleep(0.1)
+        hosts.answered(HOST, trio.current_time())
+        return "done"
+
+    async def ask(attempt: Any) -> None:
+        origin_s = trio.current_time() + 15
+        retries = Retries(hosts)
+        assert await retries.run(attempt, origin=HOST, deadline_at=origin_s, what="else") == "done"
+
+    for is_asked_again in (False, True):
+        await trio.sleep(1)
+        with pytest.raises(DeadlineReached):
+            await run(Attempts(takes_s=1000), hosts)
+        assert hosts.offline_since(HOST) is not None
+        async with trio.open_nursery() as nursery:
+            if is_asked_again:
+
+                async def again() -> None:
+                    with pytest.raises(DeadlineReached):
+                        await run(Attempts(takes_s=1000), hosts, what="another that hangs")
+
+                nursery.start_soon(again)
+                await trio.testing.wait_all_tasks_blocked()
+            for _ in range(8):
+                nursery.start_soon(ask, healthy)
+        assert hosts.offline_since(HOST) is None
 
 
 async def test_a_probe_has_one_try_and_little_time(autojump_clock: Any, expect_log: Any) -> None:

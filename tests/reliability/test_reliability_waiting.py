@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from pathlib import Path
 
 import pytest
 from reliability.conftest import MakeStand
@@ -78,3 +79,34 @@ def test_an_episode_is_one_line_in_the_log(make_stand: MakeStand) -> None:
     assert lines[0]["errno"] == "EACCES"
     assert scene in str(lines[0]["path"])
     assert "AccessDenied" in str(lines[0]["reason"])
+
+
+@pytest.mark.parametrize("endpoint", ["captures", "object"])
+def test_one_that_hangs_costs_a_walk_one_error(make_stand: MakeStand, endpoint: str) -> None:
+    """`find` and `cp -r` ask for one thing after the other, so nobody else vouches for the host."""
+    stand = make_stand(workers=0)
+    tasks = range(101, 109)
+    for task_id in tasks:
+        stand.origin.catalogue.add_task(make_task(task_id))
+    scenes = [stand.publish(64 * KIB, task_id=task_id) for task_id in tasks]
+    stuck = scenes[3]
+    stuck_path = stuck if endpoint == "object" else "/104/"
+    failed: list[OSError] = []
+    read: set[str] = set()
+    with stand.origin_breaks("hang", endpoint, path_contains=stuck_path):
+        for task_id in tasks:
+            place = stand.root / "tasks" / str(task_id)
+            for directory, _, names in os.walk(place, onerror=failed.append):
+                scene = Path(directory).name
+                if f"{scene}.zip" not in names:
+                    continue
+                try:
+                    content = (Path(directory) / f"{scene}.zip").read_bytes()
+                except OSError as failure:
+                    failed.append(failure)
+                else:
+                    assert content == stand.content(scene).read(0, 64 * KIB)
+                    read.add(scene)
+    assert read == set(scenes) - {stuck}
+    assert failed
+    assert all(stuck in str(each.filename) or "104" in str(each.filename) for each in failed)
