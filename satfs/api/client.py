@@ -6,18 +6,29 @@ Every operation as a whole, all its pages and retries and a new token included, 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
+import trio
+from cachetools import TTLCache
 
 from satfs.api import pages, questions, signed, wire
 from satfs.api.asking import Asker, prefixed
 from satfs.api.auth import Credential, Deadline
-from satfs.api.paging import Chain
+from satfs.api.gathering import Gathering
 from satfs.api.questions import Question
-from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError
+from satfs.errors import (
+    Garbled,
+    NeedsContract,
+    NeedsLogin,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    Unreachable,
+)
 from satfs.model import (
     AttachmentName,
     Capture,
@@ -37,6 +48,12 @@ from satfs.settings import Settings
 
 R = TypeVar("R")
 log = structlog.get_logger(__name__)
+
+#: How long what has come of a listing waits for somebody to go on with it, in seconds: longer than
+#: a person takes to try again, and not so long that its first pages are of another time. And how
+#: many such listings wait.
+UNFINISHED_S: Final = 60.0
+MOST_UNFINISHED: Final = 64
 
 
 class Aleph:
@@ -61,6 +78,10 @@ class Aleph:
         self._settings = settings
         self._asker = Asker(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
+        self._unfinished: TTLCache[str, Gathering[Any]] = TTLCache(
+            MOST_UNFINISHED, UNFINISHED_S, timer=trio.current_time
+        )
+        self._is_told_short = False
 
     @property
     def credential(self) -> Credential:
@@ -173,32 +194,46 @@ class Aleph:
         *,
         with_contract: bool = True,
     ) -> tuple[R, ...]:
-        """Return the records of all pages, each key once: the first that came."""
-        deadline = self._deadline()
-        found: dict[str, R] = {}
-        n_unusable = 0
+        """Return the records of all pages, each key once: the first that came.
 
-        def keep(page: wire.Page) -> int:
-            nonlocal n_unusable
-            n_unusable += page.n_unusable
-            n_before = len(found)
-            for record in page.entries:
-                found.setdefault(key(record), record)
-            return len(found) - n_before
+        Who runs out of time leaves what has come to the next one who asks.
+        """
+        deadline = self._deadline()
+        first_url = question.url(self._settings.api_url)
+        gathering: Gathering[R] = Gathering(first_url, self._settings.max_entries, key)
+        with contextlib.suppress(KeyError):
+            gathering = self._unfinished.pop(first_url)
 
         async def get_page(url: str) -> wire.Page:
             return await self._asker.ask(
                 url, _page_with(reader), question.what, deadline, with_contract=with_contract
             )
 
-        chain = Chain(question.url(self._settings.api_url), self._settings.max_entries)
+        n_ahead = self._settings.api_concurrency
         try:
-            await pages.follow(chain, get_page, keep, n_ahead=self._settings.api_concurrency)
+            await pages.follow(gathering.chain, get_page, gathering.keep, n_ahead=n_ahead)
+            while gathering.must_begin_anew:
+                gathering.begin_anew()
+                await pages.follow(gathering.chain, get_page, gathering.keep, n_ahead=n_ahead)
         except Garbled as failure:
             raise Garbled(prefixed(question.what, failure)) from failure
-        if n_unusable:
-            log.warning("entries without id skipped", what=question.what, n=n_unusable)
-        return tuple(found.values())
+        except (Unreachable, trio.Cancelled):
+            if gathering.found:
+                self._unfinished[first_url] = gathering
+            raise
+        self._note(question, gathering)
+        return tuple(gathering.found.values())
+
+    def _note(self, question: Question, gathering: Gathering[R]) -> None:
+        """Log what is odd about a listing that has been read to its end."""
+        if gathering.n_unusable:
+            log.warning("entries without id skipped", what=question.what, n=gathering.n_unusable)
+        if gathering.is_shrunk:
+            log.info("listing shrank each time it was read", what=question.what)
+        elif gathering.is_short and not self._is_told_short:
+            # Once: a vendor who counts otherwise than we do does so in each listing.
+            self._is_told_short = True
+            log.warning("listing ended before its count", what=question.what)
 
     async def _one(
         self,

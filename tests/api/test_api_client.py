@@ -9,6 +9,7 @@ import pytest
 import trio
 from fakes.vendor import API, CONTRACT, STORE, Vendor, some_scene, some_tasks
 
+from satfs.api.client import UNFINISHED_S
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -105,6 +106,72 @@ async def test_a_listing_that_shrinks_meanwhile_ends_where_the_pages_say(
     vendor.meanwhile = withdraw
     async with connect() as aleph:
         assert len(await aleph.tasks()) == 150
+
+
+@pytest.mark.parametrize("n_gone", [1, 40, 60])
+@pytest.mark.parametrize("at_offset", ["100", "400", "900"])
+@pytest.mark.parametrize("n_at_once", [1, 8])
+async def test_what_stays_in_a_listing_that_shrinks_is_listed(
+    vendor: Vendor, connect: Any, autojump_clock: Any, n_gone: int, at_offset: str, n_at_once: int
+) -> None:
+    """Entries that move to pages that were asked for already are found by reading once more."""
+    vendor.tasks = some_tasks(1000)
+
+    def withdraw(asked: Any) -> None:
+        if asked.query.get("offset") == at_offset:
+            vendor.meanwhile = None
+            del vendor.tasks[:n_gone]
+
+    vendor.meanwhile = withdraw
+    async with connect(page_limit=50, api_concurrency=n_at_once) as aleph:
+        ids = [task.task_id for task in await aleph.tasks()]
+    assert ids == [str(341000 + n) for n in range(n_gone, 1000)]
+
+
+async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """Without a count each page waits for the one before; what has come is not asked for again."""
+    vendor.tasks = some_tasks(3000)
+    vendor.next_style, vendor.tells_count = "cursor", False
+    async with connect(page_limit=50) as aleph:
+        await aleph.tasks()
+    n_pages = vendor.n_asked("/tasking/tasks/")
+    vendor.asked.clear()
+    vendor.delay_s = 0.7
+    n_late = 0
+    async with connect(page_limit=50, metadata_deadline_s=15) as aleph:
+        while True:
+            try:
+                tasks = await aleph.tasks()
+                break
+            except DeadlineReached:
+                n_late += 1
+    assert 1 <= n_late <= 3
+    assert [task.task_id for task in tasks] == [str(341000 + n) for n in range(3000)]
+    assert vendor.n_asked("/tasking/tasks/") <= n_pages + n_late
+    # And it is forgotten after a while: the next reading is of one time.
+    vendor.asked.clear()
+    async with connect(page_limit=50, metadata_deadline_s=15) as aleph:
+        with pytest.raises(DeadlineReached):
+            await aleph.tasks()
+        await trio.sleep(UNFINISHED_S + 1)
+        vendor.asked.clear()
+        vendor.delay_s = 0.0
+        await aleph.tasks()
+        assert vendor.n_asked("/tasking/tasks/") == n_pages
+
+
+async def test_a_listing_that_ends_before_its_count_is_noticed(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
+) -> None:
+    """`next: null` is the end, whatever the count says; that they differ is told, once."""
+    expect_log("listing ended before its count")
+    vendor.tasks = some_tasks(230)
+    vendor.next_style = lambda url, offset: None
+    async with connect(page_limit=50) as aleph:
+        assert len(await aleph.tasks()) == 50
+        assert len(await aleph.tasks()) == 50
 
 
 @pytest.mark.parametrize(
