@@ -236,11 +236,17 @@ class BlockCache:
             cached.dirty.update(cached.top.map.segments_of(span))
             self.spill(cached, problem)
 
-    def spill(self, cached: CachedObject, problem: BaseException) -> None:
-        """Let *cached* go on in memory; what the disk holds of it stays readable."""
+    def spill(self, cached: CachedObject, problem: BaseException | None) -> None:
+        """Let *cached* go on in memory; what the disk holds of it stays readable.
+
+        *problem* is how the disk failed; None: there is no room within the cache's limits.
+        """
         if cached.top.file.in_memory:
             return
-        self._ledger.warn("disk cache failed: keeping new content in memory", problem)
+        if problem is None:
+            self._ledger.warn("no room left in the disk cache: keeping new content in memory")
+        else:
+            self._ledger.warn("disk cache failed: keeping new content in memory", problem)
         file = BlockFile.anonymous(cached.size_bytes)
         cached.layers.append(Layer(file, BlockMap(cached.size_bytes)))
 
@@ -262,13 +268,13 @@ class BlockCache:
                 pass
         if not cached.top.file.in_memory and await self._room.missing_bytes(len(span)) > 0:
             async with self._evicting:
-                # Again: whoever was before us may have evicted enough.
-                missing = await self._room.missing_bytes(len(span))
-                if missing > 0:
-                    await self._evict(missing)
-                    missing = await self._room.missing_bytes(len(span))
+                # Whoever was before us may have evicted enough; what landed in the time that
+                # eviction takes may be more than it gave back.
+                freed = 1
+                while (missing := await self._room.missing_bytes(len(span))) > 0 and freed:
+                    freed = await self._evict(missing)
             if missing > 0:
-                self.spill(cached, OSError("no room left within the cache's limits"))
+                self.spill(cached, None)
         if cached.top.file.in_memory:
             self._memory.make_room(len(span))
 
@@ -336,10 +342,11 @@ class BlockCache:
         async with self._evicting:
             await self._evict(needed_bytes)
 
-    async def _evict(self, needed_bytes: int) -> None:
+    async def _evict(self, needed_bytes: int) -> int:
+        """Evict, and return how many bytes that gave back."""
         index, directory = self.index, self._directory
         if index is None or directory is None:
-            return
+            return 0
         await self.commit()
         wanted = needed_bytes + int(self._room.limit_bytes * EVICTION_SLACK)
         freed = 0
@@ -358,6 +365,7 @@ class BlockCache:
         held = await self.ask(index.held_bytes)
         if held is not None:
             self._room.held_bytes = held
+        return freed
 
     def _landing(self) -> frozenset[tuple[int, int]]:
         return frozenset(

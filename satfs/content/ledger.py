@@ -48,11 +48,11 @@ class Ledger:
         async with self._lock:
             return await trio.to_thread.run_sync(question)
 
-    def warn(self, event: str, problem: BaseException) -> None:
+    def warn(self, event: str, problem: BaseException | None = None) -> None:
         """Log that the disk fails: once, for what fails afterwards fails for the same reason."""
         if not self._is_warned:
             self._is_warned = True
-            log.warning(event, reason=reason_of(problem))
+            log.warning(event, **({} if problem is None else {"reason": reason_of(problem)}))
 
     async def enter(self, objects: Iterable[CachedObject]) -> tuple[list[CachedObject], int | None]:
         """Enter what was fetched and used of *objects*.

@@ -266,6 +266,38 @@ class TestEviction:
 
         run(main)
 
+    def test_what_lands_while_room_is_made_needs_room_too(self, tmp_path: Path) -> None:
+        """Eviction takes time, in which a fast line brings more than it gave back."""
+
+        async def main() -> None:
+            async with opened(tmp_path, limit_bytes=64 * MIB) as cache:
+                old = await cache.acquire(name_of(1), "", 64 * MIB)
+                await fetch(cache, old, 1, ByteRange(0, 50 * MIB))
+                await cache.commit()
+                two = await cache.acquire(name_of(2), "", 64 * MIB)
+                three = await cache.acquire(name_of(3), "", 64 * MIB)
+                span = ByteRange(0, 8 * MIB)
+                landing = [cache.begin_landing(two, span)]
+                await cache.reserve(two, span)
+                in_thread = trio.to_thread.run_sync
+
+                async def slow(work: Any, *args: Any, **how: Any) -> Any:
+                    if getattr(work, "__name__", "") == "punch" and not two.dirty:
+                        cache.put(two, two.top, 0, content_of(2, 8 * MIB).read(0, 8 * MIB))
+                        cache.hold(two, two.top, 0, None, 8 * MIB)
+                    return await in_thread(work, *args, **how)
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(trio.to_thread, "run_sync", slow)
+                    landing.append(cache.begin_landing(three, span))
+                    await cache.reserve(three, span)
+                assert two.dirty or two.layers[0].map.n_present
+                assert not three.top.file.in_memory
+                for cached, each in zip((two, three), landing, strict=True):
+                    cache.end_landing(cached, each)
+
+        run(main)
+
     def test_the_file_stays_open_for_the_thread(self, tmp_path: Path) -> None:
         """An object released in the middle of its eviction is closed after it."""
 
