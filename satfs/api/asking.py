@@ -21,6 +21,7 @@ import trio
 from satfs.api import questions, said, wire
 from satfs.api.auth import REFUSAL_MEMORY_S, Credential, Deadline
 from satfs.api.scrub import for_people
+from satfs.api.tokens import is_header_text
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -34,7 +35,7 @@ from satfs.errors import (
 from satfs.fresh import Fresh
 from satfs.model import Contract, ContractId
 from satfs.net.addresses import origin_of, shown
-from satfs.net.http import Answer, Http
+from satfs.net.http import MAX_ANSWER_BYTES, Answer, Http
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
 from satfs.settings import Settings
@@ -87,12 +88,14 @@ class Asker:
         *,
         with_contract: bool = True,
         takes_redirect: bool = False,
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> R:
         """Return what *read* makes of the answer to a GET of *url*.
 
         *read* sees answers of status 200 (with *takes_redirect* also redirects) and may raise
         `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
-        A 401 renews the token once. *what* names the question in messages.
+        A 401 renews the token once. *what* names the question in messages. An answer longer than
+        *max_bytes* is none.
 
         Raises:
             NeedsLogin, NeedsContract: refused with a new token, too; remembered for a few seconds.
@@ -102,11 +105,15 @@ class Asker:
         self._raise_remembered(with_contract)
         try:
             headers = await self._headers(with_contract, what, deadline)
-            result = await self._tried(url, headers, read, what, deadline, takes_redirect)
+            result = await self._tried(
+                url, headers, read, what, deadline, takes_redirect, max_bytes
+            )
             if isinstance(result, _Refused) and self.credential.refused(headers):
                 before, headers = headers, await self._headers(with_contract, what, deadline)
                 if headers != before:
-                    result = await self._tried(url, headers, read, what, deadline, takes_redirect)
+                    result = await self._tried(
+                        url, headers, read, what, deadline, takes_redirect, max_bytes
+                    )
             if isinstance(result, _Refused):
                 raise await self._explained(result.answer, headers, what, deadline)
         except (NeedsLogin, NeedsContract) as refusal:
@@ -139,8 +146,11 @@ class Asker:
         with trio.CancelScope(deadline=deadline.at_s):
             headers = {"Accept": "application/json", **await self.credential.headers()}
             if with_contract and self.credential.needs_contract:
-                configured = self._settings.contract_id
-                headers[CONTRACT_HEADER] = configured or await self._contract.get()
+                contract = (self._settings.contract_id or await self._contract.get()).strip()
+                if not is_header_text(contract):
+                    told = for_people(contract)
+                    raise NeedsContract(f"the contract's id cannot be sent: {told!r}")
+                headers[CONTRACT_HEADER] = contract
             return headers
         raise DeadlineReached(f"{what}: no token or contract in time")
 
@@ -152,11 +162,12 @@ class Asker:
         what: str,
         deadline: Deadline,
         takes_redirect: bool,
+        max_bytes: int,
     ) -> R | _Refused:
         """Return what *read* makes of the answer, with retries; a 401 as it is."""
 
         async def attempt() -> R | _Refused:
-            answer = await self._get(url, headers, takes_redirect)
+            answer = await self._get(url, headers, takes_redirect, max_bytes)
             if answer.status == 401:
                 return _Refused(answer)
             return self._judged(answer, read, what, takes_redirect)
@@ -169,14 +180,20 @@ class Asker:
             what=what,
         )
 
-    async def _get(self, url: str, headers: Mapping[str, str], takes_redirect: bool) -> Answer:
+    async def _get(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        takes_redirect: bool,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Answer:
         """Return the answer of the API's own origin, following redirects inside of it."""
         for _ in range(MAX_REDIRECTS + 1):
             if origin_of(url) != self._origin:
                 raise Garbled(f"the API leads to another host: {shown(url)}")
             async with self._slots:
                 self.counters["requests"] += 1
-                answer = await self._http.request("GET", url, headers=headers)
+                answer = await self._http.request("GET", url, headers=headers, max_bytes=max_bytes)
                 self.counters[f"status_{answer.status}"] += 1
             if answer.status not in REDIRECTS or takes_redirect:
                 return answer

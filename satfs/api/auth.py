@@ -250,7 +250,7 @@ class Credential:
         answer = await self._http.request(
             "POST", url, headers={"Content-Type": "application/json"}, content=body
         )
-        if answer.status != 200:
+        if answer.status not in (200, 201):
             raise self._not_a_token(answer)
         told = wire.document(answer.body)
         record = told if isinstance(told, dict) else {}

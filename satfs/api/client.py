@@ -54,6 +54,9 @@ log = structlog.get_logger(__name__)
 #: many such listings wait.
 UNFINISHED_S: Final = 60.0
 MOST_UNFINISHED: Final = 64
+#: Longest answer in which a link is looked for. A vendor who sends the delivery itself in its place
+#: would have `ls` fetch it.
+MAX_LINK_BYTES: Final = 1024 * 1024
 
 
 class Aleph:
@@ -162,7 +165,12 @@ class Aleph:
             return link
 
         return await self._asker.ask(
-            url, read, question.what, self._deadline(), takes_redirect=True
+            url,
+            read,
+            question.what,
+            self._deadline(),
+            takes_redirect=True,
+            max_bytes=MAX_LINK_BYTES,
         )
 
     async def contracts(self) -> tuple[Contract, ...]:

@@ -24,7 +24,7 @@ _SHORTEST_SECRET = 4
 #: and Azure, and tokens in URLs or headers.
 _MARKS = re.compile(
     r"x-amz-|x-goog-|awsaccesskeyid|signature=|[?&]sig=|key-pair-id=|policy=|"
-    r"[?&;](?:access_)?token=|security-?token|api_?key=|bearer\s+\S|"
+    r"[?&;#](?:access_)?token=|security-?token|api_?key=|bearer\s+\S|"
     # Our own variable's name is no secret, as long as no value comes with it.
     r"(?<!satfs_)client_?secret|client_?secret[=:]|"
     r"(?<![\w-])eyj[\w-]{10,}\.[\w-]+\.",
@@ -34,9 +34,11 @@ _BEARER = re.compile(r"(bearer\s+)\S+", re.IGNORECASE)
 _USER_INFO = re.compile(r"://[^/?#\s]*@")
 _QUERY = re.compile(r"((?:https?|s3)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+#: Names of fields that hold a secret, without case, `_` and `-`.
 _SECRET_KEYS = frozenset(
-    {"token", "access_token", "id_token", "refresh_token", "authorization", "authorizationtoken"}
-    | {"secret", "client_secret", "password", "signature", "api_key", "apikey"}
+    {"token", "accesstoken", "idtoken", "refreshtoken", "sessiontoken", "securitytoken"}
+    | {"authorization", "authorizationtoken", "secret", "clientsecret", "secretkey"}
+    | {"secretaccesskey", "password", "signature", "apikey"}
 )
 #: Of these, everything that is secret to us shows at least one, in lower case: parts of the marks
 #: and of the keys, `@` of a user name, and what can hide the others (`%40`, `\\u0040`).
@@ -68,7 +70,7 @@ def is_secret_like(value: Any) -> bool:
 
 def is_secret_key(key: str) -> bool:
     """Tell whether a field of this name holds a secret, whatever that looks like."""
-    return key.lower().replace("-", "_") in _SECRET_KEYS
+    return key.lower().replace("-", "").replace("_", "") in _SECRET_KEYS
 
 
 def is_link(value: Any) -> bool:

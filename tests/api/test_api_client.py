@@ -9,7 +9,7 @@ import pytest
 import trio
 from fakes.vendor import API, CONTRACT, STORE, Vendor, some_scene, some_tasks
 
-from satfs.api.client import UNFINISHED_S
+from satfs.api.client import MAX_LINK_BYTES, UNFINISHED_S
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -292,6 +292,18 @@ async def test_several_contracts_are_listed_for_people(
         assert [contract.contract_id for contract in await aleph.contracts()] == ["cont.a", "2"]
 
 
+@pytest.mark.parametrize("contract_id", ["cont\xe9", "\u5951\u7d04", "a\nb"])
+async def test_a_contract_that_no_header_can_hold_is_said_so(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any, contract_id: str
+) -> None:
+    """It is the account's contract all the same, and not a fault of ours."""
+    expect_log("request refused")
+    vendor.contracts = [{"contract_id": contract_id}]
+    async with connect() as aleph:
+        with pytest.raises(NeedsContract, match="cannot be sent"):
+            await aleph.tasks()
+
+
 async def test_no_contract_is_said_so(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
@@ -560,6 +572,32 @@ async def test_only_the_exact_scene_counts(
     async with connect() as aleph:
         with pytest.raises(NotThere):
             await aleph.scene(SceneId("s2"))
+
+
+async def test_a_delivery_in_place_of_a_link_is_not_fetched(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """What should name the bytes and sends them is left off after a megabyte."""
+    sent: list[int] = []
+
+    class Delivery(httpx.AsyncByteStream):
+        n_left = 300
+
+        def __aiter__(self) -> Delivery:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if not self.n_left:
+                raise StopAsyncIteration
+            self.n_left -= 1
+            sent.append(100_000)
+            return bytes(100_000)
+
+    vendor.signing = lambda scene, name: httpx.Response(200, stream=Delivery())
+    async with connect() as aleph:
+        with pytest.raises(Garbled):
+            await aleph.sign(SceneId("s"), ZIP)
+    assert sum(sent) < 3 * MAX_LINK_BYTES
 
 
 @pytest.mark.parametrize("signing", ["json", "redirect"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.api import questions, said, signed
-from satfs.api.scrub import MAX_QUOTE_CHARACTERS, for_people, is_link, is_secret_like
+from satfs.api.scrub import MAX_QUOTE_CHARACTERS, for_people, is_link, is_secret_key, is_secret_like
 from satfs.errors import Garbled, NotThere
 from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
 
@@ -131,6 +131,17 @@ def test_signatures_are_never_quoted() -> None:
     )
     assert "5ec2e7" not in shown
     assert "https://b.s3.amazonaws.com/k" in shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "accessToken", "session_token", "sessionToken", "SecretAccessKey", "API-KEY"],
+)
+def test_a_field_is_secret_by_its_name(name: str) -> None:
+    """However its words are put together."""
+    assert is_secret_key(name)
+    assert not is_secret_key(f"{name}_id")
+    assert is_secret_like("https://h.test/x#access_token=5ec2e7")
 
 
 @pytest.mark.parametrize(
