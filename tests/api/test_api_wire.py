@@ -153,7 +153,8 @@ def test_any_json_gives_records(value: Any) -> None:
             continue
         text = json.dumps(found.record, ensure_ascii=False, allow_nan=False)
         text.encode()
-        assert "x-amz" not in text.lower()
+        # With its last dash, as it is in any signed link: hypothesis draws the words of this file.
+        assert "x-amz-" not in text.lower()
         assert "Bearer abc" not in text
         hash(found.record.get("scene_id") if isinstance(found.record.get("scene_id"), str) else 0)
     for wrapped in ({"results": [value]}, {"results": value}):
