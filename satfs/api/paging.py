@@ -83,11 +83,18 @@ class Chain:
 def resolve(url: str, following: str) -> str:
     """Return *following*, absolute or relative, as an address seen from the page at *url*.
 
+    A service behind a proxy that speaks TLS for it calls itself `http://`: at the same host it is
+    asked the way that it was before.
+
     Raises:
         Garbled: it is none.
     """
     try:
         resolved = urljoin(url, following.strip())
+        ours, theirs = urlsplit(url), urlsplit(resolved)
+        is_web = theirs.scheme in ("http", "https")
+        if is_web and (theirs.hostname, theirs.port) == (ours.hostname, ours.port):
+            resolved = urlunsplit(theirs._replace(scheme=ours.scheme, netloc=ours.netloc))
     except ValueError:
         raise Garbled("the listing's next page has no address") from None
     origin_of(resolved)

@@ -223,3 +223,13 @@ def test_offsets_are_set_where_they_stand() -> None:
     assert with_offset(FIRST, 6) == "https://a.test/tasks/?limit=3&offset=6"
     assert with_offset("https://a.test/?a=b%2Fc&x=", 6) == "https://a.test/?a=b%2Fc&x=&offset=6"
     assert resolve(FIRST, "?offset=3") == "https://a.test/tasks/?offset=3"
+
+
+def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
+    """`http://` at the same host is asked as before; another host or port stays what it is."""
+    assert resolve(FIRST, "http://A.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
+    assert resolve(FIRST, "http://x@a.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
+    for elsewhere in ("http://b.test/?offset=3", "http://a.test:81/?offset=3", "ftp://a.test/"):
+        chain = Chain(FIRST, 100)
+        with pytest.raises(Garbled):
+            chain.take(Page((1,), None, elsewhere), 1)
