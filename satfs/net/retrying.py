@@ -87,7 +87,9 @@ class Retries:
         if admission.patience_s is not None:
             deadline_at = min(deadline_at, trio.current_time() + admission.patience_s)
         try:
-            return await self._until(attempt, deadline_at, what, is_single=admission.is_probe)
+            return await self._until(
+                attempt, deadline_at, what, origin, is_single=admission.is_probe
+            )
         except Unreachable as failure:
             if not failure.is_lasting:
                 silent_about = about if is_silence(failure) else None
@@ -116,7 +118,13 @@ class Retries:
             log.warning("host counts as offline", origin=origin)
 
     async def _until(
-        self, attempt: Callable[[], Awaitable[T]], deadline_at: float, what: str, *, is_single: bool
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        deadline_at: float,
+        what: str,
+        origin: str,
+        *,
+        is_single: bool,
     ) -> T:
         n_garbled = 0
         last: BaseException | None = None
@@ -161,7 +169,8 @@ class Retries:
             result: T = await trying(once)
             return result
         spent_s = trio.current_time() - started_s
-        late = DeadlineReached(f"{what}: no answer within {spent_s:.3g} s")
+        before = "" if last is None else f"; the try before it: {last}"
+        late = DeadlineReached(f"{what}: no answer from {origin} within {spent_s:.3g} s{before}")
         # When the last try was cut off, what the one before it met says more.
         late.is_silence = last is None or is_silence(last)
         raise late from last

@@ -89,9 +89,28 @@ async def test_an_attempt_is_cut_off_at_the_deadline(autojump_clock: Any, expect
     expect_log("host counts as offline", origin=HOST)
     attempts = Attempts(takes_s=1000)
     began = trio.current_time()
-    with pytest.raises(DeadlineReached, match="ask: no answer within 15 s"):
+    with pytest.raises(DeadlineReached, match=f"ask: no answer from {HOST} within 15 s$"):
         await run(attempts)
     assert trio.current_time() - began == pytest.approx(15)
+
+
+async def test_a_try_cut_off_does_not_hide_what_the_one_before_met(
+    autojump_clock: Any, expect_log: Any
+) -> None:
+    """That the last try was on its way when time was up is chance; the refusal is the reason."""
+    expect_log("host counts as offline", origin=HOST)
+    tries = iter([Unreachable("connection refused")])
+
+    async def attempt() -> None:
+        for failure in tries:
+            raise failure
+        await trio.sleep_forever()
+
+    with pytest.raises(DeadlineReached, match=f"from {HOST} .*: connection refused$") as raised:
+        await Retries(Reachability(), draw=lambda: 0.5).run(
+            attempt, origin=HOST, deadline_at=trio.current_time() + 5, what="ask"
+        )
+    assert isinstance(raised.value.__cause__, Unreachable)
 
 
 async def test_offline_hosts_are_not_asked(autojump_clock: Any, expect_log: Any) -> None:
