@@ -38,6 +38,7 @@ IDLE_CONNECTION_S: Final = 15.0
 TICK_S: Final = 0.02
 #: How much less urgent than the mount a worker is (nice(2)). Where all processors are busy, the
 #: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it is nothing.
+#: More would starve reading beside programs that compute (docs/decisions/0008).
 LESS_URGENT: Final = 3
 #: Bytes received from one connection before the others have their turn.
 TURN_BYTES: Final = 1024 * 1024
