@@ -18,9 +18,10 @@ from satfs.api.auth import mode_of
 from satfs.api.client import Aleph
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts, software
 from satfs.doctor.account import account, store
+from satfs.doctor.authorities import authorities
 from satfs.doctor.findings import Area, Finding, Severity, Tell
 from satfs.doctor.machine import Machine
-from satfs.doctor.reach import Host, Way, authorities, on_the_way, reach
+from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
 from satfs.fuse.guard import DEFAULT, guard_from
 from satfs.net.http import Http

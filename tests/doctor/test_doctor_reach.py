@@ -22,14 +22,12 @@ from satfs.doctor.reach import (
     NAME_LIMIT_S,
     Host,
     Way,
-    authorities,
     on_the_way,
     reach,
 )
-from satfs.errors import BadSettings, Unreachable
+from satfs.errors import Unreachable
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies
-from satfs.settings import load_settings
 
 DIRECTLY = Proxies()
 API = Host("api", "the API", "https://api.test/contracts", variable="SATFS_API_URL")
@@ -243,7 +241,7 @@ async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFi
         assert secret not in told
 
 
-# -- proxies and authorities -----------------------------------------------------------------------
+# -- proxies ---------------------------------------------------------------------------------------
 
 
 def test_no_proxy_is_fine() -> None:
@@ -272,39 +270,6 @@ def test_hosts_that_are_excepted_are_asked_directly() -> None:
     proxies = Proxies({"https": "http://proxy.test:3128", "no": "api.test"})
 
     assert only(on_the_way((API,), proxies)).says == "No proxy is asked."
-
-
-def test_a_ca_file_that_holds_no_certificate_is_a_failure(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("nothing")
-
-    for path, words in ((tmp_path / "ca.pem", "holds no"), (tmp_path / "none", "cannot be read")):
-        finding = only(authorities(load_settings({}, ca_file=path), {}))
-        assert (finding.severity, finding.cause) == (Severity.FAILURE, BadSettings)
-        assert words in finding.says
-
-
-def test_a_ca_file_that_holds_one_is_fine(tmp_path: Path) -> None:
-    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
-
-    finding = only(authorities(load_settings({}, ca_file=tmp_path / "ca.pem"), {}))
-
-    assert finding.severity is Severity.OK
-    assert str(tmp_path / "ca.pem") in finding.says
-
-
-def test_variables_that_only_others_read_are_noted() -> None:
-    environment = {"REQUESTS_CA_BUNDLE": "/etc/ssl/company.pem"}
-
-    finding = only(authorities(load_settings({}), environment))
-    assert finding.severity is Severity.NOTE
-    assert finding.commands == ("export SATFS_CA_FILE=/etc/ssl/company.pem",)
-
-
-def test_a_variable_of_openssl_that_leads_nowhere_is_warned_of() -> None:
-    finding = only(authorities(load_settings({}), {"SSL_CERT_FILE": "/nowhere/ca.pem"}))
-
-    assert finding.severity is Severity.WARNING
-    assert finding.commands == ("unset SSL_CERT_FILE",)
 
 
 def test_the_limits_leave_room_below_thirty_seconds() -> None:

@@ -1,0 +1,76 @@
+"""Whose certificates are trusted: the system's, and those that settings and environment name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.errors import BadSettings
+from satfs.settings import Settings
+
+#: Variables that other programs read for what is SATFS_CA_FILE here.
+_OTHERS_CA: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO")
+#: OpenSSL's own, which hold for us, too.
+_OPENSSL_CA: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Look whose certificates are trusted. Reads the files that settings and environment name."""
+    broken = False
+    for variable in _OPENSSL_CA:
+        path = environment.get(variable)
+        if path and not os.path.exists(path):
+            broken = True
+            yield Finding(
+                Area.NETWORK,
+                "authorities",
+                Severity.WARNING,
+                f"{variable} names {path}, which is not there.",
+                "OpenSSL then trusts fewer authorities than it should.",
+                "Mend it, or take it away:",
+                (f"unset {variable}",),
+            )
+    if settings.ca_file is not None and (wrong := _unusable(settings)) is not None:
+        yield wrong
+        return
+    foreign = [name for name in _OTHERS_CA if environment.get(name)]
+    if foreign and settings.ca_file is None and not environment.get("SSL_CERT_FILE"):
+        path = shlex.quote(environment[foreign[0]])
+        yield Finding(
+            Area.NETWORK,
+            "authorities",
+            Severity.NOTE,
+            f"{foreign[0]} is set, which satfs does not read.",
+            "Other programs here trust authorities of their own, a company's perhaps.",
+            "If certificates are refused below:",
+            (f"export SATFS_CA_FILE={path}",),
+        )
+    elif not broken:
+        more = f", and those in {settings.ca_file}" if settings.ca_file is not None else ""
+        yield fine(Area.NETWORK, "authorities", f"The system's authorities are trusted{more}.")
+
+
+def _unusable(settings: Settings) -> Finding | None:
+    path = settings.ca_file
+    try:
+        ssl.create_default_context().load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        reason = "holds no certificates"
+    except OSError as failure:
+        reason = f"cannot be read: {os.strerror(failure.errno or 0)}"
+    else:
+        return None
+    return Finding(
+        Area.NETWORK,
+        "authorities",
+        Severity.FAILURE,
+        f"{path} (SATFS_CA_FILE) {reason}.",
+        "No connection is made before it can be used.",
+        "It must be a PEM file. Correct it, or leave it out:",
+        (f"openssl x509 -in {shlex.quote(str(path))} -noout -subject", "unset SATFS_CA_FILE"),
+        BadSettings,
+    )
