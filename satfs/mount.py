@@ -21,7 +21,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shutil import which
 from typing import Final
 
 import pyfuse3
@@ -37,7 +36,7 @@ from satfs.control.floors import Floors
 from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
-from satfs.errors import BadCache, BadMountpoint, FuseMissing, SatfsError
+from satfs.errors import FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
 from satfs.fuse.errnos import gravest_of
 from satfs.fuse.gate import Gate
@@ -136,8 +135,7 @@ async def serve(
     outside.
     """
     mountpoint = mountpoints.absolute(options.mountpoint)
-    _check_machine(mountpoint)
-    _check_cache(settings, mountpoint)
+    mountpoints.check(mountpoint, settings.cache_dir)
     async with _ended_by_signals(), parts_of_mount(settings) as parts:
         if not options.is_offline:
             await parts.aleph.check()
@@ -345,34 +343,6 @@ async def _ended_by_signals() -> AsyncIterator[None]:
             nursery.start_soon(wait)
             yield
             nursery.cancel_scope.cancel()
-
-
-# -- before anything is mounted -----------------------------------------------------------------
-
-
-def _check_machine(mountpoint: Path) -> None:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise FuseMissing(
-            "/dev/fuse cannot be opened: load the module (modprobe fuse), or give the container the"
-            " device (--device /dev/fuse --cap-add SYS_ADMIN)"
-        )
-    if os.geteuid() != 0 and which(mountpoints.FUSERMOUNT) is None:
-        raise FuseMissing(
-            f"{mountpoints.FUSERMOUNT} is not installed; on Debian it is in the package fuse3"
-        )
-    if mountpoints.is_dead_mount(mountpoint):
-        raise BadMountpoint(f"{mountpoint} holds a dead mount; unmount it first")
-    if not mountpoint.is_dir():
-        raise BadMountpoint(f"{mountpoint} is not a directory")
-
-
-def _check_cache(settings: Settings, mountpoint: Path) -> None:
-    cache_dir = mountpoints.absolute(settings.cache_dir)
-    if cache_dir == mountpoint or mountpoint in cache_dir.parents:
-        raise BadCache(
-            f"cache_dir {cache_dir} lies inside {mountpoint}: a mount that reads itself waits for"
-            " ever; choose another directory"
-        )
 
 
 def _owner(options: MountOptions) -> Owner:

@@ -1,4 +1,4 @@
-"""Mounts as the kernel lists them: which are ours, which are dead, and how one goes away.
+"""Mounts as the kernel lists them: whose they are, whether one may be made, how one goes away.
 
 What is known about a mount is read from /proc and /sys, never from the mount itself: a process that
 asks its own mount waits for itself, and one that asks a stuck mount gets stuck.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from satfs.errors import BadMountpoint, FuseMissing
+from satfs.errors import BadCache, BadMountpoint, FuseMissing
 
 #: The type of our mounts: `fuse.` and the subtype, as mount(8) and findmnt(8) show it.
 FS_TYPE: Final = "fuse.satfs"
@@ -175,6 +175,33 @@ def is_dead_mount(path: Path) -> bool:
     except OSError as failure:
         return failure.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
+
+
+def check(mountpoint: Path, cache_dir: Path) -> None:
+    """Raise what has to be changed before anything can be mounted at *mountpoint* (`absolute`).
+
+    Raises:
+        FuseMissing: no device, or no program that lets an ordinary user mount.
+        BadMountpoint: no directory, or one with a dead mount on it.
+        BadCache: *cache_dir* would lie inside of the mount.
+    """
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise FuseMissing(
+            "/dev/fuse cannot be opened: load the module (modprobe fuse), or give the container the"
+            " device (--device /dev/fuse --cap-add SYS_ADMIN)"
+        )
+    if os.geteuid() != 0 and shutil.which(FUSERMOUNT) is None:
+        raise FuseMissing(f"{FUSERMOUNT} is not installed; on Debian it is in the package fuse3")
+    if is_dead_mount(mountpoint):
+        raise BadMountpoint(f"{mountpoint} holds a dead mount; unmount it first")
+    if not mountpoint.is_dir():
+        raise BadMountpoint(f"{mountpoint} is not a directory")
+    cache_dir = absolute(cache_dir)
+    if cache_dir == mountpoint or mountpoint in cache_dir.parents:
+        raise BadCache(
+            f"cache_dir {cache_dir} lies inside {mountpoint}: a mount that reads itself waits for"
+            " ever; choose another directory"
+        )
 
 
 def detach(path: Path, *, is_lazy: bool = False) -> None:

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs import mountpoints
-from satfs.errors import BadMountpoint, FuseMissing
+from satfs.errors import BadCache, BadMountpoint, FuseMissing
 from satfs.kernel_tuning import CONGESTION_THRESHOLD, MAX_BACKGROUND, READ_AHEAD_KB, Tuned, tune
 from satfs.mountpoints import (
     FS_TYPE,
     Mounted,
     absolute,
+    check,
     detach,
     is_dead_mount,
     mount_at,
@@ -87,6 +88,45 @@ def test_without_a_program_to_unmount_with(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FuseMissing, match="fuse3"):
         detach(tmp_path)
+
+
+def test_a_directory_can_be_mounted_over(tmp_path: Path) -> None:
+    """A cache beside it is no matter, even one that is reached through a link."""
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "mnt/link").symlink_to(tmp_path / "kept")
+    check(tmp_path / "mnt", tmp_path / "cache")
+    check(tmp_path / "mnt", tmp_path / "mnt/link/cache")
+
+
+@pytest.mark.parametrize("cache", [".", "cache", "a/b/c"])
+def test_a_mount_does_not_cache_in_itself(tmp_path: Path, cache: str) -> None:
+    """It would wait for itself."""
+    with pytest.raises(BadCache, match="lies inside"):
+        check(tmp_path, tmp_path / cache)
+
+
+def test_only_a_directory_can_be_mounted_over(tmp_path: Path) -> None:
+    """Neither a file nor nothing."""
+    (tmp_path / "file").touch()
+    for name in ("file", "nothing"):
+        with pytest.raises(BadMountpoint, match="is not a directory"):
+            check(tmp_path / name, tmp_path / "cache")
+
+
+def test_an_ordinary_user_needs_a_program_that_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root mounts without one; nobody mounts without the device."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    check(tmp_path, tmp_path.parent / "cache")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(FuseMissing, match="package fuse3"):
+        check(tmp_path, tmp_path.parent / "cache")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(FuseMissing, match="modprobe fuse"):
+        check(tmp_path, tmp_path.parent / "cache")
 
 
 def test_tuning_sets_what_it_may(tmp_path: Path) -> None:
