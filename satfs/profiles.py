@@ -14,6 +14,7 @@ Knows nothing of single settings but which of them say who we are; `satfs.settin
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -102,6 +103,11 @@ class ConfigFile:
             for key in table
             if key not in known
         )
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a profile may be called *text*: it names files and units, too."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text) is not None
 
 
 def user_file(environment: Mapping[str, str]) -> Path:

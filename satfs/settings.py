@@ -8,9 +8,7 @@ Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in
 from __future__ import annotations
 
 import os
-import re
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -198,7 +196,7 @@ class Settings(BaseSettings):
     @field_validator("profile")
     @classmethod
     def _is_profile_name(cls, value: str) -> str:
-        if not is_profile_name(value):
+        if not profiles.is_name(value):
             raise ValueError("must be a name of letters, digits, - and _, 64 characters at most")
         return value
 
@@ -360,11 +358,6 @@ def _explain(failure: ValidationError, origins: Mapping[str, Origin]) -> list[st
     return sentences
 
 
-def is_profile_name(text: str) -> bool:
-    """Tell whether a profile may be called *text*: it names files and units, too."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text) is not None
-
-
 def variable_of(setting: str) -> str:
     """Return the name of the environment variable that sets *setting*."""
     return ENV_PREFIX + setting.upper()
@@ -393,14 +386,6 @@ def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
         f"{name} is set, and is not a setting of satfs." for name in unknown_variables(environment)
     )
-
-
-def default_cache_bytes(directory: Path) -> int:
-    """Return the smaller of 20 GB and a tenth of the disk that *directory* is on, in bytes."""
-    probe = directory
-    while not probe.exists() and probe != probe.parent:
-        probe = probe.parent
-    return min(20 * GB, shutil.disk_usage(probe).total // 10)
 
 
 def worker_environment() -> dict[str, str]:

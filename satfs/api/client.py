@@ -6,7 +6,6 @@ Every operation as a whole, all its pages and retries and a new token included, 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -208,9 +207,9 @@ class Aleph:
         """
         deadline = self._deadline()
         first_url = question.url(self._settings.api_url)
-        gathering: Gathering[R] = Gathering(first_url, self._settings.max_entries, key)
-        with contextlib.suppress(KeyError):
-            gathering = self._unfinished.pop(first_url)
+        gathering: Gathering[R] = self._unfinished.pop(
+            first_url, Gathering(first_url, self._settings.max_entries, key)
+        )
 
         async def get_page(url: str) -> wire.Page:
             return await self._asker.ask(

@@ -11,6 +11,7 @@ import trio
 from satfs.content.attempts import Attempts
 from satfs.content.blocks import BlockCache
 from satfs.content.budget import FILE_NAME, Budget, keep_settled, settle
+from satfs.content.cachedir import default_bytes
 from satfs.content.contents import Contents
 from satfs.content.controller import ConnectionController
 from satfs.content.dispatch import Dispatcher
@@ -21,7 +22,7 @@ from satfs.content.transfer.interface import BulkMover
 from satfs.content.transfer.workers import WorkerPool
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
-from satfs.settings import Settings, default_cache_bytes
+from satfs.settings import Settings
 
 #: A transfer gives up this much before the read that waits for it, so that the reader hears what
 #: was wrong and not merely that time is up.
@@ -51,7 +52,7 @@ async def open_contents(
     """
     limit_bytes = settings.cache_bytes
     if limit_bytes is None:
-        limit_bytes = await trio.to_thread.run_sync(default_cache_bytes, settings.cache_dir)
+        limit_bytes = await trio.to_thread.run_sync(default_bytes, settings.cache_dir)
     cache = await BlockCache.open(
         settings.cache_dir,
         limit_bytes=limit_bytes,

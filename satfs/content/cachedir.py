@@ -1,4 +1,4 @@
-"""The cache directory: what lies where, whose it must be, and what may be removed from it.
+"""The cache directory: what lies where, how much may, whose it must be, what may be removed.
 
 Everything here waits for the disk: it belongs in a thread.
 """
@@ -21,6 +21,14 @@ _CACHEDIR_TAG: Final = (
     "# This file is a cache directory tag created by satfs.\n"
     "# For information about cache directory tags, see https://bford.info/cachedir/\n"
 )
+
+
+def default_bytes(directory: Path) -> int:
+    """Return the smaller of 20 GB and a tenth of the disk that *directory* is on, in bytes."""
+    probe = directory
+    while not probe.exists() and probe != probe.parent:
+        probe = probe.parent
+    return min(20 * 10**9, shutil.disk_usage(probe).total // 10)
 
 
 def prepare_directory(path: Path) -> None:

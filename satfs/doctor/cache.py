@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from satfs.content.cachedir import default_bytes
 from satfs.content.kernelcalls import punch_hole
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.errors import BadCache
 from satfs.mountpoints import Mounted
-from satfs.settings import Settings, default_cache_bytes
+from satfs.settings import Settings
 
 #: Filesystems over a network, where the index cannot be shared between processes: SQLite's
 #: write-ahead log needs memory that all of them see (sqlite.org/wal.html). `fuse.` ones likewise.
@@ -160,7 +161,7 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
     disk = shutil.disk_usage(there)
     limit = settings.cache_bytes
     if limit is None:
-        limit = default_cache_bytes(path)
+        limit = default_bytes(path)
     yield judge_space(
         path,
         limit_bytes=limit,

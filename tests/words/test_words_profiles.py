@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.errors import BadSettings
-from satfs.profiles import Layer, OriginKind, settled
-from satfs.settings import is_profile_name, load_settings, resolve_settings
+from satfs.profiles import Layer, OriginKind, is_name, settled
+from satfs.settings import load_settings, resolve_settings
 
 SECRET = "5eedfeed-never-to-be-shown"
 
@@ -306,12 +306,12 @@ def test_nothing_but_credentials_is_left_out(layers: list[Layer]) -> None:
 
 @pytest.mark.parametrize("name", ["default", "a", "A-1_b", "9", "x" * 64])
 def test_names_of_profiles(name: str) -> None:
-    assert is_profile_name(name)
+    assert is_name(name)
     assert load_settings({}, profile=name).profile == name
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "-a", "a b", "ä", "x" * 65, "a\n", "a.b"])
 def test_names_that_no_file_or_unit_could_have_are_refused(name: str) -> None:
-    assert not is_profile_name(name)
+    assert not is_name(name)
     with pytest.raises(BadSettings, match="letters, digits"):
         load_settings({}, profile=name)

@@ -1,7 +1,5 @@
 """Settings: where a value comes from, what is refused, and that no secret is ever told."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +11,6 @@ from satfs.settings import (
     AuthMode,
     ContentsView,
     Settings,
-    default_cache_bytes,
     is_secret,
     load_settings,
     unknown_variables,
@@ -202,11 +199,3 @@ def test_a_child_process_inherits_nothing_of_ours(monkeypatch: pytest.MonkeyPatc
 
     assert "secret" not in child.values()
     assert child["UNRELATED"] == "kept"
-
-
-def test_the_default_cache_is_a_tenth_of_its_disk_at_most(tmp_path: Path) -> None:
-    """Asked of the nearest directory that exists, as the cache itself may not exist yet."""
-    size_bytes = default_cache_bytes(tmp_path / "not" / "yet")
-
-    assert 0 < size_bytes <= 20 * GB
-    assert size_bytes == default_cache_bytes(tmp_path)
