@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urljoin
 
 import structlog
 import trio
@@ -34,7 +33,7 @@ from satfs.errors import (
 )
 from satfs.fresh import Fresh
 from satfs.model import Contract, ContractId
-from satfs.net.addresses import origin_of, shown
+from satfs.net.addresses import origin_of, resolved, shown
 from satfs.net.http import MAX_ANSWER_BYTES, Answer, Http
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
@@ -197,7 +196,7 @@ class Asker:
                 self.counters[f"status_{answer.status}"] += 1
             if answer.status not in REDIRECTS or takes_redirect:
                 return answer
-            url = urljoin(url, answer.headers.get("location", ""))
+            url = resolved(url, answer.headers.get("location", ""))
         raise Garbled("the API redirects in circles")
 
     def _judged(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from satfs.api import wire
 from satfs.errors import Garbled
 from satfs.model import Json, Link
+from satfs.net.addresses import resolved
 
 _KEYS = ("url", "download_url", "href", "link")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -32,14 +33,14 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str
         location = headers.get("location", "").strip()
         if not location:
             raise Garbled("the answer is a redirect to nowhere")
-        return from_url(urljoin(asked_url, location))
+        return from_url(resolved(asked_url, location))
     value = wire.document(body)
     if isinstance(value, dict):
         value = next((value[key] for key in _KEYS if value.get(key)), None)
     if not isinstance(value, str) or not value.strip():
         raise Garbled("the answer holds no link")
     value = value.strip()
-    return from_url(urljoin(asked_url, value) if value.startswith("/") else value)
+    return from_url(resolved(asked_url, value) if value.startswith("/") else value)
 
 
 def from_url(url: str) -> Link:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
-from urllib.parse import urljoin
 
 import trio
 
@@ -27,7 +26,7 @@ from satfs.content.verdicts import (
 )
 from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
 from satfs.model import Version
-from satfs.net.addresses import origin_of
+from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedAnswer
 from satfs.net.retry import parse_retry_after
 from satfs.net.retrying import Retries
@@ -178,7 +177,7 @@ class Probe:
                 verdict = judge_error(answer.status, await answer.read_error_body())
                 location = answer.headers.get("location")
                 if verdict.meaning is Meaning.REDIRECT and location is not None:
-                    url = urljoin(url, location)
+                    url = resolved(url, location)
                     self._check_url(url)
                     continue
                 if answer.status in _NOT_UNDERSTOOD and verdict.meaning in (

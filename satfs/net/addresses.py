@@ -22,7 +22,7 @@ import re
 import socket
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from satfs.errors import Garbled, NotAllowed
 
@@ -53,6 +53,20 @@ def shown(url: str) -> str:
         return "an address that is none"
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{_bracketed(parts)}{port}{parts.path}"
+
+
+def resolved(base_url: str, reference: str) -> str:
+    """Return the address that *reference* names in an answer from *base_url* (RFC 3986 §5).
+
+    Nothing is checked about where it leads.
+
+    Raises:
+        Garbled: it is no address.
+    """
+    try:
+        return urljoin(base_url, reference)
+    except ValueError:  # a bracket that does not close
+        raise Garbled("the address in an answer is none") from None
 
 
 def literal_address(host: str) -> IPAddress | None:

@@ -9,7 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from satfs.errors import Garbled, NotAllowed
-from satfs.net.addresses import LinkRule, is_loopback, literal_address, origin_of, shown
+from satfs.net.addresses import (
+    LinkRule,
+    is_loopback,
+    literal_address,
+    origin_of,
+    resolved,
+    shown,
+)
 
 PUBLIC = LinkRule("https://api.example.com")
 LOCAL = LinkRule("http://127.0.0.1:8080")
@@ -176,3 +183,11 @@ def test_loopback_names() -> None:
         assert is_loopback(host)
     for host in ("localhost.example.com", "128.0.0.1", "::2", "api"):
         assert not is_loopback(host)
+
+
+def test_a_reference_is_an_address_or_garbled() -> None:
+    """A `Location` with a bracket that does not close is refused with one of our errors."""
+    assert resolved("https://a.example/x/y", "../z?q") == "https://a.example/z?q"
+    for reference in ("https://[", "//[::1", "https://[::1]]/"):
+        with pytest.raises(Garbled):
+            origin_of(resolved("https://a.example/", reference))

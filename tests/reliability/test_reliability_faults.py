@@ -155,6 +155,7 @@ STORE_FAULTS = [
         DENIED,
         is_about_links=True,
     ),
+    Fault("redirect to no address", store("redirect", location="https://[x"), FAILS),
     # -- busy
     Fault("SlowDown, Retry-After 1", store("throttled", retry_after=1, count=1)),
     Fault("SlowDown, Retry-After date", store("throttled", retry_after=1, as_date=True, count=1)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
-from urllib.parse import urljoin
 
 import trio
 
@@ -18,6 +17,7 @@ from satfs.content.verdicts import (
     request_headers,
 )
 from satfs.model import Link, Version
+from satfs.net.addresses import resolved
 from satfs.net.http import StreamedAnswer
 
 #: A region's redirect leads to the object in one hop; more is a loop.
@@ -70,7 +70,7 @@ class InLoopMover:
                     location = answer.headers.get("location")
                     if verdict.meaning is not Meaning.REDIRECT or location is None:
                         raise Refusal(verdict, answer.headers.get("retry-after"))
-                    url = urljoin(url, location)
+                    url = resolved(url, location)
                     self._check_url(url)
                     continue
                 verdict = judge_success(answer.status, answer.headers, delivery.missing, version)
