@@ -16,7 +16,7 @@ TESTS = Path("tests")
 FLOORS = (
     *("words", "loglevel", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
     *("about", "mountpoints", "notify", "garbage", "control", "doctor"),
-    *("story", "mounted", "semantics", "cli", "documents", "reliability", "bench"),
+    *("fuzz", "story", "mounted", "semantics", "cli", "documents", "reliability", "bench"),
 )
 
 #: Floors that take long, because their tests wait, each for something of its own, or compute: file
