@@ -1,4 +1,4 @@
-"""Run the tests floor by floor, stop above a red one, and add up what pytest counted."""
+"""Run the tests floor by floor, all of them, and tell at the end what failed on which floor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 TESTS = Path("tests")
@@ -16,7 +18,8 @@ TESTS = Path("tests")
 FLOORS = (
     *("words", "loglevel", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
     *("about", "mountpoints", "notify", "garbage", "control", "doctor"),
-    *("fuzz", "story", "mounted", "semantics", "cli", "documents", "reliability", "bench"),
+    *("scripts", "fuzz", "story", "mounted", "semantics", "cli", "documents", "reliability"),
+    "bench",
 )
 
 #: Floors that take long, because their tests wait, each for something of its own, or compute: file
@@ -26,31 +29,41 @@ SEVERAL_AT_ONCE = dict.fromkeys(
 )
 
 
-def main() -> int:
-    """Return 0 when every floor is green."""
+#: What pytest counts, in the order in which it is told.
+OUTCOMES = ("failed", "passed", "skipped", "errors")
+
+
+@dataclass
+class Result:
+    """What became of the tests of one floor, or of all floors together."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    #: The tests that failed, as pytest takes them.
+    failures: list[str] = field(default_factory=list)
+    #: pytest's exit code; 0 when the floor is green.
+    code: int = 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all floors, or those named, and return 0 when each is green, else 1.
+
+    A red floor does not hide the others: they run all the same. Its failures may explain theirs,
+    so the lowest red floor is told first.
+    """
     started = time.monotonic()
     present = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")}
     order = [floor for floor in FLOORS if floor in present]
     order += sorted(present - set(FLOORS))
-    totals: Counter[str] = Counter()
-    red = 0
-    for floor in order:
+    results: dict[str, Result] = {}
+    for floor in [each for each in order if not arguments or each in arguments]:
         print(f"\n── {floor} " + "─" * (72 - len(floor)), flush=True)
-        red = run(floor, totals)
-        if red:
-            above = ", ".join(order[order.index(floor) + 1 :])
-            print(f"\nThe floor {floor} is red." + (f" Not run: {above}." if above else ""))
-            break
-    words = [f"{totals[word]} {word}" for word in ("failed", "passed", "skipped") if totals[word]]
-    if totals["error"]:
-        words.append(f"{totals['error']} errors")
-    line = f" {', '.join(words) or 'no tests ran'} in {time.monotonic() - started:.2f}s "
-    print(f"\n{line:=^79}")
-    return red
+        results[floor] = run(floor)
+    print(summary(results, time.monotonic() - started))
+    return int(any(each.code for each in results.values()))
 
 
-def run(floor: str, totals: Counter[str]) -> int:
-    """Run the tests of *floor*, add their outcomes to *totals*, return pytest's exit code."""
+def run(floor: str) -> Result:
+    """Run the tests of *floor*."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         code = subprocess.run(
             [
@@ -60,16 +73,64 @@ def run(floor: str, totals: Counter[str]) -> int:
             ],
             check=False,
         ).returncode
-        content = Path(report.name).read_bytes()
-    if content:
-        for suite in ElementTree.fromstring(content).iter("testsuite"):
-            counts = {word: int(suite.get(word, 0)) for word in ("failures", "errors", "skipped")}
-            totals["failed"] += counts["failures"]
-            totals["error"] += counts["errors"]
-            totals["skipped"] += counts["skipped"]
-            totals["passed"] += int(suite.get("tests", 0)) - sum(counts.values())
-    return code
+        return read_report(Path(report.name).read_text(encoding="utf-8"), code)
+
+
+def read_report(report: str, code: int) -> Result:
+    """Return what pytest wrote into its *report*, JUnit's XML; empty where it broke off."""
+    result = Result(code=code)
+    if not report:
+        return result
+    for suite in ElementTree.fromstring(report).iter("testsuite"):
+        counts = {word: int(suite.get(word, 0)) for word in ("failures", "errors", "skipped")}
+        result.counts["failed"] += counts["failures"]
+        result.counts["errors"] += counts["errors"]
+        result.counts["skipped"] += counts["skipped"]
+        result.counts["passed"] += int(suite.get("tests", 0)) - sum(counts.values())
+        result.failures += [
+            _name(case.get("classname", ""), case.get("name", ""))
+            for case in suite.iter("testcase")
+            if case.find("failure") is not None or case.find("error") is not None
+        ]
+    return result
+
+
+def _name(classname: str, test: str) -> str:
+    """Return a test as pytest takes it: its file, its class if any, its name.
+
+    A file that could not be imported is the name itself, without a class.
+    """
+    if not classname:
+        classname, test = test, ""
+    words = classname.split(".")
+    for n in range(len(words), 0, -1):
+        path = Path(*words[:n]).with_suffix(".py")
+        if path.is_file():
+            return "::".join(part for part in (str(path), *words[n:], test) if part)
+    return f"{classname}::{test}"
+
+
+def summary(results: dict[str, Result], took_s: float) -> str:
+    """Return the last lines: each red floor with the tests that failed there, and the totals."""
+    lines = []
+    for floor, result in results.items():
+        if result.code:
+            counted = told(result.counts) if result.failures else f"pytest ended with {result.code}"
+            lines += [f"\nThe floor {floor} is red: {counted}."]
+            lines += [f"  {test}" for test in result.failures]
+    totals: Counter[str] = Counter()
+    for result in results.values():
+        totals += result.counts
+    line = f" {told(totals)} in {took_s:.2f}s "
+    return "\n".join([*lines, f"\n{line:=^79}"])
+
+
+def told(counts: Counter[str]) -> str:
+    """Return counts as pytest tells them."""
+    return (
+        ", ".join(f"{counts[word]} {word}" for word in OUTCOMES if counts[word]) or "no tests ran"
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

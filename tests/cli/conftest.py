@@ -111,6 +111,12 @@ def place(tmp_path: Path) -> Iterator[Path]:
     wait_until(lambda: not any(is_running(pid) for pid in pids), or_else=lambda: kill(pids))
 
 
+def require_fuse_for_others() -> None:
+    """Skip the test where users other than root may not open /dev/fuse, as in some containers."""
+    if not Path("/dev/fuse").exists() or Path("/dev/fuse").stat().st_mode & 0o006 != 0o006:
+        pytest.skip("only root may open /dev/fuse here")
+
+
 def kill(pids: list[int]) -> None:
     """End processes of this test that did not end by themselves."""
     for pid in pids:

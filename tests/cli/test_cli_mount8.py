@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.conftest import TIMEOUT_S, Program, is_mounted, mount_processes, wait_until
+from cli.conftest import (
+    TIMEOUT_S,
+    Program,
+    is_mounted,
+    mount_processes,
+    require_fuse_for_others,
+    wait_until,
+)
 from cli.mounts import programs_of_mount8
 from hypothesis import given
 from hypothesis import strategies as st
@@ -479,10 +486,13 @@ def somebody() -> Iterator[Path]:
     shutil.rmtree(home)
 
 
-def interpreter_for(user: int) -> str:
-    """Return a Python like ours that *user* can run, too: ours may lie in root's home."""
+def interpreter_for(user: int, path: str) -> str:
+    """Return a Python like ours that *user* can run, and that finds satfs on *path*.
+
+    Our own may lie in root's home, which nobody else may enter; so may satfs and its libraries.
+    """
     known = dict.fromkeys((sys.executable, "/usr/bin/python3"))
-    question = "import sys, ctypes.util; print(*sys.version_info[:2])"
+    question = "import sys, satfs.cli.mount8, satfs.mount; print(*sys.version_info[:2])"
     for python in known:
         with contextlib.suppress(OSError):
             done = subprocess.run(
@@ -492,18 +502,21 @@ def interpreter_for(user: int) -> str:
                 user=user,
                 group=user,
                 cwd="/",
+                env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
                 check=False,
             )
             if done.stdout.split() == [str(part) for part in sys.version_info[:2]]:
                 return python
-    pytest.skip("there is no such Python that others than root can run")
+    pytest.skip("Python, satfs or its libraries lie where nobody but root may read them")
 
 
 @pytest.mark.mounts
 def test_root_mounts_as_another_user(aleph: Program, somebody: Path) -> None:
     """His configuration, his cache, his process; nothing of root's."""
+    require_fuse_for_others()
     user = pwd.getpwnam("nobody")
-    python = interpreter_for(user.pw_uid)
+    python_path = os.pathsep.join([str(ROOT), *(p for p in sys.path if "site-packages" in p)])
+    python = interpreter_for(user.pw_uid, python_path)
     config = somebody / ".config" / "satfs" / "config.toml"
     config.parent.mkdir(parents=True)
     settings = {
@@ -524,7 +537,7 @@ def test_root_mounts_as_another_user(aleph: Program, somebody: Path) -> None:
     done = run(
         aleph,
         *(python, "-c", moved_home, "satfs:default", somebody / "mnt", "-o", "ro,setuid=nobody"),
-        PYTHONPATH=os.pathsep.join([str(ROOT), *(p for p in sys.path if "site-packages" in p)]),
+        PYTHONPATH=python_path,
     )
 
     assert done.returncode == 0, done.stderr

@@ -203,7 +203,6 @@ class TestDirectory:
         self, tmp_path: Path, obstacle: str, expect_log: Any
     ) -> None:
         """A cache that cannot be on disk is in memory, and says so once."""
-        expect_log("no disk cache: keeping content in memory")
         directory = tmp_path / "cache"
         mounted = False
         if obstacle == "file":
@@ -216,6 +215,7 @@ class TestDirectory:
             if made.returncode:
                 pytest.skip("needs the right to mount something read-only")
             mounted = True
+        expect_log("no disk cache: keeping content in memory")
 
         async def main() -> None:
             cache = await BlockCache.open(
@@ -225,6 +225,7 @@ class TestDirectory:
             cached = await cache.acquire("ab" * 10, "", 99)
             assert cached.top.file.in_memory
             cache.release(cached)
+            await cache.close()
 
         try:
             run(main)
@@ -330,6 +331,7 @@ class TestUpkeep:
             assert bytes(view) == bytes(content.read(0, 2 << 20))
             assert upkeep.info(tmp_path).held_bytes == 0
             cache.release(cached)
+            await cache.close()
 
         run(main)
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from doctor.conftest import UID, MadeUp, only
+from doctor.conftest import MadeUp, only
 
 from satfs.doctor import leftovers, mounts
 from satfs.doctor.findings import Severity
@@ -209,7 +209,7 @@ def test_what_a_killed_demo_leaves_is_told(made: MadeUp) -> None:
 
     assert only(leftovers.leftovers(made.machine)).commands == (f"rm -r {old}",)
 
-    made.uid = UID
+    made.uid = os.getuid() + 1
     assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
     made.uid = os.getuid()
     made.mount(line(source="satfs:demo"))

@@ -1,0 +1,58 @@
+"""`scripts/floors.py`: all floors run, and the last lines name what failed where."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ROOT / "scripts" / "floors.py"
+
+
+@pytest.fixture
+def floors(tmp_path: Path) -> Path:
+    """Return a repository with a red floor below a green one."""
+    for floor, body in (
+        ("words", "assert 1 == 2"),
+        ("net", "pass"),
+        ("api", "import nothing_such"),
+    ):
+        directory = tmp_path / "tests" / floor
+        directory.mkdir(parents=True)
+        (directory / f"test_{floor}_one.py").write_text(f"def test_it():\n    {body}\n")
+    (tmp_path / "tests" / "api" / "test_api_one.py").write_text("import nothing_such\n")
+    return tmp_path
+
+
+def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FLOORS), *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_red_floor_hides_no_other(floors: Path) -> None:
+    """The floors above run, and the end says which tests failed, on which floor."""
+    done = run(floors)
+
+    assert done.returncode == 1
+    assert "── net " in done.stdout
+    end = done.stdout[done.stdout.index("The floor words is red") :]
+    assert "The floor words is red: 1 failed.\n  tests/words/test_words_one.py::test_it\n" in end
+    assert "The floor api is red: 1 errors.\n  tests/api/test_api_one.py\n" in end
+    assert "1 failed, 1 passed, 1 errors in" in end.splitlines()[-1]
+
+
+def test_green_floors_are_told_in_one_line(floors: Path) -> None:
+    done = run(floors, "net")
+
+    assert done.returncode == 0
+    assert "is red" not in done.stdout
+    assert "1 passed in" in done.stdout.splitlines()[-1]
