@@ -244,6 +244,44 @@ async def test_a_killed_worker_costs_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
+    """A worker under SIGSTOP in mid transfer is killed; its ranges are moved otherwise.
+
+    The store answers all the time: it is never taken for offline.
+    """
+    with origin_of(bytes_per_s=20e6) as origin:
+        async with opened(origin, tmp_path, progress_timeout_s=1.0, read_deadline_s=10.0) as (
+            contents,
+            bulk,
+        ):
+            stopped: list[int] = []
+
+            def stop(start: int) -> None:
+                if start == 2 * MIB:
+                    for process in bulk._processes:
+                        process.process.send_signal(signal.SIGSTOP)
+                        stopped.append(process.process.pid)
+
+            with trio.fail_after(60):
+                await read_all(contents, stop)
+            assert stopped
+            await eventually(lambda: not any(is_running(pid) for pid in stopped))
+            assert contents._dispatcher._attempts._reachability.offline_origins() == ()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_has_nothing_to_report_lives(tmp_path: Path) -> None:
+    """A store that is silent for longer than a worker may be costs no worker."""
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, progress_timeout_s=3.0) as (contents, bulk):
+            bulk._silence_s = 1.0  # of a worker, which reports four times in three seconds
+            pids = {each.process.pid for each in bulk._processes}
+            origin.faults.add("stall", "object", at_byte=200_000, seconds=2.0)
+            await read_all(contents, until=MIB)
+            assert pids <= {each.process.pid for each in bulk._processes}
+
+
+@pytest.mark.slow
 async def test_workers_that_keep_dying_are_not_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Any
 ) -> None:

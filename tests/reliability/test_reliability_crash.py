@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from reliability.conftest import MakeStand
-from reliability.crashing import CrashLoop
+from reliability.crashing import CrashLoop, workers_of
 from reliability.stand import MIB, Stand
 
 #: How often the loop kills; `scripts/soak` does it a hundred times and more.
@@ -31,6 +31,24 @@ def test_a_mount_killed_at_any_moment_serves_no_wrong_byte(make_stand: MakeStand
     for _ in range(N_ROUNDS):
         loop.round()
     loop.check_kept()
+
+
+def test_a_stopped_worker_costs_time_and_nothing_else(make_stand: MakeStand) -> None:
+    """A worker that stands still is killed; its ranges are moved otherwise, and nobody is away."""
+    stand = make_stand(workers=2, progress_timeout_s=1, read_deadline_s=10, range_bytes="4MiB")
+    stand.origin.store_line.bytes_per_s = 4e6
+    scene = stand.publish(24 * MIB)
+    content = stand.content(scene)
+    with stand.opened(scene) as file:
+        stand.compare(file, content, stop=2 * MIB, limit_s=11)
+        stopped = workers_of(stand.current.process.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        stand.compare(file, content, start=2 * MIB, limit_s=11)
+    assert stopped
+    assert not set(stopped) & set(workers_of(stand.current.process.pid))
+    assert stand.current.events("worker process stands still")
+    assert not stand.current.events("host counts as offline")
 
 
 def test_a_dead_mount_is_cleaned_by_the_next_one(make_stand: MakeStand) -> None:

@@ -59,8 +59,11 @@ class Progress:
     answer_s: float = 0.0
 
 
-#: The first report of a worker, of no move: it is ready for orders.
-READY: Final = Progress(0, 0, [])
+#: A report about no move. As a worker's first one: it is ready for orders. Later: it still runs,
+#: though nothing may have arrived.
+ALIVE: Final = Progress(0, 0, [])
+#: While a worker has moves it sends `ALIVE` this many times in each progress timeout.
+ALIVE_PER_TIMEOUT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

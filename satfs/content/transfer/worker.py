@@ -98,6 +98,7 @@ class Worker:
         self._opener = Opener()
         self._unfinished: set[_Line] = set()  # have more to give than one turn
         self._progress_timeout_s = 15.0
+        self._alive_s = 0.0  # when `ALIVE` was last sent
         self._user_agent = "satfs"
 
     def serve(self) -> None:
@@ -105,7 +106,7 @@ class Worker:
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._opener.wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
-        self._tell(messages.pack_progress(messages.READY))
+        self._tell(messages.pack_progress(messages.ALIVE))
         try:
             while True:
                 pause_s = TICK_S if self._jobs else IDLE_CONNECTION_S if self._has_idle() else None
@@ -298,6 +299,11 @@ class Worker:
         return any(self._idle.values())
 
     def _look_at_clock(self, now_s: float) -> None:
+        if self._jobs and now_s - self._alive_s >= (
+            self._progress_timeout_s / messages.ALIVE_PER_TIMEOUT
+        ):
+            self._alive_s = now_s
+            self._tell(messages.pack_progress(messages.ALIVE))
         for lines in self._idle.values():
             while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
                 lines.pop(0).sock.close()

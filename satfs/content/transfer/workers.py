@@ -39,8 +39,13 @@ GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
 MANY_CONNECTIONS: Final = 16
 #: Time for a worker to take an order; it takes microseconds.
 SEND_TIMEOUT_S: Final = 5.0
-#: Time for a worker to end by itself once its channel is closed.
+#: Time for a worker to end by itself once its channel is closed, and once it was killed: a process
+#: in an uninterruptible call of the kernel (a disk that hangs) ends when that call returns.
 END_TIMEOUT_S: Final = 2.0
+#: A worker with moves that has reported nothing for the progress timeout stands still, and is
+#: killed. Never earlier than this: on a machine whose processors are all busy, a worker that is
+#: well may have to wait.
+MIN_SILENCE_S: Final = 1.0
 
 
 class _Process:
@@ -53,6 +58,8 @@ class _Process:
         self.moves: dict[int, _MoveState] = {}
         self.files: dict[BlockFile, int] = {}
         self.idle_since_s = trio.current_time()
+        self.heard_at_s = trio.current_time()
+        self.is_suspect = False  # overdue at the last look
         self.is_ready = False  # its interpreter runs, and has imported what it needs
         self.is_dead = False
 
@@ -89,6 +96,7 @@ class WorkerPool:
         self._in_loop = in_loop
         self._n_workers = n_workers
         self._idle_s = idle_s
+        self._silence_s = max(progress_timeout_s, MIN_SILENCE_S)
         self._is_proxied = is_proxied
         self._settings = {
             "connect_timeout_s": connect_timeout_s,
@@ -129,6 +137,9 @@ class WorkerPool:
         order = Move(
             number, file, link.url, missing.start, missing.stop, version.etag, version.size_bytes
         )
+        if not process.moves:
+            # A worker without moves reports nothing: its time begins now.
+            process.heard_at_s, process.is_suspect = trio.current_time(), False
         process.moves[number] = state
         stop = missing.stop
         try:
@@ -220,6 +231,7 @@ class WorkerPool:
         worker = _Process(process, trio.socket.from_stdlib_socket(ours))
         self._processes.append(worker)
         self._nursery.start_soon(self._listen, worker)
+        self._nursery.start_soon(self._watch_over, worker)
         await self._send(worker, messages.order("settings", self._settings))
 
     def _note_death(self) -> None:
@@ -236,16 +248,37 @@ class WorkerPool:
                     if not packet:
                         break
                     worker.is_ready = True
+                    worker.heard_at_s, worker.is_suspect = trio.current_time(), False
                     self._hear(worker, messages.read_report(packet))
                     continue
                 if not worker.moves and trio.current_time() - worker.idle_since_s >= self._idle_s:
                     break
-        except (OSError, ValueError):
+        except (OSError, ValueError, trio.ClosedResourceError):
             pass
         finally:
             self._bury(worker)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(_reap, worker.process)
+
+    async def _watch_over(self, worker: _Process) -> None:
+        """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
+
+        What it was moving ends with `WorkerDied`, and is moved otherwise. Of the store this says
+        nothing.
+        """
+        while not worker.is_dead:
+            await trio.sleep(self._silence_s / messages.ALIVE_PER_TIMEOUT)
+            is_overdue = trio.current_time() - worker.heard_at_s >= self._silence_s
+            if not worker.moves or not is_overdue:
+                continue
+            if not worker.is_suspect:
+                # Perhaps it was this process that stood still, and the reports wait to be read.
+                worker.is_suspect = True
+                continue
+            log.info("worker process stands still", pid=worker.process.pid)
+            worker.process.kill()
+            # Not when it has ended: in a call to a disk that hangs it cannot.
+            self._bury(worker)
 
     def _hear(self, worker: _Process, report: Progress | Outcome) -> None:
         state = worker.moves.get(report.move)
@@ -272,6 +305,8 @@ class WorkerPool:
             state.ended.set()
 
     def _bury(self, worker: _Process) -> None:
+        if worker.is_dead:
+            return
         worker.is_dead = True
         if worker in self._processes:
             self._processes.remove(worker)
@@ -366,4 +401,5 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
         process.wait(END_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
