@@ -14,6 +14,7 @@ import trio
 from cachetools import LRUCache
 
 from satfs.archive.body import Body, OpenZip, Reader
+from satfs.archive.cut import Settled, Settling
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember, DeflatedReader
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
@@ -107,9 +108,22 @@ class Archive:
             self._progress = progress
             while progress.position < progress.directory.span.stop:
                 await self._parse(progress, await self._piece(reader, progress))
+            settled = await self._settle(reader, progress.parser.settling())
         finally:
             reader.close()
-        return await self._workshop.in_thread(progress.parser.finish)
+        return await self._workshop.in_thread(lambda: progress.parser.finish(settled))
+
+    async def _settle(self, reader: Reader, settling: Settling | None) -> list[Settled | None]:
+        """Read what finding the true numbers of a zip with cut ones takes, and return them."""
+        if settling is None:
+            return []
+        try:
+            span = next(settling)
+            while True:
+                span = settling.send(await self._read(reader, span))
+        except StopIteration as done:
+            found: list[Settled | None] = done.value
+            return found
 
     async def _find(self, reader: Reader) -> _Progress:
         """Return a beginning: where the directory is, and what the tail holds of it."""
@@ -166,7 +180,7 @@ class Archive:
         if body is None:
             path = members.path(row).decode()
             label = f"{self._label}/{path}"
-            body = self._bodies[row] = Body(members.member(row), path, members.data_stop, label)
+            body = self._bodies[row] = Body(members.member(row), path, members.stop(row), label)
         method = METHOD_NAMES.get(body.member.method, str(body.member.method))
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")

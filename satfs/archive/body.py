@@ -55,21 +55,21 @@ _TOGETHER_BYTES: Final = 64 * 1024
 
 
 class Body:
-    """A *member* called *path* of a zip whose directory begins at *data_stop*.
+    """A *member* called *path* of a zip, where the next member or the directory is at *stop*.
 
     Shared by all who read the member, since what it learns is the same for all: where the data
     begins (the local header's own lengths say, and they are not the directory's), which bytes were
     seen, and whether they were right.
     """
 
-    def __init__(self, member: Member, path: str, data_stop: int, label: str = "") -> None:
+    def __init__(self, member: Member, path: str, stop: int, label: str = "") -> None:
         self.member = member
         self.path = path
         self.label = label or path
         """What people know it by, among the members of all zips."""
         self.is_checked = False
         """Whether every byte was seen, and the CRC was right."""
-        self._data_stop = data_stop
+        self._stop = stop
         self._data_start: int | None = None
         self._checksum = Checksum(member.size_bytes)
         self._damage: str | None = None
@@ -119,7 +119,7 @@ class Body:
         """Return the local header, name included, and *n_more* bytes, but nothing of others."""
         start = self.member.header_offset
         stop = start + LOCAL_HEADER_BYTES + self.member.name_bytes + n_more
-        return ByteRange(start, max(start, min(stop, self._data_stop)))
+        return ByteRange(start, max(start, min(stop, self._stop)))
 
     def _find_start(self, header: bytes | memoryview) -> int:
         """Return where the data begins, by the local *header*, and remember it."""
@@ -132,8 +132,8 @@ class Body:
         if method != member.method or bool(flags & _ENCRYPTED_FLAG) != member.is_encrypted:
             raise self.damaged("its local header contradicts the directory")
         start = member.header_offset + LOCAL_HEADER_BYTES + int(n_name) + int(n_extra)
-        if start + member.compressed_bytes > self._data_stop:
-            raise self.damaged("its bytes would reach into the directory")
+        if start + member.compressed_bytes > self._stop:
+            raise self.damaged("its bytes would reach into the next member or the directory")
         self._data_start = start
         return start
 

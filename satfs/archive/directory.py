@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import calendar
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from satfs.archive.cut import Settled, Settling, Stated, is_doubtful, settle
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
 from satfs.archive.paths import Refusal, RefusedError, decode_name, split_path
 from satfs.archive.tail import CentralDirectory
@@ -51,6 +53,17 @@ _TYPE_MASK: Final = 0o170000
 _PLAIN_TYPES: Final = frozenset({0, 0o100000})
 
 _MADE_ON_UNIX: Final = frozenset({3, 19})
+#: "Version made by" 2.1 on Unix, sizes behind the data: macOS' Archive Utility, which knows no
+#: ZIP64 and cuts sizes to 32 bits.
+_ARCHIVE_UTILITY: Final = (21, 3)
+_DESCRIPTOR_FLAG: Final = 1 << 3
+
+_UNIX_DIRECTORY: Final = 0o040000
+#: The directory bit of MS-DOS attributes, which many programs set on any system.
+_DOS_DIRECTORY: Final = 0x10
+
+#: The longest directory with cut numbers that is read, in bytes: it is held as a whole.
+_MAX_CUT_BYTES: Final = 16 * 1024 * 1024
 #: 1601-01-01, the beginning of NTFS time, in seconds of the epoch; its unit is 100 ns.
 _NTFS_EPOCH_S: Final = -11_644_473_600
 #: Modification times that are believed: from 1970 to 2200, in ns since the epoch.
@@ -71,6 +84,10 @@ class DirectoryParser:
         self._n_bytes = 0
         self._n_entries = 0
         self._is_over = False
+        # Entries of a directory with cut numbers, until the true ones are known.
+        self._cut: list[tuple[bytes, Stated]] = []
+        if directory.is_cut and len(directory.span) > _MAX_CUT_BYTES:
+            raise Damaged("it is over 4 GiB without ZIP64 records, and has too many members")
 
     def feed(self, piece: bytes | memoryview) -> None:
         """Take the next *piece* of the directory.
@@ -93,13 +110,27 @@ class DirectoryParser:
             stop = position + _entry_bytes(data, position)
             if stop > len(data):
                 break
-            self._entry(data, position)
+            if self._directory.is_cut:
+                entry = data[position:stop]
+                self._cut.append((entry, _stated(entry)))
+            else:
+                self._entry(data, position)
             self._n_entries += 1
             position = stop
         self._rest = b"" if self._is_over else data[position:]
 
-    def finish(self) -> Members:
-        """Return the members, once everything was fed.
+    def settling(self) -> Settling | None:
+        """Return what finds the true numbers where they were cut, once everything was fed.
+
+        Give its result to `finish`. None where the numbers are as they should be.
+        """
+        if not self._directory.is_cut:
+            return None
+        directory = self._directory
+        return settle([stated for _, stated in self._cut], directory.shift, directory.span.start)
+
+    def finish(self, settled: Sequence[Settled | None] = ()) -> Members:
+        """Return the members, once everything was fed, and *settled* is the result of `settling`.
 
         Takes about a microsecond per entry, more when their order in the zip is another.
 
@@ -113,12 +144,15 @@ class DirectoryParser:
             raise Damaged(
                 f"its directory announces {directory.n_entries} entries and has {self._n_entries}"
             )
+        for (entry, _), numbers in zip(self._cut, settled, strict=True):
+            self._entry(entry, 0, numbers)
         self._members.hide_overlaps()
         return self._members
 
-    def _entry(self, data: bytes, position: int) -> None:
+    def _entry(self, data: bytes, position: int, settled: Settled | None = None) -> None:
+        """Add the entry at *position*; *settled* are its true numbers where they were cut."""
         (
-            _, _, made_on, _, flags, method, dos_time, dos_date, crc, compressed, size,
+            _, made_by, made_on, _, flags, method, dos_time, dos_date, crc, compressed, size,
             n_name, n_extra, _, _, _, attributes, offset,
         ) = _ENTRY.unpack_from(data, position)  # fmt: skip
         if flags & _MASKED_FLAG:
@@ -127,25 +161,40 @@ class DirectoryParser:
         raw_name = data[position : position + n_name]
         mtime_ns = _dos_time_ns(dos_date, dos_time)
         unicode_path = b""
+        is_wide = False
         if n_extra:
             fields = _extra_fields(data, position + n_name, position + n_name + n_extra)
             unicode_path = fields.get(_UNICODE_PATH_FIELD, b"")
             mtime_ns = _extra_time_ns(fields, mtime_ns)
-            if _ZIP64_FIELD in fields:
+            is_wide = _ZIP64_FIELD in fields
+            if is_wide:
                 size, compressed, offset = _widened(fields[_ZIP64_FIELD], size, compressed, offset)
         name = decode_name(raw_name, flags=flags, made_on=made_on, unicode_path=unicode_path)
         try:
             parts, is_directory = split_path(name, made_on=made_on)
-            if is_directory:
+            if is_directory or (size == 0 and _is_directory(attributes)):
                 if self._members.add_directory(parts, mtime_ns) is None:
                     raise RefusedError(Refusal.TOO_MANY)
                 return
-            offset += self._directory.shift
-            if least_stop(offset, n_name, compressed) > self._members.data_stop:
+            if self._directory.is_cut:
+                if settled is None:
+                    raise RefusedError(Refusal.CUT)
+                offset = settled.offset
+                compressed, size = settled.compressed_bytes, settled.size_bytes
+            else:
+                offset += self._directory.shift
+            if least_stop(offset, compressed) > self._members.data_stop:
                 raise RefusedError(Refusal.MISPLACED)
             is_encrypted = flags & _ENCRYPTED_FLAG
             if not _can_be(method, compressed, size, is_encrypted=bool(is_encrypted)):
                 raise RefusedError(Refusal.CONTRADICTION)
+            if (
+                (made_by, made_on) == _ARCHIVE_UTILITY
+                and flags & _DESCRIPTOR_FLAG
+                and not (is_wide or self._directory.is_cut or method == STORED)
+                and is_doubtful(compressed, size, _most_ratio(method))
+            ):
+                raise RefusedError(Refusal.CUT)
         except RefusedError as refused:
             self._members.refuse(name, refused.refusal)
             return
@@ -162,6 +211,8 @@ def members(data: bytes | memoryview, directory: CentralDirectory) -> Members:
         Damaged: it is not a directory, or contradicts itself.
     """
     parser = DirectoryParser(directory)
+    if directory.is_cut:
+        raise Damaged("its numbers were cut to 32 bits, and the archive itself is not at hand")
     parser.feed(data)
     return parser.finish()
 
@@ -170,6 +221,12 @@ def _entry_bytes(data: bytes, position: int) -> int:
     """Return the length of the entry at *position*: fixed part, name, extra field, comment."""
     n_name, n_extra, n_comment = _LENGTHS.unpack_from(data, position + 28)
     return _ENTRY.size + int(n_name) + int(n_extra) + int(n_comment)
+
+
+def _is_directory(attributes: int) -> bool:
+    """Tell whether external *attributes* (APPNOTE 4.4.15) are a directory's, on Unix or MS-DOS."""
+    kind = attributes >> 16 & _TYPE_MASK
+    return kind == _UNIX_DIRECTORY or (kind == 0 and bool(attributes & _DOS_DIRECTORY))
 
 
 def _is_executable(mode: int) -> bool:
@@ -182,7 +239,34 @@ def _can_be(method: int, compressed: int, size: int, *, is_encrypted: bool) -> b
     if method == STORED:
         added = compressed - size
         return 0 <= added <= _MOST_ENCRYPTION_BYTES if is_encrypted else added == 0
-    return size <= compressed * (_MOST_FROM_DEFLATE if method == DEFLATED else _MOST_FROM_OTHERS)
+    return size <= compressed * _most_ratio(method)
+
+
+def _most_ratio(method: int) -> int:
+    """Return how many bytes the *method* can make of one."""
+    if method == STORED:
+        return 1
+    return _MOST_FROM_DEFLATE if method == DEFLATED else _MOST_FROM_OTHERS
+
+
+def _stated(entry: bytes) -> Stated:
+    """Return the numbers of one *entry* of the directory as they stand there."""
+    (
+        _, _, _, _, flags, method, _, _, crc, compressed, size, n_name, n_extra, _, _, _, _, offset,
+    ) = _ENTRY.unpack_from(entry)  # fmt: skip
+    extra_start = _ENTRY.size + n_name
+    fields = _extra_fields(entry, extra_start, extra_start + n_extra)
+    if _ZIP64_FIELD in fields:
+        size, compressed, offset = _widened(fields[_ZIP64_FIELD], size, compressed, offset)
+    return Stated(
+        name=entry[_ENTRY.size : extra_start],
+        offset=offset,
+        compressed_bytes=compressed,
+        size_bytes=size,
+        crc32=crc,
+        is_stored=method == STORED and not flags & _ENCRYPTED_FLAG,
+        most_ratio=_most_ratio(method),
+    )
 
 
 def _extra_fields(data: bytes, position: int, stop: int) -> dict[int, bytes]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NewType
@@ -57,8 +58,8 @@ class Member:
     """One file in an archive, as its directory declares it.
 
     `header_offset` is where its local header begins in the zip, shift included. `name_bytes` is the
-    length of its name there, in bytes. `mtime_ns` counts from the epoch in UTC; None when the
-    archive states no time that can be.
+    length of its name in the directory, in bytes. `mtime_ns` counts from the epoch in UTC; None
+    when the archive states no time that can be.
     """
 
     header_offset: int
@@ -86,7 +87,8 @@ class Members:
     Invariants:
         No two shown children of a directory have the same name.
         Every name but the root's is 1 to 255 bytes of UTF-8 without `/`, and neither `.` nor `..`.
-        A file's bytes, by its declared lengths, lie before the directory and are nobody else's.
+        A file's local header and its compressed bytes, of the declared length, fit in front of
+        the next shown file's local header, and of the directory.
     """
 
     def __init__(self, data_stop: int, n_expected: int = 0) -> None:
@@ -107,6 +109,8 @@ class Members:
         self._row = array("I")
         self._header_offset = array("Q")
         self._records = bytearray()
+        #: Where the local headers of the shown files begin, in order.
+        self._starts = array("Q")
         #: Directories that files went into of late: mostly the next one's, too.
         self._recent: dict[tuple[bytes, ...], Row] = {}
         # Rows by hash of parent and name, open addressing, a power of two long, at most half full.
@@ -172,11 +176,17 @@ class Members:
             is_executable=bool(flags & EXECUTABLE),
         )
 
+    def stop(self, row: Row) -> int:
+        """Return where the bytes of the file *row* end at the latest: where another's begin."""
+        offset = self._header_offset[self._first[row]]
+        index = bisect_right(self._starts, offset)
+        return self._starts[index] if index < len(self._starts) else self.data_stop
+
     @property
     def n_bytes(self) -> int:
         """Return the memory held, in bytes, to within a tenth."""
         per_row = 4 + 4 + 1 + 1 + 4 + 4 + 8
-        per_file = 4 + 8 + _RECORD.size
+        per_file = 4 + 8 + 8 + _RECORD.size
         return (
             len(self._parent) * per_row
             + len(self._row) * per_file
@@ -273,11 +283,12 @@ class Members:
         return None
 
     def hide_overlaps(self) -> None:
-        """Refuse each file whose bytes, as far as the directory tells, are also another's.
+        """Refuse each file that certainly begins among the bytes of another.
 
         Of those that overlap the first in the zip stays. Honest archives have none; a bomb has
-        thousands of members in the same few bytes. Only the directory is read: how long a local
-        header's extra field is, and so where a member really ends, is known when it is opened.
+        thousands of members in the same few bytes. Only the directory is read: how long name and
+        extra field of a local header are is its own statement, and known when the file is opened
+        (`Body`). Until then both are taken as empty, so no honest member is refused.
         """
         self._recent.clear()
         stop = 0
@@ -290,10 +301,9 @@ class Members:
                 self.refuse(self._text(row), Refusal.OVERLAP)
                 self._kind[row] = _HIDDEN
             else:
-                compressed_bytes, _, _, name_bytes, _, _ = _RECORD.unpack_from(
-                    self._records, record * _RECORD.size
-                )
-                stop = least_stop(start, name_bytes, compressed_bytes)
+                compressed_bytes, *_ = _RECORD.unpack_from(self._records, record * _RECORD.size)
+                stop = least_stop(start, compressed_bytes)
+                self._starts.append(start)
 
     def _records_by_offset(self) -> Iterator[int]:
         n_records = len(self._row)
@@ -344,6 +354,9 @@ class Members:
         return self.path(row).decode()
 
 
-def least_stop(header_offset: int, name_bytes: int, compressed_bytes: int) -> int:
-    """Return where a member ends if its local header has no extra field (APPNOTE 4.3.7)."""
-    return header_offset + LOCAL_HEADER_BYTES + name_bytes + compressed_bytes
+def least_stop(header_offset: int, compressed_bytes: int) -> int:
+    """Return where a member ends if its local header has neither name nor extra field.
+
+    It states the lengths of both itself (APPNOTE 4.3.7); they may differ from the directory's.
+    """
+    return header_offset + LOCAL_HEADER_BYTES + compressed_bytes

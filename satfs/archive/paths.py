@@ -60,6 +60,7 @@ class Refusal(StrEnum):
     MISPLACED = "its bytes lie outside of the archive"
     OVERLAP = "its bytes are also another member's"
     CONTRADICTION = "its sizes contradict each other"
+    CUT = "its size was cut to 32 bits, and the true one is not known"
     TOO_MANY = "the archive holds more names than satfs shows"
 
 
@@ -110,7 +111,8 @@ def _unicode_path(raw: bytes, body: bytes) -> str | None:
 def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
     """Return the parts of the path *name*, in UTF-8, and whether it names a directory.
 
-    `.` and empty parts mean nothing and are dropped; the archive's own root is the empty path.
+    `.` and empty parts mean nothing and are dropped, so an absolute name loses its first slash, as
+    with unzip; the archive's own root is the empty path.
     Backslashes separate where Windows made the archive and the name has no slash, as unzip has it;
     elsewhere a backslash is a character like any other.
 
@@ -121,7 +123,7 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
         return tuple(name.encode().split(b"/")), False
     if made_on in _WINDOWS and "/" not in name:
         name = name.replace("\\", "/")
-    if name.startswith("/") or _DRIVE.match(name):
+    if _DRIVE.match(name):
         raise RefusedError(Refusal.OUTSIDE)
     if not name or _UNSHOWABLE.search(name):
         raise RefusedError(Refusal.UNNAMEABLE)

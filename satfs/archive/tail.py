@@ -21,9 +21,13 @@ from satfs.model import ByteRange
 #: members at 70 bytes each), and nothing that was not fetched to learn the zip's size. That is the
 #: last 64 KiB (`content.probe`), of which whole blocks of 16 KiB are kept.
 TAIL_BYTES: Final = 48 * 1024
-#: What is asked for when the tail does not settle it: the longest comment (65,535), all end records
-#: (98), and as much again for what ZIP64 calls extensible data. In bytes.
-_WINDOW_BYTES: Final = 128 * 1024
+#: What is asked for when the tail does not settle it, in bytes, one after the other: the longest
+#: comment (65,535), all end records (98), and as much again for what ZIP64 calls extensible data;
+#: then what a store or a tool may have put behind the archive (a block device's rest, zeros).
+_WINDOWS_BYTES: Final = (128 * 1024, 2 * 1024 * 1024, 8 * 1024 * 1024)
+#: End records that are looked at, from the last one: a tail full of signatures must not cost more
+#: than a tenth of a second.
+_MAX_CANDIDATES: Final = _WINDOWS_BYTES[0] // 4
 #: The longest directory that is read, in bytes: a million members of 200 bytes each, names, extra
 #: fields and all. More is an attack or an accident, and would be fetched for a mere `ls`.
 MAX_DIRECTORY_BYTES: Final = 256 * 1024 * 1024
@@ -42,7 +46,7 @@ _ZIP64_TRIES: Final = 8
 _ENTRY_SIGNATURE: Final = b"PK\x01\x02"
 _ENTRY_BYTES: Final = 46
 
-_FULL16: Final = 0xFFFF
+_WRAP: Final = 1 << 32
 _FULL32: Final = 0xFFFFFFFF
 
 
@@ -52,12 +56,14 @@ class CentralDirectory:
 
     `shift` is added to every offset that the archive states: how many bytes were put in front of it
     after it was made (a self-extractor). `n_entries` is right modulo 65,536 at least: old programs
-    write what fits into 16 bits.
+    write what fits into 16 bits. With `is_cut` the archive is over 4 GiB without ZIP64 records, so
+    its sizes and offsets are right modulo 2^32 only (`archive.cut`).
     """
 
     span: ByteRange
     n_entries: int
     shift: int = 0
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ _SEEN, _UNSEEN, _EMPTY, _ODD_EMPTY = 3, 2, 1, 0
 def locate(tail: bytes | memoryview, size_bytes: int) -> CentralDirectory | NeedMore:
     """Return where the directory of a zip of *size_bytes* is, given its last bytes.
 
-    Asks for more at most once: given what it asked for, it decides.
+    Asks for more up to three times, the second and third time only if no directory was found
+    within the first 128 KiB: given what it asked for last, it decides.
 
     Raises:
         Damaged: it is not a zip, is cut off, spans several disks, or has a directory larger than
@@ -104,9 +111,11 @@ def locate(tail: bytes | memoryview, size_bytes: int) -> CentralDirectory | Need
     window = _Window(bytes(tail), size_bytes - len(tail))
     best = max(window.candidates(), default=None)
     if best is None or not best.is_certain:
-        wanted = min(size_bytes, _WINDOW_BYTES)
-        if len(window.data) < wanted:
-            return NeedMore(ByteRange(size_bytes - wanted, size_bytes))
+        is_found = best is not None and best.evidence >= _UNSEEN
+        for window_bytes in _WINDOWS_BYTES[:1] if is_found else _WINDOWS_BYTES:
+            wanted = min(size_bytes, window_bytes)
+            if len(window.data) < wanted:
+                return NeedMore(ByteRange(size_bytes - wanted, size_bytes))
     if best is None:
         raise Damaged("no zip directory is announced at its end: not a zip, or cut off")
     if len(best.directory.span) > MAX_DIRECTORY_BYTES:
@@ -131,7 +140,9 @@ class _Window:
     def candidates(self) -> Iterator[_Candidate]:
         """Yield what may be the end record, the last one first."""
         index = self.data.rfind(_END_SIGNATURE)
-        while index >= 0:
+        n_left = _MAX_CANDIDATES
+        while index >= 0 and n_left:
+            n_left -= 1
             found = self._candidate(self.start + index)
             if found is not None:
                 yield found
@@ -159,12 +170,16 @@ class _Window:
         if placed is None:
             return None
         evidence, span, shift = placed
+        # Without ZIP64 the offset has 32 bits: one that is too small by 4 GiB or more was cut.
+        is_cut = zip64 is None and shift >= _WRAP
+        if is_cut:
+            shift %= _WRAP
         return _Candidate(
             evidence=evidence,
             is_unshifted=shift == 0,
             is_last=position + _END.size + n_comment == self.stop,
             position=position,
-            directory=CentralDirectory(span, n_entries, shift),
+            directory=CentralDirectory(span, n_entries, shift, is_cut),
         )
 
     def _zip64(self, end_position: int) -> tuple[int, int, int, int, int, int, int] | None:

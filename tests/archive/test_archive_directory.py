@@ -185,7 +185,7 @@ def test_what_cannot_be_shown_is_listed_with_the_reason() -> None:
     tree = read_entries(
         [
             Entry(b"../evil", b"x"),
-            Entry(b"/abs", b"x"),
+            Entry(b"/../abs", b"x"),
             Entry(b"C:\\drive", b"x"),
             Entry(b"l" * 300, b"x"),
             Entry(b"nul\0", b"x"),
@@ -200,7 +200,7 @@ def test_what_cannot_be_shown_is_listed_with_the_reason() -> None:
     assert set(files(tree)) == {"honest"}
     assert refusals(tree) == {
         "../evil": "OUTSIDE",
-        "/abs": "OUTSIDE",
+        "/../abs": "OUTSIDE",
         "C:\\drive": "OUTSIDE",
         "l" * 300: "TOO_LONG",
         "nul\0": "UNNAMEABLE",
@@ -247,6 +247,66 @@ def _in_order(entries: list[Entry], order: list[int]) -> bytes:
         position = stop
     shuffled = b"".join(pieces[index] for index in order)
     return plain[: found.span.start] + shuffled + plain[found.span.stop :]
+
+
+@pytest.mark.parametrize("local_name", [b"", b"s", b"a much longer name/" * 20])
+@pytest.mark.parametrize("name", [b"n", b"a name in the directory.tif"])
+def test_a_local_name_of_another_length_hides_nothing(name: bytes, local_name: bytes) -> None:
+    """Where a member ends is what its local header states, and that is read when it is opened."""
+    entries = [
+        Entry(name, b"first" * 9, local_name=local_name),
+        Entry(b"second", b"2", local_name=local_name),
+        Entry(b"last", b"3", local_name=local_name, has_descriptor=True),
+    ]
+    data = build(entries)
+    tree = read_members(data)
+    assert {path: tree.stop(row) for path, row in files(tree).items()} == {
+        name.decode(): data.index(b"PK\3\4", 4),
+        "second": data.rindex(b"PK\3\4"),
+        "last": tree.data_stop,
+    }
+    assert tree.n_refused == 0
+
+
+@given(st.lists(st.tuples(st.binary(max_size=60), st.binary(max_size=60)), max_size=6))
+def test_honest_members_are_all_shown_whatever_their_local_names_and_fields(
+    locals_: list[tuple[bytes, bytes]],
+) -> None:
+    """Local names and extra fields of any length: no member is among the bytes of another."""
+    tree = read_members(
+        build(
+            Entry(b"%d" % number, b"x" * number, local_name=name, local_extra=extra)
+            for number, (name, extra) in enumerate(locals_)
+        )
+    )
+    assert len(files(tree)) == len(locals_)
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_directory"),
+    [
+        (Entry(b"d", mode=0o040755), True),
+        (Entry(b"d", mode=0o040755, method=8), True),
+        (Entry(b"d", mode=0, made_on=0, attributes=0x10), True),
+        (Entry(b"d", mode=0, made_on=0, attributes=0x20), False),
+        (Entry(b"d", mode=0o100644, attributes=0x10), False),
+        (Entry(b"d", b"content", mode=0o040755), False),
+    ],
+)
+def test_a_directory_may_be_one_by_its_attributes_alone(entry: Entry, is_directory: bool) -> None:
+    """Without a slash at its end, as some programs write it; bytes are never hidden by that."""
+    tree = read_entries([entry])
+    assert tree.is_directory(walk(tree)["d"]) is is_directory
+
+
+def test_absolute_names_are_shown_without_their_first_slash() -> None:
+    """As unzip unpacks them; of two that become one name the later is shown."""
+    tree = read_entries(
+        [Entry(b"/abs/a", b"1"), Entry(b"//b", b"2"), Entry(b"c", b"3"), Entry(b"/c", b"later")]
+    )
+    assert set(files(tree)) == {"abs/a", "b", "c"}
+    assert tree.member(files(tree)["c"]).size_bytes == 5
+    assert refusals(tree) == {"c": "DUPLICATE"}
 
 
 def test_encrypted_members_are_shown() -> None:
@@ -370,7 +430,8 @@ def test_mutated_archives_are_members_or_damaged(data: st.DataObject) -> None:
     for row in sorted(files(tree).values(), key=lambda row: tree.member(row).header_offset):
         member = tree.member(row)
         assert member.header_offset >= taken
-        taken = member.header_offset + 30 + member.name_bytes + member.compressed_bytes
+        taken = member.header_offset + 30 + member.compressed_bytes
+        assert taken <= tree.stop(row)
     assert taken <= tree.data_stop
 
 

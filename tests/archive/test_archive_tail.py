@@ -74,6 +74,23 @@ def test_bytes_behind_the_archive_are_tolerated() -> None:
     assert set(files(read_members(data))) == NAMES
 
 
+@pytest.mark.parametrize("filler", [b"\0", b"\xff", b"PK", b"junk behind it "])
+@pytest.mark.parametrize("n_bytes", [200_000, 1 << 20, 5_000_000])
+def test_megabytes_behind_the_archive_take_more_reads(filler: bytes, n_bytes: int) -> None:
+    """As where a device was copied as a whole: the archive is found before them."""
+    data = build(MEMBERS, Layout(trailing=(filler * n_bytes)[:n_bytes]))
+    assert set(files(read_members(data))) == NAMES
+
+
+def test_no_more_is_read_than_a_found_directory_takes() -> None:
+    """Bytes behind the archive that the first longer tail settles cost no read beyond it."""
+    data = build(MEMBERS, Layout(trailing=b"\0" * 100))
+    data = bytes(4 << 20) + data
+    found = locate(data[-65536:], len(data))
+    assert isinstance(found, NeedMore)
+    assert isinstance(locate(data[found.span.start :], len(data)), CentralDirectory)
+
+
 def test_a_gap_between_directory_and_end_record_is_tolerated() -> None:
     """The directory is where the end record says, when the signature there confirms it."""
     data = build(MEMBERS, Layout(gap=b"?" * 64))
@@ -106,7 +123,7 @@ def test_an_empty_archive_has_no_members() -> None:
     ids=lambda data: f"{len(data)}-{data[:4]!r}",
 )
 def test_what_is_not_a_zip_is_damaged(data: bytes) -> None:
-    """Not a zip, cut off, numbers that cannot be: said so, at most one read later."""
+    """Not a zip, cut off, numbers that cannot be: said so, at most three reads later."""
     with pytest.raises(Damaged):
         find_directory(data)
 

@@ -46,6 +46,8 @@ class Entry:
     time: int = DOS_TIME
     extra: bytes = b""
     local_extra: bytes = b""
+    local_name: bytes | None = None  # the directory's when None
+    attributes: int = 0  # those of MS-DOS
     comment: bytes = b""
     crc: int | None = None
     size: int | None = None
@@ -123,12 +125,13 @@ def _local_header(entry: Entry, crc: int, size: int, compressed: int) -> bytes:
     flags = entry.flags
     if entry.has_descriptor:
         flags, crc, size, compressed = flags | 8, 0, 0, 0
+    name = entry.name if entry.local_name is None else entry.local_name
     header = struct.pack(
         "<4s5H3L2H", b"PK\3\4", 20, flags, entry.method, entry.time, entry.date,
         crc & 0xFFFFFFFF, min(compressed, 0xFFFFFFFF), min(size, 0xFFFFFFFF),
-        len(entry.name), len(entry.local_extra),
+        len(name), len(entry.local_extra),
     )  # fmt: skip
-    return header + entry.name + entry.local_extra
+    return header + name + entry.local_extra
 
 
 def _central_header(entry: Entry, crc: int, size: int, compressed: int, offset: int) -> bytes:
@@ -139,7 +142,7 @@ def _central_header(entry: Entry, crc: int, size: int, compressed: int, offset: 
     header = struct.pack(
         "<4s2B5H3L5H2L", b"PK\1\2", 30, entry.made_on, 20, entry.flags | 8 * entry.has_descriptor,
         entry.method, entry.time, entry.date, crc & 0xFFFFFFFF, compressed, size, len(entry.name),
-        len(extra), len(entry.comment), 0, 0, entry.mode << 16, offset,
+        len(extra), len(entry.comment), 0, 0, entry.mode << 16 | entry.attributes, offset,
     )  # fmt: skip
     return header + entry.name + extra + entry.comment
 
@@ -162,10 +165,12 @@ def find_directory(data: bytes, tail_bytes: int = TAIL_BYTES) -> CentralDirector
     """Return the directory's place in the zip *data*, asking for more as a reader does."""
     tail = data[max(0, len(data) - tail_bytes) :]
     found = locate(tail, len(data))
-    if isinstance(found, NeedMore):
-        assert found.span.stop == len(data)
-        assert len(found.span) > len(tail)
-        found = locate(data[found.span.start :], len(data))
+    for _ in range(3):
+        if isinstance(found, NeedMore):
+            assert found.span.stop == len(data)
+            assert len(found.span) > len(tail)
+            tail = data[found.span.start :]
+            found = locate(tail, len(data))
     assert isinstance(found, CentralDirectory)
     return found
 

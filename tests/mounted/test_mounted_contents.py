@@ -6,13 +6,15 @@ import errno
 import io
 import os
 import random
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from archive.zips import Entry, build
+from archive.cutzips import Big, build_cut
+from archive.zips import Entry, Layout, build
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
@@ -23,7 +25,7 @@ from satfs.demo.catalogue import (
     make_scene,
     make_task,
 )
-from satfs.demo.contents import BytesContent
+from satfs.demo.contents import BytesContent, SparseContent
 from satfs.demo.server import DemoOrigin
 
 MIB = 1024 * 1024
@@ -199,8 +201,9 @@ def test_hostile_and_broken_zips_leave_the_mount_alone(
     }
     mount = mount_it(start_origin(catalogue_of(zips)))
     contents = mount.path / "scenes/evil/contents"
-    names = {"link", "secret", "odd", "bad", "bomb", "fine", "UNREADABLE.txt"}
+    names = {"link", "secret", "odd", "bad", "bomb", "fine", "etc", "UNREADABLE.txt"}
     assert set(os.listdir(contents)) == names
+    assert (contents / "etc/passwd").read_bytes() == b"x"
     assert (contents / "fine").read_bytes() == b"content"
     assert not (contents / "link").is_symlink()
     for name, number in (
@@ -218,6 +221,75 @@ def test_hostile_and_broken_zips_leave_the_mount_alone(
         assert (directory / "contents/UNREADABLE.txt").read_bytes()
         assert (directory / f"{scene}.zip").read_bytes() == zips[scene]
     assert not mount.events("call failed by a bug in satfs")
+
+
+def test_zips_of_programs_with_habits_of_their_own(
+    start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
+) -> None:
+    """What unzip makes of local names of another length, absolute names, and bytes behind it."""
+    content = wordy(200_000, 8)
+    zips = {
+        "short": build([Entry(b"a name.tif", b"1" * 40, local_name=b"a"), Entry(b"b", content)]),
+        "long": build([Entry(b"a", b"1" * 40, local_name=b"a name.tif"), Entry(b"b", content)]),
+        "padded": build([Entry(b"a", b"1"), Entry(b"b", content)], Layout(trailing=bytes(MIB))),
+        "absolute": build([Entry(b"/a/b", b"1"), Entry(b"/c", content)]),
+        "attributes": build(
+            [Entry(b"dir", mode=0o040755), Entry(b"dir/a", b"1"), Entry(b"void", mode=0o040755)]
+        ),
+    }
+    mount = mount_it(start_origin(catalogue_of(zips)))
+    shown = {
+        name: {
+            str(path.relative_to(contents)): path.read_bytes() if path.is_file() else None
+            for path in sorted(contents.rglob("*"))
+        }
+        for name in zips
+        for contents in [mount.path / "scenes" / name / "contents"]
+    }
+    assert shown == {
+        "short": {"a name.tif": b"1" * 40, "b": content},
+        "long": {"a": b"1" * 40, "b": content},
+        "padded": {"a": b"1", "b": content},
+        "absolute": {"a": None, "a/b": b"1", "c": content},
+        "attributes": {"dir": None, "dir/a": b"1", "void": None},
+    }
+    if shutil.which("unzip"):
+        (tmp_path / "absolute.zip").write_bytes(zips["absolute"])
+        unzip = ["unzip", "-q", str(tmp_path / "absolute.zip"), "-d", str(tmp_path / "copy")]
+        subprocess.run(unzip, check=False, stderr=subprocess.DEVNULL)
+        contents = mount.path / "scenes/absolute/contents"
+        subprocess.run(["diff", "-r", contents, tmp_path / "copy"], check=True)
+
+
+def test_a_zip_over_4_gib_with_numbers_of_32_bits(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """MacOS' Archive Utility cuts sizes and offsets: the true size is shown, or none."""
+    end = b"the end of 5 GiB"
+    size = 5 * 1024 * MIB
+    zipped = build_cut(
+        [
+            Big(b"first.json", 300),
+            Big(b"raster.tif", size),
+            Big(b"unknown.tif", 6 * 1024 * MIB, 9 * 1024 * MIB, method=8),
+            Big(b"last.json", 300),
+        ]
+    )
+    start = next(at for at, piece in zipped.pieces.items() if b"raster.tif" in piece) + 30 + 26
+    zipped.pieces[start + size - len(end)] = end
+    delivery = make_delivery("s", SparseContent(zipped.size_bytes, zipped.pieces))
+    catalogue = Catalogue([make_task(1, [make_capture("c", [make_scene("s", [delivery])])])])
+    contents = mount_it(start_origin(catalogue)).path / "scenes/s/contents"
+    assert {path.name: path.stat().st_size for path in contents.iterdir()} == {
+        "first.json": 300,
+        "raster.tif": size,
+        "last.json": 300,
+        "UNREADABLE.txt": (contents / "UNREADABLE.txt").stat().st_size,
+    }
+    assert "unknown.tif: its size was cut" in (contents / "UNREADABLE.txt").read_text()
+    with (contents / "raster.tif").open("rb") as file:
+        file.seek(size - 100)
+        assert file.read() == bytes(100 - len(end)) + end
 
 
 def test_hidden_contents_are_reached_by_name(origin: DemoOrigin, mount_it: MountIt) -> None:

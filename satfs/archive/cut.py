@@ -1,0 +1,204 @@
+"""The true numbers of a zip over 4 GiB that was written without ZIP64 records.
+
+macOS' Archive Utility (Finder's "Compress") writes sizes and offsets modulo 2^32 and the number of
+entries modulo 65,536. What was cut off is found again: a local header with the member's name stands
+where a member begins, and a member ends where the next one begins. How much an unpacked member was
+longer is stated nowhere; where that leaves two sizes possible, no size is reported.
+
+Nothing here reads: `settle` yields the ranges that it needs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from satfs.archive.members import LOCAL_HEADER_BYTES
+from satfs.model import ByteRange
+
+#: By what a number of 32 bits may be too small: a multiple of this.
+WRAP: Final = 1 << 32
+
+#: Local headers and data descriptors read of one zip. Finding one boundary among a million members
+#: takes some twenty; a zip made to need more keeps its members without a size.
+MAX_PROBES: Final = 1024
+#: Packing ratios of a raster: fewer than this is usual, and more than that is constant data only.
+_USUAL_RATIO: Final = 20
+_UNUSUAL_RATIO: Final = 8
+
+_LOCAL: Final = struct.Struct("<4s5H3L2H")
+_LOCAL_SIGNATURE: Final = b"PK\x03\x04"
+_DESCRIPTOR_SIGNATURE: Final = b"PK\x07\x08"
+#: Lengths of a data descriptor (APPNOTE 4.3.9): CRC and two sizes of 32 or 64 bits each, with a
+#: signature or without; 0 where there is none.
+_NARROW_DESCRIPTORS: Final = (12, 16)
+_WIDE_DESCRIPTORS: Final = (20, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """The numbers of one entry of the directory as they stand there, ZIP64 field included."""
+
+    name: bytes
+    offset: int
+    compressed_bytes: int
+    size_bytes: int
+    crc32: int
+    is_stored: bool
+    most_ratio: int
+    """How many bytes its method can make of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The true numbers of one entry; `offset` counts from the zip's first byte."""
+
+    offset: int
+    compressed_bytes: int
+    size_bytes: int
+
+
+#: Yields a range of the zip, is sent its bytes, and returns for each entry its true numbers, or
+#: None where they are not known.
+Settling = Generator[ByteRange, bytes, list[Settled | None]]
+
+
+def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool:
+    """Tell whether *size_bytes* may have been cut: whether 2^32 more is possible and as likely.
+
+    A larger size is impossible where the method cannot make it out of so few bytes (RFC 1951), and
+    is ruled out where only the smaller one is what imagery packs to.
+    """
+    longer = size_bytes + WRAP
+    if longer > compressed_bytes * most_ratio:
+        return False
+    return (
+        size_bytes < compressed_bytes - compressed_bytes // 64
+        or size_bytes > _USUAL_RATIO * compressed_bytes
+        or longer < _UNUSUAL_RATIO * compressed_bytes
+    )
+
+
+def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
+    """Find the true numbers of the entries *stated*, in the order of the directory.
+
+    *shift* is added to every offset, *data_stop* is where the directory begins. Waits for nothing.
+    """
+    probes = _Probes(stated, shift, data_stop)
+    offsets = yield from probes.offsets()
+    in_order = sorted({offset for offset in offsets if offset is not None})
+    following = dict(zip(in_order, [*in_order, data_stop][1:], strict=True))
+    settled: list[Settled | None] = []
+    for entry, offset, next_offset in zip(stated, offsets, [*offsets[1:], 0], strict=True):
+        # Where the next entry was not found, it is not known where this one ends.
+        if offset is None or next_offset is None:
+            settled.append(None)
+        else:
+            settled.append((yield from probes.numbers(entry, offset, following[offset])))
+    return settled
+
+
+class _Probes:
+    """The reads of one zip, counted."""
+
+    def __init__(self, stated: Sequence[Stated], shift: int, data_stop: int) -> None:
+        self._stated = stated
+        self._shift = shift
+        self._data_stop = data_stop
+        self._n_left = MAX_PROBES
+
+    def _read(self, start: int, n_bytes: int) -> Generator[ByteRange, bytes, bytes]:
+        if self._n_left <= 0 or start + n_bytes > self._data_stop:
+            return b""
+        self._n_left -= 1
+        return (yield ByteRange(start, start + n_bytes))
+
+    # -- where each begins -----------------------------------------------------------------------
+
+    def offsets(self) -> Generator[ByteRange, bytes, list[int | None]]:
+        """Return the true offset of each entry.
+
+        Programs that cut numbers write members in the order of the directory, so the multiple of
+        2^32 never decreases: between two entries with the same one nothing is read.
+        """
+        wraps: list[int | None] = [None] * len(self._stated)
+        most = self._data_stop // WRAP
+        pending = [(0, len(wraps), 0, most)]
+        while pending:
+            start, stop, low, high = pending.pop()
+            if start >= stop:
+                continue
+            if low == high:
+                wraps[start:stop] = [low] * (stop - start)
+                continue
+            middle = (start + stop) // 2
+            found = yield from self._wraps(middle, low, high)
+            wraps[middle] = found
+            pending.append((middle + 1, stop, low if found is None else found, high))
+            pending.append((start, middle, low, high if found is None else found))
+        offsets = [
+            None if wrap is None else entry.offset + self._shift + wrap * WRAP
+            for entry, wrap in zip(self._stated, wraps, strict=True)
+        ]
+        known = [offset for offset in offsets if offset is not None]
+        if known == sorted(known) and all(offset < self._data_stop for offset in known):
+            return offsets
+        return (yield from self._offsets_in_any_order())
+
+    def _offsets_in_any_order(self) -> Generator[ByteRange, bytes, list[int | None]]:
+        found: list[int | None] = []
+        for index, entry in enumerate(self._stated):
+            wraps = yield from self._wraps(index, 0, self._data_stop // WRAP)
+            found.append(None if wraps is None else entry.offset + self._shift + wraps * WRAP)
+        return found
+
+    def _wraps(self, index: int, low: int, high: int) -> Generator[ByteRange, bytes, int | None]:
+        """Return the multiple of 2^32, from *low* to *high*, at which the entry begins."""
+        entry = self._stated[index]
+        for wraps in range(low, high + 1):
+            start = entry.offset + self._shift + wraps * WRAP
+            data = yield from self._read(start, LOCAL_HEADER_BYTES + len(entry.name))
+            if data.startswith(_LOCAL_SIGNATURE) and data[LOCAL_HEADER_BYTES:] == entry.name:
+                return wraps
+        return None
+
+    # -- how long each is ------------------------------------------------------------------------
+
+    def numbers(
+        self, entry: Stated, offset: int, stop: int
+    ) -> Generator[ByteRange, bytes, Settled | None]:
+        """Return the true numbers of *entry*, which begins at *offset* and ends before *stop*."""
+        room = stop - offset - LOCAL_HEADER_BYTES - entry.compressed_bytes
+        if room < 0:
+            return None
+        wraps = room // WRAP
+        compressed_bytes = entry.compressed_bytes + wraps * WRAP
+        size_bytes: int | None = entry.size_bytes
+        if entry.is_stored:
+            if (compressed_bytes - entry.size_bytes) % WRAP == 0:
+                size_bytes = compressed_bytes
+        elif wraps or is_doubtful(compressed_bytes, entry.size_bytes, entry.most_ratio):
+            size_bytes = None
+        if wraps == 0 and size_bytes is not None:
+            return Settled(offset, compressed_bytes, size_bytes)
+        # The member's end as the local header has it must be its end by the next one's beginning.
+        header = yield from self._read(offset, LOCAL_HEADER_BYTES)
+        if len(header) < LOCAL_HEADER_BYTES or not header.startswith(_LOCAL_SIGNATURE):
+            return None
+        n_name, n_extra = _LOCAL.unpack_from(header)[-2:]
+        end = offset + LOCAL_HEADER_BYTES + int(n_name) + int(n_extra) + compressed_bytes
+        length = stop - end
+        if length in _NARROW_DESCRIPTORS + _WIDE_DESCRIPTORS:
+            data = yield from self._read(end, length)
+            data = data.removeprefix(_DESCRIPTOR_SIGNATURE)
+            if int.from_bytes(data[:4], "little") != entry.crc32:
+                return None
+            if length in _WIDE_DESCRIPTORS:
+                if int.from_bytes(data[4:12], "little") != compressed_bytes:
+                    return None
+                size_bytes = int.from_bytes(data[12:20], "little")
+        elif length != 0:
+            return None
+        return None if size_bytes is None else Settled(offset, compressed_bytes, size_bytes)

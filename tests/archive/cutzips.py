@@ -1,0 +1,97 @@
+"""Zips over 4 GiB without ZIP64 records, as macOS' Archive Utility writes them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import trio
+
+from satfs.demo.contents import SparseContent
+from satfs.model import ByteRange
+
+FULL = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Big:
+    """A member of a sparse zip: zeros but for what is stated."""
+
+    name: bytes
+    packed: int
+    size: int | None = None
+    method: int = 0
+    descriptor: str = "<4s3L"
+    local_extra: bytes = bytes(16)
+    crc: int = 0x12345678
+
+
+@dataclass
+class SparseZip:
+    """A zip of any size with its numbers cut to 32 bits; what is not written is zeros."""
+
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    size_bytes: int = 0
+    content: SparseContent | None = None
+    n_reads: int = 0
+
+    def write(self, data: bytes) -> None:
+        self.pieces[self.size_bytes] = data
+        self.size_bytes += len(data)
+
+    async def open(self, bounds: ByteRange | None) -> SparseZip:
+        await trio.lowlevel.checkpoint()
+        self.content = SparseContent(self.size_bytes, self.pieces)
+        return self
+
+    async def read(self, span: ByteRange) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.n_reads += 1
+        assert self.content is not None
+        return self.content.read(span.start, span.stop)
+
+    def is_near(self, span: ByteRange) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def build_cut(members: list[Big], *, prefix: int = 0, made_by: int = 0x0315) -> SparseZip:
+    """Return a zip as macOS' Archive Utility writes it."""
+    made = SparseZip(size_bytes=prefix)
+    directory = b""
+    for member in members:
+        offset = made.size_bytes - prefix
+        size = member.packed if member.size is None else member.size
+        flags = 8 if member.descriptor else 0
+        sizes = (0, 0, 0) if flags else (member.crc, member.packed & FULL, size & FULL)
+        lengths = len(member.name), len(member.local_extra)
+        made.write(
+            struct.pack("<4s5H3L2H", b"PK\3\4", 20, flags, member.method, 0, 0, *sizes, *lengths)
+            + member.name
+            + member.local_extra
+        )
+        made.size_bytes += member.packed
+        if member.descriptor:
+            wide = "Q" in member.descriptor
+            numbers = [
+                member.crc,
+                *(number if wide else number & FULL for number in (member.packed, size)),
+            ]
+            signature = [b"PK\7\x08"] if "4s" in member.descriptor else []
+            made.write(struct.pack(member.descriptor, *signature, *numbers))
+        directory += struct.pack(
+            "<4s6H3L5H2L", b"PK\1\2", made_by, 20, flags, member.method, 0, 0, member.crc,
+            member.packed & FULL, size & FULL, len(member.name), 0, 0, 0, 0, 0o100644 << 16,
+            offset & FULL,
+        ) + member.name  # fmt: skip
+    start = made.size_bytes - prefix
+    n_entries = len(members) & 0xFFFF
+    made.write(directory)
+    made.write(
+        struct.pack(
+            "<4s4H2LH", b"PK\5\6", 0, 0, n_entries, n_entries, len(directory), start & FULL, 0
+        )
+    )
+    return made

@@ -1,0 +1,160 @@
+"""Zips over 4 GiB without ZIP64 records: true numbers, or none."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from archive.cutzips import Big, SparseZip, build_cut
+from archive.zips import files, refusals
+from conftest import LogBook
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from satfs.archive.archive import Archives
+from satfs.archive.members import Members
+from satfs.errors import Damaged
+
+GIB = 1 << 30
+
+
+def members_of(zipped: SparseZip) -> Members:
+    async def read() -> Members | Damaged:
+        async with trio.open_nursery() as nursery:
+            try:
+                return await Archives(nursery).archive("zip", zipped.open).members()
+            except Damaged as failure:
+                return failure
+
+    outcome = trio.run(read)
+    if isinstance(outcome, Damaged):
+        raise outcome
+    return outcome
+
+
+def sizes(tree: Members) -> dict[str, tuple[int, int]]:
+    return {
+        path: (tree.member(row).compressed_bytes, tree.member(row).size_bytes)
+        for path, row in files(tree).items()
+    }
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 10_000),
+            st.integers(0, 9 * GIB),
+            st.sampled_from([4 * GIB, 4 * GIB - 1, 4 * GIB + 1, 8 * GIB, 12 * GIB + 7]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from(["", "<4s3L", "<3L", "<4sLQQ", "<LQQ"]),
+    st.sampled_from([0, 1, 10_000]),
+)
+def test_stored_members_of_any_size_have_their_true_size(
+    packed: list[int], descriptor: str, prefix: int
+) -> None:
+    """Found from the local headers and the neighbours' offsets; read by the order of the bytes."""
+    given_members = [
+        Big(b"dir/%d.tif" % number, size, descriptor=descriptor)
+        for number, size in enumerate(packed)
+    ]
+    tree = members_of(build_cut(given_members, prefix=prefix))
+    assert sizes(tree) == {
+        member.name.decode(): (member.packed, member.packed) for member in given_members
+    }
+    assert tree.n_refused == 0
+
+
+def test_a_deflated_member_whose_unpacked_size_was_cut_is_not_shown() -> None:
+    """Nothing states how much longer it is: it is named with the reason, others are right."""
+    tree = members_of(
+        build_cut(
+            [
+                Big(b"first.json", 300, 900, method=8),
+                Big(b"raster.tif", 5 * GIB, 9 * GIB, method=8),
+                Big(b"zeros.tif", 10_000_000, 5 * GIB, method=8),
+                Big(b"usual.tif", 30_000_000, 70_000_000, method=8),
+                Big(b"last.json", 300, 900, method=8),
+            ]
+        )
+    )
+    assert sizes(tree) == {
+        "first.json": (300, 900),
+        "usual.tif": (30_000_000, 70_000_000),
+        "last.json": (300, 900),
+    }
+    assert refusals(tree) == {"raster.tif": "CUT", "zeros.tif": "CUT"}
+
+
+def test_a_data_descriptor_of_64_bits_states_the_unpacked_size() -> None:
+    """As programs write it that stream with ZIP64 and cut the directory all the same."""
+    wide = Big(b"raster.tif", 5 * GIB, 9 * GIB, method=8, descriptor="<4sLQQ")
+    tree = members_of(build_cut([wide, Big(b"x", 1)]))
+    assert sizes(tree) == {"raster.tif": (5 * GIB, 9 * GIB), "x": (1, 1)}
+
+
+def test_a_zip_under_4_gib_with_a_member_over_4_gib_does_not_show_a_false_size() -> None:
+    """Five GiB of zeros deflate to five MB: Archive Utility states their size modulo 4 GiB."""
+    tree = members_of(
+        build_cut([Big(b"zeros.tif", 5_300_000, 5 * GIB, method=8), Big(b"x", 2_000, 9_000, 8)])
+    )
+    assert sizes(tree) == {"x": (2_000, 9_000)}
+    assert refusals(tree) == {"zeros.tif": "CUT"}
+
+
+@pytest.mark.parametrize("spoilt", ["header", "descriptor"])
+def test_what_contradicts_itself_is_not_shown(spoilt: str) -> None:
+    """A local header with another name, a descriptor with another CRC: no size is made up."""
+    zipped = build_cut([Big(b"a", 5 * GIB), Big(b"b", 5)])
+    for start, piece in zipped.pieces.items():
+        if spoilt == "header" and piece.startswith(b"PK\3\4"):
+            zipped.pieces[start] = piece.replace(b"a", b"z")
+        if spoilt == "descriptor" and piece.startswith(b"PK\7\x08"):
+            zipped.pieces[start] = piece[:4] + bytes(4) + piece[8:]
+    tree = members_of(zipped)
+    assert "a" not in sizes(tree)
+    assert refusals(tree)["a"] == "CUT"
+
+
+def test_a_prefix_of_more_than_4_gib_is_a_prefix() -> None:
+    """The same numbers, and no local header where a cut offset would have one."""
+    tree = members_of(build_cut([Big(b"a", 100), Big(b"b", 7)], prefix=5 * GIB))
+    assert sizes(tree) == {"a": (100, 100), "b": (7, 7)}
+
+
+def test_among_many_members_a_few_headers_are_read() -> None:
+    """Twenty thousand members and one boundary: some twenty reads, not one for each."""
+    big = [Big(b"%05d" % number, GIB if number == 9_999 else 300_000) for number in range(20_000)]
+    zipped = build_cut(big)
+    tree = members_of(zipped)
+    assert tree.n_refused == 0
+    assert len(files(tree)) == 20_000
+    assert zipped.n_reads < 60
+
+
+def test_more_members_than_sixteen_bits_count_and_more_than_4_gib() -> None:
+    """Both at once, as Archive Utility writes them."""
+    zipped = build_cut([Big(b"%05d" % number, 70_000) for number in range(65_540)])
+    tree = members_of(zipped)
+    assert len(files(tree)) == 65_540
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_mutated_zips_show_true_sizes_or_none(log_book: LogBook, data: st.DataObject) -> None:
+    """Flipped bytes: members or a damaged zip, and what is shown lies inside of the zip."""
+    zipped = build_cut([Big(b"a", 300), Big(b"big", 4 * GIB + 9), Big(b"c", 5, 10, method=8)])
+    for _ in range(data.draw(st.integers(1, 6))):
+        start = data.draw(st.sampled_from(sorted(zipped.pieces)))
+        piece = bytearray(zipped.pieces[start])
+        piece[data.draw(st.integers(0, len(piece) - 1))] = data.draw(st.integers(0, 255))
+        zipped.pieces[start] = bytes(piece)
+    try:
+        tree = members_of(zipped)
+    except Damaged:
+        log_book.lines.clear()  # that it is damaged is logged, too
+        return
+    for row in files(tree).values():
+        member = tree.member(row)
+        assert member.header_offset + 30 + member.compressed_bytes <= tree.data_stop
