@@ -16,7 +16,8 @@ TESTS = Path("tests")
 #: From the ground up (docs/DESIGN.md), after what other tests lean on: the demo origin. From
 #: `story` on, all floors together. Directories that are not named come last.
 FLOORS = (
-    *("words", "loglevel", "demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
+    *("words", "loglevel", "imagery"),
+    *("demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
     *("about", "mountpoints", "notify", "garbage", "control", "doctor"),
     *("scripts", "fuzz", "story", "mounted", "semantics", "cli", "documents", "reliability"),
     "bench",
