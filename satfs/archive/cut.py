@@ -91,7 +91,7 @@ def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
     in_order = sorted({offset for offset in offsets if offset is not None})
     following = dict(zip(in_order, [*in_order, data_stop][1:], strict=True))
     settled: list[Settled | None] = []
-    for entry, offset, next_offset in zip(stated, offsets, [*offsets[1:], 0], strict=True):
+    for entry, offset, next_offset in zip(stated, offsets, [*offsets, 0][1:], strict=True):
         # Where the next entry was not found, it is not known where this one ends.
         if offset is None or next_offset is None:
             settled.append(None)

@@ -92,7 +92,8 @@ def build(entries: Iterable[Entry], layout: Layout | None = None) -> bytes:
         if not entry.is_absent:
             body.write(_local_header(entry, crc, size, compressed) + payload)
             if entry.has_descriptor:
-                body.write(struct.pack("<4s3L", b"PK\x07\x08", crc, compressed, size))
+                numbers = (number & 0xFFFFFFFF for number in (crc, compressed, size))
+                body.write(struct.pack("<4s3L", b"PK\x07\x08", *numbers))
         directory.write(_central_header(entry, crc, size, compressed, offset))
         n_entries += 1
     offset = body.tell() if layout.directory_offset is None else layout.directory_offset
