@@ -58,6 +58,7 @@ async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
         "connect_timeout_s": settings.connect_timeout_s,
         "progress_timeout_s": settings.progress_timeout_s,
         "ca_file": settings.ca_file,
+        "tls_strict": settings.tls_strict,
     }
     async with (
         Http(**reach, max_connections=settings.api_concurrency) as api_http,

@@ -116,6 +116,8 @@ class Settings(BaseSettings):
     """The contract to act for; when unset, an account's only contract is taken."""
     ca_file: Path | None = None
     """PEM file of the authorities to trust besides the system's."""
+    tls_strict: bool = True
+    """Refuse certificates that depart from RFC 5280; False checks as curl and browsers do."""
     allow_private_store: bool = False
     """Accept object links that lead to private addresses though the API is a public host."""
 

@@ -62,6 +62,7 @@ async def _ask(settings: Settings, choose: Choice | None) -> tuple[Account, Sett
         progress_timeout_s=settings.progress_timeout_s,
         max_connections=settings.api_concurrency,
         ca_file=settings.ca_file,
+        tls_strict=settings.tls_strict,
     ) as http:
         aleph = Aleph(http, settings)
         contracts = await _contracts(aleph)

@@ -29,7 +29,7 @@ from satfs.settings import AuthMode, Resolved, SecretPlace, Settings, resolve_se
 #: Longest text that is read from a pipe: two lines of at most a few kilobytes.
 _MOST_CHARACTERS = 64 * 1024
 #: Kept in the profile when they were given for this login: the secret is for these addresses.
-_ADDRESSES = ("api_url", "auth_url", "audience", "ca_file")
+_ADDRESSES = ("api_url", "auth_url", "audience", "ca_file", "tls_strict")
 #: What would win over what is kept, were it left in the profile's table.
 _RIVALS = ("token", "token_file", "token_command", "client_secret")
 #: Origins of what was given for this login, and not written down for others.

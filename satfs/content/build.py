@@ -74,6 +74,7 @@ async def open_contents(
                     connect_timeout_s=settings.connect_timeout_s,
                     progress_timeout_s=settings.progress_timeout_s,
                     ca_file=settings.ca_file,
+                    tls_strict=settings.tls_strict,
                     is_proxied=is_proxied,
                 )
                 cache.objects.file_closed = pool.file_closed

@@ -34,6 +34,7 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
             connect_timeout_s=settings.connect_timeout_s,
             progress_timeout_s=settings.progress_timeout_s,
             ca_file=settings.ca_file,
+            tls_strict=settings.tls_strict,
             max_connections=settings.api_concurrency,
         ) as http:
             listings = Listings(Aleph(http, settings), settings, store)

@@ -10,6 +10,7 @@ from typing import Final
 
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.errors import BadSettings
+from satfs.net.trust import trusted_roots
 from satfs.settings import Settings
 
 #: Variables that other programs read for what is SATFS_CA_FILE here.
@@ -51,13 +52,32 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
         )
     elif not broken:
         more = f", and those in {settings.ca_file}" if settings.ca_file is not None else ""
-        yield fine(Area.NETWORK, "authorities", f"The system's authorities are trusted{more}.")
+        if trusted_roots().is_system:
+            yield fine(Area.NETWORK, "authorities", f"The system's authorities are trusted{more}.")
+        else:
+            yield Finding(
+                Area.NETWORK,
+                "authorities",
+                Severity.NOTE,
+                f"This system has no authorities; those that certifi ships are trusted{more}.",
+                "An authority that was added to the system, a company's perhaps, is not known.",
+                "Install the system's, if certificates are refused below:",
+                ("apt-get install ca-certificates",),
+            )
+    if not settings.tls_strict:
+        yield Finding(
+            Area.NETWORK,
+            "authorities",
+            Severity.NOTE,
+            "Certificates are checked less strictly (SATFS_TLS_STRICT=false).",
+            "Some that depart from RFC 5280 are accepted, as by curl and browsers.",
+        )
 
 
 def _unusable(settings: Settings) -> Finding | None:
     path = settings.ca_file
     try:
-        ssl.create_default_context().load_verify_locations(cafile=path)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
         reason = "holds no certificates"
     except OSError as failure:

@@ -202,6 +202,7 @@ def _http(settings: Settings) -> Http:
         progress_timeout_s=settings.progress_timeout_s,
         max_connections=4,
         ca_file=settings.ca_file,
+        tls_strict=settings.tls_strict,
     )
 
 

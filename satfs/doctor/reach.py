@@ -22,6 +22,7 @@ from satfs.errors import DeadlineReached, Garbled, SatfsError, Unreachable
 from satfs.net.addresses import DEFAULT_PORTS, origin_of
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies
+from satfs.net.trust import is_strictness
 
 #: Time for a name to be resolved, in seconds. A resolver asks again after five; one that has not
 #: answered once in four makes every program on the machine slow.
@@ -277,6 +278,13 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
         means = "It was made for another host: somebody else answers here."
         remedy = f"Check {host.variable}, and the network:" if host.variable else "See whose it is:"
         commands = (look,)
+    elif is_strictness(cause):
+        means = (
+            "It departs from RFC 5280, as certificates of boxes that inspect TLS often do. curl "
+            "and browsers accept it; satfs does not, and neither does Python from 3.13 on."
+        )
+        remedy = "Whoever runs the box can mend it. Until then, check as curl and browsers do:"
+        commands = ("export SATFS_TLS_STRICT=false", look)
     else:
         means = (
             "Programs say “CERTIFICATE_VERIFY_FAILED”. A company's proxy that looks into TLS has "

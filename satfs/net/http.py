@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -21,16 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-import httpcore
 import httpx
 import trio
 
 import satfs
-from satfs.errors import BadSettings, DeadlineReached, Garbled, Misuse, SatfsError, Unreachable
+from satfs.errors import DeadlineReached, Garbled, Misuse, SatfsError, Unreachable
 from satfs.net.addresses import origin_of, shown
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.reachability import Reachability
+from satfs.net.trust import tls_context, untrusted
 
 #: Most bytes of an answer that is read whole, unless the caller says otherwise. The vendor's
 #: gateway caps answers at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
@@ -90,7 +89,8 @@ class Http:
 
     *connect_timeout_s* bounds opening a connection, TLS included; *progress_timeout_s* the silence
     of one in use. At most *max_connections* requests run at once; others wait their turn, which no
-    timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's.
+    timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's, and
+    *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`).
     *transport* replaces the network (tests). Every answer is noted in *reachability*.
 
     Credentials are the caller's business: nothing is sent but the headers given.
@@ -103,6 +103,7 @@ class Http:
         progress_timeout_s: float,
         max_connections: int,
         ca_file: Path | None = None,
+        tls_strict: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
         reachability: Reachability | None = None,
     ) -> None:
@@ -112,7 +113,7 @@ class Http:
         self._pool: ConnectionPool | None = None
         if transport is None:
             transport = self._pool = ConnectionPool(
-                ssl_context=_ssl_context(ca_file),
+                ssl_context=tls_context(ca_file, is_strict=tls_strict),
                 max_idle=max_connections,
                 proxies=proxies_of_environment(),
             )
@@ -320,7 +321,7 @@ def _why(causes: list[BaseException]) -> str:
     """Return the words of the deepest cause that has words of its own, which are the plainest."""
     for cause in reversed(causes):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({getattr(cause, 'verify_message', cause)})"
+            return untrusted(cause)
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed ({getattr(cause, 'reason', None) or 'for no reason given'})"
         if isinstance(cause, OSError) and cause.strerror:
@@ -351,19 +352,3 @@ def _decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where
     if len(plain) > max_bytes or not inflater.eof:
         raise Garbled(f"{where} answered with more than {max_bytes} bytes, or a cut body")
     return plain
-
-
-def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities, certifi's, and those in *ca_file*.
-
-    OpenSSL itself honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-    """
-    context = httpcore.default_ssl_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=os.fspath(ca_file))
-        except (OSError, ssl.SSLError) as failure:
-            raise BadSettings(
-                f"ca_file (SATFS_CA_FILE): {ca_file} holds no usable certificates"
-            ) from failure
-    return context

@@ -21,6 +21,7 @@ import trustme
 
 from satfs.content.build import open_contents
 from satfs.content.contents import Contents
+from satfs.content.reader import Reader
 from satfs.content.transfer import messages, worker
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.messages import Outcome
@@ -35,7 +36,7 @@ from satfs.demo.catalogue import (
 )
 from satfs.demo.contents import RampContent
 from satfs.demo.server import DemoOrigin
-from satfs.errors import Changed
+from satfs.errors import Changed, Unreachable
 from satfs.model import AttachmentName, ByteRange, Link, SceneId
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
@@ -221,6 +222,47 @@ async def test_over_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
         async with opened(origin, tmp_path / "cache") as (contents, bulk):
             await read_all(contents)
             assert bulk.statistics()["workers"] >= 1
+            assert contents.statistics().get("retries", 0) == 0
+
+
+@pytest.mark.slow
+async def test_a_certificate_that_a_worker_refuses_is_reported_at_once(tmp_path: Path) -> None:
+    """Another try meets the same certificate: the reader has the sentence that the loop has."""
+    with origin_of(**tls_of(tmp_path)) as origin:
+        async with opened(origin, tmp_path / "cache", has_worker=False) as (contents, bulk):
+            other = tmp_path / "other.pem"
+            trustme.CA().cert_pem.write_to_path(str(other))
+            bulk._settings["ca_file"] = str(other)
+            await bulk.prepare(Link(origin.link(SCENE)), 1)
+            await eventually(lambda: any(each.is_ready for each in bulk._processes))
+            version = await contents.version(SCENE, ZIP, "r")
+            reader = await contents.open(SCENE, ZIP, version)
+            with (
+                trio.fail_after(10),
+                pytest.raises(Unreachable, match="its certificate is not trusted") as refused,
+            ):
+                await read_parts(reader)
+            assert refused.value.is_lasting
+            assert "X-Amz" not in str(refused.value)
+            assert contents.statistics().get("retries", 0) == 0
+            reader.close()
+
+
+async def read_parts(reader: Reader) -> None:
+    for start in range(0, CONTENT.size_bytes, MIB):
+        await reader.read(ByteRange(start, start + MIB))
+
+
+@pytest.mark.slow
+async def test_a_worker_that_cannot_read_the_ca_file_is_not_needed(tmp_path: Path) -> None:
+    """The file was there when the mount read it: the loop moves what a worker cannot."""
+    with origin_of(**tls_of(tmp_path)) as origin:
+        async with opened(origin, tmp_path / "cache", has_worker=False) as (contents, bulk):
+            assert origin.ca_file is not None
+            origin.ca_file.unlink()
+            await bulk.prepare(Link(origin.link(SCENE)), 1)
+            await eventually(lambda: any(each.is_ready for each in bulk._processes))
+            await read_all(contents, until=16 * MIB)
             assert contents.statistics().get("retries", 0) == 0
 
 

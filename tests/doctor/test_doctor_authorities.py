@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trustme
 from doctor.conftest import only
 
@@ -29,6 +30,24 @@ def test_a_ca_file_that_holds_one_is_fine(tmp_path: Path) -> None:
 
     assert finding.severity is Severity.OK
     assert str(tmp_path / "ca.pem") in finding.says
+
+
+def test_a_system_without_authorities_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+
+    finding = only(authorities(load_settings({}), {}))
+    assert finding.severity is Severity.NOTE
+    assert "certifi" in finding.says
+
+
+def test_a_relaxed_check_is_noted() -> None:
+    *_, finding = authorities(load_settings({}, tls_strict=False), {})
+
+    assert finding.severity is Severity.NOTE
+    assert "SATFS_TLS_STRICT=false" in finding.says
 
 
 def test_variables_that_only_others_read_are_noted() -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trustme
 from doctor.conftest import only
+from fakes.certificates import inspection_box
 from fakes.origin import serving
 
 from satfs.doctor.findings import Area, Severity
@@ -87,6 +88,20 @@ async def test_an_unknown_authority_is_a_companys_proxy() -> None:
     assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
     assert "CERTIFICATE_VERIFY_FAILED" in finding.means
     assert finding.commands[0].startswith("export SATFS_CA_FILE=")
+
+
+async def test_a_certificate_that_only_a_strict_check_refuses_names_the_setting(
+    tmp_path: Path,
+) -> None:
+    chain = inspection_box(tmp_path)
+
+    async with serving(chain.server) as origin:
+        way = await way_to(origin.url("/close"), ca_file=chain.ca_file)
+    finding = way.findings[-1]
+
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
+    assert "curl and browsers accept it" in finding.means
+    assert finding.commands[0] == "export SATFS_TLS_STRICT=false"
 
 
 async def test_a_certificate_that_is_over_may_be_a_wrong_clock(tmp_path: Path) -> None:

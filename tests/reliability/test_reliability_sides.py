@@ -179,6 +179,32 @@ def test_a_store_with_a_wrong_certificate_is_not_read(make_stand: MakeStand) -> 
     assert stand.list(stand.root / "tasks") == ["1"]
 
 
+def test_where_the_system_has_no_authorities_all_of_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loop and workers trust the same authorities: what lists is read as a whole, too.
+
+    In a slim container certifi's are the only ones; here a stand-in for certifi ships ours.
+    """
+    authority = trustme.CA()
+    package = tmp_path / "packages" / "certifi"
+    package.mkdir(parents=True)
+    authority.cert_pem.write_to_path(package / "ca.pem")
+    (package / "__init__.py").write_text(
+        f"def where() -> str:\n    return {str(package / 'ca.pem')!r}\n"
+    )
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    origin = DemoOrigin(Catalogue([make_task(1)]), tls=server)
+    with Stand(tmp_path, origin=origin, workers=2) as stand:
+        scene = stand.publish(24 * MIB)
+        with stand.opened(scene) as descriptor:
+            stand.compare(descriptor, stand.content(scene))
+
+
 def test_an_api_with_a_wrong_certificate_is_not_mounted(tmp_path: Path) -> None:
     """No credential is sent to an API that cannot prove who it is, and the mount says why."""
     from mounted.mounting import MountFailed

@@ -70,8 +70,8 @@ ALIVE_PER_TIMEOUT: Final = 4
 class Outcome:
     """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
 
-    *is_file_failure*: what broke is not the connection, but the cache file. *retry_after* is the
-    header of a refusal, as sent.
+    *is_lasting*: another connection will break in the same way. *is_file_failure*: what broke is
+    not the connection, but the cache file. *retry_after* is the header of a refusal, as sent.
     """
 
     move: int
@@ -80,6 +80,7 @@ class Outcome:
     is_timeout: bool = False
     is_file_failure: bool = False
     retry_after: str | None = None
+    is_lasting: bool = False
 
 
 def order(kind: str, fields: Mapping[str, object]) -> bytes:
@@ -115,6 +116,7 @@ def pack_outcome(outcome: Outcome) -> bytes:
         "broken": outcome.broken,
         "is_timeout": outcome.is_timeout,
         "is_file_failure": outcome.is_file_failure,
+        "is_lasting": outcome.is_lasting,
         # A header as long as a packet would cut the report short.
         "retry_after": None if outcome.retry_after is None else outcome.retry_after[:200],
     }
@@ -150,6 +152,7 @@ def read_report(packet: bytes) -> Progress | Outcome:
             told["is_timeout"],
             told["is_file_failure"],
             told["retry_after"],
+            told["is_lasting"],
         )
     except (KeyError, TypeError) as problem:
         raise ValueError("a report that lacks something") from problem

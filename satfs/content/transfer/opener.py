@@ -12,8 +12,13 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+from satfs.errors import BadSettings
+from satfs.net.trust import tls_context
+
 #: Scheme and network location.
 Origin: TypeAlias = tuple[str, str]
+#: What came of opening a connection: `BadSettings` where this process cannot make a TLS context.
+Opened: TypeAlias = socket.socket | OSError | BadSettings
 #: Wake-ups taken in at once.
 _WAKE_UPS: Final = 4096
 
@@ -29,8 +34,9 @@ class Opener:
         self.wake_reader, self._waker = socket.socketpair()
         self.connect_timeout_s = 5.0
         self.ca_file: str | None = None
+        self.tls_strict = True
         self._n_opening: Counter[Origin] = Counter()
-        self._opened: queue.SimpleQueue[tuple[Origin, socket.socket | OSError]]
+        self._opened: queue.SimpleQueue[tuple[Origin, Opened]]
         self._opened = queue.SimpleQueue()
         self._tls: ssl.SSLContext | None = None
         self._tls_lock = threading.Lock()
@@ -44,7 +50,7 @@ class Opener:
         self._n_opening[origin] += 1
         threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
 
-    def opened(self) -> Iterator[tuple[Origin, socket.socket | OSError]]:
+    def opened(self) -> Iterator[tuple[Origin, Opened]]:
         """Yield each connection that is there by now, or why there is none."""
         self.wake_reader.recv(_WAKE_UPS)
         with contextlib.suppress(queue.Empty):
@@ -60,8 +66,8 @@ class Opener:
 
     def _open_now(self, origin: Origin) -> None:
         try:
-            found: socket.socket | OSError = self._connected(origin)
-        except OSError as problem:
+            found: Opened = self._connected(origin)
+        except (OSError, BadSettings) as problem:
             found = problem
         except Exception as problem:  # whatever it is: somebody waits for an end
             found = OSError(None, type(problem).__name__)
@@ -85,7 +91,5 @@ class Opener:
     def _context(self) -> ssl.SSLContext:
         with self._tls_lock:
             if self._tls is None:
-                self._tls = ssl.create_default_context()
-                if self.ca_file is not None:
-                    self._tls.load_verify_locations(cafile=self.ca_file)
+                self._tls = tls_context(self.ca_file, is_strict=self.tls_strict)
             return self._tls

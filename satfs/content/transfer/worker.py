@@ -30,6 +30,8 @@ from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Move, Outcome
 from satfs.content.transfer.opener import Opener, Origin
 from satfs.content.verdicts import Meaning, Verdict
+from satfs.errors import BadSettings
+from satfs.net.trust import untrusted
 
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
 IDLE_CONNECTION_S: Final = 15.0
@@ -166,6 +168,7 @@ class Worker:
             self._opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
             self._opener.ca_file = cast("str | None", fields["ca_file"])
+            self._opener.tls_strict = bool(fields.get("tls_strict", True))
             self._user_agent = str(fields["user_agent"])
         return True
 
@@ -337,11 +340,19 @@ class Worker:
                 self._keep(_Line(found, origin, time.monotonic()))
             elif waiting := self._waiting[origin]:
                 # A failure that nobody waits for is for the next one to meet.
-                is_timeout = isinstance(found, TimeoutError)
-                reason = "no connection in time" if is_timeout else _reason(found)
-                self._end(
-                    waiting[0], Outcome(waiting[0].move.move, broken=reason, is_timeout=is_timeout)
-                )
+                self._end(waiting[0], _unopened(waiting[0].move.move, found))
+
+
+def _unopened(move: int, problem: OSError | BadSettings) -> Outcome:
+    """Return the end of a move for which there is no connection."""
+    if isinstance(problem, BadSettings):
+        # `ca_file` has changed since the mount read it; the mount's own client still has it.
+        return Outcome(move, Verdict(Meaning.GARBLED, "no TLS context"))
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return Outcome(move, broken=untrusted(problem), is_lasting=True)
+    is_timeout = isinstance(problem, TimeoutError)
+    reason = "no connection in time" if is_timeout else _reason(problem)
+    return Outcome(move, broken=reason, is_timeout=is_timeout)
 
 
 def _origin_of(parts: SplitResult) -> Origin:

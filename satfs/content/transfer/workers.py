@@ -24,6 +24,7 @@ from satfs.content.transfer.messages import Move, Outcome, Progress
 from satfs.content.verdicts import Meaning, Verdict
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link, Version
+from satfs.net.addresses import shown
 from satfs.settings import worker_environment
 
 log = structlog.get_logger(__name__)
@@ -90,6 +91,7 @@ class WorkerPool:
         connect_timeout_s: float,
         progress_timeout_s: float,
         ca_file: Path | None,
+        tls_strict: bool,
         is_proxied: Callable[[str], bool],
     ) -> None:
         self._nursery = nursery
@@ -102,6 +104,7 @@ class WorkerPool:
             "connect_timeout_s": connect_timeout_s,
             "progress_timeout_s": progress_timeout_s,
             "ca_file": str(ca_file) if ca_file is not None else None,
+            "tls_strict": tls_strict,
             "user_agent": f"satfs/{satfs.__version__}",
         }
         self._processes: list[_Process] = []
@@ -153,9 +156,9 @@ class WorkerPool:
                 await self._tell(process, "cancel", {"move": number})
         if state.failure is not None:
             raise state.failure
-        self._judge(state, stop)
+        self._judge(state, stop, shown(link.url))
 
-    def _judge(self, state: _MoveState, stop: int) -> None:
+    def _judge(self, state: _MoveState, stop: int, where: str) -> None:
         outcome, delivery = state.outcome, state.delivery
         if outcome is None or outcome.is_file_failure:
             raise WorkerDied(is_of_file=outcome is not None)
@@ -167,6 +170,10 @@ class WorkerPool:
             raise Refusal(Verdict(Meaning.RETRY, "body cut short"))
         if outcome.is_timeout:
             raise DeadlineReached("the object store sent nothing in time")
+        if outcome.is_lasting:
+            lasting = Unreachable(f"{where}: no connection: {outcome.broken}")
+            lasting.is_lasting = True
+            raise lasting
         raise Unreachable(f"the object store broke the connection off: {outcome.broken}")
 
     async def prepare(self, link: Link, n_connections: int) -> None:

@@ -1,0 +1,127 @@
+"""Whose certificates are trusted, and how strictly they are checked.
+
+The event loop and the worker processes get their TLS context from `tls_context`, so that a host
+that one of them trusts is trusted by the other as well.
+
+Trusted are the system's authorities and those in `ca_file`. Where OpenSSL finds none of the
+system's, which happens with a Python that brings its own OpenSSL, the bundles of the distributions
+are looked for; where there is none either (a slim container), those that certifi ships are taken.
+certifi is not taken besides the system's: an authority that the administrator has removed must not
+be trusted all the same.
+
+Chains are checked as Python 3.13 does it, on every Python: `VERIFY_X509_STRICT` refuses
+certificates that depart from RFC 5280, `VERIFY_X509_PARTIAL_CHAIN` lets an intermediate authority
+in `ca_file` be enough (Python 3.13, "What's New", `ssl`). So another Python changes nothing for
+whoever mounts. Boxes that inspect TLS often make certificates that a strict check refuses and curl
+and browsers accept; `tls_strict = false` accepts them, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import certifi
+
+from satfs.errors import BadSettings
+
+#: Where distributions keep their bundle: Debian, Fedora, openSUSE, RHEL, Alpine. OpenSSL's own
+#: place is a link to one of these where Python and OpenSSL are the distribution's.
+_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+#: A certificate in a directory of OpenSSL's: the hash of its subject, and a number
+#: (openssl-rehash(1)). OpenSSL reads it when it is needed, and counts none before.
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+#: What only a strict check refuses (OpenSSL, x509_vfy.h: X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to
+#: X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3).
+_STRICT_CODES: Final = range(80, 94)
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Where the authorities come from that are trusted besides those in `ca_file`."""
+
+    place: str
+    #: Whether they are the system's own; else they came with satfs.
+    is_system: bool
+
+
+def tls_context(ca_file: str | os.PathLike[str] | None, *, is_strict: bool) -> ssl.SSLContext:
+    """Return the context for connections to the API and to object stores. Reads the disk.
+
+    TLS 1.2 at least, the certificate and the host's name always checked.
+
+    Raises:
+        BadSettings: *ca_file* holds no usable certificates.
+    """
+    context = ssl.create_default_context()
+    _load_roots(context)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # distributions differ in their default
+    if is_strict:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    else:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=os.fspath(ca_file))
+        except (OSError, ssl.SSLError) as failure:
+            raise BadSettings(
+                f"ca_file (SATFS_CA_FILE): {ca_file} holds no usable certificates"
+            ) from failure
+    return context
+
+
+def trusted_roots() -> Roots:
+    """Return where the authorities come from. Reads the disk."""
+    return _load_roots(ssl.create_default_context())
+
+
+def _load_roots(context: ssl.SSLContext) -> Roots:
+    """Add authorities to *context*, unless OpenSSL has found the system's."""
+    paths = ssl.get_default_verify_paths()
+    if context.cert_store_stats()["x509_ca"]:
+        return Roots(str(paths.cafile), is_system=True)
+    directories = os.environ.get(paths.openssl_capath_env) or paths.openssl_capath
+    for directory in directories.split(os.pathsep):
+        if _is_hashed(directory):
+            return Roots(directory, is_system=True)
+    # Who names a place in the environment wants no other one of the system's.
+    is_named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    for bundle in () if is_named else _BUNDLES:
+        try:
+            context.load_verify_locations(cafile=bundle)
+        except (OSError, ssl.SSLError):
+            continue
+        return Roots(bundle, is_system=True)
+    context.load_verify_locations(cafile=certifi.where())
+    return Roots("certifi", is_system=False)
+
+
+def _is_hashed(directory: str) -> bool:
+    try:
+        return any(_HASHED.fullmatch(entry.name) for entry in Path(directory).iterdir())
+    except OSError:
+        return False
+
+
+def is_strictness(failure: ssl.SSLCertVerificationError) -> bool:
+    """Tell whether a check that is not strict may accept the certificate."""
+    return getattr(failure, "verify_code", 0) in _STRICT_CODES
+
+
+def untrusted(failure: ssl.SSLCertVerificationError) -> str:
+    """Return in a sentence why a certificate is refused, and which setting may help."""
+    said = f"its certificate is not trusted ({getattr(failure, 'verify_message', failure)})"
+    if is_strictness(failure):
+        said += "; tls_strict = false (SATFS_TLS_STRICT=false) checks as curl and browsers do"
+    return said
