@@ -48,8 +48,8 @@ class Chain:
         """Note that `next_url` gave *page*, of whose entries *n_new* were not known before.
 
         Raises:
-            Garbled: the pager is broken: another host, a page that was there already, pages
-                without anything new, or more entries than may be.
+            Garbled: the pager is broken: another path at another host, a page that was there
+                already, pages without anything new, or more entries than may be.
         """
         url = self.next_url
         if url is None:
@@ -71,7 +71,7 @@ class Chain:
         if page.next is not None:
             following = resolve(url, page.next)
             if origin_of(following) != origin_of(self.first_url):
-                raise Garbled("the listing's next page is at another host")
+                raise Garbled("the listing's next page is at another host, under another path")
             return following
         if page.tells_next or page.count is None or page.n_sent == 0:
             return None
@@ -83,17 +83,20 @@ class Chain:
 def resolve(url: str, following: str) -> str:
     """Return *following*, absolute or relative, as an address seen from the page at *url*.
 
-    A service behind a proxy that speaks TLS for it calls itself `http://`: at the same host it is
-    asked the way that it was before.
+    A service behind a proxy does not always know its own scheme, host and port. So an address at
+    another host (or port, or with the other scheme) with the path of the page at *url* stands for
+    that path at the host of *url*: only its query is taken over, and the other host is never asked.
 
     Raises:
-        Garbled: it is none.
+        Garbled: it is no address.
     """
     try:
         resolved = urljoin(url, following.strip())
         ours, theirs = urlsplit(url), urlsplit(resolved)
         is_web = theirs.scheme in ("http", "https")
-        if is_web and (theirs.hostname, theirs.port) == (ours.hostname, ours.port):
+        is_same_host = (theirs.hostname, theirs.port) == (ours.hostname, ours.port)
+        is_same_path = theirs.path.rstrip("/") == ours.path.rstrip("/")
+        if is_web and (is_same_host or is_same_path):
             resolved = urlunsplit(theirs._replace(scheme=ours.scheme, netloc=ours.netloc))
     except ValueError:
         raise Garbled("the listing's next page has no address") from None

@@ -20,6 +20,17 @@ _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) \*/([0-9]{1,18})")
 _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
+#: Codes of S3 and its kin for credentials, links or requests whose time is over, whatever status
+#: they come with (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed).
+_EXPIRED: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredRequest",
+        "RequestExpired",
+        "TokenRefreshRequired",
+        "RequestTimeTooSkewed",
+    }
+)
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 #: Begins the name of a version that has no ETag, only a date.
 _BY_DATE: Final = "modified:"
@@ -103,7 +114,7 @@ def judge_error(status: int, body: bytes) -> Verdict:
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
         return Verdict(Meaning.SLOW_DOWN, code)
-    if code in ("ExpiredToken", "RequestTimeTooSkewed") or status in (401, 403):
+    if code in _EXPIRED or status in (401, 403):
         return Verdict(Meaning.RENEW, code)
     if code == "RequestTimeout" or status in (408, 500, 502, 503, 504):
         return Verdict(Meaning.RETRY, code)

@@ -241,9 +241,10 @@ class Api:
                         envelope["results"] = _renumbered(tell(entries[0]), offset, limit)
                 case "page-loop" if envelope["next"] is None:
                     envelope["next"] = page_url(question.base_url, path, query, {"offset": 0})
-                case "foreign-next":
+                case "foreign-next" if envelope["next"]:
                     following = {"limit": limit, "offset": offset + limit}
-                    envelope["next"] = page_url(fault["base"], path, query, following)
+                    path_told = fault["path"] or path
+                    envelope["next"] = page_url(fault["base"], path_told, query, following)
                 case "relative-next" if envelope["next"]:
                     envelope["next"] = envelope["next"].removeprefix(question.base_url)
                 case "wrong-count":

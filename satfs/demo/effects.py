@@ -154,6 +154,7 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Answer]]] = {
     "expired-token": lambda f, e, n: xml_error(
         400, "ExpiredToken", "The provided token has expired."
     ),
+    "expired-request": lambda f, e, n: xml_error(400, "ExpiredRequest", "Request has expired."),
     "precondition-failed": _precondition_failed,
     "range-not-satisfiable": lambda f, e, n: unsatisfiable_answer("", int(f["size_bytes"])),
 }

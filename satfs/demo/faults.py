@@ -48,6 +48,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "redirect": Kind("A redirect to another host.", {"location": "", "status": 307}),
     "expired-link": Kind("403 AccessDenied, Request has expired (store)."),
     "expired-token": Kind("400 ExpiredToken (store)."),
+    "expired-request": Kind("400 ExpiredRequest (store)."),
     "precondition-failed": Kind("412 (store)."),
     "range-not-satisfiable": Kind("416 (store).", {"size_bytes": 0}),
     # the answer about bytes tells untruths
@@ -74,7 +75,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     # listings
     "endless-next": Kind("Every page names a next one, with new entries on it for ever."),
     "page-loop": Kind("The last page names the first one as its next."),
-    "foreign-next": Kind("`next` leads to another host.", {"base": "http://127.0.0.2:9"}),
+    "foreign-next": Kind(
+        "`next` leads to another host, with the same path or with the one given.",
+        {"base": "http://127.0.0.2:9", "path": ""},
+    ),
     "relative-next": Kind("`next` is relative."),
     "wrong-count": Kind("`count` is this instead.", {"told": None}),
     "listing-grows": Kind("From the second page on, so many entries are inserted in front.",

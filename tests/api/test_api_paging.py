@@ -226,10 +226,36 @@ def test_offsets_are_set_where_they_stand() -> None:
 
 
 def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
-    """`http://` at the same host is asked as before; another host or port stays what it is."""
+    """`http://` at the same host is asked as before; other types of address are none."""
     assert resolve(FIRST, "http://A.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
     assert resolve(FIRST, "http://x@a.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
-    for elsewhere in ("http://b.test/?offset=3", "http://a.test:81/?offset=3", "ftp://a.test/"):
+    for elsewhere in (
+        "http://b.test/?offset=3",
+        "http://a.test:81/?offset=3",
+        "https://b.test/tasks/others/?offset=3",
+        "ftp://a.test/tasks/?offset=3",
+    ):
         chain = Chain(FIRST, 100)
         with pytest.raises(Garbled):
             chain.take(Page((1,), None, elsewhere), 1)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "https://internal.test/tasks/?offset=3",
+        "http://internal.test/tasks/?offset=3",
+        "http://internal.test:8080/tasks?offset=3",
+        "//internal.test/tasks/?offset=3",
+        "https://a.test:8443/tasks/?offset=3",
+        "http://user:word@10.0.0.7/tasks/?offset=3",
+        "http://[fd00::7]:8000/tasks/?offset=3",
+    ],
+)
+def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -> None:
+    """A service that does not know its public name is followed, and the other host never asked."""
+    chain = Chain(FIRST, 100)
+    chain.take(Page((1, 2, 3), 9, elsewhere), 3)
+    assert chain.next_url is not None
+    assert page_key(chain.next_url) == page_key("https://a.test/tasks/?offset=3")
+    assert "word" not in chain.next_url

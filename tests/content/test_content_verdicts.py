@@ -74,6 +74,9 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
     [
         (403, "AccessDenied", Meaning.RENEW),
         (400, "ExpiredToken", Meaning.RENEW),
+        (400, "ExpiredRequest", Meaning.RENEW),
+        (400, "RequestExpired", Meaning.RENEW),
+        (400, "TokenRefreshRequired", Meaning.RENEW),
         (403, "SignatureDoesNotMatch", Meaning.RENEW),
         (403, "InvalidAccessKeyId", Meaning.RENEW),
         (403, "RequestTimeTooSkewed", Meaning.RENEW),

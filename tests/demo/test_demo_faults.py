@@ -118,6 +118,7 @@ def test_faults_are_in_the_journal(origin: DemoOrigin, url: str) -> None:
         ("not-found", {}, 404, "NoSuchKey"),
         ("expired-link", {}, 403, "AccessDenied"),
         ("expired-token", {}, 400, "ExpiredToken"),
+        ("expired-request", {}, 400, "ExpiredRequest"),
         ("precondition-failed", {}, 412, "PreconditionFailed"),
         ("range-not-satisfiable", {"size_bytes": 5}, 416, "InvalidRange"),
     ],

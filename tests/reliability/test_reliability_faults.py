@@ -142,6 +142,7 @@ STORE_FAULTS = [
     Fault("403 for good", store("forbidden"), DENIED),
     Fault("403 before", store("forbidden"), DENIED, is_before=True),
     Fault("ExpiredToken once", store("expired-token", count=1), is_about_links=True),
+    Fault("ExpiredRequest once", store("expired-request", count=1), is_about_links=True),
     Fault(
         "link without a url",
         both(api("no-link", "sign"), calls("expire_links")),

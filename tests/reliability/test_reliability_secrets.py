@@ -252,10 +252,11 @@ def _children(pid: int) -> list[int]:
 
 
 def test_a_foreign_next_page_gets_no_credential(make_stand: MakeStand) -> None:
-    """A listing that goes on at another host is refused, and that host hears nothing."""
+    """A listing that goes on under another path at another host fails; that host is never asked."""
     stand = make_stand()
     with contextlib.closing(_Trap()) as trap:
-        stand.origin.faults.add("foreign-next", "tasks", base=trap.url)
+        stand.origin.faults.add("endless-next", "tasks")
+        stand.origin.faults.add("foreign-next", "tasks", base=trap.url, path="/elsewhere/")
         with refused(errno.EIO):
             stand.list(stand.root / "tasks")
         assert trap.n_connections() == 0
