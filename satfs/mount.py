@@ -41,6 +41,7 @@ from satfs.fuse.callers import Callers
 from satfs.fuse.errnos import gravest_of
 from satfs.fuse.gate import Gate
 from satfs.fuse.guard import guard_from
+from satfs.fuse.handshake import fuse_descriptors, negotiate
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.garbage import Collector
@@ -248,11 +249,11 @@ async def _mounted(
 
     *before_end* is waited for when every call has been answered, right before the mount goes.
     """
-    _mount(door, mountpoint, options)
+    descriptor = _mount(door, mountpoint, options)
     ended = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_answer_kernel, ended)
+            nursery.start_soon(_answer_kernel, descriptor, ended)
             try:
                 yield ended
             finally:
@@ -268,8 +269,10 @@ async def _mounted(
         _detach_severed(mountpoint)
 
 
-async def _answer_kernel(ended: trio.Event) -> None:
+async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
     try:
+        if descriptor is None or not await negotiate(descriptor, partial(pyfuse3.main, 1, 1)):
+            log.warning("lookups of one directory are answered one after the other")
         await pyfuse3.main(max_tasks=MAX_CALLS)
     except OSError as failure:
         # The connection was aborted (/sys/fs/fuse/connections/*/abort).
@@ -277,10 +280,12 @@ async def _answer_kernel(ended: trio.Event) -> None:
     ended.set()
 
 
-def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> None:
+def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> int | None:
+    """Mount, and return libfuse's descriptor of /dev/fuse; None where it cannot be told."""
     words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra} - _UNKNOWN
     if options.allow_other:
         words.add("allow_other")
+    others = fuse_descriptors()
     with _heard_on_stderr() as said:
         try:
             pyfuse3.init(door, str(mountpoint), words)
@@ -288,6 +293,8 @@ def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> None:
             # libfuse and fusermount3 explain themselves on standard error only.
             reason = " ".join(said().split()) or str(failure)
             raise FuseMissing(f"{mountpoint} could not be mounted: {reason}") from failure
+    opened = fuse_descriptors() - others
+    return next(iter(opened)) if len(opened) == 1 else None
 
 
 def _escaped(source: str) -> str:

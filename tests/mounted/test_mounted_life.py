@@ -376,3 +376,16 @@ def test_many_mounts_and_unmounts_leave_nothing(origin: DemoOrigin, mount_it: Mo
         walker.join(SOON_S)
         assert not walker.is_alive()
         assert not mount.is_mounted()
+
+
+@pytest.mark.parametrize("missing", ["the descriptor", "the request"])
+def test_a_mount_works_without_parallel_lookups(
+    origin: DemoOrigin, mount_it: MountIt, missing: str
+) -> None:
+    """Where the handshake cannot be completed, the mount is as before, and the log tells it."""
+    nobody = "satfs.fuse.handshake._REQUEST_S = 0"  # as if libfuse had taken the request
+    none = "satfs.mount.fuse_descriptors = frozenset"
+    line = none if missing == "the descriptor" else nobody
+    mount = mount_it(origin, sabotage=f"import satfs.mount, satfs.fuse.handshake\n{line}")
+    assert os.listdir(mount.path / "tasks")
+    assert mount.events("lookups of one directory are answered one after the other")

@@ -1,0 +1,95 @@
+"""Relay the first message between the kernel and libfuse, and accept what libfuse leaves out.
+
+libfuse up to 3.16 never accepts FUSE_PARALLEL_DIROPS, later releases only for a program that sets
+it in a callback which pyfuse3 does not offer. The flag is one bit of one message, so that message
+takes a detour: libfuse's descriptor is, for as long as the handshake lasts, one end of a socket
+pair; its response is read at the other end, completed, and written to the kernel. After that the
+descriptor is /dev/fuse again, and nothing stands between the two (docs/decisions/0011).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.fuse.init_message import accept_parallel_dirops, is_init
+
+log = structlog.get_logger(__name__)
+
+_DEVICE: Final = "/dev/fuse"
+#: Longest wait for the kernel's FUSE_INIT, in seconds. The kernel queues it before mount(2)
+#: returns (fs/fuse/inode.c, fuse_send_init): where it is not there, libfuse has taken it.
+_REQUEST_S: Final = 1.0
+#: Longest wait for libfuse's response, in seconds. It computes a few flags.
+_RESPONSE_S: Final = 10.0
+#: Upper limit for a message of the handshake, in bytes. The kernel refuses a read into less
+#: (FUSE_MIN_READ_BUFFER, 8 KiB).
+_MESSAGE_BYTES: Final = 128 * 1024
+
+
+def fuse_descriptors() -> frozenset[int]:
+    """Return the descriptors of this process that are open on /dev/fuse."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == _DEVICE:
+                found.add(int(name))
+        except OSError:  # the directory's own descriptor is closed by now
+            continue
+    return frozenset(found)
+
+
+async def negotiate(descriptor: int, main: Callable[[], Awaitable[None]]) -> bool:
+    """Complete the handshake on *descriptor*, libfuse's own of a new mount.
+
+    *main* runs libfuse's loop on that descriptor until it is cancelled. When this returns, the
+    descriptor is what it was, and *main* may be run again for all further requests.
+
+    Returns:
+        Whether lookups and listings of one directory may run at the same time. Where False, the
+        mount works, and the kernel sends them one after the other.
+
+    Raises:
+        OSError: the connection to the kernel is lost.
+    """
+    with trio.move_on_after(_REQUEST_S) as waiting:
+        await trio.lowlevel.wait_readable(descriptor)
+    if waiting.cancelled_caught:
+        return False
+    kernel = os.dup(descriptor)
+    ours, libfuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, libfuse:
+        ours.setblocking(False)
+        try:
+            request = os.read(kernel, _MESSAGE_BYTES)
+            os.dup2(libfuse.fileno(), descriptor, inheritable=False)
+            try:
+                response = await _response_of(main, ours, request)
+            finally:
+                os.dup2(kernel, descriptor, inheritable=False)
+            completed = accept_parallel_dirops(request, response)
+            os.write(kernel, completed)
+        finally:
+            os.close(kernel)
+    return completed != response
+
+
+async def _response_of(
+    main: Callable[[], Awaitable[None]], ours: socket.socket, request: bytes
+) -> bytes:
+    """Return what libfuse responds to *request*."""
+    if not is_init(request):
+        log.warning("unknown handshake", length=len(request))
+    ours.send(request)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(main)
+        with trio.fail_after(_RESPONSE_S):
+            await trio.lowlevel.wait_readable(ours)
+        response = ours.recv(_MESSAGE_BYTES)
+        nursery.cancel_scope.cancel()
+    return response
