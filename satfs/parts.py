@@ -16,17 +16,18 @@ from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.archive.archive import Archives, open_archives
 from satfs.content.build import open_contents
-from satfs.content.contents import Contents
+from satfs.content.contents import PROBES_AT_ONCE, Contents
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
+from satfs.request_slots import MAX_HELD_PER_SLOT
 from satfs.settings import Settings
 
 #: Longest wait for the disk when everything else is gone, in seconds.
 _CLOSING_S: Final = 2.0
 #: Connections to the store beside those for bulk data: sizes are learnt while files are read.
-_SPARE_CONNECTIONS: Final = 16
+_SPARE_CONNECTIONS: Final = PROBES_AT_ONCE * MAX_HELD_PER_SLOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
         "tls_strict": settings.tls_strict,
     }
     async with (
-        Http(**reach, max_connections=settings.api_concurrency) as api_http,
+        Http(**reach, max_connections=settings.api_concurrency * MAX_HELD_PER_SLOT) as api_http,
         Http(**reach, max_connections=settings.max_connections + _SPARE_CONNECTIONS) as store_http,
     ):
         aleph = Aleph(api_http, settings)

@@ -37,6 +37,7 @@ from satfs.net.addresses import origin_of, resolved, shown
 from satfs.net.http import MAX_ANSWER_BYTES, Answer, Http
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
+from satfs.request_slots import RequestSlots
 from satfs.settings import Settings
 
 R = TypeVar("R")
@@ -71,7 +72,7 @@ class Asker:
         self._retries = retries or Retries(http.reachability)
         self._wall_clock = wall_clock
         self._origin = origin_of(settings.api_url)
-        self._slots = trio.Semaphore(settings.api_concurrency)
+        self._slots = RequestSlots(settings.api_concurrency)
         self._refusal: tuple[NotAllowed, float] | None = None
         self._contract: Fresh[ContractId] = Fresh(self._choose_contract)
         #: Requests sent, and answers by status, for people to look at.
@@ -190,7 +191,7 @@ class Asker:
         for _ in range(MAX_REDIRECTS + 1):
             if origin_of(url) != self._origin:
                 raise Garbled(f"the API leads to another host: {shown(url)}")
-            async with self._slots:
+            async with self._slots.held():
                 self.counters["requests"] += 1
                 answer = await self._http.request("GET", url, headers=headers, max_bytes=max_bytes)
                 self.counters[f"status_{answer.status}"] += 1

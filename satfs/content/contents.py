@@ -37,6 +37,7 @@ from satfs.content.reader import ObjectReader, Reader
 from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
 from satfs.fresh import Fresh
 from satfs.model import AttachmentName, ByteRange, SceneId, Version
+from satfs.request_slots import RequestSlots
 from satfs.trail import Trails
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,7 @@ class Contents:
         self._n_handles: dict[_Place, int] = {}
         self._opening: dict[_Place, trio.Lock] = {}
         self._confirming: dict[_Key, trio.Lock] = {}
-        self._probing = trio.CapacityLimiter(PROBES_AT_ONCE)
+        self._probing = RequestSlots(PROBES_AT_ONCE)
         #: What others make out of these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
 
@@ -157,7 +158,7 @@ class Contents:
 
         async def renew() -> tuple[KnownVersion, float]:
             label = _label(*key)
-            async with self._probing:
+            async with self._probing.held():
                 with self.trails.of(label).request(trail.SIZE) as request:
                     tail = await self._probe.tail(self._links_of((scene, attachment)), label)
                     request.received_bytes = len(tail.data)
@@ -315,7 +316,7 @@ class Contents:
                 return
             try:
                 label = _label(*key, "")
-                async with self._probing:
+                async with self._probing.held():
                     with self.trails.of(label).request(trail.CONFIRM):
                         seen = await self._probe.confirm(self._links_of(key), label, version)
             except Unreachable:

@@ -10,6 +10,7 @@ import trio
 
 from satfs.errors import DeadlineReached, NotThere, SatfsError
 from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
+from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
 from satfs.tree.nodes import (
     Attributes,
@@ -230,10 +231,10 @@ class SceneDirectory(Directory):
         self, scene: Scene, attachments: Mapping[Attachment, bytes]
     ) -> dict[Attachment, Node | SatfsError]:
         learnt: dict[Attachment, Node | SatfsError] = {}
-        limit = trio.CapacityLimiter(_VERSIONS_AT_ONCE)
+        slots = RequestSlots(_VERSIONS_AT_ONCE)
 
         async def learn(attachment: Attachment, name: bytes) -> None:
-            async with limit:
+            async with slots.held():
                 try:
                     learnt[attachment] = await self._attachment(scene, attachment, name)
                 except SatfsError as error:

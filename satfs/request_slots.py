@@ -1,0 +1,67 @@
+"""A limit for requests in flight that a few silent ones cannot use up.
+
+A plain semaphore keeps a slot taken for as long as its request waits for a response: sixteen
+requests that hang would keep all others of the host waiting for their deadline. Here a request that
+has had no end for a while does not count any more, up to a second, higher limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+#: How long a request counts, in seconds. An API responds in a tenth of a second to one second: in
+#: half a second a walk notices next to nothing, and a host that is merely slow is sent no more
+#: than *n_slots* further requests each half second.
+COUNTED_S: Final = 0.5
+#: Requests in flight for each slot, at most, those included that do not count any more. Each is a
+#: connection, that is a descriptor, here and at the host.
+MAX_HELD_PER_SLOT: Final = 4
+
+
+class RequestSlots:
+    """Slots for *n_slots* requests at once, given out in the order in which they were requested.
+
+    Invariants:
+        At most *n_slots* slots are held that were taken within the last `COUNTED_S` seconds.
+        At most `MAX_HELD_PER_SLOT` times *n_slots* are held altogether.
+    """
+
+    def __init__(self, n_slots: int) -> None:
+        self._n_slots = n_slots
+        #: When each slot that is held was taken, the earliest first (trio's clock, in seconds).
+        self._taken_at_s: dict[object, float] = {}
+        self._queue = trio.Lock()
+        self._returned = trio.Event()
+
+    @property
+    def max_held(self) -> int:
+        """The upper limit of requests in flight."""
+        return self._n_slots * MAX_HELD_PER_SLOT
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold a slot for the body; waits until one is free."""
+        slot = object()
+        async with self._queue:  # trio's lock is fair: the first one in line alone looks
+            while (wait_s := self._wait_s()) > 0:
+                with trio.move_on_after(wait_s):
+                    await self._returned.wait()
+            self._taken_at_s[slot] = trio.current_time()
+        try:
+            yield
+        finally:
+            del self._taken_at_s[slot]
+            self._returned.set()
+            self._returned = trio.Event()
+
+    def _wait_s(self) -> float:
+        """Return how long it takes until a slot is free if none is returned, in seconds."""
+        if len(self._taken_at_s) >= self.max_held:
+            return float("inf")
+        since_s = trio.current_time() - COUNTED_S
+        counted = [taken_s for taken_s in self._taken_at_s.values() if taken_s > since_s]
+        return counted[-self._n_slots] - since_s if len(counted) >= self._n_slots else 0.0
