@@ -168,12 +168,27 @@ async def test_a_listing_that_ends_before_its_count_is_noticed(
     """`next: null` is the end, whatever the count says; that they differ is told, once."""
     expect_log("listing ended before its count")
     vendor.tasks = some_tasks(230)
+    vendor.next_style = lambda url, offset: None
+    async with connect(page_limit=50) as aleph:
+        assert len(await aleph.tasks()) == 50
+        assert len(await aleph.tasks()) == 50
 
-    def internal(url: str, offset: int) -> str | None:
-        following = f"http://internal.test:8080/tasking/tasks/?offset={offset + 3}"
-        return following if offset + 3 < 7 else None
 
-    vendor.next_style = internal
+@pytest.mark.parametrize(
+    "following",
+    [
+        lambda url, offset: url,
+        lambda url, offset: f"{API}/tasking/tasks/?limit=100&offset=0",
+        lambda url, offset: f"{API}/tasking/tasks/?limit=100&offset={offset + 1}&x={offset}",
+    ],
+    ids=["itself", "the first", "ever another, nothing new"],
+)
+async def test_a_page_loop_is_an_error(
+    vendor: Vendor, connect: Any, autojump_clock: Any, following: Any
+) -> None:
+    """A pager that goes in circles ends in an error, after a few requests."""
+    vendor.tasks = some_tasks(1)
+    vendor.next_style = following
     async with connect() as aleph:
         with pytest.raises(Garbled):
             await aleph.tasks()
@@ -243,9 +258,12 @@ async def test_a_next_page_at_another_host_is_asked_at_the_configured_one(
     """Path and query count, the other name does not: the fake vendor fails on any other host."""
     vendor.tasks = some_tasks(7)
     vendor.max_limit = 3
-    vendor.next_style = lambda url, offset: (
-        f"http://internal.test:8080/tasking/tasks/?offset={offset}"
-    )
+
+    def internal(url: str, offset: int) -> str | None:
+        following = f"http://internal.test:8080/tasking/tasks/?offset={offset + 3}"
+        return following if offset + 3 < 7 else None
+
+    vendor.next_style = internal
     async with connect() as aleph:
         assert len(await aleph.tasks()) == 7
 
