@@ -81,7 +81,7 @@ def read_facts(tiff: TiffFormat, directory: Directory) -> Steps[Facts]:
         if tag in (Tag.BITS_PER_SAMPLE, Tag.SAMPLE_FORMAT)
         else field.span
         for tag, field in fields.items()
-        if field.inline is None and len(field.span) <= MAX_VALUE_BYTES
+        if field.inline is None and field.count * TYPE_BYTES[field.type] <= MAX_VALUE_BYTES
     }
     values = {tag: field.inline for tag, field in fields.items() if field.inline is not None}
     if spans:

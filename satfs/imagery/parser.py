@@ -204,7 +204,9 @@ def ghost_span(start: int, head: bytes) -> ByteRange:
 def parse_structure(text: bytes) -> Structure:
     """Return what the lines `KEY=VALUE` of a ghost area state; unknown ones are left out."""
     lines = text.decode("ascii", "replace").splitlines()
-    stated = {key: value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    pairs = (line.partition("=") for line in lines)
+    # GDAL leaves a space behind `KNOWN_INCOMPATIBLE_EDITION=NO`, so that `YES` fits in its place.
+    stated = {key.strip(): value.strip() for key, _, value in pairs}
     if stated.get("KNOWN_INCOMPATIBLE_EDITION", "NO") != "NO":
         return Structure()
     return Structure(
