@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.hints import home_name
 from satfs.cli.logs import show
 from satfs.cli.settings import shown_value
 from satfs.cli.speech import console, tell, tell_remark
-from satfs.cli.tour import home_name
 from satfs.profiles import (
     Origin,
     OriginKind,

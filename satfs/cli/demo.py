@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from satfs.cli.prerequisites import check_fuse
 from satfs.cli.speech import tell
 from satfs.cli.tour import show_around, tell_demo
 from satfs.demo.process import DemoProcess
+from satfs.demo.scratch import remove_abandoned, scratch_directory
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import detach, mount_at
 from satfs.settings import Settings, load_settings
@@ -58,6 +58,7 @@ Examples:
 @click.option(
     "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as for `mount`."
 )
+@click.option("--nonempty", is_flag=True, help="Mount over what the directory holds.")
 @log_flags
 @verbosity_flags
 @click.pass_obj
@@ -69,6 +70,7 @@ def demo(
     large_mb: int,
     seed: int,
     options: tuple[str, ...],
+    nonempty: bool,
 ) -> int:
     """Start a small imitation of the vendor on this machine, and mount what it delivers.
 
@@ -76,12 +78,15 @@ def demo(
     stays in the background; unmounting it ends it. One that is there already is replaced.
     """
     origin = DemoProcess(seed=seed, large_mb=large_mb)
+    origin.require_extras()
     if serve_only:
         return _serve_only(origin)
     given = parse_options(options)
-    place = _prepare(Path(mountpoint).expanduser(), nonempty=given.nonempty)
+    place = _prepare(Path(mountpoint).expanduser(), nonempty=nonempty or given.nonempty)
     check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
-    tell("Starting the demo; the first time it draws its imagery, which takes a while.")
+    remove_abandoned()
+    drawing = "" if origin.has_drawings else " It draws its imagery first, for about ten seconds."
+    tell(f"Starting the demo.{drawing}")
     return launch(
         lambda: _origin_for(origin, given),
         mount_options(place, given, source=SOURCE),
@@ -97,8 +102,8 @@ def _origin_for(origin: DemoProcess, given: GivenOptions) -> Iterator[Settings]:
 
     The environment of the user is not looked at: it may hold real credentials, and a real cache.
     """
-    with origin, tempfile.TemporaryDirectory(prefix="satfs-demo-") as cache_dir:
-        environment = {"SATFS_CACHE_DIR": cache_dir} | origin.environment
+    with origin, scratch_directory() as cache_dir:
+        environment = {"SATFS_CACHE_DIR": str(cache_dir)} | origin.environment
         yield load_settings(environment, **given.settings)
 
 
@@ -126,6 +131,8 @@ def _prepare(path: Path, *, nonempty: bool) -> Path:
     try:
         if mounted is None:
             path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        pass  # a file, say: the look below tells what is wrong with it
     except OSError as failure:
         raise BadMountpoint(f"{path} cannot be made: {failure.strerror}") from failure
     return prepare_mountpoint(path, nonempty=nonempty)

@@ -21,6 +21,7 @@ from rich.text import Text
 from satfs.cli.complete import directories
 from satfs.cli.exits import Exit, exit_code
 from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.hints import hint
 from satfs.cli.logs import logging_as, redact, show
 from satfs.cli.speech import console
 from satfs.doctor.examination import examine
@@ -189,7 +190,7 @@ def shown(finding: Finding, width: int) -> Text:
                 lines.append(f"{'':<{_MARGIN}}{line}\n")
         for command in finding.commands:
             lines.append(f"{'':<{_MARGIN + 2}}")
-            lines.append(f"{show(redact(command))}\n", style="bold")
+            lines.append(f"{show(redact(hint(command)))}\n", style="bold")
     lines.rstrip()
     return lines
 

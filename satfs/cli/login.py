@@ -17,10 +17,10 @@ from satfs.api.auth import source_of
 from satfs.api.keeping import KeptLogin
 from satfs.cli.account import Account, ask_account
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.hints import home_name
 from satfs.cli.logs import show
 from satfs.cli.profilefile import change_profile
 from satfs.cli.speech import tell, tell_remark
-from satfs.cli.tour import home_name
 from satfs.errors import NeedsContract
 from satfs.model import Contract
 from satfs.profiles import OriginKind, user_file

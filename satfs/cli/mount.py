@@ -13,6 +13,7 @@ import click
 from satfs.cli.complete import directories
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
+from satfs.cli.hints import hint, shell_path
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
@@ -134,7 +135,8 @@ def mount_as(
 def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
     """Say that the mount works, and how it ends, unless we are to say less."""
     if manner.verbosity >= 0:
-        end = "Ctrl-C unmounts it" if foreground else f"to unmount it: satfs umount {mountpoint}"
+        command = hint(f"satfs umount {shell_path(mountpoint)}")
+        end = "Ctrl-C unmounts it" if foreground else f"to unmount it: {command}"
         tell(f"satfs is mounted at {mountpoint}; {end}")
 
 

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from satfs.cli.hints import hint, shell_path
 from satfs.cli.logs import show
 from satfs.cli.speech import tell_remark
 from satfs.errors import BadMountpoint
@@ -27,7 +28,7 @@ def prepare_mountpoint(path: Path, *, nonempty: bool = False) -> Path:
         if not is_dead_mount(mountpoint):
             raise BadMountpoint(
                 f"satfs is mounted at {_name(path)} already; "
-                f"unmount it first: satfs umount {_name(path)}"
+                f"unmount it first: {hint(f'satfs umount {shell_path(path)}')}"
             )
         detach(mountpoint, is_lazy=True)
         tell_remark(f"A satfs mount that had died was removed from {_name(path)}.")

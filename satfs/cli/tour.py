@@ -14,16 +14,17 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 
+from satfs.cli.hints import program_name, shell_path
 from satfs.cli.speech import console
 
 #: What is run in the mountpoint, as a visitor would type it, and how many lines of each are shown.
-_AT_THE_TOP: Final = (("ls", 6), ("ls -l tasks", 9))
+_AT_THE_TOP: Final = (("ls", 6), ("ls -gG tasks", 9))
 #: The same in a scene. A command whose program or file is not there is left out.
 _IN_A_SCENE: Final = (
-    ("ls -l", 9),
+    ("ls -hgG", 9),
     ("cat scene.json", 9),
     ("unzip -l *.zip", 20),
-    ("ls -l contents", 12),
+    ("ls -hgG contents", 12),
     ("gdalinfo contents/rasters/*_VISUAL*.tif", 12),
 )
 _FIRST_SCENE: Final = "$(ls -d tasks/*/*/*/ | head -n 1)"
@@ -33,7 +34,7 @@ _STEP_TIMEOUT_S: Final = 30
 
 def show_around(mountpoint: Path) -> None:
     """Run some commands in the mounted demo, show what they say, and tell what else to try."""
-    _show_command(f"cd {home_name(mountpoint)}")
+    _show_command(f"cd {shell_path(mountpoint)}")
     for command, n_lines in _AT_THE_TOP:
         _step(command, n_lines, mountpoint)
     scene = mountpoint / _run(f"printf %s {_FIRST_SCENE}", mountpoint)
@@ -47,11 +48,11 @@ def show_around(mountpoint: Path) -> None:
 
 def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
     """Tell what to try in the demo at *mountpoint*, and how it ends."""
-    name = home_name(mountpoint)
+    name = shell_path(mountpoint)
     end = "Ctrl-C" if ends_with_us else f"{program_name()} umount {name}"
     rows = (
         ("look around", f"cd {name}"),
-        ("copy a scene", f"cp -r {name}/tasks/*/*/*_L1C_* /tmp"),
+        ("copy a scene", f"cp -r $(ls -d {name}/tasks/*/*/*_L1C_* | head -n 1) /tmp"),
         ("find rasters", f"find {name}/tasks -name '*_VISUAL_0.tif'"),
         ("end the demo", end),
     )
@@ -68,26 +69,20 @@ def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
     console().print(Panel(Padding(table, (0, 1)), title=title, title_align="left"))
 
 
-def home_name(path: Path) -> str:
-    """Return *path* as people write it, with `~` for their home."""
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
-
-
-def program_name() -> str:
-    """Return what to type to run this very program again."""
-    ours = Path(sys.argv[0])
-    if ours.name == "__main__.py":
-        return f"{Path(sys.executable).name} -m satfs"
-    found = shutil.which(ours.name)
-    if found and Path(found).resolve() == ours.resolve():
-        return ours.name
-    return os.path.relpath(ours) if ours.is_relative_to(Path.cwd()) else str(ours)
-
-
 def is_colorful() -> bool:
     """Tell whether standard output shows colours, and they are wanted (no-color.org)."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def shortened(line: str, columns: int) -> str:
+    """Return *line* cut to *columns* in its middle.
+
+    Names of deliveries begin alike and differ at their end, where the kind of the file is told.
+    """
+    if len(line) <= columns:
+        return line
+    n_last = (columns - 1) // 2
+    return line[: columns - 1 - n_last] + "…" + line[len(line) - n_last :]
 
 
 def _step(command: str, n_lines: int, directory: Path) -> None:
@@ -95,7 +90,7 @@ def _step(command: str, n_lines: int, directory: Path) -> None:
     _show_command(command)
     lines = _run(command, directory).splitlines()
     for line in lines[:n_lines]:
-        click.echo(line if len(line) <= columns else line[: columns - 1] + "…")
+        click.echo(shortened(line, columns))
     if len(lines) > n_lines:
         click.secho(f"… {len(lines) - n_lines} more lines", dim=is_colorful())
 

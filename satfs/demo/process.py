@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from satfs.demo.drawings import default_directory, home_of, is_drawn
 from satfs.errors import Unreachable, Unsupported
 
 #: What `pip install satfs[demo]` brings.
@@ -44,6 +45,8 @@ class DemoProcess:
         arguments: tuple[str, ...] = (),
     ) -> None:
         self.environment: dict[str, str] = {}
+        kept = Path(data_dir) if data_dir else default_directory()
+        self._home = home_of(kept, seed=seed, large_mb=large_mb)
         self._command = [
             *(sys.executable, "-m", "satfs.demo", "--control"),
             *(f"--seed={seed}", f"--large-mb={large_mb}"),
@@ -55,6 +58,22 @@ class DemoProcess:
         self._complaints: IO[str] | None = None
         self._lock = threading.Lock()
 
+    @property
+    def has_drawings(self) -> bool:
+        """Tell whether an earlier start has drawn the imagery of this seed and size."""
+        return is_drawn(self._home)
+
+    @staticmethod
+    def require_extras() -> None:
+        """Return if what the demo needs is installed.
+
+        Raises:
+            Unsupported: it is not; says what to install.
+        """
+        for name in _EXTRAS:
+            if importlib.util.find_spec(name) is None:
+                raise Unsupported(f"the demo origin needs {name}: install satfs[demo]")
+
     def start(self) -> dict[str, str]:
         """Start it and return the `SATFS_*` variables that lead to it; waits until it answers.
 
@@ -64,9 +83,7 @@ class DemoProcess:
             Unsupported: what the demo needs is not installed.
             Unreachable: it did not come up; the message is what it said.
         """
-        for name in _EXTRAS:
-            if importlib.util.find_spec(name) is None:
-                raise Unsupported(f"the demo origin needs {name}: install satfs[demo]")
+        self.require_extras()
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
             self._command,

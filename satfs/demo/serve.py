@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-import platformdirs
-
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.control import obey
+from satfs.demo.drawings import default_directory
 from satfs.demo.sample import many_tasks, sample_catalogue
 from satfs.demo.server import DemoOrigin
 from satfs.demo.showcase import showcase_catalogue
@@ -49,7 +48,7 @@ def _catalogue(options: argparse.Namespace) -> Catalogue:
     if options.catalogue == "sample":
         catalogue = sample_catalogue()
     else:
-        kept = options.data_dir or platformdirs.user_cache_path("satfs-demo")
+        kept = options.data_dir or default_directory()
         catalogue = showcase_catalogue(kept, seed=options.seed, large_mb=options.large_mb)
     for task in many_tasks(options.extra_tasks).tasks:
         catalogue.add_task(task)

@@ -41,12 +41,10 @@ from satfs.demo.catalogue import (
     utc_text,
 )
 from satfs.demo.contents import FileContent
+from satfs.demo.drawings import GENERATION, MANIFEST, home_of, is_drawn
 
-#: Raised whenever what is drawn or packed changes: the version of what lies in a directory.
-GENERATION: Final = 2
 #: Side of a drawn L1D scene, in pixels: large enough for overviews, small enough to be quick.
 _PIXELS: Final = 560
-_MANIFEST: Final = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def showcase_catalogue(directory: Path, *, seed: int = 1, large_mb: int = 64) ->
     Blocks for some seconds the first time, and for milliseconds later.
     """
     home = built(directory, seed=seed, large_mb=large_mb)
-    drawn = json.loads((home / _MANIFEST).read_text())
+    drawn = json.loads((home / MANIFEST).read_text())
     return Catalogue(
         [_task(order, number, seed, home, drawn) for number, order in enumerate(ORDERS)]
     )
@@ -133,18 +131,18 @@ def showcase_catalogue(directory: Path, *, seed: int = 1, large_mb: int = 64) ->
 
 def built(directory: Path, *, seed: int, large_mb: int) -> Path:
     """Return the directory with the products of a seed and size; draw them when missing."""
-    home = directory / f"g{GENERATION}-seed{seed}-{large_mb}mb"
-    if (home / _MANIFEST).exists():
+    home = home_of(directory, seed=seed, large_mb=large_mb)
+    if is_drawn(home):
         return home
     directory.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=directory))
     try:
         manifest = _draw_all(work, seed, large_mb)
-        (work / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:
             work.rename(home)  # over an existing directory it fails: somebody else was quicker
         except OSError:
-            if not (home / _MANIFEST).exists():
+            if not is_drawn(home):
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

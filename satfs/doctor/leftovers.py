@@ -6,22 +6,16 @@ import errno
 import os
 import shlex
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from satfs.control.place import directories
+from satfs.demo.scratch import abandoned
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
-from satfs.doctor.mounts import satfs_mounts
 
-#: What the demo keeps while it runs, below the directory for temporary files.
-DEMO_PREFIX: Final = "satfs-demo-"
-_DEMO_SOURCE: Final = "satfs:demo"
-#: A demo draws its imagery for so long, in seconds, before its mount is there.
-_DEMO_STARTS_S: Final = 600
 #: Time for a socket to be accepted, in seconds; the kernel does it, however busy the mount is.
 _CONNECT_S: Final = 1.0
 
@@ -77,17 +71,5 @@ def _stale_sockets(machine: Machine) -> Iterator[Path]:
 
 
 def _stale_demos(machine: Machine) -> Iterator[Path]:
-    if any(each.source == _DEMO_SOURCE for each in satfs_mounts(machine)):
-        return
     temporary = machine.environment.get("TMPDIR") or "/tmp"  # noqa: S108 - looked at, not written
-    try:
-        paths = sorted(machine.at(temporary).glob(DEMO_PREFIX + "*"))
-    except OSError:
-        return
-    for path in paths:
-        try:
-            status = path.lstat()
-        except OSError:
-            continue
-        if status.st_uid == machine.uid and time.time() - status.st_mtime > _DEMO_STARTS_S:
-            yield path
+    yield from abandoned(machine.at(temporary), machine.uid)

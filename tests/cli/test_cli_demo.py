@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.cli.tour import shortened
 
 pytestmark = [pytest.mark.mounts, pytest.mark.slow]
 
@@ -158,3 +162,76 @@ def test_served_alone_it_tells_how_to_mount_it(demo: Program, place: Path) -> No
 @pytest.mark.parametrize("arguments", [["--large-mb", "0"], ["--seed", "x"]])
 def test_what_cannot_be_drawn_is_refused(demo: Program, arguments: list[str]) -> None:
     assert demo("demo", *arguments).returncode == 2
+
+
+def test_drawing_is_announced_only_when_there_is_something_to_draw(
+    demo: Program, place: Path
+) -> None:
+    assert demo("demo", place).returncode == 0  # others may have drawn before
+
+    again = demo("demo", place)
+
+    assert again.stderr == "Starting the demo.\n"
+
+
+def test_a_directory_that_is_not_empty_is_refused_unless_asked_for(
+    demo: Program, place: Path
+) -> None:
+    """What the refusal advises is accepted."""
+    (place / "file").touch()
+
+    refused = demo("demo", place)
+    advised = demo("demo", "--nonempty", place)
+
+    assert refused.returncode == 5
+    assert "or give --nonempty" in refused.stderr
+    assert advised.returncode == 0, advised.stderr
+
+
+def test_a_file_is_no_place_for_a_demo(demo: Program, place: Path) -> None:
+    (place / "file").touch()
+
+    done = demo("demo", place / "file")
+
+    assert (done.returncode, done.stderr) == (5, f"Error: {place / 'file'} is not a directory\n")
+
+
+def test_its_hints_can_be_pasted_in_any_directory(demo: Program, place: Path) -> None:
+    """Also where a shell does not find `satfs`, as after scripts/demo in a clone."""
+    bare = os.pathsep.join(
+        each for each in os.environ["PATH"].split(os.pathsep) if not (Path(each) / "satfs").exists()
+    )
+    told = demo("demo", place, PATH=bare).stdout
+
+    for label in ("find rasters", "end the demo"):
+        hint = re.search(rf"{label}: +(.*)", told)
+        assert hint is not None
+        done = subprocess.run(
+            hint[1], shell=True, cwd="/", env={"PATH": bare}, capture_output=True, check=False
+        )
+        assert done.returncode == 0, (hint[1], done.stderr)
+
+    assert not is_mounted(place)
+
+
+@given(st.text(max_size=200), st.integers(20, 200))
+def test_lines_are_shortened_in_their_middle(line: str, columns: int) -> None:
+    """Names of one delivery begin alike; how they end tells them apart."""
+    shown = shortened(line, columns)
+
+    assert len(shown) <= columns
+    if len(line) <= columns:
+        assert shown == line
+    else:
+        first, _, last = shown.partition("…") if "…" not in line else (shown[:9], "", shown[-8:])
+        assert line.startswith(first)
+        assert line.endswith(last)
+
+
+def test_no_two_files_of_a_scene_look_alike_in_80_columns() -> None:
+    start = "-r--r--r-- 1 1540 2026-01-28 19:57 20260128_155747_002_SN33_L1D_SR_MS_341271_"
+    lines = [f"{start}{each}" for each in ("VISUAL_0.tif", "VISUAL_1.tif", "TOA_0.tif", "NDVI.vrt")]
+
+    shown = [shortened(line, 79) for line in lines]
+
+    assert len(set(shown)) == len(lines)

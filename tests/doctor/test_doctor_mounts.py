@@ -7,12 +7,14 @@ import os
 import shlex
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from doctor.conftest import MadeUp, only
 
+from satfs.demo import scratch
 from satfs.doctor import leftovers, mounts
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Machine, Ran, run_bounded
@@ -198,22 +200,34 @@ def test_a_socket_nobody_listens_at_is_left_behind(made: MadeUp) -> None:
     living.close()
 
 
-def test_what_a_killed_demo_leaves_is_told(made: MadeUp) -> None:
-    """Not while a demo runs, nor while one may just be starting."""
+def test_what_a_killed_demo_leaves_is_told(made: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not what a demo that runs is using."""
     made.uid = os.getuid()
-    old, new = made.root / "tmp/satfs-demo-old", made.root / "tmp/satfs-demo-new"
-    old.mkdir(parents=True)
-    new.mkdir()
-    long_ago_s = time.time() - 3600
-    os.utime(old, (long_ago_s, long_ago_s))
+    temporary = made.root / "tmp"
+    (temporary / "satfs-demo-left").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with scratch.scratch_directory() as in_use:
+        assert in_use.parent == temporary
 
-    assert only(leftovers.leftovers(made.machine)).commands == (f"rm -r {old}",)
+        finding = only(leftovers.leftovers(made.machine))
 
-    made.uid = os.getuid() + 1
-    assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
-    made.uid = os.getuid()
-    made.mount(line(source="satfs:demo"))
-    assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+        assert finding.commands == (f"rm -r {temporary / 'satfs-demo-left'}",)
+        made.uid = os.getuid() + 1
+        assert only(leftovers.leftovers(made.machine)).severity is Severity.OK
+
+
+def test_the_next_demo_removes_what_a_killed_one_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves alone what a demo that runs is using, and what is no directory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "satfs-demo-left" / "objects").mkdir(parents=True)
+    (tmp_path / "satfs-demo-file").touch()
+    with scratch.scratch_directory() as in_use:
+        scratch.remove_abandoned()
+
+        assert {path.name for path in tmp_path.iterdir()} == {in_use.name, "satfs-demo-file"}
+    assert [path.name for path in tmp_path.iterdir()] == ["satfs-demo-file"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`scripts/places`: which bare machines there are, and how they are told where packages come from."""
+"""`scripts/places`: which bare machines there are, and where they get their packages from."""
 
 from __future__ import annotations
 

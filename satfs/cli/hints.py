@@ -1,0 +1,50 @@
+"""Commands that people are told to run: fit to be pasted into a shell, in any directory."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def program_name() -> str:
+    """Return what to type to run this very program again: `satfs` where a shell finds it."""
+    ours = Path(sys.argv[0])
+    if ours.name == "__main__.py":
+        return f"{_command(Path(sys.executable))} -m satfs"
+    return _command(ours)
+
+
+def hint(command: str) -> str:
+    """Return *command* with what to type to run this program, where `satfs` is what it runs."""
+    for start in ("satfs ", "sudo satfs "):
+        if command.startswith(start):
+            return start.replace("satfs", program_name()) + command.removeprefix(start)
+    return command
+
+
+def shell_path(path: Path | str) -> str:
+    """Return *path* as a shell takes it, whole; with `~` for the user's home."""
+    whole = Path(os.path.abspath(path))
+    home = Path.home()
+    if whole == home:
+        return "~"
+    if whole.is_relative_to(home) and home != Path("/"):
+        return f"~/{shlex.quote(str(whole.relative_to(home)))}"
+    return shlex.quote(str(whole))
+
+
+def home_name(path: Path) -> str:
+    """Return *path* as people read it, with `~` for their home."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _command(program: Path) -> str:
+    found = shutil.which(program.name)
+    whole = os.path.abspath(program)
+    if found and os.path.realpath(found) == os.path.realpath(whole):
+        return program.name
+    return shlex.quote(whole)

@@ -1,0 +1,85 @@
+"""The directory that a demo's mount keeps its cache in: removed at its end, or by the next demo.
+
+The process of a demo holds a lock on its directory (flock(2)), which the kernel drops when the
+process ends, however that happens. A directory without a lock is abandoned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+#: What such a directory's name begins with, below the directory for temporary files.
+PREFIX: Final = "satfs-demo-"
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Make a directory of mode 0700, yield it, and remove it with all it holds.
+
+    Raises:
+        OSError: there is no place for temporary files.
+    """
+    path, lock = _make()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def abandoned(directory: Path, user: int) -> list[Path]:
+    """Return the directories below *directory* that demos of *user* have left when killed."""
+    try:
+        paths = sorted(directory.glob(PREFIX + "*"))
+    except OSError:
+        return []
+    return [path for path in paths if _is_abandoned(path, user)]
+
+
+def remove_abandoned() -> None:
+    """Remove what killed demos of this user have left where temporary files are."""
+    for path in abandoned(Path(tempfile.gettempdir()), os.geteuid()):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _make() -> tuple[Path, int]:
+    """Return a new directory and the descriptor that holds its lock.
+
+    A demo that starts at the same moment may remove it as abandoned, before it is locked: then
+    another one is made.
+    """
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        with contextlib.suppress(OSError):
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            if _lock(lock) and path.is_dir():
+                return path, lock
+            os.close(lock)
+
+
+def _is_abandoned(path: Path, user: int) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return os.fstat(descriptor).st_uid == user and _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock what *descriptor* is open on, and tell whether nobody else had; waits for nobody."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
