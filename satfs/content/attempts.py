@@ -164,6 +164,7 @@ class Attempts:
             flight.silence = None
             began_at_s = flight.began_at_s
             if began_at_s is not None:
+                flight.source.doubt.matched()
                 self._reachability.answered(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
                 self._controller.note_range(
@@ -226,6 +227,13 @@ class Attempts:
                 trial.failed(failure, self._draw())
                 return failure if trial.is_over else None
             case Meaning.CHANGED:
+                trial.n_other_version += 1
+                wait_s = flight.source.doubt.differed(trial.n_other_version)
+                if wait_s is not None and wait_s < trial.left_s:
+                    trial.wait_s = wait_s
+                    return None
+                if flight.source.doubt.is_alternating:
+                    return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
             case Meaning.GONE:
                 return Changed(f"{label} was removed while it was open")

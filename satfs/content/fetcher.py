@@ -33,6 +33,9 @@ LEAP_BYTES: Final = 5 * 512 * 1024
 LEAP_S: Final = 0.2
 #: From this much still to read on, a sequential reader is worth processes of its own.
 WORTH_BYTES: Final = 16 * 1024 * 1024
+#: Once the store has served another version, ranges of this one fail without a request for so many
+#: seconds; then one is tried again, without read-ahead, until one is served.
+OUTDATED_S: Final = 1.0
 #: Blocks of an earlier mount that are checked ahead of a sequential reader.
 CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
 
@@ -66,7 +69,9 @@ class Fetcher:
         self.cache = cache
         self.cached = cached
         self.source = source
-        self.is_outdated = False
+        #: Why the version is not served any more, as of the last answer.
+        self._outdated: Changed | None = None
+        self._outdated_until_s = 0.0
         self._on_outdated = on_outdated
         self._dispatcher = dispatcher
         self._budget = budget
@@ -78,6 +83,11 @@ class Fetcher:
         self._checking: ByteRange | None = None
         #: Up to where each sequential reader's window has been launched, and from where on.
         self._launched: dict[object, ByteRange] = {}
+
+    @property
+    def is_outdated(self) -> bool:
+        """Tell whether the store was last seen to serve another version."""
+        return self._outdated is not None
 
     def window_bytes(self) -> int:
         """Return how far ahead a sequential reader may go now."""
@@ -97,6 +107,8 @@ class Fetcher:
         # No checkpoint from here to the wait: what is missing now is what gets launched or joined.
         if not self._is_expected(span):
             self._budget.check(self.source.label)
+            if self._outdated is not None and trio.current_time() < self._outdated_until_s:
+                raise copy(self._outdated) from self._outdated
         self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
         waiter = _Waiter(span)
         self._waiters.append(waiter)
@@ -126,6 +138,8 @@ class Fetcher:
 
     def want(self, plan: Plan, reader: object) -> None:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
+        if self.is_outdated:
+            return  # whoever waits for more than is held is told so, or tries one range
         size = self.cached.size_bytes
         left_bytes = self._budget.left_bytes()
         if left_bytes == 0:
@@ -288,9 +302,10 @@ class Fetcher:
     def _ended(self, flight: Flight, failure: SatfsError | None) -> None:
         self._flights.remove(flight)
         self.cache.end_landing(self.cached, self._landing.pop(flight))
-        if isinstance(failure, Changed) and not self.is_outdated:
-            self.is_outdated = True
-            self._on_outdated()
+        if isinstance(failure, Changed):
+            self._note_outdated(failure)
+        elif flight.held_until > flight.start:
+            self._outdated = None
         left = ByteRange(min(flight.held_until, flight.stop), flight.stop)
         for waiter in self._waiters:
             if waiter.event.is_set():
@@ -301,6 +316,17 @@ class Fetcher:
                 waiter.event.set()
             elif self.cached.holds(waiter.span) or not self._is_expected(waiter.span):
                 waiter.event.set()
+
+    def _note_outdated(self, failure: Changed) -> None:
+        """Take in that the store serves another version: what is queued would be told the same."""
+        is_news = self._outdated is None
+        self._outdated = failure
+        self._outdated_until_s = trio.current_time() + OUTDATED_S
+        if is_news:
+            self._on_outdated()
+        for flight in list(self._flights):
+            if not flight.is_active:
+                self._dispatcher.withdraw(flight)
 
     def _is_expected(self, span: ByteRange) -> bool:
         return any(_overlaps(flight, span) for flight in self._flights)

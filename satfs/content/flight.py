@@ -20,6 +20,45 @@ from satfs.trail import Trail
 
 _order: Final = itertools.count()
 
+#: Further tries for a range that was answered with another version. Most objects of which that is
+#: seen have been replaced, and whoever reads waits for these tries: 0.3 s for two.
+MAX_OTHER_VERSION_TRIES: Final = 2
+#: The same, where the store is known to show versions in turn: of two replicas that answer at
+#: random, the wrong one answers nine times in a row for one range of 500.
+MAX_ALTERNATING_TRIES: Final = 8
+#: First wait, doubled for each further try, and longest wait, in seconds.
+OTHER_VERSION_WAIT_S: Final = 0.1
+OTHER_VERSION_MAX_WAIT_S: Final = 0.5
+
+
+class Doubt:
+    """Whether an answer of another version means that the object was replaced.
+
+    Replicas of a store may give one object different ETags. So an answer of another version is
+    followed by a few spaced tries for the one that was opened: more of them once that one was seen
+    again after another, which a replaced object never shows. Bytes of the other one are never
+    taken.
+    """
+
+    def __init__(self) -> None:
+        self.is_alternating = False
+        self._has_differed = False
+
+    def matched(self) -> None:
+        """Take in an answer of the version that was opened."""
+        self.is_alternating = self.is_alternating or self._has_differed
+
+    def differed(self, n_in_a_row: int) -> float | None:
+        """Take in that a range got another version for the *n_in_a_row*-th time.
+
+        Return the seconds to wait before another try; None is for good.
+        """
+        self._has_differed = True
+        limit = MAX_ALTERNATING_TRIES if self.is_alternating else MAX_OTHER_VERSION_TRIES
+        if n_in_a_row > limit:
+            return None
+        return min(OTHER_VERSION_WAIT_S * 2.0 ** (n_in_a_row - 1), OTHER_VERSION_MAX_WAIT_S)
+
 
 class Source:
     """Where one object's bytes come from, which version they must be, where that is noted."""
@@ -29,6 +68,7 @@ class Source:
         self.links = links
         self.version = version
         self.trail = trail
+        self.doubt = Doubt()
 
 
 @dataclass(frozen=True, slots=True)

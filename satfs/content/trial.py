@@ -22,6 +22,7 @@ class Trial:
         self.since_s = trio.current_time()
         self.refusals = Refusals()
         self.n_garbled = 0
+        self.n_other_version = 0
         self.n_deaths = 0
         self.last = None
         self._n_failed = 0

@@ -63,6 +63,23 @@ class BytesContent:
 
 
 @dataclass(frozen=True)
+class Tagged:
+    """The bytes of *content* under another ETag, as another replica of a store may call them."""
+
+    content: Content
+    etag: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length."""
+        return self.content.size_bytes
+
+    def read(self, start: int, stop: int) -> bytes | memoryview:
+        """Return bytes [start, stop)."""
+        return self.content.read(start, stop)
+
+
+@dataclass(frozen=True)
 class FileContent:
     """A file, which must not change while it is served.
 

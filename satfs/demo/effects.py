@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -156,6 +157,12 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Answer]]] = {
     ),
     "expired-request": lambda f, e, n: xml_error(400, "ExpiredRequest", "Request has expired."),
     "precondition-failed": _precondition_failed,
+    "archived": lambda f, e, n: xml_error(
+        403,
+        "InvalidObjectState",
+        "The operation is not valid for the object's storage class",
+        StorageClass="DEEP_ARCHIVE",
+    ),
     "range-not-satisfiable": lambda f, e, n: unsatisfiable_answer("", int(f["size_bytes"])),
 }
 
@@ -229,6 +236,26 @@ def _wrong_total(answer: Answer, fault: Fault) -> Answer:
     return answer.with_headers(content_range=f"bytes {span.start}-{span.stop - 1}/{total}")
 
 
+def _labelled_encoding(answer: Answer, fault: Fault) -> Answer:
+    is_object = isinstance(answer.body, Span)
+    return answer.with_headers(content_encoding=fault["value"]) if is_object else answer
+
+
+def _encoded_body(answer: Answer, fault: Fault) -> Answer:
+    if not isinstance(answer.body, Span):
+        return answer
+    span = answer.body
+    packed = gzip.compress(bytes(span.content.read(span.start, span.stop)), 1)
+    return replace(answer, body=packed).with_headers(content_encoding="gzip")
+
+
+def _unknown_total(answer: Answer, fault: Fault) -> Answer:
+    told = answer.headers.get("Content-Range", "")
+    if answer.status != 206:
+        return answer
+    return answer.with_headers(content_range=f"{told.partition('/')[0]}/*")
+
+
 def _short_body(answer: Answer, fault: Fault) -> Answer:
     body = answer.body
     if isinstance(body, Span):
@@ -246,6 +273,9 @@ _ALTERATIONS: Final[Mapping[str, Callable[[Answer, Fault], Answer]]] = {
     "whole-for-range": _whole_for_range,
     "wrong-content-range": _wrong_content_range,
     "wrong-total": _wrong_total,
+    "labelled-encoding": _labelled_encoding,
+    "encoded-body": _encoded_body,
+    "unknown-total": _unknown_total,
     "no-content-range": lambda a, f: a.with_headers(content_range=None),
     "no-etag": lambda a, f: _etag(a, None),
     "weak-etag": lambda a, f: _etag(a, f"W/{a.headers.get('ETag')}"),

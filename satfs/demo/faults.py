@@ -60,6 +60,20 @@ KINDS: Final[Mapping[str, Kind]] = {
     "weak-etag": Kind("A weak ETag."),
     "other-etag": Kind("Another ETag than the object's.", {"etag": '"0123456789abcdef"'}),
     "no-last-modified": Kind("No Last-Modified."),
+    "flipping-etag": Kind(
+        "A replica that gives the object another ETag, and judges If-Match by it (store).",
+        {"etag": '"fedcba9876543210"'},
+    ),
+    "archived": Kind("403 InvalidObjectState: the object is in an archive (store)."),
+    "labelled-encoding": Kind(
+        "A Content-Encoding that nothing was done for: the bytes are the object's (store).",
+        {"value": "aws-chunked"},
+    ),
+    "encoded-body": Kind("The body is compressed by gzip, and labelled so (store)."),
+    "compressed-representation": Kind(
+        "Ranges are those of the object compressed by gzip, as RFC 9110 allows (store)."
+    ),
+    "unknown-total": Kind("Content-Range tells * for the total length (store)."),
     "no-length": Kind("No Content-Length: chunked transfer encoding."),
     "short-body": Kind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
     # on the way

@@ -61,7 +61,7 @@ class _StoreService:
         return self._store.stray_credential(question)
 
     def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
-        return self._store.answer(question, now_s)
+        return self._store.answer(question, now_s, faults)
 
 
 class DemoOrigin:

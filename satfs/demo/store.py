@@ -6,14 +6,17 @@ object, `If-Match`, `If-None-Match`, the range.
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from satfs.demo.answers import Answer, Question, Span, http_date, xml_error
 from satfs.demo.catalogue import Attachment, Catalogue
+from satfs.demo.contents import BytesContent, Tagged
+from satfs.demo.faults import Fault, named
 from satfs.demo.signing import Check, SigningKey, Verdict, check
 
 BUCKET: Final = "demo-eo-backend-package"
@@ -37,8 +40,8 @@ class Store:
     #: Keys whose links are answered as too old, whatever their query says.
     expired_key_ids: set[str] = field(default_factory=set)
 
-    def answer(self, question: Question, now_s: float) -> Answer:
-        """Return the response to one request."""
+    def answer(self, question: Question, now_s: float, faults: Sequence[Fault] = ()) -> Answer:
+        """Return the response to one request, as the faults drawn for it want the object."""
         stray = self.stray_credential(question)
         if stray == "authorization":
             return xml_error(
@@ -65,7 +68,7 @@ class Store:
             return expired_answer(checked.lifetime_s, now_s - 1, now_s)
         if question.method not in ("GET", "HEAD"):
             return xml_error(405, "MethodNotAllowed", "The specified method is not allowed")
-        return self._object(question)
+        return self._object(question, faults)
 
     def stray_credential(self, question: Question) -> str | None:
         """Return where a request carries a credential that has no business here, or None."""
@@ -88,13 +91,21 @@ class Store:
             return xml_error(400, "ExpiredToken", "The provided token has expired.")
         return None
 
-    def _object(self, question: Question) -> Answer:
+    def _object(self, question: Question, faults: Sequence[Fault]) -> Answer:
         bucket, _, key = question.path.lstrip("/").partition("/")
         if bucket != BUCKET:
             return xml_error(404, "NoSuchBucket", "The specified bucket does not exist")
         attachment = self.catalogue.stored_at(key)
         if attachment is None or attachment.content is None:
             return xml_error(404, "NoSuchKey", "The specified key does not exist.", Key=key)
+        content = attachment.content
+        if (flipping := named(faults, "flipping-etag")) is not None:
+            tagged = Tagged(content, flipping["etag"])
+            return object_answer(question, replace(attachment, content=tagged))
+        if named(faults, "compressed-representation") is not None:
+            packed = gzip.compress(bytes(content.read(0, content.size_bytes)), 1, mtime=0)
+            other = replace(attachment, content=BytesContent(packed))
+            return object_answer(question, other).with_headers(content_encoding="gzip")
         return object_answer(question, attachment)
 
 

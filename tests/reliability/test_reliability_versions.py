@@ -1,0 +1,52 @@
+"""Stores that show one object under several names: few requests, right bytes or a clear error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from reliability.stand import KIB, MIB, Stand
+
+
+@pytest.fixture(params=[0, 2], ids=["in the loop", "by workers"])
+def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
+    with Stand(tmp_path, workers=request.param, listing_ttl_s=60, read_deadline_s=10) as stand:
+        yield stand
+
+
+def n_object_requests(stand: Stand) -> int:
+    return sum(each.endpoint == "object" for each in stand.origin.requests)
+
+
+def test_etags_in_turn_are_read_through(stand: Stand) -> None:
+    """Two replicas with different ETags: bytes of one version, with a few tries for each range."""
+    scene = stand.publish(24 * MIB)
+    stand.origin.faults.add("flipping-etag", "object", every=2)
+    before = n_object_requests(stand)
+
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, stand.content(scene))
+
+    assert n_object_requests(stand) - before < 150
+
+
+def test_an_object_under_another_etag_is_not_asked_for_again_and_again(stand: Stand) -> None:
+    """A program that reads on after ESTALE costs a few requests a second, not hundreds."""
+    scene = stand.publish(24 * MIB)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, stand.content(scene), 24 * MIB - KIB)
+        stand.origin.faults.add("flipping-etag", "object", path_contains=scene)
+        before, until_s = n_object_requests(stand), time.monotonic() + 2
+        seen = set()
+        while time.monotonic() < until_s:
+            for start in range(0, 8 * MIB, MIB):
+                try:
+                    os.pread(descriptor, 4 * KIB, start)
+                except OSError as failure:
+                    seen.add(failure.errno)
+        assert seen == {errno.ESTALE}
+        assert n_object_requests(stand) - before < 60
