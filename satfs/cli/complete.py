@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
 
+from satfs.cli.logs import show
 from satfs.errors import BadSettings
 from satfs.mountpoints import satfs_mounts
 from satfs.settings import resolve_settings
@@ -27,10 +29,14 @@ def mountpoints(
 ) -> list[CompletionItem]:
     """Offer the mountpoints of satfs that are there, or any directory where none fits.
 
-    Looks at the kernel's table of mounts only: a mount that does not answer holds up no shell.
+    Only those of this user and of root: another user chooses the names of their own. None with a
+    control character, which a shell or a terminal might act on. Looks at the kernel's table of
+    mounts only: a mount that does not answer holds up no shell.
     """
     given = set(context.params.get(parameter.name or "") or ())
-    places = {str(each.mountpoint) for each in satfs_mounts()} - given
+    owners = (os.getuid(), 0, None)
+    mounted = (str(each.mountpoint) for each in satfs_mounts() if each.user in owners)
+    places = {place for place in mounted if show(place) == place} - given
     fitting = sorted(place for place in places if place.startswith(incomplete))
     if not fitting:
         return directories(context, parameter, incomplete)

@@ -13,6 +13,34 @@ SHELLS: Final = ("bash", "zsh", "fish")
 #: What the shell sets to ask us; `entry.satfs` is asked under this name by click's own convention.
 VARIABLE: Final = "_SATFS_COMPLETE"
 
+#: As click's own script for bash, which takes values as bash words: it would split and expand them,
+#: and a name such as `x;reboot` would become two commands on the line. Here each value is quoted.
+_BASH: Final = """\
+%(complete_func)s() {
+    local response type value
+
+    response=$(IFS=$'\\n'; env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \\
+        %(complete_var)s=bash_complete "$1")
+
+    while IFS=',' read -r type value; do
+        if [[ $type == 'dir' ]]; then
+            COMPREPLY=()
+            compopt -o dirnames
+        elif [[ $type == 'file' ]]; then
+            COMPREPLY=()
+            compopt -o default
+        elif [[ $type == 'plain' ]]; then
+            printf -v value '%%q' "$value"
+            COMPREPLY+=("$value")
+        fi
+    done <<< "$response"
+
+    return 0
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
 
 @click.command(
     epilog="""\b
@@ -40,4 +68,5 @@ def completion(context: click.Context, shell: str) -> None:
     # Not `kind.source()`: for bash that starts a bash to learn its version, which says nothing of
     # the shell that will read this.
     answer = kind(context.find_root().command, {}, "satfs", VARIABLE)
-    click.echo(answer.source_template % answer.source_vars())
+    template = _BASH if shell == "bash" else answer.source_template
+    click.echo(template % answer.source_vars())

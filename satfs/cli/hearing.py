@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import selectors
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +26,20 @@ from satfs.mountpoints import Mounted, locate, satfs_mounts
 
 #: Longest wait for a mount, in seconds. It answers from memory, within milliseconds.
 PATIENCE_S: Final = 3.0
+#: Longest status record that is read, in bytes: those of satfs have some ten thousand. Any user may
+#: mount a filesystem that claims to be satfs, and put there whatever they like.
+MAX_STATUS_BYTES: Final = 1024 * 1024
+#: Longest other file of `.satfs` that is read, in bytes: the log keeps its last lines only.
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+#: Lists and objects in each other in a status record: ours has five.
+_MAX_DEPTH: Final = 20
+#: Mounts asked at once: each takes a process.
+_MAX_ASKERS: Final = 32
+_PIECE_BYTES: Final = 256 * 1024
+#: How long an asker that was ended is waited for, in seconds.
+_ENDING_S: Final = 0.05
+#: What an asker exits with when there is no number of an error.
+_FAILED: Final = 255
 #: Prints a file, or exits with the number of the error.
 _ASKER: Final = """
 import os, sys
@@ -123,13 +139,11 @@ def read_own(mounted: Mounted, name: str, patience_s: float = PATIENCE_S) -> str
     Raises:
         BadMountpoint: it cannot be had; says what to do.
     """
-    asker = _ask(mounted.mountpoint, name)
+    (answer,) = _answers([_ask(mounted.mountpoint, name)], patience_s, MAX_FILE_BYTES)
     said, state = b"", State.SILENT
-    try:
-        said, _ = asker.communicate(timeout=patience_s)
-        state = State.WORKS if asker.returncode == 0 else _STATES.get(asker.returncode, State.MUTE)
-    except subprocess.TimeoutExpired:
-        asker.kill()  # and no wait: it ends when the mount does
+    if answer is not None:
+        code, said = answer
+        state = State.WORKS if code == 0 else _STATES.get(code, State.MUTE)
     if state is not State.WORKS:
         remedy = REMEDIES[state].format(place=mounted.mountpoint)
         raise BadMountpoint(f"{mounted.mountpoint}: {state}. {remedy}")
@@ -137,13 +151,59 @@ def read_own(mounted: Mounted, name: str, patience_s: float = PATIENCE_S) -> str
 
 
 def hear(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[Heard]:
-    """Ask *mounts*, all at once; waits *patience_s* seconds at the most."""
+    """Ask *mounts*, some at once; each has *patience_s* seconds of its own, counted from its turn.
+
+    One that does not answer takes no time away from the others. With up to `_MAX_ASKERS` mounts
+    this waits *patience_s* seconds at the most.
+    """
+    heard = []
+    for start in range(0, len(mounts), _MAX_ASKERS):
+        turn = mounts[start : start + _MAX_ASKERS]
+        askers = [_ask(each.mountpoint) for each in turn]
+        for mounted, answer in zip(
+            turn, _answers(askers, patience_s, MAX_STATUS_BYTES), strict=True
+        ):
+            heard.append(
+                Heard(mounted, State.SILENT) if answer is None else heard_of(mounted, *answer)
+            )
+    return heard
+
+
+def _answers(
+    askers: Sequence[subprocess.Popen[bytes]], patience_s: float, max_bytes: int
+) -> list[tuple[int, bytes] | None]:
+    """Return exit code and output of each asker, None for one that did not end in time.
+
+    All are read at once. One that prints more than *max_bytes* is ended, and counts as one that
+    failed: no mount of ours has that much to tell.
+    """
     deadline_s = time.monotonic() + patience_s
-    askers = [_ask(each.mountpoint) for each in mounts]
-    return [
-        _hear(mounted, asker, max(0.0, deadline_s - time.monotonic()))
-        for mounted, asker in zip(mounts, askers, strict=True)
-    ]
+    said = [bytearray() for _ in askers]
+    is_too_long = [False for _ in askers]
+    with selectors.DefaultSelector() as selector:
+        for number, asker in enumerate(askers):
+            assert asker.stdout is not None  # noqa: S101 - it was made with a pipe
+            selector.register(asker.stdout, selectors.EVENT_READ, number)
+        while selector.get_map() and (left_s := deadline_s - time.monotonic()) > 0:
+            for key, _ in selector.select(left_s):
+                piece = os.read(key.fd, _PIECE_BYTES)
+                said[key.data] += piece
+                is_too_long[key.data] = len(said[key.data]) > max_bytes
+                if not piece or is_too_long[key.data]:
+                    selector.unregister(key.fileobj)
+        silent = {key.data for key in selector.get_map().values()}
+    answers: list[tuple[int, bytes] | None] = []
+    for number, asker in enumerate(askers):
+        if number in silent or is_too_long[number]:
+            asker.kill()
+            with suppress(subprocess.TimeoutExpired):
+                asker.wait(_ENDING_S)  # one that is stuck in a mount ends when the mount does
+            answers.append(None if number in silent else (_FAILED, b""))
+        else:
+            answers.append((asker.wait(), bytes(said[number])))
+        assert asker.stdout is not None  # noqa: S101 - as above
+        asker.stdout.close()
+    return answers
 
 
 def _ask(mountpoint: Path, name: str = "status.json") -> subprocess.Popen[bytes]:
@@ -159,26 +219,31 @@ def _ask(mountpoint: Path, name: str = "status.json") -> subprocess.Popen[bytes]
     )
 
 
-def _hear(mounted: Mounted, asker: subprocess.Popen[bytes], timeout_s: float) -> Heard:
-    try:
-        said, _ = asker.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        asker.kill()  # and no wait: it ends when the mount does
-        return Heard(mounted, State.SILENT)
-    return heard_of(mounted, asker.returncode, said)
-
-
 def heard_of(mounted: Mounted, code: int, said: bytes) -> Heard:
     """Return what it means that the asker ended with *code*, having heard *said*. Pure."""
     if code != 0:
         return Heard(mounted, _STATES.get(code, State.MUTE))
     try:
         status = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Heard(mounted, State.MUTE)
-    if not isinstance(status, dict):
+    if not isinstance(status, dict) or not _is_shallow(status):
         return Heard(mounted, State.MUTE)
     return Heard(mounted, _state_of(status), status)
+
+
+def _is_shallow(value: object) -> bool:
+    """Tell whether *value* is nested no deeper than a status record may be."""
+    layer = [value]
+    for _ in range(_MAX_DEPTH):
+        inner: list[object] = []
+        for each in layer:
+            if isinstance(each, dict):
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+        layer = inner
+    return not layer
 
 
 def _state_of(status: Mapping[str, Any]) -> State:

@@ -124,9 +124,19 @@ def redact(text: str) -> str:
     return _JWT.sub("…", text)
 
 
+#: C0, DEL and C1; line and paragraph separators; bidirectional marks, embeddings, overrides and
+#: isolates, which make a terminal show a text in another order (as in `tree.names`); and lone
+#: surrogates, which no encoding of a terminal has.
 _CONTROLS: Final = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
-}
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **{
+        code: f"\\u{code:04x}"
+        for code in (
+            0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A),
+            *range(0xD800, 0xE000),
+        )
+    },
+}  # fmt: skip
 
 
 def show(text: str) -> str:

@@ -20,10 +20,13 @@ from satfs.cli.logs import redact, show
 
 
 def console(stream: IO[str] | None = None) -> Console:
-    """Return rich's console for *stream* (standard output by default), 80 columns at most."""
+    """Return rich's console for *stream* (standard output by default), 80 columns at most.
+
+    What it prints is text: nothing in it is markup, the name of an emoji, or coloured by guess.
+    """
     stream = stream or sys.stdout
     width = min(shutil.get_terminal_size().columns, 80) if stream.isatty() else 80
-    return Console(file=stream, width=width, highlight=False)
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def tell(sentence: str) -> None:

@@ -160,7 +160,7 @@ def _rows(heard: Heard) -> Iterator[tuple[str, str]]:
         return
     try:
         yield from rows_of(heard.status)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         # A satfs of another version, whose record has another shape.
         yield "note", "it speaks another version's language; --json shows what it says"
 

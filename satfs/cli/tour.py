@@ -13,8 +13,10 @@ import click
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from satfs.cli.hints import program_name, shell_path
+from satfs.cli.logs import show
 from satfs.cli.speech import console
 
 #: What is run in the mountpoint, as a visitor would type it, and how many lines of each are shown.
@@ -63,8 +65,8 @@ def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for label, command in rows:
-        table.add_row(f"[dim]{label}[/dim]", f"[bold]{command}[/bold]")
-    title = f"The demo is mounted at {name}"
+        table.add_row(Text(label, "dim"), Text(show(command), "bold"))
+    title = Text(show(f"The demo is mounted at {name}"))
     click.echo()
     console().print(Panel(Padding(table, (0, 1)), title=title, title_align="left"))
 

@@ -19,6 +19,7 @@ from rich.progress import (
     TextColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from satfs import errors
 from satfs.cli.exits import Exit, exit_code
@@ -97,7 +98,9 @@ class _Bars:
             TaskProgressColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
-            console=Console(file=sys.stderr, highlight=False, soft_wrap=False),
+            console=Console(
+                file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=False
+            ),
             transient=True,
         )
         self._verb = verb
@@ -137,8 +140,8 @@ class _Bars:
         if path in self._files:
             self.progress.remove_task(self._files.pop(path))
         if what.get("error") is not None:
-            message = escape(show(f"{path}: {what['message']}"))
-            self.progress.console.print(f"[yellow]Note:[/yellow] {message}")
+            message = show(f" {path}: {what['message']}")
+            self.progress.console.print(Text.assemble(("Note:", "yellow"), message))
 
     def _show_total(self, text: str, n_bytes: int | None) -> None:
         text = text or f"{self._n_ended:,} of {self._n_files:,} files"

@@ -11,9 +11,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import click
 import pytest
-from cli.conftest import Program
+from cli.conftest import Program, is_mounted, wait_until
 
+from satfs.cli import complete
 from satfs.cli.completion import SHELLS
 from satfs.cli.entry import COMMANDS
 from satfs.cli.entry import satfs as root
@@ -21,6 +23,7 @@ from satfs.cli.man import man_pages
 from satfs.cli.manual import Manual, manual_of, settings_listed
 from satfs.cli.mount8 import MountExit
 from satfs.cli.roff import man_page
+from satfs.mountpoints import Mounted
 from satfs.settings import Settings, is_secret, variable_of
 
 MANUAL = manual_of(root, "satfs")
@@ -161,6 +164,51 @@ def test_what_is_mounted_is_offered_for_umount(aleph: Program, place: Path) -> N
     assert f"plain,{place}" in asked(aleph, "umount", str(place)[:-1])
     # Given once, it is not offered again: then any directory is as good.
     assert asked(aleph, "umount", str(place), str(place)) == [f"dir,{place}"]
+
+
+def test_a_mountpoint_is_no_command(aleph: Program, place: Path) -> None:
+    """What a real bash completes is one word that names the mount, whatever it is called."""
+    named = place / "x;id>proof;# $(touch proof) *'"
+    named.mkdir()
+    done = aleph("mount", named)
+    assert done.returncode == 0, done.stderr
+    terminal = Terminal(aleph, [program("bash"), "--noprofile", "--norc", "-i"], PS1="READY ")
+    try:
+        terminal.press("", r"READY ")
+        terminal.press(
+            'eval "$(satfs completion bash)"; echo evalu""ated\r', r"evaluated[\s\S]*READY "
+        )
+        terminal.press(f"satfs umount {place}/x\t", r"proof")
+        terminal.press("\r", r"READY ")
+        wait_until(lambda: not is_mounted(named))
+    finally:
+        terminal.close()
+        aleph("umount", "-z", named)
+    assert not (aleph.directory / "proof").exists()
+
+
+def test_mounts_of_others_and_names_for_a_terminal_are_not_offered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of this user and of root are; another user chooses the names of their own."""
+    mounts = [
+        Mounted(
+            Path(f"/mnt/{name}"),
+            "fuse.satfs",
+            "satfs",
+            (0, number),
+            frozenset(),
+            frozenset({f"user_id={user}"}),
+        )
+        for number, (name, user) in enumerate(
+            [("own", os.getuid()), ("root", 0), ("other;id", 65533), ("a\x1b[2J", os.getuid())]
+        )
+    ]
+    monkeypatch.setattr(complete, "satfs_mounts", lambda: tuple(mounts))
+    command = click.Command("umount")
+    argument = click.Argument(["place"])
+    items = complete.mountpoints(click.Context(command), argument, "/mnt/")
+    assert [item.value for item in items] == ["/mnt/own", "/mnt/root"]
 
 
 def test_values_of_flags_are_offered(satfs: Program) -> None:
