@@ -1,0 +1,284 @@
+"""What is predicted of the next reads: in time, within the image, and hardly ever in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imagery.rasters import plain_image
+from imagery.traces import chips, follow, in_file_order, spans, window_reads
+
+from satfs.imagery.layout import Block, Image, Window
+from satfs.imagery.pattern import (
+    ALLOWANCE_BYTES,
+    BULK_BYTES,
+    MAX_OUTSTANDING,
+    MAX_PREDICTIONS,
+    AccessPattern,
+)
+from satfs.model import ByteRange
+
+SIDE = 4096
+IMAGES = {
+    "256 tiles": plain_image(SIDE, SIDE, 256, n_bands=4),
+    "512 tiles": plain_image(SIDE, SIDE, 512, n_bands=4),
+    "512 tiles, band": plain_image(SIDE, SIDE, 512, n_bands=4, is_band_interleaved=True),
+    "256 tiles, band": plain_image(SIDE, SIDE, 256, n_bands=4, is_band_interleaved=True),
+    "1024 tiles": plain_image(SIDE, SIDE, 1024, n_bands=4),
+    "strips of 16": plain_image(SIDE, SIDE, SIDE, 16, n_bands=4),
+    "strips of 1": plain_image(SIDE, SIDE, SIDE, 1, n_bands=4),
+    "strips, band": plain_image(SIDE, SIDE, SIDE, 16, n_bands=4, is_band_interleaved=True),
+}
+every_image = pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+
+
+def windows(image: Image, side: int, bands: list[int] | None = None) -> Iterator[Block]:
+    """Yield the reads of six windows here and there, which touch the same numbers of blocks."""
+    for top, left in ((100, 100), (2148, 612), (612, 1636), (1636, 2660), (1124, 100), (100, 2148)):
+        yield from window_reads(image, Window(top, top + side, left, left + side), bands)
+
+
+@every_image
+@pytest.mark.parametrize("side", [512, 1024])
+def test_a_window_is_known_after_its_first_rows(image: Image, side: int) -> None:
+    """The first window of a handle: its blocks are predicted from the second row on."""
+    window = Window(1100, 1100 + side, 1300, 1300 + side)
+    reads = list(window_reads(image, window))
+    outcome = follow(AccessPattern(), image, iter(reads))
+    n_columns = len({image.place(block.number).column for block in reads})
+    assert outcome.n_waits <= 6 + n_columns
+    assert len(outcome.vain) <= max(1, len(reads) / 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "n_waits"),
+    [("256 tiles", 1.2), ("512 tiles, band", 1.2), ("256 tiles, band", 1.5), ("strips of 16", 1.2),
+     ("strips of 1", 1.2)],
+)  # fmt: skip
+def test_the_shape_of_chips_is_learnt(name: str, n_waits: float) -> None:
+    """After three chips, the first block of the next brings the others."""
+    image = IMAGES[name]
+    pattern = AccessPattern()
+    made = list(chips(image, 512, 23))
+    before = follow(pattern, image, chain.from_iterable(made[:3]))
+    outcome = follow(pattern, image, chain.from_iterable(made[3:]), before)
+    assert outcome.n_waits <= n_waits * 20
+    assert len(outcome.vain) <= len(outcome.read) / 5
+
+
+@every_image
+def test_nothing_is_predicted_for_points(image: Image) -> None:
+    """Random points of pixel interleave; in band interleave the other bands of each point."""
+    # Points whose blocks touch neither side by side nor one below the other.
+    rows, columns = image.n_rows, image.n_columns
+    places = [(7 * k % rows, 11 * k % columns) for k in range(40)]
+    where = spans(image)
+    pattern = AccessPattern()
+    n_predicted = 0
+    far = [(r, c) for (r, c), (s, d) in zip(places[1:], places, strict=False)
+           if abs(r - s) > 1 or abs(c - d) > 1]  # fmt: skip
+    for row, column in far:
+        number = row * columns + column
+        pattern.read(image, number, where[number])
+        predicted = pattern.predict(lambda block: where[block.number])
+        n_predicted += len(predicted)
+        same = {(image.place(p.block.number).row, image.place(p.block.number).column)
+                for p in predicted}  # fmt: skip
+        assert same <= {(row, column)}
+    if not image.is_band_interleaved:
+        assert n_predicted == 0
+
+
+def test_the_other_bands_come_with_the_first() -> None:
+    """In band interleave the first block of a window brings those of the other bands."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    where = spans(image)
+    pattern.read(image, 10, where[10])
+    predicted = pattern.predict(lambda block: where[block.number])
+    assert [p.block.number for p in predicted] == [10 + 64 * plane for plane in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("bands", [[0], [0, 1, 2], [2], [3, 1]])
+def test_bands_that_are_not_read_are_soon_not_predicted(bands: list[int]) -> None:
+    """Three of four bands, one of four: only the first window brings others in vain."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    reads = list(windows(image, 500, bands))
+    n = len(reads) // 6
+    before = follow(pattern, image, iter(reads[:n]))
+    outcome = follow(pattern, image, iter(reads[n:]), before)
+    outcome.predicted -= before.predicted
+    planes = {image.place(block.number).plane for block in outcome.predicted}
+    assert planes <= set(bands)
+
+
+def test_a_row_of_blocks_is_followed_by_its_window() -> None:
+    """From the first block of the second row on, the rest of the row is known."""
+    image = IMAGES["256 tiles"]
+    pattern = AccessPattern()
+    where = spans(image)
+    for number in (33, 34, 35):
+        pattern.read(image, number, where[number])
+        assert pattern.predict(lambda block: where[block.number]) == ()
+    pattern.read(image, 49, where[49])
+    predicted = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+    assert predicted[:2] == [50, 51]
+    assert set(predicted[2:]) <= {65, 66, 67}
+
+
+@every_image
+def test_a_read_of_everything_is_bulk_within_megabytes(image: Image) -> None:
+    """In file order from the first block: bulk before two rows and a few megabytes are read."""
+    pattern = AccessPattern()
+    where = spans(image)
+    for number in range(image.n_blocks):
+        pattern.read(image, number, where[number])
+        if pattern.bulk_ahead_bytes:
+            break
+    row_bytes = len(where[0]) * image.n_columns
+    assert pattern.read_bytes <= max(2 * row_bytes, BULK_BYTES) + len(where[0])
+    assert pattern.bulk_ahead_bytes >= BULK_BYTES
+    outcome = follow(AccessPattern(), image, in_file_order(image))
+    assert not outcome.vain
+
+
+@every_image
+@pytest.mark.parametrize("side", [256, 512, 1024])
+def test_windows_and_chips_are_no_bulk(image: Image, side: int) -> None:
+    """A window of few rows of blocks is not taken for the beginning of everything."""
+    pattern = AccessPattern()
+    where = spans(image)
+    for reads in list(chips(image, side, 12))[2:]:
+        for block in reads:
+            pattern.read(image, block.number, where[block.number])
+            allowed = pattern.read_bytes / 5
+            assert pattern.bulk_ahead_bytes <= allowed
+
+
+def test_blocks_that_are_sparse_are_not_predicted() -> None:
+    """A block without bytes costs nothing, and is not fetched."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    pattern.read(image, 0, ByteRange(1000, 2000))
+    assert pattern.predict(lambda _: ByteRange(0, 0)) == ()
+    assert pattern.outstanding_bytes == 0
+
+
+def test_blocks_of_unknown_size_count_like_those_before_them() -> None:
+    """Without tables at hand the mean of what was read is taken."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    pattern.read(image, 0, ByteRange(1000, 301_000))
+    assert len(pattern.predict(lambda _: None)) == 3
+    assert pattern.outstanding_bytes == 900_000
+
+
+def test_a_band_that_comes_late_was_not_fetched_in_vain() -> None:
+    """What was predicted for an earlier window, and is read after all, counts as read."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    where = spans(image)
+    pattern.read(image, 0, where[0])
+    pattern.predict(lambda block: where[block.number])
+    pattern.read(image, 40, where[40])
+    assert pattern.vain_bytes == 3 * len(where[0])
+    pattern.read(image, 64, where[64])
+    assert pattern.vain_bytes == 2 * len(where[0])
+    assert pattern.hit_bytes == len(where[0])
+
+
+images = st.builds(
+    lambda width, height, side, n_bands, is_band, is_tiled: plain_image(
+        width,
+        height,
+        side if is_tiled else width,
+        side,
+        n_bands=n_bands,
+        is_band_interleaved=is_band,
+    ),
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.sampled_from([16, 64, 256]),
+    st.integers(1, 8),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@pytest.mark.slow
+@given(image=images, data=st.data(), allowance_bytes=st.sampled_from([0, 1000, ALLOWANCE_BYTES]))
+@settings(deadline=None)
+def test_whatever_is_read_little_is_fetched_in_vain(
+    image: Image, data: st.DataObject, allowance_bytes: int
+) -> None:
+    """Any reads, those of an adversary too: blocks of the image, new ones, a fifth and no more.
+
+    The adversary reads whatever was not predicted, after reads that were.
+    """
+    pattern = AccessPattern(allowance_bytes=allowance_bytes)
+    numbers = st.integers(0, image.n_blocks - 1)
+    predicted: dict[int, int] = {}
+    read: set[int] = set()
+    sizes: dict[int, int] = {}
+
+    def span_of(block: Block) -> ByteRange:
+        size = sizes.setdefault(block.number, 500 + 37 * block.number % 5000)
+        return ByteRange(10_000 * block.number + 1000, 10_000 * block.number + 1000 + size)
+
+    last = 0
+    for _ in range(data.draw(st.integers(1, 60))):
+        step = data.draw(st.sampled_from(["any", "next", "below", "plane", "hit", "miss"]))
+        open_now = [number for number in predicted if number not in read]
+        number = {
+            "any": data.draw(numbers),
+            "next": last + 1,
+            "below": last + image.n_columns,
+            "plane": last + image.n_columns * image.n_rows,
+            "hit": open_now[0] if open_now else last,
+            "miss": next((n for n in range(image.n_blocks) if n not in predicted), last),
+        }[step] % image.n_blocks  # fmt: skip
+        last = number
+        read.add(number)
+        pattern.read(image, number, span_of(Block(0, number)))
+        made = pattern.predict(span_of)
+        assert len(made) <= MAX_PREDICTIONS
+        for prediction in made:
+            assert prediction.block.image == 0
+            assert 0 <= prediction.block.number < image.n_blocks
+            assert prediction.block.number not in read
+            predicted[prediction.block.number] = len(span_of(prediction.block))
+        vain = sum(size for number, size in predicted.items() if number not in read)
+        total = sum(len(span_of(Block(0, number))) for number in read)
+        assert vain <= total / 5 + allowance_bytes
+        assert vain == pattern.vain_bytes + pattern.outstanding_bytes
+        assert total == pattern.read_bytes
+
+
+@pytest.mark.slow
+def test_predictions_are_bounded_however_small_blocks_are() -> None:
+    """Blocks of one byte: two million bytes of allowance are no list of that length."""
+    image = plain_image(16 * 1000, 16 * 100, 16, n_bands=100, is_band_interleaved=True)
+    pattern = AccessPattern()
+    n_open = 0
+    for number in range(0, 100_000, 4999):
+        pattern.read(image, number, ByteRange(1000 + number, 1001 + number))
+        for _ in range(30):
+            n_open += len(pattern.predict(lambda _: ByteRange(1, 2)))
+        assert pattern.outstanding_bytes < MAX_OUTSTANDING + MAX_PREDICTIONS
+    assert n_open
+
+
+def test_overviews_have_shapes_of_their_own() -> None:
+    """What is learnt at one level is not expected of another one."""
+    full = IMAGES["256 tiles"]
+    small = plain_image(1024, 1024, 256, n_bands=4, number=1)
+    pattern = AccessPattern()
+    follow(pattern, full, windows(full, 600))
+    where = spans(small)
+    pattern.read(small, 0, where[0])
+    assert pattern.predict(lambda block: where[block.number]) == ()
