@@ -84,8 +84,9 @@ class MountOptions:
     """Where and for whom to mount.
 
     *uid* and *gid* own everything; None is whoever mounts. *umask* takes permissions from the modes
-    0444 and 0555. *source* is what `findmnt` and `df` show; its colon makes `df -l` and `find` see
+    0644 and 0755. *source* is what `findmnt` and `df` show; its colon makes `df -l` and `find` see
     that the mount is remote. *extra* are more words for libfuse or the kernel (`noatime`).
+    With `exec` among them files keep their executable bits, and may be run.
     *is_offline* mounts without asking the vendor first, with what earlier mounts have kept.
     """
 
@@ -97,6 +98,11 @@ class MountOptions:
     source: str = "satfs:default"
     extra: tuple[str, ...] = ()
     is_offline: bool = False
+
+    @property
+    def is_exec(self) -> bool:
+        """Whether programs in the mount may be run: only where *extra* says so (`exec`)."""
+        return "exec" in self.extra
 
 
 def run_mount(
@@ -283,6 +289,8 @@ async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
 def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> int | None:
     """Mount, and return libfuse's descriptor of /dev/fuse; None where it cannot be told."""
     words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra} - _UNKNOWN
+    if not options.is_exec:
+        words.add("noexec")
     if options.allow_other:
         words.add("allow_other")
     others = fuse_descriptors()
@@ -357,6 +365,7 @@ def _owner(options: MountOptions) -> Owner:
         os.getuid() if options.uid is None else options.uid,
         os.getgid() if options.gid is None else options.gid,
         options.umask,
+        has_executables=options.is_exec,
     )
 
 

@@ -188,6 +188,8 @@ class AboutDirectory(Directory):
     """`.satfs/`."""
 
     __slots__ = ("_about", "_lines", "_moments", "_root")
+    #: It names paths of this machine, what others open, and the account's contract.
+    is_private = True
 
     def __init__(self, root: Directory, about: About, lines: Lines) -> None:
         super().__init__(root, ABOUT)

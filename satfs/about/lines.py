@@ -77,7 +77,7 @@ class LogFile(File):
     def attributes(self) -> Attributes:
         """Return what `stat` tells now."""
         changed_ns = self._lines.changed_ns
-        return Attributes(Kind.FILE, 0o444, len(self._lines.text), changed_ns, changed_ns)
+        return Attributes(Kind.FILE, 0o644, len(self._lines.text), changed_ns, changed_ns)
 
     async def is_held(self) -> bool:
         """Tell that nobody is asked."""

@@ -117,7 +117,7 @@ class MomentFile(File):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: changed when it was made."""
-        return Attributes(Kind.FILE, 0o444, self._size_bytes, self._made_ns, self._made_ns)
+        return Attributes(Kind.FILE, 0o644, self._size_bytes, self._made_ns, self._made_ns)
 
     async def is_held(self) -> bool:
         """Tell that nobody is asked."""

@@ -15,6 +15,8 @@ from typing import Final
 
 from isal.isal_zlib import crc32
 
+from satfs.archive.obeyed_names import is_obeyed
+
 #: The longest file name on Linux, in bytes (NAME_MAX, limits.h).
 NAME_MAX_BYTES: Final = 255
 #: The longest path that a system call takes, its closing NUL included, in bytes (PATH_MAX).
@@ -52,6 +54,7 @@ class Refusal(StrEnum):
     """Why a member is not shown, as it is told to people."""
 
     OUTSIDE = "its path leads out of the archive"
+    OBEYED = "programs obey a file of that name without being asked to"
     UNNAMEABLE = "no file can be called that, or shown under that name"
     TOO_LONG = "its name or path is longer than a file's may be"
     TOO_DEEP = "it lies too many directories deep"
@@ -117,9 +120,11 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
     elsewhere a backslash is a character like any other.
 
     Raises:
-        RefusedError: the path leads outside, or no file can be called that.
+        RefusedError: the path leads outside, no file can be called that, or programs would obey it.
     """
     if _PLAIN.fullmatch(name):
+        if any(map(is_obeyed, name.split("/"))):
+            raise RefusedError(Refusal.OBEYED)
         return tuple(name.encode().split(b"/")), False
     if made_on in _WINDOWS and "/" not in name:
         name = name.replace("\\", "/")
@@ -138,4 +143,6 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
     is_directory = path.endswith(b"/")
     if not is_directory and (path == b"." or path.endswith(b"/.")):
         raise RefusedError(Refusal.UNNAMEABLE)
+    if any(is_obeyed(part.decode()) for part in parts):
+        raise RefusedError(Refusal.OBEYED)
     return parts, is_directory

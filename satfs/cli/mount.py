@@ -40,7 +40,8 @@ Mount options (-o):
   default_permissions        the kernel checks permissions
   auto_unmount               unmount when satfs dies
   nonempty, fsname=NAME      mount over files; the name in /proc/mounts
-  nosuid, nodev, noexec, noatime    as in mount(8)
+  exec                       let programs in the mount be run
+  nosuid, nodev, noatime     as in mount(8); always on, but for the last
   any setting, as SETTING=VALUE     `satfs settings` lists them
 
 What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;

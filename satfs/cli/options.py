@@ -18,7 +18,7 @@ from satfs.settings import Settings, is_secret, variable_of
 #: "FILESYSTEM-INDEPENDENT MOUNT OPTIONS"; systemd.mount(5)).
 # fmt: off
 FOR_OTHERS: Final = frozenset({
-    "_netdev", "async", "atime", "auto", "defaults", "dev", "diratime", "dirsync", "exec", "group",
+    "_netdev", "async", "atime", "auto", "defaults", "dev", "diratime", "dirsync", "group",
     "iversion", "lazytime", "loud", "mand", "noauto", "nofail", "nogroup", "noiversion",
     "nolazytime", "nomand", "norelatime", "noowner", "nostrictatime", "nouser", "nousers", "owner",
     "relatime", "silent", "strictatime", "suid", "sync", "user", "users",
@@ -28,7 +28,9 @@ FOR_OTHERS: Final = frozenset({
 FOR_OTHERS_PREFIXES: Final = ("x-", "X-", "comment=")
 
 #: Handed to the kernel as they are.
-KERNEL_FLAGS: Final = ("nosuid", "nodev", "noexec", "noatime", "nodiratime")
+KERNEL_FLAGS: Final = ("nosuid", "nodev", "exec", "noexec", "noatime", "nodiratime")
+#: Of these the one that is given last counts.
+_OPPOSITES: Final = {"exec": "noexec", "noexec": "exec"}
 
 REFUSED: Final = {
     "rw": "satfs is read-only, as is what it shows; leave it out",
@@ -83,6 +85,7 @@ def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOpti
         if name in REFUSED:
             raise BadSettings(f"-o {name}: {REFUSED[name]}")
         if name in KERNEL_FLAGS:
+            flags.pop(_OPPOSITES.get(name, ""), None)
             flags[name] = None
         elif name in _SWITCHES:
             if given:

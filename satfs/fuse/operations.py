@@ -21,7 +21,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import update_wrapper
 from itertools import count
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -37,7 +37,7 @@ from satfs.fuse.gate import Gate
 from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
 from satfs.fuse.listing import DOT, DOT_DOT
-from satfs.tree.nodes import Directory, File, Node, Symlink, Unresolved
+from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
 from satfs.tree.polled import is_polled
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
@@ -63,11 +63,24 @@ Subject = Callable[["Operations", Sequence[Any]], str]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whom everything belongs to, and the permissions that are taken from everybody."""
+    """Whom everything belongs to, and the permissions that are taken from everybody.
+
+    With *has_executables* a file that its archive marks as executable is shown as such.
+    *server_uid* is the user whose process serves the mount.
+    """
 
     uid: int
     gid: int
     umask: int = 0
+    has_executables: bool = False
+    server_uid: int = field(default_factory=os.geteuid)
+
+    def permissions(self, node: Node, attributes: Attributes) -> int:
+        """Return the permission bits under which *node*, of those *attributes*, is shown."""
+        shown = attributes.permissions & ~self.umask
+        if attributes.kind is Kind.FILE and not self.has_executables:
+            shown &= ~0o111
+        return shown & 0o700 if node.is_private else shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +302,8 @@ class Operations(pyfuse3.Operations):
         """Tell whether *mode* is allowed. With `default_permissions` the kernel knows itself."""
         if mode & os.W_OK:
             raise FUSEError(errno.EROFS)
-        permissions = self._inodes.node(inode).attributes().permissions & ~self._owner.umask
+        node = self._inodes.node(inode)
+        permissions = self._owner.permissions(node, node.attributes())
         wanted = (0o444 if mode & os.R_OK else 0) | (0o111 if mode & os.X_OK else 0)
         return permissions & wanted == wanted
 
@@ -372,11 +386,11 @@ class Operations(pyfuse3.Operations):
         attributes = node.attributes()
         entry = EntryAttributes()
         entry.st_ino = inode
-        entry.st_mode = attributes.kind | (attributes.permissions & ~self._owner.umask)
+        entry.st_mode = attributes.kind | self._owner.permissions(node, attributes)
         # A directory's link count is not its number of directories here; 1 is how file systems say
         # so, and keeps `find` from drawing conclusions.
         entry.st_nlink = 1
-        entry.st_uid = self._owner.uid
+        entry.st_uid = self._owner.server_uid if node.is_private else self._owner.uid
         entry.st_gid = self._owner.gid
         entry.st_size = attributes.size_bytes
         entry.st_blocks = -(-attributes.size_bytes // 512)

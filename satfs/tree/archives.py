@@ -21,6 +21,7 @@ from satfs.archive import notice
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
+from satfs.archive.obeyed_names import is_obeyed
 from satfs.errors import Damaged, NotThere
 from satfs.model import DELIVERY_ZIP, AttachmentName, ByteRange, SceneId, Version
 from satfs.settings import ContentsView
@@ -157,6 +158,10 @@ class _InnerDirectory(Directory):
 
     __slots__ = ("_top", "inner")
     holds_polled_names: ClassVar[bool] = True
+
+    def may_hold(self, polled: str) -> bool:
+        """Tell whether a member may be shown under the name *polled*."""
+        return not is_obeyed(polled)
 
     def __init__(
         self, parent: Directory, name: bytes, top: ContentsDirectory, inner: tuple[bytes, ...]
@@ -316,7 +321,7 @@ class MemberDirectory(_InnerDirectory):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: the zip's word for its time, else the scene's."""
-        return Attributes(Kind.DIRECTORY, 0o555, 0, self._mtime_ns, self._mtime_ns)
+        return Attributes(Kind.DIRECTORY, 0o755, 0, self._mtime_ns, self._mtime_ns)
 
 
 class MemberFile(File):
@@ -351,7 +356,7 @@ class MemberFile(File):
     def attributes(self) -> Attributes:
         """Return what `stat` tells: the archive's word for size and time, else the scene's time."""
         size_bytes, mtime_ns, _, _, _, is_executable = _FACTS.unpack(self._facts)
-        permissions = 0o555 if is_executable else 0o444
+        permissions = 0o755 if is_executable else 0o644
         ctime_ns = self._zip.file.attributes().ctime_ns
         return Attributes(Kind.FILE, permissions, size_bytes, mtime_ns, ctime_ns)
 

@@ -70,7 +70,7 @@ class CaptureDirectory(Directory):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells."""
-        return Attributes(Kind.DIRECTORY, 0o555, 0, self._time_ns, self._time_ns)
+        return Attributes(Kind.DIRECTORY, 0o755, 0, self._time_ns, self._time_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id and status of the capture, over those of what it was found in."""

@@ -82,6 +82,9 @@ class Node(ABC):
     is_lasting: ClassVar[bool] = True
     #: Whether content and size change while the identity stays. Then nobody may keep either.
     is_live: ClassVar[bool] = False
+    #: Whether it is for root and the user alone whose process serves the mount, whoever else is let
+    #: into the mount. What lies in a private directory is reached by nobody else, either.
+    is_private: ClassVar[bool] = False
 
     def __init__(self, parent: Directory | None, name: bytes) -> None:
         self.parent = parent
@@ -158,7 +161,7 @@ class Directory(Node):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells of a directory without a date of its own."""
-        return Attributes(Kind.DIRECTORY, 0o555)
+        return Attributes(Kind.DIRECTORY, 0o755)
 
 
 class File(Node):
@@ -260,7 +263,7 @@ class MadeFile(File):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells."""
-        return Attributes(Kind.FILE, 0o444, self._size_bytes, self._mtime_ns, self._mtime_ns)
+        return Attributes(Kind.FILE, 0o644, self._size_bytes, self._mtime_ns, self._mtime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the extended attributes of the directory that the file describes."""
@@ -310,7 +313,7 @@ class BytesFile(File):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells."""
-        return Attributes(Kind.FILE, 0o444, len(self.content), self._mtime_ns, self._mtime_ns)
+        return Attributes(Kind.FILE, 0o644, len(self.content), self._mtime_ns, self._mtime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the extended attributes of what the file describes."""

@@ -125,7 +125,7 @@ class SceneDirectory(Directory):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: made when the scene was taken, changed when its record was."""
-        return Attributes(Kind.DIRECTORY, 0o555, 0, self.mtime_ns, self._changed_ns)
+        return Attributes(Kind.DIRECTORY, 0o755, 0, self.mtime_ns, self._changed_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return ids and product of the scene, over those of what it was found in."""
@@ -302,7 +302,7 @@ class AttachmentFile(File):
     def attributes(self) -> Attributes:
         """Return what `stat` tells: exact size, the scene's time."""
         size_bytes = self.version.size_bytes
-        return Attributes(Kind.FILE, 0o444, size_bytes, self._scene.mtime_ns, self._ctime_ns)
+        return Attributes(Kind.FILE, 0o644, size_bytes, self._scene.mtime_ns, self._ctime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the scene's attributes, and which attachment and version this is."""

@@ -93,7 +93,7 @@ class TaskDirectory(Directory):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: made when the task was."""
-        return Attributes(Kind.DIRECTORY, 0o555, 0, self._time_ns, self._time_ns)
+        return Attributes(Kind.DIRECTORY, 0o755, 0, self._time_ns, self._time_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return id, name and status of the task."""

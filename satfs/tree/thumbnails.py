@@ -175,7 +175,7 @@ class Thumbnail(File):
         """Return what `stat` tells: the picture's time, and its size with the chunks."""
         own = self._picture.attributes()
         size_bytes = own.size_bytes + len(self._texts)
-        return Attributes(Kind.FILE, 0o444, size_bytes, own.mtime_ns, own.ctime_ns)
+        return Attributes(Kind.FILE, 0o644, size_bytes, own.mtime_ns, own.ctime_ns)
 
     async def is_held(self) -> bool:
         """Tell whether the picture is in the cache."""

@@ -291,7 +291,7 @@ def test_everything_belongs_to_whom_it_should(origin: DemoOrigin, mount_it: Moun
         },
     )
     found = (mount.path / "README.txt").stat()
-    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 567, 0o440)
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 567, 0o640)
     listed = mount_at(mount.path)
     assert listed is not None
     assert (listed.fs_type, listed.source) == ("fuse.satfs", "satfs:a,b")

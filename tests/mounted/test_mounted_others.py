@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def tell(what, do):
 tell("stat", lambda: os.stat(root + "/README.txt"))
 tell("list", lambda: os.listdir(root + "/tasks"))
 tell("read", lambda: open(root + "/README.txt", "rb").read())
+tell("status", lambda: open(root + "/.satfs/status.json").read())
 tell("write", lambda: open(root + "/tasks/new", "wb"))
 """
 
@@ -58,11 +60,16 @@ def mounted(place: Path, origin: DemoOrigin, **options: object) -> RealMount:
 
 def does(root: Path, user: int, group: int = STRANGER) -> dict[str, str]:
     """Return what came of what a program of *user* did."""
+    return dict(line.split() for line in run(_PROGRAM, [root], user, group).splitlines())
+
+
+def run(program: str, arguments: list[Path], user: int, group: int = STRANGER) -> str:
+    """Return what the Python *program* printed, run as *user*."""
     python = Path(sys.base_prefix) / "bin" / "python3"
     if not os.access(python, os.X_OK) or str(python).startswith("/root"):
         python = Path(shutil.which("python3", path="/usr/bin:/bin") or "python3")
     done = subprocess.run(
-        [python, "-I", "-S", "-c", _PROGRAM, root],
+        [python, "-I", "-S", "-c", program, *arguments],
         user=user,
         group=group,
         extra_groups=[],
@@ -72,7 +79,7 @@ def does(root: Path, user: int, group: int = STRANGER) -> dict[str, str]:
         timeout=60,
         check=True,
     )
-    return dict(line.split() for line in done.stdout.splitlines())
+    return done.stdout
 
 
 ALLOWED = {"stat": "done", "list": "done", "read": "done"}
@@ -83,7 +90,18 @@ def test_who_is_let_in_reads_as_the_owner_does(place: Path, origin: DemoOrigin) 
     with mounted(place, origin, allow_other=True) as mount:
         told = does(mount.path, STRANGER)
         assert told.pop("write") in ("EROFS", "EACCES")
+        assert told.pop("status") == "EACCES"
         assert told == ALLOWED
+
+
+def test_what_a_mount_tells_about_itself_is_for_its_user(place: Path, origin: DemoOrigin) -> None:
+    """`.satfs` is for root and the user whose process serves the mount, whoever is let in."""
+    with mounted(place, origin, allow_other=True, uid=STRANGER, gid=GROUP) as mount:
+        assert does(mount.path, STRANGER)["status"] == "EACCES"
+        assert does(mount.path, STRANGER + 1)["status"] == "EACCES"
+        about = mount.path / ".satfs"
+        assert stat.S_IMODE(about.stat().st_mode) == 0o700
+        assert (about / "status.json").read_bytes().startswith(b"{")
 
 
 def test_without_allow_other_nobody_else_gets_in(place: Path, origin: DemoOrigin) -> None:
@@ -99,4 +117,26 @@ def test_a_umask_keeps_others_out_and_lets_the_group_in(place: Path, origin: Dem
         assert set(does(mount.path, STRANGER).values()) == {"EACCES"}
         told = does(mount.path, STRANGER, GROUP)
         assert told.pop("write") in ("EROFS", "EACCES")
+        assert told.pop("status") == "EACCES"
         assert told == ALLOWED
+
+
+_COPY_TWICE = """
+import os, subprocess, sys
+source, target = sys.argv[1:]
+for how in ("-r", "-r", "-a", "-a"):
+    subprocess.run(["cp", how, source, target], check=True)
+subprocess.run(["rm", "-r", os.path.join(target, os.path.basename(source))], check=True,
+               stdin=subprocess.DEVNULL)
+print(os.listdir(target))
+"""
+
+
+def test_a_copy_can_be_removed_and_copied_over(place: Path, origin: DemoOrigin) -> None:
+    """A copy of the tree can be removed, and copied over, by its owner."""
+    target = place / "target"
+    target.mkdir()
+    os.chown(target, STRANGER, STRANGER)
+    with mounted(place, origin, allow_other=True) as mount:
+        scene = next(each for each in mount.path.glob("tasks/*/*/*") if each.is_dir())
+        assert run(_COPY_TWICE, [scene, target], STRANGER) == "[]\n"

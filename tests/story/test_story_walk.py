@@ -85,16 +85,16 @@ async def test_what_is_looked_up_is_what_was_listed(kernel: Kernel) -> None:
 
 
 async def test_sizes_modes_and_times_are_exact(kernel: Kernel) -> None:
-    """`stat` tells exact sizes, read-only modes, and times from the records."""
+    """`stat` tells exact sizes, modes that a copy can live with, and times from the records."""
     zip_file = await kernel.walk(f"{SCENE}/scene-a.zip")
     assert zip_file.st_size == len(ZIP)
     assert zip_file.st_blocks == -(-len(ZIP) // 512)
-    assert zip_file.st_mode == stat.S_IFREG | 0o444
+    assert zip_file.st_mode == stat.S_IFREG | 0o644
     assert (zip_file.st_uid, zip_file.st_gid) == (1000, 100)
     taken_ns = int(TAKEN.timestamp()) * 10**9 + TAKEN.microsecond * 1000
     assert zip_file.st_mtime_ns == taken_ns
     scene = await kernel.walk(SCENE)
-    assert scene.st_mode == stat.S_IFDIR | 0o555
+    assert scene.st_mode == stat.S_IFDIR | 0o755
     assert scene.st_mtime_ns == taken_ns
     created_ns = int(CREATED.timestamp()) * 10**9 + CREATED.microsecond * 1000
     assert (await kernel.walk("tasks/341271")).st_mtime_ns == created_ns
@@ -107,8 +107,8 @@ async def test_sizes_modes_and_times_are_exact(kernel: Kernel) -> None:
 async def test_a_umask_takes_permissions_from_everything(mount_it: MountIt) -> None:
     """With a umask the mount is for fewer people."""
     kernel = mount_it(umask=0o077)
-    assert stat.S_IMODE((await kernel.walk("tasks")).st_mode) == 0o500
-    assert stat.S_IMODE((await kernel.walk("README.txt")).st_mode) == 0o400
+    assert stat.S_IMODE((await kernel.walk("tasks")).st_mode) == 0o700
+    assert stat.S_IMODE((await kernel.walk("README.txt")).st_mode) == 0o600
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 100])

@@ -180,9 +180,9 @@ async def test_times_and_modes_come_from_the_archive(mount: Callable[..., Mounte
     assert (await it.stat("d")).st_mtime_ns == 1_700_000_001 * 10**9
     assert (await it.stat("d/dos")).st_mtime_ns == 1_706_933_106 * 10**9
     assert (await it.stat("d/stamped")).st_mtime_ns == 1_700_000_001 * 10**9
-    assert (await it.stat("d/stamped")).st_mode == stat.S_IFREG | 0o555
-    assert (await it.stat("d/dos")).st_mode == stat.S_IFREG | 0o444
-    assert (await it.stat("d")).st_mode == stat.S_IFDIR | 0o555
+    assert (await it.stat("d/stamped")).st_mode == stat.S_IFREG | 0o644
+    assert (await it.stat("d/dos")).st_mode == stat.S_IFREG | 0o644
+    assert (await it.stat("d")).st_mode == stat.S_IFDIR | 0o755
     assert (await it.stat("e")).st_mtime_ns == TAKEN_NS
     assert (await it.stat("e/timeless")).st_mtime_ns == TAKEN_NS
     assert (await it.kernel.walk(CONTENTS)).st_mtime_ns == TAKEN_NS
@@ -345,12 +345,11 @@ async def test_an_unreachable_store_is_an_error_and_no_notice(
 async def test_names_that_desktops_poll_are_there_when_they_are_members(
     mount: Callable[..., Mounted],
 ) -> None:
-    """A member is shown whatever its name: an unzip has it, too."""
-    it = mount(honest({".DS_Store": b"1", "__MACOSX/._a": b"2", "HEAD": b"3", "50%20.txt": b"4"}))
-    assert await it.ls() == {".DS_Store", "__MACOSX", "HEAD", "50%20.txt"}
+    """A member is shown under its own name, if that is none that programs obey."""
+    it = mount(honest({".DS_Store": b"1", "__MACOSX/._a": b"2", "50%20.txt": b"4"}))
+    assert await it.ls() == {".DS_Store", "__MACOSX", "50%20.txt"}
     assert await it.read(".DS_Store") == b"1"
     assert await it.read("__MACOSX/._a") == b"2"
-    assert await it.read("HEAD") == b"3"
     assert await it.read("50%20.txt") == b"4"
     assert await it.errno_of(".Trash") == errno.ENOENT
 
@@ -373,7 +372,7 @@ async def test_a_symbolic_link_is_shown_as_the_text_that_it_holds(
 ) -> None:
     """A symbolic link in an archive is a file with its target as text: nothing leads anywhere."""
     it = mount(build([Entry(b"link", b"/etc/passwd", mode=0o120777)]))
-    assert (await it.stat("link")).st_mode == stat.S_IFREG | 0o444
+    assert (await it.stat("link")).st_mode == stat.S_IFREG | 0o644
     assert await it.read("link") == b"/etc/passwd"
 
 
