@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from satfs.errors import Unsupported
 try:
     import numpy as np
     import rasterio
+    import rasterio.shutil
     import rasterio.warp
     from numpy.typing import NDArray
     from rasterio.transform import Affine
@@ -33,6 +34,14 @@ _STRIPE: Final = 1024
 #: What such a raster takes on disk per pixel, in bytes, overviews and empty borders included.
 #: Measured; good to a tenth.
 LARGE_BYTES_PER_PIXEL: Final = 5.45
+
+#: How a large raster may be laid out: creation options of GDAL beside those of every raster here.
+#: `vendor` is what deliveries have; the others are what people make of them.
+LARGE_LAYOUTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "vendor": {"interleave": "pixel"},
+    "bands": {"interleave": "band"},
+    "cog": {"interleave": "pixel"},
+}
 
 #: The tone curve of VISUAL: reflectances of black, and of the shoulder, in red, green, blue.
 _BLACK: Final = (330.0, 480.0, 560.0)
@@ -214,15 +223,20 @@ def _add_overviews(path: Path, rows: int) -> None:
         file.build_overviews(factors, rasterio.enums.Resampling.average)
 
 
-def write_enlarged(path: Path, land: Land, place: Place, seed: int = 0) -> None:
+def write_enlarged(
+    path: Path, land: Land, place: Place, seed: int = 0, *, layout: str = "vendor"
+) -> None:
     """Write TOA of a place of any size: *land* stretched over it, and a texture of every pixel.
 
-    Memory does not grow with the size.
+    *layout* is one of `LARGE_LAYOUTS`. Memory does not grow with the size.
     """
     dice = np.random.default_rng(seed)
     texture = dice.normal(1, 0.03, (2 * _STRIPE, 2 * _STRIPE)).astype(np.float32)
     profile = _profile(len(land.bands), place.n, place.n, "uint16", place, _LARGE_TILE)
     profile["num_threads"] = os.cpu_count() or 1
+    profile.update(LARGE_LAYOUTS[layout])
+    if layout == "cog":
+        profile["compress"] = "none"  # it is written once more
     with rasterio.open(path, "w", **profile) as file:
         _describe(file, len(land.bands))
         for rows, columns in _squares(place.n, _STRIPE):
@@ -231,7 +245,26 @@ def write_enlarged(path: Path, land: Land, place: Place, seed: int = 0) -> None:
             part *= texture[down : down + part.shape[1], right : right + part.shape[2]]
             seen = np.where(place.seen(rows, columns), part, 0).astype(np.uint16)
             file.write(seen, window=Window.from_slices(rows, columns))
-    _add_overviews(path, place.n)
+    if layout == "cog":
+        _make_cog(path)
+    else:
+        _add_overviews(path, place.n)
+
+
+def _make_cog(path: Path) -> None:
+    """Replace a raster by the same as a cloud-optimised GeoTIFF, overviews in front."""
+    plain = path.with_suffix(".plain.tif")
+    path.rename(plain)
+    options = {
+        "blocksize": _LARGE_TILE,
+        "compress": "deflate",
+        "level": 1,  # the fastest
+        "predictor": "yes",
+        "resampling": "average",
+        "num_threads": os.cpu_count() or 1,
+    }
+    rasterio.shutil.copy(plain, path, driver="COG", **options)
+    plain.unlink()
 
 
 def _squares(n: int, side: int) -> Iterator[tuple[slice, slice]]:

@@ -84,16 +84,19 @@ class Product:
         return develop(self.land, self.place)
 
 
-def write_product(product: Product, directory: Path, *, toa_bytes: int = 0) -> Product:
+def write_product(
+    product: Product, directory: Path, *, toa_bytes: int = 0, layout: str = "vendor"
+) -> Product:
     """Write `delivery.zip`, `preview.png` and `thumbnail.png` into an existing directory.
 
-    With *toa_bytes* the TOA raster covers so much ground that it takes about that many bytes, and
-    the others show the same ground in larger pixels. Returns the product as it covers that ground.
+    With *toa_bytes* the TOA raster covers so much ground that it takes about that many bytes, laid
+    out as *layout* (one of `imagery.LARGE_LAYOUTS`), and the others show the same ground in larger
+    pixels. Returns the product as it covers that ground.
     """
     work = directory / "work"
     (work / "rasters").mkdir(parents=True)
     if toa_bytes:
-        product, tiles = _write_large(product, work, toa_bytes)
+        product, tiles = _write_large(product, work, toa_bytes, layout)
     else:
         tiles = _write_frames(product, work, ("TOA", "VISUAL", "CLOUD"))
     stem = product.stem
@@ -137,13 +140,13 @@ def _write_frames(product: Product, work: Path, kinds: Sequence[str]) -> dict[st
 
 
 def _write_large(
-    product: Product, work: Path, toa_bytes: int
+    product: Product, work: Path, toa_bytes: int, layout: str
 ) -> tuple[Product, dict[str, list[Tile]]]:
     """Write one TOA raster of about *toa_bytes*, and the other rasters of what it shows."""
     place, path = product.place, f"rasters/{product.stem}_TOA_0.tif"
     side = max(place.n, int((toa_bytes / LARGE_BYTES_PER_PIXEL) ** 0.5))
     place = Place(place.longitude, place.latitude, side, place.pixel_m)
-    write_enlarged(work / path, product.land, place)
+    write_enlarged(work / path, product.land, place, layout=layout)
     n = min(side, _AFAR_PIXELS)
     product = replace(product, place=place.from_afar(n), land=seen_from_afar(work / path, n))
     tiles = _write_frames(product, work, ("VISUAL", "CLOUD"))

@@ -6,7 +6,7 @@ nothing. What is in it:
 
 - a harbour, farmland, a delta, a desert and a town, each with captures in several states;
 - scenes of the levels L1C (several frames), L1D and L1D_SR, in zips packed in six ways;
-- one zip as large as asked for;
+- one zip as large as asked for, and two whose raster is laid out in another way;
 - two tasks of the same name, one whose name holds a slash, one without any capture, a published
   capture without scenes, and a scene whose zip is not there yet.
 """
@@ -45,6 +45,14 @@ from satfs.demo.drawings import GENERATION, MANIFEST, home_of, is_drawn
 
 #: Side of a drawn L1D scene, in pixels: large enough for overviews, small enough to be quick.
 _PIXELS: Final = 560
+
+
+#: Packings of large products, whose rasters have several thousand pixels a side, with the layout of
+#: the raster (`imagery.LARGE_LAYOUTS`). All are stored, so that they can be read at random.
+LARGE: Final = {"large": "vendor", "large bands": "bands", "large cog": "cog"}
+#: The most that a raster of another layout than the vendor's takes, in MB: 3000 to 4000 pixels a
+#: side show what there is to show, however large the one large zip is to be.
+_MAX_OTHER_MB: Final = 64
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,10 @@ ORDERS: Final = (
         "town",
         -3.70,
         40.42,
-        (Shot(22, 0.05, (("L1D_SR", "large"),)),),
+        (
+            Shot(22, 0.05, (("L1D_SR", "large"),)),
+            Shot(24, 0.12, (("L1D", "large bands"), ("L1D_SR", "large cog"))),
+        ),
         project="Cities",
     ),
     Order(
@@ -192,7 +203,7 @@ def _draw_all(work: Path, seed: int, large_mb: int) -> dict[str, Any]:
 
 
 def _effort(shot: Shot) -> int:
-    return len(shot.products) + 10 * any(packing == "large" for _, packing in shot.products)
+    return len(shot.products) + 10 * any(packing in LARGE for _, packing in shot.products)
 
 
 def _draw_shot(
@@ -208,7 +219,7 @@ def _draw_shot(
     drawn: dict[str, Any] = {}
     sharpest_m = min(_pixel_m(level) for level, _ in shot.products)
     land_seed = hash_number(seed, order.name, order.longitude) % 2**32
-    is_large = any(packing == "large" for _, packing in shot.products)
+    is_large = any(packing in LARGE for _, packing in shot.products)
     n = round(_PIXELS / sharpest_m * (1.5 if is_large else 1.0))
     land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
     for level, packing in shot.products:
@@ -223,12 +234,17 @@ def _draw_shot(
             place,
             land if place.n == n else land.resized(place.n),
             n_frames=3 if level == "L1C" else 1,
-            packing="stored" if packing == "large" else packing,
+            packing="stored" if packing in LARGE else packing,
             tile=512 if level == "L1D_SR" else 256,
         )
         (work / product.scene_id).mkdir()
-        toa_bytes = large_mb * 10**6 if packing == "large" else 0
-        done = products.write_product(product, work / product.scene_id, toa_bytes=toa_bytes)
+        toa_mb = {"large": large_mb}.get(packing, min(large_mb, _MAX_OTHER_MB))
+        done = products.write_product(
+            product,
+            work / product.scene_id,
+            toa_bytes=toa_mb * 10**6 if packing in LARGE else 0,
+            layout=LARGE.get(packing, "vendor"),
+        )
         drawn[product.scene_id] = {
             "footprint": done.place.footprint,
             "cloud_percent": done.rasters.cloud_percent,

@@ -12,7 +12,16 @@ import rasterio.warp
 from rasterio.errors import NotGeoreferencedWarning
 
 from satfs.demo import terrain
-from satfs.demo.imagery import Place, Tile, develop, vrt, write_enlarged, write_geotiff, write_png
+from satfs.demo.imagery import (
+    LARGE_LAYOUTS,
+    Place,
+    Tile,
+    develop,
+    vrt,
+    write_enlarged,
+    write_geotiff,
+    write_png,
+)
 
 N = 160
 PLACE = Place(-58.37, -34.6, N, 1.0)
@@ -152,3 +161,21 @@ def test_png_is_about_as_large_as_asked(land: terrain.Land, tmp_path: Path) -> N
     assert small.shape == (3, 40, 40)
     means = visual.reshape(3, 40, 4, 40, 4).mean((2, 4))
     assert np.array_equal(small, means.astype(np.uint8))
+
+
+@pytest.mark.parametrize("layout", LARGE_LAYOUTS)
+def test_a_large_raster_is_laid_out_as_asked(
+    land: terrain.Land, tmp_path: Path, layout: str
+) -> None:
+    """Band interleave, or a COG; the pixels are those of the layout of deliveries."""
+    place = Place(PLACE.longitude, PLACE.latitude, 1300, PLACE.pixel_m)
+    write_enlarged(tmp_path / "x.tif", land, place, layout=layout)
+    write_enlarged(tmp_path / "vendor.tif", land, place)
+    with rasterio.open(tmp_path / "x.tif") as file, rasterio.open(tmp_path / "vendor.tif") as other:
+        assert file.interleaving.value.lower() == ("band" if layout == "bands" else "pixel")
+        assert (file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG") == (layout == "cog")
+        assert file.block_shapes == [(512, 512)] * 4
+        assert file.overviews(1)[:2] == [2, 4][: len(file.overviews(1))]
+        assert file.descriptions == other.descriptions
+        assert np.array_equal(file.read(), other.read())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"x.tif", "vendor.tif"})

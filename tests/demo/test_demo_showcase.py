@@ -95,7 +95,8 @@ def test_zips_are_packed_in_every_way(archives: dict[str, Path]) -> None:
     used = {
         packing for order in showcase.ORDERS for shot in order.shots for _, packing in shot.products
     }
-    assert used - {"large"} == set(products.PACKINGS)
+    assert used - set(showcase.LARGE) == set(products.PACKINGS)
+    assert set(showcase.LARGE) <= used
 
 
 def test_large_zip_is_about_as_large_as_asked(archives: dict[str, Path]) -> None:
@@ -161,5 +162,5 @@ def test_it_can_be_walked_and_read(catalogue: Catalogue) -> None:
                         assert isinstance(content, FileContent)
                         assert ask(attachment["url"]).body == content.path.read_bytes()
                         n_objects += 1
-        assert n_objects == 30
+        assert n_objects == 36
         assert origin.leaks == []
