@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from satfs.content.links import LinkKeeper, Sign
 from satfs.content.objects import Spilled
 from satfs.content.probe import Probe, Tail
 from satfs.content.reader import ObjectReader, Reader
+from satfs.content.verdicts import is_same
 from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
 from satfs.fresh import Fresh
 from satfs.model import AttachmentName, ByteRange, SceneId, Version
@@ -163,6 +165,12 @@ class Contents:
                     tail = await self._probe.tail(self._links_of((scene, attachment)), label)
                     request.received_bytes = len(tail.data)
             self.budget.note(len(tail.data))
+            before = await self._recall((scene, attachment))
+            if before is not None:
+                # Under one name, or the cache would hold the object twice.
+                old = Version(before.etag, before.size_bytes)
+                if is_same(old, tail.version):
+                    tail = replace(tail, version=old)
             known = await self._note((scene, attachment), tail.version, revision)
             await self._keep_tail((scene, attachment), tail)
             return known, 0.0

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import trio
 
@@ -17,15 +18,23 @@ from satfs.content.links import LinkKeeper, Refusals
 from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams, answer_s
 from satfs.content.transfer.interface import Refusal
 from satfs.content.verdicts import (
+    BEGINNING_BYTES,
+    MOST_OBJECT_BYTES,
     Meaning,
     Verdict,
+    encodings_of,
+    is_object_itself,
+    is_same,
     judge_error,
+    judge_success,
     judge_tail,
+    request_headers,
     total_if_unsatisfied,
+    unsized_part,
     version_of,
 )
 from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
-from satfs.model import Version
+from satfs.model import ByteRange, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedAnswer
 from satfs.net.retry import parse_retry_after
@@ -45,21 +54,30 @@ _QUESTIONS: Final = (f"bytes=-{TAIL_BYTES}", "bytes=0-0", None)
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
 
 
-class _TellsNothing(Exception):
-    """An answer to the question, perhaps, but none from which a length can be had."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.code)
-        self.verdict = verdict
-
-
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of an object: `data` are the bytes from `start` on, perhaps none."""
+    """The end of an object: `data` are the bytes from `start` on, perhaps none.
+
+    `encodings` are the codings that the store labels it with.
+    """
 
     version: Version
     start: int
     data: bytes
+    encodings: tuple[str, ...] = ()
+
+
+class _TellsNothing(Exception):
+    """An answer to the question, perhaps, but none from which a length can be had.
+
+    *part* is what it holds of the object, where it holds a part: its version has the length up to
+    the part's end, which may or may not be the object's.
+    """
+
+    def __init__(self, verdict: Verdict, part: Tail | None = None) -> None:
+        super().__init__(verdict.code)
+        self.verdict = verdict
+        self.part = part
 
 
 class Probe:
@@ -102,10 +120,75 @@ class Probe:
             if asked is not None:
                 headers["Range"] = asked
             try:
-                return await self._ask(links, label, headers, _read_tail, deadline_at)
+                tail = await self._ask(links, label, headers, _read_tail, deadline_at)
             except _TellsNothing as nothing:
                 verdict = nothing.verdict
+                if nothing.part is None:
+                    continue
+                sized = await self._sized(links, label, nothing.part, deadline_at)
+                if sized is None:
+                    continue
+                tail = sized
+            if tail.encodings:
+                await self._check_label(links, label, tail, deadline_at)
+            return tail
         _raise(verdict, label, None)
+
+    async def _sized(
+        self, links: LinkKeeper, label: str, part: Tail, deadline_at: float
+    ) -> Tail | None:
+        """Return *part* with the object's length, by a question for the byte behind it.
+
+        None where there is such a byte: then the part is not the object's end.
+        """
+        stop = part.version.size_bytes
+        headers = {"Range": f"bytes={stop}-{stop}", "Accept-Encoding": "identity"}
+
+        async def read(answer: StreamedAnswer, label: str) -> Tail | None:
+            if answer.status != 416:
+                return None
+            total = total_if_unsatisfied(answer.headers, await answer.read_error_body())
+            if total is None or total == stop:
+                return part
+            if not stop < total <= MOST_OBJECT_BYTES:
+                return None
+            version = Version(part.version.etag, total)
+            return Tail(version, total, b"", part.encodings)
+
+        try:
+            return await self._ask(links, label, headers, read, deadline_at)
+        except _TellsNothing:
+            return None
+
+    async def _check_label(
+        self, links: LinkKeeper, label: str, tail: Tail, deadline_at: float
+    ) -> None:
+        """Return if what the store labels as coded is the object itself.
+
+        Raises:
+            Garbled: it is a coded form of the object, which nobody asked for.
+        """
+        span = ByteRange(0, min(BEGINNING_BYTES, tail.version.size_bytes))
+        beginning = tail.data[:BEGINNING_BYTES]
+        if tail.start or len(beginning) < len(span):
+            headers = request_headers(span, None)
+
+            async def read(answer: StreamedAnswer, label: str) -> bytes:
+                verdict = judge_success(answer.status, answer.headers, span, tail.version)
+                if verdict.meaning is not Meaning.BYTES:
+                    _raise(verdict, label, None)
+                data = bytearray()
+                async for chunk in answer.chunks():
+                    data += chunk
+                    if len(data) >= len(span):
+                        break
+                return bytes(data[: len(span)])
+
+            beginning = await self._ask(links, label, headers, read, deadline_at)
+        path = urlsplit((await links.get()).url).path
+        if not is_object_itself(tail.encodings, beginning, path):
+            codings = ", ".join(tail.encodings)
+            raise Garbled(f"the object store sends {label} coded ({codings}), which was not asked")
 
     async def confirm(self, links: LinkKeeper, label: str, version: Version) -> Version:
         """Return the version that the store serves now; costs no content when it is *version*.
@@ -123,7 +206,13 @@ class Probe:
             if answer.status == 304:
                 await answer.read_error_body()  # empty; its end gives the connection back
                 return version
-            return (await _read_tail(answer, label)).version
+            if unsized_part(answer.status, answer.headers) == ByteRange(0, 1):
+                await answer.read_error_body()
+                seen = version_of(answer.headers, version.size_bytes)
+                if version.is_strong and seen == version:
+                    return version
+            seen = (await _read_tail(answer, label)).version
+            return version if is_same(seen, version) else seen
 
         try:
             return await self._ask(links, label, headers, read, deadline_at)
@@ -216,19 +305,33 @@ async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
         if total_if_unsatisfied(answer.headers, body) == 0:
             return Tail(version_of(answer.headers, 0), 0, b"")
         raise _TellsNothing(judge_error(answer.status, body))
+    unsized = unsized_part(answer.status, answer.headers)
+    if unsized is not None and len(unsized) <= TAIL_BYTES:
+        data = await _body(answer, len(unsized), label)
+        version = version_of(answer.headers, unsized.stop)
+        part = Tail(version, unsized.start, data, encodings_of(answer.headers))
+        raise _TellsNothing(Verdict(Meaning.GARBLED, "Content-Range"), part)
     found = judge_tail(answer.status, answer.headers)
     if isinstance(found, Verdict):
         raise Garbled(f"the object store's answer for {label} makes no sense: {found.code}")
     version, start, length = found
+    encodings = encodings_of(answer.headers)
     if length > TAIL_BYTES:
-        return Tail(version, version.size_bytes, b"")
+        return Tail(version, version.size_bytes, b"", encodings)
+    return Tail(version, start, await _body(answer, length, label), encodings)
+
+
+async def _body(answer: StreamedAnswer, length: int, label: str) -> bytes:
+    """Return the *length* bytes of a body.
+
+    It is read to its end, so that the connection may be used again: for the first bytes, most
+    likely, and a new one would cost three round trips.
+    """
     data = bytearray()
-    # To its end, so that the connection may be used again: for the first bytes, most likely, and a
-    # new one would cost three round trips.
     async for chunk in answer.chunks():
         data += chunk
         if len(data) > length:
             break
     if len(data) < length:
         raise Unreachable(f"the object store broke off in the middle of {label}")
-    return Tail(version, start, bytes(data[:length]))
+    return bytes(data[:length])

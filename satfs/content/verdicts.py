@@ -17,6 +17,8 @@ from satfs.model import ByteRange, Version
 # Eighteen digits hold any offset that a file system knows; Python refuses to read thousands.
 # Range units know no case (RFC 9110 §14.1).
 _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+#: The same without the total length, which RFC 9110 §14.4 allows.
+_CONTENT_RANGE_ALONE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/\*")
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) \*/([0-9]{1,18})")
 _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -138,20 +140,26 @@ def judge_success(
 
     With *version*, the answer must show that version.
     """
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return Verdict(Meaning.GARBLED, "Content-Encoding")
     length = _number(headers.get("content-length"))
     if not _is_range(status, headers):
         if status == 200:
             return _judge_whole(headers, length, asked, version)
         return Verdict(Meaning.GARBLED, str(status))
-    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
-    if found is None:
+    span = _content_range(headers)
+    if span is None:
         return Verdict(Meaning.GARBLED, "Content-Range")
-    first, last, total = (int(number) for number in found.groups())
+    first, last, total = span
+    if total is None:
+        # What was asked for lies inside of the version that we opened; the name must show that it
+        # is the one, since the length does not.
+        if version is None or not (_names(headers) or version.is_strong):
+            return Verdict(Meaning.GARBLED, "Content-Range")
+        total = version.size_bytes
     seen = version_of(headers, total)
     if version is not None and not _is_same(seen, version, headers):
         return Verdict(Meaning.CHANGED, "ETag", seen=seen)
+    if not _is_label_alone(headers, length, last + 1 - first, total):
+        return Verdict(Meaning.GARBLED, "Content-Encoding", seen=seen)
     if first != asked.start or last + 1 != min(asked.stop, total):
         return Verdict(Meaning.GARBLED, "Content-Range", seen=seen)
     if length is not None and length > last + 1 - first:
@@ -166,6 +174,8 @@ def _judge_whole(
     if length is None:
         return Verdict(Meaning.GARBLED, "Content-Length")
     seen = version_of(headers, length)
+    if encodings_of(headers) and (version is None or seen != version):
+        return Verdict(Meaning.GARBLED, "Content-Encoding")
     if version is not None and not _is_same(seen, version, headers):
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return Verdict(Meaning.GARBLED, "Content-Type")
@@ -182,7 +192,100 @@ def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> boo
     if version.etag.startswith(_BY_DATE):
         modified = headers.get("last-modified", "").strip()
         return not modified or version.etag == f"{_BY_DATE}{modified}"
-    return not _etag(headers) or seen.etag == version.etag
+    return not _etag(headers) or is_same(seen, version)
+
+
+def is_same(one: Version, other: Version) -> bool:
+    """Tell whether two versions hold the same bytes.
+
+    A proxy may make an ETag weak on its way, and not on the next (nginx does where it might have
+    compressed): with the same length it names the same object.
+    """
+    return one.size_bytes == other.size_bytes and one.etag.removeprefix(
+        "W/"
+    ) == other.etag.removeprefix("W/")
+
+
+def _names(headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer shows the name of its version."""
+    return bool(_etag(headers) or headers.get("last-modified", "").strip())
+
+
+def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
+    """Return first and last byte, and the total length as far as it is told; None for nonsense."""
+    told = headers.get("content-range", "").strip()
+    found = _CONTENT_RANGE.fullmatch(told) or _CONTENT_RANGE_ALONE.fullmatch(told)
+    if found is None:
+        return None
+    first, last, *total = (int(number) for number in found.groups())
+    return first, last, total[0] if total else None
+
+
+# -- labels --------------------------------------------------------------------------------------
+
+#: How content begins that was coded, by the coding (RFC 1952, RFC 1950, RFC 8878, compress(1); the
+#: first chunk's size and signature of S3's aws-chunked). Other codings have no mark of their own.
+_MARKS: Final = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "x-gzip": re.compile(rb"\x1f\x8b"),
+    "deflate": re.compile(rb"\x78[\x01\x5e\x9c\xda]"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "compress": re.compile(rb"\x1f[\x9d\xa0]"),
+    "x-compress": re.compile(rb"\x1f[\x9d\xa0]"),
+    "aws-chunked": re.compile(rb"[0-9A-Fa-f]{1,16}(;|\r)"),
+}
+#: Names of objects that are meant to begin so.
+_MEANT: Final = {
+    "gzip": (".gz", ".tgz", ".svgz"),
+    "x-gzip": (".gz", ".tgz", ".svgz"),
+    "zstd": (".zst", ".tzst"),
+    "compress": (".z",),
+    "x-compress": (".z",),
+}
+#: Bytes from the beginning of an object that tell.
+BEGINNING_BYTES: Final = 16
+
+
+def encodings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the codings that an answer's label names, `identity` left out."""
+    named = headers.get("content-encoding", "").lower().split(",")
+    return tuple(each.strip() for each in named if each.strip() not in ("", "identity"))
+
+
+def _is_label_alone(
+    headers: Mapping[str, str], length: int | None, n_bytes: int, total: int
+) -> bool:
+    """Tell whether a part of an object is sent as it is, whatever its label says.
+
+    Uploads leave `aws-chunked` or `gzip` on objects that nothing was done to. We asked for
+    identity; a body that was coded on its way has another length than the range that it is called,
+    or none in advance.
+    """
+    if not encodings_of(headers):
+        return True
+    decoded = headers.get("x-amz-decoded-content-length")
+    return length == n_bytes and (decoded is None or _number(decoded) in (n_bytes, total))
+
+
+def is_object_itself(encodings: tuple[str, ...], beginning: bytes, path: str) -> bool:
+    """Tell whether a labelled object is the object, and not a coded form of it.
+
+    A server may also serve ranges of the coded form, which are right in themselves (RFC 9110
+    §14.2). Of a coding that has no mark (brotli) the label is not believed: identity was asked, and
+    range and length are right. *beginning* are the first bytes that it serves, *path* that of the
+    address.
+    """
+    if not beginning:
+        return True
+    for coding in encodings:
+        mark = _MARKS.get(coding)
+        if (
+            mark is not None
+            and mark.match(beginning)
+            and not path.lower().endswith(_MEANT.get(coding, ()))
+        ):
+            return False
+    return True
 
 
 def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, int] | Verdict:
@@ -191,17 +294,19 @@ def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, i
     The question was a small range, given by its offsets or as a suffix. *headers* have lower-case
     names.
     """
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return Verdict(Meaning.GARBLED, "Content-Encoding")
+    length = _number(headers.get("content-length"))
     if _is_range(status, headers):
-        found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
-        if found is None:
+        span = _content_range(headers)
+        if span is None or span[2] is None:
             return Verdict(Meaning.GARBLED, "Content-Range")
-        first, last, total = (int(number) for number in found.groups())
+        first, last, total = span[0], span[1], span[2]
         if not first <= last < total <= MOST_OBJECT_BYTES:
             return Verdict(Meaning.GARBLED, "Content-Range")
+        if not _is_label_alone(headers, length, last + 1 - first, total):
+            return Verdict(Meaning.GARBLED, "Content-Encoding")
         return version_of(headers, total), first, last + 1 - first
-    length = _number(headers.get("content-length"))
+    if encodings_of(headers):
+        return Verdict(Meaning.GARBLED, "Content-Encoding")
     if status != 200 or length is None or length > MOST_OBJECT_BYTES:
         return Verdict(Meaning.GARBLED, "Content-Length")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -209,6 +314,14 @@ def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, i
         # An error page with status 200. A store's objects have ETags; so would a real HTML object.
         return Verdict(Meaning.GARBLED, "Content-Type")
     return version_of(headers, length), 0, length
+
+
+def unsized_part(status: int, headers: Mapping[str, str]) -> ByteRange | None:
+    """Return the part that an answer holds which tells no total length; None for other answers."""
+    span = _content_range(headers) if _is_range(status, headers) else None
+    if span is None or span[2] is not None or not span[0] <= span[1] < MOST_OBJECT_BYTES:
+        return None
+    return ByteRange(span[0], span[1] + 1)
 
 
 def total_if_unsatisfied(headers: Mapping[str, str], body: bytes) -> int | None:

@@ -10,6 +10,8 @@ from satfs.content.verdicts import (
     MOST_SKIPPED_BYTES,
     Meaning,
     Verdict,
+    encodings_of,
+    is_object_itself,
     judge_error,
     judge_success,
     judge_tail,
@@ -101,6 +103,29 @@ def test_the_stores_own_words(status: int, code: str, meaning: Meaning) -> None:
 
 
 @pytest.mark.parametrize(
+    ("coding", "beginning", "path", "is_object"),
+    [
+        ("gzip", b"PK\x03\x04", "/a.zip", True),
+        ("gzip", b"\x1f\x8b\x08\x00", "/a.zip", False),
+        ("gzip", b"\x1f\x8b\x08\x00", "/a.tar.GZ", True),
+        ("gzip, aws-chunked", b"PK\x03\x04", "/a.zip", True),
+        ("aws-chunked", b"10000;chunk-signature=", "/a.zip", False),
+        ("deflate", b"\x78\x9c\x03\x00", "/a.tif", False),
+        ("deflate", b"II*\x00", "/a.tif", True),
+        ("zstd", b"\x28\xb5\x2f\xfd", "/a.tif", False),
+        ("br", b"II*\x00", "/a.tif", True),
+        ("gzip", b"", "/empty", True),
+    ],
+)
+def test_a_label_is_believed_by_how_the_object_begins(
+    coding: str, beginning: bytes, path: str, *, is_object: bool
+) -> None:
+    """Coded content is told by its mark; an object that is meant to begin so is itself."""
+    encodings = encodings_of({"content-encoding": coding})
+    assert is_object_itself(encodings, beginning, path) is is_object
+
+
+@pytest.mark.parametrize(
     ("status", "changes", "meaning"),
     [
         (206, {}, Meaning.BYTES),
@@ -111,9 +136,41 @@ def test_the_stores_own_words(status: int, code: str, meaning: Meaning) -> None:
         (206, {"content-range": None}, Meaning.GARBLED),
         (206, {"content-range": "bytes 101-200/10000"}, Meaning.GARBLED),
         (206, {"content-range": "bytes 100-198/10000"}, Meaning.GARBLED),
-        (206, {"content-range": "bytes 100-199/*"}, Meaning.GARBLED),
+        (206, {"content-range": "bytes 100-199/*"}, Meaning.BYTES),
+        (206, {"content-range": "bytes 100-199/*", "etag": '"new"'}, Meaning.CHANGED),
+        (206, {"content-range": "bytes 100-198/*"}, Meaning.GARBLED),
+        (206, {"etag": 'W/"abc"'}, Meaning.BYTES),
+        (206, {"etag": 'W/"new"'}, Meaning.CHANGED),
         (206, {"content-length": "101"}, Meaning.GARBLED),
-        (206, {"content-encoding": "gzip"}, Meaning.GARBLED),
+        # A label alone: range and length are those of the object as it is.
+        (206, {"content-encoding": "gzip"}, Meaning.BYTES),
+        (206, {"content-encoding": "aws-chunked"}, Meaning.BYTES),
+        (206, {"content-encoding": "br"}, Meaning.BYTES),
+        (206, {"content-encoding": "identity"}, Meaning.BYTES),
+        (206, {"content-encoding": "gzip", "content-length": "60"}, Meaning.GARBLED),
+        (206, {"content-encoding": "gzip", "content-length": None}, Meaning.GARBLED),
+        (
+            206,
+            {"content-encoding": "aws-chunked", "x-amz-decoded-content-length": "10000"},
+            Meaning.BYTES,
+        ),
+        (
+            206,
+            {"content-encoding": "aws-chunked", "x-amz-decoded-content-length": "15"},
+            Meaning.GARBLED,
+        ),
+        (206, {"content-encoding": "gzip", "etag": '"new"'}, Meaning.CHANGED),
+        (
+            200,
+            {**WHOLE, "content-length": "10000", "content-encoding": "gzip"},
+            Meaning.BYTES,
+        ),
+        (
+            200,
+            {**WHOLE, "content-length": "10000", "content-encoding": "gzip", "etag": None},
+            Meaning.GARBLED,
+        ),
+        (200, {**WHOLE, "content-length": "52", "content-encoding": "gzip"}, Meaning.GARBLED),
         (200, {**WHOLE, "content-length": "10000"}, Meaning.BYTES),
         (200, {**WHOLE, "content-length": None}, Meaning.GARBLED),
         (

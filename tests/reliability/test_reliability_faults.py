@@ -128,6 +128,23 @@ STORE_FAULTS = [
         "no ETag, no date", both(store("no-etag"), store("no-last-modified")), is_about_links=True
     ),
     Fault("chunked body", store("no-length"), is_about_links=True),
+    # -- labels
+    *(
+        Fault(
+            f"intact, labelled {label}{when}",
+            store("labelled-encoding", value=label),
+            is_before=bool(when),
+            is_about_links=label != "aws-chunked",
+        )
+        for label in ("aws-chunked", "gzip", "br", "deflate", "gzip, aws-chunked")
+        for when in ("", " before")
+    ),
+    Fault("coded body", store("encoded-body"), FAILS),
+    Fault("coded body before", store("encoded-body"), FAILS, is_before=True),
+    Fault("coded form of the object", store("compressed-representation"), FAILS, is_before=True),
+    Fault("no total length", store("unknown-total")),
+    Fault("no total length before", store("unknown-total"), is_before=True),
+    Fault("weak ETag in turn", store("weak-etag", every=2)),
     # -- another version
     Fault("416", store("range-not-satisfiable", size_bytes=5), STALE),
     Fault("412", store("precondition-failed"), STALE),
