@@ -87,6 +87,7 @@ class MountOptions:
     0644 and 0755. *source* is what `findmnt` and `df` show; its colon makes `df -l` and `find` see
     that the mount is remote. *extra* are more words for libfuse or the kernel (`noatime`).
     With `exec` among them files keep their executable bits, and may be run.
+    *program* is what to type in a shell to run satfs, for the README.
     *is_offline* mounts without asking the vendor first, with what earlier mounts have kept.
     """
 
@@ -97,6 +98,7 @@ class MountOptions:
     umask: int = 0
     source: str = "satfs:default"
     extra: tuple[str, ...] = ()
+    program: str = "satfs"
     is_offline: bool = False
 
     @property
@@ -156,7 +158,8 @@ async def serve(
                     Thumbnails(),
                 ),
                 version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
-            )
+            ),
+            options.program,
         )
         inodes: Inodes[Node] = Inodes(root, keyed_numbering(settings.api_url.encode()))
         gate = Gate(guard_from(settings.crawlers), Callers(trio.current_time), trio.current_time)

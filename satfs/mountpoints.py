@@ -19,6 +19,8 @@ from typing import Final
 from satfs.errors import BadCache, BadMountpoint, FuseMissing
 
 #: The type of our mounts: `fuse.` and the subtype, as mount(8) and findmnt(8) show it.
+#: Tells the mount of a demo, which may be replaced, from one of a real account, which may not.
+DEMO_SOURCE: Final = "satfs:demo"
 FS_TYPE: Final = "fuse.satfs"
 #: The program that mounts and unmounts FUSE filesystems for ordinary users.
 FUSERMOUNT: Final = "fusermount3"

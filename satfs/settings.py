@@ -7,9 +7,10 @@ Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
@@ -313,7 +314,7 @@ def resolve_settings(
     known = tuple(sorted({name for file in files for name in file.profiles}))
     complaints = []
     if environment is None and not may_be_new and chosen not in (*known, DEFAULT_PROFILE):
-        complaints.append(_no_such_profile(known))
+        complaints.append(_no_such_profile(flags.get("profile"), known))
     layers = [*given, *(layer for file in files for layer in file.layers(str(chosen)))]
     values, origins = profiles.merged(layers, Settings.model_fields.keys())
     try:
@@ -323,7 +324,8 @@ def resolve_settings(
     if complaints:
         raise BadSettings("; ".join(complaints))
     remarks = [
-        f"{file.path}: {key} is set, and is not a setting of satfs."
+        f"{file.path}: {key} is set, and is not a setting of satfs"
+        f"{did_you_mean(key.rpartition('.')[2], Settings.model_fields)}."
         for file in files
         for key in file.unknown(Settings.model_fields.keys())
     ]
@@ -335,9 +337,21 @@ _PATHS: Final = frozenset(
 )
 
 
-def _no_such_profile(known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that proposes what *known* has nearest to *name*, or nothing."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f" (the nearest name is {nearest[0]})" if nearest else ""
+
+
+def _no_such_profile(flag: Any, known: Sequence[str]) -> str:
+    """Return what is wrong with a profile; one that no *flag* named is told by its variable.
+
+    A value of the environment is not repeated: it may be a secret in the wrong place.
+    """
+    name = variable_of("profile") if flag is None else f"profile {flag}"
     there_are = f"there are: {', '.join(known)}" if known else "there is none"
-    return f"profile: config.toml knows none of that name ({there_are}); `satfs login` makes one"
+    knows_none = f"{name}: config.toml knows none of that name"
+    return f"{knows_none} ({there_are}); `satfs login` makes one"
 
 
 def _values_of(environment: Mapping[str, str]) -> dict[str, str]:
@@ -385,8 +399,10 @@ def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return a sentence on each of `unknown_variables`."""
+    known = tuple(variable_of(name) for name in Settings.model_fields)
     return tuple(
-        f"{name} is set, and is not a setting of satfs." for name in unknown_variables(environment)
+        f"{name} is set, and is not a setting of satfs{did_you_mean(name.upper(), known)}."
+        for name in unknown_variables(environment)
     )
 
 

@@ -31,9 +31,8 @@ _KINDS: Final = {
     CONFIRM: ("question if it is still this version", "questions if it is still this version"),
     BYTES: ("range of bytes", "ranges of bytes"),
 }
-_HEADER: Final = (
-    "  time (UTC)  what     bytes wanted               first byte     took   received  outcome"
-)
+_CELLS: Final = "{:<8} {:<7} {:<30} {:>6} {:>6} {:>8} "
+_HEADER: Final = _CELLS.format("time UTC", "what", "bytes wanted", "begun", "took", "received")
 
 
 def explain_object(
@@ -49,7 +48,8 @@ def explain_object(
     """
     if trail is None:
         return "Nobody has asked for it lately: nothing is noted about it.\n"
-    lines = [*_summary(trail.own, link_left_s), "", "Was it slow, and why?"]
+    lines = [_wrapped(sentence, "  ") for sentence in _summary(trail.own, link_left_s)]
+    lines += ["", "Was it slow, and why?"]
     for sentence in reasons(trail, away):
         lines += textwrap.wrap(
             clean(sentence), _COLUMNS, initial_indent="- ", subsequent_indent="  "
@@ -57,14 +57,15 @@ def explain_object(
     if trail.failures:
         lines += ["", "What programs were told instead of bytes, oldest first:"]
         lines += [
-            f"  {_time(each.at_s)}  {each.kind}: {clean(each.words)}" for each in trail.failures
+            _wrapped(f"{_time(each.at_s)}  {each.kind}: {clean(each.words)}", " " * 10)
+            for each in trail.failures
         ]
     if trail.requests:
         n_all = sum(trail.own.requests.values())
         left_out = n_all - len(trail.requests)
         some = f"the last {len(trail.requests)} of {n_all}, " if left_out > 0 else ""
-        lines += ["", f"Requests, {some}oldest first:", _HEADER]
-        lines += [_row(each) for each in trail.requests]
+        lines += ["", f"Requests, {some}oldest first:", f"{_HEADER}outcome"]
+        lines += [_row(each, clean) for each in trail.requests]
     return "\n".join(lines) + "\n"
 
 
@@ -144,19 +145,28 @@ def _summary(own: Totals, link_left_s: float | None) -> Iterator[str]:
     if asked:
         yield f"Asked for {', '.join(asked)}; {_amount(own.received_bytes)} came."
     if link_left_s is not None and link_left_s != float("inf"):
-        yield f"Its link is good for {_seconds(max(0.0, link_left_s))} more."
+        yield f"Its link is good for {_life(max(0.0, link_left_s))} more."
 
 
-def _row(each: Request) -> str:
+def _row(each: Request, clean: Callable[[str], str]) -> str:
     span = "" if each.span is None else f"[{each.span.start}, {each.span.stop})"
     first = "" if each.first_byte_s is None else _seconds(each.first_byte_s)
     took = "" if each.took_s is None else _seconds(each.took_s)
     got = _amount(each.received_bytes) if each.received_bytes else ""
-    line = (
-        f"  {_time(each.at_s)}    {each.what:<8} {span:<26} {first:>10} {took:>8} {got:>10}"
-        f"  {each.outcome}"
+    cells = _CELLS.format(_time(each.at_s), each.what, span, first, took, got)
+    # An outcome with its reason may be long: it goes on below itself.
+    return _wrapped(f"{cells}{clean(each.outcome)}", " " * len(cells)).rstrip()
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text,
+        _COLUMNS,
+        subsequent_indent=indent,
+        replace_whitespace=False,
+        drop_whitespace=True,
+        break_on_hyphens=False,
     )
-    return line.rstrip()
 
 
 def _time(at_s: float) -> str:
@@ -175,6 +185,13 @@ def _seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1000:.0f} ms"
     return f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
+
+
+def _life(seconds: float) -> str:
+    for length_s, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return _seconds(seconds)
 
 
 def _amount(n_bytes: float) -> str:

@@ -10,12 +10,18 @@ from typing import Final
 import click
 from rich.table import Table
 
+from satfs.cli.complete import directories
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.groups import Commands
+from satfs.cli.hearing import mount_of
+from satfs.cli.hints import hint, shell_path
 from satfs.cli.logs import show
 from satfs.cli.speech import console, tell, tell_remark
 from satfs.content import upkeep
+from satfs.control.client import result_of
 from satfs.errors import NotThere
+from satfs.mountpoints import DEMO_SOURCE, satfs_mounts
 from satfs.settings import load_settings
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
@@ -25,16 +31,20 @@ _directory_flag = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The cache directory, if it is not the one that mounts use.",
 )
+_mountpoint = click.argument(
+    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories
+)
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
 
 
 @click.group(
+    cls=Commands,
     epilog="""\b
 Examples:
   satfs cache info                       what is kept, and how much of each
   satfs cache verify                     read it all, and drop what is damaged
   satfs cache clear                      give the space back
-"""
+""",
 )
 def cache() -> None:
     """Look after what mounts have kept on disk. Mounts may go on meanwhile."""
@@ -44,16 +54,21 @@ def cache() -> None:
     epilog="""\b
 Examples:
   satfs cache info                       people's units
+  satfs cache info ~/satfs-demo          what the demo keeps
   satfs cache info --json | jq .held_bytes
 """
 )
+@_mountpoint
 @_directory_flag
 @_json_flag
 @verbosity_flags
 @click.pass_obj
-def info(_manner: Manner, cache_dir: Path | None, as_json: bool) -> None:
-    """Show what is kept, the most recently used first."""
-    directory = _directory(cache_dir)
+def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
+    """Show what is kept, the most recently used first.
+
+    With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
+    """
+    directory = _directory(mountpoint, cache_dir)
     try:
         found = upkeep.info(directory)
     except NotThere:
@@ -77,6 +92,8 @@ def info(_manner: Manner, cache_dir: Path | None, as_json: bool) -> None:
             }
         )
         return
+    if mountpoint is None and cache_dir is None:
+        _tell_others()
     screen = console()
     screen.print(f"{show(str(directory))} holds {_amount(found.held_bytes)} of content.")
     if not found.objects:
@@ -104,12 +121,16 @@ Examples:
 """
 )
 @click.option("--pinned", is_flag=True, help="Remove what is pinned, too.")
+@_mountpoint
 @_directory_flag
 @verbosity_flags
 @click.pass_obj
-def clear(_manner: Manner, cache_dir: Path | None, pinned: bool) -> None:
-    """Remove what is kept. Listings stay; content is fetched again when somebody reads it."""
-    directory = _directory(cache_dir)
+def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
+    """Remove what is kept. Listings stay; content is fetched again when somebody reads it.
+
+    With MOUNTPOINT, from the cache of the mount there; without, from that of the settings.
+    """
+    directory = _directory(mountpoint, cache_dir)
     try:
         freed = upkeep.clear(directory, with_pinned=pinned)
     except NotThere:
@@ -124,13 +145,17 @@ Examples:
   satfs cache verify --json
 """
 )
+@_mountpoint
 @_directory_flag
 @_json_flag
 @verbosity_flags
 @click.pass_obj
-def verify(_manner: Manner, cache_dir: Path | None, as_json: bool) -> int:
-    """Read all that is kept, and drop what is damaged; exits with 7 if anything was."""
-    directory = _directory(cache_dir)
+def verify(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> int:
+    """Read all that is kept, and drop what is damaged; exits with 7 if anything was.
+
+    With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
+    """
+    directory = _directory(mountpoint, cache_dir)
     good = damaged = 0
     broken: list[str] = []
     try:
@@ -150,8 +175,25 @@ def verify(_manner: Manner, cache_dir: Path | None, as_json: bool) -> int:
     return Exit.CACHE if damaged else Exit.DONE
 
 
-def _directory(given: Path | None) -> Path:
-    return load_settings(cache_dir=given).cache_dir
+def _directory(mountpoint: str | None, given: Path | None) -> Path:
+    """Return the cache directory of the mount at *mountpoint*, or the one *given*, or ours.
+
+    Raises:
+        BadMountpoint: there is no satfs mount, or it does not answer.
+    """
+    if mountpoint is None:
+        return load_settings(cache_dir=given).cache_dir
+    if given is not None:
+        raise click.UsageError("give a MOUNTPOINT or --cache-dir, not both")
+    return Path(str(result_of(mount_of(Path(mountpoint).expanduser()), "pins", {})["cache_dir"]))
+
+
+def _tell_others() -> None:
+    """Say where content is that is not in the cache of the settings: a demo keeps its own."""
+    for each in satfs_mounts():
+        if each.source == DEMO_SOURCE:
+            place = shell_path(each.mountpoint)
+            tell_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
 
 
 def _print_json(answer: object) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.groups import Commands
 from satfs.cli.hints import home_name
 from satfs.cli.logs import show
 from satfs.cli.settings import shown_value
@@ -35,13 +36,14 @@ from satfs.settings import (
 
 
 @click.group(
+    cls=Commands,
     epilog="""\b
 Examples:
   satfs config show --origin             every setting, and where it is from
   satfs config show --profile harbour    … for another profile
   satfs config profiles                  which profiles there are
   ${EDITOR:-vi} "$(satfs config path)"   change them
-"""
+""",
 )
 def config() -> None:
     """Show what flags, environment and config.toml come to.

@@ -22,12 +22,10 @@ from satfs.cli.tour import show_around, tell_demo
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory
 from satfs.errors import BadMountpoint
-from satfs.mountpoints import detach, mount_at
+from satfs.mountpoints import DEMO_SOURCE, detach, mount_at
 from satfs.settings import Settings, load_settings
 
 DEFAULT_MOUNTPOINT = "~/satfs-demo"
-#: Tells the mount of a demo, which may be replaced, from one of a real account, which may not.
-SOURCE = "satfs:demo"
 
 
 @click.command(
@@ -89,7 +87,7 @@ def demo(
     tell(f"Starting the demo.{drawing}")
     return launch(
         lambda: _origin_for(origin, given),
-        mount_options(place, given, source=SOURCE),
+        mount_options(place, given, source=DEMO_SOURCE),
         manner,
         foreground=foreground,
         on_ready=lambda: tell_demo(place, ends_with_us=True) if foreground else show_around(place),
@@ -124,7 +122,7 @@ def _serve_only(origin: DemoProcess) -> int:
 def _prepare(path: Path, *, nonempty: bool) -> Path:
     """Return *path*, made if need be, fit to be mounted on; a demo that is there is removed."""
     mounted = mount_at(path)
-    while mounted is not None and mounted.source == SOURCE:
+    while mounted is not None and mounted.source == DEMO_SOURCE:
         # Lazily: somebody who still looks at the old demo does not keep us from a new one.
         detach(path, is_lazy=True)
         mounted = mount_at(path)

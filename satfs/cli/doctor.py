@@ -29,7 +29,7 @@ from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failur
 from satfs.doctor.machine import Machine
 from satfs.errors import BadSettings
 from satfs.fuse.errnos import gravest_of
-from satfs.mountpoints import absolute
+from satfs.mountpoints import DEMO_SOURCE, absolute
 from satfs.settings import Settings, resolve_settings, unknown_remarks
 
 _STYLES: Final = {
@@ -99,8 +99,14 @@ def code_of(findings: Sequence[Finding]) -> Exit:
 
 def _examine(mountpoint: str | None, profile: str | None, tell: Tell) -> None:
     machine = Machine()
-    settings = _settings(profile, tell)
     place = None if mountpoint is None else _place(machine, Path(mountpoint))
+    source = next((each.source for each in machine.mounts() if each.mountpoint == place), "")
+    settings: Settings | None = None
+    if source == DEMO_SOURCE:
+        says = f"{place} is a demo, which needs no settings, network or account: not looked at."
+        tell(fine(Area.SETTINGS, "settings", says))
+    else:
+        settings = _settings(profile, tell)
     try:
         trio.run(examine, machine, settings, place, tell)
     except BaseExceptionGroup as group:

@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from satfs import __version__
 from satfs.cli.exits import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Manner
+from satfs.cli.groups import Commands
 from satfs.cli.home import settle_home
 from satfs.cli.mount8 import is_called_by_mount
 from satfs.cli.mount8 import main as mount8
@@ -55,7 +56,7 @@ COMMANDS: Final = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     #: Read by `satfs.cli.manual`.
     summaries = COMMANDS
 

@@ -74,8 +74,9 @@ _CODES: Final[Mapping[type[SatfsError], Exit]] = MappingProxyType(
 _REMEDIES: Final[Mapping[type[SatfsError], str]] = MappingProxyType(
     {
         NeedsLogin: "Credentials are made in Aleph (aleph.satellogic.com), under My Profile.",
-        Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them. "
-        "`satfs mount --offline` shows what earlier mounts kept.",
+        Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them; "
+        "`satfs doctor` looks at the whole way.",
+        FuseMissing: "`satfs doctor` looks at all that mounting takes.",
         Garbled: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
         NotThere: "Check that SATFS_API_URL and SATFS_AUTH_URL lead to the API.",
     }

@@ -13,7 +13,7 @@ import click
 from satfs.cli.complete import directories
 from satfs.cli.exits import Exit
 from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
-from satfs.cli.hints import hint, shell_path
+from satfs.cli.hints import hint, program_name, shell_path
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
@@ -158,5 +158,6 @@ def mount_options(
         umask=given.umask or 0,
         source=given.fsname or source,
         extra=(*extra, *given.kernel_flags),
+        program=program_name(),
         is_offline=is_offline,
     )

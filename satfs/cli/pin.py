@@ -79,7 +79,9 @@ def _list(*, as_json: bool) -> int:
         print_json({"caches": found})
         return Exit.DONE
     screen = console()
-    pinned = [each for cache in found for each in cache["pinned"]]
+    pinned = sorted(
+        (each for cache in found for each in cache["pinned"]), key=lambda each: str(each["label"])
+    )
     if not pinned:
         click.echo("Nothing is pinned.")
         return Exit.DONE

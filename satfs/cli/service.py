@@ -17,6 +17,7 @@ from rich.table import Table
 
 from satfs.cli.complete import directories
 from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.groups import Commands
 from satfs.cli.logs import show
 from satfs.cli.mounthelper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
@@ -33,13 +34,14 @@ _START_TIMEOUT_S: Final = 100
 
 
 @click.group(
+    cls=Commands,
     epilog="""\b
 Examples:
   satfs service install harbour ~/aleph      mount it now, and at each login
   satfs service status
   satfs service remove harbour
   sudo satfs service install-helper          for fstab, and mount -t satfs
-"""
+""",
 )
 def service() -> None:
     """Let systemd mount a profile at each login, or mount(8) and fstab."""

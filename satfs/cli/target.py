@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,11 +116,13 @@ async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) ->
 
 
 def quiet_log(manner: Manner) -> LogChoice:
-    """Return a log that tells of errors only, unless more is asked for: the answer tells the rest.
+    """Return a log that tells of nothing, unless more is asked for.
 
-    A mount's log is read later; who waits for an answer is told in it that it is stale, say.
+    A mount's log is read later. A command's answer, or the error that it ends with, tells what the
+    log would have told.
     """
-    return replace(manner.log, level=level_for(manner.verbosity - 1))
+    level = level_for(manner.verbosity - 1) if manner.verbosity > 0 else logging.CRITICAL
+    return replace(manner.log, level=level)
 
 
 def missing(failure: NotThere) -> click.ClickException:

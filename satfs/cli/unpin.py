@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from satfs.cli.counts import counted
 from satfs.cli.exits import Exit
 from satfs.cli.fetching import where_flag
 from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.pin import pinned_anywhere
 from satfs.cli.quantities import amount
 from satfs.cli.target import json_flag, missing, offer_paths, on_mounts, print_json
-from satfs.content import upkeep
 from satfs.content.cachedir import open_index
 from satfs.content.keeping import unpin as unpin_in
 from satfs.control.client import result_of
 from satfs.control.pinning import as_json as records_of
 from satfs.errors import NotThere
 from satfs.model import Json
-from satfs.settings import load_settings
 
 
 @click.command(
@@ -29,7 +30,7 @@ Examples:
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=offer_paths)
 @where_flag
-@click.option("--all", "is_all", is_flag=True, help="All that is pinned in the cache directory.")
+@click.option("--all", "is_all", is_flag=True, help="All that `satfs pin` lists.")
 @json_flag
 @verbosity_flags
 @click.pass_obj
@@ -55,13 +56,13 @@ def unpin(
 
 
 def _unpin_all() -> list[Json]:
-    directory = load_settings().cache_dir
-    try:
-        upkeep.info(directory)  # says what is wrong with it, and makes none
-    except NotThere:
-        return []
-    index = open_index(directory)
-    try:
-        return records_of(unpin_in(index, None))
-    finally:
-        index.close()
+    found: list[Json] = []
+    for cache in pinned_anywhere():
+        if not cache["pinned"]:
+            continue
+        index = open_index(Path(str(cache["cache_dir"])))
+        try:
+            found += records_of(unpin_in(index, None))
+        finally:
+            index.close()
+    return found

@@ -22,7 +22,7 @@ from typing import ClassVar, Final, NamedTuple, Protocol
 
 from satfs.errors import Changed, NotThere, SatfsError
 from satfs.model import ByteRange
-from satfs.tree.times import FALLBACK_NS
+from satfs.tree.times import FALLBACK_NS, TREE_NS
 
 #: Longest value of an extended attribute, in bytes. The kernel takes up to 64 KiB
 #: (XATTR_SIZE_MAX), but a vendor's megabyte belongs into the sidecar, not beside it.
@@ -161,7 +161,7 @@ class Directory(Node):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells of a directory without a date of its own."""
-        return Attributes(Kind.DIRECTORY, 0o755)
+        return Attributes(Kind.DIRECTORY, 0o755, 0, TREE_NS, TREE_NS)
 
 
 class File(Node):

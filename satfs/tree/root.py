@@ -9,16 +9,23 @@ from satfs.tree.captures import Captures
 from satfs.tree.nodes import Directory, Entry, MadeFile, Node, not_there
 from satfs.tree.scenes import Scenes, Sources
 from satfs.tree.tasks import Tasks
+from satfs.tree.times import TREE_NS
 
-README: Final = """\
+_README: Final = """\
 Satellite imagery deliveries, mounted read-only by satfs.
 
-tasks/<task>/<capture>/<scene>/   what was ordered, taken and delivered, with a JSON record of each
-captures/<capture>/               a capture by its id alone; lists those seen so far
-scenes/<scene>/                   a scene by its id alone; lists those seen so far
+tasks/<task>/<capture>/<scene>/   what was ordered, taken and delivered, with
+                                  a JSON record of each
+captures/<capture>/               a capture by its id alone; lists those seen
+                                  so far
+scenes/<scene>/                   a scene by its id alone; lists those seen
+                                  so far
 
-What a listing, a read and an error mean here is written in docs/SEMANTICS.md of satfs.
-`satfs --help` has the commands; `satfs umount` takes this directory away again.
+docs/SEMANTICS.md of satfs says what a listing, a read and an error mean here.
+The commands, and the one that unmounts this directory:
+
+  {program} --help
+  {program} umount DIRECTORY
 """
 
 
@@ -27,10 +34,16 @@ class Root(Directory):
 
     __slots__ = ("_hidden", "_listed")
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, program: str = "satfs") -> None:
+        """Make the top of a mount; *program* is what to type in a shell to run satfs."""
         super().__init__(None, b"")
+        readme = readme_of(program)
+
+        async def same() -> bytes:
+            return readme
+
         self._listed: dict[bytes, Node] = {
-            b"README.txt": MadeFile(self, b"README.txt", README.encode(), _readme),
+            b"README.txt": MadeFile(self, b"README.txt", readme, same, mtime_ns=TREE_NS),
             b"tasks": Tasks(self, b"tasks", sources),
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
@@ -57,5 +70,6 @@ class Root(Directory):
         return [Entry(name, node) for name, node in self._listed.items()]
 
 
-async def _readme() -> bytes:
-    return README.encode()
+def readme_of(program: str) -> bytes:
+    """Return the note to the reader; *program* is what to type in a shell to run satfs."""
+    return _README.format(program=program).encode("utf-8", "surrogateescape")

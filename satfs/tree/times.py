@@ -16,6 +16,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: safe in every time zone.
 FALLBACK_NS: Final = 315_619_200 * 10**9
 
+#: The time of what is satfs's own, the directories at the top and their README: 2026-01-01. It is
+#: the same in every mount, so that a second backup finds it unchanged.
+TREE_NS: Final = 1_767_225_600 * 10**9
+
 #: Believable: satellites fly (1970), and nobody delivers from after this.
 _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)

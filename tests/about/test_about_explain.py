@@ -8,7 +8,7 @@ from satfs.about.explain import explain_object, reasons
 from satfs.about.vitals import Away
 from satfs.errors import Unreachable
 from satfs.model import ByteRange
-from satfs.trail import BYTES, LINK, SIZE, Trail, Trails
+from satfs.trail import BYTES, LINK, SIZE, Failure, Trail, Trails
 
 MIB = 1024 * 1024
 
@@ -121,3 +121,20 @@ def test_the_table_fits(scene: Scene) -> None:
     assert len(rows) == 64
     assert any("the last 64 of 100" in line for line in lines)
     assert len({line.rindex("done") for line in rows}) == 1
+
+
+def test_no_line_is_wider_than_a_terminal(scene: Scene) -> None:
+    """Not the table, nor an outcome with its reason, nor a failure's words."""
+    scene.trail.opened()
+    for n in range(100):
+        scene.ask(BYTES, 60.5, n_bytes=11_000_000_000 + n)
+    with scene.trail.request(BYTES, ByteRange(10**10, 10**10 + 5)) as request:
+        request.outcome = "Unreachable: the connection was reset by the other side, once more"
+    words = "no answer from a host with a long name " * 3
+    scene.trail.failures.append(Failure(scene.now_s, "Unreachable", words))
+    scene.trail.served(10**12)
+
+    text = explain_object(scene.trail, link_left_s=3536)
+
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "Its link is good for 59 min more." in text

@@ -235,3 +235,38 @@ def test_no_two_files_of_a_scene_look_alike_in_80_columns() -> None:
     shown = [shortened(line, 79) for line in lines]
 
     assert len(set(shown)) == len(lines)
+
+
+def test_cache_pins_and_doctor_know_the_demo(demo: Program, place: Path) -> None:
+    """It keeps its content elsewhere, and has no account to be looked at."""
+    assert demo("demo", place).returncode == 0
+    scene = next(place.glob("tasks/*/*/*_L1C_*"))
+    assert demo("pin", scene).returncode == 0
+
+    ours = demo("cache", "info")
+    its = demo("cache", "info", place)
+    unpinned = demo("unpin", "--all")
+    examined = demo("doctor", place)
+
+    assert f"Note: The demo has a cache of its own: satfs cache info {place}" in ours.stderr
+    assert its.returncode == 0, its.stderr
+    assert "(pinned)" in its.stdout
+    assert "No longer pinned: 0 files" not in unpinned.stdout
+    assert demo("pin").stdout == "Nothing is pinned.\n"
+    assert "is a demo" in " ".join(examined.stdout.split())
+    assert "credential" not in examined.stdout
+    assert "failure" not in examined.stdout
+
+
+def test_the_readme_of_a_mount_names_a_program_that_can_be_run(demo: Program, place: Path) -> None:
+    """Within the width of a terminal, apart from the program's path."""
+    assert demo("demo", place).returncode == 0
+    text = (place / "README.txt").read_text()
+
+    command = re.search(r"^  (.*) --help$", text, re.MULTILINE)
+    assert command is not None
+    done = subprocess.run([command[1], "--version"], cwd="/", capture_output=True, check=False)
+    assert done.returncode == 0
+    assert max(len(line) for line in text.splitlines() if command[1] not in line) <= 80
+    assert place.stat().st_mtime > 1_700_000_000
+    assert (place / "tasks").stat().st_mtime == (place / "README.txt").stat().st_mtime

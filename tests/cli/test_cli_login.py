@@ -431,7 +431,7 @@ def test_whoami_tells_what_is_wrong(aleph: Program, several: DemoOrigin) -> None
     assert (wrong.returncode, unchosen.returncode, unknown.returncode) == (3, 3, 2)
     assert "5eedfeed" not in wrong.stderr
     assert "cont.second" in unchosen.stderr
-    assert "knows none of that name" in unknown.stderr
+    assert "Error: profile nobody: config.toml knows none of that name" in unknown.stderr
     assert [done.stdout for done in (wrong, unchosen, unknown)] == ["", "", ""]
 
 

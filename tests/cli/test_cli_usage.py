@@ -172,3 +172,27 @@ def test_a_pipe_gets_a_sentence_a_line(satfs: Program) -> None:
     done = satfs("mount", "x" * 200)
 
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"), [(["monut"], "mount"), (["config", "shwo"], "show"), (["zzzzz"], None)]
+)
+def test_a_misspelt_command_is_told_with_the_nearest(
+    satfs: Program, words: list[str], nearest: str | None
+) -> None:
+    done = satfs(*words)
+
+    end = f" (the nearest name is {nearest})" if nearest else ""
+    assert done.returncode == 2
+    assert f"There is no command {words[-1]!r}{end}." in done.stderr
+
+
+@pytest.mark.parametrize("words", [["ls"], ["info", "341271"], ["watch", "--once"]])
+def test_without_a_login_only_the_sentence_is_told(satfs: Program, words: list[str]) -> None:
+    """No line of a log beside it."""
+    done = satfs(*words)
+
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: no credential: ")
+    assert "request refused" not in done.stderr

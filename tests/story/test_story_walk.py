@@ -26,7 +26,7 @@ from satfs.errors import NotAllowed, Unreachable
 from satfs.fuse.inodes import ROOT
 from satfs.fuse.operations import Limits
 from satfs.tree.names import name_of
-from satfs.tree.times import FALLBACK_NS
+from satfs.tree.times import TREE_NS
 
 SCENE = "tasks/341271/cap-1/scene-a"
 
@@ -99,7 +99,7 @@ async def test_sizes_modes_and_times_are_exact(kernel: Kernel) -> None:
     created_ns = int(CREATED.timestamp()) * 10**9 + CREATED.microsecond * 1000
     assert (await kernel.walk("tasks/341271")).st_mtime_ns == created_ns
     assert (await kernel.walk("tasks/341271/cap-1")).st_mtime_ns == created_ns
-    assert (await kernel.walk("tasks")).st_mtime_ns == FALLBACK_NS
+    assert (await kernel.walk("tasks")).st_mtime_ns == TREE_NS
     for name, entry in (await kernel.ls(SCENE)).items():
         assert entry.st_size == len(await kernel.read(f"{SCENE}/{name}"))
 

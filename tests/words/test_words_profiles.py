@@ -151,8 +151,9 @@ def test_a_misspelt_key_is_remarked_on(user_toml: Callable[[str], Path]) -> None
     path = user_toml("wokers = 3\n[profiles.other]\ncache_byte = 3\nworkers = 1")
 
     assert resolve_settings({}).remarks == (
-        f"{path}: wokers is set, and is not a setting of satfs.",
-        f"{path}: profiles.other.cache_byte is set, and is not a setting of satfs.",
+        f"{path}: wokers is set, and is not a setting of satfs (the nearest name is workers).",
+        f"{path}: profiles.other.cache_byte is set, and is not a setting of satfs"
+        " (the nearest name is cache_bytes).",
     )
 
 
