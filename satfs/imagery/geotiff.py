@@ -1,4 +1,4 @@
-"""What a raster says of itself: samples, where on Earth it lies, what its bands are called.
+"""What a raster states about itself: samples, where on Earth it lies, what its bands are called.
 
 Facts are from the OGC's GeoTIFF standard 1.1 (19-008r4), chapter 7, and from GDAL's GTiff driver
 documentation for the two fields of its own (42112 GDAL_METADATA, 42113 GDAL_NODATA).
@@ -54,7 +54,7 @@ _READ: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the first image of a file says of itself. None and empty: it says nothing usable.
+    """What the first image of a file states about itself. None: it states nothing usable.
 
     `data_type` is like `uint16`, of the first band, or `unknown`. `epsg` is the code of the
     projected system, else of the geographic one. `transform` is (a, b, c, d, e, f) with
@@ -137,7 +137,7 @@ def affine_transform(
 ) -> tuple[float, float, float, float, float, float] | None:
     """Return pixel to coordinates, as in `Facts`; None when the fields do not state one.
 
-    *is_point* tells that coordinates are those of a pixel's centre (PixelIsPoint).
+    *is_point*: coordinates are those of a pixel's centre (PixelIsPoint).
     """
     if len(scale) >= 2 and len(tiepoints) >= 6 and scale[0] and scale[1]:
         column, row, _, x, y, _ = tiepoints[:6]

@@ -16,8 +16,8 @@ from typing import Final
 
 from satfs.model import ByteRange
 
-#: Bytes before and behind each block when a COG says that they repeat the block's size and its last
-#: bytes (GDAL's COG driver: BLOCK_LEADER=SIZE_AS_UINT4, BLOCK_TRAILER=LAST_4_BYTES_REPEATED).
+#: Bytes before and behind each block when a COG states that they repeat the block's size and its
+#: last bytes (GDAL's COG driver: BLOCK_LEADER=SIZE_AS_UINT4, BLOCK_TRAILER=LAST_4_BYTES_REPEATED).
 LEADER_BYTES: Final = 4
 
 
@@ -64,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of the file, and its blocks. Sizes are in pixels unless their names say otherwise.
+    """One image of the file, and its blocks. Sizes are in pixels unless a name ends otherwise.
 
     `page` counts the full images from 0. `level` is 0 for the full image, and n for the nth
     overview of it, in the order of the file; a mask has the level of the image that it masks.
@@ -121,7 +121,7 @@ class Image:
         return Block(self.number, number)
 
     def holds(self, place: BlockPlace) -> bool:
-        """Tell whether a place lies in the image."""
+        """Return whether a place lies in the image."""
         return (
             0 <= place.plane < self.n_planes
             and 0 <= place.row < self.n_rows

@@ -1,8 +1,8 @@
 """From the first bytes of a TIFF to its layout, however little of the file is at hand.
 
 Fed with spans of the file, the parser states which it needs next: the header, then one directory
-after the other. Nothing that a file holds makes it raise, run without end, or keep more than a few
-hundred kilobytes: a file that contradicts itself has no layout, and is read as bytes.
+after the other. Nothing that a file holds makes it raise, run without end, or keep more than a
+megabyte: a file that contradicts itself has no layout, and is read as bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LayoutParser:
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._images: list[Image] = []
-        self._directories: list[Directory] = []
+        self._first_directory: Directory | None = None
         self._format: TiffFormat | None = None
         self._structure = Structure()
         self._parser = SpanParser(self._steps(), size_bytes)
@@ -66,7 +66,7 @@ class LayoutParser:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether nothing more is to be learnt."""
+        """Return whether nothing more is to be learnt."""
         return self._parser.is_done
 
     @property
@@ -87,7 +87,7 @@ class LayoutParser:
     @property
     def directory(self) -> Directory | None:
         """Return the first directory, which holds the facts about the whole file."""
-        return self._directories[0] if self._directories else None
+        return self._first_directory
 
     def needs(self) -> tuple[ByteRange, ...]:
         """Return the spans that are needed next, within the file; empty when it is done."""
@@ -170,8 +170,7 @@ class LayoutParser:
     def _add(self, directory: Directory, parent: Image | None) -> Image | None:
         """Add the image of a directory; return None for one without blocks behind the first."""
         assert self._format is not None, "the header is parsed first"  # noqa: S101
-        self._directories[1:] = []  # only the first one is asked for later
-        self._directories.append(directory)
+        self._first_directory = self._first_directory or directory
         has_blocks = any(
             tag in directory.fields for tag in (Tag.TILE_OFFSETS, Tag.STRIP_OFFSETS)
         ) and (Tag.IMAGE_WIDTH in directory.fields)

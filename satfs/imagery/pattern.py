@@ -80,8 +80,8 @@ class _Window:
     read: set[int] = field(default_factory=set)
 
     def takes(self, image: Image, place: BlockPlace) -> bool:
-        """Tell whether a block continues the window: inside, to the right of it, or below it."""
-        if image.number != self.image.number or len(self.read) >= _MAX_REMEMBERED_BLOCKS:
+        """Return whether a block continues the window: inside, to the right of it, or below it."""
+        if image.number != self.image.number:
             return False
         is_right, is_below = place.column == self.right, place.row == self.bottom
         return (
@@ -110,7 +110,7 @@ class _Shape:
 
 
 class AccessPattern:
-    """The pattern of one open file: told each block that is read, it predicts the next ones.
+    """The pattern of one open file: given each block that is read, it predicts the next ones.
 
     Deterministic, without a clock, bounded in memory (some megabytes at worst) and in time: a call
     takes microseconds as a rule, and a few milliseconds at worst.
@@ -170,10 +170,11 @@ class AccessPattern:
         self._follow_run(image, block, span)
         window = self._window
         if window is None or not window.takes(image, place):
-            self._begin(image, place)
-            window = self._window
-            assert window is not None  # noqa: S101
+            window = self._begin(image, place)
+        elif len(window.read) >= _MAX_REMEMBERED_BLOCKS:
+            window = _Window(image, place.row, place.row + 1, window.left, window.right, [])
         window.add(place)
+        self._window = window
         self._last = (image, place)
 
     def predict(self, span_of: SpanOf) -> tuple[Prediction, ...]:
@@ -243,23 +244,17 @@ class AccessPattern:
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _begin(self, image: Image, place: BlockPlace) -> None:
-        """Begin a window at a block; what was predicted for the last one was fetched in vain."""
-        old = self._window
-        left, right = place.column, place.column + 1
-        if old is not None:
-            is_same = old.image.number == image.number
-            if is_same and len(old.read) >= _MAX_REMEMBERED_BLOCKS:
-                left, right = min(left, old.left), max(right, old.right)
-            else:
-                self._remember(old)
+    def _begin(self, image: Image, place: BlockPlace) -> _Window:
+        """Return a new window; what was predicted for the last one was fetched in vain."""
+        if self._window is not None:
+            self._remember(self._window)
         for block, size in self._outstanding.items():
             self._vain[block] = size
             self.vain_bytes += size
             if len(self._vain) > _MAX_REMEMBERED_BLOCKS:
                 self._vain.popitem(last=False)  # it stays counted
         self._outstanding.clear()
-        self._window = _Window(image, place.row, place.row + 1, left, right, [])
+        return _Window(image, place.row, place.row + 1, place.column, place.column + 1, [])
 
     def _remember(self, window: _Window) -> None:
         n_rows, n_columns = window.bottom - window.top, window.right - window.left

@@ -20,8 +20,8 @@ class Raster:
     """What is known of one version of one file of *size_bytes*, from the bytes it was fed.
 
     It never waits, and never raises for what the file holds. While `layout` is None, and for every
-    block or offset that it cannot tell, the file is to be read as bytes. A layout that lies leads
-    to spans that help nobody; it never leads to wrong bytes, since reads name offsets.
+    block or offset that is unknown, the file is to be read as bytes. A layout that is wrong leads
+    to spans that are of no use; it never leads to wrong bytes, since reads name offsets.
     """
 
     def __init__(self, size_bytes: int, *, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
@@ -38,7 +38,7 @@ class Raster:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the layout is complete, or known to be none."""
+        """Return whether the layout is complete, or known to be none."""
         return self._parser.is_done
 
     @property
@@ -73,7 +73,7 @@ class Raster:
             self._facts.feed(start, data)
 
     def facts(self) -> Facts | None:
-        """Return what the file says of itself; None while spans of it are missing."""
+        """Return what the file states about itself; None while spans of it are missing."""
         return self._facts.result if self._facts is not None else None
 
     def needs_of(self, block: Block) -> tuple[ByteRange, ...]:
@@ -106,7 +106,7 @@ class Raster:
         return self._tables.span_from_leader(block, leader)
 
     def block_at(self, position: int) -> Block | None:
-        """Return the block that holds a byte of the file, if that can be told from known tables."""
+        """Return the block that holds a byte of the file; None for none, and when it is unknown."""
         return self._tables.block_at(position)
 
     def following(self, position: int) -> Block | None:
@@ -114,11 +114,11 @@ class Raster:
         return self._tables.following(position)
 
     def is_file_order(self, blocks: list[Block]) -> bool:
-        """Tell whether blocks lie one behind the other in the file; False when that is unknown."""
+        """Return whether blocks lie one behind the other in the file; False when unknown."""
         return self._tables.is_file_order(blocks)
 
     def is_cog(self) -> bool | None:
-        """Tell by the header whether it is a cloud-optimised GeoTIFF; None when it cannot be told.
+        """Return whether the header is that of a cloud-optimised GeoTIFF; None while that is open.
 
         It is one when its directories precede its blocks, and the blocks of each overview those of
         the larger ones, and when it is tiled, or small.

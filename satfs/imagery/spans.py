@@ -93,7 +93,7 @@ class SpanParser(Generic[T]):
         self.held = HeldSpans()
         self._steps = steps
         self._size_bytes = size_bytes
-        self._asked: tuple[ByteRange, ...] = ()
+        self._wanted: tuple[ByteRange, ...] = ()
         self.result: T | None = None
         #: Why there is no result, for a log; None while there may still be one.
         self.reason: str | None = None
@@ -105,7 +105,7 @@ class SpanParser(Generic[T]):
         """Return the spans that are needed next, within the file; empty when nothing is."""
         if self.is_done:
             return ()
-        missing = [span for span in self._asked if self.held.get(span) is None]
+        missing = [span for span in self._wanted if self.held.get(span) is None]
         return tuple(
             merge_spans(
                 ByteRange(span.start, max(span.stop, span.start + WINDOW_BYTES)).clip(
@@ -121,7 +121,7 @@ class SpanParser(Generic[T]):
             return
         if len(data) > MAX_HELD_BYTES:
             # Of a piece that is too long to be held, what begins with the next need is held.
-            inside = [s.start for s in self._asked if start <= s.start < start + len(data)]
+            inside = [s.start for s in self._wanted if start <= s.start < start + len(data)]
             skip = min(inside, default=start) - start
             start, data = start + skip, data[skip : skip + MAX_HELD_BYTES]
         self.held.add(start, bytes(data))
@@ -129,7 +129,7 @@ class SpanParser(Generic[T]):
 
     def _advance(self) -> None:
         while not self.is_done:
-            found = [self.held.get(span) for span in self._asked]
+            found = [self.held.get(span) for span in self._wanted]
             known = tuple(data for data in found if data is not None)
             if len(known) < len(found):
                 return
@@ -137,8 +137,8 @@ class SpanParser(Generic[T]):
 
     def _step(self, data: tuple[bytes, ...] | None) -> None:
         try:
-            self._asked = next(self._steps) if data is None else self._steps.send(data)
-            if any(span.stop > self._size_bytes for span in self._asked):
+            self._wanted = next(self._steps) if data is None else self._steps.send(data)
+            if any(span.stop > self._size_bytes for span in self._wanted):
                 raise Damaged("something is stated to lie beyond the end of the file")
         except StopIteration as end:
             self.result = end.value

@@ -1,8 +1,8 @@
 """The block tables of one file, as far as they were seen, and the way back from offset to block.
 
-A raster of 10⁶ tiles has 12 MB of tables: nobody should fetch or unpack them in order to read one
-tile. So tables are kept as the bytes that came by, in pieces, and one item is unpacked when it is
-asked for. For the way back the offsets of the known pieces are kept in sorted arrays.
+A raster of 10⁶ tiles has 12 MB of tables, which are not to be fetched or unpacked in order to read
+one tile. So tables are kept as the bytes that came by, in pieces, and one item is unpacked when it
+is needed. For the way back the offsets of the known pieces are kept in sorted arrays.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class BlockTables:
         return ByteRange(offset, offset + size).clip(self._size_bytes)
 
     def block_at(self, position: int) -> Block | None:
-        """Return the block that holds a byte of the file, if that can be told from known pieces.
+        """Return the block that holds a byte of the file; None for none, and when it is unknown.
 
         Where blocks overlap, which only a broken file has, it is one of those that hold the byte,
         or None.
@@ -166,7 +166,7 @@ class BlockTables:
         return best[1] if best else None
 
     def is_file_order(self, blocks: Sequence[Block]) -> bool:
-        """Tell whether blocks lie one behind the other in the file; False when that is unknown."""
+        """Return whether blocks lie one behind the other in the file; False when unknown."""
         stop = 0
         for block in blocks:
             span = self.span(block)
@@ -257,7 +257,7 @@ def _is_mergeable(before: _Run, last: _Run) -> bool:
 
 
 def _follows(before: _Run, last: _Run) -> bool:
-    """Tell whether one run goes on where another ends, in the file and in the numbers."""
+    """Return whether one run goes on where another ends, in the file and in the numbers."""
     return (
         isinstance(before.numbers, range)
         and isinstance(last.numbers, range)
