@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from satfs.imagery.geotiff import Facts, read_facts
@@ -113,7 +114,7 @@ class Raster:
         """Return the known block that starts first at or behind a position; None for none."""
         return self._tables.following(position)
 
-    def is_file_order(self, blocks: list[Block]) -> bool:
+    def is_file_order(self, blocks: Sequence[Block]) -> bool:
         """Return whether blocks lie one behind the other in the file; False when unknown."""
         return self._tables.is_file_order(blocks)
 

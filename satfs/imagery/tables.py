@@ -17,6 +17,7 @@ from operator import lt
 from typing import Final
 
 from satfs.imagery.layout import LEADER_BYTES, Block, Image, Table
+from satfs.imagery.spans import HeldSpans
 from satfs.model import ByteRange
 
 #: The unit in which a table is kept, in bytes, counted from the start of the table: 128 offsets of
@@ -26,8 +27,11 @@ PIECE_BYTES: Final = 1024
 #: Beyond it everything is forgotten, and learnt again from what is read next.
 MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
 #: Blocks in one sorted array of the way back. Two arrays become one of this length at most, so that
-#: a merge takes milliseconds, and a search goes through 16 arrays per million blocks.
-_MAX_RUN: Final = 65_536
+#: a merge takes three milliseconds, and a search goes through 64 arrays per million blocks. Blocks
+#: that lie in the file as they are numbered need one array, however many they are.
+_MAX_RUN: Final = 16_384
+#: Parts of pieces that wait for the rest, in bytes: two for each of some thirty reads.
+_MAX_PARTS_BYTES: Final = 64 * 1024
 #: What a piece costs beside its bytes: the object, its key, its place in the dictionary.
 _PIECE_OVERHEAD_BYTES: Final = 200
 
@@ -70,6 +74,7 @@ class BlockTables:
         self._starts: list[int] = []
         #: By the start of the table and the number of the piece in it.
         self._pieces: dict[tuple[int, int], bytes] = {}
+        self._parts = HeldSpans(_MAX_PARTS_BYTES)
         self._runs: dict[int, list[_Run]] = {}
         self._kept_bytes = 0
 
@@ -92,12 +97,16 @@ class BlockTables:
                 self.feed(table.span.start, table.inline)
 
     def feed(self, start: int, data: bytes | memoryview) -> None:
-        """Keep the whole pieces of tables among the bytes of the file that begin at *start*."""
+        """Keep the pieces of tables that are among the bytes of the file that begin at *start*.
+
+        A piece that two reads share is kept once both have come.
+        """
         stop = start + len(data)
         first = max(0, bisect_right(self._starts, start) - 1)
         for table_start, table, image in self._tables[first:]:
             if table_start >= stop:
                 break
+            self._join_parts(table, image, start, data)
             self._feed_table(table, image, start, data)
 
     def needs(self, block: Block) -> tuple[ByteRange, ...]:
@@ -210,8 +219,27 @@ class BlockTables:
         if self._kept_bytes > self._max_kept_bytes:
             self._forget()
 
+    def _join_parts(
+        self, table: Table, image: int | None, start: int, data: bytes | memoryview
+    ) -> None:
+        """Keep the pieces of which *data* holds a part, and earlier reads the rest."""
+        stop = start + len(data)
+        for edge in (start, stop):
+            if not table.span.start < edge < table.span.stop:
+                continue
+            index = (edge - table.span.start) // PIECE_BYTES
+            piece = _piece_span(table, index)
+            if piece.start == edge or (table.span.start, index) in self._pieces:
+                continue
+            first = max(piece.start, start)
+            self._parts.add(first, bytes(data[first - start : piece.stop - start]))
+            whole = self._parts.get(piece)
+            if whole is not None:
+                self._feed_table(table, image, piece.start, whole)
+
     def _forget(self) -> None:
         self._pieces.clear()
+        self._parts.clear()
         self._runs.clear()
         self._kept_bytes = 0
 

@@ -104,6 +104,25 @@ def test_pieces_may_be_cut_anywhere(
         assert tables.block_at(offset + 40) is None
 
 
+@given(
+    n=st.integers(1, 3000),
+    step=st.integers(900, 9000),
+    letters=st.tuples(st.sampled_from("IQ"), st.sampled_from("HI")).map("".join),
+    at=st.integers(8, 1000),
+)
+@settings(deadline=None)
+def test_reads_one_behind_the_other_leave_no_gaps(n: int, step: int, letters: str, at: int) -> None:
+    """Wherever a reader cuts, a table that was read from end to end is known from end to end."""
+    image, data = tabled([100_000 + 50 * k for k in range(n)], [40] * n, letters, "<", at=at)
+    tables = BlockTables(10**7)
+    tables.add(image, "<")
+    content = bytes(at) + data + bytes(100)
+    for start in range(0, len(content), step):
+        tables.feed(start, content[start : start + step])
+    assert [tables.needs(Block(0, number)) for number in range(n)] == [()] * n
+    assert tables.block_at(100_000 + 50 * (n - 1) + 5) == Block(0, n - 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("is_sorted", [True, False], ids=["sorted", "shuffled"])
 def test_a_million_blocks_stay_small(is_sorted: bool) -> None:
@@ -130,7 +149,7 @@ def test_a_million_blocks_stay_small(is_sorted: bool) -> None:
     assert tables.kept_bytes < 10_000
     step = 300_007
     for start in range(0, len(raw), step):
-        tables.feed(16 + start, raw[start : start + step + PIECE_BYTES])
+        tables.feed(16 + start, raw[start : start + step])
     assert tables.kept_bytes <= 32 * 2**20
     for number in random.Random(1).sample(range(n), 500):
         found = tables.block_at(offsets[number] + 899)
