@@ -160,23 +160,22 @@ class LayoutParser:
                 if values is None:
                     (values,) = yield (inner.span,)
                 inner_offsets = parse_integers(tiff, inner, values)
-            image = self._add(directory, parent)
+            image = self._add(tiff, directory, parent)
             if directory.next_offset and directory.next_offset not in siblings:
                 waiting.appendleft((directory.next_offset, parent, siblings))
             for place in reversed(inner_offsets):
                 waiting.appendleft((place, image or parent, inner_offsets))
         return True
 
-    def _add(self, directory: Directory, parent: Image | None) -> Image | None:
+    def _add(self, tiff: TiffFormat, directory: Directory, parent: Image | None) -> Image | None:
         """Add the image of a directory; return None for one without blocks behind the first."""
-        assert self._format is not None, "the header is parsed first"  # noqa: S101
         self._first_directory = self._first_directory or directory
         has_blocks = any(
             tag in directory.fields for tag in (Tag.TILE_OFFSETS, Tag.STRIP_OFFSETS)
         ) and (Tag.IMAGE_WIDTH in directory.fields)
         if not has_blocks and self._images:
             return None
-        image = parse_image(self._format, directory, self._images, parent)
+        image = parse_image(tiff, directory, self._images, parent)
         tables = [table for i in (*self._images, image) for table in (i.offsets, i.sizes)]
         spans = sorted({table.span for table in tables})  # images may share one
         if image.offsets.span == image.sizes.span:
@@ -185,7 +184,7 @@ class LayoutParser:
             raise Damaged("a table of blocks reaches beyond the end of the file")
         if any(one.overlaps(other) for one, other in pairwise(spans)):
             raise Damaged("tables of blocks overlap")
-        if spans[0].start < self._format.header_bytes:
+        if spans[0].start < tiff.header_bytes:
             raise Damaged("a table of blocks lies in the header")
         self._images.append(image)
         return image

@@ -183,7 +183,8 @@ class AccessPattern:
         They count as fetched from now on. *span_of* gives sizes where they are known, and names
         sparse blocks, which are not predicted.
         """
-        if self._window is None or len(self._outstanding) >= MAX_OUTSTANDING:
+        window, last = self._window, self._last
+        if window is None or last is None or len(self._outstanding) >= MAX_OUTSTANDING:
             return ()
         free = self.read_bytes // READ_PER_VAIN + self._allowance_bytes
         free -= self.vain_bytes + self.outstanding_bytes
@@ -191,7 +192,7 @@ class AccessPattern:
             return ()
         predictions: list[Prediction] = []
         tried: set[Block] = set()
-        for n_tries, (block, confidence) in enumerate(self._candidates(self._window)):
+        for n_tries, (block, confidence) in enumerate(self._candidates(window, last[1])):
             if n_tries >= _MAX_TRIES or len(predictions) >= MAX_PREDICTIONS:
                 break
             is_known = block in tried or block in self._recent or block in self._outstanding
@@ -263,10 +264,9 @@ class AccessPattern:
         shapes = self._shapes.setdefault(window.image.number, deque(maxlen=N_REMEMBERED))
         shapes.append(shape)
 
-    def _candidates(self, window: _Window) -> Iterator[tuple[Block, float]]:
+    def _candidates(self, window: _Window, last: BlockPlace) -> Iterator[tuple[Block, float]]:
         """Yield blocks that may come next, the likeliest first, with the confidence in each."""
-        assert self._last is not None  # noqa: S101
-        image, (_, last) = window.image, self._last
+        image = window.image
         shapes: Sequence[_Shape] = self._shapes.get(image.number, ())
         fill = sum(shape.fill for shape in shapes) / len(shapes) if shapes else 1.0
         planes = self._planes(window, last.plane, shapes)
