@@ -344,7 +344,7 @@ def test_a_line_in_fstab_is_all_it_takes(aleph: Program, place: Path, tmp_path: 
     assert run(aleph, "umount", place).returncode == 0
     by_name = run(aleph, "mount", "-T", fstab, place)
 
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1000, 4711, 0o440)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1000, 4711, 0o640)
     assert (kind, source) == ("fuse.satfs", "satfs:default"), "one mount, not two"
     assert "allow_other" in shown_options.split(",")
     assert by_name.returncode == 0
