@@ -18,6 +18,7 @@ import trio
 from satfs.content.blocks import BlockCache
 from satfs.content.controller import ConnectionController
 from satfs.content.flight import Flight
+from satfs.content.links import LASTING_CODES
 from satfs.content.objects import Spilled
 from satfs.content.transfer.interface import BulkMover, Mover, Refusal, WorkerDied
 from satfs.content.trial import Trial
@@ -95,6 +96,9 @@ class Attempts:
         trial.wait_s = 0.0
         link: Link | None = None
         try:
+            known = flight.source.links.refusal
+            if known in LASTING_CODES:
+                return NotAllowed(f"the object store refuses {flight.source.label}: {known}")
             link = await flight.source.links.get()
             try:
                 await self._attempt(flight, link, trial)
@@ -165,6 +169,7 @@ class Attempts:
             began_at_s = flight.began_at_s
             if began_at_s is not None:
                 flight.source.doubt.matched()
+                flight.source.links.accepted()
                 self._reachability.answered(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
                 self._controller.note_range(
@@ -209,12 +214,14 @@ class Attempts:
         verdict, label = refusal.verdict, flight.source.label
         match verdict.meaning:
             case Meaning.RENEW:
-                if link is not None:
-                    flight.source.links.spent(link)
+                links = flight.source.links
+                if link is not None and verdict.code not in LASTING_CODES:
+                    links.spent(link)
                     wait_s = trial.refusals.wait_s(link)
                     if wait_s is not None and wait_s < trial.left_s:
                         trial.wait_s = wait_s
                         return None
+                links.refused(verdict.code)
                 return NotAllowed(f"the object store refuses {label}: {verdict.code}")
             case Meaning.RETRY | Meaning.SLOW_DOWN:
                 asked_s = parse_retry_after(refusal.retry_after, now_s=time.time())

@@ -225,6 +225,8 @@ class Contents:
         """Forget what is known of an attachment's version: it is asked for anew."""
         key = (scene, attachment)
         self._known.pop(key, None)
+        if (links := self._links.get(key)) is not None:
+            links.accepted()
         index = self._cache.index
         if index is None:
             return

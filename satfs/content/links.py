@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import trio
+
 from satfs import trail
 from satfs.fresh import Fresh
 from satfs.model import AttachmentName, Link, SceneId
@@ -25,6 +27,12 @@ DOUBTED_LIFETIME_S: Final = 10.0
 #: A new link that is refused as well is given up after one more, this much later: whoever changes
 #: keys may do so twice within a moment, and it takes the store as long to hear of it.
 ROTATION_S: Final = 1.0
+#: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
+LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
+#: How long such a refusal is believed without a request, and how long any other one is looked into
+#: with one link instead of three. Programs `stat` a file many times; restoring one from an archive
+#: takes hours.
+REFUSED_S: Final = 60.0
 
 
 def usable_for_s(link: Link, now_s: float) -> float:
@@ -71,6 +79,8 @@ class LinkKeeper:
             return link, usable_for_s(link, time.time())
 
         self._fresh: Fresh[Link] = Fresh(renew)
+        self._refused_for: str | None = None
+        self._refused_until_s = 0.0
 
     async def get(self) -> Link:
         """Return a link that can be used now; waits for the vendor when there is none.
@@ -83,6 +93,20 @@ class LinkKeeper:
     def spent(self, link: Link) -> None:
         """Say that the store refused *link*: the next `get` asks for another."""
         self._fresh.invalidate(link)
+
+    def refused(self, code: str) -> None:
+        """Remember for a while that the object is refused, whatever the link."""
+        self._refused_for, self._refused_until_s = code, trio.current_time() + REFUSED_S
+
+    def accepted(self) -> None:
+        """Forget a refusal: the object was served, or is to be looked at afresh."""
+        self._refused_for = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Return the code of a refusal that is remembered, or None."""
+        is_recent = trio.current_time() < self._refused_until_s
+        return self._refused_for if is_recent else None
 
     def left_s(self) -> float | None:
         """Return the seconds that the present link has left, or None when there is none."""

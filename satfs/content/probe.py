@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from satfs.content.links import LinkKeeper, Refusals
+from satfs.content.links import LASTING_CODES, LinkKeeper, Refusals
 from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams, answer_s
 from satfs.content.transfer.interface import Refusal
 from satfs.content.verdicts import (
@@ -207,9 +207,9 @@ class Probe:
                 await answer.read_error_body()  # empty; its end gives the connection back
                 return version
             if unsized_part(answer.status, answer.headers) == ByteRange(0, 1):
-                await answer.read_error_body()
                 seen = version_of(answer.headers, version.size_bytes)
                 if version.is_strong and seen == version:
+                    await answer.read_error_body()
                     return version
             seen = (await _read_tail(answer, label)).version
             return version if is_same(seen, version) else seen
@@ -227,7 +227,9 @@ class Probe:
         read: Callable[[StreamedAnswer, str], Awaitable[T]],
         deadline_at: float,
     ) -> T:
-        refusals = Refusals()
+        refusals, known = Refusals(), links.refusal
+        if known in LASTING_CODES:
+            raise NotAllowed(f"the object store refuses {label}: {known}")
         while True:
             link = await links.get()
 
@@ -235,18 +237,23 @@ class Probe:
                 return await self._attempt(url, label, headers, read)
 
             try:
-                return await self._retries.run(
+                found = await self._retries.run(
                     attempt,
                     origin=origin_of(link.url),
                     deadline_at=deadline_at,
                     what=f"asking the object store for {label}",
                     about=label,
                 )
+                links.accepted()
+                return found
             except Refusal as refusal:
+                code = refusal.verdict.code
                 links.spent(link)
                 wait_s = refusals.wait_s(link)
+                if known is not None or code in LASTING_CODES:
+                    wait_s = None
                 if wait_s is None or trio.current_time() + wait_s >= deadline_at:
-                    code = refusal.verdict.code
+                    links.refused(code)
                     raise NotAllowed(f"the object store refuses {label}: {code}") from None
             await trio.sleep(wait_s)
 

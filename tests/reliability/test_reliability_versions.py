@@ -22,6 +22,40 @@ def n_object_requests(stand: Stand) -> int:
     return sum(each.endpoint == "object" for each in stand.origin.requests)
 
 
+def test_an_object_in_an_archive_is_not_asked_for_at_each_look(stand: Stand) -> None:
+    """A refusal that no link can change costs one request; then it is known for a while."""
+    scene = stand.publish(MIB)
+    stand.origin.faults.add("archived", "object", path_contains=scene)
+    before = len(stand.origin.requests)
+
+    for _ in range(5):
+        with pytest.raises(PermissionError):
+            stand.stat(stand.path(scene))
+
+    asked = [each.endpoint for each in stand.origin.requests[before:]]
+    assert asked.count("object") == 1
+    assert asked.count("sign") == 1
+
+
+def test_a_refused_object_costs_one_link_at_each_look(stand: Stand) -> None:
+    """Three links and a second are spent once; and a mended object is read at once."""
+    scene = stand.publish(MIB)
+    fault = stand.origin.faults.add("forbidden", "object", path_contains=scene)
+    with pytest.raises(PermissionError):
+        stand.stat(stand.path(scene))
+    before, began_s = len(stand.origin.requests), time.monotonic()
+
+    with pytest.raises(PermissionError):
+        stand.stat(stand.path(scene))
+
+    assert time.monotonic() - began_s < 0.9
+    asked = [each.endpoint for each in stand.origin.requests[before:]]
+    assert asked.count("object") <= 2
+    stand.origin.faults.remove(fault)
+    with stand.opened(scene) as descriptor:
+        stand.compare(descriptor, stand.content(scene))
+
+
 def test_etags_in_turn_are_read_through(stand: Stand) -> None:
     """Two replicas with different ETags: bytes of one version, with a few tries for each range."""
     scene = stand.publish(24 * MIB)
