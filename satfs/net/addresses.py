@@ -11,8 +11,10 @@ The rule for links to objects, which arrive in answers of the API and in redirec
   private stores (`allow_private_store`).
 
 Addresses are judged as written, in every notation that a resolver takes for one (`127.1`, an IPv4
-address inside an IPv6 one). What a *name* resolves to cannot be judged here: whoever controls the
-name's DNS decides that, and TLS then demands a certificate for the name.
+address inside an IPv6 one), by `LinkRule.check`. What a *name* resolves to is judged by
+`LinkRule.check_peer` after it was resolved and before anything is connected to: whoever controls a
+name's DNS could otherwise have us knock at any port of this machine or its network. Where a proxy
+resolves names, it alone decides.
 """
 
 from __future__ import annotations
@@ -33,6 +35,22 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 #: What parsers of addresses disagree about: they strip, split or map these differently.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\]")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: Longest label and longest name (RFC 1035 §2.3.4); no resolver takes more.
+_MAX_LABEL_CHARACTERS = 63
+_MAX_NAME_CHARACTERS = 253
+#: Where clouds answer machines about themselves, beside the link-local range, and what Python calls
+#: neither private nor reserved in every version: Oracle's metadata lies in the IETF's protocol
+#: assignments (RFC 6890), then Azure's, Alibaba's, and AWS's over IPv6; site-local IPv6 (RFC 3879).
+_SERVES_NO_OBJECTS = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "192.0.0.0/24",
+        "168.63.129.16/32",
+        "100.100.100.200/32",
+        "fd00:ec2::254/128",
+        "fec0::/10",
+    )
+)
 
 
 def origin_of(url: str) -> str:
@@ -132,14 +150,23 @@ class LinkRule:
             raise NotAllowed(f"the link to {where} is not encrypted, while the API is")
         self._check_host(parts.hostname or "", api.hostname or "", where)
 
+    @property
+    def allows_private(self) -> bool:
+        """Tell whether links may lead to private addresses."""
+        return self.allow_private or _is_private(_split(self.api_url).hostname or "")
+
+    def check_peer(self, host: str, address: str) -> None:
+        """Return if *address*, which *host* was resolved to, may be connected to.
+
+        Raises:
+            NotAllowed: the rule refuses it; the message says why.
+        """
+        if not may_connect(address, allows_private=self.allows_private):
+            raise NotAllowed(refusal_of_peer(host))
+
     def _check_host(self, host: str, api_host: str, where: str) -> None:
         address = literal_address(host)
-        if address is not None and (
-            address.is_link_local
-            or address.is_multicast
-            or address.is_unspecified
-            or (address.is_reserved and not address.is_loopback)
-        ):
+        if address is not None and _serves_no_objects(address):
             raise NotAllowed(f"the link to {where} leads to an address that serves no objects")
         if self.allow_private or _is_private(api_host):
             return
@@ -148,6 +175,32 @@ class LinkRule:
                 f"the link to {where} leads to a private address, while the API is public; "
                 "allow_private_store (SATFS_ALLOW_PRIVATE_STORE) allows it"
             )
+
+
+def may_connect(address: str, *, allows_private: bool) -> bool:
+    """Tell whether an object store may be at *address*, as a resolver gave it."""
+    literal = literal_address(address)
+    if literal is None or _serves_no_objects(literal):
+        return False
+    return allows_private or literal.is_global
+
+
+def refusal_of_peer(host: str) -> str:
+    """Return in a sentence that *host* was resolved to an address that must not be connected to."""
+    return (
+        f"the name {host} leads to an address that links may not lead to; for a private one, "
+        "allow_private_store (SATFS_ALLOW_PRIVATE_STORE) allows it"
+    )
+
+
+def _serves_no_objects(address: IPAddress) -> bool:
+    return (
+        address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or (address.is_reserved and not address.is_loopback)
+        or any(address in network for network in _SERVES_NO_OBJECTS)
+    )
 
 
 def _is_private(host: str) -> bool:
@@ -166,9 +219,19 @@ def _split(url: str) -> SplitResult:
         _ = parts.port  # raises ValueError when it cannot be one
     except ValueError:
         raise Garbled("not a web address") from None
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not _is_host(parts.hostname or ""):
         raise Garbled("not a web address")
     return parts
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether *host* is an address or a name that can be resolved."""
+    if ":" in host:
+        return True
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= _MAX_NAME_CHARACTERS + 1 and all(
+        0 < len(label) <= _MAX_LABEL_CHARACTERS for label in labels
+    )
 
 
 def _bracketed(parts: SplitResult) -> str:

@@ -283,3 +283,20 @@ class TestAnswers:
         with pytest.raises(FileFailure):
             stand.feed(head(0, 16384) + OBJECT[:16384], forever(1 << 20))
         os.close(read_only)
+
+
+def test_informational_answers_without_end_are_refused(stands: Any) -> None:
+    """A flood of 103 neither keeps a worker busy nor its connection for ever."""
+    stand = stands(0, SIZE)
+    stand.exchange.request("test")
+    stand.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, forever(1000))
+    assert stand.exchange.outcome.verdict.meaning is Meaning.GARBLED
+
+
+def test_some_informational_answers_are_passed_over(stands: Any) -> None:
+    """One or two come before answers of real servers."""
+    stand = stands(0, SIZE)
+    stand.exchange.request("test")
+    stand.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2 + head(0, SIZE) + OBJECT, forever(5000))
+    assert stand.exchange.is_over
+    assert stand.front == SIZE

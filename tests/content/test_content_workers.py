@@ -24,6 +24,7 @@ from satfs.content.contents import Contents
 from satfs.content.reader import Reader
 from satfs.content.transfer import messages, worker
 from satfs.content.transfer import workers as pool
+from satfs.content.transfer.interface import Refusal
 from satfs.content.transfer.messages import Outcome
 from satfs.content.transfer.worker import Worker
 from satfs.demo.catalogue import (
@@ -264,6 +265,28 @@ async def test_a_worker_that_cannot_read_the_ca_file_is_not_needed(tmp_path: Pat
             await eventually(lambda: any(each.is_ready for each in bulk._processes))
             await read_all(contents, until=16 * MIB)
             assert contents.statistics().get("retries", 0) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_characters", [50_000, 65_300, 65_536])
+async def test_a_link_longer_than_a_packet_kills_no_worker(
+    tmp_path: Path, n_characters: int
+) -> None:
+    """What does not fit into an order is moved by the loop, and the workers live."""
+    with origin_of() as origin:
+        async with opened(origin, tmp_path) as (contents, bulk):
+            link = Link(f"{origin.store_url}/x?y=".ljust(n_characters, "z"))
+            version = await contents.version(SCENE, ZIP, "r")
+            reader = await contents.open(SCENE, ZIP, version)
+            (fetcher,) = contents._open.values()
+            flight = fetcher._flight(ByteRange(0, 2 * MIB), None, is_bulk=True)
+            pids = {each.process.pid for each in bulk._processes}
+            with pytest.raises((Refusal, Unreachable)):
+                await bulk.move(link, flight, version)
+            assert bulk._n_deaths == 0
+            assert pids <= {each.process.pid for each in bulk._processes}
+            fetcher.cache.end_landing(fetcher.cached, fetcher._landing.pop(flight))
+            reader.close()
 
 
 @pytest.mark.slow

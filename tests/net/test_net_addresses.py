@@ -13,6 +13,7 @@ from satfs.net.addresses import (
     LinkRule,
     is_loopback,
     literal_address,
+    may_connect,
     origin_of,
     resolved,
     shown,
@@ -191,3 +192,43 @@ def test_a_reference_is_an_address_or_garbled() -> None:
     for reference in ("https://[", "//[::1", "https://[::1]]/"):
         with pytest.raises(Garbled):
             origin_of(resolved("https://a.example/", reference))
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".example", "a..example", ".example", "a." * 127 + "b"]
+)
+def test_what_cannot_be_resolved_is_no_address(host: str) -> None:
+    """A label of 64 characters is an error of ours, and no bug that a resolver meets."""
+    with pytest.raises(Garbled):
+        PUBLIC.check(f"https://{host}/x")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public", "is_private"),
+    [
+        ("8.8.8.8", True, False),
+        ("2606:4700::1111", True, False),
+        ("127.0.0.1", False, True),
+        ("10.1.2.3", False, True),
+        ("::1", False, True),
+        ("::ffff:10.0.0.1", False, True),
+        ("fd12::1", False, True),
+        ("100.64.0.1", False, True),
+        ("169.254.169.254", False, False),
+        ("::ffff:169.254.169.254", False, False),
+        ("fe80::1%eth0", False, False),
+        ("fec0::1", False, False),
+        ("192.0.0.192", False, False),
+        ("168.63.129.16", False, False),
+        ("100.100.100.200", False, False),
+        ("fd00:ec2::254", False, False),
+        ("224.0.0.1", False, False),
+        ("0.0.0.0", False, False),
+    ],
+)
+def test_what_a_name_resolves_to_is_judged_as_a_literal_is(
+    address: str, *, is_public: bool, is_private: bool
+) -> None:
+    """Public addresses may be connected to, private ones beside a private API, others never."""
+    assert may_connect(address, allows_private=False) is is_public
+    assert may_connect(address, allows_private=True) is (is_public or is_private)

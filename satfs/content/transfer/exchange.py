@@ -32,6 +32,11 @@ WRITE_BYTES: Final = 256 * 1024
 #: reader is woken sooner. The time rules when the bytes come slowly, which is nearly always.
 REPORT_BYTES: Final = 4 * 1024 * 1024
 REPORT_AFTER_S: Final = 0.02
+#: Bytes of a head that are taken in at once: a flood of informational answers takes the parser
+#: 50 us each, and other connections wait for their turn.
+HEAD_BYTES: Final = 16 * 1024
+#: Informational answers (103 and the like) before a final one; real servers send one or two.
+MAX_INFORMATIONAL: Final = 64
 #: Most of an error's body that is looked at, and longest head that is.
 ERROR_BYTES: Final = 64 * 1024
 
@@ -63,6 +68,7 @@ class Exchange:
         self._refused: tuple[int, str | None] | None = None  # status, retry-after
         self._error_body = b""
         self._is_lasting = False
+        self._n_informational = 0
         self._body_left: int | None = None  # None: the head has not been read
         self._buffer = memoryview(bytearray(WRITE_BYTES + BLOCK_BYTES))
         self._n_held = 0
@@ -114,7 +120,7 @@ class Exchange:
             FileFailure: the file won't take them.
         """
         if self._body_left is None:
-            n_bytes = recv_into(self._buffer)
+            n_bytes = recv_into(self._buffer[:HEAD_BYTES])
             self.heard_s = clock()
             self._take_head(bytes(self._buffer[:n_bytes]), self.heard_s)
             return n_bytes
@@ -181,7 +187,9 @@ class Exchange:
     def _hear(self, event: object, now_s: float) -> None:
         match event:
             case h11.InformationalResponse():
-                pass
+                self._n_informational += 1
+                if self._n_informational > MAX_INFORMATIONAL:
+                    self._refuse(Verdict(Meaning.GARBLED, "informational answers without end"))
             case h11.Response():
                 headers = {
                     name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers

@@ -38,6 +38,8 @@ GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
 #: So many connections make a far line, where processes wait for bytes more than bytes for them. A
 #: worker that joined later would have to open its share of them while somebody waits.
 MANY_CONNECTIONS: Final = 16
+#: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
+MAX_HOST_CHARACTERS: Final = 300
 #: Time for a worker to take an order; it takes microseconds.
 SEND_TIMEOUT_S: Final = 5.0
 #: Time for a worker to end by itself once its channel is closed, and once it was killed: a process
@@ -122,7 +124,7 @@ class WorkerPool:
                 await self._move_in(process, link, delivery, version)
                 return
             except Refusal as refusal:
-                # The loop follows redirects, and finds a range in a whole body. It knows better.
+                # The loop follows redirects, finds a range in a whole body, and knows no packets.
                 if refusal.verdict.meaning not in (Meaning.REDIRECT, Meaning.GARBLED):
                     raise
         await self._in_loop.move(link, delivery, version)
@@ -143,10 +145,13 @@ class WorkerPool:
         if not process.moves:
             # A worker without moves reports nothing: its time begins now.
             process.heard_at_s, process.is_suspect = trio.current_time(), False
+        packet = messages.order_move(order)
+        if len(packet) > messages.MOST_BYTES:
+            raise Refusal(Verdict(Meaning.GARBLED, "a link too long for a worker"))
         process.moves[number] = state
         stop = missing.stop
         try:
-            await self._send(process, messages.order_move(order))
+            await self._send(process, packet)
             await state.ended.wait()
         finally:
             process.moves.pop(number, None)
@@ -188,6 +193,8 @@ class WorkerPool:
         is_far = n_connections >= MANY_CONNECTIONS
         if self._is_room(at_once=is_far):
             await self._grow(at_once=is_far)
+        if len(parts.netloc) > MAX_HOST_CHARACTERS:
+            return
         share = -(-n_connections // max(1, len(self._processes)))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
         for process in list(self._processes):
