@@ -7,6 +7,27 @@ import stat
 from pathlib import Path
 
 
+def make_directory(path: Path) -> None:
+    """Make the directory *path*, and each one above it that is missing, for their owner alone.
+
+    One that is there stays as it is. (`Path.mkdir` gives its mode to the last one only, and makes
+    those above by the umask.) Waits for the disk.
+
+    Raises:
+        OSError: it cannot be made, or something else is there.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+
+
 def write_whole(path: Path, text: str, *, mode: int | None = None) -> None:
     """Put a file with *text* in place of *path*, which is the old or the new one at any moment.
 
@@ -16,7 +37,7 @@ def write_whole(path: Path, text: str, *, mode: int | None = None) -> None:
     Raises:
         OSError: it cannot be written; what was there is still there.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path.parent)
     if mode is None:
         try:
             mode = stat.S_IMODE(path.lstat().st_mode)

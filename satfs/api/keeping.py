@@ -57,12 +57,45 @@ def secret_file(profile: str) -> Path:
     return user_file(os.environ).parent / "secrets" / f"{profile}.json"
 
 
+def _keyring() -> Any:
+    """Return the library `keyring`, which reads its configuration when it is imported.
+
+    The configuration names Python modules to run. Root therefore uses it only where nobody else
+    can have written it: `sudo -E` leaves `HOME` and `XDG_CONFIG_HOME` as the user has them.
+
+    Raises:
+        PermissionError: we are root, and another user may have written the configuration.
+    """
+    if os.geteuid() == 0:
+        place = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
+        file = Path(place, "python_keyring", "keyringrc.cfg").absolute()
+        foreign = _foreign(file) or _foreign(Path(os.path.realpath(file)))
+        if foreign is not None:
+            raise PermissionError(f"{foreign} is not root's")
+    import keyring
+
+    return keyring
+
+
+def _foreign(file: Path) -> Path | None:
+    """Return *file* or the directory above it that another user than root may write, if any."""
+    for place in (file, *file.parents):
+        try:
+            status = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return place
+        is_open = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        if status.st_uid != 0 or is_open:
+            return place
+    return None
+
+
 def keyring_name() -> str | None:
     """Return what people call the system's keyring, or None when there is none to be trusted."""
     try:
-        import keyring
-
-        backend: Any = keyring.get_keyring()
+        backend: Any = _keyring().get_keyring()
         # A chain of keyrings writes to its first, whatever it says of itself.
         first: Any = next(iter(getattr(backend, "backends", ())), backend)
         return str(first.name) if first.priority >= _LEAST_PRIORITY else None
@@ -89,9 +122,7 @@ def keep(profile: str, login: KeptLogin, place: SecretPlace) -> None:
         _write(secret_file(profile), text)
         return
     try:
-        import keyring
-
-        keyring.set_password(SERVICE, profile, text)
+        _keyring().set_password(SERVICE, profile, text)
     except Exception as failure:
         # The kind only: the words of a backend are not ours to vouch for.
         raise BadSettings(
@@ -110,9 +141,7 @@ def fetch(profile: str, place: SecretPlace) -> KeptLogin:
         text = _read(secret_file(profile))
     else:
         try:
-            import keyring
-
-            text = keyring.get_password(SERVICE, profile)
+            text = _keyring().get_password(SERVICE, profile)
         except Exception as failure:
             raise NeedsLogin(
                 f"the keyring does not give the secret of profile {profile}"
@@ -143,8 +172,7 @@ def forget(profile: str, *, but: SecretPlace | None = None) -> tuple[SecretPlace
             raise BadSettings(f"{path} cannot be removed: {failure.strerror}") from failure
     if but is not SecretPlace.KEYRING and keyring_name() is not None:
         try:
-            import keyring
-
+            keyring = _keyring()
             if keyring.get_password(SERVICE, profile) is not None:
                 keyring.delete_password(SERVICE, profile)
                 found.append(SecretPlace.KEYRING)

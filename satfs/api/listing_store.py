@@ -25,6 +25,7 @@ import structlog
 import trio
 
 from satfs.model import Json
+from satfs.wholefiles import make_directory
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -209,7 +210,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _own(directory: Path) -> None:
     """Make *directory* with mode 0700, or see that it is a directory of ours, no symlink."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(f"{directory} is no directory")

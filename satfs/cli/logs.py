@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, Final, TextIO, TypeAlias
@@ -329,11 +330,22 @@ def _formatter(format: LogFormat, place: Place) -> logging.Formatter:
     return kind(foreign_pre_chain=_COMMON, processors=steps)
 
 
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A log file; one that it makes is for its owner alone, whatever the umask."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_owner)
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _target(choice: LogChoice, in_background: bool) -> logging.Handler:
     if choice.file is not None:
         try:
             # Reopened when logrotate(8) moves it away.
-            return logging.handlers.WatchedFileHandler(choice.file, encoding="utf-8")
+            return _LogFile(choice.file, encoding="utf-8")
         except OSError as failure:
             raise BadSettings(f"log file {show(str(choice.file))}: {failure.strerror}") from failure
     if not in_background:

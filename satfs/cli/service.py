@@ -22,10 +22,11 @@ from satfs.cli.logs import show
 from satfs.cli.mounthelper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
 from satfs.cli.speech import console, tell, tell_remark
-from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, unit_name, unit_text
+from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.mountpoints import absolute, mount_at
 from satfs.settings import Settings, resolve_settings, variable_of
+from satfs.wholefiles import make_directory, write_whole
 
 #: systemctl(1) answers at once, or its manager is stuck, in seconds.
 _SYSTEMCTL_TIMEOUT_S: Final = 30
@@ -79,6 +80,7 @@ def install(
     MOUNTPOINT is made if there is no such directory. Without a manager (in a container, over ssh
     without a session) the unit is written all the same.
     """
+    require_plain([profile, *options])
     given = parse_options(options)
     resolve_settings({**given.settings, "profile": profile})
     unit = Unit(profile, _place(mountpoint))
@@ -280,12 +282,10 @@ def _unit_in(path: Path) -> Unit | None:
 
 def _write_unit(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         if path.exists() and not path.read_text("utf-8", "replace").startswith(MARK):
             raise BadSettings(f"{show(str(path))} is not ours; move it away first")
-        partial = path.with_name(path.name + ".new")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text, mode=0o644)
     except OSError as failure:
         raise BadSettings(f"{show(str(path))} cannot be written: {failure.strerror}") from failure
 

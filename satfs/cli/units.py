@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from satfs.cli.exits import Exit
+from satfs.errors import BadSettings
 
 #: How the units that are ours begin; others are left alone.
 MARK: Final = "# Written by `satfs service install`, and replaced by it."
@@ -52,7 +53,13 @@ def is_unit_name(name: str) -> bool:
 
 
 def unit_text(unit: Unit, program: Sequence[str], options: Iterable[str] = ()) -> str:
-    """Return the text of *unit*, which runs *program* with the mount *options* of `-o`."""
+    """Return the text of *unit*, which runs *program* with the mount *options* of `-o`.
+
+    Raises:
+        BadSettings: a word holds a control character; a line break would begin a directive.
+    """
+    options = list(options)
+    require_plain([*program, unit.profile, *options, str(unit.mountpoint)])
     given = [word for option in options for word in ("-o", option)]
     command = [
         *program,
@@ -88,6 +95,14 @@ SuccessExitStatus={int(Exit.INTERRUPTED)}
 # The mount ends its own helpers.
 KillMode=mixed
 TimeoutStopSec=20
+# A file that is open takes descriptors; what is written is for its owner; memory holds secrets.
+LimitNOFILE=65536
+UMask=0077
+LimitCORE=0
+# Sandboxing that implies NoNewPrivileges= or a mount namespace of its own is left out: fusermount3
+# is set-user-ID, and the mount is for everybody to see.
+KeyringMode=private
+OOMPolicy=continue
 
 [Install]
 WantedBy=default.target
@@ -96,6 +111,16 @@ WantedBy=default.target
 Profile={json.dumps(unit.profile)}
 Mountpoint={json.dumps(str(unit.mountpoint))}
 """
+
+
+def require_plain(words: Iterable[str]) -> None:
+    """Raise BadSettings if one of *words* holds a control character."""
+    for word in words:
+        if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in word):
+            raise BadSettings(
+                "a service takes no option, profile or path with a control character:"
+                f" {word.encode('unicode_escape').decode()}"
+            )
 
 
 def read_unit(text: str) -> Unit | None:

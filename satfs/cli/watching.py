@@ -32,10 +32,11 @@ from satfs.control.news import Event, Seen
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.mountpoints import Mounted
-from satfs.settings import Settings
+from satfs.settings import Settings, worker_environment
 from satfs.tree import names
 from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
 from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
+from satfs.wholefiles import make_directory, write_whole
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -121,8 +122,9 @@ class Memory:
             BadSettings: there is another one, or the file cannot be used.
         """
         try:
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(f"{self.file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_directory(self.file.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.open(f"{self.file}.lock", flags, 0o600)
         except OSError as failure:
             raise self._unusable(failure) from failure
         try:
@@ -162,15 +164,8 @@ class Memory:
         Raises:
             BadSettings: it cannot be written.
         """
-        beside = self.file.with_name(f"{self.file.name}.new")
         try:
-            with os.fdopen(
-                os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w"
-            ) as file:
-                file.write(seen.as_text())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.file)
+            write_whole(self.file, seen.as_text())
         except OSError as failure:
             raise self._unusable(failure) from failure
 
@@ -315,7 +310,10 @@ class Watch:
         }
         # An environment cannot hold NUL; whoever needs such an id finds it in the JSON.
         shown = {k: v for k, v in facts.items() if isinstance(v, str) and "\0" not in v}
-        inherited = {name: value for name, value in os.environ.items() if name not in facts}
+        # No setting and no secret of ours: the command is told what it needs.
+        inherited = {
+            name: value for name, value in worker_environment().items() if name not in facts
+        }
         try:
             done = await trio.run_process(
                 list(self.command),

@@ -15,6 +15,7 @@ from typing import Final
 
 from satfs.content.index import Index
 from satfs.errors import BadCache
+from satfs.wholefiles import make_directory
 
 _CACHEDIR_TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -38,7 +39,7 @@ def prepare_directory(path: Path) -> None:
         BadCache: it is a symbolic link, or belongs to somebody else.
         OSError: it cannot be made.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path)
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         raise BadCache(f"cache_dir: {path} is a symbolic link; name the directory itself")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import ssl
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -76,7 +77,19 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
 
 def _unusable(settings: Settings) -> Finding | None:
     path = settings.ca_file
+    assert path is not None  # noqa: S101 - looked at only where it is set
     try:
+        if path.stat().st_mode & stat.S_IWOTH:
+            return Finding(
+                Area.NETWORK,
+                "authorities",
+                Severity.FAILURE,
+                f"Everybody may change {path} (SATFS_CA_FILE).",
+                "Whoever changes it decides whom satfs trusts; no connection is made.",
+                "Let its owner alone change it:",
+                (f"chmod o-w {shlex.quote(str(path))}",),
+                BadSettings,
+            )
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
         reason = "holds no certificates"

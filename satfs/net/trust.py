@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -61,7 +62,7 @@ def tls_context(ca_file: str | os.PathLike[str] | None, *, is_strict: bool) -> s
     TLS 1.2 at least, the certificate and the host's name always checked.
 
     Raises:
-        BadSettings: *ca_file* holds no usable certificates.
+        BadSettings: *ca_file* holds no usable certificates, or everybody may change it.
     """
     context = ssl.create_default_context()
     _load_roots(context)
@@ -73,6 +74,11 @@ def tls_context(ca_file: str | os.PathLike[str] | None, *, is_strict: bool) -> s
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if ca_file is not None:
         try:
+            if os.stat(ca_file).st_mode & stat.S_IWOTH:
+                raise BadSettings(
+                    f"ca_file (SATFS_CA_FILE): everybody may change {ca_file}, and so whom satfs"
+                    f" trusts; run: chmod o-w {ca_file}"
+                )
             context.load_verify_locations(cafile=os.fspath(ca_file))
         except (OSError, ssl.SSLError) as failure:
             raise BadSettings(

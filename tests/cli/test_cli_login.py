@@ -224,6 +224,39 @@ def test_the_keyring_is_used_where_there_is_one(with_keyring: Program, origin: D
     assert Path(with_keyring.environment["TEST_KEYRING"]).read_text() == "{}"
 
 
+def test_root_runs_no_keyring_of_somebody_else(
+    there: Program, origin: DemoOrigin, tmp_path: Path
+) -> None:
+    """`sudo -E` keeps a user's HOME: a keyring named there would run as root, with the secret."""
+    if os.geteuid() != 0:
+        pytest.skip("only root is a danger to itself here")
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "onefilekeyring.py").write_text(
+        KEYRING + f"\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    )
+    place = Path(there.environment["HOME"]) / ".config/python_keyring"
+    place.mkdir(parents=True)
+    file = place / "keyringrc.cfg"
+    file.write_text(f"[backend]\ndefault-keyring=onefilekeyring.Keyring\nkeyring-path={modules}\n")
+    os.chown(file, 65534, 65534)
+    kept = {"TEST_KEYRING": str(tmp_path / "keyring.json"), "PYTHON_KEYRING_BACKEND": None}
+    given = origin.environment()
+    secret = f"{given['SATFS_CLIENT_SECRET']}\n"
+    login = ("login", "--client-id", given["SATFS_CLIENT_ID"])
+    for _ in range(2):
+        done = piped(there, secret, *login, **kept)
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "ran").exists()
+        assert there("logout", **kept).returncode == 0
+        assert not (tmp_path / "ran").exists()
+        os.chown(file, 0, 0)
+        os.chown(place, 65534, 65534)
+    os.chown(place, 0, 0)
+    assert piped(there, secret, *login, **kept).returncode == 0
+    assert (tmp_path / "ran").exists(), "root's own configuration counts"
+
+
 def test_only_one_place_keeps_the_secret(with_keyring: Program, origin: DemoOrigin) -> None:
     """Whoever changes his mind leaves nothing behind."""
     account = origin.account

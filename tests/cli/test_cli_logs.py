@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -208,6 +209,22 @@ def test_without_a_system_log_a_mount_in_the_background_is_silent(
         structlog.get_logger().error("api unreachable")
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_log_file_is_for_its_owner(tmp_path: Path) -> None:
+    """Whatever the umask; one that is there keeps its mode, for a group that reads it."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.touch()
+    old.chmod(0o640)
+    before = os.umask(0)
+    try:
+        for file in (new, old):
+            with logging_as(LogChoice(file=file), in_background=False):
+                pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
 
 
 def test_a_log_file_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:

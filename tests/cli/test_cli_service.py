@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from satfs.cli.mounthelper import writable_by_others
 from satfs.cli.units import MARK, Unit, quoted_command, read_unit, unit_name, unit_text
+from satfs.errors import BadSettings
 
 text = st.text(
     st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20
@@ -244,6 +245,36 @@ def test_a_mountpoint_that_no_unit_can_hold_is_refused(alone: Program, tmp_path:
 
     assert done.returncode == 5
     assert "control characters" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", ["fsname=x\nExecStartPre=/bin/evil", "fsname=x\r", "fsname=\x1b"]
+)
+def test_an_option_begins_no_directive(alone: Program, tmp_path: Path, option: str) -> None:
+    done = alone("service", "install", "-o", option, "default", tmp_path / "aleph")
+
+    assert done.returncode == 2
+    assert "control character" in done.stderr
+    assert not unit_file(alone).exists()
+    assert not (tmp_path / "aleph").exists()
+
+
+@given(st.text(max_size=30))
+def test_no_word_of_a_unit_begins_a_line(word: str) -> None:
+    """Whatever a profile, an option or a mountpoint is called: as many lines, or it is refused."""
+    plain = unit_text(Unit("p", Path("/m")), ["/bin/satfs"], ["x"])
+    try:
+        text = unit_text(Unit(word, Path("/m", word)), ["/bin/satfs"], [word])
+    except (BadSettings, ValueError):
+        return
+    assert len(text.split("\n")) == len(plain.split("\n"))
+
+
+def test_a_unit_limits_what_the_mount_leaves_behind() -> None:
+    """Enough descriptors, files for their owner, no memory on disk; and what fusermount3 needs."""
+    text = unit_text(Unit("p", Path("/m")), ["/bin/satfs"])
+    assert {"LimitNOFILE=65536", "UMask=0077", "LimitCORE=0"} <= set(text.splitlines())
+    assert not re.search("^(NoNewPrivileges|Private|Protect|System|Restrict)", text, re.MULTILINE)
 
 
 def test_variables_of_the_shell_are_remarked_on(alone: Program, tmp_path: Path) -> None:

@@ -132,6 +132,43 @@ def test_a_command_is_told_by_variables_and_json_and_never_by_a_shell(
     assert not list(aleph.program.directory.rglob("pwned"))
 
 
+def test_a_command_is_given_no_secret(aleph: Mounted, tmp_path: Path) -> None:
+    """Neither secrets nor settings of satfs; the rest of the environment stays."""
+    written = tmp_path / "environment"
+    command = f"sh -c 'env > {written}'"
+    aleph.program("watch", "--once", "--exec", command)
+    publish(aleph, "capture-1")
+
+    done = aleph.program("watch", "--once", "--exec", command, MINE="stays")
+
+    assert done.returncode == 0, done.stderr
+    given = written.read_text()
+    assert "SATFS_" not in given
+    assert aleph.origin.environment()["SATFS_CLIENT_SECRET"] not in given
+    assert {"MINE=stays", "WATCH_CAPTURE_ID=capture-1"} <= set(given.splitlines())
+
+
+def test_a_state_file_is_not_written_through_a_link(aleph: Mounted, tmp_path: Path) -> None:
+    """Whoever may write to its directory cannot lead it to another file."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    state = tmp_path / "shared" / "state.json"
+    state.parent.mkdir(mode=0o777)
+    for name in ("state.json.new", f".state.json.{os.getpid()}"):
+        (state.parent / name).symlink_to(target)
+
+    done = aleph.program("watch", "--once", "--state", state)
+
+    assert done.returncode == 0, done.stderr
+    assert target.read_text() == "precious"
+    assert state.is_file()
+    assert not state.is_symlink()
+    (state.parent / "state.json.lock").unlink()
+    (state.parent / "state.json.lock").symlink_to(tmp_path / "made by a link")
+    assert aleph.program("watch", "--once", "--state", state).returncode == 2
+    assert not (tmp_path / "made by a link").exists()
+
+
 def test_what_a_command_failed_for_is_told_it_again(aleph: Mounted, hook: tuple[str, Path]) -> None:
     command, written = hook
     aleph.program("watch", "--once", "--exec", command)

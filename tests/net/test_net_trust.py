@@ -13,7 +13,7 @@ import trustme
 from fakes.certificates import Chain, inspection_box
 from fakes.origin import serving
 
-from satfs.errors import Unreachable
+from satfs.errors import BadSettings, Unreachable
 from satfs.net.http import Http
 from satfs.net.trust import Roots, tls_context, trusted_roots
 
@@ -79,6 +79,16 @@ def no_system_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Have OpenSSL find no authority of the system's, as in a slim container."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nowhere"))
+
+
+def test_authorities_that_everybody_may_change_are_refused(tmp_path: Path) -> None:
+    """Whoever changes that file decides whom satfs trusts; the sentence names the remedy."""
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    tls_context(file, is_strict=True)
+    file.chmod(0o666)
+    with pytest.raises(BadSettings, match=f"everybody may change .*chmod o-w {file}"):
+        tls_context(file, is_strict=True)
 
 
 @pytest.mark.usefixtures("no_system_roots")
