@@ -61,9 +61,14 @@ async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
         "ca_file": settings.ca_file,
         "tls_strict": settings.tls_strict,
     }
+    rule = LinkRule(settings.api_url, settings.allow_private_store)
     async with (
         Http(**reach, max_connections=settings.api_concurrency * MAX_HELD_PER_SLOT) as api_http,
-        Http(**reach, max_connections=settings.max_connections + _SPARE_CONNECTIONS) as store_http,
+        Http(
+            **reach,
+            max_connections=settings.max_connections + _SPARE_CONNECTIONS,
+            check_peer=rule.check_peer,
+        ) as store_http,
     ):
         aleph = Aleph(api_http, settings)
         try:
@@ -73,7 +78,8 @@ async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
                     http=store_http,
                     retries=Retries(store_http.reachability),
                     sign=aleph.sign,
-                    check_url=LinkRule(settings.api_url, settings.allow_private_store).check,
+                    check_url=rule.check,
+                    allows_private=rule.allows_private,
                     is_proxied=_is_proxied,
                     account=account,
                 ) as contents,

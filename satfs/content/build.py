@@ -41,11 +41,13 @@ async def open_contents(
     check_url: Callable[[str], None],
     is_proxied: Callable[[str], bool],
     account: str,
+    allows_private: bool = True,
 ) -> AsyncIterator[Contents]:
     """Hand out the content floor; its tasks and its files end with the `async with`.
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
-    addresses that must not be followed. *account* tells apart whose objects are cached.
+    addresses that must not be followed, *allows_private* tells whether names may lead to private
+    addresses (`net/addresses.py`). *account* tells apart whose objects are cached.
 
     Raises:
         BadCache: the cache directory is not ours to use.
@@ -75,6 +77,7 @@ async def open_contents(
                     progress_timeout_s=settings.progress_timeout_s,
                     ca_file=settings.ca_file,
                     tls_strict=settings.tls_strict,
+                    allows_private=allows_private,
                     is_proxied=is_proxied,
                 )
                 cache.objects.file_closed = pool.file_closed

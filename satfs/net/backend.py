@@ -17,17 +17,23 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import httpcore
 import trio
+
+from satfs.errors import NotAllowed
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
 RECEIVE_BYTES = 1024 * 1024
 #: First receive of a connection: most answers of an API fit, and a buffer of 1 MiB costs a page
 #: fault for each 4 KiB. A receive that fills its buffer doubles the next one.
 FIRST_RECEIVE_BYTES = 64 * 1024
+#: Judges a host and an address of it; raises `NotAllowed`.
+CheckPeer: TypeAlias = Callable[[str, str], None]
+#: Time after which the next address of a name is tried as well (RFC 8305 §8), in seconds.
+NEXT_ATTEMPT_S = 0.25
 #: Most encrypted bytes taken from a TLS connection at once, 16 records of 16 KiB.
 TLS_RECEIVE_BYTES = 256 * 1024
 
@@ -205,9 +211,14 @@ class TlsStream(httpcore.AsyncNetworkStream):
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
-    """Opens connections, and closes all that it ever opened when told."""
+    """Opens connections, and closes all that it ever opened when told.
 
-    def __init__(self) -> None:
+    *check_peer* is called with a host and each address that it was resolved to, before that is
+    connected to, and raises for one that must not be.
+    """
+
+    def __init__(self, check_peer: CheckPeer | None = None) -> None:
+        self._check_peer = check_peer
         self._opened: list[TcpStream] = []
 
     def abort(self) -> None:
@@ -230,8 +241,12 @@ class Dialer(httpcore.AsyncNetworkBackend):
         began = trio.current_time()
         with _limit(timeout):
             try:
-                raw = await trio.open_tcp_stream(host, port, local_address=local_address)
-            except OSError as failure:
+                if self._check_peer is None:
+                    raw = await trio.open_tcp_stream(host, port, local_address=local_address)
+                else:
+                    addresses = await _resolved(host, port, self._check_peer)
+                    raw = await _first_to_answer(addresses, port)
+            except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
             self._opened.append(stream)
@@ -252,6 +267,60 @@ class Dialer(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait (httpcore does between its own connection retries, which are off)."""
         await trio.sleep(seconds)
+
+
+async def _resolved(host: str, port: int, check_peer: CheckPeer) -> list[str]:
+    """Return the addresses of *host* that may be connected to.
+
+    Raises:
+        OSError: there is none.
+        NotAllowed: *check_peer* refuses all of them.
+    """
+    found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    allowed: list[str] = []
+    refused: NotAllowed | None = None
+    for address in dict.fromkeys(str(each[4][0]) for each in found):
+        try:
+            check_peer(host, address)
+        except NotAllowed as refusal:
+            refused = refusal
+        else:
+            allowed.append(address)
+    if not allowed and refused is not None:
+        raise refused
+    return allowed
+
+
+async def _first_to_answer(addresses: Sequence[str], port: int) -> trio.SocketStream:
+    """Return a connection to the first of *addresses* that answers, tried as RFC 8305 has it.
+
+    Raises:
+        OSError: none does.
+    """
+    streams: list[trio.SocketStream] = []
+    failures: list[OSError] = []
+    ended = [trio.Event() for _ in addresses]
+
+    async def attempt(number: int, address: str) -> None:
+        for before in ended[:number]:
+            with trio.move_on_after(NEXT_ATTEMPT_S):
+                await before.wait()
+        try:
+            streams.append(await trio.open_tcp_stream(address, port))
+            nursery.cancel_scope.cancel()
+        except OSError as failure:
+            failures.append(failure)
+        finally:
+            ended[number].set()
+
+    async with trio.open_nursery() as nursery:
+        for number, address in enumerate(addresses):
+            nursery.start_soon(attempt, number, address)
+    if not streams:
+        raise failures[0] if failures else OSError("the name has no address")
+    for late in streams[1:]:
+        late.socket.close()
+    return streams[0]
 
 
 def _limit(timeout: float | None) -> trio.CancelScope:

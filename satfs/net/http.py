@@ -26,6 +26,7 @@ import trio
 import satfs
 from satfs.errors import DeadlineReached, Garbled, Misuse, SatfsError, Unreachable
 from satfs.net.addresses import origin_of, shown
+from satfs.net.backend import CheckPeer
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.reachability import Reachability
@@ -91,6 +92,7 @@ class Http:
     of one in use. At most *max_connections* requests run at once; others wait their turn, which no
     timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's, and
     *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`).
+    *check_peer* raises for an address of a host that must not be connected to (`net/backend.py`).
     *transport* replaces the network (tests). Every answer is noted in *reachability*.
 
     Credentials are the caller's business: nothing is sent but the headers given.
@@ -104,6 +106,7 @@ class Http:
         max_connections: int,
         ca_file: Path | None = None,
         tls_strict: bool = True,
+        check_peer: CheckPeer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         reachability: Reachability | None = None,
     ) -> None:
@@ -116,6 +119,7 @@ class Http:
                 ssl_context=tls_context(ca_file, is_strict=tls_strict),
                 max_idle=max_connections,
                 proxies=proxies_of_environment(),
+                check_peer=check_peer,
             )
         self._transport: httpx.AsyncBaseTransport = transport
         self.reachability = reachability or Reachability()

@@ -28,7 +28,8 @@ import httpcore
 import httpx
 import trio
 
-from satfs.net.backend import Dialer
+from satfs.errors import NotAllowed
+from satfs.net.backend import CheckPeer, Dialer
 from satfs.net.proxies import Proxies
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
@@ -94,12 +95,14 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         ssl_context: ssl.SSLContext,
         max_idle: int,
         proxies: Proxies | None = None,
+        check_peer: CheckPeer | None = None,
         idle_expiry_s: float = IDLE_EXPIRY_S,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._ssl_context = ssl_context
         self._max_idle = max_idle
         self._proxies = proxies or Proxies()
+        self._check_peer = check_peer
         self._idle_expiry_s = idle_expiry_s
         self._wall_clock = wall_clock
         self._idle: list[_Connection] = []  # the one used last is the last
@@ -133,10 +136,14 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         except _STALE_CONNECTION as failure:
             if connection.n_requests == 1 or request.method not in ("GET", "HEAD"):
                 raise _translated(failure) from failure
+        except NotAllowed:
+            raise
         except Exception as failure:
             raise _translated(failure) from failure
         try:
             return await self._ask(self._open(wanted.url.origin), wanted)
+        except NotAllowed:
+            raise
         except Exception as failure:
             raise _translated(failure) from failure
 
@@ -183,10 +190,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
     def _open(self, origin: httpcore.Origin) -> _Connection:
         """Return a new connection; it connects when the request is sent."""
-        dialer = Dialer()
         proxy = self._proxies.for_host(
             origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
         )
+        # A proxy is the operator's choice, and resolves the name itself.
+        dialer = Dialer(None if proxy else self._check_peer)
         factory = _factory(proxy, dialer, self._ssl_context)
         connection = _Connection(factory.create_connection(origin), dialer, origin)
         self._in_use.add(connection)

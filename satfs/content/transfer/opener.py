@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
-from satfs.errors import BadSettings
+from satfs.errors import BadSettings, NotAllowed
+from satfs.net.addresses import may_connect, refusal_of_peer
 from satfs.net.trust import tls_context
 
 #: Scheme and network location.
 Origin: TypeAlias = tuple[str, str]
 #: What came of opening a connection: `BadSettings` where this process cannot make a TLS context.
-Opened: TypeAlias = socket.socket | OSError | BadSettings
+#: `NotAllowed` where a name leads to addresses that links may not lead to.
+Opened: TypeAlias = socket.socket | OSError | BadSettings | NotAllowed
 #: Wake-ups taken in at once.
 _WAKE_UPS: Final = 4096
 
@@ -35,6 +37,7 @@ class Opener:
         self.connect_timeout_s = 5.0
         self.ca_file: str | None = None
         self.tls_strict = True
+        self.allows_private = True
         self._n_opening: Counter[Origin] = Counter()
         self._opened: queue.SimpleQueue[tuple[Origin, Opened]]
         self._opened = queue.SimpleQueue()
@@ -67,7 +70,7 @@ class Opener:
     def _open_now(self, origin: Origin) -> None:
         try:
             found: Opened = self._connected(origin)
-        except (OSError, BadSettings) as problem:
+        except (OSError, BadSettings, NotAllowed) as problem:
             found = problem
         except Exception as problem:  # whatever it is: somebody waits for an end
             found = OSError(None, type(problem).__name__)
@@ -79,7 +82,7 @@ class Opener:
         parts = urlsplit(f"{origin[0]}://{origin[1]}")
         host, is_tls = parts.hostname or "", origin[0] == "https"
         port = parts.port or (443 if is_tls else 80)
-        sock = socket.create_connection((host, port), self.connect_timeout_s)
+        sock = self._first_to_answer(host, port)
         try:
             # A request is one small packet, and is not to wait for another.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,6 +90,23 @@ class Opener:
         except BaseException:
             sock.close()
             raise
+
+    def _first_to_answer(self, host: str, port: int) -> socket.socket:
+        """Return a connection to the first address that may be connected to and answers."""
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys(str(each[4][0]) for each in found)
+        allowed = [
+            each for each in addresses if may_connect(each, allows_private=self.allows_private)
+        ]
+        if not allowed:
+            raise NotAllowed(refusal_of_peer(host))
+        last: OSError | None = None
+        for address in allowed:
+            try:
+                return socket.create_connection((address, port), self.connect_timeout_s)
+            except OSError as problem:
+                last = problem
+        raise last or OSError("the name has no address")
 
     def _context(self) -> ssl.SSLContext:
         with self._tls_lock:

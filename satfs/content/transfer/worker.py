@@ -30,7 +30,7 @@ from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Move, Outcome
 from satfs.content.transfer.opener import Opener, Origin
 from satfs.content.verdicts import Meaning, Verdict
-from satfs.errors import BadSettings
+from satfs.errors import BadSettings, NotAllowed
 from satfs.net.trust import untrusted
 
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
@@ -169,6 +169,7 @@ class Worker:
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
             self._opener.ca_file = cast("str | None", fields["ca_file"])
             self._opener.tls_strict = bool(fields.get("tls_strict", True))
+            self._opener.allows_private = bool(fields.get("allows_private", True))
             self._user_agent = str(fields["user_agent"])
         return True
 
@@ -343,8 +344,10 @@ class Worker:
                 self._end(waiting[0], _unopened(waiting[0].move.move, found))
 
 
-def _unopened(move: int, problem: OSError | BadSettings) -> Outcome:
+def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> Outcome:
     """Return the end of a move for which there is no connection."""
+    if isinstance(problem, NotAllowed):
+        return Outcome(move, Verdict(Meaning.GARBLED, "peer"))  # the loop says why
     if isinstance(problem, BadSettings):
         # `ca_file` has changed since the mount read it; the mount's own client still has it.
         return Outcome(move, Verdict(Meaning.GARBLED, "no TLS context"))

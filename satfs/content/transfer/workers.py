@@ -94,6 +94,7 @@ class WorkerPool:
         progress_timeout_s: float,
         ca_file: Path | None,
         tls_strict: bool,
+        allows_private: bool,
         is_proxied: Callable[[str], bool],
     ) -> None:
         self._nursery = nursery
@@ -107,6 +108,7 @@ class WorkerPool:
             "progress_timeout_s": progress_timeout_s,
             "ca_file": str(ca_file) if ca_file is not None else None,
             "tls_strict": tls_strict,
+            "allows_private": allows_private,
             "user_agent": f"satfs/{satfs.__version__}",
         }
         self._processes: list[_Process] = []
