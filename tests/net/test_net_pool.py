@@ -293,3 +293,37 @@ def test_a_ca_file_without_certificates_is_told(tmp_path: Path) -> None:
     for path in (empty, tmp_path / "missing.pem"):
         with pytest.raises(BadSettings, match="SATFS_CA_FILE"):
             Http(connect_timeout_s=1, progress_timeout_s=1, max_connections=1, ca_file=path)
+
+
+async def test_chunks_of_one_byte_leave_others_their_turn() -> None:
+    """A body in the smallest chunks neither blocks the loop nor outlasts a deadline."""
+    n_bytes = 20_000
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            await stream.send_all(head + b"1\r\nx\r\n" * n_bytes + b"0\r\n\r\n")
+
+    n_turns = 0
+
+    async def count() -> None:
+        nonlocal n_turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            n_turns += 1
+
+    async with (
+        trio.open_nursery() as nursery,
+        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1) as http,
+    ):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port = listener.socket.getsockname()[1]
+        async with http.stream(f"http://127.0.0.1:{port}/", headers={}) as answer:
+            chunks = answer.chunks()
+            assert await anext(chunks) == b"x"
+            nursery.start_soon(count)
+            assert sum([len(chunk) async for chunk in chunks]) == n_bytes - 1
+        nursery.cancel_scope.cancel()
+    assert n_turns > n_bytes // 100
