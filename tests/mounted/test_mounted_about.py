@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,29 @@ def test_metrics_on_a_port_of_this_machine(
         assert b"satfs_online 1.0" in answer.read()
     assert mount.stop() < 5
     assert mount.process.returncode == 0
+
+
+def test_connections_to_the_metrics_port_take_nothing_from_readers(
+    mount_it: MountIt, origin: DemoOrigin, port: int
+) -> None:
+    """A hundred that never finish their request take eight descriptors and no thread."""
+    mount = mount_it(origin, metrics_port=port)
+    descriptors = Path(f"/proc/{mount.process.pid}/fd")
+    n_before = len(os.listdir(descriptors))
+    connections = [socket.socket() for _ in range(100)]
+    try:
+        for each in connections:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        os.listdir(mount.path)
+        assert len(os.listdir(descriptors)) <= n_before + 8
+    finally:
+        for each in connections:
+            each.close()
+    foreign = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Host": "evil"})
+    with pytest.raises(urllib.error.HTTPError, match="421") as caught:
+        urllib.request.urlopen(foreign, timeout=20)
+    caught.value.close()
 
 
 #: The mount takes questions about itself, and sits on them: nothing can kill who asked.
