@@ -28,33 +28,33 @@ import structlog
 import trio
 
 from satfs import mountpoints
-from satfs.about.build import About, Instruments, identity_of
-from satfs.about.lines import lines_of_log
-from satfs.about.port import metrics_port
+from satfs.components import Parts, parts_of_mount
 from satfs.control.commands import commands_on
-from satfs.control.floors import Floors
+from satfs.control.components import Floors
 from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
 from satfs.errors import FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
+from satfs.fuse.crawler_log import Gate
+from satfs.fuse.crawlers import guard_from
 from satfs.fuse.errnos import gravest_of
-from satfs.fuse.gate import Gate
-from satfs.fuse.guard import guard_from
 from satfs.fuse.handshake import fuse_descriptors, negotiate
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
-from satfs.garbage import Collector
+from satfs.gc_tuning import Collector
+from satfs.introspection.directory import About, Instruments, identity_of
+from satfs.introspection.log_ring import lines_of_log
+from satfs.introspection.metrics_server import metrics_port
 from satfs.kernel_tuning import tune
 from satfs.notify import Notifier, describe_mount
-from satfs.parts import Parts, parts_of_mount
 from satfs.settings import Settings
 from satfs.tree.archives import contents_of_zips
+from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
 from satfs.tree.scenes import Sources
 from satfs.tree.thumbnails import Thumbnails
-from satfs.tree.volume import volume_files
 from satfs.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)

@@ -16,9 +16,9 @@ TESTS = Path("tests")
 #: From the ground up (docs/DESIGN.md), after what other tests lean on: the demo origin. From
 #: `story` on, all floors together. Directories that are not named come last.
 FLOORS = (
-    *("words", "loglevel", "imagery"),
-    *("demo", "fresh", "net", "api", "content", "archive", "tree", "fuse"),
-    *("about", "mountpoints", "notify", "garbage", "control", "doctor"),
+    *("words", "log_level", "imagery"),
+    *("demo", "refreshable", "net", "api", "content", "archive", "tree", "fuse"),
+    *("introspection", "mountpoints", "notify", "gc_tuning", "control", "doctor"),
     *("scripts", "fuzz", "story", "mounted", "semantics", "cli", "documents", "reliability"),
     "bench",
 )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, get_args
 
-from satfs.cli.entry import satfs
 from satfs.cli.flags import SETTING_FLAGS
+from satfs.cli.main import satfs
 from satfs.cli.manual import Manual, Section, manual_of, settings_listed
 from satfs.settings import Settings, is_secret, variable_of
 

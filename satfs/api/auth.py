@@ -21,16 +21,16 @@ import structlog
 import trio
 from pydantic import SecretStr
 
-from satfs.api import keeping, said, tokens, wire
-from satfs.api.keeping import KeptLogin
+from satfs.api import error_text, secret_store, tokens, wire
+from satfs.api.secret_store import KeptLogin
 from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile
 from satfs.api.tokens import Told
 from satfs.errors import Garbled, NeedsLogin
-from satfs.fresh import Fresh
 from satfs.net.addresses import origin_of, shown
 from satfs.net.http import Answer, Http
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
+from satfs.refreshable import Fresh
 from satfs.settings import AuthMode, Settings
 
 log = structlog.get_logger(__name__)
@@ -159,7 +159,7 @@ class Credential:
             case "token_command":
                 return "see that token_command prints a token that is still valid"
             case "secret_store":
-                return keeping.again(self._settings.profile)
+                return secret_store.again(self._settings.profile)
             case _:
                 return "check client id and secret (SATFS_CLIENT_ID, SATFS_CLIENT_SECRET)"
 
@@ -209,12 +209,15 @@ class Credential:
         if self._kept is None:
             with trio.move_on_after(KEYRING_S):
                 kept = await trio.to_thread.run_sync(
-                    keeping.fetch, settings.profile, settings.secret_store, abandon_on_cancel=True
+                    secret_store.fetch,
+                    settings.profile,
+                    settings.secret_store,
+                    abandon_on_cancel=True,
                 )
                 if mismatch := kept.mismatch(settings, self.mode):
                     raise NeedsLogin(
                         f"the login kept for profile {settings.profile} {mismatch};"
-                        f" {keeping.again(settings.profile)}"
+                        f" {secret_store.again(settings.profile)}"
                     )
                 self._kept = kept
                 return kept.secret
@@ -267,7 +270,7 @@ class Credential:
 
     def _not_a_token(self, answer: Answer) -> Exception:
         where = shown(self._settings.auth_url)
-        told = said.words(answer.body, self.secrets())
+        told = error_text.words(answer.body, self.secrets())
         message = f"ask for a token: {where} answered {answer.status}" + (
             f": {told}" if told else ""
         )

@@ -14,11 +14,11 @@ import structlog
 import trio
 from cachetools import TTLCache
 
-from satfs.api import pages, questions, signed, wire
-from satfs.api.asking import Asker, prefixed
+from satfs.api import pages, presigned, requests, wire
 from satfs.api.auth import Credential, Deadline
-from satfs.api.gathering import Gathering
-from satfs.api.questions import Question
+from satfs.api.partial_listing import Gathering
+from satfs.api.requests import Question
+from satfs.api.session import Asker, prefixed
 from satfs.errors import (
     Garbled,
     NeedsContract,
@@ -103,12 +103,12 @@ class Aleph:
     async def tasks(self) -> tuple[Task, ...]:
         """Return every task that the contract shows, in the vendor's order, each id once."""
         return await self._list(
-            questions.tasks(self._settings.page_limit), wire.task, lambda task: task.task_id
+            requests.tasks(self._settings.page_limit), wire.task, lambda task: task.task_id
         )
 
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when there is none."""
-        question = questions.task(task_id)
+        question = requests.task(task_id)
         return await self._one(
             question, wire.task, lambda task: task.task_id == task_id, self._deadline()
         )
@@ -119,7 +119,7 @@ class Aleph:
         Raises NotThere when there is no such task.
         """
         return await self._list(
-            questions.captures(task_id, self._settings.page_limit),
+            requests.captures(task_id, self._settings.page_limit),
             wire.capture,
             lambda capture: capture.capture_id,
         )
@@ -127,7 +127,7 @@ class Aleph:
     async def scenes(self, capture_id: CaptureId) -> tuple[Scene, ...]:
         """Return every scene of a capture, each id once; none when there is no such capture."""
         return await self._list(
-            questions.scenes(capture_id, self._settings.page_limit),
+            requests.scenes(capture_id, self._settings.page_limit),
             wire.scene,
             lambda scene: scene.scene_id,
         )
@@ -139,7 +139,7 @@ class Aleph:
         listing is asked, which is inferred as well. Only an exact id counts in either.
         """
         deadline = self._deadline()
-        question = questions.scene(scene_id)
+        question = requests.scene(scene_id)
         try:
             return await self._one(
                 question, wire.scene, lambda scene: scene.scene_id == scene_id, deadline
@@ -155,11 +155,11 @@ class Aleph:
         Raises NotAllowed also when the link leads where links may not lead
         (`satfs.net.addresses.LinkRule`).
         """
-        question = questions.sign(scene_id, attachment)
+        question = requests.sign(scene_id, attachment)
         url = question.url(self._settings.api_url)
 
         def read(answer: Answer) -> Link:
-            link = signed.link(answer.status, answer.headers, answer.body, asked_url=url)
+            link = presigned.link(answer.status, answer.headers, answer.body, asked_url=url)
             self._link_rule.check(link.url)
             return link
 
@@ -175,7 +175,7 @@ class Aleph:
     async def contracts(self) -> tuple[Contract, ...]:
         """Return the account's contracts. The one question that names no contract."""
         return await self._list(
-            questions.contracts(),
+            requests.contracts(),
             wire.contract,
             lambda contract: contract.contract_id,
             with_contract=False,
@@ -183,7 +183,7 @@ class Aleph:
 
     async def check(self) -> tuple[Task, ...]:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
-        question = questions.tasks(self._settings.page_limit)
+        question = requests.tasks(self._settings.page_limit)
         url = question.url(self._settings.api_url)
         page = await self._asker.ask(url, _page_with(wire.task), question.what, self._deadline())
         return tuple(page.entries)
@@ -268,7 +268,7 @@ class Aleph:
         self, scene_id: SceneId, deadline: Deadline, refusal: SatfsError
     ) -> Scene:
         """Return the scene by a filtered listing; only its first page is looked at."""
-        question = questions.scene_search(scene_id)
+        question = requests.scene_search(scene_id)
         url = question.url(self._settings.api_url)
         try:
             page = await self._asker.ask(url, _page_with(wire.scene), question.what, deadline)

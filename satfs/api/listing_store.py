@@ -24,8 +24,8 @@ from typing import TypeVar
 import structlog
 import trio
 
+from satfs.atomic_file import make_directory
 from satfs.model import Json
-from satfs.wholefiles import make_directory
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

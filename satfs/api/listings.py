@@ -19,8 +19,7 @@ import trio
 from cachetools import LRUCache
 
 from satfs.api import wire
-from satfs.api.listing_store import ListingStore
-from satfs.api.remembered import (
+from satfs.api.cached_listing import (
     UNWELL_PATIENCE_S,
     Item,
     Key,
@@ -28,6 +27,7 @@ from satfs.api.remembered import (
     Remembered,
     Terms,
 )
+from satfs.api.listing_store import ListingStore
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings

@@ -13,17 +13,17 @@ import structlog
 import trio
 from cachetools import LRUCache
 
-from satfs.archive.body import Body, OpenZip, Reader
 from satfs.archive.cut import Settled, Settling
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember, DeflatedReader
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
+from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.inflate import require_zlib
+from satfs.archive.member_data import Body, OpenZip, Reader
 from satfs.archive.members import Members, Row
+from satfs.archive.resources import Shelf, Workshop
 from satfs.archive.spooled import SpooledMember, SpooledReader
 from satfs.archive.stored import StoredReader
-from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
-from satfs.archive.workshop import Shelf, Workshop
 from satfs.errors import Damaged, Encrypted
 from satfs.model import ByteRange
 

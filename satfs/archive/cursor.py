@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import trio
 from isal.isal_zlib import crc32
 
-from satfs.archive.body import Reader
 from satfs.archive.checkpoints import Checkpoint
 from satfs.archive.inflate import Inflater
-from satfs.archive.workshop import Workshop
+from satfs.archive.member_data import Reader
+from satfs.archive.resources import Workshop
 from satfs.model import ByteRange
 
 

@@ -21,10 +21,10 @@ from typing import Final
 import structlog
 import trio
 
-from satfs.archive.body import Body, OpenZip, Reader
 from satfs.archive.checkpoints import Checkpoint, Checkpoints
 from satfs.archive.cursor import Cursor, Outcome
-from satfs.archive.workshop import Workshop
+from satfs.archive.member_data import Body, OpenZip, Reader
+from satfs.archive.resources import Workshop
 from satfs.errors import Damaged, SatfsError
 from satfs.model import ByteRange
 

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Final
 
 from satfs.archive.cut import Settled, Settling, Stated, is_doubtful, settle
+from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
 from satfs.archive.paths import Refusal, RefusedError, decode_name, split_path
-from satfs.archive.tail import CentralDirectory
 from satfs.errors import Damaged
 
 _ENTRY: Final = struct.Struct("<4s2B5H3L5H2L")

@@ -11,9 +11,9 @@ from typing import Final
 import trio
 from isal.isal_zlib import crc32
 
-from satfs.archive.body import Body, Reader
 from satfs.archive.decoders import DECODERS, METHOD_NAMES, Decoder, unpack
-from satfs.archive.workshop import ShelfFile, Workshop
+from satfs.archive.member_data import Body, Reader
+from satfs.archive.resources import ShelfFile, Workshop
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isal.isal_zlib import crc32
 
-from satfs.archive.body import Body, Reader
+from satfs.archive.member_data import Body, Reader
 from satfs.model import ByteRange
 
 

@@ -1,5 +1,5 @@
 """Turn words on a command line into a call, and a failure into a message and an exit code."""
 
-from satfs.cli.entry import main
+from satfs.cli.main import main
 
 __all__ = ["main"]

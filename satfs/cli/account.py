@@ -10,7 +10,7 @@ import trio
 
 from satfs.api.client import Aleph
 from satfs.cli.flags import Manner
-from satfs.cli.logs import logging_as
+from satfs.cli.log_setup import logging_as
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Contract, ContractId
 from satfs.net.http import Http

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from satfs.cli.exits import Exit, Failure
+from satfs.cli.exit_codes import Exit, Failure
 
 
 class Waiter:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from satfs.cli.exits import Exit
+from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner
-from satfs.cli.target import missing, on_mounts
-from satfs.cli.work import follow, outcome_of
+from satfs.cli.progress import follow, outcome_of
+from satfs.cli.targets import missing, on_mounts
 from satfs.control.client import ask
 from satfs.errors import NotThere
 from satfs.model import Json

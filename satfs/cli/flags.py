@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from satfs.cli.complete import values_for
-from satfs.cli.logs import LogChoice, LogFormat, level_for
+from satfs.cli.completion_values import values_for
+from satfs.cli.log_setup import LogChoice, LogFormat, level_for
 from satfs.cli.options import secret_refusal
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -10,10 +10,10 @@ from typing import TypeAlias
 import structlog
 
 from satfs.cli.background import Waiter, in_background
-from satfs.cli.exits import Exit, Failure, failure_of
+from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
-from satfs.cli.logs import logging_as, redact
-from satfs.cli.speech import tell_error
+from satfs.cli.log_setup import logging_as, redact
+from satfs.cli.output import tell_error
 from satfs.mount import MountOptions, run_mount
 from satfs.notify import take_notifier
 from satfs.settings import Settings

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 from satfs.cli.hints import hint, shell_path
-from satfs.cli.logs import show
-from satfs.cli.speech import tell_remark
+from satfs.cli.log_setup import show
+from satfs.cli.output import tell_remark
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, is_dead_mount, mount_at
 

@@ -1,8 +1,8 @@
 """Words given with `-o`, as mount(8) writes them, to what they mean for a satfs mount.
 
-Decides only; `cli/mount.py` acts on it. What mount(8), fstab and systemd pass along for themselves
-is accepted and dropped, what satfs cannot do is refused by name, and so is what nobody knows: a
-misspelt option that is silently dropped is found out months later.
+Decides only; `cli/commands/mount.py` acts on it. What mount(8), fstab and systemd pass along for
+themselves is accepted and dropped, what satfs cannot do is refused by name, and so is what nobody
+knows: a misspelt option that is silently dropped is found out months later.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
+from satfs.atomic_file import write_whole
 from satfs.errors import BadSettings
-from satfs.wholefiles import write_whole
 
 _FIRST_LINES = (
     "Settings of satfs: for every profile at the top, for one in its table.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from satfs.cli.exits import Exit
+from satfs.cli.exit_codes import Exit
 from satfs.errors import BadSettings
 
 #: How the units that are ours begin; others are left alone.

@@ -8,15 +8,15 @@ from typing import Final
 
 import trio
 
-from satfs.content.attempts import Attempts
-from satfs.content.blocks import BlockCache
-from satfs.content.budget import FILE_NAME, Budget, keep_settled, settle
-from satfs.content.cachedir import default_bytes
-from satfs.content.contents import Contents
-from satfs.content.controller import ConnectionController
-from satfs.content.dispatch import Dispatcher
-from satfs.content.links import Sign
-from satfs.content.probe import Probe
+from satfs.content.attachments import Contents
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.directory import default_bytes
+from satfs.content.fetch.budget import FILE_NAME, Budget, keep_settled, settle
+from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.links import Sign
+from satfs.content.fetch.probe import Probe
+from satfs.content.fetch.range_retry import Attempts
 from satfs.content.transfer.inloop import InLoopMover
 from satfs.content.transfer.interface import BulkMover
 from satfs.content.transfer.workers import WorkerPool

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Final
 
-from satfs.control.place import candidates, is_trusted
 from satfs.control.protocol import (
     MESSAGE_BYTES,
     SILENCE_S,
@@ -27,6 +26,7 @@ from satfs.control.protocol import (
     message_of,
     request_line,
 )
+from satfs.control.socket_path import candidates, is_trusted
 from satfs.errors import BadMountpoint, Garbled
 from satfs.model import Json
 from satfs.mountpoints import Mounted

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from satfs.content.index import Kept
+from satfs.content.cache.index import Kept
 from satfs.control import records
-from satfs.control.finding import words_of
-from satfs.control.floors import Floors
+from satfs.control.components import Floors
 from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
 from satfs.control.refreshing import refresh
 from satfs.control.server import Command, Tell
 from satfs.control.verifying import verify
+from satfs.control.walk import words_of
 from satfs.errors import BadSettings
-from satfs.loglevel import set_level
+from satfs.log_level import set_level
 from satfs.model import Json
 
 

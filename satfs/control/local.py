@@ -12,8 +12,8 @@ from satfs.api.auth import account_key
 from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
-from satfs.content import upkeep
-from satfs.content.index import Kept
+from satfs.content.cache import maintenance
+from satfs.content.cache.index import Kept
 from satfs.errors import BadCache, NotThere
 from satfs.net.http import Http
 from satfs.settings import Settings
@@ -49,6 +49,6 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
 async def shelf_of(settings: Settings) -> Iterable[Kept]:
     """Return what the cache on disk holds; nothing where there is none."""
     try:
-        return (await trio.to_thread.run_sync(upkeep.info, settings.cache_dir)).objects
+        return (await trio.to_thread.run_sync(maintenance.info, settings.cache_dir)).objects
     except (NotThere, BadCache):
         return ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from satfs.content.index import Kept
-from satfs.control.finding import Target, find, scene_of, words_of
-from satfs.control.floors import Floors
+from satfs.content.cache.index import Kept
+from satfs.control.components import Floors
 from satfs.control.prefetching import collect
 from satfs.control.progress import Progress
 from satfs.control.server import Tell
+from satfs.control.walk import Target, find, scene_of, words_of
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.tree.scenes import AttachmentFile, SceneDirectory

@@ -13,8 +13,12 @@ from typing import Final
 
 import trio
 
-from satfs.content.keeping import StoredObject
-from satfs.control.finding import (
+from satfs.content.cache.pins import StoredObject
+from satfs.control.components import Floors
+from satfs.control.conditions import parse_condition
+from satfs.control.progress import Progress
+from satfs.control.server import Tell
+from satfs.control.walk import (
     Target,
     Wanted,
     attachment_of,
@@ -23,11 +27,7 @@ from satfs.control.finding import (
     targets,
     words_of,
 )
-from satfs.control.floors import Floors
-from satfs.control.progress import Progress
-from satfs.control.reading import Take, read_whole
-from satfs.control.server import Tell
-from satfs.control.where import parse_condition
+from satfs.control.whole_reads import Take, read_whole
 from satfs.errors import BadCache, BadSettings, Changed, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.tree.nodes import File

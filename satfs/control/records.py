@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
-from satfs.content.index import Kept
+from satfs.content.cache.index import Kept
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.tree import names

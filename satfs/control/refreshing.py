@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from satfs.api import listings as kinds
-from satfs.control.finding import find, scene_of, words_of
-from satfs.control.floors import Floors
+from satfs.control.components import Floors
 from satfs.control.server import Tell
+from satfs.control.walk import find, scene_of, words_of
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.tree.captures import CaptureDirectory

@@ -19,7 +19,6 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
-from satfs.control.place import prepare_directory, socket_path
 from satfs.control.protocol import (
     ALIVE_S,
     REQUEST_BYTES,
@@ -33,6 +32,7 @@ from satfs.control.protocol import (
     message_line,
     request_of,
 )
+from satfs.control.socket_path import prepare_directory, socket_path
 from satfs.errors import Garbled, Misuse, NotAllowed, SatfsError, Throttled
 from satfs.model import Json
 

@@ -16,12 +16,12 @@ from typing import Final
 
 import trio
 
-from satfs.control.finding import Target
-from satfs.control.floors import Floors
+from satfs.control.components import Floors
 from satfs.control.prefetching import collect
 from satfs.control.progress import Progress
-from satfs.control.reading import read_whole
 from satfs.control.server import Tell
+from satfs.control.walk import Target
+from satfs.control.whole_reads import read_whole
 from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
 from satfs.model import DELIVERY_ZIP, Json
 from satfs.settings import ContentsView

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
-from satfs.demo.answers import (
+from satfs.demo.catalogue import TASK_STATUSES, Attachment, Capture, Catalogue, Scene, Task
+from satfs.demo.faults import Fault, named
+from satfs.demo.paging import PageLimits, page, page_url, page_window
+from satfs.demo.responses import (
     Answer,
     Question,
     gateway_error,
@@ -22,9 +25,6 @@ from satfs.demo.answers import (
     tasking_error,
     telluric_error,
 )
-from satfs.demo.catalogue import TASK_STATUSES, Attachment, Capture, Catalogue, Scene, Task
-from satfs.demo.faults import Fault, named
-from satfs.demo.paging import PageLimits, page, page_url, page_window
 from satfs.demo.tokens import Standing, TokenOffice
 
 #: Endpoint names by the shape of their raw path; the final slash is Django's.

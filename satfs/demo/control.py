@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from satfs.demo.contents import RampContent
-from satfs.demo.journal import as_plain
+from satfs.demo.request_log import as_plain
 from satfs.demo.server import DemoOrigin
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from satfs.demo.answers import (
+from satfs.demo.faults import Fault
+from satfs.demo.responses import (
     Answer,
     Span,
     gateway_error,
@@ -18,7 +19,6 @@ from satfs.demo.answers import (
     telluric_error,
     xml_error,
 )
-from satfs.demo.faults import Fault
 from satfs.demo.store import expired_answer, unsatisfiable_answer
 
 _TASKING: Final = frozenset({"tasks", "task", "captures", "products", "clients"})

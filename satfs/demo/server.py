@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from satfs.demo.answers import Answer, Question
 from satfs.demo.api import Api, route
 from satfs.demo.catalogue import Attachment, Catalogue, object_path
 from satfs.demo.faults import Fault, FaultTable, named
-from satfs.demo.journal import Journal, Leak, Request
 from satfs.demo.paging import PageLimits
+from satfs.demo.request_log import Journal, Leak, Request
+from satfs.demo.responses import Answer, Question
 from satfs.demo.sample import sample_catalogue
 from satfs.demo.serving import Line, Port
 from satfs.demo.signing import SigningKey, presign

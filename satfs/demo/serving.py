@@ -17,11 +17,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from satfs.demo.answers import Answer, Question, Span, http_date
 from satfs.demo.contents import FileContent
 from satfs.demo.effects import Delivery, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
-from satfs.demo.journal import Journal, Leak, Request
+from satfs.demo.request_log import Journal, Leak, Request
+from satfs.demo.responses import Answer, Question, Span, http_date
 from satfs.errors import Unsupported
 
 try:

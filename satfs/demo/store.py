@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from satfs.demo.answers import Answer, Question, Span, http_date, xml_error
 from satfs.demo.catalogue import Attachment, Catalogue
 from satfs.demo.contents import BytesContent, Tagged
 from satfs.demo.faults import Fault, named
+from satfs.demo.responses import Answer, Question, Span, http_date, xml_error
 from satfs.demo.signing import Check, SigningKey, Verdict, check
 
 BUCKET: Final = "demo-eo-backend-package"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
-from satfs.demo.answers import Answer, json_answer, oauth_error
+from satfs.demo.responses import Answer, json_answer, oauth_error
 
 #: The audience of tasking and delivery; the final slash belongs to it (API documentation).
 AUDIENCE: Final = "https://api.satellogic.com/"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from satfs.content.cachedir import default_bytes
-from satfs.content.kernelcalls import punch_hole
+from satfs.content.cache.directory import default_bytes
+from satfs.content.cache.kernelcalls import punch_hole
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.errors import BadCache

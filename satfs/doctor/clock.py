@@ -1,8 +1,8 @@
 """How wrong our clock is, judged by the vendor's: decides, and asks nobody.
 
 A signed link tells until when it is good, by the vendor's clock; satfs compares that with ours, and
-asks for another link a minute before the end (`satfs.content.links.MARGIN_S`). So up to a minute
-our clock may be wrong without anybody noticing. From there on:
+asks for another link a minute before the end (`satfs.content.fetch.links.MARGIN_S`). So up to a
+minute our clock may be wrong without anybody noticing. From there on:
 
 - behind: links are used after their end. The store refuses them, each refusal costs a request, and
   a program that does not ask again (curl with a link from elsewhere) fails.
@@ -19,7 +19,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from satfs.content.links import MARGIN_S
+from satfs.content.fetch.links import MARGIN_S
 from satfs.doctor.findings import Area, Finding, Severity, fine
 
 #: From here on a difference is worth a note: NTP keeps clocks within milliseconds, so it does not

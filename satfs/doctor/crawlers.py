@@ -1,7 +1,7 @@
 """Programs that walk every directory, and would fetch what nobody reads: updatedb and indexers.
 
-A mount keeps those it knows from what would have to be asked for (`satfs.fuse.guard`). Leaving the
-mount out of their walk is better still: they do not come, and nothing is refused to them.
+A mount keeps those it knows from what would have to be asked for (`satfs.fuse.crawlers`). Leaving
+the mount out of their walk is better still: they do not come, and nothing is refused to them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.doctor.mounts import satfs_mounts
-from satfs.fuse.guard import Caller, Guard, Habit
+from satfs.fuse.crawlers import Caller, Guard, Habit
 from satfs.mountpoints import FS_TYPE
 
 UPDATEDB_CONF: Final = "/etc/updatedb.conf"

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from satfs.api import questions
+from satfs.api import requests
 from satfs.api.auth import mode_of
 from satfs.api.client import Aleph
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts, software
@@ -23,7 +23,7 @@ from satfs.doctor.findings import Area, Finding, Severity, Tell
 from satfs.doctor.machine import Machine
 from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
-from satfs.fuse.guard import DEFAULT, guard_from
+from satfs.fuse.crawlers import DEFAULT, guard_from
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.settings import AuthMode, Settings
@@ -175,7 +175,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
 
 def hosts_of(settings: Settings) -> tuple[Host, ...]:
     """Return who is asked before the object store: the API first, then who hands out tokens."""
-    url = questions.contracts().url(settings.api_url)
+    url = requests.contracts().url(settings.api_url)
     api = Host("api", "the API", url, variable="SATFS_API_URL")
     if mode_of(settings) is not AuthMode.OAUTH:
         return (api,)

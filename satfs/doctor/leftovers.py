@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from satfs.control.place import directories
+from satfs.control.socket_path import directories
 from satfs.demo.scratch import abandoned
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine

@@ -13,7 +13,7 @@ from typing import Final
 
 from cachetools import TTLCache
 
-from satfs.fuse.guard import Caller
+from satfs.fuse.crawlers import Caller
 
 #: How long an answer is believed, in seconds: ids are given to others in time, and a process takes
 #: its name when it executes a program.

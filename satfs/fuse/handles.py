@@ -13,8 +13,8 @@ from cachetools import LRUCache
 
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
 from satfs.fuse.callers import is_gone
-from satfs.fuse.foresight import Foresight, Guess
-from satfs.fuse.listing import Listing
+from satfs.fuse.dir_cookies import Listing
+from satfs.fuse.kernel_readahead import Foresight, Guess
 from satfs.model import ByteRange
 from satfs.tree.nodes import (
     Directory,

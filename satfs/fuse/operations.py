@@ -31,14 +31,14 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere
-from satfs.fuse.calls import Calls, Closing
-from satfs.fuse.complaints import Complaints
-from satfs.fuse.gate import Gate
+from satfs.fuse.crawler_log import Gate
+from satfs.fuse.deadlines import Calls, Closing
+from satfs.fuse.dir_cookies import DOT, DOT_DOT
+from satfs.fuse.error_reporting import Complaints
 from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
-from satfs.fuse.listing import DOT, DOT_DOT
+from satfs.tree.desktop_names import is_polled
 from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
-from satfs.tree.polled import is_polled
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
 #: round trip per so much. The kernel's default read-ahead asks for as much anyway.

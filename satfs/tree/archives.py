@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Protocol, overload
 
 import trio
 
-from satfs.archive import notice
+from satfs.archive import unreadable
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
@@ -56,7 +56,7 @@ _BATCH: Final = 5000
 
 
 class Zips(Protocol):
-    """The bytes of the zips (`content.contents.Contents`)."""
+    """The bytes of the zips (`content.attachments.Contents`)."""
 
     async def open(
         self,
@@ -289,11 +289,11 @@ class ContentsDirectory(_InnerDirectory):
         try:
             shown = await self.shown()
         except Damaged as failure:
-            text, taken = notice.of_damage(str(failure)), None
+            text, taken = unreadable.of_damage(str(failure)), None
         except NotThere:
             return []
         else:
-            told = notice.of_members(shown.members)
+            told = unreadable.of_members(shown.members)
             if told is None:
                 return []
             text, taken = told, shown.members

@@ -10,6 +10,7 @@ import trio
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.tree import names, sidecars
+from satfs.tree.child_nodes import Family
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -20,7 +21,6 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.offspring import Family
 from satfs.tree.scenes import SceneDirectory, Sources
 from satfs.tree.times import FALLBACK_NS
 

@@ -9,7 +9,7 @@ percent-escaped bytes of its UTF-8 form, as in a URL: `a/b` is `a%2Fb`. Escaped 
 - lone surrogates, which JSON can carry and UTF-8 cannot;
 - a percent sign, where it would otherwise read as an escape, so that no two texts share a name;
 - the first character of a text that is a name of our own beside it (`task.json` among captures),
-  or one that is answered from memory (`satfs.tree.polled`).
+  or one that is answered from memory (`satfs.tree.desktop_names`).
 
 Nothing else is touched. Unicode normalisation, in particular, stays as sent: two texts that differ
 only in it are two files. The empty text is `%`.
@@ -27,7 +27,7 @@ from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import Final
 
-from satfs.tree.polled import is_polled
+from satfs.tree.desktop_names import is_polled
 
 #: The longest file name on Linux, in bytes (NAME_MAX, limits.h). FUSE allows more (1024), but
 #: programs, and the disks that people copy to, do not.

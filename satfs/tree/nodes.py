@@ -133,8 +133,8 @@ class Directory(Node):
 
     __slots__ = ()
 
-    #: Whether a name that desktops poll (`tree.polled`) may be one that the directory has. If not,
-    #: it is not asked for such names.
+    #: Whether a name that desktops poll (`tree.desktop_names`) may be one that the directory has.
+    #: If not, it is not asked for such names.
     holds_polled_names: ClassVar[bool] = False
 
     def may_hold(self, polled: str) -> bool:

@@ -12,6 +12,7 @@ from satfs.errors import DeadlineReached, NotThere, SatfsError
 from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
+from satfs.tree.child_nodes import Families, Family
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -24,7 +25,6 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.offspring import Families, Family
 from satfs.tree.sources import Catalogue, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 

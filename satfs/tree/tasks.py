@@ -11,6 +11,7 @@ from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory, rendered
+from satfs.tree.child_nodes import Family
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -21,7 +22,6 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.offspring import Family
 from satfs.tree.scenes import Sources
 from satfs.tree.times import time_ns
 

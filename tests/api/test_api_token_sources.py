@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from satfs.api import keeping, token_sources, tokens
+from satfs.api import secret_store, token_sources, tokens
 from satfs.api.auth import TOKEN_HEADER, Credential, account_key, mode_of, source_of
 from satfs.api.client import Aleph
-from satfs.api.keeping import KeptLogin
+from satfs.api.secret_store import KeptLogin
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
@@ -440,27 +440,27 @@ def login(secret: str = CLIENT_SECRET, **changes: Any) -> KeptLogin:
 def test_what_is_kept_is_there_until_it_is_forgotten(
     ring: MemoryKeyring, place: SecretPlace
 ) -> None:
-    keeping.keep("a", login("one"), place)
-    keeping.keep("b", login("two"), place)
-    keeping.keep("a", login("three"), place)
+    secret_store.keep("a", login("one"), place)
+    secret_store.keep("b", login("two"), place)
+    secret_store.keep("a", login("three"), place)
 
-    assert keeping.fetch("a", place) == login("three")
-    assert keeping.forget("a") == (place,)
-    assert keeping.forget("a") == ()
+    assert secret_store.fetch("a", place) == login("three")
+    assert secret_store.forget("a") == (place,)
+    assert secret_store.forget("a") == ()
     with pytest.raises(NeedsLogin, match="log in: satfs login --profile a"):
-        keeping.fetch("a", place)
-    assert keeping.fetch("b", place).secret.get_secret_value() == "two"
-    assert keeping.forget("b", but=place) == ()
+        secret_store.fetch("a", place)
+    assert secret_store.fetch("b", place).secret.get_secret_value() == "two"
+    assert secret_store.forget("b", but=place) == ()
 
 
 def test_a_kept_file_is_its_owners_alone(ring: MemoryKeyring, tmp_path: Path) -> None:
     """Whatever the umask is, and whatever was there before."""
     before = os.umask(0)
     try:
-        keeping.keep("a", login(), SecretPlace.FILE)
+        secret_store.keep("a", login(), SecretPlace.FILE)
     finally:
         os.umask(before)
-    path = keeping.secret_file("a")
+    path = secret_store.secret_file("a")
 
     assert path == tmp_path / "satfs" / "secrets" / "a.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -470,21 +470,21 @@ def test_a_kept_file_is_its_owners_alone(ring: MemoryKeyring, tmp_path: Path) ->
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_kept_file_that_others_could_have_read_is_refused(ring: MemoryKeyring, mode: int) -> None:
-    keeping.keep("a", login(), SecretPlace.FILE)
-    path = keeping.secret_file("a")
+    secret_store.keep("a", login(), SecretPlace.FILE)
+    path = secret_store.secret_file("a")
     path.chmod(mode)
 
     with pytest.raises(NeedsLogin, match=f"run: chmod 600 {path}"):
-        keeping.fetch("a", SecretPlace.FILE)
+        secret_store.fetch("a", SecretPlace.FILE)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"mode": "x"}', "\x00", "{" * 10**5])
 def test_a_kept_text_that_is_damaged_is_none(ring: MemoryKeyring, text: str) -> None:
-    keeping.keep("a", login(), SecretPlace.FILE)
-    keeping.secret_file("a").write_text(text)
+    secret_store.keep("a", login(), SecretPlace.FILE)
+    secret_store.secret_file("a").write_text(text)
 
     with pytest.raises(NeedsLogin, match="satfs login"):
-        keeping.fetch("a", SecretPlace.FILE)
+        secret_store.fetch("a", SecretPlace.FILE)
 
 
 def test_a_place_that_does_not_take_it_is_told_without_it(
@@ -498,28 +498,28 @@ def test_a_place_that_does_not_take_it_is_told_without_it(
         (SecretPlace.KEYRING, "--secret-store file"),
     ):
         with pytest.raises(BadSettings, match=sentence) as failure:
-            keeping.keep("a", login(SECRET), place)
+            secret_store.keep("a", login(SECRET), place)
         assert SECRET not in str(failure.value)
     with pytest.raises(NeedsLogin, match="is it locked") as locked:
-        keeping.fetch("a", SecretPlace.KEYRING)
+        secret_store.fetch("a", SecretPlace.KEYRING)
     assert SECRET not in str(locked.value)
     with pytest.raises(BadSettings, match="unlock it"):
-        keeping.forget("a", but=SecretPlace.FILE)
+        secret_store.forget("a", but=SecretPlace.FILE)
 
 
 def test_a_keyring_that_guards_nothing_is_none(
     ring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keyrings below priority 1 are no place for secrets, says their library."""
-    assert keeping.keyring_name() == "memory"
+    assert secret_store.keyring_name() == "memory"
     ring.priority = 0
-    assert keeping.keyring_name() is None
+    assert secret_store.keyring_name() is None
 
     def broken() -> Any:
         raise RuntimeError
 
     monkeypatch.setattr("keyring.get_keyring", broken)
-    assert keeping.keyring_name() is None
+    assert secret_store.keyring_name() is None
 
 
 @pytest.mark.parametrize("place", list(SecretPlace))
@@ -527,7 +527,7 @@ async def test_a_kept_secret_logs_in(
     vendor: Vendor, ring: MemoryKeyring, place: SecretPlace
 ) -> None:
     """Read once, off the event loop: a keyring may take its time."""
-    keeping.keep("default", login(), place)
+    secret_store.keep("default", login(), place)
     async with asking(vendor, client_id=CLIENT_ID, secret_store=place) as aleph:
         await aleph.tasks()
         assert CLIENT_SECRET in aleph.credential.secrets()
@@ -540,28 +540,28 @@ async def test_another_login_counts_while_mounted(
     """After what was kept before was refused."""
     expect_log("credential refused")
     expect_log("request refused")
-    keeping.keep("default", login("wrong"), SecretPlace.FILE)
+    secret_store.keep("default", login("wrong"), SecretPlace.FILE)
     async with asking(vendor, client_id=CLIENT_ID, secret_store="file") as aleph:
         with pytest.raises(NeedsLogin, match="satfs login --profile default"):
             await aleph.tasks()
-        keeping.keep("default", login(), SecretPlace.FILE)
+        secret_store.keep("default", login(), SecretPlace.FILE)
         await trio.sleep(6)
         await aleph.tasks()
 
 
 async def test_another_kept_token_counts_while_mounted(vendor: Vendor, ring: MemoryKeyring) -> None:
     vendor.accept_token("first")
-    keeping.keep("p", login("first", mode=AuthMode.TOKEN), SecretPlace.FILE)
+    secret_store.keep("p", login("first", mode=AuthMode.TOKEN), SecretPlace.FILE)
     async with asking(vendor, profile="p", auth_mode="token", secret_store="file") as aleph:
         await aleph.tasks()
         vendor.refuse_tokens()
         vendor.accept_token("second")
-        keeping.keep("p", login("second", mode=AuthMode.TOKEN), SecretPlace.FILE)
+        secret_store.keep("p", login("second", mode=AuthMode.TOKEN), SecretPlace.FILE)
         await aleph.tasks()
 
 
 async def test_a_kept_key_logs_in_the_old_way(vendor: Vendor, ring: MemoryKeyring) -> None:
-    keeping.keep("default", login(mode=AuthMode.LEGACY), SecretPlace.FILE)
+    secret_store.keep("default", login(mode=AuthMode.LEGACY), SecretPlace.FILE)
     async with asking(
         vendor, client_id=CLIENT_ID, auth_mode="legacy", secret_store="file"
     ) as aleph:
@@ -584,7 +584,7 @@ async def test_a_kept_secret_goes_nowhere_but_where_it_was_checked(
 
     One that has changed meanwhile gets nothing.
     """
-    keeping.keep("default", login(**kept), SecretPlace.FILE)
+    secret_store.keep("default", login(**kept), SecretPlace.FILE)
     async with credential_for(vendor, client_id=CLIENT_ID, secret_store="file") as credential:
         with pytest.raises(NeedsLogin, match=f"{sentence}.*satfs login") as failure:
             await credential.headers()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api import questions, said, signed
+from satfs.api import error_text, presigned, requests
 from satfs.api.scrub import MAX_QUOTE_CHARACTERS, for_people, is_link, is_secret_key, is_secret_like
 from satfs.errors import Garbled, NotThere
 from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
@@ -22,14 +22,14 @@ API = "https://api.test/base"
 def test_the_documented_paths() -> None:
     """As the documentation and its clients write them, with the final slash."""
     asked = {
-        questions.contracts(): "/contracts",
-        questions.tasks(100): "/tasking/tasks/?limit=100&offset=0",
-        questions.task(TaskId("5")): "/tasking/tasks/5/",
-        questions.captures(TaskId("5"), 7): "/tasking/tasks/5/captures/?limit=7&offset=0",
-        questions.scenes(CaptureId("c d"), 7): "/telluric/scenes/?sceneset_id=c%20d&limit=7",
-        questions.scene(SceneId("s")): "/telluric/scenes/s/",
-        questions.scene_search(SceneId("s")): "/telluric/scenes/?scene_id=s",
-        questions.sign(SceneId("s"), AttachmentName("delivery_zip")): (
+        requests.contracts(): "/contracts",
+        requests.tasks(100): "/tasking/tasks/?limit=100&offset=0",
+        requests.task(TaskId("5")): "/tasking/tasks/5/",
+        requests.captures(TaskId("5"), 7): "/tasking/tasks/5/captures/?limit=7&offset=0",
+        requests.scenes(CaptureId("c d"), 7): "/telluric/scenes/?sceneset_id=c%20d&limit=7",
+        requests.scene(SceneId("s")): "/telluric/scenes/s/",
+        requests.scene_search(SceneId("s")): "/telluric/scenes/?scene_id=s",
+        requests.sign(SceneId("s"), AttachmentName("delivery_zip")): (
             "/telluric/scenes/s/attachments/delivery_zip/download/?redirect=false"
         ),
     }
@@ -42,7 +42,7 @@ def test_the_documented_paths() -> None:
 def test_an_id_is_one_segment_and_nothing_else(id: str) -> None:
     """No id leaves its place in the path, or adds to the query."""
     try:
-        url = questions.task(TaskId(id)).url(API)
+        url = requests.task(TaskId(id)).url(API)
     except NotThere:
         assert id in (".", "..") or not id.isprintable()
         return
@@ -55,9 +55,9 @@ def test_an_id_is_one_segment_and_nothing_else(id: str) -> None:
 def test_half_a_surrogate_is_no_id() -> None:
     """It cannot be encoded, so nothing can have it."""
     with pytest.raises(NotThere):
-        questions.task(TaskId("\ud800"))
+        requests.task(TaskId("\ud800"))
     with pytest.raises(NotThere):
-        questions.scenes(CaptureId("\ud800"), 1)
+        requests.scenes(CaptureId("\ud800"), 1)
 
 
 # -- what the vendor said --------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_half_a_surrogate_is_no_id() -> None:
 )
 def test_every_dialect_is_understood(body: Any, words: str) -> None:
     """The gateway's, the tasking service's, Auth0's, and what comes in the place of them."""
-    assert said.words(json.dumps(body).encode()) == words
+    assert error_text.words(json.dumps(body).encode()) == words
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_every_dialect_is_understood(body: Any, words: str) -> None:
 )
 def test_what_is_no_json_is_quoted_in_short(body: bytes, words: str) -> None:
     """One line without control characters; HTML by its title."""
-    assert said.words(body).replace("'503", "' 503").startswith(words)
+    assert error_text.words(body).replace("'503", "' 503").startswith(words)
 
 
 @given(st.binary(max_size=2000), st.lists(st.text(min_size=4, max_size=20), max_size=3))
 def test_any_body_is_one_short_line(body: bytes, secrets: list[str]) -> None:
     """Whatever arrives can be shown on a terminal."""
-    words = said.words(body, secrets)
+    words = error_text.words(body, secrets)
     assert len(words) <= MAX_QUOTE_CHARACTERS
     assert "\n" not in words
     assert "\x1b" not in words
@@ -120,7 +120,7 @@ def test_any_body_is_one_short_line(body: bytes, secrets: list[str]) -> None:
 def test_a_secret_is_never_quoted(text: str, secret: str) -> None:
     """Wherever the vendor puts it."""
     body = json.dumps({"message": f"{text}{secret}{text}", "x": secret}).encode()
-    assert secret not in said.words(body, [secret]) or secret in "***"
+    assert secret not in error_text.words(body, [secret]) or secret in "***"
 
 
 def test_signatures_are_never_quoted() -> None:
@@ -153,7 +153,7 @@ def test_no_text_keeps_us_busy(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     is_secret_like(text)
     for_people(text)
-    said.words(text.encode())
+    error_text.words(text.encode())
 
 
 def test_ordinary_text_is_no_secret() -> None:
@@ -188,10 +188,10 @@ AT_S = 1770286500.0
 )
 def test_a_link_tells_its_end(url: str, expires_at_s: float | None) -> None:
     """By the date and the lifetime in its query, where they make sense."""
-    link = signed.from_url(url)
+    link = presigned.from_url(url)
     assert link.url == url
     assert link.expires_at_s == expires_at_s
-    assert "5ec2e7" not in repr(signed.from_url("https://h/?X-Amz-Signature=5ec2e7"))
+    assert "5ec2e7" not in repr(presigned.from_url("https://h/?X-Amz-Signature=5ec2e7"))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_link_tells_its_end(url: str, expires_at_s: float | None) -> None:
 def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: Any) -> None:
     """JSON with a url, a bare text, or a redirect where JSON was asked for."""
     raw = json.dumps(body).encode()
-    link = signed.link(status, headers, raw, asked_url="https://api.test/x/download/")
+    link = presigned.link(status, headers, raw, asked_url="https://api.test/x/download/")
     assert link.url == SIGNED
 
 
@@ -229,7 +229,7 @@ def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: 
 def test_without_a_link_it_is_garbled(status: int, headers: dict[str, str], body: bytes) -> None:
     """The zip in the place of a link, say, when `redirect` is not understood at all."""
     with pytest.raises(Garbled):
-        signed.link(status, headers, body, asked_url="https://api.test/")
+        presigned.link(status, headers, body, asked_url="https://api.test/")
 
 
 @given(
@@ -240,7 +240,7 @@ def test_without_a_link_it_is_garbled(status: int, headers: dict[str, str], body
 def test_any_answer_is_a_link_or_garbled(status: int, location: str, body: bytes) -> None:
     """Nothing else comes of it."""
     try:
-        link = signed.link(status, {"location": location}, body, asked_url="https://api.test/")
+        link = presigned.link(status, {"location": location}, body, asked_url="https://api.test/")
     except Garbled:
         return
     assert isinstance(link.url, str)

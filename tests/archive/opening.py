@@ -9,7 +9,7 @@ import trio
 from archive.zips import CountingZip, files
 
 from satfs.archive.archive import Archives
-from satfs.archive.body import Reader
+from satfs.archive.member_data import Reader
 from satfs.model import ByteRange
 
 MIB = 1024 * 1024

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from satfs.archive import archive as archive_module
 from satfs.archive.archive import Archives
-from satfs.archive.body import Reader
+from satfs.archive.end_record import TAIL_BYTES
+from satfs.archive.member_data import Reader
 from satfs.archive.paths import Refusal
-from satfs.archive.tail import TAIL_BYTES
 from satfs.errors import Damaged, Encrypted, Unreachable, Unsupported
 from satfs.model import ByteRange
 

@@ -298,7 +298,7 @@ async def test_more_readers_than_cursors(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is bounded by closing positions; bytes are right all the same."""
-    monkeypatch.setattr("satfs.archive.workshop.MOST_CURSORS", 3)
+    monkeypatch.setattr("satfs.archive.resources.MOST_CURSORS", 3)
     contents = {f"{number}".encode(): wordy(700_000, number) for number in range(8)}
     it = opened(build(Entry(name, content, method=8) for name, content in contents.items()))
 

@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 
 from satfs.archive import members as members_module
 from satfs.archive.directory import DirectoryParser, members
+from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ROOT, Members
-from satfs.archive.tail import CentralDirectory
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 

@@ -17,8 +17,8 @@ from zlib import crc32
 import trio
 
 from satfs.archive.directory import members
+from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.members import ROOT, Members, Row
-from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.model import ByteRange
 
 #: 2024-02-03 04:05:06 as a DOS date and time.

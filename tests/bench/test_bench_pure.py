@@ -7,16 +7,15 @@ import statistics
 from typing import Any
 
 import pytest
+from benchmarks import children, curl, render, targets
+from benchmarks.counters import Request, peak_concurrency, summarise
+from benchmarks.objects import DIGEST_BLOCK_BYTES, StoredObject, make_zip
+from benchmarks.profiles import MB, PROFILES
+from benchmarks.quiet import Moment
+from benchmarks.results import Results, Run
+from benchmarks.workloads import WORKLOADS, percentile
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bench import children, curl, render, targets
-from bench.counters import Request, peak_concurrency, summarise
-from bench.objects import DIGEST_BLOCK_BYTES, StoredObject, make_zip
-from bench.profiles import MB, PROFILES
-from bench.quiet import Moment
-from bench.results import Results, Run
-from bench.workloads import WORKLOADS, percentile
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 50), st.integers(0, 20)).map(lambda s: (s[0], s[0] + s[1])),

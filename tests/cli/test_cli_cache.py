@@ -10,9 +10,9 @@ import pytest
 import trio
 from cli.conftest import Program
 
-from satfs.content.blockmap import BLOCK_BYTES
-from satfs.content.blocks import BlockCache
-from satfs.content.cachedir import object_name
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.directory import object_name
 from satfs.model import ByteRange
 
 SIZE = 5 * BLOCK_BYTES + 100

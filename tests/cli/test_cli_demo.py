@@ -13,7 +13,7 @@ from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.tour import shortened
+from satfs.cli.demo_tour import shortened
 
 pytestmark = [pytest.mark.mounts, pytest.mark.slow]
 

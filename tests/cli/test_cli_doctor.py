@@ -25,7 +25,7 @@ import pytest
 import trustme
 from cli.conftest import Program, mount_processes, wait_until
 
-from satfs.cli.exits import Exit
+from satfs.cli.exit_codes import Exit
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import AUDIENCE, Account

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from satfs.cli.entry import COMMANDS
-from satfs.cli.exits import MEANINGS
+from satfs.cli.exit_codes import MEANINGS
 from satfs.cli.flags import SETTING_FLAGS
+from satfs.cli.main import COMMANDS
 from satfs.cli.options import FOR_OTHERS, KERNEL_FLAGS, REFUSED
 from satfs.settings import Settings, load_settings, variable_of
 

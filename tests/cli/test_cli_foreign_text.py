@@ -15,11 +15,11 @@ import pytest
 from cli.conftest import Program, is_mounted, mount_processes, wait_until
 from cli.mounts import Mounted, vendor
 
-from satfs.cli import status
-from satfs.cli.hearing import State, hear, heard_of
-from satfs.cli.logs import show
-from satfs.cli.speech import console
-from satfs.cli.status import answer_of, rows_of
+from satfs.cli.commands import status
+from satfs.cli.commands.status import answer_of, rows_of
+from satfs.cli.log_setup import show
+from satfs.cli.mount_status import State, hear, heard_of
+from satfs.cli.output import console
 from satfs.demo.catalogue import (
     Catalogue,
     make_capture,

@@ -13,8 +13,8 @@ from cli.conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.entry import satfs as commands
-from satfs.cli.holders import Holder, holders_of
+from satfs.cli.busy_processes import Holder, holders_of
+from satfs.cli.main import satfs as commands
 from satfs.cli.mountpoint import may_mount_on
 from satfs.cli.prerequisites import check_fuse
 from satfs.errors import FuseMissing
@@ -92,7 +92,7 @@ def test_a_missing_library_is_told_when_it_is_needed(
     """The program works without libfuse as far as it does not need it."""
     for name in [name for name in sys.modules if name.startswith("satfs.mount")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "satfs.cli.mount", raising=False)
+    monkeypatch.delitem(sys.modules, "satfs.cli.commands.mount", raising=False)
     monkeypatch.delitem(sys.modules, "satfs.cli.launch", raising=False)
     monkeypatch.setitem(sys.modules, "pyfuse3", None)  # "import of pyfuse3 halted"
 

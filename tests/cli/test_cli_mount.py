@@ -16,7 +16,7 @@ from threading import Thread
 import pytest
 from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_until
 
-from satfs.control.ending import ServingProcess
+from satfs.control.server_process import ServingProcess
 from satfs.mountpoints import satfs_mounts
 
 pytestmark = pytest.mark.mounts

@@ -19,7 +19,7 @@ from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from satfs.cli.mounthelper import writable_by_others
+from satfs.cli.install_helper import writable_by_others
 from satfs.cli.units import MARK, Unit, quoted_command, read_unit, unit_name, unit_text
 from satfs.errors import BadSettings
 

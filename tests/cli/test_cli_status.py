@@ -15,7 +15,7 @@ from cli.conftest import Program, mount_processes, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.hearing import REMEDIES, State, heard_of
+from satfs.cli.mount_status import REMEDIES, State, heard_of
 from satfs.cli.quantities import amount, duration
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account

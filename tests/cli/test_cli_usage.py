@@ -12,7 +12,7 @@ import pytest
 from cli.conftest import Program
 
 from satfs import __version__
-from satfs.cli.entry import COMMANDS
+from satfs.cli.main import COMMANDS
 from satfs.settings import Settings, is_secret, variable_of
 
 SECRET = "5eedfeed-never-to-be-shown"

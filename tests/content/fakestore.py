@@ -20,8 +20,8 @@ import pytest
 import trio
 import trio.testing
 
+from satfs.content.attachments import Contents
 from satfs.content.build import open_contents
-from satfs.content.contents import Contents
 from satfs.demo.contents import RampContent
 from satfs.model import AttachmentName, Link, SceneId, Version
 from satfs.net.http import Http

@@ -17,10 +17,10 @@ from content.fakestore import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from satfs.content.blockmap import BLOCK_BYTES, align
-from satfs.content.blocks import BlockCache
-from satfs.content.cachedir import path_of
-from satfs.content.objects import CachedObject, Spilled
+from satfs.content.cache.blockmap import BLOCK_BYTES, align
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.directory import path_of
+from satfs.content.cache.objects import CachedObject, Spilled
 from satfs.demo.contents import RampContent
 from satfs.model import ByteRange
 
@@ -326,7 +326,7 @@ class TestEviction:
         """Objects that another process has open are passed over, and the next ones go."""
         program = (
             "import sys, pathlib\n"
-            "from satfs.content.blockfile import BlockFile\n"
+            "from satfs.content.cache.blockfile import BlockFile\n"
             "BlockFile.on_disk(pathlib.Path(sys.argv[1]), int(sys.argv[2]))\n"
             "print('open', flush=True); sys.stdin.read()\n"
         )

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from satfs.content import upkeep
-from satfs.content.blockmap import BLOCK_BYTES
-from satfs.content.blocks import BlockCache
-from satfs.content.cachedir import object_name
-from satfs.content.derived import Derived, DerivedFile
+from satfs.content.cache import maintenance
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.derived import Derived, DerivedFile
+from satfs.content.cache.directory import object_name
 from satfs.model import ByteRange
 
 MIB = 1024 * 1024
@@ -41,7 +41,7 @@ async def fill(file: DerivedFile, data: bytes) -> None:
 
 
 def labels(directory: Path) -> dict[str, int]:
-    return {each.label: each.held_bytes for each in upkeep.info(directory).objects}
+    return {each.label: each.held_bytes for each in maintenance.info(directory).objects}
 
 
 async def test_a_record_is_there_for_the_next_mount(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_it_counts_as_cached_and_is_shown_and_cleared(tmp_path: Path) -> N
         held = 2 * -(-SIZE // BLOCK_BYTES) * BLOCK_BYTES
         assert cache.statistics()["disk_bytes"] == held
     assert labels(tmp_path) == {"checkpoints": held // 2, "unpacked": held // 2}
-    assert upkeep.clear(tmp_path) == held
+    assert maintenance.clear(tmp_path) == held
     async with opened(tmp_path) as (_, derived):
         assert await derived.get("a") is None
         file = await derived.open("b", SIZE, "unpacked")

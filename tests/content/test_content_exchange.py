@@ -12,10 +12,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from satfs.content.fetch.store_responses import Meaning
 from satfs.content.transfer import exchange as module
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import BLOCK_BYTES, Move, Progress, read_report
-from satfs.content.verdicts import Meaning
 
 SIZE = 40 * BLOCK_BYTES + 777
 OBJECT = bytes(os.urandom(SIZE))

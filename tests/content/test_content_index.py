@@ -16,12 +16,12 @@ import pytest
 import xxhash
 from content.fakestore import run
 
-from satfs.content import upkeep
-from satfs.content.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, Segment
-from satfs.content.blocks import BlockCache
-from satfs.content.cachedir import object_name, open_index, path_of, prepare_directory
-from satfs.content.index import Index, KnownVersion
-from satfs.content.objects import CachedObject
+from satfs.content.cache import maintenance
+from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, Segment
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.directory import object_name, open_index, path_of, prepare_directory
+from satfs.content.cache.index import Index, KnownVersion
+from satfs.content.cache.objects import CachedObject
 from satfs.demo.contents import RampContent
 from satfs.errors import CannotMount
 from satfs.model import ByteRange
@@ -88,7 +88,7 @@ class TestTogether:
         """Eight processes make the same new cache at the same moment; none is turned away."""
         program = (
             "import sys, pathlib, time\n"
-            "from satfs.content.cachedir import open_index\n"
+            "from satfs.content.cache.directory import open_index\n"
             "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
             "index = open_index(pathlib.Path(sys.argv[1]))\n"
             "n = index.open_object('a', '', 9, is_new=False)\n"
@@ -105,8 +105,8 @@ def test_a_kill_in_the_middle_of_commits_leaves_it_usable(tmp_path: Path) -> Non
     """SIGKILL at random moments: the index opens, and every row it has is whole."""
     program = (
         "import sys, pathlib\n"
-        "from satfs.content.cachedir import open_index\n"
-        "from satfs.content.blockmap import Segment\n"
+        "from satfs.content.cache.directory import open_index\n"
+        "from satfs.content.cache.blockmap import Segment\n"
         "index = open_index(pathlib.Path(sys.argv[1]))\n"
         "number = index.open_object('a', '', 1 << 40, is_new=False)\n"
         "print('go', flush=True)\n"
@@ -319,17 +319,17 @@ class TestUpkeep:
             cached = await cache.acquire(name, "a scene", content.size_bytes)
             await fetch(cache, cached, ByteRange(0, 1 << 20))
             await cache.commit()
-            (checked,) = upkeep.verify(tmp_path)
+            (checked,) = maintenance.verify(tmp_path)
             assert (checked.good_bytes, checked.damaged_bytes) == (1 << 20, 0)
-            assert upkeep.info(tmp_path).disk_bytes >= 1 << 20
-            assert upkeep.clear(tmp_path) == 1 << 20
+            assert maintenance.info(tmp_path).disk_bytes >= 1 << 20
+            assert maintenance.clear(tmp_path) == 1 << 20
             # What the mount holds it goes on holding; what it commits now has no name any more.
             await fetch(cache, cached, ByteRange(1 << 20, 2 << 20))
             await cache.commit()
             view = cached.view(ByteRange(0, 2 << 20))
             assert view is not None
             assert bytes(view) == bytes(content.read(0, 2 << 20))
-            assert upkeep.info(tmp_path).held_bytes == 0
+            assert maintenance.info(tmp_path).held_bytes == 0
             cache.release(cached)
             await cache.close()
 
@@ -345,7 +345,7 @@ class TestUpkeep:
         good = xxhash.xxh3_64_intdigest(bytes(BLOCK_BYTES)).to_bytes(8, "little")
         index.commit(number, [seg(0, 0b111, good * 2 + bytes(8) * 62)])
         index.close()
-        (checked,) = upkeep.verify(tmp_path)
+        (checked,) = maintenance.verify(tmp_path)
         assert (checked.good_bytes, checked.damaged_bytes) == (2 * BLOCK_BYTES, BLOCK_BYTES)
-        (checked,) = upkeep.verify(tmp_path)
+        (checked,) = maintenance.verify(tmp_path)
         assert (checked.good_bytes, checked.damaged_bytes) == (2 * BLOCK_BYTES, 0)

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from satfs.content import flight as flights
-from satfs.content.blockmap import (
+from satfs.content.cache.blockmap import (
     BLOCK_BYTES,
     BLOCKS_PER_SEGMENT,
     SEGMENT_BYTES,
@@ -21,11 +20,12 @@ from satfs.content.blockmap import (
     Segment,
     align,
 )
-from satfs.content.controller import FEWEST, FIRST_GUESS, ConnectionController
-from satfs.content.flight import split
-from satfs.content.index import Keep, Victim, choose_victims, merge
-from satfs.content.links import MARGIN_S, usable_for_s
-from satfs.content.readahead import (
+from satfs.content.cache.index import Keep, Victim, choose_victims, merge
+from satfs.content.fetch import range_request as flights
+from satfs.content.fetch.controller import FEWEST, FIRST_GUESS, ConnectionController
+from satfs.content.fetch.links import MARGIN_S, usable_for_s
+from satfs.content.fetch.range_request import split
+from satfs.content.fetch.readahead import (
     MIB,
     OPENING_WINDOW_BYTES,
     PAGEWISE_BYTES,
@@ -35,9 +35,9 @@ from satfs.content.readahead import (
     ReadAhead,
     window_for,
 )
+from satfs.content.fetch.store_responses import Meaning, Verdict
 from satfs.content.transfer import messages
 from satfs.content.transfer.messages import Move, Outcome, Progress
-from satfs.content.verdicts import Meaning, Verdict
 from satfs.model import ByteRange, Link
 
 KIB = 1024

@@ -23,12 +23,12 @@ from content.fakestore import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from satfs.content.blockmap import BLOCK_BYTES
-from satfs.content.contents import Contents
-from satfs.content.fetcher import Fetcher
-from satfs.content.links import ROTATION_S
-from satfs.content.probe import TAIL_BYTES
-from satfs.content.reader import Reader
+from satfs.content.attachments import Contents
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.fetch.fetcher import Fetcher
+from satfs.content.fetch.links import ROTATION_S
+from satfs.content.fetch.probe import TAIL_BYTES
+from satfs.content.fetch.reader import Reader
 from satfs.demo.contents import RampContent
 from satfs.errors import (
     Changed,

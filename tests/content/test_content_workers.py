@@ -19,9 +19,9 @@ import pytest
 import trio
 import trustme
 
+from satfs.content.attachments import Contents
 from satfs.content.build import open_contents
-from satfs.content.contents import Contents
-from satfs.content.reader import Reader
+from satfs.content.fetch.reader import Reader
 from satfs.content.transfer import messages, worker
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.interface import Refusal

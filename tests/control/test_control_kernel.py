@@ -10,8 +10,8 @@ import trio
 from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
 
 from satfs.control import kernel
-from satfs.control.finding import find
 from satfs.control.kernel import KernelMemory
+from satfs.control.walk import find
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root

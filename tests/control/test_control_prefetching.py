@@ -11,17 +11,17 @@ import pytest
 import trio
 from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
 
-from satfs.content.index import Kept
-from satfs.content.keeping import StoredObject
-from satfs.control import reading
-from satfs.control.floors import Floors
+from satfs.content.cache.index import Kept
+from satfs.content.cache.pins import StoredObject
+from satfs.control import whole_reads
+from satfs.control.components import Floors
 from satfs.control.prefetching import prefetch
 from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable
 from satfs.model import AttachmentName, SceneId, Version
 from satfs.tree.root import Root
 from satfs.tree.scenes import Sources
 
-SIZE = 3 * reading.PIECE_BYTES + 7
+SIZE = 3 * whole_reads.PIECE_BYTES + 7
 ZIP = "delivery_zip"
 
 
@@ -149,7 +149,7 @@ async def test_a_line_that_is_gone_for_a_moment_is_waited_for(autojump_clock: ob
     house.objects.read_failure = Unreachable("away")
 
     async def recover() -> None:
-        await trio.sleep(reading.PAUSES_S[0] / 2)
+        await trio.sleep(whole_reads.PAUSES_S[0] / 2)
         house.objects.read_failure = None
 
     async with trio.open_nursery() as nursery:
@@ -170,7 +170,7 @@ async def test_once_nobody_answers_the_rest_is_given_up(autojump_clock: object) 
     result = await house.prefetch("tasks", "1")
     assert len(result["failed"]) == 300
     assert {each["error"] for each in result["failed"]} == {"Unreachable"}
-    assert trio.current_time() - started_s < 10 * sum(reading.PAUSES_S)
+    assert trio.current_time() - started_s < 10 * sum(whole_reads.PAUSES_S)
 
 
 async def test_what_cannot_be_listed_is_told_and_the_rest_is_fetched() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 
-from satfs.control import place, server
+from satfs.control import server, socket_path
 from satfs.control.client import ask, result_of
 from satfs.control.protocol import (
     Alive,
@@ -45,7 +45,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def path(runtime: Path) -> Path:
     """Return where a mount at /mnt/x has its socket."""
-    return place.socket_path(Path("/mnt/x"))
+    return socket_path.socket_path(Path("/mnt/x"))
 
 
 @asynccontextmanager
@@ -279,7 +279,7 @@ async def test_without_a_place_for_the_socket_the_mount_goes_on(
     expect_log("no control socket")
     os.close(os.open(runtime / "satfs", os.O_CREAT))
     async with trio.open_nursery() as nursery:
-        path = place.socket_path(Path("/mnt/x"))
+        path = socket_path.socket_path(Path("/mnt/x"))
         assert await nursery.start(serve_control, path, {}) is None
         nursery.cancel_scope.cancel()
 
@@ -351,11 +351,13 @@ async def test_hanging_up_is_closing_the_iterator(path: Path) -> None:
 
 def test_addresses_are_never_too_long() -> None:
     """A socket's address has 107 bytes (unix(7)), however long $XDG_RUNTIME_DIR is."""
-    path = place.socket_path(Path("/m"), {"XDG_RUNTIME_DIR": "/" + "x" * 200})
-    assert len(os.fsencode(path)) <= place.ADDRESS_BYTES
+    path = socket_path.socket_path(Path("/m"), {"XDG_RUNTIME_DIR": "/" + "x" * 200})
+    assert len(os.fsencode(path)) <= socket_path.ADDRESS_BYTES
 
 
 def test_where_a_mount_listens_is_where_a_command_looks(runtime: Path) -> None:
     for mountpoint in (Path("/mnt/a"), Path("/mnt/\udcff")):
-        assert place.socket_path(mountpoint) in place.candidates(mountpoint, (os.geteuid(),))
-    assert place.socket_name(Path("/mnt/a")) != place.socket_name(Path("/mnt/b"))
+        assert socket_path.socket_path(mountpoint) in socket_path.candidates(
+            mountpoint, (os.geteuid(),)
+        )
+    assert socket_path.socket_name(Path("/mnt/a")) != socket_path.socket_name(Path("/mnt/b"))

@@ -13,7 +13,7 @@ from doctor.conftest import MadeUp, only
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.cachedir import prepare_directory
+from satfs.content.cache.directory import prepare_directory
 from satfs.doctor import cache
 from satfs.doctor.findings import Finding, Severity
 from satfs.errors import BadCache

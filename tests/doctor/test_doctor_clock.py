@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.links import MARGIN_S
+from satfs.content.fetch.links import MARGIN_S
 from satfs.doctor.clock import NOTE_FROM_S, WARN_FROM_S, judge, skew_s
 from satfs.doctor.findings import Severity
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from satfs.doctor import crawlers
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Ran
-from satfs.fuse.guard import Guard, guard_from
+from satfs.fuse.crawlers import Guard, guard_from
 
 DEBIAN = """\
 PRUNE_BIND_MOUNTS="yes"

@@ -13,8 +13,8 @@ from doctor.conftest import MadeUp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.doctor import as_record, code_of, shown, summary
-from satfs.cli.exits import Exit
+from satfs.cli.commands.doctor import as_record, code_of, shown, summary
+from satfs.cli.exit_codes import Exit
 from satfs.doctor import examination
 from satfs.doctor.findings import Area, Finding, Severity, deciding_failure, fine, worst
 from satfs.errors import BadCache, FuseMissing, NeedsLogin, SatfsError, Throttled

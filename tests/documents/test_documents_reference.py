@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from satfs.cli.entry import COMMANDS, satfs
-from satfs.cli.exits import MEANINGS
+from satfs.cli.exit_codes import MEANINGS
 from satfs.cli.flags import SETTING_FLAGS
+from satfs.cli.main import COMMANDS, satfs
 from satfs.cli.manual import manual_of
 from satfs.settings import Settings, is_secret, variable_of
 from scripts.reference import commands_page, settings_groups, settings_page

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from fuzz.target import Target
 from hypothesis import strategies as st
 
+from satfs.content.fetch.store_responses import (
+    judge_error,
+    judge_success,
+    judge_tail,
+    total_if_unsatisfied,
+)
 from satfs.content.transfer.exchange import Exchange
 from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress, read_report
-from satfs.content.verdicts import judge_error, judge_success, judge_tail, total_if_unsatisfied
 from satfs.model import ByteRange, Version
 
 SIZE_BYTES = 3 * BLOCK_BYTES + 5
@@ -128,7 +133,7 @@ TARGETS = (
     ),
     Target(
         "verdicts",
-        "status, headers and error document of the store (content/verdicts.py)",
+        "status, headers and error document of the store (content/fetch/store_responses.py)",
         st.tuples(st.integers(0, 999), _headers, st.binary(max_size=300)),
         check_verdicts,
     ),

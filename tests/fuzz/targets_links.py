@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fuzz.target import Target
 from hypothesis import strategies as st
 
-from satfs.api.signed import from_url, link
+from satfs.api.presigned import from_url, link
 from satfs.errors import Garbled, NotAllowed
 from satfs.net.addresses import LinkRule, literal_address, origin_of, shown
 
@@ -54,14 +54,14 @@ def check_answer(given: tuple[int, str, bytes]) -> None:
 TARGETS = (
     Target(
         "links",
-        "where a link may lead, and when it ends (net/addresses.py, api/signed.py)",
+        "where a link may lead, and when it ends (net/addresses.py, api/presigned.py)",
         urls,
         check_url,
         ("https://" + "a" * 64 + "/x", "https://[fec0::1]/x"),
     ),
     Target(
         "signed",
-        "the answer to a sign request (api/signed.py)",
+        "the answer to a sign request (api/presigned.py)",
         st.tuples(st.sampled_from([200, 201, 302, 307]), urls, _bodies),
         check_answer,
     ),

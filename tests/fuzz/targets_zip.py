@@ -8,8 +8,8 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 
 from satfs.archive.directory import DirectoryParser
+from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.members import Members
-from satfs.archive.tail import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.demo.contents import BytesContent, SparseContent
 from satfs.errors import Damaged
 
@@ -104,7 +104,7 @@ def _sparse(members: list[Big], changes: list[tuple[int, int]]) -> SparseContent
 TARGETS = (
     Target(
         "zip",
-        "a zip's directory and members (archive/tail.py, directory.py, members.py, cut.py)",
+        "a zip's directory and members (archive/end_record.py, directory.py, members.py, cut.py)",
         st.builds(BytesContent, st.binary(max_size=300))
         | st.builds(
             lambda entries, layout, changes: BytesContent(

@@ -288,13 +288,13 @@ def test_connections_to_the_metrics_port_take_nothing_from_readers(
 
 #: The mount takes questions about itself, and sits on them: nothing can kill who asked.
 SITS_ON_IT = """
-import satfs.about.build, trio
-answer = satfs.about.build.AboutDirectory.lookup
+import satfs.introspection.directory, trio
+answer = satfs.introspection.directory.AboutDirectory.lookup
 async def sit(self, name):
     with trio.CancelScope(shield=True):
         await trio.sleep(8)
     return await answer(self, name)
-satfs.about.build.AboutDirectory.lookup = sit
+satfs.introspection.directory.AboutDirectory.lookup = sit
 """
 
 
@@ -315,8 +315,8 @@ def test_who_asks_a_stuck_mount_is_left_behind(mount_it: MountIt, origin: DemoOr
 
 #: Each look is another moment, and `df -i` shows how many nodes are known.
 COUNTED = """
-import satfs.about.moments, satfs.fuse.operations as door
-satfs.about.moments.FRESH_S = satfs.about.moments.LONGEST_S = 0.0
+import satfs.introspection.snapshots, satfs.fuse.operations as door
+satfs.introspection.snapshots.FRESH_S = satfs.introspection.snapshots.LONGEST_S = 0.0
 statfs = door.Operations.statfs
 async def counted(self, ctx):
     answer = await statfs(self, ctx)

@@ -31,8 +31,8 @@ from satfs.demo.catalogue import (
     make_scene,
     make_task,
 )
-from satfs.demo.journal import Request
 from satfs.demo.png import png
+from satfs.demo.request_log import Request
 from satfs.demo.server import DemoOrigin
 
 SCENE = "20260128_155747_636_SN33_L1D_MS_1"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mounted.conftest import MountIt
 
-from satfs.content.blockmap import BLOCK_BYTES
+from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.contents import RampContent
 from satfs.demo.server import DemoOrigin

@@ -18,8 +18,8 @@ from story.kernel import Kernel, Token
 from story.shelves import FakeCatalogue, FakeObjects, failing, make_capture, make_task
 
 from satfs import errors
-from satfs.fuse.complaints import QUIET_S
 from satfs.fuse.errnos import errno_of, is_answer
+from satfs.fuse.error_reporting import QUIET_S
 from satfs.fuse.inodes import ROOT
 from satfs.fuse.operations import Limits, Operations
 

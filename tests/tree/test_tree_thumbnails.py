@@ -17,11 +17,11 @@ from story.shelves import TAKEN, FakeCatalogue, FakeObjects, make_capture, make_
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.model import Attachment, AttachmentName
+from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
 from satfs.tree.scenes import Sources
 from satfs.tree.thumbnails import Thumbnails, picture_of, text_chunks, thumbnail_names
-from satfs.tree.volume import volume_files
 
 SCENE = "scenes/scene-a"
 HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 1, 1, 8, 0, 0, 0, 0) + b"CRC4"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from satfs.errors import Unreachable
 from satfs.model import ByteRange
-from satfs.trail import (
+from satfs.read_trace import (
     BYTES,
     DONE,
     GIVEN_UP,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from satfs.wholefiles import write_whole
+from satfs.atomic_file import write_whole
 
 
 def mode_of(path: Path) -> int:

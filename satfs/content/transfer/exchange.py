@@ -15,15 +15,15 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 import xxhash
 
-from satfs.content.transfer import messages
-from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress
-from satfs.content.verdicts import (
+from satfs.content.fetch.store_responses import (
     Meaning,
     Verdict,
     judge_error,
     judge_success,
     request_headers,
 )
+from satfs.content.transfer import messages
+from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress
 from satfs.model import ByteRange, Version
 
 #: Bytes written at once: few system calls, and the buffers of many connections stay small.

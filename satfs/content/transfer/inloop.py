@@ -8,14 +8,14 @@ from typing import Final, Protocol
 
 import trio
 
-from satfs.content.transfer.interface import Delivery, Refusal
-from satfs.content.verdicts import (
+from satfs.content.fetch.store_responses import (
     Meaning,
     Verdict,
     judge_error,
     judge_success,
     request_headers,
 )
+from satfs.content.transfer.interface import Delivery, Refusal
 from satfs.model import Link, Version
 from satfs.net.addresses import resolved
 from satfs.net.http import StreamedAnswer

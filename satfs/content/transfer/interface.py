@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from satfs.content.blockmap import BLOCK_BYTES
-from satfs.content.blocks import BlockCache
-from satfs.content.objects import CachedObject, Layer
-from satfs.content.verdicts import Verdict
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.objects import CachedObject, Layer
+from satfs.content.fetch.store_responses import Verdict
 from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from satfs.content.verdicts import Meaning, Verdict
+from satfs.content.fetch.store_responses import Meaning, Verdict
 
 #: Longer than any message: a report holds the checksums of at most 1024 blocks.
 MOST_BYTES: Final = 64 * 1024
-#: As in content/blockmap.py; a test holds them together.
+#: As in content/cache/blockmap.py; a test holds them together.
 BLOCK_BYTES: Final = 16 * 1024
 #: Blocks reported at once.
 MOST_BLOCKS: Final = 1024

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
+from satfs.content.fetch.store_responses import Meaning, Verdict
 from satfs.content.transfer import messages
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Move, Outcome
 from satfs.content.transfer.opener import Opener, Origin
-from satfs.content.verdicts import Meaning, Verdict
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.trust import untrusted
 

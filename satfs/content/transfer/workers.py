@@ -17,11 +17,11 @@ import structlog
 import trio
 
 import satfs
-from satfs.content.blockfile import BlockFile
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.fetch.store_responses import Meaning, Verdict
 from satfs.content.transfer import messages
 from satfs.content.transfer.interface import Delivery, Mover, Refusal, WorkerDied
 from satfs.content.transfer.messages import Move, Outcome, Progress
-from satfs.content.verdicts import Meaning, Verdict
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link, Version
 from satfs.net.addresses import shown

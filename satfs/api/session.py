@@ -1,0 +1,302 @@
+"""One authorised question: with credential, contract and retries, and what a refusal means.
+
+Credentials are sent to the origin of `api_url` and nowhere else: an address that came out of an
+answer (a `next`, a redirect) is compared with it before it is asked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+import trio
+
+from satfs.api import error_text, requests, wire
+from satfs.api.auth import REFUSAL_MEMORY_S, Credential, Deadline
+from satfs.api.scrub import for_people
+from satfs.api.tokens import is_header_text
+from satfs.errors import (
+    DeadlineReached,
+    Garbled,
+    NeedsContract,
+    NeedsLogin,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    Unreachable,
+)
+from satfs.model import Contract, ContractId
+from satfs.net.addresses import origin_of, resolved, shown
+from satfs.net.http import MAX_ANSWER_BYTES, Answer, Http
+from satfs.net.retry import failure_for
+from satfs.net.retrying import Retries
+from satfs.refreshable import Fresh
+from satfs.request_slots import RequestSlots
+from satfs.settings import Settings
+
+R = TypeVar("R")
+log = structlog.get_logger(__name__)
+
+CONTRACT_HEADER = "X-Satellogic-Contract-Id"
+#: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
+MAX_REDIRECTS = 3
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A 401."""
+
+    answer: Answer
+
+
+class Asker:
+    """Asks single questions of the API at `settings.api_url`, at most `api_concurrency` at once."""
+
+    def __init__(
+        self,
+        http: Http,
+        settings: Settings,
+        *,
+        retries: Retries | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._http = http
+        self._settings = settings
+        self._retries = retries or Retries(http.reachability)
+        self._wall_clock = wall_clock
+        self._origin = origin_of(settings.api_url)
+        self._slots = RequestSlots(settings.api_concurrency)
+        self._refusal: tuple[NotAllowed, float] | None = None
+        self._contract: Fresh[ContractId] = Fresh(self._choose_contract)
+        #: Requests sent, and answers by status, for people to look at.
+        self.counters: Counter[str] = Counter()
+        self.credential = Credential(http, self._retries, settings, wall_clock=wall_clock)
+
+    async def ask(
+        self,
+        url: str,
+        read: Callable[[Answer], R],
+        what: str,
+        deadline: Deadline,
+        *,
+        with_contract: bool = True,
+        takes_redirect: bool = False,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> R:
+        """Return what *read* makes of the answer to a GET of *url*.
+
+        *read* sees answers of status 200 (with *takes_redirect* also redirects) and may raise
+        `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
+        A 401 renews the token once. *what* names the question in messages. An answer longer than
+        *max_bytes* is none.
+
+        Raises:
+            NeedsLogin, NeedsContract: refused with a new token, too; remembered for a few seconds.
+            NotAllowed, NotThere: as the vendor said.
+            Unreachable, Garbled: retries or time are spent.
+        """
+        self._raise_remembered(with_contract)
+        try:
+            headers = await self._headers(with_contract, what, deadline)
+            result = await self._tried(
+                url, headers, read, what, deadline, takes_redirect, max_bytes
+            )
+            if isinstance(result, _Refused) and self.credential.refused(headers):
+                before, headers = headers, await self._headers(with_contract, what, deadline)
+                if headers != before:
+                    result = await self._tried(
+                        url, headers, read, what, deadline, takes_redirect, max_bytes
+                    )
+            if isinstance(result, _Refused):
+                raise await self._explained(result.answer, headers, what, deadline)
+        except (NeedsLogin, NeedsContract) as refusal:
+            self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
+            log.error("request refused", what=what, reason=type(refusal).__name__)
+            raise
+        self._refusal = None
+        return result
+
+    def refusal(self) -> str | None:
+        """Return why the last question was refused for who we are; None: it was answered."""
+        return None if self._refusal is None else str(self._refusal[0])
+
+    def _raise_remembered(self, with_contract: bool) -> None:
+        """Raise the refusal of a moment ago: what is refused is not asked at the speed of `ls`."""
+        if self._refusal is None:
+            return
+        refusal, until = self._refusal
+        if isinstance(refusal, NeedsContract) and not with_contract:
+            return
+        if trio.current_time() < until:
+            raise copy(refusal)
+
+    async def _headers(self, with_contract: bool, what: str, deadline: Deadline) -> dict[str, str]:
+        """Return the headers of a request, waiting for token and contract until the deadline.
+
+        Asked for before the request, not within its retries: that the token endpoint is away says
+        nothing about the API.
+        """
+        with trio.CancelScope(deadline=deadline.at_s):
+            headers = {"Accept": "application/json", **await self.credential.headers()}
+            if with_contract and self.credential.needs_contract:
+                contract = (self._settings.contract_id or await self._contract.get()).strip()
+                if not is_header_text(contract):
+                    told = for_people(contract)
+                    raise NeedsContract(f"the contract's id cannot be sent: {told!r}")
+                headers[CONTRACT_HEADER] = contract
+            return headers
+        raise DeadlineReached(f"{what}: no token or contract in time")
+
+    async def _tried(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        read: Callable[[Answer], R],
+        what: str,
+        deadline: Deadline,
+        takes_redirect: bool,
+        max_bytes: int,
+    ) -> R | _Refused:
+        """Return what *read* makes of the answer, with retries; a 401 as it is."""
+
+        async def attempt() -> R | _Refused:
+            answer = await self._get(url, headers, takes_redirect, max_bytes)
+            if answer.status == 401:
+                return _Refused(answer)
+            return self._judged(answer, read, what, takes_redirect)
+
+        return await self._retries.run(
+            attempt,
+            origin=self._origin,
+            deadline_at=deadline.at_s,
+            since_s=deadline.since_s,
+            what=what,
+        )
+
+    async def _get(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        takes_redirect: bool,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Answer:
+        """Return the answer of the API's own origin, following redirects inside of it."""
+        for _ in range(MAX_REDIRECTS + 1):
+            if origin_of(url) != self._origin:
+                raise Garbled(f"the API leads to another host: {shown(url)}")
+            async with self._slots.held():
+                self.counters["requests"] += 1
+                answer = await self._http.request("GET", url, headers=headers, max_bytes=max_bytes)
+                self.counters[f"status_{answer.status}"] += 1
+            if answer.status not in REDIRECTS or takes_redirect:
+                return answer
+            url = resolved(url, answer.headers.get("location", ""))
+        raise Garbled("the API redirects in circles")
+
+    def _judged(
+        self, answer: Answer, read: Callable[[Answer], R], what: str, takes_redirect: bool
+    ) -> R:
+        """Return what *read* makes of a good answer; raise what the status of another means."""
+        status = answer.status
+        if status == 200 or (takes_redirect and status in REDIRECTS):
+            try:
+                return read(answer)
+            except Garbled as failure:
+                raise Garbled(prefixed(what, failure)) from failure
+            except NotAllowed as failure:
+                raise NotAllowed(prefixed(what, failure)) from failure
+        message = f"{what}: {self._words(answer)}"
+        match status:
+            case 403:
+                raise NotAllowed(message)
+            case 404 | 410:
+                raise NotThere(message)
+            case _ if status == 429 or status >= 500:
+                raise failure_for(status, answer.headers, message, now_s=self._wall_clock())
+            case _:
+                raise Garbled(message)
+
+    def _words(self, answer: Answer) -> str:
+        told = error_text.words(answer.body, self.credential.secrets())
+        return f"the vendor answered {answer.status}" + (f": {told}" if told else "")
+
+    # -- contracts and refusals --------------------------------------------------------------------
+
+    async def _choose_contract(self) -> tuple[ContractId, float]:
+        """Return the account's only contract, for as long as nobody refuses it."""
+        question = requests.contracts()
+        try:
+            contracts = await self.ask(
+                question.url(self._settings.api_url),
+                _contracts,
+                question.what,
+                Deadline.within(self._settings.metadata_deadline_s),
+                with_contract=False,
+            )
+        except NeedsLogin:
+            raise
+        except (NotThere, NotAllowed, Garbled) as failure:
+            raise NeedsContract(
+                f"set SATFS_CONTRACT_ID: the account's contracts cannot be listed ({failure})"
+            ) from failure
+        if len(contracts) == 1:
+            return contracts[0].contract_id, math.inf
+        if not contracts:
+            raise NeedsContract("the account has no contract; the credential was made without one")
+        raise NeedsContract(
+            "the account has several contracts; set SATFS_CONTRACT_ID to one of: "
+            + _listed(contracts)
+        )
+
+    async def _explained(
+        self, answer: Answer, headers: Mapping[str, str], what: str, deadline: Deadline
+    ) -> NotAllowed:
+        """Return what a 401 means that a new token did not cure.
+
+        The vendor answers 401 to a wrong contract as well as to a wrong token. Which one it is,
+        `/contracts` tells, which is asked with the token only.
+        """
+        told = f"{what}: {self._words(answer)}"
+        refused = NeedsLogin(f"{told}; {self.credential.advice()}")
+        sent = headers.get(CONTRACT_HEADER)
+        if sent is None:
+            return refused
+        self._contract.invalidate()
+        url = requests.contracts().url(self._settings.api_url)
+        only_token = {name: value for name, value in headers.items() if name != CONTRACT_HEADER}
+        contracts: tuple[Contract, ...] | None = None
+        with trio.CancelScope(deadline=deadline.at_s):
+            try:
+                answer = await self._get(url, only_token, takes_redirect=False)
+                contracts = _contracts(answer) if answer.status == 200 else None
+            except (Garbled, Unreachable):
+                return refused
+        if contracts is None or any(contract.contract_id == sent for contract in contracts):
+            return refused
+        return NeedsContract(
+            f"{told}; the contract {sent!r} is not one of this account's"
+            + (f"; set SATFS_CONTRACT_ID to one of: {_listed(contracts)}" if contracts else "")
+        )
+
+
+def prefixed(what: str, failure: SatfsError) -> str:
+    """Return the failure's words with the question in front, once."""
+    text = str(failure)
+    return text if text.startswith(what) else f"{what}: {text}"
+
+
+def _contracts(answer: Answer) -> tuple[Contract, ...]:
+    return wire.page_of(answer.body, wire.contract).entries
+
+
+def _listed(contracts: tuple[Contract, ...]) -> str:
+    return ", ".join(
+        for_people(f"{contract.contract_id} ({contract.name})") for contract in contracts
+    )

@@ -1,0 +1,215 @@
+"""`satfs cache`: what is kept on disk, whether it is whole, and how to be rid of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.table import Table
+
+from satfs.cli.completion_values import directories
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.groups import Commands
+from satfs.cli.hints import hint, shell_path
+from satfs.cli.log_setup import show
+from satfs.cli.mount_status import mount_of
+from satfs.cli.output import console, tell, tell_remark
+from satfs.content.cache import maintenance
+from satfs.control.client import result_of
+from satfs.errors import NotThere
+from satfs.mountpoints import DEMO_SOURCE, satfs_mounts
+from satfs.settings import load_settings
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+_directory_flag = click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The cache directory, if it is not the one that mounts use.",
+)
+_mountpoint = click.argument(
+    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories
+)
+_json_flag = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+
+
+@click.group(
+    cls=Commands,
+    epilog="""\b
+Examples:
+  satfs cache info                       what is kept, and how much of each
+  satfs cache verify                     read it all, and drop what is damaged
+  satfs cache clear                      give the space back
+""",
+)
+def cache() -> None:
+    """Look after what mounts have kept on disk. Mounts may go on meanwhile."""
+
+
+@cache.command(
+    epilog="""\b
+Examples:
+  satfs cache info                       people's units
+  satfs cache info ~/satfs-demo          what the demo keeps
+  satfs cache info --json | jq .held_bytes
+"""
+)
+@_mountpoint
+@_directory_flag
+@_json_flag
+@verbosity_flags
+@click.pass_obj
+def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
+    """Show what is kept, the most recently used first.
+
+    With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
+    """
+    directory = _directory(mountpoint, cache_dir)
+    try:
+        found = maintenance.info(directory)
+    except NotThere:
+        found = maintenance.CacheInfo(directory, [], 0, 0)
+    if as_json:
+        _print_json(
+            {
+                "directory": str(directory),
+                "held_bytes": found.held_bytes,
+                "disk_bytes": found.disk_bytes,
+                "objects": [
+                    {
+                        "label": each.label,
+                        "size_bytes": each.size_bytes,
+                        "held_bytes": each.held_bytes,
+                        "is_pinned": each.is_pinned,
+                        "used_at_s": each.used_at_s,
+                    }
+                    for each in found.objects
+                ],
+            }
+        )
+        return
+    if mountpoint is None and cache_dir is None:
+        _tell_others()
+    screen = console()
+    screen.print(f"{show(str(directory))} holds {_amount(found.held_bytes)} of content.")
+    if not found.objects:
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("kept", "share", "used"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for each in found.objects:
+        held_bytes = min(each.held_bytes, each.size_bytes)  # the last block counts as a whole one
+        table.add_row(
+            _amount(held_bytes),
+            f"{held_bytes / each.size_bytes:.0%}" if each.size_bytes else "100%",
+            _age(time.time() - each.used_at_s) if each.used_at_s else "",
+            show(each.label) + (" (pinned)" if each.is_pinned else ""),
+        )
+    screen.print(table)
+
+
+@cache.command(
+    epilog="""\b
+Examples:
+  satfs cache clear                      all but what is pinned
+  satfs cache clear --pinned             all
+"""
+)
+@click.option("--pinned", is_flag=True, help="Remove what is pinned, too.")
+@_mountpoint
+@_directory_flag
+@verbosity_flags
+@click.pass_obj
+def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
+    """Remove what is kept. Listings stay; content is fetched again when somebody reads it.
+
+    With MOUNTPOINT, from the cache of the mount there; without, from that of the settings.
+    """
+    directory = _directory(mountpoint, cache_dir)
+    try:
+        freed = maintenance.clear(directory, with_pinned=pinned)
+    except NotThere:
+        freed = 0
+    tell(f"{_amount(freed)} removed from {show(str(directory))}.")
+
+
+@cache.command(
+    epilog="""\b
+Examples:
+  satfs cache verify                     after a crash of the machine, say
+  satfs cache verify --json
+"""
+)
+@_mountpoint
+@_directory_flag
+@_json_flag
+@verbosity_flags
+@click.pass_obj
+def verify(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> int:
+    """Read all that is kept, and drop what is damaged; exits with 7 if anything was.
+
+    With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
+    """
+    directory = _directory(mountpoint, cache_dir)
+    good = damaged = 0
+    broken: list[str] = []
+    try:
+        for checked in maintenance.verify(directory):
+            good += checked.good_bytes
+            damaged += checked.damaged_bytes
+            if checked.damaged_bytes:
+                broken.append(checked.kept.label)
+    except NotThere:
+        pass
+    if as_json:
+        _print_json({"good_bytes": good, "damaged_bytes": damaged, "damaged": broken})
+    else:
+        for label in broken:
+            tell_remark(f"{show(label)} was damaged; the damaged part is fetched again when read.")
+        tell(f"{_amount(good)} checked and whole, {_amount(damaged)} damaged and dropped.")
+    return Exit.CACHE if damaged else Exit.DONE
+
+
+def _directory(mountpoint: str | None, given: Path | None) -> Path:
+    """Return the cache directory of the mount at *mountpoint*, or the one *given*, or ours.
+
+    Raises:
+        BadMountpoint: there is no satfs mount, or it does not answer.
+    """
+    if mountpoint is None:
+        return load_settings(cache_dir=given).cache_dir
+    if given is not None:
+        raise click.UsageError("give a MOUNTPOINT or --cache-dir, not both")
+    return Path(str(result_of(mount_of(Path(mountpoint).expanduser()), "pins", {})["cache_dir"]))
+
+
+def _tell_others() -> None:
+    """Say where content is that is not in the cache of the settings: a demo keeps its own."""
+    for each in satfs_mounts():
+        if each.source == DEMO_SOURCE:
+            place = shell_path(each.mountpoint)
+            tell_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
+
+
+def _print_json(answer: object) -> None:
+    click.echo(json.dumps(answer, indent=2))
+
+
+def _amount(n_bytes: float) -> str:
+    for unit in _UNITS[:-1]:
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} {_UNITS[-1]}"
+
+
+def _age(seconds: float) -> str:
+    for length_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return "now"

@@ -1,0 +1,181 @@
+"""`satfs config`: what the settings come to, where each is from, and which profiles there are."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from satfs.cli.commands.settings import shown_value
+from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.groups import Commands
+from satfs.cli.hints import home_name
+from satfs.cli.log_setup import show
+from satfs.cli.output import console, tell, tell_remark
+from satfs.profiles import (
+    Origin,
+    OriginKind,
+    read_files,
+    system_file,
+    user_file,
+)
+from satfs.settings import (
+    Resolved,
+    Settings,
+    is_secret,
+    resolve_settings,
+    unknown_remarks,
+    variable_of,
+)
+
+
+@click.group(
+    cls=Commands,
+    epilog="""\b
+Examples:
+  satfs config show --origin             every setting, and where it is from
+  satfs config show --profile harbour    … for another profile
+  satfs config profiles                  which profiles there are
+  ${EDITOR:-vi} "$(satfs config path)"   change them
+""",
+)
+def config() -> None:
+    """Show what flags, environment and config.toml come to.
+
+    The first that sets a value wins: a flag, the environment, a systemd credential, your own
+    config.toml, the one in /etc/satfs, the default. In a file the table of the profile comes before
+    what is set for all.
+    """
+
+
+@config.command(
+    "show",
+    epilog="""\b
+Examples:
+  satfs config show
+  satfs config show --origin --profile harbour
+  satfs config show --json | jq .cache_bytes
+""",
+)
+@click.option("--origin", "with_origin", is_flag=True, help="Tell where each value comes from.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, always with origins.")
+@account_flags
+@verbosity_flags
+@click.pass_obj
+def show_settings(manner: Manner, /, with_origin: bool, as_json: bool, **flags: str | None) -> None:
+    """Show every setting as a mount would use it now. Secrets are not shown."""
+    resolved = resolve_settings(flags)
+    if as_json:
+        click.echo(json.dumps(_record(resolved), indent=2))
+    elif sys.stdout.isatty() and with_origin:
+        _print_table(resolved)
+    else:
+        _print_lines(resolved, with_origin=with_origin)
+    if manner.verbosity >= 0:
+        for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+            tell_remark(remark)
+
+
+@config.command(epilog="\b\nExamples:\n  satfs config profiles\n  satfs config profiles --json\n")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@verbosity_flags
+@click.pass_obj
+def profiles(_manner: Manner, as_json: bool) -> None:
+    """List the profiles of config.toml: whom each logs in as, and for which contract."""
+    chosen = resolve_settings({}, may_be_new=True)
+    rows = [_profile(name, is_chosen=name == chosen.settings.profile) for name in chosen.profiles]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        tell("There are no profiles yet; `satfs login` makes one.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for label in ("", "profile", "client id", "contract", "secret"):
+        table.add_column(label, overflow="fold")
+    for row in rows:
+        table.add_row(
+            Text("*" if row["is_chosen"] else ""),
+            *(Text(show(row[key] or "-")) for key in ("profile", "client_id", "contract_id")),
+            Text(row["secret_store"] or "-"),
+        )
+    console().print(table)
+
+
+@config.command(epilog="\b\nExamples:\n  satfs config path\n  satfs config path --system\n")
+@click.option("--system", "is_system", is_flag=True, help="The one for all users.")
+@verbosity_flags
+@click.pass_obj
+def path(_manner: Manner, is_system: bool) -> None:
+    """Print where config.toml is, or would be."""
+    click.echo(system_file(os.environ) if is_system else user_file(os.environ))
+
+
+def _profile(name: str, *, is_chosen: bool) -> dict[str, Any]:
+    """Return what the files say of a profile, without flags and environment."""
+    values: dict[str, Any] = {}
+    for file in read_files(os.environ, private=(), paths=()):
+        for layer in file.layers(name):
+            values = {**layer.values, **values}
+    return {
+        "profile": name,
+        "is_chosen": is_chosen,
+        **{
+            key: None if values.get(key) is None else str(values[key])
+            for key in ("api_url", "client_id", "contract_id", "secret_store")
+        },
+    }
+
+
+def _record(resolved: Resolved) -> dict[str, Any]:
+    record = {}
+    for name in Settings.model_fields:
+        origin = resolved.origins.get(name, Origin(OriginKind.DEFAULT, ""))
+        value = getattr(resolved.settings, name)
+        is_plain = isinstance(value, bool | int | float) and not is_secret(name)
+        text = shown_value(resolved.settings, name)
+        record[name] = {
+            "value": None if value is None else value if is_plain else text,
+            "origin": str(origin.kind),
+            "place": origin.place or None,
+        }
+    return record
+
+
+def _print_lines(resolved: Resolved, *, with_origin: bool) -> None:
+    for name in Settings.model_fields:
+        line = f"{name} = {show(shown_value(resolved.settings, name))}"
+        click.echo(f"{line}  # {_origin(resolved, name)}" if with_origin else line)
+
+
+def _print_table(resolved: Resolved) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("from", overflow="fold")
+    for name in Settings.model_fields:
+        is_default = name not in resolved.origins
+        style = "dim" if is_default else ""
+        value = Text(show(shown_value(resolved.settings, name)), style)
+        table.add_row(Text(name, style), value, Text(_origin(resolved, name), style))
+    console().print(table)
+
+
+def _origin(resolved: Resolved, name: str) -> str:
+    origin = resolved.origins.get(name, Origin(OriginKind.DEFAULT, ""))
+    match origin.kind:
+        case OriginKind.ENVIRONMENT:
+            return f"environment {variable_of(name)}"
+        case OriginKind.UNIT:
+            return f"systemd credential satfs.{name.removesuffix('_file')}"
+        case OriginKind.USER | OriginKind.SYSTEM:
+            place, _, table = origin.place.partition(" [")
+            return f"{origin.kind} {home_name(Path(place))}" + (f" [{table}" if table else "")
+        case _:
+            return str(origin.kind)

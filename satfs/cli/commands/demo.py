@@ -1,0 +1,136 @@
+"""`satfs demo`: a vendor in small, mounted, for looking around without an account."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from satfs.cli.commands.mount import mount_options
+from satfs.cli.completion_values import directories
+from satfs.cli.demo_tour import show_around, tell_demo
+from satfs.cli.flags import Manner, log_flags, verbosity_flags
+from satfs.cli.launch import launch
+from satfs.cli.mountpoint import prepare_mountpoint
+from satfs.cli.options import GivenOptions, parse_options
+from satfs.cli.output import tell
+from satfs.cli.prerequisites import check_fuse
+from satfs.demo.process import DemoProcess
+from satfs.demo.scratch import remove_abandoned, scratch_directory
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import DEMO_SOURCE, detach, mount_at
+from satfs.settings import Settings, load_settings
+
+DEFAULT_MOUNTPOINT = "~/satfs-demo"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs demo                             at ~/satfs-demo, in the background
+  satfs demo -f /mnt/demo                … there, and stay until Ctrl-C
+  satfs demo --large-mb 2000             with one zip of 2 GB
+  satfs demo --serve-only                for a mount of your own
+"""
+)
+@click.argument(
+    "mountpoint",
+    metavar="[MOUNTPOINT]",
+    default=DEFAULT_MOUNTPOINT,
+    shell_complete=directories,
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay until Ctrl-C, which ends the demo.")
+@click.option("--serve-only", is_flag=True, help="Mount nothing; print the environment.")
+@click.option(
+    "--large-mb",
+    type=click.IntRange(1, 100_000),
+    default=64,
+    show_default=True,
+    help="Size of the one large zip, in MB.",
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed, other imagery.")
+@click.option(
+    "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as for `mount`."
+)
+@click.option("--nonempty", is_flag=True, help="Mount over what the directory holds.")
+@log_flags
+@verbosity_flags
+@click.pass_obj
+def demo(
+    manner: Manner,
+    mountpoint: str,
+    foreground: bool,
+    serve_only: bool,
+    large_mb: int,
+    seed: int,
+    options: tuple[str, ...],
+    nonempty: bool,
+) -> int:
+    """Start a small imitation of the vendor on this machine, and mount what it delivers.
+
+    Needs no account and no network. The demo is mounted at MOUNTPOINT [default: ~/satfs-demo] and
+    stays in the background; unmounting it ends it. One that is there already is replaced.
+    """
+    origin = DemoProcess(seed=seed, large_mb=large_mb)
+    origin.require_extras()
+    if serve_only:
+        return _serve_only(origin)
+    given = parse_options(options)
+    place = _prepare(Path(mountpoint).expanduser(), nonempty=nonempty or given.nonempty)
+    check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
+    remove_abandoned()
+    drawing = "" if origin.has_drawings else " It draws its imagery first, for about ten seconds."
+    tell(f"Starting the demo.{drawing}")
+    return launch(
+        lambda: _origin_for(origin, given),
+        mount_options(place, given, source=DEMO_SOURCE),
+        manner,
+        foreground=foreground,
+        on_ready=lambda: tell_demo(place, ends_with_us=True) if foreground else show_around(place),
+    )
+
+
+@contextmanager
+def _origin_for(origin: DemoProcess, given: GivenOptions) -> Iterator[Settings]:
+    """Run *origin*, and yield settings that lead to it and to nobody else.
+
+    The environment of the user is not looked at: it may hold real credentials, and a real cache.
+    """
+    with origin, scratch_directory() as cache_dir:
+        environment = {"SATFS_CACHE_DIR": str(cache_dir)} | origin.environment
+        yield load_settings(environment, **given.settings)
+
+
+def _serve_only(origin: DemoProcess) -> int:
+    with origin:
+        for name, value in origin.environment.items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+        tell("The demo serves until Ctrl-C. In another shell, set what is printed above, and:")
+        tell("  satfs mount DIRECTORY")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            tell("Stopped.")
+    return 0
+
+
+def _prepare(path: Path, *, nonempty: bool) -> Path:
+    """Return *path*, made if need be, fit to be mounted on; a demo that is there is removed."""
+    mounted = mount_at(path)
+    while mounted is not None and mounted.source == DEMO_SOURCE:
+        # Lazily: somebody who still looks at the old demo does not keep us from a new one.
+        detach(path, is_lazy=True)
+        mounted = mount_at(path)
+    try:
+        if mounted is None:
+            path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        pass  # a file, say: the look below tells what is wrong with it
+    except OSError as failure:
+        raise BadMountpoint(f"{path} cannot be made: {failure.strerror}") from failure
+    return prepare_mountpoint(path, nonempty=nonempty)

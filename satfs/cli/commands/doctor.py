@@ -1,0 +1,245 @@
+"""`satfs doctor`: look for whatever keeps satfs from working, and say what to do about it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+from rich.text import Text
+
+from satfs.cli.completion_values import directories
+from satfs.cli.exit_codes import Exit, exit_code
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.hints import hint
+from satfs.cli.log_setup import logging_as, redact, show
+from satfs.cli.output import console
+from satfs.doctor.examination import examine
+from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
+from satfs.doctor.machine import Machine
+from satfs.errors import BadSettings
+from satfs.fuse.errnos import gravest_of
+from satfs.mountpoints import DEMO_SOURCE, absolute
+from satfs.settings import Settings, resolve_settings, unknown_remarks
+
+_STYLES: Final = {
+    Severity.OK: "green",
+    Severity.NOTE: "cyan",
+    Severity.WARNING: "yellow",
+    Severity.FAILURE: "bold red",
+}
+#: Where sentences begin: behind two blanks, the longest of the words, and two blanks.
+_MARGIN: Final = 11
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs doctor                           look at everything
+  satfs doctor ~/aleph                   … and whether that can be mounted on
+  satfs doctor --profile harbour         with the account of that profile
+  satfs doctor -q                        only what is not as it should be
+  satfs doctor --json | jq '.findings[] | select(.severity != "ok")'
+
+\b
+Exit codes:
+    0  all is well, or nothing worse than notes
+    9  warnings: a mount works, and not as well as it could
+  2-8  a failure; the code is the one that `satfs mount` would end with
+       for the first of them (`satfs --help` lists them)
+"""
+)
+@click.argument("mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@click.option("--profile", metavar="NAME", help="The profile in config.toml to use.")
+@verbosity_flags
+@click.pass_obj
+def doctor(manner: Manner, mountpoint: str | None, as_json: bool, profile: str | None) -> int:
+    """Look for whatever keeps satfs from working, and say what to do about it.
+
+    Looks at this machine, at every satfs mount, at the way to the API and the object store, and at
+    the account. Changes nothing, needs no rights, and is done within 30 seconds, whatever hangs.
+    """
+    began_s = time.monotonic()
+    findings: list[Finding] = []
+    # Unless asked for, no log: what goes wrong is in the findings.
+    level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
+    with logging_as(replace(manner.log, level=level), in_background=False):
+        if as_json:
+            _examine(mountpoint, profile, findings.append)
+        else:
+            least = Severity.NOTE if manner.verbosity < 0 else Severity.OK
+            _examine_aloud(mountpoint, profile, findings, least)
+    code = code_of(findings)
+    if as_json:
+        took_s = time.monotonic() - began_s
+        click.echo(json.dumps(as_record(findings, code, took_s), indent=2, ensure_ascii=False))
+    else:
+        console().print(summary(findings))
+    return code
+
+
+def code_of(findings: Sequence[Finding]) -> Exit:
+    """Return the exit code for *findings*: that of the first failure, else of a warning."""
+    failure = deciding_failure(findings)
+    if failure is not None:
+        return exit_code(failure.cause(failure.says))
+    return Exit.WARNINGS if worst(findings) is Severity.WARNING else Exit.DONE
+
+
+def _examine(mountpoint: str | None, profile: str | None, tell: Tell) -> None:
+    machine = Machine()
+    place = None if mountpoint is None else _place(machine, Path(mountpoint))
+    source = next((each.source for each in machine.mounts() if each.mountpoint == place), "")
+    settings: Settings | None = None
+    if source == DEMO_SOURCE:
+        says = f"{place} is a demo, which needs no settings, network or account: not looked at."
+        tell(fine(Area.SETTINGS, "settings", says))
+    else:
+        settings = _settings(profile, tell)
+    try:
+        trio.run(examine, machine, settings, place, tell)
+    except BaseExceptionGroup as group:
+        # Ctrl-C, or a pipe that nobody reads any more: a nursery wraps whatever ends it (PEP 654).
+        raise gravest_of(group) from None
+
+
+def _settings(profile: str | None, tell: Tell) -> Settings | None:
+    """Return the settings of a mount, and tell what is wrong with them; None if they cannot be."""
+    try:
+        resolved = resolve_settings({"profile": profile})
+    except BadSettings as failure:
+        tell(
+            Finding(
+                Area.SETTINGS,
+                "settings",
+                Severity.FAILURE,
+                f"{failure}.",
+                "Nothing can be mounted; cache, network and account were not looked at.",
+                "See where each value comes from:",
+                ("satfs config show --origin",),
+                BadSettings,
+            )
+        )
+        return None
+    for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+        tell(
+            Finding(
+                Area.SETTINGS,
+                "settings",
+                Severity.NOTE,
+                remark,
+                "It has no effect; its name is misspelt, perhaps.",
+                "See which there are:",
+                ("satfs settings",),
+            )
+        )
+    named = resolved.settings.profile
+    tell(fine(Area.SETTINGS, "settings", f"The settings of the profile {named} can be used."))
+    return resolved.settings
+
+
+def _place(machine: Machine, path: Path) -> Path:
+    """Return *path* as the kernel names it. One that is mounted is not looked at: it may hang."""
+    plain = Path(os.path.abspath(path))
+    named = plain.parent.resolve() / plain.name
+    is_mounted = any(each.mountpoint == named for each in machine.mounts())
+    return named if is_mounted else absolute(path)
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def _examine_aloud(
+    mountpoint: str | None, profile: str | None, findings: list[Finding], least: Severity
+) -> None:
+    """Print each finding as soon as it is there, from *least* on; keep them all in *findings*."""
+    screen = console()
+    told: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if finding.severity < least:
+            return
+        if not told or told[-1].area is not finding.area:
+            screen.print(Text(finding.area, style="bold"))
+        told.append(finding)
+        screen.print(shown(finding, screen.width), soft_wrap=True)
+
+    # Something that moves while the network is waited for; a pipe gets none of it.
+    waiting = screen.status("Looking…") if screen.is_terminal else nullcontext()
+    with waiting:
+        _examine(mountpoint, profile, tell)
+
+
+def shown(finding: Finding, width: int) -> Text:
+    """Return *finding* as lines of at most *width* columns; commands are not broken."""
+    style = _STYLES[finding.severity]
+    lines = Text()
+    for n, line in enumerate(_wrapped(finding.says, width)):
+        word = finding.severity.word if n == 0 else ""
+        lines.append(f"  {word:<{_MARGIN - 2}}", style=style)
+        lines.append(f"{line}\n")
+    if finding.severity is not Severity.OK:
+        for text in (finding.means, finding.remedy):
+            for line in _wrapped(text, width):
+                lines.append(f"{'':<{_MARGIN}}{line}\n")
+        for command in finding.commands:
+            lines.append(f"{'':<{_MARGIN + 2}}")
+            lines.append(f"{show(redact(hint(command)))}\n", style="bold")
+    lines.rstrip()
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        show(redact(text)), width - _MARGIN, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def summary(findings: Sequence[Finding]) -> Text:
+    """Return how many findings there are of each severity, the gravest first."""
+    counts = Counter(finding.severity for finding in findings)
+    parts = [
+        _counted(each, counts[each]) for each in sorted(Severity, reverse=True) if counts[each]
+    ]
+    return Text("\n" + ", ".join(parts) + ".", style=_STYLES[worst(findings)])
+
+
+def _counted(severity: Severity, n: int) -> str:
+    plural = "s" if n != 1 and severity is not Severity.OK else ""
+    return f"{n} {severity.word}{plural}"
+
+
+# -- for scripts -----------------------------------------------------------------------------------
+
+
+def as_record(findings: Sequence[Finding], code: int, took_s: float) -> dict[str, Any]:
+    """Return all findings as JSON: `check` and `severity` stay the same from release to release."""
+    return {
+        "worst": worst(findings).word,
+        "exit_code": int(code),
+        "took_s": round(took_s, 3),
+        "findings": [
+            {
+                "area": each.area.value,
+                "check": each.check,
+                "severity": each.severity.word,
+                "says": redact(each.says),
+                "means": redact(each.means),
+                "remedy": redact(each.remedy),
+                "commands": [redact(command) for command in each.commands],
+            }
+            for each in findings
+        ],
+    }

@@ -1,0 +1,92 @@
+"""`satfs info`: all that is known of one task, capture or scene, with or without a mount."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import click
+from rich.table import Table
+
+from satfs.cli.commands.ls import profile_flag
+from satfs.cli.counts import counted
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.log_setup import logging_as, show
+from satfs.cli.output import console
+from satfs.cli.quantities import amount
+from satfs.cli.targets import (
+    OnMount,
+    answer,
+    anywhere,
+    json_flag,
+    missing,
+    offer_paths,
+    print_json,
+    quiet_log,
+)
+from satfs.errors import NotThere
+from satfs.model import Json
+from satfs.settings import load_settings
+
+#: A nested value is shown in so many characters; `--json` shows all of it.
+_NESTED = 120
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs info 268095                      a task, asked of the API
+  satfs info 20241206_081221_SN49_L1C_MS_268095
+                                         a scene: its record and its files
+  satfs info --json ~/aleph/tasks/268095 | jq .record.target
+"""
+)
+@click.argument("path", metavar="PATH-OR-ID", shell_complete=offer_paths)
+@profile_flag
+@json_flag
+@verbosity_flags
+@click.pass_obj
+def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
+    """Show the record of a task, capture or scene, and what is kept of a scene's files.
+
+    Takes what `satfs ls` takes, and asks whom it asks.
+    """
+    target = anywhere(path)
+    settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
+    try:
+        with logging_as(quiet_log(manner), in_background=False):
+            told = dict(answer(target, "describe", settings))
+    except NotThere as failure:
+        raise missing(failure) from failure
+    if isinstance(target, OnMount):
+        told["path"] = str(target.mounted.mountpoint / str(told["path"]))
+    if as_json:
+        print_json(told)
+        return Exit.DONE
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(told):
+        table.add_row(show(name), show(value))
+    console().print(table)
+    return Exit.DONE
+
+
+def _rows(told: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    yield str(told["kind"]), str(told["id"])
+    yield "path", str(told["path"])
+    if "entries" in told:
+        yield "holds", counted(int(told["entries"]), "entry").replace("entrys", "entries")
+    record = told.get("record")
+    for name, value in record.items() if isinstance(record, Mapping) else ():
+        if value is None or (name == "attachments" and "files" in told):
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        is_cut = not isinstance(value, str) and len(text) > _NESTED
+        yield str(name), f"{text[:_NESTED]}…" if is_cut else text
+    for file in told.get("files", ()):
+        size = "size not known" if file["size_bytes"] is None else amount(file["size_bytes"])
+        held = f", {amount(file['held_bytes'])} cached" if file["held_bytes"] else ""
+        pinned = ", pinned" if file["is_pinned"] else ""
+        yield "file", f"{file['name']} ({size}{held}{pinned})"

@@ -1,0 +1,49 @@
+"""`satfs log`: what a mount has logged lately, and how much it is to log from now on."""
+
+from __future__ import annotations
+
+import click
+
+from satfs.cli.completion_values import mountpoints as complete_mountpoints
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.mount_status import read_own, the_mount
+from satfs.cli.output import tell_remark
+from satfs.control.client import result_of
+from satfs.log_level import LEVELS
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs log                              the last lines of the only mount
+  satfs log ~/aleph --level debug        say everything from now on
+  tail -f ~/aleph/.satfs/log             … and watch it
+"""
+)
+@click.argument(
+    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_mountpoints
+)
+@click.option(
+    "--level",
+    type=click.Choice(tuple(LEVELS)),
+    help="Log this from now on, and what is graver; show nothing.",
+)
+@verbosity_flags
+@click.pass_obj
+def log(manner: Manner, mountpoint: str | None, level: str | None) -> int:
+    """Show the last lines of a mount's log, wherever it is written; or change its level.
+
+    The level holds until the mount ends. MOUNTPOINT may be left out where there is but one mount.
+    """
+    mounted = the_mount(mountpoint)
+    if level is None:
+        lines = read_own(mounted, "log")
+        click.echo(lines, nl=False)
+        if not lines and manner.verbosity >= 0:
+            tell_remark("nothing has been logged so far; `--level info` has it log what happens")
+        return Exit.DONE
+    result_of(mounted, "log-level", {"level": level})
+    if manner.verbosity >= 0:
+        click.echo(f"{mounted.mountpoint} logs from level {level} on.")
+    return Exit.DONE

@@ -1,0 +1,281 @@
+"""`satfs login`: ask who you are, check it against the API, and keep it for later mounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from pydantic import SecretStr
+
+from satfs.api import secret_store, tokens
+from satfs.api.auth import source_of
+from satfs.api.secret_store import KeptLogin
+from satfs.cli.account import Account, ask_account
+from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.hints import home_name
+from satfs.cli.log_setup import show
+from satfs.cli.output import tell, tell_remark
+from satfs.cli.profilefile import change_profile
+from satfs.errors import NeedsContract
+from satfs.model import Contract
+from satfs.profiles import OriginKind, user_file
+from satfs.settings import AuthMode, Resolved, SecretPlace, Settings, resolve_settings
+
+#: Longest text that is read from a pipe: two lines of at most a few kilobytes.
+_MOST_CHARACTERS = 64 * 1024
+#: Kept in the profile when they were given for this login: the secret is for these addresses.
+_ADDRESSES = ("api_url", "auth_url", "audience", "ca_file", "tls_strict")
+#: What would win over what is kept, were it left in the profile's table.
+_RIVALS = ("token", "token_file", "token_command", "client_secret")
+#: Origins of what was given for this login, and not written down for others.
+_GIVEN_NOW = (OriginKind.FLAG, OriginKind.ENVIRONMENT, OriginKind.UNIT)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs login                            asks for client id and secret
+  satfs login --profile harbour          … for another account, or contract
+  pass show aleph | satfs login --client-id ID --contract CONTRACT
+  satfs login --with-token < token.txt
+
+Credentials are made in Aleph (aleph.satellogic.com), under My Profile. From a pipe are read: the
+secret; or client id and secret, a line each; or a JSON object of both. Without a pipe and a
+terminal, SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are taken.
+"""
+)
+@click.option("--with-token", is_flag=True, help="Log in with a token that you have.")
+@click.option(
+    "--secret-store",
+    "place",
+    type=click.Choice([str(place) for place in SecretPlace]),
+    help="Keep the secret there [default: the keyring, if there is one].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
+@account_flags
+@verbosity_flags
+@click.pass_obj
+def login(
+    manner: Manner, /, with_token: bool, place: str | None, as_json: bool, **flags: str | None
+) -> None:
+    """Log in, so that mounts need no credentials in the environment.
+
+    Asks the API whether it takes them, and which contract to act for if there are several. Then
+    the secret goes to the system's keyring, or to a file that only you can read; the rest is
+    written to config.toml, under the name of the profile.
+    """
+    before = resolve_settings(flags, may_be_new=True)
+    is_token = with_token or flags.get("auth_mode") == str(AuthMode.TOKEN)
+    given = _asked_for(before.settings, with_token=is_token)
+    settings = resolve_settings({**flags, **given.settings}, may_be_new=True).settings
+    is_asked = any(
+        name == "contract_id" and origin.kind in _GIVEN_NOW
+        for name, origin in before.origins.items()
+    )
+
+    def choose(settings: Settings, contracts: tuple[Contract, ...] | None) -> Settings:
+        chosen = _chosen(settings.contract_id, contracts, is_asked=is_asked)
+        return settings.model_copy(update={"contract_id": chosen})
+
+    account, settings = ask_account(settings, manner, choose)
+    store = SecretPlace(place) if place else _best_place()
+    removed = _keep(before, settings, account, given.secret, store)
+    if as_json:
+        click.echo(json.dumps(_record(settings, account, store), indent=2))
+    elif manner.verbosity >= 0:
+        _tell(settings, account, store)
+    for key in removed:
+        tell_remark(
+            f"{key} of profile {settings.profile} was removed: it would win over the login."
+        )
+    _remark_rivals(settings)
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What somebody has told us: settings that log in, and the secret among them."""
+
+    settings: Mapping[str, Any]
+    secret: SecretStr
+
+
+def _asked_for(settings: Settings, *, with_token: bool) -> _Given:
+    if with_token:
+        return _token_given(settings)
+    mode = AuthMode.LEGACY if settings.auth_mode is AuthMode.LEGACY else AuthMode.OAUTH
+    client_id, secret = settings.client_id, settings.client_secret
+    if sys.stdin.isatty():
+        client_id = click.prompt("Client id", default=client_id, err=True)
+        typed = click.prompt(
+            "Client secret (not shown)" + (" [the one set]" if secret else ""),
+            hide_input=True,
+            default="" if secret else None,
+            show_default=False,
+            err=True,
+        )
+        secret = SecretStr(typed.strip()) if typed.strip() else secret
+    else:
+        piped_id, piped = _piped_pair()
+        client_id, secret = piped_id or client_id, piped or secret
+    if secret is None:
+        raise click.UsageError(
+            "no secret: type it at a terminal, pipe it in, or set SATFS_CLIENT_SECRET"
+        )
+    if not client_id:
+        raise click.UsageError("no client id: give --client-id ID, or pipe it in before the secret")
+    client_id = str(client_id).strip()
+    return _Given({"auth_mode": mode, "client_id": client_id, "client_secret": secret}, secret)
+
+
+def _token_given(settings: Settings) -> _Given:
+    if sys.stdin.isatty():
+        text = click.prompt("Token (not shown)", hide_input=True, err=True)
+    else:
+        text = sys.stdin.read(_MOST_CHARACTERS)
+    told = tokens.parse(text, now_s=0.0)
+    if told is not None:
+        secret = SecretStr(told.token)
+    elif settings.token is not None and not text.strip():
+        secret = settings.token
+    else:
+        raise click.UsageError("what was given is no token")
+    return _Given({"auth_mode": AuthMode.TOKEN, "token": secret}, secret)
+
+
+def _piped_pair() -> tuple[str | None, SecretStr | None]:
+    """Return client id and secret as far as standard input holds them."""
+    text = sys.stdin.read(_MOST_CHARACTERS).strip()
+    if text.startswith("{"):
+        try:
+            record = json.loads(text)
+            pair = (record["client_id"], SecretStr(record["client_secret"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise click.UsageError(
+                "the JSON piped in holds no client_id and client_secret"
+            ) from None
+        return str(pair[0]), pair[1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 2:
+        raise click.UsageError("more than two lines were piped in: client id and secret")
+    client_id = lines[0] if len(lines) == 2 else None
+    return client_id, SecretStr(lines[-1]) if lines else None
+
+
+def _chosen(
+    named: str | None, contracts: tuple[Contract, ...] | None, *, is_asked: bool
+) -> str | None:
+    """Return the contract to act for; None leaves it to the API."""
+    if not contracts:
+        return named
+    ids = [str(contract.contract_id) for contract in contracts]
+    if named in ids and (is_asked or not sys.stdin.isatty()):
+        return named
+    listed = "; ".join(show(f"{contract.contract_id} ({contract.name})") for contract in contracts)
+    if named is not None and is_asked:
+        raise NeedsContract(f"the contract {named!r} is none of this account's: {listed}")
+    if len(ids) == 1:
+        return ids[0]
+    if not sys.stdin.isatty():
+        raise NeedsContract(f"the account has several contracts; give --contract ID: {listed}")
+    click.echo("The account has several contracts:", err=True)
+    for number, contract in enumerate(contracts, 1):
+        click.echo(
+            show(f"  {number}  {contract.name or '(no name)'}  {contract.contract_id}"), err=True
+        )
+    number = click.prompt(
+        "Act for which",
+        type=click.IntRange(1, len(ids)),
+        default=ids.index(named) + 1 if named in ids else None,
+        err=True,
+    )
+    return ids[number - 1]
+
+
+# -- keeping ---------------------------------------------------------------------------------------
+
+
+def _best_place() -> SecretPlace:
+    return SecretPlace.FILE if secret_store.keyring_name() is None else SecretPlace.KEYRING
+
+
+def _keep(
+    before: Resolved, settings: Settings, account: Account, secret: SecretStr, place: SecretPlace
+) -> list[str]:
+    """Keep it all; return the keys that had to leave the profile's table."""
+    is_token = account.mode is AuthMode.TOKEN
+    client_id = account.subject if is_token else settings.client_id
+    kept = KeptLogin(account.mode, secret, client_id, settings.api_url, settings.auth_url)
+    secret_store.keep(settings.profile, kept, place)
+    changes: dict[str, str | None] = {
+        "auth_mode": None if account.mode is AuthMode.OAUTH else str(account.mode),
+        "client_id": client_id,
+        "contract_id": settings.contract_id,
+        "secret_store": str(place),
+    }
+    for name in _ADDRESSES:
+        origin = before.origins.get(name)
+        if origin is not None and origin.kind in _GIVEN_NOW:
+            changes[name] = str(getattr(settings, name))
+    table = f"[profiles.{settings.profile}]"
+    removed = [
+        name
+        for name in _RIVALS
+        if (origin := before.origins.get(name)) is not None
+        and origin.kind is OriginKind.USER
+        and origin.place.endswith(table)
+    ]
+    path = user_file(os.environ)
+    change_profile(path, settings.profile, {**dict.fromkeys(_RIVALS), **changes})
+    secret_store.forget(settings.profile, but=place)
+    return removed
+
+
+# -- telling ---------------------------------------------------------------------------------------
+
+
+def _record(settings: Settings, account: Account, place: SecretPlace) -> dict[str, Any]:
+    return {
+        "profile": settings.profile,
+        "api_url": settings.api_url,
+        "auth_mode": str(account.mode),
+        "client_id": settings.client_id,
+        "contract_id": settings.contract_id,
+        "contract_name": account.contract.name if account.contract else None,
+        "secret_store": str(place),
+        "config_file": str(user_file(os.environ)),
+    }
+
+
+def _tell(settings: Settings, account: Account, place: SecretPlace) -> None:
+    who = settings.client_id or account.subject or "the token's owner"
+    contract = account.contract
+    acting = f", acting for {contract.name or contract.contract_id}" if contract else ""
+    tell(f"Logged in as {who}{acting}.")
+    if place is SecretPlace.KEYRING:
+        tell(f"The secret is kept in the keyring ({secret_store.keyring_name()}).")
+    else:
+        path = home_name(secret_store.secret_file(settings.profile))
+        what = (
+            "The secret" if secret_store.keyring_name() else "There is no keyring here: the secret"
+        )
+        tell(f"{what} is kept in {path}, which only you can read.")
+    flag = "" if settings.profile == "default" else f" --profile {settings.profile}"
+    tell(f"To mount what was delivered: satfs mount{flag} DIRECTORY")
+
+
+def _remark_rivals(settings: Settings) -> None:
+    """Say so when a mount would not use what was kept just now."""
+    now = resolve_settings({"profile": settings.profile})
+    source = source_of(now.settings)
+    origin = now.origins.get(source)
+    if source != "secret_store" and origin is not None:
+        where = origin.place or f"the environment (SATFS_{source.upper()})"
+        tell_remark(f"{source} is set in {where}, and wins over this login as long as it is.")

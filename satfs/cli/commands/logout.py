@@ -1,0 +1,62 @@
+"""`satfs logout`: forget what `satfs login` has kept."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from satfs.api import secret_store
+from satfs.cli.flags import Manner, profile_flag, verbosity_flags
+from satfs.cli.mount_status import mounts_of_user
+from satfs.cli.output import tell, tell_remark
+from satfs.cli.profilefile import change_profile
+from satfs.profiles import OriginKind, user_file
+from satfs.settings import SecretPlace, resolve_settings
+
+#: What a login has written to the profile and makes no sense without it.
+_WRITTEN = ("auth_mode", "client_id", "contract_id", "secret_store")
+_PLACES = {SecretPlace.KEYRING: "the keyring", SecretPlace.FILE: "its file"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs logout
+  satfs logout --profile harbour
+"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
+@profile_flag
+@verbosity_flags
+@click.pass_obj
+def logout(manner: Manner, /, as_json: bool, profile: str | None) -> None:
+    """Forget the login of a profile: its secret, and what config.toml says of it.
+
+    Other settings of the profile stay. A mount that is up goes on with the token that it has until
+    it is unmounted, or the token ends.
+    """
+    before = resolve_settings({"profile": profile}, may_be_new=True)
+    name = before.settings.profile
+    found = secret_store.forget(name)
+    change_profile(user_file(os.environ), name, dict.fromkeys(_WRITTEN))
+    if as_json:
+        click.echo(json.dumps({"profile": name, "forgotten": [str(place) for place in found]}))
+    elif manner.verbosity >= 0:
+        if found:
+            places = " and ".join(_PLACES[place] for place in found)
+            tell(f"Logged out of profile {name}; its secret is gone from {places}.")
+        else:
+            tell(f"Nobody was logged in to profile {name}; there was nothing to forget.")
+    for secret in ("client_secret", "token", "token_file", "token_command"):
+        origin = before.origins.get(secret)
+        if origin is not None and origin.kind is not OriginKind.DEFAULT:
+            where = origin.place or "the environment"
+            tell_remark(f"{secret} is set in {where}, and still logs in.")
+    for mounted in mounts_of_user():
+        if found and mounted.source == f"satfs:{name}":
+            tell_remark(
+                f"The mount at {mounted.mountpoint} goes on with the token it has;"
+                f" to end it: satfs umount {mounted.mountpoint}"
+            )

@@ -1,0 +1,151 @@
+"""`satfs ls`: what the vendor lists, with or without a mount."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import click
+from rich.table import Table
+
+from satfs.cli.completion_values import profiles
+from satfs.cli.counts import age
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.log_setup import logging_as, show
+from satfs.cli.output import console, tell_remark
+from satfs.cli.quantities import amount
+from satfs.cli.targets import (
+    OnMount,
+    answer,
+    anywhere,
+    json_flag,
+    missing,
+    offer_paths,
+    print_json,
+    quiet_log,
+)
+from satfs.errors import NotThere
+from satfs.model import Json
+from satfs.settings import load_settings
+
+profile_flag = click.option(
+    "--profile",
+    metavar="NAME",
+    shell_complete=profiles,
+    help="The profile in config.toml to ask with.",
+)
+
+Entry = Mapping[str, Json]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs ls                               all tasks, asked of the API
+  satfs ls 268095                        the captures of a task
+  satfs ls a0ab38b2-8cca-4a1c-8c18-4c79c6f91cbe
+                                         the scenes of a capture
+  satfs ls ~/aleph/tasks/268095          the same through a mount
+"""
+)
+@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=offer_paths)
+@profile_flag
+@json_flag
+@verbosity_flags
+@click.pass_obj
+def ls(manner: Manner, path: str | None, profile: str | None, as_json: bool) -> int:
+    """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
+
+    Given a PATH on a mount, the mount is asked, which answers from memory what it may. Given an id,
+    or a path of the tree such as tasks/268095, the API is; what mounts have kept of it is used too,
+    and shown when nobody answers.
+    """
+    target = anywhere(path)
+    settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
+    try:
+        with logging_as(quiet_log(manner), in_background=False):
+            listing = answer(target, "list", settings)
+    except NotThere as failure:
+        raise missing(failure) from failure
+    if as_json:
+        print_json(dict(listing))
+    else:
+        _show(listing)
+    if listing.get("is_stale"):
+        asked = listing.get("asked_at_s")
+        since = f" of {age(time.time() - asked)}" if isinstance(asked, int | float) else ""
+        tell_remark(f"Nobody could be asked: this is the listing{since}.")
+    return Exit.DONE
+
+
+def _show(listing: Mapping[str, Json]) -> None:
+    columns = _COLUMNS[listing["kind"]]
+    table = Table(box=None, pad_edge=False)
+    for name, is_right, _ in columns:
+        table.add_column(
+            name, justify="right" if is_right else "left", overflow="fold", no_wrap=name == "id"
+        )
+    for entry in listing["entries"]:
+        table.add_row(*(show(of(entry)) for _, _, of in columns))
+    if listing["entries"]:
+        console().print(table)
+
+
+def _field(*names: str) -> Callable[[Entry], str]:
+    def of(entry: Entry) -> str:
+        record = entry.get("record")
+        for name in names:
+            value = record.get(name) if isinstance(record, Mapping) else None
+            if value is not None and not isinstance(value, Mapping | list):
+                return str(value)
+        return ""
+
+    return of
+
+
+def _day(*names: str) -> Callable[[Entry], str]:
+    field = _field(*names)
+    return lambda entry: field(entry)[:16].replace("T", " ")
+
+
+def _id(entry: Entry) -> str:
+    return str(entry["id"])
+
+
+def _size(entry: Entry) -> str:
+    size = entry["size_bytes"]
+    return "not known" if size is None else amount(size)
+
+
+def _cached(entry: Entry) -> str:
+    if not entry["held_bytes"]:
+        return ""
+    share = f"{entry['held_bytes'] / entry['size_bytes']:.0%}"
+    return f"{share}, pinned" if entry["is_pinned"] else share
+
+
+#: By what is listed: the heading of each column, whether it is flush right, and what is in it.
+_COLUMNS: Final[Mapping[str, tuple[tuple[str, bool, Callable[[Any], str]], ...]]] = {
+    "tasks": (
+        ("id", False, _id),
+        ("name", False, _field("task_name", "name")),
+        ("status", False, _field("status")),
+        ("created", False, _day("created_time", "created_at")),
+    ),
+    "captures": (
+        ("id", False, _id),
+        ("status", False, _field("status")),
+    ),
+    "scenes": (
+        ("id", False, _id),
+        ("product", False, _field("productname", "product_name")),
+        ("taken", False, _day("timestamp")),
+    ),
+    "files": (
+        ("name", False, lambda entry: str(entry["name"])),
+        ("size", True, _size),
+        ("cached", False, _cached),
+    ),
+}

@@ -1,0 +1,133 @@
+"""`satfs man`: write the man pages of all commands."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+import platformdirs
+
+from satfs import __version__
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.log_setup import show
+from satfs.cli.manual import Manual, Section, Term, manual_of, variables
+from satfs.cli.mount_helper import MountExit
+from satfs.cli.output import tell
+from satfs.cli.roff import man_page, page_name
+from satfs.errors import BadSettings
+
+#: As mount(8), "EXIT STATUS", has them; in our words.
+_HELPER_CODES: Final = {
+    MountExit.DONE: "mounted",
+    MountExit.USAGE: "wrong usage, or a setting that cannot be",
+    MountExit.SYSTEM: "FUSE is missing, or not allowed",
+    MountExit.BUG: "a bug in satfs",
+    MountExit.INTERRUPTED: "interrupted",
+    MountExit.FAILED: "not mounted: credentials, network, mountpoint or cache",
+}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs man                              for yourself; then: man satfs-mount
+  sudo satfs man /usr/local/share/man    for everybody on this machine
+"""
+)
+@click.argument("directory", metavar="[DIRECTORY]", required=False, type=click.Path(path_type=Path))
+@verbosity_flags
+@click.pass_context
+def man(context: click.Context, directory: Path | None) -> None:
+    """Write the man pages of all commands below DIRECTORY, in man1 and man8.
+
+    Without DIRECTORY they go to ~/.local/share/man, where man(1) looks if ~/.local/bin is in PATH.
+    They say what `--help` says, and are written from it.
+    """
+    place = directory or platformdirs.user_data_path() / "man"
+    pages = man_pages(context.find_root().command)
+    try:
+        for name, text in pages.items():
+            file = place / f"man{name[-1]}" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="ascii")
+    except OSError as failure:
+        raise BadSettings(
+            f"the man pages cannot be written to {show(str(place))}: {failure.strerror}; "
+            "name a directory of your own: satfs man DIRECTORY"
+        ) from failure
+    if context.ensure_object(Manner).verbosity >= 0:
+        tell(f"{len(pages)} man pages are in {show(str(place))}; try: man satfs")
+
+
+def man_pages(root: click.Command) -> dict[str, str]:
+    """Return the text of each page by its file name: *root*, each command of it, mount.satfs(8)."""
+    manual = manual_of(root, "satfs")
+    day = _day()
+    others = [f"{page_name(each)}(1)" for each in manual.children]
+    pages = {
+        "satfs.1": man_page(
+            manual, version=__version__, date=day, environment=variables(), see_also=others
+        )
+    }
+    for each in manual.children:
+        pages[f"{page_name(each)}.1"] = man_page(
+            each, version=__version__, date=day, see_also=["satfs(1)"]
+        )
+    mount = next(each for each in manual.children if each.name == "satfs mount")
+    pages["mount.satfs.8"] = man_page(
+        helper_manual(mount),
+        version=__version__,
+        date=day,
+        number=8,
+        see_also=["satfs-mount(1)", "satfs-service(1)", "fstab(5)", "mount(8)"],
+    )
+    return pages
+
+
+def helper_manual(mount: Manual) -> Manual:
+    """Return the manual of `mount.satfs`, which takes what *mount* takes with `-o`."""
+    codes = [f"{int(code):>3}  {meaning}" for code, meaning in _HELPER_CODES.items()]
+    return Manual(
+        name="mount.satfs",
+        summary="Mount satellite imagery deliveries with mount(8), or from fstab.",
+        usage="satfs:PROFILE DIRECTORY [-sfnv] [-o OPTION,...]",
+        paragraphs=(
+            "mount(8) runs this program for the types satfs and fuse.satfs, at the command line, "
+            "for a line of fstab(5), or for a mount unit of systemd. The source names a profile of "
+            "config.toml; `default` is the one that needs no name.",
+            "Link it to where mount(8) looks for it with `satfs service install-helper`, as root.",
+        ),
+        options=(
+            Term("-o OPTION,...", "Mount options; see below, and satfs-mount(1)."),
+            Term("-o setuid=USER", "Act as this user: with his profiles, keyring and cache."),
+            Term("-s", "Ignore options that are not known."),
+            Term("-f", "Do everything but mount."),
+            Term("-n", "Accepted, without effect: there is no mtab to write."),
+            Term("-v", "Say more."),
+        ),
+        sections=(
+            *(each for each in mount.sections if each.title.startswith("Mount options")),
+            Section(
+                "Examples",
+                (
+                    "mount -t satfs satfs:default /srv/aleph",
+                    "mount -t satfs -o allow_other,setuid=ann satfs:harbour /srv/aleph",
+                    "",
+                    "# in /etc/fstab",
+                    "satfs:default /srv/aleph satfs _netdev,nofail,allow_other,setuid=ann 0 0",
+                ),
+                verbatim=True,
+            ),
+            Section("Exit codes", tuple(codes), verbatim=True),
+        ),
+        children=(),
+    )
+
+
+def _day() -> str:
+    """Return today, or the day of the release that is being built (reproducible-builds.org)."""
+    moment_s = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    return time.strftime("%Y-%m-%d", time.gmtime(moment_s))

@@ -1,0 +1,163 @@
+"""`satfs mount`: mount what an account was delivered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from satfs.cli.completion_values import directories
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
+from satfs.cli.hints import hint, program_name, shell_path
+from satfs.cli.launch import launch
+from satfs.cli.mountpoint import prepare_mountpoint
+from satfs.cli.options import GivenOptions, parse_options
+from satfs.cli.output import tell, tell_remark
+from satfs.cli.prerequisites import check_fuse
+from satfs.errors import BadSettings
+from satfs.mount import MountOptions
+from satfs.settings import resolve_settings, unknown_remarks
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs login                            once; see satfs login --help
+  satfs mount ~/aleph                    in the background, once it works
+  satfs mount -f -v ~/aleph              in the foreground; Ctrl-C unmounts
+  satfs mount -o allow_other,uid=1000,umask=022 /srv/aleph
+  satfs mount --contract ID --cache-size 100GB ~/aleph
+
+\b
+Mount options (-o):
+  allow_other, allow_root    let other users in (needs user_allow_other)
+  uid=N, gid=N, umask=OCTAL  whose the files are, and what is not allowed
+  default_permissions        the kernel checks permissions
+  auto_unmount               unmount when satfs dies
+  nonempty, fsname=NAME      mount over files; the name in /proc/mounts
+  exec                       let programs in the mount be run
+  nosuid, nodev, noatime     as in mount(8); always on, but for the last
+  any setting, as SETTING=VALUE     `satfs settings` lists them
+
+What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;
+rw is refused, for satfs only reads. Secrets are kept by `satfs login`, or come from the environment
+(SATFS_CLIENT_SECRET, SATFS_TOKEN) or from a file; never from a command line: ps shows that to all.
+
+`satfs --help` lists the exit codes.
+"""
+)
+@click.argument("mountpoint", metavar="MOUNTPOINT", shell_complete=directories)
+@click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
+@click.option(
+    "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as in mount(8)."
+)
+@click.option("--nonempty", is_flag=True, help="Mount over a directory that holds something.")
+@click.option(
+    "--offline", is_flag=True, help="Do not ask the API first; show what earlier mounts kept."
+)
+@setting_flags
+@log_flags
+@verbosity_flags
+@click.pass_obj
+def mount(
+    manner: Manner,
+    /,
+    mountpoint: str,
+    foreground: bool,
+    options: tuple[str, ...],
+    nonempty: bool,
+    offline: bool,
+    **flags: str | None,
+) -> int:
+    """Mount what your account was delivered at MOUNTPOINT, an empty directory.
+
+    Returns once the mount works: credentials accepted, first page listed. Until then, whatever
+    goes wrong is said here.
+    """
+    given = parse_options(options)
+    return mount_as(
+        mountpoint,
+        replace(given, nonempty=nonempty or given.nonempty),
+        {name: value for name, value in flags.items() if value is not None},
+        manner,
+        foreground=foreground,
+        is_offline=offline,
+        on_ready=lambda: tell_mounted(mountpoint, manner, foreground=foreground),
+    )
+
+
+def mount_as(
+    mountpoint: str,
+    given: GivenOptions,
+    flags: Mapping[str, str],
+    manner: Manner,
+    *,
+    foreground: bool = False,
+    is_offline: bool = False,
+    is_fake: bool = False,
+    leaves_late: bool = False,
+    on_ready: Callable[[], None],
+) -> int:
+    """Mount at *mountpoint* as *given* by `-o` and by *flags* for settings; return the exit code.
+
+    With *is_fake* everything is looked at, and nothing mounted. *leaves_late* is as of `launch`.
+
+    Raises:
+        SatfsError: it cannot be, or, in the foreground, broke.
+        SystemExit: in the background process, when the mount has ended.
+    """
+    resolved = resolve_settings({**given.settings, **flags})
+    settings = resolved.settings
+    for remark in (*unknown_remarks(os.environ), *resolved.remarks):
+        tell_remark(remark)
+    place = prepare_mountpoint(Path(mountpoint), nonempty=given.nonempty)
+    check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
+    if manner.log_file and manner.log_file.is_relative_to(place):
+        raise BadSettings("the log file lies inside the mountpoint; choose another place")
+    if settings.token_file and settings.token_file.is_relative_to(place):
+        raise BadSettings("token_file lies inside the mountpoint, which cannot be read without it")
+    if is_fake:
+        return Exit.DONE
+    return launch(
+        lambda: nullcontext(settings),
+        mount_options(place, given, source=f"satfs:{settings.profile}", is_offline=is_offline),
+        manner,
+        foreground=foreground,
+        leaves_late=leaves_late,
+        on_ready=on_ready,
+    )
+
+
+def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
+    """Say that the mount works, and how it ends, unless we are to say less."""
+    if manner.verbosity >= 0:
+        command = hint(f"satfs umount {shell_path(mountpoint)}")
+        end = "Ctrl-C unmounts it" if foreground else f"to unmount it: {command}"
+        tell(f"satfs is mounted at {mountpoint}; {end}")
+
+
+def mount_options(
+    mountpoint: Path,
+    given: GivenOptions,
+    *,
+    source: str = "satfs:default",
+    is_offline: bool = False,
+) -> MountOptions:
+    """Return how to mount at *mountpoint* what `-o` has *given*."""
+    extra = [name for name in ("allow_root", "auto_unmount") if getattr(given, name)]
+    return MountOptions(
+        mountpoint,
+        allow_other=given.allow_other,
+        uid=given.uid,
+        gid=given.gid,
+        umask=given.umask or 0,
+        source=given.fsname or source,
+        extra=(*extra, *given.kernel_flags),
+        program=program_name(),
+        is_offline=is_offline,
+    )

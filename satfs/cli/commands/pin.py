@@ -1,0 +1,118 @@
+"""`satfs pin`: keep scenes or whole tasks against eviction, and list what is kept so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+from rich.table import Table
+
+from satfs.cli.counts import counted
+from satfs.cli.exit_codes import Exit
+from satfs.cli.fetching import fetch, jobs_flag, where_flag
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.log_setup import show
+from satfs.cli.output import console, tell_remark
+from satfs.cli.quantities import amount
+from satfs.cli.targets import json_flag, offer_paths, print_json
+from satfs.content.cache import maintenance
+from satfs.control.client import result_of
+from satfs.control.pinning import as_json as records_of
+from satfs.errors import NotThere, SatfsError
+from satfs.model import Json
+from satfs.mountpoints import satfs_mounts
+from satfs.settings import load_settings
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs pin ~/aleph/tasks/268095         keep a task; fetches what is missing
+  satfs pin                              list what is pinned
+  satfs unpin ~/aleph/tasks/268095       no longer
+"""
+)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=offer_paths)
+@where_flag
+@jobs_flag
+@click.option("--no-fetch", is_flag=True, help="Keep what is and will be read, and fetch nothing.")
+@json_flag
+@verbosity_flags
+@click.pass_obj
+def pin(
+    manner: Manner,
+    paths: tuple[str, ...],
+    where: tuple[str, ...],
+    jobs: int | None,
+    no_fetch: bool,
+    as_json: bool,
+) -> int:
+    """Keep all that each PATH on a mount holds against eviction, and fetch it as `prefetch` does.
+
+    Pinned are the files that are there now, each in its present version: for scenes that are
+    published later, or files that are replaced, pin again. Without PATH, list what is pinned.
+    """
+    if not paths:
+        return _list(as_json=as_json)
+    outcome, results = fetch(
+        paths,
+        "prefetch",
+        where=where,
+        jobs=jobs,
+        more={"pin": True, "is_for_later": no_fetch},
+        as_json=as_json,
+        manner=manner,
+        verb="fetched",
+    )
+    if not as_json and manner.verbosity >= 0:
+        n_files = sum(each["files"] for each in results)
+        n_failed = sum(len(each["failed"]) for each in results)
+        n_bytes = sum(each["bytes"] for each in results)
+        failed = f" {counted(n_failed, 'file')} failed." if n_failed else ""
+        click.echo(f"Pinned: {counted(n_files, 'file')}, {amount(n_bytes)}.{failed}")
+    return outcome
+
+
+def _list(*, as_json: bool) -> int:
+    found = pinned_anywhere()
+    if as_json:
+        print_json({"caches": found})
+        return Exit.DONE
+    screen = console()
+    pinned = sorted(
+        (each for cache in found for each in cache["pinned"]), key=lambda each: str(each["label"])
+    )
+    if not pinned:
+        click.echo("Nothing is pinned.")
+        return Exit.DONE
+    table = Table(box=None, pad_edge=False)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("kept", justify="right", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for each in pinned:
+        share = each["held_bytes"] / each["size_bytes"] if each["size_bytes"] else 1.0
+        table.add_row(amount(each["size_bytes"]), f"{share:.0%}", show(each["label"]))
+    screen.print(table)
+    total = sum(each["held_bytes"] for each in pinned)
+    screen.print(f"{counted(len(pinned), 'file')}, {amount(total)} on disk.")
+    return Exit.DONE
+
+
+def pinned_anywhere() -> list[Mapping[str, Json]]:
+    """Return what is pinned in the cache of each mount, and in that of the settings."""
+    found: dict[str, Mapping[str, Json]] = {}
+    for mounted in satfs_mounts():
+        try:
+            told = result_of(mounted, "pins", {})
+        except SatfsError as failure:
+            tell_remark(str(failure))
+            continue
+        found[str(told["cache_dir"])] = told
+    ours = load_settings().cache_dir
+    if str(ours) not in found:
+        try:
+            kept = [each for each in maintenance.info(ours).objects if each.is_pinned]
+        except NotThere:
+            kept = []
+        found[str(ours)] = {"cache_dir": str(ours), "pinned": records_of(kept)}
+    return list(found.values())

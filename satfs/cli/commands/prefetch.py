@@ -1,0 +1,54 @@
+"""`satfs prefetch`: make scenes or whole tasks available offline."""
+
+from __future__ import annotations
+
+import click
+
+from satfs.cli.counts import counted
+from satfs.cli.exit_codes import Exit
+from satfs.cli.fetching import fetch, jobs_flag, where_flag
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.quantities import amount
+from satfs.cli.targets import json_flag, offer_paths
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs prefetch ~/aleph/tasks/268095    a task, with all that is in it
+  satfs prefetch ~/aleph/tasks --where task.status=completed \\
+      --where 'timestamp>=2026-01-15' --where productname=L1D
+  satfs prefetch ~/aleph/scenes/SCENE_ID/contents/rasters
+                                         some members of a zip
+"""
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
+@where_flag
+@jobs_flag
+@json_flag
+@verbosity_flags
+@click.pass_obj
+def prefetch(
+    manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], jobs: int | None, as_json: bool
+) -> int:
+    """Fetch all that each PATH holds into the cache of its mount.
+
+    Listings, records and files are then there without any network, also after a remount (with
+    `satfs mount --offline`), until the cache needs the room: `satfs pin` keeps them for good.
+
+    Ends with 0 only if every file is there as a whole. May be ended and run again at any time: what
+    is there is checked, and not fetched again. What would not fit is not begun.
+    """
+    outcome, results = fetch(
+        paths, "prefetch", where=where, jobs=jobs, as_json=as_json, manner=manner, verb="fetched"
+    )
+    if not as_json and manner.verbosity >= 0:
+        n_files = sum(each["files"] for each in results)
+        n_failed = sum(len(each["failed"]) for each in results)
+        n_bytes = sum(each["bytes_done"] for each in results)
+        what = f"{counted(n_files - n_failed, 'file')}, {amount(n_bytes)}"
+        if n_failed:
+            click.echo(f"Available offline: {what}. {counted(n_failed, 'file')} failed.")
+        else:
+            click.echo(f"Available offline: {what}.")
+    return outcome if outcome else Exit.DONE

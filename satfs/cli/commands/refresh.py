@@ -1,0 +1,55 @@
+"""`satfs refresh`: ask the vendor anew what a directory holds, now."""
+
+from __future__ import annotations
+
+import click
+
+from satfs.cli.counts import counted
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.output import tell_remark
+from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
+from satfs.control.client import result_of
+from satfs.errors import NotThere
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs refresh ~/aleph/tasks            are there new tasks?
+  satfs refresh ~/aleph/tasks/268095     … new captures, or scenes in them?
+"""
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
+@json_flag
+@verbosity_flags
+@click.pass_obj
+def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
+    """Forget what is believed of each PATH on a mount, and list it anew.
+
+    A listing is believed for a minute, and so is a name by the kernel; this is for who cannot wait.
+    What lies below PATH is asked for anew as well, when somebody looks. Of a scene, the store is
+    asked which versions of its files it has.
+
+    Exits with 4 if nobody could be asked, and what was known before still stands.
+    """
+    done: list[dict[str, object]] = []
+    for mounted, targets in on_mounts(paths):
+        words = [list(each.words) for each in targets]
+        try:
+            result = result_of(mounted, "refresh", {"paths": words})
+        except NotThere as failure:
+            raise missing(failure) from failure
+        for each in result["refreshed"]:
+            path = str(mounted.mountpoint / each["path"])
+            done.append({**each, "path": path})
+    if as_json:
+        print_json({"refreshed": done})
+    for each in done:
+        if each["is_stale"]:
+            tell_remark(f"{each['path']}: nobody could be asked; it shows what was known before")
+        elif not as_json and manner.verbosity >= 0:
+            entries = each["entries"]
+            held = f", {counted(entries, 'name')}" if isinstance(entries, int) else ""
+            click.echo(f"{each['path']}: up to date{held}")
+    return Exit.NETWORK if any(each["is_stale"] for each in done) else Exit.DONE

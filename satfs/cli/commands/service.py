@@ -1,0 +1,321 @@
+"""`satfs service`: mounts that systemd starts at login."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import platformdirs
+from rich.table import Table
+
+from satfs.atomic_file import make_directory, write_whole
+from satfs.cli.completion_values import directories
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.groups import Commands
+from satfs.cli.install_helper import install_helper, remove_helper, this_program
+from satfs.cli.log_setup import show
+from satfs.cli.options import parse_options
+from satfs.cli.output import console, tell, tell_remark
+from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
+from satfs.errors import BadMountpoint, BadSettings
+from satfs.mountpoints import absolute, mount_at
+from satfs.settings import Settings, resolve_settings, variable_of
+
+#: systemctl(1) answers at once, or its manager is stuck, in seconds.
+_SYSTEMCTL_TIMEOUT_S: Final = 30
+#: Starting waits for the first listing, in seconds; the unit's own limit is 90.
+_START_TIMEOUT_S: Final = 100
+
+
+@click.group(
+    cls=Commands,
+    epilog="""\b
+Examples:
+  satfs service install harbour ~/aleph      mount it now, and at each login
+  satfs service status
+  satfs service remove harbour
+  sudo satfs service install-helper          for fstab, and mount -t satfs
+""",
+)
+def service() -> None:
+    """Let systemd mount a profile at each login, or mount(8) and fstab."""
+
+
+service.add_command(install_helper)
+service.add_command(remove_helper)
+
+
+# -- units -----------------------------------------------------------------------------------------
+
+
+@service.command(
+    epilog="""\b
+Examples:
+  satfs service install harbour ~/aleph
+  satfs service install -o contents=hidden harbour ~/aleph
+  satfs service install --no-start harbour ~/aleph
+"""
+)
+@click.argument("profile")
+@click.argument("mountpoint", shell_complete=directories)
+@click.option(
+    "-o", "options", metavar="OPTION,...", multiple=True, help="Mount options, as of satfs mount."
+)
+@click.option("--no-start", is_flag=True, help="Only write the unit.")
+@verbosity_flags
+@click.pass_obj
+def install(
+    manner: Manner, profile: str, mountpoint: str, options: tuple[str, ...], no_start: bool
+) -> int:
+    """Mount PROFILE at MOUNTPOINT at each login, and now.
+
+    Writes a unit for systemd's user manager, which starts the mount again should it ever fail.
+    MOUNTPOINT is made if there is no such directory. Without a manager (in a container, over ssh
+    without a session) the unit is written all the same.
+    """
+    require_plain([profile, *options])
+    given = parse_options(options)
+    resolve_settings({**given.settings, "profile": profile})
+    unit = Unit(profile, _place(mountpoint))
+    _remark_on_environment()
+    path = _units() / unit.name
+    _write_unit(path, unit_text(unit, this_program(), options))
+    if manner.verbosity >= 0:
+        tell(f"{show(str(path))} mounts satfs:{show(profile)} at {show(str(unit.mountpoint))}")
+    manager = _Manager()
+    if no_start or not manager.is_there:
+        why = "Start it" if no_start else "No user manager of systemd answers here. Where one does"
+        tell(f"{why}: systemctl --user daemon-reload; systemctl --user enable --now {unit.name}")
+        return 0
+    manager.run("daemon-reload")
+    manager.run("enable", unit.name)
+    manager.run("restart", unit.name, timeout_s=_START_TIMEOUT_S)
+    if manner.verbosity >= 0:
+        tell(f"It runs, and starts at each login; at boot after: loginctl enable-linger {_user()}")
+    return 0
+
+
+@service.command(
+    epilog="""\b
+Examples:
+  satfs service remove harbour
+"""
+)
+@click.argument("profile")
+@verbosity_flags
+@click.pass_obj
+def remove(manner: Manner, profile: str) -> int:
+    """Unmount PROFILE, and mount it no more at login."""
+    path = _units() / unit_name(profile)
+    unit = _unit_in(path)
+    if unit is None:
+        raise BadSettings(
+            f"there is no service for the profile {show(profile)}; satfs service status lists them"
+        )
+    manager = _Manager()
+    if manager.is_there:
+        manager.run("disable", "--now", unit.name, timeout_s=_START_TIMEOUT_S)
+    path.unlink()
+    if manager.is_there:
+        manager.run("daemon-reload")
+    elif (wanted := _wanted(path)).is_symlink():
+        wanted.unlink()
+    if manner.verbosity >= 0:
+        tell(f"{show(str(path))} was removed.")
+        if mount_at(unit.mountpoint) is not None:
+            place = show(str(unit.mountpoint))
+            tell(f"It is mounted at {place} still; to unmount it: satfs umount {place}")
+    return 0
+
+
+@service.command(
+    epilog="""\b
+Examples:
+  satfs service status
+  satfs service status --json harbour
+"""
+)
+@click.argument("profile", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@verbosity_flags
+@click.pass_obj
+def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
+    """Show the services there are, or that of PROFILE: where it mounts, and how it is doing."""
+    wanted = None if profile is None else unit_name(profile)
+    found = [(path, unit) for path, unit in _installed() if wanted in (None, unit.name)]
+    if wanted and not found:
+        raise BadSettings(
+            f"there is no service for the profile {show(profile or '')}; "
+            "make one: satfs service install PROFILE MOUNTPOINT"
+        )
+    manager = _Manager()
+    states = [_state(manager, path, unit) for path, unit in found]
+    if as_json:
+        click.echo(json.dumps([state.as_json() for state in states], indent=2))
+        return 0
+    if not states:
+        tell("There are no services; make one: satfs service install PROFILE MOUNTPOINT")
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for name in ("profile", "mountpoint", "mounted", "systemd"):
+        table.add_column(name, overflow="fold")
+    for state in states:
+        said = f"{state.active}: {state.said}" if state.said else state.active
+        table.add_row(
+            show(state.unit.profile),
+            show(str(state.unit.mountpoint)),
+            "yes" if state.is_mounted else "no",
+            show(said or "not asked"),
+        )
+    console().print(table)
+    if not manager.is_there:
+        tell_remark("No user manager of systemd answers here.")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    path: Path
+    unit: Unit
+    is_mounted: bool
+    active: str = ""
+    enabled: str = ""
+    said: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "profile": self.unit.profile,
+            "mountpoint": str(self.unit.mountpoint),
+            "unit": self.unit.name,
+            "file": str(self.path),
+            "is_mounted": self.is_mounted,
+            "active": self.active or None,
+            "enabled": self.enabled or None,
+            "status": self.said or None,
+        }
+
+
+def _state(manager: _Manager, path: Path, unit: Unit) -> _State:
+    is_mounted = mount_at(unit.mountpoint) is not None
+    shown = manager.properties(unit.name) if manager.is_there else {}
+    return _State(
+        path,
+        unit,
+        is_mounted,
+        shown.get("ActiveState", ""),
+        shown.get("UnitFileState", ""),
+        shown.get("StatusText", ""),
+    )
+
+
+class _Manager:
+    """systemd's manager of our user, if there is one."""
+
+    def __init__(self) -> None:
+        found = shutil.which("systemctl")
+        self._systemctl = found or ""
+        self.is_there = found is not None and self._call("show-environment").returncode == 0
+
+    def run(self, *words: str, timeout_s: float = _SYSTEMCTL_TIMEOUT_S) -> None:
+        """Run `systemctl --user` with *words*.
+
+        Raises:
+            BadSettings: it failed; says what it says.
+        """
+        done = self._call(*words, timeout_s=timeout_s)
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            raise BadSettings(
+                f"systemctl --user {' '.join(words)} failed: {show(said)}; "
+                "the reason is in: satfs service status; journalctl --user -u 'satfs-*'"
+            )
+
+    def properties(self, name: str) -> dict[str, str]:
+        """Return what systemd says of the unit *name*."""
+        shown = self._call("show", "-p", "ActiveState,UnitFileState,StatusText", name).stdout
+        pairs = (line.partition("=") for line in shown.splitlines())
+        return {key: value for key, _, value in pairs}
+
+    def _call(
+        self, *words: str, timeout_s: float = _SYSTEMCTL_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
+        command = [self._systemctl, "--user", *words]
+        try:
+            return subprocess.run(  # noqa: S603 - found in PATH, no shell
+                command, capture_output=True, text=True, timeout=timeout_s, check=False
+            )
+        except (subprocess.TimeoutExpired, OSError) as failure:
+            said = "cannot be run" if isinstance(failure, OSError) else "did not answer in time"
+            return subprocess.CompletedProcess(command, 1, "", said)
+
+
+def _units() -> Path:
+    """Return the directory of the user's own units (systemd.unit(5))."""
+    return Path(platformdirs.user_config_path("systemd")) / "user"
+
+
+def _wanted(path: Path) -> Path:
+    return path.parent / "default.target.wants" / path.name
+
+
+def _installed() -> Iterator[tuple[Path, Unit]]:
+    directory = _units()
+    if directory.is_dir():
+        for path in sorted(directory.iterdir()):
+            if is_unit_name(path.name) and (unit := _unit_in(path)) is not None:
+                yield path, unit
+
+
+def _unit_in(path: Path) -> Unit | None:
+    try:
+        return read_unit(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _write_unit(path: Path, text: str) -> None:
+    try:
+        make_directory(path.parent)
+        if path.exists() and not path.read_text("utf-8", "replace").startswith(MARK):
+            raise BadSettings(f"{show(str(path))} is not ours; move it away first")
+        write_whole(path, text, mode=0o644)
+    except OSError as failure:
+        raise BadSettings(f"{show(str(path))} cannot be written: {failure.strerror}") from failure
+
+
+def _place(mountpoint: str) -> Path:
+    place = absolute(Path(mountpoint).expanduser())
+    try:
+        str(place).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadMountpoint("a service needs a mountpoint whose name is UTF-8") from None
+    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in str(place)):
+        raise BadMountpoint("a service needs a mountpoint without control characters in its name")
+    if mount_at(place) is None:  # else it is there, and may be busy or dead
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as failure:
+            raise BadMountpoint(
+                f"{show(str(place))} cannot be made: {failure.strerror}"
+            ) from failure
+    return place
+
+
+def _remark_on_environment() -> None:
+    names = sorted(v for v in map(variable_of, Settings.model_fields) if os.environ.get(v))
+    if names:
+        tell_remark(
+            f"The service does not see {', '.join(names)} of this shell; "
+            "keep in the profile what it needs: satfs login, satfs config."
+        )
+
+
+def _user() -> str:
+    return os.environ.get("USER") or str(os.getuid())

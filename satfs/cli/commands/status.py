@@ -1,0 +1,260 @@
+"""`satfs status`: how mounts are doing, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from satfs.cli.completion_values import mountpoints as complete_mountpoints
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.log_setup import show
+from satfs.cli.mount_status import REMEDIES, Heard, State, hear, mount_of, mounts_of_user
+from satfs.cli.output import console
+from satfs.cli.quantities import amount, duration
+
+#: Transfers and errors shown for each mount; the rest is a number.
+_TRANSFERS_SHOWN: Final = 5
+_ERRORS_SHOWN: Final = 3
+
+_STYLES: Final = {State.WORKS: "green", State.OFFLINE: "yellow"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs status                           how every mount of yours is doing
+  satfs status ~/aleph --watch           … this one, again every two seconds
+  satfs status --json | jq '.[].status.cache'
+
+Exits with 5 if a mount does not answer. What is shown is `.satfs/status.json` in the mount;
+`.satfs/explain/PATH` tells of one file what reading it took.
+"""
+)
+@click.argument(
+    "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_mountpoints
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@click.option("-w", "--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(min=0.2),
+    default=2.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="With --watch: how often.",
+)
+@verbosity_flags
+@click.pass_obj
+def status(
+    _manner: Manner, mountpoint: str | None, as_json: bool, watch: bool, interval_s: float
+) -> int:
+    """Show how mounts are doing: all of yours, or the one at MOUNTPOINT.
+
+    Is it online, how old is what it lists, what does the cache hold, what is in the air, what went
+    wrong last. A mount that hangs does not keep this waiting.
+    """
+    if watch:
+        return _watch(mountpoint, as_json, interval_s)
+    heard = _heard(mountpoint)
+    if as_json:
+        click.echo(json.dumps([answer_of(each) for each in heard], indent=2))
+    else:
+        _print(heard)
+    return code_of(heard)
+
+
+def answer_of(heard: Heard) -> dict[str, Any]:
+    """Return what one mount said, for scripts."""
+    return {
+        "mountpoint": heard.place,
+        "source": heard.mounted.source,
+        "state": str(heard.state),
+        "status": heard.status,
+    }
+
+
+def code_of(heard: Sequence[Heard]) -> Exit:
+    """Return the exit code: all well only if each mount answered."""
+    is_well = all(each.status is not None for each in heard)
+    return Exit.DONE if is_well else Exit.MOUNTPOINT
+
+
+def _heard(mountpoint: str | None) -> list[Heard]:
+    return hear(mounts_of_user() if mountpoint is None else [mount_of(Path(mountpoint))])
+
+
+def _watch(mountpoint: str | None, as_json: bool, interval_s: float) -> int:
+    heard = _heard(mountpoint)
+    try:
+        if as_json or not sys.stdout.isatty():
+            while True:
+                if as_json:
+                    click.echo(json.dumps([answer_of(each) for each in heard]))
+                else:
+                    _print(heard)
+                sys.stdout.flush()
+                time.sleep(interval_s)
+                heard = _heard(mountpoint)
+        with Live(_shown(heard), console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(_shown(heard), refresh=True)
+                time.sleep(interval_s)
+                heard = _heard(mountpoint)
+    except KeyboardInterrupt:  # how a watch ends
+        return code_of(heard)
+
+
+def _print(heard: Sequence[Heard]) -> None:
+    screen = console()
+    if sys.stdout.isatty():
+        screen.print(_shown(heard))
+        return
+    with screen.capture() as text:
+        screen.print(_shown(heard))
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())  # columns are filled up with blanks
+
+
+# -- for people ---------------------------------------------------------------------------------
+
+
+def _shown(heard: Sequence[Heard]) -> RenderableType:
+    if not heard:
+        return Text("Nothing is mounted. To mount: satfs mount ~/aleph")
+    parts: list[RenderableType] = []
+    for each in heard:
+        if parts:
+            parts.append(Text())
+        head = Table.grid(padding=(0, 2), expand=True)
+        head.add_column(overflow="fold", ratio=1)
+        head.add_column(justify="right", no_wrap=True)
+        state = Text(str(each.state), _STYLES.get(each.state, "bold red"))
+        head.add_row(Text(f"{show(each.place)}  ({show(each.mounted.source)})", "bold"), state)
+        parts.append(head)
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True, min_width=10)
+        grid.add_column(overflow="fold")
+        for label, text in _rows(each):
+            grid.add_row(f"  {label}", Text(show(text)))
+        parts.append(grid)
+    return Group(*parts)
+
+
+def _rows(heard: Heard) -> Iterator[tuple[str, str]]:
+    """Yield what is shown of one mount, as label and text."""
+    if heard.status is None:
+        yield "remedy", REMEDIES[heard.state].format(place=heard.place)
+        return
+    try:
+        yield from rows_of(heard.status)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        # A satfs of another version, whose record has another shape.
+        yield "note", "it speaks another version's language; --json shows what it says"
+
+
+def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is shown of a status record, as label and text. Pure."""
+    if status["why_offline"]:
+        yield "offline", status["why_offline"]
+    since = datetime.fromisoformat(status["since"]).strftime("%Y-%m-%d %H:%M UTC")
+    yield "up", f"{duration(status['up_s'])}, since {since}, process {status['pid']}"
+    yield "account", _account(status)
+    if refused := status["credential"]["refused"]:
+        yield "refused", refused
+    yield "listings", _listings(status["listings"])
+    yield "cache", _cache(status["cache"])
+    yield "reading", _reading(status["reading"])
+    yield "today", _egress(status["egress"])
+    transfers = status["transfers"]
+    yield "transfers", _transfers(transfers)
+    for each in transfers["items"][:_TRANSFERS_SHOWN]:
+        yield "", _transfer(each)
+    if (more := transfers["n"] - _TRANSFERS_SHOWN) > 0:
+        yield "", f"and {more} more"
+    for number, each in enumerate(status["errors"][:_ERRORS_SHOWN]):
+        yield "" if number else "errors", _error(each)
+    if status["kernel"]["read_ahead_kb"] is None:
+        yield "kernel", "read-ahead is as the kernel chose it; only root may set more"
+
+
+def _account(status: Mapping[str, Any]) -> str:
+    credential = status["credential"]
+    words = [f"profile {status['profile']}", credential["mode"]]
+    left_s = credential["token_left_s"]
+    if left_s is not None:
+        words.append("token spent" if left_s <= 0 else f"token for {duration(left_s)} more")
+    if credential["contract_id"]:
+        words.append(f"contract {credential['contract_id']}")
+    return ", ".join(words)
+
+
+def _listings(listings: Mapping[str, Any]) -> str:
+    if not listings["n"]:
+        return "none asked for yet"
+    text = f"{listings['n']} known, the oldest is {duration(listings['oldest_age_s'])} old"
+    if listings["n_stale"]:
+        text += f"; {listings['n_stale']} STALE: nobody answers"
+    return text
+
+
+def _cache(cache: Mapping[str, Any]) -> str:
+    place, where = ("disk", "on disk") if cache["disk_limit_bytes"] else ("memory", "in memory")
+    used, limit = cache[f"{place}_bytes"], cache[f"{place}_limit_bytes"]
+    share = f" ({used / limit:.0%})" if limit else ""
+    return f"{amount(used)} of {amount(limit)}{share} {where}"
+
+
+def _reading(reading: Mapping[str, Any]) -> str:
+    n_open = reading["open_files"]
+    files = "1 file open" if n_open == 1 else f"{n_open} files open"
+    text = f"{files}; {amount(reading['served_bytes'])} read"
+    if reading["waits"]:
+        n_waits = reading["waits"]
+        text += f", {n_waits} {'wait' if n_waits == 1 else 'waits'}"
+        text += f", {duration(reading['longest_wait_s'])} at most"
+    return text
+
+
+def _egress(egress: Mapping[str, Any]) -> str:
+    text = f"{amount(egress['fetched_bytes'])} fetched"
+    if egress["limit_bytes"] is not None:
+        text += f" of {amount(egress['limit_bytes'])} allowed"
+        text += "; SPENT: only what is cached can be read" if egress["is_over"] else ""
+    return text
+
+
+def _transfers(transfers: Mapping[str, Any]) -> str:
+    if not transfers["n"] and not transfers["n_queued"]:
+        return "none"
+    text = f"{amount(transfers['bytes_per_s'])}/s on {transfers['n']} connections"
+    if transfers["n_queued"]:
+        text += f", {transfers['n_queued']} more wait"
+    return text
+
+
+def _transfer(each: Mapping[str, Any]) -> str:
+    length = each["stop"] - each["start"]
+    share = f"{each['received_bytes'] / length:.0%}" if length else "100%"
+    speed = "not begun" if each["bytes_per_s"] is None else f"{amount(each['bytes_per_s'])}/s"
+    return f"{share:>4} of {amount(length)}, {speed}: {each['object']}"
+
+
+def _error(each: Mapping[str, Any]) -> str:
+    times = f", {each['times']} times" if each["times"] > 1 else ""
+    return (
+        f"{each['errno']} {each['operation']} {each['path']},"
+        f" {duration(each['age_s'])} ago{times}: {each['why']}"
+    )

@@ -1,0 +1,89 @@
+"""`satfs umount`: take a mount away, or say who keeps it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from satfs.cli.busy_processes import holders_of
+from satfs.cli.completion_values import mountpoints as offer_mountpoints
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.log_setup import show
+from satfs.cli.output import tell_remark
+from satfs.control.server_process import ServingProcess
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
+
+#: People are shown so many processes that keep a mount busy; the rest is a number.
+_HOLDERS_SHOWN = 5
+#: Longest wait for the mount's process, in seconds: it answers who waits, and gives its disk up to
+#: five seconds to take what was fetched.
+_ENDING_S = 10.0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs umount ~/aleph
+  satfs umount -z ~/aleph                although somebody is still reading
+"""
+)
+@click.argument(
+    "mountpoints",
+    metavar="MOUNTPOINT...",
+    nargs=-1,
+    required=True,
+    shell_complete=offer_mountpoints,
+)
+@click.option(
+    "-z", "--lazy", is_flag=True, help="Detach now; it goes when the last program lets go of it."
+)
+@verbosity_flags
+@click.pass_obj
+def umount(_manner: Manner, mountpoints: tuple[str, ...], lazy: bool) -> None:
+    """Unmount what satfs has mounted at MOUNTPOINT, and wait until its process has ended.
+
+    Also removes what a mount leaves behind whose process has died. Other filesystems are left
+    alone.
+    """
+    for mountpoint in mountpoints:
+        unmount(Path(mountpoint), is_lazy=lazy)
+
+
+def unmount(path: Path, *, is_lazy: bool) -> None:
+    """Unmount the satfs mount at *path*, and wait for its process to end.
+
+    Raises:
+        BadMountpoint: there is none, or somebody keeps it busy; says who.
+        FuseMissing: there is no program to unmount with.
+    """
+    mounted = mount_at(path)
+    if mounted is None:
+        ours = ", ".join(show(str(each.mountpoint)) for each in satfs_mounts())
+        elsewhere = f"; it is at {ours}" if ours else ""
+        raise BadMountpoint(f"satfs is not mounted at {show(str(path))}{elsewhere}")
+    with closing(ServingProcess(mounted)) as process:
+        _detach(path, is_lazy=is_lazy)
+        # Detached lazily, it serves on whoever still has something open.
+        if not is_lazy and not process.wait(_ENDING_S):
+            tell_remark(
+                f"{show(str(path))} is unmounted, but its process has not ended yet: what it has"
+                " fetched is still being written to the cache."
+            )
+
+
+def _detach(path: Path, *, is_lazy: bool) -> None:
+    try:
+        detach(path, is_lazy=is_lazy)
+    except BadMountpoint as refusal:
+        holders = [show(str(holder)) for holder in holders_of(absolute(path))]
+        if not holders:
+            raise
+        more = len(holders) - _HOLDERS_SHOWN
+        shown = ", ".join(holders[:_HOLDERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        raise BadMountpoint(
+            f"{show(str(path))} is busy: {shown}. Let go of it, or detach it: "
+            f"satfs umount -z {show(str(path))}"
+        ) from refusal

@@ -1,0 +1,46 @@
+"""`satfs verify`: is what was delivered whole, and what the store says it is?"""
+
+from __future__ import annotations
+
+import click
+
+from satfs.cli.counts import counted
+from satfs.cli.fetching import fetch, where_flag
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.quantities import amount
+from satfs.cli.targets import json_flag, offer_paths
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  satfs verify ~/aleph/scenes/SCENE_ID   one scene
+  satfs verify --json ~/aleph/tasks/268095 | jq 'select(.error)'
+"""
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
+@where_flag
+@json_flag
+@verbosity_flags
+@click.pass_obj
+def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_json: bool) -> int:
+    """Read every file below each PATH on a mount, and hold it against what is said of it.
+
+    The store is asked for ETag and length; where the ETag is an MD5, it is compared; each member of
+    a zip is inflated and its CRC compared. Fetches what is not in the cache.
+
+    Exits with 8 if anything is damaged. Members that are encrypted, or packed in a way that satfs
+    does not know, are told and are no failure.
+    """
+    outcome, results = fetch(
+        paths, "verify", where=where, as_json=as_json, manner=manner, verb="good:"
+    )
+    if not as_json and manner.verbosity >= 0:
+        n_files = sum(each["files"] for each in results)
+        n_failed = sum(len(each["failed"]) for each in results)
+        n_bytes = sum(each["bytes_done"] for each in results)
+        verdict = f"{counted(n_failed, 'file')} failed" if n_failed else "none failed"
+        click.echo(
+            f"Verified: {counted(n_files - n_failed, 'file')}, {amount(n_bytes)}; {verdict}."
+        )
+    return outcome

@@ -1,0 +1,360 @@
+"""Where log lines go, how they look, and what they never hold.
+
+Every module logs events with fields (`log.warning("link renewed", scene=...)`); this one decides
+what becomes of them. Two promises hold for every line, whoever wrote it, libraries included:
+
+- no token, and no query of a link (whoever holds a presigned URL may read the object), however
+  they got into a message or a traceback;
+- no control character from outside, so that a scene's name can neither forge a line nor steer a
+  terminal.
+
+Writing happens in a thread: a full pipe or a slow disk must not stop the mount. SIGUSR1 makes a
+running mount log more, SIGUSR2 less (`satfs.log_level`).
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import queue
+import re
+import signal
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from io import TextIOWrapper
+from pathlib import Path
+from types import FrameType, MappingProxyType
+from typing import Any, Final, TextIO, TypeAlias
+
+import structlog
+
+from satfs import log_level
+from satfs.errors import BadSettings
+from satfs.introspection.log_ring import Lines
+from satfs.log_level import set_level
+
+__all__ = [
+    "LogChoice",
+    "LogFormat",
+    "Place",
+    "level_for",
+    "logging_as",
+    "place_of",
+    "redact",
+    "set_level",
+    "show",
+]
+
+#: The local system logger, and through it the journal (syslog(3)).
+SYSLOG_SOCKET: Final = "/dev/log"
+#: Lines that wait for the writing thread. At 200 bytes each that is 2 MB; more are dropped.
+QUEUE_LINES: Final = 10_000
+#: These log headers and whole URLs at their lower levels, at any level of ours.
+_TALKATIVE: Final = ("httpx", "httpcore", "h11", "hpack")
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    CONSOLE = "console"  #: for people
+    JSON = "json"  #: one object a line, for programs
+
+
+class Place(StrEnum):
+    """What reads the lines that are written to standard error."""
+
+    TERMINAL = "terminal"
+    JOURNAL = "journal"  #: takes a priority from the beginning of each line (sd-daemon(3))
+    MANAGER = "manager"  #: a service manager that is told of readiness; most do the same
+    PLAIN = "plain"  #: a file, or a program
+
+
+def place_of(stream: TextIO, environment: Mapping[str, str]) -> Place:
+    """Return what reads *stream*, by what it is and by what *environment* says of it.
+
+    The journal is told by `JOURNAL_STREAM`, which names device and inode of the socket that leads
+    to it (systemd.exec(5)): a variable that was only inherited names another.
+    """
+    if stream.isatty():
+        return Place.TERMINAL
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or nothing that the kernel knows
+        return Place.PLAIN
+    if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        return Place.JOURNAL
+    is_read = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
+    return Place.MANAGER if is_read and environment.get("NOTIFY_SOCKET") else Place.PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class LogChoice:
+    """What one command line asks of the log."""
+
+    level: int = logging.WARNING
+    format: LogFormat = LogFormat.CONSOLE
+    file: Path | None = None
+
+
+def level_for(verbosity: int) -> int:
+    """Return the level for *verbosity*: the number of `-v`, less the number of `-q`."""
+    if verbosity < 0:
+        return logging.ERROR
+    return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+
+
+_QUERY = re.compile(r"""(\bhttps?://[^\s?#'"\\<>]+)\?[^\s'"\\<>]*""")
+_SIGNATURE = re.compile(r"""\b(X-Amz-[A-Za-z-]+|Signature|AWSAccessKeyId)=[^\s&'"\\<>]+""")
+_HEADER = re.compile(r"""\b([Bb]earer|Key,Secret)\s+[^\s'"\\;]+""")
+_JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.?[\w-]*")
+
+
+def redact(text: str) -> str:
+    """Return *text* without queries of links, signatures and tokens. Redacting twice is as once."""
+    text = _QUERY.sub(r"\1?…", text)
+    text = _SIGNATURE.sub(r"\1=…", text)
+    text = _HEADER.sub(r"\1 …", text)
+    return _JWT.sub("…", text)
+
+
+#: C0, DEL and C1; line and paragraph separators; bidirectional marks, embeddings, overrides and
+#: isolates, which make a terminal show a text in another order (as in `tree.names`); and lone
+#: surrogates, which no encoding of a terminal has.
+_CONTROLS: Final = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **{
+        code: f"\\u{code:04x}"
+        for code in (
+            0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A),
+            *range(0xD800, 0xE000),
+        )
+    },
+}  # fmt: skip
+
+
+def show(text: str) -> str:
+    """Return *text* as one line that steers no terminal: control characters are spelt out."""
+    return text.translate(_CONTROLS)
+
+
+def _show_fields(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, str) and name not in ("exception", "stack"):
+            event[name] = show(value)
+    return event
+
+
+def _brief(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say on a terminal, which is narrow, the time of day only, and not which module speaks."""
+    event["timestamp"] = time.strftime("%H:%M:%S")
+    event.pop("logger", None)
+    return event
+
+
+def _leave_to_journal(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Leave out what the journal notes itself: when, and how grave."""
+    event.pop("timestamp", None)
+    event.pop("level", None)
+    return event
+
+
+#: The priorities of syslog(3) for the levels of `logging`, the gravest first.
+_PRIORITIES: Final = MappingProxyType(
+    {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+)
+
+
+def priority(level: int) -> int:
+    """Return the priority of syslog(3) for a line of *level*, a number of `logging`."""
+    return next((number for at_least, number in _PRIORITIES.items() if level >= at_least), 7)
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+class _JournalFormatter(_Formatter):
+    """Begins each line with its priority: the journal makes an entry of each (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{priority(record.levelno)}>"
+        lines = super().format(record).split("\n")
+        return "\n".join(prefix + line for line in lines if line)
+
+
+#: Not a queue with a limit of its own: that one locks itself out when the handler of a signal logs
+#: in the middle of a line of the thread that it interrupted.
+_Waiting: TypeAlias = "queue.SimpleQueue[logging.LogRecord | None]"
+
+
+class _Queue(logging.handlers.QueueHandler):
+    """Formats here, in the caller's thread; drops lines rather than wait."""
+
+    def __init__(self, waiting: _Waiting) -> None:
+        super().__init__(waiting)
+        self._waiting = waiting
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self._waiting.qsize() < QUEUE_LINES:
+            self._waiting.put(record)
+
+
+def _write(waiting: _Waiting, target: logging.Handler) -> None:
+    """Write what comes, until None does."""
+    for record in iter(waiting.get, None):
+        target.handle(record)
+
+
+@contextmanager
+def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
+    """Log as *choice* says until the block ends, then write out what is still waiting.
+
+    Without a file, a foreground mount logs to standard error, one in the background to the system
+    logger where there is one. Starts a thread: to be entered after the last fork.
+
+    Raises:
+        BadSettings: the log file cannot be written.
+    """
+    target = _target(choice, in_background)
+    is_stderr = isinstance(target, logging.StreamHandler) and target.stream is sys.stderr
+    place = place_of(sys.stderr, os.environ) if is_stderr else Place.PLAIN
+    waiting: _Waiting = queue.SimpleQueue()
+    handler = _Queue(waiting)
+    handler.setFormatter(_formatter(choice.format, place))
+    writer = threading.Thread(target=_write, args=(waiting, target), name="log", daemon=True)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, structlog.get_config()
+    # The mount shows its last lines itself, wherever they go besides.
+    lines = Lines()
+    lines.setFormatter(_formatter(LogFormat.CONSOLE, Place.PLAIN))
+    root.handlers[:] = [handler, lines]
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[*_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    log_level.apply(choice.level)
+    writer.start()
+    try:
+        with _level_by_signal():
+            yield
+    finally:
+        waiting.put(None)
+        writer.join()
+        target.close()
+        root.handlers[:], level, configuration = before
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        structlog.configure(**configuration)
+
+
+@contextmanager
+def _level_by_signal() -> Iterator[None]:
+    """Have SIGUSR1 ask for more and SIGUSR2 for less, where signals can be heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    asked: deque[int] = deque()
+    is_busy = False
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        # One after the other: a signal may interrupt this as well.
+        nonlocal is_busy
+        asked.append(+1 if number == signal.SIGUSR1 else -1)
+        while asked and not is_busy:
+            is_busy = True
+            try:
+                log_level.step(asked.popleft())
+            except IndexError:  # the one that interrupted has done it
+                pass
+            finally:
+                is_busy = False
+
+    before = signal.signal(signal.SIGUSR1, hear), signal.signal(signal.SIGUSR2, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGUSR2, before[1])
+
+
+_COMMON: Final[list[structlog.types.Processor]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+    # Plain tracebacks: structlog's own ones would show local variables, secrets among them.
+    structlog.processors.format_exc_info,
+    _show_fields,
+]
+
+
+def _formatter(format: LogFormat, place: Place) -> logging.Formatter:
+    steps: list[structlog.types.Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    ]
+    if format is LogFormat.JSON:
+        steps.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
+    else:
+        if place is Place.TERMINAL:
+            steps.append(_brief)
+        elif place in (Place.JOURNAL, Place.MANAGER):
+            steps.append(_leave_to_journal)
+        steps.append(
+            structlog.dev.ConsoleRenderer(
+                colors=place is Place.TERMINAL and "NO_COLOR" not in os.environ,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
+    # The journal takes priorities off again; another manager might not, and JSON is for programs.
+    is_marked = place is Place.JOURNAL or (place is Place.MANAGER and format is not LogFormat.JSON)
+    kind = _JournalFormatter if is_marked else _Formatter
+    return kind(foreign_pre_chain=_COMMON, processors=steps)
+
+
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A log file; one that it makes is for its owner alone, whatever the umask."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_owner)
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _target(choice: LogChoice, in_background: bool) -> logging.Handler:
+    if choice.file is not None:
+        try:
+            # Reopened when logrotate(8) moves it away.
+            return _LogFile(choice.file, encoding="utf-8")
+        except OSError as failure:
+            raise BadSettings(f"log file {show(str(choice.file))}: {failure.strerror}") from failure
+    if not in_background:
+        return logging.StreamHandler(sys.stderr)
+    try:
+        if stat.S_ISSOCK(os.stat(SYSLOG_SOCKET).st_mode):
+            system = logging.handlers.SysLogHandler(SYSLOG_SOCKET)
+            system.ident = f"satfs[{os.getpid()}]: "
+            return system
+    except OSError:
+        pass  # no system logger, in a container say: the log goes nowhere
+    return logging.NullHandler()

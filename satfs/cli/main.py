@@ -1,0 +1,127 @@
+"""The one door of the command line: which commands there are, and how any of them fails.
+
+A command's module is imported when it is asked for: mounting takes libfuse, an event loop and an
+HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from satfs import __version__
+from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
+from satfs.cli.flags import Manner
+from satfs.cli.groups import Commands
+from satfs.cli.home import settle_home
+from satfs.cli.mount_helper import is_called_by_mount
+from satfs.cli.mount_helper import main as mount8
+from satfs.cli.output import tell_error
+from satfs.cli.prerequisites import fuse_library_explained
+
+_EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+#: The commands, each a module and a function of its name here: what each does, in a line.
+COMMANDS: Final = {
+    "mount": "Mount what your account was delivered.",
+    "umount": "Unmount it again.",
+    "login": "Log in, so that mounts need no credentials in the environment.",
+    "logout": "Forget a login.",
+    "whoami": "Ask the API who we are.",
+    "config": "Show profiles, and where each setting comes from.",
+    "status": "Show how mounts are doing.",
+    "list": "List the mounts there are.",
+    "log": "Show what a mount has logged lately, or have it log more.",
+    "demo": "Mount a demo that needs no account and no network.",
+    "service": "Let systemd, or mount(8) and fstab, do the mounting.",
+    "ls": "List tasks, captures, scenes and files, also without a mount.",
+    "info": "Show all that is known of a task, capture or scene.",
+    "refresh": "Ask the vendor anew what a directory holds.",
+    "prefetch": "Make scenes or whole tasks available offline.",
+    "pin": "Keep scenes or whole tasks in the cache.",
+    "unpin": "Keep them no longer.",
+    "verify": "Check deliveries: length, ETag, and the CRCs in zips.",
+    "watch": "Tell of captures and scenes as they are published.",
+    "cache": "Look after what mounts have kept on disk.",
+    "settings": "Show every setting, and how to change it.",
+    "doctor": "Look for whatever keeps satfs from working.",
+    "completion": "Let bash, zsh or fish complete what you type.",
+    "man": "Write the man pages of all commands.",
+}
+
+
+class _Commands(Commands):
+    #: Read by `satfs.cli.manual`.
+    summaries = COMMANDS
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        with fuse_library_explained():
+            module = importlib.import_module(f"satfs.cli.commands.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # The group's own would import every command for its summary, at each press of the key.
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [
+            *(CompletionItem(name, help=COMMANDS[name]) for name in names),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"""\b
+Examples:
+  satfs demo                             try it, without an account
+  satfs mount ~/aleph                    mount what your account was delivered
+  satfs umount ~/aleph
+
+\b
+Exit codes:
+{_EXIT_CODES}
+""",
+)
+@click.version_option(__version__, "-V", "--version", message="satfs %(version)s")
+def satfs() -> None:
+    """Satellite imagery deliveries as a read-only filesystem.
+
+    Tasks, captures and scenes of Satellogic's Aleph become directories; their products become
+    files that any program can read.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code (`satfs.cli.exit_codes`)."""
+    settle_home()
+    if arguments is None and is_called_by_mount(sys.argv):
+        mount8()
+    manner = Manner()
+    try:
+        code = satfs.main(arguments, prog_name="satfs", standalone_mode=False, obj=manner)
+    except click.ClickException as refused:
+        refused.show()
+        sys.exit(refused.exit_code)
+    except click.Abort:
+        sys.exit(Exit.INTERRUPTED)
+    except Exception as error:  # the one boundary: whatever it is, people get a sentence
+        failure = failure_of(error, with_details=manner.with_details)
+        tell_error(failure.sentence, failure.remedy, failure.details)
+        sys.exit(failure.code)
+    sys.exit(code if isinstance(code, int) else Exit.DONE)

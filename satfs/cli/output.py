@@ -1,0 +1,66 @@
+"""How satfs speaks to people on a terminal: errors, remarks and panels.
+
+Standard output is for what was asked for, standard error for the rest. A terminal gets lines of
+its own width and, unless `NO_COLOR` is set (no-color.org), colours; a pipe gets plain text, a
+sentence a line, so that it can be searched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from typing import IO
+
+import click
+from rich.console import Console
+
+from satfs.cli.log_setup import redact, show
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """Return rich's console for *stream* (standard output by default), 80 columns at most.
+
+    What it prints is text: nothing in it is markup, the name of an emoji, or coloured by guess.
+    """
+    stream = stream or sys.stdout
+    width = min(shutil.get_terminal_size().columns, 80) if stream.isatty() else 80
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def tell(sentence: str) -> None:
+    """Say that something has been done."""
+    click.echo(show(sentence), err=True)
+
+
+def tell_error(sentence: str, remedy: str | None = None, details: str | None = None) -> None:
+    """Say what went wrong, what to do about it, and *details* (a traceback) when given."""
+    if details:
+        click.echo(redact(details).rstrip(), err=True)
+    _say("Error:", sentence, "red")
+    if remedy:
+        _say("", remedy, None)
+
+
+def tell_remark(sentence: str) -> None:
+    """Say something that does not stop us, and that people should know."""
+    _say("Note:", sentence, "yellow")
+
+
+def _say(label: str, text: str, color: str | None) -> None:
+    text = show(redact(text.strip()))
+    margin = "       "
+    lead = f"{label} " if label else margin
+    is_terminal = sys.stderr.isatty()
+    if is_terminal:
+        text = textwrap.fill(
+            lead + text,
+            width=max(shutil.get_terminal_size().columns - 1, 40),
+            subsequent_indent=margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )[len(lead) :]
+    if label and is_terminal and "NO_COLOR" not in os.environ:
+        lead = click.style(label, fg=color, bold=True) + " "
+    click.echo(lead + text, err=True)

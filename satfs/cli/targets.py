@@ -1,0 +1,163 @@
+"""What a command is about: a path on a mount, or an id that the vendor's API is asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+import click
+import trio
+from click.shell_completion import CompletionItem
+
+from satfs.cli.flags import Manner
+from satfs.cli.log_setup import LogChoice, level_for, show
+from satfs.control import records
+from satfs.control.client import result_of
+from satfs.control.local import open_listings, shelf_of
+from satfs.errors import BadMountpoint, NotThere
+from satfs.fuse.errnos import gravest_of
+from satfs.model import Json
+from satfs.mountpoints import Mounted, locate, satfs_mounts
+from satfs.settings import Settings
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+
+
+def offer_paths(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Have the shell offer what it finds itself: files and directories."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+@dataclass(frozen=True, slots=True)
+class OnMount:
+    """A path on a mount, as the names below its top."""
+
+    mounted: Mounted
+    words: tuple[str, ...]
+
+
+def on_mounts(paths: Sequence[str]) -> list[tuple[Mounted, list[OnMount]]]:
+    """Return what *paths* are on their mounts, those of one mount together.
+
+    Raises:
+        BadMountpoint: one is on no satfs mount; says where there are mounts.
+    """
+    found: dict[Path, tuple[Mounted, list[OnMount]]] = {}
+    for path in paths:
+        target = _located(path)
+        if target is None:
+            raise _not_on_a_mount(path)
+        found.setdefault(target.mounted.mountpoint, (target.mounted, []))[1].append(target)
+    return list(found.values())
+
+
+def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
+    """Return what *text* is on a mount, or its words for the API: an id, or a path of the tree.
+
+    None is all tasks, whatever directory we are in.
+
+    Raises:
+        BadMountpoint: it is a path of the file system, and on no satfs mount.
+    """
+    if text is None:
+        return ("tasks",)
+    target = _located(text)
+    if target is not None:
+        return target
+    if text.startswith(("/", ".", "~")):
+        raise _not_on_a_mount(text)
+    return tuple(word for word in text.split("/") if word)
+
+
+def answer(
+    target: OnMount | tuple[str, ...], question: str, settings: Settings | None
+) -> Mapping[str, Json]:
+    """Return the answer to *question* (`list` or `describe`) about *target*.
+
+    A mount is asked over its socket; otherwise the API of *settings*, with what mounts have kept.
+
+    Raises:
+        SatfsError: there is no answer.
+    """
+    if isinstance(target, OnMount):
+        return result_of(target.mounted, question, {"paths": [list(target.words)]})
+    assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
+    return run_alone(_ask_api, settings, question, target)
+
+
+def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:
+    """Run *function* in an event loop of its own; raise the one failure that matters.
+
+    Nurseries wrap what their tasks raise (PEP 654), Ctrl-C included.
+    """
+    try:
+        return trio.run(function, *given)
+    except BaseExceptionGroup as group:
+        raise gravest_of(group) from group
+
+
+async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) -> dict[str, Json]:
+    ask = {"list": records.listed, "describe": records.described}[question]
+    knows_all = (len(words) == 1 and words[0] != "tasks") or words[:1] in (
+        ("captures",),
+        ("scenes",),
+    )
+    async with open_listings(settings, with_all=knows_all) as listings:
+        return await ask(listings, words, lambda: shelf_of(settings))
+
+
+def quiet_log(manner: Manner) -> LogChoice:
+    """Return a log that tells of nothing, unless more is asked for.
+
+    A mount's log is read later. A command's answer, or the error that it ends with, tells what the
+    log would have told.
+    """
+    level = level_for(manner.verbosity - 1) if manner.verbosity > 0 else logging.CRITICAL
+    return replace(manner.log, level=level)
+
+
+def missing(failure: NotThere) -> click.ClickException:
+    """Return *failure* as what ends a command that was asked for something that is not there."""
+    return Missing(str(failure))
+
+
+class Missing(click.ClickException):
+    """What was asked for is not there."""
+
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        """Say so."""
+        from satfs.cli.output import tell_error
+
+        tell_error(
+            self.message, "`satfs ls` lists what there is; `satfs refresh` asks the vendor anew."
+        )
+
+
+def print_json(answer: Json, *, is_line: bool = False) -> None:
+    """Print *answer* as JSON, on one line or for people to read as well."""
+    click.echo(json.dumps(answer) if is_line else json.dumps(answer, indent=2))
+
+
+def _located(text: str) -> OnMount | None:
+    try:
+        found = locate(Path(text).expanduser())
+    except (RuntimeError, OSError):  # no such home; a working directory that is gone
+        return None
+    return None if found is None else OnMount(*found)
+
+
+def _not_on_a_mount(path: str) -> BadMountpoint:
+    mounts = ", ".join(show(str(each.mountpoint)) for each in satfs_mounts())
+    where = f"; satfs is mounted at {mounts}" if mounts else "; satfs is not mounted anywhere"
+    return BadMountpoint(f"{show(path)} is not on a satfs mount{where}")

@@ -1,0 +1,374 @@
+"""Look again and again for what was published, tell it, and remember what was told."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import click
+import platformdirs
+import trio
+
+from satfs.api.auth import account_key
+from satfs.api.listings import Listings
+from satfs.atomic_file import make_directory, write_whole
+from satfs.cli.counts import counted
+from satfs.cli.exit_codes import Exit
+from satfs.cli.log_setup import show
+from satfs.cli.output import tell, tell_remark
+from satfs.cli.targets import OnMount, print_json
+from satfs.content.cache.index import Kept
+from satfs.control import records
+from satfs.control.client import result_of
+from satfs.control.publications import Event, Seen
+from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
+from satfs.model import Json
+from satfs.mountpoints import Mounted
+from satfs.settings import Settings, worker_environment
+from satfs.tree import names
+from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
+from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Listings asked for at once.
+_AT_ONCE: Final = 8
+
+Listing = Mapping[str, Json]
+
+
+class Source(Protocol):
+    """Whoever can be asked: a mount, or the API."""
+
+    async def ask(self, question: str, words: Sequence[str]) -> Listing:
+        """Return the answer to *question* (`list` or `describe`)."""
+        ...
+
+    def path(self, words: Sequence[str]) -> str | None:
+        """Return where *words* are in the file system; None without a mount."""
+        ...
+
+    def forget(self) -> None:
+        """Believe nothing that was answered before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OfMount:
+    """A mount, asked over its socket; it believes its listings as long as it does for others."""
+
+    mounted: Mounted
+
+    async def ask(self, question: str, words: Sequence[str]) -> Listing:
+        """See `Source`."""
+        given = {"paths": [list(words)]}
+        return await trio.to_thread.run_sync(
+            result_of, self.mounted, question, given, abandon_on_cancel=True
+        )
+
+    def path(self, words: Sequence[str]) -> str | None:
+        """See `Source`."""
+        return str(self.mounted.mountpoint.joinpath(*words))
+
+    def forget(self) -> None:
+        """Do nothing: what a mount believes is its own business."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfApi:
+    """The API, asked directly."""
+
+    listings: Listings
+
+    async def ask(self, question: str, words: Sequence[str]) -> Listing:
+        """See `Source`."""
+        answer = records.listed if question == "list" else records.described
+        return await answer(self.listings, words, _nothing_kept)
+
+    def path(self, words: Sequence[str]) -> str | None:
+        """See `Source`."""
+        return None
+
+    def forget(self) -> None:
+        """See `Source`."""
+        self.listings.forget()
+
+
+async def _nothing_kept() -> Sequence[Kept]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was told, in a file of the user's own."""
+
+    file: Path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other watches away from the file.
+
+        Raises:
+            BadSettings: there is another one, or the file cannot be used.
+        """
+        try:
+            make_directory(self.file.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.open(f"{self.file}.lock", flags, 0o600)
+        except OSError as failure:
+            raise self._unusable(failure) from failure
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as failure:
+            os.close(lock)
+            raise BadSettings(
+                f"another `satfs watch` tells of the same ({self.file}); give one of them a file of"
+                " its own: --state FILE"
+            ) from failure
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def load(self) -> Seen:
+        """Return what was told; nothing when there is no file.
+
+        Raises:
+            BadSettings: the file cannot be read, or is something else.
+        """
+        try:
+            return Seen.of_text(self.file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Seen()
+        except OSError as failure:
+            raise self._unusable(failure) from failure
+        except (BadSettings, UnicodeDecodeError):
+            raise BadSettings(
+                f"{self.file} is no record of what `satfs watch` has told; name another file with"
+                " --state, or remove it to begin anew"
+            ) from None
+
+    def save(self, seen: Seen) -> None:
+        """Replace the file, as a whole or not at all.
+
+        Raises:
+            BadSettings: it cannot be written.
+        """
+        try:
+            write_whole(self.file, seen.as_text())
+        except OSError as failure:
+            raise self._unusable(failure) from failure
+
+    def _unusable(self, failure: OSError) -> BadSettings:
+        return BadSettings(f"{self.file} cannot be used: {failure.strerror}")
+
+
+def state_file(target: OnMount | tuple[str, ...], settings: Settings | None) -> Path:
+    """Return where is remembered what was told of *target*, by default."""
+    if isinstance(target, OnMount):
+        key = ("mount", target.mounted.source, str(target.mounted.mountpoint), *target.words)
+    else:
+        key = ("api", "" if settings is None else account_key(settings), *target)
+    name = sha256(json.dumps(key).encode()).hexdigest()[:32]
+    return platformdirs.user_state_path("satfs") / "watch" / f"{name}.json"
+
+
+@dataclass(slots=True)
+class Watch:
+    """One watch: looks, tells, remembers."""
+
+    source: Source
+    words: Sequence[str]
+    memory: Memory
+    command: Sequence[str]
+    as_json: bool
+    is_quiet: bool
+    _seen: Seen = field(default_factory=Seen)
+    _n_failed: int = 0
+    _n_told: int = 0
+    _is_away: bool = False
+
+    async def run(self, interval_s: float | None) -> Exit:
+        """Look every *interval_s*, for ever; None: look once, and return what came of it.
+
+        Raises:
+            SatfsError: it cannot go on; a vendor who is out of reach is waited for, unless this is
+                the only look.
+        """
+        self._seen = self.memory.load()
+        was_begun = self._seen.is_begun
+        while True:
+            self._n_failed = 0
+            try:
+                await self._look()
+                self._is_away = False
+            except Unreachable as failure:
+                if interval_s is None:
+                    raise
+                self._note_away(str(failure))
+            finally:
+                self.memory.save(self._seen)
+            if not was_begun and self._seen.is_begun:
+                was_begun = True
+                n_captures = len(self._seen.captures)
+                self._remark(
+                    f"{counted(n_captures, 'capture')} published so far; what comes now is told."
+                )
+            if interval_s is None:
+                return Exit.FAILED if self._n_failed else Exit.DONE
+            await trio.sleep(interval_s)
+
+    async def _look(self) -> None:
+        """Ask what there is, and tell what is new.
+
+        Raises:
+            Unreachable: nobody can be asked; what was found until then has been told.
+        """
+        self.source.forget()
+        seen, now_s = self._seen, time.time()
+        tasks = await self._tasks()
+
+        async def captures(task: str) -> tuple[str, Listing]:
+            return task, await self._fresh(("tasks", names.name_of(task).decode()))
+
+        for task, listing in await _together(captures, seen.due_tasks(tasks, now_s)):
+            for event in seen.note_captures(task, listing["entries"], now_s):
+                await self._tell(event)
+
+        async def scenes(capture: str) -> tuple[str, Listing]:
+            return capture, await self._fresh(("captures", names.name_of(capture).decode()))
+
+        for capture, listing in await _together(scenes, seen.due_captures(now_s)):
+            for event in seen.note_scenes(capture, listing["entries"], now_s):
+                await self._tell(event)
+        seen.is_begun = True
+
+    async def _tasks(self) -> Sequence[Mapping[str, Json]]:
+        """Return the tasks to look at; of a single capture, see that it is watched."""
+        if tuple(self.words) in ((), ("tasks",)):
+            entries: Sequence[Mapping[str, Json]] = (await self._fresh(("tasks",)))["entries"]
+            return entries
+        told = await self.source.ask("describe", self.words)
+        if told["kind"] == "capture":
+            self._seen.note_captures("", [told], time.time())  # nobody tells of which task it is
+            return ()
+        if told["kind"] != "task":
+            raise BadSettings("only tasks, a task or a capture can be watched")
+        return [told]
+
+    async def _fresh(self, words: Sequence[str]) -> Listing:
+        try:
+            listing = await self.source.ask("list", words)
+        except NotThere:  # withdrawn since it was listed
+            return {"entries": ()}
+        if listing.get("is_stale"):
+            raise Unreachable("the vendor is out of reach, and only what was known before is told")
+        return listing
+
+    async def _tell(self, event: Event) -> None:
+        """Tell of *event*, and remember that; not if its command fails."""
+        words = ["captures", _name(event.capture_id)]
+        if event.task_id:
+            capture = _name(event.capture_id, TASK_JSON, CAPTURES_JSON)
+            words = ["tasks", _name(event.task_id), capture]
+        if event.scene_id is not None:
+            words.append(_name(event.scene_id, CAPTURE_JSON, FOOTPRINTS))
+        told = event.as_json()
+        if (path := self.source.path(words)) is not None:
+            told["path"] = path
+        if self.command and not await self._execute(told):
+            self._n_failed += 1
+            return
+        if self.as_json:
+            print_json(told, is_line=True)
+        else:
+            moment = time.strftime("%Y-%m-%d %H:%M:%S")
+            id = event.scene_id or event.capture_id
+            of = f"  (task {show(event.task_id)})" if event.task_id else ""
+            click.echo(f"{moment}  {event.kind:<7}  {show(id)}{of}")
+        sys.stdout.flush()
+        self._seen.note(event, time.time())
+        await trio.to_thread.run_sync(self.memory.save, self._seen)
+
+    async def _execute(self, told: Mapping[str, Json]) -> bool:
+        facts = {
+            "WATCH_EVENT": told["event"],
+            "WATCH_TASK_ID": told["task_id"],
+            "WATCH_CAPTURE_ID": told["capture_id"],
+            "WATCH_SCENE_ID": told["scene_id"],
+            "WATCH_PATH": told.get("path"),
+        }
+        # An environment cannot hold NUL; whoever needs such an id finds it in the JSON.
+        shown = {k: v for k, v in facts.items() if isinstance(v, str) and "\0" not in v}
+        # No setting and no secret of ours: the command is told what it needs.
+        inherited = {
+            name: value for name, value in worker_environment().items() if name not in facts
+        }
+        try:
+            done = await trio.run_process(
+                list(self.command),
+                stdin=json.dumps(told).encode() + b"\n",
+                # Ours is for what we tell.
+                stdout=sys.stderr.fileno() if self.as_json else None,
+                check=False,
+                env={**inherited, **shown},
+            )
+        except OSError as failure:
+            raise BadSettings(
+                f"--exec: {self.command[0]} cannot be run: {failure.strerror}"
+            ) from failure
+        if done.returncode != 0:
+            tell_remark(
+                f"{self.command[0]} failed with {done.returncode} for {told['event']}"
+                f" {told['scene_id'] or told['capture_id']}; the next look tells it again."
+            )
+        return done.returncode == 0
+
+    def _note_away(self, reason: str) -> None:
+        if not self._is_away:
+            tell_remark(f"{reason}. The watch goes on.")
+        self._is_away = True
+
+    def _remark(self, sentence: str) -> None:
+        if not self.is_quiet:
+            tell(sentence)
+
+
+def _name(id: str, *reserved: str) -> str:
+    return names.name_of(id, frozenset(reserved)).decode()
+
+
+async def _together(ask: Callable[[T], Awaitable[R]], subjects: Sequence[T]) -> list[R]:
+    """Return what *ask* makes of each of *subjects*, in order, some asked at once.
+
+    Raises:
+        SatfsError: the first failure; not as a group.
+    """
+    answers: dict[int, R] = {}
+    failures: list[SatfsError] = []
+    limit = trio.CapacityLimiter(_AT_ONCE)
+
+    async def one(index: int, subject: T, scope: trio.CancelScope) -> None:
+        async with limit:
+            try:
+                answers[index] = await ask(subject)
+            except SatfsError as failure:
+                failures.append(failure)
+                scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for index, subject in enumerate(subjects):
+            nursery.start_soon(one, index, subject, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
+    return [answers[index] for index in range(len(subjects))]

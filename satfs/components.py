@@ -1,0 +1,100 @@
+"""The floors below the tree, put together for one mount, and taken down in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from satfs.api.auth import account_key
+from satfs.api.client import Aleph
+from satfs.api.listing_store import ListingStore
+from satfs.api.listings import Listings
+from satfs.archive.archive import Archives, open_archives
+from satfs.content.attachments import PROBES_AT_ONCE, Contents
+from satfs.content.build import open_contents
+from satfs.net.addresses import LinkRule
+from satfs.net.http import Http
+from satfs.net.proxies import proxies_of_environment
+from satfs.net.retrying import Retries
+from satfs.request_slots import MAX_HELD_PER_SLOT
+from satfs.settings import Settings
+
+#: Longest wait for the disk when everything else is gone, in seconds.
+_CLOSING_S: Final = 2.0
+#: Connections to the store beside those for bulk data: sizes are learnt while files are read.
+_SPARE_CONNECTIONS: Final = PROBES_AT_ONCE * MAX_HELD_PER_SLOT
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the tree is built on, each part once."""
+
+    aleph: Aleph
+    listings: Listings
+    contents: Contents
+    archives: Archives
+    connections: tuple[Http, ...]
+
+    def unreachable(self) -> tuple[str, ...]:
+        """Return the hosts that do not answer now."""
+        return tuple(o for http in self.connections for o in http.reachability.offline_origins())
+
+    def woke_up(self) -> None:
+        """Start afresh after the machine has slept: its connections are dead, the line is new."""
+        for http in self.connections:
+            http.close_idle()
+
+
+@asynccontextmanager
+async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
+    """Build what the tree needs. The two `Http` share nothing, so that no credential can stray."""
+    account = account_key(settings)
+    store = ListingStore(settings.cache_dir / account)
+    reach: dict[str, Any] = {
+        "connect_timeout_s": settings.connect_timeout_s,
+        "progress_timeout_s": settings.progress_timeout_s,
+        "ca_file": settings.ca_file,
+        "tls_strict": settings.tls_strict,
+    }
+    rule = LinkRule(settings.api_url, settings.allow_private_store)
+    async with (
+        Http(**reach, max_connections=settings.api_concurrency * MAX_HELD_PER_SLOT) as api_http,
+        Http(
+            **reach,
+            max_connections=settings.max_connections + _SPARE_CONNECTIONS,
+            check_peer=rule.check_peer,
+        ) as store_http,
+    ):
+        aleph = Aleph(api_http, settings)
+        try:
+            async with (
+                open_contents(
+                    settings,
+                    http=store_http,
+                    retries=Retries(store_http.reachability),
+                    sign=aleph.sign,
+                    check_url=rule.check,
+                    allows_private=rule.allows_private,
+                    is_proxied=_is_proxied,
+                    account=account,
+                ) as contents,
+                open_archives(
+                    shelf=contents.derived, unpack_bytes=settings.unpack_bytes
+                ) as archives,
+            ):
+                listings = Listings(aleph, settings, store)
+                yield Parts(aleph, listings, contents, archives, (api_http, store_http))
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
+                await store.aclose()
+
+
+def _is_proxied(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return proxies_of_environment().for_host(parts.scheme, parts.hostname or "", port) is not None

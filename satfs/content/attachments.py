@@ -1,0 +1,410 @@
+"""What the tree asks of content: which version an attachment has, and a handle on it.
+
+One per mount. A version is learnt by one ranged GET of the object's tail, which is where a zip
+keeps its central directory; it is remembered with the record's revision, in memory and in the
+cache's index, and confirmed again when a file is opened after `confirm_after_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+import trio
+
+from satfs import read_trace
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.derived import Derived
+from satfs.content.cache.directory import object_name
+from satfs.content.cache.index import KnownVersion
+from satfs.content.cache.objects import Spilled
+from satfs.content.cache.pins import Keeping, StoredObject
+from satfs.content.fetch.budget import Budget
+from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.fetcher import Fetcher
+from satfs.content.fetch.links import LinkKeeper, Sign
+from satfs.content.fetch.probe import Probe, Tail
+from satfs.content.fetch.range_request import Source, Transfer
+from satfs.content.fetch.reader import ObjectReader, Reader
+from satfs.content.fetch.store_responses import is_same
+from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
+from satfs.model import AttachmentName, ByteRange, SceneId, Version
+from satfs.read_trace import Trails
+from satfs.refreshable import Fresh
+from satfs.request_slots import RequestSlots
+
+log = structlog.get_logger(__name__)
+
+#: Objects kept open after their last handle, the least recently used closed first: programs open
+#: and close the same file many times, and blocks in memory go with their object.
+IDLE_OBJECTS: Final = 48
+#: Learnt versions kept in memory; the index keeps all of them.
+MOST_VERSIONS: Final = 100_000
+#: Objects of which versions are being learnt at once.
+PROBES_AT_ONCE: Final = 16
+
+_Key = tuple[SceneId, AttachmentName]
+_Place = tuple[_Key, Version]
+K = TypeVar("K")
+
+
+class Contents:
+    """The attachments of all scenes, as bytes.
+
+    Invariants:
+        An object is open once, however many handles look at it (`_open`).
+        A version is learnt once, however many ask (`_learning`).
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: BlockCache,
+        dispatcher: Dispatcher,
+        probe: Probe,
+        sign: Sign,
+        account: str,
+        confirm_after_s: float,
+        wall_clock: Callable[[], float] = time.time,
+        trails: Trails | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        #: What reading took, object by object, for people to look at.
+        self.trails = trails or Trails()
+        #: What may be fetched in a day, and what has been.
+        self.budget = budget or Budget()
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._probe = probe
+        self._sign = sign
+        self._account = account
+        self._confirm_after_s = confirm_after_s
+        self._now = wall_clock
+        self._known: OrderedDict[_Key, KnownVersion] = OrderedDict()
+        self._learning: dict[tuple[SceneId, AttachmentName, str], Fresh[KnownVersion]] = {}
+        self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
+        self._forgetting: Counter[_Key] = Counter()
+        self._links: OrderedDict[_Key, LinkKeeper] = OrderedDict()
+        self._open: OrderedDict[_Place, Fetcher] = OrderedDict()
+        self._n_handles: dict[_Place, int] = {}
+        self._opening: dict[_Place, trio.Lock] = {}
+        self._confirming: dict[_Key, trio.Lock] = {}
+        self._probing = RequestSlots(PROBES_AT_ONCE)
+        #: What others make out of these bytes, kept in the same cache.
+        self.derived = Derived(cache, account)
+
+    # -- versions --------------------------------------------------------------------------------
+
+    async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return the version of an attachment: its ETag and exact length.
+
+        Known from before while the record's *revision* is the same; else learnt with one request.
+
+        Raises:
+            NotThere: the vendor has no such attachment, or the store no such object (yet).
+            NotAllowed: it is refused.
+            Unreachable: it cannot be asked now, and isn't known from before.
+        """
+        known = await self._recall((scene, attachment))
+        if known is not None and known.revision == revision:
+            return Version(known.etag, known.size_bytes)
+        try:
+            learnt = await self._learn(scene, attachment, revision)
+        except Unreachable:
+            if known is None:
+                raise
+            # Better the version we hold than none; a newer one is noticed when it can be.
+            return Version(known.etag, known.size_bytes)
+        return Version(learnt.etag, learnt.size_bytes)
+
+    async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return the version that the store has now, whatever is known from before.
+
+        Raises:
+            NotThere, NotAllowed: as `version`.
+            Unreachable: the store cannot be asked now; what is known stays so.
+        """
+        learnt = await self._learn(scene, attachment, revision)
+        return Version(learnt.etag, learnt.size_bytes)
+
+    async def _recall(self, key: _Key) -> KnownVersion | None:
+        known = self._known.get(key)
+        index = self._cache.index
+        if known is None and index is not None and not self._forgetting[key]:
+            known = await self._cache.ask(lambda: index.version(self._account, *key))
+            if self._forgetting[key] or key in self._known:
+                known = self._known.get(key)  # something newer came while we asked
+            elif known is not None:
+                self._remember(key, known)
+        return known
+
+    def _remember(self, key: _Key, known: KnownVersion) -> None:
+        self._known[key] = known
+        self._known.move_to_end(key)
+        while len(self._known) > MOST_VERSIONS:
+            self._known.popitem(last=False)
+
+    async def _learn(
+        self, scene: SceneId, attachment: AttachmentName, revision: str
+    ) -> KnownVersion:
+        key = (scene, attachment, revision)
+
+        async def renew() -> tuple[KnownVersion, float]:
+            label = _label(*key)
+            async with self._probing.held():
+                with self.trails.of(label).request(read_trace.SIZE) as request:
+                    tail = await self._probe.tail(self._links_of((scene, attachment)), label)
+                    request.received_bytes = len(tail.data)
+            self.budget.note(len(tail.data))
+            before = await self._recall((scene, attachment))
+            if before is not None:
+                # Under one name, or the cache would hold the object twice.
+                old = Version(before.etag, before.size_bytes)
+                if is_same(old, tail.version):
+                    tail = replace(tail, version=old)
+            known = await self._note((scene, attachment), tail.version, revision)
+            await self._keep_tail((scene, attachment), tail)
+            return known, 0.0
+
+        learning = self._learning.setdefault(key, Fresh(renew))
+        self._n_learners[key] += 1
+        try:
+            return await learning.get()
+        finally:
+            # The last one clears up: whoever gives up first must not hide it from who comes next.
+            self._n_learners[key] -= 1
+            if not self._n_learners[key]:
+                del self._learning[key], self._n_learners[key]
+
+    async def _note(self, key: _Key, version: Version, revision: str) -> KnownVersion:
+        known = KnownVersion(revision, version.etag, version.size_bytes, self._now())
+        self._remember(key, known)
+        index = self._cache.index
+        if index is not None:
+            await self._cache.ask(lambda: index.note_version(self._account, *key, known))
+        return known
+
+    async def _keep_tail(self, key: _Key, tail: Tail) -> None:
+        """Put the whole blocks of a tail in the cache: bytes fetched once are not fetched again."""
+        start = -(-tail.start // BLOCK_BYTES) * BLOCK_BYTES
+        size = tail.version.size_bytes
+        if start >= size or tail.start + len(tail.data) != size:
+            return
+        place = (key, tail.version)
+        async with _alone(self._opening, place):
+            # Stays open among the idle ones: in memory, blocks go with their object.
+            cached = (await self._fetcher(place)).cached
+            cached.n_users += 1
+        landing = self._cache.begin_landing(cached, ByteRange(start, size))
+        try:
+            span = ByteRange(start, size)
+            if cached.top.map.is_present(span):
+                return
+            await self._cache.reserve(cached, span)
+            data = memoryview(tail.data)[start - tail.start :]
+            layer = cached.top
+            self._cache.put(cached, layer, start, data)
+            self._cache.hold(cached, layer, start // BLOCK_BYTES, None, size)
+        except Spilled:
+            pass  # the tail is fetched again when somebody reads it
+        finally:
+            self._cache.end_landing(cached, landing)
+            self._cache.release(cached)
+            self._close_idle()
+
+    def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
+        """Forget what is known of an attachment's version: it is asked for anew."""
+        key = (scene, attachment)
+        self._known.pop(key, None)
+        if (links := self._links.get(key)) is not None:
+            links.accepted()
+        index = self._cache.index
+        if index is None:
+            return
+        # Until the index has forgotten it too, it must not be recalled from there.
+        self._forgetting[key] += 1
+
+        async def forget_in_index() -> None:
+            await self._cache.ask(lambda: index.forget_version(self._account, *key))
+            self._forgetting[key] -= 1
+            self._forgetting += Counter()  # drops zeros
+
+        self._dispatcher.run_in_background(forget_in_index)
+
+    async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
+        """Tell whether all of that version is in the cache. Waits for the disk, asks nobody."""
+        place = ((scene, attachment), version)
+        async with _alone(self._opening, place):
+            cached = (await self._fetcher(place)).cached
+            is_held = next(cached.gaps(ByteRange(0, version.size_bytes)), None) is None
+        self._close_idle()
+        return is_held
+
+    # -- handles ---------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        scene: SceneId,
+        attachment: AttachmentName,
+        version: Version,
+        *,
+        bounds: ByteRange | None = None,
+    ) -> Reader:
+        """Return a handle on exactly *version*; *bounds* keep its read-ahead inside a member.
+
+        Raises:
+            Changed: the vendor serves another version now (or none).
+        """
+        key = (scene, attachment)
+        await self._confirm(key, version)
+        place = (key, version)
+        async with _alone(self._opening, place):
+            fetcher = await self._fetcher(place)
+            self._n_handles[place] = self._n_handles.get(place, 0) + 1
+        fetcher.source.trail.opened()
+        return ObjectReader(fetcher, lambda: self._closed(place), bounds=bounds)
+
+    async def _fetcher(self, place: _Place) -> Fetcher:
+        """Return the open object of *place*, opening it if need be. One at a time for a place."""
+        fetcher = self._open.get(place)
+        if fetcher is None or (fetcher.is_outdated and not self._n_handles.get(place)):
+            key, version = place
+            name, label, size = self._naming(key, version)
+            cached = await self._cache.acquire(name, label, size)
+            source = Source(label, self._links_of(key), version, self.trails.of(label))
+            # Looked up again: an idle one may have been closed while we waited.
+            if (outdated := self._open.pop(place, None)) is not None:
+                self._cache.release(outdated.cached)
+            outdate = partial(self._outdated, place)
+            fetcher = Fetcher(self._cache, cached, self._dispatcher, source, outdate, self.budget)
+            self._open[place] = fetcher
+        self._open.move_to_end(place)
+        return fetcher
+
+    def _closed(self, place: _Place) -> None:
+        self._n_handles[place] -= 1
+        if not self._n_handles[place]:
+            del self._n_handles[place]
+        self._close_idle()
+
+    def _outdated(self, place: _Place) -> None:
+        """Hear that the store serves another version: the next look at the name learns which.
+
+        Now, and not when the last handle is closed: who opens the file meanwhile must not be told
+        that the old version is the present one.
+        """
+        key, version = place
+        known = self._known.get(key)
+        if known is None or (known.etag, known.size_bytes) == (version.etag, version.size_bytes):
+            self.forget(*key)
+
+    def _close_idle(self) -> None:
+        idle = [each for each in self._open if each not in self._n_handles]
+        for each in idle[: max(0, len(idle) - IDLE_OBJECTS)]:
+            self._cache.release(self._open.pop(each).cached)
+
+    async def _confirm(self, key: _Key, version: Version) -> None:
+        """Return if *version* is the one that the vendor serves, as far as can be known.
+
+        Raises:
+            Changed: it is not.
+        """
+        if await self._is_confirmed(key, version):
+            return
+        # One asks, whoever opens the same file meanwhile looks at what came of it.
+        async with _alone(self._confirming, key):
+            if await self._is_confirmed(key, version):
+                return
+            try:
+                label = _label(*key, "")
+                async with self._probing.held():
+                    with self.trails.of(label).request(read_trace.CONFIRM):
+                        seen = await self._probe.confirm(self._links_of(key), label, version)
+            except Unreachable:
+                return  # what the cache holds of this version stays readable
+            except (NotThere, NotAllowed) as gone:
+                self.forget(*key)
+                raise Changed(str(gone)) from gone
+            known = self._known.get(key)
+            await self._note(key, seen, known.revision if known is not None else "")
+        if seen != version:
+            raise Changed(f"{_label(*key, '')} was replaced")
+
+    async def _is_confirmed(self, key: _Key, version: Version) -> bool:
+        known = await self._recall(key)
+        if known is None:
+            return False
+        if (known.etag, known.size_bytes) != (version.etag, version.size_bytes):
+            raise Changed(f"{_label(*key, '')} was replaced")
+        return self._now() - known.confirmed_at_s <= self._confirm_after_s
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _links_of(self, key: _Key) -> LinkKeeper:
+        keeper = self._links.get(key)
+        if keeper is None:
+            keeper = self._links[key] = LinkKeeper(
+                self._sign, *key, partial(self.trails.of, _label(*key, ""))
+            )
+        self._links.move_to_end(key)
+        while len(self._links) > MOST_VERSIONS:
+            self._links.popitem(last=False)
+        return keeper
+
+    def stored(self, scene: SceneId, attachment: AttachmentName, version: Version) -> StoredObject:
+        """Return what the cache knows a version of an attachment as. Never waits."""
+        name, label, size_bytes = self._naming((scene, attachment), version)
+        return StoredObject(name, label, size_bytes)
+
+    def keeping(self, directory: Path, free_fraction: float) -> Keeping:
+        """Return what looks at the cache, which lies in *directory*, and pins what is in it."""
+        return Keeping(self._cache, directory, free_fraction)
+
+    def _naming(self, key: _Key, version: Version) -> tuple[str, str, int]:
+        name = object_name(self._account, *key, version.etag, str(version.size_bytes))
+        return name, _label(*key, ""), version.size_bytes
+
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Return what is in the air now."""
+        return self._dispatcher.transfers()
+
+    def links_left_s(self, most: int) -> Iterator[tuple[str, float]]:
+        """Yield the objects whose links can be used now, and for how many seconds.
+
+        Looks at the *most* links used last. A link that does not tell its end has infinitely many.
+        """
+        for key, keeper in islice(reversed(self._links.items()), most):
+            left_s = keeper.left_s()
+            if left_s is not None:
+                yield _label(*key, ""), left_s
+
+    def statistics(self) -> dict[str, float]:
+        """Return counts of what is open, under way and kept."""
+        return {
+            "open_handles": sum(self._n_handles.values()),
+            **self._dispatcher.statistics(),
+            **self._cache.statistics(),
+        }
+
+
+def _label(scene: SceneId, attachment: AttachmentName, _revision: str) -> str:
+    return f"{scene}/{attachment}"
+
+
+@asynccontextmanager
+async def _alone(locks: dict[K, trio.Lock], key: K) -> AsyncIterator[None]:
+    """Let one task at a time in for *key*; a lock lives as long as somebody wants it."""
+    lock = locks.setdefault(key, trio.Lock())
+    async with lock:
+        yield
+    if not lock.locked():  # else it has gone to the next in line
+        locks.pop(key, None)

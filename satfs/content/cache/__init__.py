@@ -1,0 +1,1 @@
+"""The disk cache: blocks of objects, their index, eviction."""

@@ -1,0 +1,165 @@
+"""The bytes of one object: a sparse file on disk, or the same thing in memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import xxhash
+
+from satfs.content.cache import kernelcalls
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.errors import Damaged
+from satfs.model import ByteRange
+
+#: Pause between looks at a file that somebody holds alone, which takes them milliseconds.
+_LOCK_RETRY_S: Final = 0.002
+
+
+#: What the disk is asked for at once while blocks are checked.
+READ_AHEAD_BYTES: Final = 32 * 1024 * 1024
+
+
+def hash_blocks(data: bytes | memoryview) -> list[int]:
+    """Return the checksum of each block of *data* (the last may be short)."""
+    view = memoryview(data)
+    return [
+        xxhash.xxh3_64_intdigest(view[start : start + BLOCK_BYTES])
+        for start in range(0, len(view), BLOCK_BYTES)
+    ]
+
+
+class BlockFile:
+    """A contiguous, sparse, mapped file that holds what has been fetched of one object.
+
+    Knows no presence: whoever asks for bytes has looked at the block map. Nothing here waits but
+    `read_from_disk`, `verify` and `punch`, which belong in a thread.
+    """
+
+    def __init__(self, fd: int, size_bytes: int, *, in_memory: bool) -> None:
+        self.fd = fd
+        self.size_bytes = size_bytes
+        self.in_memory = in_memory
+        self._map = mmap.mmap(fd, size_bytes) if size_bytes else None
+        self._view = memoryview(self._map) if self._map is not None else memoryview(b"")
+        self._address = kernelcalls.address_of(self._map) if self._map is not None else 0
+
+    @classmethod
+    def on_disk(cls, path: Path, size_bytes: int) -> tuple[BlockFile, bool]:
+        """Open or create the file at *path*, sharing it; return it, and whether it is new.
+
+        Raises:
+            OSError: the disk won't have it.
+        """
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                # Whoever evicts the whole file holds it alone, and unlinks it before letting go:
+                # after the lock, look whether the name still leads here.
+                while not kernelcalls.try_lock_shared(fd):
+                    time.sleep(_LOCK_RETRY_S)
+                seen = os.fstat(fd)
+                if seen.st_nlink == 0:
+                    os.close(fd)
+                    continue
+                # Somebody cut it. Another mount may believe what was in it: it keeps the old file,
+                # where it notices, and is not shown our new one with zeros in place of its bytes.
+                if seen.st_size not in (0, size_bytes):
+                    path.unlink(missing_ok=True)
+                    os.close(fd)
+                    continue
+                is_new = seen.st_size != size_bytes
+                if is_new:
+                    os.ftruncate(fd, size_bytes)
+                return cls(fd, size_bytes, in_memory=False), is_new
+            except BaseException:
+                os.close(fd)
+                raise
+
+    @classmethod
+    def anonymous(cls, size_bytes: int) -> BlockFile:
+        """Return a file of *size_bytes* that lives in memory and is seen by nobody else."""
+        fd = os.memfd_create("satfs", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size_bytes)
+        return cls(fd, size_bytes, in_memory=True)
+
+    def close(self) -> None:
+        """Let go of the file and its lock. Views handed out stay valid."""
+        self._view = memoryview(b"")
+        self._map = None  # unmapped with the last view of it
+        os.close(self.fd)
+        self.fd = -1  # a number that is used again would lead to another file
+
+    def view(self, span: ByteRange, *, is_fresh: bool = False) -> memoryview | None:
+        """Return the bytes of *span* without copying, or None when that would wait for the disk.
+
+        *is_fresh*: they were written a moment ago, and are in memory for certain.
+        """
+        if not is_fresh and not kernelcalls.is_resident(self._address, span.start, span.stop):
+            return None
+        # Somebody may have cut the file short: touching a mapped page beyond its end is SIGBUS.
+        if not self.in_memory and os.fstat(self.fd).st_size < span.stop:
+            return None
+        return self._view[span.start : span.stop]
+
+    def read_from_disk(self, span: ByteRange) -> bytes:
+        """Return the bytes of *span*; waits for the disk.
+
+        Raises:
+            Damaged: the file is shorter than it must be.
+            OSError: the disk failed.
+        """
+        data = os.pread(self.fd, len(span), span.start)
+        if len(data) != len(span):
+            raise Damaged("a cache file was cut short")
+        return data
+
+    def write(self, start: int, data: bytes | memoryview) -> None:
+        """Put *data* at *start*. A full disk is an OSError here, not a SIGBUS: no mapping is used.
+
+        Raises:
+            OSError: no space, or the disk failed.
+        """
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, start)
+            start += written
+            view = view[written:]
+
+    def punch(self, span: ByteRange) -> None:
+        """Give the space of *span* back; its bytes are gone.
+
+        Raises:
+            OSError: the file system has no holes.
+        """
+        kernelcalls.punch_hole(self.fd, span.start, len(span))
+
+    def verify(self, span: ByteRange, expected: Sequence[int]) -> list[bool]:
+        """Tell for each block of the block-aligned *span* whether its checksum is as expected.
+
+        Reads the disk. A block that cannot be read is not as expected.
+        """
+        try:
+            # Whoever checks a piece will want the next ones: the disk reads them meanwhile.
+            os.posix_fadvise(self.fd, span.start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            found = hash_blocks(self.read_from_disk(span))
+        except (OSError, Damaged):
+            return [False] * len(expected)
+        return [one == other for one, other in zip(found, expected, strict=True)]
+
+    def hash_held(self, span: ByteRange) -> list[int]:
+        """Return the checksums of the blocks of *span*, which was written a moment ago."""
+        return hash_blocks(self._view[span.start : span.stop])
+
+    def try_alone(self) -> bool:
+        """Hold the file alone, if nobody else has it open; `share` gives it back."""
+        return self.in_memory or kernelcalls.try_lock_alone(self.fd)
+
+    def share(self) -> None:
+        """Let others have the file open again."""
+        if not self.in_memory:
+            kernelcalls.try_lock_shared(self.fd)

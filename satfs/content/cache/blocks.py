@@ -1,0 +1,393 @@
+"""The cache: objects whose blocks are on disk, or in memory where there is no disk to be had.
+
+One `BlockCache` per mount. It keeps both budgets (disk and memory), writes what was learnt to the
+index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what, and what a
+crash leaves at each step.
+
+Reads of held blocks are views of the mapping. A view is good until the next checkpoint: eviction
+first marks blocks absent on the event loop, and only then gives their space back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+import trio
+
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import (
+    BLOCK_BYTES,
+    SEGMENT_BYTES,
+    BlockMap,
+)
+from satfs.content.cache.checking import check_blocks
+from satfs.content.cache.directory import open_index
+from satfs.content.cache.eviction import (
+    DiskRoom,
+    by_object,
+    discard_closed,
+    evict_closed,
+    evict_open,
+)
+from satfs.content.cache.index import Index, Keep, Victim, choose_victims
+from satfs.content.cache.index_sync import Ledger, reason_of
+from satfs.content.cache.memory import MemoryBudget
+from satfs.content.cache.objects import CachedObject, Landing, Layer, Spilled
+from satfs.content.cache.open_objects import OpenObjects
+from satfs.model import ByteRange
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+#: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
+COMMIT_INTERVAL_S: Final = 0.5
+#: Evict this much below the limit, so that eviction comes in batches.
+EVICTION_SLACK: Final = 0.02
+
+
+class BlockCache:
+    """All objects of one mount, in one directory shared with other mounts, or in memory."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path | None,
+        index: Index | None,
+        limit_bytes: int,
+        free_fraction: float,
+        memory_bytes: int,
+    ) -> None:
+        self._ledger = Ledger(index)
+        self._directory = directory
+        self._room = DiskRoom(directory, limit_bytes, free_fraction)
+        self._memory = MemoryBudget(memory_bytes)
+        #: The objects that are open.
+        self.objects = OpenObjects(directory, self._ledger, self._memory)
+        self._evicting = trio.Lock()
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        limit_bytes: int,
+        free_fraction: float,
+        memory_bytes: int,
+    ) -> BlockCache:
+        """Return the cache kept in *directory*, or one in memory when the disk won't have it.
+
+        Raises:
+            BadCache: the directory is a symbolic link or somebody else's.
+        """
+        home: Path | None = None
+        index: Index | None = None
+        if limit_bytes > 0:
+            try:
+                index = await trio.to_thread.run_sync(open_index, directory)
+                home = directory
+            except (OSError, sqlite3.Error) as problem:
+                log.warning("no disk cache: keeping content in memory", reason=reason_of(problem))
+        cache = cls(
+            directory=home,
+            index=index,
+            limit_bytes=limit_bytes,
+            free_fraction=free_fraction,
+            memory_bytes=memory_bytes,
+        )
+        if index is not None:
+            cache._room.held_bytes = await trio.to_thread.run_sync(index.held_bytes)
+        return cache
+
+    @property
+    def index(self) -> Index | None:
+        """Return the cache's memory across mounts; None where there is no disk."""
+        return self._ledger.index
+
+    @property
+    def is_persistent(self) -> bool:
+        """Tell whether blocks survive this mount."""
+        return self.index is not None
+
+    def statistics(self) -> dict[str, int]:
+        """Return what is held and allowed, in bytes."""
+        return {
+            "disk_bytes": self._room.used_bytes,
+            "disk_limit_bytes": self._room.limit_bytes if self._directory is not None else 0,
+            "memory_bytes": self._memory.used_bytes,
+            "memory_limit_bytes": self._memory.limit_bytes,
+            "open_objects": len(self.objects),
+        }
+
+    def window_limit_bytes(self) -> int:
+        """Return how much may be fetched ahead without pushing out what has not been read yet."""
+        return max(SEGMENT_BYTES, self.limit_bytes // 4)
+
+    @property
+    def limit_bytes(self) -> int:
+        """Return how much may be kept: on disk, or in memory where there is no disk."""
+        return self._room.limit_bytes if self._directory is not None else self._memory.limit_bytes
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    async def acquire(self, name: str, label: str, size_bytes: int) -> CachedObject:
+        """Return the object called *name*, to be given back with `release`.
+
+        *name* must be a legal file name and stand for one version of one object; *label* is for
+        people. Waits for the disk when the object isn't open yet; never fails for want of one.
+        """
+        return await self.objects.acquire(name, label, size_bytes)
+
+    def release(self, cached: CachedObject) -> None:
+        """Give back what `acquire` returned. Blocks in memory go with their last user."""
+        self.objects.release(cached)
+
+    def begin_landing(self, cached: CachedObject, span: ByteRange) -> Landing:
+        """Say that bytes of *span* are on their way: they keep *cached* open, and their segments.
+
+        To be ended with `end_landing`.
+        """
+        landing = Landing(cached.layers[0].map.segments_of(span), len(span))
+        cached.n_users += 1
+        cached.landing.update(landing.segments)
+        self._room.landing_bytes += landing.n_bytes
+        return landing
+
+    def end_landing(self, cached: CachedObject, landing: Landing) -> None:
+        """Say that no more bytes will come of what `begin_landing` announced."""
+        cached.landing.subtract(landing.segments)
+        cached.landing += Counter()  # drops what has come to nothing
+        self._room.landing_bytes -= landing.n_bytes
+        self.release(cached)
+
+    # -- bytes in and out ------------------------------------------------------------------------
+
+    async def check(self, cached: CachedObject, span: ByteRange) -> None:
+        """Check the blocks of *span* that an earlier mount left; wrong ones are gone afterwards."""
+        damaged = await check_blocks(cached, span)
+        if damaged:
+            log.warning(
+                "cached blocks were damaged: fetching them again",
+                object=cached.name,
+                n_blocks=len(damaged),
+            )
+            await self._ledger.forget_blocks(cached, damaged)
+
+    def put(self, cached: CachedObject, layer: Layer, start: int, data: bytes | memoryview) -> None:
+        """Write bytes that were received for *cached*, into the layer that the transfer began in.
+
+        Raises:
+            Spilled: the disk won't take them, or did not a moment ago; begin again at the last
+                whole block.
+        """
+        if layer is not cached.top:
+            raise Spilled
+        try:
+            layer.file.write(start, data)
+        except OSError as problem:
+            self.spill(cached, problem)
+            raise Spilled from None
+
+    def hold(
+        self,
+        cached: CachedObject,
+        layer: Layer,
+        first: int,
+        hashes: Sequence[int] | None,
+        stop: int,
+    ) -> None:
+        """Declare the blocks from number *first* up to byte *stop* as held.
+
+        Their bytes are in the file. *hashes* are their checksums, if somebody has computed them.
+
+        Raises:
+            Spilled: the object went on in another layer meanwhile.
+        """
+        if layer is not cached.top:
+            raise Spilled
+        span = ByteRange(first * BLOCK_BYTES, stop)
+        if hashes is None:
+            hashes = layer.file.hash_held(span)
+        before = layer.map.n_present
+        layer.map.hold(first, hashes)
+        grown = (layer.map.n_present - before) * BLOCK_BYTES
+        if layer.file.in_memory:
+            self._memory.count(cached, layer, span)
+            self._memory.make_room(0)
+        else:
+            self._room.new_bytes += grown
+            cached.dirty.update(layer.map.segments_of(span))
+
+    def distrust(self, cached: CachedObject, span: ByteRange, problem: BaseException) -> None:
+        """Drop the blocks of *span*, which were held and could not be read."""
+        self._ledger.warn("cache file could not be read: fetching again", problem)
+        for layer in cached.layers:
+            layer.map.drop(span)
+        cached.n_losses += 1
+        if cached.top.file.in_memory:
+            self._memory.recount(cached, span)
+        else:
+            cached.dirty.update(cached.top.map.segments_of(span))
+            self.spill(cached, problem)
+
+    def spill(self, cached: CachedObject, problem: BaseException | None) -> None:
+        """Let *cached* go on in memory; what the disk holds of it stays readable.
+
+        *problem* is how the disk failed; None: there is no room within the cache's limits.
+        """
+        if cached.top.file.in_memory:
+            return
+        if problem is None:
+            self._ledger.warn("no room left in the disk cache: keeping new content in memory")
+        else:
+            self._ledger.warn("disk cache failed: keeping new content in memory", problem)
+        file = BlockFile.anonymous(cached.size_bytes)
+        cached.layers.append(Layer(file, BlockMap(cached.size_bytes)))
+
+    def touch(self, cached: CachedObject, span: ByteRange) -> None:
+        """Note that *span* was read, for the order of eviction."""
+        cached.touch(span, time.time())
+        if cached.top.file.in_memory:
+            self._memory.touch(cached, span)
+
+    async def reserve(self, cached: CachedObject, span: ByteRange) -> None:
+        """Make room for *span*, which is landing, before it is written; evicts if need be.
+
+        Where there is no room, the object goes on in memory.
+        """
+        # Space that is being given back is not written to before it has gone. What is landing is
+        # not evicted, so once it has gone, it is ours.
+        while not cached.leaving.isdisjoint(cached.layers[0].map.segments_of(span)):
+            async with self._evicting:
+                pass
+        if not cached.top.file.in_memory and await self._room.missing_bytes(len(span)) > 0:
+            async with self._evicting:
+                # Whoever was before us may have evicted enough; what landed in the time that
+                # eviction takes may be more than it gave back.
+                freed = 1
+                while (missing := await self._room.missing_bytes(len(span))) > 0 and freed:
+                    freed = await self._evict(missing)
+            if missing > 0:
+                self.spill(cached, None)
+        if cached.top.file.in_memory:
+            self._memory.make_room(len(span))
+
+    # -- the index -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Enter fetched blocks in the index, twice a second; until cancelled, then once more."""
+        try:
+            while True:
+                await trio.sleep(COMMIT_INTERVAL_S)
+                await self.commit()
+                await self.look_around()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                await self.commit()
+
+    async def close(self) -> None:
+        """Enter what is left, and close all files: nobody may use the cache any more."""
+        await self.commit()
+        self.objects.close()
+        if self.index is not None:
+            await self.ask(self.index.close)
+
+    async def commit(self) -> None:
+        """Enter what has been fetched and used in the index."""
+        counted = self._room.new_bytes
+        entered, held = await self._ledger.enter(list(self.objects))
+        if held is not None:
+            self._room.held_bytes = held
+            self._room.new_bytes -= counted
+        if self.index is None:
+            entered = list(self.objects)  # nobody is told of what they hold
+            for cached in entered:
+                cached.dirty.clear()
+        for cached in entered:
+            self.objects.close_unused(cached)
+
+    async def look_around(self) -> None:
+        """Take in what other mounts have fetched of the objects that are open here."""
+        if not await self._ledger.has_news():
+            return
+        # Not while eviction is between dropping blocks here and in the index.
+        async with self._evicting:
+            for cached in list(self.objects):
+                if cached.n_users:
+                    await self._ledger.load_news(cached)
+
+    async def ask(self, question: Callable[[], T]) -> T | None:
+        """Run *question* on the index in a thread; None when the index fails, which is survived."""
+        return await self._ledger.ask(question)
+
+    # -- eviction --------------------------------------------------------------------------------
+
+    async def discard(self, name: str, size_bytes: int) -> None:
+        """Remove an object that nobody has open; one that somebody has is evicted in its time."""
+        index, directory = self.index, self._directory
+        if index is None or directory is None:
+            return
+        async with self.objects.alone_with(name):
+            if self.objects.get(name) is None:
+                await self.ask(partial(discard_closed, index, directory, name, size_bytes))
+
+    async def evict(self, needed_bytes: int) -> None:
+        """Give back at least *needed_bytes* of disk, the least recently used first, if possible."""
+        async with self._evicting:
+            await self._evict(needed_bytes)
+
+    async def _evict(self, needed_bytes: int) -> int:
+        """Evict, and return how many bytes that gave back."""
+        index, directory = self.index, self._directory
+        if index is None or directory is None:
+            return 0
+        await self.commit()
+        wanted = needed_bytes + int(self._room.limit_bytes * EVICTION_SLACK)
+        freed = 0
+        refused: set[int] = set()
+        while freed < wanted:
+            keep = Keep(frozenset(refused), self._landing())
+            choose = partial(choose_victims, needed_bytes=wanted - freed, keep=keep)
+            victims = await self.ask(partial(index.victims, choose))
+            if not victims:
+                break
+            for name, group in by_object(victims):
+                n_bytes = await self._evict_from(index, directory, name, group)
+                freed += n_bytes
+                if not n_bytes:
+                    refused.add(group[0].object_id)
+        held = await self.ask(index.held_bytes)
+        if held is not None:
+            self._room.held_bytes = held
+        return freed
+
+    def _landing(self) -> frozenset[tuple[int, int]]:
+        return frozenset(
+            (cached.object_id, number)
+            for cached in self.objects
+            if cached.object_id is not None
+            for number in cached.landing
+        )
+
+    async def _evict_from(
+        self, index: Index, directory: Path, name: str, group: Sequence[Victim]
+    ) -> int:
+        async with self.objects.alone_with(name):
+            cached = self.objects.get(name)
+            try:
+                if cached is None:
+                    return await trio.to_thread.run_sync(evict_closed, index, directory, group)
+                cached.n_users += 1  # its file must not be closed under the thread's hands
+                try:
+                    return await evict_open(cached, index, group)
+                finally:
+                    self.release(cached)
+            except (OSError, sqlite3.Error) as problem:
+                self._ledger.warn("eviction failed", problem)
+                return 0

@@ -1,0 +1,173 @@
+"""What is made out of fetched bytes, kept in the cache beside them: one more object each.
+
+So it counts as cached bytes, its blocks are checked before they are served, it is evicted with the
+least recently used, and `satfs cache` shows and clears it like everything else.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.directory import object_name
+from satfs.content.cache.objects import CachedObject, Spilled
+from satfs.errors import Damaged, Unsupported
+from satfs.model import ByteRange
+
+#: Bytes written without letting anybody else run: under a millisecond.
+_STEP_BYTES: Final = 1024 * 1024
+#: Keeps these names apart from those of deliveries, which begin with an account.
+_KIND: Final = "derived"
+
+
+class Derived:
+    """Records and files that *account*'s deliveries gave rise to, in *cache*.
+
+    A key is any text; it names what it was made of, version included.
+    """
+
+    def __init__(self, cache: BlockCache, account: str) -> None:
+        self._cache = cache
+        self._account = account
+
+    @property
+    def most_bytes(self) -> int:
+        """Largest file worth making: half the cache, so that it fits beside what it is made of."""
+        return self._cache.limit_bytes // 2
+
+    # -- records: whole or not at all --------------------------------------------------------------
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what was put under *key* last; None when not all of it is kept any more."""
+        for name, size_bytes in await self._generations(key):
+            cached = await self._cache.acquire(name, "", size_bytes)
+            try:
+                file = DerivedFile(self._cache, cached)
+                pieces = [await file.read(span) for span in _steps(size_bytes)]
+            finally:
+                self._cache.release(cached)
+            found = [piece for piece in pieces if piece is not None]
+            if len(found) == len(pieces):
+                return b"".join(found)
+            await self._cache.discard(name, size_bytes)
+        return None
+
+    async def put(self, key: str, data: bytes, label: str) -> None:
+        """Keep *data* under *key*, in place of what was there, if there is a disk to keep it on.
+
+        *label* is for people. Interrupted, it leaves what was there.
+        """
+        if not self._cache.is_persistent or not data:
+            return
+        before = await self._generations(key)
+        digest = blake2b(data, digest_size=8).hexdigest()
+        name = f"{self._stem(key)}-{digest}"
+        cached = await self._cache.acquire(name, label, len(data))
+        try:
+            file = DerivedFile(self._cache, cached)
+            for span in _steps(len(data)):
+                if await file.first_gap(span) is not None:
+                    await file.write(span.start, data[span.start : span.stop])
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._cache.release(cached)
+        for other, size_bytes in before:
+            if other != name:
+                await self._cache.discard(other, size_bytes)
+
+    # -- files: any part of them -------------------------------------------------------------------
+
+    async def open(self, key: str, size_bytes: int, label: str) -> DerivedFile:
+        """Return the file *key*, of *size_bytes*, with what is still kept of it."""
+        return DerivedFile(
+            self._cache, await self._cache.acquire(self._stem(key), label, size_bytes)
+        )
+
+    def _stem(self, key: str) -> str:
+        return object_name(_KIND, self._account, key)
+
+    async def _generations(self, key: str) -> list[tuple[str, int]]:
+        index = self._cache.index
+        if index is None:
+            return []
+        return await self._cache.ask(lambda: index.find(f"{self._stem(key)}-")) or []
+
+
+class DerivedFile:
+    """One such file, open until `close`. Each part of it is kept, or not, or not any more."""
+
+    #: Whoever writes begins at a multiple of this, and ends at one or at the end of the file.
+    grain_bytes: Final = BLOCK_BYTES
+
+    def __init__(self, cache: BlockCache, cached: CachedObject) -> None:
+        self._cache = cache
+        self._cached = cached
+
+    async def first_gap(self, span: ByteRange) -> int | None:
+        """Return where the first missing byte of *span* lies, rounded down; None: all are kept."""
+        await self._cache.check(self._cached, span)
+        if self._cached.holds(span):
+            return None
+        return next((gap.start for gap in self._cached.gaps(span)), None)
+
+    async def read(self, span: ByteRange) -> bytes | None:
+        """Return the bytes of *span*; None when not all of them are kept."""
+        cached = self._cached
+        cached.n_users += 1  # the file may be closed while we wait
+        try:
+            await self._cache.check(cached, span)
+            if not cached.holds(span):
+                return None
+            self._cache.touch(cached, span)
+            view = cached.view(span)
+            if view is not None:
+                return bytes(view)
+            n_losses = cached.n_losses
+            try:
+                data = await trio.to_thread.run_sync(cached.read_from_disk, span)
+            except (OSError, Damaged) as problem:
+                if cached.n_losses == n_losses:
+                    self._cache.distrust(cached, span, problem)
+                return None
+            # Evicted under the thread's hands: what it read may be a hole.
+            return data if cached.n_losses == n_losses else None
+        finally:
+            self._cache.release(cached)
+
+    async def write(self, start: int, data: bytes) -> None:
+        """Keep *data* at *start*; see `grain_bytes`.
+
+        Raises:
+            Unsupported: neither disk nor memory will take it.
+        """
+        cache, cached = self._cache, self._cached
+        span = ByteRange(start, start + len(data))
+        landing = cache.begin_landing(cached, span)
+        try:
+            await cache.reserve(cached, span)
+            for _ in range(2):  # on disk, or else in memory
+                layer = cached.top
+                try:
+                    cache.put(cached, layer, start, data)
+                    cache.hold(cached, layer, start // BLOCK_BYTES, None, span.stop)
+                except Spilled:
+                    continue
+                return
+            raise Unsupported("neither disk nor memory has room for it")
+        finally:
+            cache.end_landing(cached, landing)
+
+    def close(self) -> None:
+        """Let go of the file; what is kept of it stays, as long as there is room."""
+        self._cache.release(self._cached)
+
+
+def _steps(size_bytes: int) -> list[ByteRange]:
+    return [
+        ByteRange(start, min(start + _STEP_BYTES, size_bytes))
+        for start in range(0, size_bytes, _STEP_BYTES)
+    ]

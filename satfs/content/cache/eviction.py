@@ -1,0 +1,171 @@
+"""What leaves the cache, and how: first nobody is promised it any more, then its space goes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import SEGMENT_BYTES
+from satfs.content.cache.directory import path_of
+from satfs.content.cache.index import Index, Victim
+from satfs.content.cache.objects import CachedObject
+from satfs.model import ByteRange
+
+#: How often the disk is asked how much is free; in between we count.
+LOOK_INTERVAL_S: Final = 0.5
+
+
+class DiskRoom:
+    """How much more the disk may take: below our own limit, and above the floor of free space.
+
+    `held_bytes` is what all mounts hold, as the index last said; `new_bytes` came here since;
+    `landing_bytes` are on their way, and counted once more while part of them is there already.
+    """
+
+    def __init__(self, directory: Path | None, limit_bytes: int, free_fraction: float) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self.new_bytes = 0
+        self.landing_bytes = 0
+        self._directory = directory
+        self._free_fraction = free_fraction
+        self._spare_bytes = 0
+        self._looked_at_s = float("-inf")
+        self._looking = trio.Lock()
+
+    @property
+    def used_bytes(self) -> int:
+        """Return what the cache takes up, at least."""
+        return self.held_bytes + self.new_bytes
+
+    async def missing_bytes(self, n_bytes: int) -> int:
+        """Return by how much *n_bytes* that are landing would pass a limit; else at most 0."""
+        directory = self._directory
+        if directory is None:
+            return n_bytes
+        excess = self.used_bytes + self.landing_bytes - self.limit_bytes
+        now_s = trio.current_time()
+        if self._is_stale(now_s) or excess > 0:
+            # One looks for all who come meanwhile, and they go on in the order in which they came.
+            async with self._looking:
+                if self._is_stale(now_s) or excess > 0:
+                    await self._look(directory)
+        self._spare_bytes -= n_bytes
+        return max(excess, -self._spare_bytes)
+
+    def _is_stale(self, now_s: float) -> bool:
+        return now_s - self._looked_at_s > LOOK_INTERVAL_S
+
+    async def _look(self, directory: Path) -> None:
+        def look() -> int:
+            disk = shutil.disk_usage(directory)
+            return disk.free - int(disk.total * self._free_fraction)
+
+        looked_at_s = trio.current_time()
+        try:
+            self._spare_bytes = await trio.to_thread.run_sync(look)
+        except OSError:
+            self._spare_bytes = 0
+        self._looked_at_s = looked_at_s
+
+
+def by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
+    """Yield the victims of each object together."""
+    groups: dict[str, list[Victim]] = {}
+    for victim in victims:
+        groups.setdefault(victim.name, []).append(victim)
+    yield from groups.items()
+
+
+async def evict_open(cached: CachedObject, index: Index, group: Sequence[Victim]) -> int:
+    """Evict from an object that is open here, unless another mount has it open too.
+
+    *group* are segments of this object. Returns the bytes given back; those of segments that more
+    bytes are on their way to are not.
+
+    Raises:
+        OSError, sqlite3.Error: the disk failed; nothing is promised of these segments any more.
+    """
+    layer = cached.layers[0]
+    # No checkpoint between the look at what is landing, the map, and the order to punch: views of
+    # these blocks have ended, and whoever wants to write here from now on sees `leaving`.
+    going = [victim for victim in group if not cached.landing[victim.number]]
+    if not going or layer.file.in_memory or not layer.file.try_alone():
+        return 0  # another mount's views must stay true
+    numbers = [victim.number for victim in going]
+    spans = [span_of(victim) for victim in going]
+    for span in spans:
+        layer.map.drop(span)
+    cached.n_losses += 1
+    cached.dirty.difference_update(numbers)
+    cached.leaving.update(numbers)
+
+    def punch() -> None:
+        index.forget(going[0].object_id, numbers)
+        for span in spans:
+            layer.file.punch(span)
+
+    try:
+        await trio.to_thread.run_sync(punch)
+    finally:
+        cached.leaving.difference_update(numbers)
+        layer.file.share()
+    return sum(victim.n_bytes for victim in going)
+
+
+def evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
+    """Evict from an object that this mount has not open, unless another one has.
+
+    *group* are segments of this object. Returns the bytes given back. Waits for the disk.
+
+    Raises:
+        OSError, sqlite3.Error: the disk failed; nothing is promised of these segments any more.
+    """
+    one, numbers = group[0], [victim.number for victim in group]
+    n_bytes = sum(victim.n_bytes for victim in group)
+    path = path_of(directory, one.name)
+    try:
+        file, is_new = BlockFile.on_disk(path, one.size_bytes)
+    except OSError:
+        index.remove_object(one.name)
+        return n_bytes
+    try:
+        if not file.try_alone():
+            return 0
+        index.forget(one.object_id, numbers)
+        if is_new or not index.segments(one.object_id):
+            index.remove_object(one.name)
+            path.unlink(missing_ok=True)
+        else:
+            for victim in group:
+                file.punch(span_of(victim))
+        return n_bytes
+    finally:
+        file.close()
+
+
+def discard_closed(index: Index, directory: Path, name: str, size_bytes: int) -> None:
+    """Remove an object that this mount has not open, unless another one has. Waits for the disk.
+
+    Raises:
+        OSError, sqlite3.Error: the disk failed; nothing is promised of the object any more.
+    """
+    path = path_of(directory, name)
+    file, _ = BlockFile.on_disk(path, size_bytes)
+    try:
+        if file.try_alone():
+            index.remove_object(name)
+            path.unlink(missing_ok=True)
+    finally:
+        file.close()
+
+
+def span_of(victim: Victim) -> ByteRange:
+    """Return the bytes of a segment."""
+    start = victim.number * SEGMENT_BYTES
+    return ByteRange(start, min(start + SEGMENT_BYTES, victim.size_bytes))

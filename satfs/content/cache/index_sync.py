@@ -1,0 +1,122 @@
+"""Keep the index in step with the objects that are open: what was fetched, used, lost, and found.
+
+The index is asked in threads, one question at a time. When it fails, the mount goes on without:
+what is fetched from then on is forgotten with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import structlog
+import trio
+
+from satfs.content.cache.blockmap import BLOCKS_PER_SEGMENT, Segment
+from satfs.content.cache.index import Index
+from satfs.content.cache.objects import CachedObject
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Ledger:
+    """The index of a mount's cache; `index` is None where there is no disk."""
+
+    def __init__(self, index: Index | None) -> None:
+        self.index = index
+        self._lock = trio.Lock()
+        self._seen_changes: int | None = None
+        self._is_warned = False
+
+    async def ask(self, question: Callable[[], T]) -> T | None:
+        """Run *question* on the index in a thread; None when the index fails, which is survived."""
+        try:
+            return await self.demand(question)
+        except (OSError, sqlite3.Error) as problem:
+            self.warn("cache index failed: new blocks won't survive this mount", problem)
+            return None
+
+    async def demand(self, question: Callable[[], T]) -> T:
+        """Run *question* on the index in a thread.
+
+        Raises:
+            OSError, sqlite3.Error: it failed.
+        """
+        async with self._lock:
+            return await trio.to_thread.run_sync(question)
+
+    def warn(self, event: str, problem: BaseException | None = None) -> None:
+        """Log that the disk fails: once, for what fails afterwards fails for the same reason."""
+        if not self._is_warned:
+            self._is_warned = True
+            log.warning(event, **({} if problem is None else {"reason": reason_of(problem)}))
+
+    async def enter(self, objects: Iterable[CachedObject]) -> tuple[list[CachedObject], int | None]:
+        """Enter what was fetched and used of *objects*.
+
+        Returns those that there was something to enter of, and the bytes that the index now counts
+        for all mounts: None if it failed, or if there was nothing to do.
+        """
+        index = self.index
+        work: list[tuple[CachedObject, int, list[Segment], dict[int, float]]] = []
+        for cached in objects:
+            if cached.object_id is not None and (cached.dirty or cached.used):
+                segments = [cached.layers[0].map.segment(number) for number in cached.dirty]
+                used = {n: at for n, at in cached.used.items() if n not in cached.dirty}
+                work.append((cached, cached.object_id, segments, used))
+                cached.dirty, cached.used = set(), {}
+        if index is None or not work:
+            return [], None
+
+        def write() -> int:
+            for _, object_id, segments, used in work:
+                if segments:
+                    index.commit(object_id, segments)
+                if used:
+                    index.touch(object_id, used)
+            return index.held_bytes()
+
+        return [cached for cached, _, _, _ in work], await self.ask(write)
+
+    async def has_news(self) -> bool:
+        """Tell whether another mount has written since the last time."""
+        if self.index is None:
+            return False
+        changes = await self.ask(self.index.changes)
+        is_new = changes is not None and changes != self._seen_changes
+        self._seen_changes = changes
+        return is_new
+
+    async def load_news(self, cached: CachedObject) -> None:
+        """Take in what other mounts have fetched of *cached*."""
+        index, object_id = self.index, cached.object_id
+        if index is None or object_id is None:
+            return
+        for segment in await self.ask(lambda: index.segments(object_id)) or ():
+            cached.layers[0].map.load(segment)
+
+    async def forget_blocks(self, cached: CachedObject, blocks: Sequence[int]) -> None:
+        """Take back what the index promises of *blocks*."""
+        index, object_id = self.index, cached.object_id
+        if index is None or object_id is None:
+            return
+        keep = defaultdict[int, int](lambda: (1 << BLOCKS_PER_SEGMENT) - 1)
+        for block in blocks:
+            number, bit = divmod(block, BLOCKS_PER_SEGMENT)
+            keep[number] &= ~(1 << bit)
+
+        def forget() -> None:
+            for number, mask in keep.items():
+                index.forget_blocks(object_id, number, mask)
+
+        await self.ask(forget)
+
+
+def reason_of(problem: BaseException) -> str:
+    """Return why the disk failed, without the path that may stand in the message."""
+    if isinstance(problem, OSError):
+        return f"{type(problem).__name__}: {problem.strerror}"
+    return type(problem).__name__

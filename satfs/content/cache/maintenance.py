@@ -1,0 +1,131 @@
+"""Look after a cache directory from outside a mount: what it holds, whether it is whole, clear it.
+
+Everything here waits for the disk. Mounts that use the directory at the same time go on: they keep
+the files they have open, and enter nothing under a name that was cleared.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, BlockMap
+from satfs.content.cache.directory import open_index, path_of
+from satfs.content.cache.index import Index, Kept
+from satfs.errors import BadCache, NotThere
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What a cache directory holds; `disk_bytes` is what its files take up on the disk."""
+
+    directory: Path
+    objects: list[Kept]
+    held_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of one object's check, in bytes. Damaged blocks are gone afterwards."""
+
+    kept: Kept
+    good_bytes: int
+    damaged_bytes: int
+
+
+def info(directory: Path) -> CacheInfo:
+    """Return what *directory* holds.
+
+    Raises:
+        NotThere: there is no cache.
+        BadCache: it is not ours, or not a cache.
+    """
+    index = _existing(directory)
+    try:
+        kept = index.kept()
+    finally:
+        index.close()
+    disk_bytes = 0
+    for each in kept:
+        path = path_of(directory, each.name)
+        if path.exists():
+            disk_bytes += path.stat().st_blocks * 512
+    return CacheInfo(directory, kept, sum(each.held_bytes for each in kept), disk_bytes)
+
+
+def clear(directory: Path, *, with_pinned: bool = False) -> int:
+    """Remove all objects from *directory*, pinned ones only if told; return the bytes they held.
+
+    Raises: as `info`.
+    """
+    index = _existing(directory)
+    freed_bytes = 0
+    try:
+        for each in index.kept():
+            if each.is_pinned and not with_pinned:
+                continue
+            # The row goes first: a crash in between leaves a file that nobody believes in.
+            index.remove_object(each.name)
+            path_of(directory, each.name).unlink(missing_ok=True)
+            freed_bytes += each.held_bytes
+    finally:
+        index.close()
+    return freed_bytes
+
+
+def verify(directory: Path) -> Iterator[Checked]:
+    """Check every block of every object against its checksum, yielding each object's result.
+
+    Raises: as `info`.
+    """
+    index = _existing(directory)
+    try:
+        for each in index.kept():
+            yield _verify(directory, index, each)
+    finally:
+        index.close()
+
+
+def _verify(directory: Path, index: Index, kept: Kept) -> Checked:
+    path = path_of(directory, kept.name)
+    if not path.exists():
+        index.remove_object(kept.name)
+        return Checked(kept, 0, kept.held_bytes)
+    try:
+        file, _ = BlockFile.on_disk(path, kept.size_bytes)
+    except OSError:
+        return Checked(kept, 0, kept.held_bytes)
+    good = damaged = 0
+    try:
+        # Read under the file's lock: no other mount gives these blocks back while we look.
+        blocks = BlockMap(kept.size_bytes)
+        object_id = index.open_object(kept.name, kept.label, kept.size_bytes, is_new=False)
+        for segment in index.segments(object_id):
+            blocks.load(segment)
+        for number in list(blocks.present_segments()):
+            keep = 0
+            for run in list(blocks.unchecked(blocks.span_of(number))):
+                first, last = run.start // BLOCK_BYTES, -(-run.stop // BLOCK_BYTES)
+                results = file.verify(run, list(blocks.hashes(first, last)))
+                good += sum(results) * BLOCK_BYTES
+                damaged += (len(results) - sum(results)) * BLOCK_BYTES
+                for block, is_good in enumerate(results, first):
+                    keep |= int(is_good) << (block - number * BLOCKS_PER_SEGMENT)
+            if keep != blocks.mask_of(number):
+                index.forget_blocks(object_id, number, keep)
+    finally:
+        file.close()
+    return Checked(kept, good, damaged)
+
+
+def _existing(directory: Path) -> Index:
+    if not (directory / "index.sqlite").exists():
+        raise NotThere(f"there is no cache in {directory}")
+    try:
+        return open_index(directory)
+    except (OSError, sqlite3.Error) as problem:
+        raise BadCache(f"cache_dir: {directory} cannot be used as a cache") from problem

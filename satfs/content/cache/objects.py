@@ -1,0 +1,144 @@
+"""One object's blocks in the cache: in a file on disk, or in memory, or some in each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import BLOCK_BYTES, BlockMap, align
+from satfs.errors import Damaged
+from satfs.model import ByteRange
+
+
+class Spilled(Exception):
+    """The disk would not take bytes: the object goes on in memory, from its last whole block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Bytes on their way: the segments they belong to, and how many they are."""
+
+    segments: range
+    n_bytes: int
+
+
+@dataclass(slots=True)
+class Layer:
+    """One file that holds blocks of an object, and which ones."""
+
+    file: BlockFile
+    map: BlockMap
+
+
+@dataclass(eq=False, slots=True)
+class CachedObject:
+    """One object's blocks, shared by all of its readers.
+
+    `layers[-1]` takes new blocks. There are two only after the disk failed: the first still serves
+    what it holds. `object_id` is None when the index doesn't know the object.
+
+    Invariants:
+        While `n_users` is not 0, the files stay open: whoever waits in a thread, or has bytes on
+        their way, is a user.
+        A segment in `landing` (how many transfers bring bytes of it) is never evicted: bytes of a
+        block that is not whole yet lie in the file, and nobody would know that they went.
+        No bytes are written into a segment in `leaving`: its space is being given back.
+        `n_losses` grows whenever blocks are dropped.
+    """
+
+    name: str
+    size_bytes: int
+    layers: list[Layer]
+    object_id: int | None
+    n_users: int = 0
+    dirty: set[int] = field(default_factory=set)
+    used: dict[int, float] = field(default_factory=dict)
+    landing: Counter[int] = field(default_factory=Counter)
+    leaving: set[int] = field(default_factory=set)
+    n_losses: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the index has nothing to learn of this object."""
+        return not self.dirty and (self.object_id is None or not self.used)
+
+    @property
+    def top(self) -> Layer:
+        """Return the layer that takes new blocks."""
+        return self.layers[-1]
+
+    def holds(self, span: ByteRange) -> bool:
+        """Tell whether *span* may be served now."""
+        if self.layers[0].map.holds(span):
+            return True
+        if len(self.layers) == 1:
+            return False
+        return all(self._layer_of(block) is not None for block in _blocks(span, self.size_bytes))
+
+    def gaps(self, span: ByteRange) -> Iterator[ByteRange]:
+        """Yield the parts of *span* that must be fetched, as whole blocks."""
+        if len(self.layers) == 1:
+            yield from self.top.map.gaps(span)
+            return
+        for gap in self.top.map.gaps(span):
+            yield from self.layers[0].map.gaps(gap)
+
+    def view(self, span: ByteRange) -> bytes | memoryview | None:
+        """Return the bytes of the held *span* without waiting, or None if the disk must be asked.
+
+        A memoryview is good until the next checkpoint.
+        """
+        for layer in self.layers:
+            if layer.map.holds(span):
+                # What the index has not been told yet was written moments ago (COMMIT_INTERVAL_S).
+                is_fresh = self.dirty.issuperset(layer.map.segments_of(span))
+                return layer.file.view(span, is_fresh=is_fresh)
+        pieces: list[memoryview] = []
+        for block in _blocks(span, self.size_bytes):
+            layer_of = self._layer_of(block)
+            piece = None if layer_of is None else layer_of.file.view(_overlap(block, span))
+            if piece is None:
+                return None
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def read_from_disk(self, span: ByteRange) -> bytes:
+        """Return the bytes of the held *span*; waits for the disk: belongs in a thread.
+
+        Raises:
+            Damaged: a cache file was cut short.
+            OSError: the disk failed.
+        """
+        for layer in self.layers:
+            if layer.map.holds(span):
+                return layer.file.read_from_disk(span)
+        pieces = []
+        for block in _blocks(span, self.size_bytes):
+            layer_of = self._layer_of(block)
+            if layer_of is None:
+                raise Damaged("a block left the cache while it was read")
+            pieces.append(layer_of.file.read_from_disk(_overlap(block, span)))
+        return b"".join(pieces)
+
+    def touch(self, span: ByteRange, now_s: float) -> None:
+        """Note that *span* was used."""
+        for number in self.layers[0].map.segments_of(span):
+            self.used[number] = now_s
+
+    def _layer_of(self, block: ByteRange) -> Layer | None:
+        for layer in self.layers:
+            if layer.map.holds(block):
+                return layer
+        return None
+
+
+def _blocks(span: ByteRange, size_bytes: int) -> Iterator[ByteRange]:
+    whole = align(span, size_bytes)
+    for start in range(whole.start, whole.stop, BLOCK_BYTES):
+        yield ByteRange(start, min(start + BLOCK_BYTES, size_bytes))
+
+
+def _overlap(one: ByteRange, other: ByteRange) -> ByteRange:
+    return ByteRange(max(one.start, other.start), min(one.stop, other.stop))

@@ -1,0 +1,118 @@
+"""Which objects are open, each once; how one is opened, and when it is closed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import BlockMap, Segment
+from satfs.content.cache.directory import path_of
+from satfs.content.cache.index_sync import Ledger
+from satfs.content.cache.memory import MemoryBudget
+from satfs.content.cache.objects import CachedObject, Layer
+
+
+class OpenObjects:
+    """The objects that anybody uses, in *directory*, or in memory where there is none.
+
+    Invariants:
+        An object that is open has users, or something that the index is yet to learn of it.
+    """
+
+    def __init__(self, directory: Path | None, ledger: Ledger, memory: MemoryBudget) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._memory = memory
+        self._open: dict[str, CachedObject] = {}
+        self._opening: dict[str, trio.Lock] = {}
+        #: Called with each file that is being closed; whoever has it open elsewhere sets this.
+        self.file_closed: Callable[[BlockFile], None] = lambda file: None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[CachedObject]:
+        return iter(self._open.values())
+
+    def get(self, name: str) -> CachedObject | None:
+        """Return the object called *name* if it is open."""
+        return self._open.get(name)
+
+    async def acquire(self, name: str, label: str, size_bytes: int) -> CachedObject:
+        """See `BlockCache.acquire`."""
+        async with self.alone_with(name):
+            cached = self._open.get(name)
+            if cached is None:
+                cached = await self._open_object(name, label, size_bytes)
+                self._open[name] = cached
+            cached.n_users += 1
+        return cached
+
+    @asynccontextmanager
+    async def alone_with(self, name: str) -> AsyncIterator[None]:
+        """Keep everybody else from opening or evicting the object called *name*."""
+        lock = self._opening.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():  # else it has gone to the next in line
+                self._opening.pop(name, None)
+
+    def release(self, cached: CachedObject) -> None:
+        """See `BlockCache.release`."""
+        cached.n_users -= 1
+        self.close_unused(cached)
+
+    def close_unused(self, cached: CachedObject) -> None:
+        """Close *cached* if nobody uses it, and the index has nothing to learn of it."""
+        if not cached.n_users and cached.is_settled:
+            self._close(cached)
+
+    def close(self) -> None:
+        """Close all, used or not."""
+        for cached in list(self._open.values()):
+            self._close(cached)
+
+    def _close(self, cached: CachedObject) -> None:
+        if self._open.get(cached.name) is not cached:
+            return
+        del self._open[cached.name]
+        if cached.top.file.in_memory:
+            self._memory.closed(cached)
+        for layer in cached.layers:
+            self.file_closed(layer.file)
+            layer.file.close()
+
+    async def _open_object(self, name: str, label: str, size_bytes: int) -> CachedObject:
+        blocks = BlockMap(size_bytes)
+        directory, index = self._directory, self._ledger.index
+        if directory is not None and index is not None:
+
+            def on_disk() -> tuple[BlockFile, int, list[Segment]]:
+                path = path_of(directory, name)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                file, is_new = BlockFile.on_disk(path, size_bytes)
+                try:
+                    object_id = index.open_object(name, label, size_bytes, is_new=is_new)
+                    return file, object_id, index.segments(object_id)
+                except BaseException:
+                    file.close()
+                    raise
+
+            try:
+                file, object_id, segments = await self._ledger.demand(on_disk)
+            except (OSError, sqlite3.Error) as problem:
+                self._ledger.warn("cache file not usable: keeping this object in memory", problem)
+            else:
+                for segment in segments:
+                    blocks.load(segment)
+                return CachedObject(name, size_bytes, [Layer(file, blocks)], object_id)
+        return CachedObject(
+            name, size_bytes, [Layer(BlockFile.anonymous(size_bytes), blocks)], None
+        )

@@ -1,0 +1,123 @@
+"""What a mount keeps of which objects: how much, what is pinned, and what would still fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.index import Index, Kept
+from satfs.errors import BadCache
+
+#: Share of the cache's limit that is never planned with: what is on its way is counted before it
+#: is there, and eviction clears a little more than is needed.
+SLACK: Final = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One version of one object as the cache knows it; *label* is for people: scene/attachment."""
+
+    name: str
+    label: str
+    size_bytes: int
+
+
+class Keeping:
+    """The cache in *directory*, looked at and pinned; waits for the disk in threads."""
+
+    def __init__(self, cache: BlockCache, directory: Path, free_fraction: float) -> None:
+        self._cache = cache
+        self._directory = directory
+        self._free_fraction = free_fraction
+
+    async def kept(self) -> dict[str, Kept]:
+        """Return what the disk holds now, by the objects' names; nothing where there is no disk."""
+        index = self._cache.index
+        if index is None:
+            return {}
+        await self._cache.commit()
+        return {each.name: each for each in await self._cache.ask(index.kept) or ()}
+
+    async def pin(self, objects: Iterable[StoredObject]) -> None:
+        """Keep *objects* against eviction, fetched or not; other versions of them no longer.
+
+        Raises:
+            BadCache: nothing is kept on disk here.
+        """
+        index, wanted = self._index(), tuple(objects)
+        kept = await self._cache.ask(index.kept) or ()
+        names = {each.name for each in wanted}
+        labels = {each.label for each in wanted}
+
+        def pin() -> None:
+            for each in wanted:
+                index.open_object(each.name, each.label, each.size_bytes, is_new=False)
+                index.pin(each.name, is_pinned=True)
+            for other in kept:
+                if other.is_pinned and other.label in labels and other.name not in names:
+                    index.pin(other.name, is_pinned=False)
+
+        await self._cache.ask(pin)
+
+    async def unpin(self, labels: Collection[str]) -> list[Kept]:
+        """Keep what is called one of *labels* no longer; return what was pinned of it.
+
+        Raises:
+            BadCache: nothing is kept on disk here.
+        """
+        index = self._index()
+        return await self._cache.ask(lambda: unpin(index, labels)) or []
+
+    async def capacity_bytes(self, besides: Collection[str]) -> int:
+        """Return how much could be kept of the objects called *besides*, all at once, in bytes.
+
+        That is the limit, or what the disk could hold, less what is pinned of others.
+
+        Raises:
+            BadCache: nothing is kept on disk here.
+        """
+        self._index()
+        statistics = self._cache.statistics()
+
+        def free_bytes() -> int:
+            disk = shutil.disk_usage(self._directory)
+            return disk.free - int(disk.total * self._free_fraction)
+
+        try:
+            spare = await trio.to_thread.run_sync(free_bytes)
+        except OSError as problem:
+            raise BadCache(f"cache_dir: {self._directory} cannot be used any more") from problem
+        kept = await self.kept()
+        pinned = sum(
+            each.held_bytes for each in kept.values() if each.is_pinned and each.name not in besides
+        )
+        limit = min(statistics["disk_limit_bytes"], statistics["disk_bytes"] + max(0, spare))
+        return max(0, int(limit * (1 - SLACK)) - pinned)
+
+    def _index(self) -> Index:
+        index = self._cache.index
+        if index is None:
+            raise BadCache(
+                "nothing can be kept: this mount has no cache on disk; mount with a cache size"
+                " above 0 and a cache directory that can be written to"
+            )
+        return index
+
+
+def unpin(index: Index, labels: Collection[str] | None) -> list[Kept]:
+    """Take the pins from what is called one of *labels*, or (None) from all; return what had one.
+
+    Waits for the disk.
+    """
+    had = [
+        each for each in index.kept() if each.is_pinned and (labels is None or each.label in labels)
+    ]
+    for each in had:
+        index.pin(each.name, is_pinned=False)
+    return had

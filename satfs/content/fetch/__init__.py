@@ -1,0 +1,1 @@
+"""Which ranges are fetched, when, and over how many connections."""

@@ -1,0 +1,231 @@
+"""Which flights are in the air: starts them, takes them back, one nursery for all.
+
+Every flight is a task here; its way through failures is in `attempts`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVarTuple
+
+import structlog
+import trio
+
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.range_request import Flight, Source, Transfer, choose
+from satfs.content.fetch.range_retry import Attempts
+from satfs.content.transfer.interface import BulkMover, WorkerDied
+from satfs.errors import Misuse, SatfsError
+
+log = structlog.get_logger(__name__)
+Ts = TypeVarTuple("Ts")
+
+#: Flights that somebody waits for may exceed the controller's number by this many: a random read
+#: does not queue behind a bulk transfer.
+URGENT_EXTRA: Final = 32
+#: A range should not take longer than this on its connection, so that a reader is not kept waiting
+#: for its end; the lower limit keeps requests worth their round trip.
+RANGE_TIME_S: Final = 1.5
+SHORTEST_RANGE_BYTES: Final = 1024 * 1024
+#: A flight that somebody waits for is begun again elsewhere when it carries less than this share of
+#: what the others carry, after this time, and so many times.
+SLOW_SHARE: Final = 0.1
+SLOW_AFTER_S: Final = 3.0
+MOST_REISSUES: Final = 1
+#: Connections opened ahead of need are not trusted for longer: stores close idle ones.
+STAYS_READY_S: Final = 10.0
+#: How often slow flights are looked for, while any is in the air.
+WATCH_INTERVAL_S: Final = 0.5
+
+
+class Dispatcher:
+    """All transfers of one mount.
+
+    Invariants:
+        At most `controller.target` flights are active, and `URGENT_EXTRA` more that are urgent.
+        A flight is in `_queue`, or in `_active`, or has ended; `ended` is called exactly once.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        cache: BlockCache,
+        controller: ConnectionController,
+        attempts: Attempts,
+        bulk: BulkMover | None,
+        *,
+        range_bytes: int,
+    ) -> None:
+        self._nursery = nursery
+        self._cache = cache
+        self.controller = controller
+        self._attempts = attempts
+        self._bulk = bulk
+        self._range_bytes = range_bytes
+        self._queue: list[Flight] = []
+        self._active: list[Flight] = []
+        self._n_by_reader: Counter[object] = Counter()
+        self._is_watching = False
+        self._n_ready = 0
+        self._ready_until_s = 0.0
+        self.counters: Counter[str] = Counter()
+
+    # -- what readers ask ------------------------------------------------------------------------
+
+    def range_bytes(self, window_bytes: int) -> int:
+        """Return how long ranges should be for a reader with this window."""
+        longest = self._range_bytes
+        rate = self.controller.rate_bytes_per_s
+        if rate is not None:
+            longest = min(longest, max(SHORTEST_RANGE_BYTES, int(rate * RANGE_TIME_S)))
+        share = window_bytes // max(1, self.controller.target)
+        return max(min(longest, SHORTEST_RANGE_BYTES), min(longest, share))
+
+    def window_bytes(self) -> int:
+        """Return how far ahead one sequential reader may go now, its fair share of the whole."""
+        n_readers = len({reader for flight in self._all() for reader in flight.readers}) or 1
+        whole = max(4, 3 * self.controller.target) * self._range_bytes
+        return min(whole, self._cache.window_limit_bytes()) // n_readers
+
+    def expect_bulk(self, source: Source) -> None:
+        """Hear that much of one object will be wanted soon: processes and connections get ready."""
+        bulk, target, now_s = self._bulk, self.controller.target, trio.current_time()
+        if bulk is None or (target <= self._n_ready and now_s < self._ready_until_s):
+            return
+        self._n_ready, self._ready_until_s = target, now_s + STAYS_READY_S
+
+        async def prepare() -> None:
+            try:
+                await bulk.prepare(await source.links.get(), target)
+            except (SatfsError, WorkerDied):
+                self._n_ready = 0  # whoever fetches will meet the reason
+
+        self._nursery.start_soon(prepare)
+
+    def submit(self, flights: list[Flight]) -> None:
+        """Take flights to be started as soon as there is a connection for them."""
+        self._queue.extend(flights)
+        self.pump()
+
+    def withdraw(self, flight: Flight) -> None:
+        """Give a flight up that nobody wants any more."""
+        if flight in self._queue:
+            self._queue.remove(flight)
+            flight.is_cancelled = True
+            flight.ended(flight, None)
+        else:
+            flight.cancel()
+
+    def statistics(self) -> dict[str, float]:
+        """Return what is going on."""
+        return {
+            "active": len(self._active),
+            "queued": len(self._queue),
+            "target_connections": self.controller.target,
+            **self.counters,
+            **self._attempts.counters,
+        }
+
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Return what has a connection now, or waits for its next try."""
+        now_s = trio.current_time()
+        return tuple(flight.progress(now_s) for flight in self._active)
+
+    def run_in_background(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Start a task that nobody waits for; it must not raise."""
+        self._nursery.start_soon(work, *args)
+
+    def pump(self) -> None:
+        """Start what can be started."""
+        is_first = True
+        while self._queue:
+            room = self.controller.target
+            if any(flight.is_urgent for flight in self._queue):
+                room += URGENT_EXTRA  # and an urgent one is what will be chosen
+            if len(self._active) >= room:
+                break
+            flight = choose(self._queue, self._n_by_reader.__getitem__)
+            self._queue.remove(flight)
+            flight.is_active = True
+            self._active.append(flight)
+            self._n_by_reader.update(flight.readers)
+            self._nursery.start_soon(self._run, flight, tuple(flight.readers), is_first)
+            is_first = False
+        if self._active and not self._is_watching:
+            self._is_watching = True
+            self._nursery.start_soon(self._watch)
+
+    def note_progress(self, flight: Flight, n_bytes: int) -> None:
+        """Take in that bytes came, for the number of connections."""
+        self.counters["received_bytes"] += n_bytes
+        before, now_s = self.controller.target, trio.current_time()
+        if flight.silence is not None and flight.silence.deadline < math.inf:
+            flight.silence.deadline = math.inf
+            if flight.answer_s is not None:
+                self.controller.note_answer(now_s, flight.answer_s)
+        n_active, is_wanting = len(self._active), bool(self._queue)
+        if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
+            self.pump()
+            if now_s < self._ready_until_s:  # somebody is expected to want them all
+                self.expect_bulk(flight.source)
+
+    def _all(self) -> list[Flight]:
+        return [*self._active, *self._queue]
+
+    # -- the life of a flight --------------------------------------------------------------------
+
+    async def _run(self, flight: Flight, readers: tuple[object, ...], is_first: bool) -> None:
+        failure: SatfsError | None = None
+        try:
+            if not is_first:
+                # Tasks that start together run in any order, and there may be one connection that
+                # is open. It is for the one that was chosen first: a new one takes three round
+                # trips more to its first byte.
+                await trio.lowlevel.checkpoint()
+            failure = await self._attempts.bring_down(flight)
+        except Exception as bug:  # a flight's failure is its readers' matter, not the mount's end
+            log.exception("transfer failed unexpectedly", label=flight.source.label)
+            failure = Misuse("reading failed because of a fault inside satfs")
+            failure.__cause__ = bug
+        finally:
+            self._active.remove(flight)
+            self._n_by_reader.subtract(readers)
+            self._n_by_reader += Counter()  # drops readers without flights
+            flight.is_active = False
+        flight.ended(flight, failure)
+        self.pump()
+
+    # -- slow connections ------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Begin again, elsewhere, what somebody waits for on a connection much slower than others.
+
+        One bad connection of sixteen would otherwise set the pace of a sequential reader.
+        """
+        try:
+            while self._active:
+                await trio.sleep(WATCH_INTERVAL_S)
+                now = trio.current_time()
+                rates = {
+                    flight: (flight.held_until - flight.began_at) / (now - flight.began_at_s)
+                    for flight in self._active
+                    if flight.began_at_s is not None and now - flight.began_at_s > SLOW_AFTER_S
+                }
+                if len(rates) < 2:
+                    continue
+                usual = statistics.median(rates.values())
+                for flight, rate in rates.items():
+                    if (
+                        flight.is_urgent
+                        and rate < SLOW_SHARE * usual
+                        and flight.n_reissued < MOST_REISSUES
+                    ):
+                        log.debug("slow range begun again", label=flight.source.label)
+                        self.counters["reissued"] += 1
+                        flight.reissue()
+        finally:
+            self._is_watching = False

@@ -1,0 +1,374 @@
+"""One open object: its blocks, its flights, and everyone who waits for its bytes.
+
+Shared by all handles on one version of one object, whether they look at the zip or at a member in
+it; so a byte that two of them want is in the air once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blockmap import align
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.checking import CHECK_BYTES
+from satfs.content.cache.objects import CachedObject, Landing
+from satfs.content.fetch.budget import Budget
+from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.range_request import Flight, Source, split
+from satfs.content.fetch.range_retry import BULK_BYTES
+from satfs.content.fetch.readahead import Pattern, Plan
+from satfs.errors import Changed, SatfsError
+from satfs.model import ByteRange
+
+#: A wanted byte that lies further than this ahead of what a flight has brought is fetched by a
+#: flight of its own, and the first one is cut: waiting would take longer than a round trip. More
+#: than the two or three pieces of up to 1 MiB that the kernel's own read-ahead asks for at once.
+LEAP_BYTES: Final = 5 * 512 * 1024
+#: The same in time, for fast lines.
+LEAP_S: Final = 0.2
+#: From this much still to read on, a sequential reader is worth processes of its own.
+WORTH_BYTES: Final = 16 * 1024 * 1024
+#: Once the store has served another version, ranges of this one fail without a request for so many
+#: seconds; then one is tried again, without read-ahead, until one is served.
+OUTDATED_S: Final = 1.0
+#: Blocks of an earlier mount that are checked ahead of a sequential reader.
+CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    span: ByteRange
+    event: trio.Event = field(default_factory=trio.Event)
+    failure: SatfsError | None = None
+    is_for_check: bool = False
+
+
+class Fetcher:
+    """Gets bytes of one object into its cache file, each once.
+
+    Invariants:
+        The spans of `_flights` don't overlap; none of their bytes is held, but what they brought.
+        Whoever waits for a span is woken when all of it is held, or when a flight that was to bring
+        part of it has failed; then looks again.
+    """
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        cached: CachedObject,
+        dispatcher: Dispatcher,
+        source: Source,
+        on_outdated: Callable[[], None],
+        budget: Budget,
+    ) -> None:
+        self.cache = cache
+        self.cached = cached
+        self.source = source
+        #: Why the version is not served any more, as of the last answer.
+        self._outdated: Changed | None = None
+        self._outdated_until_s = 0.0
+        self._on_outdated = on_outdated
+        self._dispatcher = dispatcher
+        self._budget = budget
+        self._flights: list[Flight] = []
+        self._landing: dict[Flight, Landing] = {}
+        self._waiters: list[_Waiter] = []
+        self._readers: set[object] = set()
+        #: What one task is checking ahead of sequential readers, from where it is on.
+        self._checking: ByteRange | None = None
+        #: Up to where each sequential reader's window has been launched, and from where on.
+        self._launched: dict[object, ByteRange] = {}
+
+    @property
+    def is_outdated(self) -> bool:
+        """Tell whether the store was last seen to serve another version."""
+        return self._outdated is not None
+
+    def window_bytes(self) -> int:
+        """Return how far ahead a sequential reader may go now."""
+        return self._dispatcher.window_bytes()
+
+    async def wait_for(self, span: ByteRange, reader: object) -> None:
+        """Wait until *span* is held, or was for a moment; fetches what nobody fetches yet.
+
+        Raises:
+            SatfsError: a part of it cannot be had.
+        """
+        if self._checking is not None and self._checking.start <= span.start < self._checking.stop:
+            await self._wait_for_check(span)
+        await self.cache.check(self.cached, span)
+        if self.cached.holds(span):
+            return
+        # No checkpoint from here to the wait: what is missing now is what gets launched or joined.
+        if not self._is_expected(span):
+            self._budget.check(self.source.label)
+            if self._outdated is not None and trio.current_time() < self._outdated_until_s:
+                raise copy(self._outdated) from self._outdated
+        self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
+        waiter = _Waiter(span)
+        self._waiters.append(waiter)
+        for flight in self._flights:
+            if _overlaps(flight, span):
+                flight.is_urgent = True
+        self._dispatcher.pump()
+        try:
+            await waiter.event.wait()
+        finally:
+            self._waiters.remove(waiter)
+            for flight in [f for f in self._flights if f.is_urgent or _overlaps(f, span)]:
+                flight.is_urgent = self._is_awaited(flight)
+                self._withdraw_if_unwanted(flight)  # its handle was closed meanwhile
+        if waiter.failure is not None:
+            # A copy for each who waited: a traceback grows in every task that raises it.
+            raise copy(waiter.failure) from waiter.failure
+
+    async def _wait_for_check(self, span: ByteRange) -> None:
+        """Wait until the one who checks ahead has passed *span*, instead of doing it twice."""
+        waiter = _Waiter(span, is_for_check=True)
+        self._waiters.append(waiter)
+        try:
+            await waiter.event.wait()
+        finally:
+            self._waiters.remove(waiter)
+
+    def want(self, plan: Plan, reader: object) -> None:
+        """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
+        if self.is_outdated:
+            return  # whoever waits for more than is held is told so, or tries one range
+        size = self.cached.size_bytes
+        left_bytes = self._budget.left_bytes()
+        if left_bytes == 0:
+            return  # whoever waits for more than is held is told so
+        is_short = left_bytes is not None and left_bytes < sum(map(len, (plan.now, *plan.ahead)))
+        if plan.pattern is Pattern.STRAY or is_short:
+            self._launch(align(plan.now, size), reader, range_bytes=None, is_bulk=False)
+            return
+        if plan.pattern is not Pattern.SEQUENTIAL:
+            self._launched.pop(reader, None)
+            self._leave_all_but(reader, plan)
+            for piece in (plan.now, *plan.ahead):
+                self._launch(align(piece, size), reader, range_bytes=None, is_bulk=False)
+            return
+        self._check_ahead(plan.now)
+        ahead = plan.ahead[0] if plan.ahead else ByteRange(plan.now.stop, plan.now.stop)
+        launched = self._launched.get(reader)
+        if launched is not None and launched.start <= plan.now.start < launched.stop:
+            # Looking through a whole window at each of its thousand reads would cost more than
+            # reading. What failed or was evicted meanwhile is fetched when it is waited for.
+            left = max(0, ahead.stop - launched.stop)
+            if left < min(self._dispatcher.range_bytes(len(ahead)), max(1, len(ahead) // 2)):
+                return
+        if len(ahead) >= BULK_BYTES and self.cached.size_bytes - plan.now.stop >= WORTH_BYTES:
+            self._dispatcher.expect_bulk(self.source)
+        window = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
+        range_bytes = self._dispatcher.range_bytes(len(ahead))
+        self._launch(
+            align(window, size), reader, range_bytes=range_bytes, is_bulk=True, now=plan.now
+        )
+        self._launched[reader] = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
+
+    def enter(self, reader: object) -> None:
+        """Hear of a reader, before it wants anything."""
+        self._readers.add(reader)
+
+    def leave(self, reader: object) -> None:
+        """Forget a reader; what only it wanted is given up."""
+        self._readers.discard(reader)
+        self._launched.pop(reader, None)
+        for flight in list(self._flights):
+            flight.readers.discard(reader)
+            self._withdraw_if_unwanted(flight)
+
+    # -- launching -------------------------------------------------------------------------------
+
+    def _launch(
+        self,
+        span: ByteRange,
+        reader: object,
+        *,
+        range_bytes: int | None,
+        is_bulk: bool,
+        now: ByteRange | None = None,
+    ) -> None:
+        """Start flights for the bytes of *span* that are neither held nor in the air.
+
+        With *now* and *range_bytes*, a short gap beyond *now* waits until it is worth a request.
+        """
+        flights: list[Flight] = []
+        for absent in self.cached.gaps(span):
+            for gap in self._not_in_the_air(absent, reader, is_urgent=range_bytes is None):
+                is_needed = now is None or gap.start < now.stop
+                is_last = gap.stop == self.cached.size_bytes or gap.stop < span.stop
+                if range_bytes is None:
+                    pieces = [gap]
+                elif is_needed or is_last or len(gap) >= range_bytes // 2:
+                    pieces = split(gap, range_bytes)
+                else:
+                    continue
+                flights.extend(self._flight(piece, reader, is_bulk=is_bulk) for piece in pieces)
+        if flights:
+            self._flights.extend(flights)
+            self._dispatcher.submit(flights)
+
+    def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> Flight:
+        flight = Flight(
+            self.cache,
+            self.cached,
+            span,
+            self.source,
+            is_bulk=is_bulk,
+            on_progress=self._progressed,
+            on_end=self._ended,
+        )
+        if reader is not None:
+            flight.readers.add(reader)
+        self._landing[flight] = self.cache.begin_landing(self.cached, span)
+        return flight
+
+    def _not_in_the_air(
+        self, gap: ByteRange, reader: object, *, is_urgent: bool
+    ) -> list[ByteRange]:
+        """Return the parts of *gap* that no flight will bring soon; join the flights that will."""
+        missing: list[ByteRange] = []
+        start = gap.start
+        for flight in sorted(self._flights, key=lambda each: each.start):
+            if flight.is_cancelled or not _overlaps(flight, ByteRange(start, gap.stop)):
+                continue
+            if is_urgent and self._is_far_behind(flight, start):
+                self._split(flight, start, gap.stop)
+                continue
+            flight.readers.add(reader)
+            # What the flight has brought, and is absent all the same, was lost since.
+            brought_until = min(max(flight.start, flight.held_until), gap.stop)
+            if start < brought_until:
+                missing.append(ByteRange(start, brought_until))
+            start = max(start, min(flight.stop, gap.stop))
+        if start < gap.stop:
+            missing.append(ByteRange(start, gap.stop))
+        return missing
+
+    def _is_far_behind(self, flight: Flight, start: int) -> bool:
+        rate = self._dispatcher.controller.rate_bytes_per_s or 0.0
+        leap = max(LEAP_BYTES, int(rate * LEAP_S))
+        return start - flight.front > leap
+
+    def _split(self, flight: Flight, start: int, stop: int) -> None:
+        """Cut *flight* before *start*; what it was to bring beyond *stop* flies on its own."""
+        rest = ByteRange(min(stop, flight.stop), flight.stop)
+        flight.cut(start)
+        if rest:
+            other = self._flight(rest, None, is_bulk=flight.is_bulk)
+            other.readers = set(flight.readers)
+            self._flights.append(other)
+            self._dispatcher.submit([other])
+
+    # -- giving up -------------------------------------------------------------------------------
+
+    def _leave_all_but(self, reader: object, plan: Plan) -> None:
+        wanted = [plan.now, *plan.ahead]
+        for flight in list(self._flights):
+            # Of several who read one file side by side, each sees but a part of what the kernel
+            # asks for, and may look lost for a moment. What was asked for, another one will want.
+            if flight.is_active and len(self._readers) > 1:
+                continue
+            if reader in flight.readers and not any(_overlaps(flight, each) for each in wanted):
+                flight.readers.discard(reader)
+                self._withdraw_if_unwanted(flight)
+
+    def _withdraw_if_unwanted(self, flight: Flight) -> None:
+        if not flight.readers and not self._is_awaited(flight):
+            self._dispatcher.withdraw(flight)
+
+    def _is_awaited(self, flight: Flight) -> bool:
+        return any(_overlaps(flight, waiter.span) for waiter in self._waiters)
+
+    # -- hearing of progress ---------------------------------------------------------------------
+
+    def _progressed(self, flight: Flight, n_bytes: int) -> None:
+        self._dispatcher.note_progress(flight, n_bytes)
+        self._budget.note(n_bytes)
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.event.is_set() and self.cached.holds(waiter.span):
+                waiter.event.set()
+
+    def _ended(self, flight: Flight, failure: SatfsError | None) -> None:
+        self._flights.remove(flight)
+        self.cache.end_landing(self.cached, self._landing.pop(flight))
+        if isinstance(failure, Changed):
+            self._note_outdated(failure)
+        elif flight.held_until > flight.start:
+            self._outdated = None
+        left = ByteRange(min(flight.held_until, flight.stop), flight.stop)
+        for waiter in self._waiters:
+            if waiter.event.is_set():
+                continue
+            # After a cut, a cancellation or an eviction whoever waits looks again.
+            if left and left.overlaps(waiter.span):
+                waiter.failure = failure
+                waiter.event.set()
+            elif self.cached.holds(waiter.span) or not self._is_expected(waiter.span):
+                waiter.event.set()
+
+    def _note_outdated(self, failure: Changed) -> None:
+        """Take in that the store serves another version: what is queued would be told the same."""
+        is_news = self._outdated is None
+        self._outdated = failure
+        self._outdated_until_s = trio.current_time() + OUTDATED_S
+        if is_news:
+            self._on_outdated()
+        for flight in list(self._flights):
+            if not flight.is_active:
+                self._dispatcher.withdraw(flight)
+
+    def _is_expected(self, span: ByteRange) -> bool:
+        return any(_overlaps(flight, span) for flight in self._flights)
+
+    # -- checking what an earlier mount left -----------------------------------------------------
+
+    def _check_ahead(self, now: ByteRange) -> None:
+        """Have what an earlier mount left checked before a sequential reader gets there."""
+        size = self.cached.size_bytes
+        span = ByteRange(now.start, now.stop + CHECK_AHEAD_BYTES).clip(size)
+        if self._checking is not None:
+            if self._checking.start <= now.stop:
+                stop = max(self._checking.stop, span.stop)
+                self._checking = ByteRange(self._checking.start, stop)
+            return
+        first = next(self.cached.layers[0].map.unchecked(span), None)
+        if first is None:
+            return
+        self._checking = ByteRange(first.start, span.stop)
+        self.cached.n_users += 1
+        self._dispatcher.run_in_background(self._check_pieces)
+
+    async def _check_pieces(self) -> None:
+        """Check piece by piece, waking after each, as long as the reader moves the end on."""
+        try:
+            while (left := self._checking) is not None and left:
+                stop = min(left.start + CHECK_BYTES, left.stop)
+                await self.cache.check(self.cached, ByteRange(left.start, stop))
+                # The reader may have moved the end on meanwhile.
+                self._checking = ByteRange(stop, max(stop, (self._checking or left).stop))
+                self._checked(ByteRange(left.start, stop))
+        finally:
+            self._checking = None
+            self.cache.release(self.cached)
+            self._checked(ByteRange(0, self.cached.size_bytes))
+
+    def _checked(self, piece: ByteRange) -> None:
+        """Wake whoever waited for *piece*: it is held now, or must be fetched again."""
+        for waiter in self._waiters:
+            if waiter.is_for_check and waiter.span.start < piece.stop:
+                waiter.event.set()
+
+
+def _overlaps(flight: Flight, span: ByteRange) -> bool:
+    return max(flight.start, span.start) < min(flight.stop, span.stop)

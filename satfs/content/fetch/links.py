@@ -1,0 +1,116 @@
+"""A presigned link kept fresh: one renewal, however many ranges wait for it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from satfs import read_trace
+from satfs.model import AttachmentName, Link, SceneId
+from satfs.read_trace import Trail
+from satfs.refreshable import Fresh
+
+Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
+
+#: A link is renewed this long before its end, so that a request made with it starts in time; but
+#: never more than a quarter of its life, for links that live seconds.
+MARGIN_S: Final = 60.0
+#: How long a link is used that does not tell its end.
+UNTOLD_LIFETIME_S: Final = 300.0
+#: How long a link is used that came in already spent, which is what a clock ahead of the vendor's
+#: shows. The store knows better, and says so.
+DOUBTED_LIFETIME_S: Final = 10.0
+#: A new link that is refused as well is given up after one more, this much later: whoever changes
+#: keys may do so twice within a moment, and it takes the store as long to hear of it.
+ROTATION_S: Final = 1.0
+#: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
+LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
+#: How long such a refusal is believed without a request, and how long any other one is looked into
+#: with one link instead of three. Programs `stat` a file many times; restoring one from an archive
+#: takes hours.
+REFUSED_S: Final = 60.0
+
+
+def usable_for_s(link: Link, now_s: float) -> float:
+    """Return for how many seconds from *now_s* (wall clock) a link may be used for new requests."""
+    if link.expires_at_s is None:
+        return UNTOLD_LIFETIME_S
+    left_s = link.expires_at_s - now_s
+    if left_s <= 0:
+        return DOUBTED_LIFETIME_S
+    return left_s - min(MARGIN_S, left_s / 4)
+
+
+class Refusals:
+    """Links that were refused in a row, without a byte in between."""
+
+    def __init__(self) -> None:
+        self._urls: list[str] = []
+
+    def wait_s(self, link: Link) -> float | None:
+        """Take in that *link* was refused; return how long to wait before one more is tried.
+
+        None is for good: two new links were refused, or the vendor gives the same one again.
+        """
+        self._urls.append(link.url)
+        if len(self._urls) == 1:
+            return 0.0
+        is_same = self._urls[-1] == self._urls[-2]
+        return ROTATION_S if len(self._urls) == 2 and not is_same else None
+
+
+class LinkKeeper:
+    """The link to one attachment. *trail_of_it* finds the place to note how it was got."""
+
+    def __init__(
+        self,
+        sign: Sign,
+        scene: SceneId,
+        attachment: AttachmentName,
+        trail_of_it: Callable[[], Trail],
+    ) -> None:
+        async def renew() -> tuple[Link, float]:
+            with trail_of_it().request(read_trace.LINK):
+                link = await sign(scene, attachment)
+            return link, usable_for_s(link, time.time())
+
+        self._fresh: Fresh[Link] = Fresh(renew)
+        self._refused_for: str | None = None
+        self._refused_until_s = 0.0
+
+    async def get(self) -> Link:
+        """Return a link that can be used now; waits for the vendor when there is none.
+
+        Raises:
+            SatfsError: whatever signing raised.
+        """
+        return await self._fresh.get()
+
+    def spent(self, link: Link) -> None:
+        """Say that the store refused *link*: the next `get` asks for another."""
+        self._fresh.invalidate(link)
+
+    def refused(self, code: str) -> None:
+        """Remember for a while that the object is refused, whatever the link."""
+        self._refused_for, self._refused_until_s = code, trio.current_time() + REFUSED_S
+
+    def accepted(self) -> None:
+        """Forget a refusal: the object was served, or is to be looked at afresh."""
+        self._refused_for = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Return the code of a refusal that is remembered, or None."""
+        is_recent = trio.current_time() < self._refused_until_s
+        return self._refused_for if is_recent else None
+
+    def left_s(self) -> float | None:
+        """Return the seconds that the present link has left, or None when there is none."""
+        link = self._fresh.peek()
+        if link is None:
+            return None
+        return math.inf if link.expires_at_s is None else link.expires_at_s - time.time()

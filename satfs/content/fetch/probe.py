@@ -1,0 +1,344 @@
+"""One small question to the store about an object: how long is it, and which version.
+
+HEAD is not asked: a link is signed for GET alone, and answers 403 to anything else. A suffix range
+tells the length, the ETag and the end of the object in one round trip (RFC 9110 §14.1.2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import trio
+
+from satfs.content.fetch.links import LASTING_CODES, LinkKeeper, Refusals
+from satfs.content.fetch.store_responses import (
+    BEGINNING_BYTES,
+    MOST_OBJECT_BYTES,
+    Meaning,
+    Verdict,
+    encodings_of,
+    is_object_itself,
+    is_same,
+    judge_error,
+    judge_success,
+    judge_tail,
+    request_headers,
+    total_if_unsatisfied,
+    unsized_part,
+    version_of,
+)
+from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams, answer_s
+from satfs.content.transfer.interface import Refusal
+from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
+from satfs.model import ByteRange, Version
+from satfs.net.addresses import origin_of, resolved
+from satfs.net.http import StreamedAnswer
+from satfs.net.retry import parse_retry_after
+from satfs.net.retrying import Retries
+
+T = TypeVar("T")
+
+#: A zip's directory ends the file, and for nearly every delivery fits in this many bytes, as does
+#: the longest possible archive comment.
+TAIL_BYTES: Final = 64 * 1024
+
+
+#: How the length is asked for, one after the other, as long as the answer tells nothing: some
+#: stores know no suffixes. The last one asks for all of it, and reads the head alone.
+_QUESTIONS: Final = (f"bytes=-{TAIL_BYTES}", "bytes=0-0", None)
+#: What is said to a question that is not understood.
+_NOT_UNDERSTOOD: Final = frozenset({400, 501})
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of an object: `data` are the bytes from `start` on, perhaps none.
+
+    `encodings` are the codings that the store labels it with.
+    """
+
+    version: Version
+    start: int
+    data: bytes
+    encodings: tuple[str, ...] = ()
+
+
+class _TellsNothing(Exception):
+    """An answer to the question, perhaps, but none from which a length can be had.
+
+    *part* is what it holds of the object, where it holds a part: its version has the length up to
+    the part's end, which may or may not be the object's.
+    """
+
+    def __init__(self, verdict: Verdict, part: Tail | None = None) -> None:
+        super().__init__(verdict.code)
+        self.verdict = verdict
+        self.part = part
+
+
+class Probe:
+    """Asks the store, with retries within `deadline_s`.
+
+    *heard* is told how long each answer took, in seconds, on a connection that was open: for many a
+    transfer that is the first that is known of the line.
+    """
+
+    def __init__(
+        self,
+        http: Streams,
+        retries: Retries,
+        check_url: Callable[[str], None],
+        *,
+        deadline_s: float,
+        heard: Callable[[float], None] = lambda answer_s: None,
+    ) -> None:
+        self._http = http
+        self._retries = retries
+        self._check_url = check_url
+        self._deadline_s = deadline_s
+        self._heard = heard
+
+    async def tail(self, links: LinkKeeper, label: str) -> Tail:
+        """Return the version of an object, and its last bytes.
+
+        Raises:
+            NotThere: no such object.
+            NotAllowed: refused, with a new link too.
+            Unreachable: no answer in time.
+            Garbled: an answer that makes no sense.
+        """
+        return await self._tail(links, label, trio.current_time() + self._deadline_s)
+
+    async def _tail(self, links: LinkKeeper, label: str, deadline_at: float) -> Tail:
+        verdict = Verdict(Meaning.GARBLED)
+        for asked in _QUESTIONS:
+            headers = {"Accept-Encoding": "identity"}
+            if asked is not None:
+                headers["Range"] = asked
+            try:
+                tail = await self._ask(links, label, headers, _read_tail, deadline_at)
+            except _TellsNothing as nothing:
+                verdict = nothing.verdict
+                if nothing.part is None:
+                    continue
+                sized = await self._sized(links, label, nothing.part, deadline_at)
+                if sized is None:
+                    continue
+                tail = sized
+            if tail.encodings:
+                await self._check_label(links, label, tail, deadline_at)
+            return tail
+        _raise(verdict, label, None)
+
+    async def _sized(
+        self, links: LinkKeeper, label: str, part: Tail, deadline_at: float
+    ) -> Tail | None:
+        """Return *part* with the object's length, by a question for the byte behind it.
+
+        None where there is such a byte: then the part is not the object's end.
+        """
+        stop = part.version.size_bytes
+        headers = {"Range": f"bytes={stop}-{stop}", "Accept-Encoding": "identity"}
+
+        async def read(answer: StreamedAnswer, label: str) -> Tail | None:
+            if answer.status != 416:
+                return None
+            total = total_if_unsatisfied(answer.headers, await answer.read_error_body())
+            if total is None or total == stop:
+                return part
+            if not stop < total <= MOST_OBJECT_BYTES:
+                return None
+            version = Version(part.version.etag, total)
+            return Tail(version, total, b"", part.encodings)
+
+        try:
+            return await self._ask(links, label, headers, read, deadline_at)
+        except _TellsNothing:
+            return None
+
+    async def _check_label(
+        self, links: LinkKeeper, label: str, tail: Tail, deadline_at: float
+    ) -> None:
+        """Return if what the store labels as coded is the object itself.
+
+        Raises:
+            Garbled: it is a coded form of the object, which nobody asked for.
+        """
+        span = ByteRange(0, min(BEGINNING_BYTES, tail.version.size_bytes))
+        beginning = tail.data[:BEGINNING_BYTES]
+        if tail.start or len(beginning) < len(span):
+            headers = request_headers(span, None)
+
+            async def read(answer: StreamedAnswer, label: str) -> bytes:
+                verdict = judge_success(answer.status, answer.headers, span, tail.version)
+                if verdict.meaning is not Meaning.BYTES:
+                    _raise(verdict, label, None)
+                data = bytearray()
+                async for chunk in answer.chunks():
+                    data += chunk
+                    if len(data) >= len(span):
+                        break
+                return bytes(data[: len(span)])
+
+            beginning = await self._ask(links, label, headers, read, deadline_at)
+        path = urlsplit((await links.get()).url).path
+        if not is_object_itself(tail.encodings, beginning, path):
+            codings = ", ".join(tail.encodings)
+            raise Garbled(f"the object store sends {label} coded ({codings}), which was not asked")
+
+    async def confirm(self, links: LinkKeeper, label: str, version: Version) -> Version:
+        """Return the version that the store serves now; costs no content when it is *version*.
+
+        Raises: as `tail`.
+        """
+        deadline_at = trio.current_time() + self._deadline_s
+        if not version.size_bytes:
+            return (await self._tail(links, label, deadline_at)).version
+        headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+        if version.is_strong:
+            headers["If-None-Match"] = version.etag
+
+        async def read(answer: StreamedAnswer, label: str) -> Version:
+            if answer.status == 304:
+                await answer.read_error_body()  # empty; its end gives the connection back
+                return version
+            if unsized_part(answer.status, answer.headers) == ByteRange(0, 1):
+                seen = version_of(answer.headers, version.size_bytes)
+                if version.is_strong and seen == version:
+                    await answer.read_error_body()
+                    return version
+            seen = (await _read_tail(answer, label)).version
+            return version if is_same(seen, version) else seen
+
+        try:
+            return await self._ask(links, label, headers, read, deadline_at)
+        except _TellsNothing:
+            return (await self._tail(links, label, deadline_at)).version
+
+    async def _ask(
+        self,
+        links: LinkKeeper,
+        label: str,
+        headers: dict[str, str],
+        read: Callable[[StreamedAnswer, str], Awaitable[T]],
+        deadline_at: float,
+    ) -> T:
+        refusals, known = Refusals(), links.refusal
+        if known in LASTING_CODES:
+            raise NotAllowed(f"the object store refuses {label}: {known}")
+        while True:
+            link = await links.get()
+
+            async def attempt(url: str = link.url) -> T:
+                return await self._attempt(url, label, headers, read)
+
+            try:
+                found = await self._retries.run(
+                    attempt,
+                    origin=origin_of(link.url),
+                    deadline_at=deadline_at,
+                    what=f"asking the object store for {label}",
+                    about=label,
+                )
+                links.accepted()
+                return found
+            except Refusal as refusal:
+                code = refusal.verdict.code
+                links.spent(link)
+                wait_s = refusals.wait_s(link)
+                if known is not None or code in LASTING_CODES:
+                    wait_s = None
+                if wait_s is None or trio.current_time() + wait_s >= deadline_at:
+                    links.refused(code)
+                    raise NotAllowed(f"the object store refuses {label}: {code}") from None
+            await trio.sleep(wait_s)
+
+    async def _attempt(
+        self,
+        url: str,
+        label: str,
+        headers: dict[str, str],
+        read: Callable[[StreamedAnswer, str], Awaitable[T]],
+    ) -> T:
+        for _ in range(MOST_REDIRECTS + 1):
+            asked_at = trio.current_time()
+            async with self._http.stream(url, headers=headers) as answer:
+                self._heard(answer_s(answer, trio.current_time() - asked_at))
+                if answer.status in (200, 206, 304, 416):
+                    return await read(answer, label)
+                verdict = judge_error(answer.status, await answer.read_error_body())
+                location = answer.headers.get("location")
+                if verdict.meaning is Meaning.REDIRECT and location is not None:
+                    url = resolved(url, location)
+                    self._check_url(url)
+                    continue
+                if answer.status in _NOT_UNDERSTOOD and verdict.meaning in (
+                    Meaning.REFUSED,
+                    Meaning.GARBLED,
+                ):
+                    raise _TellsNothing(verdict)
+                _raise(verdict, label, answer.headers.get("retry-after"))
+        raise Garbled(f"the object store redirects {label} without end")
+
+
+def _raise(verdict: Verdict, label: str, retry_after: str | None) -> NoReturn:
+    match verdict.meaning:
+        case Meaning.RENEW:
+            raise Refusal(verdict)
+        case Meaning.GONE:
+            raise NotThere(f"the object store has no {label}")
+        case Meaning.REFUSED:
+            raise NotAllowed(f"the object store refuses {label}: {verdict.code}")
+        case Meaning.RETRY | Meaning.SLOW_DOWN:
+            asked_s = parse_retry_after(retry_after, now_s=time.time())
+            text = f"the object store is busy: {label}: {verdict.code}"
+            if asked_s is None:
+                raise Unreachable(text)
+            raise Throttled(text, retry_after_s=asked_s)
+        case _:
+            raise Garbled(f"the object store's answer for {label} makes no sense: {verdict.code}")
+
+
+async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
+    """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
+    if answer.status == 416:
+        # An empty object has no byte to give, and is the only one that may say so. Silence about
+        # the length is no length of 0.
+        body = await answer.read_error_body()  # its end gives the connection back
+        if total_if_unsatisfied(answer.headers, body) == 0:
+            return Tail(version_of(answer.headers, 0), 0, b"")
+        raise _TellsNothing(judge_error(answer.status, body))
+    unsized = unsized_part(answer.status, answer.headers)
+    if unsized is not None and len(unsized) <= TAIL_BYTES:
+        data = await _body(answer, len(unsized), label)
+        version = version_of(answer.headers, unsized.stop)
+        part = Tail(version, unsized.start, data, encodings_of(answer.headers))
+        raise _TellsNothing(Verdict(Meaning.GARBLED, "Content-Range"), part)
+    found = judge_tail(answer.status, answer.headers)
+    if isinstance(found, Verdict):
+        raise Garbled(f"the object store's answer for {label} makes no sense: {found.code}")
+    version, start, length = found
+    encodings = encodings_of(answer.headers)
+    if length > TAIL_BYTES:
+        return Tail(version, version.size_bytes, b"", encodings)
+    return Tail(version, start, await _body(answer, length, label), encodings)
+
+
+async def _body(answer: StreamedAnswer, length: int, label: str) -> bytes:
+    """Return the *length* bytes of a body.
+
+    It is read to its end, so that the connection may be used again: for the first bytes, most
+    likely, and a new one would cost three round trips.
+    """
+    data = bytearray()
+    async for chunk in answer.chunks():
+        data += chunk
+        if len(data) > length:
+            break
+    if len(data) < length:
+        raise Unreachable(f"the object store broke off in the middle of {label}")
+    return bytes(data[:length])

@@ -1,0 +1,188 @@
+"""One range in the air: from the moment it is wanted until its last byte may be served."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.objects import CachedObject
+from satfs.content.fetch.links import LinkKeeper
+from satfs.content.transfer.interface import Delivery
+from satfs.errors import SatfsError
+from satfs.model import ByteRange, Version
+from satfs.read_trace import Trail
+
+_order: Final = itertools.count()
+
+#: Further tries for a range that was answered with another version. Most objects of which that is
+#: seen have been replaced, and whoever reads waits for these tries: 0.3 s for two.
+MAX_OTHER_VERSION_TRIES: Final = 2
+#: The same, where the store is known to show versions in turn: of two replicas that answer at
+#: random, the wrong one answers nine times in a row for one range of 500.
+MAX_ALTERNATING_TRIES: Final = 8
+#: First wait, doubled for each further try, and longest wait, in seconds.
+OTHER_VERSION_WAIT_S: Final = 0.1
+OTHER_VERSION_MAX_WAIT_S: Final = 0.5
+
+
+class Doubt:
+    """Whether an answer of another version means that the object was replaced.
+
+    Replicas of a store may give one object different ETags. So an answer of another version is
+    followed by a few spaced tries for the one that was opened: more of them once that one was seen
+    again after another, which a replaced object never shows. Bytes of the other one are never
+    taken.
+    """
+
+    def __init__(self) -> None:
+        self.is_alternating = False
+        self._has_differed = False
+
+    def matched(self) -> None:
+        """Take in an answer of the version that was opened."""
+        self.is_alternating = self.is_alternating or self._has_differed
+
+    def differed(self, n_in_a_row: int) -> float | None:
+        """Take in that a range got another version for the *n_in_a_row*-th time.
+
+        Return the seconds to wait before another try; None is for good.
+        """
+        self._has_differed = True
+        limit = MAX_ALTERNATING_TRIES if self.is_alternating else MAX_OTHER_VERSION_TRIES
+        if n_in_a_row > limit:
+            return None
+        return min(OTHER_VERSION_WAIT_S * 2.0 ** (n_in_a_row - 1), OTHER_VERSION_MAX_WAIT_S)
+
+
+class Source:
+    """Where one object's bytes come from, which version they must be, where that is noted."""
+
+    def __init__(self, label: str, links: LinkKeeper, version: Version, trail: Trail) -> None:
+        self.label = label
+        self.links = links
+        self.version = version
+        self.trail = trail
+        self.doubt = Doubt()
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One range in the air, for people to look at: of which object, how far, how fast."""
+
+    label: str
+    span: ByteRange
+    held_until: int
+    is_urgent: bool
+    bytes_per_s: float | None
+
+
+class Flight(Delivery):
+    """A delivery that waits for a connection, or has one.
+
+    Invariants:
+        `readers` are the handles that want it; an empty set with nobody waiting means that it may
+        be dropped.
+        `is_urgent` while somebody waits for a byte of it.
+    """
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        cached: CachedObject,
+        span: ByteRange,
+        source: Source,
+        *,
+        is_bulk: bool,
+        on_progress: Callable[[Flight, int], None],
+        on_end: Callable[[Flight, SatfsError | None], None],
+    ) -> None:
+        super().__init__(cache, cached, span)
+        self.source = source
+        self.is_bulk = is_bulk
+        self.is_urgent = False
+        self.readers: set[object] = set()
+        self.order = next(_order)
+        self.is_active = False
+        self.is_cancelled = False
+        self.began_at = span.start  # where the present attempt began
+        self.began_at_s: float | None = None  # the first byte of the present attempt
+        self.n_reissued = 0
+        self.attempt: trio.CancelScope | None = None
+        self.silence: trio.CancelScope | None = None  # limits the wait for the first block
+        self._on_progress = on_progress
+        self.ended = on_end
+
+    def arriving_since(self, at_s: float) -> None:
+        """Remember when the first byte of this attempt came."""
+        if self.began_at_s is None:
+            self.began_at_s = at_s
+
+    def progressed(self, n_bytes: int) -> None:
+        """Tell whoever waits."""
+        self.arriving_since(trio.current_time())
+        self._on_progress(self, n_bytes)
+
+    def progress(self, now_s: float) -> Transfer:
+        """Return how far it is, and how fast since its present attempt's first byte."""
+        span = ByteRange(self.start, max(self.start, self.stop))
+        speed: float | None = None
+        if self.began_at_s is not None and now_s > self.began_at_s:
+            speed = (self.held_until - self.began_at) / (now_s - self.began_at_s)
+        return Transfer(self.source.label, span, self.held_until, self.is_urgent, speed)
+
+    def is_wanted(self) -> bool:
+        """Tell whether there is something left to do."""
+        return not (self.is_done or self.is_cancelled)
+
+    def cancel(self) -> None:
+        """Give the flight up; what has arrived stays."""
+        self.is_cancelled = True
+        if self.attempt is not None:
+            self.attempt.cancel()
+
+    def reissue(self) -> None:
+        """Begin the rest again on another connection: this one is too slow."""
+        self.n_reissued += 1
+        if self.attempt is not None:
+            self.attempt.cancel()
+
+    def cut(self, stop: int) -> None:
+        """Deliver only up to *stop*, a block boundary; somebody else fetches the rest."""
+        self.stop = max(self.held_until, min(self.stop, stop))
+
+
+def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Flight:
+    """Return the flight of *queue* to start next: urgent ones first, then the reader with fewest.
+
+    Among one reader's, the one that was wanted first: sequential readers want them in order.
+    """
+
+    def rank(flight: Flight) -> tuple[bool, int, int]:
+        fewest = min((n_active_of(reader) for reader in flight.readers), default=1 << 30)
+        return (not flight.is_urgent, fewest, flight.order)
+
+    return min(queue, key=rank)
+
+
+def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
+    """Cut *gap*, which starts with a block, into ranges of whole blocks and about *range_bytes*.
+
+    A short rest goes to the last one. Two flights must never share a block: whichever ends first
+    would declare it whole.
+    """
+    range_bytes = max(BLOCK_BYTES, range_bytes // BLOCK_BYTES * BLOCK_BYTES)
+    pieces: list[ByteRange] = []
+    start = gap.start
+    while start < gap.stop:
+        stop = min(start + range_bytes, gap.stop)
+        if gap.stop - stop < range_bytes // 4:
+            stop = gap.stop
+        pieces.append(ByteRange(start, stop))
+        start = stop
+    return pieces

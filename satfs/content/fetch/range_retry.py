@@ -1,0 +1,257 @@
+"""One flight's way through failures: tried again, moved otherwise, or given up with a reason.
+
+What a failure means is decided in `verdicts`, `trial` and `net.retry`; which flights are in the air
+at once, in `dispatch`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.objects import Spilled
+from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.links import LASTING_CODES
+from satfs.content.fetch.range_request import Flight
+from satfs.content.fetch.store_responses import Meaning
+from satfs.content.fetch.trial import Trial
+from satfs.content.transfer.interface import BulkMover, Mover, Refusal, WorkerDied
+from satfs.errors import (
+    Changed,
+    DeadlineReached,
+    Garbled,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    Throttled,
+    Unreachable,
+)
+from satfs.model import Link
+from satfs.net.addresses import origin_of
+from satfs.net.reachability import Reachability
+from satfs.net.retry import parse_retry_after
+from satfs.net.retrying import admit, is_silence
+from satfs.read_trace import BYTES, Request
+
+log = structlog.get_logger(__name__)
+
+#: From this length on, a sequential range is moved by a worker process, if there are any.
+BULK_BYTES: Final = 1024 * 1024
+#: Deaths of worker processes under one range, without a byte, after which the loop moves it.
+MOST_DEATHS: Final = 2
+
+
+class Attempts:
+    """Moves flights, each until all of it is there or it is known why that cannot be."""
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        controller: ConnectionController,
+        in_loop: Mover,
+        bulk: BulkMover | None,
+        *,
+        reachability: Reachability,
+        give_up_s: float,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._cache = cache
+        self._controller = controller
+        self._in_loop = in_loop
+        self._bulk = bulk
+        self._reachability = reachability
+        self._give_up_s = give_up_s
+        self.counters: Counter[str] = Counter()
+        self._draw = draw
+
+    async def bring_down(self, flight: Flight) -> SatfsError | None:
+        """Bring a flight down: None when all is there or it was given up, else what to report."""
+        trial = Trial(flight.held_until, self._give_up_s)
+        while flight.is_wanted():
+            failure: SatfsError | None = None
+            flight.began_at_s = None
+            with trio.CancelScope() as flight.attempt:
+                failure = await self._try_once(flight, trial)
+            flight.attempt = None
+            if not flight.is_wanted():
+                return None
+            if failure is not None:
+                return failure
+            if trial.wait_s:
+                self.counters["retries"] += 1
+                with trio.CancelScope() as flight.attempt:
+                    await trio.sleep(trial.wait_s)
+                flight.attempt = None
+        return None
+
+    async def _try_once(self, flight: Flight, trial: Trial) -> SatfsError | None:
+        """Make one attempt; None when another one makes sense (or none is needed any more)."""
+        trial.wait_s = 0.0
+        link: Link | None = None
+        try:
+            known = flight.source.links.refusal
+            if known in LASTING_CODES:
+                return NotAllowed(f"the object store refuses {flight.source.label}: {known}")
+            link = await flight.source.links.get()
+            try:
+                await self._attempt(flight, link, trial)
+            finally:
+                trial.look(flight.held_until)
+        except Spilled:
+            self.counters["restarts"] += 1
+        except WorkerDied as death:
+            self.counters["restarts"] += 1
+            # Perhaps it dies of this very range: the loop can move it, too. Whether it is the disk,
+            # the loop finds out, and what to do about it.
+            trial.n_deaths += 1
+            flight.is_bulk = trial.n_deaths < MOST_DEATHS and not death.is_of_file
+        except Refusal as refusal:
+            return self._judge(flight, refusal, link, trial)
+        except Unreachable as failure:
+            # Signing has had its own tries; a store that is known to be away gets none.
+            if link is None or failure.is_lasting or isinstance(failure, Throttled):
+                return failure
+            trial.failed(failure, self._draw())
+            if trial.is_over:
+                told = trial.last or failure
+                self._reachability.gave_up(
+                    origin_of(link.url),
+                    since_s=trial.since_s,
+                    now_s=trio.current_time(),
+                    reason=str(told),
+                    silent_about=flight.source.label if is_silence(told) else None,
+                )
+                return told
+        except NotThere as gone:
+            # Nothing is signed for it any more. A read of an open file knows no names, so that
+            # "no such file" would say nothing to whoever reads.
+            changed = Changed(f"{flight.source.label} was removed while it was open")
+            changed.__cause__ = gone
+            return changed
+        except SatfsError as failure:
+            return failure
+        return None
+
+    async def _attempt(self, flight: Flight, link: Link, trial: Trial) -> None:
+        origin = origin_of(link.url)
+        admission = await admit(self._reachability, origin, flight.source.label)
+        if admission is None:
+            offline = Unreachable(f"{flight.source.label}: the object store is offline")
+            offline.is_lasting = True
+            raise offline
+        is_bulk = flight.is_bulk and len(flight.missing) >= BULK_BYTES and not admission.is_probe
+        mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
+        started_at = flight.held_until
+        try:
+            await self._cache.reserve(flight.cached, flight.missing)
+            flight.begin()
+            flight.began_at = flight.held_until
+            asked_at_s = trio.current_time()
+            # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
+            limit_s = trial.left_s
+            if admission.patience_s is not None:
+                limit_s = min(limit_s, admission.patience_s)
+            self.counters["requests"] += 1
+            with flight.source.trail.request(BYTES, flight.missing) as request:
+                await self._move(mover, link, flight, asked_at_s + limit_s, request)
+        except Refusal:
+            self._reachability.answered(origin, trio.current_time())
+            raise
+        finally:
+            flight.silence = None
+            began_at_s = flight.began_at_s
+            if began_at_s is not None:
+                flight.source.doubt.matched()
+                flight.source.links.accepted()
+                self._reachability.answered(origin, trio.current_time())
+                took_s = trio.current_time() - began_at_s
+                self._controller.note_range(
+                    trio.current_time(),
+                    flight.held_until - started_at,
+                    took_s,
+                )
+                log.debug(
+                    "range moved",
+                    label=flight.source.label,
+                    start=started_at,
+                    stop=flight.held_until,
+                    first_byte_s=round(began_at_s - asked_at_s, 4),
+                    took_s=round(took_s, 4),
+                )
+            if admission.is_probe:
+                now_s = trio.current_time()
+                self._reachability.probe_ended(origin, now_s, flight.source.label)
+
+    async def _move(
+        self, mover: Mover, link: Link, flight: Flight, deadline_at: float, request: Request
+    ) -> None:
+        """Have *mover* make one request, and note what came of it."""
+        asked_at_s = trio.current_time()
+        try:
+            with trio.CancelScope(deadline=deadline_at) as flight.silence:
+                await mover.move(link, flight, flight.source.version)
+            if flight.silence.cancelled_caught:
+                raise DeadlineReached(f"{flight.source.label}: the object store is silent")
+        except Refusal as refusal:
+            request.outcome = f"refused: {refusal.verdict.code}"
+            raise
+        finally:
+            request.received_bytes = flight.held_until - flight.began_at
+            if flight.began_at_s is not None:
+                request.first_byte_s = flight.began_at_s - asked_at_s
+
+    def _judge(
+        self, flight: Flight, refusal: Refusal, link: Link | None, trial: Trial
+    ) -> SatfsError | None:
+        """Return what to report for a refusal; None when another attempt makes sense."""
+        verdict, label = refusal.verdict, flight.source.label
+        match verdict.meaning:
+            case Meaning.RENEW:
+                links = flight.source.links
+                if link is not None and verdict.code not in LASTING_CODES:
+                    links.spent(link)
+                    wait_s = trial.refusals.wait_s(link)
+                    if wait_s is not None and wait_s < trial.left_s:
+                        trial.wait_s = wait_s
+                        return None
+                links.refused(verdict.code)
+                return NotAllowed(f"the object store refuses {label}: {verdict.code}")
+            case Meaning.RETRY | Meaning.SLOW_DOWN:
+                asked_s = parse_retry_after(refusal.retry_after, now_s=time.time())
+                if verdict.meaning is Meaning.SLOW_DOWN or asked_s is not None:
+                    self._controller.note_throttled(trio.current_time())
+                text = f"the object store is busy: {label}: {verdict.code}"
+                failure = (
+                    Unreachable(text) if asked_s is None else Throttled(text, retry_after_s=asked_s)
+                )
+                trial.failed(failure, self._draw())
+                return failure if trial.is_over else None
+            case Meaning.CHANGED:
+                trial.n_other_version += 1
+                wait_s = flight.source.doubt.differed(trial.n_other_version)
+                if wait_s is not None and wait_s < trial.left_s:
+                    trial.wait_s = wait_s
+                    return None
+                if flight.source.doubt.is_alternating:
+                    return Changed(f"the object store shows {label} under several ETags in turn")
+                return Changed(f"{label} was replaced while it was open")
+            case Meaning.GONE:
+                return Changed(f"{label} was removed while it was open")
+            case Meaning.REFUSED:
+                return NotAllowed(f"the object store refuses {label}: {verdict.code}")
+            case _:
+                # Forgiven once, as in net.retry: a balancer's error page is gone a moment later.
+                trial.n_garbled += 1
+                if trial.n_garbled <= 1:
+                    trial.failed(None, self._draw())
+                    return None
+                return Garbled(
+                    f"the object store's answer for {label} makes no sense: {verdict.code}"
+                )

@@ -1,0 +1,40 @@
+"""What the commands over the control socket work with: the parts of the mount they are asked in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from satfs.api.listings import Listings
+from satfs.archive.archive import Archives
+from satfs.content.attachments import Contents
+from satfs.content.cache.pins import Keeping
+from satfs.tree.root import Root
+
+
+class Kernel(Protocol):
+    """What the kernel remembers of the tree (`control.kernel.KernelMemory`)."""
+
+    async def forget_below(self, path: Sequence[str], now: Sequence[bytes] | None) -> int:
+        """Have the kernel forget what it knows of files at and below *path*; return how many names.
+
+        *now* are the names in the directory *path* as they are listed now: of others, and of new
+        ones, the kernel forgets what they led to.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """The parts of one mount. *cache_dir* is where it keeps content."""
+
+    mountpoint: Path
+    cache_dir: Path
+    root: Root
+    listings: Listings
+    contents: Contents
+    archives: Archives
+    keeping: Keeping
+    kernel: Kernel

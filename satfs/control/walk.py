@@ -1,0 +1,166 @@
+"""From the names of a path to the node they lead to, and to all below that can be fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from satfs.control.conditions import Condition, holds_all, may_hold
+from satfs.errors import BadSettings, NotThere, SatfsError
+from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
+from satfs.tree.archives import ContentsDirectory
+from satfs.tree.captures import CaptureDirectory
+from satfs.tree.nodes import Directory, File, MadeFile, Node
+from satfs.tree.root import Root
+from satfs.tree.scenes import AttachmentFile, SceneDirectory
+from satfs.tree.sources import Catalogue
+from satfs.tree.tasks import TaskDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file whose bytes are wanted, or a name below that could not be looked at, and why."""
+
+    path: str
+    node: File | SatfsError
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length of the file; 0 when it is not known."""
+        return 0 if isinstance(self.node, SatfsError) else self.node.attributes().size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked for: *conditions* on scenes."""
+
+    catalogue: Catalogue
+    conditions: Sequence[Condition] = ()
+    #: By level ("task", "capture", "scene"), as far as the walk has come.
+    records: Mapping[str, Json] = field(default_factory=dict)
+
+    def below(self, level: str, record: Json) -> Wanted | None:
+        """Return the same with one more record known; None when it breaks a condition."""
+        known = {**self.records, level: record}
+        if not may_hold(self.conditions, known):
+            return None
+        return Wanted(self.catalogue, self.conditions, known)
+
+
+def words_of(given: object) -> list[tuple[str, ...]]:
+    """Return the paths that a request gives, each as its names below the root of the mount.
+
+    Raises:
+        BadSettings: it gives none.
+    """
+    if isinstance(given, list) and given:
+        paths = [
+            tuple(each)
+            for each in given
+            if isinstance(each, list) and all(isinstance(word, str) for word in each)
+        ]
+        if len(paths) == len(given):
+            return paths
+    raise BadSettings("no path was given")
+
+
+async def find(root: Directory, words: Sequence[str]) -> Node:
+    """Return the node that *words* lead to from *root*.
+
+    Raises:
+        NotThere: nothing is there.
+        SatfsError: it cannot be told now.
+    """
+    node: Node = root
+    for word in words:
+        if not isinstance(node, Directory):
+            raise NotThere(f"{'/'.join(node.path)} is no directory")
+        try:
+            node = await node.lookup(os.fsencode(word))
+        except NotThere as absence:
+            here = "/".join((*node.path, word))
+            raise NotThere(f"there is no {here}") from absence
+    return node
+
+
+async def lineage(node: Node, wanted: Wanted) -> Wanted | None:
+    """Return *wanted* with the records of what *node* lies in; None when one breaks a condition."""
+    above: list[Node] = []
+    here: Node | None = node
+    while here is not None:
+        above.insert(0, here)
+        here = here.parent
+    found: Wanted | None = wanted
+    for each in above[:-1]:
+        found = None if found is None else await _with_record(each, found)
+    return found
+
+
+async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
+    """Yield every file at and below *node* whose bytes come from the store, scene by scene.
+
+    Looks at every directory on the way, so that its listing and records are remembered. What
+    cannot be looked at is yielded with its error; the walk goes on. Into `contents/` it goes only
+    when *node* is there: it shows the bytes of the zip once more.
+    """
+    if isinstance(node, File):
+        if not isinstance(node, MadeFile) and holds_all(wanted.conditions, wanted.records):
+            yield Target(_path(node), node)
+        return
+    if not isinstance(node, Directory):
+        return
+    try:
+        here = await _with_record(node, wanted)
+        if here is None or (
+            isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
+        ):
+            return  # before anything of the scene is asked of the store
+        children = await node.children()
+    except SatfsError as error:
+        yield Target(_path(node), error)
+        return
+    for child in sorted(children, key=lambda entry: entry.name):
+        if isinstance(node, Root) and child.name != b"tasks":
+            continue  # the direct doors lead to the same scenes once more
+        if isinstance(child.target, SatfsError):
+            name = child.name.decode("utf-8", "backslashreplace")
+            yield Target(f"{_path(node)}/{name}".lstrip("/"), child.target)
+        elif not isinstance(child.target, ContentsDirectory):
+            async with aclosing(targets(child.target, here)) as below:
+                async for target in below:
+                    yield target
+
+
+async def _with_record(node: Node, wanted: Wanted) -> Wanted | None:
+    record: Task | Capture | Scene
+    match node:
+        case TaskDirectory():
+            record = await wanted.catalogue.task(TaskId(node.task_id))
+            return wanted.below("task", record.record)
+        case CaptureDirectory():
+            record = await wanted.catalogue.capture(CaptureId(node.capture_id))
+            return wanted.below("capture", record.record)
+        case SceneDirectory():
+            record = await node.record()
+            return wanted.below("scene", record.record)
+        case _:
+            return wanted
+
+
+def scene_of(node: Node) -> SceneDirectory | None:
+    """Return the scene that *node* is, or lies in."""
+    here: Node | None = node
+    while here is not None and not isinstance(here, SceneDirectory):
+        here = here.parent
+    return here
+
+
+def attachment_of(target: Target) -> AttachmentFile | None:
+    """Return the attachment that *target* is, if it is one and no member of a zip."""
+    return target.node if isinstance(target.node, AttachmentFile) else None
+
+
+def _path(node: Node) -> str:
+    return "/".join(node.path)

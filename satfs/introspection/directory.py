@@ -1,0 +1,299 @@
+"""`.satfs/` put together: what is gathered from the floors, and the files that tell it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from satfs.api.cached_listing import ListingState
+from satfs.api.scrub import for_people
+from satfs.content.attachments import Contents
+from satfs.introspection.explain import explain_object
+from satfs.introspection.explain_tree import ExplainDirectory, Mirroring
+from satfs.introspection.log_ring import Lines, LogFile
+from satfs.introspection.metrics import exposition
+from satfs.introspection.snapshots import Moments
+from satfs.introspection.status import Away, Identity, Told, Vitals, status_record
+from satfs.model import AttachmentName, Json, SceneId
+from satfs.net.reachability import Reachability
+from satfs.tree import names
+from satfs.tree.nodes import Directory, Entry, Node, not_there
+
+#: Where it is, at the top of a mount.
+ABOUT: Final = b".satfs"
+STATUS, METRICS, LOG, EXPLAIN = b"status.json", b"metrics", b"log", b"explain"
+
+#: Links looked at for the record: those used last. More would take longer than a look should.
+_MOST_LINKS: Final = 1000
+
+
+class Complained(Protocol):
+    """A failure that a program was told of (`fuse.error_reporting.Complaint`)."""
+
+    @property
+    def at_s(self) -> float: ...  # noqa: D102
+    @property
+    def operation(self) -> str: ...  # noqa: D102
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def errno(self) -> str: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+    @property
+    def times(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What is read to tell how a mount is doing. None of it waits."""
+
+    listings: Callable[[], Sequence[ListingState]]
+    contents: Contents
+    hosts: Sequence[Reachability]
+    token_expires_at_s: Callable[[], float | None]
+    refusal: Callable[[], str | None]
+    secrets: Callable[[], Sequence[str]]
+    api_counters: Callable[[], Mapping[str, int]]
+    calls: Mapping[str, int]
+    waiting: Sized
+    errnos: Mapping[str, int]
+    complaints: Sequence[Complained]
+
+
+class About:
+    """What a mount says about itself. Everything here is for the event loop, and never waits.
+
+    The attributes are set by whoever learns of them later than this is made.
+    """
+
+    def __init__(self, identity: Identity, instruments: Instruments, lines: Lines) -> None:
+        #: What the kernel was told (`kernel_tuning`); None where that is not allowed.
+        self.read_ahead_kb: int | None = None
+        self.max_background: int | None = None
+        #: Where commands are taken, if they are: the path of a socket.
+        self.control: str | None = None
+        self._identity = identity
+        self._instruments = instruments
+        self._lines = lines
+
+    # -- what it says ----------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Json]:
+        """Return the status record."""
+        return status_record(self._vitals(), self._instruments.secrets())
+
+    def status_json(self) -> bytes:
+        """Return the status record as `status.json` has it."""
+        return json.dumps(self.status(), indent=2).encode() + b"\n"
+
+    def metrics(self) -> bytes:
+        """Return the metrics as `metrics` has them."""
+        return exposition(self.status)
+
+    def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
+        """Return what reading an attachment took."""
+        label, contents = f"{scene}/{attachment}", self._instruments.contents
+        return explain_object(
+            contents.trails.find(label),
+            link_left_s=dict(contents.links_left_s(_MOST_LINKS)).get(label),
+            away=self._away(),
+            clean=self._clean,
+        )
+
+    def of_record(self, path: Sequence[str]) -> str:
+        """Return where a file made from records has them from."""
+        candidates = _listings_behind(path)
+        if not candidates:
+            return "Made by satfs itself: nobody is asked for it.\n"
+        known = {(each.kind, each.id): each for each in self._instruments.listings()}
+        found = next((known[each] for each in candidates if each in known), None)
+        text = "Made from records that came with a listing: no request of its own.\n"
+        if found is None:
+            return text + "The listing has not been asked for yet, or was forgotten since.\n"
+        age_s = max(0.0, time.time() - found.asked_at_s)
+        state = "STALE: nobody answered when it was to be renewed" if found.is_stale else "fresh"
+        of = f" of {self._clean(found.id)}" if found.id else ""
+        return (
+            f"{text}Listing: {found.kind}{of}, {found.n_records} records,"
+            f" answered {age_s:.0f} s ago; {state}.\n"
+        )
+
+    # -- as files --------------------------------------------------------------------------------
+
+    def nodes(self, root: Directory) -> dict[bytes, Node]:
+        """Return what is to be reachable at the top of the mount, by name."""
+        return {ABOUT: AboutDirectory(root, self, self._lines)}
+
+    # -- gathering -------------------------------------------------------------------------------
+
+    def _vitals(self) -> Vitals:
+        reads = self._instruments
+        return Vitals(
+            now_s=time.time(),
+            identity=self._identity,
+            away=self._away(),
+            token_expires_at_s=reads.token_expires_at_s(),
+            refusal=reads.refusal(),
+            links=tuple(reads.contents.links_left_s(_MOST_LINKS)),
+            listings=reads.listings(),
+            transfers=reads.contents.transfers(),
+            content=reads.contents.statistics(),
+            reading=reads.contents.trails.sums,
+            spent=reads.contents.budget.spent(),
+            api=reads.api_counters(),
+            calls=reads.calls,
+            n_calls_waiting=len(reads.waiting),
+            errnos=reads.errnos,
+            told=[
+                Told(
+                    each.at_s,
+                    each.operation,
+                    each.path,
+                    each.errno,
+                    each.kind,
+                    each.reason,
+                    each.times,
+                )
+                for each in reads.complaints
+            ],
+            read_ahead_kb=self.read_ahead_kb,
+            max_background=self.max_background,
+            control=self.control,
+        )
+
+    def _away(self) -> tuple[Away, ...]:
+        now_s = trio.current_time()
+        return tuple(
+            Away(
+                origin, now_s - (hosts.offline_since(origin) or now_s), hosts.offline_reason(origin)
+            )
+            for hosts in self._instruments.hosts
+            for origin in hosts.offline_origins()
+        )
+
+    def _clean(self, text: str) -> str:
+        return for_people(text, self._instruments.secrets())
+
+
+class AboutDirectory(Directory):
+    """`.satfs/`."""
+
+    __slots__ = ("_about", "_lines", "_moments", "_root")
+    #: It names paths of this machine, what others open, and the account's contract.
+    is_private = True
+
+    def __init__(self, root: Directory, about: About, lines: Lines) -> None:
+        super().__init__(root, ABOUT)
+        self._root = root
+        self._about = about
+        self._lines = lines
+        self._moments = Moments()
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return what *name* leads to; waits for nothing."""
+        make = self._made().get(name)
+        if make is not None:
+            return self._moments.file(self, name, make)
+        for other in (self._log(), self._explain()):
+            if other.path[-1].encode() == name:
+                return other
+        raise not_there(self, name)
+
+    async def children(self) -> Sequence[Entry]:
+        """Return what there is; waits for nothing."""
+        made = [
+            Entry(name, self._moments.file(self, name, make)) for name, make in self._made().items()
+        ]
+        return [*made, Entry(LOG, self._log()), Entry(EXPLAIN, self._explain())]
+
+    def _made(self) -> Mapping[bytes, Callable[[], bytes]]:
+        return {STATUS: self._about.status_json, METRICS: self._about.metrics}
+
+    def _log(self) -> Node:
+        return LogFile(self, LOG, self._lines)
+
+    def _explain(self) -> Node:
+        mirroring = Mirroring(self._moments, self._about)
+        return ExplainDirectory(self, EXPLAIN, _Shown(self._root), mirroring)
+
+
+class _Shown(Directory):
+    """The top of the mount without what is hidden there: the mirror must not mirror itself."""
+
+    __slots__ = ("_root",)
+
+    def __init__(self, root: Directory) -> None:
+        super().__init__(None, b"")
+        self._root = root
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return what *name* leads to, if it is listed."""
+        for entry in await self.children():
+            if entry.name == name and isinstance(entry.target, Node):
+                return entry.target
+        raise not_there(self, name)
+
+    async def children(self) -> Sequence[Entry]:
+        """Return what the top of the mount lists."""
+        return await self._root.children()
+
+
+def identity_of(
+    *,
+    mountpoint: str,
+    source: str,
+    profile: str,
+    api_url: str,
+    mode: str,
+    credential_source: str,
+    contract_id: str | None,
+    cache_dir: str,
+) -> Identity:
+    """Return what stays the same as long as this mount lives; it begins now."""
+    return Identity(
+        os.getpid(),
+        _text(mountpoint),
+        _text(source),
+        profile,
+        api_url,
+        mode,
+        credential_source,
+        contract_id,
+        _text(cache_dir),
+        time.time(),
+    )
+
+
+def _text(path: str) -> str:
+    """Return *path* as text that any encoder takes, whatever bytes it was made of."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _listings_behind(path: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the listings that the file at *path* may be made from, as (kind, id)."""
+    ids = [names.text_of(name.encode()) or name for name in path]
+    last = ids[-1] if ids else ""
+    of = ids[-2] if len(ids) > 1 else ""
+    within = ids[-3] if len(ids) > 2 else ""
+    match last:
+        case "task.json":
+            return [("task", of), ("tasks", "")]
+        case "captures.json":
+            return [("captures", of)]
+        case "capture.json":
+            return [("captures", within), ("scenes", of)]
+        case "footprints.geojson":
+            return [("scenes", of)]
+        case "scene.json" | "footprint.geojson":
+            return [("scene", of), ("scenes", within)]
+        case _:
+            return []

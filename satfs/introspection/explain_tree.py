@@ -1,0 +1,136 @@
+"""`explain/`: the tree once more, each file in the place of which is a text about it.
+
+A directory here looks at the directory that it mirrors when somebody looks at it, which may ask for
+a listing as that one does. It never asks for anything about an object: a file's name is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, Protocol
+
+import trio
+
+from satfs.introspection.snapshots import Moments
+from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId
+from satfs.tree.nodes import Attributes, Directory, Entry, Node
+from satfs.tree.scenes import SceneDirectory
+
+#: Entries made without letting anybody else run: some ten milliseconds' worth.
+_BATCH: Final = 500
+
+
+class Narrator(Protocol):
+    """Whoever can tell of a file (`introspection.directory`). Never waits."""
+
+    def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
+        """Return what reading an attachment took."""
+        ...
+
+    def of_record(self, path: Sequence[str]) -> str:
+        """Return where the file at *path*, made from records, has them from."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mirroring:
+    """What all directories of the mirror have in common."""
+
+    moments: Moments
+    narrator: Narrator
+
+
+class ExplainDirectory(Directory):
+    """One directory of the mirror; *scene* is the scene whose zip it is inside of, if it is."""
+
+    __slots__ = ("_mirrored", "_mirroring", "_scene")
+    holds_polled_names: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        mirrored: Directory,
+        mirroring: Mirroring,
+        scene: SceneId | None = None,
+    ) -> None:
+        super().__init__(parent, name)
+        self._mirrored = mirrored
+        self._mirroring = mirroring
+        self._scene = scene
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells of the directory that is mirrored."""
+        return self._mirrored.attributes()
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the directory or the text called *name*; raises as the mirrored one does."""
+        mirrored = self._mirrored
+        if isinstance(mirrored, SceneDirectory):
+            attachment = (await mirrored.attachments_by_name()).get(name)
+            if attachment is not None:
+                make = self._about_object(mirrored.scene_id, name, attachment)
+                return self._moments.file(self, name, make)
+        found = await mirrored.lookup(name)
+        if isinstance(found, Directory):
+            return self._directory(name, found)
+        return self._moments.file(self, name, self._about(name))
+
+    async def children(self) -> Sequence[Entry]:
+        """Return a directory for each directory, and a text for each other entry."""
+        mirrored = self._mirrored
+        entries: list[Entry] = []
+        if isinstance(mirrored, SceneDirectory):
+            for name, attachment in (await mirrored.attachments_by_name()).items():
+                make = self._about_object(mirrored.scene_id, name, attachment)
+                entries.append(Entry(name, self._moments.listed(self, name, make)))
+            others: Sequence[Entry] = await mirrored.children_beside_attachments()
+        else:
+            others = await mirrored.children()
+        for entry in others:
+            if isinstance(entry.target, Directory):
+                entries.append(Entry(entry.name, self._directory(entry.name, entry.target)))
+            else:
+                make = self._about(entry.name)
+                entries.append(Entry(entry.name, self._moments.listed(self, entry.name, make)))
+            if len(entries) % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
+        return entries
+
+    @property
+    def _moments(self) -> Moments:
+        return self._mirroring.moments
+
+    def _directory(self, name: bytes, mirrored: Directory) -> ExplainDirectory:
+        scene = self._scene
+        if isinstance(self._mirrored, SceneDirectory):
+            scene = self._mirrored.scene_id
+        return ExplainDirectory(self, name, mirrored, self._mirroring, scene)
+
+    def _about_object(
+        self, scene: SceneId, name: bytes, attachment: AttachmentName
+    ) -> Callable[[], bytes]:
+        narrator = self._mirroring.narrator
+        return self._titled(name, lambda: narrator.of_object(scene, attachment))
+
+    def _about(self, name: bytes) -> Callable[[], bytes]:
+        scene, narrator = self._scene, self._mirroring.narrator
+        if scene is None:
+            path = (*self._mirrored.path, name.decode("utf-8", "replace"))
+            return self._titled(name, lambda: narrator.of_record(path))
+        return self._titled(
+            name,
+            lambda: (
+                "A member of the zip, read from it; this is about the zip.\n\n"
+                + narrator.of_object(scene, DELIVERY_ZIP)
+            ),
+        )
+
+    def _titled(self, name: bytes, tell: Callable[[], str]) -> Callable[[], bytes]:
+        title = "/".join((*self._mirrored.path, name.decode("utf-8", "replace")))
+
+        def make() -> bytes:
+            return f"{title}\n\n{tell()}".encode("utf-8", "backslashreplace")
+
+        return make

@@ -1,0 +1,113 @@
+"""The last lines of the log, in memory, and the file that shows them.
+
+The file grows while it is open, as a log does, so that `tail -f` follows it. When it has grown to
+its limit the older half is dropped, which programs see as a file that was truncated; `tail -f` says
+so and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from satfs.model import ByteRange
+from satfs.tree.nodes import Attributes, Directory, File, Kind, Reader
+
+#: Most bytes of lines kept: some two thousand lines, and no less than half of them at any time.
+MOST_BYTES: Final = 256 * 1024
+#: Longest line kept whole; of a longer one the end is cut.
+MOST_LINE_BYTES: Final = 8 * 1024
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged; its formatter must have taken secrets out.
+
+    One of the root logger's handlers, put there by whoever sets the log up (`satfs.cli.log_setup`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._text = bytearray()
+        self.changed_ns = time.time_ns()
+
+    @property
+    def text(self) -> bytearray:
+        """Return the lines: they grow, until the older half is dropped and they are another."""
+        return self._text
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one record."""
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace")
+        except Exception:  # a log line must not end what logs it
+            self.handleError(record)
+            return
+        if len(line) > MOST_LINE_BYTES:
+            line = line[:MOST_LINE_BYTES].decode("utf-8", "ignore").encode() + " …".encode()
+        if len(self._text) + len(line) >= MOST_BYTES:
+            half = self._text.find(b"\n", len(self._text) - MOST_BYTES // 2) + 1
+            self._text = self._text[half:]
+        self._text += line + b"\n"
+        self.changed_ns = time.time_ns()
+
+
+def lines_of_log() -> Lines:
+    """Return what keeps the lines of this process's log; an empty one when nothing does."""
+    handlers = logging.getLogger().handlers
+    return next((each for each in handlers if isinstance(each, Lines)), None) or Lines()
+
+
+class LogFile(File):
+    """The lines as a file that grows."""
+
+    __slots__ = ("_lines",)
+    is_lasting = False
+    is_live = True
+
+    def __init__(self, parent: Directory, name: bytes, lines: Lines) -> None:
+        super().__init__(parent, name)
+        self._lines = lines
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the node is: one file, whatever it holds."""
+        return (*self.path, "/live")
+
+    def attributes(self) -> Attributes:
+        """Return what `stat` tells now."""
+        changed_ns = self._lines.changed_ns
+        return Attributes(Kind.FILE, 0o644, len(self._lines.text), changed_ns, changed_ns)
+
+    async def is_held(self) -> bool:
+        """Tell that nobody is asked."""
+        return True
+
+    async def open(self) -> Reader:
+        """Return a reader; waits for nothing."""
+        return _LinesReader(self._lines)
+
+
+class _LinesReader:
+    """Reads the lines as they were when it began to read, and those that came after them."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._text = lines.text
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._text)
+
+    async def read(self, span: ByteRange) -> bytes:
+        """Return *span*; who begins anew, as after a truncation, gets what there is now."""
+        if span.start == 0 and len(self._lines.text) >= span.stop:
+            self._text = self._lines.text
+        return bytes(self._text[span.start : span.stop])
+
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell that all is in memory."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""

@@ -1,0 +1,282 @@
+"""What is true of a mount at one moment, and the record that is made of it (`status.json`).
+
+*Pure*: whoever gathers it hands it in. Every text that came from outside is scrubbed here once
+more, whatever it went through before.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from satfs import __version__
+from satfs.api.cached_listing import ListingState
+from satfs.api.scrub import for_people
+from satfs.content.fetch.budget import Spent
+from satfs.content.fetch.range_request import Transfer
+from satfs.model import Json
+from satfs.read_trace import Totals
+
+#: Entries of each list in the record; how many there are besides is told. The record stays one that
+#: a person can read and a program parses in a millisecond.
+MOST_LISTINGS: Final = 100
+MOST_LINKS: Final = 20
+MOST_TRANSFERS: Final = 100
+MOST_ERRORS: Final = 20
+
+_NOTHING_SPENT: Final = Spent("1970-01-01", 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A host that does not answer: which, for how long, and what was met last."""
+
+    origin: str
+    for_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A failure that a program was told of, and how often in a row. *at_s* is wall clock."""
+
+    at_s: float
+    operation: str
+    path: str
+    errno: str
+    kind: str
+    reason: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What stays the same as long as the mount lives. *since_s* is wall clock."""
+
+    pid: int
+    mountpoint: str
+    source: str
+    profile: str
+    api_url: str
+    mode: str
+    credential_source: str
+    contract_id: str | None
+    cache_dir: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What was true at *now_s* (wall clock), as the floors tell it."""
+
+    now_s: float
+    identity: Identity
+    away: Sequence[Away] = ()
+    token_expires_at_s: float | None = None
+    refusal: str | None = None
+    links: Sequence[tuple[str, float]] = ()
+    listings: Sequence[ListingState] = ()
+    transfers: Sequence[Transfer] = ()
+    content: Mapping[str, float] = field(default_factory=dict)
+    reading: Totals = field(default_factory=Totals)
+    spent: Spent = _NOTHING_SPENT
+    api: Mapping[str, int] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+    n_calls_waiting: int = 0
+    errnos: Mapping[str, int] = field(default_factory=dict)
+    told: Sequence[Told] = ()
+    read_ahead_kb: int | None = None
+    max_background: int | None = None
+    control: str | None = None
+
+
+def status_record(vitals: Vitals, secrets: Iterable[str] = ()) -> dict[str, Json]:
+    """Return the record as JSON can hold it; none of *secrets* is in it.
+
+    Moments are ISO 8601 in UTC, other times seconds; a null is what is not known.
+    """
+    known = tuple(secrets)
+
+    def clean(text: str) -> str:
+        return for_people(text, known)
+
+    identity, now_s = vitals.identity, vitals.now_s
+    return {
+        "satfs": __version__,
+        "pid": identity.pid,
+        "mountpoint": identity.mountpoint,
+        "source": identity.source,
+        "profile": identity.profile,
+        "now": moment(now_s),
+        "since": moment(identity.since_s),
+        "up_s": _rounded(now_s - identity.since_s),
+        "is_online": not vitals.away,
+        "why_offline": "; ".join(clean(_why(each)) for each in vitals.away) or None,
+        "away": [
+            {"host": clean(each.origin), "for_s": _rounded(each.for_s), "why": clean(each.reason)}
+            for each in vitals.away
+        ],
+        "credential": {
+            "mode": identity.mode,
+            "source": identity.credential_source,
+            "refused": None if vitals.refusal is None else clean(vitals.refusal),
+            "token_left_s": _left_s(vitals.token_expires_at_s, now_s),
+            "contract_id": identity.contract_id and clean(identity.contract_id),
+            "api_url": clean(identity.api_url),
+        },
+        "links": _links(vitals.links, clean),
+        "listings": _listings(vitals.listings, now_s, clean),
+        "cache": _cache(vitals, clean),
+        "transfers": _transfers(vitals, clean),
+        "reading": _reading(vitals),
+        "egress": {
+            "day": vitals.spent.day,
+            "fetched_bytes": vitals.spent.spent_bytes,
+            "limit_bytes": vitals.spent.limit_bytes,
+            "is_over": vitals.spent.is_over,
+        },
+        "requests": _requests(vitals),
+        "calls": {
+            "waiting": vitals.n_calls_waiting,
+            "asked": dict(sorted(vitals.calls.items())),
+            "errnos": dict(sorted(vitals.errnos.items())),
+        },
+        "errors": [
+            {
+                "at": moment(each.at_s),
+                "age_s": _rounded(now_s - each.at_s),
+                "operation": each.operation,
+                "path": clean(each.path),
+                "errno": each.errno,
+                "error": each.kind,
+                "why": clean(each.reason),
+                "times": each.times,
+            }
+            for each in list(vitals.told)[: -MOST_ERRORS - 1 : -1]
+        ],
+        "kernel": {
+            "read_ahead_kb": vitals.read_ahead_kb,
+            "max_background": vitals.max_background,
+            "is_tuned": vitals.read_ahead_kb is not None,
+        },
+        "control": vitals.control,
+    }
+
+
+def moment(at_s: float) -> str:
+    """Return a moment of the wall clock as people and programs read it (RFC 3339, UTC)."""
+    try:
+        return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # a clock that nobody has set
+        return datetime.fromtimestamp(0, UTC).isoformat(timespec="seconds")
+
+
+def _why(away: Away) -> str:
+    reason = f": {away.reason}" if away.reason else ""
+    return f"{away.origin} has not answered for {away.for_s:.0f} s{reason}"
+
+
+def _links(links: Sequence[tuple[str, float]], clean: Callable[[str], str]) -> Json:
+    soonest = heapq.nsmallest(MOST_LINKS, links, key=lambda each: each[1])
+    return {
+        "n": len(links),
+        "items": [
+            {"object": clean(label), "left_s": _rounded(left_s)} for label, left_s in soonest
+        ],
+    }
+
+
+def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[str], str]) -> Json:
+    # The stale ones first, then those asked for last.
+    shown = heapq.nsmallest(
+        MOST_LISTINGS, listings, key=lambda each: (not each.is_stale, -each.asked_at_s)
+    )
+    ages_s = [now_s - each.asked_at_s for each in listings]
+    return {
+        "n": len(listings),
+        "n_stale": sum(each.is_stale for each in listings),
+        "n_records": sum(each.n_records for each in listings),
+        "oldest_age_s": _rounded(max(ages_s, default=None)),
+        "items": [
+            {
+                "kind": each.kind,
+                "id": clean(each.id),
+                "n_records": each.n_records,
+                "age_s": _rounded(now_s - each.asked_at_s),
+                "is_stale": each.is_stale,
+            }
+            for each in shown
+        ],
+    }
+
+
+def _cache(vitals: Vitals, clean: Callable[[str], str]) -> Json:
+    content = vitals.content
+    names = ("disk_bytes", "disk_limit_bytes", "memory_bytes", "memory_limit_bytes", "open_objects")
+    return {
+        "directory": clean(vitals.identity.cache_dir),
+        **{name: int(content.get(name, 0)) for name in names},
+    }
+
+
+def _transfers(vitals: Vitals, clean: Callable[[str], str]) -> Json:
+    speeds = [each.bytes_per_s for each in vitals.transfers if each.bytes_per_s is not None]
+    return {
+        "n": len(vitals.transfers),
+        "n_queued": int(vitals.content.get("queued", 0)),
+        "connections_wanted": int(vitals.content.get("target_connections", 0)),
+        "bytes_per_s": _rounded(math.fsum(speeds)),
+        "items": [
+            {
+                "object": clean(each.label),
+                "start": each.span.start,
+                "stop": each.span.stop,
+                "received_bytes": each.held_until - each.span.start,
+                "bytes_per_s": _rounded(each.bytes_per_s),
+                "is_waited_for": each.is_urgent,
+            }
+            for each in list(vitals.transfers)[:MOST_TRANSFERS]
+        ],
+    }
+
+
+def _reading(vitals: Vitals) -> Json:
+    sums = vitals.reading
+    return {
+        "open_files": int(vitals.content.get("open_handles", 0)),
+        "opens": sums.n_opens,
+        "reads": sums.n_reads,
+        "served_bytes": sums.served_bytes,
+        "waits": sums.n_waits,
+        "waited_s": _rounded(sums.waited_s),
+        "longest_wait_s": _rounded(sums.longest_wait_s),
+        "failures": sums.n_failures,
+    }
+
+
+def _requests(vitals: Vitals) -> Json:
+    sums, content = vitals.reading, vitals.content
+    return {
+        "api": dict(sorted(vitals.api.items())),
+        "store": dict(sorted(sums.requests.items())),
+        "unlucky": dict(sorted(sums.unlucky.items())),
+        "retries": int(content.get("retries", 0)),
+        "restarts": int(content.get("restarts", 0)),
+        "reissued": int(content.get("reissued", 0)),
+        "received_bytes": int(content.get("received_bytes", 0)),
+    }
+
+
+def _left_s(at_s: float | None, now_s: float) -> float | None:
+    return None if at_s is None else _rounded(max(0.0, at_s - now_s))
+
+
+def _rounded(value: Any) -> float | None:
+    """Return *value* with milliseconds; None for what is not known, or has no end."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(float(value), 3)

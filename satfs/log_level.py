@@ -1,0 +1,65 @@
+"""How much is logged, and how that is changed while a mount runs.
+
+The log itself is set up where the program starts (`satfs.cli.log_setup`); whoever can only ask for
+more or less of it (a control socket, a signal) asks here.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+
+from satfs.errors import BadSettings
+
+log = structlog.get_logger(__name__)
+
+#: The levels by name, from the one that says least to the one that says most.
+LEVELS: Final = MappingProxyType(
+    {
+        "error": logging.ERROR,
+        "warning": logging.WARNING,
+        "info": logging.INFO,
+        "debug": logging.DEBUG,
+    }
+)
+
+
+def level() -> str:
+    """Return the name of the level that is logged now."""
+    now = logging.getLogger().level
+    return next((name for name, number in LEVELS.items() if number == now), "warning")
+
+
+def set_level(name: str) -> None:
+    """Log what is at least as grave as *name* says, from now on, and log that.
+
+    May be called in a signal handler.
+
+    Raises:
+        BadSettings: there is no such level; says which there are.
+    """
+    if name not in LEVELS:
+        raise BadSettings(f"no such log level; there are {', '.join(LEVELS)}")
+    before = level()
+    if before == name:
+        return
+    # While the more talkative of the two is in force, so that it shows either way.
+    if LEVELS[name] < LEVELS[before]:
+        apply(LEVELS[name])
+    log.warning("log level changed", level_now=name, level_before=before)
+    apply(LEVELS[name])
+
+
+def step(by: int) -> None:
+    """Say more by so many levels (less, when negative), as far as there are any."""
+    names = list(LEVELS)
+    set_level(names[min(max(names.index(level()) + by, 0), len(names) - 1)])
+
+
+def apply(number: int) -> None:
+    """Make *number*, a level of `logging`, the one that is logged."""
+    logging.getLogger().setLevel(number)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))

@@ -1,0 +1,188 @@
+"""What reading one object took: its requests, its waits and its failures, in bounded memory.
+
+Whoever asks, waits or fails leaves a note here; `satfs.introspection` makes an explanation of it.
+Notes are never looked at to decide anything. *Pure*: the clocks are handed in.
+
+No secret gets in: a request is a kind and a byte range, a failure one of our own (`satfs.errors`),
+whose words hold none; of any other only the class is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from cachetools import LRUCache
+
+from satfs.errors import SatfsError
+from satfs.model import ByteRange
+
+#: Objects of which trails are kept, the least recently used forgotten first. With the next two this
+#: makes some 10 MB at the very most, and 1 kB for an object that was only listed.
+MOST_TRAILS: Final = 512
+#: Requests and failures kept for each object: the last ones. Older ones are only counted.
+MOST_REQUESTS: Final = 64
+MOST_FAILURES: Final = 8
+#: Longest sentence of a failure that is kept.
+_MOST_CHARACTERS: Final = 300
+
+#: What a request can be for.
+LINK, SIZE, CONFIRM, BYTES = "link", "size", "confirm", "bytes"
+#: How a request can end, besides by an error, whose class is told then.
+UNDER_WAY, DONE, GIVEN_UP = "under way", "done", "given up"
+
+
+@dataclass(slots=True)
+class Request:
+    """One request. *at_s* is wall clock; the other times are durations, None until known.
+
+    *span* is what was asked for, where that is known; *outcome* one of the words above, or what
+    went wrong.
+    """
+
+    what: str
+    at_s: float
+    span: ByteRange | None = None
+    first_byte_s: float | None = None
+    took_s: float | None = None
+    received_bytes: int = 0
+    outcome: str = UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What somebody who read was told instead of bytes. *at_s* is wall clock."""
+
+    at_s: float
+    kind: str
+    words: str
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a trail, or over all of them. Times are in seconds."""
+
+    n_opens: int = 0
+    n_reads: int = 0
+    n_waits: int = 0
+    waited_s: float = 0.0
+    longest_wait_s: float = 0.0
+    served_bytes: int = 0
+    received_bytes: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
+    unlucky: Counter[str] = field(default_factory=Counter)
+    """How many requests ended otherwise than well, by outcome (what comes before a colon)."""
+    n_failures: int = 0
+
+
+class Trail:
+    """The notes about one object. Never waits; safe from the event loop only."""
+
+    def __init__(
+        self,
+        label: str,
+        sums: Totals,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.label = label
+        self.own = Totals()
+        self.requests: deque[Request] = deque(maxlen=MOST_REQUESTS)
+        self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
+        self._both = (self.own, sums)
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def opened(self) -> None:
+        """Note that somebody opened the object."""
+        for totals in self._both:
+            totals.n_opens += 1
+
+    def served(self, n_bytes: int) -> None:
+        """Note that a read was answered with *n_bytes*."""
+        for totals in self._both:
+            totals.n_reads += 1
+            totals.served_bytes += n_bytes
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note that a read waits during the body, and the failure that it may end with."""
+        since_s = self._clock()
+        try:
+            yield
+        except Exception as failure:
+            self._failed(failure)
+            raise
+        finally:
+            waited_s = self._clock() - since_s
+            for totals in self._both:
+                totals.n_waits += 1
+                totals.waited_s += waited_s
+                totals.longest_wait_s = max(totals.longest_wait_s, waited_s)
+
+    @contextmanager
+    def request(self, what: str, span: ByteRange | None = None) -> Iterator[Request]:
+        """Note the request that is made during the body, which may fill in what it learns."""
+        request = Request(what, self._wall_clock(), span)
+        self.requests.append(request)
+        for totals in self._both:
+            totals.requests[what] += 1
+        since_s = self._clock()
+        try:
+            yield request
+            if request.outcome == UNDER_WAY:
+                request.outcome = DONE
+        except Exception as failure:
+            if request.outcome == UNDER_WAY:
+                request.outcome = type(failure).__name__
+            raise
+        finally:
+            # What neither returns nor raises an error was cancelled.
+            request.took_s = self._clock() - since_s
+            if request.outcome == UNDER_WAY:
+                request.outcome = GIVEN_UP
+            for totals in self._both:
+                totals.received_bytes += request.received_bytes
+                if request.outcome != DONE:
+                    # Without the store's own word for it: there is no end of those.
+                    totals.unlucky[request.outcome.partition(":")[0]] += 1
+
+    def _failed(self, failure: Exception) -> None:
+        words = str(failure)[:_MOST_CHARACTERS] if isinstance(failure, SatfsError) else ""
+        self.failures.append(Failure(self._wall_clock(), type(failure).__name__, words))
+        for totals in self._both:
+            totals.n_failures += 1
+
+
+class Trails:
+    """The trails of the objects used last, and sums over all."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.sums = Totals()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._trails: LRUCache[str, Trail] = LRUCache(MOST_TRAILS)
+
+    def __len__(self) -> int:
+        """Return how many objects there are notes about."""
+        return len(self._trails)
+
+    def of(self, label: str) -> Trail:
+        """Return the trail of the object called *label*, a new one if there is none."""
+        trail: Trail | None = self._trails.get(label)
+        if trail is None:
+            trail = self._trails[label] = Trail(label, self.sums, self._clock, self._wall_clock)
+        return trail
+
+    def find(self, label: str) -> Trail | None:
+        """Return the trail of the object called *label*, if there is one."""
+        found: Trail | None = self._trails.get(label)
+        return found
