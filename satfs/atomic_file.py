@@ -28,7 +28,7 @@ def make_directory(path: Path) -> None:
             raise
 
 
-def write_whole(path: Path, text: str, *, mode: int | None = None) -> None:
+def write_atomically(path: Path, text: str, *, mode: int | None = None) -> None:
     """Put a file with *text* in place of *path*, which is the old or the new one at any moment.
 
     Its permissions are *mode*, else those it had, else 0600; missing directories are made for their

@@ -15,8 +15,8 @@ from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.archive.archive import Archives, open_archives
-from satfs.content.attachments import PROBES_AT_ONCE, Contents
-from satfs.content.build import open_contents
+from satfs.content.attachments import PROBES_AT_ONCE, Attachments
+from satfs.content.build import open_attachments
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.proxies import proxies_of_environment
@@ -31,12 +31,12 @@ _SPARE_CONNECTIONS: Final = PROBES_AT_ONCE * MAX_HELD_PER_SLOT
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """What the tree is built on, each part once."""
 
     aleph: Aleph
     listings: Listings
-    contents: Contents
+    contents: Attachments
     archives: Archives
     connections: tuple[Http, ...]
 
@@ -51,7 +51,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
+async def open_components(settings: Settings) -> AsyncIterator[Components]:
     """Build what the tree needs. The two `Http` share nothing, so that no credential can stray."""
     account = account_key(settings)
     store = ListingStore(settings.cache_dir / account)
@@ -73,7 +73,7 @@ async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
         aleph = Aleph(api_http, settings)
         try:
             async with (
-                open_contents(
+                open_attachments(
                     settings,
                     http=store_http,
                     retries=Retries(store_http.reachability),
@@ -88,7 +88,7 @@ async def parts_of_mount(settings: Settings) -> AsyncIterator[Parts]:
                 ) as archives,
             ):
                 listings = Listings(aleph, settings, store)
-                yield Parts(aleph, listings, contents, archives, (api_http, store_http))
+                yield Components(aleph, listings, contents, archives, (api_http, store_http))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
                 await store.aclose()

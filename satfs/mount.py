@@ -28,24 +28,24 @@ import structlog
 import trio
 
 from satfs import mountpoints
-from satfs.components import Parts, parts_of_mount
+from satfs.components import Components, open_components
 from satfs.control.commands import commands_on
-from satfs.control.components import Floors
+from satfs.control.components import MountComponents
 from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
 from satfs.errors import FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
-from satfs.fuse.crawler_log import Gate
-from satfs.fuse.crawlers import guard_from
+from satfs.fuse.crawler_log import CrawlerGate
+from satfs.fuse.crawlers import crawler_rules
 from satfs.fuse.errnos import gravest_of
 from satfs.fuse.handshake import fuse_descriptors, negotiate
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.gc_tuning import Collector
-from satfs.introspection.directory import About, Instruments, identity_of
-from satfs.introspection.log_ring import lines_of_log
-from satfs.introspection.metrics_server import metrics_port
+from satfs.introspection.directory import Instruments, Introspection, identity_of
+from satfs.introspection.log_ring import log_ring
+from satfs.introspection.metrics_server import serve_metrics
 from satfs.kernel_tuning import tune
 from satfs.notify import Notifier, describe_mount
 from satfs.settings import Settings
@@ -53,7 +53,7 @@ from satfs.tree.archives import contents_of_zips
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import Sources
+from satfs.tree.scenes import TreeSources
 from satfs.tree.thumbnails import Thumbnails
 from satfs.watchdog import Watchdog
 
@@ -145,12 +145,12 @@ async def serve(
     """
     mountpoint = mountpoints.absolute(options.mountpoint)
     mountpoints.check(mountpoint, settings.cache_dir)
-    async with _ended_by_signals(), parts_of_mount(settings) as parts:
+    async with _ended_by_signals(), open_components(settings) as parts:
         if not options.is_offline:
             await parts.aleph.check()
         await parts.listings.recall()
         root = Root(
-            Sources(
+            TreeSources(
                 parts.listings,
                 parts.contents,
                 (
@@ -162,7 +162,9 @@ async def serve(
             options.program,
         )
         inodes: Inodes[Node] = Inodes(root, keyed_numbering(settings.api_url.encode()))
-        gate = Gate(guard_from(settings.crawlers), Callers(trio.current_time), trio.current_time)
+        gate = CrawlerGate(
+            crawler_rules(settings.crawlers), Callers(trio.current_time), trio.current_time
+        )
         door = Operations(inodes, owner=_owner(options), limits=_limits(settings), gate=gate)
         about = _about(settings, options, mountpoint, parts, door)
         root.hide(about.nodes(root))
@@ -172,7 +174,7 @@ async def serve(
         )
         floors = _floors(settings, mountpoint, parts, root, kernel)
         async with (
-            metrics_port(settings.metrics_port, about.status),
+            serve_metrics(settings.metrics_port, about.status),
             _mounted(door, mountpoint, options, before_end=kernel.end) as ended,
         ):
             await _wait_until_answering(door, mountpoint)
@@ -197,10 +199,10 @@ async def serve(
 
 
 def _floors(
-    settings: Settings, mountpoint: Path, parts: Parts, root: Root, kernel: KernelMemory
-) -> Floors:
+    settings: Settings, mountpoint: Path, parts: Components, root: Root, kernel: KernelMemory
+) -> MountComponents:
     """Return what commands over the control socket work with."""
-    return Floors(
+    return MountComponents(
         mountpoint=mountpoint,
         cache_dir=settings.cache_dir,
         root=root,
@@ -213,8 +215,8 @@ def _floors(
 
 
 def _about(
-    settings: Settings, options: MountOptions, mountpoint: Path, parts: Parts, door: Operations
-) -> About:
+    settings: Settings, options: MountOptions, mountpoint: Path, parts: Components, door: Operations
+) -> Introspection:
     """Return what the mount will say about itself."""
     credential = parts.aleph.credential
     identity = identity_of(
@@ -240,7 +242,7 @@ def _about(
         errnos=door.complaints.counters,
         complaints=door.complaints.recent,
     )
-    return About(identity, instruments, lines_of_log())
+    return Introspection(identity, instruments, log_ring())
 
 
 # -- the kernel's mount -------------------------------------------------------------------------
@@ -338,7 +340,7 @@ async def _wait_until_answering(door: Operations, mountpoint: Path) -> None:
     raise FuseMissing(f"{mountpoint} was mounted, but does not answer")
 
 
-async def _tune(mountpoint: Path, about: About) -> None:
+async def _tune(mountpoint: Path, about: Introspection) -> None:
     mounted = mountpoints.mount_at(mountpoint)
     if mounted is None:  # another mount namespace, say
         return

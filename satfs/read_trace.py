@@ -37,7 +37,7 @@ UNDER_WAY, DONE, GIVEN_UP = "under way", "done", "given up"
 
 
 @dataclass(slots=True)
-class Request:
+class TracedRequest:
     """One request. *at_s* is wall clock; the other times are durations, None until known.
 
     *span* is what was asked for, where that is known; *outcome* one of the words above, or what
@@ -54,7 +54,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class TracedFailure:
     """What somebody who read was told instead of bytes. *at_s* is wall clock."""
 
     at_s: float
@@ -63,7 +63,7 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Totals:
+class TraceTotals:
     """Sums over a trail, or over all of them. Times are in seconds."""
 
     n_opens: int = 0
@@ -79,20 +79,20 @@ class Totals:
     n_failures: int = 0
 
 
-class Trail:
+class ReadTrace:
     """The notes about one object. Never waits; safe from the event loop only."""
 
     def __init__(
         self,
         label: str,
-        sums: Totals,
+        sums: TraceTotals,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.label = label
-        self.own = Totals()
-        self.requests: deque[Request] = deque(maxlen=MOST_REQUESTS)
-        self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
+        self.own = TraceTotals()
+        self.requests: deque[TracedRequest] = deque(maxlen=MOST_REQUESTS)
+        self.failures: deque[TracedFailure] = deque(maxlen=MOST_FAILURES)
         self._both = (self.own, sums)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -125,9 +125,9 @@ class Trail:
                 totals.longest_wait_s = max(totals.longest_wait_s, waited_s)
 
     @contextmanager
-    def request(self, what: str, span: ByteRange | None = None) -> Iterator[Request]:
+    def request(self, what: str, span: ByteRange | None = None) -> Iterator[TracedRequest]:
         """Note the request that is made during the body, which may fill in what it learns."""
-        request = Request(what, self._wall_clock(), span)
+        request = TracedRequest(what, self._wall_clock(), span)
         self.requests.append(request)
         for totals in self._both:
             totals.requests[what] += 1
@@ -153,12 +153,12 @@ class Trail:
 
     def _failed(self, failure: Exception) -> None:
         words = str(failure)[:_MOST_CHARACTERS] if isinstance(failure, SatfsError) else ""
-        self.failures.append(Failure(self._wall_clock(), type(failure).__name__, words))
+        self.failures.append(TracedFailure(self._wall_clock(), type(failure).__name__, words))
         for totals in self._both:
             totals.n_failures += 1
 
 
-class Trails:
+class ReadTraces:
     """The trails of the objects used last, and sums over all."""
 
     def __init__(
@@ -166,23 +166,23 @@ class Trails:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.sums = Totals()
+        self.sums = TraceTotals()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._trails: LRUCache[str, Trail] = LRUCache(MOST_TRAILS)
+        self._trails: LRUCache[str, ReadTrace] = LRUCache(MOST_TRAILS)
 
     def __len__(self) -> int:
         """Return how many objects there are notes about."""
         return len(self._trails)
 
-    def of(self, label: str) -> Trail:
+    def of(self, label: str) -> ReadTrace:
         """Return the trail of the object called *label*, a new one if there is none."""
-        trail: Trail | None = self._trails.get(label)
+        trail: ReadTrace | None = self._trails.get(label)
         if trail is None:
-            trail = self._trails[label] = Trail(label, self.sums, self._clock, self._wall_clock)
+            trail = self._trails[label] = ReadTrace(label, self.sums, self._clock, self._wall_clock)
         return trail
 
-    def find(self, label: str) -> Trail | None:
+    def find(self, label: str) -> ReadTrace | None:
         """Return the trail of the object called *label*, if there is one."""
-        found: Trail | None = self._trails.get(label)
+        found: ReadTrace | None = self._trails.get(label)
         return found

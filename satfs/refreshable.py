@@ -40,7 +40,7 @@ class _Renewal(Generic[T]):
     failure: Exception | None = None
 
 
-class Fresh(Generic[T]):
+class Refreshable(Generic[T]):
     """A value with a lifetime, renewed once however many tasks ask.
 
     *renew* returns the value and its lifetime in seconds (`math.inf`: for ever; 0: for those who

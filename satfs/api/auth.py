@@ -22,15 +22,15 @@ import trio
 from pydantic import SecretStr
 
 from satfs.api import error_text, secret_store, tokens, wire
-from satfs.api.secret_store import KeptLogin
+from satfs.api.secret_store import StoredLogin
 from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile
-from satfs.api.tokens import Told
+from satfs.api.tokens import ReceivedToken
 from satfs.errors import Garbled, NeedsLogin
 from satfs.net.addresses import origin_of, shown
-from satfs.net.http import Answer, Http
+from satfs.net.http import Http, Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
-from satfs.refreshable import Fresh
+from satfs.refreshable import Refreshable
 from satfs.settings import AuthMode, Settings
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ class Credential:
         self._wall_clock = wall_clock
         self.mode = mode_of(settings)
         self.source = source_of(settings)
-        self._kept: KeptLogin | None = None
+        self._kept: StoredLogin | None = None
         self._file: TokenFile | None = None
         self._command: TokenCommand | None = None
         if self.source == "token_file" and settings.token_file is not None:
@@ -94,7 +94,7 @@ class Credential:
             self._command = TokenCommand(
                 settings.token_command, settings.profile, wall_clock=wall_clock
             )
-        self._token: Fresh[str] = Fresh(self._renew, wall_clock=wall_clock)
+        self._token: Refreshable[str] = Refreshable(self._renew, wall_clock=wall_clock)
         self._refusal: tuple[NeedsLogin, float] | None = None
         self._expires_at_s: float | None = None
 
@@ -180,12 +180,12 @@ class Credential:
         else:
             given = self._settings.token
             text = _opened(await self._kept_secret() if given is None else given, "SATFS_TOKEN")
-            told = tokens.parse(text, now_s=self._wall_clock()) or Told(text)
+            told = tokens.parse(text, now_s=self._wall_clock()) or ReceivedToken(text)
             used_for_s = math.inf
         self._note_expiry(told)
         return told.token, used_for_s
 
-    def _note_expiry(self, told: Told) -> None:
+    def _note_expiry(self, told: ReceivedToken) -> None:
         if self._file is not None and told.token == self._token.last():
             return  # read before; its life was told from then
         lifetime_s = told.lifetime_s
@@ -268,9 +268,9 @@ class Credential:
         log.debug("token renewed", lifetime_s=lifetime_s)
         return token, usable_for_s(lifetime_s)
 
-    def _not_a_token(self, answer: Answer) -> Exception:
+    def _not_a_token(self, answer: Response) -> Exception:
         where = shown(self._settings.auth_url)
-        told = error_text.words(answer.body, self.secrets())
+        told = error_text.error_text(answer.body, self.secrets())
         message = f"ask for a token: {where} answered {answer.status}" + (
             f": {told}" if told else ""
         )

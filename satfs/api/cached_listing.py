@@ -16,7 +16,7 @@ from satfs.api import wire
 from satfs.api.listing_store import ListingStore, Stored
 from satfs.errors import Garbled, NotThere, SatfsError, Unreachable
 from satfs.model import Capture, Json, Scene, Task
-from satfs.refreshable import Fresh
+from satfs.refreshable import Refreshable
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +55,13 @@ class Terms:
     ttl_s: float
     negative_ttl_s: float
     store: ListingStore | None
-    weigh: Callable[[Remembered[Any], int], None]
+    weigh: Callable[[CachedListing[Any], int], None]
     wall_clock: Callable[[], float] = time.time
     patience_s: float = UNWELL_PATIENCE_S
     is_unwell: bool = False
 
 
-class Remembered(Generic[Item]):
+class CachedListing(Generic[Item]):
     """The records of one listing.
 
     *ask* gets them from the vendor, *reader* makes one of what was kept on disk, *id_of* tells its
@@ -82,7 +82,7 @@ class Remembered(Generic[Item]):
         self._reader: Callable[[Json], Item | None] = reader
         self._id_of: Callable[[Item], str] = id_of
         self._terms = terms
-        self._fresh: Fresh[tuple[Item, ...]] = Fresh(self._renew)
+        self._fresh: Refreshable[tuple[Item, ...]] = Refreshable(self._renew)
         self._asked_at_s = 0.0
         self._stale_until = float("-inf")
         self._absence: tuple[NotThere, float] | None = None
@@ -189,7 +189,7 @@ class Remembered(Generic[Item]):
         """Remember for a moment that there is nothing, and forget what there was."""
         self._absence = (absence, trio.current_time() + self._terms.negative_ttl_s)
         if self.is_known:
-            self._fresh = Fresh(self._renew)
+            self._fresh = Refreshable(self._renew)
             self._terms.weigh(self, 0)
         self.is_stale = False
         if self._terms.store is not None:

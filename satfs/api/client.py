@@ -16,9 +16,9 @@ from cachetools import TTLCache
 
 from satfs.api import pages, presigned, requests, wire
 from satfs.api.auth import Credential, Deadline
-from satfs.api.partial_listing import Gathering
-from satfs.api.requests import Question
-from satfs.api.session import Asker, prefixed
+from satfs.api.partial_listing import PartialListing
+from satfs.api.requests import ApiRequest
+from satfs.api.session import ApiSession, prefixed
 from satfs.errors import (
     Garbled,
     NeedsContract,
@@ -41,7 +41,7 @@ from satfs.model import (
     TaskId,
 )
 from satfs.net.addresses import LinkRule
-from satfs.net.http import Answer, Http
+from satfs.net.http import Http, Response
 from satfs.net.retrying import Retries
 from satfs.settings import Settings
 
@@ -78,9 +78,9 @@ class Aleph:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._asker = Asker(http, settings, retries=retries, wall_clock=wall_clock)
+        self._asker = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
-        self._unfinished: TTLCache[str, Gathering[Any]] = TTLCache(
+        self._unfinished: TTLCache[str, PartialListing[Any]] = TTLCache(
             MOST_UNFINISHED, UNFINISHED_S, timer=trio.current_time
         )
         self._is_told_short = False
@@ -158,7 +158,7 @@ class Aleph:
         question = requests.sign(scene_id, attachment)
         url = question.url(self._settings.api_url)
 
-        def read(answer: Answer) -> Link:
+        def read(answer: Response) -> Link:
             link = presigned.link(answer.status, answer.headers, answer.body, asked_url=url)
             self._link_rule.check(link.url)
             return link
@@ -195,7 +195,7 @@ class Aleph:
 
     async def _list(
         self,
-        question: Question,
+        question: ApiRequest,
         reader: Callable[[Json], R | None],
         key: Callable[[R], str],
         *,
@@ -207,8 +207,8 @@ class Aleph:
         """
         deadline = self._deadline()
         first_url = question.url(self._settings.api_url)
-        gathering: Gathering[R] = self._unfinished.pop(
-            first_url, Gathering(first_url, self._settings.max_entries, key)
+        gathering: PartialListing[R] = self._unfinished.pop(
+            first_url, PartialListing(first_url, self._settings.max_entries, key)
         )
 
         async def get_page(url: str) -> wire.Page:
@@ -231,7 +231,7 @@ class Aleph:
         self._note(question, gathering)
         return tuple(gathering.found.values())
 
-    def _note(self, question: Question, gathering: Gathering[R]) -> None:
+    def _note(self, question: ApiRequest, gathering: PartialListing[R]) -> None:
         """Log what is odd about a listing that has been read to its end."""
         if gathering.n_unusable:
             log.warning("entries without id skipped", what=question.what, n=gathering.n_unusable)
@@ -244,14 +244,14 @@ class Aleph:
 
     async def _one(
         self,
-        question: Question,
+        question: ApiRequest,
         reader: Callable[[Json], R | None],
         is_it: Callable[[R], bool],
         deadline: Deadline,
     ) -> R:
         """Return the one record that a question has for an answer."""
 
-        def read(answer: Answer) -> R:
+        def read(answer: Response) -> R:
             value = wire.one(answer.body)
             # An envelope of one, as filtered listings have it.
             entries = value["results"] if isinstance(value.get("results"), list) else [value]
@@ -284,6 +284,6 @@ class Aleph:
         raise NotThere(f"{question.what}: there is none")
 
 
-def _page_with(reader: Callable[[Json], object | None]) -> Callable[[Answer], wire.Page]:
+def _page_with(reader: Callable[[Json], object | None]) -> Callable[[Response], wire.Page]:
     """Return what reads a page of the records that *reader* makes."""
     return lambda answer: wire.page_of(answer.body, reader)

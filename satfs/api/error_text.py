@@ -20,7 +20,7 @@ _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 
 
-def words(body: bytes, secrets: Iterable[str] = ()) -> str:
+def error_text(body: bytes, secrets: Iterable[str] = ()) -> str:
     """Return the vendor's own words in *body*, or "" when there are none.
 
     One line, cut short, control characters removed, *secrets* and signatures taken out.

@@ -21,10 +21,10 @@ from cachetools import LRUCache
 from satfs.api import wire
 from satfs.api.cached_listing import (
     UNWELL_PATIENCE_S,
+    CachedListing,
     Item,
     Key,
     ListingState,
-    Remembered,
     Terms,
 )
 from satfs.api.listing_store import ListingStore
@@ -41,7 +41,7 @@ MAX_RECALLED_LISTINGS = 5000
 TASKS, CAPTURES, SCENES, TASK, SCENE = "tasks", "captures", "scenes", "task", "scene"
 
 
-class Questions(Protocol):
+class RecordSource(Protocol):
     """What is asked of the vendor (`api.client.Aleph`)."""
 
     async def tasks(self) -> tuple[Task, ...]:
@@ -76,7 +76,7 @@ class Listings:
 
     def __init__(
         self,
-        client: Questions,
+        client: RecordSource,
         settings: Settings,
         store: ListingStore | None = None,
         *,
@@ -93,11 +93,11 @@ class Listings:
             # One call may need several listings, after the one that found the vendor unwell.
             min(UNWELL_PATIENCE_S, settings.metadata_deadline_s / 8),
         )
-        self._tasks: Remembered[Task] = Remembered(
+        self._tasks: CachedListing[Task] = CachedListing(
             (TASKS, ""), client.tasks, wire.task, _task_id, self._terms
         )
         self._weights: dict[Key, int] = {}
-        self._others: LRUCache[Key, Remembered[Any]] = LRUCache(
+        self._others: LRUCache[Key, CachedListing[Any]] = LRUCache(
             MAX_REMEMBERED_RECORDS,
             getsizeof=lambda listing: self._weights.pop(listing.key, 1),
         )
@@ -250,10 +250,10 @@ class Listings:
 
     # -- which listings there are ------------------------------------------------------------------
 
-    def _all(self) -> list[Remembered[Any]]:
+    def _all(self) -> list[CachedListing[Any]]:
         return [self._tasks, *self._others.values()]
 
-    def _of_kind(self, *kinds: str) -> list[Remembered[Any]]:
+    def _of_kind(self, *kinds: str) -> list[CachedListing[Any]]:
         return [listing for key, listing in self._others.items() if key[0] in kinds]
 
     def _known(self, id_of: Callable[[Item], str], *kinds: str) -> tuple[Item, ...]:
@@ -263,45 +263,46 @@ class Listings:
                 found.setdefault(id_of(item), item)
         return tuple(found.values())
 
-    def _captures(self, task_id: TaskId) -> Remembered[Capture]:
+    def _captures(self, task_id: TaskId) -> CachedListing[Capture]:
         return self._listing(
             (CAPTURES, task_id),
-            lambda key: Remembered(
+            lambda key: CachedListing(
                 key, lambda: self._client.captures(task_id), wire.capture, _capture_id, self._terms
             ),
         )
 
-    def _scenes(self, capture_id: CaptureId) -> Remembered[Scene]:
+    def _scenes(self, capture_id: CaptureId) -> CachedListing[Scene]:
         return self._listing(
             (SCENES, capture_id),
-            lambda key: Remembered(
+            lambda key: CachedListing(
                 key, lambda: self._client.scenes(capture_id), wire.scene, _scene_id, self._terms
             ),
         )
 
-    def _looked_up_task(self, task_id: TaskId) -> Remembered[Task]:
+    def _looked_up_task(self, task_id: TaskId) -> CachedListing[Task]:
         async def ask() -> tuple[Task, ...]:
             return (await self._client.task(task_id),)
 
         return self._listing(
-            (TASK, task_id), lambda key: Remembered(key, ask, wire.task, _task_id, self._terms)
+            (TASK, task_id), lambda key: CachedListing(key, ask, wire.task, _task_id, self._terms)
         )
 
-    def _looked_up_scene(self, scene_id: SceneId) -> Remembered[Scene]:
+    def _looked_up_scene(self, scene_id: SceneId) -> CachedListing[Scene]:
         async def ask() -> tuple[Scene, ...]:
             return (await self._client.scene(scene_id),)
 
         return self._listing(
-            (SCENE, scene_id), lambda key: Remembered(key, ask, wire.scene, _scene_id, self._terms)
+            (SCENE, scene_id),
+            lambda key: CachedListing(key, ask, wire.scene, _scene_id, self._terms),
         )
 
-    def _listing(self, key: Key, make: Callable[[Key], Remembered[Item]]) -> Remembered[Item]:
-        listing: Remembered[Item] | None = self._others.get(key)
+    def _listing(self, key: Key, make: Callable[[Key], CachedListing[Item]]) -> CachedListing[Item]:
+        listing: CachedListing[Item] | None = self._others.get(key)
         if listing is None:
             listing = self._others[key] = make(key)
         return listing
 
-    def _by_key(self, kind: str, id: str) -> Remembered[Any] | None:
+    def _by_key(self, kind: str, id: str) -> CachedListing[Any] | None:
         match kind:
             case "tasks":
                 return self._tasks
@@ -316,7 +317,7 @@ class Listings:
             case _:
                 return None
 
-    def _weigh(self, listing: Remembered[Any], n_records: int) -> None:
+    def _weigh(self, listing: CachedListing[Any], n_records: int) -> None:
         """Put *listing* on the scales with what it holds now; those used least give way.
 
         The list of tasks is never forgotten: everything hangs on it.

@@ -21,7 +21,7 @@ MOST_READINGS: Final = 3
 
 
 @dataclass(slots=True)
-class Gathering(Generic[R]):
+class PartialListing(Generic[R]):
     """The records of the listing at *first_url*, each key once: the first that came."""
 
     first_url: str

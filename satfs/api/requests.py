@@ -13,7 +13,7 @@ from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ApiRequest:
     """A GET under the API's base address. *what* names it in messages."""
 
     path: str
@@ -26,59 +26,59 @@ class Question:
         return f"{api_url.rstrip('/')}{self.path}{query}"
 
 
-def contracts() -> Question:
+def contracts() -> ApiRequest:
     """Return the question for the account's contracts; the one that takes no contract header."""
-    return Question("/contracts", what="list contracts")
+    return ApiRequest("/contracts", what="list contracts")
 
 
-def tasks(limit: int) -> Question:
+def tasks(limit: int) -> ApiRequest:
     """Return the question for the first page of tasks."""
-    return Question("/tasking/tasks/", (("limit", str(limit)), ("offset", "0")), "list tasks")
+    return ApiRequest("/tasking/tasks/", (("limit", str(limit)), ("offset", "0")), "list tasks")
 
 
-def task(task_id: TaskId) -> Question:
+def task(task_id: TaskId) -> ApiRequest:
     """Return the question for one task."""
-    return Question(f"/tasking/tasks/{_segment(task_id)}/", what=f"look up task {task_id!r}")
+    return ApiRequest(f"/tasking/tasks/{_segment(task_id)}/", what=f"look up task {task_id!r}")
 
 
-def captures(task_id: TaskId, limit: int) -> Question:
+def captures(task_id: TaskId, limit: int) -> ApiRequest:
     """Return the question for the first page of a task's captures."""
-    return Question(
+    return ApiRequest(
         f"/tasking/tasks/{_segment(task_id)}/captures/",
         (("limit", str(limit)), ("offset", "0")),
         f"list captures of task {task_id!r}",
     )
 
 
-def scenes(capture_id: CaptureId, limit: int) -> Question:
+def scenes(capture_id: CaptureId, limit: int) -> ApiRequest:
     """Return the question for the first page of a capture's scenes.
 
     The documentation shows only `sceneset_id`; `limit` is what clients of the older service sent.
     """
-    return Question(
+    return ApiRequest(
         "/telluric/scenes/",
         (("sceneset_id", _value(capture_id)), ("limit", str(limit))),
         f"list scenes of capture {capture_id!r}",
     )
 
 
-def scene(scene_id: SceneId) -> Question:
+def scene(scene_id: SceneId) -> ApiRequest:
     """Return the question for one scene by its path, which is inferred, not documented."""
-    return Question(f"/telluric/scenes/{_segment(scene_id)}/", what=f"look up scene {scene_id!r}")
+    return ApiRequest(f"/telluric/scenes/{_segment(scene_id)}/", what=f"look up scene {scene_id!r}")
 
 
-def scene_search(scene_id: SceneId) -> Question:
+def scene_search(scene_id: SceneId) -> ApiRequest:
     """Return the question for one scene by a filter, which older clients used."""
-    return Question(
+    return ApiRequest(
         "/telluric/scenes/",
         (("scene_id", _value(scene_id)),),
         f"look up scene {scene_id!r}",
     )
 
 
-def sign(scene_id: SceneId, attachment: AttachmentName) -> Question:
+def sign(scene_id: SceneId, attachment: AttachmentName) -> ApiRequest:
     """Return the question for a presigned link to an attachment."""
-    return Question(
+    return ApiRequest(
         f"/telluric/scenes/{_segment(scene_id)}/attachments/{_segment(attachment)}/download/",
         (("redirect", "false"),),
         f"sign {attachment!r} of scene {scene_id!r}",

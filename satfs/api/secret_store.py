@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from satfs.atomic_file import write_whole
+from satfs.atomic_file import write_atomically
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.addresses import origin_of
 from satfs.profiles import user_file
@@ -30,7 +30,7 @@ _MOST_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class KeptLogin:
+class StoredLogin:
     """A secret, and for whom. *mode* is how it logs in: oauth, token or legacy."""
 
     mode: AuthMode
@@ -103,7 +103,7 @@ def keyring_name() -> str | None:
         return None
 
 
-def keep(profile: str, login: KeptLogin, place: SecretPlace) -> None:
+def keep(profile: str, login: StoredLogin, place: SecretPlace) -> None:
     """Keep *login* for *profile* at *place*, instead of what was kept before.
 
     Raises:
@@ -131,7 +131,7 @@ def keep(profile: str, login: KeptLogin, place: SecretPlace) -> None:
         ) from None
 
 
-def fetch(profile: str, place: SecretPlace) -> KeptLogin:
+def fetch(profile: str, place: SecretPlace) -> StoredLogin:
     """Return what is kept for *profile* at *place*.
 
     Raises:
@@ -188,10 +188,10 @@ def again(profile: str) -> str:
     return f"log in: satfs login --profile {profile}"
 
 
-def _parsed(text: str) -> KeptLogin | None:
+def _parsed(text: str) -> StoredLogin | None:
     try:
         record: Any = json.loads(text)
-        return KeptLogin(
+        return StoredLogin(
             AuthMode(record["mode"]),
             SecretStr(str(record["secret"])),
             record["client_id"],
@@ -222,6 +222,6 @@ def _read(path: Path) -> str | None:
 def _write(path: Path, text: str) -> None:
     """Write *text* for its owner alone, whole or not at all."""
     try:
-        write_whole(path, text, mode=0o600)
+        write_atomically(path, text, mode=0o600)
     except OSError as failure:
         raise BadSettings(f"{path} cannot be written: {failure.strerror}") from failure

@@ -33,10 +33,10 @@ from satfs.errors import (
 )
 from satfs.model import Contract, ContractId
 from satfs.net.addresses import origin_of, resolved, shown
-from satfs.net.http import MAX_ANSWER_BYTES, Answer, Http
+from satfs.net.http import MAX_RESPONSE_BYTES, Http, Response
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
-from satfs.refreshable import Fresh
+from satfs.refreshable import Refreshable
 from satfs.request_slots import RequestSlots
 from satfs.settings import Settings
 
@@ -53,10 +53,10 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class _Refused:
     """A 401."""
 
-    answer: Answer
+    answer: Response
 
 
-class Asker:
+class ApiSession:
     """Asks single questions of the API at `settings.api_url`, at most `api_concurrency` at once."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Asker:
         self._origin = origin_of(settings.api_url)
         self._slots = RequestSlots(settings.api_concurrency)
         self._refusal: tuple[NotAllowed, float] | None = None
-        self._contract: Fresh[ContractId] = Fresh(self._choose_contract)
+        self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
         #: Requests sent, and answers by status, for people to look at.
         self.counters: Counter[str] = Counter()
         self.credential = Credential(http, self._retries, settings, wall_clock=wall_clock)
@@ -82,13 +82,13 @@ class Asker:
     async def ask(
         self,
         url: str,
-        read: Callable[[Answer], R],
+        read: Callable[[Response], R],
         what: str,
         deadline: Deadline,
         *,
         with_contract: bool = True,
         takes_redirect: bool = False,
-        max_bytes: int = MAX_ANSWER_BYTES,
+        max_bytes: int = MAX_RESPONSE_BYTES,
     ) -> R:
         """Return what *read* makes of the answer to a GET of *url*.
 
@@ -158,7 +158,7 @@ class Asker:
         self,
         url: str,
         headers: Mapping[str, str],
-        read: Callable[[Answer], R],
+        read: Callable[[Response], R],
         what: str,
         deadline: Deadline,
         takes_redirect: bool,
@@ -185,8 +185,8 @@ class Asker:
         url: str,
         headers: Mapping[str, str],
         takes_redirect: bool,
-        max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Answer:
+        max_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> Response:
         """Return the answer of the API's own origin, following redirects inside of it."""
         for _ in range(MAX_REDIRECTS + 1):
             if origin_of(url) != self._origin:
@@ -201,7 +201,7 @@ class Asker:
         raise Garbled("the API redirects in circles")
 
     def _judged(
-        self, answer: Answer, read: Callable[[Answer], R], what: str, takes_redirect: bool
+        self, answer: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
     ) -> R:
         """Return what *read* makes of a good answer; raise what the status of another means."""
         status = answer.status
@@ -223,8 +223,8 @@ class Asker:
             case _:
                 raise Garbled(message)
 
-    def _words(self, answer: Answer) -> str:
-        told = error_text.words(answer.body, self.credential.secrets())
+    def _words(self, answer: Response) -> str:
+        told = error_text.error_text(answer.body, self.credential.secrets())
         return f"the vendor answered {answer.status}" + (f": {told}" if told else "")
 
     # -- contracts and refusals --------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Asker:
         )
 
     async def _explained(
-        self, answer: Answer, headers: Mapping[str, str], what: str, deadline: Deadline
+        self, answer: Response, headers: Mapping[str, str], what: str, deadline: Deadline
     ) -> NotAllowed:
         """Return what a 401 means that a new token did not cure.
 
@@ -292,7 +292,7 @@ def prefixed(what: str, failure: SatfsError) -> str:
     return text if text.startswith(what) else f"{what}: {text}"
 
 
-def _contracts(answer: Answer) -> tuple[Contract, ...]:
+def _contracts(answer: Response) -> tuple[Contract, ...]:
     return wire.page_of(answer.body, wire.contract).entries
 
 

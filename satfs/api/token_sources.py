@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from satfs.api import tokens
-from satfs.api.tokens import Told
+from satfs.api.tokens import ReceivedToken
 from satfs.errors import NeedsLogin
 from satfs.settings import worker_environment
 
@@ -46,10 +46,10 @@ class TokenFile:
         self.path = path
         self._wall_clock = wall_clock
         self._seen: tuple[int, ...] | None = None
-        self._told: Told | None = None
+        self._told: ReceivedToken | None = None
         self._warned_of: tuple[str, ...] = ()
 
-    async def look(self) -> Told:
+    async def look(self) -> ReceivedToken:
         """Return the token that is there now, waiting for the disk.
 
         Raises:
@@ -63,7 +63,7 @@ class TokenFile:
         self._seen = None
         self._told = None
 
-    def _look(self) -> Told:
+    def _look(self) -> ReceivedToken:
         try:
             status = self.path.stat()
             seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
@@ -79,7 +79,7 @@ class TokenFile:
                 return self._told
             raise NeedsLogin(f"token_file {self.path}: {why}") from None
 
-    def _read(self, status: os.stat_result) -> Told:
+    def _read(self, status: os.stat_result) -> ReceivedToken:
         # Anything else could keep us waiting for ever.
         if not stat.S_ISREG(status.st_mode):
             raise NeedsLogin("not a regular file")
@@ -116,7 +116,7 @@ class TokenCommand:
         self._profile = profile
         self._wall_clock = wall_clock
 
-    async def run(self) -> Told:
+    async def run(self) -> ReceivedToken:
         """Run the command and return the token.
 
         Raises:
@@ -165,7 +165,7 @@ class TokenCommand:
                     await process.wait()
 
 
-def _parsed(text: bytes, now_s: float) -> Told | None:
+def _parsed(text: bytes, now_s: float) -> ReceivedToken | None:
     """Return the token in *text*; None when there is none, or far more than a token."""
     if len(text) > MOST_BYTES:
         return None

@@ -19,14 +19,14 @@ LONGEST_S = 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReceivedToken:
     """A token, and how long it lives from now, in seconds; None when nobody tells."""
 
     token: str = field(repr=False)
     lifetime_s: float | None = None
 
 
-def parse(text: str, *, now_s: float) -> Told | None:
+def parse(text: str, *, now_s: float) -> ReceivedToken | None:
     """Return the token in *text*, or None when there is none that a header could carry.
 
     Either the token alone, with or without `Bearer` in front, or the JSON that token endpoints
@@ -50,7 +50,7 @@ def parse(text: str, *, now_s: float) -> Told | None:
     if lifetime_s is None:
         expires_at_s = expiry_s(token)
         lifetime_s = None if expires_at_s is None else max(expires_at_s - now_s, 0.0)
-    return Told(token, lifetime_s)
+    return ReceivedToken(token, lifetime_s)
 
 
 def is_header_text(text: str) -> bool:

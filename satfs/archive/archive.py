@@ -19,9 +19,9 @@ from satfs.archive.deflated import DeflatedMember, DeflatedReader
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.inflate import require_zlib
-from satfs.archive.member_data import Body, OpenZip, Reader
+from satfs.archive.member_data import MemberData, OpenZip, Reader
 from satfs.archive.members import Members, Row
-from satfs.archive.resources import Shelf, Workshop
+from satfs.archive.resources import ArchiveResources, DerivedStore
 from satfs.archive.spooled import SpooledMember, SpooledReader
 from satfs.archive.stored import StoredReader
 from satfs.errors import Damaged, Encrypted
@@ -57,7 +57,9 @@ class Archive:
     by `Archives`, so that there is one of each.
     """
 
-    def __init__(self, identity: str, open_zip: OpenZip, workshop: Workshop, label: str) -> None:
+    def __init__(
+        self, identity: str, open_zip: OpenZip, workshop: ArchiveResources, label: str
+    ) -> None:
         self.identity = identity
         self._label = label
         self._open_zip = open_zip
@@ -65,7 +67,7 @@ class Archive:
         self._loading = trio.Lock()
         self._progress: _Progress | None = None
         self._damage: str | None = None
-        self._bodies: LRUCache[Row, Body] = LRUCache(_MOST_BODIES)
+        self._bodies: LRUCache[Row, MemberData] = LRUCache(_MOST_BODIES)
         self._deflated: WeakValueDictionary[Row, DeflatedMember] = WeakValueDictionary()
         self._spooled: WeakValueDictionary[Row, SpooledMember] = WeakValueDictionary()
 
@@ -180,7 +182,9 @@ class Archive:
         if body is None:
             path = members.path(row).decode()
             label = f"{self._label}/{path}"
-            body = self._bodies[row] = Body(members.member(row), path, members.stop(row), label)
+            body = self._bodies[row] = MemberData(
+                members.member(row), path, members.stop(row), label
+            )
         method = METHOD_NAMES.get(body.member.method, str(body.member.method))
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")
@@ -192,7 +196,7 @@ class Archive:
             zip_reader.close()
             raise
 
-    async def _opened(self, row: Row, body: Body, zip_reader: Reader) -> Reader:
+    async def _opened(self, row: Row, body: MemberData, zip_reader: Reader) -> Reader:
         """Return a reader that owns *zip_reader*; it stays the caller's when this raises."""
         if body.member.method == STORED:
             return StoredReader(body, zip_reader)
@@ -202,7 +206,7 @@ class Archive:
             return DeflatedReader(await self._deflated_member(row, body, identity), zip_reader)
         return SpooledReader(await self._spooled_member(row, body, identity), zip_reader)
 
-    async def _deflated_member(self, row: Row, body: Body, identity: bytes) -> DeflatedMember:
+    async def _deflated_member(self, row: Row, body: MemberData, identity: bytes) -> DeflatedMember:
         """Return the member for all who have it open."""
         known = self._deflated.get(row)
         if known is not None and known.is_open:
@@ -216,7 +220,7 @@ class Archive:
         self._deflated[row] = made
         return made
 
-    async def _spooled_member(self, row: Row, body: Body, identity: bytes) -> SpooledMember:
+    async def _spooled_member(self, row: Row, body: MemberData, identity: bytes) -> SpooledMember:
         """Return the member for all who have it open."""
         known = self._spooled.get(row)
         if known is not None and known.is_open:
@@ -230,7 +234,7 @@ class Archive:
         self._spooled[row] = made
         return made
 
-    def _member_identity(self, body: Body) -> bytes:
+    def _member_identity(self, body: MemberData) -> bytes:
         """Return what names this member among all members of all zips, over remounts."""
         member = body.member
         text = "\0".join(
@@ -254,9 +258,9 @@ class Archives:
     """
 
     def __init__(
-        self, nursery: trio.Nursery, *, shelf: Shelf | None = None, unpack_bytes: int = 0
+        self, nursery: trio.Nursery, *, shelf: DerivedStore | None = None, unpack_bytes: int = 0
     ) -> None:
-        self._workshop = Workshop(nursery, shelf=shelf, unpack_bytes=unpack_bytes)
+        self._workshop = ArchiveResources(nursery, shelf=shelf, unpack_bytes=unpack_bytes)
         self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
         # Those used last, whether or not a node refers to them: how far a look that was cancelled
         # had come, and that an archive is damaged, is worth remembering.
@@ -276,7 +280,7 @@ class Archives:
 
 @asynccontextmanager
 async def open_archives(
-    *, shelf: Shelf | None = None, unpack_bytes: int = 0
+    *, shelf: DerivedStore | None = None, unpack_bytes: int = 0
 ) -> AsyncIterator[Archives]:
     """Hand out the archive floor; what it does behind readers ends with the `async with`.
 

@@ -13,12 +13,12 @@ from isal.isal_zlib import crc32
 from satfs.archive.checkpoints import Checkpoint
 from satfs.archive.inflate import Inflater
 from satfs.archive.member_data import Reader
-from satfs.archive.resources import Workshop
+from satfs.archive.resources import ArchiveResources
 from satfs.model import ByteRange
 
 
 @dataclass(slots=True)
-class Outcome:
+class InflateStep:
     """What one step in a thread found out."""
 
     output: memoryview
@@ -34,7 +34,7 @@ class Cursor:
     `lock`, the output on the event loop only, the inflater and its input in threads.
     """
 
-    def __init__(self, start: Checkpoint, reader: Reader, workshop: Workshop) -> None:
+    def __init__(self, start: Checkpoint, reader: Reader, workshop: ArchiveResources) -> None:
         self.lock = trio.Lock()
         self.reader = reader
         self.chunks: deque[tuple[int, memoryview]] = deque()
@@ -85,7 +85,7 @@ class Cursor:
                 parts.append(chunk[max(0, span.start - start) : span.stop - start])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: InflateStep) -> None:
         """Take over what a step did; forget output that lies before `forgets_to`."""
         if outcome.output:
             self.chunks.append((self.out_position, outcome.output))
@@ -95,7 +95,7 @@ class Cursor:
 
     def step(
         self, data: bytes, n_out: int, due: int, distance: int, unseen: list[ByteRange]
-    ) -> Outcome:
+    ) -> InflateStep:
         """Inflate up to *n_out* bytes, *data* being the next input. Runs in a thread.
 
         Takes a checkpoint at the first block boundary from output position *due* on, and then every
@@ -108,7 +108,7 @@ class Cursor:
         """
         self._take_in(data)
         buffer = bytearray(n_out)
-        outcome = Outcome(memoryview(b""))
+        outcome = InflateStep(memoryview(b""))
         base, at = self.out_position, 0
         while at < n_out and self._feed():
             to_block = base + at >= due

@@ -1,10 +1,10 @@
 """Any range of a deflated member: inflated on from the nearest place that is known.
 
 Deflate can only be read forwards, from a place where everything needed is at hand. There are two
-kinds of such places. A `Cursor` is a running inflater, with what it put out last still in memory:
-it serves sequential readers, and inflates ahead of them. A `Checkpoint` is 32 KiB of output and a
-position, taken on the way every 2 MiB: a cursor can be started there, so no read inflates more in
-vain than that distance, once the member has been passed through.
+kinds of such places. A `IdleCursor` is a running inflater, with what it put out last still in
+memory: it serves sequential readers, and inflates ahead of them. A `Checkpoint` is 32 KiB of output
+and a position, taken on the way every 2 MiB: a cursor can be started there, so no read inflates
+more in vain than that distance, once the member has been passed through.
 
 Both belong to the member, not to an open file: several readers share them. Bytes are inflated in
 threads, one step at a time; what a step found out (output, checkpoints, CRCs) is noted on the event
@@ -22,9 +22,9 @@ import structlog
 import trio
 
 from satfs.archive.checkpoints import Checkpoint, Checkpoints
-from satfs.archive.cursor import Cursor, Outcome
-from satfs.archive.member_data import Body, OpenZip, Reader
-from satfs.archive.resources import Workshop
+from satfs.archive.cursor import Cursor, InflateStep
+from satfs.archive.member_data import MemberData, OpenZip, Reader
+from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged, SatfsError
 from satfs.model import ByteRange
 
@@ -53,11 +53,11 @@ class DeflatedMember:
 
     def __init__(
         self,
-        body: Body,
+        body: MemberData,
         identity: bytes,
         checkpoints: Checkpoints,
         open_zip: OpenZip,
-        workshop: Workshop,
+        workshop: ArchiveResources,
     ) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
@@ -245,7 +245,7 @@ class DeflatedMember:
 
     # -- afterwards ------------------------------------------------------------------------------
 
-    def _learn(self, outcome: Outcome) -> None:
+    def _learn(self, outcome: InflateStep) -> None:
         for point in outcome.checkpoints:
             if self._checkpoints.add(point):
                 self._is_worth_saving = True

@@ -17,7 +17,7 @@ from typing import Final
 from satfs.archive.cut import Settled, Settling, Stated, is_doubtful, settle
 from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
-from satfs.archive.paths import Refusal, RefusedError, decode_name, split_path
+from satfs.archive.paths import NameProblem, UnsafeName, decode_name, split_path
 from satfs.errors import Damaged
 
 _ENTRY: Final = struct.Struct("<4s2B5H3L5H2L")
@@ -174,28 +174,28 @@ class DirectoryParser:
             parts, is_directory = split_path(name, made_on=made_on)
             if is_directory or (size == 0 and _is_directory(attributes)):
                 if self._members.add_directory(parts, mtime_ns) is None:
-                    raise RefusedError(Refusal.TOO_MANY)
+                    raise UnsafeName(NameProblem.TOO_MANY)
                 return
             if self._directory.is_cut:
                 if settled is None:
-                    raise RefusedError(Refusal.CUT)
+                    raise UnsafeName(NameProblem.CUT)
                 offset = settled.offset
                 compressed, size = settled.compressed_bytes, settled.size_bytes
             else:
                 offset += self._directory.shift
             if least_stop(offset, compressed) > self._members.data_stop:
-                raise RefusedError(Refusal.MISPLACED)
+                raise UnsafeName(NameProblem.MISPLACED)
             is_encrypted = flags & _ENCRYPTED_FLAG
             if not _can_be(method, compressed, size, is_encrypted=bool(is_encrypted)):
-                raise RefusedError(Refusal.CONTRADICTION)
+                raise UnsafeName(NameProblem.CONTRADICTION)
             if (
                 (made_by, made_on) == _ARCHIVE_UTILITY
                 and flags & _DESCRIPTOR_FLAG
                 and not (is_wide or self._directory.is_cut or method == STORED)
                 and is_doubtful(compressed, size, _most_ratio(method))
             ):
-                raise RefusedError(Refusal.CUT)
-        except RefusedError as refused:
+                raise UnsafeName(NameProblem.CUT)
+        except UnsafeName as refused:
             self._members.refuse(name, refused.refusal)
             return
         kept = ENCRYPTED * is_encrypted

@@ -54,7 +54,7 @@ _EXTRA_GUESS_BYTES: Final = 64
 _TOGETHER_BYTES: Final = 64 * 1024
 
 
-class Body:
+class MemberData:
     """A *member* called *path* of a zip, where the next member or the directory is at *stop*.
 
     Shared by all who read the member, since what it learns is the same for all: where the data

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NewType
 
-from satfs.archive.paths import Refusal
+from satfs.archive.paths import NameProblem
 
 #: A row: a directory or file in an archive.
 Row = NewType("Row", int)
@@ -74,11 +74,11 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnreadableMember:
     """A member that is not shown: its name, the beginning of it at least, and why."""
 
     name: str
-    refusal: Refusal
+    refusal: NameProblem
 
 
 class Members:
@@ -95,7 +95,7 @@ class Members:
         #: Where the directory begins: no member's bytes reach beyond. Counts from the zip's start.
         self.data_stop = data_stop
         self.n_refused = 0
-        self.refused: list[Refused] = []
+        self.refused: list[UnreadableMember] = []
         # One entry for each row.
         self._parent = array("I", [0])
         self._name_at = array("I", [0])
@@ -206,11 +206,11 @@ class Members:
 
     # -- building --------------------------------------------------------------------------------
 
-    def refuse(self, name: str, refusal: Refusal) -> None:
+    def refuse(self, name: str, refusal: NameProblem) -> None:
         """Count a member that is not shown; remember it by name while there is room."""
         self.n_refused += 1
         if len(self.refused) < MAX_REFUSALS:
-            self.refused.append(Refused(name[:_SHOWN_CHARACTERS], refusal))
+            self.refused.append(UnreadableMember(name[:_SHOWN_CHARACTERS], refusal))
 
     def add_directory(self, parts: tuple[bytes, ...], mtime_ns: int | None = None) -> Row | None:
         """Return the directory at *parts*, adding what is missing; None when there is no room.
@@ -228,7 +228,7 @@ class Members:
                 row = added
                 continue
             if self._kind[child] == _FILE:
-                self.refuse(self._text(Row(child)), Refusal.CLASH)
+                self.refuse(self._text(Row(child)), NameProblem.CLASH)
                 self._kind[child] = _DIRECTORY
                 self._first[child] = _NONE
                 self._mtime_ns[child] = _NO_TIME
@@ -259,7 +259,7 @@ class Members:
         if parent is None:
             parent = self.add_directory(directory)
             if parent is None:
-                return self.refuse(b"/".join(parts).decode(), Refusal.TOO_MANY)
+                return self.refuse(b"/".join(parts).decode(), NameProblem.TOO_MANY)
             if len(self._recent) >= _RECENT:
                 self._recent.clear()
             self._recent[directory] = parent
@@ -268,13 +268,13 @@ class Members:
         if row == _NONE:
             added = self._add(slot, parent, name, _FILE)
             if added is None:
-                return self.refuse(b"/".join(parts).decode(), Refusal.TOO_MANY)
+                return self.refuse(b"/".join(parts).decode(), NameProblem.TOO_MANY)
             row = added
         elif self._kind[row] == _DIRECTORY:
-            return self.refuse(b"/".join(parts).decode(), Refusal.CLASH)
+            return self.refuse(b"/".join(parts).decode(), NameProblem.CLASH)
         else:
             # Programs that update an archive append: the later of two is the newer.
-            self.refuse(b"/".join(parts).decode(), Refusal.DUPLICATE)
+            self.refuse(b"/".join(parts).decode(), NameProblem.DUPLICATE)
         self._first[row] = len(self._row)
         self._mtime_ns[row] = _NO_TIME if mtime_ns is None else mtime_ns
         self._row.append(row)
@@ -298,7 +298,7 @@ class Members:
                 continue  # gave way to a later member, or to a directory
             start = self._header_offset[record]
             if start < stop:
-                self.refuse(self._text(row), Refusal.OVERLAP)
+                self.refuse(self._text(row), NameProblem.OVERLAP)
                 self._kind[row] = _HIDDEN
             else:
                 compressed_bytes, *_ = _RECORD.unpack_from(self._records, record * _RECORD.size)

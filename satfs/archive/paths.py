@@ -50,7 +50,7 @@ _PLAIN: Final = re.compile(
 )
 
 
-class Refusal(StrEnum):
+class NameProblem(StrEnum):
     """Why a member is not shown, as it is told to people."""
 
     OUTSIDE = "its path leads out of the archive"
@@ -67,10 +67,10 @@ class Refusal(StrEnum):
     TOO_MANY = "the archive holds more names than satfs shows"
 
 
-class RefusedError(Exception):
+class UnsafeName(Exception):
     """A member cannot be shown. Never leaves the archive floor."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: NameProblem) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
 
@@ -124,25 +124,25 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
     """
     if _PLAIN.fullmatch(name):
         if any(map(is_obeyed, name.split("/"))):
-            raise RefusedError(Refusal.OBEYED)
+            raise UnsafeName(NameProblem.OBEYED)
         return tuple(name.encode().split(b"/")), False
     if made_on in _WINDOWS and "/" not in name:
         name = name.replace("\\", "/")
     if _DRIVE.match(name):
-        raise RefusedError(Refusal.OUTSIDE)
+        raise UnsafeName(NameProblem.OUTSIDE)
     if not name or _UNSHOWABLE.search(name):
-        raise RefusedError(Refusal.UNNAMEABLE)
+        raise UnsafeName(NameProblem.UNNAMEABLE)
     path = name.encode()
     parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
     if b".." in parts:
-        raise RefusedError(Refusal.OUTSIDE)
+        raise UnsafeName(NameProblem.OUTSIDE)
     if len(path) >= PATH_MAX_BYTES or any(len(part) > NAME_MAX_BYTES for part in parts):
-        raise RefusedError(Refusal.TOO_LONG)
+        raise UnsafeName(NameProblem.TOO_LONG)
     if len(parts) > MAX_DEPTH:
-        raise RefusedError(Refusal.TOO_DEEP)
+        raise UnsafeName(NameProblem.TOO_DEEP)
     is_directory = path.endswith(b"/")
     if not is_directory and (path == b"." or path.endswith(b"/.")):
-        raise RefusedError(Refusal.UNNAMEABLE)
+        raise UnsafeName(NameProblem.UNNAMEABLE)
     if any(is_obeyed(part.decode()) for part in parts):
-        raise RefusedError(Refusal.OBEYED)
+        raise UnsafeName(NameProblem.OBEYED)
     return parts, is_directory

@@ -3,7 +3,7 @@
 Ceilings, whatever is opened: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints of
 members that are not open, 96 MiB of directories beyond the one in use. An open deflated member
 adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. What is kept on disk lies
-on the `Shelf`, which is the cache of what was fetched: its bounds hold for both together.
+on the `DerivedStore`, which is the cache of what was fetched: its bounds hold for both together.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CLOSED_CHECKPOINTS_BYTES: Final = 64 * 1024 * 1024
 _DIRECTORIES_BYTES: Final = 96 * 1024 * 1024
 
 
-class ShelfFile(Protocol):
+class DerivedStoreFile(Protocol):
     """A file on the shelf, open until `close`. Each part of it is kept, or not, or not any more."""
 
     @property
@@ -72,7 +72,7 @@ class ShelfFile(Protocol):
         ...
 
 
-class Shelf(Protocol):
+class DerivedStore(Protocol):
     """Keeps what was made out of zips, over remounts, as long as there is room.
 
     A key names what it was made of; a label is for people.
@@ -91,12 +91,12 @@ class Shelf(Protocol):
         """Keep *data* under *key*, if it can be; never raises for what a disk may do."""
         ...
 
-    async def open(self, key: str, size_bytes: int, label: str) -> ShelfFile:
+    async def open(self, key: str, size_bytes: int, label: str) -> DerivedStoreFile:
         """Return the file *key*, with what is still kept of it."""
         ...
 
 
-class Cursor(Protocol):
+class IdleCursor(Protocol):
     """A position in a member that holds memory, and can be had again at a price."""
 
     @property
@@ -109,7 +109,7 @@ class Cursor(Protocol):
         ...
 
 
-class Workshop:
+class ArchiveResources:
     """Threads, memory and disk for unpacking. One per mount.
 
     *nursery* runs what is done ahead of readers and after them. *shelf* keeps checkpoints over
@@ -118,7 +118,7 @@ class Workshop:
     """
 
     def __init__(
-        self, nursery: trio.Nursery, *, shelf: Shelf | None = None, unpack_bytes: int = 0
+        self, nursery: trio.Nursery, *, shelf: DerivedStore | None = None, unpack_bytes: int = 0
     ) -> None:
         self.nursery = nursery
         self.shelf = shelf
@@ -127,7 +127,7 @@ class Workshop:
             _DIRECTORIES_BYTES, getsizeof=lambda members: min(members.n_bytes, _DIRECTORIES_BYTES)
         )
         self._limiter = trio.CapacityLimiter(N_THREADS)
-        self._cursors: OrderedDict[Cursor, None] = OrderedDict()
+        self._cursors: OrderedDict[IdleCursor, None] = OrderedDict()
         self._closed: LRUCache[bytes, Checkpoints] = LRUCache(
             _CLOSED_CHECKPOINTS_BYTES, getsizeof=lambda checkpoints: checkpoints.n_bytes
         )
@@ -143,7 +143,7 @@ class Workshop:
         """How many bytes a position may keep on either side, the more the fewer there are."""
         return max(_LEAST_SHARE, min(_MOST_SHARE, _ALL_SHARES // max(1, len(self._cursors))))
 
-    def admit(self, cursor: Cursor) -> None:
+    def admit(self, cursor: IdleCursor) -> None:
         """Count a new *cursor*; the one least recently used is closed if there are too many."""
         self._cursors[cursor] = None
         if len(self._cursors) > MOST_CURSORS:
@@ -151,12 +151,12 @@ class Workshop:
             if idle is not None and idle is not cursor:
                 idle.close()
 
-    def used(self, cursor: Cursor) -> None:
+    def used(self, cursor: IdleCursor) -> None:
         """Note that *cursor* was useful just now."""
         if cursor in self._cursors:
             self._cursors.move_to_end(cursor)
 
-    def forget(self, cursor: Cursor) -> None:
+    def forget(self, cursor: IdleCursor) -> None:
         """Stop counting *cursor*, which was closed."""
         self._cursors.pop(cursor, None)
 
@@ -188,7 +188,7 @@ class Workshop:
             log.debug("checkpoints not saved", identity=identity.hex())
 
     async def _save(
-        self, shelf: Shelf, identity: bytes, checkpoints: Checkpoints, label: str
+        self, shelf: DerivedStore, identity: bytes, checkpoints: Checkpoints, label: str
     ) -> None:
         # Files are closed when a mount ends, just before its nursery is cancelled; a few
         # milliseconds for the disk are well spent then, too.

@@ -12,8 +12,8 @@ import trio
 from isal.isal_zlib import crc32
 
 from satfs.archive.decoders import DECODERS, METHOD_NAMES, Decoder, unpack
-from satfs.archive.member_data import Body, Reader
-from satfs.archive.resources import ShelfFile, Workshop
+from satfs.archive.member_data import MemberData, Reader
+from satfs.archive.resources import ArchiveResources, DerivedStoreFile
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange
 
@@ -29,7 +29,9 @@ class SpooledMember:
         Bytes that complete a member are kept only when the member as a whole is sound.
     """
 
-    def __init__(self, body: Body, file: ShelfFile, workshop: Workshop) -> None:
+    def __init__(
+        self, body: MemberData, file: DerivedStoreFile, workshop: ArchiveResources
+    ) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
         self._file = file
@@ -42,7 +44,9 @@ class SpooledMember:
         self._rewind()
 
     @classmethod
-    async def on_shelf(cls, body: Body, identity: bytes, workshop: Workshop) -> SpooledMember:
+    async def on_shelf(
+        cls, body: MemberData, identity: bytes, workshop: ArchiveResources
+    ) -> SpooledMember:
         """Return the member, with what was kept of it.
 
         Raises:

@@ -15,7 +15,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Holder:
+class BusyProcess:
     """A process that keeps a mount busy: its program's name, and what it does there."""
 
     pid: int
@@ -29,14 +29,14 @@ class Holder:
 _LINKS: Final = {"cwd": "is in it", "root": "has it as its root", "exe": "is run from it"}
 
 
-def holders_of(mountpoint: Path, proc: Path = Path("/proc")) -> tuple[Holder, ...]:
+def busy_processes(mountpoint: Path, proc: Path = Path("/proc")) -> tuple[BusyProcess, ...]:
     """Return who else keeps *mountpoint* busy, as far as we may see, by process id. Never waits."""
     found = []
     for entry in proc.iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             does = next(_deeds(entry, str(mountpoint)), None)
             if does:
-                found.append(Holder(int(entry.name), _program(entry), does))
+                found.append(BusyProcess(int(entry.name), _program(entry), does))
     return tuple(sorted(found))
 
 

@@ -13,7 +13,7 @@ import click
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.mount_helper import PROGRAMS
-from satfs.cli.output import tell, tell_remark
+from satfs.cli.output import print_remark, print_sentence
 from satfs.errors import BadSettings
 
 #: Where mount(8) looks for programs of its filesystems, and no package installs any of ours.
@@ -45,12 +45,14 @@ def install_helper(manner: Manner, directory: Path) -> int:
     for name in PROGRAMS:
         _link(directory / name, program)
     for path in writable_by_others(program)[:1]:
-        tell_remark(
+        print_remark(
             f"{show(str(path))} can be changed by others than root, and is run when root mounts: "
             "they could act as root. Better install satfs for all users."
         )
     if manner.verbosity >= 0:
-        tell("mount -t satfs satfs:PROFILE DIR works now, and so does a line in /etc/fstab.")
+        print_sentence(
+            "mount -t satfs satfs:PROFILE DIR works now, and so does a line in /etc/fstab."
+        )
     return 0
 
 
@@ -79,7 +81,7 @@ def remove_helper(manner: Manner, directory: Path) -> int:
             except OSError as failure:
                 raise _refused(path, failure) from failure
             if manner.verbosity >= 0:
-                tell(f"{show(str(path))} was removed.")
+                print_sentence(f"{show(str(path))} was removed.")
     return 0
 
 

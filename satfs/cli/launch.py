@@ -13,7 +13,7 @@ from satfs.cli.background import Waiter, in_background
 from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
 from satfs.cli.log_setup import logging_as, redact
-from satfs.cli.output import tell_error
+from satfs.cli.output import print_error
 from satfs.mount import MountOptions, run_mount
 from satfs.notify import take_notifier
 from satfs.settings import Settings
@@ -49,7 +49,7 @@ def launch(
         lambda waiter: _serve(prepare, options, manner, waiter), leaves_late=leaves_late
     )
     if failure is not None:
-        tell_error(failure.sentence, failure.remedy, failure.details)
+        print_error(failure.sentence, failure.remedy, failure.details)
         return failure.code
     on_ready()
     return Exit.DONE

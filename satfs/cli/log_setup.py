@@ -38,7 +38,7 @@ import structlog
 
 from satfs import log_level
 from satfs.errors import BadSettings
-from satfs.introspection.log_ring import Lines
+from satfs.introspection.log_ring import LogRing
 from satfs.log_level import set_level
 
 __all__ = [
@@ -238,7 +238,7 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
     # The mount shows its last lines itself, wherever they go besides.
-    lines = Lines()
+    lines = LogRing()
     lines.setFormatter(_formatter(LogFormat.CONSOLE, Place.PLAIN))
     root.handlers[:] = [handler, lines]
     for name in _TALKATIVE:

@@ -21,7 +21,7 @@ from satfs.cli.groups import Commands
 from satfs.cli.home import settle_home
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
-from satfs.cli.output import tell_error
+from satfs.cli.output import print_error
 from satfs.cli.prerequisites import fuse_library_explained
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -122,6 +122,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(Exit.INTERRUPTED)
     except Exception as error:  # the one boundary: whatever it is, people get a sentence
         failure = failure_of(error, with_details=manner.with_details)
-        tell_error(failure.sentence, failure.remedy, failure.details)
+        print_error(failure.sentence, failure.remedy, failure.details)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else Exit.DONE)

@@ -23,7 +23,7 @@ from satfs import __version__
 from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
 from satfs.cli.options import REFUSED, join_escaped, parse_options, split_escaped
-from satfs.cli.output import tell, tell_error
+from satfs.cli.output import print_error, print_sentence
 from satfs.cli.prerequisites import fuse_library_explained
 from satfs.errors import BadSettings
 from satfs.mountpoints import absolute, unescape
@@ -344,8 +344,8 @@ def _mount(words: Sequence[str], manner: Manner) -> int:
 
 def _tell_mounted(asked: Asked) -> None:
     if asked.is_verbose:
-        tell(f"mount.satfs: {SOURCE_PREFIX}{asked.profile} mounted on {asked.directory}")
+        print_sentence(f"mount.satfs: {SOURCE_PREFIX}{asked.profile} mounted on {asked.directory}")
 
 
 def _tell(failure: Failure) -> None:
-    tell_error(failure.sentence, failure.remedy, failure.details)
+    print_error(failure.sentence, failure.remedy, failure.details)

@@ -84,7 +84,7 @@ _STATES: Final[Mapping[int, State]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class MountReport:
     """What one mount said: its status record, unless it did not say any."""
 
     mounted: Mounted
@@ -150,7 +150,7 @@ def read_own(mounted: Mounted, name: str, patience_s: float = PATIENCE_S) -> str
     return said.decode("utf-8", "replace")
 
 
-def hear(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[Heard]:
+def query_mounts(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[MountReport]:
     """Ask *mounts*, some at once; each has *patience_s* seconds of its own, counted from its turn.
 
     One that does not answer takes no time away from the others. With up to `_MAX_ASKERS` mounts
@@ -164,7 +164,9 @@ def hear(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[Hear
             turn, _answers(askers, patience_s, MAX_STATUS_BYTES), strict=True
         ):
             heard.append(
-                Heard(mounted, State.SILENT) if answer is None else heard_of(mounted, *answer)
+                MountReport(mounted, State.SILENT)
+                if answer is None
+                else report_of(mounted, *answer)
             )
     return heard
 
@@ -219,17 +221,17 @@ def _ask(mountpoint: Path, name: str = "status.json") -> subprocess.Popen[bytes]
     )
 
 
-def heard_of(mounted: Mounted, code: int, said: bytes) -> Heard:
+def report_of(mounted: Mounted, code: int, said: bytes) -> MountReport:
     """Return what it means that the asker ended with *code*, having heard *said*. Pure."""
     if code != 0:
-        return Heard(mounted, _STATES.get(code, State.MUTE))
+        return MountReport(mounted, _STATES.get(code, State.MUTE))
     try:
         status = json.loads(said)
     except (ValueError, RecursionError):
-        return Heard(mounted, State.MUTE)
+        return MountReport(mounted, State.MUTE)
     if not isinstance(status, dict) or not _is_shallow(status):
-        return Heard(mounted, State.MUTE)
-    return Heard(mounted, _state_of(status), status)
+        return MountReport(mounted, State.MUTE)
+    return MountReport(mounted, _state_of(status), status)
 
 
 def _is_shallow(value: object) -> bool:

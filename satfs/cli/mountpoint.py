@@ -9,7 +9,7 @@ from pathlib import Path
 
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.log_setup import show
-from satfs.cli.output import tell_remark
+from satfs.cli.output import print_remark
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, is_dead_mount, mount_at
 
@@ -31,7 +31,7 @@ def prepare_mountpoint(path: Path, *, nonempty: bool = False) -> Path:
                 f"unmount it first: {hint(f'satfs umount {shell_path(path)}')}"
             )
         detach(mountpoint, is_lazy=True)
-        tell_remark(f"A satfs mount that had died was removed from {_name(path)}.")
+        print_remark(f"A satfs mount that had died was removed from {_name(path)}.")
     _check(mountpoint, path, nonempty)
     return mountpoint
 

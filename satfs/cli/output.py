@@ -29,12 +29,12 @@ def console(stream: IO[str] | None = None) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def tell(sentence: str) -> None:
+def print_sentence(sentence: str) -> None:
     """Say that something has been done."""
     click.echo(show(sentence), err=True)
 
 
-def tell_error(sentence: str, remedy: str | None = None, details: str | None = None) -> None:
+def print_error(sentence: str, remedy: str | None = None, details: str | None = None) -> None:
     """Say what went wrong, what to do about it, and *details* (a traceback) when given."""
     if details:
         click.echo(redact(details).rstrip(), err=True)
@@ -43,7 +43,7 @@ def tell_error(sentence: str, remedy: str | None = None, details: str | None = N
         _say("", remedy, None)
 
 
-def tell_remark(sentence: str) -> None:
+def print_remark(sentence: str) -> None:
     """Say something that does not stop us, and that people should know."""
     _say("Note:", sentence, "yellow")
 

@@ -10,7 +10,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
-from satfs.atomic_file import write_whole
+from satfs.atomic_file import write_atomically
 from satfs.errors import BadSettings
 
 _FIRST_LINES = (
@@ -40,7 +40,7 @@ def change_profile(path: Path, profile: str, changes: Mapping[str, str | None]) 
     if after == (before or ""):
         return
     try:
-        write_whole(path, after)
+        write_atomically(path, after)
     except OSError as failure:
         raise BadSettings(f"{path} cannot be written: {failure.strerror}") from failure
 

@@ -24,10 +24,10 @@ from rich.text import Text
 from satfs import errors
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.log_setup import show
-from satfs.cli.output import tell, tell_remark
-from satfs.cli.quantities import amount
+from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import print_json
-from satfs.control.protocol import Done, Failed, Told, error_of
+from satfs.control.protocol import Done, Failed, Notice, error_of
 from satfs.fuse.errnos import gravest_of
 from satfs.model import Json
 
@@ -38,7 +38,7 @@ _HEAD_COLUMNS: Final = 15
 
 
 def follow(
-    messages: Iterable[Told | Done], *, as_json: bool, is_quiet: bool, verb: str
+    messages: Iterable[Notice | Done], *, as_json: bool, is_quiet: bool, verb: str
 ) -> Mapping[str, Json]:
     """Show *messages* as they come, and return the result.
 
@@ -83,9 +83,9 @@ def outcome_of(result: Mapping[str, Json]) -> Exit:
 def _tell_line(what: Mapping[str, Json], verb: str, *, is_quiet: bool) -> None:
     if what.get("event") == "ended":
         if what.get("error") is not None:
-            tell_remark(f"{what['path']}: {what['message']}")
+            print_remark(f"{what['path']}: {what['message']}")
         elif not is_quiet:
-            tell(f"{verb} {what['path']} ({amount(what['bytes'])})")
+            print_sentence(f"{verb} {what['path']} ({format_bytes(what['bytes'])})")
 
 
 class _Bars:

@@ -9,7 +9,7 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def amount(n_bytes: float) -> str:
+def format_bytes(n_bytes: float) -> str:
     """Return *n_bytes* with a unit: powers of ten, as disks are sold."""
     for unit in _UNITS[:-1]:
         if abs(n_bytes) < 999.95:
@@ -18,7 +18,7 @@ def amount(n_bytes: float) -> str:
     return f"{n_bytes:.1f} {_UNITS[-1]}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return *seconds* in its two largest units: `3 h 12 min`."""
     if seconds < 1:
         return f"{max(0.0, seconds) * 1000:.0f} ms"

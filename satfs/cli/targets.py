@@ -137,9 +137,9 @@ class Missing(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Say so."""
-        from satfs.cli.output import tell_error
+        from satfs.cli.output import print_error
 
-        tell_error(
+        print_error(
             self.message, "`satfs ls` lists what there is; `satfs refresh` asks the vendor anew."
         )
 

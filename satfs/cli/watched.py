@@ -20,13 +20,13 @@ import trio
 
 from satfs.api.auth import account_key
 from satfs.api.listings import Listings
-from satfs.atomic_file import make_directory, write_whole
-from satfs.cli.counts import counted
+from satfs.atomic_file import make_directory, write_atomically
+from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.log_setup import show
-from satfs.cli.output import tell, tell_remark
+from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.targets import OnMount, print_json
-from satfs.content.cache.index import Kept
+from satfs.content.cache.index import CachedVersion
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.publications import Event, Seen
@@ -70,14 +70,14 @@ class OfMount:
     mounted: Mounted
 
     async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """See `Source`."""
+        """See `ObjectSource`."""
         given = {"paths": [list(words)]}
         return await trio.to_thread.run_sync(
             result_of, self.mounted, question, given, abandon_on_cancel=True
         )
 
     def path(self, words: Sequence[str]) -> str | None:
-        """See `Source`."""
+        """See `ObjectSource`."""
         return str(self.mounted.mountpoint.joinpath(*words))
 
     def forget(self) -> None:
@@ -91,20 +91,20 @@ class OfApi:
     listings: Listings
 
     async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """See `Source`."""
+        """See `ObjectSource`."""
         answer = records.listed if question == "list" else records.described
         return await answer(self.listings, words, _nothing_kept)
 
     def path(self, words: Sequence[str]) -> str | None:
-        """See `Source`."""
+        """See `ObjectSource`."""
         return None
 
     def forget(self) -> None:
-        """See `Source`."""
+        """See `ObjectSource`."""
         self.listings.forget()
 
 
-async def _nothing_kept() -> Sequence[Kept]:
+async def _nothing_kept() -> Sequence[CachedVersion]:
     return ()
 
 
@@ -165,7 +165,7 @@ class Memory:
             BadSettings: it cannot be written.
         """
         try:
-            write_whole(self.file, seen.as_text())
+            write_atomically(self.file, seen.as_text())
         except OSError as failure:
             raise self._unusable(failure) from failure
 
@@ -222,7 +222,7 @@ class Watch:
                 was_begun = True
                 n_captures = len(self._seen.captures)
                 self._remark(
-                    f"{counted(n_captures, 'capture')} published so far; what comes now is told."
+                    f"{format_count(n_captures, 'capture')} published so far; what comes now is told."
                 )
             if interval_s is None:
                 return Exit.FAILED if self._n_failed else Exit.DONE
@@ -328,7 +328,7 @@ class Watch:
                 f"--exec: {self.command[0]} cannot be run: {failure.strerror}"
             ) from failure
         if done.returncode != 0:
-            tell_remark(
+            print_remark(
                 f"{self.command[0]} failed with {done.returncode} for {told['event']}"
                 f" {told['scene_id'] or told['capture_id']}; the next look tells it again."
             )
@@ -336,12 +336,12 @@ class Watch:
 
     def _note_away(self, reason: str) -> None:
         if not self._is_away:
-            tell_remark(f"{reason}. The watch goes on.")
+            print_remark(f"{reason}. The watch goes on.")
         self._is_away = True
 
     def _remark(self, sentence: str) -> None:
         if not self.is_quiet:
-            tell(sentence)
+            print_sentence(sentence)
 
 
 def _name(id: str, *reserved: str) -> str:

@@ -27,19 +27,19 @@ from satfs.content.cache.derived import Derived
 from satfs.content.cache.directory import object_name
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.objects import Spilled
-from satfs.content.cache.pins import Keeping, StoredObject
+from satfs.content.cache.pins import Pins, StoredObject
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.fetcher import Fetcher
-from satfs.content.fetch.links import LinkKeeper, Sign
+from satfs.content.fetch.links import LinkCache, Sign
 from satfs.content.fetch.probe import Probe, Tail
-from satfs.content.fetch.range_request import Source, Transfer
+from satfs.content.fetch.range_request import ObjectSource, TransferStatus
 from satfs.content.fetch.reader import ObjectReader, Reader
 from satfs.content.fetch.store_responses import is_same
 from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
 from satfs.model import AttachmentName, ByteRange, SceneId, Version
-from satfs.read_trace import Trails
-from satfs.refreshable import Fresh
+from satfs.read_trace import ReadTraces
+from satfs.refreshable import Refreshable
 from satfs.request_slots import RequestSlots
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ _Place = tuple[_Key, Version]
 K = TypeVar("K")
 
 
-class Contents:
+class Attachments:
     """The attachments of all scenes, as bytes.
 
     Invariants:
@@ -75,11 +75,11 @@ class Contents:
         account: str,
         confirm_after_s: float,
         wall_clock: Callable[[], float] = time.time,
-        trails: Trails | None = None,
+        trails: ReadTraces | None = None,
         budget: Budget | None = None,
     ) -> None:
         #: What reading took, object by object, for people to look at.
-        self.trails = trails or Trails()
+        self.trails = trails or ReadTraces()
         #: What may be fetched in a day, and what has been.
         self.budget = budget or Budget()
         self._cache = cache
@@ -90,10 +90,10 @@ class Contents:
         self._confirm_after_s = confirm_after_s
         self._now = wall_clock
         self._known: OrderedDict[_Key, KnownVersion] = OrderedDict()
-        self._learning: dict[tuple[SceneId, AttachmentName, str], Fresh[KnownVersion]] = {}
+        self._learning: dict[tuple[SceneId, AttachmentName, str], Refreshable[KnownVersion]] = {}
         self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
         self._forgetting: Counter[_Key] = Counter()
-        self._links: OrderedDict[_Key, LinkKeeper] = OrderedDict()
+        self._links: OrderedDict[_Key, LinkCache] = OrderedDict()
         self._open: OrderedDict[_Place, Fetcher] = OrderedDict()
         self._n_handles: dict[_Place, int] = {}
         self._opening: dict[_Place, trio.Lock] = {}
@@ -175,7 +175,7 @@ class Contents:
             await self._keep_tail((scene, attachment), tail)
             return known, 0.0
 
-        learning = self._learning.setdefault(key, Fresh(renew))
+        learning = self._learning.setdefault(key, Refreshable(renew))
         self._n_learners[key] += 1
         try:
             return await learning.get()
@@ -280,7 +280,7 @@ class Contents:
             key, version = place
             name, label, size = self._naming(key, version)
             cached = await self._cache.acquire(name, label, size)
-            source = Source(label, self._links_of(key), version, self.trails.of(label))
+            source = ObjectSource(label, self._links_of(key), version, self.trails.of(label))
             # Looked up again: an idle one may have been closed while we waited.
             if (outdated := self._open.pop(place, None)) is not None:
                 self._cache.release(outdated.cached)
@@ -349,10 +349,10 @@ class Contents:
 
     # -- parts -----------------------------------------------------------------------------------
 
-    def _links_of(self, key: _Key) -> LinkKeeper:
+    def _links_of(self, key: _Key) -> LinkCache:
         keeper = self._links.get(key)
         if keeper is None:
-            keeper = self._links[key] = LinkKeeper(
+            keeper = self._links[key] = LinkCache(
                 self._sign, *key, partial(self.trails.of, _label(*key, ""))
             )
         self._links.move_to_end(key)
@@ -365,15 +365,15 @@ class Contents:
         name, label, size_bytes = self._naming((scene, attachment), version)
         return StoredObject(name, label, size_bytes)
 
-    def keeping(self, directory: Path, free_fraction: float) -> Keeping:
+    def keeping(self, directory: Path, free_fraction: float) -> Pins:
         """Return what looks at the cache, which lies in *directory*, and pins what is in it."""
-        return Keeping(self._cache, directory, free_fraction)
+        return Pins(self._cache, directory, free_fraction)
 
     def _naming(self, key: _Key, version: Version) -> tuple[str, str, int]:
         name = object_name(self._account, *key, version.etag, str(version.size_bytes))
         return name, _label(*key, ""), version.size_bytes
 
-    def transfers(self) -> tuple[Transfer, ...]:
+    def transfers(self) -> tuple[TransferStatus, ...]:
         """Return what is in the air now."""
         return self._dispatcher.transfers()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from satfs.content.attachments import Contents
+from satfs.content.attachments import Attachments
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import default_bytes
 from satfs.content.fetch.budget import FILE_NAME, Budget, keep_settled, settle
@@ -16,7 +16,7 @@ from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.links import Sign
 from satfs.content.fetch.probe import Probe
-from satfs.content.fetch.range_retry import Attempts
+from satfs.content.fetch.range_retry import RangeRetry
 from satfs.content.transfer.inloop import InLoopMover
 from satfs.content.transfer.interface import BulkMover
 from satfs.content.transfer.workers import WorkerPool
@@ -32,7 +32,7 @@ CLOSING_S: Final = 5.0
 
 
 @asynccontextmanager
-async def open_contents(
+async def open_attachments(
     settings: Settings,
     *,
     http: Http,
@@ -42,7 +42,7 @@ async def open_contents(
     is_proxied: Callable[[str], bool],
     account: str,
     allows_private: bool = True,
-) -> AsyncIterator[Contents]:
+) -> AsyncIterator[Attachments]:
     """Hand out the content floor; its tasks and its files end with the `async with`.
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
@@ -83,7 +83,7 @@ async def open_contents(
                 cache.objects.file_closed = pool.file_closed
                 bulk = pool
             controller = ConnectionController(settings.max_connections)
-            attempts = Attempts(
+            attempts = RangeRetry(
                 cache,
                 controller,
                 in_loop,
@@ -101,7 +101,7 @@ async def open_contents(
                 deadline_s=settings.metadata_deadline_s,
                 heard=lambda took_s: controller.note_answer(trio.current_time(), took_s),
             )
-            contents = Contents(
+            contents = Attachments(
                 cache=cache,
                 dispatcher=dispatcher,
                 probe=probe,

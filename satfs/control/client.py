@@ -16,12 +16,12 @@ from satfs.control.protocol import (
     MESSAGE_BYTES,
     SILENCE_S,
     Alive,
+    ControlRequest,
     Done,
     Failed,
-    Lines,
+    LineSplitter,
     Message,
-    Request,
-    Told,
+    Notice,
     error_of,
     message_of,
     request_line,
@@ -34,7 +34,7 @@ from satfs.mountpoints import Mounted
 _PIECE_BYTES: Final = 256 * 1024
 
 
-def ask(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Iterator[Told | Done]:
+def ask(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Iterator[Notice | Done]:
     """Ask the mount to *do* something *given* this; yield what it tells, and in the end `Done`.
 
     Closing the iterator hangs up, which ends what was asked for.
@@ -45,12 +45,12 @@ def ask(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Iterator[Told |
     """
     with closing(connect(mounted)) as connection:
         try:
-            connection.sendall(request_line(Request(do, given)))
+            connection.sendall(request_line(ControlRequest(do, given)))
             for message in _messages(connection):
                 match message:
                     case Failed():
                         raise error_of(message)
-                    case Told():
+                    case Notice():
                         yield message
                     case Done():
                         yield message
@@ -76,7 +76,7 @@ def result_of(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Mapping[s
 
 
 def _messages(connection: socket.socket) -> Iterator[Message]:
-    lines = Lines(MESSAGE_BYTES)
+    lines = LineSplitter(MESSAGE_BYTES)
     while data := connection.recv(_PIECE_BYTES):
         yield from map(message_of, lines.feed(data))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from satfs.content.cache.index import Kept
+from satfs.content.cache.index import CachedVersion
 from satfs.control import records
-from satfs.control.components import Floors
+from satfs.control.components import MountComponents
 from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
 from satfs.control.refreshing import refresh
@@ -19,7 +19,7 @@ from satfs.log_level import set_level
 from satfs.model import Json
 
 
-def commands_on(floors: Floors) -> dict[str, Command]:
+def commands_on(floors: MountComponents) -> dict[str, Command]:
     """Return what can be asked of a mount that consists of *floors*."""
     return {
         "describe": partial(_describe, floors),
@@ -33,17 +33,19 @@ def commands_on(floors: Floors) -> dict[str, Command]:
     }
 
 
-async def _list(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def _list(floors: MountComponents, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
     return await records.listed(floors.listings, words, partial(_shelf, floors))
 
 
-async def _describe(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def _describe(
+    floors: MountComponents, given: Mapping[str, Json], _tell: Tell
+) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
     return await records.described(floors.listings, words, partial(_shelf, floors))
 
 
-async def _shelf(floors: Floors) -> Iterable[Kept]:
+async def _shelf(floors: MountComponents) -> Iterable[CachedVersion]:
     return (await floors.keeping.kept()).values()
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from satfs.api.listings import Listings
 from satfs.archive.archive import Archives
-from satfs.content.attachments import Contents
-from satfs.content.cache.pins import Keeping
+from satfs.content.attachments import Attachments
+from satfs.content.cache.pins import Pins
 from satfs.tree.root import Root
 
 
@@ -27,14 +27,14 @@ class Kernel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Floors:
+class MountComponents:
     """The parts of one mount. *cache_dir* is where it keeps content."""
 
     mountpoint: Path
     cache_dir: Path
     root: Root
     listings: Listings
-    contents: Contents
+    contents: Attachments
     archives: Archives
-    keeping: Keeping
+    keeping: Pins
     kernel: Kernel

@@ -13,7 +13,7 @@ from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.content.cache import maintenance
-from satfs.content.cache.index import Kept
+from satfs.content.cache.index import CachedVersion
 from satfs.errors import BadCache, NotThere
 from satfs.net.http import Http
 from satfs.settings import Settings
@@ -46,7 +46,7 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
             await store.aclose()
 
 
-async def shelf_of(settings: Settings) -> Iterable[Kept]:
+async def shelf_of(settings: Settings) -> Iterable[CachedVersion]:
     """Return what the cache on disk holds; nothing where there is none."""
     try:
         return (await trio.to_thread.run_sync(maintenance.info, settings.cache_dir)).objects

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from satfs.content.cache.index import Kept
-from satfs.control.components import Floors
+from satfs.content.cache.index import CachedVersion
+from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect
-from satfs.control.progress import Progress
+from satfs.control.progress import CommandProgress
 from satfs.control.server import Tell
 from satfs.control.walk import Target, find, scene_of, words_of
 from satfs.errors import NotThere
@@ -15,7 +15,7 @@ from satfs.model import Json
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 
-async def unpin(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def unpin(floors: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
     """Take the pins from all versions of what the `paths` hold; return what had one.
 
     A scene or attachment is named by its path also when the vendor has it no more.
@@ -26,7 +26,7 @@ async def unpin(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[s
     labels: set[str] = set()
     for words in words_of(given.get("paths")):
         try:
-            found = await collect(floors, {**given, "paths": [list(words)]}, Progress(tell))
+            found = await collect(floors, {**given, "paths": [list(words)]}, CommandProgress(tell))
             labels.update(filter(None, map(_label, found)))
             node = await find(floors.root, words)
         except NotThere:
@@ -41,7 +41,7 @@ async def unpin(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[s
     return {"unpinned": as_json(await floors.keeping.unpin(labels))}
 
 
-async def pins(floors: Floors, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def pins(floors: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
     """Return what is pinned, and where it is kept."""
     kept = (await floors.keeping.kept()).values()
     return {
@@ -50,7 +50,7 @@ async def pins(floors: Floors, _given: Mapping[str, Json], _tell: Tell) -> dict[
     }
 
 
-def as_json(kept: Iterable[Kept]) -> list[Json]:
+def as_json(kept: Iterable[CachedVersion]) -> list[Json]:
     """Return what is kept of objects as records."""
     return [
         {
@@ -74,5 +74,5 @@ def _scene_id(scene: SceneDirectory | None) -> str:
     return "" if scene is None else scene.scene_id
 
 
-def _is_of(kept: Kept, scene: str) -> bool:
+def _is_of(kept: CachedVersion, scene: str) -> bool:
     return kept.label.rpartition("/")[0] == scene

@@ -14,9 +14,9 @@ from typing import Final
 import trio
 
 from satfs.content.cache.pins import StoredObject
-from satfs.control.components import Floors
+from satfs.control.components import MountComponents
 from satfs.control.conditions import parse_condition
-from satfs.control.progress import Progress
+from satfs.control.progress import CommandProgress
 from satfs.control.server import Tell
 from satfs.control.walk import (
     Target,
@@ -42,7 +42,9 @@ MOST_JOBS: Final = 64
 _ROUNDS: Final = 2
 
 
-async def prefetch(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def prefetch(
+    floors: MountComponents, given: Mapping[str, Json], tell: Tell
+) -> dict[str, Json]:
     """Fetch all that *given* asks for (`paths`, `where`, `jobs`, `pin`); return what came of it.
 
     With `pin` it is kept against eviction as well, from before it is fetched, and with
@@ -52,7 +54,7 @@ async def prefetch(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dic
         BadSettings: a condition is none, or no path was given.
         BadCache: it would not fit, or nothing is kept on disk. Nothing is fetched then.
     """
-    progress, jobs = Progress(tell), _jobs(given.get("jobs"))
+    progress, jobs = CommandProgress(tell), _jobs(given.get("jobs"))
     found = await collect(floors, given, progress)
     if any(words[:1] == ("tasks",) for words in words_of(given.get("paths"))):
         # `ls tasks` without network needs the list; looking up one task does not ask for it.
@@ -90,7 +92,9 @@ _TOO_SMALL: Final = (
 )
 
 
-async def collect(floors: Floors, given: Mapping[str, Json], progress: Progress) -> list[Target]:
+async def collect(
+    floors: MountComponents, given: Mapping[str, Json], progress: CommandProgress
+) -> list[Target]:
     """Return the files that *given* (`paths`, `where`) asks for, each object once, in order."""
     where = given.get("where")
     texts = [str(each) for each in where] if isinstance(where, list) else []
@@ -121,7 +125,7 @@ def _identity(target: Target) -> tuple[str, ...]:
     return (scene.scene_id, attachment.attachment.name, version.etag, str(version.size_bytes))
 
 
-def stored(floors: Floors, found: Sequence[Target]) -> dict[str, StoredObject]:
+def stored(floors: MountComponents, found: Sequence[Target]) -> dict[str, StoredObject]:
     """Return what the cache knows the attachments among *found* as, by path."""
     names = {}
     for target in found:
@@ -133,7 +137,7 @@ def stored(floors: Floors, found: Sequence[Target]) -> dict[str, StoredObject]:
     return names
 
 
-async def _require_room(floors: Floors, sound: Sequence[Target]) -> None:
+async def _require_room(floors: MountComponents, sound: Sequence[Target]) -> None:
     needed = sum(each.size_bytes for each in sound)
     names = {each.name for each in stored(floors, sound).values()}
     room = await floors.keeping.capacity_bytes(names)
@@ -144,7 +148,9 @@ async def _require_room(floors: Floors, sound: Sequence[Target]) -> None:
         )
 
 
-async def _lost(floors: Floors, left: Sequence[Target], progress: Progress) -> list[Target]:
+async def _lost(
+    floors: MountComponents, left: Sequence[Target], progress: CommandProgress
+) -> list[Target]:
     """Return those of *left* that were fetched, and are not there any more."""
     failed = {each["path"] for each in progress.failures}
     names = stored(floors, left)
@@ -173,8 +179,8 @@ def _jobs(given: Json) -> int:
 class _Fetching:
     """One round over the files. Once nobody can be reached any more, the rest is given up."""
 
-    floors: Floors
-    progress: Progress
+    floors: MountComponents
+    progress: CommandProgress
     jobs: int
     gone: Unreachable | None = None
     n_gone: int = 0

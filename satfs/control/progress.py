@@ -17,7 +17,7 @@ INTERVAL_S: Final = 0.2
 
 
 @dataclass(slots=True)
-class Progress:
+class CommandProgress:
     """Tells of files that are found, begun, moved on and ended; counts them."""
 
     tell: Tell

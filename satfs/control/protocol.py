@@ -33,7 +33,7 @@ SILENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ControlRequest:
     """What is to be done, and with what."""
 
     do: str
@@ -46,7 +46,7 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Notice:
     """Something that happened on the way."""
 
     what: Mapping[str, Json]
@@ -67,10 +67,10 @@ class Failed:
     message: str
 
 
-Message: TypeAlias = Alive | Told | Done | Failed
+Message: TypeAlias = Alive | Notice | Done | Failed
 
 
-class Lines:
+class LineSplitter:
     """Cuts what arrives into lines, none longer than *most_bytes*."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -101,7 +101,7 @@ class Lines:
         self._pieces.append(piece)
 
 
-def request_line(request: Request) -> bytes:
+def request_line(request: ControlRequest) -> bytes:
     """Return *request* as it travels."""
     return _line({"satfs": VERSION, "do": request.do, "with": dict(request.given)})
 
@@ -111,7 +111,7 @@ def message_line(message: Message) -> bytes:
     match message:
         case Alive():
             return _line({"alive": True})
-        case Told(what):
+        case Notice(what):
             return _line({"told": dict(what)})
         case Done(result):
             return _line({"done": dict(result)})
@@ -119,7 +119,7 @@ def message_line(message: Message) -> bytes:
             return _line({"failed": {"error": error, "message": text}})
 
 
-def request_of(line: bytes) -> Request:
+def request_of(line: bytes) -> ControlRequest:
     """Return the request that *line* is.
 
     Raises:
@@ -131,7 +131,7 @@ def request_of(line: bytes) -> Request:
     do, given = said.get("do"), said.get("with")
     if not isinstance(do, str) or not isinstance(given, dict):
         raise Garbled("a request must say what to do, and with what")
-    return Request(do, given)
+    return ControlRequest(do, given)
 
 
 def message_of(line: bytes) -> Message:
@@ -145,7 +145,7 @@ def message_of(line: bytes) -> Message:
         case {"done": dict(result)}:
             return Done(result)
         case {"told": dict(what)}:
-            return Told(what)
+            return Notice(what)
         case {"failed": {"error": str(error), "message": str(text)}}:
             return Failed(error, text)
         case {"alive": _}:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
-from satfs.content.cache.index import Kept
+from satfs.content.cache.index import CachedVersion
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.tree import names
@@ -21,7 +21,7 @@ from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
 from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
 
 #: Returns what the cache on disk holds.
-Shelf = Callable[[], Awaitable[Iterable[Kept]]]
+Shelf = Callable[[], Awaitable[Iterable[CachedVersion]]]
 
 _IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON})
 _IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
@@ -29,7 +29,7 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class Found:
     """What a path or an id means: its kind, and its record where it has one."""
 
     kind: str
@@ -54,7 +54,7 @@ class Thing:
         return f"{self.kind}s/{names.name_of(self.id).decode()}" if self.id else self.kind
 
 
-async def resolve(catalogue: Listings, words: Sequence[str]) -> Thing:
+async def resolve(catalogue: Listings, words: Sequence[str]) -> Found:
     """Return what *words*, the names of a path or one lone id, mean.
 
     Raises:
@@ -69,14 +69,14 @@ async def resolve(catalogue: Listings, words: Sequence[str]) -> Thing:
         raise NotThere(f"there is no {'/'.join(words)}") from absence
 
 
-async def _resolved(catalogue: Listings, words: Sequence[str]) -> Thing:
+async def _resolved(catalogue: Listings, words: Sequence[str]) -> Found:
     match list(words):
         case [] | ["tasks"]:
-            return Thing("tasks")
+            return Found("tasks")
         case ["captures"]:
-            return Thing("captures")
+            return Found("captures")
         case ["scenes"]:
-            return Thing("scenes")
+            return Found("scenes")
         case ["tasks", task]:
             return await _task(catalogue, task)
         case ["tasks", task, name] if name in _IN_TASK:
@@ -88,9 +88,9 @@ async def _resolved(catalogue: Listings, words: Sequence[str]) -> Thing:
             return await _in_capture(catalogue, found, rest)
         case ["captures", capture, *rest]:
             known = await catalogue.capture(CaptureId(_text(capture)))
-            return await _in_capture(catalogue, Thing("capture", known), rest)
+            return await _in_capture(catalogue, Found("capture", known), rest)
         case ["scenes", scene, *_]:
-            return Thing("scene", await catalogue.scene(SceneId(_text(scene))))
+            return Found("scene", await catalogue.scene(SceneId(_text(scene))))
         case [id]:
             return await _by_id(catalogue, id)
         case _:
@@ -139,7 +139,7 @@ def _listing(
     key: tuple[str, str] | None,
 ) -> dict[str, Json]:
     state = None if key is None else catalogue.state(*key)
-    things = [Thing(kind.removesuffix("s"), record) for record in records]
+    things = [Found(kind.removesuffix("s"), record) for record in records]
     return {
         "kind": kind,
         "entries": [
@@ -152,9 +152,9 @@ def _listing(
     }
 
 
-def _files(scene: Scene, kept: Iterable[Kept]) -> list[Json]:
+def _files(scene: Scene, kept: Iterable[CachedVersion]) -> list[Json]:
     # The version used last, should the cache have several.
-    shelf: dict[str, Kept] = {}
+    shelf: dict[str, CachedVersion] = {}
     for each in kept:
         if each.label not in shelf or each.used_at_s > shelf[each.label].used_at_s:
             shelf[each.label] = each
@@ -173,43 +173,43 @@ def _files(scene: Scene, kept: Iterable[Kept]) -> list[Json]:
     return list(files)
 
 
-async def _task(catalogue: Listings, name: str) -> Thing:
+async def _task(catalogue: Listings, name: str) -> Found:
     text = names.text_of(_bytes(name))
     if text is not None:
-        return Thing("task", await catalogue.task(TaskId(text)))
+        return Found("task", await catalogue.task(TaskId(text)))
     for task in await catalogue.tasks():
         if names.name_of(task.task_id) == _bytes(name):
-            return Thing("task", task)
+            return Found("task", task)
     raise NotThere(f"there is no task {name!r}")
 
 
-async def _capture_of(catalogue: Listings, task: Thing, name: str) -> Thing:
+async def _capture_of(catalogue: Listings, task: Found, name: str) -> Found:
     for capture in await catalogue.captures(TaskId(task.id)):
         if names.name_of(capture.capture_id, _IN_TASK) == _bytes(name):
-            return Thing("capture", capture)
+            return Found("capture", capture)
     raise NotThere(f"task {task.id} has no capture {name!r}")
 
 
-async def _in_capture(catalogue: Listings, capture: Thing, rest: Sequence[str]) -> Thing:
+async def _in_capture(catalogue: Listings, capture: Found, rest: Sequence[str]) -> Found:
     if not rest or rest[0] in _IN_CAPTURE:
         return capture
     for scene in await catalogue.scenes(CaptureId(capture.id)):
         if names.name_of(scene.scene_id, _IN_CAPTURE) == _bytes(rest[0]):
-            return Thing("scene", scene)
+            return Found("scene", scene)
     raise NotThere(f"capture {capture.id} has no scene {rest[0]!r}")
 
 
-async def _by_id(catalogue: Listings, id: str) -> Thing:
+async def _by_id(catalogue: Listings, id: str) -> Found:
     """Return what has that id; asks first for what it looks like."""
 
-    async def task() -> Thing:
-        return Thing("task", await catalogue.task(TaskId(id)))
+    async def task() -> Found:
+        return Found("task", await catalogue.task(TaskId(id)))
 
-    async def capture() -> Thing:
-        return Thing("capture", await catalogue.capture(CaptureId(id)))
+    async def capture() -> Found:
+        return Found("capture", await catalogue.capture(CaptureId(id)))
 
-    async def scene() -> Thing:
-        return Thing("scene", await catalogue.scene(SceneId(id)))
+    async def scene() -> Found:
+        return Found("scene", await catalogue.scene(SceneId(id)))
 
     if id.isdecimal():
         questions = (task, scene, capture)

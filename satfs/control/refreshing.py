@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from satfs.api import listings as kinds
-from satfs.control.components import Floors
+from satfs.control.components import MountComponents
 from satfs.control.server import Tell
 from satfs.control.walk import find, scene_of, words_of
 from satfs.errors import NotThere
@@ -17,7 +17,9 @@ from satfs.tree.scenes import SceneDirectory
 from satfs.tree.tasks import TaskDirectory, Tasks
 
 
-async def refresh(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def refresh(
+    floors: MountComponents, given: Mapping[str, Json], _tell: Tell
+) -> dict[str, Json]:
     """Forget the listings at and below each of the `paths`, and list each path anew.
 
     What lies further below is asked for when somebody looks. Of a scene, also the versions of its
@@ -31,7 +33,7 @@ async def refresh(floors: Floors, given: Mapping[str, Json], _tell: Tell) -> dic
     return {"refreshed": [await _refresh(floors, words) for words in words_of(given.get("paths"))]}
 
 
-async def _refresh(floors: Floors, words: Sequence[str]) -> dict[str, Json]:
+async def _refresh(floors: MountComponents, words: Sequence[str]) -> dict[str, Json]:
     node = await _found(floors, words)
     state = await _forget(floors, node)
     now: list[bytes] | None = None
@@ -47,7 +49,7 @@ async def _refresh(floors: Floors, words: Sequence[str]) -> dict[str, Json]:
     }
 
 
-async def _found(floors: Floors, words: Sequence[str]) -> Node:
+async def _found(floors: MountComponents, words: Sequence[str]) -> Node:
     try:
         return await find(floors.root, words)
     except NotThere:
@@ -63,7 +65,7 @@ async def _found(floors: Floors, words: Sequence[str]) -> Node:
         return node
 
 
-async def _forget(floors: Floors, node: Node) -> tuple[str, str] | None:
+async def _forget(floors: MountComponents, node: Node) -> tuple[str, str] | None:
     """Forget what *node* shows; return kind and id of the listing that is asked for next."""
     listings = floors.listings
     match node:
@@ -89,7 +91,7 @@ async def _forget(floors: Floors, node: Node) -> tuple[str, str] | None:
             return None if scene is None else await _forget_scene(floors, scene)
 
 
-async def _forget_scene(floors: Floors, scene: SceneDirectory) -> tuple[str, str]:
+async def _forget_scene(floors: MountComponents, scene: SceneDirectory) -> tuple[str, str]:
     floors.listings.forget_scene(scene.scene_id)
     record = await scene.record()
     for attachment in record.attachments:

@@ -23,11 +23,11 @@ from satfs.control.protocol import (
     ALIVE_S,
     REQUEST_BYTES,
     Alive,
+    ControlRequest,
     Done,
-    Lines,
+    LineSplitter,
     Message,
-    Request,
-    Told,
+    Notice,
     failed,
     message_line,
     request_of,
@@ -203,12 +203,12 @@ class _Door:
 
 
 async def _carry_out(
-    stream: trio.SocketStream, line: _Line, request: Request, command: Command
+    stream: trio.SocketStream, line: _Line, request: ControlRequest, command: Command
 ) -> None:
     log.info("control request", do=request.do)
 
     async def tell(what: Mapping[str, Json]) -> None:
-        await line.send(Told(what))
+        await line.send(Notice(what))
 
     outcome: Message | None = None
     with trio.CancelScope() as scope:
@@ -264,9 +264,9 @@ async def _cancel_on_hangup(stream: trio.SocketStream, scope: trio.CancelScope) 
     scope.cancel()
 
 
-async def _read_request(stream: trio.SocketStream) -> Request | None:
+async def _read_request(stream: trio.SocketStream) -> ControlRequest | None:
     """Return the request; None when the other end said nothing and went."""
-    lines = Lines(REQUEST_BYTES)
+    lines = LineSplitter(REQUEST_BYTES)
     with trio.move_on_after(_REQUEST_S):
         while data := await stream.receive_some():
             for line in lines.feed(bytes(data)):

@@ -16,9 +16,9 @@ from typing import Final
 
 import trio
 
-from satfs.control.components import Floors
+from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect
-from satfs.control.progress import Progress
+from satfs.control.progress import CommandProgress
 from satfs.control.server import Tell
 from satfs.control.walk import Target
 from satfs.control.whole_reads import read_whole
@@ -53,12 +53,12 @@ class _Facts:
         }
 
 
-async def verify(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def verify(floors: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
     """Check every file at and below the `paths` (that `where` allows); return what came of it.
 
     Fetches what is not in the cache. Raises what `prefetching.collect` raises.
     """
-    progress = Progress(tell)
+    progress = CommandProgress(tell)
     found = await collect(floors, given, progress)
     await progress.planned([each.size_bytes for each in found])
     for target in found:
@@ -76,7 +76,7 @@ async def verify(floors: Floors, given: Mapping[str, Json], tell: Tell) -> dict[
 
 
 async def _verify(
-    floors: Floors, target: Target, file: File, facts: _Facts, progress: Progress
+    floors: MountComponents, target: Target, file: File, facts: _Facts, progress: CommandProgress
 ) -> int:
     scene = file.parent
     if not isinstance(file, AttachmentFile) or not isinstance(scene, SceneDirectory):
@@ -99,7 +99,7 @@ async def _verify(
 
 
 async def _read(
-    file: File, target: Target, digest: hashlib._Hash | None, progress: Progress
+    file: File, target: Target, digest: hashlib._Hash | None, progress: CommandProgress
 ) -> int:
     async def take(data: bytes | memoryview, position: int) -> None:
         if digest is not None:
@@ -110,7 +110,7 @@ async def _read(
     return await read_whole(file, take)
 
 
-async def _verify_members(floors: Floors, scene: SceneDirectory, facts: _Facts) -> None:
+async def _verify_members(floors: MountComponents, scene: SceneDirectory, facts: _Facts) -> None:
     (view,) = contents_of_zips(ContentsView.HIDDEN, floors.archives, floors.contents)
     contents = view.directory(scene)
     if contents is None:

@@ -18,10 +18,10 @@ from satfs.demo.catalogue import TASK_STATUSES, Attachment, Capture, Catalogue, 
 from satfs.demo.faults import Fault, named
 from satfs.demo.paging import PageLimits, page, page_url, page_window
 from satfs.demo.responses import (
-    Answer,
-    Question,
+    Request,
+    Response,
     gateway_error,
-    json_answer,
+    json_response,
     tasking_error,
     telluric_error,
 )
@@ -65,12 +65,12 @@ class Api:
     sign: Callable[[Attachment, Sequence[Fault]], str]
     limits: PageLimits = field(default_factory=PageLimits)
 
-    def answer(self, question: Question, now_s: float, faults: Sequence[Fault] = ()) -> Answer:
+    def answer(self, question: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request."""
         endpoint, arguments = route(question.raw_path)
         if endpoint == "token":
             if question.method != "POST":
-                return json_answer({"message": "Method Not Allowed"}, 405)
+                return json_response({"message": "Method Not Allowed"}, 405)
             return self.office.answer(question.body, now_s)
         if self.leaked_credential(question):
             return gateway_error(400, "BadRequestException", "A credential was sent in the query")
@@ -79,7 +79,7 @@ class Api:
             return refusal
         if endpoint == "contracts":
             contracts = self.office.account.contracts
-            return json_answer([{"contract_id": key, "name": name} for key, name in contracts])
+            return json_response([{"contract_id": key, "name": name} for key, name in contracts])
         contract, refusal = self._contract(question, now_s)
         if refusal:
             return refusal
@@ -102,7 +102,7 @@ class Api:
             case _:
                 return self._scene(question, arguments, contract, faults)
 
-    def leaked_credential(self, question: Question) -> bool:
+    def leaked_credential(self, question: Request) -> bool:
         """Tell whether a credential was put where proxies and logs see it: into path or query."""
         return self.holds_secret(question.path) or self.holds_secret(unquote(question.raw_query))
 
@@ -113,7 +113,7 @@ class Api:
 
     # -- who asks --------------------------------------------------------------------------------
 
-    def _token_refusal(self, question: Question, now_s: float) -> Answer | None:
+    def _token_refusal(self, question: Request, now_s: float) -> Response | None:
         match self.office.standing(question.headers.get("authorizationtoken"), now_s):
             case Standing.NONE:
                 return gateway_error(401, "UnauthorizedException", "Unauthorized")
@@ -123,7 +123,7 @@ class Api:
             case _:
                 return None
 
-    def _contract(self, question: Question, now_s: float) -> tuple[str | None, Answer | None]:
+    def _contract(self, question: Request, now_s: float) -> tuple[str | None, Response | None]:
         header = question.headers.get("authorizationtoken")
         if self.office.standing(header, now_s) is Standing.LEGACY:
             return None, None  # an old credential belongs to one contract, and names none
@@ -138,13 +138,13 @@ class Api:
 
     # -- tasking ---------------------------------------------------------------------------------
 
-    def _tasks(self, question: Question, tasks: list[Task], faults: Sequence[Fault]) -> Answer:
+    def _tasks(self, question: Request, tasks: list[Task], faults: Sequence[Fault]) -> Response:
         query = question.query
         status = query.get("status")
         if status:
             if status not in {*TASK_STATUSES, *(str(t.record.get("status")) for t in tasks)}:
                 text = f"Select a valid choice. {status} is not one of the available choices."
-                return json_answer({"status": [text]}, 400)
+                return json_response({"status": [text]}, 400)
             tasks = [task for task in tasks if task.record.get("status") == status]
         for name in ("task_name", "project_name"):
             if query.get(name):
@@ -153,22 +153,22 @@ class Api:
 
     def _task(
         self,
-        question: Question,
+        question: Request,
         endpoint: str,
         task_id: str,
         contract: str | None,
         faults: Sequence[Fault],
-    ) -> Answer:
+    ) -> Response:
         task = self.catalogue.task(task_id)
         if task is None or not task.is_visible(contract):
             return tasking_error(404, "Not found.")
         if endpoint == "task":
-            return json_answer(task.record)
+            return json_response(task.record)
         return self._page(question, [capture.record for capture in task.captures], faults)
 
     # -- delivery --------------------------------------------------------------------------------
 
-    def _scenes(self, question: Question, contract: str | None, faults: Sequence[Fault]) -> Answer:
+    def _scenes(self, question: Request, contract: str | None, faults: Sequence[Fault]) -> Response:
         query = question.query
         sceneset = query.get("sceneset_id")
         if sceneset:
@@ -184,23 +184,23 @@ class Api:
 
     def _scene(
         self,
-        question: Question,
+        question: Request,
         arguments: tuple[str, ...],
         contract: str | None,
         faults: Sequence[Fault],
-    ) -> Answer:
+    ) -> Response:
         scene = self.catalogue.published_scene(arguments[0])
         if scene is None or not self._is_visible_scene(scene, contract):
             return telluric_error(404, f"No item found with id {arguments[0]}")
         if len(arguments) == 1:
-            return json_answer(self._told(scene, faults))
+            return json_response(self._told(scene, faults))
         attachment = scene.attachment(arguments[1])
         if attachment is None:
             return telluric_error(404, f"No item found with id {arguments[1]}")
         url = self.sign(attachment, faults)
         if question.query.get("redirect", "true").lower() != "false":
-            return Answer(302, {"Location": url})
-        return json_answer({} if named(faults, "no-link") else {"url": url})
+            return Response(302, {"Location": url})
+        return json_response({} if named(faults, "no-link") else {"url": url})
 
     def _told(self, scene: Scene, faults: Sequence[Fault]) -> dict[str, Any]:
         if "attachments" in scene.record:
@@ -222,11 +222,11 @@ class Api:
 
     def _page(
         self,
-        question: Question,
+        question: Request,
         entries: Sequence[Any],
         faults: Sequence[Fault],
         tell: Callable[[Any], Any] = lambda entry: entry,
-    ) -> Answer:
+    ) -> Response:
         query, path = question.query, question.raw_path
         limit, offset = page_window(query, self.limits)
         entries = _shifted(entries, offset, faults)
@@ -249,14 +249,14 @@ class Api:
                     envelope["next"] = envelope["next"].removeprefix(question.base_url)
                 case "wrong-count":
                     envelope["count"] = fault["told"]
-        return json_answer(envelope)
+        return json_response(envelope)
 
 
-def _no_route(question: Question) -> Answer:
+def _no_route(question: Request) -> Response:
     with_slash = question.raw_path + "/"
     if route(with_slash)[0] != "other":
         query = f"?{question.raw_query}" if question.raw_query else ""
-        return Answer(301, {"Location": f"{with_slash}{query}"})
+        return Response(301, {"Location": f"{with_slash}{query}"})
     text = "Missing Authentication Token"
     return gateway_error(403, "MissingAuthenticationTokenException", text)
 

@@ -10,16 +10,16 @@ from typing import Any, Final
 
 from satfs.demo.faults import Fault
 from satfs.demo.responses import (
-    Answer,
+    Response,
     Span,
     gateway_error,
     http_date,
-    json_answer,
+    json_response,
     tasking_error,
     telluric_error,
     xml_error,
 )
-from satfs.demo.store import expired_answer, unsatisfiable_answer
+from satfs.demo.store import expired_response, unsatisfiable_response
 
 _TASKING: Final = frozenset({"tasks", "task", "captures", "products", "clients"})
 
@@ -30,7 +30,7 @@ _PAGE: Final = (
 
 
 @dataclass(frozen=True)
-class Delivery:
+class BodyPace:
     """How a body is sent: where it breaks or pauses, in bytes of the body, and how fast it is."""
 
     cut_at: int | None = None
@@ -42,12 +42,12 @@ class Delivery:
     @property
     def is_plain(self) -> bool:
         """Tell whether nothing at all is done to the body."""
-        return self == Delivery()
+        return self == BodyPace()
 
 
-def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> Delivery:
+def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> BodyPace:
     """Return how the body is to be sent, given the connection's normal speed."""
-    way = Delivery(bytes_per_s=bytes_per_s)
+    way = BodyPace(bytes_per_s=bytes_per_s)
     for fault in faults:
         match fault.name:
             case "cut":
@@ -66,13 +66,13 @@ def delay_s(faults: Sequence[Fault]) -> float:
     return float(sum(fault["seconds"] for fault in faults if fault.name == "latency"))
 
 
-def replacement(fault: Fault, endpoint: str, now_s: float) -> Answer | None:
+def replacement(fault: Fault, endpoint: str, now_s: float) -> Response | None:
     """Return what is answered instead of the right answer, or None when the fault does not."""
     make = _REPLACEMENTS.get(fault.name)
     return make(fault, endpoint, now_s) if make else None
 
 
-def altered(answer: Answer, fault: Fault) -> Answer:
+def altered(answer: Response, fault: Fault) -> Response:
     """Return the answer as the fault leaves it; most faults leave it alone."""
     alter = _ALTERATIONS.get(fault.name)
     return alter(answer, fault) if alter else answer
@@ -81,7 +81,7 @@ def altered(answer: Answer, fault: Fault) -> Answer:
 # -- instead of an answer ------------------------------------------------------------------------
 
 
-def _server_error(fault: Fault, endpoint: str, now_s: float) -> Answer:
+def _server_error(fault: Fault, endpoint: str, now_s: float) -> Response:
     status = int(fault["status"])
     if endpoint == "object":
         code, text = {
@@ -94,7 +94,7 @@ def _server_error(fault: Fault, endpoint: str, now_s: float) -> Answer:
     return _with_retry_after(answer, fault["retry_after"], as_date=False, now_s=now_s)
 
 
-def _throttled(fault: Fault, endpoint: str, now_s: float) -> Answer:
+def _throttled(fault: Fault, endpoint: str, now_s: float) -> Response:
     after = fault["retry_after"]
     if endpoint == "object":
         answer = xml_error(503, "SlowDown", "Please reduce your request rate.")
@@ -102,7 +102,7 @@ def _throttled(fault: Fault, endpoint: str, now_s: float) -> Answer:
         text = f"Request was throttled. Expected available in {after or 1} seconds."
         answer = tasking_error(429, text)
     elif endpoint == "token":
-        answer = json_answer(
+        answer = json_response(
             {"error": "too_many_requests", "error_description": "Global limit has been reached"},
             429,
         )
@@ -112,21 +112,21 @@ def _throttled(fault: Fault, endpoint: str, now_s: float) -> Answer:
 
 
 def _with_retry_after(
-    answer: Answer, after: float | None, *, as_date: bool, now_s: float
-) -> Answer:
+    answer: Response, after: float | None, *, as_date: bool, now_s: float
+) -> Response:
     if after is None:
         return answer
     return answer.with_headers(retry_after=http_date(now_s + after) if as_date else str(after))
 
 
-def _forbidden(fault: Fault, endpoint: str, now_s: float) -> Answer:
+def _forbidden(fault: Fault, endpoint: str, now_s: float) -> Response:
     if endpoint == "object":
         return xml_error(403, "AccessDenied", "Access Denied")
     text = "User is not authorized to access this resource with an explicit deny"
     return gateway_error(403, "AccessDeniedException", text, key="Message")
 
 
-def _not_found(fault: Fault, endpoint: str, now_s: float) -> Answer:
+def _not_found(fault: Fault, endpoint: str, now_s: float) -> Response:
     if endpoint == "object":
         return xml_error(404, "NoSuchKey", "The specified key does not exist.")
     if endpoint in _TASKING:
@@ -134,24 +134,24 @@ def _not_found(fault: Fault, endpoint: str, now_s: float) -> Answer:
     return telluric_error(404, "No item found with id x")
 
 
-def _html(fault: Fault, endpoint: str, now_s: float) -> Answer:
-    return Answer(int(fault["status"]), {"Content-Type": "text/html; charset=utf-8"}, _PAGE)
+def _html(fault: Fault, endpoint: str, now_s: float) -> Response:
+    return Response(int(fault["status"]), {"Content-Type": "text/html; charset=utf-8"}, _PAGE)
 
 
-def _precondition_failed(fault: Fault, endpoint: str, now_s: float) -> Answer:
+def _precondition_failed(fault: Fault, endpoint: str, now_s: float) -> Response:
     text = "At least one of the pre-conditions you specified did not hold"
     return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
 
 
-_REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Answer]]] = {
+_REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response]]] = {
     "server-error": _server_error,
     "throttled": _throttled,
     "unauthorized": lambda f, e, n: gateway_error(401, "UnauthorizedException", "Unauthorized"),
     "forbidden": _forbidden,
     "not-found": _not_found,
     "html": _html,
-    "redirect": lambda f, e, n: Answer(int(f["status"]), {"Location": f["location"]}),
-    "expired-link": lambda f, e, n: expired_answer(3600, n - 60, n),
+    "redirect": lambda f, e, n: Response(int(f["status"]), {"Location": f["location"]}),
+    "expired-link": lambda f, e, n: expired_response(3600, n - 60, n),
     "expired-token": lambda f, e, n: xml_error(
         400, "ExpiredToken", "The provided token has expired."
     ),
@@ -163,14 +163,14 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Answer]]] = {
         "The operation is not valid for the object's storage class",
         StorageClass="DEEP_ARCHIVE",
     ),
-    "range-not-satisfiable": lambda f, e, n: unsatisfiable_answer("", int(f["size_bytes"])),
+    "range-not-satisfiable": lambda f, e, n: unsatisfiable_response("", int(f["size_bytes"])),
 }
 
 
 # -- an answer that is not what it should be -----------------------------------------------------
 
 
-def _broken_json(answer: Answer, fault: Fault) -> Answer:
+def _broken_json(answer: Response, fault: Fault) -> Response:
     whole = answer.body
     return replace(answer, body=whole[: len(whole) // 2]) if isinstance(whole, bytes) else answer
 
@@ -190,7 +190,7 @@ def scrambled(value: Any) -> Any:
             return 7
 
 
-def _wrong_types(answer: Answer, fault: Fault) -> Answer:
+def _wrong_types(answer: Response, fault: Fault) -> Response:
     if not isinstance(answer.body, bytes):
         return answer
     right = json.loads(answer.body)
@@ -209,10 +209,10 @@ def _wrong_types(answer: Answer, fault: Fault) -> Answer:
         if "results" in envelope
         else scrambled(right),
     }
-    return json_answer(shapes[fault["shape"]], answer.status)
+    return json_response(shapes[fault["shape"]], answer.status)
 
 
-def _whole_for_range(answer: Answer, fault: Fault) -> Answer:
+def _whole_for_range(answer: Response, fault: Fault) -> Response:
     if answer.status != 206 or not isinstance(answer.body, Span):
         return answer
     content = answer.body.content
@@ -220,7 +220,7 @@ def _whole_for_range(answer: Answer, fault: Fault) -> Answer:
     return whole.with_headers(content_range=None)
 
 
-def _wrong_content_range(answer: Answer, fault: Fault) -> Answer:
+def _wrong_content_range(answer: Response, fault: Fault) -> Response:
     if answer.status != 206 or not isinstance(answer.body, Span):
         return answer
     start, stop = answer.body.start + fault["shift"], answer.body.stop + fault["shift"]
@@ -228,7 +228,7 @@ def _wrong_content_range(answer: Answer, fault: Fault) -> Answer:
     return answer.with_headers(content_range=f"bytes {start}-{stop - 1}/{total}")
 
 
-def _wrong_total(answer: Answer, fault: Fault) -> Answer:
+def _wrong_total(answer: Response, fault: Fault) -> Response:
     if answer.status != 206 or not isinstance(answer.body, Span):
         return answer
     span = answer.body
@@ -236,12 +236,12 @@ def _wrong_total(answer: Answer, fault: Fault) -> Answer:
     return answer.with_headers(content_range=f"bytes {span.start}-{span.stop - 1}/{total}")
 
 
-def _labelled_encoding(answer: Answer, fault: Fault) -> Answer:
+def _labelled_encoding(answer: Response, fault: Fault) -> Response:
     is_object = isinstance(answer.body, Span)
     return answer.with_headers(content_encoding=fault["value"]) if is_object else answer
 
 
-def _encoded_body(answer: Answer, fault: Fault) -> Answer:
+def _encoded_body(answer: Response, fault: Fault) -> Response:
     if not isinstance(answer.body, Span):
         return answer
     span = answer.body
@@ -249,25 +249,25 @@ def _encoded_body(answer: Answer, fault: Fault) -> Answer:
     return replace(answer, body=packed).with_headers(content_encoding="gzip")
 
 
-def _unknown_total(answer: Answer, fault: Fault) -> Answer:
+def _unknown_total(answer: Response, fault: Fault) -> Response:
     told = answer.headers.get("Content-Range", "")
     if answer.status != 206:
         return answer
     return answer.with_headers(content_range=f"{told.partition('/')[0]}/*")
 
 
-def _short_body(answer: Answer, fault: Fault) -> Answer:
+def _short_body(answer: Response, fault: Fault) -> Response:
     body = answer.body
     if isinstance(body, Span):
         return replace(answer, body=replace(body, stop=min(body.stop, body.start + fault["bytes"])))
     return replace(answer, body=body[: fault["bytes"]])
 
 
-def _etag(answer: Answer, value: str | None) -> Answer:
+def _etag(answer: Response, value: str | None) -> Response:
     return answer.with_headers(etag=value) if "ETag" in answer.headers else answer
 
 
-_ALTERATIONS: Final[Mapping[str, Callable[[Answer, Fault], Answer]]] = {
+_ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "broken-json": _broken_json,
     "wrong-types": _wrong_types,
     "whole-for-range": _whole_for_range,

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass
-class Request:
+class LoggedRequest:
     """One request. `path` has no query: a signed link is a secret. Moments are wall-clock seconds.
 
     `status` is 0 until the answer starts; `bytes_sent` counts the body's bytes handed to the
@@ -39,16 +39,16 @@ class Leak:
     path: str
 
 
-class Journal:
+class RequestLog:
     """All requests since the start or the last `clear`. Safe to read from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.requests: list[Request] = []
+        self.requests: list[LoggedRequest] = []
         self.leaks: list[Leak] = []
         self.n_connections = {"api": 0, "store": 0}
 
-    def open(self, request: Request) -> Request:
+    def open(self, request: LoggedRequest) -> LoggedRequest:
         """Enter a request that has just arrived."""
         with self._lock:
             self.requests.append(request)
@@ -60,7 +60,7 @@ class Journal:
             self.requests = []
             self.n_connections = dict.fromkeys(self.n_connections, 0)
 
-    def of(self, endpoint: str | None = None) -> list[Request]:
+    def of(self, endpoint: str | None = None) -> list[LoggedRequest]:
         """Return the requests of one endpoint, or all."""
         with self._lock:
             return [r for r in self.requests if endpoint in (None, r.endpoint)]
@@ -97,6 +97,6 @@ class Journal:
         return sum(request.ended_s is None for request in self.of())
 
 
-def as_plain(entries: Iterable[Request | Leak]) -> list[dict[str, Any]]:
+def as_plain(entries: Iterable[LoggedRequest | Leak]) -> list[dict[str, Any]]:
     """Return entries as JSON-able dictionaries."""
     return [asdict(entry) for entry in entries]

@@ -15,7 +15,7 @@ from satfs.demo.contents import Content
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """One request: header names in lower case, path and query as they came over the wire."""
 
     method: str
@@ -59,14 +59,14 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One response. `Content-Length` is that of the body unless a header says otherwise."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Span = b""
 
-    def with_headers(self, **changes: str | None) -> Answer:
+    def with_headers(self, **changes: str | None) -> Response:
         """Return the answer with headers set, or removed where None; `_` stands for `-`."""
         headers = dict(self.headers)
         for name, value in changes.items():
@@ -82,15 +82,15 @@ def request_id(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16].upper()
 
 
-def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
+def json_response(value: Any, status: int = 200, **headers: str) -> Response:
     """Return *value* as a JSON answer."""
-    plain = Answer(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
+    plain = Response(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
     return plain.with_headers(**headers)
 
 
-def gateway_error(status: int, kind: str, message: str | None, *, key: str = "message") -> Answer:
+def gateway_error(status: int, kind: str, message: str | None, *, key: str = "message") -> Response:
     """Return an error as AWS API Gateway tells it (`Message` with a capital M: an authorizer's)."""
-    return json_answer(
+    return json_response(
         {key: message},
         status,
         x_amzn_errortype=kind,
@@ -98,28 +98,28 @@ def gateway_error(status: int, kind: str, message: str | None, *, key: str = "me
     )
 
 
-def tasking_error(status: int, detail: str) -> Answer:
+def tasking_error(status: int, detail: str) -> Response:
     """Return an error as Django REST framework tells it."""
-    return json_answer({"detail": detail}, status)
+    return json_response({"detail": detail}, status)
 
 
-def telluric_error(status: int, message: str) -> Answer:
+def telluric_error(status: int, message: str) -> Response:
     """Return an error as the delivery service tells it."""
-    return json_answer({"message": message}, status)
+    return json_response({"message": message}, status)
 
 
-def oauth_error(status: int, error: str, description: str) -> Answer:
+def oauth_error(status: int, error: str, description: str) -> Response:
     """Return an error as RFC 6749 §5.2 has it (and Auth0 tells it)."""
-    return json_answer({"error": error, "error_description": description}, status)
+    return json_response({"error": error, "error_description": description}, status)
 
 
-def xml_error(status: int, code: str, message: str, **more: str) -> Answer:
+def xml_error(status: int, code: str, message: str, **more: str) -> Response:
     """Return an error as S3 tells it; *more* are further elements."""
     elements = {"Code": code, "Message": message, **more}
     elements |= {"RequestId": request_id(code, message), "HostId": "ZGVtbyBvcmlnaW4="}
     inner = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in elements.items())
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
-    return Answer(status, {"Content-Type": "application/xml"}, body.encode())
+    return Response(status, {"Content-Type": "application/xml"}, body.encode())
 
 
 def http_date(epoch_s: float) -> str:

@@ -15,8 +15,8 @@ from satfs.demo.api import Api, route
 from satfs.demo.catalogue import Attachment, Catalogue, object_path
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.paging import PageLimits
-from satfs.demo.request_log import Journal, Leak, Request
-from satfs.demo.responses import Answer, Question
+from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
+from satfs.demo.responses import Request, Response
 from satfs.demo.sample import sample_catalogue
 from satfs.demo.serving import Line, Port
 from satfs.demo.signing import SigningKey, presign
@@ -35,16 +35,16 @@ class _ApiService:
         self._api = api
         self._watched = watched
 
-    def endpoint(self, question: Question) -> str:
+    def endpoint(self, question: Request) -> str:
         return route(question.raw_path)[0]
 
-    def leak(self, question: Question) -> str | None:
+    def leak(self, question: Request) -> str | None:
         if self._api.leaked_credential(question):
             return "query"
         texts = (question.raw_path, question.raw_query, *question.headers.values())
         return "watched" if any(s in text for s in self._watched for text in texts) else None
 
-    def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
+    def answer(self, question: Request, now_s: float, faults: Sequence[Fault]) -> Response:
         return self._api.answer(question, now_s, faults)
 
 
@@ -54,13 +54,13 @@ class _StoreService:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def endpoint(self, question: Question) -> str:
+    def endpoint(self, question: Request) -> str:
         return "object"
 
-    def leak(self, question: Question) -> str | None:
+    def leak(self, question: Request) -> str | None:
         return self._store.stray_credential(question)
 
-    def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
+    def answer(self, question: Request, now_s: float, faults: Sequence[Fault]) -> Response:
         return self._store.answer(question, now_s, faults)
 
 
@@ -71,7 +71,7 @@ class DemoOrigin:
 
         origin.catalogue        publish, withdraw, replace (`Catalogue`)
         origin.faults           break things by name (`FaultTable.add`)
-        origin.requests, counts(), bytes_sent(), leaks      what happened (`Journal`)
+        origin.requests, counts(), bytes_sent(), leaks      what happened (`RequestLog`)
         origin.environment()    the `SATFS_*` variables that lead here
 
     Args:
@@ -108,7 +108,7 @@ class DemoOrigin:
         self.catalogue = sample_catalogue() if catalogue is None else catalogue
         self.account = account or Account()
         self.faults = FaultTable()
-        self.journal = Journal()
+        self.journal = RequestLog()
         self.link_lifetime_s = link_lifetime_s
         self.ca_file = ca_file
         self._clock_offset_s = 0.0
@@ -222,7 +222,7 @@ class DemoOrigin:
     # -- what happened ---------------------------------------------------------------------------
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[LoggedRequest]:
         """Return all requests since start or the last `journal.clear()`, as they came."""
         return self.journal.of()
 

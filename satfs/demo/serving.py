@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from satfs.demo.contents import FileContent
-from satfs.demo.effects import Delivery, altered, delay_s, delivery, replacement
+from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
-from satfs.demo.request_log import Journal, Leak, Request
-from satfs.demo.responses import Answer, Question, Span, http_date
+from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
+from satfs.demo.responses import Request, Response, Span, http_date
 from satfs.errors import Unsupported
 
 try:
@@ -50,13 +50,13 @@ class Answering(Protocol):
 
     side: str
 
-    def endpoint(self, question: Question) -> str:
+    def endpoint(self, question: Request) -> str:
         """Return the name of the endpoint asked."""
 
-    def leak(self, question: Question) -> str | None:
+    def leak(self, question: Request) -> str | None:
         """Return where the request carries a credential that must not be there, or None."""
 
-    def answer(self, question: Question, now_s: float, faults: Sequence[Fault]) -> Answer:
+    def answer(self, question: Request, now_s: float, faults: Sequence[Fault]) -> Response:
         """Return the response."""
 
 
@@ -74,7 +74,7 @@ class Port:
 
     service: Answering
     faults: FaultTable
-    journal: Journal
+    journal: RequestLog
     now_s: Callable[[], float]
     line: Line = field(default_factory=Line)
     host: str = "127.0.0.1"
@@ -146,7 +146,7 @@ class Port:
         endpoint = self.service.endpoint(question)
         asked_range = question.headers.get("range")
         entry = self.journal.open(
-            Request(
+            LoggedRequest(
                 endpoint, question.method, question.path, asked_range, self._connection(request)
             )
         )
@@ -156,7 +156,7 @@ class Port:
             entry.ended_s = time.time()
 
     async def _answer(
-        self, request: web.BaseRequest, question: Question, entry: Request
+        self, request: web.BaseRequest, question: Request, entry: LoggedRequest
     ) -> web.StreamResponse:
         place = self.service.leak(question)
         if place is not None:
@@ -174,8 +174,8 @@ class Port:
         return await _send(request, answer, delivery(faults, self.line.bytes_per_s), entry)
 
     def _decided(
-        self, question: Question, endpoint: str, faults: Sequence[Fault], *, leaked: bool
-    ) -> Answer:
+        self, question: Request, endpoint: str, faults: Sequence[Fault], *, leaked: bool
+    ) -> Response:
         now_s = self.now_s()
         if not leaked:  # a leak is answered as such, whatever else is broken
             for fault in faults:
@@ -197,15 +197,15 @@ class Port:
         return self._seen_connections[key]
 
 
-async def _question(request: web.BaseRequest, scheme: str) -> Question:
+async def _question(request: web.BaseRequest, scheme: str) -> Request:
     raw_path, _, raw_query = request.raw_path.partition("?")
     headers = {name.lower(): value for name, value in request.headers.items()}
     body = await request.read() if request.body_exists else b""
-    return Question(request.method, raw_path, raw_query, headers, body, scheme)
+    return Request(request.method, raw_path, raw_query, headers, body, scheme)
 
 
 async def _send(
-    request: web.BaseRequest, answer: Answer, way: Delivery, entry: Request
+    request: web.BaseRequest, answer: Response, way: BodyPace, entry: LoggedRequest
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
     if "Transfer-Encoding" in response.headers:
@@ -228,11 +228,11 @@ async def _send(
 
 
 def _may_sendfile(
-    request: web.BaseRequest, response: web.StreamResponse, body: Span, way: Delivery
+    request: web.BaseRequest, response: web.StreamResponse, body: Span, way: BodyPace
 ) -> bool:
     return (
         isinstance(body.content, FileContent)
-        and way == Delivery(bytes_per_s=way.bytes_per_s)
+        and way == BodyPace(bytes_per_s=way.bytes_per_s)
         and not response.chunked
         and request.transport is not None
         and request.transport.get_extra_info("sslcontext") is None
@@ -253,7 +253,7 @@ def _paced(transport: asyncio.Transport, bytes_per_s: float | None) -> bool:
     return True
 
 
-async def _sendfile(request: web.BaseRequest, body: Span, entry: Request) -> None:
+async def _sendfile(request: web.BaseRequest, body: Span, entry: LoggedRequest) -> None:
     if not isinstance(body.content, FileContent) or request.transport is None:
         raise ConnectionResetError("the connection is gone")
     loop = asyncio.get_running_loop()
@@ -276,8 +276,8 @@ async def _write(
     request: web.BaseRequest,
     response: web.StreamResponse,
     body: bytes | Span,
-    way: Delivery,
-    entry: Request,
+    way: BodyPace,
+    entry: LoggedRequest,
 ) -> None:
     async for piece, offset in _pieces(body, way):
         if way.stall_at is not None and offset == way.stall_at:
@@ -295,7 +295,7 @@ async def _write(
 
 
 async def _pieces(
-    body: bytes | Span, way: Delivery
+    body: bytes | Span, way: BodyPace
 ) -> AsyncIterator[tuple[bytes | memoryview, int]]:
     """Give the body piece by piece, at its speed; pieces end where the delivery breaks."""
     n_bytes = len(body)

@@ -34,7 +34,7 @@ class SigningKey:
     region: str = "eu-west-1"
 
 
-class Verdict(Enum):
+class SignatureState(Enum):
     """What is wrong with a presigned request, if anything."""
 
     GOOD = auto()
@@ -50,7 +50,7 @@ class Verdict(Enum):
 class Check:
     """A verdict, and the two moments a store mentions in its error, in seconds since the epoch."""
 
-    verdict: Verdict
+    verdict: SignatureState
     signed_at_s: float = 0.0
     lifetime_s: int = 0
     canonical_request: str = ""
@@ -131,14 +131,14 @@ def check(
     """
     given = dict(pairs)
     if "X-Amz-Signature" not in given or "X-Amz-Algorithm" not in given:
-        return Check(Verdict.UNSIGNED)
+        return Check(SignatureState.UNSIGNED)
     try:
         stamp = given["X-Amz-Date"]
         signed_at = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
         lifetime_s = int(given["X-Amz-Expires"])
         credential = given["X-Amz-Credential"].split("/")
     except (KeyError, ValueError):
-        return Check(Verdict.MALFORMED)
+        return Check(SignatureState.MALFORMED)
     well_formed = (
         len(pairs) == len(given)
         and given["X-Amz-Algorithm"] == ALGORITHM
@@ -148,21 +148,21 @@ def check(
         and credential[1] == stamp[:8]
     )
     if not well_formed:
-        return Check(Verdict.MALFORMED)
+        return Check(SignatureState.MALFORMED)
     times = (signed_at.timestamp(), lifetime_s)
     key = next((key for key in keys if key.key_id == credential[0]), None)
     if key is None:
-        return Check(Verdict.UNKNOWN_KEY, *times)
+        return Check(SignatureState.UNKNOWN_KEY, *times)
     now = datetime.fromtimestamp(now_s, UTC)
     if now < signed_at - timedelta(seconds=MAX_SKEW_S):
-        return Check(Verdict.NOT_YET, *times)
+        return Check(SignatureState.NOT_YET, *times)
     if now >= signed_at + timedelta(seconds=lifetime_s):
-        return Check(Verdict.EXPIRED, *times)
+        return Check(SignatureState.EXPIRED, *times)
     unsigned = [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
     canonical = _canonical_request(method, raw_path, unsigned, host)
     made = _signature(key, stamp, canonical).encode()
     good = hmac.compare_digest(made, given["X-Amz-Signature"].encode())
     if key.session_token != given.get("X-Amz-Security-Token", ""):
         good = False
-    verdict = Verdict.GOOD if good else Verdict.MISMATCH
+    verdict = SignatureState.GOOD if good else SignatureState.MISMATCH
     return Check(verdict, *times, canonical, key.key_id)

@@ -16,8 +16,8 @@ from typing import Final
 from satfs.demo.catalogue import Attachment, Catalogue
 from satfs.demo.contents import BytesContent, Tagged
 from satfs.demo.faults import Fault, named
-from satfs.demo.responses import Answer, Question, Span, http_date, xml_error
-from satfs.demo.signing import Check, SigningKey, Verdict, check
+from satfs.demo.responses import Request, Response, Span, http_date, xml_error
+from satfs.demo.signing import Check, SignatureState, SigningKey, check
 
 BUCKET: Final = "demo-eo-backend-package"
 
@@ -40,7 +40,7 @@ class Store:
     #: Keys whose links are answered as too old, whatever their query says.
     expired_key_ids: set[str] = field(default_factory=set)
 
-    def answer(self, question: Question, now_s: float, faults: Sequence[Fault] = ()) -> Answer:
+    def answer(self, question: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request, as the faults drawn for it want the object."""
         stray = self.stray_credential(question)
         if stray == "authorization":
@@ -65,12 +65,12 @@ class Store:
         if refusal:
             return refusal
         if checked.key_id in self.expired_key_ids:
-            return expired_answer(checked.lifetime_s, now_s - 1, now_s)
+            return expired_response(checked.lifetime_s, now_s - 1, now_s)
         if question.method not in ("GET", "HEAD"):
             return xml_error(405, "MethodNotAllowed", "The specified method is not allowed")
         return self._object(question, faults)
 
-    def stray_credential(self, question: Question) -> str | None:
+    def stray_credential(self, question: Request) -> str | None:
         """Return where a request carries a credential that has no business here, or None."""
         if "authorization" in question.headers:
             return "authorization"
@@ -85,13 +85,13 @@ class Store:
                 return place
         return "body" if self.holds_secret(question.body.decode("latin-1")) else None
 
-    def _session_refusal(self, question: Question, now_s: float) -> Answer | None:
+    def _session_refusal(self, question: Request, now_s: float) -> Response | None:
         token = question.query.get("X-Amz-Security-Token", "")
         if token and now_s >= self.session_ends_at_s.get(token, float("inf")):
             return xml_error(400, "ExpiredToken", "The provided token has expired.")
         return None
 
-    def _object(self, question: Question, faults: Sequence[Fault]) -> Answer:
+    def _object(self, question: Request, faults: Sequence[Fault]) -> Response:
         bucket, _, key = question.path.lstrip("/").partition("/")
         if bucket != BUCKET:
             return xml_error(404, "NoSuchBucket", "The specified bucket does not exist")
@@ -101,37 +101,37 @@ class Store:
         content = attachment.content
         if (flipping := named(faults, "flipping-etag")) is not None:
             tagged = Tagged(content, flipping["etag"])
-            return object_answer(question, replace(attachment, content=tagged))
+            return object_response(question, replace(attachment, content=tagged))
         if named(faults, "compressed-representation") is not None:
             packed = gzip.compress(bytes(content.read(0, content.size_bytes)), 1, mtime=0)
             other = replace(attachment, content=BytesContent(packed))
-            return object_answer(question, other).with_headers(content_encoding="gzip")
-        return object_answer(question, attachment)
+            return object_response(question, other).with_headers(content_encoding="gzip")
+        return object_response(question, attachment)
 
 
-def _refusal(checked: Check, now_s: float) -> Answer | None:
+def _refusal(checked: Check, now_s: float) -> Response | None:
     match checked.verdict:
-        case Verdict.GOOD:
+        case SignatureState.GOOD:
             return None
-        case Verdict.UNSIGNED:
+        case SignatureState.UNSIGNED:
             return xml_error(403, "AccessDenied", "Access Denied")
-        case Verdict.MALFORMED:
+        case SignatureState.MALFORMED:
             text = "Query-string authentication version 4 requires well-formed X-Amz parameters"
             return xml_error(400, "AuthorizationQueryParametersError", text)
-        case Verdict.UNKNOWN_KEY:
+        case SignatureState.UNKNOWN_KEY:
             text = "The AWS Access Key Id you provided does not exist in our records."
             return xml_error(403, "InvalidAccessKeyId", text)
-        case Verdict.NOT_YET:
+        case SignatureState.NOT_YET:
             return xml_error(403, "AccessDenied", "Request is not valid yet")
-        case Verdict.EXPIRED:
-            return expired_answer(checked.lifetime_s, checked.expires_at_s, now_s)
-        case Verdict.MISMATCH:
+        case SignatureState.EXPIRED:
+            return expired_response(checked.lifetime_s, checked.expires_at_s, now_s)
+        case SignatureState.MISMATCH:
             text = "The request signature we calculated does not match the signature you provided."
             canonical = checked.canonical_request
             return xml_error(403, "SignatureDoesNotMatch", text, CanonicalRequest=canonical)
 
 
-def expired_answer(lifetime_s: int, expires_at_s: float, now_s: float) -> Answer:
+def expired_response(lifetime_s: int, expires_at_s: float, now_s: float) -> Response:
     """Return S3's answer to a link that is too old."""
     moments = (datetime.fromtimestamp(s, UTC) for s in (expires_at_s, now_s))
     expires, now = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in moments)
@@ -139,7 +139,7 @@ def expired_answer(lifetime_s: int, expires_at_s: float, now_s: float) -> Answer
     return xml_error(403, "AccessDenied", "Request has expired", **more)
 
 
-def object_answer(question: Question, attachment: Attachment) -> Answer:
+def object_response(question: Request, attachment: Attachment) -> Response:
     """Return the object, or the part of it that was asked for, as RFC 9110 and S3 have it."""
     content = attachment.content
     assert content is not None  # noqa: S101 - the caller looked
@@ -159,19 +159,19 @@ def object_answer(question: Question, attachment: Attachment) -> Answer:
     unwanted = question.headers.get("if-none-match")
     if unwanted is not None and _matches(unwanted, content.etag):
         kept = {name: headers[name] for name in ("ETag", "Last-Modified")}
-        return Answer(304, kept)
+        return Response(304, kept)
     size_bytes = content.size_bytes
     span = byte_span(question.headers.get("range"), size_bytes)
     if span is None:
-        return Answer(200, headers, Span(content, 0, size_bytes))
+        return Response(200, headers, Span(content, 0, size_bytes))
     start, stop = span
     if start >= stop:
-        return unsatisfiable_answer(question.headers.get("range", ""), size_bytes)
+        return unsatisfiable_response(question.headers.get("range", ""), size_bytes)
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
-    return Answer(206, headers, Span(content, start, stop))
+    return Response(206, headers, Span(content, start, stop))
 
 
-def unsatisfiable_answer(asked: str, size_bytes: int) -> Answer:
+def unsatisfiable_response(asked: str, size_bytes: int) -> Response:
     """Return S3's answer to a range that lies behind the end."""
     text = "The requested range is not satisfiable"
     more = {"RangeRequested": asked, "ActualObjectSize": str(size_bytes)}

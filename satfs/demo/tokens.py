@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
-from satfs.demo.responses import Answer, json_answer, oauth_error
+from satfs.demo.responses import Response, json_response, oauth_error
 
 #: The audience of tasking and delivery; the final slash belongs to it (API documentation).
 AUDIENCE: Final = "https://api.satellogic.com/"
@@ -90,7 +90,7 @@ class TokenOffice:
             return Standing.LEGACY if good else Standing.DENIED
         return Standing.NONE
 
-    def answer(self, body: bytes, now_s: float) -> Answer:
+    def answer(self, body: bytes, now_s: float) -> Response:
         """Return what the token endpoint says to a request's body (shapes of Auth0)."""
         try:
             form: Mapping[str, Any] = json.loads(body)
@@ -111,4 +111,4 @@ class TokenOffice:
             return oauth_error(403, "access_denied", text)
         granted: dict[str, Any] = {"access_token": self.issue(now_s), "scope": SCOPE}
         granted |= {"expires_in": int(self.lifetime_s), "token_type": "Bearer"}
-        return json_answer(granted)
+        return json_response(granted)

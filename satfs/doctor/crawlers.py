@@ -18,7 +18,7 @@ from typing import Final
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.doctor.mounts import satfs_mounts
-from satfs.fuse.crawlers import Caller, Guard, Habit
+from satfs.fuse.crawlers import Caller, CrawlerRules, Habit
 from satfs.mountpoints import FS_TYPE
 
 UPDATEDB_CONF: Final = "/etc/updatedb.conf"
@@ -60,7 +60,7 @@ def parse_updatedb(text: str) -> Pruned:
     )
 
 
-def updatedb(machine: Machine, places: Sequence[Path], guard: Guard) -> Iterator[Finding]:
+def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> Iterator[Finding]:
     """Look whether updatedb leaves satfs mounts alone; *places* are or will be mountpoints."""
     text = machine.text(UPDATEDB_CONF)
     if text is None and not any(machine.program(name) for name in _UPDATEDB):
@@ -105,12 +105,12 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: Guard) -> Iterator
     )
 
 
-def _is_kept_out(program: str, guard: Guard) -> bool:
+def _is_kept_out(program: str, guard: CrawlerRules) -> bool:
     """Tell whether a mount gives *program* nothing that would have to be asked for."""
     return guard.habit(Caller(program[:15], program[:15])) is Habit.CRAWLS
 
 
-def indexers(machine: Machine, places: Sequence[Path], guard: Guard) -> Iterator[Finding]:
+def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> Iterator[Finding]:
     """Look whether a desktop's indexer runs or is set up, and would come upon *places*."""
     names = sorted({*_running(machine), *_configured(machine)})
     if not names:

@@ -23,7 +23,7 @@ from satfs.doctor.findings import Area, Finding, Severity, Tell
 from satfs.doctor.machine import Machine
 from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
-from satfs.fuse.crawlers import DEFAULT, guard_from
+from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.settings import AuthMode, Settings
@@ -50,7 +50,7 @@ def local_checks(
     places = [each.mountpoint for each in mounts.satfs_mounts(machine)]
     if mountpoint is not None and mountpoint not in places:
         places.append(mountpoint)
-    guard = guard_from(DEFAULT if settings is None else settings.crawlers)
+    guard = crawler_rules(DEFAULT if settings is None else settings.crawlers)
     found: list[tuple[Area, str, _Check]] = [
         (Area.SETTINGS, "versions", software.versions),
         (Area.FUSE, "fuse-device", partial(fuse.device, machine)),

@@ -48,7 +48,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HostReply:
     """An answer, of whatever status, and when it was asked for and had, by our wall clock."""
 
     status: int
@@ -62,7 +62,7 @@ class Way:
     """What was found on the way to a host; *heard* is None when it did not answer."""
 
     findings: list[Finding]
-    heard: Heard | None = None
+    heard: HostReply | None = None
 
 
 def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
@@ -138,7 +138,7 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
         way.findings.append(_no_answer(host, failure, took_s, is_proxied=proxy is not None))
         return way
     took_ms = (trio.current_time() - began) * 1000
-    way.heard = Heard(status, heard, sent_at_s, received_at_s)
+    way.heard = HostReply(status, heard, sent_at_s, received_at_s)
     secured = ", its certificate trusted" if host.url.startswith("https:") else ""
     check = f"{host.check}-connection"
     elsewhere = _led_elsewhere(host.url, way.heard)
@@ -295,7 +295,7 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
     return Finding(host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable)
 
 
-def _led_elsewhere(url: str, heard: Heard) -> str | None:
+def _led_elsewhere(url: str, heard: HostReply) -> str | None:
     """Return the host that an answer sends us on to, when it is another one."""
     location = heard.headers.get("location", "")
     if not 300 <= heard.status < 400 or not location:

@@ -9,7 +9,7 @@ import structlog
 from cachetools import TTLCache
 
 from satfs.fuse.callers import Callers
-from satfs.fuse.crawlers import Guard, Habit
+from satfs.fuse.crawlers import CrawlerRules, Habit
 from satfs.tree.nodes import Directory, File, Node
 
 log = structlog.get_logger(__name__)
@@ -21,10 +21,10 @@ QUIET_S: Final = 600.0
 _MOST: Final = 256
 
 
-class Gate:
+class CrawlerGate:
     """Tells the door who is to be refused."""
 
-    def __init__(self, guard: Guard, callers: Callers, clock: Callable[[], float]) -> None:
+    def __init__(self, guard: CrawlerRules, callers: Callers, clock: Callable[[], float]) -> None:
         self._guard = guard
         self._callers = callers
         self._running: TTLCache[tuple[str, Habit], None] = TTLCache(_MOST, QUIET_S, timer=clock)

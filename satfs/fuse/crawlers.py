@@ -81,7 +81,7 @@ class Habit(Enum):
     DRAWS = "draws"  #: makes thumbnails
 
 
-class Guard:
+class CrawlerRules:
     """Decides who is given what; knows nothing of files but their names and sizes.
 
     *crawlers* are names or patterns (fnmatch) of processes, `process/thread` for one thread only.
@@ -117,7 +117,7 @@ class Guard:
         return habit is not Habit.CRAWLS
 
 
-def guard_from(words: str) -> Guard:
+def crawler_rules(words: str) -> CrawlerRules:
     """Return the guard that a setting describes.
 
     `default` stands for the known programs, `none` for nobody; other words, separated by spaces,
@@ -126,8 +126,8 @@ def guard_from(words: str) -> Guard:
     chosen = words.split()
     crawlers = [word for word in chosen if word not in (DEFAULT, NONE)]
     if DEFAULT in chosen:
-        return Guard((*CRAWLERS, *crawlers))
-    return Guard(crawlers, ())
+        return CrawlerRules((*CRAWLERS, *crawlers))
+    return CrawlerRules(crawlers, ())
 
 
 def _is_named(caller: Caller, pattern: str) -> bool:

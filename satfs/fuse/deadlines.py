@@ -13,12 +13,12 @@ class Closing(Exception):
     """The mount is being taken down: no call is answered from the tree any more."""
 
 
-class Call:
-    """One call in flight: a context manager for its body, made by `Calls.within`."""
+class PendingCall:
+    """One call in flight: a context manager for its body, made by `PendingCalls.within`."""
 
     __slots__ = ("_calls", "deadline_s", "scope")
 
-    def __init__(self, calls: Calls, deadline_s: float) -> None:
+    def __init__(self, calls: PendingCalls, deadline_s: float) -> None:
         self._calls = calls
         self.deadline_s = deadline_s
         self.scope = trio.CancelScope(deadline=trio.current_time() + deadline_s)
@@ -39,7 +39,7 @@ class Call:
             self._calls.end_of(self)
 
 
-class Calls:
+class PendingCalls:
     """Every call in flight, each with its deadline.
 
     The kernel cannot kill a process that waits for an answer, so no call may go without one: each
@@ -55,22 +55,22 @@ class Calls:
         """Return how many calls are in flight."""
         return len(self._scopes)
 
-    def within(self, deadline_s: float) -> Call:
+    def within(self, deadline_s: float) -> PendingCall:
         """Return a context manager for one call, which may take *deadline_s* seconds.
 
         It raises:
             DeadlineReached: the time was up.
             Closing: the mount is being taken down.
         """
-        return Call(self, deadline_s)
+        return PendingCall(self, deadline_s)
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: PendingCall) -> None:
         """Take in a call; raises `Closing` when none is taken any more."""
         if self._closing.is_set():
             raise Closing
         self._scopes.add(call.scope)
 
-    def end_of(self, call: Call) -> None:
+    def end_of(self, call: PendingCall) -> None:
         """Let go of a call, and raise what its time came to, if that ended it."""
         self._scopes.discard(call.scope)
         if self._closing.is_set() and not self._scopes:

@@ -29,7 +29,7 @@ MOST_RECENT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class FailureReport:
     """One failure that a program was told of, and how often in a row. *at_s* is wall clock."""
 
     at_s: float
@@ -41,7 +41,7 @@ class Complaint:
     times: int = 1
 
 
-class Complaints:
+class ErrorReporter:
     """Turns failures into errnos, and tells the log about those that somebody should know of.
 
     The same operation failing on the same path for the same kind of reason is one episode, as long
@@ -52,7 +52,7 @@ class Complaints:
         self, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time
     ) -> None:
         #: The last failures that programs were told of, and how often they were told which errno.
-        self.recent: deque[Complaint] = deque(maxlen=MOST_RECENT)
+        self.recent: deque[FailureReport] = deque(maxlen=MOST_RECENT)
         self.counters: Counter[str] = Counter()
         self._wall_clock = wall_clock
         self._running: TTLCache[Hashable, None] = TTLCache(_MOST, QUIET_S, timer=clock)
@@ -72,7 +72,7 @@ class Complaints:
         words = (
             str(gravest) if isinstance(gravest, SatfsError) else "a bug in satfs; the log has it"
         )
-        self._note(Complaint(self._wall_clock(), operation, path, name, kind, words))
+        self._note(FailureReport(self._wall_clock(), operation, path, name, kind, words))
         self._running[episode] = None  # also when it is no news: its quiet minute starts again
         if not is_news:
             return number
@@ -95,7 +95,7 @@ class Complaints:
             log.error("call failed by a bug in satfs", **fields, stack=stack)
         return number
 
-    def _note(self, complaint: Complaint) -> None:
+    def _note(self, complaint: FailureReport) -> None:
         """Keep *complaint* to be looked at; one that repeats the last one is only counted."""
         last = self.recent[-1] if self.recent else None
         if last is not None and (last.operation, last.path, last.kind) == (

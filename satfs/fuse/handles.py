@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
 from satfs.fuse.callers import is_gone
 from satfs.fuse.dir_cookies import Listing
-from satfs.fuse.kernel_readahead import Foresight, Guess
+from satfs.fuse.kernel_readahead import Guess, KernelReadAhead
 from satfs.model import ByteRange
 from satfs.tree.nodes import (
     Directory,
@@ -123,7 +123,7 @@ class OpenFile:
         self.node = node
         self._reader = reader
         # Past its cache the kernel reads nothing ahead, and tells programs how a read has failed.
-        self._foresight = None if flags & os.O_DIRECT else Foresight()
+        self._foresight = None if flags & os.O_DIRECT else KernelReadAhead()
         self._held_back: _HeldBack | None = None
         self._opener_id = opener_id
         self._is_left = False  # given up since its opener has ended
@@ -160,7 +160,7 @@ class OpenFile:
         """Let go of the reader."""
         self._reader.close()
 
-    async def _hold_back(self, span: ByteRange, foresight: Foresight) -> None:
+    async def _hold_back(self, span: ByteRange, foresight: KernelReadAhead) -> None:
         guess = foresight.note(span)
         if self._is_left:
             self._opener_id = 0  # somebody reads on

@@ -43,7 +43,7 @@ class Guess(StrEnum):
     ELSEWHERE = "elsewhere"  #: needed, and nobody reads on where the last one was
 
 
-class Foresight:
+class KernelReadAhead:
     """What one handle's reads tell of the next.
 
     Invariants:

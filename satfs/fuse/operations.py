@@ -31,10 +31,10 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere
-from satfs.fuse.crawler_log import Gate
-from satfs.fuse.deadlines import Calls, Closing
+from satfs.fuse.crawler_log import CrawlerGate
+from satfs.fuse.deadlines import Closing, PendingCalls
 from satfs.fuse.dir_cookies import DOT, DOT_DOT
-from satfs.fuse.error_reporting import Complaints
+from satfs.fuse.error_reporting import ErrorReporter
 from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
 from satfs.tree.desktop_names import is_polled
@@ -156,14 +156,14 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = True
 
     def __init__(
-        self, inodes: Inodes[Node], *, owner: Owner, limits: Limits, gate: Gate | None = None
+        self, inodes: Inodes[Node], *, owner: Owner, limits: Limits, gate: CrawlerGate | None = None
     ) -> None:
         super().__init__()
         #: Set when the kernel has shaken hands: from then on the mount answers.
         self.greeted = trio.Event()
         self.limits = limits
-        self.calls = Calls()
-        self.complaints = Complaints(trio.current_time)
+        self.calls = PendingCalls()
+        self.complaints = ErrorReporter(trio.current_time)
         #: How often each was asked.
         self.counters: Counter[str] = Counter()
         self._inodes = inodes

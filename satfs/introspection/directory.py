@@ -13,27 +13,33 @@ import trio
 
 from satfs.api.cached_listing import ListingState
 from satfs.api.scrub import for_people
-from satfs.content.attachments import Contents
+from satfs.content.attachments import Attachments
 from satfs.introspection.explain import explain_object
-from satfs.introspection.explain_tree import ExplainDirectory, Mirroring
-from satfs.introspection.log_ring import Lines, LogFile
+from satfs.introspection.explain_tree import ExplainDirectory, MirrorContext
+from satfs.introspection.log_ring import LogFile, LogRing
 from satfs.introspection.metrics import exposition
-from satfs.introspection.snapshots import Moments
-from satfs.introspection.status import Away, Identity, Told, Vitals, status_record
+from satfs.introspection.snapshots import Snapshots
+from satfs.introspection.status import (
+    Identity,
+    MountStatus,
+    ReportedFailure,
+    UnreachableHost,
+    status_record,
+)
 from satfs.model import AttachmentName, Json, SceneId
 from satfs.net.reachability import Reachability
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, not_there
 
 #: Where it is, at the top of a mount.
-ABOUT: Final = b".satfs"
+DIRECTORY_NAME: Final = b".satfs"
 STATUS, METRICS, LOG, EXPLAIN = b"status.json", b"metrics", b"log", b"explain"
 
 #: Links looked at for the record: those used last. More would take longer than a look should.
 _MOST_LINKS: Final = 1000
 
 
-class Complained(Protocol):
+class FailureFields(Protocol):
     """A failure that a program was told of (`fuse.error_reporting.Complaint`)."""
 
     @property
@@ -57,7 +63,7 @@ class Instruments:
     """What is read to tell how a mount is doing. None of it waits."""
 
     listings: Callable[[], Sequence[ListingState]]
-    contents: Contents
+    contents: Attachments
     hosts: Sequence[Reachability]
     token_expires_at_s: Callable[[], float | None]
     refusal: Callable[[], str | None]
@@ -66,16 +72,16 @@ class Instruments:
     calls: Mapping[str, int]
     waiting: Sized
     errnos: Mapping[str, int]
-    complaints: Sequence[Complained]
+    complaints: Sequence[FailureFields]
 
 
-class About:
+class Introspection:
     """What a mount says about itself. Everything here is for the event loop, and never waits.
 
     The attributes are set by whoever learns of them later than this is made.
     """
 
-    def __init__(self, identity: Identity, instruments: Instruments, lines: Lines) -> None:
+    def __init__(self, identity: Identity, instruments: Instruments, lines: LogRing) -> None:
         #: What the kernel was told (`kernel_tuning`); None where that is not allowed.
         self.read_ahead_kb: int | None = None
         self.max_background: int | None = None
@@ -131,13 +137,13 @@ class About:
 
     def nodes(self, root: Directory) -> dict[bytes, Node]:
         """Return what is to be reachable at the top of the mount, by name."""
-        return {ABOUT: AboutDirectory(root, self, self._lines)}
+        return {DIRECTORY_NAME: IntrospectionDirectory(root, self, self._lines)}
 
     # -- gathering -------------------------------------------------------------------------------
 
-    def _vitals(self) -> Vitals:
+    def _vitals(self) -> MountStatus:
         reads = self._instruments
-        return Vitals(
+        return MountStatus(
             now_s=time.time(),
             identity=self._identity,
             away=self._away(),
@@ -154,7 +160,7 @@ class About:
             n_calls_waiting=len(reads.waiting),
             errnos=reads.errnos,
             told=[
-                Told(
+                ReportedFailure(
                     each.at_s,
                     each.operation,
                     each.path,
@@ -170,10 +176,10 @@ class About:
             control=self.control,
         )
 
-    def _away(self) -> tuple[Away, ...]:
+    def _away(self) -> tuple[UnreachableHost, ...]:
         now_s = trio.current_time()
         return tuple(
-            Away(
+            UnreachableHost(
                 origin, now_s - (hosts.offline_since(origin) or now_s), hosts.offline_reason(origin)
             )
             for hosts in self._instruments.hosts
@@ -184,19 +190,19 @@ class About:
         return for_people(text, self._instruments.secrets())
 
 
-class AboutDirectory(Directory):
+class IntrospectionDirectory(Directory):
     """`.satfs/`."""
 
     __slots__ = ("_about", "_lines", "_moments", "_root")
     #: It names paths of this machine, what others open, and the account's contract.
     is_private = True
 
-    def __init__(self, root: Directory, about: About, lines: Lines) -> None:
-        super().__init__(root, ABOUT)
+    def __init__(self, root: Directory, about: Introspection, lines: LogRing) -> None:
+        super().__init__(root, DIRECTORY_NAME)
         self._root = root
         self._about = about
         self._lines = lines
-        self._moments = Moments()
+        self._moments = Snapshots()
 
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; waits for nothing."""
@@ -222,7 +228,7 @@ class AboutDirectory(Directory):
         return LogFile(self, LOG, self._lines)
 
     def _explain(self) -> Node:
-        mirroring = Mirroring(self._moments, self._about)
+        mirroring = MirrorContext(self._moments, self._about)
         return ExplainDirectory(self, EXPLAIN, _Shown(self._root), mirroring)
 
 

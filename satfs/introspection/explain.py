@@ -11,8 +11,18 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Final
 
-from satfs.introspection.status import Away
-from satfs.read_trace import BYTES, CONFIRM, DONE, LINK, SIZE, UNDER_WAY, Request, Totals, Trail
+from satfs.introspection.status import UnreachableHost
+from satfs.read_trace import (
+    BYTES,
+    CONFIRM,
+    DONE,
+    LINK,
+    SIZE,
+    UNDER_WAY,
+    ReadTrace,
+    TracedRequest,
+    TraceTotals,
+)
 
 #: A wait shorter than this is nothing that a person notices, in seconds.
 NOTICED_S: Final = 0.25
@@ -36,10 +46,10 @@ _HEADER: Final = _CELLS.format("time UTC", "what", "bytes wanted", "begun", "too
 
 
 def explain_object(
-    trail: Trail | None,
+    trail: ReadTrace | None,
     *,
     link_left_s: float | None = None,
-    away: Sequence[Away] = (),
+    away: Sequence[UnreachableHost] = (),
     clean: Callable[[str], str] = str,
 ) -> str:
     """Return what is known of reading the object of *trail*.
@@ -69,7 +79,7 @@ def explain_object(
     return "\n".join(lines) + "\n"
 
 
-def reasons(trail: Trail, away: Sequence[Away] = ()) -> Iterator[str]:
+def reasons(trail: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[str]:
     """Yield, in sentences, why reading was as slow as it was."""
     own = trail.own
     for host in away:
@@ -102,7 +112,7 @@ def reasons(trail: Trail, away: Sequence[Away] = ()) -> Iterator[str]:
             yield f"A {_KINDS[what][0]} took {_seconds(slowest)}."
 
 
-def _pace(ranges: Sequence[Request]) -> Iterator[str]:
+def _pace(ranges: Sequence[TracedRequest]) -> Iterator[str]:
     """Say what set the pace of the *ranges* that ended: the way there, or its width."""
     done = [each for each in ranges if each.outcome == DONE and each.first_byte_s is not None]
     if not done:
@@ -128,7 +138,7 @@ def _pace(ranges: Sequence[Request]) -> Iterator[str]:
         yield f"Bytes came at {_amount(speed)}/s on each connection: the line sets the pace."
 
 
-def _summary(own: Totals, link_left_s: float | None) -> Iterator[str]:
+def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
     n_ready = max(0, own.n_reads - own.n_waits)
     yield (
         f"Opened {_times(own.n_opens)}; {_n(own.n_reads, 'read', 'reads')} of"
@@ -148,7 +158,7 @@ def _summary(own: Totals, link_left_s: float | None) -> Iterator[str]:
         yield f"Its link is good for {_life(max(0.0, link_left_s))} more."
 
 
-def _row(each: Request, clean: Callable[[str], str]) -> str:
+def _row(each: TracedRequest, clean: Callable[[str], str]) -> str:
     span = "" if each.span is None else f"[{each.span.start}, {each.span.stop})"
     first = "" if each.first_byte_s is None else _seconds(each.first_byte_s)
     took = "" if each.took_s is None else _seconds(each.took_s)

@@ -12,7 +12,7 @@ from typing import ClassVar, Final, Protocol
 
 import trio
 
-from satfs.introspection.snapshots import Moments
+from satfs.introspection.snapshots import Snapshots
 from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId
 from satfs.tree.nodes import Attributes, Directory, Entry, Node
 from satfs.tree.scenes import SceneDirectory
@@ -21,7 +21,7 @@ from satfs.tree.scenes import SceneDirectory
 _BATCH: Final = 500
 
 
-class Narrator(Protocol):
+class Explainer(Protocol):
     """Whoever can tell of a file (`introspection.directory`). Never waits."""
 
     def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
@@ -34,11 +34,11 @@ class Narrator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Mirroring:
+class MirrorContext:
     """What all directories of the mirror have in common."""
 
-    moments: Moments
-    narrator: Narrator
+    moments: Snapshots
+    narrator: Explainer
 
 
 class ExplainDirectory(Directory):
@@ -52,7 +52,7 @@ class ExplainDirectory(Directory):
         parent: Directory,
         name: bytes,
         mirrored: Directory,
-        mirroring: Mirroring,
+        mirroring: MirrorContext,
         scene: SceneId | None = None,
     ) -> None:
         super().__init__(parent, name)
@@ -99,7 +99,7 @@ class ExplainDirectory(Directory):
         return entries
 
     @property
-    def _moments(self) -> Moments:
+    def _moments(self) -> Snapshots:
         return self._mirroring.moments
 
     def _directory(self, name: bytes, mirrored: Directory) -> ExplainDirectory:

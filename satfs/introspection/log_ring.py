@@ -20,7 +20,7 @@ MOST_BYTES: Final = 256 * 1024
 MOST_LINE_BYTES: Final = 8 * 1024
 
 
-class Lines(logging.Handler):
+class LogRing(logging.Handler):
     """Keeps what is logged; its formatter must have taken secrets out.
 
     One of the root logger's handlers, put there by whoever sets the log up (`satfs.cli.log_setup`).
@@ -52,10 +52,10 @@ class Lines(logging.Handler):
         self.changed_ns = time.time_ns()
 
 
-def lines_of_log() -> Lines:
+def log_ring() -> LogRing:
     """Return what keeps the lines of this process's log; an empty one when nothing does."""
     handlers = logging.getLogger().handlers
-    return next((each for each in handlers if isinstance(each, Lines)), None) or Lines()
+    return next((each for each in handlers if isinstance(each, LogRing)), None) or LogRing()
 
 
 class LogFile(File):
@@ -65,7 +65,7 @@ class LogFile(File):
     is_lasting = False
     is_live = True
 
-    def __init__(self, parent: Directory, name: bytes, lines: Lines) -> None:
+    def __init__(self, parent: Directory, name: bytes, lines: LogRing) -> None:
         super().__init__(parent, name)
         self._lines = lines
 
@@ -91,7 +91,7 @@ class LogFile(File):
 class _LinesReader:
     """Reads the lines as they were when it began to read, and those that came after them."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: LogRing) -> None:
         self._lines = lines
         self._text = lines.text
 

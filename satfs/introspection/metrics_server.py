@@ -37,7 +37,7 @@ _PAUSE_S: Final = 0.5
 
 
 @asynccontextmanager
-async def metrics_port(port: int | None, status: Callable[[], Record]) -> AsyncIterator[None]:
+async def serve_metrics(port: int | None, status: Callable[[], Record]) -> AsyncIterator[None]:
     """Serve the metrics at http://127.0.0.1:*port*/metrics meanwhile; None: do not.
 
     *status* is called in the event loop, as everything that knows the mount must be.

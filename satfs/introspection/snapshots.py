@@ -32,7 +32,7 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class _Moment:
+class _Snapshot:
     content: bytes
     digest: str
     made_s: float
@@ -40,7 +40,7 @@ class _Moment:
     made_ns: int
 
 
-class Moments:
+class Snapshots:
     """The contents made last, of all files, as many as `MOST_BYTES` hold."""
 
     def __init__(
@@ -50,34 +50,34 @@ class Moments:
     ) -> None:
         self._clock = clock
         self._wall_clock_ns = wall_clock_ns
-        self._latest: LRUCache[tuple[str, ...], _Moment] = LRUCache(MOST_BYTES, getsizeof=_weight)
+        self._latest: LRUCache[tuple[str, ...], _Snapshot] = LRUCache(MOST_BYTES, getsizeof=_weight)
         self._contents: LRUCache[str, bytes] = LRUCache(MOST_BYTES, getsizeof=_size)
 
-    def file(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> MomentFile:
+    def file(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> SnapshotFile:
         """Return the file called *name* as it is at this moment; *make* makes its content."""
         now_s = self._clock()
         path = (*parent.path, name.decode())
-        moment: _Moment | None = self._latest.get(path)
+        moment: _Snapshot | None = self._latest.get(path)
         if moment is None or not _is_present(moment, now_s):
             content = make()
-            moment = _Moment(content, digest(content), now_s, now_s, self._wall_clock_ns())
+            moment = _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
             if len(content) <= MOST_BYTES // 2:
                 self._latest[path] = moment
                 self._contents[moment.digest] = content
         moment.seen_s = now_s
-        return MomentFile(
+        return SnapshotFile(
             self, parent, name, moment.digest, len(moment.content), moment.made_ns, make
         )
 
-    def listed(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> MomentFile:
+    def listed(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> SnapshotFile:
         """Return the file as `file` does, for a listing: nothing is kept, for few are opened."""
-        moment: _Moment | None = self._latest.get((*parent.path, name.decode()))
+        moment: _Snapshot | None = self._latest.get((*parent.path, name.decode()))
         if moment is not None and _is_present(moment, self._clock()):
-            return MomentFile(
+            return SnapshotFile(
                 self, parent, name, moment.digest, len(moment.content), moment.made_ns, make
             )
         content = make()
-        return MomentFile(
+        return SnapshotFile(
             self, parent, name, digest(content), len(content), self._wall_clock_ns(), make
         )
 
@@ -87,7 +87,7 @@ class Moments:
         return found
 
 
-class MomentFile(File):
+class SnapshotFile(File):
     """A file as it was at one moment."""
 
     __slots__ = ("_digest", "_made_ns", "_make", "_moments", "_size_bytes")
@@ -95,7 +95,7 @@ class MomentFile(File):
 
     def __init__(
         self,
-        moments: Moments,
+        moments: Snapshots,
         parent: Directory,
         name: bytes,
         digest: str,
@@ -142,12 +142,12 @@ def digest(content: bytes) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def _is_present(moment: _Moment, now_s: float) -> bool:
+def _is_present(moment: _Snapshot, now_s: float) -> bool:
     age_s, unseen_s = now_s - moment.made_s, now_s - moment.seen_s
     return age_s < FRESH_S or (unseen_s < GRACE_S and age_s < LONGEST_S)
 
 
-def _weight(moment: _Moment) -> int:
+def _weight(moment: _Snapshot) -> int:
     return 256 + len(moment.content)
 
 

@@ -17,9 +17,9 @@ from satfs import __version__
 from satfs.api.cached_listing import ListingState
 from satfs.api.scrub import for_people
 from satfs.content.fetch.budget import Spent
-from satfs.content.fetch.range_request import Transfer
+from satfs.content.fetch.range_request import TransferStatus
 from satfs.model import Json
-from satfs.read_trace import Totals
+from satfs.read_trace import TraceTotals
 
 #: Entries of each list in the record; how many there are besides is told. The record stays one that
 #: a person can read and a program parses in a millisecond.
@@ -32,7 +32,7 @@ _NOTHING_SPENT: Final = Spent("1970-01-01", 0, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class UnreachableHost:
     """A host that does not answer: which, for how long, and what was met last."""
 
     origin: str
@@ -41,7 +41,7 @@ class Away:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedFailure:
     """A failure that a program was told of, and how often in a row. *at_s* is wall clock."""
 
     at_s: float
@@ -70,31 +70,31 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class MountStatus:
     """What was true at *now_s* (wall clock), as the floors tell it."""
 
     now_s: float
     identity: Identity
-    away: Sequence[Away] = ()
+    away: Sequence[UnreachableHost] = ()
     token_expires_at_s: float | None = None
     refusal: str | None = None
     links: Sequence[tuple[str, float]] = ()
     listings: Sequence[ListingState] = ()
-    transfers: Sequence[Transfer] = ()
+    transfers: Sequence[TransferStatus] = ()
     content: Mapping[str, float] = field(default_factory=dict)
-    reading: Totals = field(default_factory=Totals)
+    reading: TraceTotals = field(default_factory=TraceTotals)
     spent: Spent = _NOTHING_SPENT
     api: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
     n_calls_waiting: int = 0
     errnos: Mapping[str, int] = field(default_factory=dict)
-    told: Sequence[Told] = ()
+    told: Sequence[ReportedFailure] = ()
     read_ahead_kb: int | None = None
     max_background: int | None = None
     control: str | None = None
 
 
-def status_record(vitals: Vitals, secrets: Iterable[str] = ()) -> dict[str, Json]:
+def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str, Json]:
     """Return the record as JSON can hold it; none of *secrets* is in it.
 
     Moments are ISO 8601 in UTC, other times seconds; a null is what is not known.
@@ -175,7 +175,7 @@ def moment(at_s: float) -> str:
         return datetime.fromtimestamp(0, UTC).isoformat(timespec="seconds")
 
 
-def _why(away: Away) -> str:
+def _why(away: UnreachableHost) -> str:
     reason = f": {away.reason}" if away.reason else ""
     return f"{away.origin} has not answered for {away.for_s:.0f} s{reason}"
 
@@ -214,7 +214,7 @@ def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[s
     }
 
 
-def _cache(vitals: Vitals, clean: Callable[[str], str]) -> Json:
+def _cache(vitals: MountStatus, clean: Callable[[str], str]) -> Json:
     content = vitals.content
     names = ("disk_bytes", "disk_limit_bytes", "memory_bytes", "memory_limit_bytes", "open_objects")
     return {
@@ -223,7 +223,7 @@ def _cache(vitals: Vitals, clean: Callable[[str], str]) -> Json:
     }
 
 
-def _transfers(vitals: Vitals, clean: Callable[[str], str]) -> Json:
+def _transfers(vitals: MountStatus, clean: Callable[[str], str]) -> Json:
     speeds = [each.bytes_per_s for each in vitals.transfers if each.bytes_per_s is not None]
     return {
         "n": len(vitals.transfers),
@@ -244,7 +244,7 @@ def _transfers(vitals: Vitals, clean: Callable[[str], str]) -> Json:
     }
 
 
-def _reading(vitals: Vitals) -> Json:
+def _reading(vitals: MountStatus) -> Json:
     sums = vitals.reading
     return {
         "open_files": int(vitals.content.get("open_handles", 0)),
@@ -258,7 +258,7 @@ def _reading(vitals: Vitals) -> Json:
     }
 
 
-def _requests(vitals: Vitals) -> Json:
+def _requests(vitals: MountStatus) -> Json:
     sums, content = vitals.reading, vitals.content
     return {
         "api": dict(sorted(vitals.api.items())),

@@ -34,7 +34,7 @@ from satfs.net.trust import tls_context, untrusted
 
 #: Most bytes of an answer that is read whole, unless the caller says otherwise. The vendor's
 #: gateway caps answers at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 #: Most bytes of an error's body that are looked at.
 MAX_ERROR_BYTES = 64 * 1024
 #: Time for giving up an answer, behind a shield against cancellation.
@@ -45,7 +45,7 @@ logging.getLogger("httpcore").setLevel(logging.INFO)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole answer. *headers* have lower-case names; *body* is decoded if it was compressed."""
 
     status: int
@@ -53,7 +53,7 @@ class Answer:
     body: bytes = field(repr=False)
 
 
-class StreamedAnswer:
+class StreamedResponse:
     """An answer whose body is still to come. Valid inside the `async with` that gave it."""
 
     def __init__(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
@@ -156,8 +156,8 @@ class Http:
         *,
         headers: Mapping[str, str],
         content: bytes | None = None,
-        max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Answer:
+        max_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> Response:
         """Return the whole answer, whatever its status; redirects are not followed.
 
         Raises:
@@ -173,14 +173,14 @@ class Http:
                 if len(body) > max_bytes:
                     raise Garbled(f"{where} answered with more than {max_bytes} bytes")
             plain = _plain(response.headers)
-            return Answer(
+            return Response(
                 response.status_code, plain, _decompressed(bytes(body), plain, max_bytes, where)
             )
 
     @asynccontextmanager
     async def stream(
         self, url: str, *, headers: Mapping[str, str]
-    ) -> AsyncIterator[StreamedAnswer]:
+    ) -> AsyncIterator[StreamedResponse]:
         """GET *url* and hand out the answer as soon as its headers are there.
 
         Redirects are not followed. The body is passed on as sent: `Accept-Encoding: identity` is
@@ -190,7 +190,7 @@ class Http:
         Raises what `request` raises, and from `chunks` likewise.
         """
         async with self._answer("GET", url, headers, None) as (response, chunks):
-            yield StreamedAnswer(response, chunks)
+            yield StreamedResponse(response, chunks)
 
     @asynccontextmanager
     async def _answer(

@@ -10,7 +10,7 @@ import trio
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.tree import names, sidecars
-from satfs.tree.child_nodes import Family
+from satfs.tree.child_nodes import ChildCache
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -21,7 +21,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.scenes import SceneDirectory, Sources
+from satfs.tree.scenes import SceneDirectory, TreeSources
 from satfs.tree.times import FALLBACK_NS
 
 CAPTURE_JSON: Final = "capture.json"
@@ -56,7 +56,7 @@ class CaptureDirectory(Directory):
         name: bytes,
         capture: Capture,
         *,
-        sources: Sources,
+        sources: TreeSources,
         holder: CaptureHolder,
         time_ns: int,
     ) -> None:
@@ -138,7 +138,7 @@ class Captures(Directory):
 
     __slots__ = ("_sources",)
 
-    def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
+    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self._sources = sources
 
@@ -167,7 +167,7 @@ class Captures(Directory):
     async def _known(self) -> Mapping[bytes, CaptureDirectory]:
         known = self._sources.catalogue.known_captures()
         published = [capture for capture in known if capture.is_published]
-        return await Family().of(published, self._make, _capture_name)
+        return await ChildCache().of(published, self._make, _capture_name)
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
         return CaptureDirectory(

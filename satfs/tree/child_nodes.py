@@ -22,7 +22,7 @@ _MOST_NODES: Final = 20_000
 
 
 @dataclass(slots=True)
-class Family:
+class ChildCache:
     """The nodes of the last listing of one directory."""
 
     listing: Sequence[Any] | None = None
@@ -59,11 +59,11 @@ class Family:
         return self.nodes
 
 
-class Families:
+class ChildCaches:
     """The families of all directories, as many as may be remembered."""
 
     def __init__(self) -> None:
-        self._families: LRUCache[Directory, Family] = LRUCache(
+        self._families: LRUCache[Directory, ChildCache] = LRUCache(
             _MOST_NODES, getsizeof=lambda family: min(family.size, _MOST_NODES)
         )
 
@@ -74,8 +74,8 @@ class Families:
         make: Callable[[bytes, R], N],
         name_of: Callable[[R], bytes],
     ) -> Mapping[bytes, N]:
-        """Return the nodes of *listing* in the directory *parent*; see `Family.of`."""
-        family = self._families.get(parent) or Family()
+        """Return the nodes of *listing* in the directory *parent*; see `ChildCache.of`."""
+        family = self._families.get(parent) or ChildCache()
         nodes = await family.of(listing, make, name_of)
         self._families[parent] = family  # weighed anew
         return nodes

@@ -7,7 +7,7 @@ from typing import Final
 
 from satfs.tree.captures import Captures
 from satfs.tree.nodes import Directory, Entry, MadeFile, Node, not_there
-from satfs.tree.scenes import Scenes, Sources
+from satfs.tree.scenes import Scenes, TreeSources
 from satfs.tree.tasks import Tasks
 from satfs.tree.times import TREE_NS
 
@@ -34,7 +34,7 @@ class Root(Directory):
 
     __slots__ = ("_hidden", "_listed")
 
-    def __init__(self, sources: Sources, program: str = "satfs") -> None:
+    def __init__(self, sources: TreeSources, program: str = "satfs") -> None:
         """Make the top of a mount; *program* is what to type in a shell to run satfs."""
         super().__init__(None, b"")
         readme = readme_of(program)

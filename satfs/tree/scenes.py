@@ -12,7 +12,7 @@ from satfs.errors import DeadlineReached, NotThere, SatfsError
 from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
-from satfs.tree.child_nodes import Families, Family
+from satfs.tree.child_nodes import ChildCache, ChildCaches
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -55,7 +55,7 @@ class Extra(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class TreeSources:
     """Where a tree has what it shows from."""
 
     catalogue: Catalogue
@@ -65,7 +65,7 @@ class Sources:
     #: Shorter than what the door allows for the whole listing, so that one stuck object does not
     #: take the others' names with it.
     version_deadline_s: float = 10.0
-    families: Families = field(default_factory=Families)
+    families: ChildCaches = field(default_factory=ChildCaches)
 
 
 class SceneHolder(Protocol):
@@ -102,7 +102,7 @@ class SceneDirectory(Directory):
         name: bytes,
         scene: Scene,
         *,
-        sources: Sources,
+        sources: TreeSources,
         holder: SceneHolder,
         fallback_ns: int = FALLBACK_NS,
     ) -> None:
@@ -329,7 +329,7 @@ class Scenes(Directory):
 
     __slots__ = ("_sources",)
 
-    def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
+    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self._sources = sources
 
@@ -354,7 +354,7 @@ class Scenes(Directory):
 
     async def _known(self) -> Mapping[bytes, SceneDirectory]:
         scenes = tuple(self._sources.catalogue.known_scenes())
-        return await Family().of(scenes, self._make, _scene_name)
+        return await ChildCache().of(scenes, self._make, _scene_name)
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(self, name, scene, sources=self._sources, holder=self)

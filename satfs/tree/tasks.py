@@ -11,7 +11,7 @@ from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory, rendered
-from satfs.tree.child_nodes import Family
+from satfs.tree.child_nodes import ChildCache
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -22,7 +22,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.scenes import Sources
+from satfs.tree.scenes import TreeSources
 from satfs.tree.times import time_ns
 
 TASK_JSON: Final = "task.json"
@@ -38,11 +38,11 @@ class Tasks(Directory):
 
     __slots__ = ("_entries", "_family", "_listed", "_sources")
 
-    def __init__(self, parent: Directory, name: bytes, sources: Sources) -> None:
+    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self._sources = sources
         #: Its own, and remembered in any case: the list of tasks is, too, however long it is.
-        self._family = Family()
+        self._family = ChildCache()
         self._listed: Mapping[bytes, TaskDirectory] = {}
         self._entries: Sequence[Entry] = ()
 
@@ -83,7 +83,7 @@ class TaskDirectory(Directory):
 
     __slots__ = ("_name", "_sources", "_status", "_time_ns", "task_id")
 
-    def __init__(self, parent: Directory, name: bytes, task: Task, sources: Sources) -> None:
+    def __init__(self, parent: Directory, name: bytes, task: Task, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self.task_id = task.task_id
         self._name = task.name

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from satfs.api import secret_store, token_sources, tokens
 from satfs.api.auth import TOKEN_HEADER, Credential, account_key, mode_of, source_of
 from satfs.api.client import Aleph
-from satfs.api.secret_store import KeptLogin
+from satfs.api.secret_store import StoredLogin
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
@@ -424,7 +424,7 @@ def ring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryKeyring:
     return ring
 
 
-def login(secret: str = CLIENT_SECRET, **changes: Any) -> KeptLogin:
+def login(secret: str = CLIENT_SECRET, **changes: Any) -> StoredLogin:
     """Return a login as `satfs login` keeps it."""
     given = {
         "mode": AuthMode.OAUTH,
@@ -433,7 +433,7 @@ def login(secret: str = CLIENT_SECRET, **changes: Any) -> KeptLogin:
         "api_url": API,
         "auth_url": AUTH,
     }
-    return KeptLogin(**{**given, **changes})
+    return StoredLogin(**{**given, **changes})
 
 
 @pytest.mark.parametrize("place", list(SecretPlace))

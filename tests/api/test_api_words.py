@@ -85,7 +85,7 @@ def test_half_a_surrogate_is_no_id() -> None:
 )
 def test_every_dialect_is_understood(body: Any, words: str) -> None:
     """The gateway's, the tasking service's, Auth0's, and what comes in the place of them."""
-    assert error_text.words(json.dumps(body).encode()) == words
+    assert error_text.error_text(json.dumps(body).encode()) == words
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_every_dialect_is_understood(body: Any, words: str) -> None:
 )
 def test_what_is_no_json_is_quoted_in_short(body: bytes, words: str) -> None:
     """One line without control characters; HTML by its title."""
-    assert error_text.words(body).replace("'503", "' 503").startswith(words)
+    assert error_text.error_text(body).replace("'503", "' 503").startswith(words)
 
 
 @given(st.binary(max_size=2000), st.lists(st.text(min_size=4, max_size=20), max_size=3))
 def test_any_body_is_one_short_line(body: bytes, secrets: list[str]) -> None:
     """Whatever arrives can be shown on a terminal."""
-    words = error_text.words(body, secrets)
+    words = error_text.error_text(body, secrets)
     assert len(words) <= MAX_QUOTE_CHARACTERS
     assert "\n" not in words
     assert "\x1b" not in words
@@ -120,7 +120,7 @@ def test_any_body_is_one_short_line(body: bytes, secrets: list[str]) -> None:
 def test_a_secret_is_never_quoted(text: str, secret: str) -> None:
     """Wherever the vendor puts it."""
     body = json.dumps({"message": f"{text}{secret}{text}", "x": secret}).encode()
-    assert secret not in error_text.words(body, [secret]) or secret in "***"
+    assert secret not in error_text.error_text(body, [secret]) or secret in "***"
 
 
 def test_signatures_are_never_quoted() -> None:
@@ -153,7 +153,7 @@ def test_no_text_keeps_us_busy(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     is_secret_like(text)
     for_people(text)
-    error_text.words(text.encode())
+    error_text.error_text(text.encode())
 
 
 def test_ordinary_text_is_no_secret() -> None:

@@ -24,7 +24,7 @@ from satfs.archive import archive as archive_module
 from satfs.archive.archive import Archives
 from satfs.archive.end_record import TAIL_BYTES
 from satfs.archive.member_data import Reader
-from satfs.archive.paths import Refusal
+from satfs.archive.paths import NameProblem
 from satfs.errors import Damaged, Encrypted, Unreachable, Unsupported
 from satfs.model import ByteRange
 
@@ -138,8 +138,8 @@ async def test_a_member_that_is_refused_does_not_hide_the_others(
     )
     assert await it.content("fine") == b"content"
     assert {item.refusal for item in (await it.archive.members()).refused} == {
-        Refusal.OUTSIDE,
-        Refusal.TOO_LONG,
+        NameProblem.OUTSIDE,
+        NameProblem.TOO_LONG,
     }
 
 

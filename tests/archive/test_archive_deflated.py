@@ -64,7 +64,7 @@ def count_inflated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     inflated: list[int] = []
     step = cursor_module.Cursor.step
 
-    def counting(self: cursor_module.Cursor, *arguments: Any) -> cursor_module.Outcome:
+    def counting(self: cursor_module.Cursor, *arguments: Any) -> cursor_module.InflateStep:
         outcome = step(self, *arguments)
         inflated.append(len(outcome.output))
         return outcome
@@ -270,7 +270,7 @@ async def test_inflating_is_never_done_on_the_event_loop(
     threads = set()
     step = cursor_module.Cursor.step
 
-    def noting(self: cursor_module.Cursor, *arguments: Any) -> cursor_module.Outcome:
+    def noting(self: cursor_module.Cursor, *arguments: Any) -> cursor_module.InflateStep:
         threads.add(threading.get_ident())
         time.sleep(0.01)
         return step(self, *arguments)

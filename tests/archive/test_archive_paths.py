@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from satfs.archive.paths import (
     MADE_ON_FAT,
     MADE_ON_UNIX,
-    Refusal,
-    RefusedError,
+    NameProblem,
+    UnsafeName,
     decode_name,
     split_path,
 )
@@ -30,7 +30,7 @@ def test_every_path_stays_below_and_can_be_a_file(name: str, made_on: int) -> No
     """Whatever the name: its parts are legal file names that lead down, or it is refused."""
     try:
         parts, is_directory = split_path(name, made_on=made_on)
-    except RefusedError:
+    except UnsafeName:
         return
     assert parts or is_directory, "only a directory can be the root"
     for part in parts:
@@ -49,9 +49,9 @@ def test_every_path_stays_below_and_can_be_a_file(name: str, made_on: int) -> No
 )
 def test_a_path_that_leads_outside_is_refused(name: str, made_on: int) -> None:
     """A member whose path leads out of the archive is not shown, under no other name either."""
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(UnsafeName) as caught:
         split_path(name, made_on=made_on)
-    assert caught.value.refusal is Refusal.OUTSIDE
+    assert caught.value.refusal is NameProblem.OUTSIDE
 
 
 def test_backslashes_separate_only_where_windows_made_the_archive() -> None:
@@ -60,7 +60,7 @@ def test_backslashes_separate_only_where_windows_made_the_archive() -> None:
     assert split_path("a\\b", made_on=MADE_ON_UNIX) == ((b"a\\b",), False)
     assert split_path("a/b\\c", made_on=MADE_ON_FAT) == ((b"a", b"b\\c"), False)
     assert split_path("\\x", made_on=MADE_ON_FAT) == ((b"x",), False)
-    with pytest.raises(RefusedError):
+    with pytest.raises(UnsafeName):
         split_path("..\\..\\x", made_on=MADE_ON_FAT)
     assert split_path("..\\..\\x", made_on=MADE_ON_UNIX) == ((b"..\\..\\x",), False)
 
@@ -89,22 +89,22 @@ def test_parts_of_ordinary_names(name: str, parts: tuple[bytes, ...], is_directo
 @pytest.mark.parametrize(
     ("name", "refusal"),
     [
-        ("", Refusal.UNNAMEABLE),
-        (".", Refusal.UNNAMEABLE),
-        ("a/.", Refusal.UNNAMEABLE),
-        ("a\0b", Refusal.UNNAMEABLE),
-        ("a\nb", Refusal.UNNAMEABLE),
-        ("\x1b[2Jx", Refusal.UNNAMEABLE),
-        ("x\u202etxt.exe", Refusal.UNNAMEABLE),
-        ("x" * 256, Refusal.TOO_LONG),
-        ("ü" * 128, Refusal.TOO_LONG),
-        ("/".join(["a" * 200] * 21), Refusal.TOO_LONG),
-        ("/".join("a" * 65), Refusal.TOO_DEEP),
+        ("", NameProblem.UNNAMEABLE),
+        (".", NameProblem.UNNAMEABLE),
+        ("a/.", NameProblem.UNNAMEABLE),
+        ("a\0b", NameProblem.UNNAMEABLE),
+        ("a\nb", NameProblem.UNNAMEABLE),
+        ("\x1b[2Jx", NameProblem.UNNAMEABLE),
+        ("x\u202etxt.exe", NameProblem.UNNAMEABLE),
+        ("x" * 256, NameProblem.TOO_LONG),
+        ("ü" * 128, NameProblem.TOO_LONG),
+        ("/".join(["a" * 200] * 21), NameProblem.TOO_LONG),
+        ("/".join("a" * 65), NameProblem.TOO_DEEP),
     ],
 )
-def test_names_that_no_file_can_have_are_refused(name: str, refusal: Refusal) -> None:
+def test_names_that_no_file_can_have_are_refused(name: str, refusal: NameProblem) -> None:
     """The reason is told, so that it can be shown."""
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(UnsafeName) as caught:
         split_path(name, made_on=MADE_ON_UNIX)
     assert caught.value.refusal is refusal
 

@@ -18,7 +18,7 @@ from cli.mounts import Mounted, vendor
 from satfs.cli.commands import status
 from satfs.cli.commands.status import answer_of, rows_of
 from satfs.cli.log_setup import show
-from satfs.cli.mount_status import State, hear, heard_of
+from satfs.cli.mount_status import State, query_mounts, report_of
 from satfs.cli.output import console
 from satfs.demo.catalogue import (
     Catalogue,
@@ -140,13 +140,13 @@ ELSEWHERE = MountEntry(
 )
 def test_a_status_of_any_depth_is_no_status(said: bytes) -> None:
     """Any user may mount a filesystem that claims to be satfs, and lay any file into it."""
-    assert heard_of(ELSEWHERE, 0, said).state is State.MUTE
+    assert report_of(ELSEWHERE, 0, said).state is State.MUTE
 
 
 def test_a_status_of_another_shape_is_told_so() -> None:
     """Numbers that are none, and texts for a terminal."""
     said = b'{"why_offline": "\\u001b[2J", "since": "2026-01-01T00:00:00", "up_s": 1e999, "pid": 1}'
-    heard = heard_of(ELSEWHERE, 0, said)
+    heard = report_of(ELSEWHERE, 0, said)
     assert answer_of(heard)["status"] is not None
     with pytest.raises((LookupError, ArithmeticError, ValueError)):
         list(rows_of(heard.status or {}))
@@ -169,7 +169,7 @@ def test_a_file_without_an_end_is_not_read_to_it(tmp_path: Path) -> None:
             MountEntry(place, "fuse.satfs", "satfs", (0, 9), frozenset(), frozenset())
             for place in (slow, fast)
         ]
-        heard = hear(mounts, 2.0)
+        heard = query_mounts(mounts, 2.0)
         assert [each.state for each in heard] == [State.SILENT, State.MUTE]
     finally:
         os.close(writer)

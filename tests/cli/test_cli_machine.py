@@ -13,7 +13,7 @@ from cli.conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.busy_processes import Holder, holders_of
+from satfs.cli.busy_processes import BusyProcess, busy_processes
 from satfs.cli.main import satfs as commands
 from satfs.cli.mountpoint import may_mount_on
 from satfs.cli.prerequisites import check_fuse
@@ -167,20 +167,20 @@ def test_whoever_is_in_it_reads_it_or_maps_it_holds_it(tmp_path: Path) -> None:
     (tmp_path / "self").symlink_to("30")
     (tmp_path / "50").mkdir()  # ended while we looked
 
-    assert holders_of(Path("/mnt/aleph"), tmp_path) == (
-        Holder(20, "cp", "has /mnt/aleph/scenes/s.zip open"),
-        Holder(25, "qgis", "has /mnt/aleph/a name.tif mapped"),
-        Holder(30, "bash", "is in it"),
+    assert busy_processes(Path("/mnt/aleph"), tmp_path) == (
+        BusyProcess(20, "cp", "has /mnt/aleph/scenes/s.zip open"),
+        BusyProcess(25, "qgis", "has /mnt/aleph/a name.tif mapped"),
+        BusyProcess(30, "bash", "is in it"),
     )
 
 
 def test_of_real_processes_the_one_that_holds_is_found(tmp_path: Path) -> None:
     sitting = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
     try:
-        found = holders_of(tmp_path)
+        found = busy_processes(tmp_path)
     finally:
         sitting.kill()
         sitting.wait()
 
-    assert found == (Holder(sitting.pid, "sleep", "is in it"),)
+    assert found == (BusyProcess(sitting.pid, "sleep", "is in it"),)
     assert str(found[0]) == f"sleep ({sitting.pid}) is in it"

@@ -15,8 +15,8 @@ from cli.conftest import Program, mount_processes, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.mount_status import REMEDIES, State, heard_of
-from satfs.cli.quantities import amount, duration
+from satfs.cli.mount_status import REMEDIES, State, report_of
+from satfs.cli.quantities import format_bytes, format_duration
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account
 from satfs.mountpoints import Mounted
@@ -223,13 +223,13 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
     ],
 )
 def test_what_an_asker_comes_back_with(code: int, said: bytes, state: State) -> None:
-    assert heard_of(SOMEWHERE, code, said).state is state
-    assert state in REMEDIES or heard_of(SOMEWHERE, code, said).status is not None
+    assert report_of(SOMEWHERE, code, said).state is state
+    assert state in REMEDIES or report_of(SOMEWHERE, code, said).status is not None
 
 
 @given(st.integers(0, 255), st.binary(max_size=60))
 def test_whatever_an_asker_says_means_something(code: int, said: bytes) -> None:
-    heard = heard_of(SOMEWHERE, code, said)
+    heard = report_of(SOMEWHERE, code, said)
     assert (heard.status is not None) == (
         heard.state in (State.WORKS, State.OFFLINE, State.REFUSED)
     )
@@ -237,7 +237,7 @@ def test_whatever_an_asker_says_means_something(code: int, said: bytes) -> None:
 
 @given(st.floats(0, 1e18))
 def test_amounts_fit_a_column(value: float) -> None:
-    assert len(amount(min(value, 1e15))) <= 9
+    assert len(format_bytes(min(value, 1e15))) <= 9
 
 
 @pytest.mark.parametrize(
@@ -245,4 +245,4 @@ def test_amounts_fit_a_column(value: float) -> None:
     [(0, "0 ms"), (0.25, "250 ms"), (59.6, "1 min"), (3600, "1 h"), (11530, "3 h 12 min")],
 )
 def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words

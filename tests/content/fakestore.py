@@ -20,8 +20,8 @@ import pytest
 import trio
 import trio.testing
 
-from satfs.content.attachments import Contents
-from satfs.content.build import open_contents
+from satfs.content.attachments import Attachments
+from satfs.content.build import open_attachments
 from satfs.demo.contents import RampContent
 from satfs.model import AttachmentName, Link, SceneId, Version
 from satfs.net.http import Http
@@ -242,7 +242,7 @@ _STATUSES: Final[dict[str, tuple[int, str, dict[str, str]]]] = {
 
 
 @asynccontextmanager
-async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIterator[Contents]:
+async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIterator[Attachments]:
     """Hand out the content floor on *store*; without a disk cache unless `cache_bytes` is given."""
     given = {"cache_dir": directory, "cache_bytes": 0, "workers": 0, "cache_free_fraction": 0.0}
     settings = load_settings({}, **{**given, **changes})
@@ -253,7 +253,7 @@ async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIter
             max_connections=settings.max_connections,
             transport=httpx.MockTransport(store.handle),
         ) as http,
-        open_contents(
+        open_attachments(
             settings,
             http=http,
             retries=Retries(http.reachability, draw=lambda: 0.5),
@@ -266,7 +266,7 @@ async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIter
         yield contents
 
 
-async def learn(contents: Contents, scene: str = SCENE, revision: str = "r1") -> Version:
+async def learn(contents: Attachments, scene: str = SCENE, revision: str = "r1") -> Version:
     return await contents.version(SceneId(scene), ZIP, revision)
 
 

@@ -12,10 +12,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from satfs.content.fetch.store_responses import Meaning
+from satfs.content.fetch.store_responses import ResponseKind
 from satfs.content.transfer import exchange as module
 from satfs.content.transfer.exchange import Exchange, FileFailure
-from satfs.content.transfer.messages import BLOCK_BYTES, Move, Progress, read_report
+from satfs.content.transfer.messages import BLOCK_BYTES, MoveOrder, ProgressReport, read_report
 
 SIZE = 40 * BLOCK_BYTES + 777
 OBJECT = bytes(os.urandom(SIZE))
@@ -28,14 +28,14 @@ class Stand:
     def __init__(self, start: int, stop: int, url: str = URL, etag: str = '"e"') -> None:
         self.fd = os.memfd_create("cache")
         os.ftruncate(self.fd, SIZE)
-        self.told: list[Progress] = []
+        self.told: list[ProgressReport] = []
         self.now_s = 100.0
-        move = Move(7, 1, url, start, stop, etag, SIZE)
+        move = MoveOrder(7, 1, url, start, stop, etag, SIZE)
         self.exchange = Exchange(move, self.fd, self._hear, self.now_s)
 
     def _hear(self, packet: bytes) -> None:
         report = read_report(packet)
-        assert isinstance(report, Progress)
+        assert isinstance(report, ProgressReport)
         assert report.move == 7
         self.told.append(report)
         self.check()
@@ -228,27 +228,30 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("answer", "meaning"),
         [
-            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", Meaning.RENEW),
-            (b"HTTP/1.1 412 No\r\nContent-Length: 2\r\n\r\nno", Meaning.CHANGED),
+            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", ResponseKind.RENEW),
+            (b"HTTP/1.1 412 No\r\nContent-Length: 2\r\n\r\nno", ResponseKind.CHANGED),
             (
                 b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"
                 b"1c\r\n<Error><Code>SlowDown</Code>\r\n0\r\n\r\n",
-                Meaning.SLOW_DOWN,
+                ResponseKind.SLOW_DOWN,
             ),
-            (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", Meaning.REDIRECT),
-            (b"SSH-2.0-OpenSSH\r\n\r\n", Meaning.GARBLED),
-            (head(0, 32768), Meaning.GARBLED),
-            (head(0, 16384, ETag='"other"'), Meaning.CHANGED),
-            (head(0, 16384, Content_Length="", Transfer_Encoding="chunked"), Meaning.GARBLED),
-            (head(0, SIZE, status="200 OK", Content_Range=""), Meaning.BYTES),
+            (
+                b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
+                ResponseKind.REDIRECT,
+            ),
+            (b"SSH-2.0-OpenSSH\r\n\r\n", ResponseKind.GARBLED),
+            (head(0, 32768), ResponseKind.GARBLED),
+            (head(0, 16384, ETag='"other"'), ResponseKind.CHANGED),
+            (head(0, 16384, Content_Length="", Transfer_Encoding="chunked"), ResponseKind.GARBLED),
+            (head(0, SIZE, status="200 OK", Content_Range=""), ResponseKind.BYTES),
         ],
     )
-    def test_what_an_answer_means(self, stands: Any, answer: bytes, meaning: Meaning) -> None:
+    def test_what_an_answer_means(self, stands: Any, answer: bytes, meaning: ResponseKind) -> None:
         """Bytes that are not those asked for are refused, and never put in the file."""
         stand = stands(0, 16384)
         stand.exchange.request("t")
         stand.feed(answer + OBJECT[:16384], forever(7))
-        if meaning is Meaning.BYTES:
+        if meaning is ResponseKind.BYTES:
             return  # a whole object, where its beginning was asked for
         assert stand.exchange.outcome.verdict.meaning is meaning
         assert os.pread(stand.fd, 16384, 0) == bytes(16384)
@@ -290,7 +293,7 @@ def test_informational_answers_without_end_are_refused(stands: Any) -> None:
     stand = stands(0, SIZE)
     stand.exchange.request("test")
     stand.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, forever(1000))
-    assert stand.exchange.outcome.verdict.meaning is Meaning.GARBLED
+    assert stand.exchange.outcome.verdict.meaning is ResponseKind.GARBLED
 
 
 def test_some_informational_answers_are_passed_over(stands: Any) -> None:

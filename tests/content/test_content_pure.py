@@ -20,7 +20,7 @@ from satfs.content.cache.blockmap import (
     Segment,
     align,
 )
-from satfs.content.cache.index import Keep, Victim, choose_victims, merge
+from satfs.content.cache.index import Protected, Victim, choose_victims, merge
 from satfs.content.fetch import range_request as flights
 from satfs.content.fetch.controller import FEWEST, FIRST_GUESS, ConnectionController
 from satfs.content.fetch.links import MARGIN_S, usable_for_s
@@ -35,9 +35,9 @@ from satfs.content.fetch.readahead import (
     ReadAhead,
     window_for,
 )
-from satfs.content.fetch.store_responses import Meaning, Verdict
+from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
-from satfs.content.transfer.messages import Move, Outcome, Progress
+from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
 from satfs.model import ByteRange, Link
 
 KIB = 1024
@@ -161,7 +161,7 @@ class TestVictims:
         self, rows: Any, needed: int, objects: Any, kept: Any
     ) -> None:
         candidates = [Victim(o, str(o), 10**9, number, n) for o, number, n in rows]
-        chosen = choose_victims(iter(candidates), needed, Keep(objects, kept))
+        chosen = choose_victims(iter(candidates), needed, Protected(objects, kept))
         free = [v for v in candidates if v.object_id not in objects]
         free = [v for v in free if (v.object_id, v.number) not in kept]
         assert chosen == free[: len(chosen)]
@@ -399,7 +399,7 @@ class TestController:
 
 
 texts = st.text(max_size=30)
-verdicts = st.builds(Verdict, st.sampled_from(list(Meaning)), texts)
+verdicts = st.builds(ResponseClass, st.sampled_from(list(ResponseKind)), texts)
 
 
 class TestMessages:
@@ -407,32 +407,32 @@ class TestMessages:
         assert messages.BLOCK_BYTES == BLOCK_BYTES
         assert SEGMENT_BYTES == BLOCK_BYTES * BLOCKS_PER_SEGMENT
 
-    @given(st.builds(Move, *[st.integers(0, 2**40)] * 2, texts, *[st.integers(0, 2**60)] * 2, texts,
+    @given(st.builds(MoveOrder, *[st.integers(0, 2**40)] * 2, texts, *[st.integers(0, 2**60)] * 2, texts,
                      st.integers(0, 2**60)))  # fmt: skip
-    def test_orders(self, move: Move) -> None:
-        kind, fields = messages.read_order(messages.order_move(move))
-        assert (kind, Move(**cast(Any, fields))) == ("move", move)
+    def test_orders(self, move: MoveOrder) -> None:
+        kind, fields = messages.read_order(messages.pack_move(move))
+        assert (kind, MoveOrder(**cast(Any, fields))) == ("move", move)
 
     @given(st.integers(0, 2**40), st.integers(0, 2**60),
            st.lists(st.integers(0, 2**64 - 1), max_size=messages.MOST_BLOCKS))  # fmt: skip
     def test_progress(self, move: int, front: int, hashes: list[int]) -> None:
-        packet = messages.pack_progress(Progress(move, front, hashes, 0.25))
+        packet = messages.pack_progress(ProgressReport(move, front, hashes, 0.25))
         assert len(packet) <= messages.MOST_BYTES
-        assert messages.read_report(packet) == Progress(move, front, hashes, 0.25)
+        assert messages.read_report(packet) == ProgressReport(move, front, hashes, 0.25)
 
-    @given(st.builds(Outcome, st.integers(0, 2**40), st.none() | verdicts, st.none() | texts,
+    @given(st.builds(OutcomeReport, st.integers(0, 2**40), st.none() | verdicts, st.none() | texts,
                      st.booleans(), st.none() | texts))  # fmt: skip
-    def test_outcomes(self, outcome: Outcome) -> None:
+    def test_outcomes(self, outcome: OutcomeReport) -> None:
         assert messages.read_report(messages.pack_outcome(outcome)) == outcome
 
     def test_a_header_as_long_as_a_packet(self) -> None:
-        packet = messages.pack_outcome(Outcome(1, None, retry_after="9" * 100_000))
+        packet = messages.pack_outcome(OutcomeReport(1, None, retry_after="9" * 100_000))
         assert len(packet) < messages.MOST_BYTES
 
     @given(st.binary(max_size=80) | st.binary(max_size=60).map(
-        lambda data: messages.pack_outcome(Outcome(1))[:25] + data) | st.sampled_from(
+        lambda data: messages.pack_outcome(OutcomeReport(1))[:25] + data) | st.sampled_from(
         [b"[]", b"{}", b"3", b'{"meaning":"?"}', b'{"meaning":[]}', b'{"meaning":null}']).map(
-        lambda data: messages.pack_outcome(Outcome(1))[:25] + data))  # fmt: skip
+        lambda data: messages.pack_outcome(OutcomeReport(1))[:25] + data))  # fmt: skip
     def test_garbage_is_a_value_error(self, packet: bytes) -> None:
         try:
             messages.read_report(packet)

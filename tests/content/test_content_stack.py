@@ -23,7 +23,7 @@ from content.fakestore import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from satfs.content.attachments import Contents
+from satfs.content.attachments import Attachments
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.links import ROTATION_S
@@ -44,7 +44,7 @@ from satfs.model import AttachmentName, ByteRange, Link, SceneId
 MIB = 1024 * 1024
 
 
-def assert_at_rest(contents: Contents) -> None:
+def assert_at_rest(contents: Attachments) -> None:
     """Nobody waits and nothing flies: what is left of reads that have ended."""
     told = contents.statistics()
     assert (told["active"], told["queued"]) == (0, 0)
@@ -830,7 +830,7 @@ class TestRemount:
         store = FakeStore()
         content = store.add(9 * MIB + 5)
 
-        async def read_all(contents: Contents) -> None:
+        async def read_all(contents: Attachments) -> None:
             reader = await contents.open(SCENE, ZIP, await learn(contents))
             for start in range(0, content.size_bytes, MIB):
                 data = bytes(await reader.read(ByteRange(start, start + MIB)))

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from satfs.content.fetch.store_responses import (
     MOST_SKIPPED_BYTES,
-    Meaning,
-    Verdict,
+    ResponseClass,
+    ResponseKind,
+    classify_error,
+    classify_success,
+    classify_tail,
     encodings_of,
     is_object_itself,
-    judge_error,
-    judge_success,
-    judge_tail,
     request_headers,
     total_if_unsatisfied,
     version_of,
@@ -47,9 +47,9 @@ def test_any_answer_has_a_meaning(
     status: int, headers: dict[str, str], span: ByteRange, version: Version | None
 ) -> None:
     """No answer is an exception, and bytes are believed only where they are the bytes asked for."""
-    verdict = judge_success(status, headers, span, version)
-    assert isinstance(verdict, Verdict)
-    if verdict.meaning is Meaning.BYTES:
+    verdict = classify_success(status, headers, span, version)
+    assert isinstance(verdict, ResponseClass)
+    if verdict.meaning is ResponseKind.BYTES:
         assert verdict.seen is not None
         if version is not None:
             assert verdict.seen.size_bytes == version.size_bytes
@@ -58,8 +58,8 @@ def test_any_answer_has_a_meaning(
 
 @given(st.integers(100, 999), headers)
 def test_any_tail_has_a_meaning(status: int, headers: dict[str, str]) -> None:
-    found = judge_tail(status, headers)
-    if not isinstance(found, Verdict):
+    found = classify_tail(status, headers)
+    if not isinstance(found, ResponseClass):
         version, start, length = found
         assert 0 <= start <= start + length <= version.size_bytes
     total_if_unsatisfied(headers, b"")
@@ -67,39 +67,39 @@ def test_any_tail_has_a_meaning(status: int, headers: dict[str, str]) -> None:
 
 @given(st.integers(0, 999), st.binary(max_size=300))
 def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
-    assert judge_error(status, body).meaning is not Meaning.BYTES
+    assert classify_error(status, body).meaning is not ResponseKind.BYTES
 
 
 #: Table 7.2 of the facts about presigned URLs: status, S3's code, what it means.
 @pytest.mark.parametrize(
     ("status", "code", "meaning"),
     [
-        (403, "AccessDenied", Meaning.RENEW),
-        (400, "ExpiredToken", Meaning.RENEW),
-        (400, "ExpiredRequest", Meaning.RENEW),
-        (400, "RequestExpired", Meaning.RENEW),
-        (400, "TokenRefreshRequired", Meaning.RENEW),
-        (403, "SignatureDoesNotMatch", Meaning.RENEW),
-        (403, "InvalidAccessKeyId", Meaning.RENEW),
-        (403, "RequestTimeTooSkewed", Meaning.RENEW),
-        (403, "InvalidObjectState", Meaning.RENEW),
-        (404, "NoSuchKey", Meaning.GONE),
-        (400, "InvalidArgument", Meaning.REFUSED),
-        (416, "InvalidRange", Meaning.CHANGED),
-        (412, "PreconditionFailed", Meaning.CHANGED),
-        (503, "SlowDown", Meaning.SLOW_DOWN),
-        (429, "", Meaning.SLOW_DOWN),
-        (500, "InternalError", Meaning.RETRY),
-        (503, "ServiceUnavailable", Meaning.RETRY),
-        (502, "", Meaning.RETRY),
-        (504, "", Meaning.RETRY),
-        (301, "PermanentRedirect", Meaning.REDIRECT),
-        (307, "TemporaryRedirect", Meaning.REDIRECT),
+        (403, "AccessDenied", ResponseKind.RENEW),
+        (400, "ExpiredToken", ResponseKind.RENEW),
+        (400, "ExpiredRequest", ResponseKind.RENEW),
+        (400, "RequestExpired", ResponseKind.RENEW),
+        (400, "TokenRefreshRequired", ResponseKind.RENEW),
+        (403, "SignatureDoesNotMatch", ResponseKind.RENEW),
+        (403, "InvalidAccessKeyId", ResponseKind.RENEW),
+        (403, "RequestTimeTooSkewed", ResponseKind.RENEW),
+        (403, "InvalidObjectState", ResponseKind.RENEW),
+        (404, "NoSuchKey", ResponseKind.GONE),
+        (400, "InvalidArgument", ResponseKind.REFUSED),
+        (416, "InvalidRange", ResponseKind.CHANGED),
+        (412, "PreconditionFailed", ResponseKind.CHANGED),
+        (503, "SlowDown", ResponseKind.SLOW_DOWN),
+        (429, "", ResponseKind.SLOW_DOWN),
+        (500, "InternalError", ResponseKind.RETRY),
+        (503, "ServiceUnavailable", ResponseKind.RETRY),
+        (502, "", ResponseKind.RETRY),
+        (504, "", ResponseKind.RETRY),
+        (301, "PermanentRedirect", ResponseKind.REDIRECT),
+        (307, "TemporaryRedirect", ResponseKind.REDIRECT),
     ],
 )
-def test_the_stores_own_words(status: int, code: str, meaning: Meaning) -> None:
+def test_the_stores_own_words(status: int, code: str, meaning: ResponseKind) -> None:
     body = f"<Error><Code>{code}</Code><Message>Request</Message></Error>".encode()
-    assert judge_error(status, body) == Verdict(meaning, code or str(status))
+    assert classify_error(status, body) == ResponseClass(meaning, code or str(status))
 
 
 @pytest.mark.parametrize(
@@ -128,68 +128,70 @@ def test_a_label_is_believed_by_how_the_object_begins(
 @pytest.mark.parametrize(
     ("status", "changes", "meaning"),
     [
-        (206, {}, Meaning.BYTES),
-        (206, {"content-length": None}, Meaning.BYTES),
-        (206, {"etag": None}, Meaning.BYTES),
-        (206, {"etag": '"new"'}, Meaning.CHANGED),
-        (206, {"content-range": "bytes 100-199/10001"}, Meaning.CHANGED),
-        (206, {"content-range": None}, Meaning.GARBLED),
-        (206, {"content-range": "bytes 101-200/10000"}, Meaning.GARBLED),
-        (206, {"content-range": "bytes 100-198/10000"}, Meaning.GARBLED),
-        (206, {"content-range": "bytes 100-199/*"}, Meaning.BYTES),
-        (206, {"content-range": "bytes 100-199/*", "etag": '"new"'}, Meaning.CHANGED),
-        (206, {"content-range": "bytes 100-198/*"}, Meaning.GARBLED),
-        (206, {"etag": 'W/"abc"'}, Meaning.BYTES),
-        (206, {"etag": 'W/"new"'}, Meaning.CHANGED),
-        (206, {"content-length": "101"}, Meaning.GARBLED),
+        (206, {}, ResponseKind.BYTES),
+        (206, {"content-length": None}, ResponseKind.BYTES),
+        (206, {"etag": None}, ResponseKind.BYTES),
+        (206, {"etag": '"new"'}, ResponseKind.CHANGED),
+        (206, {"content-range": "bytes 100-199/10001"}, ResponseKind.CHANGED),
+        (206, {"content-range": None}, ResponseKind.GARBLED),
+        (206, {"content-range": "bytes 101-200/10000"}, ResponseKind.GARBLED),
+        (206, {"content-range": "bytes 100-198/10000"}, ResponseKind.GARBLED),
+        (206, {"content-range": "bytes 100-199/*"}, ResponseKind.BYTES),
+        (206, {"content-range": "bytes 100-199/*", "etag": '"new"'}, ResponseKind.CHANGED),
+        (206, {"content-range": "bytes 100-198/*"}, ResponseKind.GARBLED),
+        (206, {"etag": 'W/"abc"'}, ResponseKind.BYTES),
+        (206, {"etag": 'W/"new"'}, ResponseKind.CHANGED),
+        (206, {"content-length": "101"}, ResponseKind.GARBLED),
         # A label alone: range and length are those of the object as it is.
-        (206, {"content-encoding": "gzip"}, Meaning.BYTES),
-        (206, {"content-encoding": "aws-chunked"}, Meaning.BYTES),
-        (206, {"content-encoding": "br"}, Meaning.BYTES),
-        (206, {"content-encoding": "identity"}, Meaning.BYTES),
-        (206, {"content-encoding": "gzip", "content-length": "60"}, Meaning.GARBLED),
-        (206, {"content-encoding": "gzip", "content-length": None}, Meaning.GARBLED),
+        (206, {"content-encoding": "gzip"}, ResponseKind.BYTES),
+        (206, {"content-encoding": "aws-chunked"}, ResponseKind.BYTES),
+        (206, {"content-encoding": "br"}, ResponseKind.BYTES),
+        (206, {"content-encoding": "identity"}, ResponseKind.BYTES),
+        (206, {"content-encoding": "gzip", "content-length": "60"}, ResponseKind.GARBLED),
+        (206, {"content-encoding": "gzip", "content-length": None}, ResponseKind.GARBLED),
         (
             206,
             {"content-encoding": "aws-chunked", "x-amz-decoded-content-length": "10000"},
-            Meaning.BYTES,
+            ResponseKind.BYTES,
         ),
         (
             206,
             {"content-encoding": "aws-chunked", "x-amz-decoded-content-length": "15"},
-            Meaning.GARBLED,
+            ResponseKind.GARBLED,
         ),
-        (206, {"content-encoding": "gzip", "etag": '"new"'}, Meaning.CHANGED),
+        (206, {"content-encoding": "gzip", "etag": '"new"'}, ResponseKind.CHANGED),
         (
             200,
             {**WHOLE, "content-length": "10000", "content-encoding": "gzip"},
-            Meaning.BYTES,
+            ResponseKind.BYTES,
         ),
         (
             200,
             {**WHOLE, "content-length": "10000", "content-encoding": "gzip", "etag": None},
-            Meaning.GARBLED,
+            ResponseKind.GARBLED,
         ),
-        (200, {**WHOLE, "content-length": "52", "content-encoding": "gzip"}, Meaning.GARBLED),
-        (200, {**WHOLE, "content-length": "10000"}, Meaning.BYTES),
-        (200, {**WHOLE, "content-length": None}, Meaning.GARBLED),
+        (200, {**WHOLE, "content-length": "52", "content-encoding": "gzip"}, ResponseKind.GARBLED),
+        (200, {**WHOLE, "content-length": "10000"}, ResponseKind.BYTES),
+        (200, {**WHOLE, "content-length": None}, ResponseKind.GARBLED),
         (
             200,
             {**WHOLE, "content-length": "52", "etag": None, "content-type": "text/html"},
-            Meaning.GARBLED,
+            ResponseKind.GARBLED,
         ),
-        (200, {**WHOLE, "content-length": "52", "etag": None}, Meaning.CHANGED),
+        (200, {**WHOLE, "content-length": "52", "etag": None}, ResponseKind.CHANGED),
         # A body that is called a range is one, whatever the status says of it.
-        (200, {}, Meaning.BYTES),
-        (200, {"content-range": "bytes 9900-9999/10000"}, Meaning.GARBLED),
-        (206, {"content-range": "Bytes 100-199/10000"}, Meaning.BYTES),
-        (206, {"etag": '"\xe9"'}, Meaning.BYTES),  # no name that everybody writes alike
-        (204, {}, Meaning.GARBLED),
+        (200, {}, ResponseKind.BYTES),
+        (200, {"content-range": "bytes 9900-9999/10000"}, ResponseKind.GARBLED),
+        (206, {"content-range": "Bytes 100-199/10000"}, ResponseKind.BYTES),
+        (206, {"etag": '"\xe9"'}, ResponseKind.BYTES),  # no name that everybody writes alike
+        (204, {}, ResponseKind.GARBLED),
     ],
 )
-def test_bytes_are_checked(status: int, changes: dict[str, str | None], meaning: Meaning) -> None:
+def test_bytes_are_checked(
+    status: int, changes: dict[str, str | None], meaning: ResponseKind
+) -> None:
     told = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
-    assert judge_success(status, told, ASKED, V).meaning is meaning
+    assert classify_success(status, told, ASKED, V).meaning is meaning
 
 
 @pytest.mark.parametrize(
@@ -210,15 +212,17 @@ def test_an_unsatisfied_range_may_tell_the_length(
 def test_a_part_is_not_the_whole() -> None:
     """A 200 with `Content-Range` is a range; its length is not the object's."""
     told = {"content-length": "65536", "content-range": "bytes 4934464-4999999/5000000"}
-    assert judge_tail(200, told) == (version_of(told, 5_000_000), 4_934_464, 65_536)
+    assert classify_tail(200, told) == (version_of(told, 5_000_000), 4_934_464, 65_536)
 
 
 def test_a_whole_body_is_skipped_only_so_far() -> None:
     far = ByteRange(MOST_SKIPPED_BYTES + 1, MOST_SKIPPED_BYTES + 2)
     big = Version('"abc"', 10**9)
     told = {"etag": '"abc"', "content-length": str(10**9)}
-    assert judge_success(200, told, far, big).meaning is Meaning.GARBLED
-    assert judge_success(200, told, ASKED, big) == Verdict(Meaning.BYTES, "", 100, big)
+    assert classify_success(200, told, far, big).meaning is ResponseKind.GARBLED
+    assert classify_success(200, told, ASKED, big) == ResponseClass(
+        ResponseKind.BYTES, "", 100, big
+    )
 
 
 def test_a_condition_goes_with_every_range_of_a_strong_version() -> None:

@@ -19,13 +19,13 @@ import pytest
 import trio
 import trustme
 
-from satfs.content.attachments import Contents
-from satfs.content.build import open_contents
+from satfs.content.attachments import Attachments
+from satfs.content.build import open_attachments
 from satfs.content.fetch.reader import Reader
 from satfs.content.transfer import messages, worker
 from satfs.content.transfer import workers as pool
-from satfs.content.transfer.interface import Refusal
-from satfs.content.transfer.messages import Outcome
+from satfs.content.transfer.interface import UnusableResponse
+from satfs.content.transfer.messages import OutcomeReport
 from satfs.content.transfer.worker import Worker
 from satfs.demo.catalogue import (
     DELIVERY_ZIP,
@@ -57,7 +57,7 @@ def origin_of(**how: Any) -> DemoOrigin:
 @asynccontextmanager
 async def opened(
     origin: DemoOrigin, directory: Path, *, has_worker: bool = True, **changes: Any
-) -> AsyncIterator[tuple[Contents, pool.WorkerPool]]:
+) -> AsyncIterator[tuple[Attachments, pool.WorkerPool]]:
     """Open contents whose first worker is there already: the loop moves nothing in its place."""
     given: dict[str, Any] = {
         "cache_dir": directory, "cache_bytes": 10**9, "workers": 2, "cache_free_fraction": 0.0,
@@ -75,7 +75,7 @@ async def opened(
             max_connections=64,
             ca_file=settings.ca_file,
         ) as http,
-        open_contents(
+        open_attachments(
             settings,
             http=http,
             retries=Retries(http.reachability),
@@ -94,7 +94,7 @@ async def opened(
 
 
 async def read_all(
-    contents: Contents, between: Callable[[int], None] = lambda start: None, until: int = 1 << 40
+    contents: Attachments, between: Callable[[int], None] = lambda start: None, until: int = 1 << 40
 ) -> None:
     version = await contents.version(SCENE, ZIP, "r")
     reader = await contents.open(SCENE, ZIP, version)
@@ -168,17 +168,17 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
     thread.start()
     with origin_of(**tls_of(tmp_path), bytes_per_s=100e6) as origin:
         settings = {"connect_timeout_s": 5, "progress_timeout_s": 5, "user_agent": "test"}
-        ours.send(messages.order("settings", {**settings, "ca_file": str(origin.ca_file)}))
-        file = messages.order("file", {"file": 1, "size_bytes": size})
+        ours.send(messages.pack_order("settings", {**settings, "ca_file": str(origin.ca_file)}))
+        file = messages.pack_order("file", {"file": 1, "size_bytes": size})
         socket.send_fds(ours, [file], [fd])
         etag = CONTENT.etag
         for number in range(10):
-            move = messages.Move(number, 1, origin.link(SCENE), 0, size, etag, size)
-            ours.send(messages.order_move(move))
+            move = messages.MoveOrder(number, 1, origin.link(SCENE), 0, size, etag, size)
+            ours.send(messages.pack_move(move))
             report = messages.read_report(ours.recv(messages.MOST_BYTES))
-            assert isinstance(report, messages.Progress)
-            ours.send(messages.order("cancel", {"move": number}))
-            while not isinstance(report, messages.Outcome):
+            assert isinstance(report, messages.ProgressReport)
+            ours.send(messages.pack_order("cancel", {"move": number}))
+            while not isinstance(report, messages.OutcomeReport):
                 report = messages.read_report(ours.recv(messages.MOST_BYTES))
             assert os.pread(fd, size, 0) == CONTENT.read(0, size)
         while origin.n_open_connections():
@@ -199,11 +199,13 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
     thread.start()
     with origin_of() as origin:
         size, etag = CONTENT.size_bytes, CONTENT.etag
-        socket.send_fds(ours, [messages.order("file", {"file": 1, "size_bytes": size})], [fd])
+        socket.send_fds(ours, [messages.pack_order("file", {"file": 1, "size_bytes": size})], [fd])
         for number, start in enumerate((0, MIB)):
-            move = messages.Move(number, 1, origin.link(SCENE), start, start + MIB, etag, size)
-            ours.send(messages.order_move(move))
-            while not isinstance(messages.read_report(ours.recv(messages.MOST_BYTES)), Outcome):
+            move = messages.MoveOrder(number, 1, origin.link(SCENE), start, start + MIB, etag, size)
+            ours.send(messages.pack_move(move))
+            while not isinstance(
+                messages.read_report(ours.recv(messages.MOST_BYTES)), OutcomeReport
+            ):
                 pass
             assert origin.n_open_connections() == 1
         until = time.monotonic() + 5
@@ -281,7 +283,7 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
             (fetcher,) = contents._open.values()
             flight = fetcher._flight(ByteRange(0, 2 * MIB), None, is_bulk=True)
             pids = {each.process.pid for each in bulk._processes}
-            with pytest.raises((Refusal, Unreachable)):
+            with pytest.raises((UnusableResponse, Unreachable)):
                 await bulk.move(link, flight, version)
             assert bulk._n_deaths == 0
             assert pids <= {each.process.pid for each in bulk._processes}

@@ -15,7 +15,7 @@ from satfs.control.walk import find
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import Sources
+from satfs.tree.scenes import TreeSources
 
 SCENE = ("tasks", "341271", "cap-a", "scene-a")
 
@@ -27,7 +27,7 @@ class Tree:
         catalogue, objects = FakeCatalogue(), FakeObjects()
         catalogue.put(make_task(), make_capture("cap-a"), make_capture("cap-b"))
         catalogue.put_scenes("cap-a", make_scene("scene-a", "cap-a", []))
-        self.root = Root(Sources(catalogue, objects))
+        self.root = Root(TreeSources(catalogue, objects))
         self.inodes: Inodes[Node] = Inodes(self.root, keyed_numbering(b"key"))
         self.forgotten: list[tuple[str, ...]] = []
         self.renewed: list[tuple[str, ...]] = []

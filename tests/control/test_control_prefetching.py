@@ -11,15 +11,15 @@ import pytest
 import trio
 from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, make_task
 
-from satfs.content.cache.index import Kept
+from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.pins import StoredObject
 from satfs.control import whole_reads
-from satfs.control.components import Floors
+from satfs.control.components import MountComponents
 from satfs.control.prefetching import prefetch
 from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable
 from satfs.model import AttachmentName, SceneId, Version
 from satfs.tree.root import Root
-from satfs.tree.scenes import Sources
+from satfs.tree.scenes import TreeSources
 
 SIZE = 3 * whole_reads.PIECE_BYTES + 7
 ZIP = "delivery_zip"
@@ -35,14 +35,16 @@ class FakeKeeping:
     known: dict[str, StoredObject] = field(default_factory=dict)
     pinned: list[str] = field(default_factory=list)
 
-    async def kept(self) -> dict[str, Kept]:
+    async def kept(self) -> dict[str, CachedVersion]:
         held = {}
         for each in self.known.values():
             is_lost = self.losses.get(each.label, 0) > 0
             if is_lost:
                 self.losses[each.label] -= 1
             n_bytes = 0 if is_lost else each.size_bytes
-            held[each.name] = Kept(each.name, each.label, each.size_bytes, n_bytes, False, 0.0)
+            held[each.name] = CachedVersion(
+                each.name, each.label, each.size_bytes, n_bytes, False, 0.0
+            )
         return held
 
     async def pin(self, objects: Iterable[StoredObject]) -> None:
@@ -64,10 +66,10 @@ class House:
         for scene in scenes:
             self.objects.put(scene.scene_id, b"x" * SIZE)
         self.told: list[Mapping[str, Any]] = []
-        self.floors = Floors(
+        self.floors = MountComponents(
             mountpoint=Path("/mnt"),
             cache_dir=Path("/cache"),
-            root=Root(Sources(self.catalogue, self.objects)),
+            root=Root(TreeSources(self.catalogue, self.objects)),
             listings=cast(Any, self.catalogue),
             contents=cast(Any, self),
             archives=cast(Any, None),

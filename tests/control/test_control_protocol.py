@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from satfs import errors
 from satfs.control.protocol import (
     Alive,
+    ControlRequest,
     Done,
     Failed,
-    Lines,
+    LineSplitter,
     Message,
-    Request,
-    Told,
+    Notice,
     error_of,
     failed,
     message_line,
@@ -38,7 +38,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 OBJECT = st.dictionaries(TEXT, JSON, max_size=4)
 MESSAGES: st.SearchStrategy[Message] = (
     st.builds(Alive)
-    | st.builds(Told, OBJECT)
+    | st.builds(Notice, OBJECT)
     | st.builds(Done, OBJECT)
     | st.builds(Failed, TEXT, TEXT)
 )
@@ -46,9 +46,9 @@ MESSAGES: st.SearchStrategy[Message] = (
 
 @given(TEXT, OBJECT)
 def test_a_request_arrives_as_it_left(do: str, given: dict[str, Any]) -> None:
-    line = request_line(Request(do, given))
+    line = request_line(ControlRequest(do, given))
     assert line.index(b"\n") == len(line) - 1
-    assert request_of(line) == Request(do, given)
+    assert request_of(line) == ControlRequest(do, given)
 
 
 @given(MESSAGES)
@@ -63,7 +63,7 @@ def test_lines_are_the_same_however_they_are_cut(messages: list[Message], data: 
     """A socket delivers pieces of any length."""
     sent = b"".join(map(message_line, messages))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=6)))
-    lines = Lines(len(sent) + 1)
+    lines = LineSplitter(len(sent) + 1)
     came: list[bytes] = []
     for start, stop in zip([0, *cuts], [*cuts, len(sent)], strict=True):
         came += lines.feed(sent[start:stop])
@@ -84,7 +84,7 @@ def test_another_version_is_refused_with_the_remedy() -> None:
 
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
-    lines = Lines(100)
+    lines = LineSplitter(100)
     lines.feed(b"x" * 90)
     with pytest.raises(Garbled):
         lines.feed(b"x" * 20)

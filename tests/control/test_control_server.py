@@ -19,12 +19,12 @@ from satfs.control import server, socket_path
 from satfs.control.client import ask, result_of
 from satfs.control.protocol import (
     Alive,
+    ControlRequest,
     Done,
     Failed,
-    Lines,
+    LineSplitter,
     Message,
-    Request,
-    Told,
+    Notice,
     message_of,
     request_line,
 )
@@ -60,7 +60,7 @@ async def serving(path: Path, **commands: Command) -> AsyncIterator[Path]:
 async def say(path: Path, line: bytes) -> list[Message]:
     """Send a line and return all that comes back but signs of life."""
     came: list[Message] = []
-    lines = Lines(1 << 20)
+    lines = LineSplitter(1 << 20)
     async with await trio.open_unix_socket(os.fspath(path)) as stream:
         await stream.send_all(line)
         while data := await stream.receive_some():
@@ -69,7 +69,7 @@ async def say(path: Path, line: bytes) -> list[Message]:
 
 
 async def request(path: Path, do: str, **given: Any) -> list[Message]:
-    return await say(path, request_line(Request(do, given)))
+    return await say(path, request_line(ControlRequest(do, given)))
 
 
 def mode(path: Path) -> int | None:
@@ -91,7 +91,7 @@ async def echo(given: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
 
 async def test_a_request_is_answered_on_the_way_and_in_the_end(path: Path) -> None:
     async with serving(path, echo=echo):
-        assert await request(path, "echo", x=1) == [Told({"halfway": True}), Done({"x": 1})]
+        assert await request(path, "echo", x=1) == [Notice({"halfway": True}), Done({"x": 1})]
 
 
 async def test_the_socket_is_ours_alone_and_goes_with_us(path: Path) -> None:
@@ -199,7 +199,7 @@ async def test_who_hangs_up_ends_what_he_asked_for(path: Path) -> None:
 
     async with serving(path, last=last, echo=echo):
         async with await trio.open_unix_socket(os.fspath(path)) as stream:
-            await stream.send_all(request_line(Request("last")))
+            await stream.send_all(request_line(ControlRequest("last")))
             await started.wait()
         with trio.fail_after(5):
             await ended.wait()
@@ -221,7 +221,7 @@ async def test_too_many_at_once_are_told_so(path: Path, monkeypatch: pytest.Monk
         raise AssertionError
 
     async with serving(path, last=last), await trio.open_unix_socket(os.fspath(path)) as stream:
-        await stream.send_all(request_line(Request("last")))
+        await stream.send_all(request_line(ControlRequest("last")))
         await begun.wait()
         (failure,) = await request(path, "last")
         assert isinstance(failure, Failed)
@@ -344,7 +344,7 @@ async def test_hanging_up_is_closing_the_iterator(path: Path) -> None:
             messages.close()  # type: ignore[attr-defined]  # a generator
 
     async with serving(path, last=last):
-        assert await trio.to_thread.run_sync(hear_one) == Told({"x": 1})
+        assert await trio.to_thread.run_sync(hear_one) == Notice({"x": 1})
         with trio.fail_after(5):
             await ended.wait()
 

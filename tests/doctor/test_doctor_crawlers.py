@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from satfs.doctor import crawlers
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Ran
-from satfs.fuse.crawlers import Guard, guard_from
+from satfs.fuse.crawlers import CrawlerRules, crawler_rules
 
 DEBIAN = """\
 PRUNE_BIND_MOUNTS="yes"
@@ -23,14 +23,14 @@ PRUNEPATHS="/tmp /var/spool /media /var/lib/os-prober /var/lib/ceph /home/.ecryp
 PRUNEFS="NFS afs autofs binfmt_misc ceph cgroup fuse.glusterfs fuse.sshfs sysfs tmpfs"
 """
 ALEPH = Path("/mnt/aleph")
-KEEPS_OUT, LETS_IN = guard_from("default"), guard_from("none")
+KEEPS_OUT, LETS_IN = crawler_rules("default"), crawler_rules("none")
 MINE = "30 1 0:50 / /mnt/aleph ro - fuse.satfs satfs:x ro,user_id=1000"
 
 
 def test_debians_own_leaves_us_in(made: MadeUp) -> None:
     """A note while root cannot get in, or is kept out there; else a warning."""
 
-    def severity(line: str, guard: Guard) -> Severity:
+    def severity(line: str, guard: CrawlerRules) -> Severity:
         made.mount(line)
         return only(crawlers.updatedb(made.machine, [ALEPH], guard)).severity
 

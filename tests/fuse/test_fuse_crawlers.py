@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.fuse.callers import Callers
-from satfs.fuse.crawler_log import QUIET_S, Gate
-from satfs.fuse.crawlers import PICTURE_BYTES, Caller, Guard, Habit, guard_from
+from satfs.fuse.crawler_log import QUIET_S, CrawlerGate
+from satfs.fuse.crawlers import PICTURE_BYTES, Caller, CrawlerRules, Habit, crawler_rules
 from satfs.tree.nodes import Attributes, BytesFile, Directory, Entry, File, Kind, Node, Reader
 
-DEFAULT = guard_from("default")
+DEFAULT = crawler_rules("default")
 
 
 def program(name: str, thread: str = "") -> Caller:
@@ -86,17 +86,17 @@ def test_backups_and_people_read(name: str) -> None:
 @given(st.text(min_size=1, max_size=40))
 def test_nobody_is_kept_out_when_the_guard_is_off(name: str) -> None:
     """`none` lets everybody in."""
-    guard = guard_from("none")
+    guard = crawler_rules("none")
     assert not guard.is_awake
     assert guard.habit(program(name)) is Habit.PEOPLE
 
 
 def test_the_list_can_be_made_longer() -> None:
     """Words beside `default` are added to it; without `default` they are the whole list."""
-    longer = guard_from("default clamscan my-crawler-with-a-long-name bot-*")
+    longer = crawler_rules("default clamscan my-crawler-with-a-long-name bot-*")
     for name in ("updatedb", "clamscan", "my-crawler-with-a-long-name", "bot-7"):
         assert longer.habit(program(name)) is Habit.CRAWLS
-    only = guard_from("clamscan")
+    only = crawler_rules("clamscan")
     assert only.habit(program("clamscan")) is Habit.CRAWLS
     assert only.habit(program("updatedb")) is Habit.PEOPLE
     assert only.habit(program("tumblerd")) is Habit.PEOPLE
@@ -108,7 +108,7 @@ def test_the_list_can_be_made_longer() -> None:
 def test_a_name_means_itself_however_long(name: str) -> None:
     """A program is recognised by its full name, though the kernel keeps 15 bytes of it."""
     kept = name.encode()[:15].decode("utf-8", "ignore")
-    guard = Guard([name], [])
+    guard = CrawlerRules([name], [])
     if len(kept.encode()) == min(15, len(name.encode())):
         assert guard.habit(Caller(kept, kept)) is Habit.CRAWLS
     other = f"x{kept}"[:15]
@@ -188,14 +188,14 @@ class Remote(File):
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Callable[[Callable[[], float]], Gate]:
+def gate(tmp_path: Path) -> Callable[[Callable[[], float]], CrawlerGate]:
     for number, name in enumerate(("updatedb", "tumblerd", "cp"), start=1):
         name_it(tmp_path, number, name)
-    return lambda clock: Gate(DEFAULT, Callers(clock, proc=tmp_path), clock)
+    return lambda clock: CrawlerGate(DEFAULT, Callers(clock, proc=tmp_path), clock)
 
 
 async def test_what_is_cached_is_anybodys(
-    gate: Callable[[Callable[[], float]], Gate], expect_log: Callable[..., None]
+    gate: Callable[[Callable[[], float]], CrawlerGate], expect_log: Callable[..., None]
 ) -> None:
     """An indexer reads what is in the cache, and nothing else; others read everything."""
     it = gate(lambda: 0.0)
@@ -214,7 +214,7 @@ async def test_what_is_cached_is_anybodys(
 
 
 async def test_a_crawler_is_told_of_once(
-    gate: Callable[[Callable[[], float]], Gate],
+    gate: Callable[[Callable[[], float]], CrawlerGate],
     expect_log: Callable[..., None],
     log_book: LogBook,
 ) -> None:

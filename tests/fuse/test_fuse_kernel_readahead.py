@@ -11,8 +11,8 @@ from satfs.fuse.kernel_readahead import (
     MOST_PATIENCE_S,
     PATIENCE_S,
     PLACE_BYTES,
-    Foresight,
     Guess,
+    KernelReadAhead,
 )
 from satfs.model import ByteRange
 
@@ -21,9 +21,9 @@ MIB = 1024 * KIB
 ROW = (8 * KIB, 512 * KIB, 512 * KIB)
 
 
-def guesses(*lengths: int, start: int, foresight: Foresight | None = None) -> list[Guess]:
+def guesses(*lengths: int, start: int, foresight: KernelReadAhead | None = None) -> list[Guess]:
     """Return what pieces of these *lengths*, one behind the other from *start* on, look like."""
-    foresight = foresight or Foresight()
+    foresight = foresight or KernelReadAhead()
     found = []
     for length in lengths:
         found.append(foresight.note(ByteRange(start, start + length)))
@@ -37,7 +37,7 @@ def test_what_follows_a_read_ahead_behind_a_small_read_is_another_one() -> None:
 
 
 def test_each_row_anew() -> None:
-    foresight = Foresight()
+    foresight = KernelReadAhead()
     for row in range(1, 5):
         assert guesses(*ROW, start=7 * row * MIB, foresight=foresight)[-1] is Guess.AHEAD
 
@@ -45,7 +45,7 @@ def test_each_row_anew() -> None:
 @given(st.lists(st.integers(1, 2 * MIB), min_size=1, max_size=20))
 def test_nothing_of_a_file_read_from_its_beginning(lengths: list[int]) -> None:
     """A copy waits for nothing but its bytes, also when it begins anew."""
-    foresight = Foresight()
+    foresight = KernelReadAhead()
     for _ in range(2):
         assert Guess.AHEAD not in guesses(*lengths, start=0, foresight=foresight)
 
@@ -69,7 +69,7 @@ def test_nothing_where_the_kernel_reads_little_ahead(lengths: list[int], start: 
 @given(st.lists(st.tuples(st.integers(0, 8 * MIB), st.integers(1, MIB)), max_size=40))
 def test_read_ahead_is_long_and_follows_something_long(reads: list[tuple[int, int]]) -> None:
     """Whatever is read: only a long piece right behind a long piece is taken for read-ahead."""
-    foresight, last = Foresight(), ByteRange(0, 0)
+    foresight, last = KernelReadAhead(), ByteRange(0, 0)
     for start, length in reads:
         span = ByteRange(start, start + length)
         if foresight.note(span) is Guess.AHEAD:
@@ -81,7 +81,7 @@ def test_read_ahead_is_long_and_follows_something_long(reads: list[tuple[int, in
 
 def test_who_reads_on_is_believed() -> None:
     """Beyond what a place has, or once it was wrong, nothing is held back in that run."""
-    foresight = Foresight()
+    foresight = KernelReadAhead()
     lengths = (*ROW, *[512 * KIB] * 8)
     late = guesses(*lengths, start=7 * MIB)[-1 - (sum(lengths) - PLACE_BYTES) // (512 * KIB) :]
     assert Guess.AHEAD not in late[1:]
@@ -93,7 +93,7 @@ def test_who_reads_on_is_believed() -> None:
 
 
 def test_patience_grows_where_it_paid() -> None:
-    foresight = Foresight()
+    foresight = KernelReadAhead()
     assert foresight.patience_s == PATIENCE_S
     for _ in range(10):
         foresight.was_right()
@@ -104,7 +104,7 @@ def test_patience_grows_where_it_paid() -> None:
 
 def test_patience_ends_where_it_never_pays() -> None:
     """Tiles longer than the kernel's read-ahead are waited for: soon next to nothing is lost."""
-    foresight, waited_s = Foresight(), 0.0
+    foresight, waited_s = KernelReadAhead(), 0.0
     for row in range(1, 11):
         assert guesses(*ROW, start=7 * row * MIB, foresight=foresight)[-1] is Guess.AHEAD
         waited_s += foresight.patience_s

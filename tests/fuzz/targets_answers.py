@@ -9,13 +9,19 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 
 from satfs.content.fetch.store_responses import (
-    judge_error,
-    judge_success,
-    judge_tail,
+    classify_error,
+    classify_success,
+    classify_tail,
     total_if_unsatisfied,
 )
 from satfs.content.transfer.exchange import Exchange
-from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress, read_report
+from satfs.content.transfer.messages import (
+    BLOCK_BYTES,
+    MoveOrder,
+    OutcomeReport,
+    ProgressReport,
+    read_report,
+)
 from satfs.model import ByteRange, Version
 
 SIZE_BYTES = 3 * BLOCK_BYTES + 5
@@ -50,14 +56,16 @@ def check_exchange(given: tuple[bytes, bytes, list[int]]) -> None:
     """Whatever comes, the order ends with an outcome, and only blocks that came are reported."""
     head, body, sizes = given
     fd = os.memfd_create("fuzz")
-    told: list[Progress] = []
+    told: list[ProgressReport] = []
 
     def tell(packet: bytes) -> None:
         report = read_report(packet)
-        assert isinstance(report, Progress)
+        assert isinstance(report, ProgressReport)
         told.append(report)
 
-    move = Move(1, 1, "https://store.example/x?X-Amz-Signature=1", 0, SIZE_BYTES, '"e"', SIZE_BYTES)
+    move = MoveOrder(
+        1, 1, "https://store.example/x?X-Amz-Signature=1", 0, SIZE_BYTES, '"e"', SIZE_BYTES
+    )
     exchange = Exchange(move, fd, tell, 0.0)
     try:
         exchange.request("fuzz")
@@ -67,7 +75,7 @@ def check_exchange(given: tuple[bytes, bytes, list[int]]) -> None:
             _feed(exchange, piece)
         if not exchange.is_over:
             exchange.receive(lambda _room: 0, lambda: 1.0)
-        assert isinstance(exchange.outcome, Outcome)
+        assert isinstance(exchange.outcome, OutcomeReport)
         front = told[-1].front if told else 0
         assert os.pread(fd, front, 0) == (head + body)[-len(body) :][:front] if front else True
     finally:
@@ -117,9 +125,9 @@ _headers = st.dictionaries(
 def check_verdicts(given: tuple[int, dict[str, str], bytes]) -> None:
     """Every status, headers and body have a meaning, and none is an exception."""
     status, headers, body = given
-    judge_success(status, headers, ByteRange(0, SIZE_BYTES), _VERSION)
-    judge_tail(status, headers)
-    judge_error(status, body)
+    classify_success(status, headers, ByteRange(0, SIZE_BYTES), _VERSION)
+    classify_tail(status, headers)
+    classify_error(status, body)
     total_if_unsatisfied(headers, body)
 
 

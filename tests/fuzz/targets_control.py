@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from satfs.control.protocol import Failed as FailedMessage
 from satfs.control.protocol import (
-    Lines,
+    LineSplitter,
     error_of,
     message_line,
     message_of,
@@ -28,7 +28,7 @@ _MOST_BYTES = 100_000
 def check_lines(pieces: list[bytes]) -> None:
     """However the bytes are cut, the same lines come of them, and each is understood or refused."""
     whole = b"".join(pieces)
-    lines = Lines(_MOST_BYTES)
+    lines = LineSplitter(_MOST_BYTES)
     try:
         found = [line for piece in pieces for line in lines.feed(piece)]
     except Garbled:

@@ -6,9 +6,9 @@ import pytest
 
 from satfs.errors import Unreachable
 from satfs.introspection.explain import explain_object, reasons
-from satfs.introspection.status import Away
+from satfs.introspection.status import UnreachableHost
 from satfs.model import ByteRange
-from satfs.read_trace import BYTES, LINK, SIZE, Failure, Trail, Trails
+from satfs.read_trace import BYTES, LINK, SIZE, ReadTrace, ReadTraces, TracedFailure
 
 MIB = 1024 * 1024
 
@@ -18,7 +18,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.now_s = 1_700_000_000.0
-        self.trail: Trail = Trails(lambda: self.now_s, lambda: self.now_s).of("scene/zip")
+        self.trail: ReadTrace = ReadTraces(lambda: self.now_s, lambda: self.now_s).of("scene/zip")
 
     def ask(
         self, what: str, took_s: float, *, first_byte_s: float | None = None, n_bytes: int = 0
@@ -94,7 +94,9 @@ def test_what_went_wrong_is_told(scene: Scene) -> None:
     for _ in range(2):
         with pytest.raises(Unreachable):
             fail()
-    text = explain_object(scene.trail, away=[Away("https://store.test:443", 12.0, "silence")])
+    text = explain_object(
+        scene.trail, away=[UnreachableHost("https://store.test:443", 12.0, "silence")]
+    )
     assert "- https://store.test:443 has not answered for 12 s (silence)." in text
     assert "- twice a read ended with an error; the last was Unreachable." in text
     assert "- 2 requests ended early (2 Unreachable)." in text
@@ -104,7 +106,7 @@ def test_what_went_wrong_is_told(scene: Scene) -> None:
 def test_texts_from_outside_are_cleaned(scene: Scene) -> None:
     with pytest.raises(Unreachable), scene.trail.waiting():
         raise Unreachable("s3ntinel")
-    away = [Away("https://store.test", 1.0, "s3ntinel")]
+    away = [UnreachableHost("https://store.test", 1.0, "s3ntinel")]
     text = explain_object(
         scene.trail, away=away, clean=lambda words: words.replace("s3ntinel", "***")
     )
@@ -131,7 +133,7 @@ def test_no_line_is_wider_than_a_terminal(scene: Scene) -> None:
     with scene.trail.request(BYTES, ByteRange(10**10, 10**10 + 5)) as request:
         request.outcome = "Unreachable: the connection was reset by the other side, once more"
     words = "no answer from a host with a long name " * 3
-    scene.trail.failures.append(Failure(scene.now_s, "Unreachable", words))
+    scene.trail.failures.append(TracedFailure(scene.now_s, "Unreachable", words))
     scene.trail.served(10**12)
 
     text = explain_object(scene.trail, link_left_s=3536)

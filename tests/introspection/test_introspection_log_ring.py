@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from introspection.test_introspection_snapshots import Shelf
 
-from satfs.introspection.log_ring import MOST_BYTES, MOST_LINE_BYTES, Lines, LogFile, lines_of_log
+from satfs.introspection.log_ring import MOST_BYTES, MOST_LINE_BYTES, LogFile, LogRing, log_ring
 from satfs.model import ByteRange
 
 
-def log(lines: Lines, message: str) -> None:
+def log(lines: LogRing, message: str) -> None:
     lines.handle(logging.LogRecord("x", logging.INFO, "", 0, message, None, None))
 
 
 @given(st.lists(st.text(st.characters(blacklist_characters="\n\r"), max_size=20_000), max_size=60))
 def test_lines_are_bounded_and_the_last_is_there(messages: list[str]) -> None:
     """However much is logged, little is kept, all of it whole lines, the last one among them."""
-    lines = Lines()
+    lines = LogRing()
     for message in messages:
         log(lines, message)
         assert len(lines.text) <= MOST_BYTES
@@ -30,7 +30,7 @@ def test_lines_are_bounded_and_the_last_is_there(messages: list[str]) -> None:
 
 
 async def test_a_reader_reads_on_and_begins_anew_after_the_older_half_went() -> None:
-    lines = Lines()
+    lines = LogRing()
     file = LogFile(Shelf(None, b""), b"log", lines)
     log(lines, "one")
     reader = await file.open()
@@ -49,10 +49,10 @@ async def test_a_reader_reads_on_and_begins_anew_after_the_older_half_went() -> 
 
 def test_it_is_found_among_the_handlers_of_the_log() -> None:
     """Whoever sets the log up puts it there; where nobody has, it is empty and harmless."""
-    assert len(lines_of_log().text) == 0
-    lines, root = Lines(), logging.getLogger()
+    assert len(log_ring().text) == 0
+    lines, root = LogRing(), logging.getLogger()
     root.addHandler(lines)
     try:
-        assert lines_of_log() is lines
+        assert log_ring() is lines
     finally:
         root.removeHandler(lines)

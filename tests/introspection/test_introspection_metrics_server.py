@@ -23,8 +23,8 @@ from satfs.introspection.metrics_server import (
     CONNECTION_S,
     HOST,
     MAX_CONNECTIONS,
-    metrics_port,
     response_to,
+    serve_metrics,
 )
 
 PORT = 9123
@@ -61,7 +61,7 @@ def scrape(port: int, **headers: str) -> tuple[int, bytes]:
 async def test_a_scrape_is_answered(metrics: bytes) -> None:
     """In the text format, to each name of this machine."""
     port = free_port()
-    async with metrics_port(port, status):
+    async with serve_metrics(port, status):
         for name in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]"):
             code, body = await trio.to_thread.run_sync(partial(scrape, port, Host=f"{name}:{port}"))
             assert (code, body) == (200, metrics)
@@ -71,7 +71,7 @@ async def test_a_scrape_is_answered(metrics: bytes) -> None:
 async def test_another_host_is_refused(metrics: bytes) -> None:
     """A web page whose name leads to this machine reads nothing."""
     port = free_port()
-    async with metrics_port(port, status):
+    async with serve_metrics(port, status):
         for name in (f"evil.example:{port}", "localhost", f"localhost:{port + 1}", "evil.example"):
             code, body = await trio.to_thread.run_sync(partial(scrape, port, Host=name))
             assert code == 421
@@ -84,7 +84,7 @@ async def test_slow_connections_take_few_descriptors_and_end(
     """A hundred that begin a request and go no further; a scrape comes to its turn."""
     port = free_port()
     n_before = len(os.listdir("/proc/self/fd"))
-    async with metrics_port(port, status):
+    async with serve_metrics(port, status):
         slow = [await trio.open_tcp_stream(HOST, port) for _ in range(MAX_CONNECTIONS)]
         for stream in slow:
             await stream.send_all(b"GET /")
@@ -124,7 +124,7 @@ async def test_slow_connections_take_few_descriptors_and_end(
 )
 async def test_what_is_no_request_is_closed(metrics: bytes, said: bytes) -> None:
     port = free_port()
-    async with metrics_port(port, status):
+    async with serve_metrics(port, status):
         answer = b""
         async with await trio.open_tcp_stream(HOST, port) as stream:
             with suppress(trio.BrokenResourceError):
@@ -137,9 +137,9 @@ async def test_what_is_no_request_is_closed(metrics: bytes, said: bytes) -> None
 
 async def test_a_port_that_is_taken_is_a_wrong_setting() -> None:
     port = free_port()
-    async with metrics_port(port, status):
+    async with serve_metrics(port, status):
         with pytest.raises(BadSettings, match=f"metrics_port {port} cannot be used"):
-            async with metrics_port(port, status):
+            async with serve_metrics(port, status):
                 pass
 
 

@@ -14,8 +14,8 @@ from satfs.introspection.snapshots import (
     GRACE_S,
     LONGEST_S,
     MOST_BYTES,
-    MomentFile,
-    Moments,
+    SnapshotFile,
+    Snapshots,
 )
 from satfs.model import ByteRange
 from satfs.tree.nodes import Directory, Entry, Node
@@ -37,14 +37,14 @@ class Stage:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.numbers = count()
-        self.moments = Moments(lambda: self.now_s, lambda: int(self.now_s * 1e9))
+        self.moments = Snapshots(lambda: self.now_s, lambda: int(self.now_s * 1e9))
         self.shelf = Shelf(None, b"")
 
     def make(self) -> bytes:
         number = next(self.numbers)
         return b"%d" % number + b"." * number
 
-    def look(self, name: bytes = b"status") -> MomentFile:
+    def look(self, name: bytes = b"status") -> SnapshotFile:
         return self.moments.file(self.shelf, name, self.make)
 
 
@@ -53,7 +53,7 @@ def stage() -> Stage:
     return Stage()
 
 
-async def read(file: MomentFile) -> bytes:
+async def read(file: SnapshotFile) -> bytes:
     reader = await file.open()
     return bytes(await reader.read(ByteRange(0, reader.size_bytes)))
 

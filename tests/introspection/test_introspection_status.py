@@ -15,22 +15,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from satfs.api.cached_listing import ListingState
 from satfs.cli.commands.status import rows_of
 from satfs.content.fetch.budget import Spent
-from satfs.content.fetch.range_request import Transfer
+from satfs.content.fetch.range_request import TransferStatus
 from satfs.introspection.metrics import exposition
 from satfs.introspection.status import (
     MOST_ERRORS,
     MOST_LINKS,
     MOST_LISTINGS,
     MOST_TRANSFERS,
-    Away,
     Identity,
-    Told,
-    Vitals,
+    MountStatus,
+    ReportedFailure,
+    UnreachableHost,
     moment,
     status_record,
 )
 from satfs.model import ByteRange
-from satfs.read_trace import Totals
+from satfs.read_trace import TraceTotals
 
 SECRET = "s3ntinel-t0ken-that-nobody-may-see"
 LINK = "https://store.test/o?X-Amz-Signature=s3ntinel"
@@ -51,10 +51,10 @@ texts = st.text(max_size=40)
 seconds = st.floats(0, 1e9)
 counts = st.integers(0, 10**15)
 vitals = st.builds(
-    Vitals,
+    MountStatus,
     now_s=st.floats(1_000, 4e9),
     identity=st.just(IDENTITY),
-    away=st.lists(st.builds(Away, texts, seconds, texts), max_size=3),
+    away=st.lists(st.builds(UnreachableHost, texts, seconds, texts), max_size=3),
     token_expires_at_s=st.none() | st.floats(0, 4e9),
     refusal=st.none() | texts,
     links=st.lists(st.tuples(texts, seconds | st.just(math.inf)), max_size=MOST_LINKS + 5),
@@ -64,7 +64,7 @@ vitals = st.builds(
     ),
     transfers=st.lists(
         st.builds(
-            lambda label, start, length, share, urgent, speed: Transfer(
+            lambda label, start, length, share, urgent, speed: TransferStatus(
                 label, ByteRange(start, start + length), start + length // share, urgent, speed
             ),
             texts,
@@ -78,7 +78,7 @@ vitals = st.builds(
     ),
     content=st.dictionaries(st.sampled_from(["disk_bytes", "queued", "retries"]), counts),
     reading=st.builds(
-        Totals,
+        TraceTotals,
         n_reads=counts,
         n_waits=counts,
         longest_wait_s=seconds,
@@ -89,7 +89,7 @@ vitals = st.builds(
     errnos=st.dictionaries(st.sampled_from(["EIO", "ENOENT"]), counts),
     told=st.lists(
         st.builds(
-            Told,
+            ReportedFailure,
             at_s=st.floats(0, 4e9),
             operation=st.just("read"),
             path=texts,
@@ -105,7 +105,7 @@ vitals = st.builds(
 
 
 @given(vitals)
-def test_whatever_is_so_makes_a_record_metrics_and_rows(now: Vitals) -> None:
+def test_whatever_is_so_makes_a_record_metrics_and_rows(now: MountStatus) -> None:
     """Any state of a mount is JSON, Prometheus text and a table, and none of them endless."""
     record = status_record(now)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
@@ -121,16 +121,16 @@ def test_whatever_is_so_makes_a_record_metrics_and_rows(now: Vitals) -> None:
 
 
 @given(vitals, st.sampled_from([f"a {SECRET} b", LINK, f"Bearer {SECRET}"]))
-def test_no_secret_comes_through(now: Vitals, text: str) -> None:
+def test_no_secret_comes_through(now: MountStatus, text: str) -> None:
     """A secret that got into any text on the way is taken out before it is told."""
     spoilt = replace(
         now,
-        away=[Away(text, 1.0, text)],
+        away=[UnreachableHost(text, 1.0, text)],
         links=[(text, 1.0)],
         refusal=text,
         listings=[ListingState("scenes", text, 1, 0.0, True)],
-        transfers=[Transfer(text, ByteRange(0, 1), 0, False, None)],
-        told=[Told(1.0, "read", text, "EIO", "Unreachable", text, 1)],
+        transfers=[TransferStatus(text, ByteRange(0, 1), 0, False, None)],
+        told=[ReportedFailure(1.0, "read", text, "EIO", "Unreachable", text, 1)],
         identity=replace(IDENTITY, contract_id=text, api_url=text, cache_dir=text),
     )
     record = status_record(spoilt, secrets=[SECRET])
@@ -144,7 +144,7 @@ def test_stale_listings_come_first() -> None:
         ListingState("scenes", str(n), 1, float(n), is_stale=n == 3)
         for n in range(MOST_LISTINGS + 50)
     ]
-    told = status_record(Vitals(2_000.0, IDENTITY, listings=listings))["listings"]
+    told = status_record(MountStatus(2_000.0, IDENTITY, listings=listings))["listings"]
     assert told["items"][0] == {
         "kind": "scenes",
         "id": "3",
@@ -157,8 +157,10 @@ def test_stale_listings_come_first() -> None:
 
 
 def test_the_newest_error_comes_first() -> None:
-    told = [Told(float(n), "read", f"/{n}", "EIO", "X", "why", 1) for n in range(30)]
-    errors: list[dict[str, Any]] = status_record(Vitals(2_000.0, IDENTITY, told=told))["errors"]
+    told = [ReportedFailure(float(n), "read", f"/{n}", "EIO", "X", "why", 1) for n in range(30)]
+    errors: list[dict[str, Any]] = status_record(MountStatus(2_000.0, IDENTITY, told=told))[
+        "errors"
+    ]
     assert [each["path"] for each in errors] == [f"/{n}" for n in range(29, 9, -1)]
 
 
@@ -169,29 +171,29 @@ def test_any_clock_makes_a_moment(at_s: float) -> None:
 
 def test_no_field_is_forgotten() -> None:
     """Whatever is gathered is told: changing any field changes the record."""
-    before = status_record(Vitals(2_000.0, IDENTITY))
+    before = status_record(MountStatus(2_000.0, IDENTITY))
     others: dict[str, Any] = {
         "now_s": 3_000.0,
         "identity": replace(IDENTITY, pid=2),
-        "away": [Away("h", 1.0, "r")],
+        "away": [UnreachableHost("h", 1.0, "r")],
         "token_expires_at_s": 2_100.0,
         "refusal": "no",
         "links": [("o", 1.0)],
         "listings": [ListingState("tasks", "", 1, 0.0, False)],
-        "transfers": [Transfer("o", ByteRange(0, 1), 0, False, None)],
+        "transfers": [TransferStatus("o", ByteRange(0, 1), 0, False, None)],
         "content": {"disk_bytes": 1},
-        "reading": Totals(n_reads=1),
+        "reading": TraceTotals(n_reads=1),
         "spent": Spent("1970-01-01", 1, None),
         "api": {"requests": 1},
         "calls": {"lookup": 1},
         "n_calls_waiting": 1,
         "errnos": {"EIO": 1},
-        "told": [Told(1.0, "read", "/", "EIO", "X", "why", 1)],
+        "told": [ReportedFailure(1.0, "read", "/", "EIO", "X", "why", 1)],
         "read_ahead_kb": 512,
         "max_background": 512,
         "control": "/run/socket",
     }
-    assert {each.name for each in fields(Vitals)} == set(others)
+    assert {each.name for each in fields(MountStatus)} == set(others)
     for name, value in others.items():
-        changed = replace(Vitals(2_000.0, IDENTITY), **{name: value})
+        changed = replace(MountStatus(2_000.0, IDENTITY), **{name: value})
         assert status_record(changed) != before, name

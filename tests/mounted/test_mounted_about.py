@@ -289,12 +289,12 @@ def test_connections_to_the_metrics_port_take_nothing_from_readers(
 #: The mount takes questions about itself, and sits on them: nothing can kill who asked.
 SITS_ON_IT = """
 import satfs.introspection.directory, trio
-answer = satfs.introspection.directory.AboutDirectory.lookup
+answer = satfs.introspection.directory.IntrospectionDirectory.lookup
 async def sit(self, name):
     with trio.CancelScope(shield=True):
         await trio.sleep(8)
     return await answer(self, name)
-satfs.introspection.directory.AboutDirectory.lookup = sit
+satfs.introspection.directory.IntrospectionDirectory.lookup = sit
 """
 
 

@@ -12,7 +12,7 @@ from archive.zips import Entry, build
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
-from satfs.archive.paths import Refusal
+from satfs.archive.paths import NameProblem
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.contents import BytesContent
 from satfs.mountpoints import mount_at
@@ -75,7 +75,7 @@ def test_names_that_programs_obey_are_told_and_not_shown(
     contents = mounted(start_origin, mount_it, build(entries(tmp_path / "proof")))
     told = (contents / "UNREADABLE.txt").read_text()
     for name in (*OBEYED, ".git/config", ".git/HEAD", "deep/HEAD"):
-        assert f"{name}: {Refusal.OBEYED}" in told.splitlines()
+        assert f"{name}: {NameProblem.OBEYED}" in told.splitlines()
         assert not (contents / name).exists()
     found = {str(file.relative_to(contents)) for file in contents.rglob("*") if file.is_file()}
     kept = {f"deep/{name}" for name, _ in repository(b"") if name != "HEAD"}

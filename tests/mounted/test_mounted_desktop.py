@@ -32,7 +32,7 @@ from satfs.demo.catalogue import (
     make_task,
 )
 from satfs.demo.png import png
-from satfs.demo.request_log import Request
+from satfs.demo.request_log import LoggedRequest
 from satfs.demo.server import DemoOrigin
 
 SCENE = "20260128_155747_636_SN33_L1D_MS_1"
@@ -117,7 +117,7 @@ def scene_directory(mount: RealMount) -> Path:
     return mount.path / "tasks" / TASK / capture_uuid(1, 1) / SCENE
 
 
-def when_calm(origin: DemoOrigin) -> list[Request]:
+def when_calm(origin: DemoOrigin) -> list[LoggedRequest]:
     """Return everything that was asked, once nothing has been asked for a while."""
     n_seen, since_s = -1, time.monotonic()
     while time.monotonic() - since_s < CALM_S:
@@ -128,7 +128,7 @@ def when_calm(origin: DemoOrigin) -> list[Request]:
     return origin.journal.of()
 
 
-def bytes_of(requests: list[Request], suffix: str) -> int:
+def bytes_of(requests: list[LoggedRequest], suffix: str) -> int:
     return sum(
         each.bytes_sent
         for each in requests

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Unreachable
-from satfs.net.http import Answer, Http
+from satfs.net.http import Http, Response
 
 URL = "https://store.test/bucket/key?X-Amz-Signature=5ec2e7"
 
@@ -46,7 +46,7 @@ class Slow(httpx.AsyncByteStream):
         self.is_closed = True
 
 
-async def ask(http: Http, **changes: Any) -> Answer:
+async def ask(http: Http, **changes: Any) -> Response:
     return await http.request("GET", URL, headers={}, **changes)
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from satfs.errors import Throttled
-from satfs.refreshable import Fresh
+from satfs.refreshable import Refreshable
 
 
 class Source:
@@ -33,7 +33,7 @@ class Source:
 async def test_many_waiters_cause_one_renewal(autojump_clock: Any) -> None:
     """A hundred tasks that ask at once wait for one renewal and get its value."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     got: list[int] = []
 
     async def ask() -> None:
@@ -49,7 +49,7 @@ async def test_many_waiters_cause_one_renewal(autojump_clock: Any) -> None:
 async def test_a_value_is_used_for_its_lifetime(autojump_clock: Any) -> None:
     """Asked again within the lifetime nothing is renewed; after it, once."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     assert fresh.peek() is None
     assert await fresh.get() == 1
     await trio.sleep(9.9)
@@ -63,7 +63,7 @@ async def test_a_value_is_used_for_its_lifetime(autojump_clock: Any) -> None:
 async def test_an_endless_lifetime_never_ends(autojump_clock: Any) -> None:
     """`math.inf` is for ever."""
     source = Source(math.inf)
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     await fresh.get()
     await trio.sleep(86_000)
     assert fresh.peek() == 1
@@ -72,7 +72,7 @@ async def test_an_endless_lifetime_never_ends(autojump_clock: Any) -> None:
 async def test_without_a_lifetime_only_those_who_wait_get_the_value(autojump_clock: Any) -> None:
     """A lifetime of 0 still is one renewal for all who wait, and another for who comes later."""
     source = Source(0.0)
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     got: list[int] = []
 
     async def ask() -> None:
@@ -89,7 +89,7 @@ async def test_a_failure_is_raised_to_all_who_waited_then_forgotten(autojump_clo
     """Those who waited don't queue up to try one by one; who comes later tries again."""
     source = Source()
     source.failure = Throttled("slow down", retry_after_s=7)
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     failures: list[Throttled] = []
 
     async def ask() -> None:
@@ -109,7 +109,7 @@ async def test_a_failure_is_raised_to_all_who_waited_then_forgotten(autojump_clo
 async def test_a_failed_renewal_leaves_the_last_value_known(autojump_clock: Any) -> None:
     """What was known before stays available to those who can use it stale."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     await fresh.get()
     await trio.sleep(11)
     source.failure = ValueError()
@@ -122,7 +122,7 @@ async def test_a_failed_renewal_leaves_the_last_value_known(autojump_clock: Any)
 async def test_a_cancelled_renewer_hands_over(autojump_clock: Any) -> None:
     """When the task that renews is cancelled, one of those who wait takes over, and only one."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     got: list[int] = []
 
     async def impatient() -> None:
@@ -145,7 +145,7 @@ async def test_a_cancelled_renewer_hands_over(autojump_clock: Any) -> None:
 async def test_a_cancelled_waiter_disturbs_nobody(autojump_clock: Any) -> None:
     """Who gives up waiting leaves the renewal to the others."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
 
     async def impatient() -> None:
         with trio.move_on_after(0.5):
@@ -162,7 +162,7 @@ async def test_a_cancelled_waiter_disturbs_nobody(autojump_clock: Any) -> None:
 async def test_invalidating_another_value_does_nothing(autojump_clock: Any) -> None:
     """Ten tasks that were refused with the same token cause one renewal, not ten."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     first = await fresh.get()
     for _ in range(10):
         fresh.invalidate(first)
@@ -173,7 +173,7 @@ async def test_invalidating_another_value_does_nothing(autojump_clock: Any) -> N
 async def test_a_renewal_begun_before_an_invalidation_is_not_believed(autojump_clock: Any) -> None:
     """What was asked before somebody said "look again" may be answered from before, too."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fresh.get)
         await trio.sleep(0.5)
@@ -186,7 +186,7 @@ async def test_a_machine_that_slept_renews(autojump_clock: Any) -> None:
     """The clock of trio stands still in suspend; the wall clock tells that the lifetime is over."""
     source = Source()
     wall_s = 1000.0
-    fresh = Fresh(source.renew, wall_clock=lambda: wall_s)
+    fresh = Refreshable(source.renew, wall_clock=lambda: wall_s)
     await fresh.get()
     wall_s += 3600
     assert fresh.peek() is None
@@ -197,7 +197,7 @@ async def test_a_wall_clock_set_back_keeps_nothing_alive(autojump_clock: Any) ->
     """…and trio's clock tells when the wall clock was set back."""
     source = Source()
     wall_s = 1000.0
-    fresh = Fresh(source.renew, wall_clock=lambda: wall_s)
+    fresh = Refreshable(source.renew, wall_clock=lambda: wall_s)
     await fresh.get()
     wall_s -= 3600
     await trio.sleep(11)
@@ -207,7 +207,7 @@ async def test_a_wall_clock_set_back_keeps_nothing_alive(autojump_clock: Any) ->
 async def test_a_recalled_value_is_stale(autojump_clock: Any) -> None:
     """What is known from elsewhere may be looked at, and is renewed by whoever asks."""
     source = Source()
-    fresh = Fresh(source.renew)
+    fresh = Refreshable(source.renew)
     fresh.recall(-1)
     assert fresh.peek() is None
     assert fresh.last() == -1

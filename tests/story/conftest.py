@@ -12,7 +12,7 @@ from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import Extra, Sources
+from satfs.tree.scenes import Extra, TreeSources
 
 ZIP = bytes(range(256)) * 40
 PNG = b"\x89PNG" + bytes(100)
@@ -47,7 +47,7 @@ def mount_it(
     def mount(
         *, limits: Limits | None = None, umask: int = 0, extras: tuple[Extra, ...] = ()
     ) -> Kernel:
-        root: Node = Root(Sources(catalogue, objects, extras))
+        root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
         owner = Owner(1000, 100, umask)
         door = Operations(inodes, owner=owner, limits=limits or Limits())

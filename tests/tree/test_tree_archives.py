@@ -35,7 +35,7 @@ from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node, Reader
 from satfs.tree.root import Root
-from satfs.tree.scenes import Sources
+from satfs.tree.scenes import TreeSources
 
 SCENE = "scenes/scene-a"
 CONTENTS = f"{SCENE}/contents"
@@ -96,7 +96,7 @@ def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
         archives = Archives(nursery, shelf=MemoryShelf(), unpack_bytes=1 << 20)
         extras = contents_of_zips(view, archives, Zips(objects))
-        root: Node = Root(Sources(catalogue, objects, extras))
+        root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
         door = Operations(inodes, owner=Owner(0, 0, 0), limits=Limits())
         mounted = Mounted(Kernel(door, inodes, monkeypatch), objects, catalogue)

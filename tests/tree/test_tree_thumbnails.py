@@ -20,7 +20,7 @@ from satfs.model import Attachment, AttachmentName
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import Sources
+from satfs.tree.scenes import TreeSources
 from satfs.tree.thumbnails import Thumbnails, picture_of, text_chunks, thumbnail_names
 
 SCENE = "scenes/scene-a"
@@ -40,7 +40,7 @@ def shelves() -> tuple[FakeCatalogue, FakeObjects]:
 
 @pytest.fixture
 def kernel(shelves: tuple[FakeCatalogue, FakeObjects], monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    root = Root(Sources(*shelves, (Thumbnails(),)))
+    root = Root(TreeSources(*shelves, (Thumbnails(),)))
     root.hide(volume_files(root, "satfs:coast"))
     inodes: Inodes[Node] = Inodes(root, keyed_numbering(b"account"))
     return Kernel(Operations(inodes, owner=Owner(0, 0), limits=Limits()), inodes, monkeypatch)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from satfs.atomic_file import make_directory, write_whole
+from satfs.atomic_file import make_directory, write_atomically
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_missing_directories_are_made_for_their_owner_alone(tmp_path: Path) -> N
     there = tmp_path / "there"
     there.mkdir(mode=0o755)
     path = there / "a" / "b" / "c" / "file"
-    write_whole(path, "text")
+    write_atomically(path, "text")
     modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in list(path.parents)[:4]}
     assert modes == {"c": 0o700, "b": 0o700, "a": 0o700, "there": 0o755}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

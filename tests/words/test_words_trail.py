@@ -16,7 +16,7 @@ from satfs.read_trace import (
     MOST_REQUESTS,
     MOST_TRAILS,
     UNDER_WAY,
-    Trails,
+    ReadTraces,
 )
 
 
@@ -36,11 +36,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def trails(clock: Clock) -> Trails:
-    return Trails(clock, clock)
+def trails(clock: Clock) -> ReadTraces:
+    return ReadTraces(clock, clock)
 
 
-def test_a_request_is_under_way_and_then_done(trails: Trails, clock: Clock) -> None:
+def test_a_request_is_under_way_and_then_done(trails: ReadTraces, clock: Clock) -> None:
     trail = trails.of("scene/zip")
     with trail.request(BYTES, ByteRange(0, 10)) as request:
         assert trail.requests[-1].outcome == UNDER_WAY
@@ -51,7 +51,7 @@ def test_a_request_is_under_way_and_then_done(trails: Trails, clock: Clock) -> N
     assert not trail.own.unlucky
 
 
-def test_an_error_is_the_outcome_and_goes_on(trails: Trails) -> None:
+def test_an_error_is_the_outcome_and_goes_on(trails: ReadTraces) -> None:
     trail = trails.of("scene/zip")
     with pytest.raises(Unreachable), trail.request(BYTES):
         raise Unreachable("nobody is there")
@@ -59,14 +59,14 @@ def test_an_error_is_the_outcome_and_goes_on(trails: Trails) -> None:
     assert trail.own.unlucky == {"Unreachable": 1}
 
 
-def test_what_is_cancelled_was_given_up(trails: Trails) -> None:
+def test_what_is_cancelled_was_given_up(trails: ReadTraces) -> None:
     trail = trails.of("scene/zip")
     with pytest.raises(KeyboardInterrupt), trail.request(BYTES):
         raise KeyboardInterrupt  # cancellation is no Exception, either
     assert trail.requests[-1].outcome == GIVEN_UP
 
 
-def test_the_stores_own_words_are_not_counted_apart(trails: Trails) -> None:
+def test_the_stores_own_words_are_not_counted_apart(trails: ReadTraces) -> None:
     """Sums have as many entries as we have words, however many a store invents."""
     trail = trails.of("scene/zip")
 
@@ -81,7 +81,7 @@ def test_the_stores_own_words_are_not_counted_apart(trails: Trails) -> None:
     assert trails.sums.unlucky == {"refused": 50}
 
 
-def test_waits_are_measured_and_their_failures_kept(trails: Trails, clock: Clock) -> None:
+def test_waits_are_measured_and_their_failures_kept(trails: ReadTraces, clock: Clock) -> None:
     trail = trails.of("scene/zip")
     with trail.waiting():
         clock.now_s += 3
@@ -100,7 +100,7 @@ def test_waits_are_measured_and_their_failures_kept(trails: Trails, clock: Clock
 @given(st.lists(st.integers(0, 2000), max_size=300))
 def test_memory_is_bounded_and_sums_are_not_lost(labels: list[int]) -> None:
     """However many objects are read however often: few are kept, and all is counted."""
-    trails = Trails()
+    trails = ReadTraces()
     for label in labels:
         trail = trails.of(str(label))
         trail.opened()
@@ -114,7 +114,7 @@ def test_memory_is_bounded_and_sums_are_not_lost(labels: list[int]) -> None:
     assert sum(trails.sums.requests.values()) == len(labels)
 
 
-def test_looking_for_a_trail_makes_none(trails: Trails) -> None:
+def test_looking_for_a_trail_makes_none(trails: ReadTraces) -> None:
     assert trails.find("scene/zip") is None
     assert len(trails) == 0
     assert trails.of("scene/zip") is trails.find("scene/zip")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from satfs.atomic_file import write_whole
+from satfs.atomic_file import write_atomically
 
 
 def mode_of(path: Path) -> int:
@@ -18,7 +18,7 @@ def mode_of(path: Path) -> int:
 
 def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "made" / "too" / "file"
-    write_whole(path, "text")
+    write_atomically(path, "text")
     assert path.read_text() == "text"
     assert mode_of(path) == 0o600
     assert mode_of(path.parent) == 0o700
@@ -30,7 +30,7 @@ def test_permissions(tmp_path: Path, given: int | None, kept: int) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o644)
-    write_whole(path, "new", mode=given)
+    write_atomically(path, "new", mode=given)
     assert (path.read_text(), mode_of(path)) == ("new", kept)
 
 
@@ -39,7 +39,7 @@ def test_a_link_is_replaced(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("theirs")
     (tmp_path / "file").symlink_to(elsewhere)
-    write_whole(tmp_path / "file", "ours", mode=0o600)
+    write_atomically(tmp_path / "file", "ours", mode=0o600)
     assert elsewhere.read_text() == "theirs"
     assert not (tmp_path / "file").is_symlink()
 
@@ -53,6 +53,6 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_whole(path, "new")
+        write_atomically(path, "new")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"

@@ -17,7 +17,7 @@ from satfs.cli.groups import Commands
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.log_setup import show
 from satfs.cli.mount_status import mount_of
-from satfs.cli.output import console, tell, tell_remark
+from satfs.cli.output import console, print_remark, print_sentence
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere
@@ -135,7 +135,7 @@ def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinne
         freed = maintenance.clear(directory, with_pinned=pinned)
     except NotThere:
         freed = 0
-    tell(f"{_amount(freed)} removed from {show(str(directory))}.")
+    print_sentence(f"{_amount(freed)} removed from {show(str(directory))}.")
 
 
 @cache.command(
@@ -170,8 +170,10 @@ def verify(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_j
         _print_json({"good_bytes": good, "damaged_bytes": damaged, "damaged": broken})
     else:
         for label in broken:
-            tell_remark(f"{show(label)} was damaged; the damaged part is fetched again when read.")
-        tell(f"{_amount(good)} checked and whole, {_amount(damaged)} damaged and dropped.")
+            print_remark(f"{show(label)} was damaged; the damaged part is fetched again when read.")
+        print_sentence(
+            f"{_amount(good)} checked and whole, {_amount(damaged)} damaged and dropped."
+        )
     return Exit.CACHE if damaged else Exit.DONE
 
 
@@ -193,7 +195,7 @@ def _tell_others() -> None:
     for each in satfs_mounts():
         if each.source == DEMO_SOURCE:
             place = shell_path(each.mountpoint)
-            tell_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
+            print_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
 
 
 def _print_json(answer: object) -> None:

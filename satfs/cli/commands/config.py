@@ -17,7 +17,7 @@ from satfs.cli.flags import Manner, account_flags, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import home_name
 from satfs.cli.log_setup import show
-from satfs.cli.output import console, tell, tell_remark
+from satfs.cli.output import console, print_remark, print_sentence
 from satfs.profiles import (
     Origin,
     OriginKind,
@@ -79,7 +79,7 @@ def show_settings(manner: Manner, /, with_origin: bool, as_json: bool, **flags: 
         _print_lines(resolved, with_origin=with_origin)
     if manner.verbosity >= 0:
         for remark in (*unknown_remarks(os.environ), *resolved.remarks):
-            tell_remark(remark)
+            print_remark(remark)
 
 
 @config.command(epilog="\b\nExamples:\n  satfs config profiles\n  satfs config profiles --json\n")
@@ -94,7 +94,7 @@ def profiles(_manner: Manner, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        tell("There are no profiles yet; `satfs login` makes one.")
+        print_sentence("There are no profiles yet; `satfs login` makes one.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for label in ("", "profile", "client id", "contract", "secret"):

@@ -17,7 +17,7 @@ from satfs.cli.flags import Manner, log_flags, verbosity_flags
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
-from satfs.cli.output import tell
+from satfs.cli.output import print_sentence
 from satfs.cli.prerequisites import check_fuse
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory
@@ -84,7 +84,7 @@ def demo(
     check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
     remove_abandoned()
     drawing = "" if origin.has_drawings else " It draws its imagery first, for about ten seconds."
-    tell(f"Starting the demo.{drawing}")
+    print_sentence(f"Starting the demo.{drawing}")
     return launch(
         lambda: _origin_for(origin, given),
         mount_options(place, given, source=DEMO_SOURCE),
@@ -109,13 +109,15 @@ def _serve_only(origin: DemoProcess) -> int:
     with origin:
         for name, value in origin.environment.items():
             click.echo(f"export {name}={shlex.quote(value)}")
-        tell("The demo serves until Ctrl-C. In another shell, set what is printed above, and:")
-        tell("  satfs mount DIRECTORY")
+        print_sentence(
+            "The demo serves until Ctrl-C. In another shell, set what is printed above, and:"
+        )
+        print_sentence("  satfs mount DIRECTORY")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             signal.pause()
         except KeyboardInterrupt:
-            tell("Stopped.")
+            print_sentence("Stopped.")
     return 0
 
 

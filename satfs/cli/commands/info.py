@@ -9,12 +9,12 @@ import click
 from rich.table import Table
 
 from satfs.cli.commands.ls import profile_flag
-from satfs.cli.counts import counted
+from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console
-from satfs.cli.quantities import amount
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import (
     OnMount,
     answer,
@@ -77,7 +77,7 @@ def _rows(told: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
     yield str(told["kind"]), str(told["id"])
     yield "path", str(told["path"])
     if "entries" in told:
-        yield "holds", counted(int(told["entries"]), "entry").replace("entrys", "entries")
+        yield "holds", format_count(int(told["entries"]), "entry").replace("entrys", "entries")
     record = told.get("record")
     for name, value in record.items() if isinstance(record, Mapping) else ():
         if value is None or (name == "attachments" and "files" in told):
@@ -86,7 +86,7 @@ def _rows(told: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
         is_cut = not isinstance(value, str) and len(text) > _NESTED
         yield str(name), f"{text[:_NESTED]}…" if is_cut else text
     for file in told.get("files", ()):
-        size = "size not known" if file["size_bytes"] is None else amount(file["size_bytes"])
-        held = f", {amount(file['held_bytes'])} cached" if file["held_bytes"] else ""
+        size = "size not known" if file["size_bytes"] is None else format_bytes(file["size_bytes"])
+        held = f", {format_bytes(file['held_bytes'])} cached" if file["held_bytes"] else ""
         pinned = ", pinned" if file["is_pinned"] else ""
         yield "file", f"{file['name']} ({size}{held}{pinned})"

@@ -12,7 +12,7 @@ from rich.text import Text
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
-from satfs.cli.mount_status import Heard, State, hear, mounts_of_user
+from satfs.cli.mount_status import MountReport, State, mounts_of_user, query_mounts
 from satfs.cli.output import console
 
 
@@ -33,7 +33,7 @@ def list(_manner: Manner, with_others: bool, as_json: bool) -> int:
 
     One that hangs is said to, and does not keep this waiting. `satfs status` tells more.
     """
-    heard = hear(mounts_of_user(with_others=with_others))
+    heard = query_mounts(mounts_of_user(with_others=with_others))
     if as_json:
         click.echo(json.dumps([_answer(each) for each in heard], indent=2))
         return Exit.DONE
@@ -57,7 +57,7 @@ def list(_manner: Manner, with_others: bool, as_json: bool) -> int:
     return Exit.DONE
 
 
-def _answer(heard: Heard) -> dict[str, object]:
+def _answer(heard: MountReport) -> dict[str, object]:
     return {
         "mountpoint": heard.place,
         "source": heard.mounted.source,
@@ -67,7 +67,7 @@ def _answer(heard: Heard) -> dict[str, object]:
     }
 
 
-def _user(heard: Heard) -> str:
+def _user(heard: MountReport) -> str:
     number = heard.mounted.user
     if number is None:
         return ""

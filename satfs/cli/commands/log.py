@@ -8,7 +8,7 @@ from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.mount_status import read_own, the_mount
-from satfs.cli.output import tell_remark
+from satfs.cli.output import print_remark
 from satfs.control.client import result_of
 from satfs.log_level import LEVELS
 
@@ -41,7 +41,7 @@ def log(manner: Manner, mountpoint: str | None, level: str | None) -> int:
         lines = read_own(mounted, "log")
         click.echo(lines, nl=False)
         if not lines and manner.verbosity >= 0:
-            tell_remark("nothing has been logged so far; `--level info` has it log what happens")
+            print_remark("nothing has been logged so far; `--level info` has it log what happens")
         return Exit.DONE
     result_of(mounted, "log-level", {"level": level})
     if manner.verbosity >= 0:

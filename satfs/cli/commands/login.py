@@ -14,12 +14,12 @@ from pydantic import SecretStr
 
 from satfs.api import secret_store, tokens
 from satfs.api.auth import source_of
-from satfs.api.secret_store import KeptLogin
+from satfs.api.secret_store import StoredLogin
 from satfs.cli.account import Account, ask_account
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
 from satfs.cli.hints import home_name
 from satfs.cli.log_setup import show
-from satfs.cli.output import tell, tell_remark
+from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.profilefile import change_profile
 from satfs.errors import NeedsContract
 from satfs.model import Contract
@@ -90,7 +90,7 @@ def login(
     elif manner.verbosity >= 0:
         _tell(settings, account, store)
     for key in removed:
-        tell_remark(
+        print_remark(
             f"{key} of profile {settings.profile} was removed: it would win over the login."
         )
     _remark_rivals(settings)
@@ -212,7 +212,7 @@ def _keep(
     """Keep it all; return the keys that had to leave the profile's table."""
     is_token = account.mode is AuthMode.TOKEN
     client_id = account.subject if is_token else settings.client_id
-    kept = KeptLogin(account.mode, secret, client_id, settings.api_url, settings.auth_url)
+    kept = StoredLogin(account.mode, secret, client_id, settings.api_url, settings.auth_url)
     secret_store.keep(settings.profile, kept, place)
     changes: dict[str, str | None] = {
         "auth_mode": None if account.mode is AuthMode.OAUTH else str(account.mode),
@@ -258,17 +258,17 @@ def _tell(settings: Settings, account: Account, place: SecretPlace) -> None:
     who = settings.client_id or account.subject or "the token's owner"
     contract = account.contract
     acting = f", acting for {contract.name or contract.contract_id}" if contract else ""
-    tell(f"Logged in as {who}{acting}.")
+    print_sentence(f"Logged in as {who}{acting}.")
     if place is SecretPlace.KEYRING:
-        tell(f"The secret is kept in the keyring ({secret_store.keyring_name()}).")
+        print_sentence(f"The secret is kept in the keyring ({secret_store.keyring_name()}).")
     else:
         path = home_name(secret_store.secret_file(settings.profile))
         what = (
             "The secret" if secret_store.keyring_name() else "There is no keyring here: the secret"
         )
-        tell(f"{what} is kept in {path}, which only you can read.")
+        print_sentence(f"{what} is kept in {path}, which only you can read.")
     flag = "" if settings.profile == "default" else f" --profile {settings.profile}"
-    tell(f"To mount what was delivered: satfs mount{flag} DIRECTORY")
+    print_sentence(f"To mount what was delivered: satfs mount{flag} DIRECTORY")
 
 
 def _remark_rivals(settings: Settings) -> None:
@@ -278,4 +278,4 @@ def _remark_rivals(settings: Settings) -> None:
     origin = now.origins.get(source)
     if source != "secret_store" and origin is not None:
         where = origin.place or f"the environment (SATFS_{source.upper()})"
-        tell_remark(f"{source} is set in {where}, and wins over this login as long as it is.")
+        print_remark(f"{source} is set in {where}, and wins over this login as long as it is.")

@@ -10,7 +10,7 @@ import click
 from satfs.api import secret_store
 from satfs.cli.flags import Manner, profile_flag, verbosity_flags
 from satfs.cli.mount_status import mounts_of_user
-from satfs.cli.output import tell, tell_remark
+from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.profilefile import change_profile
 from satfs.profiles import OriginKind, user_file
 from satfs.settings import SecretPlace, resolve_settings
@@ -46,17 +46,17 @@ def logout(manner: Manner, /, as_json: bool, profile: str | None) -> None:
     elif manner.verbosity >= 0:
         if found:
             places = " and ".join(_PLACES[place] for place in found)
-            tell(f"Logged out of profile {name}; its secret is gone from {places}.")
+            print_sentence(f"Logged out of profile {name}; its secret is gone from {places}.")
         else:
-            tell(f"Nobody was logged in to profile {name}; there was nothing to forget.")
+            print_sentence(f"Nobody was logged in to profile {name}; there was nothing to forget.")
     for secret in ("client_secret", "token", "token_file", "token_command"):
         origin = before.origins.get(secret)
         if origin is not None and origin.kind is not OriginKind.DEFAULT:
             where = origin.place or "the environment"
-            tell_remark(f"{secret} is set in {where}, and still logs in.")
+            print_remark(f"{secret} is set in {where}, and still logs in.")
     for mounted in mounts_of_user():
         if found and mounted.source == f"satfs:{name}":
-            tell_remark(
+            print_remark(
                 f"The mount at {mounted.mountpoint} goes on with the token it has;"
                 f" to end it: satfs umount {mounted.mountpoint}"
             )

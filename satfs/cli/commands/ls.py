@@ -10,12 +10,12 @@ import click
 from rich.table import Table
 
 from satfs.cli.completion_values import profiles
-from satfs.cli.counts import age
+from satfs.cli.counts import format_age
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
-from satfs.cli.output import console, tell_remark
-from satfs.cli.quantities import amount
+from satfs.cli.output import console, print_remark
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import (
     OnMount,
     answer,
@@ -75,8 +75,8 @@ def ls(manner: Manner, path: str | None, profile: str | None, as_json: bool) -> 
         _show(listing)
     if listing.get("is_stale"):
         asked = listing.get("asked_at_s")
-        since = f" of {age(time.time() - asked)}" if isinstance(asked, int | float) else ""
-        tell_remark(f"Nobody could be asked: this is the listing{since}.")
+        since = f" of {format_age(time.time() - asked)}" if isinstance(asked, int | float) else ""
+        print_remark(f"Nobody could be asked: this is the listing{since}.")
     return Exit.DONE
 
 
@@ -116,7 +116,7 @@ def _id(entry: Entry) -> str:
 
 def _size(entry: Entry) -> str:
     size = entry["size_bytes"]
-    return "not known" if size is None else amount(size)
+    return "not known" if size is None else format_bytes(size)
 
 
 def _cached(entry: Entry) -> str:

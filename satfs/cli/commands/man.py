@@ -15,7 +15,7 @@ from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.manual import Manual, Section, Term, manual_of, variables
 from satfs.cli.mount_helper import MountExit
-from satfs.cli.output import tell
+from satfs.cli.output import print_sentence
 from satfs.cli.roff import man_page, page_name
 from satfs.errors import BadSettings
 
@@ -59,7 +59,7 @@ def man(context: click.Context, directory: Path | None) -> None:
             "name a directory of your own: satfs man DIRECTORY"
         ) from failure
     if context.ensure_object(Manner).verbosity >= 0:
-        tell(f"{len(pages)} man pages are in {show(str(place))}; try: man satfs")
+        print_sentence(f"{len(pages)} man pages are in {show(str(place))}; try: man satfs")
 
 
 def man_pages(root: click.Command) -> dict[str, str]:

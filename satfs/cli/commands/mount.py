@@ -17,7 +17,7 @@ from satfs.cli.hints import hint, program_name, shell_path
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
-from satfs.cli.output import tell, tell_remark
+from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.prerequisites import check_fuse
 from satfs.errors import BadSettings
 from satfs.mount import MountOptions
@@ -114,7 +114,7 @@ def mount_as(
     resolved = resolve_settings({**given.settings, **flags})
     settings = resolved.settings
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
-        tell_remark(remark)
+        print_remark(remark)
     place = prepare_mountpoint(Path(mountpoint), nonempty=given.nonempty)
     check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
     if manner.log_file and manner.log_file.is_relative_to(place):
@@ -138,7 +138,7 @@ def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
     if manner.verbosity >= 0:
         command = hint(f"satfs umount {shell_path(mountpoint)}")
         end = "Ctrl-C unmounts it" if foreground else f"to unmount it: {command}"
-        tell(f"satfs is mounted at {mountpoint}; {end}")
+        print_sentence(f"satfs is mounted at {mountpoint}; {end}")
 
 
 def mount_options(

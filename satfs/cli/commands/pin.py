@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import click
 from rich.table import Table
 
-from satfs.cli.counts import counted
+from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.fetching import fetch, jobs_flag, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
-from satfs.cli.output import console, tell_remark
-from satfs.cli.quantities import amount
+from satfs.cli.output import console, print_remark
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import json_flag, offer_paths, print_json
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
@@ -68,8 +68,8 @@ def pin(
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes"] for each in results)
-        failed = f" {counted(n_failed, 'file')} failed." if n_failed else ""
-        click.echo(f"Pinned: {counted(n_files, 'file')}, {amount(n_bytes)}.{failed}")
+        failed = f" {format_count(n_failed, 'file')} failed." if n_failed else ""
+        click.echo(f"Pinned: {format_count(n_files, 'file')}, {format_bytes(n_bytes)}.{failed}")
     return outcome
 
 
@@ -91,10 +91,10 @@ def _list(*, as_json: bool) -> int:
     table.add_column("what", overflow="fold")
     for each in pinned:
         share = each["held_bytes"] / each["size_bytes"] if each["size_bytes"] else 1.0
-        table.add_row(amount(each["size_bytes"]), f"{share:.0%}", show(each["label"]))
+        table.add_row(format_bytes(each["size_bytes"]), f"{share:.0%}", show(each["label"]))
     screen.print(table)
     total = sum(each["held_bytes"] for each in pinned)
-    screen.print(f"{counted(len(pinned), 'file')}, {amount(total)} on disk.")
+    screen.print(f"{format_count(len(pinned), 'file')}, {format_bytes(total)} on disk.")
     return Exit.DONE
 
 
@@ -105,7 +105,7 @@ def pinned_anywhere() -> list[Mapping[str, Json]]:
         try:
             told = result_of(mounted, "pins", {})
         except SatfsError as failure:
-            tell_remark(str(failure))
+            print_remark(str(failure))
             continue
         found[str(told["cache_dir"])] = told
     ours = load_settings().cache_dir

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.counts import counted
+from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.fetching import fetch, jobs_flag, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.quantities import amount
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import json_flag, offer_paths
 
 
@@ -46,9 +46,9 @@ def prefetch(
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes_done"] for each in results)
-        what = f"{counted(n_files - n_failed, 'file')}, {amount(n_bytes)}"
+        what = f"{format_count(n_files - n_failed, 'file')}, {format_bytes(n_bytes)}"
         if n_failed:
-            click.echo(f"Available offline: {what}. {counted(n_failed, 'file')} failed.")
+            click.echo(f"Available offline: {what}. {format_count(n_failed, 'file')} failed.")
         else:
             click.echo(f"Available offline: {what}.")
     return outcome if outcome else Exit.DONE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.counts import counted
+from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.output import tell_remark
+from satfs.cli.output import print_remark
 from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.control.client import result_of
 from satfs.errors import NotThere
@@ -47,9 +47,9 @@ def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
         print_json({"refreshed": done})
     for each in done:
         if each["is_stale"]:
-            tell_remark(f"{each['path']}: nobody could be asked; it shows what was known before")
+            print_remark(f"{each['path']}: nobody could be asked; it shows what was known before")
         elif not as_json and manner.verbosity >= 0:
             entries = each["entries"]
-            held = f", {counted(entries, 'name')}" if isinstance(entries, int) else ""
+            held = f", {format_count(entries, 'name')}" if isinstance(entries, int) else ""
             click.echo(f"{each['path']}: up to date{held}")
     return Exit.NETWORK if any(each["is_stale"] for each in done) else Exit.DONE

@@ -15,14 +15,14 @@ import click
 import platformdirs
 from rich.table import Table
 
-from satfs.atomic_file import make_directory, write_whole
+from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.completion_values import directories
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.log_setup import show
 from satfs.cli.options import parse_options
-from satfs.cli.output import console, tell, tell_remark
+from satfs.cli.output import console, print_remark, print_sentence
 from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.mountpoints import absolute, mount_at
@@ -88,17 +88,23 @@ def install(
     path = _units() / unit.name
     _write_unit(path, unit_text(unit, this_program(), options))
     if manner.verbosity >= 0:
-        tell(f"{show(str(path))} mounts satfs:{show(profile)} at {show(str(unit.mountpoint))}")
+        print_sentence(
+            f"{show(str(path))} mounts satfs:{show(profile)} at {show(str(unit.mountpoint))}"
+        )
     manager = _Manager()
     if no_start or not manager.is_there:
         why = "Start it" if no_start else "No user manager of systemd answers here. Where one does"
-        tell(f"{why}: systemctl --user daemon-reload; systemctl --user enable --now {unit.name}")
+        print_sentence(
+            f"{why}: systemctl --user daemon-reload; systemctl --user enable --now {unit.name}"
+        )
         return 0
     manager.run("daemon-reload")
     manager.run("enable", unit.name)
     manager.run("restart", unit.name, timeout_s=_START_TIMEOUT_S)
     if manner.verbosity >= 0:
-        tell(f"It runs, and starts at each login; at boot after: loginctl enable-linger {_user()}")
+        print_sentence(
+            f"It runs, and starts at each login; at boot after: loginctl enable-linger {_user()}"
+        )
     return 0
 
 
@@ -128,10 +134,10 @@ def remove(manner: Manner, profile: str) -> int:
     elif (wanted := _wanted(path)).is_symlink():
         wanted.unlink()
     if manner.verbosity >= 0:
-        tell(f"{show(str(path))} was removed.")
+        print_sentence(f"{show(str(path))} was removed.")
         if mount_at(unit.mountpoint) is not None:
             place = show(str(unit.mountpoint))
-            tell(f"It is mounted at {place} still; to unmount it: satfs umount {place}")
+            print_sentence(f"It is mounted at {place} still; to unmount it: satfs umount {place}")
     return 0
 
 
@@ -161,7 +167,7 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
         click.echo(json.dumps([state.as_json() for state in states], indent=2))
         return 0
     if not states:
-        tell("There are no services; make one: satfs service install PROFILE MOUNTPOINT")
+        print_sentence("There are no services; make one: satfs service install PROFILE MOUNTPOINT")
         return 0
     table = Table(box=None, pad_edge=False)
     for name in ("profile", "mountpoint", "mounted", "systemd"):
@@ -176,7 +182,7 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
         )
     console().print(table)
     if not manager.is_there:
-        tell_remark("No user manager of systemd answers here.")
+        print_remark("No user manager of systemd answers here.")
     return 0
 
 
@@ -285,7 +291,7 @@ def _write_unit(path: Path, text: str) -> None:
         make_directory(path.parent)
         if path.exists() and not path.read_text("utf-8", "replace").startswith(MARK):
             raise BadSettings(f"{show(str(path))} is not ours; move it away first")
-        write_whole(path, text, mode=0o644)
+        write_atomically(path, text, mode=0o644)
     except OSError as failure:
         raise BadSettings(f"{show(str(path))} cannot be written: {failure.strerror}") from failure
 
@@ -311,7 +317,7 @@ def _place(mountpoint: str) -> Path:
 def _remark_on_environment() -> None:
     names = sorted(v for v in map(variable_of, Settings.model_fields) if os.environ.get(v))
     if names:
-        tell_remark(
+        print_remark(
             f"The service does not see {', '.join(names)} of this shell; "
             "keep in the profile what it needs: satfs login, satfs config."
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.flags import Manner, profile_flag, verbosity_flags
-from satfs.cli.output import console, tell_remark
+from satfs.cli.output import console, print_remark
 from satfs.settings import (
     Settings,
     is_secret,
@@ -52,7 +52,7 @@ def settings(_manner: Manner, profile: str | None) -> None:
         table.add_row(Text("\n").join([line, Text(f"  {field.description or ''}", "dim")]))
     console().print(table)
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
-        tell_remark(remark)
+        print_remark(remark)
 
 
 def shown_value(settings: Settings, name: str) -> str:

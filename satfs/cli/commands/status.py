@@ -20,9 +20,16 @@ from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
-from satfs.cli.mount_status import REMEDIES, Heard, State, hear, mount_of, mounts_of_user
+from satfs.cli.mount_status import (
+    REMEDIES,
+    MountReport,
+    State,
+    mount_of,
+    mounts_of_user,
+    query_mounts,
+)
 from satfs.cli.output import console
-from satfs.cli.quantities import amount, duration
+from satfs.cli.quantities import format_bytes, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
 _TRANSFERS_SHOWN: Final = 5
@@ -76,7 +83,7 @@ def status(
     return code_of(heard)
 
 
-def answer_of(heard: Heard) -> dict[str, Any]:
+def answer_of(heard: MountReport) -> dict[str, Any]:
     """Return what one mount said, for scripts."""
     return {
         "mountpoint": heard.place,
@@ -86,14 +93,14 @@ def answer_of(heard: Heard) -> dict[str, Any]:
     }
 
 
-def code_of(heard: Sequence[Heard]) -> Exit:
+def code_of(heard: Sequence[MountReport]) -> Exit:
     """Return the exit code: all well only if each mount answered."""
     is_well = all(each.status is not None for each in heard)
     return Exit.DONE if is_well else Exit.MOUNTPOINT
 
 
-def _heard(mountpoint: str | None) -> list[Heard]:
-    return hear(mounts_of_user() if mountpoint is None else [mount_of(Path(mountpoint))])
+def _heard(mountpoint: str | None) -> list[MountReport]:
+    return query_mounts(mounts_of_user() if mountpoint is None else [mount_of(Path(mountpoint))])
 
 
 def _watch(mountpoint: str | None, as_json: bool, interval_s: float) -> int:
@@ -117,7 +124,7 @@ def _watch(mountpoint: str | None, as_json: bool, interval_s: float) -> int:
         return code_of(heard)
 
 
-def _print(heard: Sequence[Heard]) -> None:
+def _print(heard: Sequence[MountReport]) -> None:
     screen = console()
     if sys.stdout.isatty():
         screen.print(_shown(heard))
@@ -131,7 +138,7 @@ def _print(heard: Sequence[Heard]) -> None:
 # -- for people ---------------------------------------------------------------------------------
 
 
-def _shown(heard: Sequence[Heard]) -> RenderableType:
+def _shown(heard: Sequence[MountReport]) -> RenderableType:
     if not heard:
         return Text("Nothing is mounted. To mount: satfs mount ~/aleph")
     parts: list[RenderableType] = []
@@ -153,7 +160,7 @@ def _shown(heard: Sequence[Heard]) -> RenderableType:
     return Group(*parts)
 
 
-def _rows(heard: Heard) -> Iterator[tuple[str, str]]:
+def _rows(heard: MountReport) -> Iterator[tuple[str, str]]:
     """Yield what is shown of one mount, as label and text."""
     if heard.status is None:
         yield "remedy", REMEDIES[heard.state].format(place=heard.place)
@@ -170,7 +177,7 @@ def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if status["why_offline"]:
         yield "offline", status["why_offline"]
     since = datetime.fromisoformat(status["since"]).strftime("%Y-%m-%d %H:%M UTC")
-    yield "up", f"{duration(status['up_s'])}, since {since}, process {status['pid']}"
+    yield "up", f"{format_duration(status['up_s'])}, since {since}, process {status['pid']}"
     yield "account", _account(status)
     if refused := status["credential"]["refused"]:
         yield "refused", refused
@@ -195,7 +202,7 @@ def _account(status: Mapping[str, Any]) -> str:
     words = [f"profile {status['profile']}", credential["mode"]]
     left_s = credential["token_left_s"]
     if left_s is not None:
-        words.append("token spent" if left_s <= 0 else f"token for {duration(left_s)} more")
+        words.append("token spent" if left_s <= 0 else f"token for {format_duration(left_s)} more")
     if credential["contract_id"]:
         words.append(f"contract {credential['contract_id']}")
     return ", ".join(words)
@@ -204,7 +211,7 @@ def _account(status: Mapping[str, Any]) -> str:
 def _listings(listings: Mapping[str, Any]) -> str:
     if not listings["n"]:
         return "none asked for yet"
-    text = f"{listings['n']} known, the oldest is {duration(listings['oldest_age_s'])} old"
+    text = f"{listings['n']} known, the oldest is {format_duration(listings['oldest_age_s'])} old"
     if listings["n_stale"]:
         text += f"; {listings['n_stale']} STALE: nobody answers"
     return text
@@ -214,24 +221,24 @@ def _cache(cache: Mapping[str, Any]) -> str:
     place, where = ("disk", "on disk") if cache["disk_limit_bytes"] else ("memory", "in memory")
     used, limit = cache[f"{place}_bytes"], cache[f"{place}_limit_bytes"]
     share = f" ({used / limit:.0%})" if limit else ""
-    return f"{amount(used)} of {amount(limit)}{share} {where}"
+    return f"{format_bytes(used)} of {format_bytes(limit)}{share} {where}"
 
 
 def _reading(reading: Mapping[str, Any]) -> str:
     n_open = reading["open_files"]
     files = "1 file open" if n_open == 1 else f"{n_open} files open"
-    text = f"{files}; {amount(reading['served_bytes'])} read"
+    text = f"{files}; {format_bytes(reading['served_bytes'])} read"
     if reading["waits"]:
         n_waits = reading["waits"]
         text += f", {n_waits} {'wait' if n_waits == 1 else 'waits'}"
-        text += f", {duration(reading['longest_wait_s'])} at most"
+        text += f", {format_duration(reading['longest_wait_s'])} at most"
     return text
 
 
 def _egress(egress: Mapping[str, Any]) -> str:
-    text = f"{amount(egress['fetched_bytes'])} fetched"
+    text = f"{format_bytes(egress['fetched_bytes'])} fetched"
     if egress["limit_bytes"] is not None:
-        text += f" of {amount(egress['limit_bytes'])} allowed"
+        text += f" of {format_bytes(egress['limit_bytes'])} allowed"
         text += "; SPENT: only what is cached can be read" if egress["is_over"] else ""
     return text
 
@@ -239,7 +246,7 @@ def _egress(egress: Mapping[str, Any]) -> str:
 def _transfers(transfers: Mapping[str, Any]) -> str:
     if not transfers["n"] and not transfers["n_queued"]:
         return "none"
-    text = f"{amount(transfers['bytes_per_s'])}/s on {transfers['n']} connections"
+    text = f"{format_bytes(transfers['bytes_per_s'])}/s on {transfers['n']} connections"
     if transfers["n_queued"]:
         text += f", {transfers['n_queued']} more wait"
     return text
@@ -248,13 +255,13 @@ def _transfers(transfers: Mapping[str, Any]) -> str:
 def _transfer(each: Mapping[str, Any]) -> str:
     length = each["stop"] - each["start"]
     share = f"{each['received_bytes'] / length:.0%}" if length else "100%"
-    speed = "not begun" if each["bytes_per_s"] is None else f"{amount(each['bytes_per_s'])}/s"
-    return f"{share:>4} of {amount(length)}, {speed}: {each['object']}"
+    speed = "not begun" if each["bytes_per_s"] is None else f"{format_bytes(each['bytes_per_s'])}/s"
+    return f"{share:>4} of {format_bytes(length)}, {speed}: {each['object']}"
 
 
 def _error(each: Mapping[str, Any]) -> str:
     times = f", {each['times']} times" if each["times"] > 1 else ""
     return (
         f"{each['errno']} {each['operation']} {each['path']},"
-        f" {duration(each['age_s'])} ago{times}: {each['why']}"
+        f" {format_duration(each['age_s'])} ago{times}: {each['why']}"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from satfs.cli.busy_processes import holders_of
+from satfs.cli.busy_processes import busy_processes
 from satfs.cli.completion_values import mountpoints as offer_mountpoints
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
-from satfs.cli.output import tell_remark
+from satfs.cli.output import print_remark
 from satfs.control.server_process import ServingProcess
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
@@ -68,7 +68,7 @@ def unmount(path: Path, *, is_lazy: bool) -> None:
         _detach(path, is_lazy=is_lazy)
         # Detached lazily, it serves on whoever still has something open.
         if not is_lazy and not process.wait(_ENDING_S):
-            tell_remark(
+            print_remark(
                 f"{show(str(path))} is unmounted, but its process has not ended yet: what it has"
                 " fetched is still being written to the cache."
             )
@@ -78,7 +78,7 @@ def _detach(path: Path, *, is_lazy: bool) -> None:
     try:
         detach(path, is_lazy=is_lazy)
     except BadMountpoint as refusal:
-        holders = [show(str(holder)) for holder in holders_of(absolute(path))]
+        holders = [show(str(holder)) for holder in busy_processes(absolute(path))]
         if not holders:
             raise
         more = len(holders) - _HOLDERS_SHOWN

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from satfs.cli.commands.pin import pinned_anywhere
-from satfs.cli.counts import counted
+from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.fetching import where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.quantities import amount
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin as unpin_in
@@ -51,7 +51,9 @@ def unpin(
         print_json({"unpinned": found})
     elif manner.verbosity >= 0:
         n_bytes = sum(each["held_bytes"] for each in found)
-        click.echo(f"No longer pinned: {counted(len(found), 'file')}, {amount(n_bytes)}.")
+        click.echo(
+            f"No longer pinned: {format_count(len(found), 'file')}, {format_bytes(n_bytes)}."
+        )
     return Exit.DONE
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.counts import counted
+from satfs.cli.counts import format_count
 from satfs.cli.fetching import fetch, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.quantities import amount
+from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import json_flag, offer_paths
 
 
@@ -39,8 +39,8 @@ def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_js
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes_done"] for each in results)
-        verdict = f"{counted(n_failed, 'file')} failed" if n_failed else "none failed"
+        verdict = f"{format_count(n_failed, 'file')} failed" if n_failed else "none failed"
         click.echo(
-            f"Verified: {counted(n_files - n_failed, 'file')}, {amount(n_bytes)}; {verdict}."
+            f"Verified: {format_count(n_files - n_failed, 'file')}, {format_bytes(n_bytes)}; {verdict}."
         )
     return outcome

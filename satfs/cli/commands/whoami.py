@@ -15,7 +15,7 @@ from satfs.cli.account import Account, ask_account
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.output import console
-from satfs.cli.quantities import duration
+from satfs.cli.quantities import format_duration
 from satfs.model import Contract
 from satfs.settings import AuthMode, Settings, load_settings
 
@@ -84,7 +84,7 @@ def _life(expires_at_s: float | None, now_s: float) -> str:
     until = datetime.fromtimestamp(expires_at_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if expires_at_s <= now_s:
         return f"says that it ended {until}"
-    return f"{duration(expires_at_s - now_s)} left, until {until}"
+    return f"{format_duration(expires_at_s - now_s)} left, until {until}"
 
 
 def _record(settings: Settings, account: Account) -> dict[str, Any]:

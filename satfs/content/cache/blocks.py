@@ -36,10 +36,10 @@ from satfs.content.cache.eviction import (
     evict_closed,
     evict_open,
 )
-from satfs.content.cache.index import Index, Keep, Victim, choose_victims
-from satfs.content.cache.index_sync import Ledger, reason_of
+from satfs.content.cache.index import Index, Protected, Victim, choose_victims
+from satfs.content.cache.index_sync import IndexSync, reason_of
 from satfs.content.cache.memory import MemoryBudget
-from satfs.content.cache.objects import CachedObject, Landing, Layer, Spilled
+from satfs.content.cache.objects import CachedObject, Layer, Reservation, Spilled
 from satfs.content.cache.open_objects import OpenObjects
 from satfs.model import ByteRange
 
@@ -64,7 +64,7 @@ class BlockCache:
         free_fraction: float,
         memory_bytes: int,
     ) -> None:
-        self._ledger = Ledger(index)
+        self._ledger = IndexSync(index)
         self._directory = directory
         self._room = DiskRoom(directory, limit_bytes, free_fraction)
         self._memory = MemoryBudget(memory_bytes)
@@ -148,18 +148,18 @@ class BlockCache:
         """Give back what `acquire` returned. Blocks in memory go with their last user."""
         self.objects.release(cached)
 
-    def begin_landing(self, cached: CachedObject, span: ByteRange) -> Landing:
+    def begin_landing(self, cached: CachedObject, span: ByteRange) -> Reservation:
         """Say that bytes of *span* are on their way: they keep *cached* open, and their segments.
 
         To be ended with `end_landing`.
         """
-        landing = Landing(cached.layers[0].map.segments_of(span), len(span))
+        landing = Reservation(cached.layers[0].map.segments_of(span), len(span))
         cached.n_users += 1
         cached.landing.update(landing.segments)
         self._room.landing_bytes += landing.n_bytes
         return landing
 
-    def end_landing(self, cached: CachedObject, landing: Landing) -> None:
+    def end_landing(self, cached: CachedObject, landing: Reservation) -> None:
         """Say that no more bytes will come of what `begin_landing` announced."""
         cached.landing.subtract(landing.segments)
         cached.landing += Counter()  # drops what has come to nothing
@@ -352,7 +352,7 @@ class BlockCache:
         freed = 0
         refused: set[int] = set()
         while freed < wanted:
-            keep = Keep(frozenset(refused), self._landing())
+            keep = Protected(frozenset(refused), self._landing())
             choose = partial(choose_victims, needed_bytes=wanted - freed, keep=keep)
             victims = await self.ask(partial(index.victims, choose))
             if not victims:

@@ -73,7 +73,7 @@ class Victim:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Protected:
     """What must not be evicted: whole objects, and segments as (object, number)."""
 
     objects: frozenset[int] = frozenset()
@@ -81,7 +81,7 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedVersion:
     """One object in the cache, for people to look at."""
 
     name: str
@@ -283,7 +283,7 @@ class Index:
         with self._lock, _Transaction(self._db):
             self._db.execute("UPDATE objects SET pinned = ? WHERE name = ?", (int(is_pinned), name))
 
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[CachedVersion]:
         """Return every object in the cache, the most recently used first."""
         with self._lock:
             rows = self._db.execute(
@@ -292,7 +292,7 @@ class Index:
                 " LEFT JOIN segments s ON s.object = o.id GROUP BY o.id ORDER BY used DESC"
             ).fetchall()
         return [
-            Kept(name, label, size, blocks * BLOCK_BYTES, bool(pinned), used)
+            CachedVersion(name, label, size, blocks * BLOCK_BYTES, bool(pinned), used)
             for name, label, size, blocks, pinned, used in rows
         ]
 
@@ -365,7 +365,9 @@ def merge(old: Segment, new: Segment) -> Segment:
     return Segment(new.number, old.mask | new.mask, hashes.tobytes())
 
 
-def choose_victims(candidates: Iterable[Victim], needed_bytes: int, keep: Keep) -> list[Victim]:
+def choose_victims(
+    candidates: Iterable[Victim], needed_bytes: int, keep: Protected
+) -> list[Victim]:
     """Return the first of *candidates*, oldest first, that free *needed_bytes* together.
 
     Fewer are returned when there are not enough.

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Ledger:
+class IndexSync:
     """The index of a mount's cache; `index` is None where there is no disk."""
 
     def __init__(self, index: Index | None) -> None:

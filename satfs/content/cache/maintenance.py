@@ -14,7 +14,7 @@ from pathlib import Path
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, BlockMap
 from satfs.content.cache.directory import open_index, path_of
-from satfs.content.cache.index import Index, Kept
+from satfs.content.cache.index import CachedVersion, Index
 from satfs.errors import BadCache, NotThere
 
 
@@ -23,7 +23,7 @@ class CacheInfo:
     """What a cache directory holds; `disk_bytes` is what its files take up on the disk."""
 
     directory: Path
-    objects: list[Kept]
+    objects: list[CachedVersion]
     held_bytes: int
     disk_bytes: int
 
@@ -32,7 +32,7 @@ class CacheInfo:
 class Checked:
     """What became of one object's check, in bytes. Damaged blocks are gone afterwards."""
 
-    kept: Kept
+    kept: CachedVersion
     good_bytes: int
     damaged_bytes: int
 
@@ -90,7 +90,7 @@ def verify(directory: Path) -> Iterator[Checked]:
         index.close()
 
 
-def _verify(directory: Path, index: Index, kept: Kept) -> Checked:
+def _verify(directory: Path, index: Index, kept: CachedVersion) -> Checked:
     path = path_of(directory, kept.name)
     if not path.exists():
         index.remove_object(kept.name)

@@ -17,7 +17,7 @@ class Spilled(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class Reservation:
     """Bytes on their way: the segments they belong to, and how many they are."""
 
     segments: range

@@ -12,7 +12,7 @@ import trio
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BlockMap, Segment
 from satfs.content.cache.directory import path_of
-from satfs.content.cache.index_sync import Ledger
+from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.memory import MemoryBudget
 from satfs.content.cache.objects import CachedObject, Layer
 
@@ -24,7 +24,7 @@ class OpenObjects:
         An object that is open has users, or something that the index is yet to learn of it.
     """
 
-    def __init__(self, directory: Path | None, ledger: Ledger, memory: MemoryBudget) -> None:
+    def __init__(self, directory: Path | None, ledger: IndexSync, memory: MemoryBudget) -> None:
         self._directory = directory
         self._ledger = ledger
         self._memory = memory

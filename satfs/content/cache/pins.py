@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.index import Index, Kept
+from satfs.content.cache.index import CachedVersion, Index
 from satfs.errors import BadCache
 
 #: Share of the cache's limit that is never planned with: what is on its way is counted before it
@@ -28,7 +28,7 @@ class StoredObject:
     size_bytes: int
 
 
-class Keeping:
+class Pins:
     """The cache in *directory*, looked at and pinned; waits for the disk in threads."""
 
     def __init__(self, cache: BlockCache, directory: Path, free_fraction: float) -> None:
@@ -36,7 +36,7 @@ class Keeping:
         self._directory = directory
         self._free_fraction = free_fraction
 
-    async def kept(self) -> dict[str, Kept]:
+    async def kept(self) -> dict[str, CachedVersion]:
         """Return what the disk holds now, by the objects' names; nothing where there is no disk."""
         index = self._cache.index
         if index is None:
@@ -65,7 +65,7 @@ class Keeping:
 
         await self._cache.ask(pin)
 
-    async def unpin(self, labels: Collection[str]) -> list[Kept]:
+    async def unpin(self, labels: Collection[str]) -> list[CachedVersion]:
         """Keep what is called one of *labels* no longer; return what was pinned of it.
 
         Raises:
@@ -110,7 +110,7 @@ class Keeping:
         return index
 
 
-def unpin(index: Index, labels: Collection[str] | None) -> list[Kept]:
+def unpin(index: Index, labels: Collection[str] | None) -> list[CachedVersion]:
     """Take the pins from what is called one of *labels*, or (None) from all; return what had one.
 
     Waits for the disk.

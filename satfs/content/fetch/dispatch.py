@@ -16,8 +16,8 @@ import trio
 
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.fetch.controller import ConnectionController
-from satfs.content.fetch.range_request import Flight, Source, Transfer, choose
-from satfs.content.fetch.range_retry import Attempts
+from satfs.content.fetch.range_request import ObjectSource, RangeRequest, TransferStatus, choose
+from satfs.content.fetch.range_retry import RangeRetry
 from satfs.content.transfer.interface import BulkMover, WorkerDied
 from satfs.errors import Misuse, SatfsError
 
@@ -55,7 +55,7 @@ class Dispatcher:
         nursery: trio.Nursery,
         cache: BlockCache,
         controller: ConnectionController,
-        attempts: Attempts,
+        attempts: RangeRetry,
         bulk: BulkMover | None,
         *,
         range_bytes: int,
@@ -66,8 +66,8 @@ class Dispatcher:
         self._attempts = attempts
         self._bulk = bulk
         self._range_bytes = range_bytes
-        self._queue: list[Flight] = []
-        self._active: list[Flight] = []
+        self._queue: list[RangeRequest] = []
+        self._active: list[RangeRequest] = []
         self._n_by_reader: Counter[object] = Counter()
         self._is_watching = False
         self._n_ready = 0
@@ -91,7 +91,7 @@ class Dispatcher:
         whole = max(4, 3 * self.controller.target) * self._range_bytes
         return min(whole, self._cache.window_limit_bytes()) // n_readers
 
-    def expect_bulk(self, source: Source) -> None:
+    def expect_bulk(self, source: ObjectSource) -> None:
         """Hear that much of one object will be wanted soon: processes and connections get ready."""
         bulk, target, now_s = self._bulk, self.controller.target, trio.current_time()
         if bulk is None or (target <= self._n_ready and now_s < self._ready_until_s):
@@ -106,12 +106,12 @@ class Dispatcher:
 
         self._nursery.start_soon(prepare)
 
-    def submit(self, flights: list[Flight]) -> None:
+    def submit(self, flights: list[RangeRequest]) -> None:
         """Take flights to be started as soon as there is a connection for them."""
         self._queue.extend(flights)
         self.pump()
 
-    def withdraw(self, flight: Flight) -> None:
+    def withdraw(self, flight: RangeRequest) -> None:
         """Give a flight up that nobody wants any more."""
         if flight in self._queue:
             self._queue.remove(flight)
@@ -130,7 +130,7 @@ class Dispatcher:
             **self._attempts.counters,
         }
 
-    def transfers(self) -> tuple[Transfer, ...]:
+    def transfers(self) -> tuple[TransferStatus, ...]:
         """Return what has a connection now, or waits for its next try."""
         now_s = trio.current_time()
         return tuple(flight.progress(now_s) for flight in self._active)
@@ -159,7 +159,7 @@ class Dispatcher:
             self._is_watching = True
             self._nursery.start_soon(self._watch)
 
-    def note_progress(self, flight: Flight, n_bytes: int) -> None:
+    def note_progress(self, flight: RangeRequest, n_bytes: int) -> None:
         """Take in that bytes came, for the number of connections."""
         self.counters["received_bytes"] += n_bytes
         before, now_s = self.controller.target, trio.current_time()
@@ -173,12 +173,12 @@ class Dispatcher:
             if now_s < self._ready_until_s:  # somebody is expected to want them all
                 self.expect_bulk(flight.source)
 
-    def _all(self) -> list[Flight]:
+    def _all(self) -> list[RangeRequest]:
         return [*self._active, *self._queue]
 
     # -- the life of a flight --------------------------------------------------------------------
 
-    async def _run(self, flight: Flight, readers: tuple[object, ...], is_first: bool) -> None:
+    async def _run(self, flight: RangeRequest, readers: tuple[object, ...], is_first: bool) -> None:
         failure: SatfsError | None = None
         try:
             if not is_first:

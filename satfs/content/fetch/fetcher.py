@@ -16,10 +16,10 @@ import trio
 from satfs.content.cache.blockmap import align
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.checking import CHECK_BYTES
-from satfs.content.cache.objects import CachedObject, Landing
+from satfs.content.cache.objects import CachedObject, Reservation
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.range_request import Flight, Source, split
+from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
 from satfs.content.fetch.range_retry import BULK_BYTES
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.errors import Changed, SatfsError
@@ -62,7 +62,7 @@ class Fetcher:
         cache: BlockCache,
         cached: CachedObject,
         dispatcher: Dispatcher,
-        source: Source,
+        source: ObjectSource,
         on_outdated: Callable[[], None],
         budget: Budget,
     ) -> None:
@@ -75,8 +75,8 @@ class Fetcher:
         self._on_outdated = on_outdated
         self._dispatcher = dispatcher
         self._budget = budget
-        self._flights: list[Flight] = []
-        self._landing: dict[Flight, Landing] = {}
+        self._flights: list[RangeRequest] = []
+        self._landing: dict[RangeRequest, Reservation] = {}
         self._waiters: list[_Waiter] = []
         self._readers: set[object] = set()
         #: What one task is checking ahead of sequential readers, from where it is on.
@@ -199,7 +199,7 @@ class Fetcher:
 
         With *now* and *range_bytes*, a short gap beyond *now* waits until it is worth a request.
         """
-        flights: list[Flight] = []
+        flights: list[RangeRequest] = []
         for absent in self.cached.gaps(span):
             for gap in self._not_in_the_air(absent, reader, is_urgent=range_bytes is None):
                 is_needed = now is None or gap.start < now.stop
@@ -215,8 +215,8 @@ class Fetcher:
             self._flights.extend(flights)
             self._dispatcher.submit(flights)
 
-    def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> Flight:
-        flight = Flight(
+    def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> RangeRequest:
+        flight = RangeRequest(
             self.cache,
             self.cached,
             span,
@@ -252,12 +252,12 @@ class Fetcher:
             missing.append(ByteRange(start, gap.stop))
         return missing
 
-    def _is_far_behind(self, flight: Flight, start: int) -> bool:
+    def _is_far_behind(self, flight: RangeRequest, start: int) -> bool:
         rate = self._dispatcher.controller.rate_bytes_per_s or 0.0
         leap = max(LEAP_BYTES, int(rate * LEAP_S))
         return start - flight.front > leap
 
-    def _split(self, flight: Flight, start: int, stop: int) -> None:
+    def _split(self, flight: RangeRequest, start: int, stop: int) -> None:
         """Cut *flight* before *start*; what it was to bring beyond *stop* flies on its own."""
         rest = ByteRange(min(stop, flight.stop), flight.stop)
         flight.cut(start)
@@ -280,16 +280,16 @@ class Fetcher:
                 flight.readers.discard(reader)
                 self._withdraw_if_unwanted(flight)
 
-    def _withdraw_if_unwanted(self, flight: Flight) -> None:
+    def _withdraw_if_unwanted(self, flight: RangeRequest) -> None:
         if not flight.readers and not self._is_awaited(flight):
             self._dispatcher.withdraw(flight)
 
-    def _is_awaited(self, flight: Flight) -> bool:
+    def _is_awaited(self, flight: RangeRequest) -> bool:
         return any(_overlaps(flight, waiter.span) for waiter in self._waiters)
 
     # -- hearing of progress ---------------------------------------------------------------------
 
-    def _progressed(self, flight: Flight, n_bytes: int) -> None:
+    def _progressed(self, flight: RangeRequest, n_bytes: int) -> None:
         self._dispatcher.note_progress(flight, n_bytes)
         self._budget.note(n_bytes)
         self._wake()
@@ -299,7 +299,7 @@ class Fetcher:
             if not waiter.event.is_set() and self.cached.holds(waiter.span):
                 waiter.event.set()
 
-    def _ended(self, flight: Flight, failure: SatfsError | None) -> None:
+    def _ended(self, flight: RangeRequest, failure: SatfsError | None) -> None:
         self._flights.remove(flight)
         self.cache.end_landing(self.cached, self._landing.pop(flight))
         if isinstance(failure, Changed):
@@ -370,5 +370,5 @@ class Fetcher:
                 waiter.event.set()
 
 
-def _overlaps(flight: Flight, span: ByteRange) -> bool:
+def _overlaps(flight: RangeRequest, span: ByteRange) -> bool:
     return max(flight.start, span.start) < min(flight.stop, span.stop)

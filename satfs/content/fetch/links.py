@@ -11,8 +11,8 @@ import trio
 
 from satfs import read_trace
 from satfs.model import AttachmentName, Link, SceneId
-from satfs.read_trace import Trail
-from satfs.refreshable import Fresh
+from satfs.read_trace import ReadTrace
+from satfs.refreshable import Refreshable
 
 Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
 
@@ -45,7 +45,7 @@ def usable_for_s(link: Link, now_s: float) -> float:
     return left_s - min(MARGIN_S, left_s / 4)
 
 
-class Refusals:
+class LinkRefusals:
     """Links that were refused in a row, without a byte in between."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Refusals:
         return ROTATION_S if len(self._urls) == 2 and not is_same else None
 
 
-class LinkKeeper:
+class LinkCache:
     """The link to one attachment. *trail_of_it* finds the place to note how it was got."""
 
     def __init__(
@@ -71,14 +71,14 @@ class LinkKeeper:
         sign: Sign,
         scene: SceneId,
         attachment: AttachmentName,
-        trail_of_it: Callable[[], Trail],
+        trail_of_it: Callable[[], ReadTrace],
     ) -> None:
         async def renew() -> tuple[Link, float]:
             with trail_of_it().request(read_trace.LINK):
                 link = await sign(scene, attachment)
             return link, usable_for_s(link, time.time())
 
-        self._fresh: Fresh[Link] = Fresh(renew)
+        self._fresh: Refreshable[Link] = Refreshable(renew)
         self._refused_for: str | None = None
         self._refused_until_s = 0.0
 

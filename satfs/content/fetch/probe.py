@@ -14,29 +14,29 @@ from urllib.parse import urlsplit
 
 import trio
 
-from satfs.content.fetch.links import LASTING_CODES, LinkKeeper, Refusals
+from satfs.content.fetch.links import LASTING_CODES, LinkCache, LinkRefusals
 from satfs.content.fetch.store_responses import (
     BEGINNING_BYTES,
     MOST_OBJECT_BYTES,
-    Meaning,
-    Verdict,
+    ResponseClass,
+    ResponseKind,
+    classify_error,
+    classify_success,
+    classify_tail,
     encodings_of,
     is_object_itself,
     is_same,
-    judge_error,
-    judge_success,
-    judge_tail,
     request_headers,
     total_if_unsatisfied,
     unsized_part,
     version_of,
 )
 from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams, answer_s
-from satfs.content.transfer.interface import Refusal
+from satfs.content.transfer.interface import UnusableResponse
 from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
 from satfs.model import ByteRange, Version
 from satfs.net.addresses import origin_of, resolved
-from satfs.net.http import StreamedAnswer
+from satfs.net.http import StreamedResponse
 from satfs.net.retry import parse_retry_after
 from satfs.net.retrying import Retries
 
@@ -74,7 +74,7 @@ class _TellsNothing(Exception):
     the part's end, which may or may not be the object's.
     """
 
-    def __init__(self, verdict: Verdict, part: Tail | None = None) -> None:
+    def __init__(self, verdict: ResponseClass, part: Tail | None = None) -> None:
         super().__init__(verdict.code)
         self.verdict = verdict
         self.part = part
@@ -102,7 +102,7 @@ class Probe:
         self._deadline_s = deadline_s
         self._heard = heard
 
-    async def tail(self, links: LinkKeeper, label: str) -> Tail:
+    async def tail(self, links: LinkCache, label: str) -> Tail:
         """Return the version of an object, and its last bytes.
 
         Raises:
@@ -113,8 +113,8 @@ class Probe:
         """
         return await self._tail(links, label, trio.current_time() + self._deadline_s)
 
-    async def _tail(self, links: LinkKeeper, label: str, deadline_at: float) -> Tail:
-        verdict = Verdict(Meaning.GARBLED)
+    async def _tail(self, links: LinkCache, label: str, deadline_at: float) -> Tail:
+        verdict = ResponseClass(ResponseKind.GARBLED)
         for asked in _QUESTIONS:
             headers = {"Accept-Encoding": "identity"}
             if asked is not None:
@@ -135,7 +135,7 @@ class Probe:
         _raise(verdict, label, None)
 
     async def _sized(
-        self, links: LinkKeeper, label: str, part: Tail, deadline_at: float
+        self, links: LinkCache, label: str, part: Tail, deadline_at: float
     ) -> Tail | None:
         """Return *part* with the object's length, by a question for the byte behind it.
 
@@ -144,7 +144,7 @@ class Probe:
         stop = part.version.size_bytes
         headers = {"Range": f"bytes={stop}-{stop}", "Accept-Encoding": "identity"}
 
-        async def read(answer: StreamedAnswer, label: str) -> Tail | None:
+        async def read(answer: StreamedResponse, label: str) -> Tail | None:
             if answer.status != 416:
                 return None
             total = total_if_unsatisfied(answer.headers, await answer.read_error_body())
@@ -161,7 +161,7 @@ class Probe:
             return None
 
     async def _check_label(
-        self, links: LinkKeeper, label: str, tail: Tail, deadline_at: float
+        self, links: LinkCache, label: str, tail: Tail, deadline_at: float
     ) -> None:
         """Return if what the store labels as coded is the object itself.
 
@@ -173,9 +173,9 @@ class Probe:
         if tail.start or len(beginning) < len(span):
             headers = request_headers(span, None)
 
-            async def read(answer: StreamedAnswer, label: str) -> bytes:
-                verdict = judge_success(answer.status, answer.headers, span, tail.version)
-                if verdict.meaning is not Meaning.BYTES:
+            async def read(answer: StreamedResponse, label: str) -> bytes:
+                verdict = classify_success(answer.status, answer.headers, span, tail.version)
+                if verdict.meaning is not ResponseKind.BYTES:
                     _raise(verdict, label, None)
                 data = bytearray()
                 async for chunk in answer.chunks():
@@ -190,7 +190,7 @@ class Probe:
             codings = ", ".join(tail.encodings)
             raise Garbled(f"the object store sends {label} coded ({codings}), which was not asked")
 
-    async def confirm(self, links: LinkKeeper, label: str, version: Version) -> Version:
+    async def confirm(self, links: LinkCache, label: str, version: Version) -> Version:
         """Return the version that the store serves now; costs no content when it is *version*.
 
         Raises: as `tail`.
@@ -202,7 +202,7 @@ class Probe:
         if version.is_strong:
             headers["If-None-Match"] = version.etag
 
-        async def read(answer: StreamedAnswer, label: str) -> Version:
+        async def read(answer: StreamedResponse, label: str) -> Version:
             if answer.status == 304:
                 await answer.read_error_body()  # empty; its end gives the connection back
                 return version
@@ -221,13 +221,13 @@ class Probe:
 
     async def _ask(
         self,
-        links: LinkKeeper,
+        links: LinkCache,
         label: str,
         headers: dict[str, str],
-        read: Callable[[StreamedAnswer, str], Awaitable[T]],
+        read: Callable[[StreamedResponse, str], Awaitable[T]],
         deadline_at: float,
     ) -> T:
-        refusals, known = Refusals(), links.refusal
+        refusals, known = LinkRefusals(), links.refusal
         if known in LASTING_CODES:
             raise NotAllowed(f"the object store refuses {label}: {known}")
         while True:
@@ -246,7 +246,7 @@ class Probe:
                 )
                 links.accepted()
                 return found
-            except Refusal as refusal:
+            except UnusableResponse as refusal:
                 code = refusal.verdict.code
                 links.spent(link)
                 wait_s = refusals.wait_s(link)
@@ -262,7 +262,7 @@ class Probe:
         url: str,
         label: str,
         headers: dict[str, str],
-        read: Callable[[StreamedAnswer, str], Awaitable[T]],
+        read: Callable[[StreamedResponse, str], Awaitable[T]],
     ) -> T:
         for _ in range(MOST_REDIRECTS + 1):
             asked_at = trio.current_time()
@@ -270,30 +270,30 @@ class Probe:
                 self._heard(answer_s(answer, trio.current_time() - asked_at))
                 if answer.status in (200, 206, 304, 416):
                     return await read(answer, label)
-                verdict = judge_error(answer.status, await answer.read_error_body())
+                verdict = classify_error(answer.status, await answer.read_error_body())
                 location = answer.headers.get("location")
-                if verdict.meaning is Meaning.REDIRECT and location is not None:
+                if verdict.meaning is ResponseKind.REDIRECT and location is not None:
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
                 if answer.status in _NOT_UNDERSTOOD and verdict.meaning in (
-                    Meaning.REFUSED,
-                    Meaning.GARBLED,
+                    ResponseKind.REFUSED,
+                    ResponseKind.GARBLED,
                 ):
                     raise _TellsNothing(verdict)
                 _raise(verdict, label, answer.headers.get("retry-after"))
         raise Garbled(f"the object store redirects {label} without end")
 
 
-def _raise(verdict: Verdict, label: str, retry_after: str | None) -> NoReturn:
+def _raise(verdict: ResponseClass, label: str, retry_after: str | None) -> NoReturn:
     match verdict.meaning:
-        case Meaning.RENEW:
-            raise Refusal(verdict)
-        case Meaning.GONE:
+        case ResponseKind.RENEW:
+            raise UnusableResponse(verdict)
+        case ResponseKind.GONE:
             raise NotThere(f"the object store has no {label}")
-        case Meaning.REFUSED:
+        case ResponseKind.REFUSED:
             raise NotAllowed(f"the object store refuses {label}: {verdict.code}")
-        case Meaning.RETRY | Meaning.SLOW_DOWN:
+        case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
             asked_s = parse_retry_after(retry_after, now_s=time.time())
             text = f"the object store is busy: {label}: {verdict.code}"
             if asked_s is None:
@@ -303,7 +303,7 @@ def _raise(verdict: Verdict, label: str, retry_after: str | None) -> NoReturn:
             raise Garbled(f"the object store's answer for {label} makes no sense: {verdict.code}")
 
 
-async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
+async def _read_tail(answer: StreamedResponse, label: str) -> Tail:
     """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
     if answer.status == 416:
         # An empty object has no byte to give, and is the only one that may say so. Silence about
@@ -311,15 +311,15 @@ async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
         body = await answer.read_error_body()  # its end gives the connection back
         if total_if_unsatisfied(answer.headers, body) == 0:
             return Tail(version_of(answer.headers, 0), 0, b"")
-        raise _TellsNothing(judge_error(answer.status, body))
+        raise _TellsNothing(classify_error(answer.status, body))
     unsized = unsized_part(answer.status, answer.headers)
     if unsized is not None and len(unsized) <= TAIL_BYTES:
         data = await _body(answer, len(unsized), label)
         version = version_of(answer.headers, unsized.stop)
         part = Tail(version, unsized.start, data, encodings_of(answer.headers))
-        raise _TellsNothing(Verdict(Meaning.GARBLED, "Content-Range"), part)
-    found = judge_tail(answer.status, answer.headers)
-    if isinstance(found, Verdict):
+        raise _TellsNothing(ResponseClass(ResponseKind.GARBLED, "Content-Range"), part)
+    found = classify_tail(answer.status, answer.headers)
+    if isinstance(found, ResponseClass):
         raise Garbled(f"the object store's answer for {label} makes no sense: {found.code}")
     version, start, length = found
     encodings = encodings_of(answer.headers)
@@ -328,7 +328,7 @@ async def _read_tail(answer: StreamedAnswer, label: str) -> Tail:
     return Tail(version, start, await _body(answer, length, label), encodings)
 
 
-async def _body(answer: StreamedAnswer, length: int, label: str) -> bytes:
+async def _body(answer: StreamedResponse, length: int, label: str) -> bytes:
     """Return the *length* bytes of a body.
 
     It is read to its end, so that the connection may be used again: for the first bytes, most

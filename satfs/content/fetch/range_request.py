@@ -12,11 +12,11 @@ import trio
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.objects import CachedObject
-from satfs.content.fetch.links import LinkKeeper
-from satfs.content.transfer.interface import Delivery
+from satfs.content.fetch.links import LinkCache
+from satfs.content.transfer.interface import Download
 from satfs.errors import SatfsError
 from satfs.model import ByteRange, Version
-from satfs.read_trace import Trail
+from satfs.read_trace import ReadTrace
 
 _order: Final = itertools.count()
 
@@ -60,10 +60,10 @@ class Doubt:
         return min(OTHER_VERSION_WAIT_S * 2.0 ** (n_in_a_row - 1), OTHER_VERSION_MAX_WAIT_S)
 
 
-class Source:
+class ObjectSource:
     """Where one object's bytes come from, which version they must be, where that is noted."""
 
-    def __init__(self, label: str, links: LinkKeeper, version: Version, trail: Trail) -> None:
+    def __init__(self, label: str, links: LinkCache, version: Version, trail: ReadTrace) -> None:
         self.label = label
         self.links = links
         self.version = version
@@ -72,7 +72,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class TransferStatus:
     """One range in the air, for people to look at: of which object, how far, how fast."""
 
     label: str
@@ -82,7 +82,7 @@ class Transfer:
     bytes_per_s: float | None
 
 
-class Flight(Delivery):
+class RangeRequest(Download):
     """A delivery that waits for a connection, or has one.
 
     Invariants:
@@ -96,11 +96,11 @@ class Flight(Delivery):
         cache: BlockCache,
         cached: CachedObject,
         span: ByteRange,
-        source: Source,
+        source: ObjectSource,
         *,
         is_bulk: bool,
-        on_progress: Callable[[Flight, int], None],
-        on_end: Callable[[Flight, SatfsError | None], None],
+        on_progress: Callable[[RangeRequest, int], None],
+        on_end: Callable[[RangeRequest, SatfsError | None], None],
     ) -> None:
         super().__init__(cache, cached, span)
         self.source = source
@@ -128,13 +128,13 @@ class Flight(Delivery):
         self.arriving_since(trio.current_time())
         self._on_progress(self, n_bytes)
 
-    def progress(self, now_s: float) -> Transfer:
+    def progress(self, now_s: float) -> TransferStatus:
         """Return how far it is, and how fast since its present attempt's first byte."""
         span = ByteRange(self.start, max(self.start, self.stop))
         speed: float | None = None
         if self.began_at_s is not None and now_s > self.began_at_s:
             speed = (self.held_until - self.began_at) / (now_s - self.began_at_s)
-        return Transfer(self.source.label, span, self.held_until, self.is_urgent, speed)
+        return TransferStatus(self.source.label, span, self.held_until, self.is_urgent, speed)
 
     def is_wanted(self) -> bool:
         """Tell whether there is something left to do."""
@@ -157,13 +157,13 @@ class Flight(Delivery):
         self.stop = max(self.held_until, min(self.stop, stop))
 
 
-def choose(queue: Sequence[Flight], n_active_of: Callable[[object], int]) -> Flight:
+def choose(queue: Sequence[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:
     """Return the flight of *queue* to start next: urgent ones first, then the reader with fewest.
 
     Among one reader's, the one that was wanted first: sequential readers want them in order.
     """
 
-    def rank(flight: Flight) -> tuple[bool, int, int]:
+    def rank(flight: RangeRequest) -> tuple[bool, int, int]:
         fewest = min((n_active_of(reader) for reader in flight.readers), default=1 << 30)
         return (not flight.is_urgent, fewest, flight.order)
 

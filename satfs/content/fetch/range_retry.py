@@ -19,10 +19,10 @@ from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.objects import Spilled
 from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.links import LASTING_CODES
-from satfs.content.fetch.range_request import Flight
-from satfs.content.fetch.store_responses import Meaning
-from satfs.content.fetch.trial import Trial
-from satfs.content.transfer.interface import BulkMover, Mover, Refusal, WorkerDied
+from satfs.content.fetch.range_request import RangeRequest
+from satfs.content.fetch.store_responses import ResponseKind
+from satfs.content.fetch.trial import AttemptCounts
+from satfs.content.transfer.interface import BulkMover, Mover, UnusableResponse, WorkerDied
 from satfs.errors import (
     Changed,
     DeadlineReached,
@@ -38,7 +38,7 @@ from satfs.net.addresses import origin_of
 from satfs.net.reachability import Reachability
 from satfs.net.retry import parse_retry_after
 from satfs.net.retrying import admit, is_silence
-from satfs.read_trace import BYTES, Request
+from satfs.read_trace import BYTES, TracedRequest
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ BULK_BYTES: Final = 1024 * 1024
 MOST_DEATHS: Final = 2
 
 
-class Attempts:
+class RangeRetry:
     """Moves flights, each until all of it is there or it is known why that cannot be."""
 
     def __init__(
@@ -71,9 +71,9 @@ class Attempts:
         self.counters: Counter[str] = Counter()
         self._draw = draw
 
-    async def bring_down(self, flight: Flight) -> SatfsError | None:
+    async def bring_down(self, flight: RangeRequest) -> SatfsError | None:
         """Bring a flight down: None when all is there or it was given up, else what to report."""
-        trial = Trial(flight.held_until, self._give_up_s)
+        trial = AttemptCounts(flight.held_until, self._give_up_s)
         while flight.is_wanted():
             failure: SatfsError | None = None
             flight.began_at_s = None
@@ -91,7 +91,7 @@ class Attempts:
                 flight.attempt = None
         return None
 
-    async def _try_once(self, flight: Flight, trial: Trial) -> SatfsError | None:
+    async def _try_once(self, flight: RangeRequest, trial: AttemptCounts) -> SatfsError | None:
         """Make one attempt; None when another one makes sense (or none is needed any more)."""
         trial.wait_s = 0.0
         link: Link | None = None
@@ -112,7 +112,7 @@ class Attempts:
             # the loop finds out, and what to do about it.
             trial.n_deaths += 1
             flight.is_bulk = trial.n_deaths < MOST_DEATHS and not death.is_of_file
-        except Refusal as refusal:
+        except UnusableResponse as refusal:
             return self._judge(flight, refusal, link, trial)
         except Unreachable as failure:
             # Signing has had its own tries; a store that is known to be away gets none.
@@ -139,7 +139,7 @@ class Attempts:
             return failure
         return None
 
-    async def _attempt(self, flight: Flight, link: Link, trial: Trial) -> None:
+    async def _attempt(self, flight: RangeRequest, link: Link, trial: AttemptCounts) -> None:
         origin = origin_of(link.url)
         admission = await admit(self._reachability, origin, flight.source.label)
         if admission is None:
@@ -161,7 +161,7 @@ class Attempts:
             self.counters["requests"] += 1
             with flight.source.trail.request(BYTES, flight.missing) as request:
                 await self._move(mover, link, flight, asked_at_s + limit_s, request)
-        except Refusal:
+        except UnusableResponse:
             self._reachability.answered(origin, trio.current_time())
             raise
         finally:
@@ -190,7 +190,12 @@ class Attempts:
                 self._reachability.probe_ended(origin, now_s, flight.source.label)
 
     async def _move(
-        self, mover: Mover, link: Link, flight: Flight, deadline_at: float, request: Request
+        self,
+        mover: Mover,
+        link: Link,
+        flight: RangeRequest,
+        deadline_at: float,
+        request: TracedRequest,
     ) -> None:
         """Have *mover* make one request, and note what came of it."""
         asked_at_s = trio.current_time()
@@ -199,7 +204,7 @@ class Attempts:
                 await mover.move(link, flight, flight.source.version)
             if flight.silence.cancelled_caught:
                 raise DeadlineReached(f"{flight.source.label}: the object store is silent")
-        except Refusal as refusal:
+        except UnusableResponse as refusal:
             request.outcome = f"refused: {refusal.verdict.code}"
             raise
         finally:
@@ -208,12 +213,16 @@ class Attempts:
                 request.first_byte_s = flight.began_at_s - asked_at_s
 
     def _judge(
-        self, flight: Flight, refusal: Refusal, link: Link | None, trial: Trial
+        self,
+        flight: RangeRequest,
+        refusal: UnusableResponse,
+        link: Link | None,
+        trial: AttemptCounts,
     ) -> SatfsError | None:
         """Return what to report for a refusal; None when another attempt makes sense."""
         verdict, label = refusal.verdict, flight.source.label
         match verdict.meaning:
-            case Meaning.RENEW:
+            case ResponseKind.RENEW:
                 links = flight.source.links
                 if link is not None and verdict.code not in LASTING_CODES:
                     links.spent(link)
@@ -223,9 +232,9 @@ class Attempts:
                         return None
                 links.refused(verdict.code)
                 return NotAllowed(f"the object store refuses {label}: {verdict.code}")
-            case Meaning.RETRY | Meaning.SLOW_DOWN:
+            case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
                 asked_s = parse_retry_after(refusal.retry_after, now_s=time.time())
-                if verdict.meaning is Meaning.SLOW_DOWN or asked_s is not None:
+                if verdict.meaning is ResponseKind.SLOW_DOWN or asked_s is not None:
                     self._controller.note_throttled(trio.current_time())
                 text = f"the object store is busy: {label}: {verdict.code}"
                 failure = (
@@ -233,7 +242,7 @@ class Attempts:
                 )
                 trial.failed(failure, self._draw())
                 return failure if trial.is_over else None
-            case Meaning.CHANGED:
+            case ResponseKind.CHANGED:
                 trial.n_other_version += 1
                 wait_s = flight.source.doubt.differed(trial.n_other_version)
                 if wait_s is not None and wait_s < trial.left_s:
@@ -242,9 +251,9 @@ class Attempts:
                 if flight.source.doubt.is_alternating:
                     return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
-            case Meaning.GONE:
+            case ResponseKind.GONE:
                 return Changed(f"{label} was removed while it was open")
-            case Meaning.REFUSED:
+            case ResponseKind.REFUSED:
                 return NotAllowed(f"the object store refuses {label}: {verdict.code}")
             case _:
                 # Forgiven once, as in net.retry: a balancer's error page is gone a moment later.

@@ -44,7 +44,7 @@ MOST_OBJECT_BYTES: Final = 256 * 1024**3
 MOST_SKIPPED_BYTES: Final = 1024 * 1024
 
 
-class Meaning(StrEnum):
+class ResponseKind(StrEnum):
     """What to do about an answer."""
 
     BYTES = "bytes"  #: the bytes asked for follow
@@ -59,14 +59,14 @@ class Meaning(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ResponseClass:
     """A meaning, with what else is needed to act on it.
 
     `skip_bytes` come before those asked for. `seen` is the version that the answer shows, if it
     shows one. `code` is the store's own word for an error, or the status.
     """
 
-    meaning: Meaning
+    meaning: ResponseKind
     code: str = ""
     skip_bytes: int = 0
     seen: Version | None = None
@@ -111,31 +111,31 @@ def error_code(body: bytes) -> str:
     return found.group(1).decode("ascii") if found else ""
 
 
-def judge_error(status: int, body: bytes) -> Verdict:
+def classify_error(status: int, body: bytes) -> ResponseClass:
     """Return what an answer other than 200 and 206 means. *body* may be cut short."""
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
-        return Verdict(Meaning.SLOW_DOWN, code)
+        return ResponseClass(ResponseKind.SLOW_DOWN, code)
     if code in _EXPIRED or status in (401, 403):
-        return Verdict(Meaning.RENEW, code)
+        return ResponseClass(ResponseKind.RENEW, code)
     if code == "RequestTimeout" or status in (408, 500, 502, 503, 504):
-        return Verdict(Meaning.RETRY, code)
+        return ResponseClass(ResponseKind.RETRY, code)
     if status in (301, 302, 303, 307, 308):
-        return Verdict(Meaning.REDIRECT, code)
+        return ResponseClass(ResponseKind.REDIRECT, code)
     # A range beyond the end means that the object became shorter: we never ask beyond the end of
     # the version that we opened.
     if status in (412, 416):
-        return Verdict(Meaning.CHANGED, code)
+        return ResponseClass(ResponseKind.CHANGED, code)
     if status in (404, 410):
-        return Verdict(Meaning.GONE, code)
+        return ResponseClass(ResponseKind.GONE, code)
     if 400 <= status < 500:
-        return Verdict(Meaning.REFUSED, code)
-    return Verdict(Meaning.GARBLED, code)
+        return ResponseClass(ResponseKind.REFUSED, code)
+    return ResponseClass(ResponseKind.GARBLED, code)
 
 
-def judge_success(
+def classify_success(
     status: int, headers: Mapping[str, str], asked: ByteRange, version: Version | None
-) -> Verdict:
+) -> ResponseClass:
     """Return what a 200 or 206 means. *headers* have lower-case names.
 
     With *version*, the answer must show that version.
@@ -144,45 +144,45 @@ def judge_success(
     if not _is_range(status, headers):
         if status == 200:
             return _judge_whole(headers, length, asked, version)
-        return Verdict(Meaning.GARBLED, str(status))
+        return ResponseClass(ResponseKind.GARBLED, str(status))
     span = _content_range(headers)
     if span is None:
-        return Verdict(Meaning.GARBLED, "Content-Range")
+        return ResponseClass(ResponseKind.GARBLED, "Content-Range")
     first, last, total = span
     if total is None:
         # What was asked for lies inside of the version that we opened; the name must show that it
         # is the one, since the length does not.
         if version is None or not (_names(headers) or version.is_strong):
-            return Verdict(Meaning.GARBLED, "Content-Range")
+            return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         total = version.size_bytes
     seen = version_of(headers, total)
     if version is not None and not _is_same(seen, version, headers):
-        return Verdict(Meaning.CHANGED, "ETag", seen=seen)
+        return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
     if not _is_label_alone(headers, length, last + 1 - first, total):
-        return Verdict(Meaning.GARBLED, "Content-Encoding", seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "Content-Encoding", seen=seen)
     if first != asked.start or last + 1 != min(asked.stop, total):
-        return Verdict(Meaning.GARBLED, "Content-Range", seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "Content-Range", seen=seen)
     if length is not None and length > last + 1 - first:
-        return Verdict(Meaning.GARBLED, "Content-Length", seen=seen)
-    return Verdict(Meaning.BYTES, seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "Content-Length", seen=seen)
+    return ResponseClass(ResponseKind.BYTES, seen=seen)
 
 
 def _judge_whole(
     headers: Mapping[str, str], length: int | None, asked: ByteRange, version: Version | None
-) -> Verdict:
+) -> ResponseClass:
     # RFC 9110 §14.2 lets a server ignore Range; then the whole object comes.
     if length is None:
-        return Verdict(Meaning.GARBLED, "Content-Length")
+        return ResponseClass(ResponseKind.GARBLED, "Content-Length")
     seen = version_of(headers, length)
     if encodings_of(headers) and (version is None or seen != version):
-        return Verdict(Meaning.GARBLED, "Content-Encoding")
+        return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
     if version is not None and not _is_same(seen, version, headers):
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
-            return Verdict(Meaning.GARBLED, "Content-Type")
-        return Verdict(Meaning.CHANGED, "ETag", seen=seen)
+            return ResponseClass(ResponseKind.GARBLED, "Content-Type")
+        return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
     if asked.start > MOST_SKIPPED_BYTES or asked.stop > length:
-        return Verdict(Meaning.GARBLED, "200 for a range", seen=seen)
-    return Verdict(Meaning.BYTES, skip_bytes=asked.start, seen=seen)
+        return ResponseClass(ResponseKind.GARBLED, "200 for a range", seen=seen)
+    return ResponseClass(ResponseKind.BYTES, skip_bytes=asked.start, seen=seen)
 
 
 def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> bool:
@@ -288,7 +288,9 @@ def is_object_itself(encodings: tuple[str, ...], beginning: bytes, path: str) ->
     return True
 
 
-def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, int] | Verdict:
+def classify_tail(
+    status: int, headers: Mapping[str, str]
+) -> tuple[Version, int, int] | ResponseClass:
     """Return version, first offset and length of the body of an answer to a question about size.
 
     The question was a small range, given by its offsets or as a suffix. *headers* have lower-case
@@ -298,21 +300,21 @@ def judge_tail(status: int, headers: Mapping[str, str]) -> tuple[Version, int, i
     if _is_range(status, headers):
         span = _content_range(headers)
         if span is None or span[2] is None:
-            return Verdict(Meaning.GARBLED, "Content-Range")
+            return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         first, last, total = span[0], span[1], span[2]
         if not first <= last < total <= MOST_OBJECT_BYTES:
-            return Verdict(Meaning.GARBLED, "Content-Range")
+            return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         if not _is_label_alone(headers, length, last + 1 - first, total):
-            return Verdict(Meaning.GARBLED, "Content-Encoding")
+            return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
         return version_of(headers, total), first, last + 1 - first
     if encodings_of(headers):
-        return Verdict(Meaning.GARBLED, "Content-Encoding")
+        return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
     if status != 200 or length is None or length > MOST_OBJECT_BYTES:
-        return Verdict(Meaning.GARBLED, "Content-Length")
+        return ResponseClass(ResponseKind.GARBLED, "Content-Length")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/json") and "etag" not in headers:
         # An error page with status 200. A store's objects have ETags; so would a real HTML object.
-        return Verdict(Meaning.GARBLED, "Content-Type")
+        return ResponseClass(ResponseKind.GARBLED, "Content-Type")
     return version_of(headers, length), 0, length
 
 

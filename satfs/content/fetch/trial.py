@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import trio
 
-from satfs.content.fetch.links import Refusals
+from satfs.content.fetch.links import LinkRefusals
 from satfs.errors import DeadlineReached, SatfsError
 from satfs.net.retry import wait_before_next_s
 
 
-class Trial:
+class AttemptCounts:
     """Attempts since a flight last made progress."""
 
     def __init__(self, held_until: int, give_up_s: float) -> None:
@@ -20,7 +20,7 @@ class Trial:
 
     def _begin(self, held_until: int) -> None:
         self.since_s = trio.current_time()
-        self.refusals = Refusals()
+        self.refusals = LinkRefusals()
         self.n_garbled = 0
         self.n_other_version = 0
         self.n_deaths = 0

@@ -16,14 +16,14 @@ import h11
 import xxhash
 
 from satfs.content.fetch.store_responses import (
-    Meaning,
-    Verdict,
-    judge_error,
-    judge_success,
+    ResponseClass,
+    ResponseKind,
+    classify_error,
+    classify_success,
     request_headers,
 )
 from satfs.content.transfer import messages
-from satfs.content.transfer.messages import BLOCK_BYTES, Move, Outcome, Progress
+from satfs.content.transfer.messages import BLOCK_BYTES, MoveOrder, OutcomeReport, ProgressReport
 from satfs.model import ByteRange, Version
 
 #: Bytes written at once: few system calls, and the buffers of many connections stay small.
@@ -54,12 +54,14 @@ class Exchange:
         `stop` only ever shrinks.
     """
 
-    def __init__(self, move: Move, fd: int, tell: Callable[[bytes], None], now_s: float) -> None:
+    def __init__(
+        self, move: MoveOrder, fd: int, tell: Callable[[bytes], None], now_s: float
+    ) -> None:
         self.move = move
         self.stop = move.stop
         #: When something came last, or the request was sent.
         self.heard_s = self.asked_s = now_s
-        self.outcome: Outcome | None = None
+        self.outcome: OutcomeReport | None = None
         self.has_begun = False
         self._fd = fd
         self._tell = tell
@@ -162,7 +164,7 @@ class Exchange:
             FileFailure: the file won't take it.
         """
         if self._body_left is None:
-            self.outcome = Outcome(self.move.move, broken=reason, is_timeout=is_timeout)
+            self.outcome = OutcomeReport(self.move.move, broken=reason, is_timeout=is_timeout)
         else:
             self._finish_broken(reason, now_s, is_timeout=is_timeout)
 
@@ -182,14 +184,16 @@ class Exchange:
                     return
                 self._hear(event, now_s)
         except h11.RemoteProtocolError:
-            self._refuse(Verdict(Meaning.GARBLED, "not HTTP"))
+            self._refuse(ResponseClass(ResponseKind.GARBLED, "not HTTP"))
 
     def _hear(self, event: object, now_s: float) -> None:
         match event:
             case h11.InformationalResponse():
                 self._n_informational += 1
                 if self._n_informational > MAX_INFORMATIONAL:
-                    self._refuse(Verdict(Meaning.GARBLED, "informational answers without end"))
+                    self._refuse(
+                        ResponseClass(ResponseKind.GARBLED, "informational answers without end")
+                    )
             case h11.Response():
                 headers = {
                     name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
@@ -207,16 +211,16 @@ class Exchange:
         if status not in (200, 206):
             return  # its body tells more
         version = Version(self.move.etag, self.move.size_bytes)
-        verdict = judge_success(status, headers, self._asked, version)
+        verdict = classify_success(status, headers, self._asked, version)
         length = headers.get("content-length", "")
-        if verdict.meaning is Meaning.BYTES:
+        if verdict.meaning is ResponseKind.BYTES:
             if verdict.skip_bytes:
                 # The loop slices whole bodies; here they are refused.
-                verdict = Verdict(Meaning.GARBLED, "200 for a range")
+                verdict = ResponseClass(ResponseKind.GARBLED, "200 for a range")
             elif "transfer-encoding" in headers or not length.strip().isdecimal():
                 # Only a parser knows where such a body ends; the loop has one.
-                verdict = Verdict(Meaning.GARBLED, "Content-Length")
-        if verdict.meaning is not Meaning.BYTES:
+                verdict = ResponseClass(ResponseKind.GARBLED, "Content-Length")
+        if verdict.meaning is not ResponseKind.BYTES:
             self._refuse(verdict)
             return
         self._is_lasting = http_version == b"1.1" and "close" not in (
@@ -233,11 +237,11 @@ class Exchange:
 
     def _refuse_as_told(self) -> None:
         status = self._refused[0] if self._refused else 0
-        self._refuse(judge_error(status, self._error_body))
+        self._refuse(classify_error(status, self._error_body))
 
-    def _refuse(self, verdict: Verdict) -> None:
+    def _refuse(self, verdict: ResponseClass) -> None:
         retry_after = self._refused[1] if self._refused else None
-        self.outcome = Outcome(self.move.move, verdict, retry_after=retry_after)
+        self.outcome = OutcomeReport(self.move.move, verdict, retry_after=retry_after)
 
     # -- writing and telling ---------------------------------------------------------------------
 
@@ -254,9 +258,9 @@ class Exchange:
         if self._hashes and (is_last or is_due or is_worth_telling):
             self._report(now_s)
         if self.front >= self.stop:
-            self.outcome = Outcome(self.move.move)
+            self.outcome = OutcomeReport(self.move.move)
         elif not self._body_left:
-            self.outcome = Outcome(self.move.move, broken="the body was cut short")
+            self.outcome = OutcomeReport(self.move.move, broken="the body was cut short")
 
     def _finish_broken(self, reason: str, now_s: float, *, is_timeout: bool = False) -> None:
         whole = (self.front + self._n_held) // BLOCK_BYTES * BLOCK_BYTES
@@ -264,7 +268,7 @@ class Exchange:
             self._write(whole - self.front)
         if self._hashes:
             self._report(now_s)
-        self.outcome = Outcome(self.move.move, broken=reason, is_timeout=is_timeout)
+        self.outcome = OutcomeReport(self.move.move, broken=reason, is_timeout=is_timeout)
 
     def _write(self, n_bytes: int) -> None:
         data = self._buffer[:n_bytes]
@@ -290,7 +294,7 @@ class Exchange:
         for first in range(0, len(self._hashes), messages.MOST_BLOCKS):
             hashes = self._hashes[first : first + messages.MOST_BLOCKS]
             upto = min(self.front, start + (first + len(hashes)) * BLOCK_BYTES)
-            told = Progress(self.move.move, upto, hashes, receiving_s, self._answer_s)
+            told = ProgressReport(self.move.move, upto, hashes, receiving_s, self._answer_s)
             self._tell(messages.pack_progress(told))
         self._hashes = []
         self._told_s = now_s

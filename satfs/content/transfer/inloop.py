@@ -9,16 +9,16 @@ from typing import Final, Protocol
 import trio
 
 from satfs.content.fetch.store_responses import (
-    Meaning,
-    Verdict,
-    judge_error,
-    judge_success,
+    ResponseClass,
+    ResponseKind,
+    classify_error,
+    classify_success,
     request_headers,
 )
-from satfs.content.transfer.interface import Delivery, Refusal
+from satfs.content.transfer.interface import Download, UnusableResponse
 from satfs.model import Link, Version
 from satfs.net.addresses import resolved
-from satfs.net.http import StreamedAnswer
+from satfs.net.http import StreamedResponse
 
 #: A region's redirect leads to the object in one hop; more is a loop.
 MOST_REDIRECTS: Final = 3
@@ -33,11 +33,11 @@ class Streams(Protocol):
 
     def stream(
         self, url: str, *, headers: dict[str, str]
-    ) -> AbstractAsyncContextManager[StreamedAnswer]:
+    ) -> AbstractAsyncContextManager[StreamedResponse]:
         """Open the answer to a GET; its body is read as it comes."""
 
 
-def answer_s(answer: StreamedAnswer, took_s: float) -> float:
+def answer_s(answer: StreamedResponse, took_s: float) -> float:
     """Return how long *answer* took on a connection that was open, or would have, in seconds.
 
     *took_s* is the time since it was asked for, which may have opened a connection.
@@ -56,7 +56,7 @@ class InLoopMover:
         self._http = http
         self._check_url = check_url
 
-    async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
+    async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
         url = link.url
         for _ in range(MOST_REDIRECTS + 1):
@@ -66,21 +66,21 @@ class InLoopMover:
             async with self._http.stream(url, headers=headers) as answer:
                 delivery.answer_s = answer_s(answer, trio.current_time() - asked_s)
                 if answer.status not in (200, 206):
-                    verdict = judge_error(answer.status, await answer.read_error_body())
+                    verdict = classify_error(answer.status, await answer.read_error_body())
                     location = answer.headers.get("location")
-                    if verdict.meaning is not Meaning.REDIRECT or location is None:
-                        raise Refusal(verdict, answer.headers.get("retry-after"))
+                    if verdict.meaning is not ResponseKind.REDIRECT or location is None:
+                        raise UnusableResponse(verdict, answer.headers.get("retry-after"))
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
-                verdict = judge_success(answer.status, answer.headers, delivery.missing, version)
-                if verdict.meaning is not Meaning.BYTES:
-                    raise Refusal(verdict)
+                verdict = classify_success(answer.status, answer.headers, delivery.missing, version)
+                if verdict.meaning is not ResponseKind.BYTES:
+                    raise UnusableResponse(verdict)
                 await self._receive(answer, delivery, verdict.skip_bytes)
             return
-        raise Refusal(Verdict(Meaning.GARBLED, "too many redirects"))
+        raise UnusableResponse(ResponseClass(ResponseKind.GARBLED, "too many redirects"))
 
-    async def _receive(self, answer: StreamedAnswer, delivery: Delivery, skip_bytes: int) -> None:
+    async def _receive(self, answer: StreamedResponse, delivery: Download, skip_bytes: int) -> None:
         expected = skip_bytes + len(delivery.missing)
         received = 0
         async for chunk in answer.chunks():
@@ -94,4 +94,4 @@ class InLoopMover:
             if delivery.is_done and received != expected:
                 return
         if not delivery.is_done:
-            raise Refusal(Verdict(Meaning.RETRY, "body cut short"))
+            raise UnusableResponse(ResponseClass(ResponseKind.RETRY, "body cut short"))

@@ -7,18 +7,18 @@ from typing import Protocol
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.objects import CachedObject, Layer
-from satfs.content.fetch.store_responses import Verdict
+from satfs.content.fetch.store_responses import ResponseClass
 from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
 
 
-class Refusal(Exception):
+class UnusableResponse(Exception):
     """The store answered, but not with the bytes that were asked for.
 
     `retry_after` is the header as sent. Never leaves the content floor.
     """
 
-    def __init__(self, verdict: Verdict, retry_after: str | None = None) -> None:
+    def __init__(self, verdict: ResponseClass, retry_after: str | None = None) -> None:
         super().__init__(verdict.meaning)
         self.verdict = verdict
         self.retry_after = retry_after
@@ -35,7 +35,7 @@ class WorkerDied(Exception):
         self.is_of_file = is_of_file
 
 
-class Delivery:
+class Download:
     """The bytes [start, stop) of one object on their way into its cache file.
 
     Invariants:
@@ -120,7 +120,7 @@ class Delivery:
 class Mover(Protocol):
     """A way of moving bytes."""
 
-    async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
+    async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """Fetch `delivery.missing` of the object behind *link*; returns when all is there.
 
         Cancelling it is safe: what has been received stays.

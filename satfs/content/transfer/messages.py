@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from satfs.content.fetch.store_responses import Meaning, Verdict
+from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 
 #: Longer than any message: a report holds the checksums of at most 1024 blocks.
 MOST_BYTES: Final = 64 * 1024
@@ -29,7 +29,7 @@ _OUTCOME: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveOrder:
     """Fetch [start, stop) of the object at *url* into file number *file*.
 
     *start* is a block boundary. *etag* and *size_bytes* are the version that it must be.
@@ -45,7 +45,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ProgressReport:
     """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one.
 
     *receiving_s* is the time since the first byte of the body came, *answer_s* that from the
@@ -61,13 +61,13 @@ class Progress:
 
 #: A report about no move. As a worker's first one: it is ready for orders. Later: it still runs,
 #: though nothing may have arrived.
-ALIVE: Final = Progress(0, 0, [])
+ALIVE: Final = ProgressReport(0, 0, [])
 #: While a worker has moves it sends `ALIVE` this many times in each progress timeout.
 ALIVE_PER_TIMEOUT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class OutcomeReport:
     """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
 
     *is_lasting*: another connection will break in the same way. *is_file_failure*: what broke is
@@ -75,7 +75,7 @@ class Outcome:
     """
 
     move: int
-    verdict: Verdict | None = None
+    verdict: ResponseClass | None = None
     broken: str | None = None
     is_timeout: bool = False
     is_file_failure: bool = False
@@ -83,14 +83,14 @@ class Outcome:
     is_lasting: bool = False
 
 
-def order(kind: str, fields: Mapping[str, object]) -> bytes:
+def pack_order(kind: str, fields: Mapping[str, object]) -> bytes:
     """Return an order from the mount to a worker."""
     return json.dumps({"do": kind, **fields}).encode()
 
 
-def order_move(move: Move) -> bytes:
+def pack_move(move: MoveOrder) -> bytes:
     """Return the order for *move*."""
-    return order("move", asdict(move))
+    return pack_order("move", asdict(move))
 
 
 def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
@@ -99,7 +99,7 @@ def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
     return str(fields.pop("do")), fields
 
 
-def pack_progress(progress: Progress) -> bytes:
+def pack_progress(progress: ProgressReport) -> bytes:
     """Return a progress report."""
     receiving_us = round(progress.receiving_s * 1e6)
     answer_us = round(progress.answer_s * 1e6)
@@ -107,7 +107,7 @@ def pack_progress(progress: Progress) -> bytes:
     return head + array("Q", progress.hashes).tobytes()
 
 
-def pack_outcome(outcome: Outcome) -> bytes:
+def pack_outcome(outcome: OutcomeReport) -> bytes:
     """Return the report of an ending."""
     verdict = outcome.verdict
     told = {
@@ -123,7 +123,7 @@ def pack_outcome(outcome: Outcome) -> bytes:
     return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(told).encode()
 
 
-def read_report(packet: bytes) -> Progress | Outcome:
+def read_report(packet: bytes) -> ProgressReport | OutcomeReport:
     """Return what a worker reported.
 
     Raises:
@@ -137,15 +137,15 @@ def read_report(packet: bytes) -> Progress | Outcome:
     if kind == _PROGRESS:
         hashes = array("Q")
         hashes.frombytes(rest)
-        return Progress(move, front, hashes.tolist(), receiving_us / 1e6, answer_us / 1e6)
+        return ProgressReport(move, front, hashes.tolist(), receiving_us / 1e6, answer_us / 1e6)
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
     told = json.loads(rest)
     try:
         verdict = None
         if told["meaning"] is not None:
-            verdict = Verdict(Meaning(told["meaning"]), told["code"])
-        return Outcome(
+            verdict = ResponseClass(ResponseKind(told["meaning"]), told["code"])
+        return OutcomeReport(
             move,
             verdict,
             told["broken"],

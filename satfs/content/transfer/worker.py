@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
-from satfs.content.fetch.store_responses import Meaning, Verdict
+from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.exchange import Exchange, FileFailure
-from satfs.content.transfer.messages import Move, Outcome
+from satfs.content.transfer.messages import MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.trust import untrusted
@@ -69,7 +69,7 @@ class _File:
 class _Job:
     """One order: not begun while it waits for a connection."""
 
-    move: Move
+    move: MoveOrder
     origin: Origin
     file: _File
     exchange: Exchange
@@ -147,7 +147,7 @@ class Worker:
             return False
         kind, fields = messages.read_order(packet)
         if kind == "move":
-            self._begin(Move(**fields))  # type: ignore[arg-type]  # as packed by order_move
+            self._begin(MoveOrder(**fields))  # type: ignore[arg-type]  # as packed by order_move
         elif kind == "file":
             self._files[cast(int, fields["file"])] = _File(fds[0])
         elif kind == "forget":
@@ -155,7 +155,7 @@ class Worker:
                 file.leave()
         elif kind == "cancel":
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
-                self._end(job, Outcome(job.move.move, broken="taken back"))
+                self._end(job, OutcomeReport(job.move.move, broken="taken back"))
         elif kind == "cut":
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
                 job.exchange.stop = min(job.exchange.stop, cast(int, fields["stop"]))
@@ -181,7 +181,7 @@ class Worker:
 
     # -- the life of a job -----------------------------------------------------------------------
 
-    def _begin(self, move: Move) -> None:
+    def _begin(self, move: MoveOrder) -> None:
         file = self._files[move.file]
         exchange = Exchange(move, file.use(), self._tell, time.monotonic())
         job = _Job(move, _origin_of(urlsplit(move.url)), file, exchange)
@@ -210,8 +210,8 @@ class Worker:
             request = job.exchange.request(self._user_agent)
         except ValueError:
             # The loop's client knows what to do with odd links.
-            verdict = Verdict(Meaning.GARBLED, "not a target")
-            self._end(job, Outcome(job.move.move, verdict))
+            verdict = ResponseClass(ResponseKind.GARBLED, "not a target")
+            self._end(job, OutcomeReport(job.move.move, verdict))
             return
         try:
             # Nothing else is on its way out here: this waits for nothing.
@@ -239,7 +239,7 @@ class Worker:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
             pass
         except FileFailure:
-            self._end(job, Outcome(job.move.move, broken="the file", is_file_failure=True))
+            self._end(job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True))
             return
         except OSError as problem:
             self._lose(line, problem)
@@ -270,11 +270,11 @@ class Worker:
         try:
             job.exchange.broke(reason, is_timeout=is_timeout, now_s=time.monotonic())
         except FileFailure:
-            self._end(job, Outcome(job.move.move, broken=reason, is_file_failure=True))
+            self._end(job, OutcomeReport(job.move.move, broken=reason, is_file_failure=True))
             return
-        self._end(job, job.exchange.outcome or Outcome(job.move.move, broken=reason))
+        self._end(job, job.exchange.outcome or OutcomeReport(job.move.move, broken=reason))
 
-    def _end(self, job: _Job, outcome: Outcome) -> None:
+    def _end(self, job: _Job, outcome: OutcomeReport) -> None:
         """Tell how *job* ended, and keep its connection if it may be used again."""
         del self._jobs[job.move.move]
         line = job.line
@@ -317,7 +317,9 @@ class Worker:
             try:
                 job.exchange.look_at_clock(now_s)
             except FileFailure:
-                self._end(job, Outcome(job.move.move, broken="the file", is_file_failure=True))
+                self._end(
+                    job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True)
+                )
                 continue
             if now_s - job.exchange.heard_s >= self._progress_timeout_s:
                 self._break(job, "no byte in time", is_timeout=True)
@@ -344,18 +346,18 @@ class Worker:
                 self._end(waiting[0], _unopened(waiting[0].move.move, found))
 
 
-def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> Outcome:
+def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> OutcomeReport:
     """Return the end of a move for which there is no connection."""
     if isinstance(problem, NotAllowed):
-        return Outcome(move, Verdict(Meaning.GARBLED, "peer"))  # the loop says why
+        return OutcomeReport(move, ResponseClass(ResponseKind.GARBLED, "peer"))  # the loop says why
     if isinstance(problem, BadSettings):
         # `ca_file` has changed since the mount read it; the mount's own client still has it.
-        return Outcome(move, Verdict(Meaning.GARBLED, "no TLS context"))
+        return OutcomeReport(move, ResponseClass(ResponseKind.GARBLED, "no TLS context"))
     if isinstance(problem, ssl.SSLCertVerificationError):
-        return Outcome(move, broken=untrusted(problem), is_lasting=True)
+        return OutcomeReport(move, broken=untrusted(problem), is_lasting=True)
     is_timeout = isinstance(problem, TimeoutError)
     reason = "no connection in time" if is_timeout else _reason(problem)
-    return Outcome(move, broken=reason, is_timeout=is_timeout)
+    return OutcomeReport(move, broken=reason, is_timeout=is_timeout)
 
 
 def _origin_of(parts: SplitResult) -> Origin:

@@ -18,10 +18,10 @@ import trio
 
 import satfs
 from satfs.content.cache.blockfile import BlockFile
-from satfs.content.fetch.store_responses import Meaning, Verdict
+from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
-from satfs.content.transfer.interface import Delivery, Mover, Refusal, WorkerDied
-from satfs.content.transfer.messages import Move, Outcome, Progress
+from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
+from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link, Version
 from satfs.net.addresses import shown
@@ -68,10 +68,10 @@ class _Process:
 
 
 class _MoveState:
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Download) -> None:
         self.delivery = delivery
         self.ended = trio.Event()
-        self.outcome: Outcome | None = None
+        self.outcome: OutcomeReport | None = None
         self.failure: Exception | None = None
 
 
@@ -117,7 +117,7 @@ class WorkerPool:
         self._n_deaths = 0
         self._n_moved_bytes = 0  # since there was no worker
 
-    async def move(self, link: Link, delivery: Delivery, version: Version) -> None:
+    async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
         # Proxies are the loop's business: their lines are slow enough for it.
         process = None if self._is_proxied(link.url) else self._at_hand()
@@ -125,14 +125,14 @@ class WorkerPool:
             try:
                 await self._move_in(process, link, delivery, version)
                 return
-            except Refusal as refusal:
+            except UnusableResponse as refusal:
                 # The loop follows redirects, finds a range in a whole body, and knows no packets.
-                if refusal.verdict.meaning not in (Meaning.REDIRECT, Meaning.GARBLED):
+                if refusal.verdict.meaning not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
                     raise
         await self._in_loop.move(link, delivery, version)
 
     async def _move_in(
-        self, process: _Process, link: Link, delivery: Delivery, version: Version
+        self, process: _Process, link: Link, delivery: Download, version: Version
     ) -> None:
         delivery.begin()
         # Workers write whole blocks, from where whole blocks end.
@@ -141,15 +141,17 @@ class WorkerPool:
         state = _MoveState(delivery)
         file = await self._file_of(process, delivery.layer.file)
         missing = delivery.missing
-        order = Move(
+        order = MoveOrder(
             number, file, link.url, missing.start, missing.stop, version.etag, version.size_bytes
         )
         if not process.moves:
             # A worker without moves reports nothing: its time begins now.
             process.heard_at_s, process.is_suspect = trio.current_time(), False
-        packet = messages.order_move(order)
+        packet = messages.pack_move(order)
         if len(packet) > messages.MOST_BYTES:
-            raise Refusal(Verdict(Meaning.GARBLED, "a link too long for a worker"))
+            raise UnusableResponse(
+                ResponseClass(ResponseKind.GARBLED, "a link too long for a worker")
+            )
         process.moves[number] = state
         stop = missing.stop
         try:
@@ -170,11 +172,11 @@ class WorkerPool:
         if outcome is None or outcome.is_file_failure:
             raise WorkerDied(is_of_file=outcome is not None)
         if outcome.verdict is not None:
-            raise Refusal(outcome.verdict, outcome.retry_after)
+            raise UnusableResponse(outcome.verdict, outcome.retry_after)
         if delivery.is_done:
             return
         if outcome.broken is None:
-            raise Refusal(Verdict(Meaning.RETRY, "body cut short"))
+            raise UnusableResponse(ResponseClass(ResponseKind.RETRY, "body cut short"))
         if outcome.is_timeout:
             raise DeadlineReached("the object store sent nothing in time")
         if outcome.is_lasting:
@@ -248,7 +250,7 @@ class WorkerPool:
         self._processes.append(worker)
         self._nursery.start_soon(self._listen, worker)
         self._nursery.start_soon(self._watch_over, worker)
-        await self._send(worker, messages.order("settings", self._settings))
+        await self._send(worker, messages.pack_order("settings", self._settings))
 
     def _note_death(self) -> None:
         self._n_deaths += 1
@@ -296,11 +298,11 @@ class WorkerPool:
             # Not when it has ended: in a call to a disk that hangs it cannot.
             self._bury(worker)
 
-    def _hear(self, worker: _Process, report: Progress | Outcome) -> None:
+    def _hear(self, worker: _Process, report: ProgressReport | OutcomeReport) -> None:
         state = worker.moves.get(report.move)
         if state is None or state.ended.is_set():
             return
-        if isinstance(report, Outcome):
+        if isinstance(report, OutcomeReport):
             state.outcome = report
             state.ended.set()
             return
@@ -317,7 +319,7 @@ class WorkerPool:
             state.ended.set()
             return
         if delivery.is_done:
-            state.outcome = Outcome(report.move) if report.front >= delivery.stop else None
+            state.outcome = OutcomeReport(report.move) if report.front >= delivery.stop else None
             state.ended.set()
 
     def _bury(self, worker: _Process) -> None:
@@ -339,7 +341,7 @@ class WorkerPool:
         number = process.files.get(file)
         if number is None:
             number = process.files[file] = next(self._numbers)
-            packet = messages.order("file", {"file": number, "size_bytes": file.size_bytes})
+            packet = messages.pack_order("file", {"file": number, "size_bytes": file.size_bytes})
             await self._send(process, packet, file.fd)
         return number
 
@@ -356,7 +358,7 @@ class WorkerPool:
 
     async def _tell(self, process: _Process, kind: str, fields: dict[str, object]) -> None:
         with contextlib.suppress(WorkerDied):
-            await self._send(process, messages.order(kind, fields))
+            await self._send(process, messages.pack_order(kind, fields))
 
     async def _send(self, process: _Process, packet: bytes, fd: int | None = None) -> None:
         ancillary = []
@@ -383,7 +385,7 @@ class WorkerPool:
         }
 
 
-def _fitting(delivery: Delivery, report: Progress) -> list[int]:
+def _fitting(delivery: Download, report: ProgressReport) -> list[int]:
     """Return the checksums of the blocks that *delivery* still takes."""
     first = report.front - _covered(report)
     skip = max(0, delivery.held_until - first) // messages.BLOCK_BYTES
@@ -392,7 +394,7 @@ def _fitting(delivery: Delivery, report: Progress) -> list[int]:
     return report.hashes[skip : skip + max(0, n_blocks)]
 
 
-def _covered(report: Progress) -> int:
+def _covered(report: ProgressReport) -> int:
     """Return how many bytes the reported blocks hold; the last may be short."""
     last = report.front % messages.BLOCK_BYTES or messages.BLOCK_BYTES
     return (len(report.hashes) - 1) * messages.BLOCK_BYTES + last
