@@ -29,7 +29,7 @@ FUSERMOUNT: Final = "fusermount3"
 _DETACH_TIMEOUT_S: Final = 10.0
 
 #: Symbolic links followed in one path; the kernel follows 40 (path_resolution(7)).
-_MOST_LINKS: Final = 40
+_MAX_LINKS: Final = 40
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -121,7 +121,7 @@ def locate(path: Path) -> tuple[Mounted, tuple[str, ...]] | None:
                 return mounts[here], inner
             here = here.parent
             continue
-        if n_links < _MOST_LINKS and (target := _link_target(here)) is not None:
+        if n_links < _MAX_LINKS and (target := _link_target(here)) is not None:
             n_links += 1
             left.extendleft(reversed(target.parts))
             here = Path("/") if target.is_absolute() else here.parent

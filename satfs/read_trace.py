@@ -23,12 +23,12 @@ from satfs.model import ByteRange
 
 #: Objects of which trails are kept, the least recently used forgotten first. With the next two this
 #: makes some 10 MB at the very most, and 1 kB for an object that was only listed.
-MOST_TRAILS: Final = 512
+MAX_TRAILS: Final = 512
 #: Requests and failures kept for each object: the last ones. Older ones are only counted.
-MOST_REQUESTS: Final = 64
-MOST_FAILURES: Final = 8
+MAX_REQUESTS: Final = 64
+MAX_FAILURES: Final = 8
 #: Longest sentence of a failure that is kept.
-_MOST_CHARACTERS: Final = 300
+_MAX_CHARACTERS: Final = 300
 
 #: What a request can be for.
 LINK, SIZE, CONFIRM, BYTES = "link", "size", "confirm", "bytes"
@@ -91,8 +91,8 @@ class ReadTrace:
     ) -> None:
         self.label = label
         self.own = TraceTotals()
-        self.requests: deque[TracedRequest] = deque(maxlen=MOST_REQUESTS)
-        self.failures: deque[TracedFailure] = deque(maxlen=MOST_FAILURES)
+        self.requests: deque[TracedRequest] = deque(maxlen=MAX_REQUESTS)
+        self.failures: deque[TracedFailure] = deque(maxlen=MAX_FAILURES)
         self._both = (self.own, sums)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -152,7 +152,7 @@ class ReadTrace:
                     totals.unlucky[request.outcome.partition(":")[0]] += 1
 
     def _failed(self, failure: Exception) -> None:
-        words = str(failure)[:_MOST_CHARACTERS] if isinstance(failure, SatfsError) else ""
+        words = str(failure)[:_MAX_CHARACTERS] if isinstance(failure, SatfsError) else ""
         self.failures.append(TracedFailure(self._wall_clock(), type(failure).__name__, words))
         for totals in self._both:
             totals.n_failures += 1
@@ -169,7 +169,7 @@ class ReadTraces:
         self.sums = TraceTotals()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._trails: LRUCache[str, ReadTrace] = LRUCache(MOST_TRAILS)
+        self._trails: LRUCache[str, ReadTrace] = LRUCache(MAX_TRAILS)
 
     def __len__(self) -> int:
         """Return how many objects there are notes about."""

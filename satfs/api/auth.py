@@ -250,12 +250,12 @@ class Credential:
 
     async def _exchange(self, body: bytes) -> tuple[str, float]:
         url = self._settings.auth_url
-        answer = await self._http.request(
+        response = await self._http.request(
             "POST", url, headers={"Content-Type": "application/json"}, content=body
         )
-        if answer.status not in (200, 201):
-            raise self._not_a_token(answer)
-        told = wire.document(answer.body)
+        if response.status not in (200, 201):
+            raise self._not_a_token(response)
+        told = wire.document(response.body)
         record = told if isinstance(told, dict) else {}
         token = record.get("access_token")
         if not isinstance(token, str) or not tokens.is_header_text(token):
@@ -268,16 +268,16 @@ class Credential:
         log.debug("token renewed", lifetime_s=lifetime_s)
         return token, usable_for_s(lifetime_s)
 
-    def _not_a_token(self, answer: Response) -> Exception:
+    def _not_a_token(self, response: Response) -> Exception:
         where = shown(self._settings.auth_url)
-        told = error_text.error_text(answer.body, self.secrets())
-        message = f"ask for a token: {where} answered {answer.status}" + (
+        told = error_text.error_text(response.body, self.secrets())
+        message = f"ask for a token: {where} answered {response.status}" + (
             f": {told}" if told else ""
         )
-        if answer.status in (400, 401, 403):
+        if response.status in (400, 401, 403):
             return NeedsLogin(f"{message}; {self.advice()}")
-        if answer.status in RETRIED_STATUSES or answer.status >= 500:
-            return failure_for(answer.status, answer.headers, message, now_s=self._wall_clock())
+        if response.status in RETRIED_STATUSES or response.status >= 500:
+            return failure_for(response.status, response.headers, message, now_s=self._wall_clock())
         return Garbled(f"{message}; is SATFS_AUTH_URL the token endpoint?")
 
 

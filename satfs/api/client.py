@@ -52,7 +52,7 @@ log = structlog.get_logger(__name__)
 #: a person takes to try again, and not so long that its first pages are of another time. And how
 #: many such listings wait.
 UNFINISHED_S: Final = 60.0
-MOST_UNFINISHED: Final = 64
+MAX_UNFINISHED: Final = 64
 #: Longest answer in which a link is looked for. A vendor who sends the delivery itself in its place
 #: would have `ls` fetch it.
 MAX_LINK_BYTES: Final = 1024 * 1024
@@ -81,7 +81,7 @@ class Aleph:
         self._asker = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._unfinished: TTLCache[str, PartialListing[Any]] = TTLCache(
-            MOST_UNFINISHED, UNFINISHED_S, timer=trio.current_time
+            MAX_UNFINISHED, UNFINISHED_S, timer=trio.current_time
         )
         self._is_told_short = False
 
@@ -158,8 +158,8 @@ class Aleph:
         question = requests.sign(scene_id, attachment)
         url = question.url(self._settings.api_url)
 
-        def read(answer: Response) -> Link:
-            link = presigned.link(answer.status, answer.headers, answer.body, asked_url=url)
+        def read(response: Response) -> Link:
+            link = presigned.link(response.status, response.headers, response.body, asked_url=url)
             self._link_rule.check(link.url)
             return link
 
@@ -251,8 +251,8 @@ class Aleph:
     ) -> R:
         """Return the one record that a question has for an answer."""
 
-        def read(answer: Response) -> R:
-            value = wire.one(answer.body)
+        def read(response: Response) -> R:
+            value = wire.one(response.body)
             # An envelope of one, as filtered listings have it.
             entries = value["results"] if isinstance(value.get("results"), list) else [value]
             records, _ = wire.records(entries, reader)
@@ -286,4 +286,4 @@ class Aleph:
 
 def _page_with(reader: Callable[[Json], object | None]) -> Callable[[Response], wire.Page]:
     """Return what reads a page of the records that *reader* makes."""
-    return lambda answer: wire.page_of(answer.body, reader)
+    return lambda response: wire.page_of(response.body, reader)

@@ -17,7 +17,7 @@ from satfs.api.wire import Page
 R = TypeVar("R")
 
 #: How often one listing is read from its beginning, at most, when it shrinks each time.
-MOST_READINGS: Final = 3
+MAX_READINGS: Final = 3
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class PartialListing(Generic[R]):
     @property
     def must_begin_anew(self) -> bool:
         """Tell whether entries may be missing that another reading would bring."""
-        return self.is_shrunk and self._n_readings < MOST_READINGS
+        return self.is_shrunk and self._n_readings < MAX_READINGS
 
     @property
     def is_short(self) -> bool:

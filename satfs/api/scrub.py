@@ -15,7 +15,7 @@ MAX_QUOTE_CHARACTERS = 300
 #: What lies further back in a text is not looked at for a quote.
 _LOOKED_AT_CHARACTERS = 4096
 #: Texts shorter than this are not searched for as secrets: they would match by chance.
-_SHORTEST_SECRET = 4
+_MIN_SECRET = 4
 
 # The vendor writes the text, so each of these patterns begins with something literal and runs in
 # linear time: no text, however made, keeps us busy.
@@ -62,7 +62,7 @@ def may_hold_secrets(document: bytes) -> bool:
 
 def is_secret_like(value: Any) -> bool:
     """Tell whether *value* is text that looks like a signed URL, a token or a password."""
-    if not isinstance(value, str) or len(value) < _SHORTEST_SECRET:
+    if not isinstance(value, str) or len(value) < _MIN_SECRET:
         return False
     plain = unquote(value) if "%" in value else value
     return bool(_MARKS.search(plain) or _USER_INFO.search(plain))
@@ -88,7 +88,7 @@ def for_people(text: str, secrets: Iterable[str] = ()) -> str:
         # The last word may be half a secret, which nothing below would recognise.
         text = text[:_LOOKED_AT_CHARACTERS].rpartition(" ")[0]
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
+        if len(secret) >= _MIN_SECRET:
             text = text.replace(secret, "***")
     text = _BEARER.sub(r"\1***", _USER_INFO.sub("://***@", _QUERY.sub(r"\1?***", text)))
     words = _CONTROL.sub(" ", text).split()

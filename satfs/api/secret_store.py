@@ -25,8 +25,8 @@ from satfs.settings import AuthMode, SecretPlace, Settings
 #: What the keyring shows beside our entries; the profile is the user name.
 SERVICE: Final = "satfs"
 #: Keyrings below it are no place for secrets, says their library (`keyring.backend.recommended`).
-_LEAST_PRIORITY: Final = 1
-_MOST_BYTES: Final = 64 * 1024
+_MIN_PRIORITY: Final = 1
+_MAX_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def keyring_name() -> str | None:
         backend: Any = _keyring().get_keyring()
         # A chain of keyrings writes to its first, whatever it says of itself.
         first: Any = next(iter(getattr(backend, "backends", ())), backend)
-        return str(first.name) if first.priority >= _LEAST_PRIORITY else None
+        return str(first.name) if first.priority >= _MIN_PRIORITY else None
     except Exception:  # whatever a backend raises, it is none that works
         return None
 
@@ -212,7 +212,7 @@ def _read(path: Path) -> str | None:
                 raise NeedsLogin(
                     f"{path} holds a secret and is open to others; run: chmod 600 {path}"
                 )
-            return stream.read(_MOST_BYTES).decode("utf-8", "replace")
+            return stream.read(_MAX_BYTES).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as failure:

@@ -53,7 +53,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class _Refused:
     """A 401."""
 
-    answer: Response
+    response: Response
 
 
 class ApiSession:
@@ -115,7 +115,7 @@ class ApiSession:
                         url, headers, read, what, deadline, takes_redirect, max_bytes
                     )
             if isinstance(result, _Refused):
-                raise await self._explained(result.answer, headers, what, deadline)
+                raise await self._explained(result.response, headers, what, deadline)
         except (NeedsLogin, NeedsContract) as refusal:
             self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
             log.error("request refused", what=what, reason=type(refusal).__name__)
@@ -167,10 +167,10 @@ class ApiSession:
         """Return what *read* makes of the answer, with retries; a 401 as it is."""
 
         async def attempt() -> R | _Refused:
-            answer = await self._get(url, headers, takes_redirect, max_bytes)
-            if answer.status == 401:
-                return _Refused(answer)
-            return self._judged(answer, read, what, takes_redirect)
+            response = await self._get(url, headers, takes_redirect, max_bytes)
+            if response.status == 401:
+                return _Refused(response)
+            return self._judged(response, read, what, takes_redirect)
 
         return await self._retries.run(
             attempt,
@@ -193,39 +193,41 @@ class ApiSession:
                 raise Garbled(f"the API leads to another host: {shown(url)}")
             async with self._slots.held():
                 self.counters["requests"] += 1
-                answer = await self._http.request("GET", url, headers=headers, max_bytes=max_bytes)
-                self.counters[f"status_{answer.status}"] += 1
-            if answer.status not in REDIRECTS or takes_redirect:
-                return answer
-            url = resolved(url, answer.headers.get("location", ""))
+                response = await self._http.request(
+                    "GET", url, headers=headers, max_bytes=max_bytes
+                )
+                self.counters[f"status_{response.status}"] += 1
+            if response.status not in REDIRECTS or takes_redirect:
+                return response
+            url = resolved(url, response.headers.get("location", ""))
         raise Garbled("the API redirects in circles")
 
     def _judged(
-        self, answer: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
+        self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
     ) -> R:
         """Return what *read* makes of a good answer; raise what the status of another means."""
-        status = answer.status
+        status = response.status
         if status == 200 or (takes_redirect and status in REDIRECTS):
             try:
-                return read(answer)
+                return read(response)
             except Garbled as failure:
                 raise Garbled(prefixed(what, failure)) from failure
             except NotAllowed as failure:
                 raise NotAllowed(prefixed(what, failure)) from failure
-        message = f"{what}: {self._words(answer)}"
+        message = f"{what}: {self._words(response)}"
         match status:
             case 403:
                 raise NotAllowed(message)
             case 404 | 410:
                 raise NotThere(message)
             case _ if status == 429 or status >= 500:
-                raise failure_for(status, answer.headers, message, now_s=self._wall_clock())
+                raise failure_for(status, response.headers, message, now_s=self._wall_clock())
             case _:
                 raise Garbled(message)
 
-    def _words(self, answer: Response) -> str:
-        told = error_text.error_text(answer.body, self.credential.secrets())
-        return f"the vendor answered {answer.status}" + (f": {told}" if told else "")
+    def _words(self, response: Response) -> str:
+        told = error_text.error_text(response.body, self.credential.secrets())
+        return f"the vendor answered {response.status}" + (f": {told}" if told else "")
 
     # -- contracts and refusals --------------------------------------------------------------------
 
@@ -256,14 +258,14 @@ class ApiSession:
         )
 
     async def _explained(
-        self, answer: Response, headers: Mapping[str, str], what: str, deadline: Deadline
+        self, response: Response, headers: Mapping[str, str], what: str, deadline: Deadline
     ) -> NotAllowed:
         """Return what a 401 means that a new token did not cure.
 
         The vendor answers 401 to a wrong contract as well as to a wrong token. Which one it is,
         `/contracts` tells, which is asked with the token only.
         """
-        told = f"{what}: {self._words(answer)}"
+        told = f"{what}: {self._words(response)}"
         refused = NeedsLogin(f"{told}; {self.credential.advice()}")
         sent = headers.get(CONTRACT_HEADER)
         if sent is None:
@@ -274,8 +276,8 @@ class ApiSession:
         contracts: tuple[Contract, ...] | None = None
         with trio.CancelScope(deadline=deadline.at_s):
             try:
-                answer = await self._get(url, only_token, takes_redirect=False)
-                contracts = _contracts(answer) if answer.status == 200 else None
+                response = await self._get(url, only_token, takes_redirect=False)
+                contracts = _contracts(response) if response.status == 200 else None
             except (Garbled, Unreachable):
                 return refused
         if contracts is None or any(contract.contract_id == sent for contract in contracts):
@@ -292,8 +294,8 @@ def prefixed(what: str, failure: SatfsError) -> str:
     return text if text.startswith(what) else f"{what}: {text}"
 
 
-def _contracts(answer: Response) -> tuple[Contract, ...]:
-    return wire.page_of(answer.body, wire.contract).entries
+def _contracts(response: Response) -> tuple[Contract, ...]:
+    return wire.page_of(response.body, wire.contract).entries
 
 
 def _listed(contracts: tuple[Contract, ...]) -> str:

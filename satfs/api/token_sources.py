@@ -32,7 +32,7 @@ LOOK_S: Final = 1.0
 #: Longest run of a command, in seconds. Below the 15 s in which a listing must be answered.
 COMMAND_S: Final = 10.0
 #: Longest text that is looked at for a token. The vendor's are about a kilobyte.
-MOST_BYTES: Final = 64 * 1024
+MAX_BYTES: Final = 64 * 1024
 
 
 class TokenFile:
@@ -88,7 +88,7 @@ class TokenFile:
         if status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and status.st_uid == os.geteuid():
             self._warn("token file open to others", f"run: chmod 600 {self.path}")
         with self.path.open("rb") as stream:
-            text = stream.read(MOST_BYTES + 1)
+            text = stream.read(MAX_BYTES + 1)
         told = _parsed(text, self._wall_clock())
         if told is None:
             raise NeedsLogin("holds no token")
@@ -154,7 +154,7 @@ class TokenCommand:
             async with process.stdout as stdout:
                 async for piece in stdout:
                     text += piece
-                    if len(text) > MOST_BYTES:
+                    if len(text) > MAX_BYTES:
                         return 0, bytes(text)
             return await process.wait(), bytes(text)
         finally:
@@ -167,6 +167,6 @@ class TokenCommand:
 
 def _parsed(text: bytes, now_s: float) -> ReceivedToken | None:
     """Return the token in *text*; None when there is none, or far more than a token."""
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_BYTES:
         return None
     return tokens.parse(text.decode("utf-8", "replace"), now_s=now_s)

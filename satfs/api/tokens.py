@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: A year: a token that claims more tells milliseconds, or nonsense.
-LONGEST_S = 366 * 86400.0
+MAX_S = 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def lifetime_told_s(value: Any) -> float | None:
         lifetime_s = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return lifetime_s if 0 < lifetime_s < LONGEST_S else None
+    return lifetime_s if 0 < lifetime_s < MAX_S else None
 
 
 def expiry_s(token: str) -> float | None:

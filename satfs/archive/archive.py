@@ -35,9 +35,9 @@ _PIECE_BYTES: Final = 8 * 1024 * 1024
 _PARSED_AT_ONCE_BYTES: Final = 256 * 1024
 
 #: Members about which is remembered where they begin and which bytes were seen.
-_MOST_BODIES: Final = 4096
+_MAX_BODIES: Final = 4096
 #: Archives remembered that nobody uses at the moment.
-_MOST_RECENT: Final = 64
+_MAX_RECENT: Final = 64
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Archive:
         self._loading = trio.Lock()
         self._progress: _Progress | None = None
         self._damage: str | None = None
-        self._bodies: LRUCache[Row, MemberData] = LRUCache(_MOST_BODIES)
+        self._bodies: LRUCache[Row, MemberData] = LRUCache(_MAX_BODIES)
         self._deflated: WeakValueDictionary[Row, DeflatedMember] = WeakValueDictionary()
         self._spooled: WeakValueDictionary[Row, SpooledMember] = WeakValueDictionary()
 
@@ -94,7 +94,7 @@ class Archive:
                 members = await self._load()
             except Damaged as failure:
                 self._damage, self._progress = str(failure), None
-                log.warning("archive not readable", archive=self.identity, cause=self._damage)
+                log.warning("archive not readable", archive=self.identity, reason=self._damage)
                 raise
             self._progress = None
             if members.n_refused:
@@ -264,7 +264,7 @@ class Archives:
         self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
         # Those used last, whether or not a node refers to them: how far a look that was cancelled
         # had come, and that an archive is damaged, is worth remembering.
-        self._recent: LRUCache[str, Archive] = LRUCache(_MOST_RECENT)
+        self._recent: LRUCache[str, Archive] = LRUCache(_MAX_RECENT)
 
     def archive(self, identity: str, open_zip: OpenZip, label: str = "") -> Archive:
         """Return the archive *identity*, which names one version of one zip. Reads nothing.

@@ -2,7 +2,7 @@
 
 Memory: 32 KiB for each checkpoint. Who goes through a member leaves at most `MOST` of them, 8 MiB
 for a member of any size; several who go through parts of it at most twice as many. Up to 512 MiB
-they are `LEAST_DISTANCE_BYTES` apart, beyond that farther.
+they are `MIN_DISTANCE_BYTES` apart, beyond that farther.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xxhash import xxh3_128_digest
 
 #: Distance of checkpoints in the output, in bytes: the most that a random read inflates in vain.
 #: Two MiB take some 10 ms, and their windows add 1.6 % to what is kept.
-LEAST_DISTANCE_BYTES: Final = 2 * 1024 * 1024
+MIN_DISTANCE_BYTES: Final = 2 * 1024 * 1024
 #: Most checkpoints of one member that is read through.
 MOST: Final = 256
 
@@ -49,7 +49,7 @@ class Checkpoints:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self.distance_bytes = max(LEAST_DISTANCE_BYTES, -(-size_bytes // MOST))
+        self.distance_bytes = max(MIN_DISTANCE_BYTES, -(-size_bytes // MOST))
         self.is_checked = False
         self._points = [BEGINNING]
         self._positions = [0]

@@ -17,7 +17,7 @@ from satfs.model import ByteRange
 _POLYNOMIAL: Final = 0xEDB88320
 #: Pieces remembered; a random reader makes many. The shortest is forgotten first, so that a reader
 #: that goes from the beginning to the end always succeeds.
-_MOST_PIECES: Final = 256
+_MAX_PIECES: Final = 256
 
 
 class Checksum:
@@ -64,7 +64,7 @@ class Checksum:
         self._join(index)
         if index:
             self._join(index - 1)
-        if len(self._starts) > _MOST_PIECES:
+        if len(self._starts) > _MAX_PIECES:
             lengths = [stop - start for start, stop in zip(self._starts, self._stops, strict=True)]
             self._forget(lengths.index(min(lengths)))
 

@@ -17,7 +17,7 @@ from satfs.errors import Damaged, Unsupported
 
 #: Largest dictionary of a decoder, in bytes: what the strongest presets of 7-Zip and xz need. A
 #: header may ask for 4 GiB.
-_MOST_DICTIONARY_BYTES: Final = 64 * 1024 * 1024
+_MAX_DICTIONARY_BYTES: Final = 64 * 1024 * 1024
 
 #: Compression methods by number (APPNOTE 4.4.5), for messages.
 METHOD_NAMES: Final = {
@@ -86,7 +86,7 @@ class _ZipLzma:
         dictionary_bytes = int.from_bytes(dictionary, "little")
         if length != b"\x05\x00" or packed >= 9 * 5 * 5:
             raise Damaged("its LZMA properties are none")
-        if dictionary_bytes > _MOST_DICTIONARY_BYTES:
+        if dictionary_bytes > _MAX_DICTIONARY_BYTES:
             raise Unsupported(f"it asks for a dictionary of {dictionary_bytes} bytes")
         filters = {
             "id": lzma.FILTER_LZMA1,
@@ -100,7 +100,7 @@ class _ZipLzma:
 
 def _xz() -> Decoder:
     # A decoder needs its dictionary and a little more.
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_DICTIONARY_BYTES + (1 << 20))
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY_BYTES + (1 << 20))
 
 
 def _decoders() -> tuple[dict[int, Callable[[], Decoder]], tuple[type[Exception], ...]]:
@@ -117,14 +117,14 @@ def _decoders() -> tuple[dict[int, Callable[[], Decoder]], tuple[type[Exception]
 DECODERS, _FAILURES = _decoders()
 
 
-def unpack(decoder: Decoder, data: bytes, n_most: int) -> bytes:
-    """Return at most *n_most* bytes that come out of *decoder* for *data*, or for what it has.
+def unpack(decoder: Decoder, data: bytes, max_bytes: int) -> bytes:
+    """Return at most *max_bytes* bytes that come out of *decoder* for *data*, or for what it has.
 
     Raises:
         Damaged: the data is not what the method writes.
         Unsupported: it can only be unpacked with more memory than satfs gives.
     """
     try:
-        return decoder.decompress(data, n_most)
+        return decoder.decompress(data, max_bytes)
     except _FAILURES as failure:  # bz2 raises OSError; there is no file here
         raise Damaged("its compressed bytes are not what its method writes") from failure

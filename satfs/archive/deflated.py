@@ -35,10 +35,10 @@ log = structlog.get_logger(__name__)
 STEP_BYTES: Final = 2 * 1024 * 1024
 #: Compressed bytes asked for at once: at least this many, however few the output needs by the
 #: member's average, and at most so many.
-_LEAST_INPUT_BYTES: Final = 32 * 1024
-_MOST_INPUT_BYTES: Final = 2 * 1024 * 1024
+_MIN_INPUT_BYTES: Final = 32 * 1024
+_MAX_INPUT_BYTES: Final = 2 * 1024 * 1024
 #: Cursors of one member: readers at more places than that take turns.
-_MOST_CURSORS: Final = 8
+_MAX_CURSORS: Final = 8
 #: A reader goes on if it starts so near to where the last read stopped, in bytes: the kernel's
 #: read-ahead comes out of order, by a request or two. So often in a row makes it a sequential one.
 _SEQUENTIAL_BYTES: Final = 256 * 1024
@@ -169,7 +169,7 @@ class DeflatedMember:
             raise
         # No await up to here: the cursor is known to all before anything else can happen.
         open_ones = [other for other in self._cursors if not other.is_closed]
-        if len(open_ones) >= _MOST_CURSORS:
+        if len(open_ones) >= _MAX_CURSORS:
             idle = next((other for other in open_ones if not other.is_busy), None)
             if idle is not None:
                 idle.close()
@@ -231,10 +231,10 @@ class DeflatedMember:
         member = self._body.member
         # By the member's average, and a little more: a step should not end for want of input.
         n_in = n_out * member.compressed_bytes // max(1, member.size_bytes) * 9 // 8
-        n_in = min(_MOST_INPUT_BYTES, n_in + _LEAST_INPUT_BYTES)
-        if n_in <= cursor.n_unread + _LEAST_INPUT_BYTES and not cursor.needs_input:
+        n_in = min(_MAX_INPUT_BYTES, n_in + _MIN_INPUT_BYTES)
+        if n_in <= cursor.n_unread + _MIN_INPUT_BYTES and not cursor.needs_input:
             return b""
-        n_in = max(_LEAST_INPUT_BYTES, n_in - cursor.n_unread)
+        n_in = max(_MIN_INPUT_BYTES, n_in - cursor.n_unread)
         stop = min(cursor.in_position + n_in, member.compressed_bytes)
         if cursor.in_position >= stop:
             return b""
@@ -292,11 +292,11 @@ class DeflatedMember:
                     break  # somebody took the cursor elsewhere
         except SatfsError as failure:
             # Whoever comes to read this will meet the failure himself, if it is still there.
-            log.debug("not inflated ahead", member=self._body.path, cause=str(failure))
+            log.debug("not inflated ahead", member=self._body.path, reason=str(failure))
         except Exception as failure:
             # A bug, or no memory. It must not end the mount; and readers meet it all the same.
             log.error(
-                "inflating ahead failed", member=self._body.path, error=type(failure).__name__
+                "inflating ahead failed", member=self._body.path, reason=type(failure).__name__
             )
         finally:
             cursor.is_ahead = False

@@ -42,11 +42,11 @@ _UNICODE_PATH_FIELD: Final = 0x7075
 STORED: Final = 0
 DEFLATED: Final = 8
 #: Deflate's limit: 258 bytes out of two bits (RFC 1951 §3.2.5, a one-bit code for each half).
-_MOST_FROM_DEFLATE: Final = 1032
+_MAX_FROM_DEFLATE: Final = 1032
 #: An encrypted member is longer by its encryption header: 12 bytes, or what AES adds.
-_MOST_ENCRYPTION_BYTES: Final = 64
+_MAX_ENCRYPTION_BYTES: Final = 64
 #: What no other method reaches either: bzip2 makes 46 MB of zeros out of 40 bytes.
-_MOST_FROM_OTHERS: Final = 1 << 21
+_MAX_FROM_OTHERS: Final = 1 << 21
 
 #: The file type in a Unix mode, and the one that a plain file has.
 _TYPE_MASK: Final = 0o170000
@@ -238,7 +238,7 @@ def _can_be(method: int, compressed: int, size: int, *, is_encrypted: bool) -> b
     """Tell whether so many bytes can come out of so many."""
     if method == STORED:
         added = compressed - size
-        return 0 <= added <= _MOST_ENCRYPTION_BYTES if is_encrypted else added == 0
+        return 0 <= added <= _MAX_ENCRYPTION_BYTES if is_encrypted else added == 0
     return size <= compressed * _most_ratio(method)
 
 
@@ -246,7 +246,7 @@ def _most_ratio(method: int) -> int:
     """Return how many bytes the *method* can make of one."""
     if method == STORED:
         return 1
-    return _MOST_FROM_DEFLATE if method == DEFLATED else _MOST_FROM_OTHERS
+    return _MAX_FROM_DEFLATE if method == DEFLATED else _MAX_FROM_OTHERS
 
 
 def _stated(entry: bytes) -> Stated:

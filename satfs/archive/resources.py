@@ -17,7 +17,7 @@ import structlog
 import trio
 from cachetools import LRUCache
 
-from satfs.archive.checkpoints import LEAST_DISTANCE_BYTES, Checkpoints
+from satfs.archive.checkpoints import MIN_DISTANCE_BYTES, Checkpoints
 from satfs.archive.members import Members
 from satfs.model import ByteRange
 
@@ -30,13 +30,13 @@ T = TypeVar("T")
 N_THREADS: Final = max(1, min(4, (os.cpu_count() or 2) - 1))
 
 #: Positions in deflated members held at once, over all members.
-MOST_CURSORS: Final = 64
+MAX_CURSORS: Final = 64
 #: A position's share, in bytes. So much it keeps behind it, up to three times as much ahead; twice
 #: as much may be in the making, and as much input be waiting: eight shares, and those of all
 #: positions together under 64 MiB. The least is what a kernel with its default read-ahead asks for
 #: at once, the most what it asks for where `read_ahead_kb` was raised to a megabyte.
-_LEAST_SHARE: Final = 128 * 1024
-_MOST_SHARE: Final = 1024 * 1024
+_MIN_SHARE: Final = 128 * 1024
+_MAX_SHARE: Final = 1024 * 1024
 _ALL_SHARES: Final = 8 * 1024 * 1024
 
 _CLOSED_CHECKPOINTS_BYTES: Final = 64 * 1024 * 1024
@@ -79,7 +79,7 @@ class DerivedStore(Protocol):
     """
 
     @property
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Return the size of the largest file worth making."""
         ...
 
@@ -122,7 +122,7 @@ class ArchiveResources:
     ) -> None:
         self.nursery = nursery
         self.shelf = shelf
-        self.unpack_bytes = 0 if shelf is None else min(unpack_bytes, shelf.most_bytes)
+        self.unpack_bytes = 0 if shelf is None else min(unpack_bytes, shelf.max_bytes)
         self.directories: LRUCache[str, Members] = LRUCache(
             _DIRECTORIES_BYTES, getsizeof=lambda members: min(members.n_bytes, _DIRECTORIES_BYTES)
         )
@@ -141,12 +141,12 @@ class ArchiveResources:
     @property
     def share_bytes(self) -> int:
         """How many bytes a position may keep on either side, the more the fewer there are."""
-        return max(_LEAST_SHARE, min(_MOST_SHARE, _ALL_SHARES // max(1, len(self._cursors))))
+        return max(_MIN_SHARE, min(_MAX_SHARE, _ALL_SHARES // max(1, len(self._cursors))))
 
     def admit(self, cursor: IdleCursor) -> None:
         """Count a new *cursor*; the one least recently used is closed if there are too many."""
         self._cursors[cursor] = None
-        if len(self._cursors) > MOST_CURSORS:
+        if len(self._cursors) > MAX_CURSORS:
             idle = next((other for other in self._cursors if not other.is_busy), None)
             if idle is not None and idle is not cursor:
                 idle.close()
@@ -165,7 +165,7 @@ class ArchiveResources:
     async def checkpoints(self, identity: bytes, size_bytes: int) -> Checkpoints:
         """Return what is known of the member *identity*, from memory or disk, or a beginning."""
         known = self._closed.pop(identity, None)
-        if known is None and self.shelf is not None and size_bytes > LEAST_DISTANCE_BYTES:
+        if known is None and self.shelf is not None and size_bytes > MIN_DISTANCE_BYTES:
             data = await self.shelf.get(_key(identity))
             if data is not None:
                 known = await self.in_thread(
@@ -198,7 +198,7 @@ class ArchiveResources:
                 await shelf.put(_key(identity), data, f"{label} (checkpoints)")
             except Exception as failure:
                 # A bug, or no memory: no reason to end the mount.
-                log.error("checkpoints not saved", error=type(failure).__name__)
+                log.error("checkpoints not saved", reason=type(failure).__name__)
 
 
 def _key(identity: bytes) -> str:

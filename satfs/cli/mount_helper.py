@@ -35,7 +35,7 @@ PROGRAMS: Final = ("mount.satfs", "mount.fuse.satfs")
 _TYPES: Final = ("satfs", "fuse", "fuse.satfs")
 _USAGE: Final = "usage: mount.satfs satfs:PROFILE DIRECTORY [-sfnv] [-o OPTION,...]"
 #: Programs between mount(8) and us: mount.fuse3 and its shell.
-_MOST_BETWEEN: Final = 3
+_MAX_BETWEEN: Final = 3
 #: Of the short options of mount(8) those that take a value (mount(8), util-linux 2.41).
 _WITH_VALUE: Final = frozenset("LNoOptTU")
 
@@ -223,7 +223,7 @@ def _words_of_mount() -> list[str] | None:
     """
     pid = os.getppid()
     try:
-        for _ in range(_MOST_BETWEEN):
+        for _ in range(_MAX_BETWEEN):
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             name = stat.partition("(")[2].rpartition(")")[0]
             if name == "mount":

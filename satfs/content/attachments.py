@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 #: and close the same file many times, and blocks in memory go with their object.
 IDLE_OBJECTS: Final = 48
 #: Learnt versions kept in memory; the index keeps all of them.
-MOST_VERSIONS: Final = 100_000
+MAX_VERSIONS: Final = 100_000
 #: Objects of which versions are being learnt at once.
 PROBES_AT_ONCE: Final = 16
 
@@ -150,7 +150,7 @@ class Attachments:
     def _remember(self, key: _Key, known: KnownVersion) -> None:
         self._known[key] = known
         self._known.move_to_end(key)
-        while len(self._known) > MOST_VERSIONS:
+        while len(self._known) > MAX_VERSIONS:
             self._known.popitem(last=False)
 
     async def _learn(
@@ -356,7 +356,7 @@ class Attachments:
                 self._sign, *key, partial(self.trails.of, _label(*key, ""))
             )
         self._links.move_to_end(key)
-        while len(self._links) > MOST_VERSIONS:
+        while len(self._links) > MAX_VERSIONS:
             self._links.popitem(last=False)
         return keeper
 

@@ -36,7 +36,7 @@ from satfs.tree.scenes import AttachmentFile, SceneDirectory
 #: Files at once, unless told otherwise: one file read from its beginning fills a line; more help
 #: where files are small.
 JOBS: Final = 4
-MOST_JOBS: Final = 64
+MAX_JOBS: Final = 64
 #: Times that files which left the cache meanwhile are fetched again. Once is another program's
 #: reading; more is a cache that is too small.
 _ROUNDS: Final = 2
@@ -170,8 +170,8 @@ async def _lost(
 def _jobs(given: Json) -> int:
     if given is None:
         return JOBS
-    if not isinstance(given, int) or not 1 <= given <= MOST_JOBS:
-        raise BadSettings(f"--jobs must be a number from 1 to {MOST_JOBS}")
+    if not isinstance(given, int) or not 1 <= given <= MAX_JOBS:
+        raise BadSettings(f"--jobs must be a number from 1 to {MAX_JOBS}")
     return given
 
 

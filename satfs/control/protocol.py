@@ -71,10 +71,10 @@ Message: TypeAlias = Alive | Notice | Done | Failed
 
 
 class LineSplitter:
-    """Cuts what arrives into lines, none longer than *most_bytes*."""
+    """Cuts what arrives into lines, none longer than *max_bytes*."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._most_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._n_bytes = 0
 

@@ -51,7 +51,7 @@ _REQUEST_S: Final = 10.0
 #: asks again; what was fetched for him is there.
 _SENDING_S: Final = 60.0
 #: Connections at once. Each is a person's command.
-_MOST_CONNECTIONS: Final = 32
+_MAX_CONNECTIONS: Final = 32
 _BACKLOG: Final = 16
 #: How often is looked whether the socket is still there, in seconds.
 _LOOK_S: Final = 15.0
@@ -191,7 +191,7 @@ class _Door:
                 return
             if _peer(stream) not in (0, os.geteuid()):
                 raise NotAllowed("this mount is another user's")
-            if self._n_connections > _MOST_CONNECTIONS:
+            if self._n_connections > _MAX_CONNECTIONS:
                 raise Throttled("too many commands at once; try again when some have ended")
             command = self._commands.get(request.do)
             if command is None:

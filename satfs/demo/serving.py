@@ -39,7 +39,7 @@ _SO_MAX_PACING_RATE: Final = 47
 _UNPACED: Final = 0xFFFFFFFF
 #: Bytes per second below which the kernel's pacing is too lumpy on loopback, with its segments of
 #: 64 KiB: slower bodies are sent in small pieces instead.
-_LEAST_PACED: Final = 2_000_000
+_MIN_PACED: Final = 2_000_000
 
 # A client that gives up in mid answer is daily life here, and is in the journal.
 logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -242,7 +242,7 @@ def _may_sendfile(
 
 def _paced(transport: asyncio.Transport, bytes_per_s: float | None) -> bool:
     """Have the kernel pace the connection, or stop pacing it; tell whether it does as wished."""
-    if bytes_per_s is not None and bytes_per_s < _LEAST_PACED:
+    if bytes_per_s is not None and bytes_per_s < _MIN_PACED:
         return False
     rate = _UNPACED if bytes_per_s is None else min(int(bytes_per_s), _UNPACED - 1)
     plug = transport.get_extra_info("socket")

@@ -27,8 +27,8 @@ from satfs.settings import Settings
 #: Time to find a scene to sign, in seconds; three requests in most accounts.
 SEARCH_LIMIT_S: Final = 6.0
 #: Tasks and captures looked into for a scene: an account may have thousands that hold none yet.
-_MOST_TASKS: Final = 8
-_MOST_CAPTURES: Final = 4
+_MAX_TASKS: Final = 8
+_MAX_CAPTURES: Final = 4
 #: How a store answers a request for one byte that it grants; the last where there is no byte.
 _DELIVERED: Final = frozenset({200, 206, 416})
 
@@ -263,11 +263,11 @@ def _is_spent(link: Link, now_s: float) -> bool:
 async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
     """Return a link to the first thing that can be fetched; None when nothing is found."""
     # Those that are completed have something to deliver, most likely.
-    for task in sorted(tasks, key=lambda task: task.status != "completed")[:_MOST_TASKS]:
+    for task in sorted(tasks, key=lambda task: task.status != "completed")[:_MAX_TASKS]:
         with suppress(NotThere):  # withdrawn since it was listed
             captures = await aleph.captures(task.task_id)
             published = [each.capture_id for each in captures if each.is_published]
-            for capture_id in published[:_MOST_CAPTURES]:
+            for capture_id in published[:_MAX_CAPTURES]:
                 for scene in await aleph.scenes(capture_id):
                     names = [attachment.name for attachment in scene.attachments]
                     if names:

@@ -25,7 +25,7 @@ _DISTANT: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"}
 )
 #: Files looked at to see how much is held; a cache of 20 GB has some hundred.
-_MOST_FILES: Final = 20_000
+_MAX_FILES: Final = 20_000
 _UNITS: Final = ("kB", "MB", "GB", "TB")
 _OTHER_PLACE: Final = 'export SATFS_CACHE_DIR="/var/tmp/satfs-$USER"'
 
@@ -215,7 +215,7 @@ def _held_bytes(path: Path) -> int:
     for above, _, files in os.walk(path / "objects"):
         for file in files:
             n_files += 1
-            if n_files > _MOST_FILES:
+            if n_files > _MAX_FILES:
                 return total
             try:
                 total += os.lstat(os.path.join(above, file)).st_blocks * 512

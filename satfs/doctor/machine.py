@@ -21,7 +21,7 @@ from satfs.mountpoints import Mounted, parse_mountinfo
 #: Time for a program to answer, in seconds. Those asked here take milliseconds.
 PROGRAM_LIMIT_S: Final = 4.0
 #: Most bytes of a file that is looked at: configuration, and what /proc tells.
-_MOST_BYTES: Final = 1024 * 1024
+_MAX_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Machine:
         """Return what is in a small file, or None when it cannot be read."""
         try:
             with self.at(path).open("rb") as file:
-                return file.read(_MOST_BYTES).decode("utf-8", "surrogateescape")
+                return file.read(_MAX_BYTES).decode("utf-8", "surrogateescape")
         except OSError:
             return None
 

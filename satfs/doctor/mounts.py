@@ -38,14 +38,14 @@ def mounts(machine: Machine) -> Iterator[Finding]:
         yield fine(Area.MOUNTS, "mounts", "Nothing is mounted by satfs.")
     visible = {each.mountpoint: each for each in found}  # of two at one place the upper one
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        answers = list(threads.map(machine.errno_of, visible))
-    for each, answer in zip(visible.values(), answers, strict=True):
-        yield from _one_mount(machine, each, answer)
+        responses = list(threads.map(machine.errno_of, visible))
+    for each, response in zip(visible.values(), responses, strict=True):
+        yield from _one_mount(machine, each, response)
 
 
-def _one_mount(machine: Machine, mounted: Mounted, answer: int | None) -> Iterator[Finding]:
+def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iterator[Finding]:
     place, name = mounted.mountpoint, shlex.quote(os.fspath(mounted.mountpoint))
-    match answer:
+    match response:
         case None:
             connection = f"/sys/fs/fuse/connections/{mounted.device[1]}/abort"
             yield _failure(
@@ -56,7 +56,7 @@ def _one_mount(machine: Machine, mounted: Mounted, answer: int | None) -> Iterat
                 (f"satfs umount -z {name}", f"echo 1 | sudo tee {connection}"),
             )
             return
-        case _ if answer in DEAD:
+        case _ if response in DEAD:
             yield _failure(
                 "mounts",
                 f"{place} is a dead mount: its process has ended.",
@@ -83,7 +83,7 @@ def _one_mount(machine: Machine, mounted: Mounted, answer: int | None) -> Iterat
         case _:
             yield _failure(
                 "mounts",
-                f"{place} answers with an error: {os.strerror(answer)}.",
+                f"{place} answers with an error: {os.strerror(response)}.",
                 "Programs get that error, too.",
                 "Look into its log, or mount anew:",
                 ("journalctl -t satfs", f"satfs umount {name}"),
@@ -138,9 +138,9 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     if any(each.mountpoint == path for each in satfs_mounts(machine)):
         return
     name = shlex.quote(os.fspath(path))
-    answer = machine.errno_of(path)
+    response = machine.errno_of(path)
     elsewhere = "Choose another directory, or mend this one:"
-    if answer is None:
+    if response is None:
         yield _failure(
             "mountpoint",
             f"{path} does not answer.",
@@ -148,7 +148,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
             "See which one that is:",
             (f"findmnt --target {name}",),
         )
-    elif answer == errno.ENOENT:
+    elif response == errno.ENOENT:
         yield _failure(
             "mountpoint",
             f"There is no directory {path}.",
@@ -156,7 +156,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
             "Make it:",
             (f"mkdir -p {name}",),
         )
-    elif answer in DEAD:
+    elif response in DEAD:
         yield _failure(
             "mountpoint",
             f"{path} is the dead mount of another program.",
@@ -164,10 +164,10 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
             "Unmount it:",
             (f"fusermount3 -u {name}",),
         )
-    elif answer:
+    elif response:
         yield _failure(
             "mountpoint",
-            f"{path} cannot be looked at: {os.strerror(answer)}.",
+            f"{path} cannot be looked at: {os.strerror(response)}.",
             "What cannot be looked at cannot be mounted on.",
             elsewhere,
             (f"ls -ld {name}",),

@@ -130,9 +130,9 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
     began = trio.current_time()
     try:
         with trio.fail_after(ANSWER_LIMIT_S):
-            async with http.stream(host.url, headers=headers) as answer:
-                status, received_at_s = answer.status, time.time()
-                heard = dict(answer.headers)
+            async with http.stream(host.url, headers=headers) as response:
+                status, received_at_s = response.status, time.time()
+                heard = dict(response.headers)
     except (SatfsError, trio.TooSlowError) as failure:
         took_s = trio.current_time() - began
         way.findings.append(_no_answer(host, failure, took_s, is_proxied=proxy is not None))

@@ -25,7 +25,7 @@ QUIET_S: Final = 60.0
 #: hurt.
 _MOST: Final = 4096
 #: Failures kept to be looked at.
-MOST_RECENT: Final = 50
+MAX_RECENT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ErrorReporter:
         self, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time
     ) -> None:
         #: The last failures that programs were told of, and how often they were told which errno.
-        self.recent: deque[FailureReport] = deque(maxlen=MOST_RECENT)
+        self.recent: deque[FailureReport] = deque(maxlen=MAX_RECENT)
         self.counters: Counter[str] = Counter()
         self._wall_clock = wall_clock
         self._running: TTLCache[Hashable, None] = TTLCache(_MOST, QUIET_S, timer=clock)

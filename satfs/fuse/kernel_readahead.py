@@ -31,8 +31,8 @@ PLACE_BYTES: Final = 2048 * KIB
 #: a busy viewer may take; half each time it was wrong, as in a raster whose tiles are longer than
 #: the kernel's read-ahead, down to what nobody notices.
 PATIENCE_S: Final = 0.05
-MOST_PATIENCE_S: Final = 0.2
-LEAST_PATIENCE_S: Final = 0.003
+MAX_PATIENCE_S: Final = 0.2
+MIN_PATIENCE_S: Final = 0.003
 
 
 class Guess(StrEnum):
@@ -76,9 +76,9 @@ class KernelReadAhead:
 
     def was_right(self) -> None:
         """Hear that a program sought on while a piece was held back."""
-        self.patience_s = min(2 * self.patience_s, MOST_PATIENCE_S)
+        self.patience_s = min(2 * self.patience_s, MAX_PATIENCE_S)
 
     def was_wrong(self) -> None:
         """Hear that it did not: hold back nothing more of this run."""
-        self.patience_s = max(self.patience_s / 2, LEAST_PATIENCE_S)
+        self.patience_s = max(self.patience_s / 2, MIN_PATIENCE_S)
         self._is_reading_on = True

@@ -36,7 +36,7 @@ DIRECTORY_NAME: Final = b".satfs"
 STATUS, METRICS, LOG, EXPLAIN = b"status.json", b"metrics", b"log", b"explain"
 
 #: Links looked at for the record: those used last. More would take longer than a look should.
-_MOST_LINKS: Final = 1000
+_MAX_LINKS: Final = 1000
 
 
 class FailureFields(Protocol):
@@ -110,7 +110,7 @@ class Introspection:
         label, contents = f"{scene}/{attachment}", self._instruments.contents
         return explain_object(
             contents.trails.find(label),
-            link_left_s=dict(contents.links_left_s(_MOST_LINKS)).get(label),
+            link_left_s=dict(contents.links_left_s(_MAX_LINKS)).get(label),
             away=self._away(),
             clean=self._clean,
         )
@@ -149,7 +149,7 @@ class Introspection:
             away=self._away(),
             token_expires_at_s=reads.token_expires_at_s(),
             refusal=reads.refusal(),
-            links=tuple(reads.contents.links_left_s(_MOST_LINKS)),
+            links=tuple(reads.contents.links_left_s(_MAX_LINKS)),
             listings=reads.listings(),
             transfers=reads.contents.transfers(),
             content=reads.contents.statistics(),

@@ -15,9 +15,9 @@ from satfs.model import ByteRange
 from satfs.tree.nodes import Attributes, Directory, File, Kind, Reader
 
 #: Most bytes of lines kept: some two thousand lines, and no less than half of them at any time.
-MOST_BYTES: Final = 256 * 1024
+MAX_BYTES: Final = 256 * 1024
 #: Longest line kept whole; of a longer one the end is cut.
-MOST_LINE_BYTES: Final = 8 * 1024
+MAX_LINE_BYTES: Final = 8 * 1024
 
 
 class LogRing(logging.Handler):
@@ -43,10 +43,10 @@ class LogRing(logging.Handler):
         except Exception:  # a log line must not end what logs it
             self.handleError(record)
             return
-        if len(line) > MOST_LINE_BYTES:
-            line = line[:MOST_LINE_BYTES].decode("utf-8", "ignore").encode() + " …".encode()
-        if len(self._text) + len(line) >= MOST_BYTES:
-            half = self._text.find(b"\n", len(self._text) - MOST_BYTES // 2) + 1
+        if len(line) > MAX_LINE_BYTES:
+            line = line[:MAX_LINE_BYTES].decode("utf-8", "ignore").encode() + " …".encode()
+        if len(self._text) + len(line) >= MAX_BYTES:
+            half = self._text.find(b"\n", len(self._text) - MAX_BYTES // 2) + 1
             self._text = self._text[half:]
         self._text += line + b"\n"
         self.changed_ns = time.time_ns()

@@ -26,9 +26,9 @@ FRESH_S: Final = 1.0
 #: content stays until nobody has looked for this long…
 GRACE_S: Final = 0.1
 #: …but never longer than this, however often somebody looks.
-LONGEST_S: Final = 2.0
+MAX_S: Final = 2.0
 #: Bytes of contents kept for those who have looked and not yet opened.
-MOST_BYTES: Final = 4 * 1024 * 1024
+MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class _Snapshot:
 
 
 class Snapshots:
-    """The contents made last, of all files, as many as `MOST_BYTES` hold."""
+    """The contents made last, of all files, as many as `MAX_BYTES` hold."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class Snapshots:
     ) -> None:
         self._clock = clock
         self._wall_clock_ns = wall_clock_ns
-        self._latest: LRUCache[tuple[str, ...], _Snapshot] = LRUCache(MOST_BYTES, getsizeof=_weight)
-        self._contents: LRUCache[str, bytes] = LRUCache(MOST_BYTES, getsizeof=_size)
+        self._latest: LRUCache[tuple[str, ...], _Snapshot] = LRUCache(MAX_BYTES, getsizeof=_weight)
+        self._contents: LRUCache[str, bytes] = LRUCache(MAX_BYTES, getsizeof=_size)
 
     def file(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> SnapshotFile:
         """Return the file called *name* as it is at this moment; *make* makes its content."""
@@ -61,7 +61,7 @@ class Snapshots:
         if moment is None or not _is_present(moment, now_s):
             content = make()
             moment = _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
-            if len(content) <= MOST_BYTES // 2:
+            if len(content) <= MAX_BYTES // 2:
                 self._latest[path] = moment
                 self._contents[moment.digest] = content
         moment.seen_s = now_s
@@ -144,7 +144,7 @@ def digest(content: bytes) -> str:
 
 def _is_present(moment: _Snapshot, now_s: float) -> bool:
     age_s, unseen_s = now_s - moment.made_s, now_s - moment.seen_s
-    return age_s < FRESH_S or (unseen_s < GRACE_S and age_s < LONGEST_S)
+    return age_s < FRESH_S or (unseen_s < GRACE_S and age_s < MAX_S)
 
 
 def _weight(moment: _Snapshot) -> int:

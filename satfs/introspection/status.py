@@ -23,10 +23,10 @@ from satfs.read_trace import TraceTotals
 
 #: Entries of each list in the record; how many there are besides is told. The record stays one that
 #: a person can read and a program parses in a millisecond.
-MOST_LISTINGS: Final = 100
-MOST_LINKS: Final = 20
-MOST_TRANSFERS: Final = 100
-MOST_ERRORS: Final = 20
+MAX_LISTINGS: Final = 100
+MAX_LINKS: Final = 20
+MAX_TRANSFERS: Final = 100
+MAX_ERRORS: Final = 20
 
 _NOTHING_SPENT: Final = Spent("1970-01-01", 0, None)
 
@@ -156,7 +156,7 @@ def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
                 "why": clean(each.reason),
                 "times": each.times,
             }
-            for each in list(vitals.told)[: -MOST_ERRORS - 1 : -1]
+            for each in list(vitals.told)[: -MAX_ERRORS - 1 : -1]
         ],
         "kernel": {
             "read_ahead_kb": vitals.read_ahead_kb,
@@ -181,7 +181,7 @@ def _why(away: UnreachableHost) -> str:
 
 
 def _links(links: Sequence[tuple[str, float]], clean: Callable[[str], str]) -> Json:
-    soonest = heapq.nsmallest(MOST_LINKS, links, key=lambda each: each[1])
+    soonest = heapq.nsmallest(MAX_LINKS, links, key=lambda each: each[1])
     return {
         "n": len(links),
         "items": [
@@ -193,7 +193,7 @@ def _links(links: Sequence[tuple[str, float]], clean: Callable[[str], str]) -> J
 def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[str], str]) -> Json:
     # The stale ones first, then those asked for last.
     shown = heapq.nsmallest(
-        MOST_LISTINGS, listings, key=lambda each: (not each.is_stale, -each.asked_at_s)
+        MAX_LISTINGS, listings, key=lambda each: (not each.is_stale, -each.asked_at_s)
     )
     ages_s = [now_s - each.asked_at_s for each in listings]
     return {
@@ -239,7 +239,7 @@ def _transfers(vitals: MountStatus, clean: Callable[[str], str]) -> Json:
                 "bytes_per_s": _rounded(each.bytes_per_s),
                 "is_waited_for": each.is_urgent,
             }
-            for each in list(vitals.transfers)[:MOST_TRANSFERS]
+            for each in list(vitals.transfers)[:MAX_TRANSFERS]
         ],
     }
 

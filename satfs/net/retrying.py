@@ -149,7 +149,7 @@ class Retries:
                 what=what,
                 n_failed=state.attempt_number,
                 wait_s=round(state.upcoming_sleep, 3),
-                cause=type(last).__name__,
+                reason=type(last).__name__,
             )
 
         trying = tenacity.AsyncRetrying(

@@ -50,7 +50,7 @@ _FACTS: Final = struct.Struct("<QqQIH?")
 #: Members that a file manager would read as a whole to draw them small.
 _RASTERS: Final = (b".tif", b".tiff", b".jp2", b".vrt")
 #: Rasters with a thumbnail in one directory: looking for one looks at all.
-_MOST_THUMBNAILS: Final = 1000
+_MAX_THUMBNAILS: Final = 1000
 #: Rows looked at without letting anybody else run: about a millisecond's worth.
 _BATCH: Final = 5000
 
@@ -214,7 +214,7 @@ class _InnerDirectory(Directory):
             name = members.name(child)
             if name.lower().endswith(_RASTERS) and not members.is_directory(child):
                 found[name] = self._node(shown, child, name).attributes().mtime_ns
-                if len(found) == _MOST_THUMBNAILS:
+                if len(found) == _MAX_THUMBNAILS:
                     break
         return found
 

@@ -18,7 +18,7 @@ N = TypeVar("N", bound=Node)
 _BATCH: Final = 1000
 #: Nodes remembered for all directories together, those used least recently forgotten first. A node
 #: takes some 500 bytes, and the listing it was made of, which is remembered with it, far more.
-_MOST_NODES: Final = 20_000
+_MAX_NODES: Final = 20_000
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class ChildCaches:
 
     def __init__(self) -> None:
         self._families: LRUCache[Directory, ChildCache] = LRUCache(
-            _MOST_NODES, getsizeof=lambda family: min(family.size, _MOST_NODES)
+            _MAX_NODES, getsizeof=lambda family: min(family.size, _MAX_NODES)
         )
 
     async def of(

@@ -58,7 +58,7 @@ QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL, 
 
 
 #: How often a sample is taken again because the host gave the processors to somebody else.
-MOST_TRIES = 3
+MAX_TRIES = 3
 #: Memory had for certain before each sample, in objects: one in the cache file's pages, one in the
 #: mount's, and as much again for what a peer keeps in memory and for sockets.
 MEMORY_CLAIMED = 4
@@ -265,7 +265,7 @@ def _sample(plan: Plan, scene: Scene, workload: Workload, name: str, repetition:
     reason = missing(name)
     if reason is not None:
         return {"skipped": reason}
-    for _ in range(1 if plan.is_quick else MOST_TRIES):
+    for _ in range(1 if plan.is_quick else MAX_TRIES):
         claim_memory(MEMORY_CLAIMED * plan.sizes.sequential_bytes)
         wait_until_quiet(plan.patience_s)
         before = Moment.now()

@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 #: The largest page that is served, whatever is asked for (DRF cuts silently).
-MOST_PER_PAGE = 500
+MAX_PER_PAGE = 500
 DEFAULT_PER_PAGE = 100
 #: How long a link may be used, as S3 says it in the link itself.
 LINK_LIFETIME_S = 3600
@@ -203,7 +203,7 @@ def _window(request: web.Request, count: int) -> tuple[int, int]:
         text = request.query.get(name, "")
         return int(text) if text.isdecimal() else otherwise
 
-    limit = min(number("limit", 0) or DEFAULT_PER_PAGE, MOST_PER_PAGE)
+    limit = min(number("limit", 0) or DEFAULT_PER_PAGE, MAX_PER_PAGE)
     first = min(number("offset", 0), count)
     return first, min(first + limit, count)
 

@@ -27,7 +27,7 @@ SYS_PIDFD_GETFD = 438
 
 #: Bytes that may wait unsent in a connection's socket: enough to keep loopback busy, and the most
 #: by which the count of a request that is given up may be too high.
-MOST_UNSENT_BYTES = 512 * 1024
+MAX_UNSENT_BYTES = 512 * 1024
 
 #: How long the origin may take to notice that a client has gone.
 SETTLE_S = 5.0
@@ -280,7 +280,7 @@ def _set_on_connections(server_pid: int, port: int, rate: int | None) -> None:
             with socket.socket(fileno=borrowed) as listening:
                 if listening.family == socket.AF_INET and listening.getsockname()[1] == port:
                     listening.setsockopt(
-                        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES
+                        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES
                     )
                     if rate is not None:
                         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")

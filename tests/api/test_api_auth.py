@@ -113,7 +113,7 @@ async def test_a_wrong_secret_says_what_to_check(
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("response", "error"),
     [
         (
             httpx.Response(
@@ -139,13 +139,13 @@ async def test_every_odd_answer_has_its_error(
     vendor: Vendor,
     autojump_clock: Any,
     expect_log: Any,
-    answer: httpx.Response,
+    response: httpx.Response,
     error: type[Exception],
 ) -> None:
     """Refusals ask for another login; nonsense is garbled; nothing is followed elsewhere."""
     if error is NeedsLogin:
         expect_log("credential refused")
-    vendor.fail_next(answer, times=5)
+    vendor.fail_next(response, times=5)
     async with credential_for(vendor) as credential:
         with pytest.raises(error) as failure:
             await credential.headers()

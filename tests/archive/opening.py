@@ -29,8 +29,8 @@ def wordy(n_bytes: int, seed: int = 1) -> bytes:
 class MemoryShelf:
     """A shelf that outlives mounts, with all that it was given, until told to lose it."""
 
-    def __init__(self, most_bytes: int = 100 * MIB) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, max_bytes: int = 100 * MIB) -> None:
+        self.max_bytes = max_bytes
         self.records: dict[str, tuple[bytes, str]] = {}
         self.files: dict[str, MemoryShelfFile] = {}
 

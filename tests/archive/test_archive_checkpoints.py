@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.archive.checkpoints import BEGINNING, LEAST_DISTANCE_BYTES, MOST, Checkpoint, Checkpoints
+from satfs.archive.checkpoints import BEGINNING, MIN_DISTANCE_BYTES, MOST, Checkpoint, Checkpoints
 
 MIB = 1024 * 1024
 IDENTITY = bytes(range(32))
@@ -55,7 +55,7 @@ def test_who_passes_once_leaves_no_gap_larger_than_the_distance(size_bytes: int)
     assert worst <= checkpoints.distance_bytes + block
     assert checkpoints.n_bytes <= (MOST + 1) * (32768 + 300)
     if size_bytes <= 512 * MIB:
-        assert checkpoints.distance_bytes == LEAST_DISTANCE_BYTES
+        assert checkpoints.distance_bytes == MIN_DISTANCE_BYTES
 
 
 def test_the_beginning_is_always_a_place() -> None:

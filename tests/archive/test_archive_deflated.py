@@ -18,7 +18,7 @@ from archive.zips import Entry, build, deflated
 from satfs.archive import cursor as cursor_module
 from satfs.archive import deflated as deflated_module
 from satfs.archive import inflate as inflate_module
-from satfs.archive.checkpoints import LEAST_DISTANCE_BYTES, Checkpoints
+from satfs.archive.checkpoints import MIN_DISTANCE_BYTES, Checkpoints
 from satfs.errors import Damaged, Unreachable, Unsupported
 from satfs.model import ByteRange
 
@@ -54,7 +54,7 @@ async def test_a_backward_seek_restarts_from_the_nearest_checkpoint(
         before = sum(inflated)
         span = ByteRange(start, start + 65536)
         assert await reader.read(span) == content[span.start : span.stop]
-        assert sum(inflated) - before <= LEAST_DISTANCE_BYTES + 65536 + 300_000
+        assert sum(inflated) - before <= MIN_DISTANCE_BYTES + 65536 + 300_000
     it.close(reader)
     await it.is_closed()
 
@@ -86,7 +86,7 @@ async def test_the_index_survives_a_remount(
     inflated = count_inflated(monkeypatch)
     reader = await again.reader("a")
     assert await reader.read(ByteRange(8 * MIB, 8 * MIB + 10)) == content[8 * MIB : 8 * MIB + 10]
-    assert sum(inflated) <= LEAST_DISTANCE_BYTES + 300_000
+    assert sum(inflated) <= MIN_DISTANCE_BYTES + 300_000
     assert [label for _, label in shelf.records.values()] == ["S/contents/a (checkpoints)"]
 
 
@@ -184,7 +184,7 @@ async def test_several_readers_share_what_one_learns(
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(read_some)
-    assert sum(inflated) < 2 * len(content) + 20 * LEAST_DISTANCE_BYTES // 2
+    assert sum(inflated) < 2 * len(content) + 20 * MIN_DISTANCE_BYTES // 2
     await it.is_closed()
 
 
@@ -298,7 +298,7 @@ async def test_more_readers_than_cursors(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is bounded by closing positions; bytes are right all the same."""
-    monkeypatch.setattr("satfs.archive.resources.MOST_CURSORS", 3)
+    monkeypatch.setattr("satfs.archive.resources.MAX_CURSORS", 3)
     contents = {f"{number}".encode(): wordy(700_000, number) for number in range(8)}
     it = opened(build(Entry(name, content, method=8) for name, content in contents.items()))
 

@@ -132,7 +132,7 @@ async def test_a_member_that_would_fill_the_cache_is_refused(
 ) -> None:
     """Whatever the setting says: it would push out what it is made of."""
     entry = Entry(b"a", b"x" * 5000, method=12, packed=bz2.compress(b"x" * 5000))
-    it = opened(build([entry]), shelf=MemoryShelf(most_bytes=4999), unpack_bytes=MIB)
+    it = opened(build([entry]), shelf=MemoryShelf(max_bytes=4999), unpack_bytes=MIB)
     with pytest.raises(Unsupported, match="cache"):
         await it.reader("a")
     await it.is_closed()

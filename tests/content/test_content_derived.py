@@ -135,7 +135,7 @@ async def test_without_room_on_disk_files_are_kept_in_memory(
         if "limit_bytes" in means:
             await derived.put("b", noise(1), "b")
             assert await derived.get("b") is None
-            assert derived.most_bytes == 8 * MIB
+            assert derived.max_bytes == 8 * MIB
 
 
 async def test_a_key_is_never_a_delivery(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ class TestAnswers:
             stands(0, 16384, "https://s.example/a b").exchange.request("t")
 
     @pytest.mark.parametrize(
-        ("answer", "meaning"),
+        ("response", "meaning"),
         [
             (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", ResponseKind.RENEW),
             (b"HTTP/1.1 412 No\r\nContent-Length: 2\r\n\r\nno", ResponseKind.CHANGED),
@@ -246,11 +246,13 @@ class TestAnswers:
             (head(0, SIZE, status="200 OK", Content_Range=""), ResponseKind.BYTES),
         ],
     )
-    def test_what_an_answer_means(self, stands: Any, answer: bytes, meaning: ResponseKind) -> None:
+    def test_what_an_answer_means(
+        self, stands: Any, response: bytes, meaning: ResponseKind
+    ) -> None:
         """Bytes that are not those asked for are refused, and never put in the file."""
         stand = stands(0, 16384)
         stand.exchange.request("t")
-        stand.feed(answer + OBJECT[:16384], forever(7))
+        stand.feed(response + OBJECT[:16384], forever(7))
         if meaning is ResponseKind.BYTES:
             return  # a whole object, where its beginning was asked for
         assert stand.exchange.outcome.verdict.meaning is meaning

@@ -21,8 +21,12 @@ from satfs.content.cache.blockmap import (
     align,
 )
 from satfs.content.cache.index import Protected, Victim, choose_victims, merge
-from satfs.content.fetch import range_request as flights
-from satfs.content.fetch.controller import FEWEST, FIRST_GUESS, ConnectionController
+from satfs.content.fetch import range_request as range_requests
+from satfs.content.fetch.controller import (
+    INITIAL_CONNECTIONS,
+    MIN_CONNECTIONS,
+    ConnectionController,
+)
 from satfs.content.fetch.links import MARGIN_S, usable_for_s
 from satfs.content.fetch.range_request import split
 from satfs.content.fetch.readahead import (
@@ -191,7 +195,7 @@ class TestChoose:
             SimpleNamespace(is_urgent=urgent, readers=readers, order=n)
             for n, (urgent, readers) in enumerate(queue)
         ]
-        chosen = flights.choose(cast(Any, waiting), lambda reader: busy[cast(int, reader)])
+        chosen = range_requests.choose(cast(Any, waiting), lambda reader: busy[cast(int, reader)])
         assert chosen.is_urgent == any(each.is_urgent for each in waiting)
         rivals = [each for each in waiting if each.is_urgent == chosen.is_urgent]
 
@@ -344,7 +348,7 @@ class TestController:
         """An answer that comes at once needs no crowd, unless what follows is slow."""
         controller = ConnectionController(64)
         controller.note_answer(0.0, 0.001)
-        assert controller.target == FEWEST
+        assert controller.target == MIN_CONNECTIONS
         controller.note_range(1.0, 8_000_000, 0.4)
         assert controller.target == 64
 
@@ -365,7 +369,7 @@ class TestController:
         controller.note_answer(0.0, 0.1)
         assert controller.target == 64
         self.play(controller, lambda n: min(whole / 2, whole / n), 60)
-        assert controller.target <= 2 * FIRST_GUESS
+        assert controller.target <= 2 * INITIAL_CONNECTIONS
 
     def test_a_cut_that_costs_is_taken_back(self) -> None:
         """Connections that become slow for reasons of their own are not cut to a few."""
@@ -414,10 +418,10 @@ class TestMessages:
         assert (kind, MoveOrder(**cast(Any, fields))) == ("move", move)
 
     @given(st.integers(0, 2**40), st.integers(0, 2**60),
-           st.lists(st.integers(0, 2**64 - 1), max_size=messages.MOST_BLOCKS))  # fmt: skip
+           st.lists(st.integers(0, 2**64 - 1), max_size=messages.MAX_BLOCKS))  # fmt: skip
     def test_progress(self, move: int, front: int, hashes: list[int]) -> None:
         packet = messages.pack_progress(ProgressReport(move, front, hashes, 0.25))
-        assert len(packet) <= messages.MOST_BYTES
+        assert len(packet) <= messages.MAX_BYTES
         assert messages.read_report(packet) == ProgressReport(move, front, hashes, 0.25)
 
     @given(st.builds(OutcomeReport, st.integers(0, 2**40), st.none() | verdicts, st.none() | texts,
@@ -427,7 +431,7 @@ class TestMessages:
 
     def test_a_header_as_long_as_a_packet(self) -> None:
         packet = messages.pack_outcome(OutcomeReport(1, None, retry_after="9" * 100_000))
-        assert len(packet) < messages.MOST_BYTES
+        assert len(packet) < messages.MAX_BYTES
 
     @given(st.binary(max_size=80) | st.binary(max_size=60).map(
         lambda data: messages.pack_outcome(OutcomeReport(1))[:25] + data) | st.sampled_from(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.fetch.store_responses import (
-    MOST_SKIPPED_BYTES,
+    MAX_SKIPPED_BYTES,
     ResponseClass,
     ResponseKind,
     classify_error,
@@ -216,7 +216,7 @@ def test_a_part_is_not_the_whole() -> None:
 
 
 def test_a_whole_body_is_skipped_only_so_far() -> None:
-    far = ByteRange(MOST_SKIPPED_BYTES + 1, MOST_SKIPPED_BYTES + 2)
+    far = ByteRange(MAX_SKIPPED_BYTES + 1, MAX_SKIPPED_BYTES + 2)
     big = Version('"abc"', 10**9)
     told = {"etag": '"abc"', "content-length": str(10**9)}
     assert classify_success(200, told, far, big).meaning is ResponseKind.GARBLED

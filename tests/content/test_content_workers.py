@@ -175,11 +175,11 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
         for number in range(10):
             move = messages.MoveOrder(number, 1, origin.link(SCENE), 0, size, etag, size)
             ours.send(messages.pack_move(move))
-            report = messages.read_report(ours.recv(messages.MOST_BYTES))
+            report = messages.read_report(ours.recv(messages.MAX_BYTES))
             assert isinstance(report, messages.ProgressReport)
             ours.send(messages.pack_order("cancel", {"move": number}))
             while not isinstance(report, messages.OutcomeReport):
-                report = messages.read_report(ours.recv(messages.MOST_BYTES))
+                report = messages.read_report(ours.recv(messages.MAX_BYTES))
             assert os.pread(fd, size, 0) == CONTENT.read(0, size)
         while origin.n_open_connections():
             time.sleep(0.01)
@@ -204,7 +204,7 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
             move = messages.MoveOrder(number, 1, origin.link(SCENE), start, start + MIB, etag, size)
             ours.send(messages.pack_move(move))
             while not isinstance(
-                messages.read_report(ours.recv(messages.MOST_BYTES)), OutcomeReport
+                messages.read_report(ours.recv(messages.MAX_BYTES)), OutcomeReport
             ):
                 pass
             assert origin.n_open_connections() == 1
@@ -281,13 +281,13 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
             version = await contents.version(SCENE, ZIP, "r")
             reader = await contents.open(SCENE, ZIP, version)
             (fetcher,) = contents._open.values()
-            flight = fetcher._flight(ByteRange(0, 2 * MIB), None, is_bulk=True)
+            range_request = fetcher._flight(ByteRange(0, 2 * MIB), None, is_bulk=True)
             pids = {each.process.pid for each in bulk._processes}
             with pytest.raises((UnusableResponse, Unreachable)):
-                await bulk.move(link, flight, version)
+                await bulk.move(link, range_request, version)
             assert bulk._n_deaths == 0
             assert pids <= {each.process.pid for each in bulk._processes}
-            fetcher.cache.end_landing(fetcher.cached, fetcher._landing.pop(flight))
+            fetcher.cache.end_landing(fetcher.cached, fetcher._landing.pop(range_request))
             reader.close()
 
 
@@ -365,7 +365,7 @@ async def test_workers_that_keep_dying_are_not_needed(
     with origin_of() as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, _):
             with trio.fail_after(60):
-                for _ in range(pool.MOST_DEATHS):
+                for _ in range(pool.MAX_DEATHS):
                     assert isinstance(contents._dispatcher._bulk, pool.WorkerPool)
                     await contents._dispatcher._bulk.prepare(Link(origin.link(SCENE)), 4)
                     await trio.sleep(0.2)

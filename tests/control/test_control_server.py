@@ -212,7 +212,7 @@ async def test_whoever_says_nothing_is_sent_away(path: Path, autojump_clock: obj
 
 
 async def test_too_many_at_once_are_told_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 1)
     begun = trio.Event()
 
     async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ class MadeUp:
     uid: int = UID
     environment: dict[str, str] = field(default_factory=dict)
     #: What a program answers, by its name; one that is not here never ends.
-    answers: dict[str, Ran] = field(default_factory=dict)
+    responses: dict[str, Ran] = field(default_factory=dict)
     #: What the filesystem at a path answers with: an errno, or None for never.
     errnos: dict[Path, int | None] = field(default_factory=dict)
 
@@ -55,10 +55,10 @@ class MadeUp:
 
     def _run(self, command: Sequence[str]) -> Ran | None:
         if command[0] != sys.executable or "-S" not in command:
-            return self.answers.get(Path(command[0]).name)
+            return self.responses.get(Path(command[0]).name)
         place = Path(command[-1])  # asked for its filesystem
-        answer = self.errnos[place] if place in self.errnos else _real_errno(place)
-        return None if answer is None else Ran(0, f"{answer}\n")
+        response = self.errnos[place] if place in self.errnos else _real_errno(place)
+        return None if response is None else Ran(0, f"{response}\n")
 
 
 def _real_errno(path: Path) -> int:

@@ -149,7 +149,7 @@ def test_an_indexer_that_is_set_up_counts_before_it_runs(
 def test_trackers_own_list_is_kept_and_added_to(made: MadeUp) -> None:
     run_indexer(made, "tracker-miner-f")
     made.program("gsettings")
-    made.answers["gsettings"] = Ran(0, "['po', 'CVS', 'core-dumps']\n")
+    made.responses["gsettings"] = Ran(0, "['po', 'CVS', 'core-dumps']\n")
 
     (command,) = only(
         crawlers.indexers(made.machine, [made.machine.home / "my aleph"], KEEPS_OUT)

@@ -166,9 +166,9 @@ def test_others_directories_are_not_ours_to_mount_on(made: MadeUp, tmp_path: Pat
     assert "not yours" in only(mounts.mountpoint(made.machine, tmp_path / "mnt")).says
 
 
-@pytest.mark.parametrize("answer", [None, errno.ENOTCONN, errno.EACCES])
-def test_what_does_not_answer_is_not_mounted_on(made: MadeUp, answer: int | None) -> None:
-    made.errnos[ALEPH] = answer
+@pytest.mark.parametrize("response", [None, errno.ENOTCONN, errno.EACCES])
+def test_what_does_not_answer_is_not_mounted_on(made: MadeUp, response: int | None) -> None:
+    made.errnos[ALEPH] = response
 
     finding = only(mounts.mountpoint(made.machine, ALEPH))
 

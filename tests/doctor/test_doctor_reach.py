@@ -128,13 +128,13 @@ async def test_a_certificate_of_another_host_is_somebody_else(tmp_path: Path) ->
 
 
 @asynccontextmanager
-async def saying(answer: bytes) -> AsyncIterator[int]:
-    """Serve on a port of this machine, which says *answer* to whatever it is asked."""
+async def saying(response: bytes) -> AsyncIterator[int]:
+    """Serve on a port of this machine, which says *response* to whatever it is asked."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
             await stream.receive_some()
-            await stream.send_all(answer)
+            await stream.send_all(response)
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)

@@ -82,14 +82,14 @@ class Vendor:
     # -- faults ------------------------------------------------------------------------------------
 
     def fail_next(
-        self, answer: int | httpx.Response | Exception, *, path: str = "", times: int = 1
+        self, response: int | httpx.Response | Exception, *, path: str = "", times: int = 1
     ) -> None:
-        """Answer the next *times* requests whose path begins with *path* by *answer*."""
+        """Answer the next *times* requests whose path begins with *path* by *response*."""
         for _ in range(times):
-            if isinstance(answer, int):
-                self._planned.append((path, httpx.Response(answer, json={"message": "planned"})))
+            if isinstance(response, int):
+                self._planned.append((path, httpx.Response(response, json={"message": "planned"})))
             else:
-                self._planned.append((path, answer))
+                self._planned.append((path, response))
 
     def revoke_token(self) -> None:
         """Refuse every token handed out so far."""
@@ -136,10 +136,10 @@ class Vendor:
         self.n_tokens += 1
         token = f"token-number-{self.n_tokens}"
         self._valid_tokens.add(token)
-        answer = {"access_token": token, "token_type": "Bearer"}
+        response = {"access_token": token, "token_type": "Bearer"}
         if self.token_lifetime_s is not None:
-            answer["expires_in"] = self.token_lifetime_s
-        return _json(200, answer)
+            response["expires_in"] = self.token_lifetime_s
+        return _json(200, response)
 
     def accept_token(self, token: str) -> None:
         """Take *token* for good from now on."""
@@ -220,12 +220,12 @@ class Vendor:
         offset = int(asked.query.get("offset", asked.query.get("cursor", "0")))
         results = entries[offset : offset + limit]
         following = offset + limit if offset + limit < len(entries) else None
-        answer: dict[str, Any] = {"previous": None, "results": results}
+        response: dict[str, Any] = {"previous": None, "results": results}
         if self.tells_count:
-            answer["count"] = len(entries)
+            response["count"] = len(entries)
         if self.next_style != "absent":
-            answer["next"] = self._next(asked, limit, following)
-        return _json(200, answer)
+            response["next"] = self._next(asked, limit, following)
+        return _json(200, response)
 
     def _next(self, asked: Asked, limit: int, following: int | None) -> str | None:
         if callable(self.next_style):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from satfs.fuse.kernel_readahead import (
     AHEAD_BYTES,
-    LEAST_PATIENCE_S,
-    MOST_PATIENCE_S,
+    MAX_PATIENCE_S,
+    MIN_PATIENCE_S,
     PATIENCE_S,
     PLACE_BYTES,
     Guess,
@@ -97,9 +97,9 @@ def test_patience_grows_where_it_paid() -> None:
     assert foresight.patience_s == PATIENCE_S
     for _ in range(10):
         foresight.was_right()
-    assert foresight.patience_s == MOST_PATIENCE_S
+    assert foresight.patience_s == MAX_PATIENCE_S
     foresight.was_wrong()
-    assert foresight.patience_s == MOST_PATIENCE_S / 2
+    assert foresight.patience_s == MAX_PATIENCE_S / 2
 
 
 def test_patience_ends_where_it_never_pays() -> None:
@@ -109,5 +109,5 @@ def test_patience_ends_where_it_never_pays() -> None:
         assert guesses(*ROW, start=7 * row * MIB, foresight=foresight)[-1] is Guess.AHEAD
         waited_s += foresight.patience_s
         foresight.was_wrong()
-    assert foresight.patience_s == LEAST_PATIENCE_S
+    assert foresight.patience_s == MIN_PATIENCE_S
     assert waited_s < 3 * PATIENCE_S

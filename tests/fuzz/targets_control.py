@@ -22,17 +22,17 @@ _PIECES = st.sampled_from(
      b'{"told":{"a":1}}\n', b'{"done":{}}\n', b'{"failed":{"error":"NotThere","message":"x"}}\n',
      b'{"failed":{"error":"__class__","message":"x"}}\n', b'{"satfs":1,"do":"x","with":[]}\n']
 )  # fmt: skip
-_MOST_BYTES = 100_000
+_MAX_BYTES = 100_000
 
 
 def check_lines(pieces: list[bytes]) -> None:
     """However the bytes are cut, the same lines come of them, and each is understood or refused."""
     whole = b"".join(pieces)
-    lines = LineSplitter(_MOST_BYTES)
+    lines = LineSplitter(_MAX_BYTES)
     try:
         found = [line for piece in pieces for line in lines.feed(piece)]
     except Garbled:
-        assert any(len(line) > _MOST_BYTES for line in whole.split(b"\n"))
+        assert any(len(line) > _MAX_BYTES for line in whole.split(b"\n"))
         return
     assert found == whole.split(b"\n")[:-1]
     for line in found:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from introspection.test_introspection_snapshots import Shelf
 
-from satfs.introspection.log_ring import MOST_BYTES, MOST_LINE_BYTES, LogFile, LogRing, log_ring
+from satfs.introspection.log_ring import MAX_BYTES, MAX_LINE_BYTES, LogFile, LogRing, log_ring
 from satfs.model import ByteRange
 
 
@@ -22,10 +22,10 @@ def test_lines_are_bounded_and_the_last_is_there(messages: list[str]) -> None:
     lines = LogRing()
     for message in messages:
         log(lines, message)
-        assert len(lines.text) <= MOST_BYTES
+        assert len(lines.text) <= MAX_BYTES
         assert lines.text.endswith(b"\n")
         shown = message.encode("utf-8", "backslashreplace")
-        if len(shown) <= MOST_LINE_BYTES:
+        if len(shown) <= MAX_LINE_BYTES:
             assert lines.text.endswith(shown + b"\n")
 
 
@@ -38,10 +38,10 @@ async def test_a_reader_reads_on_and_begins_anew_after_the_older_half_went() -> 
     log(lines, "two")
     assert reader.size_bytes == file.attributes().size_bytes == 8
     assert await reader.read(ByteRange(4, 8)) == b"two\n"
-    for number in range(MOST_BYTES // 100):
+    for number in range(MAX_BYTES // 100):
         log(lines, f"{number:0150}")
     size = file.attributes().size_bytes
-    assert size == len(lines.text) < MOST_BYTES
+    assert size == len(lines.text) < MAX_BYTES
     assert (await reader.read(ByteRange(0, 8))) == bytes(lines.text[:8])
     assert reader.size_bytes == size
     assert bytes(lines.text[:1]) != b"o"

@@ -12,8 +12,8 @@ from satfs.errors import Changed
 from satfs.introspection.snapshots import (
     FRESH_S,
     GRACE_S,
-    LONGEST_S,
-    MOST_BYTES,
+    MAX_BYTES,
+    MAX_S,
     SnapshotFile,
     Snapshots,
 )
@@ -89,7 +89,7 @@ def test_however_often_somebody_looks_it_is_never_old(pauses: list[float]) -> No
     for pause in pauses:
         stage.now_s += pause
         file = stage.look()
-        assert stage.now_s - file.attributes().mtime_ns / 1e9 <= LONGEST_S + 1e-6
+        assert stage.now_s - file.attributes().mtime_ns / 1e9 <= MAX_S + 1e-6
 
 
 async def test_what_is_kept_no_more_is_changed(stage: Stage) -> None:
@@ -99,7 +99,7 @@ async def test_what_is_kept_no_more_is_changed(stage: Stage) -> None:
         stage.moments.file(
             stage.shelf,
             b"%d" % number,
-            lambda n=number: b"%03d" % n * (MOST_BYTES // 90),  # type: ignore[misc]
+            lambda n=number: b"%03d" % n * (MAX_BYTES // 90),  # type: ignore[misc]
         )
     with pytest.raises(Changed):
         await file.open()

@@ -18,10 +18,10 @@ from satfs.content.fetch.budget import Spent
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.introspection.metrics import exposition
 from satfs.introspection.status import (
-    MOST_ERRORS,
-    MOST_LINKS,
-    MOST_LISTINGS,
-    MOST_TRANSFERS,
+    MAX_ERRORS,
+    MAX_LINKS,
+    MAX_LISTINGS,
+    MAX_TRANSFERS,
     Identity,
     MountStatus,
     ReportedFailure,
@@ -57,10 +57,10 @@ vitals = st.builds(
     away=st.lists(st.builds(UnreachableHost, texts, seconds, texts), max_size=3),
     token_expires_at_s=st.none() | st.floats(0, 4e9),
     refusal=st.none() | texts,
-    links=st.lists(st.tuples(texts, seconds | st.just(math.inf)), max_size=MOST_LINKS + 5),
+    links=st.lists(st.tuples(texts, seconds | st.just(math.inf)), max_size=MAX_LINKS + 5),
     listings=st.lists(
         st.builds(ListingState, texts, texts, counts, st.floats(0, 4e9), st.booleans()),
-        max_size=MOST_LISTINGS + 5,
+        max_size=MAX_LISTINGS + 5,
     ),
     transfers=st.lists(
         st.builds(
@@ -74,7 +74,7 @@ vitals = st.builds(
             st.booleans(),
             st.none() | seconds,
         ),
-        max_size=MOST_TRANSFERS + 5,
+        max_size=MAX_TRANSFERS + 5,
     ),
     content=st.dictionaries(st.sampled_from(["disk_bytes", "queued", "retries"]), counts),
     reading=st.builds(
@@ -98,7 +98,7 @@ vitals = st.builds(
             reason=texts,
             times=st.integers(1, 100),
         ),
-        max_size=MOST_ERRORS + 5,
+        max_size=MAX_ERRORS + 5,
     ),
     read_ahead_kb=st.none() | st.integers(0, 10_000),
 )
@@ -109,10 +109,10 @@ def test_whatever_is_so_makes_a_record_metrics_and_rows(now: MountStatus) -> Non
     """Any state of a mount is JSON, Prometheus text and a table, and none of them endless."""
     record = status_record(now)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert len(record["listings"]["items"]) <= MOST_LISTINGS
-    assert len(record["links"]["items"]) <= MOST_LINKS
-    assert len(record["transfers"]["items"]) <= MOST_TRANSFERS
-    assert len(record["errors"]) <= MOST_ERRORS
+    assert len(record["listings"]["items"]) <= MAX_LISTINGS
+    assert len(record["links"]["items"]) <= MAX_LINKS
+    assert len(record["transfers"]["items"]) <= MAX_TRANSFERS
+    assert len(record["errors"]) <= MAX_ERRORS
     assert record["listings"]["n"] == len(now.listings)
     assert record["is_online"] == (not now.away)
     text = exposition(lambda: record).decode()
@@ -142,7 +142,7 @@ def test_no_secret_comes_through(now: MountStatus, text: str) -> None:
 def test_stale_listings_come_first() -> None:
     listings = [
         ListingState("scenes", str(n), 1, float(n), is_stale=n == 3)
-        for n in range(MOST_LISTINGS + 50)
+        for n in range(MAX_LISTINGS + 50)
     ]
     told = status_record(MountStatus(2_000.0, IDENTITY, listings=listings))["listings"]
     assert told["items"][0] == {
@@ -152,7 +152,7 @@ def test_stale_listings_come_first() -> None:
         "age_s": 1997.0,
         "is_stale": True,
     }
-    assert told["items"][1]["id"] == str(MOST_LISTINGS + 49)
+    assert told["items"][1]["id"] == str(MAX_LISTINGS + 49)
     assert told["n_stale"] == 1
 
 

@@ -316,7 +316,7 @@ def test_who_asks_a_stuck_mount_is_left_behind(mount_it: MountIt, origin: DemoOr
 #: Each look is another moment, and `df -i` shows how many nodes are known.
 COUNTED = """
 import satfs.introspection.snapshots, satfs.fuse.operations as door
-satfs.introspection.snapshots.FRESH_S = satfs.introspection.snapshots.LONGEST_S = 0.0
+satfs.introspection.snapshots.FRESH_S = satfs.introspection.snapshots.MAX_S = 0.0
 statfs = door.Operations.statfs
 async def counted(self, ctx):
     answer = await statfs(self, ctx)

@@ -54,8 +54,8 @@ async def test_an_answer_is_passed_on_whatever_its_status(autojump_clock: Any) -
     """Status, headers in lower case, and the whole body; redirects are the caller's business."""
     for status in (200, 206, 302, 404, 503):
         headers = {"ETag": '"x"', "Location": "/y"}
-        answers = [httpx.Response(status, headers=headers, content=b"body")]
-        async with http_for(lambda request: answers.pop()) as http:  # noqa: B023 - used up here
+        responses = [httpx.Response(status, headers=headers, content=b"body")]
+        async with http_for(lambda request: responses.pop()) as http:  # noqa: B023 - used up here
             got = await ask(http)
         assert (got.status, got.headers["etag"], got.body) == (status, '"x"', b"body")
 
@@ -220,11 +220,11 @@ async def test_a_stream_may_be_left_at_any_point(autojump_clock: Any) -> None:
 
     async with http_for(handler, max_connections=1) as http:
         for n_chunks in range(7):
-            async with http.stream(URL, headers={}) as answer:
-                assert answer.status == 206
-                assert answer.headers["content-range"] == "bytes 0-49/50"
+            async with http.stream(URL, headers={}) as response:
+                assert response.status == 206
+                assert response.headers["content-range"] == "bytes 0-49/50"
                 got = b""
-                async for chunk in answer.chunks():
+                async for chunk in response.chunks():
                     if n_chunks * 10 <= len(got):
                         break
                     got += chunk
@@ -259,10 +259,10 @@ async def test_an_errors_body_is_read_as_far_as_it_goes(autojump_clock: Any) -> 
     endless = Slow(*[(0.0, b"x" * 1000)] * 1000)
     bodies = [broken, endless]
     async with http_for(lambda request: httpx.Response(403, stream=bodies.pop(0))) as http:
-        async with http.stream(URL, headers={}) as answer:
-            assert await answer.read_error_body() == b"<Error>"
-        async with http.stream(URL, headers={}) as answer:
-            assert await answer.read_error_body(2500) == b"x" * 2500
+        async with http.stream(URL, headers={}) as response:
+            assert await response.read_error_body() == b"<Error>"
+        async with http.stream(URL, headers={}) as response:
+            assert await response.read_error_body(2500) == b"x" * 2500
 
 
 async def test_waiting_for_a_turn_is_no_timeout(autojump_clock: Any) -> None:

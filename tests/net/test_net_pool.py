@@ -73,9 +73,9 @@ async def test_large_bodies_come_in_large_pieces(serve: Serve) -> None:
     """The reason for our own backend: fewer, larger steps through Python."""
     async with (
         serve() as (http, origin),
-        http.stream(origin.url("/ramp/20000000"), headers={}) as answer,
+        http.stream(origin.url("/ramp/20000000"), headers={}) as response,
     ):
-        sizes = [len(chunk) async for chunk in answer.chunks()]
+        sizes = [len(chunk) async for chunk in response.chunks()]
     assert sum(sizes) == 20_000_000
     assert max(sizes) > 100_000
 
@@ -143,8 +143,8 @@ async def test_a_body_that_breaks_is_never_taken_for_whole(serve: Serve, kind: s
 
         async def read() -> None:
             nonlocal got
-            async with http.stream(origin.url(f"/{kind}/2000000/1500000"), headers={}) as answer:
-                async for chunk in answer.chunks():
+            async with http.stream(origin.url(f"/{kind}/2000000/1500000"), headers={}) as response:
+                async for chunk in response.chunks():
                     got += chunk
 
         with pytest.raises(Unreachable):
@@ -218,8 +218,8 @@ async def test_nothing_is_left_of_two_thousand_cancelled_requests(serve: Serve) 
                 number % 4
             ]
             with trio.move_on_after(0.0004 * (number % 97)):
-                async with http.stream(origin.url(path), headers={}) as answer:
-                    async for _ in answer.chunks():
+                async with http.stream(origin.url(path), headers={}) as response:
+                    async for _ in response.chunks():
                         await trio.lowlevel.checkpoint()
 
         for batch in range(0, 2000, 50):
@@ -320,8 +320,8 @@ async def test_chunks_of_one_byte_leave_others_their_turn() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, serve, [listener])
         port = listener.socket.getsockname()[1]
-        async with http.stream(f"http://127.0.0.1:{port}/", headers={}) as answer:
-            chunks = answer.chunks()
+        async with http.stream(f"http://127.0.0.1:{port}/", headers={}) as response:
+            chunks = response.chunks()
             assert await anext(chunks) == b"x"
             nursery.start_soon(count)
             assert sum([len(chunk) async for chunk in chunks]) == n_bytes - 1

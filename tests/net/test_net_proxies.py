@@ -71,8 +71,8 @@ async def test_plain_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
         async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=2) as http:
             for _ in range(2):
-                answer = await http.request("GET", "http://store.test/ramp/1000", headers={})
-                assert answer.body == ramp(0, 1000)
+                response = await http.request("GET", "http://store.test/ramp/1000", headers={})
+                assert response.body == ramp(0, 1000)
         assert proxy.n_connections == 1
         assert proxy.heads[0].startswith(b"GET http://store.test/ramp/1000 HTTP/1.1\r\n")
         assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.heads[0]
@@ -99,8 +99,8 @@ async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ) as http:
             for _ in range(3):
                 url = "https://store.test/ramp/1000000?X-Amz-Signature=5ec2e7"
-                answer = await http.request("GET", url, headers={"X-Secret": "1"})
-                assert answer.body == ramp(0, 1_000_000)
+                response = await http.request("GET", url, headers={"X-Secret": "1"})
+                assert response.body == ramp(0, 1_000_000)
             with pytest.raises(Unreachable, match="proxy refused"):
                 await http.request("GET", "https://refused.test/", headers={})
             statistics = http.statistics()

@@ -116,7 +116,7 @@ class ReachabilityModel(RuleBasedStateMachine):
             assert admission is not None
 
     @rule()
-    def answer(self) -> None:
+    def response(self) -> None:
         self.hosts.answered(HOST, self.now_s)
         assert self.hosts.admit(HOST, self.now_s) is not None
 

@@ -12,9 +12,9 @@ from satfs.read_trace import (
     BYTES,
     DONE,
     GIVEN_UP,
-    MOST_FAILURES,
-    MOST_REQUESTS,
-    MOST_TRAILS,
+    MAX_FAILURES,
+    MAX_REQUESTS,
+    MAX_TRAILS,
     UNDER_WAY,
     ReadTraces,
 )
@@ -107,9 +107,9 @@ def test_memory_is_bounded_and_sums_are_not_lost(labels: list[int]) -> None:
         trail.served(1)
         with trail.request(BYTES):
             pass
-        assert len(trail.requests) <= MOST_REQUESTS
-        assert len(trail.failures) <= MOST_FAILURES
-    assert len(trails) <= MOST_TRAILS
+        assert len(trail.requests) <= MAX_REQUESTS
+        assert len(trail.failures) <= MAX_FAILURES
+    assert len(trails) <= MAX_TRAILS
     assert trails.sums.n_reads == trails.sums.served_bytes == len(labels)
     assert sum(trails.sums.requests.values()) == len(labels)
 

@@ -27,7 +27,7 @@ from satfs.profiles import OriginKind, user_file
 from satfs.settings import AuthMode, Resolved, SecretPlace, Settings, resolve_settings
 
 #: Longest text that is read from a pipe: two lines of at most a few kilobytes.
-_MOST_CHARACTERS = 64 * 1024
+_MAX_CHARACTERS = 64 * 1024
 #: Kept in the profile when they were given for this login: the secret is for these addresses.
 _ADDRESSES = ("api_url", "auth_url", "audience", "ca_file", "tls_strict")
 #: What would win over what is kept, were it left in the profile's table.
@@ -139,7 +139,7 @@ def _token_given(settings: Settings) -> _Given:
     if sys.stdin.isatty():
         text = click.prompt("Token (not shown)", hide_input=True, err=True)
     else:
-        text = sys.stdin.read(_MOST_CHARACTERS)
+        text = sys.stdin.read(_MAX_CHARACTERS)
     told = tokens.parse(text, now_s=0.0)
     if told is not None:
         secret = SecretStr(told.token)
@@ -152,7 +152,7 @@ def _token_given(settings: Settings) -> _Given:
 
 def _piped_pair() -> tuple[str | None, SecretStr | None]:
     """Return client id and secret as far as standard input holds them."""
-    text = sys.stdin.read(_MOST_CHARACTERS).strip()
+    text = sys.stdin.read(_MAX_CHARACTERS).strip()
     if text.startswith("{"):
         try:
             record = json.loads(text)

@@ -35,7 +35,7 @@ class Derived:
         self._account = account
 
     @property
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Largest file worth making: half the cache, so that it fits beside what it is made of."""
         return self._cache.limit_bytes // 2
 

@@ -22,9 +22,9 @@ from typing import Final
 GOAL_BYTES_PER_S: Final = 1.5e9
 #: On a near line four connections fill every core, and more take turns (measured: plain and TLS on
 #: loopback, docs/PERFORMANCE.md).
-FEWEST: Final = 4
+MIN_CONNECTIONS: Final = 4
 #: How many are used before anything has been measured.
-FIRST_GUESS: Final = 8
+INITIAL_CONNECTIONS: Final = 8
 #: Connections tried for each second of delay before a long range was seen: 24 at 30 ms, 64 from
 #: 80 ms on, which is about what such lines turn out to be worth. One that joins later has its slow
 #: start while somebody waits.
@@ -54,7 +54,7 @@ FORGET_S: Final = 15.0
 #: Shortest time over which throughput means anything.
 INTERVAL_S: Final = 0.5
 #: Shortest range that tells a burst from a rate, and shortest that outlasts the slow start.
-SHORTEST_BYTES: Final = 256 * 1024
+MIN_BYTES: Final = 256 * 1024
 LONG_BYTES: Final = 4 * 1024 * 1024
 #: Seconds for which the best rate that was seen counts.
 BEST_COUNTS_S: Final = 300.0
@@ -68,7 +68,7 @@ class ConnectionController:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._target = min(FIRST_GUESS, most)
+        self._target = min(INITIAL_CONNECTIONS, most)
         self._solo_bytes_per_s: float | None = None  # of a long range with the line to itself
         self._solo_until_s = 0.0
         self._rate_bytes_per_s: float | None = None
@@ -93,14 +93,14 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
-    def note_answer(self, now_s: float, answer_s: float) -> None:
+    def note_answer(self, now_s: float, response_s: float) -> None:
         """Take in the time from asking to a first byte, without that to open a connection."""
-        self._soonest_s = min(self._soonest_s, answer_s)
+        self._soonest_s = min(self._soonest_s, response_s)
         self._aim(now_s)
 
     def note_range(self, now_s: float, n_bytes: int, took_s: float) -> None:
         """Take in a finished range: its bytes, the time from its first byte to its last."""
-        if n_bytes < SHORTEST_BYTES or took_s <= 0:
+        if n_bytes < MIN_BYTES or took_s <= 0:
             return
         rate = n_bytes / took_s
         self._rate_bytes_per_s = _smooth(self._rate_bytes_per_s, rate)
@@ -166,7 +166,7 @@ class ConnectionController:
 
     def _try(self, fewer: int, now_s: float, carried_bytes_per_s: float) -> None:
         """Use *fewer* for now, if that is fewer, and see whether they carry as much."""
-        enough = max(FIRST_GUESS, fewer)
+        enough = max(INITIAL_CONNECTIONS, fewer)
         if enough < self._target:
             self._before = (self._target, carried_bytes_per_s)
             self._ceiling, self._ceiling_until_s = enough, now_s + FORGET_S
@@ -177,14 +177,16 @@ class ConnectionController:
         is_slow = rate is not None and rate < NEAR_RATE_BYTES_PER_S
         is_near = self._soonest_s < NEAR_S and not is_slow
         if is_near:
-            wished = FEWEST
+            wished = MIN_CONNECTIONS
         elif solo is not None:
-            wished = max(FEWEST, math.ceil(GOAL_BYTES_PER_S / solo))
+            wished = max(MIN_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / solo))
         else:
             is_known = self._soonest_s < math.inf
-            wished = max(FIRST_GUESS, round(TRIED_PER_S * self._soonest_s) if is_known else 0)
+            wished = max(
+                INITIAL_CONNECTIONS, round(TRIED_PER_S * self._soonest_s) if is_known else 0
+            )
             if rate is not None:
-                wished = min(wished, max(FEWEST, math.ceil(GOAL_BYTES_PER_S / rate)))
+                wished = min(wished, max(MIN_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / rate)))
         if now_s < self._ceiling_until_s:
             wished = min(wished, self._ceiling)
         self._target = max(1, min(wished, self._most))

@@ -30,12 +30,12 @@ URGENT_EXTRA: Final = 32
 #: A range should not take longer than this on its connection, so that a reader is not kept waiting
 #: for its end; the lower limit keeps requests worth their round trip.
 RANGE_TIME_S: Final = 1.5
-SHORTEST_RANGE_BYTES: Final = 1024 * 1024
+MIN_RANGE_BYTES: Final = 1024 * 1024
 #: A flight that somebody waits for is begun again elsewhere when it carries less than this share of
 #: what the others carry, after this time, and so many times.
 SLOW_SHARE: Final = 0.1
 SLOW_AFTER_S: Final = 3.0
-MOST_REISSUES: Final = 1
+MAX_REISSUES: Final = 1
 #: Connections opened ahead of need are not trusted for longer: stores close idle ones.
 STAYS_READY_S: Final = 10.0
 #: How often slow flights are looked for, while any is in the air.
@@ -81,13 +81,15 @@ class Dispatcher:
         longest = self._range_bytes
         rate = self.controller.rate_bytes_per_s
         if rate is not None:
-            longest = min(longest, max(SHORTEST_RANGE_BYTES, int(rate * RANGE_TIME_S)))
+            longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
         share = window_bytes // max(1, self.controller.target)
-        return max(min(longest, SHORTEST_RANGE_BYTES), min(longest, share))
+        return max(min(longest, MIN_RANGE_BYTES), min(longest, share))
 
     def window_bytes(self) -> int:
         """Return how far ahead one sequential reader may go now, its fair share of the whole."""
-        n_readers = len({reader for flight in self._all() for reader in flight.readers}) or 1
+        n_readers = (
+            len({reader for range_request in self._all() for reader in range_request.readers}) or 1
+        )
         whole = max(4, 3 * self.controller.target) * self._range_bytes
         return min(whole, self._cache.window_limit_bytes()) // n_readers
 
@@ -106,19 +108,19 @@ class Dispatcher:
 
         self._nursery.start_soon(prepare)
 
-    def submit(self, flights: list[RangeRequest]) -> None:
+    def submit(self, range_requests: list[RangeRequest]) -> None:
         """Take flights to be started as soon as there is a connection for them."""
-        self._queue.extend(flights)
+        self._queue.extend(range_requests)
         self.pump()
 
-    def withdraw(self, flight: RangeRequest) -> None:
+    def withdraw(self, range_request: RangeRequest) -> None:
         """Give a flight up that nobody wants any more."""
-        if flight in self._queue:
-            self._queue.remove(flight)
-            flight.is_cancelled = True
-            flight.ended(flight, None)
+        if range_request in self._queue:
+            self._queue.remove(range_request)
+            range_request.is_cancelled = True
+            range_request.ended(range_request, None)
         else:
-            flight.cancel()
+            range_request.cancel()
 
     def statistics(self) -> dict[str, float]:
         """Return what is going on."""
@@ -133,7 +135,7 @@ class Dispatcher:
     def transfers(self) -> tuple[TransferStatus, ...]:
         """Return what has a connection now, or waits for its next try."""
         now_s = trio.current_time()
-        return tuple(flight.progress(now_s) for flight in self._active)
+        return tuple(range_request.progress(now_s) for range_request in self._active)
 
     def run_in_background(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Start a task that nobody waits for; it must not raise."""
@@ -144,41 +146,45 @@ class Dispatcher:
         is_first = True
         while self._queue:
             room = self.controller.target
-            if any(flight.is_urgent for flight in self._queue):
+            if any(range_request.is_urgent for range_request in self._queue):
                 room += URGENT_EXTRA  # and an urgent one is what will be chosen
             if len(self._active) >= room:
                 break
-            flight = choose(self._queue, self._n_by_reader.__getitem__)
-            self._queue.remove(flight)
-            flight.is_active = True
-            self._active.append(flight)
-            self._n_by_reader.update(flight.readers)
-            self._nursery.start_soon(self._run, flight, tuple(flight.readers), is_first)
+            range_request = choose(self._queue, self._n_by_reader.__getitem__)
+            self._queue.remove(range_request)
+            range_request.is_active = True
+            self._active.append(range_request)
+            self._n_by_reader.update(range_request.readers)
+            self._nursery.start_soon(
+                self._run, range_request, tuple(range_request.readers), is_first
+            )
             is_first = False
         if self._active and not self._is_watching:
             self._is_watching = True
             self._nursery.start_soon(self._watch)
 
-    def note_progress(self, flight: RangeRequest, n_bytes: int) -> None:
+    def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
         """Take in that bytes came, for the number of connections."""
         self.counters["received_bytes"] += n_bytes
         before, now_s = self.controller.target, trio.current_time()
-        if flight.silence is not None and flight.silence.deadline < math.inf:
-            flight.silence.deadline = math.inf
-            if flight.answer_s is not None:
-                self.controller.note_answer(now_s, flight.answer_s)
+        if range_request.silence is not None and range_request.silence.deadline < math.inf:
+            range_request.silence.deadline = math.inf
+            if range_request.response_s is not None:
+                self.controller.note_answer(now_s, range_request.response_s)
         n_active, is_wanting = len(self._active), bool(self._queue)
         if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
             self.pump()
             if now_s < self._ready_until_s:  # somebody is expected to want them all
-                self.expect_bulk(flight.source)
+                self.expect_bulk(range_request.source)
 
     def _all(self) -> list[RangeRequest]:
         return [*self._active, *self._queue]
 
     # -- the life of a flight --------------------------------------------------------------------
 
-    async def _run(self, flight: RangeRequest, readers: tuple[object, ...], is_first: bool) -> None:
+    async def _run(
+        self, range_request: RangeRequest, readers: tuple[object, ...], is_first: bool
+    ) -> None:
         failure: SatfsError | None = None
         try:
             if not is_first:
@@ -186,17 +192,17 @@ class Dispatcher:
                 # is open. It is for the one that was chosen first: a new one takes three round
                 # trips more to its first byte.
                 await trio.lowlevel.checkpoint()
-            failure = await self._attempts.bring_down(flight)
+            failure = await self._attempts.download(range_request)
         except Exception as bug:  # a flight's failure is its readers' matter, not the mount's end
-            log.exception("transfer failed unexpectedly", label=flight.source.label)
+            log.exception("transfer failed unexpectedly", label=range_request.source.label)
             failure = Misuse("reading failed because of a fault inside satfs")
             failure.__cause__ = bug
         finally:
-            self._active.remove(flight)
+            self._active.remove(range_request)
             self._n_by_reader.subtract(readers)
             self._n_by_reader += Counter()  # drops readers without flights
-            flight.is_active = False
-        flight.ended(flight, failure)
+            range_request.is_active = False
+        range_request.ended(range_request, failure)
         self.pump()
 
     # -- slow connections ------------------------------------------------------------------------
@@ -211,21 +217,23 @@ class Dispatcher:
                 await trio.sleep(WATCH_INTERVAL_S)
                 now = trio.current_time()
                 rates = {
-                    flight: (flight.held_until - flight.began_at) / (now - flight.began_at_s)
-                    for flight in self._active
-                    if flight.began_at_s is not None and now - flight.began_at_s > SLOW_AFTER_S
+                    range_request: (range_request.held_until - range_request.began_at)
+                    / (now - range_request.began_at_s)
+                    for range_request in self._active
+                    if range_request.began_at_s is not None
+                    and now - range_request.began_at_s > SLOW_AFTER_S
                 }
                 if len(rates) < 2:
                     continue
                 usual = statistics.median(rates.values())
-                for flight, rate in rates.items():
+                for range_request, rate in rates.items():
                     if (
-                        flight.is_urgent
+                        range_request.is_urgent
                         and rate < SLOW_SHARE * usual
-                        and flight.n_reissued < MOST_REISSUES
+                        and range_request.n_reissued < MAX_REISSUES
                     ):
-                        log.debug("slow range begun again", label=flight.source.label)
+                        log.debug("slow range begun again", label=range_request.source.label)
                         self.counters["reissued"] += 1
-                        flight.reissue()
+                        range_request.reissue()
         finally:
             self._is_watching = False

@@ -112,17 +112,17 @@ class Fetcher:
         self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
         waiter = _Waiter(span)
         self._waiters.append(waiter)
-        for flight in self._flights:
-            if _overlaps(flight, span):
-                flight.is_urgent = True
+        for range_request in self._flights:
+            if _overlaps(range_request, span):
+                range_request.is_urgent = True
         self._dispatcher.pump()
         try:
             await waiter.event.wait()
         finally:
             self._waiters.remove(waiter)
-            for flight in [f for f in self._flights if f.is_urgent or _overlaps(f, span)]:
-                flight.is_urgent = self._is_awaited(flight)
-                self._withdraw_if_unwanted(flight)  # its handle was closed meanwhile
+            for range_request in [f for f in self._flights if f.is_urgent or _overlaps(f, span)]:
+                range_request.is_urgent = self._is_awaited(range_request)
+                self._withdraw_if_unwanted(range_request)  # its handle was closed meanwhile
         if waiter.failure is not None:
             # A copy for each who waited: a traceback grows in every task that raises it.
             raise copy(waiter.failure) from waiter.failure
@@ -180,9 +180,9 @@ class Fetcher:
         """Forget a reader; what only it wanted is given up."""
         self._readers.discard(reader)
         self._launched.pop(reader, None)
-        for flight in list(self._flights):
-            flight.readers.discard(reader)
-            self._withdraw_if_unwanted(flight)
+        for range_request in list(self._flights):
+            range_request.readers.discard(reader)
+            self._withdraw_if_unwanted(range_request)
 
     # -- launching -------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Fetcher:
 
         With *now* and *range_bytes*, a short gap beyond *now* waits until it is worth a request.
         """
-        flights: list[RangeRequest] = []
+        range_requests: list[RangeRequest] = []
         for absent in self.cached.gaps(span):
             for gap in self._not_in_the_air(absent, reader, is_urgent=range_bytes is None):
                 is_needed = now is None or gap.start < now.stop
@@ -210,13 +210,15 @@ class Fetcher:
                     pieces = split(gap, range_bytes)
                 else:
                     continue
-                flights.extend(self._flight(piece, reader, is_bulk=is_bulk) for piece in pieces)
-        if flights:
-            self._flights.extend(flights)
-            self._dispatcher.submit(flights)
+                range_requests.extend(
+                    self._flight(piece, reader, is_bulk=is_bulk) for piece in pieces
+                )
+        if range_requests:
+            self._flights.extend(range_requests)
+            self._dispatcher.submit(range_requests)
 
     def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> RangeRequest:
-        flight = RangeRequest(
+        range_request = RangeRequest(
             self.cache,
             self.cached,
             span,
@@ -226,9 +228,9 @@ class Fetcher:
             on_end=self._ended,
         )
         if reader is not None:
-            flight.readers.add(reader)
-        self._landing[flight] = self.cache.begin_landing(self.cached, span)
-        return flight
+            range_request.readers.add(reader)
+        self._landing[range_request] = self.cache.begin_landing(self.cached, span)
+        return range_request
 
     def _not_in_the_air(
         self, gap: ByteRange, reader: object, *, is_urgent: bool
@@ -236,34 +238,36 @@ class Fetcher:
         """Return the parts of *gap* that no flight will bring soon; join the flights that will."""
         missing: list[ByteRange] = []
         start = gap.start
-        for flight in sorted(self._flights, key=lambda each: each.start):
-            if flight.is_cancelled or not _overlaps(flight, ByteRange(start, gap.stop)):
+        for range_request in sorted(self._flights, key=lambda each: each.start):
+            if range_request.is_cancelled or not _overlaps(
+                range_request, ByteRange(start, gap.stop)
+            ):
                 continue
-            if is_urgent and self._is_far_behind(flight, start):
-                self._split(flight, start, gap.stop)
+            if is_urgent and self._is_far_behind(range_request, start):
+                self._split(range_request, start, gap.stop)
                 continue
-            flight.readers.add(reader)
+            range_request.readers.add(reader)
             # What the flight has brought, and is absent all the same, was lost since.
-            brought_until = min(max(flight.start, flight.held_until), gap.stop)
+            brought_until = min(max(range_request.start, range_request.held_until), gap.stop)
             if start < brought_until:
                 missing.append(ByteRange(start, brought_until))
-            start = max(start, min(flight.stop, gap.stop))
+            start = max(start, min(range_request.stop, gap.stop))
         if start < gap.stop:
             missing.append(ByteRange(start, gap.stop))
         return missing
 
-    def _is_far_behind(self, flight: RangeRequest, start: int) -> bool:
+    def _is_far_behind(self, range_request: RangeRequest, start: int) -> bool:
         rate = self._dispatcher.controller.rate_bytes_per_s or 0.0
         leap = max(LEAP_BYTES, int(rate * LEAP_S))
-        return start - flight.front > leap
+        return start - range_request.front > leap
 
-    def _split(self, flight: RangeRequest, start: int, stop: int) -> None:
-        """Cut *flight* before *start*; what it was to bring beyond *stop* flies on its own."""
-        rest = ByteRange(min(stop, flight.stop), flight.stop)
-        flight.cut(start)
+    def _split(self, range_request: RangeRequest, start: int, stop: int) -> None:
+        """Cut *range_request* before *start*; what it was to bring beyond *stop* flies on its own."""
+        rest = ByteRange(min(stop, range_request.stop), range_request.stop)
+        range_request.cut(start)
         if rest:
-            other = self._flight(rest, None, is_bulk=flight.is_bulk)
-            other.readers = set(flight.readers)
+            other = self._flight(rest, None, is_bulk=range_request.is_bulk)
+            other.readers = set(range_request.readers)
             self._flights.append(other)
             self._dispatcher.submit([other])
 
@@ -271,26 +275,28 @@ class Fetcher:
 
     def _leave_all_but(self, reader: object, plan: Plan) -> None:
         wanted = [plan.now, *plan.ahead]
-        for flight in list(self._flights):
+        for range_request in list(self._flights):
             # Of several who read one file side by side, each sees but a part of what the kernel
             # asks for, and may look lost for a moment. What was asked for, another one will want.
-            if flight.is_active and len(self._readers) > 1:
+            if range_request.is_active and len(self._readers) > 1:
                 continue
-            if reader in flight.readers and not any(_overlaps(flight, each) for each in wanted):
-                flight.readers.discard(reader)
-                self._withdraw_if_unwanted(flight)
+            if reader in range_request.readers and not any(
+                _overlaps(range_request, each) for each in wanted
+            ):
+                range_request.readers.discard(reader)
+                self._withdraw_if_unwanted(range_request)
 
-    def _withdraw_if_unwanted(self, flight: RangeRequest) -> None:
-        if not flight.readers and not self._is_awaited(flight):
-            self._dispatcher.withdraw(flight)
+    def _withdraw_if_unwanted(self, range_request: RangeRequest) -> None:
+        if not range_request.readers and not self._is_awaited(range_request):
+            self._dispatcher.withdraw(range_request)
 
-    def _is_awaited(self, flight: RangeRequest) -> bool:
-        return any(_overlaps(flight, waiter.span) for waiter in self._waiters)
+    def _is_awaited(self, range_request: RangeRequest) -> bool:
+        return any(_overlaps(range_request, waiter.span) for waiter in self._waiters)
 
     # -- hearing of progress ---------------------------------------------------------------------
 
-    def _progressed(self, flight: RangeRequest, n_bytes: int) -> None:
-        self._dispatcher.note_progress(flight, n_bytes)
+    def _progressed(self, range_request: RangeRequest, n_bytes: int) -> None:
+        self._dispatcher.note_progress(range_request, n_bytes)
         self._budget.note(n_bytes)
         self._wake()
 
@@ -299,14 +305,14 @@ class Fetcher:
             if not waiter.event.is_set() and self.cached.holds(waiter.span):
                 waiter.event.set()
 
-    def _ended(self, flight: RangeRequest, failure: SatfsError | None) -> None:
-        self._flights.remove(flight)
-        self.cache.end_landing(self.cached, self._landing.pop(flight))
+    def _ended(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
+        self._flights.remove(range_request)
+        self.cache.end_landing(self.cached, self._landing.pop(range_request))
         if isinstance(failure, Changed):
             self._note_outdated(failure)
-        elif flight.held_until > flight.start:
+        elif range_request.held_until > range_request.start:
             self._outdated = None
-        left = ByteRange(min(flight.held_until, flight.stop), flight.stop)
+        left = ByteRange(min(range_request.held_until, range_request.stop), range_request.stop)
         for waiter in self._waiters:
             if waiter.event.is_set():
                 continue
@@ -324,12 +330,12 @@ class Fetcher:
         self._outdated_until_s = trio.current_time() + OUTDATED_S
         if is_news:
             self._on_outdated()
-        for flight in list(self._flights):
-            if not flight.is_active:
-                self._dispatcher.withdraw(flight)
+        for range_request in list(self._flights):
+            if not range_request.is_active:
+                self._dispatcher.withdraw(range_request)
 
     def _is_expected(self, span: ByteRange) -> bool:
-        return any(_overlaps(flight, span) for flight in self._flights)
+        return any(_overlaps(range_request, span) for range_request in self._flights)
 
     # -- checking what an earlier mount left -----------------------------------------------------
 
@@ -370,5 +376,5 @@ class Fetcher:
                 waiter.event.set()
 
 
-def _overlaps(flight: RangeRequest, span: ByteRange) -> bool:
-    return max(flight.start, span.start) < min(flight.stop, span.stop)
+def _overlaps(range_request: RangeRequest, span: ByteRange) -> bool:
+    return max(range_request.start, span.start) < min(range_request.stop, span.stop)

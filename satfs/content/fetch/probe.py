@@ -17,7 +17,7 @@ import trio
 from satfs.content.fetch.links import LASTING_CODES, LinkCache, LinkRefusals
 from satfs.content.fetch.store_responses import (
     BEGINNING_BYTES,
-    MOST_OBJECT_BYTES,
+    MAX_OBJECT_BYTES,
     ResponseClass,
     ResponseKind,
     classify_error,
@@ -31,7 +31,7 @@ from satfs.content.fetch.store_responses import (
     unsized_part,
     version_of,
 )
-from satfs.content.transfer.inloop import MOST_REDIRECTS, Streams, answer_s
+from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
 from satfs.model import ByteRange, Version
@@ -94,7 +94,7 @@ class Probe:
         check_url: Callable[[str], None],
         *,
         deadline_s: float,
-        heard: Callable[[float], None] = lambda answer_s: None,
+        heard: Callable[[float], None] = lambda response_s: None,
     ) -> None:
         self._http = http
         self._retries = retries
@@ -144,13 +144,13 @@ class Probe:
         stop = part.version.size_bytes
         headers = {"Range": f"bytes={stop}-{stop}", "Accept-Encoding": "identity"}
 
-        async def read(answer: StreamedResponse, label: str) -> Tail | None:
-            if answer.status != 416:
+        async def read(response: StreamedResponse, label: str) -> Tail | None:
+            if response.status != 416:
                 return None
-            total = total_if_unsatisfied(answer.headers, await answer.read_error_body())
+            total = total_if_unsatisfied(response.headers, await response.read_error_body())
             if total is None or total == stop:
                 return part
-            if not stop < total <= MOST_OBJECT_BYTES:
+            if not stop < total <= MAX_OBJECT_BYTES:
                 return None
             version = Version(part.version.etag, total)
             return Tail(version, total, b"", part.encodings)
@@ -173,12 +173,12 @@ class Probe:
         if tail.start or len(beginning) < len(span):
             headers = request_headers(span, None)
 
-            async def read(answer: StreamedResponse, label: str) -> bytes:
-                verdict = classify_success(answer.status, answer.headers, span, tail.version)
+            async def read(response: StreamedResponse, label: str) -> bytes:
+                verdict = classify_success(response.status, response.headers, span, tail.version)
                 if verdict.meaning is not ResponseKind.BYTES:
                     _raise(verdict, label, None)
                 data = bytearray()
-                async for chunk in answer.chunks():
+                async for chunk in response.chunks():
                     data += chunk
                     if len(data) >= len(span):
                         break
@@ -202,16 +202,16 @@ class Probe:
         if version.is_strong:
             headers["If-None-Match"] = version.etag
 
-        async def read(answer: StreamedResponse, label: str) -> Version:
-            if answer.status == 304:
-                await answer.read_error_body()  # empty; its end gives the connection back
+        async def read(response: StreamedResponse, label: str) -> Version:
+            if response.status == 304:
+                await response.read_error_body()  # empty; its end gives the connection back
                 return version
-            if unsized_part(answer.status, answer.headers) == ByteRange(0, 1):
-                seen = version_of(answer.headers, version.size_bytes)
+            if unsized_part(response.status, response.headers) == ByteRange(0, 1):
+                seen = version_of(response.headers, version.size_bytes)
                 if version.is_strong and seen == version:
-                    await answer.read_error_body()
+                    await response.read_error_body()
                     return version
-            seen = (await _read_tail(answer, label)).version
+            seen = (await _read_tail(response, label)).version
             return version if is_same(seen, version) else seen
 
         try:
@@ -264,24 +264,24 @@ class Probe:
         headers: dict[str, str],
         read: Callable[[StreamedResponse, str], Awaitable[T]],
     ) -> T:
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             asked_at = trio.current_time()
-            async with self._http.stream(url, headers=headers) as answer:
-                self._heard(answer_s(answer, trio.current_time() - asked_at))
-                if answer.status in (200, 206, 304, 416):
-                    return await read(answer, label)
-                verdict = classify_error(answer.status, await answer.read_error_body())
-                location = answer.headers.get("location")
+            async with self._http.stream(url, headers=headers) as response:
+                self._heard(response_s(response, trio.current_time() - asked_at))
+                if response.status in (200, 206, 304, 416):
+                    return await read(response, label)
+                verdict = classify_error(response.status, await response.read_error_body())
+                location = response.headers.get("location")
                 if verdict.meaning is ResponseKind.REDIRECT and location is not None:
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
-                if answer.status in _NOT_UNDERSTOOD and verdict.meaning in (
+                if response.status in _NOT_UNDERSTOOD and verdict.meaning in (
                     ResponseKind.REFUSED,
                     ResponseKind.GARBLED,
                 ):
                     raise _TellsNothing(verdict)
-                _raise(verdict, label, answer.headers.get("retry-after"))
+                _raise(verdict, label, response.headers.get("retry-after"))
         raise Garbled(f"the object store redirects {label} without end")
 
 
@@ -303,39 +303,39 @@ def _raise(verdict: ResponseClass, label: str, retry_after: str | None) -> NoRet
             raise Garbled(f"the object store's answer for {label} makes no sense: {verdict.code}")
 
 
-async def _read_tail(answer: StreamedResponse, label: str) -> Tail:
+async def _read_tail(response: StreamedResponse, label: str) -> Tail:
     """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
-    if answer.status == 416:
+    if response.status == 416:
         # An empty object has no byte to give, and is the only one that may say so. Silence about
         # the length is no length of 0.
-        body = await answer.read_error_body()  # its end gives the connection back
-        if total_if_unsatisfied(answer.headers, body) == 0:
-            return Tail(version_of(answer.headers, 0), 0, b"")
-        raise _TellsNothing(classify_error(answer.status, body))
-    unsized = unsized_part(answer.status, answer.headers)
+        body = await response.read_error_body()  # its end gives the connection back
+        if total_if_unsatisfied(response.headers, body) == 0:
+            return Tail(version_of(response.headers, 0), 0, b"")
+        raise _TellsNothing(classify_error(response.status, body))
+    unsized = unsized_part(response.status, response.headers)
     if unsized is not None and len(unsized) <= TAIL_BYTES:
-        data = await _body(answer, len(unsized), label)
-        version = version_of(answer.headers, unsized.stop)
-        part = Tail(version, unsized.start, data, encodings_of(answer.headers))
+        data = await _body(response, len(unsized), label)
+        version = version_of(response.headers, unsized.stop)
+        part = Tail(version, unsized.start, data, encodings_of(response.headers))
         raise _TellsNothing(ResponseClass(ResponseKind.GARBLED, "Content-Range"), part)
-    found = classify_tail(answer.status, answer.headers)
+    found = classify_tail(response.status, response.headers)
     if isinstance(found, ResponseClass):
         raise Garbled(f"the object store's answer for {label} makes no sense: {found.code}")
     version, start, length = found
-    encodings = encodings_of(answer.headers)
+    encodings = encodings_of(response.headers)
     if length > TAIL_BYTES:
         return Tail(version, version.size_bytes, b"", encodings)
-    return Tail(version, start, await _body(answer, length, label), encodings)
+    return Tail(version, start, await _body(response, length, label), encodings)
 
 
-async def _body(answer: StreamedResponse, length: int, label: str) -> bytes:
+async def _body(response: StreamedResponse, length: int, label: str) -> bytes:
     """Return the *length* bytes of a body.
 
     It is read to its end, so that the connection may be used again: for the first bytes, most
     likely, and a new one would cost three round trips.
     """
     data = bytearray()
-    async for chunk in answer.chunks():
+    async for chunk in response.chunks():
         data += chunk
         if len(data) > length:
             break

@@ -163,9 +163,9 @@ def choose(queue: Sequence[RangeRequest], n_active_of: Callable[[object], int]) 
     Among one reader's, the one that was wanted first: sequential readers want them in order.
     """
 
-    def rank(flight: RangeRequest) -> tuple[bool, int, int]:
-        fewest = min((n_active_of(reader) for reader in flight.readers), default=1 << 30)
-        return (not flight.is_urgent, fewest, flight.order)
+    def rank(range_request: RangeRequest) -> tuple[bool, int, int]:
+        fewest = min((n_active_of(reader) for reader in range_request.readers), default=1 << 30)
+        return (not range_request.is_urgent, fewest, range_request.order)
 
     return min(queue, key=rank)
 

@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 #: From this length on, a sequential range is moved by a worker process, if there are any.
 BULK_BYTES: Final = 1024 * 1024
 #: Deaths of worker processes under one range, without a byte, after which the loop moves it.
-MOST_DEATHS: Final = 2
+MAX_DEATHS: Final = 2
 
 
 class RangeRetry:
@@ -71,39 +71,41 @@ class RangeRetry:
         self.counters: Counter[str] = Counter()
         self._draw = draw
 
-    async def bring_down(self, flight: RangeRequest) -> SatfsError | None:
+    async def download(self, range_request: RangeRequest) -> SatfsError | None:
         """Bring a flight down: None when all is there or it was given up, else what to report."""
-        trial = AttemptCounts(flight.held_until, self._give_up_s)
-        while flight.is_wanted():
+        trial = AttemptCounts(range_request.held_until, self._give_up_s)
+        while range_request.is_wanted():
             failure: SatfsError | None = None
-            flight.began_at_s = None
-            with trio.CancelScope() as flight.attempt:
-                failure = await self._try_once(flight, trial)
-            flight.attempt = None
-            if not flight.is_wanted():
+            range_request.began_at_s = None
+            with trio.CancelScope() as range_request.attempt:
+                failure = await self._try_once(range_request, trial)
+            range_request.attempt = None
+            if not range_request.is_wanted():
                 return None
             if failure is not None:
                 return failure
             if trial.wait_s:
                 self.counters["retries"] += 1
-                with trio.CancelScope() as flight.attempt:
+                with trio.CancelScope() as range_request.attempt:
                     await trio.sleep(trial.wait_s)
-                flight.attempt = None
+                range_request.attempt = None
         return None
 
-    async def _try_once(self, flight: RangeRequest, trial: AttemptCounts) -> SatfsError | None:
+    async def _try_once(
+        self, range_request: RangeRequest, trial: AttemptCounts
+    ) -> SatfsError | None:
         """Make one attempt; None when another one makes sense (or none is needed any more)."""
         trial.wait_s = 0.0
         link: Link | None = None
         try:
-            known = flight.source.links.refusal
+            known = range_request.source.links.refusal
             if known in LASTING_CODES:
-                return NotAllowed(f"the object store refuses {flight.source.label}: {known}")
-            link = await flight.source.links.get()
+                return NotAllowed(f"the object store refuses {range_request.source.label}: {known}")
+            link = await range_request.source.links.get()
             try:
-                await self._attempt(flight, link, trial)
+                await self._attempt(range_request, link, trial)
             finally:
-                trial.look(flight.held_until)
+                trial.look(range_request.held_until)
         except Spilled:
             self.counters["restarts"] += 1
         except WorkerDied as death:
@@ -111,9 +113,9 @@ class RangeRetry:
             # Perhaps it dies of this very range: the loop can move it, too. Whether it is the disk,
             # the loop finds out, and what to do about it.
             trial.n_deaths += 1
-            flight.is_bulk = trial.n_deaths < MOST_DEATHS and not death.is_of_file
+            range_request.is_bulk = trial.n_deaths < MAX_DEATHS and not death.is_of_file
         except UnusableResponse as refusal:
-            return self._judge(flight, refusal, link, trial)
+            return self._judge(range_request, refusal, link, trial)
         except Unreachable as failure:
             # Signing has had its own tries; a store that is known to be away gets none.
             if link is None or failure.is_lasting or isinstance(failure, Throttled):
@@ -126,104 +128,108 @@ class RangeRetry:
                     since_s=trial.since_s,
                     now_s=trio.current_time(),
                     reason=str(told),
-                    silent_about=flight.source.label if is_silence(told) else None,
+                    silent_about=range_request.source.label if is_silence(told) else None,
                 )
                 return told
         except NotThere as gone:
             # Nothing is signed for it any more. A read of an open file knows no names, so that
             # "no such file" would say nothing to whoever reads.
-            changed = Changed(f"{flight.source.label} was removed while it was open")
+            changed = Changed(f"{range_request.source.label} was removed while it was open")
             changed.__cause__ = gone
             return changed
         except SatfsError as failure:
             return failure
         return None
 
-    async def _attempt(self, flight: RangeRequest, link: Link, trial: AttemptCounts) -> None:
+    async def _attempt(self, range_request: RangeRequest, link: Link, trial: AttemptCounts) -> None:
         origin = origin_of(link.url)
-        admission = await admit(self._reachability, origin, flight.source.label)
+        admission = await admit(self._reachability, origin, range_request.source.label)
         if admission is None:
-            offline = Unreachable(f"{flight.source.label}: the object store is offline")
+            offline = Unreachable(f"{range_request.source.label}: the object store is offline")
             offline.is_lasting = True
             raise offline
-        is_bulk = flight.is_bulk and len(flight.missing) >= BULK_BYTES and not admission.is_probe
+        is_bulk = (
+            range_request.is_bulk
+            and len(range_request.missing) >= BULK_BYTES
+            and not admission.is_probe
+        )
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
-        started_at = flight.held_until
+        started_at = range_request.held_until
         try:
-            await self._cache.reserve(flight.cached, flight.missing)
-            flight.begin()
-            flight.began_at = flight.held_until
+            await self._cache.reserve(range_request.cached, range_request.missing)
+            range_request.begin()
+            range_request.began_at = range_request.held_until
             asked_at_s = trio.current_time()
             # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
             limit_s = trial.left_s
             if admission.patience_s is not None:
                 limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
-            with flight.source.trail.request(BYTES, flight.missing) as request:
-                await self._move(mover, link, flight, asked_at_s + limit_s, request)
+            with range_request.source.trail.request(BYTES, range_request.missing) as request:
+                await self._move(mover, link, range_request, asked_at_s + limit_s, request)
         except UnusableResponse:
             self._reachability.answered(origin, trio.current_time())
             raise
         finally:
-            flight.silence = None
-            began_at_s = flight.began_at_s
+            range_request.silence = None
+            began_at_s = range_request.began_at_s
             if began_at_s is not None:
-                flight.source.doubt.matched()
-                flight.source.links.accepted()
+                range_request.source.doubt.matched()
+                range_request.source.links.accepted()
                 self._reachability.answered(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
                 self._controller.note_range(
                     trio.current_time(),
-                    flight.held_until - started_at,
+                    range_request.held_until - started_at,
                     took_s,
                 )
                 log.debug(
                     "range moved",
-                    label=flight.source.label,
+                    label=range_request.source.label,
                     start=started_at,
-                    stop=flight.held_until,
+                    stop=range_request.held_until,
                     first_byte_s=round(began_at_s - asked_at_s, 4),
                     took_s=round(took_s, 4),
                 )
             if admission.is_probe:
                 now_s = trio.current_time()
-                self._reachability.probe_ended(origin, now_s, flight.source.label)
+                self._reachability.probe_ended(origin, now_s, range_request.source.label)
 
     async def _move(
         self,
         mover: Mover,
         link: Link,
-        flight: RangeRequest,
+        range_request: RangeRequest,
         deadline_at: float,
         request: TracedRequest,
     ) -> None:
         """Have *mover* make one request, and note what came of it."""
         asked_at_s = trio.current_time()
         try:
-            with trio.CancelScope(deadline=deadline_at) as flight.silence:
-                await mover.move(link, flight, flight.source.version)
-            if flight.silence.cancelled_caught:
-                raise DeadlineReached(f"{flight.source.label}: the object store is silent")
+            with trio.CancelScope(deadline=deadline_at) as range_request.silence:
+                await mover.move(link, range_request, range_request.source.version)
+            if range_request.silence.cancelled_caught:
+                raise DeadlineReached(f"{range_request.source.label}: the object store is silent")
         except UnusableResponse as refusal:
             request.outcome = f"refused: {refusal.verdict.code}"
             raise
         finally:
-            request.received_bytes = flight.held_until - flight.began_at
-            if flight.began_at_s is not None:
-                request.first_byte_s = flight.began_at_s - asked_at_s
+            request.received_bytes = range_request.held_until - range_request.began_at
+            if range_request.began_at_s is not None:
+                request.first_byte_s = range_request.began_at_s - asked_at_s
 
     def _judge(
         self,
-        flight: RangeRequest,
+        range_request: RangeRequest,
         refusal: UnusableResponse,
         link: Link | None,
         trial: AttemptCounts,
     ) -> SatfsError | None:
         """Return what to report for a refusal; None when another attempt makes sense."""
-        verdict, label = refusal.verdict, flight.source.label
+        verdict, label = refusal.verdict, range_request.source.label
         match verdict.meaning:
             case ResponseKind.RENEW:
-                links = flight.source.links
+                links = range_request.source.links
                 if link is not None and verdict.code not in LASTING_CODES:
                     links.spent(link)
                     wait_s = trial.refusals.wait_s(link)
@@ -244,11 +250,11 @@ class RangeRetry:
                 return failure if trial.is_over else None
             case ResponseKind.CHANGED:
                 trial.n_other_version += 1
-                wait_s = flight.source.doubt.differed(trial.n_other_version)
+                wait_s = range_request.source.doubt.differed(trial.n_other_version)
                 if wait_s is not None and wait_s < trial.left_s:
                     trial.wait_s = wait_s
                     return None
-                if flight.source.doubt.is_alternating:
+                if range_request.source.doubt.is_alternating:
                     return Changed(f"the object store shows {label} under several ETags in turn")
                 return Changed(f"{label} was replaced while it was open")
             case ResponseKind.GONE:

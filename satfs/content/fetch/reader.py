@@ -13,7 +13,7 @@ from satfs.model import ByteRange
 
 #: Times that a read looks again after its blocks left the cache under it, which only a cache much
 #: too small for its readers can cause.
-MOST_ROUNDS: Final = 64
+MAX_ROUNDS: Final = 64
 
 
 class Reader(Protocol):
@@ -68,7 +68,7 @@ class ObjectReader:
         fetcher.want(self._habit.note(span, fetcher.window_bytes()), self)
         cached.n_users += 1  # the handle may be closed while we wait
         try:
-            for _ in range(MOST_ROUNDS):
+            for _ in range(MAX_ROUNDS):
                 if cached.holds(span):
                     fetcher.cache.touch(cached, span)
                     view = cached.view(span)

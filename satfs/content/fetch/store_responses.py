@@ -38,10 +38,10 @@ _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _BY_DATE: Final = "modified:"
 #: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
 #: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
-MOST_OBJECT_BYTES: Final = 256 * 1024**3
+MAX_OBJECT_BYTES: Final = 256 * 1024**3
 #: A whole body in place of a range is read through up to here, to the bytes that were asked for;
 #: beyond, the answer is refused.
-MOST_SKIPPED_BYTES: Final = 1024 * 1024
+MAX_SKIPPED_BYTES: Final = 1024 * 1024
 
 
 class ResponseKind(StrEnum):
@@ -180,7 +180,7 @@ def _judge_whole(
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
         return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
-    if asked.start > MOST_SKIPPED_BYTES or asked.stop > length:
+    if asked.start > MAX_SKIPPED_BYTES or asked.stop > length:
         return ResponseClass(ResponseKind.GARBLED, "200 for a range", seen=seen)
     return ResponseClass(ResponseKind.BYTES, skip_bytes=asked.start, seen=seen)
 
@@ -302,14 +302,14 @@ def classify_tail(
         if span is None or span[2] is None:
             return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         first, last, total = span[0], span[1], span[2]
-        if not first <= last < total <= MOST_OBJECT_BYTES:
+        if not first <= last < total <= MAX_OBJECT_BYTES:
             return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         if not _is_label_alone(headers, length, last + 1 - first, total):
             return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
         return version_of(headers, total), first, last + 1 - first
     if encodings_of(headers):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
-    if status != 200 or length is None or length > MOST_OBJECT_BYTES:
+    if status != 200 or length is None or length > MAX_OBJECT_BYTES:
         return ResponseClass(ResponseKind.GARBLED, "Content-Length")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/json") and "etag" not in headers:
@@ -321,7 +321,7 @@ def classify_tail(
 def unsized_part(status: int, headers: Mapping[str, str]) -> ByteRange | None:
     """Return the part that an answer holds which tells no total length; None for other answers."""
     span = _content_range(headers) if _is_range(status, headers) else None
-    if span is None or span[2] is not None or not span[0] <= span[1] < MOST_OBJECT_BYTES:
+    if span is None or span[2] is not None or not span[0] <= span[1] < MAX_OBJECT_BYTES:
         return None
     return ByteRange(span[0], span[1] + 1)
 

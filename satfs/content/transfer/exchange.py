@@ -291,8 +291,8 @@ class Exchange:
     def _report(self, now_s: float) -> None:
         receiving_s = max(0.0, now_s - self._began_s)
         start = self.front - _covered(self.front, len(self._hashes))
-        for first in range(0, len(self._hashes), messages.MOST_BLOCKS):
-            hashes = self._hashes[first : first + messages.MOST_BLOCKS]
+        for first in range(0, len(self._hashes), messages.MAX_BLOCKS):
+            hashes = self._hashes[first : first + messages.MAX_BLOCKS]
             upto = min(self.front, start + (first + len(hashes)) * BLOCK_BYTES)
             told = ProgressReport(self.move.move, upto, hashes, receiving_s, self._answer_s)
             self._tell(messages.pack_progress(told))

@@ -21,7 +21,7 @@ from satfs.net.addresses import resolved
 from satfs.net.http import StreamedResponse
 
 #: A region's redirect leads to the object in one hop; more is a loop.
-MOST_REDIRECTS: Final = 3
+MAX_REDIRECTS: Final = 3
 
 
 #: Round trips of a first answer: TCP's handshake, that of TLS 1.3, the request (RFC 8446 §2).
@@ -37,12 +37,12 @@ class Streams(Protocol):
         """Open the answer to a GET; its body is read as it comes."""
 
 
-def answer_s(answer: StreamedResponse, took_s: float) -> float:
-    """Return how long *answer* took on a connection that was open, or would have, in seconds.
+def response_s(response: StreamedResponse, took_s: float) -> float:
+    """Return how long *response* took on a connection that was open, or would have, in seconds.
 
     *took_s* is the time since it was asked for, which may have opened a connection.
     """
-    return took_s / NEW_LINE_TRIPS if answer.is_new_connection else took_s
+    return took_s / NEW_LINE_TRIPS if response.is_new_connection else took_s
 
 
 class InLoopMover:
@@ -59,31 +59,35 @@ class InLoopMover:
     async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
         url = link.url
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             delivery.begin()
             headers = request_headers(delivery.missing, version)
             asked_s = trio.current_time()
-            async with self._http.stream(url, headers=headers) as answer:
-                delivery.answer_s = answer_s(answer, trio.current_time() - asked_s)
-                if answer.status not in (200, 206):
-                    verdict = classify_error(answer.status, await answer.read_error_body())
-                    location = answer.headers.get("location")
+            async with self._http.stream(url, headers=headers) as response:
+                delivery.response_s = response_s(response, trio.current_time() - asked_s)
+                if response.status not in (200, 206):
+                    verdict = classify_error(response.status, await response.read_error_body())
+                    location = response.headers.get("location")
                     if verdict.meaning is not ResponseKind.REDIRECT or location is None:
-                        raise UnusableResponse(verdict, answer.headers.get("retry-after"))
+                        raise UnusableResponse(verdict, response.headers.get("retry-after"))
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
-                verdict = classify_success(answer.status, answer.headers, delivery.missing, version)
+                verdict = classify_success(
+                    response.status, response.headers, delivery.missing, version
+                )
                 if verdict.meaning is not ResponseKind.BYTES:
                     raise UnusableResponse(verdict)
-                await self._receive(answer, delivery, verdict.skip_bytes)
+                await self._receive(response, delivery, verdict.skip_bytes)
             return
         raise UnusableResponse(ResponseClass(ResponseKind.GARBLED, "too many redirects"))
 
-    async def _receive(self, answer: StreamedResponse, delivery: Download, skip_bytes: int) -> None:
+    async def _receive(
+        self, response: StreamedResponse, delivery: Download, skip_bytes: int
+    ) -> None:
         expected = skip_bytes + len(delivery.missing)
         received = 0
-        async for chunk in answer.chunks():
+        async for chunk in response.chunks():
             received += len(chunk)
             if skip_bytes:
                 skipped = min(skip_bytes, len(chunk))

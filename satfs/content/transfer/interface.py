@@ -55,7 +55,7 @@ class Download:
         self.front = span.start
         self.held_until = span.start
         #: How long the store took to answer in this attempt, once it is known.
-        self.answer_s: float | None = None
+        self.response_s: float | None = None
 
     @property
     def is_done(self) -> bool:
@@ -74,7 +74,7 @@ class Download:
         """
         self.layer = self.cached.top
         self.front = self.held_until
-        self.answer_s = None
+        self.response_s = None
 
     def receive(self, data: bytes | memoryview) -> None:
         """Put the next bytes in the file; what lies beyond `stop` is ignored.

@@ -16,11 +16,11 @@ from typing import Final
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 
 #: Longer than any message: a report holds the checksums of at most 1024 blocks.
-MOST_BYTES: Final = 64 * 1024
+MAX_BYTES: Final = 64 * 1024
 #: As in content/cache/blockmap.py; a test holds them together.
 BLOCK_BYTES: Final = 16 * 1024
 #: Blocks reported at once.
-MOST_BLOCKS: Final = 1024
+MAX_BLOCKS: Final = 1024
 
 #: Kind, move, front, microseconds since the first byte, and from the request to it.
 _REPORT: Final = struct.Struct("<BQQQQ")
@@ -48,7 +48,7 @@ class MoveOrder:
 class ProgressReport:
     """Blocks up to *front* are in the file; *hashes* are those of the blocks since the last one.
 
-    *receiving_s* is the time since the first byte of the body came, *answer_s* that from the
+    *receiving_s* is the time since the first byte of the body came, *response_s* that from the
     request to it, on a connection that was open.
     """
 
@@ -56,7 +56,7 @@ class ProgressReport:
     front: int
     hashes: list[int]
     receiving_s: float = 0.0
-    answer_s: float = 0.0
+    response_s: float = 0.0
 
 
 #: A report about no move. As a worker's first one: it is ready for orders. Later: it still runs,
@@ -102,7 +102,7 @@ def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
 def pack_progress(progress: ProgressReport) -> bytes:
     """Return a progress report."""
     receiving_us = round(progress.receiving_s * 1e6)
-    answer_us = round(progress.answer_s * 1e6)
+    answer_us = round(progress.response_s * 1e6)
     head = _REPORT.pack(_PROGRESS, progress.move, progress.front, receiving_us, answer_us)
     return head + array("Q", progress.hashes).tobytes()
 

@@ -142,7 +142,7 @@ class Worker:
 
     def _hear(self) -> bool:
         """Take one order; return False when the mount is gone."""
-        packet, fds, _, _ = socket.recv_fds(self._channel, messages.MOST_BYTES, 1)
+        packet, fds, _, _ = socket.recv_fds(self._channel, messages.MAX_BYTES, 1)
         if not packet:
             return False
         kind, fields = messages.read_order(packet)

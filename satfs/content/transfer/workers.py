@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 #: Deaths without a byte in between after which workers are not used any more: something on this
 #: machine kills them, and the loop can do their work.
-MOST_DEATHS: Final = 5
+MAX_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
 #: processor time, and one receives some 700 MB/s (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
@@ -148,7 +148,7 @@ class WorkerPool:
             # A worker without moves reports nothing: its time begins now.
             process.heard_at_s, process.is_suspect = trio.current_time(), False
         packet = messages.pack_move(order)
-        if len(packet) > messages.MOST_BYTES:
+        if len(packet) > messages.MAX_BYTES:
             raise UnusableResponse(
                 ResponseClass(ResponseKind.GARBLED, "a link too long for a worker")
             )
@@ -209,7 +209,7 @@ class WorkerPool:
     def _is_room(self, *, at_once: bool = False) -> bool:
         n_living = sum(not each.is_dead for each in self._processes)
         n_wanted = self._n_workers if at_once or self._n_moved_bytes >= GROW_AFTER_BYTES else 1
-        return n_living < n_wanted and self._n_deaths < MOST_DEATHS
+        return n_living < n_wanted and self._n_deaths < MAX_DEATHS
 
     def _at_hand(self) -> _Process | None:
         """Return the process for the next move, or None where the loop must move it. Never waits.
@@ -217,7 +217,7 @@ class WorkerPool:
         Where all are busy another one is started. Until it is there, which takes an interpreter
         the better part of a short transfer, the loop moves what would have to wait for it.
         """
-        if self._n_deaths >= MOST_DEATHS:
+        if self._n_deaths >= MAX_DEATHS:
             return None
         ready = [each for each in self._processes if each.is_ready and not each.is_dead]
         least_busy = min(ready, key=lambda each: len(each.moves), default=None)
@@ -233,7 +233,7 @@ class WorkerPool:
                     await self._start()
                 except OSError as problem:
                     log.warning("no worker process: receiving in the loop", reason=problem.strerror)
-                    self._n_deaths = MOST_DEATHS
+                    self._n_deaths = MAX_DEATHS
                 except WorkerDied:
                     pass  # counted
 
@@ -254,7 +254,7 @@ class WorkerPool:
 
     def _note_death(self) -> None:
         self._n_deaths += 1
-        if self._n_deaths == MOST_DEATHS:
+        if self._n_deaths == MAX_DEATHS:
             log.warning("worker processes keep dying: receiving in the loop from now on")
 
     async def _listen(self, worker: _Process) -> None:
@@ -262,7 +262,7 @@ class WorkerPool:
         try:
             while True:
                 with trio.move_on_after(self._idle_s):
-                    packet = await worker.channel.recv(messages.MOST_BYTES)
+                    packet = await worker.channel.recv(messages.MAX_BYTES)
                     if not packet:
                         break
                     worker.is_ready = True
@@ -309,7 +309,7 @@ class WorkerPool:
         self._n_deaths = 0
         delivery = state.delivery
         self._n_moved_bytes += max(0, report.front - delivery.held_until)
-        delivery.answer_s = report.answer_s
+        delivery.response_s = report.response_s
         delivery.arriving_since(trio.current_time() - report.receiving_s)
         try:
             # After a cut, the worker may have gone on for a moment; its blocks are as good.
