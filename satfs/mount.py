@@ -36,8 +36,7 @@ from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
 from satfs.errors import FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
-from satfs.fuse.crawler_log import CrawlerGate
-from satfs.fuse.crawlers import crawler_rules
+from satfs.fuse.crawlers import CrawlerGate, crawler_rules
 from satfs.fuse.errnos import gravest_of
 from satfs.fuse.handshake import fuse_descriptors, negotiate
 from satfs.fuse.inodes import Inodes, keyed_numbering

@@ -16,7 +16,7 @@ from cachetools import TTLCache
 
 from satfs.api import pages, presigned, requests, wire
 from satfs.api.auth import Credential, Deadline
-from satfs.api.partial_listing import PartialListing
+from satfs.api.paging import PartialListing
 from satfs.api.requests import ApiRequest
 from satfs.api.session import ApiSession, prefixed
 from satfs.errors import (

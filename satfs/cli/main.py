@@ -7,8 +7,10 @@ HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -18,7 +20,6 @@ from satfs import __version__
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Manner
 from satfs.cli.groups import Commands
-from satfs.cli.home import settle_home
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
 from satfs.cli.output import print_error
@@ -125,3 +126,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print_error(failure.sentence, failure.remedy, failure.details)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else Exit.DONE)
+
+
+def settle_home() -> None:
+    """Give a user without a home directory the one that container runtimes give: `/`.
+
+    Nothing of ours is in `/`, and nothing can be written there: it is as a home that holds nothing,
+    where files that are not there are asked for, and content is kept in memory. Must come before
+    anybody asks where settings and caches are.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"

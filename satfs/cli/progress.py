@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -23,12 +24,15 @@ from rich.text import Text
 
 from satfs import errors
 from satfs.cli.exit_codes import Exit, exit_code
+from satfs.cli.flags import Manner
 from satfs.cli.log_setup import show
 from satfs.cli.output import print_remark, print_sentence
-from satfs.cli.quantities import format_bytes
-from satfs.cli.targets import print_json
+from satfs.cli.targets import missing, on_mounts, print_json
+from satfs.control.client import ask
 from satfs.control.protocol import Done, Failed, Notice, error_of
+from satfs.errors import NotThere
 from satfs.fuse.errnos import gravest_of
+from satfs.humanize import format_bytes
 from satfs.model import Json
 
 #: Columns of a terminal that a file's name may take beside its bar.
@@ -161,3 +165,56 @@ def _short(path: str) -> str:
         tail = _NAME_COLUMNS - 1 - _HEAD_COLUMNS
         name = f"{name[:_HEAD_COLUMNS]}…{name[-tail:]}"
     return escape(name)
+
+
+where_flag = click.option(
+    "--where",
+    metavar="CONDITION",
+    multiple=True,
+    help="Only scenes that fulfil it, such as productname=L1D or 'timestamp>=2026-01-15'; given"
+    " several times, all of them. Operators: = != < <= > >= ~ (contains). The field is one of the"
+    " scene's record, or of its capture's or task's (capture.FIELD, task.FIELD).",
+)
+jobs_flag = click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="Files at once [default: 4]."
+)
+
+
+def fetch(
+    paths: Sequence[str],
+    command: str,
+    *,
+    where: Sequence[str] = (),
+    jobs: int | None = None,
+    more: Mapping[str, Json] | None = None,
+    as_json: bool,
+    manner: Manner,
+    verb: str,
+) -> tuple[Exit, list[Mapping[str, Json]]]:
+    """Have each mount that *paths* are on do *command*, and show how far it has come.
+
+    Returns the exit code and each mount's result.
+
+    Raises:
+        SatfsError: one could not begin.
+    """
+    outcome, results = Exit.DONE, []
+    for mounted, targets in on_mounts(paths):
+        given = {
+            "paths": [list(each.words) for each in targets],
+            "where": list(where),
+            "jobs": jobs,
+            **(more or {}),
+        }
+        try:
+            result = follow(
+                ask(mounted, command, given),
+                as_json=as_json,
+                is_quiet=manner.verbosity < 0,
+                verb=verb,
+            )
+        except NotThere as failure:
+            raise missing(failure) from failure
+        results.append(result)
+        outcome = outcome or outcome_of(result)
+    return outcome, results

@@ -21,7 +21,6 @@ import trio
 from satfs.api.auth import account_key
 from satfs.api.listings import Listings
 from satfs.atomic_file import make_directory, write_atomically
-from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.log_setup import show
 from satfs.cli.output import print_remark, print_sentence
@@ -31,6 +30,7 @@ from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.publications import Event, Seen
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
+from satfs.humanize import format_count
 from satfs.model import Json
 from satfs.mountpoints import Mounted
 from satfs.settings import Settings, worker_environment
@@ -222,7 +222,8 @@ class Watch:
                 was_begun = True
                 n_captures = len(self._seen.captures)
                 self._remark(
-                    f"{format_count(n_captures, 'capture')} published so far; what comes now is told."
+                    f"{format_count(n_captures, 'capture')} published so far; "
+                    "what comes now is told."
                 )
             if interval_s is None:
                 return Exit.FAILED if self._n_failed else Exit.DONE

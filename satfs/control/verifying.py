@@ -17,11 +17,10 @@ from typing import Final
 import trio
 
 from satfs.control.components import MountComponents
-from satfs.control.prefetching import collect
+from satfs.control.prefetching import collect, read_whole
 from satfs.control.progress import CommandProgress
 from satfs.control.server import Tell
 from satfs.control.walk import Target
-from satfs.control.whole_reads import read_whole
 from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
 from satfs.model import DELIVERY_ZIP, Json
 from satfs.settings import ContentsView

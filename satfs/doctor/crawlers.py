@@ -18,7 +18,8 @@ from typing import Final
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.doctor.mounts import satfs_mounts
-from satfs.fuse.crawlers import Caller, CrawlerRules, Habit
+from satfs.fuse.callers import Caller
+from satfs.fuse.crawlers import CrawlerRules, Habit
 from satfs.mountpoints import FS_TYPE
 
 UPDATEDB_CONF: Final = "/etc/updatedb.conf"

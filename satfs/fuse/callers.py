@@ -8,17 +8,24 @@ a moment, since a program that opens one file opens a thousand.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cachetools import TTLCache
 
-from satfs.fuse.crawlers import Caller
-
 #: How long an answer is believed, in seconds: ids are given to others in time, and a process takes
 #: its name when it executes a program.
 _BELIEVED_S: Final = 2.0
 _MOST: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the name of the process, and of the thread in it."""
+
+    process: str
+    thread: str
 
 
 class Callers:

@@ -31,7 +31,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from satfs.errors import Misuse, NotThere
-from satfs.fuse.crawler_log import CrawlerGate
+from satfs.fuse.crawlers import CrawlerGate
 from satfs.fuse.deadlines import Closing, PendingCalls
 from satfs.fuse.dir_cookies import DOT, DOT_DOT
 from satfs.fuse.error_reporting import ErrorReporter

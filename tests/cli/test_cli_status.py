@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.cli.mount_status import REMEDIES, State, report_of
-from satfs.cli.quantities import format_bytes, format_duration
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account
+from satfs.humanize import format_bytes, format_duration
 from satfs.mountpoints import Mounted
 
 SOMEWHERE = Mounted(Path("/mnt"), "fuse.satfs", "satfs:default", (0, 1), frozenset())

@@ -411,8 +411,16 @@ class TestMessages:
         assert messages.BLOCK_BYTES == BLOCK_BYTES
         assert SEGMENT_BYTES == BLOCK_BYTES * BLOCKS_PER_SEGMENT
 
-    @given(st.builds(MoveOrder, *[st.integers(0, 2**40)] * 2, texts, *[st.integers(0, 2**60)] * 2, texts,
-                     st.integers(0, 2**60)))  # fmt: skip
+    @given(
+        st.builds(
+            MoveOrder,
+            *[st.integers(0, 2**40)] * 2,
+            texts,
+            *[st.integers(0, 2**60)] * 2,
+            texts,
+            st.integers(0, 2**60),
+        )
+    )
     def test_orders(self, move: MoveOrder) -> None:
         kind, fields = messages.read_order(messages.pack_move(move))
         assert (kind, MoveOrder(**cast(Any, fields))) == ("move", move)

@@ -13,7 +13,7 @@ from story.shelves import FakeCatalogue, FakeObjects, make_capture, make_scene, 
 
 from satfs.content.cache.index import CachedVersion
 from satfs.content.cache.pins import StoredObject
-from satfs.control import whole_reads
+from satfs.control import prefetching
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import prefetch
 from satfs.errors import BadCache, BadSettings, NotAllowed, Unreachable
@@ -21,7 +21,7 @@ from satfs.model import AttachmentName, SceneId, Version
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
 
-SIZE = 3 * whole_reads.PIECE_BYTES + 7
+SIZE = 3 * prefetching.PIECE_BYTES + 7
 ZIP = "delivery_zip"
 
 
@@ -151,7 +151,7 @@ async def test_a_line_that_is_gone_for_a_moment_is_waited_for(autojump_clock: ob
     house.objects.read_failure = Unreachable("away")
 
     async def recover() -> None:
-        await trio.sleep(whole_reads.PAUSES_S[0] / 2)
+        await trio.sleep(prefetching.PAUSES_S[0] / 2)
         house.objects.read_failure = None
 
     async with trio.open_nursery() as nursery:
@@ -172,7 +172,7 @@ async def test_once_nobody_answers_the_rest_is_given_up(autojump_clock: object) 
     result = await house.prefetch("tasks", "1")
     assert len(result["failed"]) == 300
     assert {each["error"] for each in result["failed"]} == {"Unreachable"}
-    assert trio.current_time() - started_s < 10 * sum(whole_reads.PAUSES_S)
+    assert trio.current_time() - started_s < 10 * sum(prefetching.PAUSES_S)
 
 
 async def test_what_cannot_be_listed_is_told_and_the_rest_is_fetched() -> None:

@@ -12,9 +12,15 @@ from conftest import LogBook
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.fuse.callers import Callers
-from satfs.fuse.crawler_log import QUIET_S, CrawlerGate
-from satfs.fuse.crawlers import PICTURE_BYTES, Caller, CrawlerRules, Habit, crawler_rules
+from satfs.fuse.callers import Caller, Callers
+from satfs.fuse.crawlers import (
+    PICTURE_BYTES,
+    QUIET_S,
+    CrawlerGate,
+    CrawlerRules,
+    Habit,
+    crawler_rules,
+)
 from satfs.tree.nodes import Attributes, BytesFile, Directory, Entry, File, Kind, Node, Reader
 
 DEFAULT = crawler_rules("default")

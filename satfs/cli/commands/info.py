@@ -9,12 +9,10 @@ import click
 from rich.table import Table
 
 from satfs.cli.commands.ls import profile_flag
-from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console
-from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import (
     OnMount,
     answer,
@@ -26,6 +24,7 @@ from satfs.cli.targets import (
     quiet_log,
 )
 from satfs.errors import NotThere
+from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
 from satfs.settings import load_settings
 

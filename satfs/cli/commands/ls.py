@@ -10,12 +10,10 @@ import click
 from rich.table import Table
 
 from satfs.cli.completion_values import profiles
-from satfs.cli.counts import format_age
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console, print_remark
-from satfs.cli.quantities import format_bytes
 from satfs.cli.targets import (
     OnMount,
     answer,
@@ -27,6 +25,7 @@ from satfs.cli.targets import (
     quiet_log,
 )
 from satfs.errors import NotThere
+from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
 from satfs.settings import load_settings
 

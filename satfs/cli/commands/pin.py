@@ -7,18 +7,17 @@ from collections.abc import Mapping
 import click
 from rich.table import Table
 
-from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
-from satfs.cli.fetching import fetch, jobs_flag, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.output import console, print_remark
-from satfs.cli.quantities import format_bytes
+from satfs.cli.progress import fetch, jobs_flag, where_flag
 from satfs.cli.targets import json_flag, offer_paths, print_json
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.control.pinning import as_json as records_of
 from satfs.errors import NotThere, SatfsError
+from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
 from satfs.mountpoints import satfs_mounts
 from satfs.settings import load_settings

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
-from satfs.cli.fetching import fetch, jobs_flag, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.quantities import format_bytes
+from satfs.cli.progress import fetch, jobs_flag, where_flag
 from satfs.cli.targets import json_flag, offer_paths
+from satfs.humanize import format_bytes, format_count
 
 
 @click.command(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.output import print_remark
 from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.control.client import result_of
 from satfs.errors import NotThere
+from satfs.humanize import format_count
 
 
 @click.command(

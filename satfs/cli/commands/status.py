@@ -29,7 +29,7 @@ from satfs.cli.mount_status import (
     query_mounts,
 )
 from satfs.cli.output import console
-from satfs.cli.quantities import format_bytes, format_duration
+from satfs.humanize import format_bytes, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
 _TRANSFERS_SHOWN: Final = 5

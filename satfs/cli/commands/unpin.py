@@ -7,17 +7,16 @@ from pathlib import Path
 import click
 
 from satfs.cli.commands.pin import pinned_anywhere
-from satfs.cli.counts import format_count
 from satfs.cli.exit_codes import Exit
-from satfs.cli.fetching import where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.quantities import format_bytes
+from satfs.cli.progress import where_flag
 from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin as unpin_in
 from satfs.control.client import result_of
 from satfs.control.pinning import as_json as records_of
 from satfs.errors import NotThere
+from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.counts import format_count
-from satfs.cli.fetching import fetch, where_flag
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.quantities import format_bytes
+from satfs.cli.progress import fetch, where_flag
 from satfs.cli.targets import json_flag, offer_paths
+from satfs.humanize import format_bytes, format_count
 
 
 @click.command(
@@ -41,6 +40,7 @@ def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_js
         n_bytes = sum(each["bytes_done"] for each in results)
         verdict = f"{format_count(n_failed, 'file')} failed" if n_failed else "none failed"
         click.echo(
-            f"Verified: {format_count(n_files - n_failed, 'file')}, {format_bytes(n_bytes)}; {verdict}."
+            f"Verified: {format_count(n_files - n_failed, 'file')}, "
+            f"{format_bytes(n_bytes)}; {verdict}."
         )
     return outcome

@@ -27,10 +27,10 @@ from satfs.content.cache.blockmap import (
     SEGMENT_BYTES,
     BlockMap,
 )
-from satfs.content.cache.checking import check_blocks
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.eviction import (
     DiskRoom,
+    MemoryBudget,
     by_object,
     discard_closed,
     evict_closed,
@@ -38,8 +38,7 @@ from satfs.content.cache.eviction import (
 )
 from satfs.content.cache.index import Index, Protected, Victim, choose_victims
 from satfs.content.cache.index_sync import IndexSync, reason_of
-from satfs.content.cache.memory import MemoryBudget
-from satfs.content.cache.objects import CachedObject, Layer, Reservation, Spilled
+from satfs.content.cache.objects import CachedObject, Layer, Reservation, Spilled, check_blocks
 from satfs.content.cache.open_objects import OpenObjects
 from satfs.model import ByteRange
 

@@ -12,8 +12,8 @@ import trio
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BlockMap, Segment
 from satfs.content.cache.directory import path_of
+from satfs.content.cache.eviction import MemoryBudget
 from satfs.content.cache.index_sync import IndexSync
-from satfs.content.cache.memory import MemoryBudget
 from satfs.content.cache.objects import CachedObject, Layer
 
 

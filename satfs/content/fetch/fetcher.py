@@ -15,8 +15,7 @@ import trio
 
 from satfs.content.cache.blockmap import align
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.checking import CHECK_BYTES
-from satfs.content.cache.objects import CachedObject, Reservation
+from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Reservation
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
@@ -262,7 +261,7 @@ class Fetcher:
         return start - range_request.front > leap
 
     def _split(self, range_request: RangeRequest, start: int, stop: int) -> None:
-        """Cut *range_request* before *start*; what it was to bring beyond *stop* flies on its own."""
+        """Cut *range_request* before *start*; its bytes beyond *stop* get their own request."""
         rest = ByteRange(min(stop, range_request.stop), range_request.stop)
         range_request.cut(start)
         if rest:
