@@ -147,8 +147,8 @@ def test_owner_and_permissions_are_as_told(aleph: Program, place: Path) -> None:
 
     status = (place / "README.txt").stat()
     assert (status.st_uid, status.st_gid) == (os.getuid(), 4711)
-    assert status.st_mode & 0o777 == 0o440
-    assert place.stat().st_mode & 0o777 == 0o550
+    assert status.st_mode & 0o777 == 0o640
+    assert place.stat().st_mode & 0o777 == 0o750
 
 
 def test_flags_win_over_mount_options_and_these_over_the_environment(
