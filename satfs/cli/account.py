@@ -11,6 +11,7 @@ import trio
 from satfs.api.client import Aleph
 from satfs.cli.flags import Manner
 from satfs.cli.log_setup import logging_as
+from satfs.cli.waiting import hurried, waiting_told
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Contract, ContractId
 from satfs.net.http import Http
@@ -52,8 +53,13 @@ def ask_account(
     """
     # What comes of it is told in any case; the log is for those who ask how.
     level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
-    with logging_as(replace(manner.log, level=level), in_background=False):
-        return trio.run(_ask, settings, choose)
+    with (
+        logging_as(replace(manner.log, level=level), in_background=False),
+        waiting_told(settings, is_quiet=manner.verbosity < 0),
+    ):
+        account, kept = trio.run(_ask, hurried(settings), choose)
+        deadline = {"metadata_deadline_s": settings.metadata_deadline_s}
+        return account, kept.model_copy(update=deadline)
 
 
 async def _ask(settings: Settings, choose: Choice | None) -> tuple[Account, Settings]:

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from satfs.cli.flags import Manner
 from satfs.cli.log_setup import LogChoice, level_for, show
+from satfs.cli.waiting import hurried, waiting_told
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.local import open_listings, shelf_of
@@ -91,7 +92,8 @@ def answer(
     if isinstance(target, OnMount):
         return result_of(target.mounted, question, {"paths": [list(target.words)]})
     assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
-    return run_alone(_ask_api, settings, question, target)
+    with waiting_told(settings):
+        return run_alone(_ask_api, hurried(settings), question, target)
 
 
 def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:

@@ -1,0 +1,68 @@
+"""While the API does not respond, a command says so; without a route it waits less."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+from satfs.cli.output import print_sentence
+from satfs.net.proxies import proxies_of_environment
+from satfs.settings import Settings
+
+#: A command that has printed nothing for so long says what it waits for, in seconds.
+NOTICE_S: Final = 1.0
+#: Deadline of a request where this machine has no route to other networks, in seconds. Long enough
+#: for a host of the same network, and for an interface that is just coming up.
+NO_ROUTE_S: Final = 3.0
+#: Addresses for documentation (RFC 5737, RFC 3849): nothing is sent there.
+_ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_NO_ROUTE: Final = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+)
+
+
+@contextmanager
+def waiting_told(settings: Settings, *, is_quiet: bool = False) -> Iterator[None]:
+    """Say on standard error which host is waited for when the body takes longer than `NOTICE_S`."""
+    host = urlsplit(settings.api_url).hostname
+    notice = threading.Timer(NOTICE_S, print_sentence, [f"Waiting for {host}…"])
+    notice.daemon = True
+    if not is_quiet:
+        notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
+def hurried(settings: Settings) -> Settings:
+    """Return *settings* with a deadline of `NO_ROUTE_S` at most where nothing leads elsewhere.
+
+    A proxy may be on this machine, and reach what we cannot: with one they stay as they are.
+    """
+    parts = urlsplit(settings.api_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    is_proxied = proxies_of_environment().for_host(parts.scheme, parts.hostname or "", port)
+    if is_proxied is not None or has_route():
+        return settings
+    deadline_s = min(settings.metadata_deadline_s, NO_ROUTE_S)
+    return settings.model_copy(update={"metadata_deadline_s": deadline_s})
+
+
+def has_route() -> bool:
+    """Tell whether the kernel has a route to other networks; sends nothing, and does not wait."""
+    for family, address in _ELSEWHERE:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as unsent:
+                unsent.connect((address, 9))
+        except OSError as failure:
+            if failure.errno not in _NO_ROUTE:
+                return True  # not known: then the whole deadline
+        else:
+            return True
+    return False

@@ -1,0 +1,49 @@
+"""What commands say and do while the API does not respond."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from cli.conftest import Program
+
+from satfs.cli import waiting
+from satfs.demo.server import DemoOrigin
+from satfs.settings import load_settings
+
+
+@pytest.mark.parametrize("command", ["ls", "whoami"])
+def test_what_is_waited_for_is_told(aleph: Program, origin: DemoOrigin, command: str) -> None:
+    origin.faults.add("hang", "token")
+    try:
+        done = aleph(command, SATFS_METADATA_DEADLINE_S="2")
+    finally:
+        origin.faults.clear()
+
+    assert done.returncode == 4
+    assert done.stderr.startswith("Waiting for 127.0.0.1…\nError: ")
+    assert "--offline" not in done.stderr
+
+
+def test_without_a_route_the_deadline_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may lead where this machine cannot: with one the deadline stays."""
+    settings = load_settings({"SATFS_API_URL": "https://api.example"})
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(waiting, "has_route", lambda: False)
+
+    assert waiting.hurried(settings).metadata_deadline_s == waiting.NO_ROUTE_S
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:3128")
+    assert waiting.hurried(settings) == settings
+    monkeypatch.delenv("https_proxy")
+    monkeypatch.setattr(waiting, "has_route", lambda: True)
+    assert waiting.hurried(settings) == settings
+
+
+def test_what_the_kernel_does_not_refuse_counts_as_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+    assert waiting.has_route()
