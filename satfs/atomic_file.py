@@ -1,4 +1,4 @@
-"""Small files of the user's, written whole or not at all."""
+"""Small files of the user, written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floors below the tree, put together for one mount, and taken down in order."""
+"""The parts below the tree, built for one mount, and closed in order."""
 
 from __future__ import annotations
 

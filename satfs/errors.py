@@ -1,4 +1,4 @@
-"""Every error satfs raises, cut by what the caller can do about it.
+"""Every error that satfs raises, divided by what the caller can do about it.
 
     SatfsError
     ├── NotThere         no such task, capture, scene, attachment, member or name

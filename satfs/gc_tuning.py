@@ -1,4 +1,4 @@
-"""Collect cyclic garbage without stopping everybody, however much is alive.
+"""Collect cyclic garbage in small steps, so that no request waits long for it.
 
 Python's collector looks at every container alive when it collects its oldest generation, and nobody
 is answered meanwhile: 0.8 µs each, a second with the half million files of one directory in the

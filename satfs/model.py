@@ -1,4 +1,4 @@
-"""The words every floor shares: ids, records, links, versions and byte ranges."""
+"""The types that every layer shares: ids, records, links, versions and byte ranges."""
 
 from __future__ import annotations
 

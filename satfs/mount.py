@@ -1,4 +1,4 @@
-"""Build every part, plug them together, run them in one nursery, take them down.
+"""Build the parts of a mount, connect them, run them in one nursery, and close them.
 
 The order of a mount's life, which the order of the `async with`s below is:
 

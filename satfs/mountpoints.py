@@ -1,4 +1,4 @@
-"""Mounts as the kernel lists them: whose they are, whether one may be made, how one goes away.
+"""Mounts as the kernel lists them: their owners, whether a new one is possible, and unmounting.
 
 What is known about a mount is read from /proc and /sys, never from the mount itself: a process that
 asks its own mount waits for itself, and one that asks a stuck mount gets stuck.

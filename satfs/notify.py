@@ -1,4 +1,4 @@
-"""Tell the service manager how the mount is doing: ready, alive, what it does, ending.
+"""Report the state of a mount to the service manager: ready, alive, busy, ending.
 
 The protocol is sd_notify(3): a datagram of `NAME=value` lines to the socket that the environment
 names. Where there is none, all of this does nothing. Nobody waits for a manager that does not

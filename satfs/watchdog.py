@@ -1,4 +1,4 @@
-"""Notice an event loop that does not turn, and get it going where that can be done.
+"""Notice an event loop that stalls, and wake it where that is possible.
 
 One thread serves the whole mount, so whatever blocks it blocks everybody. Two things do:
 

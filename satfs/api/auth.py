@@ -1,4 +1,4 @@
-"""The credential and its token: who we are to the vendor; the only opener of secrets.
+"""The credential and its token; the only module that reads secrets.
 
 Three ways, as `auth_mode` says: client credentials exchanged for a token that is renewed before it
 ends (OAuth 2.0, RFC 6749 §4.4), a token that somebody else makes, or the deprecated `Key,Secret`

@@ -1,4 +1,4 @@
-"""One listing: its records, until when they are believed, and what to serve when none come."""
+"""One listing: its records, when they expire, and what to serve when no new ones can be had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions we ask the vendor, and the answers as records.
+"""The requests to the vendor's API, and their responses as records.
 
 Every operation as a whole, all its pages and retries and a new token included, ends within
 `metadata_deadline_s`.

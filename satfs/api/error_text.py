@@ -1,4 +1,4 @@
-"""What the vendor said when it refused, in any of its dialects, fit to be shown.
+"""The vendor's explanation of an error, in any of its formats, safe to display.
 
 *Pure*. The gateway says `message` or `Message`, the tasking service `detail` (or a list of words
 per field), the token service `error_description` and `error`; a load balancer says it in HTML.

@@ -1,4 +1,4 @@
-"""Listings on disk, so that a mount without network comes up with what was known.
+"""Listings on disk, so that a mount without a network starts with the last known records.
 
 One small SQLite file per account, in WAL mode, so that several mounts share it. What is kept are
 the records as JSON, and records hold no links. Nothing here is needed for a right answer: a file

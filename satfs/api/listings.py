@@ -1,4 +1,4 @@
-"""What each directory holds, for as long as it may be believed.
+"""The records of each directory, from memory until they expire.
 
 The questions of `api.client.Aleph`, answered from memory. A listing is asked for once, however many
 wait for it, believed for `listing_ttl_s`, and then asked for again. When the vendor is out of

@@ -1,4 +1,4 @@
-"""Follow a listing from page to page, asking for the expected ones ahead: the waiting of paging."""
+"""Follow a listing from page to page, requesting the next pages ahead: the waiting of paging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which page comes next, which ones may be asked for ahead, and when a pager is broken.
+"""Which page comes next, which pages may be requested ahead, and when paging has gone wrong.
 
 *Pure*. What a listing holds is what following `next` from page to page gives, and nothing else. But
 that is slow: each page waits for the one before. When `next` turns out to be our own question with

@@ -1,4 +1,4 @@
-"""Presigned links: out of the answer to a sign request, with the end that the URL itself tells.
+"""Presigned URLs: from the response to a sign request, with the expiry that the URL states.
 
 *Pure*.
 """

@@ -1,4 +1,4 @@
-"""The questions as data: path and query of each, every id encoded.
+"""The API's requests as data: path and query of each, every id encoded.
 
 *Pure*. Paths end in a slash, as Django's do: one without is answered with a redirect.
 """

@@ -1,4 +1,4 @@
-"""What may not be shown: recognising secrets, and taking them out of text for people.
+"""Recognise secrets, and remove them from text that people will see.
 
 *Pure*.
 """

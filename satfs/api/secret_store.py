@@ -1,4 +1,4 @@
-"""What `satfs login` was given, between one mount and the next: in the keyring, or in a file.
+"""What `satfs login` stores between mounts: in the keyring, or in a file.
 
 Each is kept for one profile, together with whom it is for: a secret that was checked against one
 host is never sent to another because an address has changed. Nothing here waits for the network,

@@ -1,4 +1,4 @@
-"""One authorised question: with credential, contract and retries, and what a refusal means.
+"""One authorised request: with credential, contract and retries, and what a refusal means.
 
 Credentials are sent to the origin of `api_url` and nowhere else: an address that came out of an
 answer (a `next`, a redirect) is compared with it before it is asked.

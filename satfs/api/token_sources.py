@@ -1,4 +1,4 @@
-"""Tokens that somebody else makes: in a file that is read again, or from a command that is run.
+"""Tokens made by other programs: in a file that is read again, or printed by a command.
 
 Neither what a file holds nor what a command prints is ever logged or quoted, not even when it is
 no token.

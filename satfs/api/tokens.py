@@ -1,4 +1,4 @@
-"""What a text that should be a token holds: the token, and what it says of itself.
+"""A token, parsed from text: the token itself, and the expiry that it states.
 
 *Pure*. Tokens of the vendor are JSON web tokens (RFC 7519) as far as anybody has seen, but no
 promise says so; every claim in one may be missing, and none is verified here: they are for people,

@@ -1,4 +1,4 @@
-"""Answers to records: every odd thing the vendor sends is handled here.
+"""From response bodies to records; every irregularity of the vendor's JSON is handled here.
 
 *Pure*. Strict in one thing: an answer that is not what was asked for is `Garbled`, never an empty
 listing. Lenient in all else: fields may be missing, null or of another type, ids are numbers or

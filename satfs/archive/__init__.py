@@ -1,1 +1,1 @@
-"""Zip archives on a remote object: which members there are, and any range of one of them."""
+"""Zip archives in a remote object: their members, and any range of one member."""

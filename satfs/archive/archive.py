@@ -1,4 +1,4 @@
-"""One zip, one version of it: its members when somebody asks, and each of them opened."""
+"""One version of one zip: its members on request, and each of them opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where one deflated member can be entered, in memory and as bytes to keep.
+"""Inflate checkpoints of one deflated member, in memory and as bytes to keep.
 
 Memory: 32 KiB for each checkpoint. Who goes through a member leaves at most `MOST` of them, 8 MiB
 for a member of any size; several who go through parts of it at most twice as many. Up to 512 MiB

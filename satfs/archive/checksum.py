@@ -1,4 +1,4 @@
-"""The CRC of a whole, from the CRCs of its parts in whatever order they come.
+"""The CRC of a member, from the CRCs of its parts in any order.
 
 A member's checksum is over all of its bytes; they are read in pieces that the kernel chooses, some
 twice, some out of order, by several readers. The CRCs of two neighbours give the CRC of both, so

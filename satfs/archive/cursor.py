@@ -1,4 +1,4 @@
-"""A position in a deflated member: a running inflater, and what it put out last."""
+"""A position in a deflated member: a running inflater and its last output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compression methods that are unpacked as a whole, through Python's own libraries.
+"""Compression methods that are unpacked as a whole, through Python's libraries.
 
 A decoder takes compressed bytes and gives at most so many unpacked ones at a time; memory is
 bounded by what is said here, whatever a member's header asks for.

@@ -1,4 +1,4 @@
-"""Any range of a deflated member: inflated on from the nearest place that is known.
+"""Any range of a deflated member, inflated from the nearest checkpoint or cursor.
 
 Deflate can only be read forwards, from a place where everything needed is at hand. There are two
 kinds of such places. A `IdleCursor` is a running inflater, with what it put out last still in

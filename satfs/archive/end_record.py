@@ -1,4 +1,4 @@
-"""Where a zip's central directory lies, from the zip's last bytes.
+"""Where a zip's central directory lies, from the last bytes of the zip.
 
 A zip is read from its end: the last record names the directory's size, place and number of entries.
 The record is found by a signature that may just as well occur in the comment behind it, so every

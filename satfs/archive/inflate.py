@@ -1,4 +1,4 @@
-"""Raw deflate, entered and left at any block boundary: zlib, by the part of it that Python hides.
+"""Raw deflate, entered and left at any block boundary, through the system's zlib.
 
 Random access needs two things of an inflater: to stop between two blocks and tell at which *bit*
 of the input that is, and to start there again, given the 32 KiB of output before. zlib has had both

@@ -1,4 +1,4 @@
-"""One member's bytes in the zip: where they begin, and whether they are what was checksummed."""
+"""One member's bytes in the zip: their position, and their checksum."""
 
 from __future__ import annotations
 

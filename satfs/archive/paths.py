@@ -1,4 +1,4 @@
-"""A member's name in a zip as a path inside the archive, or the reason why it cannot be one.
+"""A member's name as a path inside the archive, or the reason why it cannot be one.
 
 Names come from whoever made the archive: nothing about them is believed. A path that is returned
 here stays below the directory it is shown in, and each of its parts is a name that Linux can hold

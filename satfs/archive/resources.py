@@ -1,4 +1,4 @@
-"""What all archives of one mount share: threads to unpack in, memory and disk to do it with.
+"""What all archives of one mount share: threads for unpacking, memory and disk space.
 
 Ceilings, whatever is opened: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints of
 members that are not open, 96 MiB of directories beyond the one in use. An open deflated member

@@ -1,4 +1,4 @@
-"""Members of methods without checkpoints: unpacked once, as far as they are read, onto the shelf.
+"""Members without checkpoints: unpacked once, as far as they are read, into the derived store.
 
 Whatever was unpacked is kept in the cache, by whoever and in whichever mount, until its room is
 needed. Bytes that had to go are unpacked again, from the beginning: such methods know no other way.

@@ -1,4 +1,4 @@
-"""Any range of a member that was stored as it is: arithmetic on the zip."""
+"""Any range of a stored member: a range of the zip itself."""
 
 from __future__ import annotations
 

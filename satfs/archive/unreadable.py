@@ -1,4 +1,4 @@
-"""What an archive does not show, as a text for people."""
+"""The text of `UNREADABLE.txt`: the members that an archive cannot show, and why."""
 
 from __future__ import annotations
 

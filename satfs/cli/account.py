@@ -1,4 +1,4 @@
-"""Ask the API who we are: what `satfs login` and `satfs whoami` have in common."""
+"""Ask the API for the account: shared by `satfs login` and `satfs whoami`."""
 
 from __future__ import annotations
 

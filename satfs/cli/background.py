@@ -1,4 +1,4 @@
-"""Send work to the background, and wait in front of it until it is ready or has failed.
+"""Send work to the background, and wait until it is ready or has failed.
 
 The terminal's command ends with success only once the work says that it is ready; when it fails
 before that, what it says is told on the terminal, with its exit code. Both travel over one pipe,

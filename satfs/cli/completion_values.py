@@ -1,4 +1,4 @@
-"""What a shell offers for arguments and flags: directories, mountpoints, profiles, choices."""
+"""What a shell completes for arguments and flags: directories, mountpoints, profiles, choices."""
 
 from __future__ import annotations
 

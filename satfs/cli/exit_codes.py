@@ -1,4 +1,4 @@
-"""Which failure ends the program with which exit code, and what is said about it: one table."""
+"""Which failure ends the program with which exit code and which message: one table."""
 
 from __future__ import annotations
 

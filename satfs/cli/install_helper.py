@@ -1,4 +1,4 @@
-"""The program that mount(8) runs for us: linked to where it looks, and taken away again."""
+"""The program that mount(8) runs: linked into its directory, and removed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a mount, in the foreground or in the background, and hear of it until it works."""
+"""Run a mount in the foreground or background, and wait until it works."""
 
 from __future__ import annotations
 

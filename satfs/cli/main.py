@@ -1,4 +1,4 @@
-"""The one door of the command line: which commands there are, and how any of them fails.
+"""The entry point of the command line: the commands, and how each of them fails.
 
 A command's module is imported when it is asked for: mounting takes libfuse, an event loop and an
 HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have.

@@ -1,4 +1,4 @@
-"""What mounts say about themselves, heard by a process that may be left behind.
+"""The state of mounts, asked by a process that can be abandoned if a mount hangs.
 
 A program that asks a stuck mount gets stuck with it, and not even SIGKILL ends it before the mount
 does. So another process asks each, all at once, and whoever has not answered in time is given up:

@@ -1,4 +1,4 @@
-"""Make sure that a directory can be mounted on, and say what is wrong with it if not."""
+"""Check that a directory can be mounted on, or say what is wrong with it."""
 
 from __future__ import annotations
 

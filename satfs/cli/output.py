@@ -1,4 +1,4 @@
-"""How satfs speaks to people on a terminal: errors, remarks and panels.
+"""Output on a terminal: errors, remarks and panels.
 
 Standard output is for what was asked for, standard error for the rest. A terminal gets lines of
 its own width and, unless `NO_COLOR` is set (no-color.org), colours; a pipe gets plain text, a

@@ -1,4 +1,4 @@
-"""What FUSE needs of a machine: each absence as a sentence with its remedy."""
+"""What FUSE needs of a machine; each absence is a sentence with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show how far a mount has come with work on many files: bars, lines or JSON."""
+"""Display the progress of work on many files: bars, lines or JSON."""
 
 from __future__ import annotations
 

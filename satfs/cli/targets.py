@@ -1,4 +1,4 @@
-"""What a command is about: a path on a mount, or an id that the vendor's API is asked for."""
+"""What a command works on: a path on a mount, or an id that the API knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systemd user unit of a mount: its name, its text, and what an earlier one says."""
+"""The systemd user unit of a mount: its name, its text, and the parsing of an earlier one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While the API does not respond, a command says so; without a route it waits less."""
+"""Say after a second what a command waits for; wait less where there is no route."""
 
 from __future__ import annotations
 

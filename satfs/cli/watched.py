@@ -1,4 +1,4 @@
-"""Look again and again for what was published, tell it, and remember what was told."""
+"""Poll for publications, report them, and remember what was reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tree asks of content: which version an attachment has, and a handle on it.
+"""Which version an attachment has, and an open handle on it: what the tree needs of `content`.
 
 One per mount. A version is learnt by one ranged GET of the object's tail, which is where a zip
 keeps its central directory; it is remembered with the record's revision, in memory and in the

@@ -1,4 +1,4 @@
-"""Put the content floor together from settings, and take it down."""
+"""Build the `content` package from settings, and close it."""
 
 from __future__ import annotations
 

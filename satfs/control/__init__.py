@@ -1,1 +1,1 @@
-"""The control socket of a mount, and what commands ask of it."""
+"""The control socket of a mount, and the commands it carries out."""

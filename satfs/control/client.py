@@ -1,4 +1,4 @@
-"""The command's end of the control socket: ask a mount, and hear what comes of it.
+"""The command's end of the control socket: send a request, receive its messages.
 
 Never touches the mount itself, so that one that is stuck does not keep the command waiting: each
 wait ends after `SILENCE_S`.

@@ -1,4 +1,4 @@
-"""What a mount does on command: each by its name on the control socket."""
+"""The commands of the control socket, by name."""
 
 from __future__ import annotations
 

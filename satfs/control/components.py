@@ -1,4 +1,4 @@
-"""What the commands over the control socket work with: the parts of the mount they are asked in."""
+"""The parts of a mount that the commands of the control socket use."""
 
 from __future__ import annotations
 

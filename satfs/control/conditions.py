@@ -1,4 +1,4 @@
-"""Conditions on records, as they are given with `--where`: read, judged.
+"""Conditions on records (`--where`): parsed and evaluated.
 
     task.status=completed    metadata.cloud_cover<20    timestamp>=2026-01-15    productname~L1D
 

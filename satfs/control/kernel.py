@@ -1,4 +1,4 @@
-"""Have the kernel forget what it believes of names, from outside of every call it waits for.
+"""Invalidate names in the kernel's cache, outside of any request that the kernel waits for.
 
 The kernel takes the lock of a directory to forget a name in it, and holds that lock while it waits
 for an answer about the directory. So this happens in a thread, one name at a time, while the loop

@@ -1,4 +1,4 @@
-"""The vendor's records without any mount: the same listings, over the same memory on disk."""
+"""The vendor's records without a mount: the same listings, over the same store on disk."""
 
 from __future__ import annotations
 

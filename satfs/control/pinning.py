@@ -1,4 +1,4 @@
-"""Keep what is below a path against eviction, or no longer, and tell what is kept so."""
+"""Protect what is below a path against eviction, undo that, and list what is protected."""
 
 from __future__ import annotations
 

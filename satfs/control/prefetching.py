@@ -1,4 +1,4 @@
-"""Make scenes and whole tasks available without network: every file below a path, read once.
+"""Fetch every file below a path once, so that it can be read without a network.
 
 What is there already is checked, not fetched: so this goes on where it was ended. On the way each
 directory is listed, which keeps the listings and the records that sidecars are made of.

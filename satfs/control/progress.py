@@ -1,4 +1,4 @@
-"""How far a piece of work on many files has come, told often enough and not more often."""
+"""Progress of work on many files, reported at a bounded rate."""
 
 from __future__ import annotations
 

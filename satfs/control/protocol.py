@@ -1,4 +1,4 @@
-"""What travels over the control socket: one JSON object a line, a request one way, messages back.
+"""The protocol of the control socket: one JSON object a line; one request, then messages.
 
     → {"satfs": 1, "do": "prefetch", "with": {…}}
     ← {"alive": true}             every few seconds while it runs: who waits need not give up

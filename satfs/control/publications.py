@@ -1,4 +1,4 @@
-"""What was published since somebody last looked: which listings to ask for again, and what is new.
+"""What has been published since the last look: which listings to request again, and what is new.
 
 *Pure*. Works on the records as the API sends them, whether a mount or the API itself was asked.
 

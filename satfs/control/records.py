@@ -1,4 +1,4 @@
-"""What the vendor's records say of a path or an id: the same question with a mount and without.
+"""The vendor's records for a path or an id, the same with a mount and without.
 
 A path is that of the tree (`tasks/268095/…`, `captures/…`, `scenes/…`), a lone id that of a task, a
 capture or a scene. Answers come from the listings, and so from memory or disk while those may be

@@ -1,4 +1,4 @@
-"""Forget what is believed of a path, ask anew, and tell the kernel."""
+"""Forget what is cached about a path, request it again, and invalidate the kernel's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mount's end of the control socket: hears one request a connection, and answers it.
+"""The mount's end of the control socket: one request a connection.
 
 Only the user who serves the mount, and root, are heard: the socket lies in a directory that is
 closed to others, has mode 0600, and the kernel says who is at the other end (SO_PEERCRED, unix(7)).

@@ -1,4 +1,4 @@
-"""Wait until the process that serves a mount has ended: only then has its cache been let go of.
+"""Wait until the process that serves a mount has ended and released its cache.
 
 Unmounting is over when the kernel says so; the process then still enters in its cache what it has
 fetched. Whoever mounts again at once, removes the cache or ends a container should wait for that.

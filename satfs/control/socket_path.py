@@ -1,4 +1,4 @@
-"""Where a mount's control socket is, told from its mountpoint alone: nobody need ask the mount.
+"""Where a mount's control socket is, derived from the mountpoint alone.
 
 A directory of the user's own, closed to all others, that goes when the machine is shut down:
 `$XDG_RUNTIME_DIR/satfs` (XDG Base Directory Specification); where there is none, `/run/satfs` for

@@ -1,4 +1,4 @@
-"""Hold what was delivered against what the store says, and each archive against itself.
+"""Compare delivered files with the store's checksums, and each archive with its own.
 
 For every file: does the store still have this very version (ETag, length); are all its bytes to be
 had; where the ETag is an MD5, as S3 makes it of objects that were sent in one piece, is it theirs.

@@ -1,4 +1,4 @@
-"""From the names of a path to the node they lead to, and to all below that can be fetched."""
+"""From the names of a path to its node, and to all files below it that can be fetched."""
 
 from __future__ import annotations
 

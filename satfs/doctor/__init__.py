@@ -1,1 +1,1 @@
-"""Look at a machine, a network and an account, and say what would keep satfs from working."""
+"""Checks of a machine, a network and an account, for whatever would keep satfs from working."""

@@ -1,4 +1,4 @@
-"""How wrong our clock is, judged by the vendor's: decides, and asks nobody.
+"""How wrong this machine's clock is, judged by the vendor's. Decides only.
 
 A signed link tells until when it is good, by the vendor's clock; satfs compares that with ours, and
 asks for another link a minute before the end (`satfs.content.fetch.links.MARGIN_S`). So up to a

@@ -1,4 +1,4 @@
-"""Programs that walk every directory, and would fetch what nobody reads: updatedb and indexers.
+"""Programs that walk every directory and would fetch files nobody reads: updatedb and indexers.
 
 A mount keeps those it knows from what would have to be asked for (`satfs.fuse.crawlers`). Leaving
 the mount out of their walk is better still: they do not come, and nothing is refused to them.

@@ -1,4 +1,4 @@
-"""What looking at something found: how grave it is, what it means, what to do. *Pure*."""
+"""The result of a check: its severity, its meaning, the remedy. *Pure*."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mounts and demos leave behind that were killed: sockets nobody listens at, directories."""
+"""What killed mounts and demos leave behind: sockets without a listener, directories."""
 
 from __future__ import annotations
 

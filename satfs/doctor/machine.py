@@ -1,4 +1,4 @@
-"""The machine as the checks see it: where its files lie, who asks, and programs that may hang.
+"""The machine as the checks see it: paths, the user, and programs that may hang.
 
 Nothing is changed on it. Each file is named from `root`, so that a made-up machine can be looked at
 as well as this one.

@@ -1,4 +1,4 @@
-"""The satfs mounts there are, and the directory that is to become one.
+"""The existing satfs mounts, and the directory that is to become one.
 
 A mount is asked in a process of its own: one that is stuck would keep us, and we could not even be
 killed.

@@ -1,4 +1,4 @@
-"""The way to a host, step by step: its name, a connection, TLS, an answer. And what is on the way.
+"""The way to a host, step by step: name, connection, TLS, response; and proxies in between.
 
 What a mount uses is used here, too: the same proxies, authorities and connections.
 """

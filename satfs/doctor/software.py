@@ -1,4 +1,4 @@
-"""Versions: ours, Python's, and whether the libraries are those that we were made for."""
+"""Versions: of satfs, of Python, and whether the libraries are the ones satfs needs."""
 
 from __future__ import annotations
 

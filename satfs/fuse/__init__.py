@@ -1,1 +1,1 @@
-"""The door: the kernel's questions, answered from the tree."""
+"""The FUSE side of a mount: the kernel's requests, answered from the tree."""

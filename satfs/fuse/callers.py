@@ -1,4 +1,4 @@
-"""Who asks: the name of the process behind a request of the kernel.
+"""The process behind a request of the kernel.
 
 The kernel tells the id of the thread that called. Its name, and that of its process, are read from
 procfs, which answers from memory: no disk, no lock that a program could hold. Answers are kept for

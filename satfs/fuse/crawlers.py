@@ -1,4 +1,4 @@
-"""Which programs are not given what would have to be fetched: crawlers and thumbnailers.
+"""Which programs may not cause a fetch: crawlers, and thumbnailers of large files.
 
 Nobody asked for what an indexer reads: it opens everything there is, day and night, and here each
 file is gigabytes of somebody's egress. So programs known to crawl are kept out of all but what is

@@ -1,4 +1,4 @@
-"""The calls that wait for an answer: when each must have one, and how all of them end."""
+"""The requests of the kernel that are in progress: their deadlines, and how all of them end."""
 
 from __future__ import annotations
 

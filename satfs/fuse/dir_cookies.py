@@ -1,4 +1,4 @@
-"""A directory as it was when it was opened, in an order that survives change.
+"""A directory as it was when it was opened, in an order that survives changes.
 
 `readdir` answers in pieces, and a program may come back with the position of any entry it was given
 (`seekdir`, NFS). Positions must stay right while entries come and go, and when the directory is

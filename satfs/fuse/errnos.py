@@ -1,4 +1,4 @@
-"""Which of our errors is which errno: one table, and how it is read.
+"""Which of our errors becomes which errno: one table.
 
 The table is in docs/SEMANTICS.md as well; a test holds the two together. Its order is that of
 weight: where several things went wrong at once, the uppermost is told.

@@ -1,4 +1,4 @@
-"""Say why a call failed: one line for each episode, and the errno for each call."""
+"""Log why requests failed: one line for each episode, an errno for each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is open: a file with its reader, a directory as it was when it was read."""
+"""Open files with their readers, and open directories with their entries."""
 
 from __future__ import annotations
 

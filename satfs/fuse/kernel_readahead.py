@@ -1,4 +1,4 @@
-"""Which pieces the kernel asks for ahead of a program that may never come for them.
+"""Which reads the kernel makes ahead of a program that may never use them.
 
 Pure: spans in, a guess out. A program that has sought and reads a row of tiles gets from the kernel
 half a megabyte behind its first tile, and as much again as soon as it touches the second

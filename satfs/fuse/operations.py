@@ -1,4 +1,4 @@
-"""Answer the kernel: find a node or handle, ask it, reply. The only error boundary.
+"""The FUSE operations: find the node or handle, call it, reply. The only error boundary.
 
 In pyfuse3 any exception but FUSEError ends the mount for everybody. So each handler stands behind
 `_answers`, which gives it a deadline and turns whatever comes out into an errno. Only cancellation

@@ -1,1 +1,1 @@
-"""What a mount says about itself: `.satfs/`, reachable by name in the mount, and listed nowhere."""
+"""What a mount reports about itself: `.satfs/`, reachable by name and never listed."""

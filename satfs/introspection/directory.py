@@ -1,4 +1,4 @@
-"""`.satfs/` put together: what is gathered from the floors, and the files that tell it."""
+"""`.satfs/`: collects the facts from all layers, and holds the files that show them."""
 
 from __future__ import annotations
 

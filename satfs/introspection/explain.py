@@ -1,4 +1,4 @@
-"""What reading one file took, in words: was it slow, and if so why.
+"""What reading one file took, in words: whether it was slow, and why.
 
 *Pure*: a trail and what is known besides go in, text comes out, 80 columns wide where names allow.
 """

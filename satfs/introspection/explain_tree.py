@@ -1,4 +1,4 @@
-"""`explain/`: the tree once more, each file in the place of which is a text about it.
+"""`.satfs/explain/`: the tree again, with a text about each file in the file's place.
 
 A directory here looks at the directory that it mirrors when somebody looks at it, which may ask for
 a listing as that one does. It never asks for anything about an object: a file's name is enough.

@@ -1,4 +1,4 @@
-"""Files that are another version at each look: made when they are looked up, kept while read.
+"""Files made when they are looked up, and unchanged while they are read.
 
 Such a file changes from one moment to the next, and programs must see one moment as a whole: size
 and bytes that belong together, and for `cp`, which looks twice, the same inode both times. So what

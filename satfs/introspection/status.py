@@ -1,4 +1,4 @@
-"""What is true of a mount at one moment, and the record that is made of it (`status.json`).
+"""The state of a mount at one moment, and the record made from it (`status.json`).
 
 *Pure*: whoever gathers it hands it in. Every text that came from outside is scrubbed here once
 more, whatever it went through before.

@@ -1,4 +1,4 @@
-"""Which web addresses may be asked, how they are compared, and how they are shown.
+"""Which URLs may be requested, how they are compared, and how they are displayed.
 
 The rule for links to objects, which arrive in answers of the API and in redirects of the store:
 

@@ -1,4 +1,4 @@
-"""Sockets and TLS under httpcore, receiving as much at a time as there is.
+"""Sockets and TLS below httpcore; each receive takes all bytes that have arrived.
 
 httpcore reads 64 KiB at a time, and trio's TLS stream hands out one record (at most 16 KiB) per
 call; over TLS that costs a whole core for 0.45 GB/s, most of it Python between the records. This

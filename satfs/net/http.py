@@ -1,4 +1,4 @@
-"""The only importer of httpx: requests and answers, timeouts, error translation.
+"""The only importer of httpx: requests and responses, timeouts, error translation.
 
 httpx lends its request, response and transport interfaces. Its client is not used on purpose: it
 would add what must never happen here, namely cookies kept between requests, passwords from

@@ -1,4 +1,4 @@
-"""Which proxy, if any, stands between us and a host.
+"""Which proxy, if any, a request to a host goes through.
 
 The rules are those of `urllib` and curl: `http_proxy`, `https_proxy` and `all_proxy` name a proxy
 by the scheme of what is asked for, `no_proxy` lists hosts that are asked directly. Loopback

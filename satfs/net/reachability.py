@@ -1,4 +1,4 @@
-"""Which hosts are known to be away, so that nobody waits for them twice.
+"""Which hosts do not respond now, so that no second task waits for them.
 
 When a call has spent all its time and tries on a host without one answer, the host counts as
 offline: further calls fail at once. Every few seconds one of them is let through as a probe; the

@@ -1,4 +1,4 @@
-"""Is this failure worth another try, and how long to wait first.
+"""Decide whether a failed request is worth another try, and how long to wait before it.
 
 *Pure*: `net/retrying.py` does the waiting. Nothing is tried again unless it is named here.
 

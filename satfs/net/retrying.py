@@ -1,4 +1,4 @@
-"""Try again until it works, cannot work, or the time is up: the waiting around `net/retry.py`."""
+"""Retry until success, a permanent failure, or the deadline: the waiting around `net/retry.py`."""
 
 from __future__ import annotations
 

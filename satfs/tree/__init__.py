@@ -1,1 +1,1 @@
-"""What each directory and file is called, what it holds, and how it opens."""
+"""The directories and files of a mount: names, attributes, children, and how a file opens."""

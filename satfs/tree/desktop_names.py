@@ -1,4 +1,4 @@
-"""Names that desktops, shells and tools look for everywhere: answered from memory, never asked.
+"""Names that desktops, shells and tools probe for in every directory; answered from memory.
 
 A file manager that opens a directory asks for a handful of names that a delivery never holds, and
 repeats itself every few seconds; a shell prompt probes each directory for a repository. A request

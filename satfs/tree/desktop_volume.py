@@ -1,4 +1,4 @@
-"""How a mount presents itself on a desktop: a name and an icon, by the names that desktops poll.
+"""The name and the icon by which desktops show a mount.
 
 `.xdg-volume-info` is what GVfs reads from the top of a volume (GNOME's and other GTK desktops); it
 names an icon beside it. Both are made here, of nothing that the vendor would be asked for.

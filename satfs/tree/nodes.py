@@ -1,4 +1,4 @@
-"""What a tree is made of: directories, files, and what the door may ask of them.
+"""What the tree is made of: directories, files, and the interface the FUSE operations use.
 
 A node is found by name, from its directory, and stands for what the name meant at that moment. Its
 `identity` says what it is: the path, and for a file also which version of the content. Two nodes

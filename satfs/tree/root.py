@@ -1,4 +1,4 @@
-"""The top of the mount: the tasks, the two direct doors, and a note to the reader."""
+"""The top of the mount: tasks, captures and scenes by id, and a README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene directory: its record, its footprint, its attachments, and what others add to it."""
+"""A scene directory: its record, its footprint, its attachments, and further entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as JSON and GeoJSON bytes: the same record, the same bytes, and always valid JSON.
+"""Records as JSON and GeoJSON bytes: the same bytes for the same record, always valid JSON.
 
 Fields are shown as the vendor sent them, in the order sent, indented for people. What JSON cannot
 hold becomes what it can: NaN and the infinities are null (RFC 8259 §6 has no such numbers), and a

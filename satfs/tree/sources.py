@@ -1,4 +1,4 @@
-"""What the tree asks of the floors below it: two protocols, as small as they can be."""
+"""What the tree needs of the layers below, as two small protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thumbnails for file managers: the picture that came with a scene, where programs look for it.
+"""Thumbnails for file managers, from the picture delivered with a scene.
 
 A file manager that shows a folder of rasters would read every one of them to draw it small. The
 Thumbnail Managing Standard (freedesktop.org) has a place for thumbnails that are there already:

@@ -1,4 +1,4 @@
-"""The cache: objects whose blocks are on disk, or in memory where there is no disk to be had.
+"""The block cache: objects whose blocks are on disk, or in memory where no disk is available.
 
 One `BlockCache` per mount. It keeps both budgets (disk and memory), writes what was learnt to the
 index in batches, and evicts. docs/CONCURRENCY.md has the whole story: who owns what, and what a

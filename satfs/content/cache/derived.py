@@ -1,4 +1,4 @@
-"""What is made out of fetched bytes, kept in the cache beside them: one more object each.
+"""Data made from fetched bytes and kept in the cache beside them, each as one more object.
 
 So it counts as cached bytes, its blocks are checked before they are served, it is evicted with the
 least recently used, and `satfs cache` shows and clears it like everything else.

@@ -1,4 +1,4 @@
-"""The cache directory: what lies where, how much may, whose it must be, what may be removed.
+"""The cache directory: its files, its size limit, its owner, and what may be deleted.
 
 Everything here waits for the disk: it belongs in a thread.
 """

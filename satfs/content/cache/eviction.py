@@ -1,4 +1,4 @@
-"""What leaves the cache, and how: first nobody is promised it any more, then its space goes."""
+"""What leaves the cache, and in which order: first from the block map, then from the disk."""
 
 from __future__ import annotations
 

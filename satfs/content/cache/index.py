@@ -1,4 +1,4 @@
-"""What the cache directory holds, on disk: objects, their checked blocks, when they were used.
+"""The index on disk of what the cache holds: objects, their checked blocks, their last use.
 
 One SQLite file in WAL mode serves any number of mounts at once. Every method waits for the disk and
 belongs in a thread; a lock lets one in at a time.

@@ -1,4 +1,4 @@
-"""Keep the index in step with the objects that are open: what was fetched, used, lost, and found.
+"""Keep the index in step with the open objects: blocks fetched, used, lost and found.
 
 The index is asked in threads, one question at a time. When it fails, the mount goes on without:
 what is fetched from then on is forgotten with it.

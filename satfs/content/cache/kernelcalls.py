@@ -1,4 +1,4 @@
-"""The system calls that the cache needs and the standard library doesn't offer."""
+"""System calls that the cache needs and Python's standard library lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look after a cache directory from outside a mount: what it holds, whether it is whole, clear it.
+"""Inspect, verify and clear a cache directory, without a mount.
 
 Everything here waits for the disk. Mounts that use the directory at the same time go on: they keep
 the files they have open, and enter nothing under a name that was cleared.

@@ -1,4 +1,4 @@
-"""One object's blocks in the cache: in a file on disk, or in memory, or some in each."""
+"""The blocks of one object: in a file on disk, in memory, or partly in each."""
 
 from __future__ import annotations
 

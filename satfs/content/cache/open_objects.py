@@ -1,4 +1,4 @@
-"""Which objects are open, each once; how one is opened, and when it is closed."""
+"""Which objects are open, each once; how an object is opened, and when it is closed."""
 
 from __future__ import annotations
 

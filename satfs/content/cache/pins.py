@@ -1,4 +1,4 @@
-"""What a mount keeps of which objects: how much, what is pinned, and what would still fit."""
+"""What a mount has cached of which objects, what is pinned, and what would still fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections pay, decided from what they carry.
+"""How many connections are worth having, decided from their throughput.
 
 Pure: bytes and seconds in, a number out. First a prediction: so many connections as it would take,
 at the rate that one was seen to carry, to reach the rate that we can handle at all. Then what they

@@ -1,4 +1,4 @@
-"""Which flights are in the air: starts them, takes them back, one nursery for all.
+"""Which range requests are in flight: starts and cancels them, in one nursery.
 
 Every flight is a task here; its way through failures is in `attempts`.
 """

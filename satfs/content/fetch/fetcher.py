@@ -1,4 +1,4 @@
-"""One open object: its blocks, its flights, and everyone who waits for its bytes.
+"""One open object: its blocks, its range requests, and the readers that wait for its bytes.
 
 Shared by all handles on one version of one object, whether they look at the zip or at a member in
 it; so a byte that two of them want is in the air once.

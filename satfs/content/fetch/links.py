@@ -1,4 +1,4 @@
-"""A presigned link kept fresh: one renewal, however many ranges wait for it."""
+"""A presigned URL kept fresh: one renewal for all range requests that wait for it."""
 
 from __future__ import annotations
 

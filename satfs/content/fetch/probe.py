@@ -1,4 +1,4 @@
-"""One small question to the store about an object: how long is it, and which version.
+"""One small request that learns an object's length and version.
 
 HEAD is not asked: a link is signed for GET alone, and answers 403 to anything else. A suffix range
 tells the length, the ETag and the end of the object in one round trip (RFC 9110 §14.1.2).

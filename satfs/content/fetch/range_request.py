@@ -1,4 +1,4 @@
-"""One range in the air: from the moment it is wanted until its last byte may be served."""
+"""One range of an object, from being wanted until its last byte may be served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One flight's way through failures: tried again, moved otherwise, or given up with a reason.
+"""One range request's way through failures: retried, moved to the loop, or given up.
 
 What a failure means is decided in `verdicts`, `trial` and `net.retry`; which flights are in the air
 at once, in `dispatch`.

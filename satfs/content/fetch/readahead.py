@@ -1,4 +1,4 @@
-"""Given the reads of one handle so far, which bytes are worth having next.
+"""Decide which bytes to fetch next, from the reads of one handle so far.
 
 Pure: offsets in, ranges out. The kernel shows us a program's reads in pieces of up to 128 KiB
 (1 MiB when its own read-ahead could be raised), two or three in flight, sometimes out of order; so

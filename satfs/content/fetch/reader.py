@@ -1,4 +1,4 @@
-"""Bytes [start, stop) of one open file, from cache or wire."""
+"""One open handle: reads of `[start, stop)`, from the cache or the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer of the object store means for the range that was asked.
+"""What a response of the object store means for the requested range.
 
 Pure, and shared by both ways of moving bytes. Sources: RFC 9110 §§13-15 for ranges and conditions,
 the S3 API for error codes and presigned URLs.

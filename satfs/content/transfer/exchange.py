@@ -1,4 +1,4 @@
-"""One order of the mount, from its request to the last byte in the cache file; knows no socket.
+"""One HTTP exchange in a worker: from the request to the last byte in the cache file; no socket.
 
 Bytes are received into a buffer that stays in the processor's cache, hashed there, and written to
 the file from there. Receiving straight into a mapping of the file takes more: each page faults, and

@@ -1,4 +1,4 @@
-"""What the two ways of moving bytes have in common: a range, where it goes, how it can fail."""
+"""What both ways of moving bytes share: a range, its destination, its failures."""
 
 from __future__ import annotations
 

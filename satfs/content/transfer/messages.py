@@ -1,4 +1,4 @@
-"""What the mount and its worker processes say to each other, as bytes.
+"""The messages between the mount and its worker processes, as bytes.
 
 Pure. Each message is one packet of a Unix SEQPACKET socket, which keeps boundaries; a file travels
 beside its message as a descriptor. Orders are JSON; reports are packed, since there are thousands.

@@ -1,4 +1,4 @@
-"""Opens connections in threads of their own, names, handshakes and all; for the worker process."""
+"""Open connections in threads, with name resolution and handshakes; for the worker process."""
 
 from __future__ import annotations
 

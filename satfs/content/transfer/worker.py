@@ -1,4 +1,4 @@
-"""The worker process: receives ranges into cache files, and tells how far it is.
+"""The worker process: receives ranges into cache files and reports its progress.
 
 Started as `python -m satfs.content.transfer.worker FD`, where FD is a socket to the mount. Knows no
 credential but the links it is sent, decides nothing but whether an answer holds the bytes asked

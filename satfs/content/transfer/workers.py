@@ -1,4 +1,4 @@
-"""Worker processes for sequential bulk: started when needed, ended when idle, replaced."""
+"""Worker processes for sequential bulk reads: started on demand, ended when idle, replaced."""
 
 from __future__ import annotations
 
