@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ByteSize,
+    ConfigDict,
     Field,
     SecretStr,
     TypeAdapter,
@@ -29,7 +31,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from satfs import profiles
 from satfs.errors import BadSettings
@@ -78,14 +79,13 @@ class ContentsView(StrEnum):
     OFF = "off"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings of one mount. Built by `load_settings`, which explains what is wrong."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
+    model_config = ConfigDict(
         frozen=True,
         extra="ignore",
-        env_ignore_empty=True,
+        validate_default=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,  # `satfs settings` shows them
     )
@@ -240,17 +240,6 @@ def _is_loopback_name(host: str) -> bool:
 
 class _GivenSettings(Settings):
     """Settings that look at nothing but what they are given."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import trio
 from satfs.api import requests
 from satfs.api.auth import mode_of
 from satfs.api.client import Aleph
-from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts, software
+from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
 from satfs.doctor.findings import Area, Finding, Severity, Tell
@@ -52,7 +52,6 @@ def local_checks(
         places.append(mountpoint)
     guard = crawler_rules(DEFAULT if settings is None else settings.crawlers)
     found: list[tuple[Area, str, _Check]] = [
-        (Area.SETTINGS, "versions", software.versions),
         (Area.FUSE, "fuse-device", partial(fuse.device, machine)),
         (Area.FUSE, "fuse-helper", partial(fuse.helper, machine)),
         (Area.FUSE, "privileges", partial(fuse.privileges, machine)),

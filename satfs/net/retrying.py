@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import structlog
-import tenacity
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Unreachable
@@ -126,48 +125,30 @@ class Retries:
         *,
         is_single: bool,
     ) -> T:
-        n_garbled = 0
-        last: BaseException | None = None
-
-        def is_retried(failure: BaseException) -> bool:
-            nonlocal n_garbled, last
-            if not isinstance(failure, Exception):
-                return False  # cancelled: what failed before is the reason, if anything did
-            last = failure
-            n_garbled += isinstance(failure, Garbled)
-            return retry.is_worth_another_try(failure, n_garbled=n_garbled)
-
-        def wait_s(state: tenacity.RetryCallState) -> float:
-            return retry.wait_before_next_s(state.attempt_number, last, self._draw())
-
-        def is_spent(state: tenacity.RetryCallState) -> bool:
-            return is_single or trio.current_time() + state.upcoming_sleep >= deadline_at
-
-        def note(state: tenacity.RetryCallState) -> None:
-            log.debug(
-                "trying again",
-                what=what,
-                n_failed=state.attempt_number,
-                wait_s=round(state.upcoming_sleep, 3),
-                reason=type(last).__name__,
-            )
-
-        trying = tenacity.AsyncRetrying(
-            sleep=trio.sleep,
-            retry=tenacity.retry_if_exception(is_retried),
-            wait=wait_s,
-            stop=is_spent,
-            before_sleep=note,
-            reraise=True,
-        )
-
-        async def once() -> T:  # tenacity awaits what it recognises as a coroutine function
-            return await attempt()
-
         started_s = trio.current_time()
+        n_failed = n_garbled = 0
+        last: Exception | None = None
         with trio.CancelScope(deadline=deadline_at):
-            result: T = await trying(once)
-            return result
+            while True:
+                try:
+                    return await attempt()
+                except Exception as failure:
+                    last = failure
+                    n_failed += 1
+                    n_garbled += isinstance(failure, Garbled)
+                    if is_single or not retry.is_worth_another_try(failure, n_garbled=n_garbled):
+                        raise
+                    wait_s = retry.wait_before_next_s(n_failed, failure, self._draw())
+                    if trio.current_time() + wait_s >= deadline_at:
+                        raise
+                log.debug(
+                    "trying again",
+                    what=what,
+                    n_failed=n_failed,
+                    wait_s=round(wait_s, 3),
+                    reason=type(last).__name__,
+                )
+                await trio.sleep(wait_s)
         spent_s = trio.current_time() - started_s
         before = "" if last is None else f"; the try before it: {last}"
         late = DeadlineReached(f"{what}: no answer from {origin} within {spent_s:.3g} s{before}")

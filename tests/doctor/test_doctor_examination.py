@@ -85,7 +85,6 @@ async def test_a_machine_without_anything_is_looked_at_to_the_end(made: MadeUp) 
     found = await findings_of(made)
 
     assert {each.area for each in found} == {
-        Area.SETTINGS,
         Area.FUSE,
         Area.MOUNTS,
         Area.CRAWLERS,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from doctor.conftest import MadeUp, only
 
-from satfs.doctor import fuse, software
+from satfs.doctor import fuse
 from satfs.doctor.findings import Severity
 from satfs.doctor.machine import Ran
 from satfs.errors import FuseMissing
@@ -166,26 +166,3 @@ def test_a_library_that_is_not_there_is_told_in_the_loaders_words(made: MadeUp) 
 
 def test_a_library_that_never_loads_is_told_too(made: MadeUp) -> None:
     assert only(fuse.library(made.machine)).severity is Severity.FAILURE
-
-
-def test_libraries_of_other_versions_are_named() -> None:
-    """What another program has changed in an environment that both share."""
-    wanted = [
-        "httpx<0.29,>=0.28",
-        "trio>=0.29",
-        "Typing.Extensions>=4; python_version < '4'",
-        "colorama; sys_platform == 'win32'",
-        "numpy>=2; extra == 'demo'",
-        "no requirement at all",
-    ]
-
-    assert software.unfit_libraries(
-        wanted, {"httpx": "1.0.2", "trio": "0.30.0", "typing_extensions": "4.12"}
-    ) == ["httpx is 1.0.2, and must be <0.29,>=0.28"]
-    assert software.unfit_libraries(wanted, {"httpx": "0.28.1", "Typing-Extensions": "4"}) == [
-        "trio is missing"
-    ]
-
-
-def test_here_all_libraries_are_as_they_must_be() -> None:
-    assert only(software.versions()).severity is Severity.OK
