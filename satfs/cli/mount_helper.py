@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -22,11 +22,10 @@ from typing import Final, NoReturn
 from satfs import __version__
 from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
-from satfs.cli.options import REFUSED, join_escaped, parse_options, split_escaped
+from satfs.cli.options import join_escaped, parse_options, split_escaped
 from satfs.cli.output import print_error, print_sentence
 from satfs.cli.prerequisites import fuse_library_explained
 from satfs.errors import BadSettings
-from satfs.mountpoints import absolute, unescape
 
 #: What sources begin with; the rest is the profile. Its colon makes `df -l` see a remote mount.
 SOURCE_PREFIX: Final = "satfs:"
@@ -34,10 +33,6 @@ SOURCE_PREFIX: Final = "satfs:"
 PROGRAMS: Final = ("mount.satfs", "mount.fuse.satfs")
 _TYPES: Final = ("satfs", "fuse", "fuse.satfs")
 _USAGE: Final = "usage: mount.satfs satfs:PROFILE DIRECTORY [-sfnv] [-o OPTION,...]"
-#: Programs between mount(8) and us: mount.fuse3 and its shell.
-_MAX_BETWEEN: Final = 3
-#: Of the short options of mount(8) those that take a value (mount(8), util-linux 2.41).
-_WITH_VALUE: Final = frozenset("LNoOptTU")
 
 
 class MountExit(IntEnum):
@@ -79,8 +74,6 @@ class Asked:
     is_verbose: bool = False
     #: Act as this user, with his profiles and his cache; None: as whoever calls.
     act_as: str | None = None
-    #: `rw` is among the options: asked for, or written there by mount(8) itself.
-    has_rw: bool = False
 
 
 def read_words(words: Sequence[str]) -> Asked:
@@ -136,12 +129,12 @@ def _profile(source: str) -> str:
 
 def _sort_out(asked: Asked, options: Sequence[str]) -> Asked:
     """Take from *options* what is for this program alone, and leave the rest in `options`."""
-    kept, has_rw, act_as = [], False, None
+    kept, act_as = [], None
     for option in options:
         name, _, value = option.partition("=")
         if option in ("ro", "rw"):
-            has_rw = option == "rw"  # the last one wins, as in mount(8)
-        elif name == "setuid":
+            continue  # mount(8) adds `rw` by itself; the mount is read-only either way
+        if name == "setuid":
             if not value:
                 raise BadSettings("-o setuid needs a user: -o setuid=NAME")
             act_as = value
@@ -149,99 +142,7 @@ def _sort_out(asked: Asked, options: Sequence[str]) -> Asked:
             raise BadSettings("-o profile: the source names the profile: satfs:PROFILE")
         elif name != "profile":
             kept.append(option)
-    return replace(asked, options=tuple(kept), has_rw=has_rw, act_as=act_as)
-
-
-# -- was `rw` asked for? ---------------------------------------------------------------------------
-
-
-def asks_to_write(mount_words: Sequence[str] | None, fstab: str, asked: Asked) -> bool:
-    """Tell whether somebody has asked for `rw`, when mount(8) was called with *mount_words*.
-
-    mount(8) writes `rw` into the options of each mount that is not `ro`, so that it says nothing
-    by itself. With None for *mount_words*, we were called without mount(8): then it does. *fstab*
-    is the text of the file in which mount(8) may have found the line.
-    """
-    if mount_words is None:
-        return asked.has_rw
-    directory = absolute(Path(asked.directory))
-    return asked.has_rw and (
-        "rw" in given_to_mount(mount_words)
-        or any(
-            source == SOURCE_PREFIX + asked.profile
-            and absolute(Path(place)) == directory
-            and "rw" in options.split(",")
-            for source, place, options in fstab_lines(fstab)
-        )
-    )
-
-
-def given_to_mount(words: Sequence[str]) -> frozenset[str]:
-    """Return the options that *words*, a command line of mount(8), ask for, `-w` as `rw`."""
-    options: list[str] = []
-    rest = iter(words[1:])
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if word in ("--rw", "--read-write"):
-            options.append("rw")
-        elif name == "--options":
-            options += (value if equals else next(rest, "")).split(",")
-        elif word.startswith("-") and not word.startswith("--"):
-            for at, letter in enumerate(word[1:], 2):
-                if letter == "w":
-                    options.append("rw")
-                if letter in _WITH_VALUE:
-                    value = word[at:] or next(rest, "")
-                    options += value.split(",") if letter == "o" else []
-                    break
-    return frozenset(options)
-
-
-def fstab_lines(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield source, directory and options of each line of an fstab(5) that has them."""
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) >= 4 and not line.lstrip().startswith("#"):
-            yield unescape(fields[0]), unescape(fields[1]), fields[3]
-
-
-def fstab_of(words: Sequence[str], environment: Mapping[str, str]) -> Path:
-    """Return the fstab that mount(8), called with *words*, reads."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        if word == "-T" or (name == "--fstab" and not equals):
-            return Path(following)
-        if name == "--fstab" or (word.startswith("-T") and len(word) > 2):
-            return Path(value if equals else word[2:])
-    return Path(environment.get("LIBMOUNT_FSTAB") or "/etc/fstab")
-
-
-def _words_of_mount() -> list[str] | None:
-    """Return the command line of the mount(8) that has called us; None if none has.
-
-    One that we may not look at (`hidepid`) has no words, which is as good as no `rw` among them.
-    """
-    pid = os.getppid()
-    try:
-        for _ in range(_MAX_BETWEEN):
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            name = stat.partition("(")[2].rpartition(")")[0]
-            if name == "mount":
-                text = Path(f"/proc/{pid}/cmdline").read_bytes()
-                return [os.fsdecode(word) for word in text.split(b"\0")[:-1]]
-            pid = int(stat.rpartition(")")[2].split()[1])
-            if pid <= 1:
-                break
-    except OSError:
-        return []
-    return None
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
+    return replace(asked, options=tuple(kept), act_as=act_as)
 
 
 # -- acting as somebody ----------------------------------------------------------------------------
@@ -320,11 +221,6 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
 def _mount(words: Sequence[str], manner: Manner) -> int:
     asked = read_words(words)
-    if asked.has_rw:
-        mount_words = _words_of_mount()
-        fstab = "" if not mount_words else _text_of(fstab_of(mount_words, os.environ))
-        if asks_to_write(mount_words, fstab, asked):
-            raise BadSettings(f"-o rw: {REFUSED['rw']}")
     if asked.act_as is not None:
         become(asked.act_as, os.environ)
     given = parse_options([join_escaped(["", *asked.options])], is_sloppy=asked.is_sloppy)
