@@ -1,9 +1,11 @@
 """What all archives of one mount share: threads for unpacking, memory and disk space.
 
 Ceilings, whatever is opened: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints of
-members that are not open, 96 MiB of directories beyond the one in use. An open deflated member
-adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. What is kept on disk lies
-on the `DerivedStore`, which is the cache of what was fetched: its bounds hold for both together.
+members that are not open, 96 MiB of directories beyond the one in use, and what
+`decoder_memory.py` gives to decoders of members that are unpacked as a whole. An open deflated
+member adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. What is kept on disk
+lies on the `DerivedStore`, which is the cache of what was fetched: its bounds hold for both
+together.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import trio
 from cachetools import LRUCache
 
 from satfs.archive.checkpoints import MIN_DISTANCE_BYTES, Checkpoints
+from satfs.archive.decoder_memory import DecoderMemory
 from satfs.archive.members import Members
 from satfs.model import ByteRange
 
@@ -126,6 +129,7 @@ class ArchiveResources:
         self.directories: LRUCache[str, Members] = LRUCache(
             _DIRECTORIES_BYTES, getsizeof=lambda members: min(members.n_bytes, _DIRECTORIES_BYTES)
         )
+        self.decoder_memory = DecoderMemory()
         self._limiter = trio.CapacityLimiter(N_THREADS)
         self._cursors: OrderedDict[IdleCursor, None] = OrderedDict()
         self._closed: LRUCache[bytes, Checkpoints] = LRUCache(

@@ -1,32 +1,56 @@
 """Members without checkpoints: unpacked once, as far as they are read, into the derived store.
 
-Whatever was unpacked is kept in the cache, by whoever and in whichever mount, until its room is
-needed. Bytes that had to go are unpacked again, from the beginning: such methods know no other way.
+Unpacked bytes are kept in the derived store, for all mounts, until their room is needed. Evicted
+bytes are unpacked again, from the beginning: such methods know no other way. The same happens when
+a member lost its decoder to others (`decoder_memory.py`) before all was unpacked.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 from isal.isal_zlib import crc32
 
-from satfs.archive.decoders import DECODERS, METHOD_NAMES, Decoder, unpack
+from satfs.archive.decoders import (
+    HEAD_BYTES,
+    METHOD_NAMES,
+    STEP_BYTES,
+    Decoder,
+    decoder_bytes,
+    dictionary_bytes,
+    has_decoder,
+    new_decoder,
+    unpack,
+)
 from satfs.archive.member_data import MemberData, Reader
 from satfs.archive.resources import ArchiveResources, DerivedStoreFile
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange
 
-#: Compressed bytes asked for, and unpacked bytes written, in one step.
-_STEP_BYTES: Final = 1024 * 1024
+#: Time that a decoder may wait for compressed bytes before another member may have its memory.
+_MAX_INPUT_WAIT_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Unpacking:
+    """How far a member has been unpacked.
+
+    Invariant: the decoder has taken the first `in_position` bytes; it has put out the first
+    `position` bytes, which were kept, and then `pending`.
+    """
+
+    decoder: Decoder | None = None
+    in_position: int = 0
+    position: int = 0
+    pending: bytearray = field(default_factory=bytearray)
 
 
 class SpooledMember:
     """A member that is unpacked from its beginning, for all who have it open.
 
-    Invariants:
-        The decoder has put out the first `_position` bytes, which were kept, and then `_pending`.
-        Bytes that complete a member are kept only when the member as a whole is sound.
+    Invariant: bytes that complete a member are kept only when the member as a whole is sound.
     """
 
     def __init__(
@@ -38,10 +62,17 @@ class SpooledMember:
         self._workshop = workshop
         self._zip: Reader | None = None
         self._n_open = 0
-        # All below belong to who holds the lock.
+        # All below belong to the task that holds the lock, but for `drop_decoder`.
         self._lock = trio.Lock()
         self._failure: Damaged | Unsupported | None = None
-        self._rewind()
+        self._unpacking = _Unpacking()
+        # Position to unpack to, whether or not it is read: a decoder that was made again goes at
+        # least twice as far as the one before. So members that take their decoders from each
+        # other in turn unpack each byte a few times, not once for each read.
+        self._run_to = 0
+        self._is_at_work = False
+        self._is_in_thread = False
+        self._waits_since: float | None = None
 
     @classmethod
     async def on_shelf(
@@ -54,7 +85,7 @@ class SpooledMember:
         """
         member = body.member
         method = METHOD_NAMES.get(member.method, f"method {member.method}")
-        if member.method not in DECODERS:
+        if not has_decoder(member.method):
             raise Unsupported(f"member {body.path!r}: {method} is not supported")
         if workshop.shelf is None or member.size_bytes > workshop.unpack_bytes:
             raise Unsupported(
@@ -86,6 +117,7 @@ class SpooledMember:
         """Count one less; after the last, what was unpacked is left to the shelf."""
         self._n_open -= 1
         if self._n_open == 0:
+            self._restart()
             if self._zip is not None:
                 self._zip.close()
                 self._zip = None
@@ -104,67 +136,135 @@ class SpooledMember:
             return b""
         while (data := await self._file.read(span)) is None:
             async with self._lock:
-                while (gap := await self._file.first_gap(span)) is not None:
-                    if gap < self._position:
-                        self._rewind()  # it was kept, and had to go
-                    await self._step()
+                await self._unpack_until_kept(span)
         self._saw(span, data)  # it may have been kept by an earlier mount
         return data
 
+    # -- the decoder's memory --------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the decoder must not be dropped: it unpacks, and the network keeps pace."""
+        if self._is_in_thread or self._waits_since is None:
+            return self._is_at_work
+        return trio.current_time() - self._waits_since < _MAX_INPUT_WAIT_S
+
+    def drop_decoder(self) -> None:
+        """Give the decoder up for another member; the next read makes a new one."""
+        self._run_to = min(self.size_bytes, 2 * self._unpacking.position)
+        self._restart()
+
+    def _restart(self) -> None:
+        """Begin at the beginning, without a decoder."""
+        self._unpacking.decoder = None
+        self._unpacking = _Unpacking()
+        self._workshop.decoder_memory.release(self)
+
     # -- unpacking -------------------------------------------------------------------------------
 
-    def _rewind(self) -> None:
-        self._decoder: Decoder = DECODERS[self._body.member.method]()
-        self._in_position = 0
-        self._position = 0
-        self._pending = bytearray()
+    async def _unpack_until_kept(self, span: ByteRange) -> None:
+        self._is_at_work = True
+        try:
+            while (gap := await self._file.first_gap(span)) is not None or (
+                0 < self._unpacking.position < self._run_to
+            ):
+                if gap is not None and gap < self._unpacking.position:
+                    self._run_to = 0
+                    self._restart()  # it was kept, and had to go
+                await self._step()
+        except (Damaged, Unsupported):
+            self._restart()
+            raise
+        finally:
+            self._is_at_work = False
+            self._workshop.decoder_memory.became_idle()
 
     async def _step(self) -> None:
-        """Unpack some more bytes onto the shelf. Cancelled anywhere, the next step goes on."""
+        """Unpack some more bytes and keep them. Cancelled anywhere, the next step goes on."""
         if self._failure is not None:
             raise type(self._failure)(f"member {self._body.path!r}: {self._failure}")
-        if not self._n_whole():
-            data = await self._input()
-            output = await self._workshop.in_thread(lambda: self._unpack(data))
-            start = self._position + len(self._pending)
-            self._pending += output
+        unpacking = self._unpacking
+        if not self._n_whole(unpacking):
+            data = await self._input(unpacking)
+            if unpacking.decoder is None:
+                unpacking.decoder = await self._reserved_decoder(data)
+            if self._unpacking is not unpacking:
+                # Dropped while it waited for its input, or closed.
+                self._workshop.decoder_memory.release(self)
+                return
+            output = await self._unpacked(unpacking, data)
+            start = unpacking.position + len(unpacking.pending)
+            unpacking.pending += output
             self._saw(ByteRange(start, start + len(output)), output)
-        if n_whole := self._n_whole():
-            span = ByteRange(self._position, self._position + n_whole)
+        if n_whole := self._n_whole(unpacking):
+            start = unpacking.position
+            span = ByteRange(start, start + n_whole)
             if await self._file.first_gap(span) is not None:
-                await self._file.write(self._position, bytes(self._pending[:n_whole]))
-            self._position += n_whole
-            del self._pending[:n_whole]
+                await self._file.write(start, bytes(unpacking.pending[:n_whole]))
+            unpacking.position += n_whole
+            del unpacking.pending[:n_whole]
+            if unpacking.position == self.size_bytes:
+                self._restart()  # the decoder has done all its work
 
-    def _n_whole(self) -> int:
-        """Return how many of the pending bytes the shelf takes."""
-        n_pending = len(self._pending)
-        if self._position + n_pending == self.size_bytes:
+    def _n_whole(self, unpacking: _Unpacking) -> int:
+        """Return how many of the pending bytes the derived store takes."""
+        n_pending = len(unpacking.pending)
+        if unpacking.position + n_pending == self.size_bytes:
             return n_pending
         return n_pending - n_pending % self._file.grain_bytes
 
-    async def _input(self) -> bytes:
+    async def _input(self, unpacking: _Unpacking) -> bytes:
         """Return the next compressed bytes; none while the decoder has some, and at the end."""
-        if not self._decoder.needs_input or self._zip is None:
+        decoder = unpacking.decoder
+        if (decoder is not None and not decoder.needs_input) or self._zip is None:
             return b""
-        stop = min(self._in_position + _STEP_BYTES, self._body.member.compressed_bytes)
-        if self._in_position >= stop:
+        start = unpacking.in_position
+        stop = min(start + STEP_BYTES, self._body.member.compressed_bytes)
+        if start >= stop:
             return b""
-        return bytes(await self._body.fetch(self._zip.read, ByteRange(self._in_position, stop)))
-
-    def _unpack(self, data: bytes) -> bytes:
-        """Return what comes out of *data*, the next input. Runs in a thread."""
-        body, decoder = self._body, self._decoder
-        if decoder.eof:
-            raise body.damaged("it holds fewer bytes than declared")
-        start = self._position + len(self._pending)
+        self._waits_since = trio.current_time()
         try:
-            output = unpack(decoder, data, min(self.size_bytes - start, _STEP_BYTES))
+            return bytes(await self._body.fetch(self._zip.read, ByteRange(start, stop)))
+        finally:
+            self._waits_since = None
+
+    async def _reserved_decoder(self, head: bytes) -> Decoder:
+        """Return a new decoder for the member that begins with *head*, its memory reserved.
+
+        Raises:
+            Unsupported: it takes more than there is for a decoder.
+        """
+        member = self._body.member
+        try:
+            dictionary = dictionary_bytes(member.method, head[:HEAD_BYTES])
+        except Unsupported as refused:
+            self._failure = refused
+            raise
+        n_bytes = decoder_bytes(member.method, dictionary, member.compressed_bytes, self.size_bytes)
+        await self._workshop.decoder_memory.reserve(self, n_bytes)
+        return new_decoder(member.method, dictionary)
+
+    async def _unpacked(self, unpacking: _Unpacking, data: bytes) -> bytes:
+        """Return what comes out of *data*, the next input."""
+        self._is_in_thread = True
+        try:
+            return await self._workshop.in_thread(lambda: self._unpack(unpacking, data))
+        finally:
+            self._is_in_thread = False
+
+    def _unpack(self, unpacking: _Unpacking, data: bytes) -> bytes:
+        """Return what comes out of *data*, the next input. Runs in a thread."""
+        body, decoder = self._body, unpacking.decoder
+        if decoder is None or decoder.eof:
+            raise body.damaged("it holds fewer bytes than declared")
+        start = unpacking.position + len(unpacking.pending)
+        try:
+            output = unpack(decoder, data, min(self.size_bytes - start, STEP_BYTES))
         except (Damaged, Unsupported) as failure:
             self._failure = failure
             raise
-        self._in_position += len(data)
-        is_starved = decoder.needs_input and self._in_position == body.member.compressed_bytes
+        unpacking.in_position += len(data)
+        is_starved = decoder.needs_input and unpacking.in_position == body.member.compressed_bytes
         if is_starved and not output:
             raise body.damaged("it holds fewer bytes than declared")
         is_last = start + len(output) == self.size_bytes

@@ -330,7 +330,7 @@ async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
     expect_log: Callable[..., None],
 ) -> None:
     """What fails while inflating ahead is met again by who reads on, and by nobody else."""
-    expect_log("inflating ahead failed", error="ZeroDivisionError")
+    expect_log("inflating ahead failed", reason="ZeroDivisionError")
     content = wordy(8 * MIB)
     it = opened(build([Entry(b"a", content, method=8)]))
     reader = await it.reader("a")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import random
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 import pytest
@@ -16,6 +19,9 @@ from archive.zips import Entry, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from satfs.archive import decoders, spooled
+from satfs.archive.decoder_memory import DecoderMemory
+from satfs.archive.member_data import MemberData, Reader
 from satfs.errors import Damaged, Unsupported
 from satfs.model import ByteRange
 
@@ -212,3 +218,186 @@ async def test_without_a_cache_directory_nothing_is_unpacked_to_disk(
     with pytest.raises(Unsupported):
         await it.reader("a")
     await it.is_closed()
+
+
+# -- the decoders' memory --------------------------------------------------------------------------
+
+
+def with_dictionary(data: bytes, n_bytes: int) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": n_bytes}]
+    return lzma.compress(data, lzma.FORMAT_XZ, filters=filters)
+
+
+class CountingDecoder:
+    """A decoder that is counted, with the dictionary it was made for, as long as it exists."""
+
+    held: ClassVar[WeakKeyDictionary[CountingDecoder, int]] = WeakKeyDictionary()
+    most = 0
+    n_made = 0
+
+    def __init__(self, decoder: Any, dictionary: int) -> None:
+        self._decoder = decoder
+        self.held[self] = dictionary
+        CountingDecoder.n_made += 1
+        CountingDecoder.most = max(CountingDecoder.most, sum(self.held.values()))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[CountingDecoder]:
+    CountingDecoder.most = CountingDecoder.n_made = 0
+    monkeypatch.setattr(
+        spooled,
+        "new_decoder",
+        lambda method, dictionary: CountingDecoder(
+            decoders.new_decoder(method, dictionary), dictionary
+        ),
+    )
+    return CountingDecoder
+
+
+async def test_decoders_of_all_open_members_share_one_limit(
+    opened: Callable[..., Opened], counted: type[CountingDecoder]
+) -> None:
+    """Twenty members with dictionaries of 64 MiB are read at once and in turn within 128 MiB."""
+    content = wordy(64 * 1024) * 96 * 12
+    packed = with_dictionary(content, 64 * MIB)
+    names = [f"m{number}".encode() for number in range(20)]
+    it = opened(
+        build([Entry(name, content, method=95, packed=packed) for name in names]),
+        shelf=MemoryShelf(max_bytes=10**9),
+        unpack_bytes=10**9,
+    )
+    readers = [await it.reader(name.decode()) for name in names]
+
+    async def read(reader: Reader, start: int) -> None:
+        data = await reader.read(ByteRange(start, start + 70_000))
+        assert data == content[start : start + 70_000]
+
+    for start in (0, 8 * MIB, 30 * MIB):
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(read, reader, start)
+    assert 64 * MIB <= counted.most <= 128 * MIB
+    # Some are made again, but a few times only.
+    assert 20 < counted.n_made <= 20 * 5
+
+
+async def test_a_member_that_is_whole_holds_no_decoder(
+    opened: Callable[..., Opened], counted: type[CountingDecoder]
+) -> None:
+    """A member that was unpacked to its end, or found damaged, keeps no decoder while open."""
+    content = wordy(300_000)
+    it = opened(
+        build(
+            [
+                Entry(b"good", content, method=95, packed=lzma.compress(content)),
+                Entry(b"bad", content, method=12, packed=bz2.compress(content), crc=1),
+            ]
+        ),
+        shelf=MemoryShelf(),
+        unpack_bytes=MIB,
+    )
+    good, bad = await it.reader("good"), await it.reader("bad")
+    await good.read(ByteRange(0, 300_000))
+    with pytest.raises(Damaged):
+        await bad.read(ByteRange(0, 300_000))
+    assert not counted.held
+
+
+async def test_a_decoder_that_waits_for_the_network_is_lent_to_others(
+    opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member whose bytes do not come keeps no other member from being read."""
+    content = wordy(64 * 1024) * 96 * 12
+    packed = random.Random(1).randbytes(3 * MIB)
+    slow = lzma.compress(packed, lzma.FORMAT_XZ, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}])
+    it = opened(
+        build(
+            [
+                Entry(b"slow", packed, method=95, packed=slow),
+                Entry(b"good", content, method=95, packed=with_dictionary(content, 64 * MIB)),
+            ]
+        ),
+        shelf=MemoryShelf(max_bytes=10**9),
+        unpack_bytes=10**9,
+    )
+    it.archives._workshop.decoder_memory = DecoderMemory(70 * MIB)
+    slow_reader, good_reader = await it.reader("slow"), await it.reader("good")
+    assert await slow_reader.read(ByteRange(0, 5)) == packed[:5]
+    monkeypatch.setattr(spooled, "_MAX_INPUT_WAIT_S", 0)
+    is_hanging, goes_on = trio.Event(), trio.Event()
+    fetch = MemberData.fetch
+
+    async def hang(self: MemberData, read: Any, span: ByteRange) -> Any:
+        if self.path == "slow" and not is_hanging.is_set():
+            is_hanging.set()
+            await goes_on.wait()
+        return await fetch(self, read, span)
+
+    monkeypatch.setattr(MemberData, "fetch", hang)
+    async with trio.open_nursery() as nursery:
+
+        async def read_slow() -> None:
+            assert await slow_reader.read(ByteRange(0, 3 * MIB)) == packed
+
+        nursery.start_soon(read_slow)
+        await is_hanging.wait()
+        with trio.fail_after(10):
+            assert await good_reader.read(ByteRange(0, 70_000)) == content[:70_000]
+        goes_on.set()
+
+
+@pytest.mark.parametrize(
+    ("method", "packed"),
+    [
+        (95, with_dictionary(b"x" * 5000, 129 * MIB)),
+        (93, b"\x28\xb5\x2f\xfd\x00" + bytes([(28 - 10) << 3]) + b"\x01\x00\x00"),
+        (14, b"\x09\x04\x05\x00\x5d" + (129 * MIB).to_bytes(4, "little") + b"x" * 90),
+    ],
+)
+async def test_a_dictionary_beyond_the_limit_is_refused_with_a_sentence(
+    opened: Callable[..., Opened], counted: type[CountingDecoder], method: int, packed: bytes
+) -> None:
+    """Each method's header is read before a decoder is made; the refusal names both sizes."""
+    entry = Entry(b"a", b"x" * 5000, method=method, packed=packed)
+    it = opened(build([entry]), shelf=MemoryShelf(), unpack_bytes=MIB)
+    reader = await it.reader("a")
+    for _ in range(2):
+        with pytest.raises(Unsupported, match=f"dictionary of \\d+ bytes; at most {128 * MIB}"):
+            await reader.read(ByteRange(0, 5000))
+    assert counted.n_made == 0
+
+
+@given(
+    st.sampled_from([12, 14, 93, 95]),
+    st.binary(max_size=60).map(lambda data: data[:20]),
+    st.booleans(),
+)
+def test_whatever_a_header_holds_its_dictionary_is_bounded(
+    method: int, garbage: bytes, is_magic: bool
+) -> None:
+    """Any first bytes give a size within the limit, or Unsupported; nothing else is raised."""
+    magic = {93: b"\x28\xb5\x2f\xfd", 95: b"\xfd7zXZ\0\0\4\x69\x22\xde\x36"}.get(method, b"")
+    try:
+        n_bytes = decoders.dictionary_bytes(method, (magic if is_magic else b"") + garbage)
+    except Unsupported:
+        return
+    assert 0 <= n_bytes <= decoders.MAX_DICTIONARY_BYTES
+    assert decoders.decoder_bytes(method, n_bytes, 2**40, 2**40) <= decoders.MAX_DECODER_BYTES
+
+
+@given(st.integers(12, 27), st.sampled_from([93, 95]))
+@settings(max_examples=20, deadline=None)
+def test_the_dictionary_that_was_asked_for_is_found(log: int, method: int) -> None:
+    """What the library writes for a window is what is read from the header."""
+    if method == 95:
+        packed = with_dictionary(b"abc" * 100, 1 << log)
+    else:
+        parameter = zstd.CompressionParameter.window_log
+        compressor = zstd.ZstdCompressor(options={parameter: log})
+        packed = compressor.compress(b"abc" * 100) + compressor.compress(b"z" * 9_000_000)
+        packed += compressor.flush()
+    assert decoders.dictionary_bytes(method, packed[: decoders.HEAD_BYTES]) == 1 << log

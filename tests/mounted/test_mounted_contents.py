@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
+import lzma
 import os
 import random
 import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from archive.cutzips import Big, build_cut
 from archive.zips import Entry, Layout, build
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
+from reliability.measuring import usage_of
 
 from satfs.demo.catalogue import (
     Catalogue,
@@ -116,6 +119,25 @@ def test_the_zip_and_its_members_share_their_bytes(
                 path.read_bytes()
         assert object_bytes(origin) <= len(ARCHIVES[name])
         mount.stop()
+
+
+def test_open_members_share_the_memory_of_their_decoders(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """Twelve open members with dictionaries of 64 MiB, read far in, take no 300 MiB."""
+    content = wordy(64 * 1024, 1) * (45 * 16)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 * MIB}]
+    packed = lzma.compress(content, lzma.FORMAT_XZ, filters=filters)
+    names = [f"{number}.bin" for number in range(12)]
+    data = build([Entry(name.encode(), content, method=95, packed=packed) for name in names])
+    mount = mount_it(start_origin(catalogue_of({"xz": data})))
+    contents = mount.path / "scenes/xz/contents"
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(contents / name, "rb")) for name in names]
+        for start in (0, 44 * MIB):
+            for file in files:
+                assert os.pread(file.fileno(), 9000, start) == content[start : start + 9000]
+        assert usage_of(mount.process.pid).memory_bytes < 300 * MIB
 
 
 def test_looking_in_costs_nothing_that_listing_the_scene_has_not_paid(
