@@ -1,7 +1,7 @@
 """How much is logged, and how that is changed while a mount runs.
 
-The log itself is set up where the program starts (`satfs.cli.log_setup`); whoever can only ask for
-more or less of it (a control socket, a signal) asks here.
+The log itself is set up where the program starts (`satfs.cli.log_setup`). A mount that runs changes
+the level here, on a command over its control socket (`satfs log --level`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ def level() -> str:
 def set_level(name: str) -> None:
     """Log what is at least as grave as *name* says, from now on, and log that.
 
-    May be called in a signal handler.
-
     Raises:
         BadSettings: there is no such level; says which there are.
     """
@@ -51,12 +49,6 @@ def set_level(name: str) -> None:
         apply(LEVELS[name])
     log.warning("log level changed", level_now=name, level_before=before)
     apply(LEVELS[name])
-
-
-def step(by: int) -> None:
-    """Say more by so many levels (less, when negative), as far as there are any."""
-    names = list(LEVELS)
-    set_level(names[min(max(names.index(level()) + by, 0), len(names) - 1)])
 
 
 def apply(number: int) -> None:

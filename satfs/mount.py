@@ -71,6 +71,7 @@ _ANSWERING_S: Final = 1.0
 _VERSION_SHARE: Final = 2 / 3
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_IGNORED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 #: What every mount of ours is: read-only, checked by the kernel, and of no use to an attacker.
 _ALWAYS: Final = frozenset({"ro", "default_permissions", "nosuid", "nodev", "subtype=satfs"})
 #: Words of mount(8) that libfuse knows from 3.17 on only. A mount that is never written has no
@@ -350,7 +351,13 @@ async def _tune(mountpoint: Path, about: Introspection) -> None:
 
 @asynccontextmanager
 async def _ended_by_signals() -> AsyncIterator[None]:
-    """Cancel the body when a signal asks for the end, and return as if it had come to it."""
+    """Cancel the body when a signal asks for the end, and return as if it had come to it.
+
+    SIGUSR1 and SIGUSR2, which changed the level of the log in version 0.1, have no effect: a script
+    that still sends them must not end the mount, which is what they do by default (signal(7)).
+    """
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
 

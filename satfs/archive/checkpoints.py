@@ -62,11 +62,6 @@ class Checkpoints:
         """Return the memory held, in bytes, to within a tenth."""
         return sum(len(point.window) + 200 for point in self._points)
 
-    @property
-    def last_position(self) -> int:
-        """Return the output position of the last checkpoint."""
-        return self._positions[-1]
-
     def before(self, position: int) -> Checkpoint:
         """Return the nearest checkpoint at or before *position* of the output."""
         return self._points[bisect_right(self._positions, position) - 1]

@@ -8,8 +8,7 @@ what becomes of them. Two promises hold for every line, whoever wrote it, librar
 - no control character from outside, so that a scene's name can neither forge a line nor steer a
   terminal.
 
-Writing happens in a thread: a full pipe or a slow disk must not stop the mount. SIGUSR1 makes a
-running mount log more, SIGUSR2 less (`satfs.log_level`).
+Writing happens in a thread: a full pipe or a slow disk must not stop the mount.
 """
 
 from __future__ import annotations
@@ -19,20 +18,17 @@ import logging.handlers
 import os
 import queue
 import re
-import signal
 import stat
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType, MappingProxyType
-from typing import Any, Final, TextIO, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -195,27 +191,12 @@ class _JournalFormatter(_Formatter):
         return "\n".join(prefix + line for line in lines if line)
 
 
-#: Not a queue with a limit of its own: that one locks itself out when the handler of a signal logs
-#: in the middle of a line of the thread that it interrupted.
-_Waiting: TypeAlias = "queue.SimpleQueue[logging.LogRecord | None]"
-
-
 class _Queue(logging.handlers.QueueHandler):
-    """Formats here, in the caller's thread; drops lines rather than wait."""
-
-    def __init__(self, waiting: _Waiting) -> None:
-        super().__init__(waiting)
-        self._waiting = waiting
+    """Formats in the caller's thread; drops a line when the queue is full rather than wait."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        if self._waiting.qsize() < QUEUE_LINES:
-            self._waiting.put(record)
-
-
-def _write(waiting: _Waiting, target: logging.Handler) -> None:
-    """Write what comes, until None does."""
-    for record in iter(waiting.get, None):
-        target.handle(record)
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
 
 
 @contextmanager
@@ -231,10 +212,10 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     target = _target(choice, in_background)
     is_stderr = isinstance(target, logging.StreamHandler) and target.stream is sys.stderr
     place = place_of(sys.stderr, os.environ) if is_stderr else Place.PLAIN
-    waiting: _Waiting = queue.SimpleQueue()
+    waiting: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
     handler = _Queue(waiting)
     handler.setFormatter(_formatter(choice.format, place))
-    writer = threading.Thread(target=_write, args=(waiting, target), name="log", daemon=True)
+    writer = logging.handlers.QueueListener(waiting, target)
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
     # The mount shows its last lines itself, wherever they go besides.
@@ -252,47 +233,14 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     log_level.apply(choice.level)
     writer.start()
     try:
-        with _level_by_signal():
-            yield
+        yield
     finally:
-        waiting.put(None)
-        writer.join()
+        writer.stop()
         target.close()
         root.handlers[:], level, configuration = before
         root.setLevel(level)
         logging.captureWarnings(False)
         structlog.configure(**configuration)
-
-
-@contextmanager
-def _level_by_signal() -> Iterator[None]:
-    """Have SIGUSR1 ask for more and SIGUSR2 for less, where signals can be heard."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    asked: deque[int] = deque()
-    is_busy = False
-
-    def hear(number: int, _frame: FrameType | None) -> None:
-        # One after the other: a signal may interrupt this as well.
-        nonlocal is_busy
-        asked.append(+1 if number == signal.SIGUSR1 else -1)
-        while asked and not is_busy:
-            is_busy = True
-            try:
-                log_level.step(asked.popleft())
-            except IndexError:  # the one that interrupted has done it
-                pass
-            finally:
-                is_busy = False
-
-    before = signal.signal(signal.SIGUSR1, hear), signal.signal(signal.SIGUSR2, hear)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, before[0])
-        signal.signal(signal.SIGUSR2, before[1])
 
 
 _COMMON: Final[list[structlog.types.Processor]] = [

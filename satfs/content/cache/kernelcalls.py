@@ -17,11 +17,6 @@ _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 _FALLOC_FL_KEEP_SIZE: Final = 0x01
 _FALLOC_FL_PUNCH_HOLE: Final = 0x02
 
-# glibc malloc.h
-_M_TRIM_THRESHOLD: Final = -1
-_M_TOP_PAD: Final = -2
-_M_MMAP_THRESHOLD: Final = -3
-
 
 def punch_hole(fd: int, start: int, length: int) -> None:
     """Give the bytes [start, start+length) back to the disk; they read as zeros from then on.
@@ -83,18 +78,3 @@ def try_lock_shared(fd: int) -> bool:
 def try_lock_alone(fd: int) -> bool:
     """Take the lock for ourselves alone, without waiting; False when somebody else holds it."""
     return _lock(fd, fcntl.F_WRLCK)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep large receive buffers instead of mapping each one anew.
-
-    Buffers of 128 KiB to 1 MiB lie above its mmap threshold, and mapping, faulting and unmapping
-    them again halves the download rate (measured: docs/PERFORMANCE.md, "allocator"). A C library
-    without `mallopt` is left as it is.
-    """
-    mallopt = getattr(_libc, "mallopt", None)
-    if mallopt is None:
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
-    mallopt(_M_TRIM_THRESHOLD, 64 * 1024 * 1024)
-    mallopt(_M_TOP_PAD, 16 * 1024 * 1024)

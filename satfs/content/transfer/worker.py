@@ -156,9 +156,6 @@ class Worker:
         elif kind == "cancel":
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
-        elif kind == "cut":
-            if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
-                job.exchange.stop = min(job.exchange.stop, cast(int, fields["stop"]))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
             n_there = self._opener.n_opening(origin) + len(self._idle[origin]) + len(self._jobs)
@@ -370,9 +367,8 @@ def _reason(problem: OSError) -> str:
 
 def main(arguments: list[str]) -> None:
     """Serve the socket whose number is the only argument."""
-    # What is sent to the whole group, by Ctrl-C or by a service manager, is for the mount to judge.
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C reaches the whole process group; the mount decides what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(LESS_URGENT)
     channel = socket.socket(fileno=int(arguments[0]))
