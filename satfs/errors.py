@@ -11,6 +11,7 @@
     │   ├── DeadlineReached  the call's time is up
     │   └── Throttled        asked to slow down for longer than the deadline allows
     ├── OverBudget       the day's egress limit is reached, and the cache does not have it
+    ├── TooManyOpen      the process has no descriptor left for one more file
     ├── Garbled          the vendor broke its own contract
     ├── Damaged          an archive that lies
     ├── Unsupported      we cannot do this, and never could (a compression method, say)
@@ -90,6 +91,10 @@ class Throttled(Unreachable):
 
 class OverBudget(SatfsError):
     """Bytes that are not in the cache, when no more are to be fetched today."""
+
+
+class TooManyOpen(SatfsError):
+    """No descriptor is left for one more open file; closing others helps."""
 
 
 class Garbled(SatfsError):

@@ -34,6 +34,7 @@ from satfs.control.components import MountComponents
 from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
+from satfs.descriptors import raise_limit
 from satfs.errors import FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
@@ -124,6 +125,7 @@ def run_mount(
         Exception: whatever *on_ready* raises; then the mount is taken down again.
     """
     leave_no_core()
+    raise_limit()
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))
     except BaseExceptionGroup as group:

@@ -36,7 +36,7 @@ from satfs.content.fetch.probe import Probe, Tail
 from satfs.content.fetch.range_request import ObjectSource, TransferStatus
 from satfs.content.fetch.reader import ObjectReader, Reader
 from satfs.content.fetch.store_responses import is_same
-from satfs.errors import Changed, NotAllowed, NotThere, Unreachable
+from satfs.errors import Changed, NotAllowed, NotThere, TooManyOpen, Unreachable
 from satfs.model import AttachmentName, ByteRange, SceneId, Version
 from satfs.read_trace import ReadTraces
 from satfs.refreshable import Refreshable
@@ -101,6 +101,7 @@ class Attachments:
         self._probing = RequestSlots(PROBES_AT_ONCE)
         #: What others make out of these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
+        cache.objects.make_room = self._close_all_idle
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -202,7 +203,10 @@ class Attachments:
         place = (key, tail.version)
         async with _alone(self._opening, place):
             # Stays open among the idle ones: in memory, blocks go with their object.
-            cached = (await self._fetcher(place)).cached
+            try:
+                cached = (await self._fetcher(place)).cached
+            except TooManyOpen:
+                return  # the version is known all the same; the tail is fetched again when read
             cached.n_users += 1
         landing = self._cache.begin_landing(cached, ByteRange(start, size))
         try:
@@ -307,10 +311,15 @@ class Attachments:
         if known is None or (known.etag, known.size_bytes) == (version.etag, version.size_bytes):
             self.forget(*key)
 
-    def _close_idle(self) -> None:
+    def _close_idle(self, n_kept: int = IDLE_OBJECTS) -> None:
         idle = [each for each in self._open if each not in self._n_handles]
-        for each in idle[: max(0, len(idle) - IDLE_OBJECTS)]:
+        for each in idle[: max(0, len(idle) - n_kept)]:
             self._cache.release(self._open.pop(each).cached)
+
+    async def _close_all_idle(self) -> None:
+        """Close every idle object: another one needs its descriptors. Waits for the index."""
+        self._close_idle(n_kept=0)
+        await self._cache.commit()  # an object is closed when the index knows what it holds
 
     async def _confirm(self, key: _Key, version: Version) -> None:
         """Return if *version* is the one that the vendor serves, as far as can be known.

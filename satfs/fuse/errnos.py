@@ -25,6 +25,7 @@ ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.Encrypted: errno.EACCES,
     errors.NotAllowed: errno.EACCES,
     errors.OverBudget: errno.EDQUOT,
+    errors.TooManyOpen: errno.ENFILE,
     errors.DeadlineReached: errno.ETIMEDOUT,
     errors.Throttled: errno.EIO,
     errors.Unreachable: errno.EIO,

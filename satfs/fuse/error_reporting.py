@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 from cachetools import TTLCache
 
-from satfs.errors import Misuse, SatfsError
+from satfs.descriptors import is_exhausted
+from satfs.errors import Misuse, SatfsError, TooManyOpen
 from satfs.fuse.errnos import errno_of, gravest_of, is_answer
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,8 @@ class ErrorReporter:
     def errno_for(self, operation: str, path: str, failure: Exception) -> int:
         """Return what the caller of *operation* on *path* is told; log why, when that is news."""
         gravest = gravest_of(failure)
+        if is_exhausted(gravest):
+            gravest = TooManyOpen("no descriptor is left")
         number = errno_of(gravest)
         name = errno.errorcode[number]
         kind = type(gravest).__name__

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "NeedsContract": "an account that loses its contract: tests/api",
     "Misuse": "a bug: tests/story has one for every call",
     "OverBudget": "a budget that is spent: tests/content",
+    "TooManyOpen": "a limit of descriptors: tests/mounted",
     "Unneeded": "the kernel is told, and no program: tests/story",
     "CannotMount": "raised before there is a mount: tests/cli",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class BlockFile:
         self.fd = fd
         self.size_bytes = size_bytes
         self.in_memory = in_memory
-        self._map = mmap.mmap(fd, size_bytes) if size_bytes else None
+        self._map = _mapped(fd, size_bytes) if size_bytes else None
         self._view = memoryview(self._map) if self._map is not None else memoryview(b"")
         self._address = kernelcalls.address_of(self._map) if self._map is not None else 0
 
@@ -163,3 +164,10 @@ class BlockFile:
         """Let others have the file open again."""
         if not self.in_memory:
             kernelcalls.try_lock_shared(self.fd)
+
+
+def _mapped(fd: int, size_bytes: int) -> mmap.mmap:
+    """Return the file *fd* mapped; with Python 3.13 without a second descriptor for it."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size_bytes, trackfd=False)
+    return mmap.mmap(fd, size_bytes)

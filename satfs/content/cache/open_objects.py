@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from satfs.content.cache.directory import path_of
 from satfs.content.cache.eviction import MemoryBudget
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject, Layer
+from satfs.descriptors import has_room, require_room
 
 
 class OpenObjects:
@@ -32,6 +33,8 @@ class OpenObjects:
         self._opening: dict[str, trio.Lock] = {}
         #: Called with each file that is being closed; whoever has it open elsewhere sets this.
         self.file_closed: Callable[[BlockFile], None] = lambda file: None
+        #: Called before an object is refused for want of descriptors; closes what may be closed.
+        self.make_room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     def __len__(self) -> int:
         return len(self._open)
@@ -90,6 +93,9 @@ class OpenObjects:
             layer.file.close()
 
     async def _open_object(self, name: str, label: str, size_bytes: int) -> CachedObject:
+        if not has_room():
+            await self.make_room()
+            require_room()
         blocks = BlockMap(size_bytes)
         directory, index = self._directory, self._ledger.index
         if directory is not None and index is not None:
