@@ -1,4 +1,4 @@
-"""File descriptors of this process: as many as may be had, and some always left for the rest."""
+"""File descriptors of this process: raise the limit, and keep a reserve for what is not a file."""
 
 from __future__ import annotations
 

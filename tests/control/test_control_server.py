@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +31,7 @@ from satfs.control.protocol import (
     request_line,
 )
 from satfs.control.server import Command, Tell, serve_control
+from satfs.control.socket_path import prepare_directory
 from satfs.errors import BadMountpoint, NotThere
 from satfs.mountpoints import FS_TYPE, Mounted
 
@@ -288,7 +291,8 @@ async def test_without_a_place_for_the_socket_the_mount_goes_on(
 
 
 def mounted_at(mountpoint: str) -> Mounted:
-    return Mounted(Path(mountpoint), FS_TYPE, "satfs:default", (0, 50), frozenset())
+    ours = frozenset({f"user_id={os.geteuid()}"})
+    return Mounted(Path(mountpoint), FS_TYPE, "satfs:default", (0, 50), frozenset(), ours)
 
 
 async def test_a_command_finds_its_mount_by_the_mountpoint(path: Path) -> None:
@@ -300,6 +304,38 @@ async def test_a_command_finds_its_mount_by_the_mountpoint(path: Path) -> None:
 def test_a_mount_that_does_not_listen_is_told(runtime: Path) -> None:
     with pytest.raises(BadMountpoint, match="does not listen"):
         result_of(mounted_at("/mnt/other"), "echo", {})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+@pytest.mark.parametrize(
+    ("owner", "message"), [(65534, "does not listen"), (0, "is another user's")]
+)
+def test_an_ordinary_user_after_root_has_used_satfs(owner: int, message: str) -> None:
+    """Root's directory for sockets is closed; that says nothing about the user's own mount."""
+    prepare_directory(Path("/run/satfs"))
+    # What is needed is imported as root: the source may lie in a home that others may not enter.
+    program = f"""
+import os
+from pathlib import Path
+from satfs.control.client import result_of
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import FS_TYPE, Mounted
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+mounted = Mounted(
+    Path("/mnt/x"), FS_TYPE, "satfs:default", (0, 50), frozenset(), frozenset({{"user_id={owner}"}})
+)
+try:
+    result_of(mounted, "refresh", {{}})
+except BadMountpoint as failure:
+    print(failure)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert message in done.stdout
 
 
 def test_a_mount_that_does_not_answer_is_not_waited_for(
