@@ -28,6 +28,7 @@ from satfs.api.tokens import ReceivedToken
 from satfs.errors import Garbled, NeedsLogin
 from satfs.net.addresses import origin_of, shown
 from satfs.net.http import Http, Response
+from satfs.net.refusals import Again, Refusals, Standing
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable
@@ -47,6 +48,9 @@ UNTOLD_LIFETIME_S = 600.0
 KEYRING_S = 10.0
 #: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
+#: Waits before further tries when the token endpoint refuses credentials that it accepted before in
+#: this process, in seconds: a server that restarts does so for a moment.
+RENEWAL_WAITS_S = (0.5, 1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,11 @@ class Credential:
             self._command = TokenCommand(
                 settings.token_command, settings.profile, wall_clock=wall_clock
             )
-        self._token: Refreshable[str] = Refreshable(self._renew, wall_clock=wall_clock)
+        self._token: Refreshable[str] = Refreshable(self._received_anew, wall_clock=wall_clock)
         self._refusal: tuple[NeedsLogin, float] | None = None
         self._expires_at_s: float | None = None
+        #: What is known of the tokens (or of the legacy key) from this source.
+        self.standing = Standing()
 
     @property
     def needs_contract(self) -> bool:
@@ -134,13 +140,37 @@ class Credential:
         """
         if self.source in ("token", "client_secret") and self.mode is not AuthMode.OAUTH:
             return False
-        token = headers.get(TOKEN_HEADER, "").removeprefix("Bearer ")
+        token = _sent(headers)
         if self.mode is not AuthMode.OAUTH:
             self._kept = None
             if self._file is not None and token == self._token.last():
                 self._file.refused()
         self._token.invalidate(token)
         return True
+
+    def accepted(self, headers: Mapping[str, str]) -> None:
+        """Note that *headers* were accepted."""
+        self.standing.accepted(_sent(headers))
+
+    def is_young(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether the token in *headers* is so new that it may not be valid yet."""
+        sent = _sent(headers)
+        return self.standing.is_young(sent, trio.current_time(), self._told_age_s(sent))
+
+    def again(self, headers: Mapping[str, str], refusals: Refusals) -> Again | None:
+        """Return how to go on after *headers* were refused; None: give up."""
+        sent = _sent(headers)
+        return self.standing.again(
+            refusals,
+            sent,
+            trio.current_time(),
+            is_proven=self.standing.is_proven,
+            told_age_s=self._told_age_s(sent),
+        )
+
+    def _told_age_s(self, token: str) -> float:
+        begins_at_s = tokens.begins_at_s(token)
+        return 0.0 if begins_at_s is None else self._wall_clock() - begins_at_s
 
     def secrets(self) -> tuple[str, ...]:
         """Return every text that may not be shown, for those who quote others."""
@@ -164,6 +194,12 @@ class Credential:
                 return "check client id and secret (SATFS_CLIENT_ID, SATFS_CLIENT_SECRET)"
 
     # -- where it comes from -----------------------------------------------------------------------
+
+    async def _received_anew(self) -> tuple[str, float]:
+        """Return what `_renew` does, and note since when a token is held that was not before."""
+        token, used_for_s = await self._renew()
+        self.standing.received(token, trio.current_time())
+        return token, used_for_s
 
     async def _renew(self) -> tuple[str, float]:
         """Return a token, and for how many seconds it is used before the next is looked for."""
@@ -235,18 +271,28 @@ class Credential:
             "grant_type": "client_credentials",
         }
         deadline = Deadline.within(settings.metadata_deadline_s)
-        try:
-            return await self._retries.run(
-                lambda: self._exchange(json.dumps(body).encode()),
-                origin=origin_of(settings.auth_url),
-                deadline_at=deadline.at_s,
-                what="ask for a token",
-            )
-        except NeedsLogin as refusal:
-            self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
-            self._kept = None  # a new login counts without a new mount
-            log.error("credential refused", auth_url=shown(settings.auth_url))
-            raise
+        waits_s = list(RENEWAL_WAITS_S) if self.standing.is_proven else []
+        while True:
+            try:
+                return await self._retries.run(
+                    lambda: self._exchange(json.dumps(body).encode()),
+                    origin=origin_of(settings.auth_url),
+                    deadline_at=deadline.at_s,
+                    what="ask for a token",
+                )
+            except NeedsLogin as refusal:
+                if waits_s and trio.current_time() + waits_s[0] < deadline.at_s:
+                    await trio.sleep(waits_s.pop(0))
+                    continue
+                self._note_refusal(refusal)
+                raise
+
+    def _note_refusal(self, refusal: NeedsLogin) -> None:
+        """Believe for a while that the token endpoint refuses the credential."""
+        self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
+        self._kept = None  # a new login counts without a new mount
+        self.standing.given_up()
+        log.error("credential refused", auth_url=shown(self._settings.auth_url))
 
     async def _exchange(self, body: bytes) -> tuple[str, float]:
         url = self._settings.auth_url
@@ -326,6 +372,11 @@ def account_key(settings: Settings) -> str:
 def usable_for_s(lifetime_s: float) -> float:
     """Return for how long a token that lives *lifetime_s* is used: less a margin, at least half."""
     return max(lifetime_s - RENEWAL_MARGIN_S, lifetime_s / 2)
+
+
+def _sent(headers: Mapping[str, str]) -> str:
+    """Return the token, or the legacy key, that *headers* carry."""
+    return headers.get(TOKEN_HEADER, "").removeprefix("Bearer ")
 
 
 def _opened(secret: SecretStr | None, variable: str) -> str:

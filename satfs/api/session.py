@@ -34,6 +34,7 @@ from satfs.errors import (
 from satfs.model import Contract, ContractId
 from satfs.net.addresses import origin_of, resolved, shown
 from satfs.net.http import MAX_RESPONSE_BYTES, Http, Response
+from satfs.net.refusals import Refusals
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable
@@ -51,7 +52,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A 401."""
+    """A 401, or a 403 to a token that was never accepted and may not be valid yet."""
 
     response: Response
 
@@ -94,34 +95,62 @@ class ApiSession:
 
         *read* sees answers of status 200 (with *takes_redirect* also redirects) and may raise
         `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
-        A 401 renews the token once. *what* names the question in messages. An answer longer than
-        *max_bytes* is none.
+        After a 401 it is asked again, with the same token or a new one, as `net/refusals.py` has
+        it. *what* names the question in messages. An answer longer than *max_bytes* is none.
 
         Raises:
-            NeedsLogin, NeedsContract: refused with a new token, too; remembered for a few seconds.
+            NeedsLogin, NeedsContract: refused until the end; remembered for a few seconds.
             NotAllowed, NotThere: as the vendor said.
             Unreachable, Garbled: retries or time are spent.
         """
         self._raise_remembered(with_contract)
+        refusals, is_contract_good = Refusals(), False
         try:
-            headers = await self._headers(with_contract, what, deadline)
-            result = await self._tried(
-                url, headers, read, what, deadline, takes_redirect, max_bytes
-            )
-            if isinstance(result, _Refused) and self.credential.refused(headers):
-                before, headers = headers, await self._headers(with_contract, what, deadline)
-                if headers != before:
-                    result = await self._tried(
-                        url, headers, read, what, deadline, takes_redirect, max_bytes
-                    )
-            if isinstance(result, _Refused):
-                raise await self._explained(result.response, headers, what, deadline)
+            while True:
+                headers = await self._headers(with_contract, what, deadline)
+                result = await self._tried(
+                    url, headers, read, what, deadline, takes_redirect, max_bytes
+                )
+                if not isinstance(result, _Refused):
+                    break
+                if not is_contract_good and not refusals.is_first:
+                    # The vendor answers 401 to a wrong contract, too, which no wait cures.
+                    meaning = await self._explained(result.response, headers, what, deadline)
+                    if isinstance(meaning, NeedsContract):
+                        raise meaning
+                    is_contract_good = True
+                wait_s = self._wait_before_next_s(result, headers, refusals)
+                if wait_s is None or trio.current_time() + wait_s >= deadline.at_s:
+                    self.credential.standing.given_up()
+                    raise self._refused(result.response, what)
+                await trio.sleep(wait_s)
         except (NeedsLogin, NeedsContract) as refusal:
             self._refusal = (refusal, trio.current_time() + REFUSAL_MEMORY_S)
             log.error("request refused", what=what, reason=type(refusal).__name__)
             raise
         self._refusal = None
         return result
+
+    def _wait_before_next_s(
+        self, refused: _Refused, headers: Mapping[str, str], refusals: Refusals
+    ) -> float | None:
+        """Return the seconds until the next try; None: give up. Has the token renewed if need be.
+
+        A 403 is about one thing, unless the token is so young that it may not be valid yet: so it
+        is no reason for another token.
+        """
+        again = self.credential.again(headers, refusals)
+        if again is None or (again.is_another and refused.response.status == 403):
+            return None
+        is_renewable = not again.is_another or self.credential.refused(headers)
+        is_hopeless = not is_renewable or refusals.is_repeated
+        return None if is_hopeless and not self.credential.standing.is_proven else again.wait_s
+
+    def _refused(self, response: Response, what: str) -> NotAllowed:
+        told = f"{what}: {self._words(response)}"
+        if response.status == 403:
+            return NotAllowed(told)
+        return NeedsLogin(f"{told}; {self.credential.advice()}")
 
     def refusal(self) -> str | None:
         """Return why the last question was refused for who we are; None: it was answered."""
@@ -164,12 +193,16 @@ class ApiSession:
         takes_redirect: bool,
         max_bytes: int,
     ) -> R | _Refused:
-        """Return what *read* makes of the answer, with retries; a 401 as it is."""
+        """Return what *read* makes of the answer, with retries; a refusal of the token as it is."""
 
         async def attempt() -> R | _Refused:
             response = await self._get(url, headers, takes_redirect, max_bytes)
-            if response.status == 401:
+            if response.status == 401 or (
+                response.status == 403 and self.credential.is_young(headers)
+            ):
                 return _Refused(response)
+            if response.status < 400 or response.status == 404:
+                self.credential.accepted(headers)
             return self._judged(response, read, what, takes_redirect)
 
         return await self._retries.run(
@@ -260,13 +293,13 @@ class ApiSession:
     async def _explained(
         self, response: Response, headers: Mapping[str, str], what: str, deadline: Deadline
     ) -> NotAllowed:
-        """Return what a 401 means that a new token did not cure.
+        """Return what a 401 means that another try did not cure.
 
         The vendor answers 401 to a wrong contract as well as to a wrong token. Which one it is,
         `/contracts` tells, which is asked with the token only.
         """
         told = f"{what}: {self._words(response)}"
-        refused = NeedsLogin(f"{told}; {self.credential.advice()}")
+        refused = self._refused(response, what)
         sent = headers.get(CONTRACT_HEADER)
         if sent is None:
             return refused

@@ -69,7 +69,20 @@ def lifetime_told_s(value: Any) -> float | None:
 
 def expiry_s(token: str) -> float | None:
     """Return when *token* says that it ends, in seconds since the epoch; None: it does not say."""
-    value = claims(token).get("exp")
+    return _moment(claims(token).get("exp"))
+
+
+def begins_at_s(token: str) -> float | None:
+    """Return when the life of *token* begins by its own words, in seconds since the epoch.
+
+    `nbf`, else `iat` (RFC 7519 §4.1.5, §4.1.6), by the issuer's clock; None: it names neither.
+    """
+    claimed = claims(token)
+    begins_at_s = _moment(claimed.get("nbf"))
+    return _moment(claimed.get("iat")) if begins_at_s is None else begins_at_s
+
+
+def _moment(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e11:
         return None
     return float(value) if math.isfinite(value) else None

@@ -230,7 +230,7 @@ class Attachments:
         key = (scene, attachment)
         self._known.pop(key, None)
         if (links := self._links.get(key)) is not None:
-            links.accepted()
+            links.forget_refusal()
         index = self._cache.index
         if index is None:
             return

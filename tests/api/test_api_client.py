@@ -339,7 +339,8 @@ async def test_a_wrong_contract_is_told_from_a_wrong_token(
     async with connect(contract_id="cont.other") as aleph:
         with pytest.raises(NeedsContract, match=r"cont\.other.*" + CONTRACT):
             await aleph.tasks()
-    assert vendor.n_tokens == 2, "the token is renewed once, not more"
+    assert vendor.n_tokens == 1, "the list of contracts was answered: the token is good"
+    assert len(vendor.asked) < 6, "told soon"
 
 
 async def test_a_ready_made_token_is_used_as_it_is(
@@ -407,6 +408,101 @@ async def test_a_revoked_token_is_renewed_once_for_all_pages(
     async with connect() as aleph:
         assert len(await aleph.tasks()) == 2000
     assert vendor.n_tokens == 2
+
+
+# -- a token that is refused, and a token that is good -------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("ahead_s", [0.02, 0.3, 1.0])
+async def test_a_token_that_is_not_valid_yet_is_tried_again_itself(
+    vendor: Vendor, connect: Any, autojump_clock: Any, ahead_s: float, status: int
+) -> None:
+    """The issuer's clock is ahead: at the start and after each renewal, one token is asked for."""
+    vendor.tasks = some_tasks(1)
+    vendor.token_begins_s = ahead_s
+    vendor.refuses_early_with = status
+    async with connect(contract_id=CONTRACT) as aleph:
+        assert len(await aleph.tasks()) == 1
+        assert vendor.n_tokens == 1
+        vendor.revoke_token()
+        assert len(await aleph.tasks()) == 1
+    assert vendor.n_tokens == 2
+
+
+@pytest.mark.parametrize("n_refused", [1, 2, 4])
+async def test_a_moment_of_401_passes(
+    vendor: Vendor, connect: Any, autojump_clock: Any, n_refused: int
+) -> None:
+    """A good token that is refused for a moment is not the end of a walk."""
+    vendor.tasks = some_tasks(1)
+    async with connect(contract_id=CONTRACT) as aleph:
+        await aleph.tasks()
+        vendor.fail_next(401, path="/tasking", times=n_refused)
+        assert len(await aleph.tasks()) == 1
+        assert vendor.n_tokens <= 2
+
+
+async def test_a_long_moment_of_401_is_asked_seldom(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """Five seconds of 401 within the deadline: few requests, fewer tokens."""
+    vendor.tasks = some_tasks(1)
+    async with connect(contract_id=CONTRACT, metadata_deadline_s=15) as aleph:
+        await aleph.tasks()
+        vendor.asked.clear()
+        vendor.refuses_until_s = trio.current_time() + 5
+        assert len(await aleph.tasks()) == 1
+        assert vendor.n_tokens <= 4
+        assert len(vendor.asked) <= 20
+
+
+async def test_a_token_given_by_hand_survives_a_moment_of_401(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """Nobody can renew it: it is tried again itself."""
+    vendor.tasks = some_tasks(1)
+    vendor.accept_token("by-hand")
+    async with connect(token="by-hand", contract_id=CONTRACT) as aleph:
+        vendor.fail_next(401, path="/tasking", times=2)
+        assert len(await aleph.tasks()) == 1
+        vendor.fail_next(401, path="/tasking", times=3)
+        assert len(await aleph.tasks()) == 1
+
+
+async def test_a_token_that_was_never_good_is_told_soon_and_not_hammered(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
+) -> None:
+    """As wrong as it looks, within three seconds and seven requests; then remembered."""
+    expect_log("request refused")
+    async with connect(token="wrong", contract_id=CONTRACT) as aleph:
+        with trio.fail_after(3), pytest.raises(NeedsLogin, match="SATFS_TOKEN"):
+            await aleph.tasks()
+        n_asked = len(vendor.asked)
+        assert n_asked <= 7
+        with pytest.raises(NeedsLogin):
+            await aleph.tasks()
+        assert len(vendor.asked) == n_asked
+
+
+async def test_a_token_refused_for_good_is_told_at_the_deadline_once(
+    vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
+) -> None:
+    """It was good before, so that the call's whole time is taken; the next call is told sooner."""
+    expect_log("request refused")
+    vendor.tasks = some_tasks(1)
+    async with connect(contract_id=CONTRACT, metadata_deadline_s=15) as aleph:
+        await aleph.tasks()
+        vendor.asked.clear()
+        vendor.refuses_until_s = trio.current_time() + 1000
+        with trio.fail_after(16), pytest.raises(NeedsLogin):
+            await aleph.tasks()
+        assert len(vendor.asked) <= 40
+        await trio.sleep(6)
+        vendor.asked.clear()
+        with trio.fail_after(5), pytest.raises(NeedsLogin):
+            await aleph.tasks()
+        assert len(vendor.asked) <= 12
 
 
 async def test_a_token_is_renewed_before_it_ends(

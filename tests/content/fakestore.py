@@ -125,6 +125,12 @@ class FakeStore:
         self.refuses_suffix: tuple[int, str] | None = None
         #: Whether an unsatisfiable range is told how long the object is.
         self.tells_length = True
+        #: Seconds until a new link is valid: the signer's clock is ahead.
+        self.link_begins_s = 0.0
+        #: Until when, on trio's clock, the link signed last is handed out again.
+        self.repeats_links_until_s = 0.0
+        self._last_link: Link | None = None
+        self._valid_from_s: dict[str, float] = {}
         self._tokens: set[str] = set()
         self._numbers = itertools.count(1)
 
@@ -139,9 +145,13 @@ class FakeStore:
     async def sign(self, scene: SceneId, attachment: AttachmentName) -> Link:
         self.n_signed += 1
         await trio.sleep(self.latency_s)
+        if self._last_link is not None and trio.current_time() < self.repeats_links_until_s:
+            return self._last_link
         token = f"t{next(self._numbers)}"
         self._tokens.add(token)
-        return Link(f"{HOST}/{scene}/{attachment}?X-Amz-Signature={token}")
+        self._valid_from_s[token] = trio.current_time() + self.link_begins_s
+        self._last_link = Link(f"{HOST}/{scene}/{attachment}?X-Amz-Signature={token}")
+        return self._last_link
 
     def expire_links(self) -> None:
         self._tokens.clear()
@@ -175,7 +185,8 @@ class FakeStore:
     def _object(self, request: httpx.Request, fault: str, at: int) -> httpx.Response:
         parts = urlsplit(str(request.url))
         token = parse_qs(parts.query)["X-Amz-Signature"][0]
-        if request.method != "GET" or token not in self._tokens:
+        is_early = trio.current_time() < self._valid_from_s.get(token, 0.0)
+        if request.method != "GET" or token not in self._tokens or is_early:
             return _error(403, "AccessDenied", {})
         if "authorization" in request.headers or "authorizationtoken" in request.headers:
             return _error(400, "InvalidArgument", {})

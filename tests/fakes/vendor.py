@@ -58,11 +58,18 @@ class Vendor:
     knows_scene_path: bool = True
     #: What signing answers: json, redirect, or a function of (scene id, attachment).
     signing: str | Callable[[str, str], httpx.Response] = "json"
+    #: Seconds until a new token is valid, on trio's clock: the issuer's clock is ahead.
+    token_begins_s: float = 0.0
+    #: What is answered to a token that is not valid yet.
+    refuses_early_with: int = 401
+    #: Until when, on trio's clock, every token is refused.
+    refuses_until_s: float = 0.0
     is_silent: bool = False
     is_gone: bool = False
     asked: list[Asked] = field(default_factory=list)
     n_tokens: int = 0
     _valid_tokens: set[str] = field(default_factory=set)
+    _valid_from_s: dict[str, float] = field(default_factory=dict)
     _planned: deque[tuple[str, httpx.Response | Exception]] = field(default_factory=deque)
     #: Called before each answer, for whatever else a test wants to happen meanwhile.
     meanwhile: Callable[[Asked], None] | None = None
@@ -136,6 +143,7 @@ class Vendor:
         self.n_tokens += 1
         token = f"token-number-{self.n_tokens}"
         self._valid_tokens.add(token)
+        self._valid_from_s[token] = trio.current_time() + self.token_begins_s
         response = {"access_token": token, "token_type": "Bearer"}
         if self.token_lifetime_s is not None:
             response["expires_in"] = self.token_lifetime_s
@@ -154,6 +162,10 @@ class Vendor:
         if sent == f"Key,Secret {CLIENT_ID},{CLIENT_SECRET}":
             return None
         if sent.removeprefix("Bearer ") not in self._valid_tokens:
+            return _json(401, {"message": "Unauthorized"})
+        if trio.current_time() < self._valid_from_s.get(sent.removeprefix("Bearer "), 0.0):
+            return _json(self.refuses_early_with, {"message": "The token is not valid yet"})
+        if trio.current_time() < self.refuses_until_s:
             return _json(401, {"message": "Unauthorized"})
         contract = asked.headers.get("x-satellogic-contract-id")
         if asked.path == "/contracts":

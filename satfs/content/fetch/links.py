@@ -11,6 +11,7 @@ import trio
 
 from satfs import read_trace
 from satfs.model import AttachmentName, Link, SceneId
+from satfs.net.refusals import Standing
 from satfs.read_trace import ReadTrace
 from satfs.refreshable import Refreshable
 
@@ -24,13 +25,10 @@ UNTOLD_LIFETIME_S: Final = 300.0
 #: How long a link is used that came in already spent, which is what a clock ahead of the vendor's
 #: shows. The store knows better, and says so.
 DOUBTED_LIFETIME_S: Final = 10.0
-#: A new link that is refused as well is given up after one more, this much later: whoever changes
-#: keys may do so twice within a moment, and it takes the store as long to hear of it.
-ROTATION_S: Final = 1.0
 #: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
 LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
 #: How long such a refusal is believed without a request, and how long any other one is looked into
-#: with one link instead of three. Programs `stat` a file many times; restoring one from an archive
+#: with one link and one request. Programs `stat` a file many times; restoring one from an archive
 #: takes hours.
 REFUSED_S: Final = 60.0
 
@@ -45,24 +43,6 @@ def usable_for_s(link: Link, now_s: float) -> float:
     return left_s - min(MARGIN_S, left_s / 4)
 
 
-class LinkRefusals:
-    """Links that were refused in a row, without a byte in between."""
-
-    def __init__(self) -> None:
-        self._urls: list[str] = []
-
-    def wait_s(self, link: Link) -> float | None:
-        """Take in that *link* was refused; return how long to wait before one more is tried.
-
-        None is for good: two new links were refused, or the vendor gives the same one again.
-        """
-        self._urls.append(link.url)
-        if len(self._urls) == 1:
-            return 0.0
-        is_same = self._urls[-1] == self._urls[-2]
-        return ROTATION_S if len(self._urls) == 2 and not is_same else None
-
-
 class LinkCache:
     """The link to one attachment. *trail_of_it* finds the place to note how it was got."""
 
@@ -73,9 +53,12 @@ class LinkCache:
         attachment: AttachmentName,
         trail_of_it: Callable[[], ReadTrace],
     ) -> None:
+        self._standing = Standing()
+
         async def renew() -> tuple[Link, float]:
             with trail_of_it().request(read_trace.LINK):
                 link = await sign(scene, attachment)
+            self._standing.received(link.url, trio.current_time())
             return link, usable_for_s(link, time.time())
 
         self._fresh: Refreshable[Link] = Refreshable(renew)
@@ -90,15 +73,41 @@ class LinkCache:
         """
         return await self._fresh.get()
 
+    def accepted(self, link: Link) -> None:
+        """Note that the store accepted *link*; forgets a refusal."""
+        self._standing.accepted(link.url)
+        self.forget_refusal()
+
     def spent(self, link: Link) -> None:
-        """Say that the store refused *link*: the next `get` asks for another."""
+        """Note that *link* is not to be used again: the next `get` asks for another."""
         self._fresh.invalidate(link)
+
+    def wait_after_refusal_s(
+        self, link: Link, refusals: LinkRefusals, *, is_over: bool
+    ) -> float | None:
+        """Note that the store refused *link*; return the seconds to wait before the next `get`.
+
+        *refusals* are those that the operation has met. *is_over*: the store says that the time of
+        the link is over, so that another one will be accepted. So will it be after a link that has
+        expired by its own words or was accepted before: an API with a cache of its own hands such
+        a link out for a while. None: no further try makes sense.
+        """
+        has_expired = link.expires_at_s is not None and link.expires_at_s <= time.time()
+        again = self._standing.again(
+            refusals,
+            link.url,
+            trio.current_time(),
+            is_proven=is_over or has_expired or self._standing.was_accepted(link.url),
+        )
+        if again is None or again.is_another:
+            self._fresh.invalidate(link)
+        return None if again is None else again.wait_s
 
     def refused(self, code: str) -> None:
         """Remember for a while that the object is refused, whatever the link."""
         self._refused_for, self._refused_until_s = code, trio.current_time() + REFUSED_S
 
-    def accepted(self) -> None:
+    def forget_refusal(self) -> None:
         """Forget a refusal: the object was served, or is to be looked at afresh."""
         self._refused_for = None
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from satfs.content.fetch.links import LASTING_CODES, LinkCache, LinkRefusals
+from satfs.content.fetch.links import LASTING_CODES, LinkCache
 from satfs.content.fetch.store_responses import (
     BEGINNING_BYTES,
     MAX_OBJECT_BYTES,
@@ -37,6 +37,7 @@ from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
 from satfs.model import ByteRange, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedResponse
+from satfs.net.refusals import Refusals
 from satfs.net.retry import parse_retry_after
 from satfs.net.retrying import Retries
 
@@ -227,7 +228,7 @@ class Probe:
         read: Callable[[StreamedResponse, str], Awaitable[T]],
         deadline_at: float,
     ) -> T:
-        refusals, known = LinkRefusals(), links.refusal
+        refusals, known = Refusals(), links.refusal
         if known in LASTING_CODES:
             raise NotAllowed(f"the object store refuses {label}: {known}")
         while True:
@@ -244,14 +245,14 @@ class Probe:
                     what=f"asking the object store for {label}",
                     about=label,
                 )
-                links.accepted()
+                links.accepted(link)
                 return found
             except UnusableResponse as refusal:
                 code = refusal.verdict.code
-                links.spent(link)
-                wait_s = refusals.wait_s(link)
+                wait_s = links.wait_after_refusal_s(link, refusals, is_over=refusal.verdict.is_over)
                 if known is not None or code in LASTING_CODES:
                     wait_s = None
+                    links.spent(link)
                 if wait_s is None or trio.current_time() + wait_s >= deadline_at:
                     links.refused(code)
                     raise NotAllowed(f"the object store refuses {label}: {code}") from None

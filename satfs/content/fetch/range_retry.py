@@ -18,7 +18,7 @@ import trio
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.objects import Spilled
 from satfs.content.fetch.controller import ConnectionController
-from satfs.content.fetch.links import LASTING_CODES, LinkRefusals
+from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.content.fetch.store_responses import ResponseKind
 from satfs.content.transfer.interface import BulkMover, Mover, UnusableResponse, WorkerDied
@@ -35,6 +35,7 @@ from satfs.errors import (
 from satfs.model import Link
 from satfs.net.addresses import origin_of
 from satfs.net.reachability import Reachability
+from satfs.net.refusals import Refusals
 from satfs.net.retry import parse_retry_after, wait_before_next_s
 from satfs.net.retrying import admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest
@@ -174,7 +175,7 @@ class RangeRetry:
             began_at_s = range_request.began_at_s
             if began_at_s is not None:
                 range_request.source.doubt.matched()
-                range_request.source.links.accepted()
+                range_request.source.links.accepted(link)
                 self._reachability.answered(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
                 self._controller.note_range(
@@ -230,8 +231,9 @@ class RangeRetry:
             case ResponseKind.RENEW:
                 links = range_request.source.links
                 if link is not None and verdict.code not in LASTING_CODES:
-                    links.spent(link)
-                    wait_s = trial.refusals.wait_s(link)
+                    wait_s = links.wait_after_refusal_s(
+                        link, trial.refusals, is_over=verdict.is_over
+                    )
                     if wait_s is not None and wait_s < trial.left_s:
                         trial.wait_s = wait_s
                         return None
@@ -282,7 +284,7 @@ class AttemptCounts:
 
     def _begin(self, held_until: int) -> None:
         self.since_s = trio.current_time()
-        self.refusals = LinkRefusals()
+        self.refusals = Refusals()
         self.n_garbled = 0
         self.n_other_version = 0
         self.n_deaths = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -24,7 +24,7 @@ _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjec
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 #: Codes of S3 and its kin for credentials, links or requests whose time is over, whatever status
 #: they come with (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed).
-_EXPIRED: Final = frozenset(
+_EXPIRED_CODES: Final = frozenset(
     {
         "ExpiredToken",
         "ExpiredRequest",
@@ -48,7 +48,7 @@ class ResponseKind(StrEnum):
     """What to do about an answer."""
 
     BYTES = "bytes"  #: the bytes asked for follow
-    RENEW = "renew"  #: the link is spent: ask for another, once
+    RENEW = "renew"  #: the link is refused: try again, with another if need be
     RETRY = "retry"  #: try again, after a wait
     SLOW_DOWN = "slow down"  #: try again after a wait, with fewer connections
     REDIRECT = "redirect"  #: the object is elsewhere
@@ -63,13 +63,15 @@ class ResponseClass:
     """A meaning, with what else is needed to act on it.
 
     `skip_bytes` come before those asked for. `seen` is the version that the answer shows, if it
-    shows one. `code` is the store's own word for an error, or the status.
+    shows one. `code` is the store's own word for an error, or the status. `is_over`: the answer
+    says that the time of the link, or of what signed it, is over.
     """
 
     meaning: ResponseKind
     code: str = ""
     skip_bytes: int = 0
     seen: Version | None = None
+    is_over: bool = field(default=False, compare=False)
 
 
 def request_headers(asked: ByteRange, version: Version | None) -> dict[str, str]:
@@ -116,8 +118,10 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
         return ResponseClass(ResponseKind.SLOW_DOWN, code)
-    if code in _EXPIRED or status in (401, 403):
-        return ResponseClass(ResponseKind.RENEW, code)
+    if code in _EXPIRED_CODES or status in (401, 403):
+        # S3 has no code of its own for a link that has expired: AccessDenied, with the moment.
+        is_over = code in _EXPIRED_CODES or b"<Expires>" in body[:8192]
+        return ResponseClass(ResponseKind.RENEW, code, is_over=is_over)
     if code == "RequestTimeout" or status in (408, 500, 502, 503, 504):
         return ResponseClass(ResponseKind.RETRY, code)
     if status in (301, 302, 303, 307, 308):

@@ -113,6 +113,7 @@ def pack_outcome(outcome: OutcomeReport) -> bytes:
     told = {
         "meaning": verdict.meaning.value if verdict else None,
         "code": verdict.code if verdict else "",
+        "is_over": verdict is not None and verdict.is_over,
         "broken": outcome.broken,
         "is_timeout": outcome.is_timeout,
         "is_file_failure": outcome.is_file_failure,
@@ -144,7 +145,9 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport:
     try:
         verdict = None
         if told["meaning"] is not None:
-            verdict = ResponseClass(ResponseKind(told["meaning"]), told["code"])
+            verdict = ResponseClass(
+                ResponseKind(told["meaning"]), told["code"], is_over=told["is_over"]
+            )
         return OutcomeReport(
             move,
             verdict,
