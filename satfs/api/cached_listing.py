@@ -14,7 +14,7 @@ import trio
 
 from satfs.api import wire
 from satfs.api.listing_store import ListingStore, Stored
-from satfs.errors import Garbled, NotThere, SatfsError, Unreachable
+from satfs.errors import Garbled, NotAllowed, NotThere, SatfsError, Unreachable
 from satfs.model import Capture, Json, Scene, Task
 from satfs.refreshable import Refreshable
 
@@ -93,8 +93,8 @@ class CachedListing(Generic[Item]):
     async def get(self) -> tuple[Item, ...]:
         """Return the records: believed, renewed, or the last ones known when those cannot be had.
 
-        Raises whatever the vendor's answer means; `Unreachable`, and `Garbled` for an answer that
-        means nothing, only when nothing is known (docs/decisions/0009).
+        Raises whatever the vendor's answer means; `Unreachable`, `Garbled` and `NotAllowed` only
+        when nothing is known (docs/decisions/0009).
         """
         now = trio.current_time()
         if self.is_stale and now < self._stale_until:
@@ -113,9 +113,10 @@ class CachedListing(Generic[Item]):
         except NotThere as absence:
             await self._note_absence(absence)
             raise
-        except (Unreachable, Garbled) as reason:
+        except (Unreachable, Garbled, NotAllowed) as reason:
             failure = reason
-            self._terms.is_unwell = True
+            # A 403 is about this listing alone.
+            self._terms.is_unwell = type(reason) is not NotAllowed
             if not self.is_known:
                 await self._recall()
             if not self.is_known:

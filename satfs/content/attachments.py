@@ -113,14 +113,15 @@ class Attachments:
         Raises:
             NotThere: the vendor has no such attachment, or the store no such object (yet).
             NotAllowed: it is refused.
-            Unreachable: it cannot be asked now, and isn't known from before.
+            Unreachable: it cannot be asked now.
+            The last two only when no version is known from before.
         """
         known = await self._recall((scene, attachment))
         if known is not None and known.revision == revision:
             return Version(known.etag, known.size_bytes)
         try:
             learnt = await self._learn(scene, attachment, revision)
-        except Unreachable:
+        except (Unreachable, NotAllowed):
             if known is None:
                 raise
             # Better the version we hold than none; a newer one is noticed when it can be.
@@ -338,9 +339,9 @@ class Attachments:
                 async with self._probing.held():
                     with self.trails.of(label).request(read_trace.CONFIRM):
                         seen = await self._probe.confirm(self._links_of(key), label, version)
-            except Unreachable:
+            except (Unreachable, NotAllowed):
                 return  # what the cache holds of this version stays readable
-            except (NotThere, NotAllowed) as gone:
+            except NotThere as gone:
                 self.forget(*key)
                 raise Changed(str(gone)) from gone
             known = self._known.get(key)

@@ -312,13 +312,28 @@ async def test_known_listings_do_not_wait_for_a_vendor_that_is_unwell(
         assert not stale_kinds(listings)
 
 
-async def test_a_refusal_is_no_reason_to_serve_what_is_stale(
+@pytest.mark.parametrize("status", [401, 403])
+async def test_what_was_listed_stays_listed_while_the_vendor_refuses(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any, status: int
+) -> None:
+    """What was listed stays listed while the vendor refuses, marked as stale."""
+    expect_log("listing is served stale")
+    if status == 401:
+        expect_log("request refused")
+    async with remember() as listings:
+        known = await listings.tasks()
+        await trio.sleep(61)
+        vendor.fail_next(status, path="/tasking", times=100)
+        assert await listings.tasks() == known
+        assert stale_kinds(listings) == {"tasks"}
+
+
+async def test_what_was_never_listed_is_refused(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
-    """Only silence and nonsense are: who is told no hears of it."""
+    """Nothing is known that could be shown: the vendor's word is passed on."""
     async with remember() as listings:
-        await listings.tasks()
-        await trio.sleep(61)
+        await listings.task(TASK)
         vendor.fail_next(403, path="/tasking", times=2)
         with pytest.raises(NotAllowed):
             await listings.tasks()

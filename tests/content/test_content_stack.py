@@ -610,6 +610,32 @@ class TestOffline:
 
         run(main)
 
+    def test_cached_bytes_stay_readable_while_the_store_refuses(self, tmp_path: Path) -> None:
+        """What is cached is read while all is refused; the rest is refused, and back later."""
+        store = FakeStore()
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, listing_ttl_s=0) as contents:
+                version = await learn(contents)
+                reader = await contents.open(SCENE, ZIP, version)
+                await reader.read(ByteRange(0, 131072))
+                await trio.sleep(5)
+                store.break_with("forbidden-for-good", count=10_000)
+                # Opened afresh, with an old and with a new revision of its record.
+                assert await learn(contents, revision="r2") == version
+                other = await contents.open(SCENE, ZIP, version)
+                assert await other.read(ByteRange(7, 131072)) == content.read(7, 131072)
+                with pytest.raises(NotAllowed):
+                    await other.read(ByteRange(40 * MIB, 40 * MIB + 10))
+                assert await other.read(ByteRange(0, 50)) == content.read(0, 50)
+                store.faults.clear()
+                await trio.sleep(61)  # an object in an archive is not asked for in that time
+                data = await other.read(ByteRange(40 * MIB, 40 * MIB + 10))
+                assert data == content.read(40 * MIB, 40 * MIB + 10)
+
+        run(main)
+
     def test_many_reads_fail_together(self, tmp_path: Path) -> None:
         """Fifty reads of a store that is away are answered within one deadline, not fifty."""
         store = FakeStore()
