@@ -151,7 +151,7 @@ class Standing:
         is_proven: bool,
         told_age_s: float = 0.0,
     ) -> Again | None:
-        """Return how to go on after *key* was refused (`LinkRefusals.again`); None: give up."""
+        """Return how to go on after *key* was refused (`Refusals.again`); None: give up."""
         return refusals.again(
             key,
             now_s,

@@ -11,7 +11,7 @@ import trio
 
 from satfs import read_trace
 from satfs.model import AttachmentName, Link, SceneId
-from satfs.net.refusals import Standing
+from satfs.net.refusals import Refusals, Standing
 from satfs.read_trace import ReadTrace
 from satfs.refreshable import Refreshable
 
@@ -83,7 +83,7 @@ class LinkCache:
         self._fresh.invalidate(link)
 
     def wait_after_refusal_s(
-        self, link: Link, refusals: LinkRefusals, *, is_over: bool
+        self, link: Link, refusals: Refusals, *, is_over: bool
     ) -> float | None:
         """Note that the store refused *link*; return the seconds to wait before the next `get`.
 
