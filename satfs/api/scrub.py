@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
+from satfs.redaction import redact
+
 #: Longest text of the vendor that is quoted in a message.
 MAX_QUOTE_CHARACTERS = 300
 #: What lies further back in a text is not looked at for a quote.
@@ -30,9 +32,7 @@ _MARKS = re.compile(
     r"(?<![\w-])eyj[\w-]{10,}\.[\w-]+\.",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"(bearer\s+)\S+", re.IGNORECASE)
 _USER_INFO = re.compile(r"://[^/?#\s]*@")
-_QUERY = re.compile(r"((?:https?|s3)://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
 #: Names of fields that hold a secret, without case, `_` and `-`.
 _SECRET_KEYS = frozenset(
@@ -90,8 +90,7 @@ def for_people(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_SECRET:
             text = text.replace(secret, "***")
-    text = _BEARER.sub(r"\1***", _USER_INFO.sub("://***@", _QUERY.sub(r"\1?***", text)))
-    words = _CONTROL.sub(" ", text).split()
+    words = _CONTROL.sub(" ", redact(text, "***")).split()
     text = " ".join("***" if is_secret_like(word) else word for word in words)
     if is_cut or len(text) > MAX_QUOTE_CHARACTERS:
         text = text[: MAX_QUOTE_CHARACTERS - 1] + "…"

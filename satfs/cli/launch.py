@@ -12,10 +12,11 @@ import structlog
 from satfs.cli.background import Waiter, in_background
 from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
-from satfs.cli.log_setup import logging_as, redact
+from satfs.cli.log_setup import logging_as
 from satfs.cli.output import print_error
 from satfs.mount import MountOptions, run_mount
 from satfs.notify import take_notifier
+from satfs.redaction import redact
 from satfs.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -17,7 +17,6 @@ import logging
 import logging.handlers
 import os
 import queue
-import re
 import stat
 import sys
 import time
@@ -36,6 +35,7 @@ from satfs import log_level
 from satfs.errors import BadSettings
 from satfs.introspection.log_ring import LogRing
 from satfs.log_level import set_level
+from satfs.redaction import redact
 
 __all__ = [
     "LogChoice",
@@ -44,7 +44,6 @@ __all__ = [
     "level_for",
     "logging_as",
     "place_of",
-    "redact",
     "set_level",
     "show",
 ]
@@ -105,20 +104,6 @@ def level_for(verbosity: int) -> int:
     if verbosity < 0:
         return logging.ERROR
     return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-
-
-_QUERY = re.compile(r"""(\bhttps?://[^\s?#'"\\<>]+)\?[^\s'"\\<>]*""")
-_SIGNATURE = re.compile(r"""\b(X-Amz-[A-Za-z-]+|Signature|AWSAccessKeyId)=[^\s&'"\\<>]+""")
-_HEADER = re.compile(r"""\b([Bb]earer|Key,Secret)\s+[^\s'"\\;]+""")
-_JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.?[\w-]*")
-
-
-def redact(text: str) -> str:
-    """Return *text* without queries of links, signatures and tokens. Redacting twice is as once."""
-    text = _QUERY.sub(r"\1?…", text)
-    text = _SIGNATURE.sub(r"\1=…", text)
-    text = _HEADER.sub(r"\1 …", text)
-    return _JWT.sub("…", text)
 
 
 #: C0, DEL and C1; line and paragraph separators; bidirectional marks, embeddings, overrides and
@@ -199,6 +184,18 @@ class _Queue(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
 
 
+class _Writer(logging.handlers.QueueListener):
+    """Writes what is in the queue, in a thread of its own."""
+
+    def __init__(self, waiting: queue.Queue[Any], target: logging.Handler) -> None:
+        super().__init__(waiting, target)
+        self._waiting = waiting
+
+    def enqueue_sentinel(self) -> None:
+        """Wait for room for the mark of the end; the base class would raise `queue.Full`."""
+        self._waiting.put(None)
+
+
 @contextmanager
 def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     """Log as *choice* says until the block ends, then write out what is still waiting.
@@ -212,10 +209,10 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     target = _target(choice, in_background)
     is_stderr = isinstance(target, logging.StreamHandler) and target.stream is sys.stderr
     place = place_of(sys.stderr, os.environ) if is_stderr else Place.PLAIN
-    waiting: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
+    waiting: queue.Queue[Any] = queue.Queue(QUEUE_LINES)
     handler = _Queue(waiting)
     handler.setFormatter(_formatter(choice.format, place))
-    writer = logging.handlers.QueueListener(waiting, target)
+    writer = _Writer(waiting, target)
     root = logging.getLogger()
     before = root.handlers[:], root.level, structlog.get_config()
     # The mount shows its last lines itself, wherever they go besides.

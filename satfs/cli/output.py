@@ -16,7 +16,8 @@ from typing import IO
 import click
 from rich.console import Console
 
-from satfs.cli.log_setup import redact, show
+from satfs.cli.log_setup import show
+from satfs.redaction import redact
 
 
 def console(stream: IO[str] | None = None) -> Console:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 import trio
@@ -27,6 +26,7 @@ from satfs.content.cache.derived import Derived
 from satfs.content.cache.directory import object_name
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.objects import Spilled
+from satfs.content.cache.open_objects import alone_with
 from satfs.content.cache.pins import Pins, StoredObject
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
@@ -54,7 +54,6 @@ PROBES_AT_ONCE: Final = 16
 
 _Key = tuple[SceneId, AttachmentName]
 _Place = tuple[_Key, Version]
-K = TypeVar("K")
 
 
 class Attachments:
@@ -202,7 +201,7 @@ class Attachments:
         if start >= size or tail.start + len(tail.data) != size:
             return
         place = (key, tail.version)
-        async with _alone(self._opening, place):
+        async with alone_with(self._opening, place):
             # Stays open among the idle ones: in memory, blocks go with their object.
             try:
                 cached = (await self._fetcher(place)).cached
@@ -248,7 +247,7 @@ class Attachments:
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
         """Tell whether all of that version is in the cache. Waits for the disk, asks nobody."""
         place = ((scene, attachment), version)
-        async with _alone(self._opening, place):
+        async with alone_with(self._opening, place):
             cached = (await self._fetcher(place)).cached
             is_held = next(cached.gaps(ByteRange(0, version.size_bytes)), None) is None
         self._close_idle()
@@ -272,7 +271,7 @@ class Attachments:
         key = (scene, attachment)
         await self._confirm(key, version)
         place = (key, version)
-        async with _alone(self._opening, place):
+        async with alone_with(self._opening, place):
             fetcher = await self._fetcher(place)
             self._n_handles[place] = self._n_handles.get(place, 0) + 1
         fetcher.source.trail.opened()
@@ -331,7 +330,7 @@ class Attachments:
         if await self._is_confirmed(key, version):
             return
         # One asks, whoever opens the same file meanwhile looks at what came of it.
-        async with _alone(self._confirming, key):
+        async with alone_with(self._confirming, key):
             if await self._is_confirmed(key, version):
                 return
             try:
@@ -408,13 +407,3 @@ class Attachments:
 
 def _label(scene: SceneId, attachment: AttachmentName, _revision: str) -> str:
     return f"{scene}/{attachment}"
-
-
-@asynccontextmanager
-async def _alone(locks: dict[K, trio.Lock], key: K) -> AsyncIterator[None]:
-    """Let one task at a time in for *key*; a lock lives as long as somebody wants it."""
-    lock = locks.setdefault(key, trio.Lock())
-    async with lock:
-        yield
-    if not lock.locked():  # else it has gone to the next in line
-        locks.pop(key, None)

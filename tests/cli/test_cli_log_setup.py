@@ -25,10 +25,10 @@ from satfs.cli.log_setup import (
     level_for,
     logging_as,
     place_of,
-    redact,
     show,
 )
 from satfs.errors import BadSettings, NeedsLogin
+from satfs.redaction import redact
 
 SIGNED = (
     "https://store.example/bucket/scene.zip?X-Amz-Algorithm=AWS4-HMAC-SHA256"

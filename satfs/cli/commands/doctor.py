@@ -22,7 +22,7 @@ from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.hints import hint
-from satfs.cli.log_setup import logging_as, redact, show
+from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console
 from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
@@ -30,6 +30,7 @@ from satfs.doctor.machine import Machine
 from satfs.errors import BadSettings
 from satfs.fuse.errnos import gravest_of
 from satfs.mountpoints import DEMO_SOURCE, absolute
+from satfs.redaction import redact
 from satfs.settings import Settings, resolve_settings, unknown_remarks
 
 _STYLES: Final = {

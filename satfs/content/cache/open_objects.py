@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -16,6 +17,8 @@ from satfs.content.cache.eviction import MemoryBudget
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject, Layer
 from satfs.descriptors import has_room, require_room
+
+K = TypeVar("K")
 
 
 class OpenObjects:
@@ -56,16 +59,9 @@ class OpenObjects:
             cached.n_users += 1
         return cached
 
-    @asynccontextmanager
-    async def alone_with(self, name: str) -> AsyncIterator[None]:
-        """Keep everybody else from opening or evicting the object called *name*."""
-        lock = self._opening.setdefault(name, trio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked():  # else it has gone to the next in line
-                self._opening.pop(name, None)
+    def alone_with(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Keep all other tasks from opening or evicting the object called *name*."""
+        return alone_with(self._opening, name)
 
     def release(self, cached: CachedObject) -> None:
         """See `BlockCache.release`."""
@@ -122,3 +118,15 @@ class OpenObjects:
         return CachedObject(
             name, size_bytes, [Layer(BlockFile.anonymous(size_bytes), blocks)], None
         )
+
+
+@asynccontextmanager
+async def alone_with(locks: dict[K, trio.Lock], key: K) -> AsyncIterator[None]:
+    """Let one task at a time in for *key*. A lock lives as long as a task holds or awaits it."""
+    lock = locks.setdefault(key, trio.Lock())
+    try:
+        async with lock:
+            yield
+    finally:
+        if not lock.locked():  # otherwise the next task in line holds it now
+            locks.pop(key, None)
