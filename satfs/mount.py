@@ -29,6 +29,7 @@ import trio
 
 from satfs import mountpoints
 from satfs.components import Components, open_components
+from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
 from satfs.control.kernel import KernelMemory
@@ -126,6 +127,7 @@ def run_mount(
     """
     leave_no_core()
     raise_limit()
+    save_addresses()
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))
     except BaseExceptionGroup as group:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -17,7 +19,8 @@ from content.fakestore import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from satfs.content.cache.blockmap import BLOCK_BYTES, align
+from satfs.content.cache.blockfile import BlockFile, hash_blocks
+from satfs.content.cache.blockmap import BLOCK_BYTES, SEGMENT_BYTES, align
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import path_of
 from satfs.content.cache.objects import CachedObject, Spilled
@@ -550,3 +553,46 @@ def test_opening_together_opens_once(tmp_path: Path) -> None:
             assert cache.statistics()["open_objects"] == 0
 
     run(main)
+
+
+# -- a process with limits -------------------------------------------------------------------------
+
+
+def refuse_with(number: int) -> Callable[..., NoReturn]:
+    def refuse(*_arguments: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_memory_without_a_file_holds_and_gives_back_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files may not be as large (RLIMIT_FSIZE), bytes in memory are a mapping alone."""
+    monkeypatch.setattr(os, "ftruncate", refuse_with(errno.EFBIG))
+    file = BlockFile.anonymous(3 * SEGMENT_BYTES)
+    data = bytes(range(256)) * (SEGMENT_BYTES // 256)
+    span = ByteRange(SEGMENT_BYTES, 2 * SEGMENT_BYTES)
+    file.write(span.start, data)
+    view = file.view(span)
+    assert view is not None
+    assert (file.fd, bytes(view)) == (None, data)
+    view.release()
+    assert file.read_from_disk(span) == data
+    assert file.verify(span, file.hash_held(span)) == [True] * (SEGMENT_BYTES // BLOCK_BYTES)
+    file.punch(span)
+    assert file.read_from_disk(span) == bytes(SEGMENT_BYTES)
+    file.close()
+
+
+def test_a_file_that_cannot_be_mapped_is_read_without_a_map(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where addresses are used up (RLIMIT_AS, ENOMEM) a file has no views, and the same bytes."""
+    monkeypatch.setattr(mmap, "mmap", refuse_with(errno.ENOMEM))
+    file, _ = BlockFile.on_disk(tmp_path / "object", SEGMENT_BYTES)
+    data = bytes(range(256)) * (BLOCK_BYTES // 256)
+    span = ByteRange(BLOCK_BYTES, 2 * BLOCK_BYTES)
+    file.write(span.start, data)
+    assert file.view(span, is_fresh=True) is None
+    assert file.read_from_disk(span) == data
+    assert file.hash_held(span) == hash_blocks(data)
+    file.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -39,13 +41,18 @@ class BlockFile:
 
     Knows no presence: whoever asks for bytes has looked at the block map. Nothing here waits but
     `read_from_disk`, `verify` and `punch`, which belong in a thread.
+
+    A process with limits has less: a file larger than its address space (RLIMIT_AS) is not mapped,
+    and is read by `read_from_disk` alone; bytes in memory larger than its files may be
+    (RLIMIT_FSIZE, which holds for memfd_create(2) as well) are a mapping without a file.
     """
 
-    def __init__(self, fd: int, size_bytes: int, *, in_memory: bool) -> None:
+    def __init__(self, fd: int | None, size_bytes: int, *, in_memory: bool) -> None:
+        #: The descriptor for others to write to; None for a mapping without a file.
         self.fd = fd
         self.size_bytes = size_bytes
         self.in_memory = in_memory
-        self._map = _mapped(fd, size_bytes) if size_bytes else None
+        self._map = _mapped(fd, size_bytes)
         self._view = memoryview(self._map) if self._map is not None else memoryview(b"")
         self._address = kernelcalls.address_of(self._map) if self._map is not None else 0
 
@@ -85,25 +92,33 @@ class BlockFile:
     def anonymous(cls, size_bytes: int) -> BlockFile:
         """Return a file of *size_bytes* that lives in memory and is seen by nobody else."""
         fd = os.memfd_create("satfs", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size_bytes)
+        try:
+            os.ftruncate(fd, size_bytes)
+        except OSError:  # EFBIG: larger than files of this process may be
+            os.close(fd)
+            return cls(None, size_bytes, in_memory=True)
         return cls(fd, size_bytes, in_memory=True)
 
     def close(self) -> None:
         """Let go of the file and its lock. Views handed out stay valid."""
         self._view = memoryview(b"")
         self._map = None  # unmapped with the last view of it
-        os.close(self.fd)
-        self.fd = -1  # a number that is used again would lead to another file
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = -1  # a number that is used again would lead to another file
 
     def view(self, span: ByteRange, *, is_fresh: bool = False) -> memoryview | None:
         """Return the bytes of *span* without copying, or None when that would wait for the disk.
 
-        *is_fresh*: they were written a moment ago, and are in memory for certain.
+        None as well when the file could not be mapped. *is_fresh*: they were written a moment ago,
+        and are in memory for certain.
         """
+        if self._map is None and self.size_bytes:
+            return None
         if not is_fresh and not kernelcalls.is_resident(self._address, span.start, span.stop):
             return None
         # Somebody may have cut the file short: touching a mapped page beyond its end is SIGBUS.
-        if not self.in_memory and os.fstat(self.fd).st_size < span.stop:
+        if self.fd is not None and not self.in_memory and os.fstat(self.fd).st_size < span.stop:
             return None
         return self._view[span.start : span.stop]
 
@@ -114,6 +129,8 @@ class BlockFile:
             Damaged: the file is shorter than it must be.
             OSError: the disk failed.
         """
+        if self.fd is None:
+            return bytes(self._view[span.start : span.stop])
         data = os.pread(self.fd, len(span), span.start)
         if len(data) != len(span):
             raise Damaged("a cache file was cut short")
@@ -126,6 +143,9 @@ class BlockFile:
             OSError: no space, or the disk failed.
         """
         view = memoryview(data)
+        if self.fd is None:
+            self._view[start : start + len(view)] = view
+            return
         while view:
             written = os.pwrite(self.fd, view, start)
             start += written
@@ -137,7 +157,11 @@ class BlockFile:
         Raises:
             OSError: the file system has no holes.
         """
-        kernelcalls.punch_hole(self.fd, span.start, len(span))
+        if self.fd is not None:
+            kernelcalls.punch_hole(self.fd, span.start, len(span))
+        elif self._map is not None:
+            # The pages of a shared mapping without a file, too (madvise(2)).
+            self._map.madvise(mmap.MADV_REMOVE, span.start, len(span))
 
     def verify(self, span: ByteRange, expected: Sequence[int]) -> list[bool]:
         """Tell for each block of the block-aligned *span* whether its checksum is as expected.
@@ -146,7 +170,9 @@ class BlockFile:
         """
         try:
             # Whoever checks a piece will want the next ones: the disk reads them meanwhile.
-            os.posix_fadvise(self.fd, span.start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            if self.fd is not None:
+                advice = os.POSIX_FADV_WILLNEED
+                os.posix_fadvise(self.fd, span.start, READ_AHEAD_BYTES, advice)
             found = hash_blocks(self.read_from_disk(span))
         except (OSError, Damaged):
             return [False] * len(expected)
@@ -154,20 +180,52 @@ class BlockFile:
 
     def hash_held(self, span: ByteRange) -> list[int]:
         """Return the checksums of the blocks of *span*, which was written a moment ago."""
+        if self._map is None:
+            return hash_blocks(self.read_from_disk(span))
         return hash_blocks(self._view[span.start : span.stop])
 
     def try_alone(self) -> bool:
         """Hold the file alone, if nobody else has it open; `share` gives it back."""
-        return self.in_memory or kernelcalls.try_lock_alone(self.fd)
+        return self.in_memory or self.fd is None or kernelcalls.try_lock_alone(self.fd)
 
     def share(self) -> None:
         """Let others have the file open again."""
-        if not self.in_memory:
+        if not self.in_memory and self.fd is not None:
             kernelcalls.try_lock_shared(self.fd)
 
 
-def _mapped(fd: int, size_bytes: int) -> mmap.mmap:
-    """Return the file *fd* mapped; with Python 3.13 without a second descriptor for it."""
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(fd, size_bytes, trackfd=False)
-    return mmap.mmap(fd, size_bytes)
+def _mapped(fd: int | None, size_bytes: int) -> mmap.mmap | None:
+    """Return the file *fd* mapped, or None where this process may map no more.
+
+    Without a file, new memory that is mapped.
+
+    Raises:
+        OSError: there is neither a file nor address space.
+    """
+    if not size_bytes:
+        return None
+    if fd is None:
+        return mmap.mmap(-1, size_bytes)
+    if not _has_addresses_for(size_bytes):
+        return None
+    try:
+        if sys.version_info >= (3, 13):  # without a second descriptor for the file
+            return mmap.mmap(fd, size_bytes, trackfd=False)
+        return mmap.mmap(fd, size_bytes)
+    except OSError as problem:
+        if problem.errno != errno.ENOMEM:  # RLIMIT_AS, or too many mappings (mmap(2))
+            raise
+        return None
+
+
+def _has_addresses_for(size_bytes: int) -> bool:
+    """Return whether a file of *size_bytes* can be mapped and enough left for threads and buffers.
+
+    True without a limit (RLIMIT_AS); with one, mapped files may bring the process to half of it.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return True
+    # The first number is the size of the address space, in pages (proc(5)).
+    n_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return n_pages * mmap.PAGESIZE + size_bytes <= limit // 2

@@ -6,7 +6,9 @@ import ctypes
 import fcntl
 import mmap
 import os
+import resource
 import struct
+import threading
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -16,6 +18,12 @@ _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 # linux/falloc.h
 _FALLOC_FL_KEEP_SIZE: Final = 0x01
 _FALLOC_FL_PUNCH_HOLE: Final = 0x02
+
+# glibc malloc.h
+_M_ARENA_MAX: Final = -8
+
+#: Stack of a thread where addresses are few; the usual 8 MiB are reserved, not used.
+_SMALL_STACK_BYTES: Final = 1024 * 1024
 
 
 def punch_hole(fd: int, start: int, length: int) -> None:
@@ -78,3 +86,18 @@ def try_lock_shared(fd: int) -> bool:
 def try_lock_alone(fd: int) -> bool:
     """Take the lock for ourselves alone, without waiting; False when somebody else holds it."""
     return _lock(fd, fcntl.F_WRLCK)
+
+
+def save_addresses() -> None:
+    """Take few addresses where they are limited (RLIMIT_AS); must come before any thread.
+
+    glibc reserves 64 MiB for the allocations of each new thread, and 8 MiB for its stack: with
+    four threads a limit of 300 MiB is used up. Without a limit nothing is changed.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    threading.stack_size(_SMALL_STACK_BYTES)
+    mallopt = getattr(_libc, "mallopt", None)  # other C libraries have no arenas
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)

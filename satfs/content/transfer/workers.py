@@ -119,8 +119,10 @@ class WorkerPool:
 
     async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
-        # Proxies are the loop's business: their lines are slow enough for it.
-        process = None if self._is_proxied(link.url) else self._at_hand()
+        # Proxies are the loop's business: their lines are slow enough for it. So is memory without
+        # a descriptor, which no other process can write to.
+        is_for_loop = self._is_proxied(link.url) or delivery.cached.top.file.fd is None
+        process = None if is_for_loop else self._at_hand()
         if process is not None:
             try:
                 await self._move_in(process, link, delivery, version)
