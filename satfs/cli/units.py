@@ -23,6 +23,41 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9:_.-]")
 _HOPELESS: Final = (Exit.USAGE, Exit.CREDENTIALS, Exit.FUSE, Exit.CACHE)
 
 
+#: What all units of ours hold in common.
+_REST: Final = f"""\
+Documentation=man:satfs(1) man:satfs-mount(1)
+
+[Service]
+# Started once the mount works: credentials accepted, first page listed.
+Type=notify
+NotifyAccess=main
+{{commands}}
+TimeoutStartSec=90
+# An event loop that stands still for so long is ended, and another mount takes its place.
+WatchdogSec=30
+Restart=on-failure
+RestartSec=10
+# Wrong settings, refused credentials, no FUSE, no cache: trying again would not help.
+RestartPreventExitStatus={" ".join(str(int(code)) for code in _HOPELESS)}
+# Told to stop before it worked.
+SuccessExitStatus={int(Exit.INTERRUPTED)}
+# The mount ends its own helpers.
+KillMode=mixed
+TimeoutStopSec=20
+# A file that is open takes descriptors; what is written is for its owner; memory holds secrets.
+LimitNOFILE=65536
+UMask=0077
+LimitCORE=0
+# Sandboxing that implies NoNewPrivileges= or a mount namespace of its own is left out: fusermount3
+# is set-user-ID, and the mount is for everybody to see.
+KeyringMode=private
+OOMPolicy=continue
+
+[Install]
+WantedBy=default.target
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """What a unit mounts, and where."""
@@ -76,41 +111,30 @@ def unit_text(unit: Unit, program: Sequence[str], options: Iterable[str] = ()) -
 
 [Unit]
 Description=Satellite imagery deliveries ({_percent(unit.profile)})
-Documentation=man:satfs(1) man:satfs-mount(1)
-
-[Service]
-# Started once the mount works: credentials accepted, first page listed.
-Type=notify
-NotifyAccess=main
-ExecStart={quoted_command(command)}
-TimeoutStartSec=90
-# An event loop that stands still for so long is ended, and another mount takes its place.
-WatchdogSec=30
-Restart=on-failure
-RestartSec=10
-# Wrong settings, refused credentials, no FUSE, no cache: trying again would not help.
-RestartPreventExitStatus={" ".join(str(int(code)) for code in _HOPELESS)}
-# Told to stop before it worked.
-SuccessExitStatus={int(Exit.INTERRUPTED)}
-# The mount ends its own helpers.
-KillMode=mixed
-TimeoutStopSec=20
-# A file that is open takes descriptors; what is written is for its owner; memory holds secrets.
-LimitNOFILE=65536
-UMask=0077
-LimitCORE=0
-# Sandboxing that implies NoNewPrivileges= or a mount namespace of its own is left out: fusermount3
-# is set-user-ID, and the mount is for everybody to see.
-KeyringMode=private
-OOMPolicy=continue
-
-[Install]
-WantedBy=default.target
-
+{_REST.format(commands=f"ExecStart={quoted_command(command)}")}
 [X-satfs]
 Profile={json.dumps(unit.profile)}
 Mountpoint={json.dumps(str(unit.mountpoint))}
 """
+
+
+def template_unit_text() -> str:
+    """Return the text of the unit that packages bring, `satfs@.service`.
+
+    Its instance is a profile, which it mounts at ~/satfs/PROFILE. `satfs` is looked for where
+    systemd looks for programs: /usr/local/bin, /usr/bin (systemd.service(5)).
+    """
+    # mkdir fails at a mount that a dead process has left behind; satfs mount takes that away.
+    commands = """\
+ExecStartPre=-mkdir -p -- %h/satfs/%I
+ExecStart=satfs mount --foreground --profile %I -- %h/satfs/%I"""
+    return f"""\
+# Mount a profile at ~/satfs/PROFILE: systemctl --user enable --now satfs@PROFILE
+# At another place, or with options of its own: satfs service install
+
+[Unit]
+Description=Satellite imagery deliveries (%I)
+{_REST.format(commands=commands)}"""
 
 
 def require_plain(words: Iterable[str]) -> None:

@@ -63,10 +63,15 @@ def completion(context: click.Context, shell: str) -> None:
     bash must be 4.4 or newer.
     """
     context.ensure_object(Manner)
+    click.echo(completion_script(context.find_root().command, shell), nl=False)
+
+
+def completion_script(root: click.Command, shell: str) -> str:
+    """Return the script by which *shell*, one of SHELLS, completes *root*."""
     kind = get_completion_class(shell)
     assert kind is not None, "click completes in all of SHELLS"  # noqa: S101 - a bug, not a case
     # Not `kind.source()`: for bash that starts a bash to learn its version, which says nothing of
     # the shell that will read this.
-    answer = kind(context.find_root().command, {}, "satfs", VARIABLE)
+    answer = kind(root, {}, "satfs", VARIABLE)
     template = _BASH if shell == "bash" else answer.source_template
-    click.echo(template % answer.source_vars())
+    return template % answer.source_vars() + "\n"
