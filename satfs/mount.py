@@ -244,7 +244,7 @@ def _about(
         calls=door.counters,
         waiting=door.calls,
         errnos=door.complaints.counters,
-        complaints=door.complaints.recent,
+        failures=door.complaints.recent,
     )
     return Introspection(identity, instruments, log_ring())
 

@@ -12,9 +12,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from satfs import errors
 from satfs.errors import Garbled, Misuse, SatfsError
@@ -30,6 +32,16 @@ MESSAGE_BYTES: Final = 1024 * 1024 * 1024
 ALIVE_S: Final = 2.0
 #: Silence after which a mount is taken for stuck, in seconds.
 SILENCE_S: Final = 10.0
+#: `struct ucred`: pid, uid, gid (unix(7)).
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class SupportsGetsockopt(Protocol):
+    """A socket, of the standard library or of trio."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """See `socket.socket.getsockopt`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +199,16 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Garbled("what came over the control socket is no JSON object")
     return value
+
+
+def peer_credentials(connection: SupportsGetsockopt) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the process at the other end (SO_PEERCRED, unix(7)). Never waits.
+
+    The pid is 0 when that process is in another PID namespace.
+
+    Raises:
+        OSError: the connection is no Unix socket.
+    """
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, group = _CREDENTIALS.unpack(packed)
+    return pid, user, group

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from satfs.control.protocol import (
     Notice,
     failed,
     message_line,
+    peer_credentials,
     request_of,
 )
 from satfs.control.socket_path import prepare_directory, socket_path
@@ -55,8 +55,6 @@ _MAX_CONNECTIONS: Final = 32
 _BACKLOG: Final = 16
 #: How often is looked whether the socket is still there, in seconds.
 _LOOK_S: Final = 15.0
-#: struct ucred: pid, uid, gid (unix(7)).
-_CREDENTIALS: Final = struct.Struct("3i")
 
 
 async def serve_control(
@@ -189,7 +187,8 @@ class _Door:
             request = await _read_request(stream)
             if request is None:
                 return
-            if _peer(stream) not in (0, os.geteuid()):
+            _, user, _ = peer_credentials(stream.socket)
+            if user not in (0, os.geteuid()):
                 raise NotAllowed("this mount is another user's")
             if self._n_connections > _MAX_CONNECTIONS:
                 raise Throttled("too many commands at once; try again when some have ended")
@@ -273,9 +272,3 @@ async def _read_request(stream: trio.SocketStream) -> ControlRequest | None:
                 return request_of(line)
         return None
     raise Garbled("no request came over the control socket in time")
-
-
-def _peer(stream: trio.SocketStream) -> int:
-    told = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, user, _ = _CREDENTIALS.unpack(told)
-    return int(user)

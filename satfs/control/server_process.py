@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import os
 import select
-import socket
-import struct
-from typing import Final
 
 from satfs.control.client import connect
+from satfs.control.protocol import peer_credentials
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import Mounted
-
-_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid (unix(7))
 
 
 class ServingProcess:
@@ -30,10 +26,7 @@ class ServingProcess:
         self._descriptor: int | None = None
         try:
             with connect(mounted) as connection:
-                told = connection.getsockopt(
-                    socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-                )
-            pid, _, _ = _CREDENTIALS.unpack(told)
+                pid, _, _ = peer_credentials(connection)
             if pid > 0:  # else it is in another PID namespace
                 self._descriptor = os.pidfd_open(pid)
         except (OSError, BadMountpoint):

@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from satfs.api.cached_listing import ListingState
 from satfs.api.scrub import for_people
 from satfs.content.attachments import Attachments
+from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.explain import explain_object
 from satfs.introspection.explain_tree import ExplainDirectory, MirrorContext
 from satfs.introspection.log_ring import LogFile, LogRing
@@ -22,7 +23,6 @@ from satfs.introspection.snapshots import Snapshots
 from satfs.introspection.status import (
     Identity,
     MountStatus,
-    ReportedFailure,
     UnreachableHost,
     status_record,
 )
@@ -39,25 +39,6 @@ STATUS, METRICS, LOG, EXPLAIN = b"status.json", b"metrics", b"log", b"explain"
 _MAX_LINKS: Final = 1000
 
 
-class FailureFields(Protocol):
-    """A failure that a program was told of (`fuse.error_reporting.Complaint`)."""
-
-    @property
-    def at_s(self) -> float: ...  # noqa: D102
-    @property
-    def operation(self) -> str: ...  # noqa: D102
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def errno(self) -> str: ...  # noqa: D102
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def reason(self) -> str: ...  # noqa: D102
-    @property
-    def times(self) -> int: ...  # noqa: D102
-
-
 @dataclass(frozen=True, slots=True)
 class Instruments:
     """What is read to tell how a mount is doing. None of it waits."""
@@ -72,7 +53,7 @@ class Instruments:
     calls: Mapping[str, int]
     waiting: Sized
     errnos: Mapping[str, int]
-    complaints: Sequence[FailureFields]
+    failures: Sequence[FailureReport]
 
 
 class Introspection:
@@ -159,18 +140,7 @@ class Introspection:
             calls=reads.calls,
             n_calls_waiting=len(reads.waiting),
             errnos=reads.errnos,
-            told=[
-                ReportedFailure(
-                    each.at_s,
-                    each.operation,
-                    each.path,
-                    each.errno,
-                    each.kind,
-                    each.reason,
-                    each.times,
-                )
-                for each in reads.complaints
-            ],
+            failures=tuple(reads.failures),
             read_ahead_kb=self.read_ahead_kb,
             max_background=self.max_background,
             control=self.control,

@@ -18,6 +18,7 @@ from satfs.api.cached_listing import ListingState
 from satfs.api.scrub import for_people
 from satfs.content.fetch.budget import Spent
 from satfs.content.fetch.range_request import TransferStatus
+from satfs.fuse.error_reporting import FailureReport
 from satfs.model import Json
 from satfs.read_trace import TraceTotals
 
@@ -38,19 +39,6 @@ class UnreachableHost:
     origin: str
     for_s: float
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportedFailure:
-    """A failure that a program was told of, and how often in a row. *at_s* is wall clock."""
-
-    at_s: float
-    operation: str
-    path: str
-    errno: str
-    kind: str
-    reason: str
-    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +76,7 @@ class MountStatus:
     calls: Mapping[str, int] = field(default_factory=dict)
     n_calls_waiting: int = 0
     errnos: Mapping[str, int] = field(default_factory=dict)
-    told: Sequence[ReportedFailure] = ()
+    failures: Sequence[FailureReport] = ()
     read_ahead_kb: int | None = None
     max_background: int | None = None
     control: str | None = None
@@ -156,7 +144,7 @@ def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
                 "why": clean(each.reason),
                 "times": each.times,
             }
-            for each in list(vitals.told)[: -MAX_ERRORS - 1 : -1]
+            for each in list(vitals.failures)[: -MAX_ERRORS - 1 : -1]
         ],
         "kernel": {
             "read_ahead_kb": vitals.read_ahead_kb,

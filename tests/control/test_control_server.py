@@ -28,6 +28,7 @@ from satfs.control.protocol import (
     Message,
     Notice,
     message_of,
+    peer_credentials,
     request_line,
 )
 from satfs.control.server import Command, Tell, serve_control
@@ -243,7 +244,7 @@ async def test_another_user_is_not_heard(path: Path, monkeypatch: pytest.MonkeyP
 async def test_the_kernel_says_who_is_there() -> None:
     ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
-        assert server._peer(trio.SocketStream(ours)) == os.geteuid()
+        assert peer_credentials(ours)[:2] == (os.getpid(), os.geteuid())
 
 
 async def test_a_socket_that_was_taken_away_is_made_anew(

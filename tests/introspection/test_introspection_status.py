@@ -16,6 +16,7 @@ from satfs.api.cached_listing import ListingState
 from satfs.cli.commands.status import rows_of
 from satfs.content.fetch.budget import Spent
 from satfs.content.fetch.range_request import TransferStatus
+from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.metrics import exposition
 from satfs.introspection.status import (
     MAX_ERRORS,
@@ -24,7 +25,6 @@ from satfs.introspection.status import (
     MAX_TRANSFERS,
     Identity,
     MountStatus,
-    ReportedFailure,
     UnreachableHost,
     moment,
     status_record,
@@ -87,9 +87,9 @@ vitals = st.builds(
     spent=st.builds(Spent, st.just("2026-01-01"), counts, st.none() | counts),
     api=st.dictionaries(st.sampled_from(["requests", "status_200", "status_500"]), counts),
     errnos=st.dictionaries(st.sampled_from(["EIO", "ENOENT"]), counts),
-    told=st.lists(
+    failures=st.lists(
         st.builds(
-            ReportedFailure,
+            FailureReport,
             at_s=st.floats(0, 4e9),
             operation=st.just("read"),
             path=texts,
@@ -130,7 +130,7 @@ def test_no_secret_comes_through(now: MountStatus, text: str) -> None:
         refusal=text,
         listings=[ListingState("scenes", text, 1, 0.0, True)],
         transfers=[TransferStatus(text, ByteRange(0, 1), 0, False, None)],
-        told=[ReportedFailure(1.0, "read", text, "EIO", "Unreachable", text, 1)],
+        failures=[FailureReport(1.0, "read", text, "EIO", "Unreachable", text, 1)],
         identity=replace(IDENTITY, contract_id=text, api_url=text, cache_dir=text),
     )
     record = status_record(spoilt, secrets=[SECRET])
@@ -157,8 +157,8 @@ def test_stale_listings_come_first() -> None:
 
 
 def test_the_newest_error_comes_first() -> None:
-    told = [ReportedFailure(float(n), "read", f"/{n}", "EIO", "X", "why", 1) for n in range(30)]
-    errors: list[dict[str, Any]] = status_record(MountStatus(2_000.0, IDENTITY, told=told))[
+    failures = [FailureReport(float(n), "read", f"/{n}", "EIO", "X", "why", 1) for n in range(30)]
+    errors: list[dict[str, Any]] = status_record(MountStatus(2_000.0, IDENTITY, failures=failures))[
         "errors"
     ]
     assert [each["path"] for each in errors] == [f"/{n}" for n in range(29, 9, -1)]
@@ -188,7 +188,7 @@ def test_no_field_is_forgotten() -> None:
         "calls": {"lookup": 1},
         "n_calls_waiting": 1,
         "errnos": {"EIO": 1},
-        "told": [ReportedFailure(1.0, "read", "/", "EIO", "X", "why", 1)],
+        "failures": [FailureReport(1.0, "read", "/", "EIO", "X", "why", 1)],
         "read_ahead_kb": 512,
         "max_background": 512,
         "control": "/run/socket",
