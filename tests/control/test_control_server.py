@@ -234,7 +234,7 @@ async def test_too_many_at_once_are_told_so(path: Path, monkeypatch: pytest.Monk
 
 async def test_another_user_is_not_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the modes of socket and directory allow."""
-    monkeypatch.setattr(server, "_peer", lambda stream: os.geteuid() + 1)
+    monkeypatch.setattr(server, "peer_credentials", lambda _: (1, os.geteuid() + 1, 1))
     async with serving(path, echo=echo):
         (failure,) = await request(path, "echo")
     assert isinstance(failure, Failed)
