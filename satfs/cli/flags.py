@@ -52,12 +52,19 @@ def _log_format(context: click.Context, _parameter: click.Parameter, value: str 
 def verbosity_flags(command: Command) -> Command:
     """Add `-v` and `-q`, which are heard by `Manner`."""
     command = click.option(
-        "-q", "--quiet", count=True, expose_value=False, callback=_verbosity, help="Say less."
+        "-q",
+        "--quiet",
+        count=True,
+        is_eager=True,  # before --version, which says more with -v
+        expose_value=False,
+        callback=_verbosity,
+        help="Say less.",
     )(command)
     return click.option(
         "-v",
         "--verbose",
         count=True,
+        is_eager=True,
         expose_value=False,
         callback=_verbosity,
         help="Say more: -v what happens, -vv everything, with tracebacks.",

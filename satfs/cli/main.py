@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from satfs import __version__
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
-from satfs.cli.flags import Manner
+from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
@@ -85,6 +85,18 @@ class _Commands(Commands):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _show_version(context: click.Context, _parameter: click.Parameter, is_given: bool) -> None:
+    if not is_given:
+        return
+    if context.ensure_object(Manner).verbosity > 0:
+        from satfs.cli.bug_report import versions_text  # takes longer to import than the rest
+
+        click.echo(versions_text())
+    else:
+        click.echo(f"satfs {__version__}")
+    context.exit()
+
+
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -99,7 +111,15 @@ Exit codes:
 {_EXIT_CODES}
 """,
 )
-@click.version_option(__version__, "-V", "--version", message="satfs %(version)s")
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit; with -v, all that a bug report needs.",
+)
+@verbosity_flags
 def satfs() -> None:
     """Satellite imagery deliveries as a read-only filesystem.
 

@@ -18,16 +18,18 @@ import click
 import trio
 from rich.text import Text
 
-from satfs.cli.completion_values import directories
+from satfs.cli.bug_report import report_text, write_report
+from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_as, show
-from satfs.cli.output import console
+from satfs.cli.mount_status import mounts_of_user, read_own
+from satfs.cli.output import console, print_sentence
 from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
 from satfs.doctor.machine import Machine
-from satfs.errors import BadSettings
+from satfs.errors import BadMountpoint, BadSettings
 from satfs.fuse.errnos import gravest_of
 from satfs.mountpoints import DEMO_SOURCE, absolute
 from satfs.redaction import redact
@@ -50,6 +52,7 @@ Examples:
   satfs doctor ~/aleph                   … and whether that can be mounted on
   satfs doctor --profile harbour         with the account of that profile
   satfs doctor -q                        only what is not as it should be
+  satfs doctor --report report.txt       and write a file for an issue
   satfs doctor --json | jq '.findings[] | select(.severity != "ok")'
 
 \b
@@ -63,15 +66,30 @@ Exit codes:
 @click.argument("mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
 @click.option("--profile", metavar="NAME", help="The profile in config.toml to use.")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    shell_complete=values_for("FILE"),
+    help="Also write findings, versions, settings and logs there, without secrets.",
+)
 @verbosity_flags
 @click.pass_obj
-def doctor(manner: Manner, mountpoint: str | None, as_json: bool, profile: str | None) -> int:
+def doctor(
+    manner: Manner,
+    mountpoint: str | None,
+    as_json: bool,
+    profile: str | None,
+    report: Path | None,
+) -> int:
     """Look for whatever keeps satfs from working, and say what to do about it.
 
     Looks at this machine, at every satfs mount, at the way to the API and the object store, and at
     the account. Changes nothing, needs no rights, and is done within 30 seconds, whatever hangs.
     """
     began_s = time.monotonic()
+    if report is not None and os.path.lexists(report):
+        raise BadSettings(f"{show(str(report))} exists; name another file for the report")
     findings: list[Finding] = []
     # Unless asked for, no log: what goes wrong is in the findings.
     level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
@@ -87,7 +105,24 @@ def doctor(manner: Manner, mountpoint: str | None, as_json: bool, profile: str |
         click.echo(json.dumps(as_record(findings, code, took_s), indent=2, ensure_ascii=False))
     else:
         console().print(summary(findings))
+    if report is not None:
+        _write_report(report, findings, profile)
     return code
+
+
+def _write_report(path: Path, findings: Sequence[Finding], profile: str | None) -> None:
+    try:
+        resolved = resolve_settings({"profile": profile})
+    except BadSettings:  # the findings say so
+        resolved = None
+    logs = {}
+    for mounted in mounts_of_user():
+        try:
+            logs[str(mounted.mountpoint)] = read_own(mounted, "log")
+        except BadMountpoint as failure:
+            logs[str(mounted.mountpoint)] = f"(cannot be read: {failure})"
+    write_report(path, report_text(findings, resolved, logs))
+    print_sentence(f"The report is in {path}; read it before you attach it to an issue.")
 
 
 def code_of(findings: Sequence[Finding]) -> Exit:

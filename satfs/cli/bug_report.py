@@ -1,0 +1,160 @@
+"""What a bug report needs: versions, findings, settings and log lines, without secrets."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from satfs import __version__
+from satfs.api import secret_store
+from satfs.cli.commands.settings import shown_value
+from satfs.cli.log_setup import show
+from satfs.doctor.findings import Finding, Severity
+from satfs.errors import BadSettings, SatfsError
+from satfs.redaction import redact
+from satfs.settings import Resolved, Settings, is_secret, variable_of
+
+#: libfuse by its soname: 3.0 to 3.16, and from 3.17 on.
+_LIBFUSE: Final = ("libfuse3.so.3", "libfuse3.so.4")
+#: Libraries whose version decides how satfs behaves.
+_LIBRARIES: Final = ("pyfuse3", "trio", "httpx", "httpcore", "h11", "pydantic", "isal")
+#: These values name an account or a file; a report for the public says only that they are set.
+_IDENTITIES: Final = ("client_id", "contract_id")
+_PERSONAL: Final = (*_IDENTITIES, "token_file", "token_command")
+#: Lines of each mount's log, the latest.
+MAX_LOG_LINES: Final = 200
+#: Shorter values are no secrets, and are part of many words.
+_MIN_SECRET_LENGTH: Final = 4
+
+
+def versions() -> dict[str, str]:
+    """Return the version of satfs and of each part of the machine that it depends on, by name."""
+    found = {
+        "satfs": __version__,
+        "Python": platform.python_version(),
+        "libfuse": _libfuse_version(),
+        "kernel": f"{platform.release()} {platform.machine()}",
+        "distribution": _distribution(),
+    }
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def versions_text() -> str:
+    """Return `versions` as lines; the first is that of `satfs --version`."""
+    return "\n".join(f"{name} {version}" for name, version in versions().items())
+
+
+def _libfuse_version() -> str:
+    for name in _LIBFUSE:
+        with suppress(OSError, AttributeError):
+            pkgversion = ctypes.CDLL(name).fuse_pkgversion
+            pkgversion.restype = ctypes.c_char_p
+            return str(pkgversion().decode("ascii", "replace"))
+    return "not found"
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def report_text(
+    findings: Iterable[Finding],
+    resolved: Resolved | None,
+    logs: Mapping[str, str],
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """Return the report as text: versions, *findings*, settings that are not the default, *logs*.
+
+    *logs* are the lines of each mount by its mountpoint. The report never has a secret of the
+    settings, of the stored login or of *environment*, the query of a link, a token, or the user in
+    a URL; the user's home directory is `~`. Waits for the keyring, if the login is there.
+    """
+    day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    parts = [f"# A report of satfs doctor, {day}", "## Versions", versions_text(), "## Findings"]
+    parts += [_finding_text(each) for each in findings]
+    parts += ["## Settings that are not the default", _settings_text(resolved)]
+    for mountpoint, lines in logs.items():
+        tail = lines.splitlines()[-MAX_LOG_LINES:]
+        parts += [f"## Log of {show(mountpoint)}", "\n".join(map(show, tail)) or "(empty)"]
+    return without_secrets("\n\n".join(parts) + "\n", _secrets(resolved, environment))
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return *text* without *secrets*, and what `redact` removes; home is `~`."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "…")
+    text = redact(text)
+    home = str(Path.home())
+    return text if home == "/" else re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write the report to *path*, for its owner alone. A file that exists is not replaced.
+
+    Raises:
+        BadSettings: it cannot be written; says why.
+    """
+    try:
+        with open(path, "x", encoding="utf-8", opener=_for_owner) as file:
+            file.write(text)
+    except OSError as failure:
+        raise BadSettings(
+            f"the report cannot be written to {show(str(path))}: {failure.strerror}"
+        ) from failure
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _finding_text(finding: Finding) -> str:
+    lines = [f"{finding.severity.word} [{finding.area.value}: {finding.check}] {finding.says}"]
+    if finding.severity is not Severity.OK:
+        lines += [
+            f"  {text}" for text in (finding.means, finding.remedy, *finding.commands) if text
+        ]
+    return "\n".join(map(show, lines))
+
+
+def _settings_text(resolved: Resolved | None) -> str:
+    if resolved is None:
+        return "(they cannot be read; see the findings)"
+    lines = []
+    for name in Settings.model_fields:
+        if name in resolved.origins:
+            hidden = name in _PERSONAL and getattr(resolved.settings, name) is not None
+            value = "(set, not shown)" if hidden else shown_value(resolved.settings, name)
+            lines.append(show(f"{name} = {value}  # {resolved.origins[name].kind}"))
+    return "\n".join(lines) or "(none)"
+
+
+def _secrets(resolved: Resolved | None, environment: Mapping[str, str]) -> set[str]:
+    """Return the values of secret settings, those of the environment also if they are not used."""
+    names = [name for name in Settings.model_fields if is_secret(name)]
+    found = {environment.get(variable_of(name), "") for name in names}
+    if resolved is not None:
+        values = (getattr(resolved.settings, name) for name in names)
+        found |= {value.get_secret_value() for value in values if value is not None}
+        if (place := resolved.settings.secret_store) is not None:
+            with suppress(SatfsError):  # nothing can be read, so nothing can be shown either
+                stored = secret_store.fetch(resolved.settings.profile, place)
+                found.add(stored.secret.get_secret_value())
+        # They are no secrets; with them a reader of the issue would know the account.
+        found |= {str(getattr(resolved.settings, name) or "") for name in _IDENTITIES}
+    return {value for value in found if len(value) >= _MIN_SECRET_LENGTH}
