@@ -103,9 +103,14 @@ class Scene:
     product_name: str | None = None
     timestamp: datetime | None = None
     revision: str = ""
-    footprint: Mapping[str, Json] | None = None
     attachments: tuple[Attachment, ...] = ()
     record: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def footprint(self) -> Mapping[str, Json] | None:
+        """Return the footprint in the record; None without one that is an object."""
+        found = self.record.get("footprint", self.record.get("geometry"))
+        return found if isinstance(found, Mapping) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ RENEWAL_MARGIN_S = 60.0
 UNTOLD_LIFETIME_S = 600.0
 #: Longest wait for a keyring, in seconds: a locked one may be asking somebody who is not there.
 KEYRING_S = 10.0
+#: Longest answer of the token endpoint; tokens are a few kilobytes.
+MAX_TOKEN_ANSWER_BYTES = 256 * 1024
 #: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
 #: Waits before further tries when the token endpoint refuses credentials that it accepted before in
@@ -297,7 +299,11 @@ class Credential:
     async def _exchange(self, body: bytes) -> tuple[str, float]:
         url = self._settings.auth_url
         response = await self._http.request(
-            "POST", url, headers={"Content-Type": "application/json"}, content=body
+            "POST",
+            url,
+            headers={"Content-Type": "application/json"},
+            content=body,
+            max_bytes=MAX_TOKEN_ANSWER_BYTES,
         )
         if response.status not in (200, 201):
             raise self._not_a_token(response)

@@ -56,6 +56,9 @@ MAX_UNFINISHED: Final = 64
 #: Longest answer in which a link is looked for. A vendor who sends the delivery itself in its place
 #: would have `ls` fetch it.
 MAX_LINK_BYTES: Final = 1024 * 1024
+#: Longest page, and longest record that is asked for by itself. The vendor's gateway caps answers
+#: at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
+MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 
 
 class Aleph:
@@ -185,7 +188,13 @@ class Aleph:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
         question = requests.tasks(self._settings.page_limit)
         url = question.url(self._settings.api_url)
-        page = await self._asker.ask(url, _page_with(wire.task), question.what, self._deadline())
+        page = await self._asker.ask(
+            url,
+            _page_with(wire.task),
+            question.what,
+            self._deadline(),
+            max_bytes=MAX_PAGE_BYTES,
+        )
         return tuple(page.entries)
 
     # -- the shapes of a question ------------------------------------------------------------------
@@ -213,7 +222,12 @@ class Aleph:
 
         async def get_page(url: str) -> wire.Page:
             return await self._asker.ask(
-                url, _page_with(reader), question.what, deadline, with_contract=with_contract
+                url,
+                _page_with(reader),
+                question.what,
+                deadline,
+                with_contract=with_contract,
+                max_bytes=MAX_PAGE_BYTES,
             )
 
         n_ahead = self._settings.api_concurrency
@@ -262,7 +276,7 @@ class Aleph:
             raise Garbled("the answer is about something else")
 
         url = question.url(self._settings.api_url)
-        return await self._asker.ask(url, read, question.what, deadline)
+        return await self._asker.ask(url, read, question.what, deadline, max_bytes=MAX_PAGE_BYTES)
 
     async def _search_scene(
         self, scene_id: SceneId, deadline: Deadline, refusal: SatfsError
@@ -271,7 +285,9 @@ class Aleph:
         question = requests.scene_search(scene_id)
         url = question.url(self._settings.api_url)
         try:
-            page = await self._asker.ask(url, _page_with(wire.scene), question.what, deadline)
+            page = await self._asker.ask(
+                url, _page_with(wire.scene), question.what, deadline, max_bytes=MAX_PAGE_BYTES
+            )
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed, Garbled):

@@ -10,7 +10,6 @@ Everything runs in a worker thread, one call at a time.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import stat
@@ -24,6 +23,7 @@ from typing import TypeVar
 import structlog
 import trio
 
+from satfs.api.packed import decoded, encoded
 from satfs.atomic_file import make_directory
 from satfs.model import Json
 
@@ -78,9 +78,10 @@ class ListingStore:
         moment_s = time.time()
 
         def write(db: sqlite3.Connection) -> None:
-            # Record by record: json holds the interpreter for as long as one call takes.
-            lines = [json.dumps(record, separators=(",", ":")) for record in records]
-            packed = zlib.compress("\n".join(lines).encode(), 1)
+            # Record by record: a whole listing would be held twice, and keep other threads waiting.
+            compressor = zlib.compressobj(1)
+            pieces = [compressor.compress(encoded(record) + b"\n") for record in records]
+            packed = b"".join((*pieces, compressor.flush()))
             db.execute(
                 "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)", (kind, id, moment_s, packed)
             )
@@ -221,8 +222,7 @@ def _own(directory: Path) -> None:
 def _unpacked(row: tuple[str, str, float, bytes]) -> Stored | None:
     kind, id, asked_at_s, packed = row
     try:
-        lines = zlib.decompress(packed).splitlines()
-        records = [json.loads(line) for line in lines]
+        records = [decoded(line) for line in zlib.decompress(packed).split(b"\n") if line]
     except (zlib.error, ValueError, RecursionError):
         return None
     return Stored(kind, id, asked_at_s, tuple(r for r in records if isinstance(r, dict)))

@@ -18,6 +18,9 @@ MAX_QUOTE_CHARACTERS = 300
 _LOOKED_AT_CHARACTERS = 4096
 #: Texts shorter than this are not searched for as secrets: they would match by chance.
 _MIN_SECRET = 4
+#: Texts longer than this are taken for secrets without a search, which would keep other threads
+#: waiting: 50 ms for as many characters. No field of the API holds a tenth of it.
+MAX_SEARCHED_CHARACTERS = 256 * 1024
 
 # The vendor writes the text, so each of these patterns begins with something literal and runs in
 # linear time: no text, however made, keeps us busy.
@@ -56,14 +59,21 @@ def may_hold_secrets(document: bytes) -> bool:
     Looks at the document as a whole, a hundred times as fast as at each of its values; errs on the
     side of True.
     """
+    if len(document) > MAX_SEARCHED_CHARACTERS:
+        return True  # one of its texts may be too long to be searched
     lower = document.lower()
     return any(trace in lower for trace in _TRACES)
 
 
 def is_secret_like(value: Any) -> bool:
-    """Tell whether *value* is text that looks like a signed URL, a token or a password."""
+    """Tell whether *value* is text that looks like a signed URL, a token or a password.
+
+    So does a text that is too long to be searched.
+    """
     if not isinstance(value, str) or len(value) < _MIN_SECRET:
         return False
+    if len(value) > MAX_SEARCHED_CHARACTERS:
+        return True
     plain = unquote(value) if "%" in value else value
     return bool(_MARKS.search(plain) or _USER_INFO.search(plain))
 

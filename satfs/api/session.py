@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,6 +46,16 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 CONTRACT_HEADER = "X-Satellogic-Contract-Id"
+#: Answers above `net.http.LARGE_ANSWER_BYTES` that are held at once, from their first megabyte
+#: until they have been read. A page of 100 records of 10 kB is below it.
+MAX_LARGE_ANSWERS = 2
+#: Answers up to this size, with at most so many values, are read at once: that takes 20 ms at most,
+#: and a page of 100 records is among them. Larger ones are read in a thread, one at a time: reading
+#: holds the interpreter most of the time, so that two at once would only take more memory.
+MAX_BYTES_READ_AT_ONCE = 256 * 1024
+MAX_VALUES_READ_AT_ONCE = 20_000
+#: Longest answer about contracts; an account has a handful.
+MAX_SMALL_BYTES = 256 * 1024
 #: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
 MAX_REDIRECTS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -55,6 +66,13 @@ class _Refused:
     """A 401, or a 403 to a token that was never accepted and may not be valid yet."""
 
     response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A failure to raise."""
+
+    failure: SatfsError
 
 
 class ApiSession:
@@ -74,6 +92,8 @@ class ApiSession:
         self._wall_clock = wall_clock
         self._origin = origin_of(settings.api_url)
         self._slots = RequestSlots(settings.api_concurrency)
+        self._large_slots = trio.Semaphore(MAX_LARGE_ANSWERS)
+        self._reading = trio.CapacityLimiter(1)
         self._refusal: tuple[NotAllowed, float] | None = None
         self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
         #: Requests sent, and answers by status, for people to look at.
@@ -196,14 +216,28 @@ class ApiSession:
         """Return what *read* makes of the answer, with retries; a refusal of the token as it is."""
 
         async def attempt() -> R | _Refused:
-            response = await self._get(url, headers, takes_redirect, max_bytes)
-            if response.status == 401 or (
-                response.status == 403 and self.credential.is_young(headers)
-            ):
-                return _Refused(response)
-            if response.status < 400 or response.status == 404:
-                self.credential.accepted(headers)
-            return self._judged(response, read, what, takes_redirect)
+            async with AsyncExitStack() as held:
+                response = await self._get(url, headers, takes_redirect, max_bytes, held)
+                if response.status == 401 or (
+                    response.status == 403 and self.credential.is_young(headers)
+                ):
+                    return _Refused(response)
+                if response.status < 400 or response.status == 404:
+                    self.credential.accepted(headers)
+                if _is_quickly_read(response.body):
+                    result = self._outcome(response, read, what, takes_redirect)
+                else:
+                    # Abandoned at the deadline, the thread ends by itself: what it does is bounded.
+                    result = await trio.to_thread.run_sync(
+                        self._outcome,
+                        *(response, read, what, takes_redirect),
+                        abandon_on_cancel=True,
+                        limiter=self._reading,
+                    )
+                del response
+            if isinstance(result, _Failed):
+                raise result.failure
+            return result
 
         return await self._retries.run(
             attempt,
@@ -218,22 +252,48 @@ class ApiSession:
         url: str,
         headers: Mapping[str, str],
         takes_redirect: bool,
-        max_bytes: int = MAX_RESPONSE_BYTES,
+        max_bytes: int,
+        held: AsyncExitStack,
     ) -> Response:
-        """Return the answer of the API's own origin, following redirects inside of it."""
+        """Return the answer of the API's own origin, following redirects inside of it.
+
+        A large answer takes one of the places for such, which is free again when *held* is closed.
+        """
+        has_place = False
+
+        async def take_place() -> None:
+            nonlocal has_place
+            if not has_place:
+                await self._large_slots.acquire()
+                has_place = True
+                held.callback(self._large_slots.release)
+
         for _ in range(MAX_REDIRECTS + 1):
             if origin_of(url) != self._origin:
                 raise Garbled(f"the API leads to another host: {shown(url)}")
             async with self._slots.held():
                 self.counters["requests"] += 1
                 response = await self._http.request(
-                    "GET", url, headers=headers, max_bytes=max_bytes
+                    "GET", url, headers=headers, max_bytes=max_bytes, before_large=take_place
                 )
                 self.counters[f"status_{response.status}"] += 1
             if response.status not in REDIRECTS or takes_redirect:
                 return response
             url = resolved(url, response.headers.get("location", ""))
         raise Garbled("the API redirects in circles")
+
+    def _outcome(
+        self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
+    ) -> R | _Failed:
+        """Return what `_judged` returns, or the failure that it raises, without its traceback.
+
+        A failure is remembered until its page's turn comes, and its traceback would hold the body.
+        """
+        try:
+            return self._judged(response, read, what, takes_redirect)
+        except SatfsError as failure:
+            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
+            return _Failed(failure)
 
     def _judged(
         self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
@@ -274,6 +334,7 @@ class ApiSession:
                 question.what,
                 Deadline.within(self._settings.metadata_deadline_s),
                 with_contract=False,
+                max_bytes=MAX_SMALL_BYTES,
             )
         except NeedsLogin:
             raise
@@ -309,7 +370,10 @@ class ApiSession:
         contracts: tuple[Contract, ...] | None = None
         with trio.CancelScope(deadline=deadline.at_s):
             try:
-                response = await self._get(url, only_token, takes_redirect=False)
+                async with AsyncExitStack() as held:
+                    response = await self._get(
+                        url, only_token, takes_redirect=False, max_bytes=MAX_SMALL_BYTES, held=held
+                    )
                 contracts = _contracts(response) if response.status == 200 else None
             except (Garbled, Unreachable):
                 return refused
@@ -325,6 +389,12 @@ def prefixed(what: str, failure: SatfsError) -> str:
     """Return the failure's words with the question in front, once."""
     text = str(failure)
     return text if text.startswith(what) else f"{what}: {text}"
+
+
+def _is_quickly_read(body: bytes) -> bool:
+    if len(body) > MAX_BYTES_READ_AT_ONCE:
+        return False
+    return wire.max_values_in(body) <= MAX_VALUES_READ_AT_ONCE
 
 
 def _contracts(response: Response) -> tuple[Contract, ...]:

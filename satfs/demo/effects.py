@@ -134,6 +134,24 @@ def _not_found(fault: Fault, endpoint: str, now_s: float) -> Response:
     return telluric_error(404, "No item found with id x")
 
 
+def _costly_page(fault: Fault, endpoint: str, now_s: float) -> Response:
+    begin, unit, end = {
+        "lists": (b'{"results":[', b"[],", b"[]]}"),
+        "objects": (b'{"results":[', b"{},", b"{}]}"),
+        "records": (b'{"results":[', b'{"scene_id":7,"task_id":7},', b"{}]}"),
+        "numbers": (b'{"results":[{"task_id":7,"scene_id":7,"a":[', b"0,", b"0]}]}"),
+        "keys": (b'{"results":[],', b'"a":1,', b'"b":1}'),
+        "depth": (b'{"results":[', b"[", b""),
+        "text": (b'{"results":[{"task_id":7,"scene_id":7,"a":"\\ud800', b"x", b'"}]}'),
+    }[fault["shape"]]
+    n_bytes = int(fault["size_bytes"]) - len(begin) - len(end)
+    body = begin + unit * (n_bytes // len(unit)) + end
+    answer = Response(200, {"Content-Type": "application/json"}, body)
+    if not fault["gzip"]:
+        return answer
+    return replace(answer, body=gzip.compress(body, 9)).with_headers(content_encoding="gzip")
+
+
 def _html(fault: Fault, endpoint: str, now_s: float) -> Response:
     return Response(int(fault["status"]), {"Content-Type": "text/html; charset=utf-8"}, _PAGE)
 
@@ -150,6 +168,7 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response]]] = {
     "forbidden": _forbidden,
     "not-found": _not_found,
     "html": _html,
+    "costly-page": _costly_page,
     "redirect": lambda f, e, n: Response(int(f["status"]), {"Location": f["location"]}),
     "expired-link": lambda f, e, n: expired_response(3600, n - 60, n),
     "expired-token": lambda f, e, n: xml_error(

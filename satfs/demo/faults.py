@@ -45,6 +45,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "results-strings, fields-scrambled.",
         {"shape": "fields-scrambled"},
     ),
+    "costly-page": Kind(
+        "A page of so many bytes that takes far more time and memory to parse. As: lists, objects, "
+        "records, numbers, keys, depth, text; *gzip* sends it compressed, unasked.",
+        {"shape": "lists", "size_bytes": 31 * 2**20, "gzip": True},
+    ),
     "redirect": Kind("A redirect to another host.", {"location": "", "status": 307}),
     "expired-link": Kind("403 AccessDenied, Request has expired (store)."),
     "expired-token": Kind("400 ExpiredToken (store)."),

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,13 @@ from satfs.net.reachability import Reachability
 from satfs.net.trust import tls_context, untrusted
 
 #: Most bytes of an answer that is read whole, unless the caller says otherwise. The vendor's
-#: gateway caps answers at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
-MAX_RESPONSE_BYTES = 32 * 1024 * 1024
+#: gateway caps answers at 10 MB (AWS API Gateway quotas).
+MAX_RESPONSE_BYTES = 10 * 1024 * 1024
+#: An answer above this size is large: the caller may let few of them be read at once.
+LARGE_ANSWER_BYTES = 1024 * 1024
+#: How many times as long as its compressed form an answer may be, beyond `LARGE_ANSWER_BYTES`.
+#: JSON pages whose records repeat each other come to 60; DEFLATE itself reaches 1,032.
+MAX_INFLATION = 100
 #: Most bytes of an error's body that are looked at.
 MAX_ERROR_BYTES = 64 * 1024
 #: Time for giving up an answer, behind a shield against cancellation.
@@ -157,8 +162,12 @@ class Http:
         headers: Mapping[str, str],
         content: bytes | None = None,
         max_bytes: int = MAX_RESPONSE_BYTES,
+        before_large: Callable[[], Awaitable[None]] | None = None,
     ) -> Response:
         """Return the whole answer, whatever its status; redirects are not followed.
+
+        *before_large* is awaited once before more than `LARGE_ANSWER_BYTES` of the body, compressed
+        or not, are held. A compressed body is decompressed in a thread if it may be large.
 
         Raises:
             Unreachable: no connection, or it broke.
@@ -166,16 +175,33 @@ class Http:
             Garbled: *url* is none, or the answer is longer than *max_bytes*, compressed or not.
         """
         where = shown(url)
-        async with self._answer(method, url, headers, content) as (response, chunks):
+        async with (
+            self._answer(method, url, headers, content) as (response, chunks),
+            contextlib.AsyncExitStack() as at_end,
+        ):
             body = bytearray()
+            # The traceback of a failure or of a cancellation leads here, and may be kept.
+            at_end.callback(body.clear)
+            is_large = False
+            plain = _plain(response.headers)
+            inflation = MAX_INFLATION if _is_compressed(plain) else 1
             async for chunk in chunks:
                 body += chunk
                 if len(body) > max_bytes:
                     raise Garbled(f"{where} answered with more than {max_bytes} bytes")
-            plain = _plain(response.headers)
-            return Response(
-                response.status_code, plain, _decompressed(bytes(body), plain, max_bytes, where)
-            )
+                if not is_large and len(body) * inflation > LARGE_ANSWER_BYTES:
+                    is_large = True
+                    if before_large is not None:
+                        await before_large()
+            sent = bytes(body)
+            body.clear()
+            if is_large and inflation > 1:
+                decoded = await trio.to_thread.run_sync(
+                    _decompressed, sent, plain, max_bytes, where, abandon_on_cancel=True
+                )
+            else:
+                decoded = _decompressed(sent, plain, max_bytes, where)
+            return Response(response.status_code, plain, decoded)
 
     @asynccontextmanager
     async def stream(
@@ -340,11 +366,20 @@ def _plain(headers: httpx.Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _is_compressed(headers: Mapping[str, str]) -> bool:
+    return _encoding(headers) not in ("", "identity")
+
+
+def _encoding(headers: Mapping[str, str]) -> str:
+    return headers.get("content-encoding", "identity").strip().lower()
+
+
 def _decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where: str) -> bytes:
     """Return *body* as meant by a server that compressed it unasked."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity") or not body:
+    encoding = _encoding(headers)
+    if not _is_compressed(headers) or not body:
         return body
+    max_bytes = min(max_bytes, max(LARGE_ANSWER_BYTES, MAX_INFLATION * len(body)))
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise Garbled(f"{where} answered in an encoding that was not asked for")
     # 32: recognise gzip and zlib by their headers.

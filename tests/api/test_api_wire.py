@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from satfs.api import wire
+from satfs.api.packed import Packer
 from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import Attachment, AttachmentName
@@ -166,6 +167,125 @@ def test_any_json_gives_records(value: Any) -> None:
         assert len(records) + n_skipped == len(entries)
 
 
+# -- what an answer may cost ---------------------------------------------------------------------
+
+
+def count_values(value: Any) -> int:
+    """Return the number of values in *value*, itself among them; names of fields are none."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(count_values(inner) for inner in inside)
+
+
+def depth_of(value: Any) -> int:
+    """Return how many containers are inside each other, at the deepest place."""
+    if not isinstance(value, dict | list):
+        return 0
+    inside = value.values() if isinstance(value, dict) else value
+    return 1 + max((depth_of(inner) for inner in inside), default=0)
+
+
+@given(json_values)
+def test_no_document_has_more_values_than_its_bytes_tell(value: Any) -> None:
+    """The bound that is computed without parsing holds, for any value."""
+    assert count_values(value) <= wire.max_values_in(body(value))
+
+
+@given(json_values, st.integers(0, 30))
+def test_a_document_is_refused_by_its_values(value: Any, max_values: int) -> None:
+    """What has more values than allowed is no document; what has not is one."""
+    if wire.max_values_in(body(value)) <= max_values:
+        wire.document(body(value), max_values)
+    else:
+        with pytest.raises(Garbled):
+            wire.document(body(value), max_values)
+
+
+@given(json_values, st.integers(0, 8))
+def test_depth_is_measured_exactly(value: Any, depth: int) -> None:
+    """However the containers are mixed."""
+    assert wire.is_nested_deeper(value, depth) == (depth_of(value) > depth)
+
+
+@pytest.mark.parametrize("n_levels", [wire.MAX_DEPTH, wire.MAX_DEPTH + 1])
+@pytest.mark.parametrize("leaf", [b"0", b"NaN"])
+def test_no_record_is_deeper_than_allowed(n_levels: int, leaf: bytes) -> None:
+    """Whichever parser reads it."""
+    raw = b"[" * n_levels + leaf + b"]" * n_levels
+    if n_levels <= wire.MAX_DEPTH:
+        wire.document(raw)
+    else:
+        with pytest.raises(Garbled):
+            wire.document(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"results":[' + b"[]," * 2_500_001 + b"[]]}",
+        b'{"results":[' + b"[]," * 200_000 + b"[]]}",
+        b"[" + b"0," * 400_000 + b"0]",
+        b"[" + b"{}," * 500_001 + b"{}]",
+        b'{"results":[' + b'{"scene_id":7},' * 500_001 + b"{}]}",
+        b'{"results":[{"scene_id":7,"a":[' + b"0," * 200_001 + b"0]}]}",
+        b"{" + b'"a":1,' * 400_000 + b'"results":0}',
+        b"[NaN" + b",0" * 400_000 + b"]",
+        b'[{"scene_id":1' + b"0" * 1_000_000 + b"}]",
+    ],
+    ids=[
+        "lists", "fewer lists", "numbers", "objects", "records", "large record", "fields",
+        "numbers and NaN", "digits",
+    ],
+)  # fmt: skip
+def test_a_page_that_costs_too_much_is_garbled(raw: bytes) -> None:
+    """Refused by its values, its entries, or the values of one of them."""
+    with pytest.raises(Garbled):
+        wire.page_of(raw, wire.scene)
+
+
+def test_a_large_page_of_detailed_footprints_is_read() -> None:
+    """Two million numbers in a page, as long as each record is within its own limits."""
+    ring = [[12.345678 + n * 1e-6, 45.678901] for n in range(20_000)]
+    scenes = [
+        {**some_scene(f"s{n}", "c"), "footprint": {"type": "Polygon", "coordinates": [ring]}}
+        for n in range(40)
+    ]
+    found = wire.page_of(body({"count": 40, "next": None, "results": scenes}), wire.scene)
+    assert len(found.entries) == 40
+    assert found.entries[39].footprint == {"type": "Polygon", "coordinates": [ring]}
+
+
+def test_a_scene_of_many_attachments_is_read() -> None:
+    """Twenty thousand of them, each with a signed link, in a page and by itself."""
+    link = "https://b.s3.amazonaws.com/k?X-Amz-Signature=" + "0" * 400
+    attachments = [{"name": f"a{n}", "file_name": f"f{n}.tif", "url": link} for n in range(20_000)]
+    entry = {"scene_id": "s", "attachments": attachments}
+    for found in (
+        wire.page_of(body([entry]), wire.scene).entries[0],
+        wire.scene(wire.one(body(entry))),
+    ):
+        assert found is not None
+        assert len(found.attachments) == 20_000
+        assert found.record["attachments"][7] == {"name": "a7", "file_name": "f7.tif"}
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=4), max_size=6))
+def test_records_packed_together_are_the_records(records: list[dict[str, Any]]) -> None:
+    """Each is equal to what was packed, field by field and as a whole."""
+    # As they are after `wire.document`: without half surrogates and infinities.
+    cleaned: Any = wire.document(body(records))
+    packer = Packer()
+    packed = [packer.add(record) for record in cleaned]
+    packer.finish()
+    for found, record in zip(packed, cleaned, strict=True):
+        assert found == record
+        assert dict(found) == record
+        assert list(found) == list(record)
+        assert len(found) == len(record)
+        assert all(found.get(key) == record[key] for key in record)
+        assert found.get("no such field", 5) == record.get("no such field", 5)
+    assert packed == cleaned
+
+
 # -- records -------------------------------------------------------------------------------------
 
 
@@ -246,7 +366,7 @@ def test_a_scenes_record_holds_no_link() -> None:
         Attachment(AttachmentName("preview"), "s_preview.png"),
         Attachment(AttachmentName("delivery_zip"), "s.zip"),
     )
-    text = json.dumps(scene.record)
+    text = json.dumps(dict(scene.record))
     assert "http" not in text
     assert "Signature" not in text
     assert scene.record["attachments"][0] == {"name": "preview", "file_name": "s_preview.png"}

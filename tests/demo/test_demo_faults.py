@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import re
@@ -382,6 +383,22 @@ def test_endless_next(origin: DemoOrigin, customer: Customer) -> None:
     origin.faults.add("endless-next", "tasks")
     seen = walk(customer, "/tasking/tasks/?limit=10", 20)
     assert len(set(seen)) == 200
+
+
+@pytest.mark.parametrize(
+    "shape", ["lists", "objects", "records", "numbers", "keys", "depth", "text"]
+)
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_costly_page(origin: DemoOrigin, customer: Customer, shape: str, is_packed: bool) -> None:
+    """A page of the size wanted, which shrinks far when it is sent compressed."""
+    origin.faults.add("costly-page", "tasks", shape=shape, size_bytes=100_000, gzip=is_packed)
+    told = customer.get("/tasking/tasks/")
+    body = gzip.decompress(told.body) if is_packed else told.body
+    assert told.headers.get("content-encoding") == ("gzip" if is_packed else None)
+    assert 99_900 < len(body) <= 100_000
+    assert not is_packed or len(told.body) < 1000
+    if shape != "depth":
+        assert "results" in json.loads(body)
 
 
 def test_page_loop(origin: DemoOrigin, customer: Customer) -> None:

@@ -51,9 +51,12 @@ def make_scene(
         "L1D_SR",
         TAKEN,
         "2026-01-28T21:40:09.120000+00:00",
-        {"type": "Point", "coordinates": [1.0, 2.0]},
         tuple(Attachment(AttachmentName(name), file_name) for name, file_name in files),
-        {"scene_id": scene_id, "timestamp": TAKEN.isoformat()},
+        {
+            "scene_id": scene_id,
+            "timestamp": TAKEN.isoformat(),
+            "footprint": {"type": "Point", "coordinates": [1.0, 2.0]},
+        },
     )
     return replace(scene, **changes)
 

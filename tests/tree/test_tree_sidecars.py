@@ -75,7 +75,7 @@ def test_the_same_record_has_the_same_bytes(record: dict[str, Any]) -> None:
 @example({"scene_id": "other", "cloud": 4.2, "metadata": {"a": 1}}, None)
 def test_any_footprint_is_valid_geojson(record: dict[str, Any], footprint: Any) -> None:
     """An odd footprint is a null geometry (RFC 7946 §3.2): it hides no other scene from a map."""
-    scene = Scene(SceneId("s"), CaptureId("c"), "L1D", footprint=footprint, record=record)
+    scene = Scene(SceneId("s"), CaptureId("c"), "L1D", record={**record, "footprint": footprint})
     collection = strict(sidecars.footprints_geojson([(scene, "s"), (scene, "t")]))
     assert collection["type"] == "FeatureCollection"
     for feature in collection["features"]:
@@ -93,8 +93,12 @@ def test_a_footprint_shows_on_a_map_with_what_matters() -> None:
         SceneId("s"),
         CaptureId("c"),
         "L1D_SR",
-        footprint=square,
-        record={"timestamp": "2026-01-28T15:57:48Z", "satellite_name": "newsat33", "bands": {}},
+        record={
+            "timestamp": "2026-01-28T15:57:48Z",
+            "footprint": square,
+            "satellite_name": "newsat33",
+            "bands": {},
+        },
     )
     feature = strict(sidecars.footprint_geojson(scene))
     assert feature == {

@@ -1,0 +1,89 @@
+"""Through the kernel: answers that cost far more to read than to send cost nobody else anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mounted.conftest import MountIt, StartOrigin
+from mounted.mounting import RealMount
+
+from satfs.demo.sample import many_tasks
+
+MIB = 2**20
+#: How long satfs may try for one listing, in seconds.
+DEADLINE_S = 6
+#: What others may notice: a tenth of what the costly answer took from them before it was bounded.
+PATIENCE_S = 1.5
+#: A body of 31 MiB is received, decompressed and looked at; what it stands for is not built.
+MAX_GROWTH_BYTES = 100 * MIB
+#: Two bodies are received at once, and each is there twice for the moment in which it is copied.
+MAX_GROWTH_OF_MANY_BYTES = 150 * MIB
+
+
+def resident_bytes(mount: RealMount) -> int:
+    """Return the anonymous memory of the mount's process."""
+    text = Path(f"/proc/{mount.process.pid}/status").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) * 1024
+
+
+def listed(path: Path) -> tuple[int, float]:
+    """Return the errno of a listing (0: it was listed), and the seconds it took."""
+    began_s = time.monotonic()
+    try:
+        os.listdir(path)
+    except OSError as failure:
+        return failure.errno or 0, time.monotonic() - began_s
+    return 0, time.monotonic() - began_s
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_packed"),
+    [("lists", True), ("lists", False), ("objects", False), ("records", False),
+     ("numbers", False), ("keys", False), ("depth", True), ("text", False)],
+)  # fmt: skip
+def test_a_costly_page_is_an_error_of_its_own_directory(
+    start_origin: StartOrigin, mount_it: MountIt, shape: str, is_packed: bool
+) -> None:
+    """Nobody waits for it, its memory is bounded, and its listing ends in time."""
+    origin = start_origin(many_tasks(3))
+    mount = mount_it(origin, metadata_deadline_s=DEADLINE_S)
+    known = mount.path / "tasks" / "100000"
+    known.stat()
+    before = resident_bytes(mount)
+    origin.faults.add("costly-page", "captures", shape=shape, gzip=is_packed)
+    with ThreadPoolExecutor(1) as thread:
+        listing = thread.submit(listed, known)
+        waits_s = []
+        while not listing.done():
+            began_s = time.monotonic()
+            assert os.statvfs(mount.path).f_namemax
+            assert os.stat(known)
+            waits_s.append(time.monotonic() - began_s)
+            time.sleep(0.05)
+        error, took_s = listing.result()
+    assert error == errno.EIO
+    assert took_s < DEADLINE_S + 1
+    assert max(waits_s) < PATIENCE_S
+    assert resident_bytes(mount) < before + MAX_GROWTH_BYTES
+    assert not mount.events("call failed by a bug in satfs")
+
+
+def test_many_costly_pages_cost_no_more_than_a_few(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """Sixteen pages asked for ahead are not held at once."""
+    origin = start_origin(many_tasks(2000))
+    mount = mount_it(origin, metadata_deadline_s=DEADLINE_S)
+    before = resident_bytes(mount)
+    origin.faults.add("costly-page", "tasks", skip=1, gzip=False)
+    error, took_s = listed(mount.path / "tasks")
+    assert error in (errno.EIO, errno.ETIMEDOUT)
+    assert took_s < DEADLINE_S + 1
+    assert resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES
+    assert not mount.events("call failed by a bug in satfs")
