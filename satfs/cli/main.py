@@ -7,10 +7,8 @@ HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -24,6 +22,7 @@ from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
 from satfs.cli.output import print_error
 from satfs.cli.prerequisites import fuse_library_explained
+from satfs.cli.process_start import settle_descriptors, settle_encoding, settle_home
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
 
@@ -130,6 +129,9 @@ def satfs() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (`satfs.cli.exit_codes`)."""
+    if arguments is None:
+        settle_descriptors()
+        settle_encoding()
     settle_home()
     if arguments is None and is_called_by_mount(sys.argv):
         mount8()
@@ -146,16 +148,3 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print_error(failure.sentence, failure.remedy, failure.details)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else Exit.DONE)
-
-
-def settle_home() -> None:
-    """Give a user without a home directory the one that container runtimes give: `/`.
-
-    Nothing of ours is in `/`, and nothing can be written there: it is as a home that holds nothing,
-    where files that are not there are asked for, and content is kept in memory. Must come before
-    anybody asks where settings and caches are.
-    """
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = "/"

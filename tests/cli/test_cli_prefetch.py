@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 from cli.conftest import Program, wait_until
 from cli.mounts import OTHER_TASK, TASK, Mounted, read_all, vendor
 
+from satfs.cli.commands import pin
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.contents import RampContent
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import Mounted as KernelMount
 
 pytestmark = pytest.mark.mounts
 
@@ -325,3 +329,27 @@ def test_nothing_is_written_that_a_terminal_of_80_columns_breaks(aleph: Mounted)
     text = shown.decode()
     assert "of 10 files" in text
     assert ".zip" in text
+
+
+def test_the_pins_of_all_mounts_are_asked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One mount that does not answer costs its own time limit, and the others report theirs."""
+    everybody_is_asked = threading.Barrier(3)
+
+    def result_of(mounted: KernelMount, do: str, given: object) -> dict[str, object]:
+        everybody_is_asked.wait(10)
+        if mounted.mountpoint == Path("/silent"):
+            raise BadMountpoint("the mount at /silent does not answer")
+        return {"cache_dir": str(mounted.mountpoint), "pinned": []}
+
+    places = [Path("/one"), Path("/silent"), Path("/two")]
+    mounts = [KernelMount(place, "fuse.satfs", "x:", (0, 1), frozenset()) for place in places]
+    monkeypatch.setattr(pin, "satfs_mounts", lambda: mounts)
+    monkeypatch.setattr(pin, "result_of", result_of)
+    monkeypatch.setenv("SATFS_CACHE_DIR", str(tmp_path))
+
+    found = [cache["cache_dir"] for cache in pin.pinned_anywhere()]
+
+    assert found == ["/one", "/two", str(tmp_path)]
+    assert "/silent does not answer" in capsys.readouterr().err

@@ -23,6 +23,18 @@ def test_a_ca_file_that_holds_no_certificate_is_a_failure(tmp_path: Path) -> Non
         assert words in finding.says
 
 
+def test_a_ca_file_that_everybody_may_change_is_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    path.chmod(0o646)
+
+    finding = only(authorities(load_settings({}, ca_file=path), {}))
+
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, BadSettings)
+    assert f"Everybody may change {path}" in finding.says
+    assert finding.commands == (f"chmod o-w {path}",)
+
+
 def test_a_ca_file_that_holds_one_is_fine(tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
 

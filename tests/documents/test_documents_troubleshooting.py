@@ -31,7 +31,7 @@ DOCUMENTED = {
     errno.EOVERFLOW,  # stat(2) of a 32-bit program
 }
 #: Words of other programs in headings: of fusermount3 (below), mount(8), OpenSSL through Python,
-#: glibc, an HTTP proxy (RFC 9110 §15.5.8), the object store, the dynamic linker.
+#: glibc, the shell, an HTTP proxy (RFC 9110 §15.5.8), the object store, the dynamic linker.
 FOREIGN = {
     "option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf",
     "/dev/fuse: No such file or directory",
@@ -47,6 +47,7 @@ FOREIGN = {
     "Request has expired",
     "No space left on device",
     "answered 401: Unauthorized",
+    "Bus error",
 }
 #: Programs' names in headings.
 PROGRAMS = {"df", "du", "ls", "ls -l", "kill -9"}

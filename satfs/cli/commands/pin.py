@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import click
 from rich.table import Table
@@ -19,8 +21,11 @@ from satfs.control.pinning import as_json as records_of
 from satfs.errors import NotThere, SatfsError
 from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
-from satfs.mountpoints import satfs_mounts
+from satfs.mountpoints import Mounted, satfs_mounts
 from satfs.settings import load_settings
+
+#: Mounts asked at once: each takes a thread.
+_MAX_ASKED_AT_ONCE: Final = 32
 
 
 @click.command(
@@ -98,15 +103,18 @@ def _list(*, as_json: bool) -> int:
 
 
 def pinned_anywhere() -> list[Mapping[str, Json]]:
-    """Return what is pinned in the cache of each mount, and in that of the settings."""
+    """Return what is pinned in the cache of each mount, and in that of the settings.
+
+    All mounts are asked at once: one that does not answer costs its own time limit, and no more.
+    """
+    mounts = satfs_mounts()
     found: dict[str, Mapping[str, Json]] = {}
-    for mounted in satfs_mounts():
-        try:
-            told = result_of(mounted, "pins", {})
-        except SatfsError as failure:
-            print_remark(str(failure))
-            continue
-        found[str(told["cache_dir"])] = told
+    with ThreadPoolExecutor(max(1, min(_MAX_ASKED_AT_ONCE, len(mounts)))) as pool:
+        for answer in pool.map(_pins_of, mounts):
+            if isinstance(answer, SatfsError):
+                print_remark(str(answer))
+            else:
+                found[str(answer["cache_dir"])] = answer
     ours = load_settings().cache_dir
     if str(ours) not in found:
         try:
@@ -115,3 +123,11 @@ def pinned_anywhere() -> list[Mapping[str, Json]]:
             kept = []
         found[str(ours)] = {"cache_dir": str(ours), "pinned": records_of(kept)}
     return list(found.values())
+
+
+def _pins_of(mounted: Mounted) -> Mapping[str, Json] | SatfsError:
+    """Return what a mount reports as pinned, or why it does not."""
+    try:
+        return result_of(mounted, "pins", {})
+    except SatfsError as failure:
+        return failure

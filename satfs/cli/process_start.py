@@ -1,0 +1,65 @@
+"""What a command needs of its process before it begins: standard streams, UTF-8, a home.
+
+Service managers, cron and minimal images start programs with less than a shell does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Final, TextIO
+
+#: Standard input, output and error (POSIX).
+_STANDARD_DESCRIPTORS: Final = range(3)
+
+
+def settle_descriptors() -> None:
+    """Open `/dev/null` as each of descriptors 0 to 2 that was closed when the program started.
+
+    Otherwise a socket or a cache file gets the number, and what is written to standard error goes
+    there. Must come before anything else is opened.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) in _STANDARD_DESCRIPTORS:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    # Python has None for a stream that was closed.
+    sys.stdin = sys.stdin or _stream(0, "r")
+    sys.stdout = sys.stdout or _stream(1, "w")
+    sys.stderr = sys.stderr or _stream(2, "w")
+
+
+def settle_encoding() -> None:
+    """Start the program again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names in a mount are UTF-8, whatever the locale: under ISO-8859-1 most of them could be neither
+    opened nor printed. Returns where that is done already, or cannot be; what a stream's encoding
+    lacks is then printed as escapes.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        # The same interpreter, options and arguments, byte for byte.
+        command = [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]]
+        with contextlib.suppress(OSError):
+            os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def settle_home() -> None:
+    """Give a user without a home directory the one that container runtimes give: `/`.
+
+    Nothing of ours is in `/`, and nothing can be written there: it is as a home that holds nothing,
+    where files that are not there are asked for, and content is kept in memory. Must come before
+    anybody asks where settings and caches are.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+
+
+def _stream(descriptor: int, mode: str) -> TextIO:
+    return open(descriptor, mode, encoding="utf-8", closefd=False)  # type: ignore[return-value]

@@ -1,0 +1,85 @@
+"""Commands in processes that were given less than a shell gives."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli.conftest import Program
+from cli.mounts import Mounted, vendor
+
+from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
+from satfs.demo.contents import BytesContent
+
+pytestmark = pytest.mark.mounts
+
+NAME = "Zürich 日本 Ω"
+#: A locale whose encoding holds no more than ASCII, with Python's own remedies for it switched off:
+#: what any locale but UTF-8 is, with characters outside it.
+NARROW = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture
+def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
+    """Return an account whose task and scene have names outside of ASCII; it is not mounted."""
+    scene = make_scene("scène Ω", [make_delivery("scène Ω", BytesContent(b"bytes"))])
+    task = make_task(1, [make_capture("capture", [scene])], task_name=NAME)
+    with vendor(satfs, place, tmp_path / "cache", Catalogue([task])) as mounted:
+        yield mounted
+
+
+def run(aleph: Mounted, *arguments: object, **environment: str) -> str:
+    done = subprocess.run(
+        aleph.program.command(*arguments),
+        env=aleph.program.environ(**environment),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode()
+
+
+def test_commands_work_in_a_locale_that_lacks_the_names(aleph: Mounted) -> None:
+    """`ls`, `info` and `refresh` name, find and print what the locale has no characters for."""
+    aleph.mount()
+    scene = next(aleph.place.glob("tasks/*/*/*/*.zip")).parent
+    wanted = [
+        run(aleph, "ls"),
+        run(aleph, "info", "1"),
+        run(aleph, "ls", scene),
+        run(aleph, "info", scene),
+    ]
+    assert NAME in wanted[0] + wanted[1]
+    narrow = [
+        run(aleph, "ls", **NARROW),
+        run(aleph, "info", "1", **NARROW),
+        run(aleph, "ls", scene, **NARROW),
+        run(aleph, "info", scene, **NARROW),
+    ]
+    assert narrow == wanted
+    run(aleph, "refresh", scene, **NARROW)
+
+
+def test_a_stream_of_another_encoding_shows_escapes(aleph: Mounted) -> None:
+    """Where `PYTHONIOENCODING` lacks a character, an escape stands for it, and nothing breaks."""
+    assert "Z\\xfcrich \\u65e5" in run(aleph, "info", "1", PYTHONIOENCODING="ascii")
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_mount_is_made_without_standard_streams(aleph: Mounted, closed: str) -> None:
+    """Whichever of descriptors 0 to 2 is closed, the mount comes up and gives right bytes."""
+    command = aleph.program.command("mount", aleph.place)
+    script = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *command],
+        env=aleph.program.environ(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert next(aleph.place.glob("tasks/*/*/*/*.zip")).read_bytes() == b"bytes"
+    aleph.unmount()
