@@ -7,6 +7,14 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Final
+
+from satfs.errors import BadSettings
+from satfs.mountpoints import satfs_mounts
+from satfs.settings import resolve_settings
+
+#: Settings that hold a credential, or lead to one.
+_CREDENTIALS: Final = ("token", "token_file", "token_command", "client_secret", "secret_store")
 
 
 def program_name() -> str:
@@ -40,6 +48,23 @@ def home_name(path: Path) -> str:
     """Return *path* as people read it, with `~` for their home."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def next_step() -> str:
+    """Return what to do next, by the credentials and mounts there are. Sends no request."""
+    try:
+        settings = resolve_settings({}, may_be_new=True).settings
+    except BadSettings as failure:
+        return f"The settings cannot be used: {failure}.\nNext step: {hint('satfs doctor')}"
+    if not any(getattr(settings, name) is not None for name in _CREDENTIALS):
+        return (
+            "There is no login yet. Next step, one of:\n"
+            f"  {hint('satfs demo')}     to look around without an account\n"
+            f"  {hint('satfs login')}    with the client id and secret that Aleph made for you"
+        )
+    if places := [shell_path(each.mountpoint) for each in satfs_mounts()]:
+        return f"Mounted: {', '.join(places)}. Next step: ls {places[0]}"
+    return f"Next step: mkdir -p ~/aleph; {hint('satfs mount')} ~/aleph"
 
 
 def _command(program: Path) -> str:

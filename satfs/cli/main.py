@@ -18,6 +18,7 @@ from satfs import __version__
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.groups import Commands
+from satfs.cli.hints import next_step
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
 from satfs.cli.output import print_error
@@ -59,6 +60,13 @@ COMMANDS: Final = {
 class _Commands(Commands):
     #: Read by `satfs.cli.manual`.
     summaries = COMMANDS
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and sys.stdout.isatty():
+            click.echo(self.get_help(ctx))
+            click.echo(f"\n{next_step()}")
+            ctx.exit(Exit.USAGE)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -196,3 +196,57 @@ def test_without_a_login_only_the_sentence_is_told(satfs: Program, words: list[s
     assert done.stdout == ""
     assert done.stderr.startswith("Error: no credential: ")
     assert "request refused" not in done.stderr
+
+
+def at_a_terminal(satfs: Program, *arguments: object, **environment: str | None) -> tuple[int, str]:
+    """Return the exit code of the program at a terminal, and what it shows there."""
+    front, back = pty.openpty()
+    with subprocess.Popen(
+        satfs.command(*arguments),
+        env=satfs.environ(**environment),
+        cwd=satfs.directory,
+        stdin=back,
+        stdout=back,
+        stderr=back,
+        start_new_session=True,
+    ) as process:
+        os.close(back)
+        shown = b""
+        try:
+            while part := os.read(front, 65536):
+                shown += part
+        except OSError:  # EIO: the last process at the terminal has ended
+            pass
+    os.close(front)
+    return process.returncode, shown.decode().replace("\r\n", "\n")
+
+
+def test_the_program_alone_ends_with_the_next_step_of_a_newcomer(satfs: Program) -> None:
+    code, shown = at_a_terminal(satfs)
+
+    assert code == 2
+    assert "Commands:" in shown
+    end = shown.rpartition("There is no login yet. Next step, one of:\n")[2]
+    assert [line.split()[1] for line in end.splitlines()] == ["demo", "login"]
+
+
+def test_the_program_alone_ends_with_a_mount_after_a_login(satfs: Program) -> None:
+    _, shown = at_a_terminal(satfs, SATFS_CLIENT_ID="me", SATFS_CLIENT_SECRET=SECRET)
+
+    last = shown.rstrip().splitlines()[-1]
+    assert last.startswith(("Next step: mkdir -p ~/aleph; ", "Mounted: "))
+    assert SECRET not in shown
+
+
+def test_the_program_alone_names_settings_that_cannot_be_used(satfs: Program) -> None:
+    _, shown = at_a_terminal(satfs, SATFS_WORKERS="many")
+
+    assert "workers" in shown
+    assert shown.rstrip().endswith("doctor")
+
+
+def test_a_pipe_gets_the_help_alone(satfs: Program) -> None:
+    done = satfs()
+
+    assert done.returncode == 2
+    assert "Next step" not in done.stdout + done.stderr

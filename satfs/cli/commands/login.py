@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from satfs.api.auth import source_of
 from satfs.api.secret_store import StoredLogin
 from satfs.cli.account import Account, ask_account
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
-from satfs.cli.hints import home_name
+from satfs.cli.hints import hint, home_name
 from satfs.cli.log_setup import show
 from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.profilefile import change_profile
@@ -268,7 +269,9 @@ def _tell(settings: Settings, account: Account, place: SecretPlace) -> None:
         )
         print_sentence(f"{what} is kept in {path}, which only you can read.")
     flag = "" if settings.profile == "default" else f" --profile {settings.profile}"
-    print_sentence(f"To mount what was delivered: satfs mount{flag} DIRECTORY")
+    print_sentence(f"To mount what was delivered: {hint(f'satfs mount{flag}')} DIRECTORY")
+    install = hint(f"satfs service install {shlex.quote(settings.profile)}")
+    print_sentence(f"To mount it at each login, too: {install} DIRECTORY")
 
 
 def _remark_rivals(settings: Settings) -> None:
