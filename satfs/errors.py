@@ -5,6 +5,7 @@
     ├── NotAllowed       the vendor (or the archive) knows us and says no
     │   ├── NeedsLogin       the credential is refused, missing or spent
     │   ├── NeedsContract    a contract must be named, or the named one is not ours
+    │   ├── ProxyRefused     the proxy refuses the user and password, or wants them
     │   └── Encrypted        an archive member that needs a password
     ├── Changed          not the object that was opened any more
     ├── Unreachable      network, vendor or store down; retries are spent
@@ -49,6 +50,10 @@ class NeedsLogin(NotAllowed):
 
 class NeedsContract(NotAllowed):
     """A contract must be configured, or the configured one is not usable."""
+
+
+class ProxyRefused(NotAllowed):
+    """The proxy refuses the user and password in its address, or wants them; nothing was asked."""
 
 
 class Encrypted(NotAllowed):

@@ -19,6 +19,7 @@ from satfs.errors import (
     NeedsLogin,
     NotAllowed,
     NotThere,
+    ProxyRefused,
     SatfsError,
     Unreachable,
 )
@@ -73,6 +74,7 @@ _CODES: Final[Mapping[type[SatfsError], Exit]] = MappingProxyType(
 
 _REMEDIES: Final[Mapping[type[SatfsError], str]] = MappingProxyType(
     {
+        ProxyRefused: "`satfs doctor` looks at the whole way, the proxy included.",
         NeedsLogin: "Credentials are made in Aleph (aleph.satellogic.com), under My Profile.",
         Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them; "
         "`satfs doctor` looks at the whole way.",

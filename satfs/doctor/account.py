@@ -294,9 +294,6 @@ def _refused(status: int, *, is_spent: bool) -> Finding:
             "By this machine's clock the link was over before it was used: one of them is wrong."
         )
         remedy, commands = "Have the clock synchronised:", ("sudo timedatectl set-ntp true",)
-    elif status == 407:
-        means, remedy = "The proxy wants to know who we are.", "Name it with user and password:"
-        commands = ("export https_proxy=http://USER:PASSWORD@PROXY:PORT",)
     elif status == 404:
         means = "The object is listed, and is not in the store; others may be."
     return Finding(

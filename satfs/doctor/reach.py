@@ -18,10 +18,17 @@ from urllib.parse import urlsplit
 import trio
 
 from satfs.doctor.findings import Area, Finding, Severity, fine
-from satfs.errors import DeadlineReached, Garbled, SatfsError, Unreachable
+from satfs.errors import (
+    BadSettings,
+    DeadlineReached,
+    Garbled,
+    ProxyRefused,
+    SatfsError,
+    Unreachable,
+)
 from satfs.net.addresses import DEFAULT_PORTS, origin_of
 from satfs.net.http import Http
-from satfs.net.proxies import Proxies
+from satfs.net.proxies import SCHEMES, Proxies, Proxy
 from satfs.net.trust import is_strictness
 
 #: Time for a name to be resolved, in seconds. A resolver asks again after five; one that has not
@@ -73,9 +80,20 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
         proxy = _proxy_for(host.url, proxies)
         if proxy is None:
             continue
-        kind = urlsplit(proxy).scheme
-        where = _shown_proxy(proxy)
-        if kind not in ("http", "https"):
+        kind = proxy.address.partition("://")[0]
+        where = _shown_proxy(proxy.address)
+        if (problem := _problem_with(proxy)) is not None and kind in SCHEMES:
+            yield Finding(
+                Area.NETWORK,
+                "proxy",
+                Severity.FAILURE,
+                f"{_first_up(str(problem))}.",
+                "Nothing can be asked through it.",
+                "Correct it, or do without a proxy:",
+                (f"unset {proxy.variable} {proxy.variable.upper()}",),
+                BadSettings,
+            )
+        elif kind not in SCHEMES:
             yield Finding(
                 Area.NETWORK,
                 "proxy",
@@ -88,7 +106,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                     "unset all_proxy ALL_PROXY",
                     f"export no_proxy={shlex.quote(str(parts.hostname))}",
                 ),
-                Unreachable,
+                BadSettings,
             )
         elif kind == "https" and parts.scheme == "https":
             yield Finding(
@@ -119,7 +137,7 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
     path of *host.url* is shown: that may lead to an object by a signed link.
     """
     proxy = _proxy_for(host.url, proxies)
-    asked = proxy or host.url
+    asked = host.url if proxy is None else proxy.address
     name = urlsplit(asked).hostname or ""
     whom = f"the proxy to {host.name}" if proxy else host.name
     resolved = await _resolve(host, name, _port_of(asked), whom)
@@ -235,6 +253,17 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
             host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable
         )
 
+    if isinstance(failure, ProxyRefused):
+        return Finding(
+            host.area,
+            check,
+            Severity.FAILURE,
+            f"{_first_up(str(failure))}.",
+            "Nothing gets through it until then. satfs tries a refused password once, so that no "
+            "account is locked.",
+            "Ask whoever runs the proxy.",
+            cause=ProxyRefused,
+        )
     through = " through the proxy" if is_proxied else ""
     if isinstance(failure, trio.TooSlowError | DeadlineReached):
         return failed(
@@ -327,9 +356,9 @@ def _reason(causes: list[BaseException]) -> str:
     return next(words, "the connection broke")
 
 
-def _proxy_for(url: str, proxies: Proxies) -> str | None:
+def _proxy_for(url: str, proxies: Proxies) -> Proxy | None:
     parts = urlsplit(url)
-    return proxies.for_host(parts.scheme, parts.hostname or "", _port_of(url))
+    return proxies.chosen(parts.scheme, parts.hostname or "", _port_of(url))
 
 
 def _port_of(url: str) -> int:
@@ -339,8 +368,16 @@ def _port_of(url: str) -> int:
 
 def _shown_proxy(proxy: str) -> str:
     """Return the address of a proxy without user and password."""
-    parts = urlsplit(proxy)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    kind, _, rest = proxy.partition("://")
+    return f"{kind}://{rest.partition('/')[0].rpartition('@')[2]}"
+
+
+def _problem_with(proxy: Proxy) -> BadSettings | None:
+    try:
+        proxy.parts()
+    except BadSettings as problem:
+        return problem
+    return None
 
 
 def _first_up(text: str) -> str:

@@ -30,7 +30,8 @@ import trio
 
 from satfs.errors import NotAllowed
 from satfs.net.backend import CheckPeer, Dialer
-from satfs.net.proxies import Proxies
+from satfs.net.proxies import Proxies, Proxy
+from satfs.net.proxy_login import ProxyLogin
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
 #: a request sent into a closed one costs a round trip and a second try.
@@ -78,6 +79,7 @@ class _Connection:
     http: httpcore.AsyncConnectionInterface
     dialer: Dialer
     origin: httpcore.Origin
+    login: ProxyLogin | None  # None: not through a proxy
     n_requests: int = 0
     idle_until: float = 0.0
     idle_until_wall: float = 0.0
@@ -112,6 +114,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._idle: list[_Connection] = []  # the one used last is the last
         self._in_use: set[_Connection] = set()
         self._counts = _Counts()
+        self._logins: dict[Proxy, ProxyLogin] = {}
 
     def statistics(self) -> PoolStatistics:
         """Return the pool's figures. Never waits."""
@@ -130,7 +133,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         A GET that breaks on a reused connection is sent once more on a new one: the other side may
         have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
 
-        Raises httpx's transport errors.
+        Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
+        and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
         """
         await request.aread()
         wanted = _core_request(request)
@@ -167,7 +171,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     async def _ask(self, connection: _Connection, request: httpcore.Request) -> httpx.Response:
         connection.n_requests += 1
         try:
-            response = await connection.http.handle_async_request(request)
+            if connection.login is None:
+                response = await connection.http.handle_async_request(request)
+            else:
+                response = await connection.login.send(connection.http, request)
         except BaseException:
             self._abandon(connection)
             raise
@@ -193,14 +200,23 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return self._open(origin)
 
     def _open(self, origin: httpcore.Origin) -> _Connection:
-        """Return a new connection; it connects when the request is sent."""
-        proxy = self._proxies.for_host(
+        """Return a new connection; it connects when the request is sent.
+
+        Raises:
+            BadSettings: the environment names a proxy that cannot be used.
+        """
+        proxy = self._proxies.chosen(
             origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
         )
+        login = None
+        if proxy is not None:
+            if proxy not in self._logins:
+                self._logins[proxy] = ProxyLogin(proxy)
+            login = self._logins[proxy]
         # A proxy is the operator's choice, and resolves the name itself.
         dialer = Dialer(None if proxy else self._check_peer)
         factory = _factory(proxy, dialer, self._ssl_context)
-        connection = _Connection(factory.create_connection(origin), dialer, origin)
+        connection = _Connection(factory.create_connection(origin), dialer, origin, login)
         self._in_use.add(connection)
         self._counts.opened += 1
         return connection
@@ -333,12 +349,12 @@ def _core_request(request: httpx.Request) -> httpcore.Request:
 
 
 def _factory(
-    proxy: str | None, dialer: Dialer, ssl_context: ssl.SSLContext
+    proxy: Proxy | None, dialer: Dialer, ssl_context: ssl.SSLContext
 ) -> httpcore.AsyncConnectionPool:
     """Return what makes one connection. It is a pool by name only: nothing is ever put in it."""
     if proxy is None:
         return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=dialer)
-    url = httpx.URL(proxy)
+    url = httpx.URL(proxy.address)
     arguments: dict[str, Any] = {}
     if url.scheme == "https":
         arguments["proxy_ssl_context"] = ssl_context

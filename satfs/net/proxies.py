@@ -3,6 +3,9 @@
 The rules are those of `urllib` and curl: `http_proxy`, `https_proxy` and `all_proxy` name a proxy
 by the scheme of what is asked for, `no_proxy` lists hosts that are asked directly. Loopback
 addresses never go through a proxy, which would look for them on its own machine.
+
+*Pure.* Where a proxy is asked, and what happens to a password that it refuses, is in
+`net/proxy_login.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +13,54 @@ from __future__ import annotations
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
+from satfs.errors import BadSettings
 from satfs.net.addresses import is_loopback
+
+#: Schemes of proxies that satfs can use.
+SCHEMES: Final = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the environment variable that names it."""
+
+    address: str = field(repr=False)
+    variable: str
+
+    def parts(self) -> SplitResult:
+        """Return the address in its parts.
+
+        Raises:
+            BadSettings: it is not the address of an HTTP proxy; names the variable, no password.
+        """
+        try:
+            parts = urlsplit(self.address)
+            is_complete = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:  # a bracket that is not closed, a port that is no number
+            is_complete = False
+        if not is_complete:
+            raise BadSettings(
+                f"{self.variable} is not the address of a proxy, such as http://proxy.example:3128"
+            )
+        if parts.scheme not in SCHEMES:
+            raise BadSettings(
+                f"{self.variable} names a {parts.scheme}: proxy, and satfs can use HTTP proxies "
+                f"only: set {self.variable} to one, or put the host in no_proxy"
+            )
+        return parts
+
+    def shown(self) -> str:
+        """Return host and port, without user and password. Raises as `parts`."""
+        return self.parts().netloc.rpartition("@")[2]
+
+    @property
+    def has_login(self) -> bool:
+        """Tell whether the address names a user or a password. Raises as `parts`."""
+        parts = self.parts()
+        return bool(parts.username or parts.password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +70,23 @@ class Proxies:
     by_scheme: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def for_host(self, scheme: str, host: str, port: int) -> str | None:
-        """Return the address of the proxy for *host*, or None to connect directly."""
-        proxy = self.by_scheme.get(scheme) or self.by_scheme.get("all")
-        if not proxy or is_loopback(host):
+        """Return the address of the proxy for *host*, or None to connect directly.
+
+        The address is what the environment says, and may be of no use (`Proxy.parts`).
+        """
+        proxy = self.chosen(scheme, host, port)
+        return None if proxy is None else proxy.address
+
+    def chosen(self, scheme: str, host: str, port: int) -> Proxy | None:
+        """Return the proxy for *host*, or None to connect directly."""
+        kind = scheme if self.by_scheme.get(scheme) else "all"
+        address = self.by_scheme.get(kind)
+        if not address or is_loopback(host):
             return None
         exceptions = {"no": self.by_scheme.get("no", "")}
         if urllib.request.proxy_bypass_environment(f"{host}:{port}", exceptions):  # type: ignore[attr-defined]
             return None
-        return proxy if "://" in proxy else f"http://{proxy}"
+        return Proxy(address if "://" in address else f"http://{address}", f"{kind}_proxy")
 
 
 def proxies_of_environment() -> Proxies:

@@ -26,7 +26,7 @@ from satfs.doctor.reach import (
     on_the_way,
     reach,
 )
-from satfs.errors import Unreachable
+from satfs.errors import BadSettings, SatfsError, Unreachable
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies
 
@@ -271,14 +271,22 @@ def test_a_proxy_is_named_without_its_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "words"),
-    [("socks5://proxy.test:1080", "speaks no socks5"), ("https://proxy.test", "TLS inside of TLS")],
+    ("proxy", "words", "cause"),
+    [
+        ("socks5://proxy.test:1080", "speaks no socks5", BadSettings),
+        ("https://proxy.test", "TLS inside of TLS", Unreachable),
+        ("http://me:secret@[::1", "all_proxy is not the address of a proxy", BadSettings),
+        ("http://proxy.test:port", "all_proxy is not the address of a proxy", BadSettings),
+    ],
 )
-def test_proxies_that_cannot_be_spoken_to_are_failures(proxy: str, words: str) -> None:
+def test_proxies_that_cannot_be_spoken_to_are_failures(
+    proxy: str, words: str, cause: type[SatfsError]
+) -> None:
     finding = only(on_the_way((API,), Proxies({"all": proxy})))
 
-    assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
-    assert words in finding.says
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, cause)
+    assert words.lower() in finding.says.lower()
+    assert "secret" not in finding.says
 
 
 def test_hosts_that_are_excepted_are_asked_directly() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 from fakes.origin import Origin, ramp, serving
 
-from satfs.errors import Unreachable
+from satfs.errors import BadSettings, ProxyRefused, Unreachable
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
+from satfs.net.proxy_login import PROVEN_REFUSED_S, REFUSED_S
 
 BOTH = Proxies(
     {
@@ -135,3 +139,123 @@ async def tunnel(client: trio.SocketStream, origin: Origin, asked: list[bytes]) 
     async with server, client, trio.open_nursery() as nursery:
         nursery.start_soon(copy, client, server)
         nursery.start_soon(copy, server, client)
+
+
+# -- what cannot be a proxy, and proxies that refuse -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "address"),
+    [
+        ("all_proxy", "socks://me:secret@proxy.test:1080"),
+        ("all_proxy", "socks5h://proxy.test:1080"),
+        ("https_proxy", "socks5://proxy.test:1080"),
+        ("https_proxy", "ftp://proxy.test"),
+        ("https_proxy", "http://[::1"),
+        ("https_proxy", "[::1"),
+        ("https_proxy", "http://me:secret@proxy.test:port"),
+        ("https_proxy", "http://proxy.test:99999"),
+        ("all_proxy", "http://"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_a_bad_setting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+) -> None:
+    """The sentence names the variable, and no password."""
+    monkeypatch.setenv(variable, address)
+    async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=2) as http:
+        with pytest.raises(BadSettings, match=f"^{variable} ") as failure:
+            await http.request("GET", "https://store.test/ramp/10", headers={})
+        assert "secret" not in str(failure.value)
+        with pytest.raises(BadSettings):
+            async with http.stream("https://store.test/ramp/10", headers={}):
+                pass
+
+
+@asynccontextmanager
+async def proxy_with_login(statuses: list[int], heads: list[bytes]) -> AsyncIterator[str]:
+    """Run a proxy that answers with *statuses* in turn, the last one for ever; yield its place."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        async with stream:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += await stream.receive_some()
+            heads.append(head)
+            await trio.sleep(0.01)  # so that requests side by side would meet
+            status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+            await stream.send_all(
+                b"HTTP/1.1 %d Status\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
+            )
+
+    async with trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_refused_proxy_password_is_sent_once(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Requests side by side and later ones get the same sentence, without a request."""
+    heads: list[bytes] = []
+    async with proxy_with_login([407], heads) as place:
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:secret@{place}")
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=9) as http:
+
+            async def ask() -> None:
+                with pytest.raises(ProxyRefused, match=f"password in {scheme}_proxy") as failure:
+                    await http.request("GET", f"{scheme}://store.test/", headers={})
+                assert "secret" not in str(failure.value)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(ask)
+            await ask()
+            statistics = http.statistics()
+            assert statistics is not None
+            assert (statistics.n_in_use, statistics.n_idle) == (0, 0)
+    assert len(heads) == 1
+
+
+async def test_a_proxy_that_wants_a_login_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without user and password in the variable, the sentence names both."""
+    heads: list[bytes] = []
+    async with proxy_with_login([407], heads) as place:
+        monkeypatch.setenv("https_proxy", place)
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=9) as http:
+            with pytest.raises(ProxyRefused, match="export https_proxy=http://USER:PASSWORD@"):
+                await http.request("GET", "https://store.test/", headers={})
+
+
+async def test_a_proxy_that_refuses_for_a_moment_is_tried_again_seldom(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A login that was accepted before is tried again soon; the waits double with each 407."""
+    heads: list[bytes] = []
+    autojump_clock.autojump_threshold = float("inf")  # sockets are real, moments are set below
+    async with proxy_with_login([204, 407, 407, 204], heads) as place:
+        monkeypatch.setenv("http_proxy", f"http://me:secret@{place}")
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=9) as http:
+            autojump_clock.rate = 1.0
+
+            async def is_let_through() -> bool:
+                try:
+                    await http.request("GET", "http://store.test/", headers={})
+                except ProxyRefused:
+                    return False
+                return True
+
+            assert await is_let_through()
+            assert not await is_let_through()
+            autojump_clock.jump(PROVEN_REFUSED_S)
+            assert not await is_let_through()
+            autojump_clock.jump(PROVEN_REFUSED_S)
+            assert not await is_let_through()
+            assert len(heads) == 3
+            autojump_clock.jump(PROVEN_REFUSED_S)
+            assert await is_let_through()
+    assert len(heads) == 4
+    assert PROVEN_REFUSED_S < REFUSED_S
