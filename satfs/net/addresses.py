@@ -87,6 +87,21 @@ def resolved(base_url: str, reference: str) -> str:
         raise Garbled("the address in an answer is none") from None
 
 
+def request_target(url: str) -> bytes | None:
+    """Return path and query of *url* as they are written, without any normalisation.
+
+    None where they have characters that a request cannot (RFC 9112 §3.2, RFC 3986 §2), or *url* is
+    none: then they have to be encoded, or refused.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    is_plain = target.startswith("/") and all("!" <= character <= "~" for character in target)
+    return target.encode("ascii") if is_plain else None
+
+
 def literal_address(host: str) -> IPAddress | None:
     """Return the address that *host* spells, in any notation resolvers accept; None for a name.
 

@@ -30,6 +30,12 @@ RECEIVE_BYTES = 1024 * 1024
 #: First receive of a connection: most answers of an API fit, and a buffer of 1 MiB costs a page
 #: fault for each 4 KiB. A receive that fills its buffer doubles the next one.
 FIRST_RECEIVE_BYTES = 64 * 1024
+#: Bytes taken at once until the head of a response is complete. Of informational responses (103 and
+#: the like) 1 MiB holds 50,000, and httpcore reads over all of them in one turn, at 50 us each.
+HEAD_RECEIVE_BYTES = 16 * 1024
+#: Most bytes before the end of a response's head, informational responses included. httpcore takes
+#: a head of up to 100 KiB; servers send one or two informational responses, if any.
+MAX_HEAD_BYTES = 256 * 1024
 #: Judges a host and an address of it; raises `NotAllowed`.
 CheckPeer: TypeAlias = Callable[[str, str], None]
 #: Time after which the next address of a name is tried as well (RFC 8305 §8), in seconds.
@@ -47,17 +53,33 @@ class TcpStream(httpcore.AsyncNetworkStream):
         # Moment on trio's clock until which the connection must be usable, TLS included. Void once
         # something was read: then a proxy has taken its part of the time.
         self._connect_by = connect_by
+        # Bytes that the head of a response may still take; None in its body.
+        self._head_left: int | None = None
+
+    def expect_head(self) -> None:
+        """Take no more than a head at a time from now on, until `expect_body`."""
+        self._head_left = MAX_HEAD_BYTES
+
+    def expect_body(self) -> None:
+        """Take as much at a time as there is from now on."""
+        self._head_left = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the next bytes, up to 1 MiB whatever *max_bytes* says; empty at the end."""
         size = self._receive_bytes
+        if self._head_left is not None:
+            if self._head_left <= 0:
+                raise httpcore.RemoteProtocolError("the head of the response has no end")
+            size = min(size, HEAD_RECEIVE_BYTES)
         self._connect_by = math.inf
         with _limit(timeout):
             try:
                 data = bytes(await self._stream.receive_some(size))
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as failure:
                 raise httpcore.ReadError(str(failure)) from failure
-            if len(data) == size:
+            if self._head_left is not None:
+                self._head_left -= len(data)
+            elif len(data) == size:
                 self._receive_bytes = min(2 * size, RECEIVE_BYTES)
             return data
         raise httpcore.ReadTimeout()
@@ -221,6 +243,16 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._check_peer = check_peer
         self._opened: list[TcpStream] = []
 
+    def expect_head(self) -> None:
+        """Say that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
+        for stream in self._opened:
+            stream.expect_head()
+
+    def expect_body(self) -> None:
+        """Say that the head of a response is complete."""
+        for stream in self._opened:
+            stream.expect_body()
+
     def abort(self) -> None:
         """Close every socket that was opened here, without waiting."""
         while self._opened:
@@ -249,6 +281,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
+            stream.expect_head()
             self._opened.append(stream)
             for option in socket_options or ():
                 raw.setsockopt(*option)

@@ -25,7 +25,7 @@ import trio
 
 import satfs
 from satfs.errors import DeadlineReached, Garbled, Misuse, SatfsError, Unreachable
-from satfs.net.addresses import origin_of, shown
+from satfs.net.addresses import origin_of, request_target, shown
 from satfs.net.backend import CheckPeer
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
@@ -250,10 +250,12 @@ class Http:
             "Accept-Encoding": "identity",
             **headers,
         }
+        extensions: dict[str, object] = {"timeout": timeouts}
+        if (target := request_target(url)) is not None:
+            # httpx removes `.` and `..` from a path; a signature holds for what was signed.
+            extensions["target"] = target
         try:
-            return httpx.Request(
-                method, url, headers=sent, content=content, extensions={"timeout": timeouts}
-            )
+            return httpx.Request(method, url, headers=sent, content=content, extensions=extensions)
         except httpx.InvalidURL:
             raise Garbled(f"{where} is not an address that can be asked") from None
 

@@ -170,6 +170,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
     async def _ask(self, connection: _Connection, request: httpcore.Request) -> httpx.Response:
         connection.n_requests += 1
+        connection.dialer.expect_head()
         try:
             if connection.login is None:
                 response = await connection.http.handle_async_request(request)
@@ -178,6 +179,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         except BaseException:
             self._abandon(connection)
             raise
+        connection.dialer.expect_body()
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
@@ -334,17 +336,20 @@ class _Once:
 
 
 def _core_request(request: httpx.Request) -> httpcore.Request:
+    # Not left to httpcore: through a proxy it would put the target in place of the whole address.
+    extensions = dict(request.extensions)
+    target = extensions.pop("target", request.url.raw_path)
     return httpcore.Request(
         method=request.method,
         url=httpcore.URL(
             scheme=request.url.raw_scheme,
             host=request.url.raw_host,
             port=request.url.port,
-            target=request.url.raw_path,
+            target=target,
         ),
         headers=request.headers.raw,
         content=_Once(request.content),
-        extensions=request.extensions,
+        extensions=extensions,
     )
 
 

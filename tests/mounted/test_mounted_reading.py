@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from mounted.conftest import MountIt
+from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
@@ -212,3 +212,21 @@ def test_a_walk_through_both_doors_has_no_surprise(mount: RealMount) -> None:
     run("find", mount.path, "-type", "f", "-exec", "sha256sum", "{}", "+")
     inodes = run("find", mount.path, "-printf", "%i\n").split()
     assert len(inodes) == len(set(inodes))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "key", ["a/./b.zip", "a/../b.zip", "a//b.zip", "a b/c+d%2F~é.zip", "./x/..", "a/b/."]
+)
+def test_a_key_is_asked_for_as_it_was_signed(
+    start_origin: StartOrigin, mount_it: MountIt, key: str, workers: int
+) -> None:
+    """Segments `.` and `..`, empty ones and escapes reach the store as they are in the link."""
+    content = RampContent(12_000_000, 3)
+    delivery = make_delivery("scene", content)
+    delivery.key = key
+    origin = start_origin(
+        Catalogue([make_task(1, [make_capture("capture", [make_scene("scene", [delivery])])])])
+    )
+    path = mount_it(origin, workers=workers).path / "scenes/scene/scene.zip"
+    assert path.read_bytes() == content.read(0, content.size_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import ssl
@@ -10,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import h11
 import pytest
 import trio
 import trustme
@@ -327,3 +329,82 @@ async def test_chunks_of_one_byte_leave_others_their_turn() -> None:
             assert sum([len(chunk) async for chunk in chunks]) == n_bytes - 1
         nursery.cancel_scope.cancel()
     assert n_turns > n_bytes // 100
+
+
+@asynccontextmanager
+async def answering(response: bytes) -> AsyncIterator[tuple[Http, str, list[bytes]]]:
+    """Run a server that gives *response* to each request; yield a client, its URL, the requests."""
+    requests: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            requests.append(bytes(await stream.receive_some()))
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(response)
+
+    async with (
+        trio.open_nursery() as nursery,
+        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1) as http,
+    ):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port = listener.socket.getsockname()[1]
+        yield http, f"http://127.0.0.1:{port}", requests
+        nursery.cancel_scope.cancel()
+
+
+class LongestTurn(trio.abc.Instrument):
+    """Counts the calls of h11's parser within each turn of a task."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self._n_events = 0
+        next_event = h11.Connection.next_event
+
+        def counted(connection: h11.Connection) -> Any:
+            self._n_events += 1
+            return next_event(connection)
+
+        monkeypatch.setattr(h11.Connection, "next_event", counted)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.most = max(self.most, self._n_events)
+        self._n_events = 0
+
+
+async def test_a_flood_of_informational_responses_leaves_others_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are read in pieces of 16 KiB, and given up after 256 KiB."""
+    flood = b"HTTP/1.1 103 E\r\n\r\n" * 200_000
+    turn = LongestTurn(monkeypatch)
+    trio.lowlevel.add_instrument(turn)
+    async with answering(flood) as (http, url, _):
+        with pytest.raises(Unreachable):
+            await get(http, url)
+    trio.lowlevel.remove_instrument(turn)
+    assert 0 < turn.most <= 1000
+
+
+async def test_a_few_informational_responses_are_read_over() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3
+    body = ramp(0, 100_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    async with answering(early + head + body) as (http, url, _):
+        assert await get(http, url) == body
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/a/./b", "/a/../b", "/a//b/", "//a", "/%7Ea/%2f%2F?x=%2f&y=a+b", "/.", "/..", "/?a='\"|"],
+)
+async def test_an_address_is_asked_for_as_it_is_written(target: str) -> None:
+    """Nothing in a path or query is normalised: a signature holds for what was signed."""
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (http, url, requests):
+        await get(http, url + target)
+    assert requests[0].startswith(f"GET {target} HTTP/1.1\r\n".encode())
+
+
+async def test_what_no_request_can_hold_is_encoded() -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (http, url, requests):
+        await get(http, f"{url}/é")
+    assert requests[0].startswith(b"GET /%C3%A9 HTTP/1.1\r\n")
