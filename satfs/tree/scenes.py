@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Protocol
 
 import trio
 
-from satfs.errors import DeadlineReached, NotThere, SatfsError
+from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
 from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
@@ -34,6 +35,9 @@ FOOTPRINT: Final = "footprint.geojson"
 #: Versions asked for at once while one scene is listed. A scene has two or three attachments; a
 #: vendor's bug could give it thousands.
 _VERSIONS_AT_ONCE: Final = 8
+#: Versions asked for while one scene is listed: `ls` must not send thousands of requests to hosts
+#: that the vendor names. What is not asked for then is asked for when it is looked up.
+MAX_VERSIONS_PER_LISTING: Final = 100
 
 
 class Extra(Protocol):
@@ -231,6 +235,7 @@ class SceneDirectory(Directory):
         self, scene: Scene, attachments: Mapping[Attachment, bytes]
     ) -> dict[Attachment, Node | SatfsError]:
         learnt: dict[Attachment, Node | SatfsError] = {}
+        wanted = dict(islice(attachments.items(), MAX_VERSIONS_PER_LISTING))
         slots = RequestSlots(_VERSIONS_AT_ONCE)
 
         async def learn(attachment: Attachment, name: bytes) -> None:
@@ -242,10 +247,15 @@ class SceneDirectory(Directory):
 
         with trio.move_on_after(self._sources.version_deadline_s):
             async with trio.open_nursery() as nursery:
-                for attachment, name in attachments.items():
+                for attachment, name in wanted.items():
                     nursery.start_soon(learn, attachment, name)
         for attachment in attachments:
-            if attachment not in learnt:
+            if attachment not in wanted:
+                learnt[attachment] = Unsupported(
+                    f"a listing asks for the sizes of {MAX_VERSIONS_PER_LISTING} attachments, and"
+                    f" scene {scene.scene_id} has {len(attachments)}"
+                )
+            elif attachment not in learnt:
                 learnt[attachment] = DeadlineReached(
                     f"the size of {attachment.name} of scene {scene.scene_id} was not learnt in"
                     f" {self._sources.version_deadline_s:g} s"

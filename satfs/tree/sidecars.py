@@ -2,7 +2,8 @@
 
 Fields are shown as the vendor sent them, in the order sent, indented for people. What JSON cannot
 hold becomes what it can: NaN and the infinities are null (RFC 8259 §6 has no such numbers), and a
-lone surrogate is its own escape.
+lone surrogate is its own escape. Characters that steer a terminal, or make it show a text in
+another order, are written as escapes, which RFC 8259 §7 allows for any character.
 
 GeoJSON is RFC 7946. A footprint that is no geometry is shown as null, which the format allows, so
 that one odd scene does not hide the others from a map.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +27,11 @@ _GEOMETRIES: Final = (
     "MultiLineString",
     "Polygon",
     "MultiPolygon",
+)
+#: DEL and C1, which terminals obey; line and paragraph separators; bidirectional marks, embeddings,
+#: overrides and isolates. C0 is escaped in any JSON.
+_STEERING: Final = re.compile(
+    "[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
 )
 #: Properties a map is asked for first; scalars of the record follow under their own names.
 _LEADING: Final = ("scene_id", "capture_id", "product", "timestamp", "directory")
@@ -142,6 +149,8 @@ def _json_bytes(value: Json) -> bytes:
             text = _dump(_without_odd_numbers(value))
     except RecursionError:
         raise Garbled("a record is nested too deeply to be written as JSON") from None
+    # Outside of strings JSON has only ASCII characters, none of them these.
+    text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     # The only characters that UTF-8 cannot encode are lone surrogates, and Python's escape for one
     # is JSON's own.
     return text.encode("utf-8", "backslashreplace") + b"\n"

@@ -245,6 +245,23 @@ async def test_a_size_that_takes_too_long_does_not_hold_up_the_listing(
     assert listed["scene.json"].st_size > 0
 
 
+async def test_a_listing_asks_for_a_hundred_sizes_at_most(
+    kernel: Kernel, catalogue: FakeCatalogue, objects: FakeObjects
+) -> None:
+    """Of any number of attachments all names are listed, and a hundred sizes are asked for."""
+    files = [(f"a{n}", f"f{n}.tif") for n in range(3000)]
+    catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1", files))
+    for name, _ in files:
+        objects.put("scene-a", b"x" * 7, name)
+    before = objects.asked["version"]
+    listed = await kernel.ls(SCENE)
+    assert objects.asked["version"] - before == 100
+    assert {file_name for _, file_name in files} <= set(listed)
+    assert listed["f99.tif"].st_size == 7
+    assert stat.S_IMODE(listed["f100.tif"].st_mode) == 0
+    assert (await kernel.walk(f"{SCENE}/f2999.tif")).st_size == 7
+
+
 async def test_extended_attributes_tell_ids_and_versions(kernel: Kernel) -> None:
     """`user.satfs.*` name task, capture, scene, product, status, attachment and ETag."""
     attributes = await kernel.xattrs(f"{SCENE}/scene-a.zip")

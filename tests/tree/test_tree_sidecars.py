@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from typing import Any
 
 import pytest
@@ -57,6 +58,23 @@ def test_any_record_is_valid_json(record: dict[str, Any]) -> None:
     content = sidecars.task_json(Task(TaskId("1"), record=record))
     assert strict(content) == without_odd_numbers(record)
     assert list(strict(content)) == list(record)
+
+
+@given(records)
+@example({"csi \x9b31m": "del \x7f", "a": ["\u202etxt.exe", "\u2066x\u2069", "\u200f", "\u2028"]})
+def test_no_record_steers_a_terminal(record: dict[str, Any]) -> None:
+    """No sidecar steers a terminal: what could is shown as an escape of JSON."""
+    for content in (
+        sidecars.task_json(Task(TaskId("1"), record=record)),
+        sidecars.footprints_geojson([(Scene(SceneId("s"), record=record), "s")]),
+    ):
+        text = content.decode("utf-8")
+        for character in text.replace("\n", ""):
+            assert unicodedata.category(character) not in ("Cc", "Zl", "Zp")
+            assert unicodedata.bidirectional(character) not in (
+                "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"
+            )  # fmt: skip
+            assert character not in "\u061c\u200e\u200f"
 
 
 @given(records)
