@@ -15,6 +15,7 @@ from satfs.net.addresses import (
     literal_address,
     may_connect,
     origin_of,
+    request_target,
     resolved,
     shown,
 )
@@ -232,3 +233,18 @@ def test_what_a_name_resolves_to_is_judged_as_a_literal_is(
     """Public addresses may be connected to, private ones beside a private API, others never."""
     assert may_connect(address, allows_private=False) is is_public
     assert may_connect(address, allows_private=True) is (is_public or is_private)
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://h", b"/"),
+        ("https://h/a/../b//?x=%2f#f", b"/a/../b//?x=%2f"),
+        ("https://h/\u00e9", None),
+        ("https://h/a b", None),
+        ("https://[h", None),
+    ],
+)
+def test_a_target_is_what_is_written(url: str, target: bytes | None) -> None:
+    """None for what has to be encoded, or is no address."""
+    assert request_target(url) == target

@@ -402,9 +402,3 @@ async def test_an_address_is_asked_for_as_it_is_written(target: str) -> None:
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (http, url, requests):
         await get(http, url + target)
     assert requests[0].startswith(f"GET {target} HTTP/1.1\r\n".encode())
-
-
-async def test_what_no_request_can_hold_is_encoded() -> None:
-    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (http, url, requests):
-        await get(http, f"{url}/é")
-    assert requests[0].startswith(b"GET /%C3%A9 HTTP/1.1\r\n")
