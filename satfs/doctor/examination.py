@@ -24,6 +24,8 @@ from satfs.doctor.machine import Machine
 from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
+from satfs.net.addresses import LinkRule
+from satfs.net.backend import CheckPeer
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.settings import AuthMode, Settings
@@ -146,7 +148,8 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
         tell(_skipped(Area.NETWORK, "api-connection", "That must be mended first."))
         return
     # Two connection pools that share nothing: no credential can stray to the store.
-    async with _http(settings) as http, _http(settings) as store_http:
+    rule = LinkRule(settings.api_url, settings.allow_private_store)
+    async with _http(settings) as http, _http(settings, rule.check_peer) as store_http:
         ways = await _reach_all(http, hosts, proxies)
         for way in ways:
             for finding in way.findings:
@@ -195,13 +198,14 @@ async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> l
     return [found[host.check] for host in hosts]
 
 
-def _http(settings: Settings) -> Http:
+def _http(settings: Settings, check_peer: CheckPeer | None = None) -> Http:
     return Http(
         connect_timeout_s=settings.connect_timeout_s,
         progress_timeout_s=settings.progress_timeout_s,
         max_connections=4,
         ca_file=settings.ca_file,
         tls_strict=settings.tls_strict,
+        check_peer=check_peer,
     )
 
 

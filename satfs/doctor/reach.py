@@ -22,6 +22,7 @@ from satfs.errors import (
     BadSettings,
     DeadlineReached,
     Garbled,
+    NotAllowed,
     ProxyRefused,
     SatfsError,
     Unreachable,
@@ -263,6 +264,18 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
             "account is locked.",
             "Ask whoever runs the proxy.",
             cause=ProxyRefused,
+        )
+    if isinstance(failure, NotAllowed):  # by our own rule: nothing was connected to
+        return Finding(
+            host.area,
+            check,
+            Severity.FAILURE,
+            f"{_first_up(str(failure))}.",
+            "satfs connects to no such address for a public API: a link could lead into this "
+            "network.",
+            "If the object store is in your own network, allow it:",
+            ("export SATFS_ALLOW_PRIVATE_STORE=true",),
+            NotAllowed,
         )
     through = " through the proxy" if is_proxied else ""
     if isinstance(failure, trio.TooSlowError | DeadlineReached):

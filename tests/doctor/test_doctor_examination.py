@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from satfs.cli.commands.doctor import as_record, code_of, shown, summary
 from satfs.cli.exit_codes import Exit
+from satfs.demo.server import DemoOrigin
 from satfs.doctor import examination
 from satfs.doctor.findings import Area, Finding, Severity, deciding_failure, fine, worst
-from satfs.errors import BadCache, FuseMissing, NeedsLogin, SatfsError, Throttled
+from satfs.errors import BadCache, FuseMissing, NeedsLogin, NotAllowed, SatfsError, Throttled
+from satfs.net.addresses import LinkRule
 from satfs.settings import load_settings
 
 Check = tuple[Area, str, Any]
@@ -193,3 +195,25 @@ def test_checks_of_a_machine_have_names_of_their_own(made: MadeUp) -> None:
     names = [name for _, name, _ in examination.local_checks(made.machine, settings, Path("/m"))]
 
     assert len(set(names)) == len(names)
+
+
+async def test_the_store_is_connected_to_by_the_rule_of_a_mount(
+    made: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that a mount would not connect to is reported, and not connected to here."""
+
+    def refuse(rule: LinkRule, host: str, address: str) -> None:
+        raise NotAllowed(f"the name {host} leads to a private address")
+
+    monkeypatch.setattr(LinkRule, "check_peer", refuse)
+    found: list[Finding] = []
+    with DemoOrigin() as origin:
+        settings = load_settings(origin.environment())
+        await examination.examine(made.machine, settings, None, found.append)
+        n_asked = origin.journal.counts().get("object", 0)
+
+    (finding,) = [each for each in found if each.check == "store-connection"]
+    assert (finding.severity, finding.cause) == (Severity.FAILURE, NotAllowed)
+    assert "leads to a private address" in finding.says
+    assert finding.commands == ("export SATFS_ALLOW_PRIVATE_STORE=true",)
+    assert n_asked == 0
