@@ -106,7 +106,7 @@ async def read_all(
     reader.close()
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 5) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 20) -> None:
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - another process's doing has no event
             await trio.sleep(0.01)
@@ -440,7 +440,7 @@ async def test_idle_workers_end_and_start_again(
 ) -> None:
     monkeypatch.setattr(pool, "MANY_CONNECTIONS", 1000)  # a busy machine looks like a far one
     with origin_of() as origin:
-        async with opened(origin, tmp_path, worker_idle_s=0.2) as (contents, bulk):
+        async with opened(origin, tmp_path, worker_idle_s=2.0) as (contents, bulk):
             await read_all(contents, until=24 * MIB)
             pids = [each.process.pid for each in bulk._processes]
             assert pids
