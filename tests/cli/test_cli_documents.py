@@ -76,9 +76,9 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
     assert missing == []
 
 
-def test_the_readme_opens_with_two_commands_and_three_lines() -> None:
+def test_the_readme_opens_with_two_commands_and_four_lines() -> None:
     """What satfs is, how to try it, how to test it, and the real mount: nothing comes before."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
     assert re.findall(r"scripts/\w+", blocks[0]) == ["scripts/demo", "scripts/test"]
-    assert len(blocks[1].splitlines()) == 3
+    assert len(blocks[1].splitlines()) == 4
