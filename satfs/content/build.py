@@ -79,6 +79,7 @@ async def open_attachments(
                     tls_strict=settings.tls_strict,
                     allows_private=allows_private,
                     is_proxied=is_proxied,
+                    slow_addresses=http.slow_addresses,
                 )
                 cache.objects.file_closed = pool.file_closed
                 bulk = pool

@@ -24,6 +24,7 @@ import httpcore
 import trio
 
 from satfs.errors import NotAllowed
+from satfs.net.happy_eyeballs import Race, SlowAddresses
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
 RECEIVE_BYTES = 1024 * 1024
@@ -38,8 +39,6 @@ HEAD_RECEIVE_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 256 * 1024
 #: Judges a host and an address of it; raises `NotAllowed`.
 CheckPeer: TypeAlias = Callable[[str, str], None]
-#: Time after which the next address of a name is tried as well (RFC 8305 §8), in seconds.
-NEXT_ATTEMPT_S = 0.25
 #: Most encrypted bytes taken from a TLS connection at once, 16 records of 16 KiB.
 TLS_RECEIVE_BYTES = 256 * 1024
 
@@ -236,11 +235,15 @@ class Dialer(httpcore.AsyncNetworkBackend):
     """Opens connections, and closes all that it ever opened when told.
 
     *check_peer* is called with a host and each address that it was resolved to, before that is
-    connected to, and raises for one that must not be.
+    connected to, and raises for one that must not be. *slow* are addresses that are tried last,
+    shared with other dialers.
     """
 
-    def __init__(self, check_peer: CheckPeer | None = None) -> None:
+    def __init__(
+        self, check_peer: CheckPeer | None = None, slow: SlowAddresses | None = None
+    ) -> None:
         self._check_peer = check_peer
+        self._slow = SlowAddresses() if slow is None else slow
         self._opened: list[TcpStream] = []
 
     def expect_head(self) -> None:
@@ -273,11 +276,8 @@ class Dialer(httpcore.AsyncNetworkBackend):
         began = trio.current_time()
         with _limit(timeout):
             try:
-                if self._check_peer is None:
-                    raw = await trio.open_tcp_stream(host, port, local_address=local_address)
-                else:
-                    addresses = await _resolved(host, port, self._check_peer)
-                    raw = await _first_to_answer(addresses, port)
+                addresses = await _resolved(host, port, self._check_peer)
+                raw = await _first_to_answer(addresses, port, self._slow)
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
@@ -302,7 +302,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         await trio.sleep(seconds)
 
 
-async def _resolved(host: str, port: int, check_peer: CheckPeer) -> list[str]:
+async def _resolved(host: str, port: int, check_peer: CheckPeer | None) -> list[str]:
     """Return the addresses of *host* that may be connected to.
 
     Raises:
@@ -314,7 +314,8 @@ async def _resolved(host: str, port: int, check_peer: CheckPeer) -> list[str]:
     refused: NotAllowed | None = None
     for address in dict.fromkeys(str(each[4][0]) for each in found):
         try:
-            check_peer(host, address)
+            if check_peer is not None:
+                check_peer(host, address)
         except NotAllowed as refusal:
             refused = refusal
         else:
@@ -324,36 +325,46 @@ async def _resolved(host: str, port: int, check_peer: CheckPeer) -> list[str]:
     return allowed
 
 
-async def _first_to_answer(addresses: Sequence[str], port: int) -> trio.SocketStream:
+async def _first_to_answer(
+    addresses: Sequence[str], port: int, slow: SlowAddresses
+) -> trio.SocketStream:
     """Return a connection to the first of *addresses* that answers, tried as RFC 8305 has it.
+
+    Notes in *slow* which addresses lost.
 
     Raises:
         OSError: none does.
     """
-    streams: list[trio.SocketStream] = []
+    race = Race(slow.ordered(addresses, trio.current_time()))
+    streams: list[tuple[str, trio.SocketStream]] = []
     failures: list[OSError] = []
-    ended = [trio.Event() for _ in addresses]
+    changed = trio.Event()
 
-    async def attempt(number: int, address: str) -> None:
-        for before in ended[:number]:
-            with trio.move_on_after(NEXT_ATTEMPT_S):
-                await before.wait()
+    async def attempt(address: str) -> None:
         try:
-            streams.append(await trio.open_tcp_stream(address, port))
-            nursery.cancel_scope.cancel()
+            streams.append((address, await trio.open_tcp_stream(address, port)))
         except OSError as failure:
             failures.append(failure)
-        finally:
-            ended[number].set()
+            race.failed(address)
+        changed.set()
 
     async with trio.open_nursery() as nursery:
-        for number, address in enumerate(addresses):
-            nursery.start_soon(attempt, number, address)
+        while not streams and not race.is_lost:
+            if (address := race.due(trio.current_time())) is not None:
+                nursery.start_soon(attempt, address)
+                continue
+            wait_s = race.wait_s(trio.current_time())
+            with trio.move_on_after(math.inf if wait_s is None else wait_s):
+                await changed.wait()
+            changed = trio.Event()
+        nursery.cancel_scope.cancel()
     if not streams:
         raise failures[0] if failures else OSError("the name has no address")
-    for late in streams[1:]:
+    winner, stream = streams[0]
+    slow.connected(winner, race.losers(winner), trio.current_time())
+    for _, late in streams[1:]:
         late.socket.close()
-    return streams[0]
+    return stream
 
 
 def _limit(timeout: float | None) -> trio.CancelScope:

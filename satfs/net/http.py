@@ -145,6 +145,10 @@ class Http:
         """Return the pool's figures; None with an injected transport."""
         return None if self._pool is None else self._pool.statistics()
 
+    def slow_addresses(self) -> tuple[str, ...]:
+        """Return the addresses that are tried after others of the same name. Never waits."""
+        return () if self._pool is None else self._pool.slow_addresses()
+
     def close_idle(self) -> None:
         """Close connections that are not in use, and let offline hosts be tried: a fresh start.
 

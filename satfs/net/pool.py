@@ -30,6 +30,7 @@ import trio
 
 from satfs.errors import NotAllowed
 from satfs.net.backend import CheckPeer, Dialer
+from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
 
@@ -114,6 +115,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._idle: list[_Connection] = []  # the one used last is the last
         self._in_use: set[_Connection] = set()
         self._counts = _Counts()
+        self._slow = SlowAddresses()
         self._logins: dict[Proxy, ProxyLogin] = {}
 
     def statistics(self) -> PoolStatistics:
@@ -126,6 +128,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             n_reused=counts.reused,
             n_abandoned=counts.abandoned,
         )
+
+    def slow_addresses(self) -> tuple[str, ...]:
+        """Return the addresses that are tried last now (`net/happy_eyeballs.py`)."""
+        return self._slow.at(trio.current_time())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* and return its answer as soon as the headers are there.
@@ -216,7 +222,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 self._logins[proxy] = ProxyLogin(proxy)
             login = self._logins[proxy]
         # A proxy is the operator's choice, and resolves the name itself.
-        dialer = Dialer(None if proxy else self._check_peer)
+        dialer = Dialer(None if proxy else self._check_peer, self._slow)
         factory = _factory(proxy, dialer, self._ssl_context)
         connection = _Connection(factory.create_connection(origin), dialer, origin, login)
         self._in_use.add(connection)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import queue
+import selectors
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import may_connect, refusal_of_peer
+from satfs.net.happy_eyeballs import Race, SlowAddresses
 from satfs.net.trust import tls_context
 
 #: Scheme and network location.
@@ -21,6 +26,8 @@ Origin: TypeAlias = tuple[str, str]
 #: What came of opening a connection: `BadSettings` where this process cannot make a TLS context.
 #: `NotAllowed` where a name leads to addresses that links may not lead to.
 Opened: TypeAlias = socket.socket | OSError | BadSettings | NotAllowed
+#: Family and place of an address, as `socket` has them.
+_Target: TypeAlias = tuple[socket.AddressFamily, Any]
 #: Wake-ups taken in at once.
 _WAKE_UPS: Final = 4096
 
@@ -41,6 +48,8 @@ class Opener:
         self._n_opening: Counter[Origin] = Counter()
         self._opened: queue.SimpleQueue[tuple[Origin, Opened]]
         self._opened = queue.SimpleQueue()
+        self._slow = SlowAddresses()
+        self._slow_lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
         self._tls_lock = threading.Lock()
 
@@ -52,6 +61,11 @@ class Opener:
         """Begin to open a connection; waits for nothing."""
         self._n_opening[origin] += 1
         threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
+
+    def avoid(self, addresses: Iterable[str]) -> None:
+        """Note that *addresses* are to be tried after others of the same name."""
+        with self._slow_lock:
+            self._slow.add(addresses, time.monotonic())
 
     def opened(self) -> Iterator[tuple[Origin, Opened]]:
         """Yield each connection that is there by now, or why there is none."""
@@ -94,22 +108,63 @@ class Opener:
     def _first_to_answer(self, host: str, port: int) -> socket.socket:
         """Return a connection to the first address that may be connected to and answers."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = dict.fromkeys(str(each[4][0]) for each in found)
+        targets = {str(each[4][0]): (each[0], each[4]) for each in found}
         allowed = [
-            each for each in addresses if may_connect(each, allows_private=self.allows_private)
+            each for each in targets if may_connect(each, allows_private=self.allows_private)
         ]
         if not allowed:
             raise NotAllowed(refusal_of_peer(host))
-        last: OSError | None = None
-        for address in allowed:
-            try:
-                return socket.create_connection((address, port), self.connect_timeout_s)
-            except OSError as problem:
-                last = problem
-        raise last or OSError("the name has no address")
+        with self._slow_lock:
+            ordered = self._slow.ordered(allowed, time.monotonic())
+        race = Race(ordered)
+        winner, sock = _won(race, targets, time.monotonic() + self.connect_timeout_s)
+        with self._slow_lock:
+            self._slow.connected(winner, race.losers(winner), time.monotonic())
+        sock.settimeout(self.connect_timeout_s)
+        return sock
 
     def _context(self) -> ssl.SSLContext:
         with self._tls_lock:
             if self._tls is None:
                 self._tls = tls_context(self.ca_file, is_strict=self.tls_strict)
             return self._tls
+
+
+def _won(
+    race: Race, targets: Mapping[str, _Target], deadline_s: float
+) -> tuple[str, socket.socket]:
+    """Return the first address that answers, with a connection to it; waits until *deadline_s*.
+
+    Raises:
+        OSError: none answers; `TimeoutError` if not all of them have failed.
+    """
+    last = OSError("the name has no address")
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
+        while not race.is_lost:
+            now_s = time.monotonic()
+            if now_s >= deadline_s:
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            if (address := race.due(now_s)) is not None:
+                family, place = targets[address]
+                try:
+                    sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                    sock.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        sock.connect(place)
+                except OSError as problem:
+                    last = problem
+                    race.failed(address)
+                else:
+                    selector.register(sock, selectors.EVENT_WRITE, address)
+                continue
+            wait_s = race.wait_s(now_s)
+            left_s = deadline_s - now_s
+            for key, _ in selector.select(left_s if wait_s is None else min(wait_s, left_s)):
+                sock = cast(socket.socket, key.fileobj)
+                selector.unregister(sock)
+                if not (code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                    # A duplicate outlives the others, which are closed on the way out.
+                    return key.data, sock.dup()
+                last = OSError(code, os.strerror(code))
+                race.failed(key.data)
+    raise last

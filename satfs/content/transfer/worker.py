@@ -161,6 +161,8 @@ class Worker:
             n_there = self._opener.n_opening(origin) + len(self._idle[origin]) + len(self._jobs)
             for _ in range(cast(int, fields["n_connections"]) - n_there):
                 self._opener.open(origin)
+        elif kind == "slow":
+            self._opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
         elif kind == "settings":
             self._opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))

@@ -60,6 +60,7 @@ class _Process:
         self.sending = trio.Lock()
         self.moves: dict[int, _MoveState] = {}
         self.files: dict[BlockFile, int] = {}
+        self.slow: tuple[str, ...] = ()  # addresses that it was told of
         self.idle_since_s = trio.current_time()
         self.heard_at_s = trio.current_time()
         self.is_suspect = False  # overdue at the last look
@@ -96,6 +97,7 @@ class WorkerPool:
         tls_strict: bool,
         allows_private: bool,
         is_proxied: Callable[[str], bool],
+        slow_addresses: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self._nursery = nursery
         self._in_loop = in_loop
@@ -103,6 +105,8 @@ class WorkerPool:
         self._idle_s = idle_s
         self._silence_s = max(progress_timeout_s, MIN_SILENCE_S)
         self._is_proxied = is_proxied
+        #: Addresses that the loop has found slow: a worker tries them last from the start.
+        self._slow_addresses = slow_addresses
         self._settings = {
             "connect_timeout_s": connect_timeout_s,
             "progress_timeout_s": progress_timeout_s,
@@ -157,6 +161,7 @@ class WorkerPool:
         process.moves[number] = state
         stop = missing.stop
         try:
+            await self._tell_slow(process)
             await self._send(process, packet)
             await state.ended.wait()
         finally:
@@ -204,7 +209,16 @@ class WorkerPool:
         share = -(-n_connections // max(1, len(self._processes)))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
         for process in list(self._processes):
+            await self._tell_slow(process)
             await self._tell(process, "warm", fields)
+
+    async def _tell_slow(self, process: _Process) -> None:
+        """Send the addresses that are slow, if *process* does not know them."""
+        slow = self._slow_addresses()
+        new = [each for each in slow if each not in process.slow]
+        process.slow = slow
+        if new:
+            await self._tell(process, "slow", {"addresses": new})
 
     # -- processes -------------------------------------------------------------------------------
 
