@@ -34,14 +34,30 @@ class Reader(Protocol):
         """Tell whether the bytes of *span* are known to be here, so that reading asks nobody."""
         ...
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs *span*, as far as the layout of the file tells.
+
+        None when it does not tell. After False the same bytes are expected when they are requested
+        again.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of what the reader holds. Called once, when no read is running."""
         ...
 
 
+class ZipReader(Reader, Protocol):
+    """An open zip."""
+
+    def locate_file(self, place: ByteRange) -> None:
+        """Note that the file that is read lies, as it is, at *place* of the zip."""
+        ...
+
+
 #: Opens the zip to read within the bounds given: what reading ahead should not go beyond. None are
 #: given by who does not know yet.
-OpenZip: TypeAlias = Callable[[ByteRange | None], Awaitable[Reader]]
+OpenZip: TypeAlias = Callable[[ByteRange | None], Awaitable[ZipReader]]
 
 _HEADER: Final = struct.Struct("<4s5H3L2H")
 _SIGNATURE: Final = b"PK\x03\x04"

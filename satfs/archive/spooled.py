@@ -297,6 +297,10 @@ class SpooledReader:
         """Tell that it is not known: what is here is the compressed member, if anything."""
         return False
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return None: the layout of a compressed member is not looked at."""
+        return None
+
     def close(self) -> None:
         """Let go of the member."""
         self._member.release()

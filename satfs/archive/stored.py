@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isal.isal_zlib import crc32
 
-from satfs.archive.member_data import MemberData, Reader
+from satfs.archive.member_data import MemberData, ZipReader
 from satfs.model import ByteRange
 
 
@@ -14,10 +14,12 @@ class StoredReader:
     The CRC of what passes is taken on the way (some 10 µs for 128 KiB), until the whole is known.
     """
 
-    def __init__(self, body: MemberData, zip_reader: Reader) -> None:
+    def __init__(self, body: MemberData, zip_reader: ZipReader) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
         self._zip = zip_reader
+        self._whole = ByteRange(0, self.size_bytes)
+        self._is_located = False
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
         """Return the bytes of *span*; fewer only at the end of the member.
@@ -31,6 +33,9 @@ class StoredReader:
             return b""
         body = self._body
         body.require_sound()
+        if not self._is_located and (place := body.place(self._whole)) is not None:
+            self._is_located = True
+            self._zip.locate_file(place)
         data = await body.fetch(self._zip.read, span)
         # No await from here on: the bytes may be a view that is good until then.
         if unseen := body.unseen(span):
@@ -44,6 +49,11 @@ class StoredReader:
         """Tell whether the bytes of *span* are here, as far as the zip's reader knows."""
         place = self._body.place(span.clip(self.size_bytes))
         return place is not None and self._zip.is_near(place)
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs *span*, as far as the zip's reader can tell."""
+        place = self._body.place(span.clip(self.size_bytes))
+        return None if place is None else self._zip.is_expected(place)
 
     def close(self) -> None:
         """Close the zip's reader."""

@@ -142,7 +142,7 @@ class OpenFile:
         span = ByteRange(offset, offset + size).clip(self._reader.size_bytes)
         self._raise_again(span)
         if self._foresight is not None:
-            await self._hold_back(span, self._foresight)
+            await self._judge(span, self._foresight)
         started_s = trio.current_time()
         try:
             content = await self._reader.read(span)
@@ -159,6 +159,18 @@ class OpenFile:
     def close(self) -> None:
         """Let go of the reader."""
         self._reader.close()
+
+    async def _judge(self, span: ByteRange, foresight: KernelReadAhead) -> None:
+        """Return when a request is to be answered.
+
+        Raises:
+            Unneeded: it is the kernel's, and no program is expected to need it.
+        """
+        is_expected = None if self._reader.is_near(span) else self._reader.is_expected(span)
+        if is_expected is False:
+            raise Unneeded("read ahead, into blocks that nobody reads")
+        if is_expected is None:
+            await self._hold_back(span, foresight)
 
     async def _hold_back(self, span: ByteRange, foresight: KernelReadAhead) -> None:
         guess = foresight.note(span)

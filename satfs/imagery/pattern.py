@@ -14,7 +14,7 @@ read, plus an allowance without which nothing could be predicted at the start.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
@@ -135,6 +135,19 @@ class AccessPattern:
         self.hit_bytes = 0
         #: Bytes of blocks that were predicted for a window that has ended, and were not read.
         self.vain_bytes = 0
+
+    @property
+    def outstanding(self) -> Collection[Block]:
+        """Return the blocks that are predicted and may still be read."""
+        return self._outstanding.keys()
+
+    def has_seen(self, block: Block) -> bool:
+        """Return whether a block was read of late, or predicted."""
+        return block in self._recent or block in self._outstanding or block in self._vain
+
+    def is_expected(self, block: Block) -> bool:
+        """Return whether a block is predicted and may still be read."""
+        return block in self._outstanding
 
     @property
     def outstanding_bytes(self) -> int:

@@ -109,5 +109,9 @@ class _LinesReader:
         """Tell that all is in memory."""
         return True
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return None: a log has no layout."""
+        return None
+
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -20,6 +20,7 @@ import trio
 from satfs.archive import unreadable
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
+from satfs.archive.member_data import ZipReader
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.obeyed_names import is_obeyed
 from satfs.errors import Damaged, NotThere
@@ -65,7 +66,7 @@ class Zips(Protocol):
         version: Version,
         *,
         bounds: ByteRange | None = None,
-    ) -> Reader:
+    ) -> ZipReader:
         """Return a reader of that version, which reads ahead within *bounds*.
 
         Raises:
@@ -275,7 +276,7 @@ class ContentsDirectory(_InnerDirectory):
         file = await self.scene.attachment(DELIVERY_ZIP)
         scene_id, version, zips = self.scene.scene_id, file.version, self._zips
 
-        async def open_zip(bounds: ByteRange | None) -> Reader:
+        async def open_zip(bounds: ByteRange | None) -> ZipReader:
             return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
 
         identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"

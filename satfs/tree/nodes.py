@@ -68,6 +68,14 @@ class Reader(Protocol):
         """Tell whether the bytes of *span* are known to be here, so that reading asks nobody."""
         ...
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs *span*, as far as the layout of the file tells.
+
+        None when it does not tell. After False the same bytes are expected when they are requested
+        again.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of what the reader holds. Called once, when no read is running."""
         ...
@@ -342,6 +350,10 @@ class BytesReader:
     def is_near(self, span: ByteRange) -> bool:
         """Tell that all is in memory."""
         return True
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return None: text has no layout."""
+        return None
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

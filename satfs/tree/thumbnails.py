@@ -227,6 +227,10 @@ class _Tagged:
         """Tell that it does not matter: a picture is small."""
         return True
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return None: a thumbnail is read as a whole."""
+        return None
+
     def close(self) -> None:
         """Let go of the picture."""
         self._reader.close()

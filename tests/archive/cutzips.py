@@ -50,6 +50,13 @@ class SparseZip:
         assert self.content is not None
         return self.content.read(span.start, span.stop)
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Know no layout."""
+        return None
+
+    def locate_file(self, place: ByteRange) -> None:
+        """Look at no layout."""
+
     def is_near(self, span: ByteRange) -> bool:
         return False
 

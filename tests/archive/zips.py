@@ -237,6 +237,13 @@ class CountingZip:
             trio.lowlevel.spawn_system_task(self._take_back)
         return memoryview(lent)
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Know no layout."""
+        return None
+
+    def locate_file(self, place: ByteRange) -> None:
+        """Look at no layout."""
+
     def is_near(self, span: ByteRange) -> bool:
         """Tell that nothing is kept."""
         return False

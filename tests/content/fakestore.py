@@ -22,7 +22,7 @@ import trio.testing
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
-from satfs.demo.contents import RampContent
+from satfs.demo.contents import Content, RampContent
 from satfs.model import AttachmentName, Link, SceneId, Version
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
@@ -108,7 +108,7 @@ class FakeStore:
     """Objects by (scene, attachment), presigned links, and a record of what was asked."""
 
     def __init__(self, *, latency_s: float = 0.03, bytes_per_s: float = 50e6) -> None:
-        self.objects: dict[tuple[str, str], RampContent] = {}
+        self.objects: dict[tuple[str, str], Content] = {}
         self.latency_s = latency_s
         self.bytes_per_s = bytes_per_s
         self.chunk_bytes = 48 * 1024 + 7
@@ -135,7 +135,8 @@ class FakeStore:
         self._numbers = itertools.count(1)
 
     def add(self, size_bytes: int, *, scene: str = SCENE, seed: int = 7) -> RampContent:
-        content = self.objects[scene, ZIP] = RampContent(size_bytes, seed)
+        content = RampContent(size_bytes, seed)
+        self.objects[scene, ZIP] = content
         return content
 
     def break_with(self, name: str, **how: int) -> None:
@@ -193,12 +194,13 @@ class FakeStore:
         _, scene, attachment = parts.path.split("/")
         if fault == "changed":
             old = self.objects[scene, attachment]
-            self.add(old.size_bytes, scene=scene, seed=old.seed + 1)
+            seed = old.seed + 1 if isinstance(old, RampContent) else 1
+            self.add(old.size_bytes, scene=scene, seed=seed)
         content = self.objects.get((scene, attachment))
         if content is None:
             return _error(404, "NoSuchKey", {})
         headers = {"ETag": content.etag} if self.sends_etag else {}
-        headers["Last-Modified"] = f"seed {content.seed}"
+        headers["Last-Modified"] = f"version {content.etag}"
         if request.headers.get("if-match", content.etag) != content.etag:
             return _error(412, "PreconditionFailed", {})
         if request.headers.get("if-none-match") == content.etag:

@@ -187,6 +187,13 @@ class _Reader:
             raise self._objects.read_failure
         return memoryview(self._content)[span.start : span.stop]
 
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Know no layout."""
+        return None
+
+    def locate_file(self, place: ByteRange) -> None:
+        """Look at no layout."""
+
     def is_near(self, span: ByteRange) -> bool:
         return False
 

@@ -20,6 +20,7 @@ from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
 from satfs.content.fetch.range_retry import BULK_BYTES
+from satfs.content.fetch.raster_reads import RasterFiles
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.errors import Changed, SatfsError
 from satfs.model import ByteRange
@@ -68,6 +69,7 @@ class Fetcher:
         self.cache = cache
         self.cached = cached
         self.source = source
+        self.rasters = RasterFiles()
         #: Why the version is not served any more, as of the last answer.
         self._outdated: Changed | None = None
         self._outdated_until_s = 0.0

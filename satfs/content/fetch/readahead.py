@@ -66,6 +66,7 @@ class Pattern(StrEnum):
     STRAY = "stray"  #: one read elsewhere, from a reader that is still taken for sequential
     STRIDED = "strided"
     RANDOM = "random"
+    BLOCKS = "blocks"  #: block by block of a raster (`raster_reads`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,19 @@ from typing import Final, Protocol
 import trio
 
 from satfs.content.fetch.fetcher import Fetcher
-from satfs.content.fetch.readahead import ReadAhead
+from satfs.content.fetch.raster_reads import MAGIC_BYTES, RasterFile, RasterReads, is_tiff
+from satfs.content.fetch.readahead import Plan, ReadAhead
 from satfs.errors import Damaged, Misuse
 from satfs.model import ByteRange
 
 #: Times that a read looks again after its blocks left the cache under it, which only a cache much
 #: too small for its readers can cause.
 MAX_ROUNDS: Final = 64
+
+
+#: Spans of the cache that are looked at in order to learn a raster's layout: header, ghost area, a
+#: directory and its tables, for a dozen directories.
+MAX_LOOKS: Final = 32
 
 
 class Reader(Protocol):
@@ -29,6 +35,15 @@ class Reader(Protocol):
 
     def is_near(self, span: ByteRange) -> bool:
         """Tell whether the bytes of *span* are here, so that reading them asks nobody."""
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs *span*, as far as the layout of a raster tells.
+
+        None when it does not tell. After False the caller must not read *span* as a whole.
+        """
+
+    def locate_file(self, place: ByteRange) -> None:
+        """Note that what is read is a file that lies, as it is, at *place* of the object."""
 
     def close(self) -> None:
         """End the handle; what only it wanted is no longer fetched. Calling twice is harmless."""
@@ -48,6 +63,12 @@ class ObjectReader:
         self._on_close = on_close
         self._is_closed = False
         self._habit = ReadAhead(bounds or ByteRange(0, self.size_bytes))
+        #: Where a file lies that may be a raster: the object, or a member inside a zip.
+        self._place = ByteRange(0, self.size_bytes) if bounds is None else None
+        self._raster: RasterFile | None = None
+        self._raster_reads: RasterReads | None = None
+        self._is_looked_up = bounds is not None
+        self._first: ByteRange | None = None
         fetcher.enter(self)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
@@ -65,9 +86,13 @@ class ObjectReader:
         if not span:
             return b""
         fetcher, cached, trail = self._fetcher, self._fetcher.cached, self._fetcher.source.trail
-        fetcher.want(self._habit.note(span, fetcher.window_bytes()), self)
         cached.n_users += 1  # the handle may be closed while we wait
         try:
+            if not self._is_looked_up:
+                await self._look_up()
+            if (plan := self._plan(span)) is not None:
+                fetcher.want(plan, self)
+            self._first = self._first or span
             for _ in range(MAX_ROUNDS):
                 if cached.holds(span):
                     fetcher.cache.touch(cached, span)
@@ -75,6 +100,7 @@ class ObjectReader:
                     data = await self._from_disk(span) if view is None else view
                     if data is not None:
                         trail.served(len(span))
+                        self._learn(span, data)
                         return data
                     continue
                 with trail.waiting():
@@ -86,6 +112,85 @@ class ObjectReader:
     def is_near(self, span: ByteRange) -> bool:
         """See `Reader.is_near`: in the cache."""
         return self._fetcher.cached.holds(span.clip(self.size_bytes))
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """See `Reader.is_expected`."""
+        return None if self._raster_reads is None else self._raster_reads.is_expected(span)
+
+    def locate_file(self, place: ByteRange) -> None:
+        """See `Reader.locate_file`."""
+        if self._place is None:
+            self._place = place.clip(self.size_bytes)
+            self._is_looked_up = False
+
+    # -- rasters ---------------------------------------------------------------------------------
+
+    def _plan(self, span: ByteRange) -> Plan | None:
+        """Return what to have besides *span* now, if anything."""
+        reads, window_bytes = self._raster_reads, self._fetcher.window_bytes()
+        if reads is None:
+            return self._habit.note(span, window_bytes)
+        plan = reads.note(span, is_held=self._fetcher.cached.holds(span))
+        bulk_bytes = reads.bulk_bytes
+        if bulk_bytes is not None:
+            window_bytes = min(window_bytes, bulk_bytes)
+        by_offset = self._habit.note(span, window_bytes)
+        return plan if bulk_bytes == 0 else by_offset
+
+    def _learn(self, span: ByteRange, data: bytes | memoryview) -> None:
+        """Learn the layout of a raster from bytes that were read."""
+        place = self._place
+        if self._raster is None:
+            if place is None or not span.start <= place.start <= span.stop - MAGIC_BYTES:
+                return
+            at = place.start - span.start
+            if not is_tiff(bytes(data[at : at + MAGIC_BYTES])):
+                self._place = None
+                return
+            self._know(self._fetcher.rasters.add(place))
+        if self._raster is not None:
+            self._raster.feed(span.start, data)
+
+    def _know(self, raster: RasterFile) -> None:
+        self._raster = raster
+        self._raster_reads = RasterReads(raster)
+        if self._first is not None:
+            self._raster_reads.begin(self._first)
+
+    async def _look_up(self) -> None:
+        """Learn what can be known of a raster without a request: what is cached of it.
+
+        The kernel may have the first pages, and then they are never requested again.
+        """
+        self._is_looked_up = True
+        place = self._place
+        if place is None or len(place) <= MAGIC_BYTES:
+            return
+        if (known := self._fetcher.rasters.get(place)) is not None:
+            self._know(known)
+            return
+        needs = [ByteRange(place.start, place.start + MAGIC_BYTES)]
+        for _ in range(MAX_LOOKS):
+            is_held = [await self._look_at(span) for span in needs]
+            needs = self._raster.needs() if self._raster is not None else []
+            if not needs or not all(is_held):
+                break
+        if self._raster is not None:
+            for table in self._raster.tables():
+                await self._look_at(table)
+
+    async def _look_at(self, span: ByteRange) -> bool:
+        """Learn from the bytes of *span* if they are cached; return whether they are."""
+        cached = self._fetcher.cached
+        if not cached.holds(span):
+            return False
+        data = cached.view(span)
+        if data is None:
+            data = await self._from_disk(span)
+        if data is None:
+            return False
+        self._learn(span, data)
+        return True
 
     async def _from_disk(self, span: ByteRange) -> bytes | None:
         """Return the bytes of the held *span*, or None when they were lost meanwhile."""

@@ -1,0 +1,296 @@
+"""Given the reads of one handle on a TIFF, which of its blocks are worth having.
+
+Pure: offsets in, ranges out. A read inside a block of the raster (a tile or a strip) means that the
+whole block is needed, since a program cannot unpack less. Nothing behind a block is fetched because
+of its offset alone, only the blocks that the handle's pattern predicts (`imagery.pattern`).
+
+The kernel reads ahead by offsets, half a megabyte at a time, also beyond the block that a program
+has read. FUSE does not tell such requests from those that a program waits for, but the layout does:
+what reaches into blocks that nobody expects is refused. The kernel forgets a read-ahead that failed
+(mm/readahead.c), and asks page by page for what a program needs after all (mm/filemap.c).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from cachetools import LRUCache
+
+from satfs.content.fetch.readahead import Pattern, Plan
+from satfs.imagery.layout import Block
+from satfs.imagery.pattern import AccessPattern
+from satfs.imagery.raster import Raster
+from satfs.imagery.spans import merge_spans
+from satfs.model import ByteRange
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+#: How a TIFF begins, classic and BigTIFF, in both byte orders (TIFF 6.0, page 13; BigTIFF design).
+_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAGIC_BYTES: Final = 4
+
+#: Rasters of one object whose layouts are remembered, and how much of the tables of each: those of
+#: some 75,000 blocks. A delivery has fewer than eight rasters; of a larger one the last pages of
+#: the tables are kept.
+MAX_RASTERS: Final = 8
+MAX_TABLE_BYTES: Final = 2 * MIB
+
+#: The unit in which the kernel reads when nothing is read ahead.
+PAGE_BYTES: Final = 4 * KIB
+#: A request up to this length shows where a program is: it is stdio's buffer, or a page.
+SHORT_BYTES: Final = 16 * KIB
+#: How far behind a block a program reads that fills its buffer with the block's last bytes: stdio's
+#: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64).
+#: It is fetched with the block, and does not show that the next block is needed.
+BEHIND_BYTES: Final = 8 * KIB
+#: A handle whose first request is at the beginning and this long is read from end to end. A program
+#: that looks at a header of 8 KiB gets 32 from the kernel, sha256sum 64, cp 256.
+COPY_BYTES: Final = 64 * KIB
+#: When this much ahead is justified by what was read, read-ahead is limited no more.
+FREE_BULK_BYTES: Final = 4 * MIB
+#: Blocks at most this far apart are fetched in one range: less than a round trip carries.
+MERGE_GAP_BYTES: Final = 16 * KIB
+#: Blocks of one request that are looked at; a request of more is read as bytes.
+MAX_BLOCKS_PER_REQUEST: Final = 256
+#: Requests that were refused and may come again, page by page.
+_MAX_REFUSED: Final = 64
+#: Blocks that were refused and needed after all, one run of requests: from then on the run is
+#: served as it is requested, since a program reads on.
+MAX_WRONG_REFUSALS: Final = 8
+
+
+def is_tiff(head: bytes) -> bool:
+    """Return whether a file that begins with *head* calls itself a TIFF."""
+    return head[:MAGIC_BYTES] in _MAGIC
+
+
+class RasterFile:
+    """A TIFF that lies, as it is, at *place* in an object; shared by all handles on it."""
+
+    def __init__(self, place: ByteRange) -> None:
+        self.place = place
+        self.raster = Raster(len(place), max_kept_bytes=MAX_TABLE_BYTES)
+
+    def feed(self, start: int, data: bytes | memoryview) -> None:
+        """Learn from bytes of the object, which begin at *start*."""
+        skip = max(0, self.place.start - start)
+        data = memoryview(data)[skip : max(0, self.place.stop - start)]
+        if data:
+            self.raster.feed(start + skip - self.place.start, data)
+
+    def needs(self) -> list[ByteRange]:
+        """Return the spans of the object that the layout needs next."""
+        return [self._shift(span) for span in self.raster.needs()]
+
+    def tables(self) -> list[ByteRange]:
+        """Return where the block tables lie in the object, those that are kept as a whole."""
+        layout = self.raster.layout
+        images = layout.images if layout is not None else ()
+        tables = (table for image in images for table in (image.offsets, image.sizes))
+        return [self._shift(t.span) for t in tables if len(t.span) <= MAX_TABLE_BYTES // 4]
+
+    def _shift(self, span: ByteRange) -> ByteRange:
+        return ByteRange(span.start + self.place.start, span.stop + self.place.start)
+
+
+class RasterFiles:
+    """The TIFFs known in one object: itself, or members of a zip; the last ones used."""
+
+    def __init__(self) -> None:
+        self._files: LRUCache[ByteRange, RasterFile] = LRUCache(MAX_RASTERS)
+
+    def get(self, place: ByteRange) -> RasterFile | None:
+        """Return the raster at exactly that place, None when none is known."""
+        found: RasterFile | None = self._files.get(place)
+        return found
+
+    def add(self, place: ByteRange) -> RasterFile:
+        """Return the raster at that place, a new one if need be."""
+        found = self.get(place)
+        if found is None:
+            found = self._files[place] = RasterFile(place)
+        return found
+
+
+class RasterReads:
+    """The reads of one handle on *file*, in offsets of the object that the file lies in.
+
+    Invariants:
+        A request of one page, and one that reaches into a span that was refused before, is not
+        refused: so a program always gets what it needs.
+    """
+
+    def __init__(self, file: RasterFile) -> None:
+        self._raster = file.raster
+        self._base = file.place.start
+        self._size_bytes = len(file.place)
+        self.pattern = AccessPattern()
+        self._run_start, self._front = 0, -1
+        self._is_copy = False
+        self._n_wrong = 0
+        self._refused: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
+        #: Blocks for which a request was refused, the last ones.
+        self._doubted: OrderedDict[Block, None] = OrderedDict()
+        self._current: tuple[Block, ...] = ()
+
+    @property
+    def bulk_bytes(self) -> int | None:
+        """Return how far to read ahead by offsets: 0 for not at all, None for without a limit."""
+        if self._is_copy:
+            return None
+        ahead = self.pattern.bulk_ahead_bytes
+        return None if ahead >= FREE_BULK_BYTES else ahead
+
+    def begin(self, span: ByteRange) -> None:
+        """Take in the read that the layout was learnt from: the handle's first."""
+        span = self._inside(span)
+        self._run_start, self._front = span.start, span.stop
+        self._is_copy = span.start == 0 and len(span) >= COPY_BYTES
+
+    # -- the kernel's read-ahead -----------------------------------------------------------------
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs a request's bytes; None when the layout does not tell.
+
+        With False the request is taken for refused.
+        """
+        span = self._inside(span)
+        if not span or self._raster.layout is None:
+            return None
+        is_known_end = self.bulk_bytes != 0 or self._n_wrong >= MAX_WRONG_REFUSALS
+        if len(span) <= PAGE_BYTES or is_known_end or not self._is_in_run(span):
+            return True
+        if self._was_refused(span):
+            return True
+        blocks = list(self._blocks(span))
+        if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
+            return None
+        doubted = [block for block, part in blocks if part and not self.pattern.has_seen(block)]
+        if not doubted:
+            return True
+        self._refused.append(span)
+        self._front = max(self._front, span.stop)
+        for block in doubted:
+            self._doubted[block] = None
+            if len(self._doubted) > MAX_BLOCKS_PER_REQUEST:
+                self._doubted.popitem(last=False)
+        return False
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def note(self, span: ByteRange, *, is_held: bool) -> Plan | None:
+        """Take in a read; return what to have, or None when nothing new is to be fetched.
+
+        *is_held* tells that the bytes are in the cache.
+        """
+        inside = self._inside(span)
+        is_jump = not self._is_in_run(inside)
+        if is_jump:
+            self._is_copy = inside.start == 0 and len(inside) >= COPY_BYTES
+            self._run_start, self._front = inside.start, inside.stop
+            self._n_wrong = 0
+        self._front = max(self._front, inside.stop)
+        touched = self._touched(inside, is_jump=is_jump, is_held=is_held)
+        is_new = not set(touched) <= set(self._current)
+        if is_new:
+            self._current = touched
+            self._note_blocks(touched)
+        elif is_held:
+            return None
+        elif touched:
+            return None  # the rest of a block that is being fetched
+        spans = [span]
+        spans.extend(self._spans_of(touched))
+        spans.extend(self._spans_of(self.pattern.outstanding))
+        merged = merge_spans(spans, MERGE_GAP_BYTES)
+        now = next(each for each in merged if each.start <= span.start < each.stop)
+        return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
+
+    def _note_blocks(self, touched: tuple[Block, ...]) -> None:
+        layout = self._raster.layout
+        for block in touched:
+            if self._doubted.pop(block, _ABSENT) is not _ABSENT:
+                self._n_wrong += 1
+            where = self._raster.span_of(block)
+            if where and layout is not None:
+                self.pattern.read(layout.images[block.image], block.number, where)
+        self.pattern.predict(self._raster.span_of)
+
+    def _spans_of(self, blocks: Iterable[Block]) -> Iterator[ByteRange]:
+        for block in blocks:
+            if where := self._raster.fetch_span_of(block):
+                yield self._with_tail(where)
+
+    def _touched(self, span: ByteRange, *, is_jump: bool, is_held: bool) -> tuple[Block, ...]:
+        """Return the blocks that a program reads, as far as a request shows."""
+        blocks = list(self._blocks(span))
+        if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
+            return ()
+        is_short = len(span) <= SHORT_BYTES
+        # Where a program goes it reads a block from its start, and buffers begin before that.
+        where = self._raster.span_of(blocks[0][0])
+        is_begun = where is not None and where.start < span.start
+        is_sought = is_jump or (is_short and not self.pattern.has_seen(blocks[0][0]))
+        if is_begun and is_sought and len(blocks) > 1 and blocks[0][1] <= SHORT_BYTES:
+            del blocks[0]
+        is_ahead = not is_short and (is_held or self._was_refused(span))
+        if not is_jump or is_ahead:
+            return self._reached(span, blocks[0][0], is_fetched=is_held or is_ahead)
+        if is_short:
+            return (blocks[0][0],)
+        if len(blocks) > 1 and blocks[-1][1] < PAGE_BYTES:
+            del blocks[-1]
+        return tuple(block for block, _ in blocks)
+
+    def _reached(self, span: ByteRange, block: Block, *, is_fetched: bool) -> tuple[Block, ...]:
+        """Return the blocks up to which a run of requests has come: that of the next one's start.
+
+        What lies behind it may be read ahead.
+        """
+        where = self._raster.span_of(block)
+        if where is None:
+            return ()
+        if not self.pattern.has_seen(block) and is_fetched:
+            # Fetched with the block before, or answered since that costs nothing.
+            is_behind = where.start <= span.start < where.start + BEHIND_BYTES
+            if is_behind or len(span) > SHORT_BYTES:
+                return ()
+        if not self._current or block in self._current:
+            return (block,)
+        last = self._raster.span_of(self._current[-1])
+        passed = last.stop if last is not None else span.start
+        between = self._blocks(ByteRange(min(passed, span.start), span.start))
+        found = [each for each, _ in between if self.pattern.is_expected(each)]
+        return (*(each for each in found if each != block), block)
+
+    def _was_refused(self, span: ByteRange) -> bool:
+        return any(span.overlaps(refused) for refused in self._refused)
+
+    def _blocks(self, span: ByteRange) -> Iterator[tuple[Block, int]]:
+        """Yield the known blocks that a span touches, and how many bytes of each, in order."""
+        raster = self._raster
+        block = raster.block_at(span.start) or raster.following(span.start)
+        for _ in range(MAX_BLOCKS_PER_REQUEST):
+            where = raster.span_of(block) if block is not None else None
+            if block is None or not where or where.start >= span.stop:
+                return
+            yield block, min(where.stop, span.stop) - max(where.start, span.start)
+            block = raster.following(max(where.stop, where.start + 1))
+
+    def _is_in_run(self, span: ByteRange) -> bool:
+        return self._run_start <= span.start <= self._front
+
+    def _inside(self, span: ByteRange) -> ByteRange:
+        start = min(max(0, span.start - self._base), self._size_bytes)
+        return ByteRange(start, min(max(start, span.stop - self._base), self._size_bytes))
+
+    def _with_tail(self, span: ByteRange) -> ByteRange:
+        """Return a block's bytes, and those read together with its last, in the object."""
+        stop = min(span.stop + BEHIND_BYTES, self._size_bytes)
+        return ByteRange(span.start + self._base, stop + self._base)
+
+
+_ABSENT: Final = object()

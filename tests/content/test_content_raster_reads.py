@@ -1,0 +1,244 @@
+"""Which blocks of a raster are fetched, and which requests of the kernel are refused."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from content.fakestore import SCENE, ZIP, FakeStore, learn, opened, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from imagery.rasters import directory, tiff, tiled_fields
+
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.fetch.raster_reads import (
+    BEHIND_BYTES,
+    MAX_RASTERS,
+    PAGE_BYTES,
+    RasterFile,
+    RasterFiles,
+    RasterReads,
+    is_tiff,
+)
+from satfs.content.fetch.readahead import Pattern
+from satfs.demo.contents import BytesContent
+from satfs.model import ByteRange
+
+KIB = 1024
+#: Tiles of this size lie one behind the other, from here on, SIDE by SIDE of them.
+TILE_BYTES, FIRST, SIDE = 150 * KIB, 8 * KIB + 100, 6
+AHEAD = 512 * KIB
+
+
+def make_raster(
+    side: int = SIDE, tile_bytes: int = TILE_BYTES, first: int = FIRST, order: str = "<"
+) -> bytes:
+    """Return a TIFF of noise with side by side tiles of equal length."""
+    n = side * side
+    offsets = [first + number * tile_bytes for number in range(n)]
+    fields = tiled_fields(side, offsets=(4, offsets), sizes=(4, [tile_bytes] * n))
+    head = tiff(directory(fields, order=order), order=order)
+    assert len(head) <= first
+    noise = random.Random(n).randbytes(first + n * tile_bytes - len(head))
+    return head + noise
+
+
+RASTER = make_raster()
+
+
+def known(data: bytes = RASTER, base: int = 0) -> RasterFile:
+    file = RasterFile(ByteRange(base, base + len(data)))
+    file.feed(base, data)
+    return file
+
+
+def tile(number: int) -> ByteRange:
+    start = FIRST + number * TILE_BYTES
+    return ByteRange(start, start + TILE_BYTES)
+
+
+def pages(span: ByteRange) -> ByteRange:
+    """Return the span as the kernel requests it."""
+    start = span.start // PAGE_BYTES * PAGE_BYTES
+    return ByteRange(start, -(-span.stop // PAGE_BYTES) * PAGE_BYTES)
+
+
+def first_read(number: int) -> ByteRange:
+    """Return what stdio reads first of a block: its buffer, which begins before the block."""
+    start = tile(number).start // (2 * PAGE_BYTES) * 2 * PAGE_BYTES
+    return ByteRange(start, start + 2 * PAGE_BYTES)
+
+
+@pytest.mark.parametrize("head", [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
+def test_what_calls_itself_a_tiff(head: bytes) -> None:
+    assert is_tiff(head + b"....")
+    assert not is_tiff(head[:3])
+    assert not is_tiff(b"PK\3\4" + head)
+
+
+@pytest.mark.parametrize("base", [0, 12_345])
+def test_a_read_inside_a_block_fetches_it_to_its_end_and_nothing_of_the_next(base: int) -> None:
+    reads = RasterReads(known(base=base))
+    asked = first_read(8)
+    plan = reads.note(ByteRange(asked.start + base, asked.stop + base), is_held=False)
+    assert plan is not None
+    assert plan.pattern is Pattern.BLOCKS
+    assert plan.ahead == ()
+    assert plan.now == ByteRange(asked.start + base, tile(8).stop + BEHIND_BYTES + base)
+
+
+def test_the_rest_of_a_block_asks_for_nothing_more() -> None:
+    reads = RasterReads(known())
+    reads.note(first_read(8), is_held=False)
+    behind = ByteRange(first_read(8).stop, first_read(8).stop + PAGE_BYTES)
+    assert reads.note(behind, is_held=True) is None
+
+
+def test_what_the_kernel_reads_ahead_past_a_block_is_refused_once() -> None:
+    reads = RasterReads(known())
+    reads.note(first_read(8), is_held=False)
+    start = first_read(8).stop
+    ahead = ByteRange(start, start + AHEAD)
+    behind = ByteRange(ahead.stop, ahead.stop + AHEAD)
+    assert reads.is_expected(ahead) is False
+    assert reads.is_expected(behind) is False
+    for at in range(ahead.start, behind.stop, PAGE_BYTES):
+        assert reads.is_expected(ByteRange(at, at + PAGE_BYTES)) is True
+    assert reads.is_expected(ahead) is True
+
+
+def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
+    reads = RasterReads(known())
+    reads.note(first_read(8), is_held=False)
+    start = first_read(8).stop
+    assert reads.is_expected(ByteRange(start, start + 64 * KIB)) is True
+
+
+def test_the_row_below_is_fetched_at_once() -> None:
+    """A window of three by three tiles: from the second row on its blocks are known before."""
+    reads = RasterReads(known())
+    for number in (7, 8, 9):
+        reads.note(first_read(number), is_held=False)
+    plan = reads.note(first_read(13), is_held=False)
+    assert plan is not None
+    wanted = [plan.now, *plan.ahead]
+    for number in (13, 14, 15):
+        inside = tile(number)
+        assert any(span.start <= inside.start and inside.stop <= span.stop for span in wanted)
+    assert not any(span.overlaps(ByteRange(tile(17).start, tile(17).stop)) for span in wanted)
+
+
+def test_a_program_that_copies_is_left_to_read_ahead_by_offsets() -> None:
+    reads = RasterReads(known())
+    reads.note(ByteRange(0, 128 * KIB), is_held=False)
+    assert reads.bulk_bytes is None
+    assert reads.is_expected(ByteRange(128 * KIB, 128 * KIB + AHEAD)) is True
+
+
+def test_a_read_of_all_blocks_in_order_becomes_a_bulk_read() -> None:
+    """Within the first few megabytes."""
+    reads = RasterReads(known())
+    assert reads.bulk_bytes == 0
+    for number in range(20):
+        reads.note(first_read(number), is_held=False)
+    assert reads.bulk_bytes is not None
+    assert reads.bulk_bytes > 2 * 1024 * KIB
+
+
+def test_only_the_last_rasters_of_an_object_are_remembered() -> None:
+    files = RasterFiles()
+    first = files.add(ByteRange(0, 1000))
+    assert files.add(ByteRange(0, 1000)) is first
+    for number in range(1, MAX_RASTERS + 1):
+        files.add(ByteRange(number, 1000))
+    assert files.get(ByteRange(0, 1000)) is None
+
+
+Requests = st.lists(st.tuples(st.integers(0, len(RASTER)), st.integers(1, AHEAD)), max_size=40)
+
+
+@given(Requests, st.booleans())
+def test_a_page_is_never_refused_and_nothing_twice(
+    requests: list[tuple[int, int]], is_held: bool
+) -> None:
+    reads = RasterReads(known())
+    for start, length in requests:
+        span = pages(ByteRange(start, min(start + length, len(RASTER))))
+        if reads.is_expected(span) is False:
+            assert reads.is_expected(span) is True
+        page = ByteRange(span.start, span.start + PAGE_BYTES)
+        assert reads.is_expected(page) is not False
+        plan = reads.note(span, is_held=is_held)
+        if plan is not None:
+            assert plan.now.start <= span.start
+            assert plan.now.stop >= min(span.stop, len(RASTER))
+            for piece in (plan.now, *plan.ahead):
+                assert 0 <= piece.start < piece.stop
+
+
+def _lie(data: bytes, seed: int) -> bytes:
+    """Return a raster whose tables and directory are partly noise."""
+    dice = random.Random(seed)
+    broken = bytearray(data)
+    for _ in range(dice.randrange(1, 60)):
+        at = dice.randrange(4, 600)
+        broken[at] = dice.randrange(256)
+    return bytes(broken)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(0, len(RASTER)), st.integers(1, AHEAD)), max_size=12),
+    st.none() | st.integers(0, 1 << 16),
+    st.integers(0, 3) | st.integers(0, BLOCK_BYTES),
+)
+def test_right_bytes_whatever_is_read_and_whatever_the_layout_states(
+    tmp_path: Path, reads: list[tuple[int, int]], seed: int | None, base: int
+) -> None:
+    """A layout only decides what is fetched: one that lies costs time, and no byte is wrong."""
+    raster = RASTER if seed is None else _lie(RASTER, seed)
+    whole = bytes(base) + raster
+    store = FakeStore()
+    store.objects[SCENE, ZIP] = BytesContent(whole)
+
+    async def main() -> None:
+        async with opened(store, tmp_path) as contents:
+            version = await learn(contents)
+            bounds = ByteRange(base, len(whole)) if base else None
+            for _ in range(2):
+                reader = await contents.open(SCENE, ZIP, version, bounds=bounds)
+                reader.locate_file(ByteRange(base, len(whole)))
+                for start, length in [(base, 4096), *reads]:
+                    span = ByteRange(start, start + length)
+                    expected = reader.is_expected(span.clip(len(whole)))
+                    assert expected in (True, False, None)
+                    assert bytes(await reader.read(span)) == whole[start : start + length]
+                reader.close()
+
+    run(main)
+
+
+def test_a_second_handle_knows_the_layout_without_reading_the_header(tmp_path: Path) -> None:
+    """The kernel may keep the header, and then it is never requested again."""
+    store = FakeStore()
+    store.objects[SCENE, ZIP] = BytesContent(RASTER)
+
+    async def main() -> None:
+        async with opened(store, tmp_path) as contents:
+            version = await learn(contents)
+            first = await contents.open(SCENE, ZIP, version)
+            await first.read(ByteRange(0, 8 * KIB))
+            first.close()
+            second = await contents.open(SCENE, ZIP, version)
+            await second.read(first_read(20))
+            start = first_read(20).stop
+            assert second.is_expected(ByteRange(start, start + AHEAD)) is False
+            assert second.is_near(tile(20)) or second.is_expected(tile(20)) is True
+            await second.read(tile(20))
+            assert not second.is_near(tile(22))
+            second.close()
+
+    run(main)
