@@ -226,11 +226,13 @@ class RasterReads:
 
     def _touched(self, span: ByteRange, *, is_jump: bool, is_held: bool) -> tuple[Block, ...]:
         """Return the blocks that a program reads, as far as a request shows."""
-        blocks = list(self._blocks(span))
+        # Where a program goes it reads a block from its start, and buffers begin before that. Of a
+        # buffer it may be one page that is requested.
+        looked_at = ByteRange(span.start, max(span.stop, span.start + BEHIND_BYTES))
+        blocks = list(self._blocks(looked_at))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return ()
         is_short = len(span) <= SHORT_BYTES
-        # Where a program goes it reads a block from its start, and buffers begin before that.
         where = self._raster.span_of(blocks[0][0])
         is_begun = where is not None and where.start < span.start
         is_sought = is_jump or (is_short and not self.pattern.has_seen(blocks[0][0]))
