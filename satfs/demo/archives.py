@@ -7,12 +7,13 @@ give the same bytes.
 
 from __future__ import annotations
 
+import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 STORED, DEFLATED = 0, 8
@@ -37,13 +38,19 @@ class Make:
     """How an archive is made.
 
     `folder`: everything lies in it (with its final slash). `zip64`: even what would fit is written
-    with 64-bit fields. `descriptors`: sizes follow the data instead of preceding it.
+    with 64-bit fields. `descriptors`: sizes follow the data instead of preceding it. `absolute`:
+    names begin with a slash. `directories`: each directory is an entry as well, marked by its
+    attributes alone, without a slash at the end of its name. `zeros_bytes`: how many zeros follow
+    the end record.
     """
 
     folder: str = ""
     zip64: bool = False
     descriptors: bool = False
     comment: bytes = b""
+    absolute: bool = False
+    directories: bool = False
+    zeros_bytes: int = 0
 
 
 @dataclass
@@ -56,16 +63,34 @@ class _Entry:
     crc: int = 0
     packed_bytes: int = 0
     size_bytes: int = 0
+    mode: int = 0o100644
 
 
 def write_zip(file: BinaryIO, members: Iterable[Member], make: Make | None = None) -> None:
     """Write an archive to an empty, seekable file, one member after the other."""
     make = make or Make()
-    entries = [_write_member(file, member, make) for member in members]
+    members = list(members)
+    entries = [_write_directory(file, name, members, make) for name in _directories(members, make)]
+    entries += [_write_member(file, member, make) for member in members]
     start = file.tell()
     for entry in entries:
         file.write(_central_header(entry, make))
     _write_end(file, entries, start, make)
+
+
+def _directories(members: Iterable[Member], make: Make) -> list[str]:
+    """Return the directories to be written as entries, the outer ones first."""
+    if not make.directories:
+        return []
+    names = {str(parent) for member in members for parent in PurePosixPath(member.name).parents}
+    return sorted(names - {"."})
+
+
+def _write_directory(file: BinaryIO, name: str, members: list[Member], make: Make) -> _Entry:
+    directory = Member(name, b"", modified_s=max(member.modified_s for member in members))
+    entry = _write_member(file, directory, make)
+    entry.mode = 0o040755
+    return entry
 
 
 def _pieces(source: bytes | Path) -> Iterator[bytes]:
@@ -83,7 +108,7 @@ def _size(source: bytes | Path) -> int:
 
 def _write_member(file: BinaryIO, member: Member, make: Make) -> _Entry:
     flags = _UTF8 | (_DESCRIPTOR if make.descriptors else 0)
-    name = (make.folder + member.name).encode()
+    name = (("/" if make.absolute else "") + make.folder + member.name).encode()
     entry = _Entry(name, member.method, flags, member.modified_s, file.tell())
     wide = make.zip64 or _size(member.source) > _MAX_32 - (1 << 20)
     file.write(_local_header(entry, wide=wide, sizes_follow=make.descriptors))
@@ -144,9 +169,14 @@ def _central_header(entry: _Entry, make: Make) -> bytes:
     fixed = struct.pack(
         "<4sHHHHHHIIIHHHHHII",
         *(*head, *_dos_time(entry.modified_s), entry.crc, packed, size, *lengths),
-        *(0, 0, 0o100644 << 16, offset),
+        *(0, 0, _attributes(entry), offset),
     )
     return fixed + entry.name + extra
+
+
+def _attributes(entry: _Entry) -> int:
+    """Return mode and DOS attributes (APPNOTE 4.4.15): bit 4 of the latter marks a directory."""
+    return entry.mode << 16 | (0x10 if stat.S_ISDIR(entry.mode) else 0)
 
 
 def _write_end(file: BinaryIO, entries: list[_Entry], start: int, make: Make) -> None:
@@ -158,4 +188,4 @@ def _write_end(file: BinaryIO, entries: list[_Entry], start: int, make: Make) ->
         file.write(struct.pack("<4sIQI", b"PK\x06\x07", 0, stop, 1))
         n_entries, n_bytes, start = 0xFFFF, _MAX_32, _MAX_32
     tail = (b"PK\x05\x06", 0, 0, n_entries, n_entries, n_bytes, start, len(make.comment))
-    file.write(struct.pack("<4sHHHHIIH", *tail) + make.comment)
+    file.write(struct.pack("<4sHHHHIIH", *tail) + make.comment + bytes(make.zeros_bytes))

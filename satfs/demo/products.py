@@ -56,6 +56,10 @@ PACKINGS: Final = {
     "zip64": Packing(make=Make(zip64=True)),
     "folder": Packing(STORED, DEFLATED),  # its folder is named after the scene
     "streamed": Packing(DEFLATED, DEFLATED, Make(descriptors=True, comment=b"delivered by demo")),
+    # As some programs write zips, though the format does not have them do it.
+    "absolute": Packing(STORED, DEFLATED, Make(absolute=True)),
+    "directories": Packing(DEFLATED, DEFLATED, Make(directories=True)),
+    "zeros": Packing(STORED, DEFLATED, Make(zeros_bytes=32 * 1024)),
 }
 
 

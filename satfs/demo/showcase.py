@@ -5,7 +5,7 @@ it did into a manifest; `showcase_catalogue` needs no more than that, so that a 
 nothing. What is in it:
 
 - a harbour, farmland, a delta, a desert and a town, each with captures in several states;
-- scenes of the levels L1C (several frames), L1D and L1D_SR, in zips packed in six ways;
+- scenes of the levels L1C (several frames), L1D and L1D_SR, in zips packed in nine ways;
 - one zip as large as asked for, and two whose raster is laid out in another way;
 - two tasks of the same name, one whose name holds a slash, one without any capture, a published
   capture without scenes, and a scene whose zip is not there yet.
@@ -106,10 +106,10 @@ ORDERS: Final = (
         "delta",
         12.41,
         44.96,
-        (Shot(18, 0.0, (("L1C", "streamed"), ("L1D", "stored"))),),
+        (Shot(18, 0.0, (("L1C", "directories"), ("L1D", "absolute"))),),
         ("processing", "collected"),
     ),
-    Order("Salt desert", "desert", -68.21, -23.52, (Shot(20, 0.03, (("L1D", "mixed"),)),)),
+    Order("Salt desert", "desert", -68.21, -23.52, (Shot(20, 0.03, (("L1D", "zeros"),)),)),
     Order(
         "City from end to end",
         "town",

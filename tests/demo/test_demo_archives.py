@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ MAKES = st.builds(
     zip64=st.booleans(),
     descriptors=st.booleans(),
     comment=st.binary(max_size=40).filter(lambda text: b"PK" not in text),
+    zeros_bytes=st.sampled_from([0, 1, 32 * 1024]),
 )
 
 
@@ -78,3 +80,19 @@ def test_descriptors_follow_the_data() -> None:
     data = packed([Member("a", b"hello")], Make(descriptors=True))
     assert data[14:26] == bytes(12)
     assert b"helloPK\x07\x08" in data
+
+
+def test_habits_of_programs_are_written_when_told() -> None:
+    """Absolute names, directories marked by their attributes alone, zeros behind the end."""
+    members = [Member("a/b/c", b"x"), Member("a/d", b"y")]
+    make = Make(absolute=True, directories=True, zeros_bytes=7)
+    data = packed(members, make)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+    assert list(entries) == ["/a", "/a/b", "/a/b/c", "/a/d"]
+    assert [stat.S_ISDIR(entry.external_attr >> 16) for entry in entries.values()] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert [entry.external_attr & 0x10 for entry in entries.values()] == [0x10, 0x10, 0, 0]
+    assert data.endswith(b"\0" * 7)
+    assert data.rindex(b"PK\x05\x06") == len(data) - 22 - 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,19 +69,21 @@ def test_zips_are_laid_out_as_delivered(archives: dict[str, Path]) -> None:
     for scene_id, path in archives.items():
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
-            names = archive.namelist()
+            # Some are absolute, as some programs write them.
+            inside = {name.removeprefix("/"): name for name in archive.namelist()}
+            names = list(inside)
             stem = scene_id.rpartition("_")[0]
             folder = f"{scene_id}/" if names[0].startswith(f"{scene_id}/") else ""
             for end in ("metadata_stac.geojson", "preview.png", "TOA.vrt", "toa_factors.json"):
                 assert f"{folder}{stem}_{end}" in names
             assert f"{folder}rasters/{stem}_TOA_0.tif" in names
-            stac = json.loads(archive.read(f"{folder}{stem}_metadata_stac.geojson"))
+            stac = json.loads(archive.read(inside[f"{folder}{stem}_metadata_stac.geojson"]))
             assert stac["id"] == scene_id
             assert stac["properties"]["satl:product_name"] in scene_id
 
 
 def test_zips_are_packed_in_every_way(archives: dict[str, Path]) -> None:
-    """Stored, deflated and mixed, with a folder, with 64-bit records, with descriptors."""
+    """Stored, deflated and mixed; a folder, 64-bit records, descriptors, and habits of programs."""
     methods, makes = set(), set()
     for path in archives.values():
         data = path.read_bytes()
@@ -89,9 +92,18 @@ def test_zips_are_packed_in_every_way(archives: dict[str, Path]) -> None:
         methods.add(frozenset(entry.compress_type for entry in entries))
         makes |= {"zip64"} if b"PK\x06\x06" in data[-200:] else set()
         makes |= {"descriptors"} if entries[0].flag_bits & 8 else set()
-        makes |= {"folder"} if len({e.filename.partition("/")[0] for e in entries}) == 1 else set()
+        makes |= {"absolute"} if all(e.filename.startswith("/") for e in entries) else set()
+        makes |= (
+            {"directories"} if any(stat.S_ISDIR(e.external_attr >> 16) for e in entries) else set()
+        )
+        makes |= {"zeros"} if data.endswith(bytes(1024)) else set()
+        makes |= (
+            {"folder"}
+            if len({e.filename.partition("/")[0] for e in entries} - {""}) == 1
+            else set()
+        )
     assert methods == {frozenset({0}), frozenset({8}), frozenset({0, 8})}
-    assert makes == {"zip64", "descriptors", "folder"}
+    assert makes == {"zip64", "descriptors", "folder", "absolute", "directories", "zeros"}
     used = {
         packing for order in showcase.ORDERS for shot in order.shots for _, packing in shot.products
     }
