@@ -47,7 +47,7 @@ class Terms:
     """What all listings have in common.
 
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
-    nobody answered, for *negative_ttl_s*. *weigh* is told how many records a listing holds.
+    nobody answered, for *negative_ttl_s*. *weigh* is called with the records that a listing holds.
     *is_unwell* while the vendor was last found out of reach: then a known listing waits for
     *patience_s* alone.
     """
@@ -55,7 +55,7 @@ class Terms:
     ttl_s: float
     negative_ttl_s: float
     store: ListingStore | None
-    weigh: Callable[[CachedListing[Any], int], None]
+    weigh: Callable[[CachedListing[Any], tuple[Any, ...]], None]
     wall_clock: Callable[[], float] = time.time
     patience_s: float = UNWELL_PATIENCE_S
     is_unwell: bool = False
@@ -157,7 +157,7 @@ class CachedListing(Generic[Item]):
             return
         self._fresh.recall(items)
         self._asked_at_s = stored.asked_at_s
-        self._terms.weigh(self, len(self.last()))
+        self._terms.weigh(self, self.last())
 
     def state(self) -> ListingState:
         """Return what is known about the listing."""
@@ -169,7 +169,7 @@ class CachedListing(Generic[Item]):
             items = self.last()
         self._asked_at_s = self._terms.wall_clock()
         self._absence = None
-        self._terms.weigh(self, len(items))
+        self._terms.weigh(self, items)
         await self._keep(items)
         return items, self._terms.ttl_s
 
@@ -191,7 +191,7 @@ class CachedListing(Generic[Item]):
         self._absence = (absence, trio.current_time() + self._terms.negative_ttl_s)
         if self.is_known:
             self._fresh = Refreshable(self._renew)
-            self._terms.weigh(self, 0)
+            self._terms.weigh(self, ())
         self.is_stale = False
         if self._terms.store is not None:
             await self._terms.store.delete(*self.key)

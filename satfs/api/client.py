@@ -83,8 +83,12 @@ class Aleph:
         self._settings = settings
         self._asker = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
+        max_bytes = settings.listing_memory_bytes
         self._unfinished: TTLCache[str, PartialListing[Any]] = TTLCache(
-            MAX_UNFINISHED, UNFINISHED_S, timer=trio.current_time
+            max_bytes,
+            UNFINISHED_S,
+            timer=trio.current_time,
+            getsizeof=lambda partial: max(partial.n_bytes, max_bytes // MAX_UNFINISHED),
         )
         self._is_told_short = False
 
@@ -217,7 +221,10 @@ class Aleph:
         deadline = self._deadline()
         first_url = question.url(self._settings.api_url)
         gathering: PartialListing[R] = self._unfinished.pop(
-            first_url, PartialListing(first_url, self._settings.max_entries, key)
+            first_url,
+            PartialListing(
+                first_url, self._settings.max_entries, key, self._settings.listing_memory_bytes
+            ),
         )
 
         async def get_page(url: str) -> wire.Page:

@@ -28,12 +28,13 @@ from satfs.api.cached_listing import (
     Terms,
 )
 from satfs.api.listing_store import ListingStore
+from satfs.api.packed import held_bytes
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings
 
 #: Most records remembered beside the list of tasks; those used least recently are forgotten (their
-#: listings are asked for again). A scene with its footprint takes about 6 kB in memory.
+#: listings are asked for again). They also give way when their bytes exceed `listing_memory_bytes`.
 MAX_REMEMBERED_RECORDS = 20_000
 #: Most listings read back from disk at once.
 MAX_RECALLED_LISTINGS = 5000
@@ -96,6 +97,7 @@ class Listings:
         self._tasks: CachedListing[Task] = CachedListing(
             (TASKS, ""), client.tasks, wire.task, _task_id, self._terms
         )
+        self._max_bytes = settings.listing_memory_bytes
         self._weights: dict[Key, int] = {}
         self._others: LRUCache[Key, CachedListing[Any]] = LRUCache(
             MAX_REMEMBERED_RECORDS,
@@ -317,7 +319,7 @@ class Listings:
             case _:
                 return None
 
-    def _weigh(self, listing: CachedListing[Any], n_records: int) -> None:
+    def _weigh(self, listing: CachedListing[Any], records: tuple[Any, ...]) -> None:
         """Put *listing* on the scales with what it holds now; those used least give way.
 
         The list of tasks is never forgotten: everything hangs on it.
@@ -325,7 +327,11 @@ class Listings:
         if listing is self._tasks:
             return
         self._others.pop(listing.key, None)
-        self._weights[listing.key] = min(n_records + 1, MAX_REMEMBERED_RECORDS)
+        # One scale for both bounds: all bytes that are allowed weigh as much as all records.
+        n_bytes = held_bytes(records)
+        weight_of_bytes = n_bytes * MAX_REMEMBERED_RECORDS // self._max_bytes
+        weight = max(len(records), weight_of_bytes) + 1
+        self._weights[listing.key] = min(weight, MAX_REMEMBERED_RECORDS)
         self._others[listing.key] = listing
 
 

@@ -17,11 +17,15 @@ from typing import Final
 
 import msgspec
 
-from satfs.model import Json
+from satfs.model import Capture, Json, Scene, Task
 
 #: Bytes of JSON that are kept decompressed, in all: a directory that is walked from its first scene
 #: to its last needs the page of the scene that is its turn, and the pages of a few other walks.
 MAX_OPEN_BYTES: Final = 8 * 1024 * 1024
+#: What a record takes beside its JSON, and each of its attachments (`sys.getsizeof` of the objects
+#: and their texts, Python 3.11).
+RECORD_BYTES: Final = 1000
+ATTACHMENT_BYTES: Final = 300
 #: The fastest level: one page takes about 2 ms, and level 6 saves no more than a quarter.
 _LEVEL: Final = 1
 
@@ -137,10 +141,17 @@ class Packer:
         self._block.fill(b"".join(self._pieces))
 
 
-def held_bytes(records: Iterable[Mapping[str, Json]]) -> int:
-    """Return the bytes that the blocks of *records* take, each block once."""
-    blocks = {record.block for record in records if isinstance(record, PackedRecord)}
-    return sum(block.size_bytes for block in blocks)
+def held_bytes(items: Iterable[object]) -> int:
+    """Return about how many bytes records take in memory, blocks and all, each block once."""
+    n_bytes = 0
+    blocks: set[Block] = set()
+    for item in items:
+        n_bytes += RECORD_BYTES
+        if isinstance(item, Scene):
+            n_bytes += ATTACHMENT_BYTES * len(item.attachments)
+        if isinstance(item, Task | Capture | Scene) and isinstance(item.record, PackedRecord):
+            blocks.add(item.record.block)
+    return n_bytes + sum(block.size_bytes for block in blocks)
 
 
 def encoded(record: Mapping[str, Json]) -> bytes:

@@ -168,9 +168,12 @@ class PartialListing(Generic[R]):
     first_url: str
     max_entries: int
     key: Callable[[R], str]
+    max_bytes: int = 2**63
     chain: Chain = field(init=False)
     found: dict[str, R] = field(init=False, default_factory=dict)
     n_unusable: int = field(init=False, default=0)
+    #: About what the records take in memory.
+    n_bytes: int = field(init=False, default=0)
     is_shrunk: bool = field(init=False, default=False)
     _n_sent: int = field(init=False, default=0)
     _count: int | None = field(init=False, default=None)
@@ -180,7 +183,14 @@ class PartialListing(Generic[R]):
         self.chain = Chain(self.first_url, self.max_entries)
 
     def keep(self, page: Page) -> int:
-        """Take in the next page; return how many of its records are new."""
+        """Take in the next page; return how many of its records are new.
+
+        Raises:
+            Garbled: the listing takes more than *max_bytes* of memory.
+        """
+        self.n_bytes += page.n_bytes
+        if self.n_bytes > self.max_bytes:
+            raise Garbled(f"the listing takes more than {self.max_bytes} bytes of memory")
         self.n_unusable += page.n_unusable
         self._n_sent += page.n_sent
         if page.count is not None:
@@ -205,6 +215,6 @@ class PartialListing(Generic[R]):
         """Forget what has come, and start from the first page."""
         self.chain = Chain(self.first_url, self.max_entries)
         self.found = {}
-        self.n_unusable = self._n_sent = 0
+        self.n_unusable = self._n_sent = self.n_bytes = 0
         self.is_shrunk, self._count = False, None
         self._n_readings += 1

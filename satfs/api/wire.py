@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from satfs.api.packed import Packer
+from satfs.api.packed import Packer, held_bytes
 from satfs.api.scrub import is_link, is_secret_key, is_secret_like, may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import (
@@ -111,6 +111,8 @@ class Page:
     next: str | None = None
     tells_next: bool = True
     n_unusable: int = 0
+    #: About what the records take in memory; 0 for entries that are not records yet.
+    n_bytes: int = 0
 
     @property
     def n_sent(self) -> int:
@@ -154,7 +156,7 @@ def page_of(body: bytes, reader: Callable[[Json], R | None]) -> Page:
     kept, n_unusable = records((_entry(raw) for raw in sent.entries), reader)
     if sent.entries and not kept:
         raise Garbled("no entry of the answer's page has an id")
-    return replace(sent, entries=kept, n_unusable=n_unusable)
+    return replace(sent, entries=kept, n_unusable=n_unusable, n_bytes=held_bytes(kept))
 
 
 def one(body: bytes) -> Mapping[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import httpx
@@ -203,6 +204,48 @@ async def test_an_endless_listing_ends_in_an_error_not_in_memory(
     async with connect(max_entries=1000) as aleph:
         with pytest.raises(Garbled, match="1000"):
             await aleph.tasks()
+
+
+def large_tasks(n_tasks: int, n_bytes: int) -> list[dict[str, Any]]:
+    """Return tasks with texts that cannot be compressed to less than half of their bytes."""
+    random = Random(7)
+    return [{**task, "text": random.randbytes(n_bytes // 2).hex()} for task in some_tasks(n_tasks)]
+
+
+async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """More bytes than `listing_memory_bytes` are refused, also when no page is large."""
+    vendor.tasks = large_tasks(250, 200_000)
+    async with connect(listing_memory_bytes=16 * 2**20, page_limit=1) as aleph:
+        with pytest.raises(Garbled, match=str(16 * 2**20)):
+            await aleph.tasks()
+        vendor.tasks = vendor.tasks[:50]
+        assert len(await aleph.tasks()) == 50
+
+
+async def test_unfinished_listings_are_bounded_together(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """Those that nobody has gone on with for longest give way; the last one is gone on with."""
+    records = [
+        {"capture_id": f"c{n}", "status": "published", **task}
+        for n, task in enumerate(large_tasks(140, 200_000))
+    ]
+    vendor.captures = {f"t{n}": records for n in range(3)}
+    async with connect(
+        listing_memory_bytes=16 * 2**20, page_limit=1, api_concurrency=1, metadata_deadline_s=15
+    ) as aleph:
+        vendor.delay_s = 0.25
+        for n in range(3):
+            with pytest.raises(DeadlineReached):
+                await aleph.captures(TaskId(f"t{n}"))
+        assert sum(partial.n_bytes for partial in aleph._unfinished.values()) <= 16 * 2**20
+        assert len(aleph._unfinished) < 3
+        vendor.delay_s = 0
+        vendor.asked.clear()
+        assert len(await aleph.captures(TaskId("t2"))) == 140
+        assert len(vendor.asked) < 100
 
 
 @pytest.mark.parametrize(

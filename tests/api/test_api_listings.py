@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any, TypeAlias
 
 import pytest
@@ -231,6 +232,28 @@ async def test_what_is_forgotten_is_asked_again(
         listings.forget()
         await walk(listings)
         assert len(vendor.asked) == 6
+
+
+async def test_memory_is_bounded_by_bytes(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """Few large records weigh as much as many small ones: those used least recently are dropped."""
+    random = Random(7)
+    for number in range(12):
+        capture = f"large-{number}"
+        vendor.scenes[capture] = [
+            {**some_scene(f"{capture}-{n}", capture), "text": random.randbytes(100_000).hex()}
+            for n in range(20)
+        ]
+    async with remember(listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
+        for number in range(12):
+            await listings.scenes(CaptureId(f"large-{number}"))
+        assert 100 <= len(listings.known_scenes()) <= 160
+        vendor.asked.clear()
+        await listings.scenes(CaptureId("large-11"))
+        assert vendor.asked == []
+        await listings.scenes(CaptureId("large-0"))
+        assert len(vendor.asked) == 20
 
 
 async def test_memory_is_bounded_by_records(
