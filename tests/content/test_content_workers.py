@@ -627,3 +627,30 @@ async def test_a_replaced_object_is_never_mixed(tmp_path: Path) -> None:
 
             with pytest.raises(Changed):
                 await read_all(contents, replace)
+
+
+async def test_a_worker_is_told_of_slow_addresses_once_and_before_its_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loop has learnt of a name's addresses, no worker has to learn again."""
+    sent: list[tuple[int, str, object]] = []
+    monkeypatch.setattr(Http, "slow_addresses", lambda self: ("192.0.2.1", "2001:db8::1"))
+    real = pool.WorkerPool._send
+
+    async def send(self: pool.WorkerPool, process: Any, packet: bytes, *more: Any) -> None:
+        kind, fields = messages.read_order(packet)
+        sent.append((process.process.pid, kind, fields.get("addresses")))
+        await real(self, process, packet, *more)
+
+    monkeypatch.setattr(pool.WorkerPool, "_send", send)
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, workers=1) as (contents, _):
+            await read_all(contents, until=24 * MIB)
+    by_process: dict[int, list[tuple[str, object]]] = {}
+    for pid, kind, addresses in sent:
+        by_process.setdefault(pid, []).append((kind, addresses))
+    for orders in by_process.values():
+        kinds = [kind for kind, _ in orders]
+        assert kinds.count("slow") == 1
+        assert dict(orders)["slow"] == ["192.0.2.1", "2001:db8::1"]
+        assert all(kinds.index("slow") < kinds.index(each) for each in ("warm", "move"))
