@@ -15,9 +15,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
 from satfs.descriptors import raise_limit
-from satfs.errors import FuseMissing, SatfsError
+from satfs.errors import BadMountpoint, FuseMissing, SatfsError
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
 from satfs.fuse.errnos import gravest_of
@@ -48,6 +47,7 @@ from satfs.introspection.directory import Instruments, Introspection, identity_o
 from satfs.introspection.log_ring import log_ring
 from satfs.introspection.metrics_server import serve_metrics
 from satfs.kernel_tuning import tune
+from satfs.mountpoint_hold import MountpointHold
 from satfs.notify import Notifier, describe_mount
 from satfs.settings import Settings
 from satfs.tree.archives import contents_of_zips
@@ -76,6 +76,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _IGNORED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 #: What every mount of ours is: read-only, checked by the kernel, and of no use to an attacker.
 _ALWAYS: Final = frozenset({"ro", "default_permissions", "nosuid", "nodev", "subtype=satfs"})
+#: The number of the capability that mount(2) takes (capabilities(7), linux/capability.h).
+_CAP_SYS_ADMIN: Final = 21
 #: Words of mount(8) that libfuse knows from 3.17 on only. A mount that is never written has no
 #: access times to leave alone.
 _UNKNOWN: Final = frozenset({"nodiratime"})
@@ -91,6 +93,7 @@ class MountOptions:
     With `exec` among them files keep their executable bits, and may be run.
     *program* is what to type in a shell to run satfs, for the README.
     *is_offline* mounts without asking the vendor first, with what earlier mounts have kept.
+    *hold* is on the mountpoint, taken when it was checked; without one it is taken by `serve`.
     """
 
     mountpoint: Path
@@ -102,6 +105,7 @@ class MountOptions:
     extra: tuple[str, ...] = ()
     program: str = "satfs"
     is_offline: bool = False
+    hold: MountpointHold | None = None
 
     @property
     def is_exec(self) -> bool:
@@ -148,7 +152,22 @@ async def serve(
     outside.
     """
     mountpoint = mountpoints.absolute(options.mountpoint)
-    mountpoints.check(mountpoint, settings.cache_dir)
+    with ExitStack() as stack:
+        hold = options.hold or stack.enter_context(MountpointHold(mountpoint))
+        mountpoints.check(mountpoint, settings.cache_dir)
+        hold.require_unchanged()
+        await _serve(settings, options, hold, on_ready, notifier)
+    log.info("unmounted", mountpoint=str(mountpoint))
+
+
+async def _serve(
+    settings: Settings,
+    options: MountOptions,
+    hold: MountpointHold,
+    on_ready: Callable[[], None],
+    notifier: Notifier | None,
+) -> None:
+    mountpoint = hold.mountpoint
     async with _ended_by_signals(), open_components(settings) as parts:
         if not options.is_offline:
             await parts.aleph.check()
@@ -179,9 +198,10 @@ async def serve(
         floors = _floors(settings, mountpoint, parts, root, kernel)
         async with (
             serve_metrics(settings.metrics_port, about.status),
-            _mounted(door, mountpoint, options, before_end=kernel.end) as ended,
+            _mounted(door, hold, options, before_end=kernel.end) as ended,
         ):
             await _wait_until_answering(door, mountpoint)
+            hold.unlock()
             log.info("mounted", mountpoint=str(mountpoint), source=options.source)
             await _tune(mountpoint, about)
             async with trio.open_nursery() as nursery:
@@ -199,7 +219,6 @@ async def serve(
                     )
                 await ended.wait()
                 nursery.cancel_scope.cancel()
-    log.info("unmounted", mountpoint=str(mountpoint))
 
 
 def _floors(
@@ -255,7 +274,7 @@ def _about(
 @asynccontextmanager
 async def _mounted(
     door: Operations,
-    mountpoint: Path,
+    hold: MountpointHold,
     options: MountOptions,
     *,
     before_end: Callable[[], Awaitable[None]],
@@ -264,9 +283,10 @@ async def _mounted(
 
     *before_end* is waited for when every call has been answered, right before the mount goes.
     """
-    descriptor = _mount(door, mountpoint, options)
+    descriptor = _mount(door, hold, options)
     ended = trio.Event()
     try:
+        _require_mounted_there(hold.mountpoint)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_answer_kernel, descriptor, ended)
             try:
@@ -281,7 +301,7 @@ async def _mounted(
         # Detaches at once, busy or not, and ends the connection: who still has a file open gets
         # ENOTCONN from now on. Does nothing when it is unmounted already.
         pyfuse3.close()
-        _detach_severed(mountpoint)
+        _detach_severed(hold.mountpoint)
 
 
 async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
@@ -295,23 +315,55 @@ async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
     ended.set()
 
 
-def _mount(door: Operations, mountpoint: Path, options: MountOptions) -> int | None:
-    """Mount, and return libfuse's descriptor of /dev/fuse; None where it cannot be told."""
+def _mount(door: Operations, hold: MountpointHold, options: MountOptions) -> int | None:
+    """Mount, and return libfuse's descriptor of /dev/fuse; None where it cannot be told.
+
+    Raises:
+        BadMountpoint: the mountpoint is another directory than the one that is held.
+        FuseMissing: libfuse could not mount.
+    """
     words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra} - _UNKNOWN
     if not options.is_exec:
         words.add("noexec")
     if options.allow_other:
         words.add("allow_other")
     others = fuse_descriptors()
+    directory = hold.require_unchanged()
+    # For root libfuse calls mount(2) by this name, which leads to the directory that is held even
+    # if the mountpoint is replaced now. It unmounts by the same name, so the descriptor stays open.
+    # fusermount3, another process, needs the path: it looks at the directory as the user does.
+    is_by_descriptor = _may_call_mount() and "auto_unmount" not in options.extra
+    place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(hold.mountpoint)
     with _heard_on_stderr() as said:
         try:
-            pyfuse3.init(door, str(mountpoint), words)
+            pyfuse3.init(door, place, words)
         except RuntimeError as failure:
             # libfuse and fusermount3 explain themselves on standard error only.
             reason = " ".join(said().split()) or str(failure)
-            raise FuseMissing(f"{mountpoint} could not be mounted: {reason}") from failure
+            raise FuseMissing(f"{hold.mountpoint} could not be mounted: {reason}") from failure
     opened = fuse_descriptors() - others
     return next(iter(opened)) if len(opened) == 1 else None
+
+
+def _may_call_mount() -> bool:
+    """Return whether libfuse mounts by mount(2) itself: it does so as root, if it is allowed to."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
+    return os.geteuid() == 0 and bool(capabilities >> _CAP_SYS_ADMIN & 1)
+
+
+def _require_mounted_there(mountpoint: Path) -> None:
+    """Return if the kernel lists a satfs mount at *mountpoint*, where root has mounted it.
+
+    For others fusermount3 sees to it, and it may have mounted in another mount namespace.
+
+    Raises:
+        BadMountpoint: the directory was moved, and the mount with it.
+    """
+    # Not `mount_at`, which looks at the path: nobody answers for it yet but this thread.
+    places = {each.mountpoint for each in mountpoints.satfs_mounts()}
+    if os.geteuid() == 0 and mountpoint not in places:
+        raise BadMountpoint(f"{mountpoint} was replaced while satfs was mounted there")
 
 
 def _escaped(source: str) -> str:
@@ -398,7 +450,8 @@ def _limits(settings: Settings) -> Limits:
 def _heard_on_stderr() -> Iterator[Callable[[], str]]:
     """Keep what C code writes to standard error, and yield a function that returns it."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as heard:
+    # In memory: there may be no directory for temporary files that can be written.
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as heard:
         before = os.dup(2)
         os.dup2(heard.fileno(), 2)
         try:

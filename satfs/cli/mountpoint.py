@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from satfs.cli.hints import hint, shell_path
 from satfs.cli.log_setup import show
 from satfs.cli.output import print_remark
 from satfs.errors import BadMountpoint
-from satfs.mountpoints import absolute, detach, is_dead_mount, mount_at
+from satfs.mountpoint_hold import MountpointHold
+from satfs.mountpoints import detach, is_dead_mount, mount_at
 
 
-def prepare_mountpoint(path: Path, *, nonempty: bool = False) -> Path:
-    """Return *path* as the kernel names it, fit to be mounted on.
+def prepare_mountpoint(hold: MountpointHold, path: Path, *, nonempty: bool = False) -> Path:
+    """Return *path* as the kernel names it, fit to be mounted on, and held by *hold*.
 
     A satfs mount whose process has died is removed first. Looks at the directory, and so may wait
     for what is mounted there.
@@ -23,7 +25,7 @@ def prepare_mountpoint(path: Path, *, nonempty: bool = False) -> Path:
     Raises:
         BadMountpoint: it cannot be mounted on; says why, and what to do.
     """
-    mountpoint = absolute(path)
+    mountpoint = hold.mountpoint
     while mount_at(mountpoint) is not None:
         if not is_dead_mount(mountpoint):
             raise BadMountpoint(
@@ -32,15 +34,42 @@ def prepare_mountpoint(path: Path, *, nonempty: bool = False) -> Path:
             )
         detach(mountpoint, is_lazy=True)
         print_remark(f"A satfs mount that had died was removed from {_name(path)}.")
-    _check(mountpoint, path, nonempty)
+    _check(hold, path, nonempty)
+    owner = foreign_owner_above(mountpoint, os.geteuid())
+    if owner is not None:
+        print_remark(
+            f"{_name(path)} lies in a directory of {owner}, who can move or replace it; "
+            f"as root, mount with mount(8) and -o setuid={owner} instead."
+        )
     return mountpoint
 
 
-def _check(mountpoint: Path, path: Path, nonempty: bool) -> None:
+def foreign_owner_above(mountpoint: Path, user: int) -> str | None:
+    """Return whose a directory above *mountpoint* is, if neither root's nor *user*'s.
+
+    Only for root, who could be led elsewhere by another user; None for all others.
+    """
+    if user != 0:
+        return None
+    for directory in mountpoint.parents:
+        owner = directory.lstat().st_uid
+        if owner != 0:
+            try:
+                return pwd.getpwuid(owner).pw_name
+            except KeyError:
+                return str(owner)
+    return None
+
+
+def _check(hold: MountpointHold, path: Path, nonempty: bool) -> None:
+    mountpoint = hold.mountpoint
     try:
-        status = mountpoint.stat()
-        if not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISDIR(mountpoint.lstat().st_mode):
             raise BadMountpoint(f"{_name(path)} is not a directory")
+        # From here on by descriptor: what is checked is what will be mounted on.
+        directory = hold.open_directory()
+        mountpoint = Path(f"/proc/self/fd/{directory}")
+        status = os.fstat(directory)
         is_empty = nonempty or next(os.scandir(mountpoint), None) is None
     except OSError as failure:
         raise BadMountpoint(_explain(failure, path)) from failure

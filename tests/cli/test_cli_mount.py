@@ -320,6 +320,30 @@ def test_a_mount_is_not_mounted_over(aleph: Program, place: Path) -> None:
     assert is_mounted(place)
 
 
+@pytest.mark.parametrize("command", ["mount", "demo", "mount.satfs"])
+def test_two_mounts_at_once_on_one_directory(aleph: Program, place: Path, command: str) -> None:
+    """One of them mounts, the other one is refused, whichever comes first."""
+    words: dict[str, tuple[object, ...]] = {
+        "mount": ("mount", place),
+        "demo": ("demo", place),
+        "mount.satfs": ("satfs:default", place, "-o", "ro"),
+    }
+    if command == "demo":
+        pytest.importorskip("numpy")
+    for _ in range(1 if command == "demo" else 3):
+        both = [aleph.start(*words[command]) for _ in range(2)]
+        said = [process.communicate(timeout=60)[1] for process in both]
+        codes = sorted(process.returncode for process in both)
+
+        n_mounts = sum(each.mountpoint == place for each in satfs_mounts())
+        assert n_mounts == 1, said
+        # A demo replaces one that is mounted already.
+        assert codes[0] == 0, said
+        assert codes[1] != 0 or command == "demo", said
+        assert aleph("umount", place).returncode == 0
+        assert not is_mounted(place)
+
+
 def test_what_a_killed_mount_leaves_behind_is_cleaned_away(aleph: Program, place: Path) -> None:
     """What says "Transport endpoint is not connected" is ours to repair, when it is ours."""
     aleph("mount", place)

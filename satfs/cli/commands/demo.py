@@ -22,7 +22,8 @@ from satfs.cli.prerequisites import check_fuse
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory
 from satfs.errors import BadMountpoint
-from satfs.mountpoints import DEMO_SOURCE, detach, mount_at
+from satfs.mountpoint_hold import MountpointHold
+from satfs.mountpoints import DEMO_SOURCE, absolute, detach, mount_at
 from satfs.settings import Settings, load_settings
 
 DEFAULT_MOUNTPOINT = "~/satfs-demo"
@@ -80,18 +81,26 @@ def demo(
     if serve_only:
         return _serve_only(origin)
     given = parse_options(options)
-    place = _prepare(Path(mountpoint).expanduser(), nonempty=nonempty or given.nonempty)
-    check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
-    remove_abandoned()
-    drawing = "" if origin.has_drawings else " It draws its imagery first, for about ten seconds."
-    print_sentence(f"Starting the demo.{drawing}")
-    return launch(
-        lambda: _origin_for(origin, given),
-        mount_options(place, given, source=DEMO_SOURCE),
-        manner,
-        foreground=foreground,
-        on_ready=lambda: tell_demo(place, ends_with_us=True) if foreground else show_around(place),
-    )
+    path = Path(mountpoint).expanduser()
+    with MountpointHold(absolute(path)) as hold:
+        place = _prepare(hold, path, nonempty=nonempty or given.nonempty)
+        check_fuse(
+            for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount
+        )
+        remove_abandoned()
+        drawing = (
+            "" if origin.has_drawings else " It draws its imagery first, for about ten seconds."
+        )
+        print_sentence(f"Starting the demo.{drawing}")
+        return launch(
+            lambda: _origin_for(origin, given),
+            mount_options(hold, given, source=DEMO_SOURCE),
+            manner,
+            foreground=foreground,
+            on_ready=lambda: (
+                tell_demo(place, ends_with_us=True) if foreground else show_around(place)
+            ),
+        )
 
 
 @contextmanager
@@ -121,7 +130,7 @@ def _serve_only(origin: DemoProcess) -> int:
     return 0
 
 
-def _prepare(path: Path, *, nonempty: bool) -> Path:
+def _prepare(hold: MountpointHold, path: Path, *, nonempty: bool) -> Path:
     """Return *path*, made if need be, fit to be mounted on; a demo that is there is removed."""
     mounted = mount_at(path)
     while mounted is not None and mounted.source == DEMO_SOURCE:
@@ -135,4 +144,4 @@ def _prepare(path: Path, *, nonempty: bool) -> Path:
         pass  # a file, say: the look below tells what is wrong with it
     except OSError as failure:
         raise BadMountpoint(f"{path} cannot be made: {failure.strerror}") from failure
-    return prepare_mountpoint(path, nonempty=nonempty)
+    return prepare_mountpoint(hold, path, nonempty=nonempty)

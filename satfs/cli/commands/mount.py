@@ -21,6 +21,8 @@ from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.prerequisites import check_fuse
 from satfs.errors import BadSettings
 from satfs.mount import MountOptions
+from satfs.mountpoint_hold import MountpointHold
+from satfs.mountpoints import absolute
 from satfs.settings import resolve_settings, unknown_remarks
 
 
@@ -115,22 +117,27 @@ def mount_as(
     settings = resolved.settings
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
         print_remark(remark)
-    place = prepare_mountpoint(Path(mountpoint), nonempty=given.nonempty)
-    check_fuse(for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount)
-    if manner.log_file and manner.log_file.is_relative_to(place):
-        raise BadSettings("the log file lies inside the mountpoint; choose another place")
-    if settings.token_file and settings.token_file.is_relative_to(place):
-        raise BadSettings("token_file lies inside the mountpoint, which cannot be read without it")
-    if is_fake:
-        return Exit.DONE
-    return launch(
-        lambda: nullcontext(settings),
-        mount_options(place, given, source=f"satfs:{settings.profile}", is_offline=is_offline),
-        manner,
-        foreground=foreground,
-        leaves_late=leaves_late,
-        on_ready=on_ready,
-    )
+    with MountpointHold(absolute(Path(mountpoint))) as hold:
+        place = prepare_mountpoint(hold, Path(mountpoint), nonempty=given.nonempty)
+        check_fuse(
+            for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount
+        )
+        if manner.log_file and manner.log_file.is_relative_to(place):
+            raise BadSettings("the log file lies inside the mountpoint; choose another place")
+        if settings.token_file and settings.token_file.is_relative_to(place):
+            raise BadSettings(
+                "token_file lies inside the mountpoint, which cannot be read without it"
+            )
+        if is_fake:
+            return Exit.DONE
+        return launch(
+            lambda: nullcontext(settings),
+            mount_options(hold, given, source=f"satfs:{settings.profile}", is_offline=is_offline),
+            manner,
+            foreground=foreground,
+            leaves_late=leaves_late,
+            on_ready=on_ready,
+        )
 
 
 def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
@@ -142,16 +149,16 @@ def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
 
 
 def mount_options(
-    mountpoint: Path,
+    hold: MountpointHold,
     given: GivenOptions,
     *,
     source: str = "satfs:default",
     is_offline: bool = False,
 ) -> MountOptions:
-    """Return how to mount at *mountpoint* what `-o` has *given*."""
+    """Return how to mount at the mountpoint of *hold* what `-o` has *given*."""
     extra = [name for name in ("allow_root", "auto_unmount") if getattr(given, name)]
     return MountOptions(
-        mountpoint,
+        hold.mountpoint,
         allow_other=given.allow_other,
         uid=given.uid,
         gid=given.gid,
@@ -160,4 +167,5 @@ def mount_options(
         extra=(*extra, *given.kernel_flags),
         program=program_name(),
         is_offline=is_offline,
+        hold=hold,
     )

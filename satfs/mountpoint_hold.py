@@ -1,0 +1,127 @@
+"""The directory that satfs is about to be mounted on: nobody else mounts there, nobody replaces it.
+
+Between the check of a mountpoint and the mount lie seconds in which the API responds. Two things
+are held for that time: a lock, so that a second satfs is refused and not mounted over the first
+one; and the directory itself, by descriptor, so that it stays the one that was checked. That
+matters to root in a directory of another user, who may replace it with a symbolic link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from satfs.control.socket_path import prepare_directory, socket_path
+from satfs.errors import BadMountpoint
+from satfs.mountpoints import mount_at
+
+
+class MountpointHold:
+    """A mountpoint, held until `close`; a context manager. Survives fork(2).
+
+    Invariants:
+        At most one process of this user holds a mountpoint, as long as the user has a directory for
+        sockets (`control.socket_path`); where there is none, nothing is locked.
+    """
+
+    def __init__(self, mountpoint: Path) -> None:
+        """Hold *mountpoint* (`mountpoints.absolute`); looks at nothing in it.
+
+        Raises:
+            BadMountpoint: another process is about to mount there.
+        """
+        self.mountpoint = mountpoint
+        # Without the environment: a mount of cron has the same lock as one of a desktop.
+        self._lock_path = socket_path(mountpoint, {}).with_suffix(".lock")
+        self._lock_fd: int | None = None
+        self._directory_fd: int | None = None
+        with contextlib.suppress(OSError):  # no place for sockets: no lock either
+            prepare_directory(self._lock_path.parent)
+            self._lock_fd = _locked(self._lock_path)
+            if self._lock_fd is None:
+                raise BadMountpoint(
+                    f"another satfs is being mounted at {mountpoint} at this moment; "
+                    "unmount that one first, or choose another directory"
+                )
+
+    def open_directory(self) -> int:
+        """Return a descriptor of the directory (`O_PATH`), the same one at each call.
+
+        Raises:
+            OSError: there is none, or it is a symbolic link.
+        """
+        if self._directory_fd is None:
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+            self._directory_fd = os.open(self.mountpoint, flags)
+        return self._directory_fd
+
+    def require_unchanged(self) -> int:
+        """Return what `open_directory` does, if the mountpoint still is that directory.
+
+        Raises:
+            BadMountpoint: satfs is mounted there meanwhile, or something else is there now.
+        """
+        if mount_at(self.mountpoint) is not None:
+            raise BadMountpoint(f"satfs is mounted at {self.mountpoint} already")
+        try:
+            held = self.open_directory()
+            is_same = os.path.samestat(os.fstat(held), os.lstat(self.mountpoint))
+        except OSError as failure:
+            raise BadMountpoint(
+                f"{self.mountpoint} cannot be mounted on: {failure.strerror}"
+            ) from failure
+        if not is_same:
+            raise BadMountpoint(
+                f"{self.mountpoint} was replaced while satfs was about to mount there"
+            )
+        return held
+
+    def unlock(self) -> None:
+        """Let others mount there, or be told by the mount table that they cannot."""
+        if self._lock_fd is not None:
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
+            # For all copies of the descriptor: the process in front may still have one.
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def close(self) -> None:
+        """Let go of both; the lock stays where a process that was forked has it, too."""
+        for fd in (self._lock_fd, self._directory_fd):
+            if fd is not None:
+                os.close(fd)
+        self._lock_fd = self._directory_fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _locked(path: Path) -> int | None:
+    """Return a descriptor of the file *path*, locked; None when another process has the lock."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Removed before it was locked: whoever comes next would lock another file.
+            if path.exists() and os.path.samestat(os.fstat(fd), os.lstat(path)):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
