@@ -31,6 +31,14 @@ from satfs.errors import BadSettings
 SOURCE_PREFIX: Final = "satfs:"
 #: The programs that mount(8) looks for; what they are called decides what they do.
 PROGRAMS: Final = ("mount.satfs", "mount.fuse.satfs")
+#: Variables that say how to speak and how to reach the network, in lower case. All others may hold
+#: a secret of root's, or lead a program of the user to what is root's.
+_KEPT: Final = frozenset(
+    {"lang", "language", "tz", "term", "http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+)
+#: Where programs are looked for: the usual value for users other than root, and sbin, where some
+#: systems keep fusermount3.
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _TYPES: Final = ("satfs", "fuse", "fuse.satfs")
 _USAGE: Final = "usage: mount.satfs satfs:PROFILE DIRECTORY [-sfnv] [-o OPTION,...]"
 
@@ -151,7 +159,9 @@ def _sort_out(asked: Asked, options: Sequence[str]) -> Asked:
 def become(name: str, environment: MutableMapping[str, str]) -> None:
     """Become the user *name*, for good, with an environment as after a login.
 
-    Settings and secrets in *environment* are of whoever called, and do not come along.
+    Of *environment*, which is the caller's, only locale, time zone, terminal and proxies are kept.
+    Descriptors other than standard input, output and error are closed: what the user's
+    `token_command` is given is the user's alone.
 
     Raises:
         BadSettings: there is no such user, or we may not become anybody.
@@ -164,6 +174,7 @@ def become(name: str, environment: MutableMapping[str, str]) -> None:
         return
     if os.geteuid() != 0:
         raise BadSettings("-o setuid: only root can mount for others")
+    os.closerange(3, _descriptor_limit())
     os.initgroups(user.pw_name, user.pw_gid)
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
@@ -178,13 +189,18 @@ def become(name: str, environment: MutableMapping[str, str]) -> None:
 
 
 def environment_of(name: str, home: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return *environment* as it is for the user *name* with the directory *home*."""
+    """Return what of *environment* is kept for the user *name* with the directory *home*."""
     kept = {
         variable: value
         for variable, value in environment.items()
-        if not variable.startswith(("SATFS_", "XDG_", "DBUS_", "SUDO_"))
+        if variable.startswith("LC_") or variable.lower() in _KEPT
     }
-    return {**kept, "HOME": home, "USER": name, "LOGNAME": name}
+    return {**kept, "PATH": _PATH, "HOME": home, "USER": name, "LOGNAME": name}
+
+
+def _descriptor_limit() -> int:
+    """Return a number above every descriptor of this process."""
+    return max(map(int, os.listdir("/proc/self/fd"))) + 1
 
 
 # -- the program -----------------------------------------------------------------------------------

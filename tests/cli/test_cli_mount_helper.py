@@ -148,7 +148,14 @@ def test_a_person_and_mount_are_told_apart(words: list[str], is_mount: bool) -> 
 def test_another_user_gets_nothing_of_ours() -> None:
     """Root's settings and secrets stay root's: whose process it becomes could read them."""
     environment = {
-        "PATH": "/bin",
+        "PATH": "/root/bin",
+        "AWS_SECRET_ACCESS_KEY": "5eed",
+        "CREDENTIALS_DIRECTORY": "/run/credentials/x",
+        "SSH_AUTH_SOCK": "/run/ssh",
+        "LD_PRELOAD": "/root/x.so",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "HTTPS_PROXY": "http://proxy:3128",
         "HOME": "/root",
         "USER": "root",
         "SATFS_TOKEN": "5eed",
@@ -158,11 +165,34 @@ def test_another_user_gets_nothing_of_ours() -> None:
     }
 
     assert environment_of("alice", "/home/alice", environment) == {
-        "PATH": "/bin",
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "HTTPS_PROXY": "http://proxy:3128",
         "HOME": "/home/alice",
         "USER": "alice",
         "LOGNAME": "alice",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_gets_no_open_file_of_ours() -> None:
+    program = """
+import os
+from satfs.cli.mount_helper import become
+secret = os.open("/etc/shadow", os.O_RDONLY)
+become("nobody", os.environ)
+try:
+    os.fstat(secret)
+except OSError as failure:
+    print(failure.strerror)
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "Bad file descriptor\n"
 
 
 def test_nobody_becomes_somebody_who_is_not_there() -> None:
