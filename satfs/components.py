@@ -19,6 +19,7 @@ from satfs.content.attachments import PROBES_AT_ONCE, Attachments
 from satfs.content.build import open_attachments
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
+from satfs.net.permits import Permits
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
 from satfs.request_slots import MAX_HELD_PER_SLOT
@@ -52,7 +53,10 @@ class Components:
 
 @asynccontextmanager
 async def open_components(settings: Settings) -> AsyncIterator[Components]:
-    """Build what the tree needs. The two `Http` share nothing, so that no credential can stray."""
+    """Build what the tree needs.
+
+    The two `Http` share nothing but the count of connections, so that no credential can stray.
+    """
     account = account_key(settings)
     store = ListingStore(settings.cache_dir / account)
     reach: dict[str, Any] = {
@@ -60,6 +64,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
         "progress_timeout_s": settings.progress_timeout_s,
         "ca_file": settings.ca_file,
         "tls_strict": settings.tls_strict,
+        "permits": Permits(),
     }
     rule = LinkRule(settings.api_url, settings.allow_private_store)
     async with (

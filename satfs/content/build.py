@@ -80,6 +80,7 @@ async def open_attachments(
                     allows_private=allows_private,
                     is_proxied=is_proxied,
                     slow_addresses=http.slow_addresses,
+                    permits=http.permits,
                 )
                 cache.objects.file_closed = pool.file_closed
                 bulk = pool
@@ -90,6 +91,8 @@ async def open_attachments(
                 in_loop,
                 bulk,
                 reachability=http.reachability,
+                permits=http.permits,
+                loop_holder=http.holder,
                 give_up_s=settings.read_deadline_s * GIVE_UP_SHARE,
             )
             dispatcher = Dispatcher(
@@ -112,6 +115,7 @@ async def open_attachments(
                 budget=budget,
             )
             nursery.start_soon(cache.run)
+            nursery.start_soon(http.permits.watch)
             if cache.is_persistent:
                 await settle(budget, spent_file, is_forced=True)
                 nursery.start_soon(keep_settled, budget, spent_file)

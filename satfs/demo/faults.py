@@ -28,6 +28,9 @@ class Kind:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: How a connection beyond the limit is treated.
+LIMIT_MODES: Final = frozenset({"reset", "503", "queue"})
+
 KINDS: Final[Mapping[str, Kind]] = {
     # instead of an answer
     "server-error": Kind("A 5xx of the endpoint's dialect.", {"status": 503, "retry_after": None}),
@@ -91,6 +94,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"at_byte": 100, "seconds": 3600.0},
     ),
     "drip": Kind("The body comes slowly.", {"bytes_per_s": 1000.0}),
+    # connections: `object` means the store's port, `api` that of the API
+    "connection-limit": Kind(
+        "Connections beyond so many are not served. How: reset (as they come), 503 (to each of "
+        "their requests), queue (they wait until another one closes).",
+        {"connections": 4, "how": "reset"},
+    ),
     # listings
     "endless-next": Kind("Every page names a next one, with new entries on it for ever."),
     "page-loop": Kind("The last page names the first one as its next."),
@@ -148,6 +157,8 @@ class Fault:
         if unknown:
             raise ValueError(f"{self.name} takes {set(kind.parameters)}, not {unknown}")
         self.parameters = {**kind.parameters, **self.parameters}
+        if self.parameters.get("how", "reset") not in LIMIT_MODES:
+            raise ValueError(f"how: one of {sorted(LIMIT_MODES)}")
         self._dice = random.Random(self.seed)
         self._seen = 0
 
@@ -156,6 +167,8 @@ class Fault:
 
     def meets(self, endpoint: str, path: str, *, ranged: bool) -> bool:
         """Tell whether the next request is met, and count it."""
+        if self.name == "connection-limit":
+            return False
         in_scope = self.endpoint in ("*", endpoint) or (
             self.endpoint == "api" and endpoint != "object"
         )
@@ -219,6 +232,12 @@ class FaultTable:
         """Switch all faults off."""
         with self._lock:
             self._faults = []
+
+    def connection_limit(self, side: str) -> Fault | None:
+        """Return the limit on connections to one *side*, `api` or `store`, if there is one."""
+        endpoint = "object" if side == "store" else side
+        limits = (fault for fault in list(self._faults) if fault.name == "connection-limit")
+        return next((fault for fault in limits if fault.endpoint in ("*", endpoint)), None)
 
     def drawn(self, endpoint: str, path: str, *, ranged: bool) -> list[Fault]:
         """Return the faults that meet the next request, in the order they were switched on."""

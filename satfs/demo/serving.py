@@ -41,8 +41,19 @@ _UNPACED: Final = 0xFFFFFFFF
 #: 64 KiB: slower bodies are sent in small pieces instead.
 _MIN_PACED: Final = 2_000_000
 
+#: How often a connection that waits for another to close looks whether one has, in seconds.
+_QUEUE_LOOK_S: Final = 0.002
+
 # A client that gives up in mid answer is daily life here, and is in the journal.
 logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+#: What a load balancer says, of itself.
+_BEYOND: Final = Response(
+    503,
+    {"Content-Type": "text/html"},
+    b"<html><body><h1>503 Service Unavailable</h1></body></html>",
+)
 
 
 class Answering(Protocol):
@@ -85,7 +96,13 @@ class Port:
     def __post_init__(self) -> None:
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        #: Connections that wait to be served, or are at their handshake.
+        self._joining: set[asyncio.Task[None]] = set()
+        self._n_shaking = 0  # handshakes under way
+        #: Peers of connections beyond a limit, each of whose requests is answered with 503.
+        self._beyond: set[object] = set()
         self._seen_connections: dict[int, int] = {}
 
     async def start(self) -> None:
@@ -101,27 +118,26 @@ class Port:
             )
             self._runner = web.ServerRunner(self._server)
             await self._runner.setup()
-        if self._site is None:
-            self._site = web.TCPSite(
-                self._runner,
-                self.host,
-                self.port,
-                ssl_context=self.tls,
-                backlog=512,
-                reuse_address=True,
-            )
-            await self._site.start()
-            self.port = self._runner.addresses[0][1]
+        if self._listener is None:
+            listener = socket.create_server((self.host, self.port), backlog=512)
+            listener.setblocking(False)
+            self._listener = listener
+            self.port = listener.getsockname()[1]
+            self._accepting = asyncio.create_task(self._accept(listener))
 
     async def stop_listening(self) -> None:
         """Refuse new connections and drop those there are, as a machine that went down."""
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
+        if self._listener is not None and self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
+            self._listener.close()
+            self._listener = self._accepting = None
         await self.drop_connections()
 
     async def drop_connections(self) -> None:
         """Break every connection, idle or not."""
+        for joining in list(self._joining):
+            joining.cancel()
         for connection in self._server.connections if self._server else ():
             if connection.transport is not None:
                 connection.transport.abort()
@@ -138,6 +154,55 @@ class Port:
     def n_open_connections(self) -> int:
         """Return the number of connections clients hold open now."""
         return len(self._server.connections) if self._server else 0
+
+    # -- connections -----------------------------------------------------------------------------
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            plug, peer = await loop.sock_accept(listener)
+            joining = loop.create_task(self._join(plug, peer))
+            self._joining.add(joining)
+            joining.add_done_callback(self._joining.discard)
+
+    async def _join(self, plug: socket.socket, peer: object) -> None:
+        """Serve a connection, unless it is beyond a limit."""
+        if self._server is None:
+            plug.close()
+            return
+        self._beyond.discard(peer)
+        limit = self.faults.connection_limit(self.service.side)
+        if limit is not None and self._n_joined() >= limit["connections"]:
+            limit.hits += 1
+            match limit["how"]:
+                case "reset":
+                    _set_to_reset(plug)
+                    plug.close()
+                    return
+                case "503":
+                    self._beyond.add(peer)
+        try:
+            while limit is not None and limit["how"] == "queue" and limit in self.faults:
+                if self._n_joined() < limit["connections"]:
+                    break
+                await asyncio.sleep(_QUEUE_LOOK_S)
+            self._n_shaking += 1
+            try:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    self._server, plug, ssl=self.tls
+                )
+            finally:
+                self._n_shaking -= 1
+        except OSError:  # TLS that fails, a peer that went away
+            plug.close()
+        except asyncio.CancelledError:
+            plug.close()
+
+    def _n_joined(self) -> int:
+        """Return how many connections are served within the limit."""
+        transports = [each.transport for each in self._server.connections] if self._server else []
+        peers = [each.get_extra_info("peername") for each in transports if each is not None]
+        return sum(peer not in self._beyond for peer in peers) + self._n_shaking
 
     # -- one request -----------------------------------------------------------------------------
 
@@ -158,6 +223,11 @@ class Port:
     async def _answer(
         self, request: web.BaseRequest, question: Request, entry: LoggedRequest
     ) -> web.StreamResponse:
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        if peer in self._beyond:
+            entry.status = 503
+            entry.faults = ("connection-limit",)
+            return await _send(request, _BEYOND, BodyPace(), entry)
         place = self.service.leak(question)
         if place is not None:
             leak = Leak(self.service.side, entry.endpoint, place, entry.path)
@@ -338,6 +408,10 @@ def _break(request: web.BaseRequest, *, reset: bool) -> None:
     plug = transport.get_extra_info("socket")
     if reset and plug is not None:
         with contextlib.suppress(OSError):
-            # l_onoff=1, l_linger=0: close(2) sends RST (socket(7))
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            _set_to_reset(plug)
     transport.abort()
+
+
+def _set_to_reset(plug: socket.socket) -> None:
+    # l_onoff=1, l_linger=0: close(2) sends RST (socket(7))
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

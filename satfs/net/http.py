@@ -27,6 +27,7 @@ import satfs
 from satfs.errors import DeadlineReached, Garbled, Misuse, SatfsError, Unreachable
 from satfs.net.addresses import origin_of, request_target, shown
 from satfs.net.backend import CheckPeer
+from satfs.net.permits import Crowded, Holder, Permit, Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.reachability import Reachability
@@ -61,12 +62,28 @@ class Response:
 class StreamedResponse:
     """An answer whose body is still to come. Valid inside the `async with` that gave it."""
 
-    def __init__(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, response: httpx.Response, chunks: AsyncIterator[bytes], permit: Permit | None = None
+    ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = _plain(response.headers)
         #: Whether a connection was opened for it, which takes longer than the answer itself.
         self.is_new_connection: bool = response.extensions.get("is_new_connection", True)
+        #: Seconds from leave to ask until the head was there.
+        self.took_s = 0.0 if permit is None else trio.current_time() - permit.began_s
         self._chunks = chunks
+        self._permit = permit
+
+    def refuses_connection(self) -> None:
+        """Note that this answer refuses the connection, if it is the first one on it.
+
+        For a 503 that does not say that too much was asked for.
+
+        Raises:
+            Crowded: the host lets no further connection through, and answers on others.
+        """
+        if self.is_new_connection and self._permit is not None:
+            self._permit.refused()
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return an iterator over the body as it comes, in pieces of up to 1 MiB.
@@ -98,7 +115,9 @@ class Http:
     timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's, and
     *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`).
     *check_peer* raises for an address of a host that must not be connected to (`net/backend.py`).
-    *transport* replaces the network (tests). Every answer is noted in *reachability*.
+    *transport* replaces the network (tests). Every answer is noted in *reachability*. Each request
+    waits for a permit of *permits*, which are to be shared by everything that opens connections to
+    the same hosts.
 
     Credentials are the caller's business: nothing is sent but the headers given.
     """
@@ -114,19 +133,25 @@ class Http:
         check_peer: CheckPeer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         reachability: Reachability | None = None,
+        permits: Permits | None = None,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._progress_timeout_s = progress_timeout_s
         self._slots = trio.Semaphore(max_connections)
         self._pool: ConnectionPool | None = None
+        self.permits = permits or Permits()
         if transport is None:
             transport = self._pool = ConnectionPool(
                 ssl_context=tls_context(ca_file, is_strict=tls_strict),
                 max_idle=max_connections,
                 proxies=proxies_of_environment(),
                 check_peer=check_peer,
+                on_closed=self.permits.note_closed,
             )
         self._transport: httpx.AsyncBaseTransport = transport
+        #: What permits for this client's connections name.
+        self.holder: Holder = self._pool or _NoIdle()
+        self.permits.add_holder(self.holder)
         self.reachability = reachability or Reachability()
 
     async def __aenter__(self) -> Http:
@@ -156,6 +181,7 @@ class Http:
         """
         if self._pool is not None:
             self._pool.close_idle()
+        self.permits.forget()
         self.reachability.retry_now()
 
     async def request(
@@ -209,9 +235,12 @@ class Http:
 
     @asynccontextmanager
     async def stream(
-        self, url: str, *, headers: Mapping[str, str]
+        self, url: str, *, headers: Mapping[str, str], permit: Permit | None = None
     ) -> AsyncIterator[StreamedResponse]:
         """GET *url* and hand out the answer as soon as its headers are there.
+
+        With *permit*, a permit for a connection of this client, none is taken where it is for the
+        origin of *url*; then `Crowded` is raised when the host lets no further connection through.
 
         Redirects are not followed. The body is passed on as sent: `Accept-Encoding: identity` is
         asked for, and a `content-encoding` in the answer's headers means that it was ignored.
@@ -219,25 +248,81 @@ class Http:
 
         Raises what `request` raises, and from `chunks` likewise.
         """
-        async with self._answer("GET", url, headers, None) as (response, chunks):
-            yield StreamedResponse(response, chunks)
+        async with self._answer("GET", url, headers, None, permit) as (response, chunks):
+            yield StreamedResponse(response, chunks, chunks.permit)
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
-    ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        given: Permit | None = None,
+    ) -> AsyncIterator[tuple[httpx.Response, _Chunks]]:
         """Send a request; give its answer up at the end, whatever happens."""
         origin, where = origin_of(url), shown(url)
         request = self._request(method, url, headers, content, where)
         async with self._slots:
-            response = await self._send(request, where)
-            self.reachability.answered(origin, trio.current_time())
-            chunks = _Chunks(response, self._progress_timeout_s, where)
+            if given is not None and given.origin == origin:
+                permit = given
+                response = await self._send_with(permit, request, where)
+            else:
+                response, permit = await self._send_when_permitted(origin, request, where)
             try:
-                yield response, chunks
+                self.reachability.answered(origin, trio.current_time())
+                chunks = _Chunks(response, self._progress_timeout_s, where, permit)
+                try:
+                    yield response, chunks
+                finally:
+                    give_up_at = trio.current_time() + CLOSE_LIMIT_S
+                    with trio.CancelScope(shield=True, deadline=give_up_at):
+                        await chunks.give_up()
             finally:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
-                    await chunks.give_up()
+                if permit is not given:
+                    permit.end()
+
+    async def _send_when_permitted(
+        self, origin: str, request: httpx.Request, where: str
+    ) -> tuple[httpx.Response, Permit]:
+        """Return the answer's head, and the permit that it came with."""
+        while True:
+            permit = await self.permits.take(origin, [self.holder])
+            try:
+                with permit.scope:
+                    return await self._send_with(permit, request, where), permit
+                permit.raise_if_silent()
+                raise DeadlineReached(f"{where}: no connection that answers")
+            except Crowded as crowded:
+                permit.end()
+                await trio.sleep(crowded.wait_s)
+            except BaseException:
+                permit.end()
+                raise
+
+    async def _send_with(
+        self, permit: Permit, request: httpx.Request, where: str
+    ) -> httpx.Response:
+        """Return the answer's head.
+
+        Raises:
+            Crowded: the host lets no further connection through.
+        """
+        # A request that may have been carried out must not be sent again.
+        is_safe = request.method in ("GET", "HEAD")
+        permit.begin()
+        try:
+            response = await self._send(request, where)
+        except DeadlineReached:
+            raise
+        except Unreachable as failure:
+            if is_safe and not failure.is_lasting:
+                permit.refused()
+            raise
+        is_new = bool(response.extensions.get("is_new_connection", True))
+        if not (response.status_code == 503 and is_new):
+            permit.answered()
+        return response
 
     def _request(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, where: str
@@ -271,10 +356,22 @@ class Http:
         raise DeadlineReached(f"{where} did not answer within {limit_s:g} s")
 
 
+class _NoIdle:
+    """The connections of an injected transport: it tells nothing about them."""
+
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        return 0, 0
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        pass
+
+
 class _Chunks:
     """The chunks of one body, each awaited for a limited time."""
 
-    def __init__(self, response: httpx.Response, timeout_s: float, where: str) -> None:
+    def __init__(
+        self, response: httpx.Response, timeout_s: float, where: str, permit: Permit
+    ) -> None:
         stream = response.stream
         if not isinstance(stream, httpx.AsyncByteStream):
             raise Misuse("a transport for threads was injected")
@@ -282,6 +379,7 @@ class _Chunks:
         self._chunks = stream.__aiter__()
         self._timeout_s = timeout_s
         self._where = where
+        self.permit = permit
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -289,7 +387,13 @@ class _Chunks:
     async def __anext__(self) -> bytes:
         limit = trio.CancelScope(deadline=trio.current_time() + self._timeout_s)
         with limit, _translating(self._where):
-            return await self._chunks.__anext__()
+            try:
+                chunk = await self._chunks.__anext__()
+            except (httpx.NetworkError, httpx.ProtocolError):
+                self.permit.broke()
+                raise
+            self.permit.carried()
+            return chunk
         raise DeadlineReached(f"{self._where} sent nothing for {self._timeout_s:g} s")
 
     async def give_up(self) -> None:

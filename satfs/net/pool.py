@@ -29,6 +29,7 @@ import httpx
 import trio
 
 from satfs.errors import NotAllowed
+from satfs.net.addresses import DEFAULT_PORTS
 from satfs.net.backend import CheckPeer, Dialer
 from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.proxies import Proxies, Proxy
@@ -80,8 +81,10 @@ class _Connection:
     http: httpcore.AsyncConnectionInterface
     dialer: Dialer
     origin: httpcore.Origin
+    name: str  # of the origin, as `addresses.origin_of` writes it
     login: ProxyLogin | None  # None: not through a proxy
     n_requests: int = 0
+    has_answered: bool = False
     idle_until: float = 0.0
     idle_until_wall: float = 0.0
 
@@ -94,7 +97,10 @@ class _Counts:
 
 
 class ConnectionPool(httpx.AsyncBaseTransport):
-    """The pool. At most *max_idle* connections are kept idle, the oldest closed first."""
+    """The pool. At most *max_idle* connections are kept idle, the oldest closed first.
+
+    *on_closed* is called with the origin of each connection closed here that had answered.
+    """
 
     def __init__(
         self,
@@ -105,7 +111,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         check_peer: CheckPeer | None = None,
         idle_expiry_s: float = IDLE_EXPIRY_S,
         wall_clock: Callable[[], float] = time.time,
+        on_closed: Callable[[str], None] = lambda origin: None,
     ) -> None:
+        self._on_closed = on_closed
         self._ssl_context = ssl_context
         self._max_idle = max_idle
         self._proxies = proxies or Proxies()
@@ -169,6 +177,20 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._in_use.clear()
         await trio.lowlevel.checkpoint()
 
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        """Return the idle connections to *origin*: all have answered before (`permits.Holder`)."""
+        self._expire()
+        return sum(each.name == origin for each in self._idle), 0
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        """Close idle connections to *origin*, up to that many, the oldest first."""
+        for connection in [each for each in self._idle if each.name == origin]:
+            if n_connections <= 0:
+                return
+            n_connections -= 1
+            self._idle.remove(connection)
+            connection.dialer.abort()
+
     def close_idle(self) -> None:
         """Close the connections that are not in use: the network has changed, say."""
         while self._idle:
@@ -186,6 +208,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._abandon(connection)
             raise
         connection.dialer.expect_body()
+        # A 503 may be all that this connection will ever get: what counts them refuses it so.
+        is_refusal = response.status == 503 and connection.n_requests == 1
+        connection.has_answered = not is_refusal
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
@@ -224,7 +249,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         # A proxy is the operator's choice, and resolves the name itself.
         dialer = Dialer(None if proxy else self._check_peer, self._slow)
         factory = _factory(proxy, dialer, self._ssl_context)
-        connection = _Connection(factory.create_connection(origin), dialer, origin, login)
+        name = _name(origin)
+        connection = _Connection(factory.create_connection(origin), dialer, origin, name, login)
         self._in_use.add(connection)
         self._counts.opened += 1
         return connection
@@ -233,7 +259,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Keep *connection* for the next request, if it can have one."""
         if connection not in self._in_use:
             return
-        if not connection.http.is_idle():  # the other side said "Connection: close"
+        # Refused, or the other side said "Connection: close".
+        if not (connection.has_answered and connection.http.is_idle()):
             self._in_use.discard(connection)
             connection.dialer.abort()
             return
@@ -250,6 +277,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if connection in self._in_use:
             self._in_use.discard(connection)
             self._counts.abandoned += 1
+            if connection.has_answered:
+                self._on_closed(connection.name)
 
     def _expire(self) -> None:
         """Close what was idle for too long on either clock, or was closed by the other side."""
@@ -339,6 +368,13 @@ class _Once:
         if not content:
             raise StopAsyncIteration
         return content
+
+
+def _name(origin: httpcore.Origin) -> str:
+    """Return *origin* as `addresses.origin_of` writes it."""
+    host = origin.host.decode("ascii")
+    port = origin.port or DEFAULT_PORTS[origin.scheme.decode("ascii")]
+    return f"{origin.scheme.decode('ascii')}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _core_request(request: httpx.Request) -> httpcore.Request:

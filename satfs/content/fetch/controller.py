@@ -82,6 +82,7 @@ class ConnectionController:
         self._ceiling = most
         self._ceiling_until_s = 0.0
         self._backs_off_until_s = 0.0
+        self._limit: int | None = None
 
     @property
     def target(self) -> int:
@@ -117,6 +118,12 @@ class ConnectionController:
         self._backs_off_until_s = self._ceiling_until_s = now_s + BACK_OFF_S
         self._before = None  # what fewer carry now says nothing about a trial
         self._aim(now_s)
+
+    def note_limit(self, now_s: float, limit: int | None) -> None:
+        """Take in how many connections the host lets through, or None where no limit is known."""
+        if limit != self._limit:
+            self._limit = limit
+            self._aim(now_s)
 
     def note_progress(self, now_s: float, n_bytes: int, n_active: int, *, is_wanting: bool) -> int:
         """Take in bytes received with *n_active* connections; return the new target.
@@ -189,6 +196,8 @@ class ConnectionController:
                 wished = min(wished, max(MIN_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / rate)))
         if now_s < self._ceiling_until_s:
             wished = min(wished, self._ceiling)
+        if self._limit is not None:
+            wished = min(wished, self._limit)
         self._target = max(1, min(wished, self._most))
 
 

@@ -82,7 +82,9 @@ class Dispatcher:
         rate = self.controller.rate_bytes_per_s
         if rate is not None:
             longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
-        share = window_bytes // max(1, self.controller.target)
+        # As many for each connection: one range more than fits would take a turn of its own.
+        n_turns = -(-window_bytes // max(1, longest * self.controller.target))
+        share = window_bytes // max(1, n_turns * self.controller.target)
         return max(min(longest, MIN_RANGE_BYTES), min(longest, share))
 
     def window_bytes(self) -> int:

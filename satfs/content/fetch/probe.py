@@ -6,6 +6,7 @@ tells the length, the ETag and the end of the object in one round trip (RFC 9110
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from satfs.content.fetch.store_responses import (
     classify_tail,
     encodings_of,
     is_object_itself,
+    is_of_connection,
     is_same,
     request_headers,
     total_if_unsatisfied,
@@ -37,6 +39,7 @@ from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
 from satfs.model import ByteRange, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedResponse
+from satfs.net.permits import Crowded
 from satfs.net.refusals import Refusals
 from satfs.net.retry import parse_retry_after
 from satfs.net.retrying import Retries
@@ -266,12 +269,14 @@ class Probe:
         read: Callable[[StreamedResponse, str], Awaitable[T]],
     ) -> T:
         for _ in range(MAX_REDIRECTS + 1):
-            asked_at = trio.current_time()
             async with self._http.stream(url, headers=headers) as response:
-                self._heard(response_s(response, trio.current_time() - asked_at))
+                self._heard(response_s(response, response.took_s))
                 if response.status in (200, 206, 304, 416):
                     return await read(response, label)
                 verdict = classify_error(response.status, await response.read_error_body())
+                if is_of_connection(response.status, verdict):
+                    with contextlib.suppress(Crowded):  # the next try waits for its turn
+                        response.refuses_connection()
                 location = response.headers.get("location")
                 if verdict.meaning is ResponseKind.REDIRECT and location is not None:
                     url = resolved(url, location)

@@ -122,10 +122,14 @@ class RangeRequest(Download):
         """Remember when the first byte of this attempt came."""
         if self.began_at_s is None:
             self.began_at_s = at_s
+            if self.permit is not None:
+                self.permit.answered()
 
     def progressed(self, n_bytes: int) -> None:
         """Tell whoever waits."""
         self.arriving_since(trio.current_time())
+        if self.permit is not None:
+            self.permit.carried()
         self._on_progress(self, n_bytes)
 
     def progress(self, now_s: float) -> TransferStatus:

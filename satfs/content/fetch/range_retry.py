@@ -34,6 +34,7 @@ from satfs.errors import (
 )
 from satfs.model import Link
 from satfs.net.addresses import origin_of
+from satfs.net.permits import AWAITED, READ_AHEAD, Crowded, Holder, Permit, Permits, Rank
 from satfs.net.reachability import Reachability
 from satfs.net.refusals import Refusals
 from satfs.net.retry import parse_retry_after, wait_before_next_s
@@ -59,6 +60,8 @@ class RangeRetry:
         bulk: BulkMover | None,
         *,
         reachability: Reachability,
+        permits: Permits,
+        loop_holder: Holder,
         give_up_s: float,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -67,6 +70,8 @@ class RangeRetry:
         self._in_loop = in_loop
         self._bulk = bulk
         self._reachability = reachability
+        self._permits = permits
+        self._loop_holder = loop_holder
         self._give_up_s = give_up_s
         self.counters: Counter[str] = Counter()
         self._draw = draw
@@ -114,6 +119,10 @@ class RangeRetry:
             # the loop finds out, and what to do about it.
             trial.n_deaths += 1
             range_request.is_bulk = trial.n_deaths < MAX_DEATHS and not death.is_of_file
+        except Crowded as crowded:
+            # No failure: others carry, and this one waits for its turn.
+            self.counters["crowded"] += 1
+            trial.wait_s = crowded.wait_s
         except UnusableResponse as refusal:
             return self._judge(range_request, refusal, link, trial)
         except Unreachable as failure:
@@ -148,11 +157,8 @@ class RangeRetry:
             offline = Unreachable(f"{range_request.source.label}: the object store is offline")
             offline.is_lasting = True
             raise offline
-        is_bulk = (
-            range_request.is_bulk
-            and len(range_request.missing) >= BULK_BYTES
-            and not admission.is_probe
-        )
+        permit = await self._permitted(range_request, link, trial, is_probe=admission.is_probe)
+        is_bulk = self._bulk is not None and permit.holder is self._bulk
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
         started_at = range_request.held_until
         try:
@@ -166,12 +172,14 @@ class RangeRetry:
                 limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
             with range_request.source.trail.request(BYTES, range_request.missing) as request:
-                await self._move(mover, link, range_request, asked_at_s + limit_s, request)
+                await self._move(mover, link, range_request, permit, asked_at_s + limit_s, request)
         except UnusableResponse:
             self._reachability.answered(origin, trio.current_time())
             raise
         finally:
             range_request.silence = None
+            range_request.permit = None
+            permit.end()
             began_at_s = range_request.began_at_s
             if began_at_s is not None:
                 range_request.source.doubt.matched()
@@ -195,11 +203,30 @@ class RangeRetry:
                 now_s = trio.current_time()
                 self._reachability.probe_ended(origin, now_s, range_request.source.label)
 
+    async def _permitted(
+        self, range_request: RangeRequest, link: Link, trial: AttemptCounts, *, is_probe: bool
+    ) -> Permit:
+        """Wait until *range_request* may use a connection, and return leave to."""
+        origin, bulk = origin_of(link.url), self._bulk
+        holders: list[Holder] = [self._loop_holder]
+        if bulk is not None and range_request.is_bulk and not is_probe and bulk.is_at_hand(link):
+            holders.insert(0 if len(range_request.missing) >= BULK_BYTES else 1, bulk)
+
+        def rank() -> Rank:
+            return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
+
+        began_s = trio.current_time()
+        range_request.permit = permit = await self._permits.take(origin, holders, rank)
+        trial.waited(trio.current_time() - began_s)
+        self._controller.note_limit(trio.current_time(), self._permits.limit(origin))
+        return permit
+
     async def _move(
         self,
         mover: Mover,
         link: Link,
         range_request: RangeRequest,
+        permit: Permit,
         deadline_at: float,
         request: TracedRequest,
     ) -> None:
@@ -207,7 +234,9 @@ class RangeRetry:
         asked_at_s = trio.current_time()
         try:
             with trio.CancelScope(deadline=deadline_at) as range_request.silence:
-                await mover.move(link, range_request, range_request.source.version)
+                with permit.scope:
+                    await mover.move(link, range_request, range_request.source.version)
+                permit.raise_if_silent()
             if range_request.silence.cancelled_caught:
                 raise DeadlineReached(f"{range_request.source.label}: the object store is silent")
         except UnusableResponse as refusal:
@@ -296,6 +325,10 @@ class AttemptCounts:
         """Begin anew if there was progress: what fails after it has its own time."""
         if held_until > self._held_until:
             self._begin(held_until)
+
+    def waited(self, seconds: float) -> None:
+        """Take in that nothing was asked for so long: other connections had their turn."""
+        self.since_s += seconds
 
     @property
     def left_s(self) -> float:

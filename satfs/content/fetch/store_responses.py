@@ -137,6 +137,15 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
     return ResponseClass(ResponseKind.GARBLED, code)
 
 
+def is_of_connection(status: int, verdict: ResponseClass) -> bool:
+    """Tell whether an error may be about the connection, if it is the first answer on it.
+
+    What limits the connections of a client answers 503 to those beyond. A store that is asked for
+    too much says `SlowDown`.
+    """
+    return status == 503 and verdict.meaning is ResponseKind.RETRY
+
+
 def classify_success(
     status: int, headers: Mapping[str, str], asked: ByteRange, version: Version | None
 ) -> ResponseClass:

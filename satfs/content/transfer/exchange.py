@@ -20,6 +20,7 @@ from satfs.content.fetch.store_responses import (
     ResponseKind,
     classify_error,
     classify_success,
+    is_of_connection,
     request_headers,
 )
 from satfs.content.transfer import messages
@@ -82,6 +83,13 @@ class Exchange:
     def is_over(self) -> bool:
         """Tell whether there is nothing more to receive."""
         return self.outcome is not None
+
+    @property
+    def refuses_connection(self) -> bool:
+        """Tell whether the answer may be about the connection, if it is the first one on it."""
+        verdict = self.outcome.verdict if self.outcome is not None else None
+        status = self._refused[0] if self._refused is not None else 0
+        return verdict is not None and is_of_connection(status, verdict)
 
     @property
     def may_follow(self) -> bool:

@@ -13,12 +13,14 @@ from satfs.content.fetch.store_responses import (
     ResponseKind,
     classify_error,
     classify_success,
+    is_of_connection,
     request_headers,
 )
 from satfs.content.transfer.interface import Download, UnusableResponse
 from satfs.model import Link, Version
 from satfs.net.addresses import resolved
 from satfs.net.http import StreamedResponse
+from satfs.net.permits import Permit
 
 #: A region's redirect leads to the object in one hop; more is a loop.
 MAX_REDIRECTS: Final = 3
@@ -32,7 +34,7 @@ class Streams(Protocol):
     """The part of `net.http.Http` that moving bytes needs."""
 
     def stream(
-        self, url: str, *, headers: dict[str, str]
+        self, url: str, *, headers: dict[str, str], permit: Permit | None = None
     ) -> AbstractAsyncContextManager[StreamedResponse]:
         """Open the answer to a GET; its body is read as it comes."""
 
@@ -63,10 +65,12 @@ class InLoopMover:
             delivery.begin()
             headers = request_headers(delivery.missing, version)
             asked_s = trio.current_time()
-            async with self._http.stream(url, headers=headers) as response:
+            async with self._http.stream(url, headers=headers, permit=delivery.permit) as response:
                 delivery.response_s = response_s(response, trio.current_time() - asked_s)
                 if response.status not in (200, 206):
                     verdict = classify_error(response.status, await response.read_error_body())
+                    if is_of_connection(response.status, verdict):
+                        response.refuses_connection()
                     location = response.headers.get("location")
                     if verdict.meaning is not ResponseKind.REDIRECT or location is None:
                         raise UnusableResponse(verdict, response.headers.get("retry-after"))

@@ -10,6 +10,7 @@ from satfs.content.cache.objects import CachedObject, Layer
 from satfs.content.fetch.store_responses import ResponseClass
 from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
+from satfs.net.permits import Holder, Permit
 
 
 class UnusableResponse(Exception):
@@ -54,6 +55,8 @@ class Download:
         self.stop = span.stop
         self.front = span.start
         self.held_until = span.start
+        #: Leave for this attempt's connection, if whoever began the attempt took one.
+        self.permit: Permit | None = None
         #: How long the store took to answer in this attempt, once it is known.
         self.response_s: float | None = None
 
@@ -130,11 +133,15 @@ class Mover(Protocol):
             Unreachable: the network failed, or was silent for too long.
             Spilled: the disk failed meanwhile.
             WorkerDied: try again.
+            Crowded: the host lets no further connection through; `delivery.permit` is spent.
         """
 
 
-class BulkMover(Mover, Protocol):
-    """A way of moving bytes that gains from knowing early."""
+class BulkMover(Mover, Holder, Protocol):
+    """A way of moving bytes over connections of its own, that gains from knowing early."""
+
+    def is_at_hand(self, link: Link) -> bool:
+        """Tell whether it can move from where *link* leads now; never waits."""
 
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Get ready to move from where *link* leads over *n_connections*; fails silently."""

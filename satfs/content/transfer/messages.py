@@ -26,6 +26,7 @@ MAX_BLOCKS: Final = 1024
 _REPORT: Final = struct.Struct("<BQQQQ")
 _PROGRESS: Final = 1
 _OUTCOME: Final = 2
+_CONNECTIONS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class OutcomeReport:
 
     *is_lasting*: another connection will break in the same way. *is_file_failure*: what broke is
     not the connection, but the cache file. *retry_after* is the header of a refusal, as sent.
+    *is_refused*: a new connection did not come about, broke before its first byte or began with a
+    503. *is_kept*: the connection is idle now.
     """
 
     move: int
@@ -81,6 +84,22 @@ class OutcomeReport:
     is_file_failure: bool = False
     retry_after: str | None = None
     is_lasting: bool = False
+    is_refused: bool = False
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The connections of a worker to *origin* that no move has, when that changes.
+
+    *n_idle* have answered before; *n_unused* have not, or are being opened. *n_refused* that were
+    opened ahead of need did not come about since the last report.
+    """
+
+    origin: str
+    n_idle: int
+    n_unused: int
+    n_refused: int = 0
 
 
 def pack_order(kind: str, fields: Mapping[str, object]) -> bytes:
@@ -118,13 +137,20 @@ def pack_outcome(outcome: OutcomeReport) -> bytes:
         "is_timeout": outcome.is_timeout,
         "is_file_failure": outcome.is_file_failure,
         "is_lasting": outcome.is_lasting,
+        "is_refused": outcome.is_refused,
+        "is_kept": outcome.is_kept,
         # A header as long as a packet would cut the report short.
         "retry_after": None if outcome.retry_after is None else outcome.retry_after[:200],
     }
     return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(told).encode()
 
 
-def read_report(packet: bytes) -> ProgressReport | OutcomeReport:
+def pack_connections(connections: Connections) -> bytes:
+    """Return the report of a change in the connections that no move has."""
+    return _REPORT.pack(_CONNECTIONS, 0, 0, 0, 0) + json.dumps(asdict(connections)).encode()
+
+
+def read_report(packet: bytes) -> ProgressReport | OutcomeReport | Connections:
     """Return what a worker reported.
 
     Raises:
@@ -139,6 +165,11 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport:
         hashes = array("Q")
         hashes.frombytes(rest)
         return ProgressReport(move, front, hashes.tolist(), receiving_us / 1e6, answer_us / 1e6)
+    if kind == _CONNECTIONS:
+        try:
+            return Connections(**json.loads(rest))
+        except TypeError as problem:
+            raise ValueError("a report that lacks something") from problem
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
     told = json.loads(rest)
@@ -156,6 +187,8 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport:
             told["is_file_failure"],
             told["retry_after"],
             told["is_lasting"],
+            told["is_refused"],
+            told["is_kept"],
         )
     except (KeyError, TypeError) as problem:
         raise ValueError("a report that lacks something") from problem

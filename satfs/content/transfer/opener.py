@@ -46,6 +46,7 @@ class Opener:
         self.tls_strict = True
         self.allows_private = True
         self._n_opening: Counter[Origin] = Counter()
+        self._n_abandoned: Counter[Origin] = Counter()
         self._opened: queue.SimpleQueue[tuple[Origin, Opened]]
         self._opened = queue.SimpleQueue()
         self._slow = SlowAddresses()
@@ -67,12 +68,23 @@ class Opener:
         with self._slow_lock:
             self._slow.add(addresses, time.monotonic())
 
+    def abandon(self, origin: Origin) -> None:
+        """Close the next connection to *origin* that comes about, or forget that it did not."""
+        if self._n_opening[origin] > 0:
+            self._n_opening[origin] -= 1
+            self._n_abandoned[origin] += 1
+
     def opened(self) -> Iterator[tuple[Origin, Opened]]:
         """Yield each connection that is there by now, or why there is none."""
         self.wake_reader.recv(_WAKE_UPS)
         with contextlib.suppress(queue.Empty):
             while True:
                 origin, found = self._opened.get_nowait()
+                if self._n_abandoned[origin]:
+                    self._n_abandoned[origin] -= 1
+                    if isinstance(found, socket.socket):
+                        found.close()
+                    continue
                 self._n_opening[origin] -= 1
                 yield origin, found
 

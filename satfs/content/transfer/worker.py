@@ -20,15 +20,15 @@ import socket
 import ssl
 import sys
 import time
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.exchange import Exchange, FileFailure
-from satfs.content.transfer.messages import MoveOrder, OutcomeReport
+from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.trust import untrusted
@@ -84,7 +84,7 @@ class _Line:
     origin: Origin
     since_s: float
     job: _Job | None = None
-    is_kept: bool = False
+    has_answered: bool = False
 
 
 class Worker:
@@ -98,6 +98,8 @@ class Worker:
         self._idle: defaultdict[Origin, list[_Line]] = defaultdict(list)
         self._waiting: defaultdict[Origin, list[_Job]] = defaultdict(list)
         self._opener = Opener()
+        self._n_refused: Counter[Origin] = Counter()  # ahead of need, not reported yet
+        self._reported: dict[Origin, Connections] = {}
         self._unfinished: set[_Line] = set()  # have more to give than one turn
         self._progress_timeout_s = 15.0
         self._alive_s = 0.0  # when `ALIVE` was last sent
@@ -125,6 +127,7 @@ class Worker:
                         lines.add(key.data)
                 for line in lines:
                     self._receive(line)
+                self._report_connections()
                 if (now_s := time.monotonic()) - looked_s >= TICK_S:
                     looked_s = now_s
                     self._look_at_clock(now_s)
@@ -142,7 +145,10 @@ class Worker:
 
     def _hear(self) -> bool:
         """Take one order; return False when the mount is gone."""
-        packet, fds, _, _ = socket.recv_fds(self._channel, messages.MAX_BYTES, 1)
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._channel, messages.MAX_BYTES, 1)
+        except ConnectionResetError:  # it went with reports unread
+            return False
         if not packet:
             return False
         kind, fields = messages.read_order(packet)
@@ -155,6 +161,9 @@ class Worker:
                 file.leave()
         elif kind == "cancel":
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
+                if job.line is None and fields.get("is_silent"):
+                    # What is being opened for it would be silent as well.
+                    self._opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
@@ -163,6 +172,11 @@ class Worker:
                 self._opener.open(origin)
         elif kind == "slow":
             self._opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
+        elif kind == "close":
+            origin = _origin_of(urlsplit(cast(str, fields["origin"])))
+            for _ in range(cast(int, fields["n_connections"])):
+                if self._idle[origin]:
+                    self._part(self._idle[origin].pop(0))
         elif kind == "settings":
             self._opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
@@ -192,11 +206,13 @@ class Worker:
         now_s = time.monotonic()
         kept = self._idle[job.origin]
         while kept:
-            line = kept.pop()
+            # One that has answered before will answer now, too.
+            line = max(kept, key=lambda each: (each.has_answered, each.since_s))
+            kept.remove(line)
             if now_s - line.since_s < IDLE_CONNECTION_S:
                 self._send(line, job)
                 return
-            line.sock.close()
+            self._part(line)
         waiting = self._waiting[job.origin]
         waiting.append(job)
         if len(waiting) > self._opener.n_opening(job.origin):
@@ -221,12 +237,12 @@ class Worker:
             self._lose(line, problem)
             return
         job.exchange.heard_s = job.exchange.asked_s = time.monotonic()
-        self._selector.register(line.sock, selectors.EVENT_READ, line)
 
     def _receive(self, line: _Line) -> None:
         """Take in what has come on *line*, up to its turn."""
         job = line.job
         if job is None:
+            self._look_at_idle(line)
             return
         exchange, sock, left = job.exchange, line.sock, TURN_BYTES
         try:
@@ -245,17 +261,36 @@ class Worker:
             return
         if exchange.outcome is None:
             return
-        if exchange.outcome.broken is not None and line.is_kept and not exchange.has_begun:
+        if exchange.outcome.broken is not None and line.has_answered and not exchange.has_begun:
             self._lose(line, ConnectionResetError())
             return
         self._end(job, exchange.outcome)
+
+    def _look_at_idle(self, line: _Line) -> None:
+        """Take in what comes on an idle connection: its end, or TLS's own records."""
+        try:
+            line.sock.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+            return
+        except OSError:
+            pass
+        # Nothing was asked for: whatever comes does not belong there.
+        idle = self._idle[line.origin]
+        if line in idle:
+            idle.remove(line)
+            self._n_refused[line.origin] += not line.has_answered
+            self._part(line)
 
     def _lose(self, line: _Line, problem: OSError) -> None:
         """Take in that a connection broke: one that was kept for too long is replaced once."""
         job = line.job
         if job is None:
             return
-        if line.is_kept and not job.exchange.has_begun and not isinstance(problem, TimeoutError):
+        if (
+            line.has_answered
+            and not job.exchange.has_begun
+            and not isinstance(problem, TimeoutError)
+        ):
             self._part(line)
             old = job.exchange
             job.exchange = Exchange(job.move, job.file.fd, self._tell, time.monotonic())
@@ -279,12 +314,19 @@ class Worker:
         line = job.line
         if line is None:
             self._waiting[job.origin].remove(job)
-        elif job.exchange.may_follow:
-            self._selector.unregister(line.sock)
-            line.job, line.is_kept = None, True
-            self._keep(line)
         else:
-            self._part(line)
+            is_new = not line.has_answered
+            is_lost = outcome.broken is not None and not job.exchange.has_begun
+            is_refusal = job.exchange.refuses_connection or (is_lost and not outcome.is_timeout)
+            if is_new and is_refusal:
+                outcome = replace(outcome, is_refused=True)
+            line.has_answered = line.has_answered or job.exchange.has_begun
+            if job.exchange.may_follow:
+                line.job = None
+                self._keep(line)
+                outcome = replace(outcome, is_kept=line.job is None)
+            else:
+                self._part(line)
         job.file.leave()
         self._tell(messages.pack_outcome(outcome))
 
@@ -309,7 +351,7 @@ class Worker:
             self._tell(messages.pack_progress(messages.ALIVE))
         for lines in self._idle.values():
             while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
-                lines.pop(0).sock.close()
+                self._part(lines.pop(0))
         for job in list(self._jobs.values()):
             if job.line is None:
                 continue
@@ -332,17 +374,40 @@ class Worker:
         if waiting:
             self._send(line, waiting.pop(0))
         else:
-            line.is_kept = True
             self._idle[line.origin].append(line)
 
     def _take_opened(self) -> None:
         """Give connections that were opened to the jobs that wait for them."""
         for origin, found in self._opener.opened():
             if isinstance(found, socket.socket):
-                self._keep(_Line(found, origin, time.monotonic()))
+                found.setblocking(False)
+                line = _Line(found, origin, time.monotonic())
+                self._selector.register(found, selectors.EVENT_READ, line)
+                self._keep(line)
             elif waiting := self._waiting[origin]:
-                # A failure that nobody waits for is for the next one to meet.
                 self._end(waiting[0], _unopened(waiting[0].move.move, found))
+            else:
+                self._n_refused[origin] += _is_refusal(found)
+
+    def _report_connections(self) -> None:
+        """Report the connections that no move has, where they have changed."""
+        for origin in {*self._idle, *self._n_refused}:
+            lines = self._idle[origin]
+            n_idle = sum(line.has_answered for line in lines)
+            # The rest of those being opened is for the moves that wait.
+            n_spare = max(0, self._opener.n_opening(origin) - len(self._waiting[origin]))
+            name = f"{origin[0]}://{origin[1]}"
+            now = Connections(name, n_idle, len(lines) - n_idle + n_spare)
+            n_refused = self._n_refused.pop(origin, 0)
+            if n_refused or now != self._reported.get(origin, Connections(name, 0, 0)):
+                self._reported[origin] = now
+                self._tell(messages.pack_connections(replace(now, n_refused=n_refused)))
+
+
+def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
+    """Return whether the other side did not let the connection through."""
+    others = BadSettings | NotAllowed | ssl.SSLCertVerificationError | TimeoutError
+    return not isinstance(problem, others)
 
 
 def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> OutcomeReport:
@@ -356,7 +421,9 @@ def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> Outcome
         return OutcomeReport(move, broken=untrusted(problem), is_lasting=True)
     is_timeout = isinstance(problem, TimeoutError)
     reason = "no connection in time" if is_timeout else _reason(problem)
-    return OutcomeReport(move, broken=reason, is_timeout=is_timeout)
+    return OutcomeReport(
+        move, broken=reason, is_timeout=is_timeout, is_refused=_is_refusal(problem)
+    )
 
 
 def _origin_of(parts: SplitResult) -> Origin:

@@ -21,10 +21,11 @@ from satfs.content.cache.blockfile import BlockFile
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
-from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
+from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport, ProgressReport
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link, Version
-from satfs.net.addresses import shown
+from satfs.net.addresses import origin_of, shown
+from satfs.net.permits import Permit, Permits
 from satfs.settings import worker_environment
 
 log = structlog.get_logger(__name__)
@@ -61,11 +62,19 @@ class _Process:
         self.moves: dict[int, _MoveState] = {}
         self.files: dict[BlockFile, int] = {}
         self.slow: tuple[str, ...] = ()  # addresses that it was told of
+        #: Connections that no move has, by origin: those that have answered, and all others.
+        self.idle: dict[str, tuple[int, int]] = {}
         self.idle_since_s = trio.current_time()
         self.heard_at_s = trio.current_time()
         self.is_suspect = False  # overdue at the last look
         self.is_ready = False  # its interpreter runs, and has imported what it needs
         self.is_dead = False
+
+    def use_idle(self, origin: str) -> bool:
+        """Count an idle connection as taken by a move, if any; return whether it has answered."""
+        n_idle, n_unused = self.idle.get(origin, (0, 0))
+        self.idle[origin] = (n_idle - 1, n_unused) if n_idle else (0, max(0, n_unused - 1))
+        return n_idle > 0
 
 
 class _MoveState:
@@ -97,8 +106,11 @@ class WorkerPool:
         tls_strict: bool,
         allows_private: bool,
         is_proxied: Callable[[str], bool],
+        permits: Permits,
         slow_addresses: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
+        self._permits = permits
+        permits.add_holder(self)
         self._nursery = nursery
         self._in_loop = in_loop
         self._n_workers = n_workers
@@ -126,7 +138,7 @@ class WorkerPool:
         # Proxies are the loop's business: their lines are slow enough for it. So is memory without
         # a descriptor, which no other process can write to.
         is_for_loop = self._is_proxied(link.url) or delivery.cached.top.file.fd is None
-        process = None if is_for_loop else self._at_hand()
+        process = None if is_for_loop else self._at_hand(link)
         if process is not None:
             try:
                 await self._move_in(process, link, delivery, version)
@@ -135,6 +147,11 @@ class WorkerPool:
                 # The loop follows redirects, finds a range in a whole body, and knows no packets.
                 if refusal.verdict.meaning not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
                     raise
+        permit = delivery.permit
+        if permit is not None and permit.holder is self:
+            # It was for a connection of a worker, which is idle now, closed or not needed.
+            delivery.permit = None
+            permit.end()
         await self._in_loop.move(link, delivery, version)
 
     async def _move_in(
@@ -159,6 +176,10 @@ class WorkerPool:
                 ResponseClass(ResponseKind.GARBLED, "a link too long for a worker")
             )
         process.moves[number] = state
+        is_new = not process.use_idle(origin_of(link.url))
+        if delivery.permit is not None:
+            delivery.permit.is_new |= is_new
+            delivery.permit.begin()
         stop = missing.stop
         try:
             await self._tell_slow(process)
@@ -169,15 +190,23 @@ class WorkerPool:
             process.idle_since_s = trio.current_time()
             # What was cut is done here, but not there.
             if (state.outcome is None or delivery.stop < stop) and not process.is_dead:
-                await self._tell(process, "cancel", {"move": number})
+                is_silent = delivery.permit is not None and delivery.permit.wait_s is not None
+                await self._tell(process, "cancel", {"move": number, "is_silent": is_silent})
         if state.failure is not None:
             raise state.failure
-        self._judge(state, stop, shown(link.url))
+        self._judge(state, stop, shown(link.url), delivery.permit)
 
-    def _judge(self, state: _MoveState, stop: int, where: str) -> None:
+    def _judge(self, state: _MoveState, stop: int, where: str, permit: Permit | None) -> None:
         outcome, delivery = state.outcome, state.delivery
         if outcome is None or outcome.is_file_failure:
             raise WorkerDied(is_of_file=outcome is not None)
+        if permit is not None:
+            if outcome.is_refused:
+                permit.refused()
+            elif outcome.verdict is not None:
+                permit.answered()
+            elif outcome.broken is not None:
+                permit.broke()
         if outcome.verdict is not None:
             raise UnusableResponse(outcome.verdict, outcome.retry_after)
         if delivery.is_done:
@@ -200,17 +229,28 @@ class WorkerPool:
         """
         if self._is_proxied(link.url):
             return
-        parts = urlsplit(link.url)
+        parts, origin = urlsplit(link.url), origin_of(link.url)
+        if self._permits.limit(origin) is not None:
+            return  # every connection has its use already
         is_far = n_connections >= MANY_CONNECTIONS
         if self._is_room(at_once=is_far):
             await self._grow(at_once=is_far)
         if len(parts.netloc) > MAX_HOST_CHARACTERS:
             return
-        share = -(-n_connections // max(1, len(self._processes)))
+        # Beside those that have something to do now.
+        n_here = sum(sum(process.idle.get(origin, (0, 0))) for process in self._processes)
+        n_here += sum(len(process.moves) for process in self._processes)
+        n_connections = min(n_connections, n_here + self._permits.room(origin))
+        share = n_connections // max(1, len(self._processes))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
         for process in list(self._processes):
             await self._tell_slow(process)
-            await self._tell(process, "warm", fields)
+            n_idle, n_unused = process.idle.get(origin, (0, 0))
+            n_more = max(0, share - n_idle - n_unused - len(process.moves))
+            # They count from now on, not from the worker's next report.
+            process.idle[origin] = (n_idle, n_unused + n_more)
+            if n_more:
+                await self._tell(process, "warm", fields)
 
     async def _tell_slow(self, process: _Process) -> None:
         """Send the addresses that are slow, if *process* does not know them."""
@@ -227,7 +267,28 @@ class WorkerPool:
         n_wanted = self._n_workers if at_once or self._n_moved_bytes >= GROW_AFTER_BYTES else 1
         return n_living < n_wanted and self._n_deaths < MAX_DEATHS
 
-    def _at_hand(self) -> _Process | None:
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        """Return the connections to *origin* that no move has (`permits.Holder`)."""
+        idle = [each.idle.get(origin, (0, 0)) for each in self._processes]
+        return sum(each[0] for each in idle), sum(each[1] for each in idle)
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        """Have workers close connections to *origin* that no move has (`permits.Holder`)."""
+        for process in self._processes:
+            n_idle, n_unused = process.idle.get(origin, (0, 0))
+            n_closed = min(n_connections, n_idle + n_unused)
+            if n_closed:
+                n_connections -= n_closed
+                n_of_unused = min(n_unused, n_closed)
+                process.idle[origin] = (n_idle - n_closed + n_of_unused, n_unused - n_of_unused)
+                fields = {"origin": origin, "n_connections": n_closed}
+                self._nursery.start_soon(self._tell, process, "close", fields)
+
+    def is_at_hand(self, link: Link) -> bool:
+        """Tell whether a worker can move from where *link* leads now; starts one where it helps."""
+        return not self._is_proxied(link.url) and self._at_hand(link) is not None
+
+    def _at_hand(self, link: Link) -> _Process | None:
         """Return the process for the next move, or None where the loop must move it. Never waits.
 
         Where all are busy another one is started. Until it is there, which takes an interpreter
@@ -236,7 +297,13 @@ class WorkerPool:
         if self._n_deaths >= MAX_DEATHS:
             return None
         ready = [each for each in self._processes if each.is_ready and not each.is_dead]
-        least_busy = min(ready, key=lambda each: len(each.moves), default=None)
+        origin = origin_of(link.url)
+
+        def rank(process: _Process) -> tuple[bool, bool, int]:
+            n_idle, n_unused = process.idle.get(origin, (0, 0))
+            return not n_idle, not n_unused, len(process.moves)
+
+        least_busy = min(ready, key=rank, default=None)
         if (least_busy is None or least_busy.moves) and self._is_room():
             self._nursery.start_soon(self._grow)
         return least_busy
@@ -314,11 +381,24 @@ class WorkerPool:
             # Not when it has ended: in a call to a disk that hangs it cannot.
             self._bury(worker)
 
-    def _hear(self, worker: _Process, report: ProgressReport | OutcomeReport) -> None:
+    def _hear(self, worker: _Process, report: ProgressReport | OutcomeReport | Connections) -> None:
+        if isinstance(report, Connections):
+            origin = origin_of(report.origin)
+            worker.idle[origin] = (report.n_idle, report.n_unused)
+            self._permits.note_refused_ahead(origin, report.n_refused)
+            self._permits.note_idle(origin)
+            return
         state = worker.moves.get(report.move)
         if state is None or state.ended.is_set():
             return
         if isinstance(report, OutcomeReport):
+            permit = state.delivery.permit
+            if permit is not None:
+                if report.is_kept:
+                    n_idle, n_unused = worker.idle.get(permit.origin, (0, 0))
+                    worker.idle[permit.origin] = (n_idle + 1, n_unused)
+                elif not report.is_refused:
+                    self._permits.note_closed(permit.origin)
             state.outcome = report
             state.ended.set()
             return

@@ -1,0 +1,109 @@
+"""How many connections a host lets through, learnt from what becomes of them.
+
+Pure: counts and moments in, a number out. Hosts, firewalls and load balancers limit the connections
+of one client: they refuse further ones (a reset at connect or before the first byte, a 503), or
+accept them and keep silent until another one closes. Nothing announces the limit.
+
+At the beginning it is approached from below: with n connections that have answered at once, up to
+two and a half times n may be open. So a host that lets n through refuses at most 2 n. How many have
+answered at once is remembered, so that only the first transfer of a mount has to grow.
+
+A refusal while other connections answer is the limit: as many as are left. Much later one more is
+tried; each time that more than before have answered, twice as many are added.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Connections that may be open at once before any has answered.
+MIN_ALLOWED: Final = 2
+#: Seconds after a refusal in which no more connections are opened than were left: longer than most
+#: transfers, so that a file costs one refusal more at most. Doubled by each trial that is refused.
+RAISE_AFTER_S: Final = 60.0
+MAX_RAISE_AFTER_S: Final = 900.0
+#: Seconds in which a host may still count a connection that was closed on this side.
+CLOSING_S: Final = 0.5
+#: Seconds to wait before another try, where that may be the reason of a refusal.
+CLOSING_WAIT_S: Final = 0.1
+#: A host that broke connections off so recently is failing, which is no limit. Seconds.
+FAILING_S: Final = 2.0
+#: A new connection is silent when its first byte takes this many times what others took, and never
+#: sooner than after the second number. In seconds.
+SILENCE_FACTOR: Final = 4.0
+MIN_SILENCE_S: Final = 0.25
+#: The same while it is not known how long a new connection takes.
+UNKNOWN_SILENCE_S: Final = 1.0
+
+
+class HostLimit:
+    """What is known of one host. All moments are seconds of any one clock.
+
+    Invariants:
+        `limit` is None or at least 1. `allowed` is at least 1.
+    """
+
+    def __init__(self) -> None:
+        #: The connections that the host lets through, or None while nothing was refused.
+        self.limit: int | None = None
+        self._n_answered = 0  # at once, the most that were seen
+        self._step = 1
+        self._raise_at_s = 0.0
+        self._raise_after_s = RAISE_AFTER_S
+        self._closed_at_s: list[float] = []
+        self._broken_at_s = float("-inf")
+        self._opening_s: float | None = None
+
+    def allowed(self, now_s: float) -> int:
+        """Return how many connections may be open now."""
+        if self.limit is None:
+            return max(MIN_ALLOWED, (5 * self._n_answered + 1) // 2)
+        return self.limit + (self._step if now_s >= self._raise_at_s else 0)
+
+    def silence_s(self) -> float:
+        """Return after how many seconds without a byte a new connection counts as silent."""
+        if self._opening_s is None:
+            return UNKNOWN_SILENCE_S
+        return max(MIN_SILENCE_S, SILENCE_FACTOR * self._opening_s)
+
+    def note_opened(self, took_s: float) -> None:
+        """Take in the time from the wish for a new connection to its first byte."""
+        known_s = self._opening_s
+        self._opening_s = took_s if known_s is None else 0.7 * known_s + 0.3 * took_s
+
+    def note_answered(self, now_s: float, n_answered: int) -> None:
+        """Take in that *n_answered* connections are open at once that have answered."""
+        self._n_answered = max(self._n_answered, n_answered)
+        if self.limit is not None and n_answered > self.limit:
+            self.limit = n_answered
+            self._step *= 2
+            self._raise_at_s = now_s
+            self._raise_after_s = RAISE_AFTER_S
+
+    def note_closed(self, now_s: float) -> None:
+        """Take in that a connection which had answered was closed on this side."""
+        self._closed_at_s.append(now_s)
+
+    def note_broken(self, now_s: float) -> None:
+        """Take in that the host broke off a connection which had answered."""
+        self._broken_at_s = now_s
+
+    def note_refused(self, now_s: float, *, n_others: int, n_answering: int) -> float | None:
+        """Take in that a new connection was refused, or is silent.
+
+        *n_others* connections are open or being opened beside it, of which *n_answering* have
+        answered. Returns the seconds to wait before this host is asked again over a connection that
+        is allowed; None when the refusal says nothing about a limit.
+        """
+        if not n_answering or now_s - self._broken_at_s < FAILING_S:
+            return None
+        self._closed_at_s = [at for at in self._closed_at_s if now_s - at < CLOSING_S]
+        n_closing = len(self._closed_at_s)
+        is_trial = self.limit is not None and n_others >= self.limit
+        left = max(1, n_others + n_closing)
+        self.limit = left if self.limit is None else min(self.limit, left)
+        self._step = 1
+        if is_trial:
+            self._raise_after_s = min(2 * self._raise_after_s, MAX_RAISE_AFTER_S)
+        self._raise_at_s = now_s + self._raise_after_s
+        return CLOSING_WAIT_S if n_closing else 0.0

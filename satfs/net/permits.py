@@ -1,0 +1,366 @@
+"""Leave to use a connection: one count for each host, over all that hold connections to it.
+
+The pools of the mount's own process and its worker processes open connections by themselves. Each
+request needs a permit first, which says whose connection it uses. So together they keep to what a
+host lets through (`hostlimit`), and a connection that is idle in one of them is used there, or
+closed for a request that needs one elsewhere.
+
+Everything but `take` and `watch` returns at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from satfs.net.hostlimit import HostLimit
+
+log = structlog.get_logger(__name__)
+
+#: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
+#: been raised. Seconds.
+LOOK_INTERVAL_S: Final = 0.1
+
+#: Order in which waiters get permits, the smallest first: names and sizes, then what a reader waits
+#: for, then what is read ahead.
+Rank = tuple[int, int]
+METADATA: Final = 0
+AWAITED: Final = 1
+READ_AHEAD: Final = 2
+
+
+class Crowded(Exception):
+    """The host lets no further connection through; ask again after *wait_s*, with a permit.
+
+    Never leaves the content floor or `net/http.py`.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("no further connection is let through")
+        self.wait_s = wait_s
+
+
+class Holder(Protocol):
+    """Whatever holds connections: a pool, or the worker processes."""
+
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        """Return the connections to *origin* without a request: answered before, and never used.
+
+        Those being opened ahead of need count as never used.
+        """
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        """Close that many of them, soon; they are not counted any more from now on."""
+
+
+class Permit:
+    """Leave for one request over one connection of *holder*. End it with `end`.
+
+    *scope* is cancelled when the connection is found to be silent while others carry. *is_new*
+    tells that the connection has not answered before.
+    """
+
+    def __init__(self, permits: Permits, host: _Host, holder: Holder, *, is_new: bool) -> None:
+        self.holder = holder
+        self.is_new = is_new
+        self.scope = trio.CancelScope()
+        self.began_s = trio.current_time()
+        self.has_answered = False
+        self.takes_idle = False  # an idle connection is counted twice until the request has it
+        self.is_counted = True
+        self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
+        self._permits = permits
+        self._host = host
+
+    @property
+    def origin(self) -> str:
+        """Return the origin that may be asked."""
+        return self._host.origin
+
+    @property
+    def is_proven(self) -> bool:
+        """Tell whether the host has ever answered on its connection."""
+        return self.has_answered or not self.is_new
+
+    def begin(self) -> None:
+        """Note that the request has its connection, or that one is being opened for it."""
+        self.takes_idle = False
+
+    def answered(self) -> None:
+        """Note that the host has answered on this connection."""
+        if not self.has_answered:
+            self.has_answered = True
+            self._permits.note_answered(self._host, self)
+
+    def carried(self) -> None:
+        """Note that bytes came."""
+        self.answered()
+        self._host.carried_at_s = trio.current_time()
+
+    def broke(self) -> None:
+        """Note that the host broke the connection off."""
+        if self.has_answered:
+            self._host.limit.note_broken(trio.current_time())
+
+    def refused(self) -> None:
+        """Note that the host refused the connection.
+
+        Raises:
+            Crowded: others are let through, so that this is the host's limit. Otherwise nothing is
+                raised, and the failure is one like any other.
+        """
+        wait_s = self._permits.note_refused(self._host, self)
+        if wait_s is not None:
+            raise Crowded(wait_s)
+
+    def raise_if_silent(self) -> None:
+        """Raise what ended *scope*, if that was silence.
+
+        Raises:
+            Crowded: others carry.
+        """
+        if self.wait_s is not None and self.scope.cancelled_caught:
+            raise Crowded(self.wait_s)
+
+    def end(self) -> None:
+        """Give the permit back, when its connection is idle again or closed."""
+        self._permits.take_back(self._host, self)
+
+
+class _Waiter:
+    def __init__(self, holders: Sequence[Holder], rank: Callable[[], Rank]) -> None:
+        self.holders = holders
+        self.rank = rank
+        self.event = trio.Event()
+        self.permit: Permit | None = None
+
+
+class _Host:
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.limit = HostLimit()
+        self.permits: list[Permit] = []
+        self.waiters: list[_Waiter] = []
+        self.carried_at_s = float("-inf")
+
+
+class Permits:
+    """All permits of one mount.
+
+    Invariants:
+        The permits of a host and the idle connections to it are together at most what its limit
+        allowed when the last of them was given.
+        A waiter is given nothing while one of a smaller rank waits for the same host.
+    """
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, _Host] = {}
+        self._holders: list[Holder] = []
+        self._order = itertools.count()
+        self._has_work = trio.Event()
+
+    def add_holder(self, holder: Holder) -> None:
+        """Count the connections of *holder* from now on."""
+        self._holders.append(holder)
+
+    async def take(
+        self, origin: str, holders: Sequence[Holder], rank: Callable[[], Rank] | None = None
+    ) -> Permit:
+        """Return leave to ask *origin* over a connection of one of *holders*, best first.
+
+        Waits while the host lets no more through. *rank* tells who is first of several that wait;
+        it is called again at each choice.
+        """
+        host = self._host(origin)
+        if rank is None:
+            number = next(self._order)
+
+            def rank() -> Rank:
+                return (METADATA, number)
+
+        waiter = _Waiter(holders, rank)
+        host.waiters.append(waiter)
+        self._serve(host)
+        try:
+            await waiter.event.wait()
+        except BaseException:
+            if waiter.permit is not None:
+                waiter.permit.end()
+            else:
+                host.waiters.remove(waiter)
+                self._serve(host)
+            raise
+        if waiter.permit is None:
+            raise AssertionError("woken without a permit")
+        return waiter.permit
+
+    def known(self, origin: str) -> HostLimit:
+        """Return what is known of how many connections *origin* lets through."""
+        return self._host(origin).limit
+
+    def limit(self, origin: str) -> int | None:
+        """Return how many connections may be open to a host with a known limit, else None."""
+        host = self._host(origin)
+        return None if host.limit.limit is None else host.limit.allowed(trio.current_time())
+
+    def room(self, origin: str) -> int:
+        """Return how many more connections may be opened now."""
+        host = self._host(origin)
+        return max(0, host.limit.allowed(trio.current_time()) - self._n_open(host))
+
+    def forget(self) -> None:
+        """Forget what was learnt: the network has changed, say."""
+        for host in self._hosts.values():
+            host.limit = HostLimit()
+            self._serve(host)
+
+    async def watch(self) -> None:
+        """Find silent connections, and serve those who wait when a limit is raised; never ends."""
+        while True:
+            await self._has_work.wait()
+            await trio.sleep(LOOK_INTERVAL_S)
+            for host in self._hosts.values():
+                self._look(host)
+                self._serve(host)
+            if not any(host.permits or host.waiters for host in self._hosts.values()):
+                self._has_work = trio.Event()
+
+    # -- what becomes of connections -------------------------------------------------------------
+
+    def note_answered(self, host: _Host, permit: Permit) -> None:
+        """Take in the first answer on the connection of *permit*."""
+        now_s = trio.current_time()
+        if permit.is_new:
+            host.limit.note_opened(now_s - permit.began_s)
+        host.limit.note_answered(now_s, self._n_answering(host))
+        self._serve(host)
+
+    def note_refused(self, host: _Host, permit: Permit) -> float | None:
+        """Take in a refusal; see `HostLimit.note_refused`."""
+        permit.is_counted = False
+        return self._note_refused(host)
+
+    def note_refused_ahead(self, origin: str, n_connections: int) -> None:
+        """Take in that connections were refused which were opened ahead of need."""
+        for _ in range(n_connections):
+            self._note_refused(self._host(origin))
+
+    def note_closed(self, origin: str) -> None:
+        """Take in that a connection was closed on this side which had answered."""
+        self._host(origin).limit.note_closed(trio.current_time())
+
+    def note_idle(self, origin: str) -> None:
+        """Take in that the idle connections of a holder are others than before."""
+        self._serve(self._host(origin))
+
+    def take_back(self, host: _Host, permit: Permit) -> None:
+        """Take a permit back."""
+        if permit in host.permits:
+            host.permits.remove(permit)
+            self._serve(host)
+
+    def _note_refused(self, host: _Host) -> float | None:
+        before, n_others = host.limit.limit, self._n_open(host)
+        wait_s = host.limit.note_refused(
+            trio.current_time(), n_others=n_others, n_answering=self._n_answering(host)
+        )
+        if host.limit.limit != before:
+            log.info("host lets few connections through", origin=host.origin, n=host.limit.limit)
+        log.debug("connection refused", origin=host.origin, n_others=n_others, wait_s=wait_s)
+        return wait_s
+
+    def _look(self, host: _Host) -> None:
+        """Cancel what is silent on a new connection while others carry, or could."""
+        now_s = trio.current_time()
+        silence_s = host.limit.silence_s()
+        silent = [
+            permit
+            for permit in host.permits
+            if permit.is_new
+            and permit.is_counted
+            and not permit.has_answered
+            and now_s - permit.began_s >= silence_s
+            and (host.carried_at_s > permit.began_s or self._has_idle_elsewhere(host))
+        ]
+        for permit in silent:
+            permit.is_counted = False
+        for permit in silent:
+            permit.wait_s = self._note_refused(host)
+            if permit.wait_s is None:
+                permit.is_counted = True
+            else:
+                permit.scope.cancel()
+
+    # -- counting --------------------------------------------------------------------------------
+
+    def _host(self, origin: str) -> _Host:
+        return self._hosts.setdefault(origin, _Host(origin))
+
+    def _n_idle(self, host: _Host, holder: Holder) -> tuple[int, int]:
+        """Return the idle connections of *holder* that no permit was given for."""
+        n_proven, n_unused = holder.n_idle(host.origin)
+        for permit in host.permits:
+            if permit.holder is holder and permit.takes_idle and permit.is_counted:
+                if n_proven:
+                    n_proven -= 1
+                elif n_unused:
+                    n_unused -= 1
+        return n_proven, n_unused
+
+    def _n_open(self, host: _Host) -> int:
+        n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
+        n_idle += sum(self._n_idle(host, holder)[1] for holder in self._holders)
+        return n_idle + sum(permit.is_counted for permit in host.permits)
+
+    def _n_answering(self, host: _Host) -> int:
+        n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
+        return n_idle + len([p for p in host.permits if p.is_counted and p.is_proven])
+
+    def _has_idle_elsewhere(self, host: _Host) -> bool:
+        return any(self._n_idle(host, holder)[0] for holder in self._holders)
+
+    # -- giving permits --------------------------------------------------------------------------
+
+    def _serve(self, host: _Host) -> None:
+        """Give permits to those who wait, in the order of their ranks, as far as it goes."""
+        if host.permits or host.waiters:
+            self._has_work.set()
+        while host.waiters:
+            waiter = min(host.waiters, key=lambda each: each.rank())
+            permit = self._permit(host, waiter.holders)
+            if permit is None:
+                if not self._has_made_room(host, waiter.holders):
+                    return
+                continue
+            host.waiters.remove(waiter)
+            host.permits.append(permit)
+            waiter.permit = permit
+            waiter.event.set()
+
+    def _permit(self, host: _Host, holders: Sequence[Holder]) -> Permit | None:
+        best = holders[0]
+        idle = {holder: self._n_idle(host, holder) for holder in holders}
+        may_open = self._n_open(host) < host.limit.allowed(trio.current_time())
+        # A new connection where the bytes are wanted is better than an old one elsewhere.
+        chosen = best if sum(idle[best]) or may_open else None
+        if chosen is None:
+            chosen = next((holder for holder in holders if sum(idle[holder])), None)
+        if chosen is None:
+            return None
+        n_proven, n_unused = idle[chosen]
+        permit = Permit(self, host, chosen, is_new=not n_proven)
+        permit.takes_idle = bool(n_proven or n_unused)
+        return permit
+
+    def _has_made_room(self, host: _Host, holders: Sequence[Holder]) -> bool:
+        """Have an idle connection closed that the first waiter cannot use; False without one."""
+        for holder in self._holders:
+            if holder not in holders and any(self._n_idle(host, holder)):
+                holder.close_some_idle(host.origin, 1)
+                host.limit.note_closed(trio.current_time())
+                return True
+        return False

@@ -1,0 +1,122 @@
+"""How many connections a host lets through: properties, without a clock and without a network."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfs.net.hostlimit import (
+    CLOSING_WAIT_S,
+    FAILING_S,
+    MAX_RAISE_AFTER_S,
+    MIN_ALLOWED,
+    RAISE_AFTER_S,
+    HostLimit,
+)
+
+
+def opened_all(limit: HostLimit, n_let_through: int, n_wanted: int, now_s: float) -> int:
+    """Open as many as may be to a host that lets so many through; return how many it refused."""
+    n_open = n_refused = 0
+    while True:
+        n_new = min(limit.allowed(now_s), n_wanted) - n_open
+        if n_new <= 0:
+            return n_refused
+        n_answered = min(n_open + n_new, n_let_through)
+        limit.note_answered(now_s, n_answered)
+        for n_left in range(n_open + n_new - 1, n_answered - 1, -1):
+            n_refused += 1
+            assert limit.note_refused(now_s, n_others=n_left, n_answering=n_answered) is not None
+        n_open = n_answered
+
+
+@given(n_let_through=st.integers(1, 64), n_wanted=st.integers(1, 96))
+def test_at_most_two_refusals_for_each_connection(n_let_through: int, n_wanted: int) -> None:
+    """The limit is found, all of it is used, and what is refused on the way is bounded."""
+    limit = HostLimit()
+    n_refused = opened_all(limit, n_let_through, n_wanted, 0.0)
+    assert n_refused <= 2 * n_let_through
+    assert limit.allowed(1.0) >= min(n_let_through, n_wanted)
+    if n_wanted > n_let_through:
+        assert limit.limit == n_let_through
+        assert limit.allowed(RAISE_AFTER_S - 1) == n_let_through
+
+
+@given(n_let_through=st.integers(1, 20))
+def test_what_is_let_through_again_is_used_again(n_let_through: int) -> None:
+    """A limit that is gone is left behind in few steps, each twice as long as the one before."""
+    limit = HostLimit()
+    opened_all(limit, n_let_through, 64, 0.0)
+    assert limit.limit == n_let_through
+    now_s, n_steps = RAISE_AFTER_S, 0
+    while limit.allowed(now_s) < 64:
+        limit.note_answered(now_s, limit.allowed(now_s))
+        n_steps += 1
+    assert n_steps <= 7
+
+
+def test_a_limit_that_stays_is_tried_ever_more_seldom() -> None:
+    """Each trial that is refused doubles the time to the next."""
+    limit = HostLimit()
+    opened_all(limit, 4, 64, 0.0)
+    now_s, waits_s = 0.0, []
+    for _ in range(6):
+        began_s = now_s
+        while limit.allowed(now_s) == 4:
+            now_s += 1.0
+        waits_s.append(now_s - began_s)
+        limit.note_refused(now_s, n_others=4, n_answering=4)
+        assert limit.limit == 4
+    assert waits_s == sorted(waits_s)
+    assert waits_s[0] == RAISE_AFTER_S
+    assert waits_s[-1] == MAX_RAISE_AFTER_S
+
+
+def test_a_host_that_answers_nobody_has_no_limit() -> None:
+    """A refusal is a limit only beside connections that answer."""
+    limit = HostLimit()
+    assert limit.note_refused(0.0, n_others=3, n_answering=0) is None
+    assert limit.limit is None
+    assert limit.allowed(0.0) == MIN_ALLOWED
+
+
+def test_a_host_that_fails_has_no_limit() -> None:
+    """Connections that broke a moment ago tell why others are refused."""
+    limit = HostLimit()
+    limit.note_broken(10.0)
+    assert limit.note_refused(11.0, n_others=3, n_answering=3) is None
+    assert limit.note_refused(10.0 + FAILING_S, n_others=3, n_answering=3) is not None
+    assert limit.limit == 3
+
+
+def test_a_connection_closed_a_moment_ago_may_still_be_counted() -> None:
+    """The host may refuse in the moment between our closing one and its noticing."""
+    limit = HostLimit()
+    limit.note_closed(10.0)
+    assert limit.note_refused(10.1, n_others=3, n_answering=3) == CLOSING_WAIT_S
+    assert limit.limit == 4
+    assert limit.note_refused(20.0, n_others=3, n_answering=3) == 0.0
+    assert limit.limit == 3
+
+
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from("arcb"), st.integers(0, 70), st.floats(0, 100)), max_size=40
+    )
+)
+def test_one_connection_is_always_allowed(events: list[tuple[str, int, float]]) -> None:
+    """Whatever happens, in whatever order."""
+    limit, now_s = HostLimit(), 0.0
+    for kind, n, after_s in events:
+        now_s += after_s
+        match kind:
+            case "a":
+                limit.note_answered(now_s, n)
+            case "r":
+                limit.note_refused(now_s, n_others=n, n_answering=n)
+            case "c":
+                limit.note_closed(now_s)
+            case "b":
+                limit.note_broken(now_s)
+        assert limit.allowed(now_s) >= 1
+        assert limit.limit is None or limit.limit >= 1

@@ -1,0 +1,184 @@
+"""Permits: the connections of all holders together keep to what a host lets through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from satfs.net.hostlimit import RAISE_AFTER_S
+from satfs.net.permits import METADATA, READ_AHEAD, Crowded, Holder, Permits
+
+HOST = "https://store:443"
+
+
+@dataclass(eq=False)
+class FakeHolder:
+    """Holds idle connections: that have answered, and that have not."""
+
+    n_proven: int = 0
+    n_unused: int = 0
+    closed: list[int] = field(default_factory=list)
+
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        return self.n_proven, self.n_unused
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        self.closed.append(n_connections)
+        self.n_proven -= n_connections
+
+
+@dataclass
+class LimitedHost:
+    """Answers on so many connections, refuses others or keeps silent on them."""
+
+    permits: Permits
+    holder: FakeHolder
+    n_let_through: int
+    is_silent: bool = False
+    n_open: int = 0
+    n_refused: int = 0
+    max_bytes: int = 0
+
+    async def request(self, took_s: float = 1.0) -> None:
+        """Ask until there is an answer, as the clients of permits do."""
+        while True:
+            permit = await self.permits.take(HOST, [self.holder])
+            try:
+                if permit.takes_idle:
+                    self.holder.n_proven -= 1
+                else:
+                    self.n_open += 1
+                permit.begin()
+                if self.n_open > self.n_let_through:
+                    self.n_open -= 1
+                    self.n_refused += 1
+                    if not self.is_silent:
+                        await trio.sleep(0.01)
+                        permit.refused()
+                        raise AssertionError("not taken for a limit")
+                    with permit.scope:
+                        await trio.sleep_forever()
+                    permit.raise_if_silent()
+                self.max_bytes = max(self.max_bytes, self.n_open - self.holder.n_proven)
+                for _ in range(20):
+                    await trio.sleep(took_s / 20)
+                    permit.carried()
+                self.holder.n_proven += 1
+            except Crowded as crowded:
+                await trio.sleep(crowded.wait_s)
+            else:
+                return
+            finally:
+                permit.end()
+
+
+@asynccontextmanager
+async def watching(*holders: Holder) -> AsyncIterator[Permits]:
+    permits = Permits()
+    for holder in holders:
+        permits.add_holder(holder)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(permits.watch)
+        yield permits
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("n_let_through", [1, 2, 3, 4, 6, 10, 16])
+@pytest.mark.parametrize("is_silent", [False, True], ids=["refuses", "queues"])
+async def test_what_a_host_lets_through_is_found_and_used(
+    autojump_clock: trio.testing.MockClock, n_let_through: int, *, is_silent: bool
+) -> None:
+    """Every request is answered; at most 3 N connections are refused, and all N are used."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        host = LimitedHost(permits, holder, n_let_through, is_silent)
+        await host.request(0.1)  # how long the object is
+        async with trio.open_nursery() as nursery:
+            for _ in range(8 * n_let_through):
+                nursery.start_soon(host.request)
+    assert host.max_bytes == n_let_through
+    assert host.n_refused <= 3 * n_let_through
+
+
+async def test_a_limit_that_is_gone_is_left_behind(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A host that lets all through again is used as before, some minutes later."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        host = LimitedHost(permits, holder, 2)
+        await host.request(0.1)
+        async with trio.open_nursery() as nursery:
+            for _ in range(16):
+                nursery.start_soon(host.request)
+        assert permits.limit(HOST) == 2
+        host.n_let_through = 64
+        await trio.sleep(RAISE_AFTER_S)
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(host.request)
+    assert host.max_bytes >= 32
+
+
+async def test_an_idle_connection_is_used_where_it_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Where no more may be opened, another holder's idle one carries the request."""
+    here, there = FakeHolder(), FakeHolder(n_proven=1)
+    async with watching(here, there) as permits:
+        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        permit = await permits.take(HOST, [here, there])
+        assert permit.holder is there
+        assert not permit.is_new
+        permit.end()
+
+
+async def test_an_idle_connection_is_closed_for_a_request_elsewhere(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A request that only one holder can make gets the place of another's idle connection."""
+    here, there = FakeHolder(), FakeHolder(n_proven=1)
+    async with watching(here, there) as permits:
+        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        permit = await permits.take(HOST, [here])
+        assert permit.holder is here
+        assert there.closed == [1]
+        permit.end()
+
+
+async def test_names_go_before_bytes(autojump_clock: trio.testing.MockClock) -> None:
+    """While a bulk read holds all connections, the next free one is for a size or a link."""
+    holder = FakeHolder()
+    order: list[str] = []
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        held = await permits.take(HOST, [holder])
+
+        async def ask(name: str, kind: int) -> None:
+            permit = await permits.take(HOST, [holder], lambda: (kind, 0))
+            order.append(name)
+            permit.end()
+
+        nursery.start_soon(ask, "bytes", READ_AHEAD)
+        await trio.sleep(1)
+        nursery.start_soon(ask, "size", METADATA)
+        await trio.sleep(1)
+        assert order == []
+        held.end()
+    assert order == ["size", "bytes"]
+
+
+async def test_who_gives_up_waiting_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """A waiter that is cancelled takes no connection, then or later."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        held = await permits.take(HOST, [holder])
+        with trio.move_on_after(1):
+            await permits.take(HOST, [holder])
+        held.end()
+        assert permits.room(HOST) == 1
