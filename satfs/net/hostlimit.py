@@ -4,9 +4,12 @@ Pure: counts and moments in, a number out. Hosts, firewalls and load balancers l
 of one client: they refuse further ones (a reset at connect or before the first byte, a 503), or
 accept them and keep silent until another one closes. Nothing announces the limit.
 
-At the beginning it is approached from below: with n connections that have answered at once, up to
-two and a half times n may be open. So a host that lets n through refuses at most 2 n. How many have
-answered at once is remembered, so that only the first transfer of a mount has to grow.
+While nothing was refused, connections are opened in steps: with n connections that have answered at
+once, up to two and a half times n may be open. So a host that lets n through refuses at most 2 n. A
+response over a long line takes several round trips, a refusal one: there, four times more may be
+open after each pause in which a refusal would have come. So a host without a limit has 64
+connections opened within some three round trips. How many have answered is remembered: only the
+first transfer of a mount takes these steps.
 
 A refusal while other connections answer is the limit: as many as are left. Much later one more is
 tried; each time that more than before have answered, twice as many are added.
@@ -14,14 +17,29 @@ tried; each time that more than before have answered, twice as many are added.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 #: Connections that may be open at once before any has answered.
 MIN_ALLOWED: Final = 2
+#: Connections that may be open for each that has answered. With more, a few that are refused twice
+#: would make it more than three refusals for each connection let through.
+GROWTH: Final = 2.5
+#: Connections that may be open after a pause for each one before it.
+STEP: Final = 4
+#: A pause: so many times a connect, which is a round trip, and so many seconds for both sides to
+#: take in the refusal (a worker reports it to the mount).
+PAUSE_FACTOR: Final = 1.5
+PAUSE_S: Final = 0.05
+#: A new connection that takes less than this to its first byte is waited for before the next step.
+FAR_S: Final = 0.075
 #: Seconds after a refusal in which no more connections are opened than were left: longer than most
 #: transfers, so that a file costs one refusal more at most. Doubled by each trial that is refused.
 RAISE_AFTER_S: Final = 60.0
 MAX_RAISE_AFTER_S: Final = 900.0
+#: The same after silence, which may as well be one slow response, and where another try costs no
+#: refusal.
+RAISE_AFTER_SILENCE_S: Final = 5.0
 #: Seconds in which a host may still count a connection that was closed on this side.
 CLOSING_S: Final = 0.5
 #: Seconds to wait before another try, where that may be the reason of a refusal.
@@ -30,8 +48,8 @@ CLOSING_WAIT_S: Final = 0.1
 FAILING_S: Final = 2.0
 #: A new connection is silent when its first byte takes this many times what others took, and never
 #: sooner than after the second number. In seconds.
-SILENCE_FACTOR: Final = 4.0
-MIN_SILENCE_S: Final = 0.25
+SILENCE_FACTOR: Final = 3.0
+MIN_SILENCE_S: Final = 0.3
 #: The same while it is not known how long a new connection takes.
 UNKNOWN_SILENCE_S: Final = 1.0
 
@@ -53,12 +71,35 @@ class HostLimit:
         self._closed_at_s: list[float] = []
         self._broken_at_s = float("-inf")
         self._opening_s: float | None = None
+        self._connect_s: float | None = None  # the shortest
+        self._n_stepped = 0  # allowed by steps in time, without answers
+        self._stepped_at_s = float("-inf")
 
     def allowed(self, now_s: float) -> int:
         """Return how many connections may be open now."""
         if self.limit is None:
-            return max(MIN_ALLOWED, (5 * self._n_answered + 1) // 2)
+            return max(MIN_ALLOWED, math.ceil(GROWTH * self._n_answered), self._n_stepped)
         return self.limit + (self._step if now_s >= self._raise_at_s else 0)
+
+    def pause_s(self) -> float | None:
+        """Return the seconds between two steps; None where each waits for answers."""
+        if self._connect_s is None or self._opening_s is None or self._opening_s < FAR_S:
+            return None
+        return PAUSE_FACTOR * self._connect_s + PAUSE_S
+
+    def note_wanted(self, now_s: float) -> None:
+        """Take in that more connections are wanted than are allowed: perhaps a step is due."""
+        pause_s = self.pause_s()
+        if self.limit is not None or pause_s is None or not self._n_answered:
+            return
+        if self._n_stepped < (allowed := self.allowed(now_s)):
+            self._n_stepped, self._stepped_at_s = allowed, now_s
+        elif now_s - self._stepped_at_s >= pause_s:
+            self._n_stepped, self._stepped_at_s = STEP * allowed, now_s
+
+    def note_connected(self, took_s: float) -> None:
+        """Take in the time that a connect took, without TLS and without an answer."""
+        self._connect_s = took_s if self._connect_s is None else min(self._connect_s, took_s)
 
     def silence_s(self) -> float:
         """Return after how many seconds without a byte a new connection counts as silent."""
@@ -88,22 +129,30 @@ class HostLimit:
         """Take in that the host broke off a connection which had answered."""
         self._broken_at_s = now_s
 
-    def note_refused(self, now_s: float, *, n_others: int, n_answering: int) -> float | None:
-        """Take in that a new connection was refused, or is silent.
+    def note_refused(
+        self, now_s: float, *, n_others: int, n_answering: int, is_silence: bool = False
+    ) -> float | None:
+        """Take in that a new connection was refused, or (*is_silence*) is silent.
 
         *n_others* connections are open or being opened beside it, of which *n_answering* have
         answered. Returns the seconds to wait before this host is asked again over a connection that
         is allowed; None when the refusal says nothing about a limit.
         """
+        self._n_stepped = 0
         if not n_answering or now_s - self._broken_at_s < FAILING_S:
             return None
         self._closed_at_s = [at for at in self._closed_at_s if now_s - at < CLOSING_S]
         n_closing = len(self._closed_at_s)
         is_trial = self.limit is not None and n_others >= self.limit
+        if self.limit is None:
+            self._raise_after_s = RAISE_AFTER_SILENCE_S if is_silence else RAISE_AFTER_S
         left = max(1, n_others + n_closing)
         self.limit = left if self.limit is None else min(self.limit, left)
         self._step = 1
         if is_trial:
             self._raise_after_s = min(2 * self._raise_after_s, MAX_RAISE_AFTER_S)
         self._raise_at_s = now_s + self._raise_after_s
-        return CLOSING_WAIT_S if n_closing else 0.0
+        if not n_closing:
+            return 0.0
+        self._closed_at_s.pop(0)  # explains one refusal, not all that follow
+        return CLOSING_WAIT_S

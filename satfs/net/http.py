@@ -320,6 +320,9 @@ class Http:
                 permit.refused()
             raise
         is_new = bool(response.extensions.get("is_new_connection", True))
+        connect_s = response.extensions.get("connect_s")
+        if is_new and isinstance(connect_s, float):
+            permit.connected(connect_s)
         if not (response.status_code == 503 and is_new):
             permit.answered()
         return response

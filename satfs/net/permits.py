@@ -60,13 +60,15 @@ class Holder(Protocol):
 class Permit:
     """Leave for one request over one connection of *holder*. End it with `end`.
 
-    *scope* is cancelled when the connection is found to be silent while others carry. *is_new*
-    tells that the connection has not answered before.
+    *scope* is cancelled when the connection is found to be silent while others carry. *is_new*:
+    the connection has not answered before. *is_patient*: a connection that has answered before is
+    waited for, whatever others carry.
     """
 
     def __init__(self, permits: Permits, host: _Host, holder: Holder, *, is_new: bool) -> None:
         self.holder = holder
         self.is_new = is_new
+        self.is_patient = False
         self.scope = trio.CancelScope()
         self.began_s = trio.current_time()
         self.has_answered = False
@@ -89,6 +91,11 @@ class Permit:
     def begin(self) -> None:
         """Note that the request has its connection, or that one is being opened for it."""
         self.takes_idle = False
+        self.began_s = trio.current_time()
+
+    def connected(self, took_s: float) -> None:
+        """Note the time that the connect took."""
+        self._host.limit.note_connected(took_s)
 
     def answered(self) -> None:
         """Note that the host has answered on this connection."""
@@ -168,12 +175,17 @@ class Permits:
         self._holders.append(holder)
 
     async def take(
-        self, origin: str, holders: Sequence[Holder], rank: Callable[[], Rank] | None = None
+        self,
+        origin: str,
+        holders: Sequence[Holder],
+        rank: Callable[[], Rank] | None = None,
+        *,
+        is_patient: bool = True,
     ) -> Permit:
         """Return leave to ask *origin* over a connection of one of *holders*, best first.
 
         Waits while the host lets no more through. *rank* tells who is first of several that wait;
-        it is called again at each choice.
+        it is called again at each choice. *is_patient*: see `Permit`.
         """
         host = self._host(origin)
         if rank is None:
@@ -196,6 +208,7 @@ class Permits:
             raise
         if waiter.permit is None:
             raise AssertionError("woken without a permit")
+        waiter.permit.is_patient = is_patient
         return waiter.permit
 
     def known(self, origin: str) -> HostLimit:
@@ -222,12 +235,21 @@ class Permits:
         """Find silent connections, and serve those who wait when a limit is raised; never ends."""
         while True:
             await self._has_work.wait()
-            await trio.sleep(LOOK_INTERVAL_S)
+            await trio.sleep(self._pause_s())
             for host in self._hosts.values():
                 self._look(host)
                 self._serve(host)
             if not any(host.permits or host.waiters for host in self._hosts.values()):
                 self._has_work = trio.Event()
+
+    def _pause_s(self) -> float:
+        """Return the seconds to the next look."""
+        pauses = [
+            host.limit.pause_s()
+            for host in self._hosts.values()
+            if host.waiters and host.limit.limit is None
+        ]
+        return min((each for each in pauses if each), default=LOOK_INTERVAL_S)
 
     # -- what becomes of connections -------------------------------------------------------------
 
@@ -263,10 +285,13 @@ class Permits:
             host.permits.remove(permit)
             self._serve(host)
 
-    def _note_refused(self, host: _Host) -> float | None:
+    def _note_refused(self, host: _Host, *, is_silence: bool = False) -> float | None:
         before, n_others = host.limit.limit, self._n_open(host)
         wait_s = host.limit.note_refused(
-            trio.current_time(), n_others=n_others, n_answering=self._n_answering(host)
+            trio.current_time(),
+            n_others=n_others,
+            n_answering=self._n_answering(host),
+            is_silence=is_silence,
         )
         if host.limit.limit != before:
             log.info("host lets few connections through", origin=host.origin, n=host.limit.limit)
@@ -274,7 +299,11 @@ class Permits:
         return wait_s
 
     def _look(self, host: _Host) -> None:
-        """Cancel what is silent on a new connection while others carry, or could."""
+        """Cancel what is silent while others carry, or could.
+
+        Silence of a new connection is a limit. That of another one may be a slow response, or a
+        connection that was exchanged for a new one behind it: it is only moved, and later.
+        """
         now_s = trio.current_time()
         silence_s = host.limit.silence_s()
         silent = [
@@ -289,10 +318,20 @@ class Permits:
         for permit in silent:
             permit.is_counted = False
         for permit in silent:
-            permit.wait_s = self._note_refused(host)
+            permit.wait_s = self._note_refused(host, is_silence=True)
             if permit.wait_s is None:
                 permit.is_counted = True
             else:
+                permit.scope.cancel()
+        for permit in host.permits:
+            if (
+                permit.is_counted
+                and not (permit.is_new or permit.is_patient or permit.has_answered)
+                and now_s - permit.began_s >= 2 * silence_s
+                and host.carried_at_s > permit.began_s
+            ):
+                permit.is_counted = False
+                permit.wait_s = 0.0
                 permit.scope.cancel()
 
     # -- counting --------------------------------------------------------------------------------
@@ -332,6 +371,9 @@ class Permits:
         while host.waiters:
             waiter = min(host.waiters, key=lambda each: each.rank())
             permit = self._permit(host, waiter.holders)
+            if permit is None:
+                host.limit.note_wanted(trio.current_time())
+                permit = self._permit(host, waiter.holders)
             if permit is None:
                 if not self._has_made_room(host, waiter.holders):
                     return

@@ -11,6 +11,7 @@ from satfs.net.hostlimit import (
     MAX_RAISE_AFTER_S,
     MIN_ALLOWED,
     RAISE_AFTER_S,
+    RAISE_AFTER_SILENCE_S,
     HostLimit,
 )
 
@@ -120,3 +121,58 @@ def test_one_connection_is_always_allowed(events: list[tuple[str, int, float]]) 
                 limit.note_broken(now_s)
         assert limit.allowed(now_s) >= 1
         assert limit.limit is None or limit.limit >= 1
+
+
+@given(connect_s=st.floats(0.001, 0.5), n_round_trips=st.integers(2, 5))
+def test_a_far_host_without_a_limit_has_64_connections_before_its_second_response(
+    connect_s: float, n_round_trips: int
+) -> None:
+    """Over a long line, steps do not wait for responses, only for a refusal that may come."""
+    limit = HostLimit()
+    opening_s = max(0.3, n_round_trips * connect_s)
+    limit.note_connected(connect_s)
+    limit.note_opened(opening_s)
+    limit.note_answered(0.0, 1)
+    now_s = 0.0
+    for _ in range(3):
+        limit.note_wanted(now_s)
+        pause_s = limit.pause_s()
+        assert pause_s is not None
+        assert pause_s > connect_s
+        now_s += 1.01 * pause_s
+    limit.note_wanted(now_s)
+    assert limit.allowed(now_s) >= 64
+
+
+def test_no_step_is_taken_after_a_refusal() -> None:
+    """What is refused ends the opening ahead of responses, also before anything has answered."""
+    limit = HostLimit()
+    limit.note_connected(0.01)
+    limit.note_opened(0.3)
+    limit.note_answered(0.0, 1)
+    limit.note_wanted(0.0)
+    limit.note_wanted(1.0)
+    assert limit.allowed(1.0) == 12
+    limit.note_refused(1.0, n_others=2, n_answering=1)
+    limit.note_wanted(2.0)
+    assert limit.allowed(2.0) == 2
+
+
+def test_a_near_host_is_given_steps_by_its_responses() -> None:
+    """Where responses come soon, nothing is opened ahead of them."""
+    limit = HostLimit()
+    limit.note_connected(0.001)
+    limit.note_opened(0.01)
+    limit.note_answered(0.0, 1)
+    limit.note_wanted(0.0)
+    limit.note_wanted(9.0)
+    assert limit.allowed(9.0) == 3
+
+
+def test_silence_is_tried_again_sooner_than_a_refusal() -> None:
+    """Silence may have been one slow response."""
+    limit = HostLimit()
+    limit.note_answered(0.0, 4)
+    limit.note_refused(0.0, n_others=4, n_answering=4, is_silence=True)
+    assert limit.allowed(0.0) == 4
+    assert limit.allowed(RAISE_AFTER_SILENCE_S) == 5

@@ -182,3 +182,28 @@ async def test_who_gives_up_waiting_leaves_nothing(autojump_clock: trio.testing.
             await permits.take(HOST, [holder])
         held.end()
         assert permits.room(HOST) == 1
+
+
+async def test_a_range_is_moved_from_a_known_connection_that_is_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """While others carry, soon; the host's limit is not lowered for it."""
+    holder = FakeHolder(n_proven=2)
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_opened(0.1)
+        carrying = await permits.take(HOST, [holder])
+        silent = await permits.take(HOST, [holder], is_patient=False)
+
+        async def carry() -> None:
+            for _ in range(100):
+                carrying.carried()
+                await trio.sleep(0.1)
+
+        nursery.start_soon(carry)
+        began_s = trio.current_time()
+        with silent.scope:
+            await trio.sleep_forever()
+        assert trio.current_time() - began_s < 1
+        with pytest.raises(Crowded):
+            silent.raise_if_silent()
+        assert permits.limit(HOST) is None

@@ -47,6 +47,8 @@ log = structlog.get_logger(__name__)
 BULK_BYTES: Final = 1024 * 1024
 #: Deaths of worker processes under one range, without a byte, after which the loop moves it.
 MAX_DEATHS: Final = 2
+#: Silent connections from which one range is moved to others before it waits for a slow response.
+MAX_MOVES: Final = 2
 
 
 class RangeRetry:
@@ -122,6 +124,7 @@ class RangeRetry:
         except Crowded as crowded:
             # No failure: others carry, and this one waits for its turn.
             self.counters["crowded"] += 1
+            trial.n_crowded += 1
             trial.wait_s = crowded.wait_s
         except UnusableResponse as refusal:
             return self._judge(range_request, refusal, link, trial)
@@ -209,14 +212,21 @@ class RangeRetry:
         """Wait until *range_request* may use a connection, and return leave to."""
         origin, bulk = origin_of(link.url), self._bulk
         holders: list[Holder] = [self._loop_holder]
-        if bulk is not None and range_request.is_bulk and not is_probe and bulk.is_at_hand(link):
+        if (
+            bulk is not None
+            and range_request.is_bulk
+            and not is_probe
+            and bulk.is_at_hand(link, range_request)
+        ):
             holders.insert(0 if len(range_request.missing) >= BULK_BYTES else 1, bulk)
 
         def rank() -> Rank:
             return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
 
         began_s = trio.current_time()
-        range_request.permit = permit = await self._permits.take(origin, holders, rank)
+        range_request.permit = permit = await self._permits.take(
+            origin, holders, rank, is_patient=trial.n_crowded >= MAX_MOVES
+        )
         trial.waited(trio.current_time() - began_s)
         self._controller.note_limit(trio.current_time(), self._permits.limit(origin))
         return permit
@@ -317,6 +327,7 @@ class AttemptCounts:
         self.n_garbled = 0
         self.n_other_version = 0
         self.n_deaths = 0
+        self.n_crowded = 0
         self.last = None
         self._n_failed = 0
         self._held_until = held_until

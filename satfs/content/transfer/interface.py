@@ -140,8 +140,8 @@ class Mover(Protocol):
 class BulkMover(Mover, Holder, Protocol):
     """A way of moving bytes over connections of its own, that gains from knowing early."""
 
-    def is_at_hand(self, link: Link) -> bool:
-        """Tell whether it can move from where *link* leads now; never waits."""
+    def is_at_hand(self, link: Link, delivery: Download) -> bool:
+        """Return whether it can move *delivery* from where *link* leads now; never waits."""
 
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Get ready to move from where *link* leads over *n_connections*; fails silently."""

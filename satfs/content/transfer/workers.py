@@ -60,6 +60,8 @@ class _Process:
         self.channel = channel
         self.sending = trio.Lock()
         self.moves: dict[int, _MoveState] = {}
+        #: Moves that were cancelled, of which the worker has not reported the end yet.
+        self.cancelled: set[int] = set()
         self.files: dict[BlockFile, int] = {}
         self.slow: tuple[str, ...] = ()  # addresses that it was told of
         #: Connections that no move has, by origin: those that have answered, and all others.
@@ -135,10 +137,7 @@ class WorkerPool:
 
     async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
-        # Proxies are the loop's business: their lines are slow enough for it. So is memory without
-        # a descriptor, which no other process can write to.
-        is_for_loop = self._is_proxied(link.url) or delivery.cached.top.file.fd is None
-        process = None if is_for_loop else self._at_hand(link)
+        process = None if self._is_for_loop(link, delivery) else self._at_hand(link)
         if process is not None:
             try:
                 await self._move_in(process, link, delivery, version)
@@ -167,7 +166,7 @@ class WorkerPool:
         order = MoveOrder(
             number, file, link.url, missing.start, missing.stop, version.etag, version.size_bytes
         )
-        if not process.moves:
+        if not (process.moves or process.cancelled):
             # A worker without moves reports nothing: its time begins now.
             process.heard_at_s, process.is_suspect = trio.current_time(), False
         packet = messages.pack_move(order)
@@ -190,7 +189,12 @@ class WorkerPool:
             process.idle_since_s = trio.current_time()
             # What was cut is done here, but not there.
             if (state.outcome is None or delivery.stop < stop) and not process.is_dead:
-                is_silent = delivery.permit is not None and delivery.permit.wait_s is not None
+                if state.outcome is None:
+                    process.cancelled.add(number)
+                permit = delivery.permit
+                is_silent = permit is not None and permit.wait_s is not None
+                if permit is not None and permit.has_answered:
+                    self._permits.note_closed(permit.origin)
                 await self._tell(process, "cancel", {"move": number, "is_silent": is_silent})
         if state.failure is not None:
             raise state.failure
@@ -284,9 +288,14 @@ class WorkerPool:
                 fields = {"origin": origin, "n_connections": n_closed}
                 self._nursery.start_soon(self._tell, process, "close", fields)
 
-    def is_at_hand(self, link: Link) -> bool:
-        """Tell whether a worker can move from where *link* leads now; starts one where it helps."""
-        return not self._is_proxied(link.url) and self._at_hand(link) is not None
+    def is_at_hand(self, link: Link, delivery: Download) -> bool:
+        """Return whether a worker can move *delivery* now; starts one where it helps."""
+        return not self._is_for_loop(link, delivery) and self._at_hand(link) is not None
+
+    def _is_for_loop(self, link: Link, delivery: Download) -> bool:
+        # Proxies are the loop's business: their lines are slow enough for it. So is memory without
+        # a descriptor, which no other process can write to.
+        return self._is_proxied(link.url) or delivery.cached.top.file.fd is None
 
     def _at_hand(self, link: Link) -> _Process | None:
         """Return the process for the next move, or None where the loop must move it. Never waits.
@@ -299,9 +308,9 @@ class WorkerPool:
         ready = [each for each in self._processes if each.is_ready and not each.is_dead]
         origin = origin_of(link.url)
 
-        def rank(process: _Process) -> tuple[bool, bool, int]:
+        def rank(process: _Process) -> tuple[bool, bool, bool, int]:
             n_idle, n_unused = process.idle.get(origin, (0, 0))
-            return not n_idle, not n_unused, len(process.moves)
+            return bool(process.cancelled), not n_idle, not n_unused, len(process.moves)
 
         least_busy = min(ready, key=rank, default=None)
         if (least_busy is None or least_busy.moves) and self._is_room():
@@ -370,7 +379,7 @@ class WorkerPool:
         while not worker.is_dead:
             await trio.sleep(self._silence_s / messages.ALIVE_PER_TIMEOUT)
             is_overdue = trio.current_time() - worker.heard_at_s >= self._silence_s
-            if not worker.moves or not is_overdue:
+            if not (worker.moves or worker.cancelled) or not is_overdue:
                 continue
             if not worker.is_suspect:
                 # Perhaps it was this process that stood still, and the reports wait to be read.
@@ -388,17 +397,16 @@ class WorkerPool:
             self._permits.note_refused_ahead(origin, report.n_refused)
             self._permits.note_idle(origin)
             return
+        if isinstance(report, OutcomeReport):
+            worker.cancelled.discard(report.move)
         state = worker.moves.get(report.move)
         if state is None or state.ended.is_set():
             return
         if isinstance(report, OutcomeReport):
             permit = state.delivery.permit
-            if permit is not None:
-                if report.is_kept:
-                    n_idle, n_unused = worker.idle.get(permit.origin, (0, 0))
-                    worker.idle[permit.origin] = (n_idle + 1, n_unused)
-                elif not report.is_refused:
-                    self._permits.note_closed(permit.origin)
+            if permit is not None and report.is_kept:
+                n_idle, n_unused = worker.idle.get(permit.origin, (0, 0))
+                worker.idle[permit.origin] = (n_idle + 1, n_unused)
             state.outcome = report
             state.ended.set()
             return
