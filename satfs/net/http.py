@@ -46,6 +46,9 @@ MAX_ERROR_BYTES = 64 * 1024
 #: Time for giving up an answer, behind a shield against cancellation.
 CLOSE_LIMIT_S = 2.0
 
+#: Methods of requests that may be sent twice (RFC 9110 §9.2.1).
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
 #: httpcore logs headers at debug level: locations with signatures among them.
 logging.getLogger("httpcore").setLevel(logging.INFO)
 
@@ -289,6 +292,9 @@ class Http:
         while True:
             permit = await self.permits.take(origin, [self.holder])
             try:
+                if request.method not in _SAFE_METHODS:
+                    # It may be carried out while nothing is heard of it: it is waited for.
+                    return await self._send_with(permit, request, where), permit
                 with permit.scope:
                     return await self._send_with(permit, request, where), permit
                 permit.raise_if_silent()
@@ -309,7 +315,7 @@ class Http:
             Crowded: the host lets no further connection through.
         """
         # A request that may have been carried out must not be sent again.
-        is_safe = request.method in ("GET", "HEAD")
+        is_safe = request.method in _SAFE_METHODS
         permit.begin()
         try:
             response = await self._send(request, where)
