@@ -31,7 +31,8 @@ STEP: Final = 4
 #: take in the refusal (a worker reports it to the mount).
 PAUSE_FACTOR: Final = 1.5
 PAUSE_S: Final = 0.05
-#: A new connection that takes less than this to its first byte is waited for before the next step.
+#: A new connection that takes less than this to its first byte is waited for before the next step,
+#: but not for longer than silence lasts.
 FAR_S: Final = 0.075
 #: Seconds after a refusal in which no more connections are opened than were left: longer than most
 #: transfers, so that a file costs one refusal more at most. Doubled by each trial that is refused.
@@ -81,16 +82,17 @@ class HostLimit:
             return max(MIN_ALLOWED, math.ceil(GROWTH * self._n_answered), self._n_stepped)
         return self.limit + (self._step if now_s >= self._raise_at_s else 0)
 
-    def pause_s(self) -> float | None:
-        """Return the seconds between two steps; None where each waits for answers."""
+    def pause_s(self) -> float:
+        """Return the seconds between two steps that do not wait for answers."""
         if self._connect_s is None or self._opening_s is None or self._opening_s < FAR_S:
-            return None
+            # Answers come sooner, unless these requests hang: others must not wait for them.
+            return 2 * self.silence_s()
         return PAUSE_FACTOR * self._connect_s + PAUSE_S
 
     def note_wanted(self, now_s: float) -> None:
         """Take in that more connections are wanted than are allowed: perhaps a step is due."""
         pause_s = self.pause_s()
-        if self.limit is not None or pause_s is None or not self._n_answered:
+        if self.limit is not None:
             return
         if self._n_stepped < (allowed := self.allowed(now_s)):
             self._n_stepped, self._stepped_at_s = allowed, now_s

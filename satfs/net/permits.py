@@ -139,8 +139,11 @@ class Permit:
 
 
 class _Waiter:
-    def __init__(self, holders: Sequence[Holder], rank: Callable[[], Rank]) -> None:
+    def __init__(
+        self, holders: Sequence[Holder], rank: Callable[[], Rank], *, is_metadata: bool
+    ) -> None:
         self.holders = holders
+        self.is_metadata = is_metadata
         self.rank = rank
         self.event = trio.Event()
         self.permit: Permit | None = None
@@ -188,13 +191,14 @@ class Permits:
         it is called again at each choice. *is_patient*: see `Permit`.
         """
         host = self._host(origin)
+        is_metadata = rank is None
         if rank is None:
             number = next(self._order)
 
             def rank() -> Rank:
                 return (METADATA, number)
 
-        waiter = _Waiter(holders, rank)
+        waiter = _Waiter(holders, rank, is_metadata=is_metadata)
         host.waiters.append(waiter)
         self._serve(host)
         try:
@@ -249,7 +253,7 @@ class Permits:
             for host in self._hosts.values()
             if host.waiters and host.limit.limit is None
         ]
-        return min((each for each in pauses if each), default=LOOK_INTERVAL_S)
+        return min([LOOK_INTERVAL_S, *pauses])
 
     # -- what becomes of connections -------------------------------------------------------------
 
@@ -370,10 +374,10 @@ class Permits:
             self._has_work.set()
         while host.waiters:
             waiter = min(host.waiters, key=lambda each: each.rank())
-            permit = self._permit(host, waiter.holders)
+            permit = self._permit(host, waiter)
             if permit is None:
                 host.limit.note_wanted(trio.current_time())
-                permit = self._permit(host, waiter.holders)
+                permit = self._permit(host, waiter)
             if permit is None:
                 if not self._has_made_room(host, waiter.holders):
                     return
@@ -383,10 +387,14 @@ class Permits:
             waiter.permit = permit
             waiter.event.set()
 
-    def _permit(self, host: _Host, holders: Sequence[Holder]) -> Permit | None:
+    def _permit(self, host: _Host, waiter: _Waiter) -> Permit | None:
+        holders = waiter.holders
         best = holders[0]
         idle = {holder: self._n_idle(host, holder) for holder in holders}
-        may_open = self._n_open(host) < host.limit.allowed(trio.current_time())
+        # Names and sizes are few, and must not wait for others that hang: no steps for them.
+        may_open = (waiter.is_metadata and host.limit.limit is None) or (
+            self._n_open(host) < host.limit.allowed(trio.current_time())
+        )
         # A new connection where the bytes are wanted is better than an old one elsewhere.
         chosen = best if sum(idle[best]) or may_open else None
         if chosen is None:

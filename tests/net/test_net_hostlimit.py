@@ -10,6 +10,7 @@ from satfs.net.hostlimit import (
     FAILING_S,
     MAX_RAISE_AFTER_S,
     MIN_ALLOWED,
+    MIN_SILENCE_S,
     RAISE_AFTER_S,
     RAISE_AFTER_SILENCE_S,
     HostLimit,
@@ -137,7 +138,6 @@ def test_a_far_host_without_a_limit_has_64_connections_before_its_second_respons
     for _ in range(3):
         limit.note_wanted(now_s)
         pause_s = limit.pause_s()
-        assert pause_s is not None
         assert pause_s > connect_s
         now_s += 1.01 * pause_s
     limit.note_wanted(now_s)
@@ -159,14 +159,16 @@ def test_no_step_is_taken_after_a_refusal() -> None:
 
 
 def test_a_near_host_is_given_steps_by_its_responses() -> None:
-    """Where responses come soon, nothing is opened ahead of them."""
+    """Where responses come soon, more is opened ahead of them only when some hang."""
     limit = HostLimit()
     limit.note_connected(0.001)
     limit.note_opened(0.01)
     limit.note_answered(0.0, 1)
     limit.note_wanted(0.0)
-    limit.note_wanted(9.0)
-    assert limit.allowed(9.0) == 3
+    limit.note_wanted(MIN_SILENCE_S)
+    assert limit.allowed(MIN_SILENCE_S) == 3
+    limit.note_wanted(3 * MIN_SILENCE_S)
+    assert limit.allowed(3 * MIN_SILENCE_S) == 12
 
 
 def test_silence_is_tried_again_sooner_than_a_refusal() -> None:

@@ -207,3 +207,18 @@ async def test_a_range_is_moved_from_a_known_connection_that_is_silent(
         with pytest.raises(Crowded):
             silent.raise_if_silent()
         assert permits.limit(HOST) is None
+
+
+async def test_requests_that_hang_hold_no_others_up(autojump_clock: trio.testing.MockClock) -> None:
+    """Names and sizes wait for no other request at a host that has refused nothing."""
+    holder = FakeHolder()
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+
+        async def hang() -> None:
+            await permits.take(HOST, [holder])
+
+        for _ in range(20):
+            nursery.start_soon(hang)
+        await trio.sleep(0.01)
+        with trio.fail_after(0.01):
+            await permits.take(HOST, [holder])
