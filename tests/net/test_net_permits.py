@@ -46,7 +46,7 @@ class LimitedHost:
     async def request(self, took_s: float = 1.0) -> None:
         """Ask until there is an answer, as the clients of permits do."""
         while True:
-            permit = await self.permits.take(HOST, [self.holder])
+            permit = await self.permits.take(HOST, [self.holder], lambda: (READ_AHEAD, 0))
             try:
                 if permit.takes_idle:
                     self.holder.n_proven -= 1
