@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cli import forking
 
 from satfs.demo.server import DemoOrigin
 from satfs.mountpoints import satfs_mounts
@@ -37,6 +38,10 @@ class Program:
         self, *arguments: object, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; keywords are changes of the environment, None takes one away."""
+        if forking.serves([str(each) for each in arguments], self.environ(**environment)):
+            return forking.run(
+                self.command(*arguments), self.environ(**environment), self.directory, TIMEOUT_S
+            )
         return subprocess.run(
             self.command(*arguments),
             env=self.environ(**environment),
