@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -120,9 +121,36 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def run(place: Place, cache: Path, for_test: Sequence[str]) -> int:
     """Return the exit code of the two commands at *place*, or NOT_POSSIBLE."""
+    with root_of(place, cache) as root:
+        return NOT_POSSIBLE if root is None else root.run(place.user, commands(place, for_test))
+
+
+@dataclass(frozen=True)
+class Root:
+    """The root directory of a bare Debian that was made a place, and what is bound into it."""
+
+    directory: Path
+    binds: Sequence[str]
+
+    def run(self, user: str, command: str) -> int:
+        """Return the exit code of *command*, run by *user*'s shell in namespaces of its own."""
+        return subprocess.run(
+            [
+                *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"),
+                *("bash", "-c", _ENTER, "enter"),
+                *(str(self.directory), user, command, *self.binds),
+            ],
+            check=False,
+        ).returncode
+
+
+@contextmanager
+def root_of(place: Place, cache: Path) -> Iterator[Root | None]:
+    """Yield the root directory of *place*, and remove it afterwards; None if none can be made."""
     archive = cache / f"{place.release}.tar"
     if not archive.exists() and not make(place.release, archive):
-        return NOT_POSSIBLE
+        yield None
+        return
     work = Path(tempfile.mkdtemp(prefix="place-", dir=cache))
     work.chmod(0o755)
     try:
@@ -130,16 +158,7 @@ def run(place: Place, cache: Path, for_test: Sequence[str]) -> int:
         subprocess.run(
             ["tar", "-C", work, "--numeric-owner", "--exclude=./dev/*", "-xf", archive], check=True
         )
-        binds = furnish(work, place, cache)
-        return subprocess.run(
-            [
-                *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"),
-                *("bash", "-c", _ENTER, "enter"),
-                *(str(work), place.user, commands(place, for_test)),
-                *binds,
-            ],
-            check=False,
-        ).returncode
+        yield Root(work, furnish(work, place, cache))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
