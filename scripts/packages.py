@@ -85,7 +85,7 @@ grep -q 61 /etc/satfs/config.toml  # an administrator's file, not ours
 
 step "purge: nothing is left"
 rm -r /etc/satfs
-apt-get -yq purge satfs > /dev/null
+dpkg --purge satfs  # apt knows no package by that name once it is removed
 left=$(find /boot /etc /opt /run /usr /var /root -xdev \( -path /var/log -o -path /var/cache/apt \
     -o -path /var/lib/apt \) -prune -o -name '*satfs*' -print)
 echo "${left:-nothing is left}"
