@@ -20,11 +20,18 @@ def settle_descriptors() -> None:
     """Open `/dev/null` as each of descriptors 0 to 2 that was closed when the program started.
 
     Otherwise a socket or a cache file gets the number, and what is written to standard error goes
-    there. Must come before anything else is opened.
+    there. Where there is no `/dev/null`, an anonymous file takes its place (memfd_create(2)). Must
+    come before anything else is opened.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) in _STANDARD_DESCRIPTORS:
+    for number in _STANDARD_DESCRIPTORS:
+        if _is_open(number):
+            continue
+        try:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            descriptor = os.memfd_create("closed")
+        # The lowest free number is taken (open(2)): that one, since those below it are open.
         os.set_inheritable(descriptor, True)
-    os.close(descriptor)
     # Python has None for a stream that was closed.
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")
@@ -59,6 +66,14 @@ def settle_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = "/"
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _stream(descriptor: int, mode: str) -> TextIO:
