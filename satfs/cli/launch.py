@@ -50,7 +50,11 @@ def launch(
         lambda waiter: _serve(prepare, options, manner, waiter), leaves_late=leaves_late
     )
     if failure is not None:
-        print_error(failure.sentence, failure.remedy, failure.details)
+        remedy = failure.remedy
+        if failure.code == Exit.NETWORK and remedy is not None:
+            # For a mount alone: other commands have nothing to show without the API.
+            remedy += " `satfs mount --offline` shows what earlier mounts kept."
+        print_error(failure.sentence, remedy, failure.details)
         return failure.code
     on_ready()
     return Exit.DONE
