@@ -559,7 +559,7 @@ def test_opening_together_opens_once(tmp_path: Path) -> None:
 
 
 def refuse_with(number: int) -> Callable[..., NoReturn]:
-    def refuse(*_arguments: object) -> NoReturn:
+    def refuse(*_arguments: object, **_options: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
 
     return refuse
