@@ -22,8 +22,8 @@ from satfs.model import Capture, Json, Scene, Task
 #: Bytes of JSON that are kept decompressed, in all: a directory that is walked from its first scene
 #: to its last needs the page of the scene that is its turn, and the pages of a few other walks.
 MAX_OPEN_BYTES: Final = 8 * 1024 * 1024
-#: What a record takes beside its JSON, and each of its attachments (`sys.getsizeof` of the objects
-#: and their texts, Python 3.11).
+#: Estimates of what a record takes beside its JSON, and each of its attachments: the objects and
+#: their texts.
 RECORD_BYTES: Final = 1000
 ATTACHMENT_BYTES: Final = 300
 #: The fastest level: one page takes about 2 ms, and level 6 saves no more than a quarter.
