@@ -156,11 +156,17 @@ def mount_processes(place: Path) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process is there and has not ended."""
+    """Tell whether a process is there and has not ended.
+
+    The first thread of a killed process is a zombie before the others have ended, and the
+    process's sockets stay open until the last of them has.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        status = Path(f"/proc/{pid}/stat").read_text()
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return False
+    return status.rpartition(")")[2].split()[0] != "Z" or len(threads) > 1
 
 
 def wait_until(
