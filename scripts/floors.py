@@ -29,6 +29,12 @@ SEVERAL_AT_ONCE = dict.fromkeys(
     ("content", "archive", "mounted", "cli", "reliability"), ("-n", "3", "--dist", "loadfile")
 )
 
+#: What `--quick` leaves out whole: its tests mount, or start programs.
+SLOW_FLOORS = frozenset(
+    {"scripts", "packages", "mounted", "cli", "documents", "reliability", "bench"}
+)
+#: Words of a test file whose tests start processes; `--quick` leaves the file out.
+STARTS_PROCESSES = ("subprocess", "multiprocessing", "os.fork", "WorkerPool")
 
 #: What pytest counts, in the order in which it is told.
 OUTCOMES = ("failed", "passed", "skipped", "errors")
@@ -51,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     A red floor does not hide the others: they run all the same. Its failures may explain theirs,
     so the lowest red floor is told first.
     """
+    if list(arguments) == ["--quick"]:
+        return subprocess.run(quick_command(), check=False).returncode
     started = time.monotonic()
     present = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")}
     order = [floor for floor in FLOORS if floor in present]
@@ -61,6 +69,24 @@ def main(arguments: Sequence[str]) -> int:
         results[floor] = run(floor)
     print(summary(results, time.monotonic() - started))
     return int(any(each.code for each in results.values()))
+
+
+def quick_command() -> list[str]:
+    """Return the pytest command for all tests that take no mount, no process and no quarter second.
+
+    File by file in two processes beside each other.
+    """
+    files = [
+        path
+        for path in sorted(TESTS.glob("*/**/test_*.py"))
+        if path.relative_to(TESTS).parts[0] not in SLOW_FLOORS
+        and not any(word in path.read_text(encoding="utf-8") for word in STARTS_PROCESSES)
+    ]
+    return [
+        *(sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"),
+        *("-m", "not slow and not mounts"),
+        *map(str, files),
+    ]
 
 
 def run(floor: str) -> Result:

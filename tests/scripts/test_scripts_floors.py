@@ -56,3 +56,22 @@ def test_green_floors_are_told_in_one_line(floors: Path) -> None:
     assert done.returncode == 0
     assert "is red" not in done.stdout
     assert "1 passed in" in done.stdout.splitlines()[-1]
+
+
+def test_quick_takes_no_mount_no_process_and_nothing_slow(floors: Path) -> None:
+    (floors / "tests" / "net" / "test_net_started.py").write_text("import subprocess\nbroken(\n")
+    (floors / "tests" / "net" / "test_net_slow.py").write_text(
+        "import pytest\n@pytest.mark.slow\ndef test_it():\n    assert False\n"
+    )
+    mounted = floors / "tests" / "mounted"
+    mounted.mkdir()
+    (mounted / "test_mounted_one.py").write_text("def test_it():\n    assert False\n")
+    (floors / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow: slow\n    mounts: mounts\n")
+    for red in ("words", "api"):
+        for path in (floors / "tests" / red).iterdir():
+            path.unlink()
+
+    done = run(floors, "--quick")
+
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout.splitlines()[-1]
