@@ -44,7 +44,7 @@ from benchmarks.workloads import (
     WrongBytes,
 )
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parent.parent.parent
 
 #: What `--quick` measures: the headline figures, against the peer that comes nearest.
 QUICK_WORKLOADS = {

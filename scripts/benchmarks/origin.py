@@ -185,7 +185,14 @@ def run_origin(
         )
     )
     with contextlib.ExitStack() as stack:
-        api = [sys.executable, "-m", "bench.api", str(workspace / "api.sock"), api_url, store_url]
+        api = [
+            sys.executable,
+            "-m",
+            "benchmarks.api",
+            str(workspace / "api.sock"),
+            api_url,
+            store_url,
+        ]
         root = Path(__file__).parent.parent
         stack.enter_context(running([*api, *scene_ids], directory=root))
         server = stack.enter_context(
@@ -196,7 +203,7 @@ def run_origin(
         _set_on_connections(server.pid, store_port, rate)
         if line.is_relayed:
             delay_ns = round(profile.round_trip_s * 1e9 / 2)
-            relay = [sys.executable, "-m", "bench.relay", str(delay_ns)]
+            relay = [sys.executable, "-m", "benchmarks.relay", str(delay_ns)]
             relay += [str(profile.connection_rate or 0), f"{api_relay}:{api_port}"]
             relay += [f"{store_relay}:{store_port}:paced"]
             stack.enter_context(running(relay, directory=root))

@@ -41,7 +41,8 @@ from benchmarks.origin import Origin
 
 Sample: TypeAlias = dict[str, Any]
 
-REPOSITORY = Path(__file__).parent.parent
+#: Where `python -m benchmarks.…` finds this package.
+SCRIPTS = Path(__file__).parent.parent
 GIB = 1 << 30
 #: No reader takes longer than this unless it hangs: limits end the slow ones before.
 PATIENCE_S = 120.0
@@ -127,10 +128,12 @@ def drop_pages() -> bool:
 def start_reader(
     scene: Scene, asked: dict[str, Any], environment: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start `bench.readers` on the clients' side; it waits for `collect`."""
+    """Start `benchmarks.readers` on the clients' side; it waits for `collect`."""
     process = subprocess.Popen(
-        children.tied([*scene.origin.line.client_prefix, sys.executable, "-m", "bench.readers"]),
-        cwd=REPOSITORY,
+        children.tied(
+            [*scene.origin.line.client_prefix, sys.executable, "-m", "benchmarks.readers"]
+        ),
+        cwd=SCRIPTS,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import re
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import children, curl, render, targets
+from benchmarks import children, curl, render, targets, workloads
+from benchmarks.__main__ import REPOSITORY
 from benchmarks.counters import Request, peak_concurrency, summarise
 from benchmarks.objects import DIGEST_BLOCK_BYTES, StoredObject, make_zip
 from benchmarks.profiles import MB, PROFILES
@@ -210,3 +214,21 @@ def test_a_read_that_was_cut_short_says_so() -> None:
     run = a_run("sequential", "wan", [{"contender": "httpdirfs", "rate": 4e6, "complete": False}])
     assert "httpdirfs ¹" in render.as_markdown(run)
     assert "stopped after 30 s" in render.as_markdown(run)
+
+
+# -- the programs that it starts -------------------------------------------------------------------
+
+
+def test_every_module_that_the_benchmarks_start_exists() -> None:
+    package = Path(workloads.__file__).parent
+    named = [
+        name
+        for source in package.glob("*.py")
+        for name in re.findall(r'"-m", "([\w.]+)"', source.read_text())
+    ]
+    assert {"benchmarks.readers", "benchmarks.api"} <= set(named)
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+
+
+def test_results_are_kept_in_the_repository_and_not_beside_its_scripts() -> None:
+    assert (REPOSITORY / "docs" / "PERFORMANCE.md").is_file()
