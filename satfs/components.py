@@ -1,4 +1,8 @@
-"""The parts below the tree, built for one mount, and closed in order."""
+"""The tree and the parts below it, built from settings and closed in order.
+
+Shared by a mount (`mount.py`) and by programs that have the tree without one (`embedded/`): both
+show the same names and the same bytes. So nothing here imports pyfuse3.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,17 @@ from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
 from satfs.request_slots import MAX_HELD_PER_SLOT
 from satfs.settings import Settings
+from satfs.tree.archives import contents_of_zips
+from satfs.tree.root import Root
+from satfs.tree.scenes import TreeSources
+from satfs.tree.thumbnails import Thumbnails
 
 #: Longest wait for the disk when everything else is gone, in seconds.
 _CLOSING_S: Final = 2.0
 #: Connections to the store beside those for bulk data: sizes are learnt while files are read.
 _SPARE_CONNECTIONS: Final = PROBES_AT_ONCE * MAX_HELD_PER_SLOT
+#: Share of a listing's deadline after which sizes not learnt yet are given up (`tree.scenes`).
+_VERSION_SHARE: Final = 2 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,22 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
                 await store.aclose()
+
+
+def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> Root:
+    """Return the tree that *settings* ask for, over *parts*; waits for nothing.
+
+    *program* is what to type in a shell to run satfs, for the README.
+    """
+    return Root(
+        TreeSources(
+            parts.listings,
+            parts.contents,
+            (*contents_of_zips(settings.contents, parts.archives, parts.contents), Thumbnails()),
+            version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
+        ),
+        program,
+    )
 
 
 def _is_proxied(url: str) -> bool:

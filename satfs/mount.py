@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from satfs import mountpoints
-from satfs.components import Components, open_components
+from satfs.components import Components, open_components, tree_over
 from satfs.content.cache.kernelcalls import save_addresses
 from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
@@ -50,12 +50,9 @@ from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.notify import Notifier, describe_mount
 from satfs.settings import Settings
-from satfs.tree.archives import contents_of_zips
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
-from satfs.tree.scenes import TreeSources
-from satfs.tree.thumbnails import Thumbnails
 from satfs.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -69,8 +66,6 @@ _GREETING_S: Final = 10.0
 #: Longest wait for calls in flight to be answered when the mount is taken down, in seconds. They
 #: are cancelled, so this is for tasks that do not turn.
 _ANSWERING_S: Final = 1.0
-#: Share of a listing's deadline after which sizes not learnt yet are given up (`tree.scenes`).
-_VERSION_SHARE: Final = 2 / 3
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _IGNORED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
@@ -172,18 +167,7 @@ async def _serve(
         if not options.is_offline:
             await parts.aleph.check()
         await parts.listings.recall()
-        root = Root(
-            TreeSources(
-                parts.listings,
-                parts.contents,
-                (
-                    *contents_of_zips(settings.contents, parts.archives, parts.contents),
-                    Thumbnails(),
-                ),
-                version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
-            ),
-            options.program,
-        )
+        root = tree_over(parts, settings, options.program)
         inodes: Inodes[Node] = Inodes(root, keyed_numbering(settings.api_url.encode()))
         gate = CrawlerGate(
             crawler_rules(settings.crawlers), Callers(trio.current_time), trio.current_time
