@@ -120,10 +120,10 @@ class SceneFacts:
     none. `vendor_properties` holds further properties of the vendor's own item: scalars, under
     their names (`satl:product_version`).
 
-    `members` are the files of the zip, of 1,000 at most, in the order of the archive; `rasters`
-    those of them that are rasters of a known kind, sorted by kind and path. Both are empty when the
-    facts were made of the record alone, and for a scene without a zip. `has_delivery` tells which:
-    True when the zip was looked into.
+    `members` are the files of the zip whose kind is known, 1,000 at most, sorted by kind and path,
+    numbers in paths by their value; `rasters` are those of them that are rasters. Both are empty
+    when the facts were made of the record alone, and for a scene without a zip. `has_delivery`
+    tells which: True when the zip was looked into.
     """
 
     scene_id: SceneId
@@ -149,5 +149,5 @@ class SceneFacts:
         return tuple(raster for raster in self.rasters if raster.kind is kind)
 
     def members_of(self, kind: MemberKind) -> tuple[MemberFacts, ...]:
-        """Return the members of one kind, in the order of the archive."""
+        """Return the members of one kind, in the order of their paths."""
         return tuple(member for member in self.members if member.kind is kind)

@@ -1,0 +1,226 @@
+"""Facts of a delivery: which members are read, how much of each, and what they state. *Pure*.
+
+`DeliveryParser` never waits: it states what it needs, is fed, and returns `DeliveryFacts`, whatever
+the members hold. These depend on the version of the zip alone, so they are kept with it; `to_bytes`
+and `of_bytes` are the form in which they are kept. `combine` adds them to what the record states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from posixpath import basename, dirname
+from typing import Final
+
+import msgspec
+
+from satfs.facts.geometry import bbox_of
+from satfs.facts.header import RasterHeader
+from satfs.facts.members import raster_kind
+from satfs.facts.scene import BandFacts, MemberFacts, MemberKind, RasterFacts, SceneFacts, ViewFacts
+from satfs.facts.vendor_item import VendorItem, bands_of, common_name_of, read_angles, read_item
+from satfs.facts.vrt import Vrt, read_vrt
+from satfs.model import ByteRange
+
+#: Written in front of what is kept. Facts of another form, or read by other rules, are read again.
+FORM: Final = 1
+RASTERS: Final = (MemberKind.ANALYTIC, MemberKind.VISUAL, MemberKind.CLOUD)
+#: The largest document of each kind that is read, in bytes, and how many of a kind. The vendor's
+#: have 2 to 10 KiB; an item of a mosaic can be a hundred times as long.
+_MAX_DOCUMENT_BYTES: Final = {
+    MemberKind.ITEM: 1024 * 1024,
+    MemberKind.ANGLES: 256 * 1024,
+    MemberKind.VRT: 256 * 1024,
+}
+_MAX_DOCUMENTS: Final = 8
+#: Rasters whose headers are read: a delivery in tiles can have hundreds, each another request.
+#: Facts of the others are those that a VRT states.
+MAX_HEADERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFacts:
+    """What one version of a zip states. `members` and `rasters` are as in `SceneFacts`."""
+
+    members: tuple[MemberFacts, ...] = ()
+    rasters: tuple[RasterFacts, ...] = ()
+    item: VendorItem | None = None
+    angles: ViewFacts = field(default_factory=ViewFacts)
+
+    def to_bytes(self) -> bytes:
+        """Return the facts in the form in which they are kept."""
+        return bytes([FORM]) + msgspec.json.encode(self)
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> DeliveryFacts | None:
+        """Return the facts that were kept as *data*; None for another form, and for other bytes."""
+        if data[:1] != bytes([FORM]):
+            return None
+        try:
+            return msgspec.json.decode(data[1:], type=cls)
+        except (ValueError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A part of a member that is to be read."""
+
+    member: MemberFacts
+    span: ByteRange
+
+
+class DeliveryParser:
+    """Learns the facts of a zip that has these *members* (see `members.known_members`)."""
+
+    def __init__(self, members: Iterable[MemberFacts]) -> None:
+        self._members = tuple(members)
+        rasters = [member for member in self._members if member.kind in RASTERS]
+        self._rasters = rasters
+        self._headers = {member.path: RasterHeader(member) for member in rasters[:MAX_HEADERS]}
+        self._documents: dict[str, bytes] = {}
+        self._is_begun = False
+
+    def needs(self) -> tuple[Wanted, ...]:
+        """Return the parts to be read next, all of which can be read at once; empty at the end.
+
+        A part that is not fed before the next call counts as unreadable.
+        """
+        documents = () if self._is_begun else self._wanted_documents()
+        self._is_begun = True
+        by_path = {member.path: member for member in self._rasters}
+        heads = (
+            Wanted(by_path[path], span)
+            for path, header in self._headers.items()
+            for span in header.needs()
+        )
+        return (*documents, *heads)
+
+    def feed(self, part: Wanted, data: bytes) -> None:
+        """Learn from the bytes of a part; fewer than wanted count as unreadable."""
+        if len(data) != len(part.span):
+            return
+        header = self._headers.get(part.member.path)
+        if header is not None:
+            header.feed(part.span.start, data)
+        else:
+            self._documents[part.member.path] = data
+
+    def facts(self) -> DeliveryFacts:
+        """Return what was learnt. Takes some milliseconds for the longest documents."""
+        item, angles, vrts = None, ViewFacts(), []
+        for member in self._members:
+            body = self._documents.get(member.path)
+            if body is None:
+                continue
+            if member.kind is MemberKind.ITEM and item is None:
+                item = read_item(body)
+            elif member.kind is MemberKind.ANGLES and angles == ViewFacts():
+                angles = read_angles(body)
+            elif member.kind is MemberKind.VRT:
+                vrt = read_vrt(body, dirname(member.path))
+                vrts += [] if vrt is None else [(raster_kind(basename(member.path)), vrt)]
+        rasters = tuple(self._raster(member, vrts, item) for member in self._rasters)
+        return DeliveryFacts(self._members, rasters, item, angles)
+
+    def _wanted_documents(self) -> tuple[Wanted, ...]:
+        wanted: list[Wanted] = []
+        for kind, max_bytes in _MAX_DOCUMENT_BYTES.items():
+            fit = [
+                Wanted(member, ByteRange(0, member.size_bytes))
+                for member in self._members
+                if member.kind is kind and 0 < member.size_bytes <= max_bytes
+            ]
+            wanted += sorted(fit, key=lambda part: part.member.path.count("/"))[:_MAX_DOCUMENTS]
+        return tuple(wanted)
+
+    def _raster(
+        self,
+        member: MemberFacts,
+        vrts: list[tuple[MemberKind | None, Vrt]],
+        item: VendorItem | None,
+    ) -> RasterFacts:
+        header = self._headers.get(member.path)
+        found = (
+            header.facts()
+            if header is not None
+            else RasterFacts(member.kind, member.path, member.size_bytes)
+        )
+        if found.width is None:
+            found = _by_vrt(found, vrts)
+        bands = bands_of(item, basename(member.path), member.kind, len(found.bands))
+        return replace(found, bands=_merged(bands, found.bands)) if bands else found
+
+
+def combine(facts: SceneFacts, delivery: DeliveryFacts) -> SceneFacts:
+    """Return *facts* of a record with those of its scene's zip; the latter have precedence."""
+    item = delivery.item or VendorItem()
+    geometry = item.geometry or facts.geometry
+    codes = {raster.epsg for raster in delivery.rasters if raster.epsg is not None}
+    is_projected = all(raster.transform is not None for raster in delivery.rasters)
+    by_item = item.epsg if is_projected else None
+    return replace(
+        facts,
+        product=item.product or facts.product,
+        geometry=geometry,
+        bbox=None if geometry is None else bbox_of(geometry),
+        moment=item.moment or facts.moment,
+        platform=item.platform or facts.platform,
+        constellation=item.constellation or facts.constellation,
+        instruments=item.instruments or facts.instruments,
+        gsd_m=_first(item.gsd_m, facts.gsd_m),
+        cloud_percent=_first(item.cloud_percent, facts.cloud_percent),
+        view=_first_angles(item.view, delivery.angles, facts.view),
+        epsg=(codes.pop() if len(codes) == 1 else None) if codes else by_item,
+        vendor_properties=item.vendor_properties,
+        has_delivery=True,
+        members=delivery.members,
+        rasters=delivery.rasters,
+    )
+
+
+def _by_vrt(known: RasterFacts, vrts: list[tuple[MemberKind | None, Vrt]]) -> RasterFacts:
+    """Return what a VRT states of a raster whose header is not known."""
+    for kind, vrt in vrts:
+        source = vrt.sources.get(known.path)
+        if source is not None and kind is known.kind:
+            return replace(
+                known,
+                width=source.width,
+                height=source.height,
+                data_type=vrt.data_type,
+                no_data=vrt.no_data,
+                bands=(BandFacts(),) * min(vrt.n_bands, 1024),
+                epsg=vrt.epsg,
+                transform=source.transform,
+            )
+    return known
+
+
+def _merged(
+    stated: tuple[BandFacts, ...], described: tuple[BandFacts, ...]
+) -> tuple[BandFacts, ...]:
+    """Return the bands as the item states them, with what it leaves out from the header.
+
+    Common names are from one of the two, never mixed: they could contradict each other.
+    """
+    by_item = [band.common_name or common_name_of(band.name) for band in stated]
+    common_names = by_item if any(by_item) else [band.common_name for band in described]
+    return tuple(
+        replace(band, name=band.name or other.name, common_name=common_name)
+        for band, other, common_name in zip(stated, described, common_names, strict=True)
+    )
+
+
+def _first(*candidates: float | None) -> float | None:
+    return next((value for value in candidates if value is not None), None)
+
+
+def _first_angles(*views: ViewFacts) -> ViewFacts:
+    """Return of each angle the first one that is stated."""
+    return ViewFacts(
+        *(
+            _first(*(getattr(view, name) for view in views))
+            for name in ViewFacts.__dataclass_fields__
+        )
+    )

@@ -1,0 +1,254 @@
+"""GeoJSON geometries from a vendor: checked, boxed, and cut at the antimeridian. *Pure*.
+
+Geometry itself is shapely's business. It is imported when a geometry crosses the antimeridian or is
+compared with another one: a mount that lists directories does without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from satfs.facts.scene import Bbox
+from satfs.model import Json
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+#: How deep the positions of each type lie (RFC 7946 §3.1).
+_DEPTHS: Final = {
+    "Point": 0,
+    "MultiPoint": 1,
+    "LineString": 1,
+    "MultiLineString": 2,
+    "Polygon": 2,
+    "MultiPolygon": 3,
+}
+#: Positions of one geometry. A footprint has five, the outline of a coast some thousands; cutting
+#: so many takes about 50 ms.
+MAX_POSITIONS: Final = 20_000
+#: Longitudes beyond 180 are how a vendor may write what crosses the antimeridian.
+_MAX_LONGITUDE: Final = 540.0
+#: Positions of the shortest closed ring (RFC 7946 §3.1.6).
+_MIN_RING: Final = 4
+
+
+def checked_geometry(value: Json) -> dict[str, Json] | None:
+    """Return *value* if it is a GeoJSON geometry in degrees, with type and coordinates only.
+
+    A ring that is not closed is closed. None for anything else: another type, a collection, a
+    number that is none, a ring of fewer than three corners, more than `MAX_POSITIONS`.
+    """
+    if not isinstance(value, Mapping):
+        return None
+    kind = value.get("type")
+    depth = _DEPTHS.get(kind) if isinstance(kind, str) else None
+    if depth is None:
+        return None
+    coordinates = _checked(value.get("coordinates"), depth)
+    if coordinates is None:
+        return None
+    if kind in ("Polygon", "MultiPolygon"):
+        polygons = [coordinates] if kind == "Polygon" else coordinates
+        closed = [[_closed(ring) for ring in polygon] for polygon in polygons]
+        if any(len(ring) < _MIN_RING for polygon in closed for ring in polygon):
+            return None
+        coordinates = closed[0] if kind == "Polygon" else closed
+    geometry = {"type": kind, "coordinates": coordinates}
+    n_positions = sum(1 for _ in positions_of(geometry))
+    return geometry if n_positions <= MAX_POSITIONS else None
+
+
+def bbox_of(geometry: Mapping[str, Json]) -> Bbox:
+    """Return the box around a checked geometry; see `Bbox` for one across the antimeridian."""
+    boxes = [_box(part) for part in _parts(cut_at_antimeridian(geometry))]
+    south, north = min(box[1] for box in boxes), max(box[3] for box in boxes)
+    west, east = _narrowest([(box[0], box[2]) for box in boxes])
+    return west, south, east, north
+
+
+def cut_at_antimeridian(geometry: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return a checked geometry with longitudes in -180 to 180, cut where it crosses ±180.
+
+    So RFC 7946 §3.1.9 wants it. A step of more than 180 degrees between two corners is taken for a
+    crossing. A geometry that does not cross is returned as it is; so is one around a pole, which no
+    cut makes right.
+    """
+    kind = geometry["type"]
+    lines = _lines(geometry)
+    unwrapped = [_unwrapped(line) for line in lines]
+    longitudes = [position[0] for line in unwrapped for position in line]
+    if lines == unwrapped and all(-180 <= longitude <= 180 for longitude in longitudes):
+        return geometry
+    is_ring = kind in ("Polygon", "MultiPolygon")
+    if is_ring and any(abs(line[0][0] - line[-1][0]) > 1 for line in unwrapped):
+        return geometry
+    return _cut(geometry, unwrapped)
+
+
+def shape_of(geometry: Mapping[str, Json]) -> BaseGeometry:
+    """Return a checked geometry as shapely's, cut at the antimeridian and valid."""
+    import shapely
+    from shapely.geometry import shape
+
+    found = shape(cut_at_antimeridian(geometry))
+    return found if found.is_valid else shapely.make_valid(found)
+
+
+def positions_of(geometry: Mapping[str, Json]) -> Iterator[Sequence[float]]:
+    """Yield the positions of a checked geometry, in order."""
+    for line in _lines(geometry):
+        yield from line
+
+
+def _checked(value: Json, depth: int) -> list[Any] | None:
+    """Return a position (depth 0), or nested lists of them; None when it is anything else."""
+    if not isinstance(value, list | tuple):
+        return None
+    if depth == 0:
+        return _position(value)
+    inner = []
+    for item in value:
+        found = _checked(item, depth - 1)
+        if found is None:
+            return None
+        inner.append(found)
+    return inner or None
+
+
+def _position(value: Sequence[Json]) -> list[float] | None:
+    if not 2 <= len(value) <= 4:
+        return None
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return None
+        # An integer beyond a float is no coordinate, and math would raise.
+        if abs(number) > 1e9 or not math.isfinite(number):
+            return None
+    longitude, latitude = value[0], value[1]
+    if abs(longitude) > _MAX_LONGITUDE or abs(latitude) > 90:
+        return None
+    return list(value[:3])
+
+
+def _closed(ring: list[list[float]]) -> list[list[float]]:
+    return ring if ring[0] == ring[-1] else [*ring, ring[0]]
+
+
+def _lines(geometry: Mapping[str, Json]) -> list[list[list[float]]]:
+    """Return the lines, rings or single positions that a geometry is made of."""
+    coordinates = cast(list[Any], geometry["coordinates"])
+    match geometry["type"]:
+        case "Point":
+            return [[coordinates]]
+        case "MultiPoint":
+            return [[position] for position in coordinates]
+        case "LineString":
+            return [coordinates]
+        case "MultiLineString" | "Polygon":
+            return coordinates
+        case _:
+            return [ring for polygon in coordinates for ring in polygon]
+
+
+def _parts(geometry: Mapping[str, Json]) -> list[list[list[float]]]:
+    """Return the lines of each part that lies on one side of the antimeridian."""
+    if geometry["type"] == "MultiPolygon":
+        return [[p for ring in polygon for p in ring] for polygon in geometry["coordinates"]]
+    if geometry["type"] == "Polygon":
+        return [[p for ring in geometry["coordinates"] for p in ring]]
+    return _lines(geometry)
+
+
+def _box(positions: Sequence[Sequence[float]]) -> Bbox:
+    longitudes = [float(position[0]) for position in positions]
+    latitudes = [float(position[1]) for position in positions]
+    return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
+
+
+def _narrowest(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the narrowest span of longitudes that holds all *spans*, over ±180 if need be.
+
+    It lies over ±180 only when parts touch it on both sides.
+    """
+    ordered = sorted(spans)
+    west, east = ordered[0][0], max(stop for _, stop in ordered)
+    if west > -180 or east < 180:
+        return west, east
+    widest, begin, end = 0.0, west, east
+    reach = ordered[0][1]
+    for start, stop in ordered[1:]:
+        if start - reach > widest:
+            widest, begin, end = start - reach, start, reach
+        reach = max(reach, stop)
+    return begin, end
+
+
+def _unwrapped(line: list[list[float]]) -> list[list[float]]:
+    """Return a line whose longitudes never step by more than 180 degrees, kept around its start."""
+    turns = 0
+    found = [line[0]]
+    for before, here in pairwise(line):
+        step = here[0] - before[0]
+        if step > 180:
+            turns -= 1
+        elif step < -180:
+            turns += 1
+        found.append([here[0] + 360 * turns, *here[1:]] if turns else here)
+    return found
+
+
+def _cut(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Mapping[str, Json]:
+    import shapely
+    from shapely.affinity import translate
+    from shapely.geometry import box, mapping, shape
+
+    unwrapped = shape({"type": geometry["type"], "coordinates": _nested(geometry, lines)})
+    if not unwrapped.is_valid:
+        unwrapped = shapely.make_valid(unwrapped)
+    pieces = []
+    for turn in (-1, 0, 1):
+        world = box(-180 + 360 * turn, -90, 180 + 360 * turn, 90)
+        piece = unwrapped.intersection(world)
+        if not piece.is_empty and piece.length + piece.area + (unwrapped.length == 0) > 0:
+            pieces.append(translate(piece, xoff=-360 * turn))
+    joined = shapely.union_all(pieces)
+    found = checked_geometry(_without_tuples(mapping(_of_dimension(joined, unwrapped))))
+    return geometry if found is None else found
+
+
+def _of_dimension(joined: BaseGeometry, like: BaseGeometry) -> BaseGeometry:
+    """Return the parts of *joined* that have the dimension of *like*: no lines beside polygons."""
+    import shapely
+
+    if joined.geom_type != "GeometryCollection":
+        return joined
+    wanted = shapely.get_dimensions(like)
+    parts = [part for part in joined.geoms if shapely.get_dimensions(part) == wanted]
+    return shapely.union_all(parts)
+
+
+def _nested(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Json:
+    """Return *lines* nested as the coordinates of *geometry* are."""
+    match geometry["type"]:
+        case "Point":
+            return lines[0][0]
+        case "MultiPoint":
+            return [line[0] for line in lines]
+        case "LineString":
+            return lines[0]
+        case "MultiLineString" | "Polygon":
+            return lines
+        case _:
+            rest = iter(lines)
+            return [[next(rest) for _ in polygon] for polygon in geometry["coordinates"]]
+
+
+def _without_tuples(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        return {key: _without_tuples(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tuples(inner) for inner in value]
+    return value

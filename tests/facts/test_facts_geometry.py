@@ -1,0 +1,133 @@
+"""Geometries of a vendor: checked, boxed, and cut at the antimeridian as RFC 7946 wants it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import Point, shape
+
+from satfs.facts.geometry import (
+    bbox_of,
+    checked_geometry,
+    cut_at_antimeridian,
+    positions_of,
+    shape_of,
+)
+
+
+def _square(west: float, south: float, width: float, height: float) -> dict[str, Any]:
+    ring = [
+        [west, south],
+        [west + width, south],
+        [west + width, south + height],
+        [west, south + height],
+        [west, south],
+    ]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _wrapped(geometry: dict[str, Any]) -> dict[str, Any]:
+    """Return a polygon with each longitude in [-180, 180)."""
+    rings = [[[(x + 180) % 360 - 180, y] for x, y in ring] for ring in geometry["coordinates"]]
+    return {"type": "Polygon", "coordinates": rings}
+
+
+_SQUARES = st.builds(
+    _square,
+    st.floats(-179, 179),
+    st.floats(-80, 70),
+    st.floats(0.01, 20),
+    st.floats(0.01, 10),
+)
+
+
+@given(_SQUARES, st.booleans())
+def test_cut_at_the_antimeridian_a_square_keeps_its_area_and_its_box(
+    square: dict[str, Any], is_wrapped: bool
+) -> None:
+    """Written with longitudes beyond 180 or with a jump: the same pieces, all within ±180."""
+    (west, south), (east, north) = square["coordinates"][0][0], square["coordinates"][0][2]
+    given_as = checked_geometry(_wrapped(square) if is_wrapped else square)
+    assert given_as is not None
+    cut = cut_at_antimeridian(given_as)
+    assert all(-180 <= position[0] <= 180 for position in positions_of(cut))
+    assert shape(cut).is_valid
+    assert shape(cut).area == pytest.approx((east - west) * (north - south), rel=1e-6)
+    box = bbox_of(given_as)
+    expected = (west, south, east if east <= 180 else east - 360, north)
+    assert box == pytest.approx(expected, abs=1e-9)
+
+
+@given(_SQUARES, st.floats(-180, 180), st.floats(-85, 85))
+def test_a_point_lies_in_the_shape_as_on_the_globe(
+    square: dict[str, Any], longitude: float, latitude: float
+) -> None:
+    """Compared with plain arithmetic on angles."""
+    (west, south), (east, north) = square["coordinates"][0][0], square["coordinates"][0][2]
+    turned = (longitude - west) % 360
+    margin = 1e-6
+    if min(abs(turned), abs(turned - 360), abs(turned - (east - west))) < margin:
+        return
+    if min(abs(latitude - south), abs(latitude - north)) < margin:
+        return
+    is_inside = turned < east - west and south < latitude < north
+    checked = checked_geometry(square)
+    assert checked is not None
+    assert shape_of(checked).contains(Point(longitude, latitude)) == is_inside
+
+
+def test_a_ring_that_is_open_is_closed() -> None:
+    """Some programs leave the last corner out."""
+    square = _square(0, 0, 1, 1)
+    square["coordinates"][0].pop()
+    checked = checked_geometry(square)
+    assert checked is not None
+    assert checked["coordinates"][0][0] == checked["coordinates"][0][-1]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {"type": "Polygon"},
+        {"type": ["Polygon"], "coordinates": []},
+        {"type": "Polygon", "coordinates": []},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]},
+        {"type": "Point", "coordinates": [math.nan, 0]},
+        {"type": "Point", "coordinates": [0, 91]},
+        {"type": "Point", "coordinates": [True, 0]},
+        {"type": "Point", "coordinates": [10**400, 0]},
+        {"type": "Point", "coordinates": ["0", "0"]},
+        {"type": "GeometryCollection", "geometries": []},
+        {"type": "MultiPoint", "coordinates": [[0, 0]] * 20_001},
+    ],
+)
+def test_what_is_no_geometry_is_none(value: Any) -> None:
+    """It becomes null in a map, and takes nothing else with it."""
+    assert checked_geometry(value) is None
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-400, 400) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=40,
+)
+
+
+@given(st.sampled_from(["Point", "LineString", "Polygon", "MultiPolygon", "MultiPoint"]), _JSON)
+def test_any_coordinates_are_a_geometry_or_none(kind: str, coordinates: Any) -> None:
+    """What passes is JSON, has a box, and can be cut."""
+    checked = checked_geometry({"type": kind, "coordinates": coordinates})
+    if checked is None:
+        return
+    assert json.loads(json.dumps(checked, allow_nan=False)) == checked
+    west, south, east, north = bbox_of(checked)
+    assert all(map(math.isfinite, (west, south, east, north)))
+    assert south <= north
+    cut_at_antimeridian(checked)
