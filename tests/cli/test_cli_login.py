@@ -281,6 +281,7 @@ def test_people_are_asked_on_a_terminal(satfs: Program, several: DemoOrigin) -> 
             "Client id": account.client_id,
             "Client secret (not shown)": account.client_secret,
             "Act for which": "2",
+            "Mount it now?": "-",
         },
         "login",
     )
@@ -290,6 +291,83 @@ def test_people_are_asked_on_a_terminal(satfs: Program, several: DemoOrigin) -> 
     assert "acting for Emergency response" in shown
     assert account.client_secret not in shown
     assert 'contract_id = "cont.second"' in (home(there) / "config.toml").read_text()
+
+
+@pytest.fixture
+def new_place(there: Program) -> Iterator[Path]:
+    """Return a directory that is not there yet, and unmount what a test mounts there."""
+    path = there.directory / "deliveries of ours"
+    yield path
+    if is_mounted(path):
+        there("umount", path)
+
+
+def answers(origin: DemoOrigin, **more: str) -> dict[str, str]:
+    """Return what a user types at the questions of `satfs login`."""
+    account = origin.account
+    return {
+        "Client id": account.client_id,
+        "Client secret (not shown)": account.client_secret,
+        **more,
+    }
+
+
+@pytest.mark.mounts
+def test_a_login_on_a_terminal_leads_to_the_first_mount(
+    there: Program, origin: DemoOrigin, new_place: Path
+) -> None:
+    """The directory is made; without a user manager of systemd no service is offered."""
+    program = without_service(there)
+    code, shown = typed(program, answers(origin, **{"Mount it now?": str(new_place)}), "login")
+
+    assert code == 0, shown
+    assert is_mounted(new_place)
+    assert list((new_place / "tasks").iterdir())
+    assert "at each login" not in shown
+
+
+def test_a_login_on_a_terminal_offers_the_service(there: Program, origin: DemoOrigin) -> None:
+    """Where a user manager answers; it starts the mount."""
+    manager = there.directory / "manager"
+    manager.mkdir()
+    systemctl = manager / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" >> "{manager}/calls"\n')
+    systemctl.chmod(0o755)
+    path = f"{manager}:{os.environ['PATH']}"
+    program = Program({**there.environment, "PATH": path}, there.directory)
+    place = there.directory / "served"
+    code, shown = typed(
+        program,
+        answers(origin, **{"Mount it now?": str(place), "Mount it at each login": "y"}),
+        "login",
+    )
+
+    assert code == 0, shown
+    assert "--user enable satfs-default.service" in (manager / "calls").read_text()
+    assert place.is_dir()
+
+
+def test_a_login_on_a_terminal_says_where_it_cannot_mount(
+    there: Program, origin: DemoOrigin
+) -> None:
+    """What was logged in is kept all the same."""
+    code, shown = typed(
+        without_service(there), answers(origin, **{"Mount it now?": "/dev/null/aleph"}), "login"
+    )
+    assert code == 5, shown
+    assert "/dev/null/aleph: Not a directory" in shown
+    assert there("whoami").returncode == 0
+
+
+def without_service(program: Program) -> Program:
+    """Return the program where systemctl finds no manager of the user."""
+    directory = program.directory / "no-manager"
+    directory.mkdir()
+    systemctl = directory / "systemctl"
+    systemctl.write_text("#!/bin/sh\nexit 1\n")
+    systemctl.chmod(0o755)
+    path = f"{directory}:{os.environ['PATH']}"
+    return Program({**program.environment, "PATH": path}, program.directory)
 
 
 def test_a_script_must_say_which_contract(satfs: Program, several: DemoOrigin) -> None:

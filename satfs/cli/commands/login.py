@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,12 +19,15 @@ from satfs.api import secret_store, tokens
 from satfs.api.auth import source_of
 from satfs.api.secret_store import StoredLogin
 from satfs.cli.account import Account, ask_account
+from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
 from satfs.cli.hints import hint, home_name
+from satfs.cli.install_helper import this_program
 from satfs.cli.log_setup import show
 from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.profilefile import change_profile
-from satfs.errors import NeedsContract
+from satfs.cli.user_manager import UserManager
+from satfs.errors import BadMountpoint, NeedsContract
 from satfs.model import Contract
 from satfs.profiles import OriginKind, user_file
 from satfs.settings import AuthMode, Resolved, SecretPlace, Settings, resolve_settings
@@ -35,6 +40,8 @@ _ADDRESSES = ("api_url", "auth_url", "audience", "ca_file", "tls_strict")
 _RIVALS = ("token", "token_file", "token_command", "client_secret")
 #: Origins of what was given for this login, and not written down for others.
 _GIVEN_NOW = (OriginKind.FLAG, OriginKind.ENVIRONMENT, OriginKind.UNIT)
+#: What a user types in place of a directory to mount nothing.
+_NOWHERE = "-"
 
 
 @click.command(
@@ -63,12 +70,13 @@ terminal, SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are taken.
 @click.pass_obj
 def login(
     manner: Manner, /, with_token: bool, place: str | None, as_json: bool, **flags: str | None
-) -> None:
+) -> int:
     """Log in, so that mounts need no credentials in the environment.
 
     Asks the API whether it takes them, and which contract to act for if there are several. Then
     the secret goes to the system's keyring, or to a file that only you can read; the rest is
-    written to config.toml, under the name of the profile.
+    written to config.toml, under the name of the profile. On a terminal the first mount is offered,
+    and a service that mounts at each login.
     """
     before = resolve_settings(flags, may_be_new=True)
     is_token = with_token or flags.get("auth_mode") == str(AuthMode.TOKEN)
@@ -95,6 +103,11 @@ def login(
             f"{key} of profile {settings.profile} was removed: it would win over the login."
         )
     _remark_rivals(settings)
+    if not as_json and manner.verbosity >= 0:
+        if sys.stdin.isatty():
+            return _offer_mount(settings.profile)
+        _tell_next_step(settings.profile)
+    return Exit.DONE
 
 
 # -- asking ----------------------------------------------------------------------------------------
@@ -268,9 +281,12 @@ def _tell(settings: Settings, account: Account, place: SecretPlace) -> None:
             "The secret" if secret_store.keyring_name() else "There is no keyring here: the secret"
         )
         print_sentence(f"{what} is kept in {path}, which only you can read.")
-    flag = "" if settings.profile == "default" else f" --profile {settings.profile}"
+
+
+def _tell_next_step(profile: str) -> None:
+    flag = "" if profile == "default" else f" --profile {shlex.quote(profile)}"
     print_sentence(f"To mount what was delivered: {hint(f'satfs mount{flag}')} DIRECTORY")
-    install = hint(f"satfs service install {shlex.quote(settings.profile)}")
+    install = hint(f"satfs service install {shlex.quote(profile)}")
     print_sentence(f"To mount it at each login, too: {install} DIRECTORY")
 
 
@@ -282,3 +298,31 @@ def _remark_rivals(settings: Settings) -> None:
     if source != "secret_store" and origin is not None:
         where = origin.place or f"the environment (SATFS_{source.upper()})"
         print_remark(f"{source} is set in {where}, and wins over this login as long as it is.")
+
+
+# -- the first mount -------------------------------------------------------------------------------
+
+
+def _offer_mount(profile: str) -> int:
+    """Mount *profile* where the user says, as a service if that is wanted; return the exit code.
+
+    Runs the program again, since a mount goes to the background by fork, before any event loop.
+    """
+    proposed = "~/aleph" if profile == "default" else f"~/aleph-{profile}"
+    named = click.prompt(
+        f"Mount it now? A directory, or {_NOWHERE} for not now", default=proposed, err=True
+    ).strip()
+    if named == _NOWHERE:
+        _tell_next_step(profile)
+        return Exit.DONE
+    directory = Path(named).expanduser().absolute()
+    is_service = UserManager().is_there and click.confirm(
+        "Mount it at each login, too (a service of systemd)?", default=False, err=True
+    )
+    words = ["service", "install", profile] if is_service else ["mount", "--profile", profile]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise BadMountpoint(f"{show(str(directory))}: {os.strerror(failure.errno or 0)}") from None
+    command = [*this_program(), *words, str(directory)]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 - this very program

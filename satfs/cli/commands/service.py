@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +22,11 @@ from satfs.cli.log_setup import show
 from satfs.cli.options import parse_options
 from satfs.cli.output import console, print_remark, print_sentence
 from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
+from satfs.cli.user_manager import UserManager
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.mountpoints import absolute, mount_at
 from satfs.settings import Settings, resolve_settings, variable_of
 
-#: systemctl(1) answers at once, or its manager is stuck, in seconds.
-_SYSTEMCTL_TIMEOUT_S: Final = 30
 #: Starting waits for the first listing, in seconds; the unit's own limit is 90.
 _START_TIMEOUT_S: Final = 100
 
@@ -91,7 +88,7 @@ def install(
         print_sentence(
             f"{show(str(path))} mounts satfs:{show(profile)} at {show(str(unit.mountpoint))}"
         )
-    manager = _Manager()
+    manager = UserManager()
     if no_start or not manager.is_there:
         why = "Start it" if no_start else "No user manager of systemd answers here. Where one does"
         print_sentence(
@@ -125,7 +122,7 @@ def remove(manner: Manner, profile: str) -> int:
         raise BadSettings(
             f"there is no service for the profile {show(profile)}; satfs service status lists them"
         )
-    manager = _Manager()
+    manager = UserManager()
     if manager.is_there:
         manager.run("disable", "--now", unit.name, timeout_s=_START_TIMEOUT_S)
     path.unlink()
@@ -161,7 +158,7 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
             f"there is no service for the profile {show(profile or '')}; "
             "make one: satfs service install PROFILE MOUNTPOINT"
         )
-    manager = _Manager()
+    manager = UserManager()
     states = [_state(manager, path, unit) for path, unit in found]
     if as_json:
         click.echo(json.dumps([state.as_json() for state in states], indent=2))
@@ -208,7 +205,7 @@ class _State:
         }
 
 
-def _state(manager: _Manager, path: Path, unit: Unit) -> _State:
+def _state(manager: UserManager, path: Path, unit: Unit) -> _State:
     is_mounted = mount_at(unit.mountpoint) is not None
     shown = manager.properties(unit.name) if manager.is_there else {}
     return _State(
@@ -219,47 +216,6 @@ def _state(manager: _Manager, path: Path, unit: Unit) -> _State:
         shown.get("UnitFileState", ""),
         shown.get("StatusText", ""),
     )
-
-
-class _Manager:
-    """systemd's manager of our user, if there is one."""
-
-    def __init__(self) -> None:
-        found = shutil.which("systemctl")
-        self._systemctl = found or ""
-        self.is_there = found is not None and self._call("show-environment").returncode == 0
-
-    def run(self, *words: str, timeout_s: float = _SYSTEMCTL_TIMEOUT_S) -> None:
-        """Run `systemctl --user` with *words*.
-
-        Raises:
-            BadSettings: it failed; says what it says.
-        """
-        done = self._call(*words, timeout_s=timeout_s)
-        if done.returncode != 0:
-            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-            raise BadSettings(
-                f"systemctl --user {' '.join(words)} failed: {show(said)}; "
-                "the reason is in: satfs service status; journalctl --user -u 'satfs-*'"
-            )
-
-    def properties(self, name: str) -> dict[str, str]:
-        """Return what systemd says of the unit *name*."""
-        shown = self._call("show", "-p", "ActiveState,UnitFileState,StatusText", name).stdout
-        pairs = (line.partition("=") for line in shown.splitlines())
-        return {key: value for key, _, value in pairs}
-
-    def _call(
-        self, *words: str, timeout_s: float = _SYSTEMCTL_TIMEOUT_S
-    ) -> subprocess.CompletedProcess[str]:
-        command = [self._systemctl, "--user", *words]
-        try:
-            return subprocess.run(  # noqa: S603 - found in PATH, no shell
-                command, capture_output=True, text=True, timeout=timeout_s, check=False
-            )
-        except (subprocess.TimeoutExpired, OSError) as failure:
-            said = "cannot be run" if isinstance(failure, OSError) else "did not answer in time"
-            return subprocess.CompletedProcess(command, 1, "", said)
 
 
 def _units() -> Path:
