@@ -84,8 +84,8 @@ for path in /usr/lib/satfs /usr/bin/satfs /usr/sbin/mount.satfs; do test ! -e "$
 grep -q 61 /etc/satfs/config.toml  # an administrator's file, not ours
 
 step "purge: nothing is left"
-rm -r /etc/satfs
-dpkg --purge satfs  # apt knows no package by that name once it is removed
+rm -r /etc/satfs /root/.cache/satfs  # root's own files: a package leaves home directories alone
+dpkg --purge satfs > /dev/null
 left=$(find /boot /etc /opt /run /usr /var /root -xdev \( -path /var/log -o -path /var/cache/apt \
     -o -path /var/lib/apt \) -prune -o -name '*satfs*' -print)
 echo "${left:-nothing is left}"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -29,6 +30,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _home = tempfile.TemporaryDirectory(prefix="satfs-test-home-", ignore_cleanup_errors=True)
     os.environ["HOME"] = _home.name
     os.chmod(_home.name, 0o755)
+
+# An example of a property may take as long as the machine is busy: speed is no promise of a test.
+hypothesis.settings.register_profile("satfs", deadline=None)
+hypothesis.settings.load_profile("satfs")
 
 #: From this level on a line must be announced.
 _LOUD = logging.WARNING
