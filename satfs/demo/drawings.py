@@ -8,7 +8,7 @@ from typing import Final
 import platformdirs
 
 #: Raised whenever what is drawn or packed changes: the version of what lies in a directory.
-GENERATION: Final = 4
+GENERATION: Final = 5
 #: Written last: a directory that holds it is complete.
 MANIFEST: Final = "manifest.json"
 

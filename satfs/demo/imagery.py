@@ -20,6 +20,7 @@ try:
     import rasterio.shutil
     import rasterio.warp
     from numpy.typing import NDArray
+    from rasterio.rpc import RPC
     from rasterio.transform import Affine
     from rasterio.windows import Window
 except ImportError as missing:
@@ -60,7 +61,7 @@ class Place:
     @property
     def epsg(self) -> int:
         """Return the code of the UTM zone."""
-        zone = int((self.longitude + 180) // 6) + 1
+        zone = int((self.longitude + 180) // 6) % 60 + 1
         return (32600 if self.latitude >= 0 else 32700) + zone
 
     @cached_property
@@ -73,10 +74,48 @@ class Place:
         top = math.ceil((y[0] + half) / self.pixel_m) * self.pixel_m
         return left, top
 
-    def transform(self, first_row: int = 0) -> Affine:
-        """Return pixel to metres for a raster that starts at a row of the place; north is up."""
+    def transform(self, first_row: int = 0, first_column: int = 0) -> Affine:
+        """Return pixel to metres for a raster that starts at a pixel of the place; north is up."""
         left, top = self.corner
-        return Affine(self.pixel_m, 0, left, 0, -self.pixel_m, top - first_row * self.pixel_m)
+        left, top = left + first_column * self.pixel_m, top - first_row * self.pixel_m
+        return Affine(self.pixel_m, 0, left, 0, -self.pixel_m, top)
+
+    def rpc(self, rows: int, columns: int, first_row: int = 0) -> RPC:
+        """Return the rational polynomials of a raster that starts at a row of the place.
+
+        They are of the first degree, and good to a pixel: longitude and latitude depend on the
+        pixel as UTM has it in the middle of the raster.
+        """
+        left, top = self.corner
+        middle_x = left + columns / 2 * self.pixel_m
+        middle_y = top - (first_row + rows / 2) * self.pixel_m
+        xs = [middle_x, middle_x + columns / 2 * self.pixel_m, middle_x]
+        ys = [middle_y, middle_y, middle_y - rows / 2 * self.pixel_m]
+        lons, lats = rasterio.warp.transform(f"EPSG:{self.epsg}", "EPSG:4326", xs, ys)
+        # The short way round where the longitudes jump from 180 to -180.
+        half = np.array(
+            [[(each - all_[0] + 180) % 360 - 180 for each in all_[1:]] for all_ in (lons, lats)]
+        )
+        lon_scale, lat_scale = np.abs(half).sum(axis=1)
+        column, row = np.linalg.inv(half / [[lon_scale], [lat_scale]])
+        # A cubic polynomial has 20 coefficients, first those of 1, longitude, latitude (RPC00B).
+        one, rest = [1.0] + [0.0] * 19, [0.0] * 17
+        return RPC(
+            height_off=0.0,
+            height_scale=500.0,
+            lat_off=lats[0],
+            lat_scale=float(lat_scale),
+            line_den_coeff=one,
+            line_num_coeff=[0.0, *map(float, row), *rest],
+            line_off=rows / 2,
+            line_scale=rows / 2,
+            long_off=lons[0],
+            long_scale=float(lon_scale),
+            samp_den_coeff=one,
+            samp_num_coeff=[0.0, *map(float, column), *rest],
+            samp_off=columns / 2,
+            samp_scale=columns / 2,
+        )
 
     @property
     def corners(self) -> list[tuple[float, float]]:
@@ -188,25 +227,42 @@ def _profile(
     }
 
 
-_BAND_NAMES: Final = {4: ("Blue", "Green", "Red", "NIR"), 3: ("Red", "Green", "Blue")}
+#: The order of the bands of TOA as land is drawn, and of VISUAL.
+TOA_ORDER: Final = ("Blue", "Green", "Red", "NIR")
+VISUAL_ORDER: Final = ("Red", "Green", "Blue")
 
 
 def write_geotiff(
-    path: Path, pixels: NDArray[Any], place: Place, *, top: int = 0, tile: int = 256
+    path: Path,
+    pixels: NDArray[Any],
+    place: Place,
+    *,
+    top: int = 0,
+    left: int = 0,
+    tile: int = 256,
+    bands: Sequence[str] = (),
+    has_rpc: bool = False,
 ) -> None:
-    """Write a georeferenced raster whose first row is row *top* of the place."""
+    """Write a georeferenced raster whose first pixel is row *top*, column *left* of the place.
+
+    *bands* are the descriptions of the bands; by default those of a raster with as many bands as
+    the land has. With *has_rpc* rational polynomials take the place of the coordinate system.
+    """
     n_bands, rows, columns = pixels.shape
     profile = _profile(n_bands, rows, columns, str(pixels.dtype), place, tile)
-    profile["transform"] = place.transform(top)
+    profile["transform"] = place.transform(top, left)
+    if has_rpc:
+        del profile["transform"], profile["crs"]
+        profile["rpcs"] = place.rpc(rows, columns, top)
     with rasterio.open(path, "w", **profile) as file:
-        _describe(file, n_bands)
+        _describe(file, n_bands, bands)
         file.write(pixels)
     if n_bands > 1:  # a mask of that size is a few kilobytes, and read whole
         _add_overviews(path, rows)
 
 
-def _describe(file: Any, n_bands: int) -> None:
-    for n, name in enumerate(_BAND_NAMES.get(n_bands, ()), 1):
+def _describe(file: Any, n_bands: int, bands: Sequence[str] = ()) -> None:
+    for n, name in enumerate(bands or {4: TOA_ORDER, 3: VISUAL_ORDER}.get(n_bands, ()), 1):
         file.set_band_description(n, name)
     file.update_tags(TIFFTAG_SOFTWARE="satfs demo", AREA_OR_POINT="Area")
 
@@ -283,44 +339,66 @@ def seen_from_afar(path: Path, n: int) -> Land:
     return Land(bands, mask)
 
 
-def write_png(path: Path, visual: NDArray[np.uint8], size: int) -> None:
-    """Write an RGB raster as a PNG whose longer side is about *size* pixels; not seen is black."""
+def write_png(path: Path, visual: NDArray[np.uint8], size: int, *, border: float = 0.0) -> None:
+    """Write an RGB raster as a PNG whose longer side is about *size* pixels; not seen is black.
+
+    Left and right of it are black borders of a share *border* of its width each.
+    """
     step = max(1, round(max(visual.shape[1:]) / size))
     rows, columns = (length // step * step for length in visual.shape[1:])
     blocks = visual[:, :rows, :columns].reshape(3, rows // step, step, columns // step, step)
     small = blocks.mean((2, 4)).astype(np.uint8) if step > 1 else visual
-    path.write_bytes(png(small))
+    width = round(small.shape[2] * border)
+    path.write_bytes(png(np.pad(small, ((0, 0), (0, 0), (width, width)))))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A raster that a VRT shows: its path relative to the VRT, and where its first row belongs."""
+    """A raster in a VRT: its path relative to the VRT, and where its first pixel belongs."""
 
     path: str
     rows: int
     columns: int
     top: int = 0
+    left: int = 0
 
 
-def vrt(tiles: Sequence[Tile], place: Place, n_bands: int, dtype: str) -> str:
-    """Return a virtual raster over *tiles*, by relative path."""
+def vrt(
+    tiles: Sequence[Tile], place: Place, n_bands: int, dtype: str, *, has_rpc: bool = False
+) -> str:
+    """Return a virtual raster over *tiles*, by relative path.
+
+    With *has_rpc* rational polynomials take the place of the coordinate system.
+    """
     rows = max(tile.top + tile.rows for tile in tiles)
+    columns = max(tile.left + tile.columns for tile in tiles)
     gdal_type = {"uint16": "UInt16", "uint8": "Byte"}[dtype]
     bands = "".join(
         f'<VRTRasterBand dataType="{gdal_type}" band="{band}"><NoDataValue>0</NoDataValue>'
-        + "".join(
-            f'<SimpleSource><SourceFilename relativeToVRT="1">{tile.path}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand>"
-            f'<SrcRect xOff="0" yOff="0" xSize="{tile.columns}" ySize="{tile.rows}"/>'
-            f'<DstRect xOff="0" yOff="{tile.top}" xSize="{tile.columns}" ySize="{tile.rows}"/>'
-            "</SimpleSource>"
-            for tile in tiles
-        )
+        + "".join(_vrt_source(tile, band) for tile in tiles)
         + "</VRTRasterBand>"
         for band in range(1, n_bands + 1)
     )
-    corner = ", ".join(f"{number:.10g}" for number in place.transform().to_gdal())
+    if has_rpc:
+        items = place.rpc(rows, columns).to_gdal().items()
+        where = (
+            '<Metadata domain="RPC">'
+            + "".join(f'<MDI key="{key}">{value}</MDI>' for key, value in items)
+            + "</Metadata>"
+        )
+    else:
+        corner = ", ".join(f"{number:.10g}" for number in place.transform().to_gdal())
+        where = f"<SRS>EPSG:{place.epsg}</SRS><GeoTransform>{corner}</GeoTransform>"
+    size = f'rasterXSize="{columns}" rasterYSize="{rows}"'
+    return f"<VRTDataset {size}>{where}{bands}</VRTDataset>\n"
+
+
+def _vrt_source(tile: Tile, band: int) -> str:
+    size = f'xSize="{tile.columns}" ySize="{tile.rows}"'
     return (
-        f'<VRTDataset rasterXSize="{tiles[0].columns}" rasterYSize="{rows}">'
-        f"<SRS>EPSG:{place.epsg}</SRS><GeoTransform>{corner}</GeoTransform>{bands}</VRTDataset>\n"
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{tile.path}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" {size}/>'
+        f'<DstRect xOff="{tile.left}" yOff="{tile.top}" {size}/>'
+        "</SimpleSource>"
     )

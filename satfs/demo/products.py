@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from satfs.demo.archives import DEFLATED, STORED, Make, Member, write_zip
 from satfs.demo.imagery import (
     LARGE_BYTES_PER_PIXEL,
+    TOA_ORDER,
+    VISUAL_ORDER,
     Place,
     Rasters,
     Tile,
@@ -31,12 +34,15 @@ from satfs.demo.terrain import Land
 _OVERLAP: Final = 0.12
 #: Side of VISUAL and CLOUD beside a large TOA, in pixels.
 _AFAR_PIXELS: Final = 1000
-_BANDS: Final = (
-    ("Blue", "blue", 0.48, 0.06),
-    ("Green", "green", 0.55, 0.07),
-    ("Red", "red", 0.65, 0.06),
-    ("NIR", "nir08", 0.83, 0.13),
-)
+#: Common name, centre and width in micrometres of each band, by its description.
+_BANDS: Final = {
+    "Blue": ("blue", 0.48, 0.06),
+    "Green": ("green", 0.55, 0.07),
+    "Red": ("red", 0.65, 0.06),
+    "NIR": ("nir08", 0.83, 0.13),
+}
+#: What a raster of each kind is called in the layout without a directory `rasters/`.
+_TILE_NAMES: Final = {"TOA": "analytic", "VISUAL": "visual", "CLOUD": "cloud"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,34 @@ PACKINGS: Final = {
 
 
 @dataclass(frozen=True)
+class Form:
+    """What the files of a delivery look like, however they are packed.
+
+    `order`: the bands of TOA. `n_tiles`: as many rasters a side and kind, by zone, column and row,
+    beside the documents; 0: one for each frame, in `rasters/`. `extension`: of rasters. `has_rpc`:
+    rational polynomials take the place of the coordinate system. `border`: of the previews, left
+    and right, as a share of the picture's width.
+    """
+
+    order: tuple[str, ...] = TOA_ORDER
+    n_tiles: int = 0
+    extension: str = ".tif"
+    has_rpc: bool = False
+    border: float = 0.0
+
+
+_RED_FIRST: Final = ("Red", "Green", "Blue", "NIR")
+#: Forms that deliveries have been seen in, by name.
+FORMS: Final = {
+    "frames": Form(),
+    "red first": Form(order=_RED_FIRST),
+    "tiles": Form(order=_RED_FIRST, n_tiles=2),
+    "upper case tiles": Form(order=_RED_FIRST, n_tiles=2, extension=".TIF", border=0.25),
+    "rpc": Form(order=_RED_FIRST, has_rpc=True, border=0.25),
+}
+
+
+@dataclass(frozen=True)
 class Product:
     """What a scene's files are made from."""
 
@@ -76,6 +110,7 @@ class Product:
     n_frames: int = 1
     packing: str = "stored"
     tile: int = 256
+    form: Form = field(default_factory=Form)
 
     @property
     def stem(self) -> str:
@@ -84,8 +119,26 @@ class Product:
 
     @cached_property
     def rasters(self) -> Rasters:
-        """Return what the place's pixels show."""
-        return develop(self.land, self.place)
+        """Return what the place's pixels show, TOA in the form's order of bands."""
+        drawn = develop(self.land, self.place)
+        return replace(drawn, toa=drawn.toa[[TOA_ORDER.index(name) for name in self.form.order]])
+
+    @property
+    def path_of_toa(self) -> str:
+        """Return the path of the first raster of TOA inside the delivery."""
+        if self.form.n_tiles:
+            return self.tile_path("TOA", 0, 0)
+        return self.frame_path("TOA", 0)
+
+    def frame_path(self, kind: str, number: int) -> str:
+        """Return the path of a frame's raster inside the delivery."""
+        return f"rasters/{self.stem}_{kind}_{number}{self.form.extension}"
+
+    def tile_path(self, kind: str, column: int, row: int) -> str:
+        """Return the path of a tile inside the delivery."""
+        zone = f"{self.place.epsg % 100}{'N' if self.place.latitude >= 0 else 'S'}"
+        name = f"{self.stem}_{zone}_{column}_{row}_{_TILE_NAMES[kind]}"
+        return name + self.form.extension
 
 
 def write_product(
@@ -101,6 +154,8 @@ def write_product(
     (work / "rasters").mkdir(parents=True)
     if toa_bytes:
         product, tiles = _write_large(product, work, toa_bytes, layout)
+    elif product.form.n_tiles:
+        tiles = _write_tiles(product, work)
     else:
         tiles = _write_frames(product, work, ("TOA", "VISUAL", "CLOUD"))
     stem = product.stem
@@ -109,10 +164,13 @@ def write_product(
         ("VISUAL", 3, "uint8"),
         ("CLOUD", 1, "uint8"),
     ):
-        over = product.place.from_afar(tiles[kind][0].columns)
-        (work / f"{stem}_{kind}.vrt").write_text(vrt(tiles[kind], over, n_bands, dtype))
-    write_png(work / f"{stem}_preview.png", product.rasters.visual, 900)
-    write_png(work / f"{stem}_thumbnail.png", product.rasters.visual, 220)
+        columns = max(tile.left + tile.columns for tile in tiles[kind])
+        over = product.place.from_afar(columns)
+        text = vrt(tiles[kind], over, n_bands, dtype, has_rpc=product.form.has_rpc)
+        (work / f"{stem}_{kind}.vrt").write_text(text)
+    for name, size in (("preview", 900), ("thumbnail", 220)):
+        picture = work / f"{stem}_{name}.png"
+        write_png(picture, product.rasters.visual, size, border=product.form.border)
     for name, value in _documents(product).items():
         (work / f"{stem}_{name}").write_text(json.dumps(value, indent=2) + "\n")
     _pack(product, work, directory / "delivery.zip")
@@ -132,15 +190,52 @@ def _frames(n_rows: int, n_frames: int) -> list[tuple[int, int]]:
 
 def _write_frames(product: Product, work: Path, kinds: Sequence[str]) -> dict[str, list[Tile]]:
     """Write the rasters of some kinds, one for each frame; return where each belongs."""
-    stem, place = product.stem, product.place
+    place, form = product.place, product.form
     tiles: dict[str, list[Tile]] = {kind: [] for kind in kinds}
     for number, (top, bottom) in enumerate(_frames(place.n, product.n_frames)):
         part = product.rasters.part(top, bottom)
         for kind in kinds:
-            path = f"rasters/{stem}_{kind}_{number}.tif"
-            write_geotiff(work / path, part.of(kind), place, top=top, tile=product.tile)
+            path = product.frame_path(kind, number)
+            write_geotiff(
+                work / path,
+                part.of(kind),
+                place,
+                top=top,
+                tile=product.tile,
+                bands=_order(product, kind),
+                has_rpc=form.has_rpc,
+            )
             tiles[kind].append(Tile(path, bottom - top, place.n, top))
     return tiles
+
+
+def _write_tiles(product: Product, work: Path) -> dict[str, list[Tile]]:
+    """Write the rasters of all kinds, cut into columns and rows; return where each belongs."""
+    place, n = product.place, product.form.n_tiles
+    edges = [round(k * place.n / n) for k in range(n + 1)]
+    tiles: dict[str, list[Tile]] = {kind: [] for kind in _TILE_NAMES}
+    for row, (top, bottom) in enumerate(pairwise(edges)):
+        part = product.rasters.part(top, bottom)
+        for column, (left, right) in enumerate(pairwise(edges)):
+            for kind in _TILE_NAMES:
+                path = product.tile_path(kind, column, row)
+                write_geotiff(
+                    work / path,
+                    part.of(kind)[:, :, left:right],
+                    place,
+                    top=top,
+                    left=left,
+                    tile=product.tile,
+                    bands=_order(product, kind),
+                )
+                tiles[kind].append(Tile(path, bottom - top, right - left, top, left))
+    return tiles
+
+
+def _order(product: Product, kind: str) -> tuple[str, ...]:
+    """Return the descriptions of the bands of a raster; of a mask none."""
+    orders = {"TOA": product.form.order, "VISUAL": VISUAL_ORDER}
+    return orders.get(kind, ())
 
 
 def _write_large(
@@ -168,12 +263,8 @@ def _documents(product: Product) -> dict[str, Any]:
         "view:sun_azimuth": 78.0,
         "view:sun_elevation": 61.5,
     }
-    bands = [
-        dict(
-            zip(("name", "common_name", "center_wavelength", "full_width_half_max"), b, strict=True)
-        )
-        for b in _BANDS
-    ]
+    keys = ("name", "common_name", "center_wavelength", "full_width_half_max")
+    bands = [dict(zip(keys, (name, *_BANDS[name]), strict=True)) for name in product.form.order]
     stac = {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -187,7 +278,7 @@ def _documents(product: Product) -> dict[str, Any]:
             "constellation": "Aleph1",
             "instruments": ["ms"],
             "license": "proprietary",
-            "proj:epsg": place.epsg,
+            "proj:epsg": None if product.form.has_rpc else place.epsg,
             "eo:cloud_cover": product.rasters.cloud_percent,
             "satl:sat_id": f"newsat{product.satellite}",
             "satl:product_name": product.level,
@@ -196,14 +287,22 @@ def _documents(product: Product) -> dict[str, Any]:
         },
         "assets": {
             "analytic": {
-                "href": f"rasters/{product.stem}_TOA_0.tif",
+                "href": product.path_of_toa,
                 "type": "image/tiff; application=geotiff",
                 "eo:bands": bands,
             }
         },
     }
-    factors = {name: round(2.1e-5 * (1 + k / 9), 8) for k, (name, *_) in enumerate(_BANDS)}
-    angles = {"type": "Feature", "geometry": place.footprint, "properties": common}
+    factors = {name: round(2.1e-5 * (1 + k / 9), 8) for k, name in enumerate(_BANDS)}
+    angles = {
+        "type": "Feature",
+        "geometry": place.footprint,
+        "properties": {
+            "datetime": common["datetime"],
+            "solar": {"azimuth": 78.0, "zenith": 28.5},
+            "satellite": {"azimuth": 101.3, "zenith": common["view:incidence_angle"]},
+        },
+    }
     return {
         "metadata_stac.geojson": stac,
         "toa_factors.json": {"toa_factors": factors, "unit": "reflectance per count"},
@@ -214,7 +313,9 @@ def _documents(product: Product) -> dict[str, Any]:
 def _in_order(stem: str, names: Sequence[str]) -> list[str]:
     """Return member names as the vendor lists them: documents, previews, VRTs, rasters."""
     ends = ("_metadata_stac.geojson", ".png", ".json", "_angles.geojson", ".vrt", ".tif")
-    rank = {name: next(n for n, end in enumerate(ends) if name.endswith(end)) for name in names}
+    rank = {
+        name: next(n for n, end in enumerate(ends) if name.lower().endswith(end)) for name in names
+    }
     return sorted(names, key=lambda name: (rank[name], name))
 
 
@@ -229,7 +330,7 @@ def _pack(product: Product, work: Path, target: Path) -> None:
         Member(
             name,
             work / name,
-            packing.rasters if name.startswith("rasters/") else packing.rest,
+            packing.rasters if name.lower().endswith(".tif") else packing.rest,
             modified_s,
         )
         for name in _in_order(product.stem, names)

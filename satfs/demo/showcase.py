@@ -7,6 +7,8 @@ nothing. What is in it:
 - a harbour, farmland, a delta, a desert and a town, each with captures in several states;
 - scenes of the levels L1C (several frames), L1D and L1D_SR, in zips packed in nine ways;
 - one zip as large as asked for, and two whose raster is laid out in another way;
+- an island on the antimeridian, whose deliveries have the other order of bands, the other layout
+  of files, rational polynomials, previews with borders, and a record without a footprint;
 - two tasks of the same name, one whose name holds a slash, one without any capture, a published
   capture without scenes, and a scene whose zip is not there yet.
 """
@@ -62,6 +64,10 @@ class Shot:
     day: int
     cloudiness: float
     products: tuple[tuple[str, str], ...]
+    #: One of `products.FORMS`.
+    form: str = "frames"
+    #: Whether the record tells where the scene lies.
+    has_footprint: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Order:
     status: str = "completed"
     project: str = "Coast 2026"
     is_area: bool = False
+    #: How far from the target the pass may lie, in degrees of longitude and latitude.
+    spread: float = 0.02
 
 
 ORDERS: Final = (
@@ -125,6 +133,19 @@ ORDERS: Final = (
         "Harbour monitoring", "coast", -58.44, -34.57, (), ("planned", "planned"), status="received"
     ),
     Order("Area coverage 70 cm", "farmland", 4.7, 52.5, (), (), "received", is_area=True),
+    Order(
+        "Island on the date line",
+        "coast",
+        180.0,
+        -16.81,
+        (
+            Shot(26, 0.10, (("L1D", "mixed"), ("L1D_SR", "stored")), "tiles"),
+            Shot(27, 0.04, (("L1C", "stored"),), "rpc"),
+            Shot(28, 0.15, (("L1D", "deflated"),), "upper case tiles"),
+            Shot(29, 0.02, (("L1D_SR", "stored"),), "red first", has_footprint=False),
+        ),
+        spread=0.001,
+    ),
 )
 
 
@@ -214,8 +235,8 @@ def _draw_shot(
 
     number, order, shot = job
     dice = random.Random(repr((seed, order.longitude)))
-    longitude = round(order.longitude + dice.uniform(-0.02, 0.02), 4)
-    latitude = round(order.latitude + dice.uniform(-0.02, 0.02), 4)
+    longitude = round(order.longitude + dice.uniform(-order.spread, order.spread), 4)
+    latitude = round(order.latitude + dice.uniform(-order.spread, order.spread), 4)
     drawn: dict[str, Any] = {}
     sharpest_m = min(_pixel_m(level) for level, _ in shot.products)
     land_seed = hash_number(seed, order.name, order.longitude) % 2**32
@@ -236,6 +257,7 @@ def _draw_shot(
             n_frames=3 if level == "L1C" else 1,
             packing="stored" if packing in LARGE else packing,
             tile=512 if level == "L1D_SR" else 256,
+            form=products.FORMS[shot.form],
         )
         (work / product.scene_id).mkdir()
         toa_mb = {"large": large_mb}.get(packing, min(large_mb, _MAX_OTHER_MB))
@@ -303,7 +325,7 @@ def _scene(
     for attachment in attachments:
         attachment.last_modified_s = (moment + timedelta(hours=5)).timestamp()
     metadata = {"cloud_percent": drawn[scene_id]["cloud_percent"]}
-    footprint = drawn[scene_id]["footprint"]
+    footprint = drawn[scene_id]["footprint"] if shot.has_footprint else None
     return make_scene(scene_id, attachments, moment=moment, footprint=footprint, metadata=metadata)
 
 

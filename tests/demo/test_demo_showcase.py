@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+import rasterio.warp
 from demo.asking import Customer, ask
+from rasterio.io import MemoryFile
+from rasterio.transform import RPCTransformer
 
 from satfs.demo import products, showcase
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.contents import FileContent
+from satfs.demo.imagery import Place
 from satfs.demo.server import DemoOrigin
 
 pytestmark = pytest.mark.slow
@@ -74,12 +82,90 @@ def test_zips_are_laid_out_as_delivered(archives: dict[str, Path]) -> None:
             names = list(inside)
             stem = scene_id.rpartition("_")[0]
             folder = f"{scene_id}/" if names[0].startswith(f"{scene_id}/") else ""
-            for end in ("metadata_stac.geojson", "preview.png", "TOA.vrt", "toa_factors.json"):
+            for end in (
+                "metadata_stac.geojson",
+                "solar_and_viewing_angles.geojson",
+                "preview.png",
+                "thumbnail.png",
+                "TOA.vrt",
+                "VISUAL.vrt",
+                "CLOUD.vrt",
+                "toa_factors.json",
+            ):
                 assert f"{folder}{stem}_{end}" in names
-            assert f"{folder}rasters/{stem}_TOA_0.tif" in names
+            toa = re.compile(r"_(TOA_\d|analytic)\.tif$", re.IGNORECASE)
+            assert any(toa.search(name) for name in names)
             stac = json.loads(archive.read(inside[f"{folder}{stem}_metadata_stac.geojson"]))
             assert stac["id"] == scene_id
             assert stac["properties"]["satl:product_name"] in scene_id
+
+
+def test_deliveries_have_every_form(archives: dict[str, Path]) -> None:
+    """Both orders of bands, both layouts of files, RPCs; metadata and rasters agree about them."""
+    orders, layouts, has_crs = set(), set(), set()
+    for path in archives.values():
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            stac = json.loads(archive.read(next(n for n in names if n.endswith("_stac.geojson"))))
+            asset, properties = stac["assets"]["analytic"], stac["properties"]
+            raster = archive.read(next(name for name in names if name.endswith(asset["href"])))
+        with MemoryFile(raster) as memory, memory.open() as file:
+            assert file.descriptions == tuple(band["name"] for band in asset["eo:bands"])
+            assert properties["proj:epsg"] == (file.crs and file.crs.to_epsg())
+            assert (file.crs is None) == (file.rpcs is not None)
+            orders.add("".join(name[0] for name in file.descriptions))
+            has_crs.add(file.crs is not None)
+        layouts.add(re.sub(r".*_MS_(\d+[NS]_\d+_\d+_)?", r"\1", asset["href"])[-13:])
+        datetime.strptime(properties["datetime"], "%Y-%m-%dT%H:%M:%S.%fZ")
+    assert orders == {"BGRN", "RGBN"}
+    assert layouts == {"TOA_0.tif", "_analytic.tif", "_analytic.TIF"}
+    assert has_crs == {True, False}
+
+
+def test_virtual_rasters_show_the_tiles(archives: dict[str, Path], tmp_path: Path) -> None:
+    """The VRT over tiles is one picture, wherever the tiles lie; that over RPCs has RPCs."""
+    n_tiled = n_rpc = 0
+    task_id = showcase._task_id(len(showcase.ORDERS) - 1, 1)
+    for scene_id, path in archives.items():
+        if not scene_id.endswith(f"_{task_id}"):
+            continue
+        with zipfile.ZipFile(path) as archive:
+            n_toa = sum("_analytic" in name or "_TOA_" in name for name in archive.namelist())
+            archive.extractall(tmp_path / scene_id)
+        virtual = next((tmp_path / scene_id).rglob("*_TOA.vrt"))
+        with rasterio.open(virtual) as file:
+            pixels = file.read()
+            assert (pixels != 0).mean() > 0.6
+            n_rpc += file.rpcs is not None
+            if n_toa == 4:
+                n_tiled += 1
+                part = next((tmp_path / scene_id).glob("*_1_1_analytic.*"))
+                with rasterio.open(part) as tile:
+                    window = file.window(*tile.bounds).round_offsets().round_lengths()
+                    assert np.array_equal(file.read(window=window), tile.read())
+    assert (n_tiled, n_rpc) == (3, 1)
+
+
+def test_rational_polynomials_lead_to_the_place() -> None:
+    """What the polynomials make of the middle and the corners lies in the scene, to a pixel."""
+    place = Place(179.9995, -16.81, 200, 1.0)
+    polynomials = place.rpc(60, 200, 30)
+    with RPCTransformer(polynomials, rpc_height=0) as transformer:
+        xs, ys = transformer.xy([0, 59, 30], [0, 199, 100], offset="center")
+    left, top = place.corner
+    want_x = [left + column + 0.5 for column in (0, 199, 100)]
+    want_y = [top - 30 - row - 0.5 for row in (0, 59, 30)]
+    got = rasterio.warp.transform("EPSG:4326", f"EPSG:{place.epsg}", xs, ys)
+    assert np.allclose(got, (want_x, want_y), atol=1.0)
+
+
+def test_some_records_do_not_tell_where_the_scene_lies(catalogue: Catalogue) -> None:
+    """One has no footprint; those on the antimeridian have longitudes of both signs in one ring."""
+    scenes = catalogue.published_scenes()
+    footprints = [scene.record["footprint"] for scene in scenes]
+    assert footprints.count(None) == 1
+    rings = [footprint["coordinates"][0] for footprint in footprints if footprint]
+    assert sum(min(lon for lon, _ in r) < -179 < 179 < max(lon for lon, _ in r) for r in rings) >= 3
 
 
 def test_zips_are_packed_in_every_way(archives: dict[str, Path]) -> None:
@@ -109,6 +195,8 @@ def test_zips_are_packed_in_every_way(archives: dict[str, Path]) -> None:
     }
     assert used - set(showcase.LARGE) == set(products.PACKINGS)
     assert set(showcase.LARGE) <= used
+    forms = {shot.form for order in showcase.ORDERS for shot in order.shots}
+    assert forms == set(products.FORMS)
 
 
 def test_large_zip_is_about_as_large_as_asked(archives: dict[str, Path]) -> None:
@@ -174,5 +262,5 @@ def test_it_can_be_walked_and_read(catalogue: Catalogue) -> None:
                         assert isinstance(content, FileContent)
                         assert ask(attachment["url"]).body == content.path.read_bytes()
                         n_objects += 1
-        assert n_objects == 36
+        assert n_objects == 51
         assert origin.leaks == []
