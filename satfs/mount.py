@@ -179,7 +179,7 @@ async def _serve(
         kernel = KernelMemory(
             inodes, pyfuse3.invalidate_entry, partial(pyfuse3.invalidate_inode, attr_only=True)
         )
-        floors = _floors(settings, mountpoint, parts, root, kernel)
+        floors = _floors(settings, mountpoint, parts, root, kernel, about)
         async with (
             serve_metrics(settings.metrics_port, about.status),
             _mounted(door, hold, options, before_end=kernel.end) as ended,
@@ -206,7 +206,12 @@ async def _serve(
 
 
 def _floors(
-    settings: Settings, mountpoint: Path, parts: Components, root: Root, kernel: KernelMemory
+    settings: Settings,
+    mountpoint: Path,
+    parts: Components,
+    root: Root,
+    kernel: KernelMemory,
+    about: Introspection,
 ) -> MountComponents:
     """Return what commands over the control socket work with."""
     return MountComponents(
@@ -218,6 +223,7 @@ def _floors(
         archives=parts.archives,
         keeping=parts.contents.keeping(settings.cache_dir, settings.cache_free_fraction),
         kernel=kernel,
+        introspection=about,
     )
 
 
@@ -344,9 +350,7 @@ def _require_mounted_there(mountpoint: Path) -> None:
     Raises:
         BadMountpoint: the directory was moved, and the mount with it.
     """
-    # Not `mount_at`, which looks at the path: nobody answers for it yet but this thread.
-    places = {each.mountpoint for each in mountpoints.satfs_mounts()}
-    if os.geteuid() == 0 and mountpoint not in places:
+    if os.geteuid() == 0 and mountpoints.find_mount(mountpoint) is None:
         raise BadMountpoint(f"{mountpoint} was replaced while satfs was mounted there")
 
 
@@ -357,7 +361,7 @@ def _escaped(source: str) -> str:
 
 def _detach_severed(mountpoint: Path) -> None:
     """Unmount what is left when the connection was lost: libfuse leaves that mount behind."""
-    if mountpoints.mount_at(mountpoint) is None or not mountpoints.is_dead_mount(mountpoint):
+    if mountpoints.find_mount(mountpoint) is None or not mountpoints.is_dead_mount(mountpoint):
         return
     try:
         mountpoints.detach(mountpoint, is_lazy=True)
@@ -366,22 +370,23 @@ def _detach_severed(mountpoint: Path) -> None:
 
 
 async def _wait_until_answering(door: Operations, mountpoint: Path) -> None:
-    """Return when the kernel has shaken hands and somebody else's `stat` was answered.
+    """Return when the kernel has shaken hands and statvfs(2) of another process was answered.
 
     Raises:
         FuseMissing: neither happened in time.
     """
     with trio.move_on_after(_GREETING_S):
         await door.greeted.wait()
-        command = [sys.executable, "-I", "-S", "-c", "import os, sys; os.stat(sys.argv[1])"]
-        done = await trio.run_process([*command, str(mountpoint)], check=False, capture_stderr=True)
-        if done.returncode == 0:
+        probe = await trio.run_process(
+            mountpoints.probe_command(mountpoint), check=False, capture_stdout=True
+        )
+        if probe.stdout.strip() == b"0":
             return
     raise FuseMissing(f"{mountpoint} was mounted, but does not answer")
 
 
 async def _tune(mountpoint: Path, about: Introspection) -> None:
-    mounted = mountpoints.mount_at(mountpoint)
+    mounted = mountpoints.find_mount(mountpoint)
     if mounted is None:  # another mount namespace, say
         return
     tuned = await trio.to_thread.run_sync(tune, mounted.device)

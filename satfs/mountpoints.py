@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,16 @@ _DETACH_TIMEOUT_S: Final = 10.0
 
 #: Symbolic links followed in one path; the kernel follows 40 (path_resolution(7)).
 _MAX_LINKS: Final = 40
+
+#: `stat` may still be answered from what the kernel remembers; statvfs(2) never is.
+_PROBE: Final = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+    print(0)
+except OSError as failure:
+    print(failure.errno)
+"""
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -95,8 +106,15 @@ def satfs_mounts() -> tuple[Mounted, ...]:
 
 def mount_at(path: Path) -> Mounted | None:
     """Return the uppermost satfs mount at exactly *path*, if there is one, dead or alive."""
-    path = absolute(path)
-    return next((each for each in reversed(satfs_mounts()) if each.mountpoint == path), None)
+    return find_mount(absolute(path))
+
+
+def find_mount(mountpoint: Path) -> Mounted | None:
+    """Return what `mount_at` does for a path that is `absolute` already. Never looks at the path.
+
+    The process that serves the mount may call this one only: its own lstat(2) waits for itself.
+    """
+    return next((each for each in reversed(satfs_mounts()) if each.mountpoint == mountpoint), None)
 
 
 def locate(path: Path) -> tuple[Mounted, tuple[str, ...]] | None:
@@ -164,6 +182,15 @@ def absolute(path: Path) -> Path:
     except OSError:  # a dead mount is no link
         pass
     return path.parent.resolve() / path.name
+
+
+def probe_command(path: Path) -> list[str]:
+    """Return the command of a process that prints the errno of statvfs(2) on *path*; 0 is success.
+
+    A process that calls a stuck mount is stuck, and not even SIGKILL ends it before the mount
+    does: so the caller starts another one, and gives it up after its own time limit.
+    """
+    return [sys.executable, "-I", "-S", "-c", _PROBE, os.fspath(path)]
 
 
 def is_dead_mount(path: Path) -> bool:

@@ -87,7 +87,7 @@ class Settings(BaseModel):
         extra="ignore",
         validate_default=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,  # `satfs settings` shows them
+        use_attribute_docstrings=True,  # `satfs config show --describe` prints them
     )
 
     # -- the vendor ------------------------------------------------------------------------------

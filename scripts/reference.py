@@ -25,10 +25,10 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "This page is written by the program: what it says is what the code does. `satfs settings`",
-        "shows what a mount on this machine would use. Sizes may carry a unit: `20GB` is 20·10⁹",
-        "bytes, `512MiB` is 512·2²⁰. In `config.toml` each has the name of its heading; which of",
-        "flag, variable and file wins is in",
+        "This page is written by the program: what it says is what the code does.",
+        "`satfs config show` prints what a mount on this machine would use. Sizes may carry a",
+        "unit: `20GB` is 20·10⁹ bytes, `512MiB` is 512·2²⁰. In `config.toml` each has the name",
+        "of its heading; which of flag, variable and file wins is in",
         "[Credentials and profiles](../credentials.md#profiles).",
     ]
     for title, names in settings_groups():

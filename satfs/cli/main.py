@@ -35,9 +35,8 @@ COMMANDS: Final = {
     "login": "Log in, so that mounts need no credentials in the environment.",
     "logout": "Forget a login.",
     "whoami": "Ask the API who we are.",
-    "config": "Show profiles, and where each setting comes from.",
-    "status": "Show how mounts are doing.",
-    "list": "List the mounts there are.",
+    "config": "Show settings, where each is from, and profiles.",
+    "status": "List mounts, and show how they are doing.",
     "log": "Show what a mount has logged lately, or have it log more.",
     "demo": "Mount a demo that needs no account and no network.",
     "service": "Let systemd, or mount(8) and fstab, do the mounting.",
@@ -45,15 +44,21 @@ COMMANDS: Final = {
     "info": "Show all that is known of a task, capture or scene.",
     "refresh": "Ask the vendor anew what a directory holds.",
     "prefetch": "Make scenes or whole tasks available offline.",
-    "pin": "Keep scenes or whole tasks in the cache.",
-    "unpin": "Keep them no longer.",
+    "pin": "Keep scenes or whole tasks in the cache, or no longer.",
     "verify": "Check deliveries: length, ETag, and the CRCs in zips.",
     "watch": "Tell of captures and scenes as they are published.",
     "cache": "Look after what mounts have kept on disk.",
-    "settings": "Show every setting, and how to change it.",
     "doctor": "Look for whatever keeps satfs from working.",
     "completion": "Let bash, zsh or fish complete what you type.",
     "man": "Write the man pages of all commands.",
+}
+
+
+#: Commands of version 0.1 that are options of others now.
+OLD_NAMES: Final = {
+    "list": ("status", "--short"),
+    "settings": ("config", "show", "--describe"),
+    "unpin": ("pin", "--remove"),
 }
 
 
@@ -67,6 +72,11 @@ class _Commands(Commands):
             click.echo(f"\n{next_step()}")
             ctx.exit(Exit.USAGE)
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, [*OLD_NAMES.get(args[0], (args[0],)), *args[1:]])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,8 +1,9 @@
-"""The state of mounts, asked by a process that can be abandoned if a mount hangs.
+"""The state of mounts, over their control sockets, or by a process that can be abandoned.
 
-A program that asks a stuck mount gets stuck with it, and not even SIGKILL ends it before the mount
-does. So another process asks each, all at once, and whoever has not answered in time is given up:
-its asker is told to end, and not waited for.
+A mount whose socket this process cannot reach (another satfs, another user's, one whose process
+has died) is looked at through the kernel. A process that calls a stuck mount is stuck, and not even
+SIGKILL ends it before the mount does. So another process reads there, and is given up after a time
+limit.
 """
 
 from __future__ import annotations
@@ -10,38 +11,40 @@ from __future__ import annotations
 import errno
 import json
 import os
-import selectors
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from satfs.errors import BadMountpoint
+from satfs.control.client import MountSilent, result_of
+from satfs.errors import BadMountpoint, SatfsError
 from satfs.mountpoints import Mounted, locate, satfs_mounts
 
-#: Longest wait for a mount, in seconds. It answers from memory, within milliseconds.
+#: Longest wait for a mount, in seconds. It responds from memory, within milliseconds.
 PATIENCE_S: Final = 3.0
 #: Longest status record that is read, in bytes: those of satfs have some ten thousand. Any user may
-#: mount a filesystem that claims to be satfs, and put there whatever they like.
+#: mount a filesystem that claims to be satfs, and serve any bytes.
 MAX_STATUS_BYTES: Final = 1024 * 1024
-#: Longest other file of `.satfs` that is read, in bytes: the log keeps its last lines only.
+#: Longest log that is read, in bytes: a mount has the last lines only.
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 #: Lists and objects in each other in a status record: ours has five.
 _MAX_DEPTH: Final = 20
-#: Mounts asked at once: each takes a process.
-_MAX_ASKERS: Final = 32
+#: Mounts queried at once: each takes a thread, and some a process.
+_MAX_QUERIES: Final = 32
 _PIECE_BYTES: Final = 256 * 1024
-#: How long an asker that was ended is waited for, in seconds.
+#: How long a reader that was killed is waited for, in seconds.
 _ENDING_S: Final = 0.05
-#: What an asker exits with when there is no number of an error.
+#: Exit code of a reader whose error has no number.
 _FAILED: Final = 255
 #: Prints a file, or exits with the number of the error.
-_ASKER: Final = """
+_READER: Final = """
 import os, sys
 try:
     file = os.open(sys.argv[1], os.O_RDONLY)
@@ -54,15 +57,15 @@ os._exit(0)
 
 
 class State(StrEnum):
-    """How a mount is found."""
+    """The state of a mount. The values are what people and scripts read."""
 
     WORKS = "works"
-    OFFLINE = "offline"  #: it answers, but somebody does not answer it
-    REFUSED = "refused"  #: it answers, but the API does not accept its credential or contract
+    OFFLINE = "offline"  #: it responds, but the API or the store does not
+    REFUSED = "refused"  #: it responds, but the API does not accept its credential or contract
     SILENT = "does not answer"
-    DEAD = "dead"  #: its process is gone
+    DEAD = "dead"  #: its process has ended
     CLOSED = "not for you"
-    MUTE = "says nothing"  #: an older satfs, say
+    MUTE = "says nothing"  #: an older satfs, for example
 
 
 #: What to do about each state, for people.
@@ -73,7 +76,7 @@ REMEDIES: Final[Mapping[State, str]] = {
     State.MUTE: "It was mounted by a satfs that does not tell.",
 }
 
-#: What it means that an asker ended with the number of an error.
+#: The state of a mount that a reader could not read, by the number of its error.
 _STATES: Final[Mapping[int, State]] = {
     errno.ENOTCONN: State.DEAD,
     errno.ECONNABORTED: State.DEAD,
@@ -85,7 +88,7 @@ _STATES: Final[Mapping[int, State]] = {
 
 @dataclass(frozen=True, slots=True)
 class MountReport:
-    """What one mount said: its status record, unless it did not say any."""
+    """The state of one mount, and its status record, None if it returned none."""
 
     mounted: Mounted
     state: State
@@ -112,7 +115,9 @@ def mount_of(path: Path) -> Mounted:
     """
     found = locate(path)
     if found is None:
-        raise BadMountpoint(f"{path} is not in a satfs mount; `satfs list` shows those there are")
+        raise BadMountpoint(
+            f"{path} is not in a satfs mount; `satfs status --short` lists the mounts"
+        )
     return found[0]
 
 
@@ -133,109 +138,110 @@ def the_mount(path: str | None) -> Mounted:
     return found[0]
 
 
-def read_own(mounted: Mounted, name: str, patience_s: float = PATIENCE_S) -> str:
-    """Return the text of `.satfs/NAME` in a mount; waits *patience_s* seconds at the most.
+def read_log(mounted: Mounted, patience_s: float = PATIENCE_S) -> str:
+    """Return the last lines of a mount's log; waits *patience_s* seconds at most.
 
     Raises:
-        BadMountpoint: it cannot be had; says what to do.
+        BadMountpoint: the mount does not return them; the message has the remedy.
     """
-    (answer,) = _answers([_ask(mounted.mountpoint, name)], patience_s, MAX_FILE_BYTES)
-    said, state = b"", State.SILENT
-    if answer is not None:
-        code, said = answer
-        state = State.WORKS if code == 0 else _STATES.get(code, State.MUTE)
-    if state is not State.WORKS:
+    deadline_s = time.monotonic() + patience_s
+    try:
+        text = result_of(mounted, "log", {}, time_limit_s=patience_s).get("text")
+    except MountSilent:
+        response = None
+    except SatfsError:
+        response = _read_through_mount(mounted, "log", deadline_s, MAX_FILE_BYTES)
+    else:
+        return str(text)
+    state = _STATES.get(response[0], State.MUTE) if response else State.SILENT
+    if response is None or response[0] != 0:
         remedy = REMEDIES[state].format(place=mounted.mountpoint)
         raise BadMountpoint(f"{mounted.mountpoint}: {state}. {remedy}")
-    return said.decode("utf-8", "replace")
+    return response[1].decode("utf-8", "replace")
 
 
 def query_mounts(mounts: Sequence[Mounted], patience_s: float = PATIENCE_S) -> list[MountReport]:
-    """Ask *mounts*, some at once; each has *patience_s* seconds of its own, counted from its turn.
+    """Return the report of each of *mounts*; waits *patience_s* seconds for each at most.
 
-    One that does not answer takes no time away from the others. With up to `_MAX_ASKERS` mounts
-    this waits *patience_s* seconds at the most.
+    Up to `_MAX_QUERIES` are queried at once, each in a thread: a mount that does not respond takes
+    no time away from the others.
     """
-    heard = []
-    for start in range(0, len(mounts), _MAX_ASKERS):
-        turn = mounts[start : start + _MAX_ASKERS]
-        askers = [_ask(each.mountpoint) for each in turn]
-        for mounted, answer in zip(
-            turn, _answers(askers, patience_s, MAX_STATUS_BYTES), strict=True
-        ):
-            heard.append(
-                MountReport(mounted, State.SILENT)
-                if answer is None
-                else report_of(mounted, *answer)
-            )
-    return heard
+    with ThreadPoolExecutor(max(1, min(_MAX_QUERIES, len(mounts)))) as pool:
+        return list(pool.map(lambda each: _query(each, patience_s), mounts))
 
 
-def _answers(
-    askers: Sequence[subprocess.Popen[bytes]], patience_s: float, max_bytes: int
-) -> list[tuple[int, bytes] | None]:
-    """Return exit code and output of each asker, None for one that did not end in time.
-
-    All are read at once. One that prints more than *max_bytes* is ended, and counts as one that
-    failed: no mount of ours has that much to tell.
-    """
+def _query(mounted: Mounted, patience_s: float) -> MountReport:
     deadline_s = time.monotonic() + patience_s
-    said = [bytearray() for _ in askers]
-    is_too_long = [False for _ in askers]
-    with selectors.DefaultSelector() as selector:
-        for number, asker in enumerate(askers):
-            assert asker.stdout is not None  # noqa: S101 - it was made with a pipe
-            selector.register(asker.stdout, selectors.EVENT_READ, number)
-        while selector.get_map() and (left_s := deadline_s - time.monotonic()) > 0:
-            for key, _ in selector.select(left_s):
-                piece = os.read(key.fd, _PIECE_BYTES)
-                said[key.data] += piece
-                is_too_long[key.data] = len(said[key.data]) > max_bytes
-                if not piece or is_too_long[key.data]:
-                    selector.unregister(key.fileobj)
-        silent = {key.data for key in selector.get_map().values()}
-    answers: list[tuple[int, bytes] | None] = []
-    for number, asker in enumerate(askers):
-        if number in silent or is_too_long[number]:
-            asker.kill()
-            with suppress(subprocess.TimeoutExpired):
-                asker.wait(_ENDING_S)  # one that is stuck in a mount ends when the mount does
-            answers.append(None if number in silent else (_FAILED, b""))
-        else:
-            answers.append((asker.wait(), bytes(said[number])))
-        assert asker.stdout is not None  # noqa: S101 - as above
-        asker.stdout.close()
-    return answers
+    try:
+        status = result_of(
+            mounted, "status", {}, time_limit_s=patience_s, max_bytes=MAX_STATUS_BYTES
+        )
+    except MountSilent:
+        return MountReport(mounted, State.SILENT)
+    except SatfsError:
+        response = _read_through_mount(mounted, "status.json", deadline_s, MAX_STATUS_BYTES)
+        return (
+            MountReport(mounted, State.SILENT)
+            if response is None
+            else report_of(mounted, *response)
+        )
+    return _report(mounted, status)
 
 
-def _ask(mountpoint: Path, name: str = "status.json") -> subprocess.Popen[bytes]:
-    file = str(mountpoint / ".satfs" / name)
-    command = [sys.executable, "-I", "-S", "-c", _ASKER, file]
-    return subprocess.Popen(  # noqa: S603 - our own words
-        command,
+def _read_through_mount(
+    mounted: Mounted, name: str, deadline_s: float, max_bytes: int
+) -> tuple[int, bytes] | None:
+    """Return the exit code and the output of a process that reads `.satfs/NAME` in a mount.
+
+    None if it does not end before *deadline_s*. A file of more than *max_bytes* counts as an error:
+    no mount of ours has one.
+    """
+    file = str(mounted.mountpoint / ".satfs" / name)
+    reader = subprocess.Popen(  # noqa: S603 - no word of this comes from outside
+        [sys.executable, "-I", "-S", "-c", _READER, file],
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us
+        start_new_session=True,  # Ctrl-C is for the command alone
     )
+    assert reader.stdout is not None  # noqa: S101 - it was made with a pipe
+    data = bytearray()
+    with reader.stdout as pipe:
+        readable = select.poll()
+        readable.register(pipe, select.POLLIN)
+        while (left_s := deadline_s - time.monotonic()) > 0 and readable.poll(left_s * 1000):
+            piece = os.read(pipe.fileno(), _PIECE_BYTES)
+            data += piece
+            if not piece:
+                return reader.wait(), bytes(data)
+            if len(data) > max_bytes:
+                break
+    reader.kill()
+    with suppress(subprocess.TimeoutExpired):
+        reader.wait(_ENDING_S)  # a process that is stuck in a mount ends when the mount does
+    return (_FAILED, b"") if len(data) > max_bytes else None
 
 
-def report_of(mounted: Mounted, code: int, said: bytes) -> MountReport:
-    """Return what it means that the asker ended with *code*, having heard *said*. Pure."""
+def report_of(mounted: Mounted, code: int, output: bytes) -> MountReport:
+    """Return what the exit code and the output of a reader of `status.json` mean. Pure."""
     if code != 0:
         return MountReport(mounted, _STATES.get(code, State.MUTE))
     try:
-        status = json.loads(said)
+        status = json.loads(output)
     except (ValueError, RecursionError):
         return MountReport(mounted, State.MUTE)
+    return _report(mounted, status)
+
+
+def _report(mounted: Mounted, status: object) -> MountReport:
     if not isinstance(status, dict) or not _is_shallow(status):
         return MountReport(mounted, State.MUTE)
     return MountReport(mounted, _state_of(status), status)
 
 
 def _is_shallow(value: object) -> bool:
-    """Tell whether *value* is nested no deeper than a status record may be."""
+    """Return whether *value* is nested no deeper than a status record may be."""
     layer = [value]
     for _ in range(_MAX_DEPTH):
         inner: list[object] = []

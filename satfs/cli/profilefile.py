@@ -15,7 +15,7 @@ from satfs.errors import BadSettings
 
 _FIRST_LINES = (
     "Settings of satfs: for every profile at the top, for one in its table.",
-    "`satfs settings` lists them; `satfs config show --origin` tells what they come to.",
+    "`satfs config show --describe` lists them; `satfs config show --origin` shows their values.",
 )
 
 

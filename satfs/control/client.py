@@ -1,13 +1,15 @@
 """The command's end of the control socket: send a request, receive its messages.
 
 Never touches the mount itself, so that one that is stuck does not keep the command waiting: each
-wait ends after `SILENCE_S`.
+wait ends after `SILENCE_S`, or when the time limit of the caller is reached.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Final
@@ -34,19 +36,33 @@ from satfs.mountpoints import Mounted
 _PIECE_BYTES: Final = 256 * 1024
 
 
-def ask(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Iterator[Notice | Done]:
-    """Ask the mount to *do* something *given* this; yield what it tells, and in the end `Done`.
+class MountSilent(BadMountpoint):
+    """The process of a mount accepts a connection, and does not respond in time."""
 
-    Closing the iterator hangs up, which ends what was asked for.
+
+def ask(
+    mounted: Mounted,
+    do: str,
+    given: Mapping[str, Json],
+    *,
+    time_limit_s: float = math.inf,
+    max_bytes: int = MESSAGE_BYTES,
+) -> Iterator[Notice | Done]:
+    """Send the request *do* with *given* to a mount; yield its notices, and in the end `Done`.
+
+    Waits `SILENCE_S` for each message, and *time_limit_s* for all of them. A message may have
+    *max_bytes*. Closing the iterator closes the connection, which cancels the request.
 
     Raises:
-        BadMountpoint: the mount does not listen, or does not answer; says what to do.
-        SatfsError: whatever came of the request.
+        MountSilent: the mount does not respond in time; the message has the remedy.
+        BadMountpoint: no process listens for the mount, or it ended; the message has the remedy.
+        SatfsError: the request failed in the mount.
     """
+    deadline_s = time.monotonic() + time_limit_s
     with closing(connect(mounted)) as connection:
         try:
             connection.sendall(request_line(ControlRequest(do, given)))
-            for message in _messages(connection):
+            for message in _messages(connection, deadline_s, max_bytes):
                 match message:
                     case Failed():
                         raise error_of(message)
@@ -58,26 +74,44 @@ def ask(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Iterator[Notice
                     case Alive():
                         pass
         except TimeoutError:
-            raise BadMountpoint(
-                f"the mount at {mounted.mountpoint} does not answer; `satfs umount -z"
-                f" {mounted.mountpoint}` takes it away"
-            ) from None
+            raise _silent(mounted) from None
         except ConnectionError:
             pass
     raise BadMountpoint(f"the mount at {mounted.mountpoint} ended before it had answered")
 
 
-def result_of(mounted: Mounted, do: str, given: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Ask the mount to *do* something, and return the result; raises what `ask` raises."""
-    for message in ask(mounted, do, given):
+def result_of(
+    mounted: Mounted,
+    do: str,
+    given: Mapping[str, Json],
+    *,
+    time_limit_s: float = math.inf,
+    max_bytes: int = MESSAGE_BYTES,
+) -> Mapping[str, Json]:
+    """Send a request to a mount, and return its result; raises what `ask` raises."""
+    for message in ask(mounted, do, given, time_limit_s=time_limit_s, max_bytes=max_bytes):
         if isinstance(message, Done):
             return message.result
-    raise Garbled("the mount ended its answer without a result")
+    raise Garbled("the mount ended its response without a result")
 
 
-def _messages(connection: socket.socket) -> Iterator[Message]:
-    lines = LineSplitter(MESSAGE_BYTES)
-    while data := connection.recv(_PIECE_BYTES):
+def _silent(mounted: Mounted) -> MountSilent:
+    return MountSilent(
+        f"the mount at {mounted.mountpoint} does not answer; `satfs umount -z"
+        f" {mounted.mountpoint}` takes it away"
+    )
+
+
+def _messages(connection: socket.socket, deadline_s: float, max_bytes: int) -> Iterator[Message]:
+    lines = LineSplitter(max_bytes)
+    while True:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection.settimeout(min(SILENCE_S, left_s))
+        data = connection.recv(_PIECE_BYTES)
+        if not data:
+            return
         yield from map(message_of, lines.feed(data))
 
 
@@ -85,7 +119,8 @@ def connect(mounted: Mounted) -> socket.socket:
     """Return a connection to the mount's control socket.
 
     Raises:
-        BadMountpoint: nobody listens there, or it is another user's.
+        MountSilent: too many connections wait to be accepted (listen(2)).
+        BadMountpoint: no process listens there, or the mount is another user's.
     """
     users = tuple({os.geteuid(), mounted.user, 0} - {None})
     refused = False
@@ -98,8 +133,11 @@ def connect(mounted: Mounted) -> socket.socket:
             connection.connect(os.fspath(path))
         except PermissionError:
             refused = True
+        except BlockingIOError:
+            connection.close()
+            raise _silent(mounted) from None
         except OSError:
-            pass  # not there, or nobody behind it
+            pass  # not there, or no process behind it
         else:
             return connection
         connection.close()

@@ -24,10 +24,12 @@ def commands_on(floors: MountComponents) -> dict[str, Command]:
     return {
         "describe": partial(_describe, floors),
         "list": partial(_list, floors),
+        "log": partial(_log, floors),
         "log-level": _set_log_level,
         "pins": partial(pins, floors),
         "prefetch": partial(prefetch, floors),
         "refresh": partial(refresh, floors),
+        "status": partial(_status, floors),
         "unpin": partial(unpin, floors),
         "verify": partial(verify, floors),
     }
@@ -43,6 +45,16 @@ async def _describe(
 ) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
     return await records.described(floors.listings, words, partial(_shelf, floors))
+
+
+async def _status(
+    floors: MountComponents, _given: Mapping[str, Json], _tell: Tell
+) -> dict[str, Json]:
+    return floors.introspection.status()
+
+
+async def _log(floors: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    return {"text": floors.introspection.log_text()}
 
 
 async def _shelf(floors: MountComponents) -> Iterable[CachedVersion]:

@@ -11,6 +11,7 @@ from satfs.api.listings import Listings
 from satfs.archive.archive import Archives
 from satfs.content.attachments import Attachments
 from satfs.content.cache.pins import Pins
+from satfs.introspection.directory import Introspection
 from satfs.tree.root import Root
 
 
@@ -38,3 +39,4 @@ class MountComponents:
     archives: Archives
     keeping: Pins
     kernel: Kernel
+    introspection: Introspection

@@ -10,13 +10,12 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from satfs.mountpoints import Mounted, parse_mountinfo
+from satfs.mountpoints import Mounted, parse_mountinfo, probe_command
 
 #: Time for a program to answer, in seconds. Those asked here take milliseconds.
 PROGRAM_LIMIT_S: Final = 4.0
@@ -73,19 +72,6 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
     return Ran(child.returncode, output, complaints)
 
 
-#: Asks a path for its filesystem, as `df` does, and prints the errno. In a process of its own: who
-#: asks a stuck mount is stuck, and cannot even end.
-_PROBE: Final = """
-import os, sys
-try:
-    os.statvfs(sys.argv[1])
-except OSError as failure:
-    print(failure.errno)
-else:
-    print(0)
-"""
-
-
 def _home() -> Path:
     """Return the user's home; the root for one who has none, in a container perhaps."""
     try:
@@ -132,7 +118,7 @@ class Machine:
 
     def errno_of(self, path: Path) -> int | None:
         """Return the errno that the filesystem at *path* answers with: 0 if well, None if never."""
-        ran = self.run([sys.executable, "-I", "-S", "-c", _PROBE, os.fspath(path)])
+        ran = self.run(probe_command(path))
         if ran is None:
             return None
         if ran.output.strip().isdecimal():

@@ -82,6 +82,10 @@ class Introspection:
         """Return the status record as `status.json` has it."""
         return json.dumps(self.status(), indent=2).encode() + b"\n"
 
+    def log_text(self) -> str:
+        """Return the last lines of the log, as `log` has them."""
+        return self._lines.text.decode("utf-8", "replace")
+
     def metrics(self) -> bytes:
         """Return the metrics as `metrics` has them."""
         return exposition(self.status)

@@ -33,6 +33,14 @@ def test_a_mount_in_the_background_works_when_the_command_returns(
     assert list((place / "tasks").iterdir())
 
 
+def test_a_mount_starts_although_the_kernel_keeps_no_attributes(
+    aleph: Program, place: Path
+) -> None:
+    """The process never calls its own mount: a `stat` of its mountpoint would wait for itself."""
+    done = aleph("mount", place, SATFS_ATTR_TIMEOUT_S="0.000001")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_kernel_knows_it_as_satfs(aleph: Program, place: Path) -> None:
     """Type and source are what findmnt, df and updatedb's PRUNEFS go by."""
     aleph("mount", "-o", "fsname=satfs:prod,noatime,noexec", place)

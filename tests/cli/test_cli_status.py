@@ -1,4 +1,4 @@
-"""`satfs status` and `satfs list`, through the real entry point, on mounts in every state."""
+"""`satfs status`, through the real entry point, on mounts in every state."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import trio
 from cli.conftest import Program, mount_processes, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.mount_status import REMEDIES, State, report_of
+from satfs.cli.mount_status import REMEDIES, MountReport, State, query_mounts, report_of
+from satfs.control.server import Command, Tell, serve_control, socket_path
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account
 from satfs.humanize import format_bytes, format_duration
+from satfs.model import Json
 from satfs.mountpoints import Mounted
 
+NOWHERE = Mounted(Path("/nowhere"), "fuse.satfs", "satfs:default", (0, 1), frozenset())
 SOMEWHERE = Mounted(Path("/mnt"), "fuse.satfs", "satfs:default", (0, 1), frozenset())
 
 
@@ -37,6 +43,45 @@ def only(told: subprocess.CompletedProcess[str], place: Path) -> dict[str, objec
     found = [each for each in json.loads(told.stdout) if each["mountpoint"] == str(place)]
     assert len(found) == 1
     return dict(found[0])
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the user's directory for sockets; its path is short, as an address must be."""
+    with tempfile.TemporaryDirectory(prefix="satfs-") as directory:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield Path(directory)
+
+
+@pytest.fixture
+def record() -> dict[str, object]:
+    return {"is_online": True, "pid": 1}
+
+
+def answered_by(runtime: Path, commands: Mapping[str, Mapping[str, Json] | None]) -> MountReport:
+    """Return the report of a mount of which there is but a socket; None never ends a command."""
+
+    async def main() -> MountReport:
+        async def never(_given: Mapping[str, Json], _tell: Tell) -> Mapping[str, Json]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        def command(result: Mapping[str, Json] | None) -> Command:
+            async def give(_given: Mapping[str, Json], _tell: Tell) -> Mapping[str, Json]:
+                return result or {}
+
+            return never if result is None else give
+
+        async with trio.open_nursery() as nursery:
+            path = socket_path(NOWHERE.mountpoint)
+            assert path.is_relative_to(runtime)
+            served = {name: command(result) for name, result in commands.items()}
+            await nursery.start(serve_control, path, served)
+            (report,) = await trio.to_thread.run_sync(query_mounts, [NOWHERE], 0.5)
+            nursery.cancel_scope.cancel()
+            return report
+
+    return trio.run(main)
 
 
 def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
@@ -61,6 +106,42 @@ def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
     assert str(mounted)[:20] in aleph("list").stdout
 
 
+def test_the_status_comes_over_the_control_socket(runtime: Path, record: dict[str, object]) -> None:
+    """No process reads in the mount: there is none, but for its socket."""
+    report = answered_by(runtime, {"status": record})
+    assert (report.state, report.status) == (State.WORKS, record)
+
+
+@pytest.mark.parametrize(
+    "status", [{"a": [[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]}, {"a": "x" * 2_000_000}]
+)
+def test_a_status_of_another_shape_over_the_socket(runtime: Path, status: dict[str, Json]) -> None:
+    """Another user's process may listen there: no more is taken from it than from a file."""
+    assert answered_by(runtime, {"status": status}).state is State.MUTE
+
+
+def test_a_mount_that_goes_on_working_is_given_up(runtime: Path) -> None:
+    """The time limit holds also when the process reports that it still works on the request."""
+    assert answered_by(runtime, {"status": None}).state is State.SILENT
+
+
+@pytest.mark.mounts
+def test_a_mount_without_a_socket_is_read(aleph: Program, mounted: Path) -> None:
+    """Where the socket cannot be reached, the status and the log come from `.satfs`."""
+    Path(json.loads((mounted / ".satfs/status.json").read_text())["control"]).unlink()
+    assert only(aleph("status", mounted, "--json"), mounted)["state"] == "works"
+    assert aleph("log", mounted).returncode == 0
+
+
+@pytest.mark.mounts
+def test_old_names_of_commands_still_work(aleph: Program, mounted: Path) -> None:
+    """`list`, `settings` and `unpin` are what `status`, `config` and `pin` do with an option."""
+    assert aleph("list").stdout == aleph("status", "--short").stdout
+    assert aleph("settings").stdout == aleph("config", "show", "--describe").stdout
+    assert aleph("unpin", "--all").stdout == aleph("pin", "--remove", "--all").stdout
+    assert aleph("unpin").returncode == aleph("pin", "--all").returncode == 2
+
+
 def test_a_path_inside_a_mount_will_do(aleph: Program, mounted: Path) -> None:
     told = aleph("status", mounted / "tasks/341271", "--json")
     assert only(told, mounted)["state"] == "works"
@@ -74,7 +155,7 @@ def test_where_nothing_is_mounted(satfs: Program, tmp_path: Path) -> None:
     """A place without a mount is an error that says what to look at, with a code of its own."""
     refused = satfs("status", tmp_path)
     assert refused.returncode == 5
-    assert "satfs list" in refused.stderr
+    assert "satfs status --short" in refused.stderr
 
 
 def test_a_hung_mount_keeps_nobody_waiting(aleph: Program, mounted: Path) -> None:
@@ -222,13 +303,13 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
         (errno.ENOENT, b"", State.MUTE),
     ],
 )
-def test_what_an_asker_comes_back_with(code: int, said: bytes, state: State) -> None:
+def test_the_result_of_a_reader_is_a_state(code: int, said: bytes, state: State) -> None:
     assert report_of(SOMEWHERE, code, said).state is state
     assert state in REMEDIES or report_of(SOMEWHERE, code, said).status is not None
 
 
 @given(st.integers(0, 255), st.binary(max_size=60))
-def test_whatever_an_asker_says_means_something(code: int, said: bytes) -> None:
+def test_any_output_of_a_reader_is_a_state(code: int, said: bytes) -> None:
     heard = report_of(SOMEWHERE, code, said)
     assert (heard.status is not None) == (
         heard.state in (State.WORKS, State.OFFLINE, State.REFUSED)

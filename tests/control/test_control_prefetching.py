@@ -75,6 +75,7 @@ class House:
             archives=cast(Any, None),
             keeping=cast(Any, self.keeping),
             kernel=cast(Any, None),
+            introspection=cast(Any, None),
         )
 
     def stored(self, scene: SceneId, attachment: AttachmentName, version: Version) -> StoredObject:

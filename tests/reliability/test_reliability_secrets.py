@@ -179,7 +179,7 @@ def test_a_mount_that_cannot_be_says_so_without_secrets(make_stand: MakeStand) -
 
 
 def test_settings_are_shown_without_secrets(make_stand: MakeStand) -> None:
-    """`satfs settings` tells that a secret is set, and not which."""
+    """`satfs config show` tells that a secret is set, and not which."""
     stand = make_stand()
     token = "eyJ-a-token-that-nobody-may-see"
     environment = {**os.environ, **stand.environment(), "SATFS_TOKEN": token}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from satfs.cli.commands.settings import shown_value
 from satfs.cli.flags import Manner, account_flags, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import home_name
@@ -29,6 +29,7 @@ from satfs.settings import (
     Resolved,
     Settings,
     is_secret,
+    load_settings,
     resolve_settings,
     unknown_remarks,
     variable_of,
@@ -39,7 +40,8 @@ from satfs.settings import (
     cls=Commands,
     epilog="""\b
 Examples:
-  satfs config show --origin             every setting, and where it is from
+  satfs config show --describe           every setting, and what it does
+  satfs config show --origin             … and where it is from
   satfs config show --profile harbour    … for another profile
   satfs config profiles                  which profiles there are
   ${EDITOR:-vi} "$(satfs config path)"   change them
@@ -58,21 +60,31 @@ def config() -> None:
     "show",
     epilog="""\b
 Examples:
-  satfs config show
+  satfs config show                      what a mount would use now
+  satfs config show --describe           … with what each setting does
   satfs config show --origin --profile harbour
   satfs config show --json | jq .cache_bytes
 """,
 )
 @click.option("--origin", "with_origin", is_flag=True, help="Tell where each value comes from.")
+@click.option("--describe", is_flag=True, help="With the variable of each, and what it does.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, always with origins.")
 @account_flags
 @verbosity_flags
 @click.pass_obj
-def show_settings(manner: Manner, /, with_origin: bool, as_json: bool, **flags: str | None) -> None:
-    """Show every setting as a mount would use it now. Secrets are not shown."""
+def show_settings(
+    manner: Manner, /, with_origin: bool, describe: bool, as_json: bool, **flags: str | None
+) -> None:
+    """Show every setting as a mount would use it now.
+
+    Each is set by its environment variable, in config.toml, or by `satfs mount -o setting=value`.
+    Secrets are never taken from a command line, and are not shown.
+    """
     resolved = resolve_settings(flags)
     if as_json:
         click.echo(json.dumps(_record(resolved), indent=2))
+    elif describe:
+        _print_descriptions(resolved)
     elif sys.stdout.isatty() and with_origin:
         _print_table(resolved)
     else:
@@ -146,6 +158,29 @@ def _record(resolved: Resolved) -> dict[str, Any]:
             "place": origin.place or None,
         }
     return record
+
+
+def shown_value(settings: Settings, name: str) -> str:
+    """Return the value of a setting as it may be shown: no secret, and no command's arguments."""
+    value = getattr(settings, name)
+    if value is None:
+        return "(not set)"
+    if name == "token_command":
+        program, *arguments = shlex.split(value)
+        return f"{program} …" if arguments else program
+    return "(set, not shown)" if is_secret(name) else str(value)
+
+
+def _print_descriptions(resolved: Resolved) -> None:
+    defaults = load_settings({})
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 0, 1, 0))
+    table.add_column()
+    for name, field in Settings.model_fields.items():
+        is_changed = getattr(resolved.settings, name) != getattr(defaults, name)
+        value = Text(show(shown_value(resolved.settings, name)), "green" if is_changed else "")
+        line = Text.assemble((variable_of(name), "bold"), " = ", value)
+        table.add_row(Text("\n").join([line, Text(f"  {field.description or ''}", "dim")]))
+    console().print(table)
 
 
 def _print_lines(resolved: Resolved, *, with_origin: bool) -> None:

@@ -24,7 +24,7 @@ from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_as, show
-from satfs.cli.mount_status import mounts_of_user, read_own
+from satfs.cli.mount_status import mounts_of_user, read_log
 from satfs.cli.output import console, print_sentence
 from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
@@ -118,7 +118,7 @@ def _write_report(path: Path, findings: Sequence[Finding], profile: str | None) 
     logs = {}
     for mounted in mounts_of_user():
         try:
-            logs[str(mounted.mountpoint)] = read_own(mounted, "log")
+            logs[str(mounted.mountpoint)] = read_log(mounted)
         except BadMountpoint as failure:
             logs[str(mounted.mountpoint)] = f"(cannot be read: {failure})"
     write_report(path, report_text(findings, resolved, logs))
@@ -177,7 +177,7 @@ def _settings(profile: str | None, tell: Tell) -> Settings | None:
                 remark,
                 "It has no effect; its name is misspelt, perhaps.",
                 "See which there are:",
-                ("satfs settings",),
+                ("satfs config show",),
             )
         )
     named = resolved.settings.profile

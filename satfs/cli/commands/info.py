@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 import click
 from rich.table import Table
 
-from satfs.cli.commands.ls import profile_flag
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console
 from satfs.cli.targets import (

@@ -7,7 +7,7 @@ import click
 from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.mount_status import read_own, the_mount
+from satfs.cli.mount_status import read_log, the_mount
 from satfs.cli.output import print_remark
 from satfs.control.client import result_of
 from satfs.log_level import LEVELS
@@ -38,7 +38,7 @@ def log(manner: Manner, mountpoint: str | None, level: str | None) -> int:
     """
     mounted = the_mount(mountpoint)
     if level is None:
-        lines = read_own(mounted, "log")
+        lines = read_log(mounted)
         click.echo(lines, nl=False)
         if not lines and manner.verbosity >= 0:
             print_remark("nothing has been logged so far; `--level info` has it log what happens")

@@ -9,9 +9,8 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
-from satfs.cli.completion_values import profiles
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console, print_remark
 from satfs.cli.targets import (
@@ -28,13 +27,6 @@ from satfs.errors import NotThere
 from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
 from satfs.settings import load_settings
-
-profile_flag = click.option(
-    "--profile",
-    metavar="NAME",
-    shell_complete=profiles,
-    help="The profile in config.toml to ask with.",
-)
 
 Entry = Mapping[str, Json]
 

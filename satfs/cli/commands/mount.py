@@ -44,7 +44,7 @@ Mount options (-o):
   nonempty, fsname=NAME      mount over files; the name in /proc/mounts
   exec                       let programs in the mount be run
   nosuid, nodev, noatime     as in mount(8); always on, but for the last
-  any setting, as SETTING=VALUE     `satfs settings` lists them
+  any setting, as SETTING=VALUE     `satfs config show` lists them
 
 What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;
 rw is refused, for satfs only reads. Secrets are kept by `satfs login`, or come from the environment

@@ -1,9 +1,10 @@
-"""`satfs pin`: keep scenes or whole tasks against eviction, and list what is kept so."""
+"""`satfs pin`: protect scenes or whole tasks from eviction, list the pinned files, and unpin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import click
@@ -14,8 +15,10 @@ from satfs.cli.flags import Manner, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.output import console, print_remark
 from satfs.cli.progress import fetch, jobs_flag, where_flag
-from satfs.cli.targets import json_flag, offer_paths, print_json
+from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
 from satfs.content.cache import maintenance
+from satfs.content.cache.directory import open_index
+from satfs.content.cache.pins import unpin
 from satfs.control.client import result_of
 from satfs.control.pinning import as_json as records_of
 from satfs.errors import NotThere, SatfsError
@@ -33,13 +36,16 @@ _MAX_ASKED_AT_ONCE: Final = 32
 Examples:
   satfs pin ~/aleph/tasks/268095         keep a task; fetches what is missing
   satfs pin                              list what is pinned
-  satfs unpin ~/aleph/tasks/268095       no longer
+  satfs pin --remove ~/aleph/tasks/268095    keep it no longer than it is used
+  satfs pin --remove --all               … everything, also without a mount
 """
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=offer_paths)
 @where_flag
 @jobs_flag
 @click.option("--no-fetch", is_flag=True, help="Keep what is and will be read, and fetch nothing.")
+@click.option("-r", "--remove", is_flag=True, help="Unpin. Removes nothing from the cache itself.")
+@click.option("--all", "is_all", is_flag=True, help="With --remove: all that is pinned.")
 @json_flag
 @verbosity_flags
 @click.pass_obj
@@ -49,6 +55,8 @@ def pin(
     where: tuple[str, ...],
     jobs: int | None,
     no_fetch: bool,
+    remove: bool,
+    is_all: bool,
     as_json: bool,
 ) -> int:
     """Keep all that each PATH on a mount holds against eviction, and fetch it as `prefetch` does.
@@ -56,6 +64,10 @@ def pin(
     Pinned are the files that are there now, each in its present version: for scenes that are
     published later, or files that are replaced, pin again. Without PATH, list what is pinned.
     """
+    if remove:
+        return _unpin(paths, where, is_all=is_all, as_json=as_json, manner=manner)
+    if is_all:
+        raise click.UsageError("--all goes with --remove")
     if not paths:
         return _list(as_json=as_json)
     outcome, results = fetch(
@@ -131,3 +143,38 @@ def _pins_of(mounted: Mounted) -> Mapping[str, Json] | SatfsError:
         return result_of(mounted, "pins", {})
     except SatfsError as failure:
         return failure
+
+
+def _unpin(
+    paths: tuple[str, ...], where: tuple[str, ...], *, is_all: bool, as_json: bool, manner: Manner
+) -> int:
+    if is_all == bool(paths):
+        raise click.UsageError("give a PATH on a mount, or --all")
+    found: list[Json] = _unpin_all() if is_all else []
+    for mounted, targets in on_mounts(paths):
+        given = {"paths": [list(each.words) for each in targets], "where": list(where)}
+        try:
+            found += result_of(mounted, "unpin", given)["unpinned"]
+        except NotThere as failure:
+            raise missing(failure) from failure
+    if as_json:
+        print_json({"unpinned": found})
+    elif manner.verbosity >= 0:
+        n_bytes = sum(each["held_bytes"] for each in found)
+        click.echo(
+            f"No longer pinned: {format_count(len(found), 'file')}, {format_bytes(n_bytes)}."
+        )
+    return Exit.DONE
+
+
+def _unpin_all() -> list[Json]:
+    found: list[Json] = []
+    for cache in pinned_anywhere():
+        if not cache["pinned"]:
+            continue
+        index = open_index(Path(str(cache["cache_dir"])))
+        try:
+            found += records_of(unpin(index, None))
+        finally:
+            index.close()
+    return found

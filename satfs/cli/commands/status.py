@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from satfs.cli.mount_status import (
     query_mounts,
 )
 from satfs.cli.output import console
-from satfs.humanize import format_bytes, format_duration
+from satfs.humanize import format_bytes, format_count, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
 _TRANSFERS_SHOWN: Final = 5
@@ -42,16 +43,20 @@ _STYLES: Final = {State.WORKS: "green", State.OFFLINE: "yellow"}
     epilog="""\b
 Examples:
   satfs status                           how every mount of yours is doing
+  satfs status --short                   … a line for each
   satfs status ~/aleph --watch           … this one, again every two seconds
   satfs status --json | jq '.[].status.cache'
 
-Exits with 5 if a mount does not answer. What is shown is `.satfs/status.json` in the mount;
-`.satfs/explain/PATH` tells of one file what reading it took.
+Exits with 5 if a mount does not answer; with --short it does not. The mount sends what is shown
+over its control socket; `.satfs/status.json` in the mount has the same. `.satfs/explain/PATH` shows
+what reading one file took.
 """
 )
 @click.argument(
     "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=complete_mountpoints
 )
+@click.option("-s", "--short", is_flag=True, help="A line for each: where, whose, and its state.")
+@click.option("-a", "--all", "with_others", is_flag=True, help="Those of other users, too.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
 @click.option(
@@ -66,7 +71,13 @@ Exits with 5 if a mount does not answer. What is shown is `.satfs/status.json` i
 @verbosity_flags
 @click.pass_obj
 def status(
-    _manner: Manner, mountpoint: str | None, as_json: bool, watch: bool, interval_s: float
+    _manner: Manner,
+    mountpoint: str | None,
+    short: bool,
+    with_others: bool,
+    as_json: bool,
+    watch: bool,
+    interval_s: float,
 ) -> int:
     """Show how mounts are doing: all of yours, or the one at MOUNTPOINT.
 
@@ -74,17 +85,14 @@ def status(
     wrong last. A mount that hangs does not keep this waiting.
     """
     if watch:
-        return _watch(mountpoint, as_json, interval_s)
-    heard = _heard(mountpoint)
-    if as_json:
-        click.echo(json.dumps([answer_of(each) for each in heard], indent=2))
-    else:
-        _print(heard)
-    return code_of(heard)
+        return _watch(mountpoint, as_json, interval_s, short=short, with_others=with_others)
+    reports = _reports(mountpoint, with_others=with_others)
+    _print(reports, as_json=as_json, short=short)
+    return Exit.DONE if short else code_of(reports)
 
 
 def answer_of(heard: MountReport) -> dict[str, Any]:
-    """Return what one mount said, for scripts."""
+    """Return the report of one mount, for scripts."""
     return {
         "mountpoint": heard.place,
         "source": heard.mounted.source,
@@ -93,44 +101,66 @@ def answer_of(heard: MountReport) -> dict[str, Any]:
     }
 
 
+def short_answer_of(report: MountReport) -> dict[str, Any]:
+    """Return the report of one mount in short, for scripts."""
+    return {
+        "mountpoint": report.place,
+        "source": report.mounted.source,
+        "user": _user(report),
+        "state": str(report.state),
+        "pid": None if report.status is None else report.status.get("pid"),
+    }
+
+
 def code_of(heard: Sequence[MountReport]) -> Exit:
-    """Return the exit code: all well only if each mount answered."""
+    """Return the exit code: success only if each mount returned its status."""
     is_well = all(each.status is not None for each in heard)
     return Exit.DONE if is_well else Exit.MOUNTPOINT
 
 
-def _heard(mountpoint: str | None) -> list[MountReport]:
-    return query_mounts(mounts_of_user() if mountpoint is None else [mount_of(Path(mountpoint))])
+def _reports(mountpoint: str | None, *, with_others: bool) -> list[MountReport]:
+    if mountpoint is not None:
+        return query_mounts([mount_of(Path(mountpoint))])
+    return query_mounts(mounts_of_user(with_others=with_others))
 
 
-def _watch(mountpoint: str | None, as_json: bool, interval_s: float) -> int:
-    heard = _heard(mountpoint)
+def _watch(
+    mountpoint: str | None, as_json: bool, interval_s: float, *, short: bool, with_others: bool
+) -> int:
+    reports = _reports(mountpoint, with_others=with_others)
     try:
         if as_json or not sys.stdout.isatty():
             while True:
-                if as_json:
-                    click.echo(json.dumps([answer_of(each) for each in heard]))
-                else:
-                    _print(heard)
+                _print(reports, as_json=as_json, short=short, indent=None)
                 sys.stdout.flush()
                 time.sleep(interval_s)
-                heard = _heard(mountpoint)
-        with Live(_shown(heard), console=console(), auto_refresh=False) as live:
+                reports = _reports(mountpoint, with_others=with_others)
+        with Live(_shown(reports, short=short), console=console(), auto_refresh=False) as live:
             while True:
-                live.update(_shown(heard), refresh=True)
+                live.update(_shown(reports, short=short), refresh=True)
                 time.sleep(interval_s)
-                heard = _heard(mountpoint)
+                reports = _reports(mountpoint, with_others=with_others)
     except KeyboardInterrupt:  # how a watch ends
-        return code_of(heard)
+        return Exit.DONE if short else code_of(reports)
 
 
-def _print(heard: Sequence[MountReport]) -> None:
+def _print(
+    reports: Sequence[MountReport],
+    *,
+    as_json: bool = False,
+    short: bool = False,
+    indent: int | None = 2,
+) -> None:
+    if as_json:
+        answer = short_answer_of if short else answer_of
+        click.echo(json.dumps([answer(each) for each in reports], indent=indent))
+        return
     screen = console()
     if sys.stdout.isatty():
-        screen.print(_shown(heard))
+        screen.print(_shown(reports, short=short))
         return
     with screen.capture() as text:
-        screen.print(_shown(heard))
+        screen.print(_shown(reports, short=short))
     for line in text.get().splitlines():
         click.echo(line.rstrip())  # columns are filled up with blanks
 
@@ -138,9 +168,11 @@ def _print(heard: Sequence[MountReport]) -> None:
 # -- for people ---------------------------------------------------------------------------------
 
 
-def _shown(heard: Sequence[MountReport]) -> RenderableType:
+def _shown(heard: Sequence[MountReport], *, short: bool) -> RenderableType:
     if not heard:
         return Text("Nothing is mounted. To mount: satfs mount ~/aleph")
+    if short:
+        return _table(heard)
     parts: list[RenderableType] = []
     for each in heard:
         if parts:
@@ -158,6 +190,33 @@ def _shown(heard: Sequence[MountReport]) -> RenderableType:
             grid.add_row(f"  {label}", Text(show(text)))
         parts.append(grid)
     return Group(*parts)
+
+
+def _table(reports: Sequence[MountReport]) -> Table:
+    """Return a line for each mount."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("mountpoint", overflow="fold")
+    table.add_column("source", overflow="fold")
+    table.add_column("user", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for each in reports:
+        table.add_row(
+            Text(show(each.place)),
+            Text(show(each.mounted.source)),
+            Text(_user(each)),
+            Text(str(each.state), "green" if each.state is State.WORKS else "yellow"),
+        )
+    return table
+
+
+def _user(report: MountReport) -> str:
+    number = report.mounted.user
+    if number is None:
+        return ""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # a user that this machine does not know
+        return str(number)
 
 
 def _rows(heard: MountReport) -> Iterator[tuple[str, str]]:
@@ -184,6 +243,8 @@ def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "listings", _listings(status["listings"])
     yield "cache", _cache(status["cache"])
     yield "reading", _reading(status["reading"])
+    if n_waiting := status["calls"]["waiting"]:
+        yield "calls", f"{format_count(n_waiting, 'call')} of programs in progress"
     yield "today", _egress(status["egress"])
     transfers = status["transfers"]
     yield "transfers", _transfers(transfers)

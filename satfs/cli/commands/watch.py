@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from satfs.cli.commands.ls import profile_flag
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.targets import (
     OnMount,
