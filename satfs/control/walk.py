@@ -13,6 +13,7 @@ from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.nodes import Directory, File, MadeFile, Node
+from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 from satfs.tree.sources import Catalogue
@@ -106,7 +107,9 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
     when *node* is there: it shows the bytes of the zip once more.
     """
     if isinstance(node, File):
-        if not isinstance(node, MadeFile) and holds_all(wanted.conditions, wanted.records):
+        if not isinstance(node, MadeFile | ListedFile) and holds_all(
+            wanted.conditions, wanted.records
+        ):
             yield Target(_path(node), node)
         return
     if not isinstance(node, Directory):

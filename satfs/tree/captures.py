@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
-
-import trio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Scene, SceneId
@@ -16,21 +14,17 @@ from satfs.tree.nodes import (
     Directory,
     Entry,
     Kind,
-    MadeFile,
     Node,
     not_there,
     xattr_values,
 )
+from satfs.tree.rendered import Rendering, cheap, rendered_from
 from satfs.tree.scenes import SceneDirectory, TreeSources
 from satfs.tree.times import FALLBACK_NS
 
 CAPTURE_JSON: Final = "capture.json"
 FOOTPRINTS: Final = "footprints.geojson"
 _RESERVED: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
-
-R = TypeVar("R")
-#: From so many records on, writing them takes longer than others should wait: some 10 ms.
-_MANY: Final = 500
 
 
 class CaptureHolder(Protocol):
@@ -80,9 +74,8 @@ class CaptureDirectory(Directory):
 
     async def lookup(self, name: bytes) -> Node:
         """Return the scene or sidecar called *name*."""
-        for sidecar, make in self._sidecars().items():
-            if name == sidecar.encode():
-                return MadeFile(self, name, await make(), make, mtime_ns=self._time_ns)
+        if (sidecar := self._sidecars().get(name)) is not None:
+            return await sidecar.node(self, name, mtime_ns=self._time_ns)
         scenes = await self._scenes()
         if name not in scenes:
             raise not_there(self, name)
@@ -92,10 +85,9 @@ class CaptureDirectory(Directory):
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
         scenes = await self._scenes()
         entries = [Entry(name, node) for name, node in scenes.items()]
-        for sidecar in self._sidecars():
-            name = sidecar.encode()
+        for name, sidecar in self._sidecars().items():
             try:
-                entries.append(Entry(name, await self.lookup(name)))
+                entries.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
             except SatfsError as error:
                 entries.append(Entry(name, error))
         return entries
@@ -121,16 +113,24 @@ class CaptureDirectory(Directory):
         scenes = await self._sources.catalogue.scenes(self.capture_id)
         return await self._sources.families.of(self, scenes, self._make, _scene_name)
 
-    def _sidecars(self) -> Mapping[str, Callable[[], Awaitable[bytes]]]:
+    def _sidecars(self) -> Mapping[bytes, Rendering]:
         async def capture_json() -> bytes:
             return sidecars.capture_json(await self._holder.current_capture(self.capture_id))
 
-        async def footprints() -> bytes:
-            return await rendered(
-                _footprints, await self._sources.catalogue.scenes(self.capture_id)
-            )
+        return {
+            CAPTURE_JSON.encode(): cheap(capture_json),
+            FOOTPRINTS.encode(): self._of_scenes(FOOTPRINTS.encode(), _footprints),
+        }
 
-        return {CAPTURE_JSON: capture_json, FOOTPRINTS: footprints}
+    def _of_scenes(self, name: bytes, render: Callable[[Sequence[Scene]], bytes]) -> Rendering:
+        """Return the file *name*, which *render* makes of the capture's scenes."""
+        return rendered_from(
+            self,
+            name,
+            render,
+            lambda: self._sources.catalogue.scenes(self.capture_id),
+            self._sources.rendered,
+        )
 
 
 class Captures(Directory):
@@ -185,10 +185,3 @@ def _capture_name(capture: Capture) -> bytes:
 
 def _footprints(scenes: Sequence[Scene]) -> bytes:
     return sidecars.footprints_geojson((scene, _scene_name(scene).decode()) for scene in scenes)
-
-
-async def rendered(render: Callable[[Sequence[R]], bytes], records: Sequence[R]) -> bytes:
-    """Return what *render* makes of *records*; of many in a thread, so that others run."""
-    if len(records) < _MANY:
-        return render(records)
-    return await trio.to_thread.run_sync(render, records)

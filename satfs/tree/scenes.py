@@ -26,6 +26,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
+from satfs.tree.rendered import RenderedFiles
 from satfs.tree.sources import Catalogue, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 
@@ -70,6 +71,7 @@ class TreeSources:
     #: take the others' names with it.
     version_deadline_s: float = 10.0
     families: ChildCaches = field(default_factory=ChildCaches)
+    rendered: RenderedFiles = field(default_factory=RenderedFiles)
 
 
 class SceneHolder(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -10,18 +10,18 @@ import trio
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.tree import names, sidecars
-from satfs.tree.captures import CaptureDirectory, rendered
+from satfs.tree.captures import CaptureDirectory
 from satfs.tree.child_nodes import ChildCache
 from satfs.tree.nodes import (
     Attributes,
     Directory,
     Entry,
     Kind,
-    MadeFile,
     Node,
     not_there,
     xattr_values,
 )
+from satfs.tree.rendered import Rendering, cheap, rendered_from
 from satfs.tree.scenes import TreeSources
 from satfs.tree.times import time_ns
 
@@ -101,9 +101,8 @@ class TaskDirectory(Directory):
 
     async def lookup(self, name: bytes) -> Node:
         """Return the published capture or the sidecar called *name*."""
-        for sidecar, make in self._sidecars().items():
-            if name == sidecar.encode():
-                return MadeFile(self, name, await make(), make, mtime_ns=self._time_ns)
+        if (sidecar := self._sidecars().get(name)) is not None:
+            return await sidecar.node(self, name, mtime_ns=self._time_ns)
         capture = (await self._captures()).get(name)
         if capture is None or not capture.is_published:
             raise not_there(self, name)
@@ -113,10 +112,9 @@ class TaskDirectory(Directory):
         """Return the sidecars and the published captures, for one listing of captures."""
         captures = await self._captures()
         entries = [Entry(name, node) for name, node in captures.items() if node.is_published]
-        for sidecar in self._sidecars():
-            name = sidecar.encode()
+        for name, sidecar in self._sidecars().items():
             try:
-                entries.append(Entry(name, await self.lookup(name)))
+                entries.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
             except SatfsError as error:
                 entries.append(Entry(name, error))
         return entries
@@ -137,16 +135,22 @@ class TaskDirectory(Directory):
         captures = await self._sources.catalogue.captures(self.task_id)
         return await self._sources.families.of(self, captures, self._make, _capture_name)
 
-    def _sidecars(self) -> Mapping[str, Callable[[], Awaitable[bytes]]]:
+    def _sidecars(self) -> Mapping[bytes, Rendering]:
         catalogue = self._sources.catalogue
 
         async def task_json() -> bytes:
             return sidecars.task_json(await catalogue.task(self.task_id))
 
-        async def captures_json() -> bytes:
-            return await rendered(sidecars.captures_json, await catalogue.captures(self.task_id))
-
-        return {TASK_JSON: task_json, CAPTURES_JSON: captures_json}
+        return {
+            TASK_JSON.encode(): cheap(task_json),
+            CAPTURES_JSON.encode(): rendered_from(
+                self,
+                CAPTURES_JSON.encode(),
+                sidecars.captures_json,
+                lambda: catalogue.captures(self.task_id),
+                self._sources.rendered,
+            ),
+        }
 
 
 def _task_name(task: Task) -> bytes:

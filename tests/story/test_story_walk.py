@@ -81,7 +81,30 @@ async def test_what_is_looked_up_is_what_was_listed(kernel: Kernel) -> None:
     for directory in ("", "tasks", "tasks/341271", "tasks/341271/cap-1", SCENE, "scenes"):
         for name, listed in (await kernel.ls(directory)).items():
             found = await kernel.walk(f"{directory}/{name}")
+            if listed.entry_timeout > 0:  # else the kernel looks it up whenever it is used
+                assert found.__getstate__() == listed.__getstate__()
+        for name, listed in (await kernel.ls(directory)).items():
+            found = await kernel.walk(f"{directory}/{name}")
             assert found.__getstate__() == listed.__getstate__()
+
+
+@pytest.mark.parametrize("name", ["captures.json", "cap-1/footprints.geojson"])
+async def test_a_file_that_takes_time_is_listed_by_name(
+    kernel: Kernel, name: str, expect_log: Callable[..., None]
+) -> None:
+    """A file that takes time or requests to make is listed by name, and made at a look-up."""
+    expect_log("call failed", errno="ESTALE")
+    directory, _, base = f"tasks/341271/{name}".rpartition("/")
+    listed = (await kernel.ls(directory))[base]
+    assert stat.S_ISREG(listed.st_mode)
+    assert (listed.st_size, listed.entry_timeout, listed.attr_timeout) == (0, 0, 0)
+    with pytest.raises(FUSEError) as caught:
+        await kernel.door.open(listed.st_ino, os.O_RDONLY, None)  # type: ignore[arg-type]
+    assert caught.value.errno == errno.ESTALE  # the kernel looks the name up again
+    found = await kernel.walk(f"{directory}/{base}")
+    assert found.st_size == len(await kernel.read(f"{directory}/{base}")) > 0
+    assert found.st_ino != listed.st_ino
+    assert (await kernel.ls(directory))[base].st_size == found.st_size
 
 
 async def test_sizes_modes_and_times_are_exact(kernel: Kernel) -> None:
