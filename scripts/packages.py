@@ -1,4 +1,4 @@
-"""Build the Debian package of satfs on bare Debians, and try it on others that never saw a build.
+"""Build the packages of satfs on bare Debians, and try them on others that never saw a build.
 
 Bare Debians are those of `scripts/places`. The version of the package is that of satfs, with the
 release it is for behind it; its day is that of the commit, so that a build can be repeated.
@@ -17,10 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import images
 from places import NOT_POSSIBLE, ROOT, USER, Place, root_of
 
 #: Each release with the suffix of its packages: a later release's must compare as newer.
 RELEASES: Final[Mapping[str, str]] = {"bookworm": "~deb12u1", "trixie": "~deb13u1"}
+#: The container image, among the packages.
+IMAGE: Final = "image"
 #: Where the source lies on the bare machine.
 SOURCE: Final = "/srv/satfs"
 
@@ -102,26 +105,34 @@ done
 def main(arguments: Sequence[str]) -> int:
     """Return 0 when each package is built and, if that was asked, each trial succeeds."""
     parser = argparse.ArgumentParser("scripts/packages", description=__doc__.splitlines()[0])
-    parser.add_argument("releases", nargs="*", metavar="RELEASE", help="bookworm, trixie [both]")
+    parser.add_argument(
+        "packages", nargs="*", metavar="PACKAGE", help="bookworm, trixie, image [all]"
+    )
     parser.add_argument("--test", action="store_true", help="try each package on a bare machine")
+    parser.add_argument("--demo", default="satfs", help="the satfs that serves the image's trial")
     parser.add_argument(
         "--no-build", action="store_true", help="take the packages that are in dist/"
     )
     wanted = parser.parse_args(arguments)
-    if unknown := [name for name in wanted.releases if name not in RELEASES]:
-        parser.error(f"no packages are made for {unknown[0]}; there are: {', '.join(RELEASES)}")
+    known = (*RELEASES, IMAGE)
+    if unknown := [name for name in wanted.packages if name not in known]:
+        parser.error(f"no package is called {unknown[0]}; there are: {', '.join(known)}")
     cache = Path(os.environ["SATFS_PLACES_CACHE"])
     cache.mkdir(parents=True, exist_ok=True)
     output = ROOT / "dist"
     output.mkdir(exist_ok=True)
     codes = {}
-    for release in wanted.releases or RELEASES:
-        print(f"\n══ {release}", flush=True)
-        code = 0 if wanted.no_build else build(release, cache, output)
-        if code == 0 and wanted.test:
-            code = try_out(release, cache, output)
-        codes[release] = code
-        print(f"══ {release}: {'green' if code == 0 else f'exit code {code}'}", flush=True)
+    for name in wanted.packages or known:
+        print(f"\n══ {name}", flush=True)
+        if name == IMAGE:
+            demo = (wanted.demo, "demo", "--serve-only", "--large-mb", "8")
+            code = images.build_and_try(cache, output, demo, test=wanted.test)
+        else:
+            code = 0 if wanted.no_build else build(name, cache, output)
+            if code == 0 and wanted.test:
+                code = try_out(name, cache, output)
+        codes[name] = code
+        print(f"══ {name}: {'green' if code == 0 else f'exit code {code}'}", flush=True)
     if any(code not in (0, NOT_POSSIBLE) for code in codes.values()):
         return 1
     return max(codes.values())

@@ -1,0 +1,166 @@
+"""Build the container image of satfs upon a bare Debian, and try its root directory.
+
+No registry is needed: the base is a bare Debian of `scripts/places`, given as `BASE`. The trial has
+the image's own user, environment, entry point and stop signal, but no container engine: its root
+directory is entered as those of `scripts/places` are.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from places import NOT_POSSIBLE, Place, Root, root_of
+
+#: The Debian below the image, and where the clone lies in the bare root.
+BASE: Final = Place("trixie", "/srv/satfs")
+TAG: Final = "localhost/satfs"
+#: Files and directories, as a user of the image stores them. Debian and Python take 130 of it,
+#: numpy, which shapely needs, 45.
+MAX_SIZE_BYTES: Final = 300_000_000
+
+#: Run by root in the image's root directory. The variables are set before it, from the image.
+TEST: Final = r"""
+set -euo pipefail
+step() { echo "── $*"; }
+as_image() { setpriv --reuid="$user" --regid="$user" --init-groups env -i \
+    "${environment[@]}" HOME="/home/$user" "$@"; }
+
+step "not root"
+test "$(as_image id -u)" -ne 0
+
+step "health: bad before there is a mount"
+if as_image "${health[@]}"; then exit 1; fi
+
+step "entry point and command: a mount"
+as_image "${command[@]}" &
+deadline=$((SECONDS + 30))
+until findmnt --noheadings /mnt/aleph > /dev/null; do
+    ((SECONDS < deadline))
+    sleep 0.1
+done
+until as_image "${health[@]}"; do ((SECONDS < deadline)); sleep 0.1; done
+file=$(as_image find /mnt/aleph/tasks -name '*.zip' | head -1)
+as_image python3 -m zipfile -t "$file"
+
+step "$signal: unmounted within five seconds"
+kill "-$signal" "$!"
+deadline=$((SECONDS + 5))
+wait "$!"
+((SECONDS <= deadline))
+test -z "$(findmnt --noheadings --types fuse.satfs)"
+"""
+
+
+def build_and_try(cache: Path, output: Path, demo: Sequence[str], *, test: bool) -> int:
+    """Put the image into *output* as an archive of podman's; return 0, 1 or NOT_POSSIBLE.
+
+    Args:
+        cache: where bare machines are kept, and what is built meanwhile.
+        demo: the command that serves the demo, and prints the environment that leads to it.
+        test: also run the image.
+    """
+    if shutil.which("buildah") is None:
+        print("buildah is not installed")
+        return NOT_POSSIBLE
+    with root_of(BASE, cache) as root:
+        if root is None:
+            return NOT_POSSIBLE
+        with storage(cache) as buildah, tempfile.TemporaryDirectory(dir=cache) as directory:
+            context = Path(directory, "context")
+            shutil.move(root.directory / BASE.directory.lstrip("/"), context)
+            if not build(buildah, root, context):
+                return 1
+            archive = output / "satfs-image.tar"
+            archive.unlink(missing_ok=True)
+            _run(*buildah, "push", "--quiet", TAG, f"docker-archive:{archive}:satfs:latest")
+            return try_out(buildah, root.binds, demo) if test else 0
+
+
+@contextmanager
+def storage(cache: Path) -> Iterator[list[str]]:
+    """Yield the start of each buildah command; what it stores is removed afterwards."""
+    place = Path(tempfile.mkdtemp(prefix="images-", dir=cache))
+    try:
+        yield [
+            *("buildah", "--storage-driver", "vfs"),
+            *("--root", str(place / "root"), "--runroot", str(place / "run")),
+        ]
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def build(buildah: Sequence[str], root: Root, context: Path) -> bool:
+    """Build the image of the clone in *context*, upon *root*; tell whether that succeeded."""
+    base = _output(*buildah, "from", "scratch")
+    _run(*buildah, "add", "--quiet", base, str(root.directory), "/")
+    _run(*buildah, "commit", "--quiet", "--rm", base, "satfs-base")
+    binds = [word for path in root.binds for word in ("--volume", f"{path}:{path}:ro")]
+    command = [
+        *(*buildah, "build", "--isolation", "chroot", "--format", "docker", *binds),
+        *("--build-arg", "BASE=localhost/satfs-base", "--pull-never", "--tag", TAG, str(context)),
+    ]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def try_out(buildah: Sequence[str], binds: Sequence[str], demo: Sequence[str]) -> int:
+    """Return 0 when the image, run as it says that it is run, mounts, reads and ends."""
+    image = json.loads(_output(*buildah, "inspect", "--type", "image", TAG))
+    config = image["Docker"]["config"]
+    container = _output(*buildah, "from", "--pull-never", TAG)
+    root = Root(Path(_output(*buildah, "mount", container)), binds)
+    size_bytes = int(_output("du", "--bytes", "--summarize", str(root.directory)).split()[0])
+    print(f"the image has {size_bytes / 1e6:.0f} MB")
+    if size_bytes > MAX_SIZE_BYTES:
+        print(f"that is more than {MAX_SIZE_BYTES / 1e6:.0f} MB")
+        return 1
+    with serving(demo) as exports:
+        return root.run("root", f"{exports}\n{settings_of(config)}\n{TEST}")
+
+
+def settings_of(config: dict[str, Any]) -> str:
+    """Return lines of bash that set what *config*, of an image, says of its process."""
+    health = config["Healthcheck"]["Test"]
+    lists = {
+        "environment": config["Env"],
+        "command": [*config["Entrypoint"], *config["Cmd"]],
+        "health": health[1:],  # the first word is CMD
+    }
+    lines = [f"{name}=({shlex.join(words)})" for name, words in lists.items()]
+    # What the demo needs comes by variables, as a container engine's --env-file brings them.
+    lines.append('for name in ${!SATFS_*}; do environment+=("$name=${!name}"); done')
+    lines.append(f"user={shlex.quote(config['User'])}")
+    lines.append(f"signal={shlex.quote(config['StopSignal'].removeprefix('SIG'))}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def serving(demo: Sequence[str]) -> Iterator[str]:
+    """Run the demo, and yield the lines of its output that export an environment."""
+    with subprocess.Popen(demo, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                if not line.startswith("export "):
+                    break
+                lines.append(line)
+            yield "".join(lines)
+        finally:
+            process.terminate()
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
