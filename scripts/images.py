@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,15 +145,13 @@ def settings_of(config: dict[str, Any]) -> str:
 @contextmanager
 def serving(demo: Sequence[str]) -> Iterator[str]:
     """Run the demo, and yield the lines of its output that export an environment."""
-    with subprocess.Popen(demo, stdout=subprocess.PIPE, text=True) as process:
+    merged = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(demo, text=True, **merged) as process:
         try:
             assert process.stdout is not None
-            lines = []
-            for line in process.stdout:
-                if not line.startswith("export "):
-                    break
-                lines.append(line)
-            yield "".join(lines)
+            # A sentence for people follows the lines, and ends them.
+            until_people = takewhile(lambda line: line.startswith("export "), process.stdout)
+            yield "".join(until_people)
         finally:
             process.terminate()
 
