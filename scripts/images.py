@@ -29,6 +29,7 @@ MAX_SIZE_BYTES: Final = 150_000_000
 #: Run by root in the image's root directory. The variables are set before it, from the image.
 TEST: Final = r"""
 set -euo pipefail
+cd /
 step() { echo "── $*"; }
 as_image() { setpriv --reuid="$user" --regid="$user" --init-groups env -i \
     "${environment[@]}" HOME="/home/$user" "$@"; }
@@ -64,6 +65,7 @@ def build_and_try(cache: Path, output: Path, demo: Sequence[str], *, test: bool)
 
     Args:
         cache: where bare machines are kept, and what is built meanwhile.
+        output: the directory of all packages.
         demo: the command that serves the demo, and prints the environment that leads to it.
         test: also run the image.
     """
@@ -148,10 +150,9 @@ def serving(demo: Sequence[str]) -> Iterator[str]:
     merged = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(demo, text=True, **merged) as process:
         try:
-            assert process.stdout is not None
             # A sentence for people follows the lines, and ends them.
-            until_people = takewhile(lambda line: line.startswith("export "), process.stdout)
-            yield "".join(until_people)
+            printed = process.stdout or ()
+            yield "".join(takewhile(lambda line: line.startswith("export "), printed))
         finally:
             process.terminate()
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+import images
 import pytest
 
 from satfs import __version__
@@ -60,4 +61,28 @@ def test_a_release_that_has_no_package_is_refused() -> None:
     )
 
     assert done.returncode == 2
-    assert "no packages are made for sarge; there are: bookworm, trixie" in done.stderr
+    assert "no package is called sarge; there are: bookworm, trixie, image" in done.stderr
+
+
+def test_the_image_is_run_as_it_says() -> None:
+    """User, environment, command, health check and stop signal reach bash whole."""
+    config = {
+        "Env": ["PATH=/opt/satfs/bin:/bin", "NAME=two words"],
+        "Entrypoint": ["satfs"],
+        "Cmd": ["mount", "--foreground", "/mnt/aleph"],
+        "Healthcheck": {"Test": ["CMD", "satfs", "status"]},
+        "User": "satfs",
+        "StopSignal": "SIGTERM",
+    }
+    shown = 'printf "%s|" "${environment[@]}" "${command[@]}" "${health[@]}" $user $signal'
+    done = subprocess.run(
+        ["bash", "-euc", f"{images.settings_of(config)}\n{shown}"],
+        env={"SATFS_API_URL": "http://127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("|")[:-1] == [
+        *("PATH=/opt/satfs/bin:/bin", "NAME=two words", "SATFS_API_URL=http://127.0.0.1"),
+        *("satfs", "mount", "--foreground", "/mnt/aleph", "satfs", "status", "satfs", "TERM"),
+    ]
