@@ -31,25 +31,25 @@ TEST: Final = r"""
 set -euo pipefail
 cd /
 step() { echo "── $*"; }
-as_image() { setpriv --reuid="$user" --regid="$user" --init-groups env -i \
-    "${environment[@]}" HOME="/home/$user" "$@"; }
+as_image=(setpriv --reuid="$user" --regid="$user" --init-groups
+    env -i "${environment[@]}" "HOME=/home/$user")
 
 step "not root"
-test "$(as_image id -u)" -ne 0
+test "$("${as_image[@]}" id -u)" -ne 0
 
 step "health: bad before there is a mount"
-if as_image "${health[@]}"; then exit 1; fi
+if "${as_image[@]}" "${health[@]}"; then exit 1; fi
 
 step "entry point and command: a mount"
-as_image "${command[@]}" &
+"${as_image[@]}" "${command[@]}" &
 deadline=$((SECONDS + 30))
 until findmnt --noheadings /mnt/aleph > /dev/null; do
     ((SECONDS < deadline))
     sleep 0.1
 done
-until as_image "${health[@]}"; do ((SECONDS < deadline)); sleep 0.1; done
-file=$(as_image find /mnt/aleph/tasks -name '*.zip' | head -1)
-as_image python3 -m zipfile -t "$file"
+until "${as_image[@]}" "${health[@]}"; do ((SECONDS < deadline)); sleep 0.1; done
+file=$("${as_image[@]}" find /mnt/aleph/tasks -name '*.zip' | head -1)
+"${as_image[@]}" python3 -m zipfile -t "$file"
 
 step "$signal: unmounted within five seconds"
 kill "-$signal" "$!"
