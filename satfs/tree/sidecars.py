@@ -43,7 +43,7 @@ def task_json(task: Task) -> bytes:
     Raises:
         Garbled: the record is nested too deeply to be written.
     """
-    return _json_bytes(task.record)
+    return json_bytes(task.record)
 
 
 def captures_json(captures: Sequence[Capture]) -> bytes:
@@ -52,7 +52,7 @@ def captures_json(captures: Sequence[Capture]) -> bytes:
     Raises:
         Garbled: a record is nested too deeply to be written.
     """
-    return _json_bytes([capture.record for capture in captures])
+    return json_bytes([capture.record for capture in captures])
 
 
 def capture_json(capture: Capture) -> bytes:
@@ -61,7 +61,7 @@ def capture_json(capture: Capture) -> bytes:
     Raises:
         Garbled: the record is nested too deeply to be written.
     """
-    return _json_bytes(capture.record)
+    return json_bytes(capture.record)
 
 
 def scene_json(scene: Scene) -> bytes:
@@ -70,7 +70,7 @@ def scene_json(scene: Scene) -> bytes:
     Raises:
         Garbled: the record is nested too deeply to be written.
     """
-    return _json_bytes(scene.record)
+    return json_bytes(scene.record)
 
 
 def footprint_geojson(scene: Scene) -> bytes:
@@ -79,7 +79,7 @@ def footprint_geojson(scene: Scene) -> bytes:
     Raises:
         Garbled: the footprint is nested too deeply to be written.
     """
-    return _json_bytes(_feature(scene, None))
+    return json_bytes(_feature(scene, None))
 
 
 def footprints_geojson(scenes: Iterable[tuple[Scene, str]]) -> bytes:
@@ -89,7 +89,7 @@ def footprints_geojson(scenes: Iterable[tuple[Scene, str]]) -> bytes:
         Garbled: a footprint is nested too deeply to be written.
     """
     features = [_feature(scene, directory) for scene, directory in scenes]
-    return _json_bytes({"type": "FeatureCollection", "features": features})
+    return json_bytes({"type": "FeatureCollection", "features": features})
 
 
 def _feature(scene: Scene, directory: str | None) -> dict[str, Json]:
@@ -141,7 +141,12 @@ def _is_finite(number: int | float) -> bool:
     return isinstance(number, int) or math.isfinite(number)
 
 
-def _json_bytes(value: Json) -> bytes:
+def json_bytes(value: Json) -> bytes:
+    """Return *value* as indented JSON in UTF-8, with a line end; see the module for odd values.
+
+    Raises:
+        Garbled: it is nested too deeply to be written.
+    """
     try:
         try:
             text = _dump(value)

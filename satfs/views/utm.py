@@ -1,0 +1,64 @@
+"""From the metres of a map projection to degrees. *Pure*.
+
+Only what rasters of deliveries are in: UTM on WGS 84 (EPSG:32601 to 32660, 32701 to 32760),
+longitude and latitude (EPSG:4326) and Web Mercator (EPSG:3857). Exact to a millimetre.
+
+The inverse of the transverse Mercator projection is Krüger's series (L. Krüger 1912, as in IOGP
+Guidance Note 7-2, "Transverse Mercator").
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+#: WGS 84: half of the major axis in metres, and the flattening.
+_AXIS_M: Final = 6_378_137.0
+_FLATTENING: Final = 1 / 298.257223563
+_SCALE: Final = 0.9996
+_FALSE_EASTING_M, _FALSE_NORTHING_M = 500_000.0, 10_000_000.0
+
+_N: Final = _FLATTENING / (2 - _FLATTENING)
+_RADIUS_M: Final = _AXIS_M / (1 + _N) * (1 + _N**2 / 4 + _N**4 / 64)
+_BETA: Final = (
+    _N / 2 - 2 * _N**2 / 3 + 37 * _N**3 / 96,
+    _N**2 / 48 + _N**3 / 15,
+    17 * _N**3 / 480,
+)
+_DELTA: Final = (
+    2 * _N - 2 * _N**2 / 3 - 2 * _N**3,
+    7 * _N**2 / 3 - 8 * _N**3 / 5,
+    56 * _N**3 / 15,
+)
+
+
+def degrees_of(epsg: int, x: float, y: float) -> tuple[float, float] | None:
+    """Return longitude and latitude of a point; None for another coordinate system.
+
+    The longitude is that next to the zone's meridian: beyond 180 east of the antimeridian.
+    """
+    if epsg == 4326:
+        return x, y
+    if epsg == 3857:
+        latitude = math.atan(math.sinh(y / _AXIS_M))
+        return math.degrees(x / _AXIS_M), math.degrees(latitude)
+    zone = epsg % 100
+    if epsg // 100 not in (326, 327) or not 1 <= zone <= 60:
+        return None
+    northing = y - (_FALSE_NORTHING_M if epsg // 100 == 327 else 0.0)
+    across, latitude = _geographic(northing, x - _FALSE_EASTING_M)
+    return zone * 6 - 183 + math.degrees(across), math.degrees(latitude)
+
+
+def _geographic(northing_m: float, easting_m: float) -> tuple[float, float]:
+    """Return the longitude from the meridian, and the latitude, in radians."""
+    xi, eta = northing_m / (_SCALE * _RADIUS_M), easting_m / (_SCALE * _RADIUS_M)
+    xi_1, eta_1 = xi, eta
+    for k, beta in enumerate(_BETA, 1):
+        xi_1 -= beta * math.sin(2 * k * xi) * math.cosh(2 * k * eta)
+        eta_1 -= beta * math.cos(2 * k * xi) * math.sinh(2 * k * eta)
+    conformal = math.asin(math.sin(xi_1) / math.cosh(eta_1))
+    latitude = conformal + sum(
+        delta * math.sin(2 * k * conformal) for k, delta in enumerate(_DELTA, 1)
+    )
+    return math.atan2(math.sinh(eta_1), math.cos(xi_1)), latitude
