@@ -99,7 +99,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                     account=account,
                 ) as contents,
                 open_archives(
-                    shelf=contents.derived, unpack_bytes=settings.unpack_bytes
+                    derived_store=contents.derived, unpack_bytes=settings.unpack_bytes
                 ) as archives,
             ):
                 listings = Listings(aleph, settings, store)

@@ -45,7 +45,7 @@ class ByteRange:
         return ByteRange(min(self.start, size_bytes), min(self.stop, size_bytes))
 
     def overlaps(self, other: ByteRange) -> bool:
-        """Tell whether both hold at least one common byte."""
+        """Return whether both hold at least one common byte."""
         return max(self.start, other.start) < min(self.stop, other.stop)
 
 
@@ -78,7 +78,7 @@ class Capture:
 
     @property
     def is_published(self) -> bool:
-        """Tell whether scenes may be asked for."""
+        """Return whether scenes may be asked for."""
         return self.status == PUBLISHED
 
 
@@ -138,5 +138,5 @@ class Version:
 
     @property
     def is_strong(self) -> bool:
-        """Tell whether `If-Match` may carry the ETag."""
+        """Return whether `If-Match` may carry the ETag."""
         return self.etag.startswith('"')

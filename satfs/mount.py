@@ -172,27 +172,27 @@ async def _serve(
         gate = CrawlerGate(
             crawler_rules(settings.crawlers), Callers(trio.current_time), trio.current_time
         )
-        door = Operations(inodes, owner=_owner(options), limits=_limits(settings), gate=gate)
-        about = _about(settings, options, mountpoint, parts, door)
-        root.hide(about.nodes(root))
+        operations = Operations(inodes, owner=_owner(options), limits=_limits(settings), gate=gate)
+        introspection = _introspection(settings, options, mountpoint, parts, operations)
+        root.hide(introspection.nodes(root))
         root.hide(volume_files(root, options.source))
         kernel = KernelMemory(
             inodes, pyfuse3.invalidate_entry, partial(pyfuse3.invalidate_inode, attr_only=True)
         )
-        floors = _floors(settings, mountpoint, parts, root, kernel, about)
+        components = _command_components(settings, mountpoint, parts, root, kernel, introspection)
         async with (
-            serve_metrics(settings.metrics_port, about.status),
-            _mounted(door, hold, options, before_end=kernel.end) as ended,
+            serve_metrics(settings.metrics_port, introspection.status),
+            _mounted(operations, hold, options, before_end=kernel.end) as ended,
         ):
-            await _wait_until_answering(door, mountpoint)
+            await _wait_until_answering(operations, mountpoint)
             hold.unlock()
             log.info("mounted", mountpoint=str(mountpoint), source=options.source)
-            await _tune(mountpoint, about)
+            await _tune(mountpoint, introspection)
             async with trio.open_nursery() as nursery:
                 control: Path | None = await nursery.start(
-                    serve_control, socket_path(mountpoint), commands_on(floors)
+                    serve_control, socket_path(mountpoint), commands_on(components)
                 )
-                about.control = None if control is None else str(control)
+                introspection.control = None if control is None else str(control)
                 on_ready()
                 nursery.start_soon(Watchdog(parts.woke_up).run)
                 nursery.start_soon(Collector().run)
@@ -205,13 +205,13 @@ async def _serve(
                 nursery.cancel_scope.cancel()
 
 
-def _floors(
+def _command_components(
     settings: Settings,
     mountpoint: Path,
     parts: Components,
     root: Root,
     kernel: KernelMemory,
-    about: Introspection,
+    introspection: Introspection,
 ) -> MountComponents:
     """Return what commands over the control socket work with."""
     return MountComponents(
@@ -223,12 +223,16 @@ def _floors(
         archives=parts.archives,
         keeping=parts.contents.keeping(settings.cache_dir, settings.cache_free_fraction),
         kernel=kernel,
-        introspection=about,
+        introspection=introspection,
     )
 
 
-def _about(
-    settings: Settings, options: MountOptions, mountpoint: Path, parts: Components, door: Operations
+def _introspection(
+    settings: Settings,
+    options: MountOptions,
+    mountpoint: Path,
+    parts: Components,
+    operations: Operations,
 ) -> Introspection:
     """Return what the mount will say about itself."""
     credential = parts.aleph.credential
@@ -250,10 +254,10 @@ def _about(
         refusal=parts.aleph.refusal,
         secrets=credential.secrets,
         api_counters=parts.aleph.counters,
-        calls=door.counters,
-        waiting=door.calls,
-        errnos=door.complaints.counters,
-        failures=door.complaints.recent,
+        calls=operations.counters,
+        waiting=operations.calls,
+        errnos=operations.error_reporter.counters,
+        failures=operations.error_reporter.recent,
     )
     return Introspection(identity, instruments, log_ring())
 
@@ -263,7 +267,7 @@ def _about(
 
 @asynccontextmanager
 async def _mounted(
-    door: Operations,
+    operations: Operations,
     hold: MountpointHold,
     options: MountOptions,
     *,
@@ -273,7 +277,7 @@ async def _mounted(
 
     *before_end* is waited for when every call has been answered, right before the mount goes.
     """
-    descriptor = _mount(door, hold, options)
+    descriptor = _mount(operations, hold, options)
     ended = trio.Event()
     try:
         _require_mounted_there(hold.mountpoint)
@@ -284,7 +288,7 @@ async def _mounted(
             finally:
                 # While the loop still turns: whoever waits is told, instead of left behind.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWERING_S):
-                    await door.close()
+                    await operations.close()
                 await before_end()
                 nursery.cancel_scope.cancel()
     finally:
@@ -305,7 +309,7 @@ async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
     ended.set()
 
 
-def _mount(door: Operations, hold: MountpointHold, options: MountOptions) -> int | None:
+def _mount(operations: Operations, hold: MountpointHold, options: MountOptions) -> int | None:
     """Mount, and return libfuse's descriptor of /dev/fuse; None where it cannot be told.
 
     Raises:
@@ -326,7 +330,7 @@ def _mount(door: Operations, hold: MountpointHold, options: MountOptions) -> int
     place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(hold.mountpoint)
     with _heard_on_stderr() as said:
         try:
-            pyfuse3.init(door, place, words)
+            pyfuse3.init(operations, place, words)
         except RuntimeError as failure:
             # libfuse and fusermount3 explain themselves on standard error only.
             reason = " ".join(said().split()) or str(failure)
@@ -369,14 +373,14 @@ def _detach_severed(mountpoint: Path) -> None:
         log.warning("dead mount left behind", mountpoint=str(mountpoint), reason=str(failure))
 
 
-async def _wait_until_answering(door: Operations, mountpoint: Path) -> None:
+async def _wait_until_answering(operations: Operations, mountpoint: Path) -> None:
     """Return when the kernel has shaken hands and statvfs(2) of another process was answered.
 
     Raises:
         FuseMissing: neither happened in time.
     """
     with trio.move_on_after(_GREETING_S):
-        await door.greeted.wait()
+        await operations.greeted.wait()
         probe = await trio.run_process(
             mountpoints.probe_command(mountpoint), check=False, capture_stdout=True
         )
@@ -385,12 +389,15 @@ async def _wait_until_answering(door: Operations, mountpoint: Path) -> None:
     raise FuseMissing(f"{mountpoint} was mounted, but does not answer")
 
 
-async def _tune(mountpoint: Path, about: Introspection) -> None:
+async def _tune(mountpoint: Path, introspection: Introspection) -> None:
     mounted = mountpoints.find_mount(mountpoint)
     if mounted is None:  # another mount namespace, say
         return
     tuned = await trio.to_thread.run_sync(tune, mounted.device)
-    about.read_ahead_kb, about.max_background = tuned.read_ahead_kb, tuned.max_background
+    introspection.read_ahead_kb, introspection.max_background = (
+        tuned.read_ahead_kb,
+        tuned.max_background,
+    )
     log.info("kernel tuned", read_ahead_kb=tuned.read_ahead_kb, max_background=tuned.max_background)
 
 

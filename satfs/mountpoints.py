@@ -194,7 +194,7 @@ def probe_command(path: Path) -> list[str]:
 
 
 def is_dead_mount(path: Path) -> bool:
-    """Tell whether *path* is a mountpoint that no process answers for any more.
+    """Return whether *path* is a mountpoint that no process answers for any more.
 
     That is what a killed FUSE process leaves: "Transport endpoint is not connected". A living mount
     answers from memory; one that is stuck keeps us waiting for its deadline.

@@ -44,7 +44,7 @@ class Notifier:
 
     @property
     def is_heard(self) -> bool:
-        """Tell whether somebody asked to be told."""
+        """Return whether somebody asked to be told."""
         return self._address is not None
 
     def ready(self) -> None:

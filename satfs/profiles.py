@@ -106,7 +106,7 @@ class ConfigFile:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a profile may be called *text*: it names files and units, too."""
+    """Return whether a profile may be called *text*: it names files and units, too."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text) is not None
 
 

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 from satfs.errors import SatfsError
 from satfs.model import ByteRange
 
-#: Objects of which trails are kept, the least recently used forgotten first. With the next two this
+#: Objects of which traces are kept, the least recently used forgotten first. With the next two this
 #: makes some 10 MB at the very most, and 1 kB for an object that was only listed.
 MAX_TRAILS: Final = 512
 #: Requests and failures kept for each object: the last ones. Older ones are only counted.
@@ -64,7 +64,7 @@ class TracedFailure:
 
 @dataclass(slots=True)
 class TraceTotals:
-    """Sums over a trail, or over all of them. Times are in seconds."""
+    """Sums over a trace, or over all of them. Times are in seconds."""
 
     n_opens: int = 0
     n_reads: int = 0
@@ -159,7 +159,7 @@ class ReadTrace:
 
 
 class ReadTraces:
-    """The trails of the objects used last, and sums over all."""
+    """The traces of the objects used last, and sums over all."""
 
     def __init__(
         self,
@@ -169,20 +169,20 @@ class ReadTraces:
         self.sums = TraceTotals()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._trails: LRUCache[str, ReadTrace] = LRUCache(MAX_TRAILS)
+        self._traces: LRUCache[str, ReadTrace] = LRUCache(MAX_TRAILS)
 
     def __len__(self) -> int:
         """Return how many objects there are notes about."""
-        return len(self._trails)
+        return len(self._traces)
 
     def of(self, label: str) -> ReadTrace:
-        """Return the trail of the object called *label*, a new one if there is none."""
-        trail: ReadTrace | None = self._trails.get(label)
-        if trail is None:
-            trail = self._trails[label] = ReadTrace(label, self.sums, self._clock, self._wall_clock)
-        return trail
+        """Return the trace of the object called *label*, a new one if there is none."""
+        trace: ReadTrace | None = self._traces.get(label)
+        if trace is None:
+            trace = self._traces[label] = ReadTrace(label, self.sums, self._clock, self._wall_clock)
+        return trace
 
     def find(self, label: str) -> ReadTrace | None:
-        """Return the trail of the object called *label*, if there is one."""
-        found: ReadTrace | None = self._trails.get(label)
+        """Return the trace of the object called *label*, if there is one."""
+        found: ReadTrace | None = self._traces.get(label)
         return found

@@ -303,17 +303,17 @@ def resolve_settings(
     ]
     chosen = profiles.chosen(given, files)
     known = tuple(sorted({name for file in files for name in file.profiles}))
-    complaints = []
+    problems = []
     if environment is None and not may_be_new and chosen not in (*known, DEFAULT_PROFILE):
-        complaints.append(_no_such_profile(flags.get("profile"), known))
+        problems.append(_no_such_profile(flags.get("profile"), known))
     layers = [*given, *(layer for file in files for layer in file.layers(str(chosen)))]
     values, origins = profiles.merged(layers, Settings.model_fields.keys())
     try:
         settings = _GivenSettings(**{**values, "profile": chosen})
     except ValidationError as failure:
-        complaints += _explain(failure, origins)
-    if complaints:
-        raise BadSettings("; ".join(complaints))
+        problems += _explain(failure, origins)
+    if problems:
+        raise BadSettings("; ".join(problems))
     remarks = [
         f"{file.path}: {key} is set, and is not a setting of satfs"
         f"{did_you_mean(key.rpartition('.')[2], Settings.model_fields)}."
@@ -371,7 +371,7 @@ def variable_of(setting: str) -> str:
 
 
 def is_secret(setting: str) -> bool:
-    """Tell whether the value of *setting* must never be shown, nor be given on a command line."""
+    """Return whether the value of *setting* must never be shown, nor be given on a command line."""
     return "SecretStr" in str(Settings.model_fields[setting].annotation)
 
 

@@ -108,7 +108,7 @@ class Credential:
 
     @property
     def needs_contract(self) -> bool:
-        """Tell whether requests must name a contract. A legacy credential implies one."""
+        """Return whether requests must name a contract. A legacy credential implies one."""
         return self.mode is not AuthMode.LEGACY
 
     @property
@@ -155,7 +155,7 @@ class Credential:
         self.standing.accepted(_sent(headers))
 
     def is_young(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether the token in *headers* is so new that it may not be valid yet."""
+        """Return whether the token in *headers* is so new that it may not be valid yet."""
         sent = _sent(headers)
         return self.standing.is_young(sent, trio.current_time(), self._told_age_s(sent))
 

@@ -134,7 +134,7 @@ class CachedListing(Generic[Item]):
 
     @property
     def is_known(self) -> bool:
-        """Tell whether the listing was ever answered, in this mount or in a recalled one."""
+        """Return whether the listing was ever answered, in this mount or in a recalled one."""
         return self._fresh.last() is not None
 
     def find(self, id: str) -> Item | None:

@@ -81,7 +81,7 @@ class Aleph:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._asker = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
+        self._session = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         max_bytes = settings.listing_memory_bytes
         self._unfinished: TTLCache[str, PartialListing[Any]] = TTLCache(
@@ -95,15 +95,15 @@ class Aleph:
     @property
     def credential(self) -> Credential:
         """Who we are to the vendor."""
-        return self._asker.credential
+        return self._session.credential
 
     def refusal(self) -> str | None:
         """Return why we were refused when we asked last; None: we were not."""
-        return self._asker.refusal()
+        return self._session.refusal()
 
     def counters(self) -> Mapping[str, int]:
         """Return how many requests were sent, and how many answers came, by status."""
-        return self._asker.counters
+        return self._session.counters
 
     # -- the questions -----------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Aleph:
             self._link_rule.check(link.url)
             return link
 
-        return await self._asker.ask(
+        return await self._session.ask(
             url,
             read,
             question.what,
@@ -192,7 +192,7 @@ class Aleph:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
         question = requests.tasks(self._settings.page_limit)
         url = question.url(self._settings.api_url)
-        page = await self._asker.ask(
+        page = await self._session.ask(
             url,
             _page_with(wire.task),
             question.what,
@@ -228,7 +228,7 @@ class Aleph:
         )
 
         async def get_page(url: str) -> wire.Page:
-            return await self._asker.ask(
+            return await self._session.ask(
                 url,
                 _page_with(reader),
                 question.what,
@@ -283,7 +283,7 @@ class Aleph:
             raise Garbled("the answer is about something else")
 
         url = question.url(self._settings.api_url)
-        return await self._asker.ask(url, read, question.what, deadline, max_bytes=MAX_PAGE_BYTES)
+        return await self._session.ask(url, read, question.what, deadline, max_bytes=MAX_PAGE_BYTES)
 
     async def _search_scene(
         self, scene_id: SceneId, deadline: Deadline, refusal: SatfsError
@@ -292,7 +292,7 @@ class Aleph:
         question = requests.scene_search(scene_id)
         url = question.url(self._settings.api_url)
         try:
-            page = await self._asker.ask(
+            page = await self._session.ask(
                 url, _page_with(wire.scene), question.what, deadline, max_bytes=MAX_PAGE_BYTES
             )
         except (NeedsLogin, NeedsContract):

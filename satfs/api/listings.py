@@ -247,7 +247,7 @@ class Listings:
 
     @property
     def is_stale(self) -> bool:
-        """Tell whether any listing was last served without being believed."""
+        """Return whether any listing was last served without being believed."""
         return any(listing.is_stale for listing in self._all())
 
     # -- which listings there are ------------------------------------------------------------------

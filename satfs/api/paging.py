@@ -203,12 +203,12 @@ class PartialListing(Generic[R]):
 
     @property
     def must_begin_anew(self) -> bool:
-        """Tell whether entries may be missing that another reading would bring."""
+        """Return whether entries may be missing that another reading would bring."""
         return self.is_shrunk and self._n_readings < MAX_READINGS
 
     @property
     def is_short(self) -> bool:
-        """Tell whether fewer entries were sent than the last page counted."""
+        """Return whether fewer entries were sent than the last page counted."""
         return self._count is not None and self._n_sent < self._count
 
     def begin_anew(self) -> None:

@@ -54,7 +54,7 @@ _LINK = re.compile(r"\s*(?:(?:https?|s3|gs|ftp|file)://|data:\w+/)", re.IGNORECA
 
 
 def may_hold_secrets(document: bytes) -> bool:
-    """Tell whether anything in a JSON document could be a secret to the functions below.
+    """Return whether anything in a JSON document could be a secret to the functions below.
 
     Looks at the document as a whole, a hundred times as fast as at each of its values; errs on the
     side of True.
@@ -66,7 +66,7 @@ def may_hold_secrets(document: bytes) -> bool:
 
 
 def is_secret_like(value: Any) -> bool:
-    """Tell whether *value* is text that looks like a signed URL, a token or a password.
+    """Return whether *value* is text that looks like a signed URL, a token or a password.
 
     So does a text that is too long to be searched.
     """
@@ -79,12 +79,12 @@ def is_secret_like(value: Any) -> bool:
 
 
 def is_secret_key(key: str) -> bool:
-    """Tell whether a field of this name holds a secret, whatever that looks like."""
+    """Return whether a field of this name holds a secret, whatever that looks like."""
     return key.lower().replace("-", "").replace("_", "") in _SECRET_KEYS
 
 
 def is_link(value: Any) -> bool:
-    """Tell whether *value* is an address of the web or of an object store, and nothing else."""
+    """Return whether *value* is an address of the web or of an object store, and nothing else."""
     return isinstance(value, str) and bool(_LINK.match(value))
 
 

@@ -54,7 +54,7 @@ def parse(text: str, *, now_s: float) -> ReceivedToken | None:
 
 
 def is_header_text(text: str) -> bool:
-    """Tell whether *text* could be the value of a header."""
+    """Return whether *text* could be the value of a header."""
     return bool(text) and text.isascii() and text.isprintable()
 
 

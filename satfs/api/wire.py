@@ -310,7 +310,7 @@ def _is_known_secret_field(key: str) -> bool:
 
 
 def _is_secret_field(key: str) -> bool:
-    """Tell whether a field of that name is dropped. The names repeat in each record."""
+    """Return whether a field of that name is dropped. The names repeat in each record."""
     if len(key) > MAX_CACHED_KEY_CHARACTERS:
         return is_secret_key(key) or is_secret_like(key)
     return _is_known_secret_field(key)
@@ -449,7 +449,7 @@ def _short_integer(digits: str) -> int:
 
 
 def is_nested_deeper(value: Json, depth: int) -> bool:
-    """Tell whether *value* nests more than *depth* deep."""
+    """Return whether *value* nests more than *depth* deep."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
         level = [
@@ -549,7 +549,7 @@ def _count(value: Json) -> int | None:
 
 
 def _is_sound(value: Any, depth: int) -> bool:
-    """Tell whether *value* nests at most *depth* deep and all its numbers are finite."""
+    """Return whether *value* nests at most *depth* deep and all its numbers are finite."""
     if isinstance(value, float):
         return math.isfinite(value)
     if not isinstance(value, dict | list):

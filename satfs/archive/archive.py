@@ -58,12 +58,12 @@ class Archive:
     """
 
     def __init__(
-        self, identity: str, open_zip: OpenZip, workshop: ArchiveResources, label: str
+        self, identity: str, open_zip: OpenZip, resources: ArchiveResources, label: str
     ) -> None:
         self.identity = identity
         self._label = label
         self._open_zip = open_zip
-        self._workshop = workshop
+        self._resources = resources
         self._loading = trio.Lock()
         self._progress: _Progress | None = None
         self._damage: str | None = None
@@ -81,11 +81,11 @@ class Archive:
         Raises:
             Damaged: it is not a zip, or contradicts itself.
         """
-        known = self._workshop.directories.get(self.identity)
+        known = self._resources.directories.get(self.identity)
         if known is not None:
             return known
         async with self._loading:
-            known = self._workshop.directories.get(self.identity)
+            known = self._resources.directories.get(self.identity)
             if known is not None:
                 return known
             if self._damage is not None:
@@ -99,7 +99,7 @@ class Archive:
             self._progress = None
             if members.n_refused:
                 log.info("members not shown", archive=self.identity, n=members.n_refused)
-            self._workshop.directories[self.identity] = members
+            self._resources.directories[self.identity] = members
             return members
 
     async def _load(self) -> Members:
@@ -113,7 +113,7 @@ class Archive:
             settled = await self._settle(reader, progress.parser.settling())
         finally:
             reader.close()
-        return await self._workshop.in_thread(lambda: progress.parser.finish(settled))
+        return await self._resources.in_thread(lambda: progress.parser.finish(settled))
 
     async def _settle(self, reader: Reader, settling: Settling | None) -> list[Settled | None]:
         """Read what finding the true numbers of a zip with cut ones takes, and return them."""
@@ -133,7 +133,7 @@ class Archive:
         span = ByteRange(max(0, size_bytes - TAIL_BYTES), size_bytes)
         while True:
             tail = memoryview(await self._read(reader, span))
-            found = await self._workshop.in_thread(lambda: locate(tail, size_bytes))  # noqa: B023
+            found = await self._resources.in_thread(lambda: locate(tail, size_bytes))  # noqa: B023
             if not isinstance(found, NeedMore):
                 break
             span = found.span
@@ -158,7 +158,7 @@ class Archive:
                 progress.parser.feed(part)
                 progress.position += len(part)
 
-            await self._workshop.in_thread(feed)
+            await self._resources.in_thread(feed)
 
     @staticmethod
     async def _read(reader: Reader, span: ByteRange) -> bytes:
@@ -211,12 +211,12 @@ class Archive:
         known = self._deflated.get(row)
         if known is not None and known.is_open:
             return known
-        checkpoints = await self._workshop.checkpoints(identity, body.member.size_bytes)
+        checkpoints = await self._resources.checkpoints(identity, body.member.size_bytes)
         # Somebody else may have opened it meanwhile.
         known = self._deflated.get(row)
         if known is not None and known.is_open:
             return known
-        made = DeflatedMember(body, identity, checkpoints, self._open_zip, self._workshop)
+        made = DeflatedMember(body, identity, checkpoints, self._open_zip, self._resources)
         self._deflated[row] = made
         return made
 
@@ -225,7 +225,7 @@ class Archive:
         known = self._spooled.get(row)
         if known is not None and known.is_open:
             return known
-        made = await SpooledMember.on_shelf(body, identity, self._workshop)
+        made = await SpooledMember.create(body, identity, self._resources)
         # Somebody else may have opened it meanwhile.
         known = self._spooled.get(row)
         if known is not None and known.is_open:
@@ -252,15 +252,21 @@ class Archive:
 class Archives:
     """The archives of one mount: one `Archive` for each zip version in use.
 
-    *nursery* runs what goes on behind readers, and must outlive them. *shelf* keeps checkpoints
-    over remounts, and members that must be unpacked as a whole, each of at most *unpack_bytes*;
-    None keeps the former in memory only, and refuses the latter.
+    *nursery* runs what goes on behind readers, and must outlive them. *derived_store* keeps
+    inflate checkpoints over remounts, and members that must be unpacked as a whole, each of at most
+    *unpack_bytes*; None keeps the former in memory only, and refuses the latter.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, *, shelf: DerivedStore | None = None, unpack_bytes: int = 0
+        self,
+        nursery: trio.Nursery,
+        *,
+        derived_store: DerivedStore | None = None,
+        unpack_bytes: int = 0,
     ) -> None:
-        self._workshop = ArchiveResources(nursery, shelf=shelf, unpack_bytes=unpack_bytes)
+        self._resources = ArchiveResources(
+            nursery, derived_store=derived_store, unpack_bytes=unpack_bytes
+        )
         self._archives: WeakValueDictionary[str, Archive] = WeakValueDictionary()
         # Those used last, whether or not a node refers to them: how far a look that was cancelled
         # had come, and that an archive is damaged, is worth remembering.
@@ -273,21 +279,21 @@ class Archives:
         """
         known = self._archives.get(identity)
         if known is None:
-            known = self._archives[identity] = Archive(identity, open_zip, self._workshop, label)
+            known = self._archives[identity] = Archive(identity, open_zip, self._resources, label)
         self._recent[identity] = known
         return known
 
 
 @asynccontextmanager
 async def open_archives(
-    *, shelf: DerivedStore | None = None, unpack_bytes: int = 0
+    *, derived_store: DerivedStore | None = None, unpack_bytes: int = 0
 ) -> AsyncIterator[Archives]:
-    """Hand out the archive floor; what it does behind readers ends with the `async with`.
+    """Yield `Archives`; what it does behind readers ends with the `async with`.
 
     Whatever was opened must be closed before. See `Archives` for the arguments.
     """
     async with trio.open_nursery() as nursery:
         try:
-            yield Archives(nursery, shelf=shelf, unpack_bytes=unpack_bytes)
+            yield Archives(nursery, derived_store=derived_store, unpack_bytes=unpack_bytes)
         finally:
             nursery.cancel_scope.cancel()

@@ -34,7 +34,7 @@ class Cursor:
     `lock`, the output on the event loop only, the inflater and its input in threads.
     """
 
-    def __init__(self, start: Checkpoint, reader: Reader, workshop: ArchiveResources) -> None:
+    def __init__(self, start: Checkpoint, reader: Reader, resources: ArchiveResources) -> None:
         self.lock = trio.Lock()
         self.reader = reader
         self.chunks: deque[tuple[int, memoryview]] = deque()
@@ -51,16 +51,16 @@ class Cursor:
         self._waiting = b""  # compressed bytes that come after those the inflater has
         self._base_bits = 8 * self.in_position
         self._inflater = Inflater(start.window, start.in_bits % 8)
-        self._workshop = workshop
+        self._resources = resources
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether somebody holds the lock."""
+        """Return whether somebody holds the lock."""
         return self.lock.locked()
 
     @property
     def needs_input(self) -> bool:
-        """Tell whether nothing more can come out without more compressed bytes."""
+        """Return whether nothing more can come out without more compressed bytes."""
         return self._inflater.needs_input and not self._waiting
 
     @property
@@ -74,7 +74,7 @@ class Cursor:
         return self.chunks[0][0] if self.chunks else self.out_position
 
     def covers(self, span: ByteRange) -> bool:
-        """Tell whether all of *span* is there."""
+        """Return whether all of *span* is there."""
         return self.first_kept <= span.start and span.stop <= self.out_position
 
     def take(self, span: ByteRange) -> bytes | memoryview:
@@ -129,7 +129,7 @@ class Cursor:
         return outcome
 
     def has_more(self, data: bytes) -> bool:
-        """Tell whether another byte comes out, *data* being the next input. Runs in a thread."""
+        """Return whether another byte comes out, *data* being the next input. Runs in a thread."""
         self._take_in(data)
         while self._feed() and not self._inflater.is_finished:
             if self._inflater.inflate(bytearray(1), 0, 1):
@@ -149,13 +149,13 @@ class Cursor:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the stream's own end was reached."""
+        """Return whether the stream's own end was reached."""
         return self._inflater.is_finished
 
     def close(self) -> None:
         """Let go of everything, once nobody works with it any more."""
         self.is_closed = True
-        self._workshop.forget(self)
+        self._resources.forget(self)
         if not self.is_busy:
             self.let_go()
 

@@ -66,7 +66,7 @@ Settling = Generator[ByteRange, bytes, list[Settled | None]]
 
 
 def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool:
-    """Tell whether *size_bytes* may have been cut: whether 2^32 more is possible and as likely.
+    """Return whether *size_bytes* may have been cut: whether 2^32 more is possible and as likely.
 
     A larger size is impossible where the method cannot make it out of so few bytes (RFC 1951), and
     is ruled out where only the smaller one is what imagery packs to.

@@ -48,7 +48,7 @@ _SEQUENTIAL_READS: Final = 2
 class DeflatedMember:
     """A deflated member, for all who have it open: `open` and `release` are called in pairs.
 
-    Memory while it is open: its checkpoints, and its cursors' share of `workshop`'s.
+    Memory while it is open: its checkpoints, and its cursors' share of `resources`'s.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DeflatedMember:
         identity: bytes,
         checkpoints: Checkpoints,
         open_zip: OpenZip,
-        workshop: ArchiveResources,
+        resources: ArchiveResources,
     ) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
@@ -65,7 +65,7 @@ class DeflatedMember:
         self._checkpoints = checkpoints
         self._is_worth_saving = False
         self._open_zip = open_zip
-        self._workshop = workshop
+        self._resources = resources
         self._cursors: list[Cursor] = []
         self._n_open = 0
         self._spare: Reader | None = None  # of the zip, for the next cursor
@@ -75,7 +75,7 @@ class DeflatedMember:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether somebody has it open."""
+        """Return whether somebody has it open."""
         return self._n_open > 0
 
     def open(self, zip_reader: Reader) -> None:
@@ -98,7 +98,7 @@ class DeflatedMember:
                 self._spare.close()
                 self._spare = None
             self._save()
-            self._workshop.put_away(self._identity, self._checkpoints)
+            self._resources.put_away(self._identity, self._checkpoints)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
         """Return the bytes of *span*; fewer only at the end of the member.
@@ -132,7 +132,7 @@ class DeflatedMember:
     def _near(self, span: ByteRange) -> Cursor | None:
         """Return the cursor that has *span*, or will first; None when a checkpoint is nearer."""
         self._cursors = [cursor for cursor in self._cursors if not cursor.is_closed]
-        share = self._workshop.share_bytes
+        share = self._resources.share_bytes
         best, least = None, self._checkpoints.distance_bytes
         least = min(least, span.start - self._checkpoints.before(span.start).out_position + share)
         for cursor in self._cursors:
@@ -163,7 +163,7 @@ class DeflatedMember:
         if reader is None:
             reader = await self._open_zip(self._body.bounds)
         try:
-            cursor = Cursor(point, reader, self._workshop)
+            cursor = Cursor(point, reader, self._resources)
         except BaseException:
             reader.close()
             raise
@@ -174,7 +174,7 @@ class DeflatedMember:
             if idle is not None:
                 idle.close()
         self._cursors.append(cursor)
-        self._workshop.admit(cursor)
+        self._resources.admit(cursor)
         return cursor
 
     # -- going there -----------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class DeflatedMember:
             if cursor.is_closed or cursor.first_kept > span.start:
                 return
             cursor.bound_for = max(cursor.out_position, span.stop)
-            cursor.forgets_to = span.start - self._workshop.share_bytes
+            cursor.forgets_to = span.start - self._resources.share_bytes
             await self._advance(cursor, span.stop)
 
     async def _advance(self, cursor: Cursor, stop: int) -> None:
@@ -199,7 +199,7 @@ class DeflatedMember:
             due = self._checkpoints.next_due(ahead.start)
             distance, unseen = self._checkpoints.distance_bytes, self._body.unseen(ahead)
             try:
-                outcome = await self._workshop.in_thread(
+                outcome = await self._resources.in_thread(
                     lambda: cursor.step(data, n_out, due, distance, unseen)  # noqa: B023 - at once
                 )
             except Damaged:
@@ -221,7 +221,7 @@ class DeflatedMember:
             data = await self._input(cursor, 1)
             if not data and cursor.needs_input:
                 break  # everything is there; that the end mark is missing harms nobody
-            if await self._workshop.in_thread(lambda: cursor.has_more(data)):  # noqa: B023
+            if await self._resources.in_thread(lambda: cursor.has_more(data)):  # noqa: B023
                 self._body.condemn("it holds more bytes than declared")
                 break
         cursor.is_over = True
@@ -260,11 +260,11 @@ class DeflatedMember:
         """Keep what was learnt, unless that is nothing: a small member is inflated in no time."""
         if self._is_worth_saving and len(self._checkpoints) > 1:
             self._is_worth_saving = False
-            self._workshop.save_soon(self._identity, self._checkpoints, self._body.label)
+            self._resources.save_soon(self._identity, self._checkpoints, self._body.label)
 
     def _served(self, cursor: Cursor, span: ByteRange) -> None:
         """Note that *cursor* served *span*, and inflate ahead of a reader that goes on."""
-        self._workshop.used(cursor)
+        self._resources.used(cursor)
         goes_on = abs(span.start - cursor.served_to) <= _SEQUENTIAL_BYTES
         cursor.n_in_row = cursor.n_in_row + 1 if goes_on else 0
         cursor.served_to = span.stop
@@ -272,17 +272,17 @@ class DeflatedMember:
         if (
             cursor.n_in_row >= _SEQUENTIAL_READS
             and not cursor.is_ahead
-            and n_ahead < self._workshop.share_bytes
+            and n_ahead < self._resources.share_bytes
             and cursor.out_position < self.size_bytes
         ):
             cursor.is_ahead = True
-            self._workshop.nursery.start_soon(self._run_ahead, cursor)
+            self._resources.nursery.start_soon(self._run_ahead, cursor)
 
     async def _run_ahead(self, cursor: Cursor) -> None:
         """Inflate until *cursor* is a share ahead of what it served last, two shares at a time."""
         try:
             while not cursor.is_closed:
-                share = self._workshop.share_bytes
+                share = self._resources.share_bytes
                 before = cursor.out_position
                 if before >= min(cursor.served_to + share, self.size_bytes):
                     break
@@ -315,7 +315,7 @@ class DeflatedReader:
         return await self._member.read(span)
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell that it is not known: what is here is the compressed member, if anything."""
+        """Return None, for unknown: what is held is the compressed member, if anything."""
         return False
 
     def is_expected(self, span: ByteRange) -> bool | None:

@@ -224,18 +224,18 @@ def _entry_bytes(data: bytes, position: int) -> int:
 
 
 def _is_directory(attributes: int) -> bool:
-    """Tell whether external *attributes* (APPNOTE 4.4.15) are a directory's, on Unix or MS-DOS."""
+    """Return whether *attributes* (APPNOTE 4.4.15) are a directory's, on Unix or MS-DOS."""
     kind = attributes >> 16 & _TYPE_MASK
     return kind == _UNIX_DIRECTORY or (kind == 0 and bool(attributes & _DOS_DIRECTORY))
 
 
 def _is_executable(mode: int) -> bool:
-    """Tell whether a Unix *mode* is a program's; a symbolic link has all bits, and is none."""
+    """Return whether a Unix *mode* is a program's; a symbolic link has all bits, and is none."""
     return mode & _TYPE_MASK in _PLAIN_TYPES and bool(mode & 0o111)
 
 
 def _can_be(method: int, compressed: int, size: int, *, is_encrypted: bool) -> bool:
-    """Tell whether so many bytes can come out of so many."""
+    """Return whether so many bytes can come out of so many."""
     if method == STORED:
         added = compressed - size
         return 0 <= added <= _MAX_ENCRYPTION_BYTES if is_encrypted else added == 0

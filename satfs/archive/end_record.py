@@ -85,7 +85,7 @@ class _Candidate:
 
     @property
     def is_certain(self) -> bool:
-        """Tell whether a longer tail could hold nothing better."""
+        """Return whether a longer tail could hold nothing better."""
         return self.is_last and (
             self.evidence == _SEEN or (self.evidence == _UNSEEN and self.is_unshifted)
         )

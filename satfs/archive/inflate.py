@@ -121,7 +121,7 @@ class Inflater:
 
     @property
     def needs_input(self) -> bool:
-        """Tell whether no more output can come without more input, and could with it."""
+        """Return whether no more output can come without more input, and could with it."""
         return self._is_starved and not (self.is_finished or self.is_damaged)
 
     @property
@@ -131,7 +131,7 @@ class Inflater:
 
     @property
     def is_between_blocks(self) -> bool:
-        """Tell whether the stream can be entered here: between two blocks, more to come."""
+        """Return whether the stream can be entered here: between two blocks, more to come."""
         state = self._stream.data_type
         return bool(state & _BETWEEN_BLOCKS) and not state & _IN_LAST_BLOCK
 

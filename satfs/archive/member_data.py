@@ -11,12 +11,12 @@ from satfs.archive.members import LOCAL_HEADER_BYTES, Member
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: Reads a range of the zip, which lies inside of it. All that this floor asks of the one below.
+#: Reads a range of the zip, which lies inside of it. All that this package needs of `content`.
 ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
 
 
 class Reader(Protocol):
-    """One open file: the zip below this floor, a member above it."""
+    """One open file: the zip, which this package reads, or a member, which it serves."""
 
     @property
     def size_bytes(self) -> int:
@@ -31,7 +31,7 @@ class Reader(Protocol):
         ...
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell whether the bytes of *span* are known to be here, so that reading asks nobody."""
+        """Return whether the bytes of *span* are known to be here, so that reading asks nobody."""
         ...
 
     def is_expected(self, span: ByteRange) -> bool | None:

@@ -150,7 +150,7 @@ class Members:
         return b"/".join(reversed(parts))
 
     def is_directory(self, row: Row) -> bool:
-        """Tell whether *row* is a directory."""
+        """Return whether *row* is a directory."""
         return self._kind[row] == _DIRECTORY
 
     def mtime_ns(self, row: Row) -> int | None:

@@ -68,7 +68,7 @@ class NameProblem(StrEnum):
 
 
 class UnsafeName(Exception):
-    """A member cannot be shown. Never leaves the archive floor."""
+    """A member cannot be shown. Never leaves the archive package."""
 
     def __init__(self, refusal: NameProblem) -> None:
         super().__init__(refusal.value)

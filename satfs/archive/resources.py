@@ -47,7 +47,7 @@ _DIRECTORIES_BYTES: Final = 96 * 1024 * 1024
 
 
 class DerivedStoreFile(Protocol):
-    """A file on the shelf, open until `close`. Each part of it is kept, or not, or not any more."""
+    """A file of the derived store, open until `close`. Any part of it may be absent."""
 
     @property
     def grain_bytes(self) -> int:
@@ -115,17 +115,23 @@ class IdleCursor(Protocol):
 class ArchiveResources:
     """Threads, memory and disk for unpacking. One per mount.
 
-    *nursery* runs what is done ahead of readers and after them. *shelf* keeps checkpoints over
-    remounts, and takes members that must be unpacked as a whole, each of at most *unpack_bytes*;
-    None keeps the former in memory, and refuses the latter.
+    *nursery* runs what is done ahead of readers and after them. *derived_store* keeps inflate
+    checkpoints over remounts, and members that must be unpacked as a whole, each of at most
+    *unpack_bytes*; None keeps the former in memory, and refuses the latter.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, *, shelf: DerivedStore | None = None, unpack_bytes: int = 0
+        self,
+        nursery: trio.Nursery,
+        *,
+        derived_store: DerivedStore | None = None,
+        unpack_bytes: int = 0,
     ) -> None:
         self.nursery = nursery
-        self.shelf = shelf
-        self.unpack_bytes = 0 if shelf is None else min(unpack_bytes, shelf.max_bytes)
+        self.derived_store = derived_store
+        self.unpack_bytes = (
+            0 if derived_store is None else min(unpack_bytes, derived_store.max_bytes)
+        )
         self.directories: LRUCache[str, Members] = LRUCache(
             _DIRECTORIES_BYTES, getsizeof=lambda members: min(members.n_bytes, _DIRECTORIES_BYTES)
         )
@@ -169,8 +175,8 @@ class ArchiveResources:
     async def checkpoints(self, identity: bytes, size_bytes: int) -> Checkpoints:
         """Return what is known of the member *identity*, from memory or disk, or a beginning."""
         known = self._closed.pop(identity, None)
-        if known is None and self.shelf is not None and size_bytes > MIN_DISTANCE_BYTES:
-            data = await self.shelf.get(_key(identity))
+        if known is None and self.derived_store is not None and size_bytes > MIN_DISTANCE_BYTES:
+            data = await self.derived_store.get(_key(identity))
             if data is not None:
                 known = await self.in_thread(
                     lambda: Checkpoints.from_bytes(data, identity, size_bytes)
@@ -184,22 +190,22 @@ class ArchiveResources:
 
     def save_soon(self, identity: bytes, checkpoints: Checkpoints, label: str) -> None:
         """Keep *checkpoints* over remounts. Does not wait."""
-        if self.shelf is None:
+        if self.derived_store is None:
             return
         try:
-            self.nursery.start_soon(self._save, self.shelf, identity, checkpoints, label)
+            self.nursery.start_soon(self._save, self.derived_store, identity, checkpoints, label)
         except RuntimeError:  # the mount has ended: the nursery takes nobody any more
             log.debug("checkpoints not saved", identity=identity.hex())
 
     async def _save(
-        self, shelf: DerivedStore, identity: bytes, checkpoints: Checkpoints, label: str
+        self, derived_store: DerivedStore, identity: bytes, checkpoints: Checkpoints, label: str
     ) -> None:
         # Files are closed when a mount ends, just before its nursery is cancelled; a few
         # milliseconds for the disk are well spent then, too.
         with trio.CancelScope(shield=True):
             try:
                 data = await self.in_thread(lambda: checkpoints.to_bytes(identity))
-                await shelf.put(_key(identity), data, f"{label} (checkpoints)")
+                await derived_store.put(_key(identity), data, f"{label} (checkpoints)")
             except Exception as failure:
                 # A bug, or no memory: no reason to end the mount.
                 log.error("checkpoints not saved", reason=type(failure).__name__)

@@ -54,12 +54,12 @@ class SpooledMember:
     """
 
     def __init__(
-        self, body: MemberData, file: DerivedStoreFile, workshop: ArchiveResources
+        self, body: MemberData, file: DerivedStoreFile, resources: ArchiveResources
     ) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
         self._file = file
-        self._workshop = workshop
+        self._resources = resources
         self._zip: Reader | None = None
         self._n_open = 0
         # All below belong to the task that holds the lock, but for `drop_decoder`.
@@ -75,8 +75,8 @@ class SpooledMember:
         self._waits_since: float | None = None
 
     @classmethod
-    async def on_shelf(
-        cls, body: MemberData, identity: bytes, workshop: ArchiveResources
+    async def create(
+        cls, body: MemberData, identity: bytes, resources: ArchiveResources
     ) -> SpooledMember:
         """Return the member, with what was kept of it.
 
@@ -87,14 +87,16 @@ class SpooledMember:
         method = METHOD_NAMES.get(member.method, f"method {member.method}")
         if not has_decoder(member.method):
             raise Unsupported(f"member {body.path!r}: {method} is not supported")
-        if workshop.shelf is None or member.size_bytes > workshop.unpack_bytes:
+        if resources.derived_store is None or member.size_bytes > resources.unpack_bytes:
             raise Unsupported(
                 f"member {body.path!r}: {method} takes {member.size_bytes} bytes of the cache,"
                 " more than there are for it"
             )
         key = f"unpacked {identity.hex()}"
-        file = await workshop.shelf.open(key, member.size_bytes, f"{body.label} (unpacked)")
-        return cls(body, file, workshop)
+        file = await resources.derived_store.open(
+            key, member.size_bytes, f"{body.label} (unpacked)"
+        )
+        return cls(body, file, resources)
 
     def abandon(self) -> None:
         """Let go of what was never opened."""
@@ -110,11 +112,11 @@ class SpooledMember:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether somebody has it open."""
+        """Return whether somebody has it open."""
         return self._n_open > 0
 
     def release(self) -> None:
-        """Count one less; after the last, what was unpacked is left to the shelf."""
+        """Count one less; after the last, what was unpacked is left to the derived store."""
         self._n_open -= 1
         if self._n_open == 0:
             self._restart()
@@ -158,7 +160,7 @@ class SpooledMember:
         """Begin at the beginning, without a decoder."""
         self._unpacking.decoder = None
         self._unpacking = _Unpacking()
-        self._workshop.decoder_memory.release(self)
+        self._resources.decoder_memory.release(self)
 
     # -- unpacking -------------------------------------------------------------------------------
 
@@ -177,7 +179,7 @@ class SpooledMember:
             raise
         finally:
             self._is_at_work = False
-            self._workshop.decoder_memory.became_idle()
+            self._resources.decoder_memory.became_idle()
 
     async def _step(self) -> None:
         """Unpack some more bytes and keep them. Cancelled anywhere, the next step goes on."""
@@ -190,7 +192,7 @@ class SpooledMember:
                 unpacking.decoder = await self._reserved_decoder(data)
             if self._unpacking is not unpacking:
                 # Dropped while it waited for its input, or closed.
-                self._workshop.decoder_memory.release(self)
+                self._resources.decoder_memory.release(self)
                 return
             output = await self._unpacked(unpacking, data)
             start = unpacking.position + len(unpacking.pending)
@@ -241,14 +243,14 @@ class SpooledMember:
             self._failure = refused
             raise
         n_bytes = decoder_bytes(member.method, dictionary, member.compressed_bytes, self.size_bytes)
-        await self._workshop.decoder_memory.reserve(self, n_bytes)
+        await self._resources.decoder_memory.reserve(self, n_bytes)
         return new_decoder(member.method, dictionary)
 
     async def _unpacked(self, unpacking: _Unpacking, data: bytes) -> bytes:
         """Return what comes out of *data*, the next input."""
         self._is_in_thread = True
         try:
-            return await self._workshop.in_thread(lambda: self._unpack(unpacking, data))
+            return await self._resources.in_thread(lambda: self._unpack(unpacking, data))
         finally:
             self._is_in_thread = False
 
@@ -294,7 +296,7 @@ class SpooledReader:
         return await self._member.read(span)
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell that it is not known: what is here is the compressed member, if anything."""
+        """Return None, for unknown: what is held is the compressed member, if anything."""
         return False
 
     def is_expected(self, span: ByteRange) -> bool | None:

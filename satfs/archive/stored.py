@@ -46,7 +46,7 @@ class StoredReader:
         return data
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell whether the bytes of *span* are here, as far as the zip's reader knows."""
+        """Return whether the bytes of *span* are here, as far as the zip's reader knows."""
         place = self._body.place(span.clip(self.size_bytes))
         return place is not None and self._zip.is_near(place)
 

@@ -35,7 +35,7 @@ class Waiter:
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether neither readiness nor a failure was told yet."""
+        """Return whether neither readiness nor a failure was told yet."""
         return self._pipe is not None
 
     def tell_ready(self) -> None:

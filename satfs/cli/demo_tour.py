@@ -72,7 +72,7 @@ def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
 
 
 def is_colorful() -> bool:
-    """Tell whether standard output shows colours, and they are wanted (no-color.org)."""
+    """Return whether standard output shows colours, and they are wanted (no-color.org)."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 

@@ -26,7 +26,7 @@ class Manner:
 
     @property
     def with_details(self) -> bool:
-        """Tell whether a failure is shown with its traceback."""
+        """Return whether a failure is shown with its traceback."""
         return self.verbosity >= 2
 
     @property

@@ -207,7 +207,7 @@ def _descriptor_limit() -> int:
 
 
 def is_called_by_mount(words: Sequence[str]) -> bool:
-    """Tell whether *words*, a whole command line, come from mount(8) and not from a person."""
+    """Return whether *words*, a whole command line, come from mount(8) and not from a person."""
     if not words:
         return False
     return Path(words[0]).name in PROGRAMS or (

@@ -86,7 +86,7 @@ def _check(hold: MountpointHold, path: Path, nonempty: bool) -> None:
 
 
 def may_mount_on(status: os.stat_result, user: int, *, is_writable: bool) -> bool:
-    """Tell whether *user* may mount on the directory with that *status* (fusermount3(1))."""
+    """Return whether *user* may mount on the directory with that *status* (fusermount3(1))."""
     is_theirs = not status.st_mode & stat.S_ISVTX or status.st_uid == user
     return user == 0 or (is_writable and is_theirs)
 

@@ -18,7 +18,7 @@ from satfs.cli.log_setup import LogChoice, level_for, show
 from satfs.cli.waiting import hurried, waiting_told
 from satfs.control import records
 from satfs.control.client import result_of
-from satfs.control.local import open_listings, shelf_of
+from satfs.control.local import cached_versions_of, open_listings
 from satfs.errors import BadMountpoint, NotThere
 from satfs.fuse.errnos import gravest_of
 from satfs.model import Json
@@ -114,7 +114,7 @@ async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) ->
         ("scenes",),
     )
     async with open_listings(settings, with_all=knows_all) as listings:
-        return await ask(listings, words, lambda: shelf_of(settings))
+        return await ask(listings, words, lambda: cached_versions_of(settings))
 
 
 def quiet_log(manner: Manner) -> LogChoice:

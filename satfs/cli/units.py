@@ -83,7 +83,7 @@ def unit_name(profile: str) -> str:
 
 
 def is_unit_name(name: str) -> bool:
-    """Tell whether a file called *name* may be a unit of ours."""
+    """Return whether a file called *name* may be a unit of ours."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 

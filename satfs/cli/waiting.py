@@ -55,7 +55,7 @@ def hurried(settings: Settings) -> Settings:
 
 
 def has_route() -> bool:
-    """Tell whether the kernel has a route to other networks; sends nothing, and does not wait."""
+    """Return whether the kernel has a route to other networks; sends nothing, and does not wait."""
     for family, address in _ELSEWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as unsent:

@@ -74,11 +74,11 @@ class Attachments:
         account: str,
         confirm_after_s: float,
         wall_clock: Callable[[], float] = time.time,
-        trails: ReadTraces | None = None,
+        traces: ReadTraces | None = None,
         budget: Budget | None = None,
     ) -> None:
         #: What reading took, object by object, for people to look at.
-        self.trails = trails or ReadTraces()
+        self.traces = traces or ReadTraces()
         #: What may be fetched in a day, and what has been.
         self.budget = budget or Budget()
         self._cache = cache
@@ -162,7 +162,7 @@ class Attachments:
         async def renew() -> tuple[KnownVersion, float]:
             label = _label(*key)
             async with self._probing.held():
-                with self.trails.of(label).request(read_trace.SIZE) as request:
+                with self.traces.of(label).request(read_trace.SIZE) as request:
                     tail = await self._probe.tail(self._links_of((scene, attachment)), label)
                     request.received_bytes = len(tail.data)
             self.budget.note(len(tail.data))
@@ -245,7 +245,7 @@ class Attachments:
         self._dispatcher.run_in_background(forget_in_index)
 
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
-        """Tell whether all of that version is in the cache. Waits for the disk, asks nobody."""
+        """Return whether all of that version is in the cache. Waits for the disk, asks nobody."""
         place = ((scene, attachment), version)
         async with alone_with(self._opening, place):
             cached = (await self._fetcher(place)).cached
@@ -274,7 +274,7 @@ class Attachments:
         async with alone_with(self._opening, place):
             fetcher = await self._fetcher(place)
             self._n_handles[place] = self._n_handles.get(place, 0) + 1
-        fetcher.source.trail.opened()
+        fetcher.source.trace.opened()
         return ObjectReader(fetcher, lambda: self._closed(place), bounds=bounds)
 
     async def _fetcher(self, place: _Place) -> Fetcher:
@@ -284,7 +284,7 @@ class Attachments:
             key, version = place
             name, label, size = self._naming(key, version)
             cached = await self._cache.acquire(name, label, size)
-            source = ObjectSource(label, self._links_of(key), version, self.trails.of(label))
+            source = ObjectSource(label, self._links_of(key), version, self.traces.of(label))
             # Looked up again: an idle one may have been closed while we waited.
             if (outdated := self._open.pop(place, None)) is not None:
                 self._cache.release(outdated.cached)
@@ -336,7 +336,7 @@ class Attachments:
             try:
                 label = _label(*key, "")
                 async with self._probing.held():
-                    with self.trails.of(label).request(read_trace.CONFIRM):
+                    with self.traces.of(label).request(read_trace.CONFIRM):
                         seen = await self._probe.confirm(self._links_of(key), label, version)
             except (Unreachable, NotAllowed):
                 return  # what the cache holds of this version stays readable
@@ -362,7 +362,7 @@ class Attachments:
         keeper = self._links.get(key)
         if keeper is None:
             keeper = self._links[key] = LinkCache(
-                self._sign, *key, partial(self.trails.of, _label(*key, ""))
+                self._sign, *key, partial(self.traces.of, _label(*key, ""))
             )
         self._links.move_to_end(key)
         while len(self._links) > MAX_VERSIONS:

@@ -43,7 +43,7 @@ async def open_attachments(
     account: str,
     allows_private: bool = True,
 ) -> AsyncIterator[Attachments]:
-    """Hand out the content floor; its tasks and its files end with the `async with`.
+    """Yield `Attachments`; its tasks and its files end with the `async with`.
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
     addresses that must not be followed, *allows_private* tells whether names may lead to private

@@ -19,46 +19,46 @@ from satfs.log_level import set_level
 from satfs.model import Json
 
 
-def commands_on(floors: MountComponents) -> dict[str, Command]:
-    """Return what can be asked of a mount that consists of *floors*."""
+def commands_on(mount: MountComponents) -> dict[str, Command]:
+    """Return what can be asked of a mount that consists of *mount*."""
     return {
-        "describe": partial(_describe, floors),
-        "list": partial(_list, floors),
-        "log": partial(_log, floors),
+        "describe": partial(_describe, mount),
+        "list": partial(_list, mount),
+        "log": partial(_log, mount),
         "log-level": _set_log_level,
-        "pins": partial(pins, floors),
-        "prefetch": partial(prefetch, floors),
-        "refresh": partial(refresh, floors),
-        "status": partial(_status, floors),
-        "unpin": partial(unpin, floors),
-        "verify": partial(verify, floors),
+        "pins": partial(pins, mount),
+        "prefetch": partial(prefetch, mount),
+        "refresh": partial(refresh, mount),
+        "status": partial(_status, mount),
+        "unpin": partial(unpin, mount),
+        "verify": partial(verify, mount),
     }
 
 
-async def _list(floors: MountComponents, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def _list(mount: MountComponents, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
-    return await records.listed(floors.listings, words, partial(_shelf, floors))
+    return await records.listed(mount.listings, words, partial(_cached_versions, mount))
 
 
 async def _describe(
-    floors: MountComponents, given: Mapping[str, Json], _tell: Tell
+    mount: MountComponents, given: Mapping[str, Json], _tell: Tell
 ) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
-    return await records.described(floors.listings, words, partial(_shelf, floors))
+    return await records.described(mount.listings, words, partial(_cached_versions, mount))
 
 
 async def _status(
-    floors: MountComponents, _given: Mapping[str, Json], _tell: Tell
+    mount: MountComponents, _given: Mapping[str, Json], _tell: Tell
 ) -> dict[str, Json]:
-    return floors.introspection.status()
+    return mount.introspection.status()
 
 
-async def _log(floors: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
-    return {"text": floors.introspection.log_text()}
+async def _log(mount: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+    return {"text": mount.introspection.log_text()}
 
 
-async def _shelf(floors: MountComponents) -> Iterable[CachedVersion]:
-    return (await floors.keeping.kept()).values()
+async def _cached_versions(mount: MountComponents) -> Iterable[CachedVersion]:
+    return (await mount.keeping.kept()).values()
 
 
 async def _set_log_level(given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:

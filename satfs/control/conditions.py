@@ -49,7 +49,7 @@ class Condition:
     value: str
 
     def holds(self, records: Mapping[str, Json]) -> bool:
-        """Tell whether *records* (by level) fulfil it."""
+        """Return whether *records* (by level) fulfil it."""
         for level in LEVELS if self.level is None else (self.level,):
             found, actual = _look_up(records.get(level), self.field)
             if found:
@@ -76,7 +76,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def may_hold(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bool:
-    """Tell whether no condition is broken already by *records*, of which some may be missing.
+    """Return whether no condition is broken already by *records*, of which some may be missing.
 
     A condition on a record that is not there yet, or on the nearest one that has the field, is
     judged when all are there.
@@ -89,7 +89,7 @@ def may_hold(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bo
 
 
 def holds_all(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bool:
-    """Tell whether *records* fulfil every condition."""
+    """Return whether *records* fulfil every condition."""
     return all(each.holds(records) for each in conditions)
 
 

@@ -46,7 +46,7 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
             await store.aclose()
 
 
-async def shelf_of(settings: Settings) -> Iterable[CachedVersion]:
+async def cached_versions_of(settings: Settings) -> Iterable[CachedVersion]:
     """Return what the cache on disk holds; nothing where there is none."""
     try:
         return (await trio.to_thread.run_sync(maintenance.info, settings.cache_dir)).objects

@@ -15,7 +15,7 @@ from satfs.model import Json
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 
-async def unpin(floors: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def unpin(mount: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
     """Take the pins from all versions of what the `paths` hold; return what had one.
 
     A scene or attachment is named by its path also when the vendor has it no more.
@@ -26,26 +26,26 @@ async def unpin(floors: MountComponents, given: Mapping[str, Json], tell: Tell) 
     labels: set[str] = set()
     for words in words_of(given.get("paths")):
         try:
-            found = await collect(floors, {**given, "paths": [list(words)]}, CommandProgress(tell))
+            found = await collect(mount, {**given, "paths": [list(words)]}, CommandProgress(tell))
             labels.update(filter(None, map(_label, found)))
-            node = await find(floors.root, words)
+            node = await find(mount.root, words)
         except NotThere:
             node = None
         if node is not None and scene_of(node) is None:
             continue
         # Also what the store does not have any more, or did not tell now.
         scene = words[-1] if node is None else _scene_id(scene_of(node))
-        kept = await floors.keeping.kept()
+        kept = await mount.keeping.kept()
         if node is None or isinstance(node, SceneDirectory):
             labels.update(each.label for each in kept.values() if _is_of(each, scene))
-    return {"unpinned": as_json(await floors.keeping.unpin(labels))}
+    return {"unpinned": as_json(await mount.keeping.unpin(labels))}
 
 
-async def pins(floors: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def pins(mount: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
     """Return what is pinned, and where it is kept."""
-    kept = (await floors.keeping.kept()).values()
+    kept = (await mount.keeping.kept()).values()
     return {
-        "cache_dir": str(floors.cache_dir),
+        "cache_dir": str(mount.cache_dir),
         "pinned": as_json(each for each in kept if each.is_pinned),
     }
 

@@ -42,7 +42,7 @@ _ROUNDS: Final = 2
 
 
 async def prefetch(
-    floors: MountComponents, given: Mapping[str, Json], tell: Tell
+    mount: MountComponents, given: Mapping[str, Json], tell: Tell
 ) -> dict[str, Json]:
     """Fetch all that *given* asks for (`paths`, `where`, `jobs`, `pin`); return what came of it.
 
@@ -54,11 +54,11 @@ async def prefetch(
         BadCache: it would not fit, or nothing is kept on disk. Nothing is fetched then.
     """
     progress, jobs = CommandProgress(tell), _jobs(given.get("jobs"))
-    found = await collect(floors, given, progress)
+    found = await collect(mount, given, progress)
     if any(words[:1] == ("tasks",) for words in words_of(given.get("paths"))):
         # `ls tasks` without network needs the list; looking up one task does not ask for it.
         try:
-            await floors.listings.tasks()
+            await mount.listings.tasks()
         except SatfsError as failure:
             found.append(Target("tasks", failure))
     sound = [each for each in found if not isinstance(each.node, SatfsError)]
@@ -66,19 +66,19 @@ async def prefetch(
     for each in found:
         if isinstance(each.node, SatfsError):
             await progress.ended(each.path, 0, each.node)
-    await _require_room(floors, sound)
+    await _require_room(mount, sound)
     if given.get("pin"):
-        await floors.keeping.pin(stored(floors, sound).values())
+        await mount.keeping.pin(stored(mount, sound).values())
         if given.get("is_for_later"):
             return progress.result()
     left: Sequence[Target] = sound
     for is_last in (False, True)[-_ROUNDS:]:
-        fetching = _Fetching(floors, progress, jobs)
+        fetching = _Fetching(mount, progress, jobs)
         await fetching.run(left)
         if fetching.instead and given.get("pin"):
-            await floors.keeping.pin(stored(floors, list(fetching.instead.values())).values())
+            await mount.keeping.pin(stored(mount, list(fetching.instead.values())).values())
         left = [fetching.instead.get(each.path, each) for each in left]
-        left = await _lost(floors, left, progress)
+        left = await _lost(mount, left, progress)
         if not left or is_last:
             break
     for each in left:
@@ -92,16 +92,16 @@ _TOO_SMALL: Final = (
 
 
 async def collect(
-    floors: MountComponents, given: Mapping[str, Json], progress: CommandProgress
+    mount: MountComponents, given: Mapping[str, Json], progress: CommandProgress
 ) -> list[Target]:
     """Return the files that *given* (`paths`, `where`) asks for, each object once, in order."""
     where = given.get("where")
     texts = [str(each) for each in where] if isinstance(where, list) else []
-    wanted = Wanted(floors.listings, [parse_condition(text) for text in texts])
+    wanted = Wanted(mount.listings, [parse_condition(text) for text in texts])
     found: dict[tuple[str, ...], Target] = {}
     n_bytes = 0
     for words in words_of(given.get("paths")):
-        node = await find(floors.root, words)
+        node = await find(mount.root, words)
         known = await lineage(node, wanted)
         if known is None:
             continue
@@ -124,7 +124,7 @@ def _identity(target: Target) -> tuple[str, ...]:
     return (scene.scene_id, attachment.attachment.name, version.etag, str(version.size_bytes))
 
 
-def stored(floors: MountComponents, found: Sequence[Target]) -> dict[str, StoredObject]:
+def stored(mount: MountComponents, found: Sequence[Target]) -> dict[str, StoredObject]:
     """Return what the cache knows the attachments among *found* as, by path."""
     names = {}
     for target in found:
@@ -132,14 +132,14 @@ def stored(floors: MountComponents, found: Sequence[Target]) -> dict[str, Stored
         scene = None if attachment is None else attachment.parent
         if attachment is not None and isinstance(scene, SceneDirectory):
             key = scene.scene_id, attachment.attachment.name, attachment.version
-            names[target.path] = floors.contents.stored(*key)
+            names[target.path] = mount.contents.stored(*key)
     return names
 
 
-async def _require_room(floors: MountComponents, sound: Sequence[Target]) -> None:
+async def _require_room(mount: MountComponents, sound: Sequence[Target]) -> None:
     needed = sum(each.size_bytes for each in sound)
-    names = {each.name for each in stored(floors, sound).values()}
-    room = await floors.keeping.capacity_bytes(names)
+    names = {each.name for each in stored(mount, sound).values()}
+    room = await mount.keeping.capacity_bytes(names)
     if needed > room:
         raise BadCache(
             f"{needed / 1e9:.2f} GB do not fit: the cache can keep {room / 1e9:.2f} GB of them at"
@@ -148,12 +148,12 @@ async def _require_room(floors: MountComponents, sound: Sequence[Target]) -> Non
 
 
 async def _lost(
-    floors: MountComponents, left: Sequence[Target], progress: CommandProgress
+    mount: MountComponents, left: Sequence[Target], progress: CommandProgress
 ) -> list[Target]:
     """Return those of *left* that were fetched, and are not there any more."""
     failed = {each["path"] for each in progress.failures}
-    names = stored(floors, left)
-    kept = await floors.keeping.kept()
+    names = stored(mount, left)
+    kept = await mount.keeping.kept()
     lost = []
     for each in left:
         name = names.get(each.path)
@@ -178,7 +178,7 @@ def _jobs(given: Json) -> int:
 class _Fetching:
     """One round over the files. Once nobody can be reached any more, the rest is given up."""
 
-    floors: MountComponents
+    mount: MountComponents
     progress: CommandProgress
     jobs: int
     gone: Unreachable | None = None

@@ -28,12 +28,12 @@ class CommandProgress:
     _told_s: dict[str, float] = field(default_factory=dict)
 
     async def found(self, n_files: int, n_bytes: int) -> None:
-        """Tell how much has been found to do so far."""
+        """Return how much has been found to do so far."""
         if self._is_due(""):
             await self.tell({"event": "found", "files": n_files, "bytes": n_bytes})
 
     async def planned(self, sizes: Sequence[int]) -> None:
-        """Tell how much there is to do."""
+        """Return how much there is to do."""
         self.n_files, self.n_bytes = len(sizes), sum(sizes)
         await self.tell({"event": "planned", "files": self.n_files, "bytes": self.n_bytes})
 

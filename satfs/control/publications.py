@@ -193,7 +193,7 @@ class Seen:
 
 
 def _is_over(record: Mapping[str, Json], now_s: float) -> bool:
-    """Tell whether nothing more is to be expected of a task."""
+    """Return whether nothing more is to be expected of a task."""
     if record.get("status") not in _FINAL:
         return False
     try:

@@ -21,7 +21,7 @@ from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
 from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
 
 #: Returns what the cache on disk holds.
-Shelf = Callable[[], Awaitable[Iterable[CachedVersion]]]
+CachedVersionsOf = Callable[[], Awaitable[Iterable[CachedVersion]]]
 
 _IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON})
 _IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def id(self) -> str:
-        """The id; empty for the doors (`tasks`, `captures`, `scenes`)."""
+        """The id; empty for the top directories (`tasks`, `captures`, `scenes`)."""
         match self.record:
             case Task():
                 return self.record.task_id
@@ -99,7 +99,9 @@ async def _resolved(catalogue: Listings, words: Sequence[str]) -> Found:
             )
 
 
-async def listed(catalogue: Listings, words: Sequence[str], shelf: Shelf) -> dict[str, Json]:
+async def listed(
+    catalogue: Listings, words: Sequence[str], cached_versions: CachedVersionsOf
+) -> dict[str, Json]:
     """Return what is in the thing that *words* mean, and how old the answer is."""
     thing = await resolve(catalogue, words)
     match thing.record:
@@ -110,7 +112,7 @@ async def listed(catalogue: Listings, words: Sequence[str], shelf: Shelf) -> dic
             scenes = await catalogue.scenes(capture_id)
             return _listing(catalogue, "scenes", scenes, (SCENES, capture_id))
         case Scene():
-            return {"kind": "files", "entries": _files(thing.record, await shelf())}
+            return {"kind": "files", "entries": _files(thing.record, await cached_versions())}
     if thing.kind == "captures":
         published = [each for each in catalogue.known_captures() if each.is_published]
         return _listing(catalogue, "captures", published, None)
@@ -119,16 +121,18 @@ async def listed(catalogue: Listings, words: Sequence[str], shelf: Shelf) -> dic
     return _listing(catalogue, "tasks", await catalogue.tasks(), (TASKS, ""))
 
 
-async def described(catalogue: Listings, words: Sequence[str], shelf: Shelf) -> dict[str, Json]:
+async def described(
+    catalogue: Listings, words: Sequence[str], cached_versions: CachedVersionsOf
+) -> dict[str, Json]:
     """Return all that is known of the thing that *words* mean."""
     thing = await resolve(catalogue, words)
     answer: dict[str, Json] = {"kind": thing.kind, "id": thing.id, "path": thing.path}
     if thing.record is not None:
         answer["record"] = dict(thing.record.record)
     if isinstance(thing.record, Scene):
-        answer["files"] = _files(thing.record, await shelf())
+        answer["files"] = _files(thing.record, await cached_versions())
     if thing.record is None:
-        answer["entries"] = len((await listed(catalogue, words, shelf))["entries"])
+        answer["entries"] = len((await listed(catalogue, words, cached_versions))["entries"])
     return answer
 
 
@@ -154,13 +158,13 @@ def _listing(
 
 def _files(scene: Scene, kept: Iterable[CachedVersion]) -> list[Json]:
     # The version used last, should the cache have several.
-    shelf: dict[str, CachedVersion] = {}
+    newest: dict[str, CachedVersion] = {}
     for each in kept:
-        if each.label not in shelf or each.used_at_s > shelf[each.label].used_at_s:
-            shelf[each.label] = each
+        if each.label not in newest or each.used_at_s > newest[each.label].used_at_s:
+            newest[each.label] = each
     files: list[Mapping[str, Json]] = []
     for attachment in scene.attachments:
-        held = shelf.get(f"{scene.scene_id}/{attachment.name}")
+        held = newest.get(f"{scene.scene_id}/{attachment.name}")
         files.append(
             {
                 "name": attachment.file_name or attachment.name,

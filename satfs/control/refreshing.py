@@ -18,7 +18,7 @@ from satfs.tree.tasks import TaskDirectory, Tasks
 
 
 async def refresh(
-    floors: MountComponents, given: Mapping[str, Json], _tell: Tell
+    mount: MountComponents, given: Mapping[str, Json], _tell: Tell
 ) -> dict[str, Json]:
     """Forget the listings at and below each of the `paths`, and list each path anew.
 
@@ -30,17 +30,17 @@ async def refresh(
         NotThere: a path leads nowhere, also after asking anew.
         SatfsError: it cannot be told now, and was not known before.
     """
-    return {"refreshed": [await _refresh(floors, words) for words in words_of(given.get("paths"))]}
+    return {"refreshed": [await _refresh(mount, words) for words in words_of(given.get("paths"))]}
 
 
-async def _refresh(floors: MountComponents, words: Sequence[str]) -> dict[str, Json]:
-    node = await _found(floors, words)
-    state = await _forget(floors, node)
+async def _refresh(mount: MountComponents, words: Sequence[str]) -> dict[str, Json]:
+    node = await _found(mount, words)
+    state = await _forget(mount, node)
     now: list[bytes] | None = None
     if isinstance(node, Directory):
         now = [entry.name for entry in await node.children()]
-    n_names = await floors.kernel.forget_below(tuple(words), now)
-    known = None if state is None else floors.listings.state(*state)
+    n_names = await mount.kernel.forget_below(tuple(words), now)
+    known = None if state is None else mount.listings.state(*state)
     return {
         "path": "/".join(words),
         "entries": None if now is None else len(now),
@@ -49,25 +49,25 @@ async def _refresh(floors: MountComponents, words: Sequence[str]) -> dict[str, J
     }
 
 
-async def _found(floors: MountComponents, words: Sequence[str]) -> Node:
+async def _found(mount: MountComponents, words: Sequence[str]) -> Node:
     try:
-        return await find(floors.root, words)
+        return await find(mount.root, words)
     except NotThere:
         # New since the directories above it were listed: those are asked anew, from the top.
-        node: Node = floors.root
+        node: Node = mount.root
         for length in range(len(words)):
             if not isinstance(node, Directory):
                 break
-            await _forget(floors, node)
+            await _forget(mount, node)
             names = [entry.name for entry in await node.children()]
-            await floors.kernel.forget_below(node.path, names)
-            node = await find(floors.root, words[: length + 1])
+            await mount.kernel.forget_below(node.path, names)
+            node = await find(mount.root, words[: length + 1])
         return node
 
 
-async def _forget(floors: MountComponents, node: Node) -> tuple[str, str] | None:
+async def _forget(mount: MountComponents, node: Node) -> tuple[str, str] | None:
     """Forget what *node* shows; return kind and id of the listing that is asked for next."""
-    listings = floors.listings
+    listings = mount.listings
     match node:
         case Root():
             listings.forget()
@@ -88,17 +88,17 @@ async def _forget(floors: MountComponents, node: Node) -> tuple[str, str] | None
             return (kinds.SCENES, node.capture_id)
         case _:
             scene = scene_of(node)
-            return None if scene is None else await _forget_scene(floors, scene)
+            return None if scene is None else await _forget_scene(mount, scene)
 
 
-async def _forget_scene(floors: MountComponents, scene: SceneDirectory) -> tuple[str, str]:
-    floors.listings.forget_scene(scene.scene_id)
+async def _forget_scene(mount: MountComponents, scene: SceneDirectory) -> tuple[str, str]:
+    mount.listings.forget_scene(scene.scene_id)
     record = await scene.record()
     for attachment in record.attachments:
         try:
-            await floors.contents.renew(scene.scene_id, attachment.name, record.revision)
+            await mount.contents.renew(scene.scene_id, attachment.name, record.revision)
         except NotThere:
-            floors.contents.forget(scene.scene_id, attachment.name)
+            mount.contents.forget(scene.scene_id, attachment.name)
     if isinstance(scene.parent, CaptureDirectory):
         return (kinds.SCENES, scene.parent.capture_id)
     return (kinds.SCENE, scene.scene_id)

@@ -70,7 +70,7 @@ async def serve_control(
     taken away is made anew as soon as that can be done: a user's runtime directory goes when he
     logs out, and comes when he logs in again, while his mounts stay.
     """
-    door = _Door(commands)
+    handler = _RequestHandler(commands)
     is_told = False
     async with trio.open_nursery() as conversations:
         while True:
@@ -85,7 +85,7 @@ async def serve_control(
                 if not is_told:
                     task_status.started(path)
                 try:
-                    await _serve_while_there(path, inode, sock, door, conversations)
+                    await _serve_while_there(path, inode, sock, handler, conversations)
                 except* OSError as group:  # no more memory, or whatever accept(2) may say
                     log.warning("control socket broken", path=str(path), reason=str(group))
             is_told = True
@@ -95,7 +95,11 @@ async def serve_control(
 
 
 async def _serve_while_there(
-    path: Path, inode: int, sock: socket.socket, door: _Door, conversations: trio.Nursery
+    path: Path,
+    inode: int,
+    sock: socket.socket,
+    handler: _RequestHandler,
+    conversations: trio.Nursery,
 ) -> None:
     """Serve at *path* for as long as the socket is there."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
@@ -103,7 +107,10 @@ async def _serve_while_there(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
                 partial(
-                    trio.serve_listeners, door.converse, [listener], handler_nursery=conversations
+                    trio.serve_listeners,
+                    handler.converse,
+                    [listener],
+                    handler_nursery=conversations,
                 )
             )
             while _inode(path) == inode:  # noqa: ASYNC110 - as above
@@ -162,7 +169,7 @@ def _remove(path: Path, inode: int) -> None:
             path.unlink()
 
 
-class _Door:
+class _RequestHandler:
     def __init__(self, commands: Mapping[str, Command]) -> None:
         self._commands = commands
         self._n_connections = 0

@@ -76,7 +76,7 @@ def prepare_directory(directory: Path) -> None:
 
 
 def is_trusted(path: Path, users: tuple[int, ...]) -> bool:
-    """Tell whether the socket at *path* lies where only one of *users* can have put it."""
+    """Return whether the socket at *path* lies where only one of *users* can have put it."""
     try:
         found = path.parent.lstat()
     except OSError:

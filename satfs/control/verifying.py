@@ -52,13 +52,13 @@ class _Facts:
         }
 
 
-async def verify(floors: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def verify(mount: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
     """Check every file at and below the `paths` (that `where` allows); return what came of it.
 
     Fetches what is not in the cache. Raises what `prefetching.collect` raises.
     """
     progress = CommandProgress(tell)
-    found = await collect(floors, given, progress)
+    found = await collect(mount, given, progress)
     await progress.planned([each.size_bytes for each in found])
     for target in found:
         await progress.begun(target.path, target.size_bytes)
@@ -66,7 +66,7 @@ async def verify(floors: MountComponents, given: Mapping[str, Json], tell: Tell)
         try:
             if isinstance(target.node, SatfsError):
                 raise target.node
-            n_bytes = await _verify(floors, target, target.node, facts, progress)
+            n_bytes = await _verify(mount, target, target.node, facts, progress)
         except SatfsError as failure:
             await progress.ended(target.path, 0, failure, facts.as_json())
         else:
@@ -75,14 +75,14 @@ async def verify(floors: MountComponents, given: Mapping[str, Json], tell: Tell)
 
 
 async def _verify(
-    floors: MountComponents, target: Target, file: File, facts: _Facts, progress: CommandProgress
+    mount: MountComponents, target: Target, file: File, facts: _Facts, progress: CommandProgress
 ) -> int:
     scene = file.parent
     if not isinstance(file, AttachmentFile) or not isinstance(scene, SceneDirectory):
         return await _read(file, target, None, progress)
     record = await scene.record()
     key = file.attachment.name
-    now = await floors.contents.renew(scene.scene_id, key, record.revision)
+    now = await mount.contents.renew(scene.scene_id, key, record.revision)
     if now != file.version:
         facts.was_replaced = True
         file = await scene.attachment(key)
@@ -93,7 +93,7 @@ async def _verify(
     if digest is not None and expected is not None:
         facts.is_md5 = digest.hexdigest() == expected.group(1)
     if key == DELIVERY_ZIP:
-        await _verify_members(floors, scene, facts)
+        await _verify_members(mount, scene, facts)
     return n_bytes
 
 
@@ -109,8 +109,8 @@ async def _read(
     return await read_whole(file, take)
 
 
-async def _verify_members(floors: MountComponents, scene: SceneDirectory, facts: _Facts) -> None:
-    (view,) = contents_of_zips(ContentsView.HIDDEN, floors.archives, floors.contents)
+async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: _Facts) -> None:
+    (view,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
     contents = view.directory(scene)
     if contents is None:
         raise NotThere(f"scene {scene.scene_id} has no zip any more")

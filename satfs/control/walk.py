@@ -126,7 +126,7 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
         return
     for child in sorted(children, key=lambda entry: entry.name):
         if isinstance(node, Root) and child.name != b"tasks":
-            continue  # the direct doors lead to the same scenes once more
+            continue  # the directories by id lead to the same scenes once more
         if isinstance(child.target, SatfsError):
             name = child.name.decode("utf-8", "backslashreplace")
             yield Target(f"{_path(node)}/{name}".lstrip("/"), child.target)

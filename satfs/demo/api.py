@@ -103,11 +103,11 @@ class Api:
                 return self._scene(question, arguments, contract, faults)
 
     def leaked_credential(self, question: Request) -> bool:
-        """Tell whether a credential was put where proxies and logs see it: into path or query."""
+        """Return whether a credential was put where proxies and logs see it: into path or query."""
         return self.holds_secret(question.path) or self.holds_secret(unquote(question.raw_query))
 
     def holds_secret(self, text: str) -> bool:
-        """Tell whether a text holds the client secret or any token ever given out."""
+        """Return whether a text holds the client secret or any token ever given out."""
         secrets = (self.office.account.client_secret, *self.office.given_out)
         return any(secret and secret in text for secret in secrets)
 

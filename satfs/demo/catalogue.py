@@ -68,7 +68,7 @@ class Capture:
 
     @property
     def is_published(self) -> bool:
-        """Tell whether the scenes are to be had."""
+        """Return whether the scenes are to be had."""
         return bool(self.record.get("status") == PUBLISHED)
 
 
@@ -82,7 +82,7 @@ class Task:
     contract_id: str | None = None
 
     def is_visible(self, contract: str | None) -> bool:
-        """Tell whether a contract sees the task; None stands for an account without contracts."""
+        """Return whether a contract sees the task; None stands for an account without contracts."""
         return contract is None or self.contract_id in (None, contract)
 
 

@@ -24,5 +24,5 @@ def home_of(directory: Path, *, seed: int, large_mb: int) -> Path:
 
 
 def is_drawn(home: Path) -> bool:
-    """Tell whether the drawings in *home* are there, all of them."""
+    """Return whether the drawings in *home* are there, all of them."""
     return (home / MANIFEST).exists()

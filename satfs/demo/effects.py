@@ -41,7 +41,7 @@ class BodyPace:
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether nothing at all is done to the body."""
+        """Return whether nothing at all is done to the body."""
         return self == BodyPace()
 
 

@@ -166,7 +166,7 @@ class Fault:
         return self.parameters[parameter]
 
     def meets(self, endpoint: str, path: str, *, ranged: bool) -> bool:
-        """Tell whether the next request is met, and count it."""
+        """Return whether the next request is met, and count it."""
         if self.name == "connection-limit":
             return False
         in_scope = self.endpoint in ("*", endpoint) or (

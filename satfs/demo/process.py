@@ -55,12 +55,12 @@ class DemoProcess:
             *arguments,
         ]
         self._child: subprocess.Popen[str] | None = None
-        self._complaints: IO[str] | None = None
+        self._stderr: IO[str] | None = None
         self._lock = threading.Lock()
 
     @property
     def has_drawings(self) -> bool:
-        """Tell whether an earlier start has drawn the imagery of this seed and size."""
+        """Return whether an earlier start has drawn the imagery of this seed and size."""
         return is_drawn(self._home)
 
     @staticmethod
@@ -84,12 +84,12 @@ class DemoProcess:
             Unreachable: it did not come up; the message is what it said.
         """
         self.require_extras()
-        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             text=True,
             env={k: v for k, v in os.environ.items() if not k.startswith("SATFS_")},
             # Ctrl-C is for whoever started us: it unmounts first, and stops the origin then.
@@ -97,8 +97,8 @@ class DemoProcess:
         )
         line = self._child.stdout.readline() if self._child.stdout else ""
         if not line:
-            self._complaints.seek(0)
-            said = self._complaints.read().strip()[-2000:]
+            self._stderr.seek(0)
+            said = self._stderr.read().strip()[-2000:]
             self.stop()
             raise Unreachable(f"the demo origin did not start: {said or 'it said nothing'}")
         self.environment = json.loads(line)
@@ -143,9 +143,9 @@ class DemoProcess:
                 child.wait()
             if child.stdout:
                 child.stdout.close()
-        if self._complaints is not None:
-            self._complaints.close()
-            self._complaints = None
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
 
     @property
     def pid(self) -> int | None:

@@ -206,7 +206,7 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
 async def store(
     aleph: Aleph, http: Http, tasks: tuple[Task, ...], proxies: Proxies, tell: Tell
 ) -> None:
-    """Tell whether bytes come from the object store, by a link signed for it. Waits for both.
+    """Return whether bytes come from the object store, by a link signed for it. Waits for both.
 
     *http* is for the store alone: nothing that knows a credential.
     """

@@ -135,7 +135,7 @@ def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
 
 
 def _has_holes(there: Path) -> bool | None:
-    """Tell whether files at *there* can have holes, by a file without a name; None: not known."""
+    """Return whether files at *there* can have holes, by a file without a name; None: not known."""
     try:
         fd = os.open(there, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError:  # not writable, or no such files there

@@ -45,7 +45,7 @@ class Pruned:
     paths: tuple[Path, ...] = ()
 
     def covers(self, place: Path) -> bool:
-        """Tell whether *place* is left out, whatever its type."""
+        """Return whether *place* is left out, whatever its type."""
         return any(place.is_relative_to(path) for path in self.paths)
 
 
@@ -107,7 +107,7 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
 
 
 def _is_kept_out(program: str, guard: CrawlerRules) -> bool:
-    """Tell whether a mount gives *program* nothing that would have to be asked for."""
+    """Return whether a mount gives *program* nothing that would have to be asked for."""
     return guard.habit(Caller(program[:15], program[:15])) is Habit.CRAWLS
 
 

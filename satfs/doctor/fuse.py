@@ -225,7 +225,7 @@ def library(machine: Machine) -> Iterator[Finding]:
     if ran is not None and ran.code == 0:
         yield fine(Area.FUSE, "fuse-library", f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
         return
-    said = ran.complaints.strip().splitlines() if ran is not None else []
+    said = ran.stderr.strip().splitlines() if ran is not None else []
     yield _failure(
         "fuse-library",
         "The FUSE library cannot be loaded" + (f": {said[-1]}" if said else "."),

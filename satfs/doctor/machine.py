@@ -29,7 +29,7 @@ class Ran:
 
     code: int
     output: str
-    complaints: str = ""
+    stderr: str = ""
 
 
 #: What shells tell of a program that cannot be started.
@@ -60,7 +60,7 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
     except OSError as failure:
         return Ran(_NOT_STARTED, "", os.strerror(failure.errno or 0))
     try:
-        output, complaints = child.communicate(timeout=limit_s)
+        output, stderr = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -69,7 +69,7 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
             if pipe is not None:
                 pipe.close()
         return None
-    return Ran(child.returncode, output, complaints)
+    return Ran(child.returncode, output, stderr)
 
 
 def _home() -> Path:
@@ -92,7 +92,7 @@ class Machine:
 
     @property
     def is_root(self) -> bool:
-        """Tell whether the user is the superuser."""
+        """Return whether the user is the superuser."""
         return self.uid == 0
 
     def at(self, path: str) -> Path:
@@ -131,6 +131,6 @@ class Machine:
 
     @property
     def is_container(self) -> bool:
-        """Tell whether this looks like a container."""
+        """Return whether this looks like a container."""
         marks = ("/.dockerenv", "/run/.containerenv")
         return "container" in self.environment or any(self.at(mark).exists() for mark in marks)

@@ -61,7 +61,7 @@ class Callers:
 
 
 def is_gone(thread_id: int, *, proc: Path = Path("/proc")) -> bool:
-    """Tell whether a thread that was there has ended. Of one that cannot be told (0), it has not.
+    """Return whether a thread that was there has ended. Of one that cannot be told (0), it has not.
 
     Another thread may have its id by now, in rare cases; then it is taken for the first.
     """

@@ -92,7 +92,7 @@ class CrawlerRules:
 
     @property
     def is_awake(self) -> bool:
-        """Tell whether there is anybody to be kept out."""
+        """Return whether there is anybody to be kept out."""
         return bool(self._crawlers or self._thumbnailers)
 
     def habit(self, caller: Caller) -> Habit:
@@ -104,13 +104,13 @@ class CrawlerRules:
         return Habit.PEOPLE
 
     def may_fetch(self, habit: Habit, name: str, size_bytes: int) -> bool:
-        """Tell whether a program of that *habit* may have a file that is not in the cache."""
+        """Return whether a program of that *habit* may have a file that is not in the cache."""
         if habit is Habit.DRAWS:
             return size_bytes <= PICTURE_BYTES and _PICTURE.fullmatch(name) is not None
         return habit is Habit.PEOPLE
 
     def may_list(self, habit: Habit) -> bool:
-        """Tell whether a program of that *habit* may list what has to be asked for."""
+        """Return whether a program of that *habit* may list what has to be asked for."""
         return habit is not Habit.CRAWLS
 
 
@@ -133,7 +133,7 @@ def _is_named(caller: Caller, pattern: str) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Tell whether *name*, as the kernel cut it, can be one that *pattern* means."""
+    """Return whether *name*, as the kernel cut it, can be one that *pattern* means."""
     if fnmatchcase(name, pattern):
         return True
     # `baloo_file_extractor` is `baloo_file_extr` to the kernel.
@@ -154,7 +154,7 @@ _MOST: Final = 256
 
 
 class CrawlerGate:
-    """Tells the door who is to be refused."""
+    """Decides which callers are refused."""
 
     def __init__(self, guard: CrawlerRules, callers: Callers, clock: Callable[[], float]) -> None:
         self._guard = guard
@@ -162,7 +162,7 @@ class CrawlerGate:
         self._running: TTLCache[tuple[str, Habit], None] = TTLCache(_MOST, QUIET_S, timer=clock)
 
     def refuses_list(self, thread_id: int, directory: Directory) -> bool:
-        """Tell whether the caller may not list *directory*. Never waits.
+        """Return whether the caller may not list *directory*. Never waits.
 
         The top is always the same, and anybody's.
         """
@@ -173,7 +173,7 @@ class CrawlerGate:
         return True
 
     async def refuses_open(self, thread_id: int, file: File) -> bool:
-        """Tell whether the caller may not open *file*. Waits for a disk at most, for few callers.
+        """Return whether the caller may not open *file*. Waits for a disk at most, for few callers.
 
         What is in the cache is anybody's.
         """

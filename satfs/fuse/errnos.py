@@ -58,7 +58,7 @@ def gravest_of(failure: BaseException) -> BaseException:
 
 
 def is_answer(failure: BaseException) -> bool:
-    """Tell whether *failure* is an ordinary answer, such as "no such name", and nobody's fault."""
+    """Return whether *failure* is an ordinary result, such as "no such name", and no fault."""
     kinds = errors.NotThere | errors.ReadOnly | errors.Unsupported | errors.Unneeded
     return isinstance(failure, kinds)
 

@@ -98,14 +98,14 @@ class ErrorReporter:
             log.error("call failed by a bug in satfs", **fields, stack=stack)
         return number
 
-    def _note(self, complaint: FailureReport) -> None:
-        """Keep *complaint* to be looked at; one that repeats the last one is only counted."""
+    def _note(self, failure_report: FailureReport) -> None:
+        """Keep *failure_report* to be looked at; one that repeats the last one is only counted."""
         last = self.recent[-1] if self.recent else None
         if last is not None and (last.operation, last.path, last.kind) == (
-            complaint.operation,
-            complaint.path,
-            complaint.kind,
+            failure_report.operation,
+            failure_report.path,
+            failure_report.kind,
         ):
-            self.recent[-1] = replace(complaint, times=last.times + 1)
+            self.recent[-1] = replace(failure_report, times=last.times + 1)
         else:
-            self.recent.append(complaint)
+            self.recent.append(failure_report)

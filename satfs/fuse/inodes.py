@@ -128,7 +128,7 @@ class Inodes(Generic[N]):
         return known.node
 
     def knows(self, inode: int) -> bool:
-        """Tell whether *inode* leads to a node."""
+        """Return whether *inode* leads to a node."""
         return inode in self._by_inode
 
     def n_lookups(self, inode: int) -> int:

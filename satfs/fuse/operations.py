@@ -57,7 +57,7 @@ _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 P = ParamSpec("P")
 T = TypeVar("T")
 Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
-#: How to say, in a log line, what a call was about: the door and the call's arguments to a path.
+#: The path that a call is about, for the log, from the operations and the call's arguments.
 Subject = Callable[["Operations", Sequence[Any]], str]
 
 
@@ -98,21 +98,21 @@ def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T
     """Return a decorator for a handler: a deadline around it, and every failure an errno."""
 
     def decorate(handler: Handler[P, T]) -> Handler[P, T]:
-        async def answered(door: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            limits = door.limits
-            door.counters[handler.__name__] += 1
+        async def answered(operations: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            limits = operations.limits
+            operations.counters[handler.__name__] += 1
             try:
-                with door.calls.within(
+                with operations.calls.within(
                     limits.read_deadline_s if is_read else limits.metadata_deadline_s
                 ):
-                    return await handler(door, *args, **kwargs)
+                    return await handler(operations, *args, **kwargs)
             except FUSEError:
                 raise
             except Closing:
                 raise FUSEError(errno.ENOTCONN) from None
             except Exception as failure:
-                path = about(door, args)
-                number = door.complaints.errno_for(handler.__name__, path, failure)
+                path = about(operations, args)
+                number = operations.error_reporter.errno_for(handler.__name__, path, failure)
                 raise FUSEError(number) from None
 
         return update_wrapper(answered, handler)
@@ -120,20 +120,20 @@ def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T
     return decorate
 
 
-def _inode(door: Operations, args: Sequence[Any]) -> str:
-    return door.path_of_inode(args[0])
+def _inode(operations: Operations, args: Sequence[Any]) -> str:
+    return operations.path_of_inode(args[0])
 
 
-def _name(door: Operations, args: Sequence[Any]) -> str:
+def _name(operations: Operations, args: Sequence[Any]) -> str:
     name = args[1].decode("utf-8", "backslashreplace")
-    return f"{door.path_of_inode(args[0]).rstrip('/')}/{name}"
+    return f"{operations.path_of_inode(args[0]).rstrip('/')}/{name}"
 
 
-def _handle(door: Operations, args: Sequence[Any]) -> str:
-    return door.path_of_handle(args[0])
+def _handle(operations: Operations, args: Sequence[Any]) -> str:
+    return operations.path_of_handle(args[0])
 
 
-def _mount(door: Operations, args: Sequence[Any]) -> str:
+def _mount(operations: Operations, args: Sequence[Any]) -> str:
     return "/"
 
 
@@ -163,7 +163,7 @@ class Operations(pyfuse3.Operations):
         self.greeted = trio.Event()
         self.limits = limits
         self.calls = PendingCalls()
-        self.complaints = ErrorReporter(trio.current_time)
+        self.error_reporter = ErrorReporter(trio.current_time)
         #: How often each was asked.
         self.counters: Counter[str] = Counter()
         self._inodes = inodes
@@ -174,7 +174,7 @@ class Operations(pyfuse3.Operations):
         self._large = LargeListings()
         self._files: dict[int, OpenFile] = {}
 
-    # -- being a door ----------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
 
     def init(self) -> None:
         """Note that the kernel asks now."""
@@ -235,7 +235,7 @@ class Operations(pyfuse3.Operations):
             try:
                 self._inodes.forget(inode, n_lookups)
             except Misuse as failure:
-                self.complaints.errno_for("forget", f"inode {inode}", failure)
+                self.error_reporter.errno_for("forget", f"inode {inode}", failure)
 
     @_answers(_inode)
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
@@ -299,7 +299,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_inode)
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
-        """Tell whether *mode* is allowed. With `default_permissions` the kernel knows itself."""
+        """Return whether *mode* is allowed. With `default_permissions` the kernel knows itself."""
         if mode & os.W_OK:
             raise FUSEError(errno.EROFS)
         node = self._inodes.node(inode)
@@ -328,7 +328,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_inode)
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        """Tell which extended attributes there are."""
+        """Return which extended attributes there are."""
         return [name.encode() for name in self._inodes.node(inode).xattrs()]
 
     # -- content ---------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class Operations(pyfuse3.Operations):
         try:
             opened.close()
         except Exception as failure:
-            self.complaints.errno_for("release", _path(opened.node), failure)
+            self.error_reporter.errno_for("release", _path(opened.node), failure)
 
     # -- whatever would write --------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Introspection:
 
     def status(self) -> dict[str, Json]:
         """Return the status record."""
-        return status_record(self._vitals(), self._instruments.secrets())
+        return status_record(self._mount_status(), self._instruments.secrets())
 
     def status_json(self) -> bytes:
         """Return the status record as `status.json` has it."""
@@ -94,7 +94,7 @@ class Introspection:
         """Return what reading an attachment took."""
         label, contents = f"{scene}/{attachment}", self._instruments.contents
         return explain_object(
-            contents.trails.find(label),
+            contents.traces.find(label),
             link_left_s=dict(contents.links_left_s(_MAX_LINKS)).get(label),
             away=self._away(),
             clean=self._clean,
@@ -126,7 +126,7 @@ class Introspection:
 
     # -- gathering -------------------------------------------------------------------------------
 
-    def _vitals(self) -> MountStatus:
+    def _mount_status(self) -> MountStatus:
         reads = self._instruments
         return MountStatus(
             now_s=time.time(),
@@ -138,7 +138,7 @@ class Introspection:
             listings=reads.listings(),
             transfers=reads.contents.transfers(),
             content=reads.contents.statistics(),
-            reading=reads.contents.trails.sums,
+            reading=reads.contents.traces.sums,
             spent=reads.contents.budget.spent(),
             api=reads.api_counters(),
             calls=reads.calls,
@@ -167,7 +167,7 @@ class Introspection:
 class IntrospectionDirectory(Directory):
     """`.satfs/`."""
 
-    __slots__ = ("_about", "_lines", "_moments", "_root")
+    __slots__ = ("_about", "_lines", "_root", "_snapshots")
     #: It names paths of this machine, what others open, and the account's contract.
     is_private = True
 
@@ -176,13 +176,13 @@ class IntrospectionDirectory(Directory):
         self._root = root
         self._about = about
         self._lines = lines
-        self._moments = Snapshots()
+        self._snapshots = Snapshots()
 
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; waits for nothing."""
         make = self._made().get(name)
         if make is not None:
-            return self._moments.file(self, name, make)
+            return self._snapshots.file(self, name, make)
         for other in (self._log(), self._explain()):
             if other.path[-1].encode() == name:
                 return other
@@ -191,7 +191,8 @@ class IntrospectionDirectory(Directory):
     async def children(self) -> Sequence[Entry]:
         """Return what there is; waits for nothing."""
         made = [
-            Entry(name, self._moments.file(self, name, make)) for name, make in self._made().items()
+            Entry(name, self._snapshots.file(self, name, make))
+            for name, make in self._made().items()
         ]
         return [*made, Entry(LOG, self._log()), Entry(EXPLAIN, self._explain())]
 
@@ -202,8 +203,8 @@ class IntrospectionDirectory(Directory):
         return LogFile(self, LOG, self._lines)
 
     def _explain(self) -> Node:
-        mirroring = MirrorContext(self._moments, self._about)
-        return ExplainDirectory(self, EXPLAIN, _Shown(self._root), mirroring)
+        context = MirrorContext(self._snapshots, self._about)
+        return ExplainDirectory(self, EXPLAIN, _Shown(self._root), context)
 
 
 class _Shown(Directory):

@@ -1,6 +1,6 @@
 """What reading one file took, in words: whether it was slow, and why.
 
-*Pure*: a trail and what is known besides go in, text comes out, 80 columns wide where names allow.
+*Pure*: a trace and what is known besides go in, text comes out, 80 columns wide where names allow.
 """
 
 from __future__ import annotations
@@ -46,48 +46,48 @@ _HEADER: Final = _CELLS.format("time UTC", "what", "bytes wanted", "begun", "too
 
 
 def explain_object(
-    trail: ReadTrace | None,
+    trace: ReadTrace | None,
     *,
     link_left_s: float | None = None,
     away: Sequence[UnreachableHost] = (),
     clean: Callable[[str], str] = str,
 ) -> str:
-    """Return what is known of reading the object of *trail*.
+    """Return what is known of reading the object of *trace*.
 
     *clean* takes out of a text from outside what may not be shown.
     """
-    if trail is None:
+    if trace is None:
         return "Nobody has asked for it lately: nothing is noted about it.\n"
-    lines = [_wrapped(sentence, "  ") for sentence in _summary(trail.own, link_left_s)]
+    lines = [_wrapped(sentence, "  ") for sentence in _summary(trace.own, link_left_s)]
     lines += ["", "Was it slow, and why?"]
-    for sentence in reasons(trail, away):
+    for sentence in reasons(trace, away):
         lines += textwrap.wrap(
             clean(sentence), _COLUMNS, initial_indent="- ", subsequent_indent="  "
         )
-    if trail.failures:
+    if trace.failures:
         lines += ["", "What programs were told instead of bytes, oldest first:"]
         lines += [
             _wrapped(f"{_time(each.at_s)}  {each.kind}: {clean(each.words)}", " " * 10)
-            for each in trail.failures
+            for each in trace.failures
         ]
-    if trail.requests:
-        n_all = sum(trail.own.requests.values())
-        left_out = n_all - len(trail.requests)
-        some = f"the last {len(trail.requests)} of {n_all}, " if left_out > 0 else ""
+    if trace.requests:
+        n_all = sum(trace.own.requests.values())
+        left_out = n_all - len(trace.requests)
+        some = f"the last {len(trace.requests)} of {n_all}, " if left_out > 0 else ""
         lines += ["", f"Requests, {some}oldest first:", f"{_HEADER}outcome"]
-        lines += [_row(each, clean) for each in trail.requests]
+        lines += [_row(each, clean) for each in trace.requests]
     return "\n".join(lines) + "\n"
 
 
-def reasons(trail: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[str]:
+def reasons(trace: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[str]:
     """Yield, in sentences, why reading was as slow as it was."""
-    own = trail.own
+    own = trace.own
     for host in away:
         yield f"{host.origin} has not answered for {host.for_s:.0f} s ({host.reason})."
     if own.n_failures:
-        last = trail.failures[-1]
+        last = trace.failures[-1]
         yield f"{_times(own.n_failures)} a read ended with an error; the last was {last.kind}."
-    waiting = [each for each in trail.requests if each.outcome == UNDER_WAY]
+    waiting = [each for each in trace.requests if each.outcome == UNDER_WAY]
     if waiting:
         yield f"{_n(len(waiting), 'request is', 'requests are')} under way now."
     if not own.n_reads and not own.n_waits:
@@ -103,10 +103,10 @@ def reasons(trail: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[
     if own.unlucky:
         how = ", ".join(f"{n} {outcome}" for outcome, n in own.unlucky.most_common(4))
         yield f"{_n(sum(own.unlucky.values()), 'request', 'requests')} ended early ({how})."
-    yield from _pace([each for each in trail.requests if each.what == BYTES and each.took_s])
+    yield from _pace([each for each in trace.requests if each.what == BYTES and each.took_s])
     for what in (LINK, SIZE, CONFIRM):
         slowest = max(
-            (each.took_s or 0.0 for each in trail.requests if each.what == what), default=0
+            (each.took_s or 0.0 for each in trace.requests if each.what == what), default=0
         )
         if slowest >= NOTICED_S:
             yield f"A {_KINDS[what][0]} took {_seconds(slowest)}."

@@ -37,14 +37,14 @@ class Explainer(Protocol):
 class MirrorContext:
     """What all directories of the mirror have in common."""
 
-    moments: Snapshots
-    narrator: Explainer
+    snapshots: Snapshots
+    explainer: Explainer
 
 
 class ExplainDirectory(Directory):
     """One directory of the mirror; *scene* is the scene whose zip it is inside of, if it is."""
 
-    __slots__ = ("_mirrored", "_mirroring", "_scene")
+    __slots__ = ("_context", "_mirrored", "_scene")
     holds_polled_names: ClassVar[bool] = True
 
     def __init__(
@@ -52,12 +52,12 @@ class ExplainDirectory(Directory):
         parent: Directory,
         name: bytes,
         mirrored: Directory,
-        mirroring: MirrorContext,
+        context: MirrorContext,
         scene: SceneId | None = None,
     ) -> None:
         super().__init__(parent, name)
         self._mirrored = mirrored
-        self._mirroring = mirroring
+        self._context = context
         self._scene = scene
 
     def attributes(self) -> Attributes:
@@ -71,11 +71,11 @@ class ExplainDirectory(Directory):
             attachment = (await mirrored.attachments_by_name()).get(name)
             if attachment is not None:
                 make = self._about_object(mirrored.scene_id, name, attachment)
-                return self._moments.file(self, name, make)
+                return self._snapshots.file(self, name, make)
         found = await mirrored.lookup(name)
         if isinstance(found, Directory):
             return self._directory(name, found)
-        return self._moments.file(self, name, self._about(name))
+        return self._snapshots.file(self, name, self._about(name))
 
     async def children(self) -> Sequence[Entry]:
         """Return a directory for each directory, and a text for each other entry."""
@@ -84,7 +84,7 @@ class ExplainDirectory(Directory):
         if isinstance(mirrored, SceneDirectory):
             for name, attachment in (await mirrored.attachments_by_name()).items():
                 make = self._about_object(mirrored.scene_id, name, attachment)
-                entries.append(Entry(name, self._moments.listed(self, name, make)))
+                entries.append(Entry(name, self._snapshots.listed(self, name, make)))
             others: Sequence[Entry] = await mirrored.children_beside_attachments()
         else:
             others = await mirrored.children()
@@ -93,37 +93,37 @@ class ExplainDirectory(Directory):
                 entries.append(Entry(entry.name, self._directory(entry.name, entry.target)))
             else:
                 make = self._about(entry.name)
-                entries.append(Entry(entry.name, self._moments.listed(self, entry.name, make)))
+                entries.append(Entry(entry.name, self._snapshots.listed(self, entry.name, make)))
             if len(entries) % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
         return entries
 
     @property
-    def _moments(self) -> Snapshots:
-        return self._mirroring.moments
+    def _snapshots(self) -> Snapshots:
+        return self._context.snapshots
 
     def _directory(self, name: bytes, mirrored: Directory) -> ExplainDirectory:
         scene = self._scene
         if isinstance(self._mirrored, SceneDirectory):
             scene = self._mirrored.scene_id
-        return ExplainDirectory(self, name, mirrored, self._mirroring, scene)
+        return ExplainDirectory(self, name, mirrored, self._context, scene)
 
     def _about_object(
         self, scene: SceneId, name: bytes, attachment: AttachmentName
     ) -> Callable[[], bytes]:
-        narrator = self._mirroring.narrator
-        return self._titled(name, lambda: narrator.of_object(scene, attachment))
+        explainer = self._context.explainer
+        return self._titled(name, lambda: explainer.of_object(scene, attachment))
 
     def _about(self, name: bytes) -> Callable[[], bytes]:
-        scene, narrator = self._scene, self._mirroring.narrator
+        scene, explainer = self._scene, self._context.explainer
         if scene is None:
             path = (*self._mirrored.path, name.decode("utf-8", "replace"))
-            return self._titled(name, lambda: narrator.of_record(path))
+            return self._titled(name, lambda: explainer.of_record(path))
         return self._titled(
             name,
             lambda: (
                 "A member of the zip, read from it; this is about the zip.\n\n"
-                + narrator.of_object(scene, DELIVERY_ZIP)
+                + explainer.of_object(scene, DELIVERY_ZIP)
             ),
         )
 

@@ -80,7 +80,7 @@ class LogFile(File):
         return Attributes(Kind.FILE, 0o644, len(self._lines.text), changed_ns, changed_ns)
 
     async def is_held(self) -> bool:
-        """Tell that nobody is asked."""
+        """Return True: no request is sent."""
         return True
 
     async def open(self) -> Reader:
@@ -106,7 +106,7 @@ class _LinesReader:
         return bytes(self._text[span.start : span.stop])
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell that all is in memory."""
+        """Return True: all is in memory."""
         return True
 
     def is_expected(self, span: ByteRange) -> bool | None:

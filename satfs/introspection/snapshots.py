@@ -57,24 +57,24 @@ class Snapshots:
         """Return the file called *name* as it is at this moment; *make* makes its content."""
         now_s = self._clock()
         path = (*parent.path, name.decode())
-        moment: _Snapshot | None = self._latest.get(path)
-        if moment is None or not _is_present(moment, now_s):
+        snapshot: _Snapshot | None = self._latest.get(path)
+        if snapshot is None or not _is_present(snapshot, now_s):
             content = make()
-            moment = _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
+            snapshot = _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
             if len(content) <= MAX_BYTES // 2:
-                self._latest[path] = moment
-                self._contents[moment.digest] = content
-        moment.seen_s = now_s
+                self._latest[path] = snapshot
+                self._contents[snapshot.digest] = content
+        snapshot.seen_s = now_s
         return SnapshotFile(
-            self, parent, name, moment.digest, len(moment.content), moment.made_ns, make
+            self, parent, name, snapshot.digest, len(snapshot.content), snapshot.made_ns, make
         )
 
     def listed(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> SnapshotFile:
         """Return the file as `file` does, for a listing: nothing is kept, for few are opened."""
-        moment: _Snapshot | None = self._latest.get((*parent.path, name.decode()))
-        if moment is not None and _is_present(moment, self._clock()):
+        snapshot: _Snapshot | None = self._latest.get((*parent.path, name.decode()))
+        if snapshot is not None and _is_present(snapshot, self._clock()):
             return SnapshotFile(
-                self, parent, name, moment.digest, len(moment.content), moment.made_ns, make
+                self, parent, name, snapshot.digest, len(snapshot.content), snapshot.made_ns, make
             )
         content = make()
         return SnapshotFile(
@@ -90,12 +90,12 @@ class Snapshots:
 class SnapshotFile(File):
     """A file as it was at one moment."""
 
-    __slots__ = ("_digest", "_made_ns", "_make", "_moments", "_size_bytes")
+    __slots__ = ("_digest", "_made_ns", "_make", "_size_bytes", "_snapshots")
     is_lasting = False
 
     def __init__(
         self,
-        moments: Snapshots,
+        snapshots: Snapshots,
         parent: Directory,
         name: bytes,
         digest: str,
@@ -104,7 +104,7 @@ class SnapshotFile(File):
         make: Callable[[], bytes],
     ) -> None:
         super().__init__(parent, name)
-        self._moments = moments
+        self._snapshots = snapshots
         self._digest = digest
         self._size_bytes = size_bytes
         self._made_ns = made_ns
@@ -120,7 +120,7 @@ class SnapshotFile(File):
         return Attributes(Kind.FILE, 0o644, self._size_bytes, self._made_ns, self._made_ns)
 
     async def is_held(self) -> bool:
-        """Tell that nobody is asked."""
+        """Return True: no request is sent."""
         return True
 
     async def open(self) -> Reader:
@@ -129,7 +129,7 @@ class SnapshotFile(File):
         Raises:
             Changed: they are kept no more. The kernel looks the name up again, and opens that.
         """
-        content = self._moments.content(self._digest)
+        content = self._snapshots.content(self._digest)
         if content is None:
             content = self._make()
             if digest(content) != self._digest:
@@ -142,13 +142,13 @@ def digest(content: bytes) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def _is_present(moment: _Snapshot, now_s: float) -> bool:
-    age_s, unseen_s = now_s - moment.made_s, now_s - moment.seen_s
+def _is_present(snapshot: _Snapshot, now_s: float) -> bool:
+    age_s, unseen_s = now_s - snapshot.made_s, now_s - snapshot.seen_s
     return age_s < FRESH_S or (unseen_s < GRACE_S and age_s < MAX_S)
 
 
-def _weight(moment: _Snapshot) -> int:
-    return 256 + len(moment.content)
+def _weight(snapshot: _Snapshot) -> int:
+    return 256 + len(snapshot.content)
 
 
 def _size(content: bytes) -> int:

@@ -59,7 +59,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class MountStatus:
-    """What was true at *now_s* (wall clock), as the floors tell it."""
+    """What was true at *now_s* (wall clock), as the packages report it."""
 
     now_s: float
     identity: Identity
@@ -82,7 +82,7 @@ class MountStatus:
     control: str | None = None
 
 
-def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str, Json]:
+def status_record(status: MountStatus, secrets: Iterable[str] = ()) -> dict[str, Json]:
     """Return the record as JSON can hold it; none of *secrets* is in it.
 
     Moments are ISO 8601 in UTC, other times seconds; a null is what is not known.
@@ -92,7 +92,7 @@ def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
     def clean(text: str) -> str:
         return for_people(text, known)
 
-    identity, now_s = vitals.identity, vitals.now_s
+    identity, now_s = status.identity, status.now_s
     return {
         "satfs": __version__,
         "pid": identity.pid,
@@ -102,36 +102,36 @@ def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
         "now": moment(now_s),
         "since": moment(identity.since_s),
         "up_s": _rounded(now_s - identity.since_s),
-        "is_online": not vitals.away,
-        "why_offline": "; ".join(clean(_why(each)) for each in vitals.away) or None,
+        "is_online": not status.away,
+        "why_offline": "; ".join(clean(_why(each)) for each in status.away) or None,
         "away": [
             {"host": clean(each.origin), "for_s": _rounded(each.for_s), "why": clean(each.reason)}
-            for each in vitals.away
+            for each in status.away
         ],
         "credential": {
             "mode": identity.mode,
             "source": identity.credential_source,
-            "refused": None if vitals.refusal is None else clean(vitals.refusal),
-            "token_left_s": _left_s(vitals.token_expires_at_s, now_s),
+            "refused": None if status.refusal is None else clean(status.refusal),
+            "token_left_s": _left_s(status.token_expires_at_s, now_s),
             "contract_id": identity.contract_id and clean(identity.contract_id),
             "api_url": clean(identity.api_url),
         },
-        "links": _links(vitals.links, clean),
-        "listings": _listings(vitals.listings, now_s, clean),
-        "cache": _cache(vitals, clean),
-        "transfers": _transfers(vitals, clean),
-        "reading": _reading(vitals),
+        "links": _links(status.links, clean),
+        "listings": _listings(status.listings, now_s, clean),
+        "cache": _cache(status, clean),
+        "transfers": _transfers(status, clean),
+        "reading": _reading(status),
         "egress": {
-            "day": vitals.spent.day,
-            "fetched_bytes": vitals.spent.spent_bytes,
-            "limit_bytes": vitals.spent.limit_bytes,
-            "is_over": vitals.spent.is_over,
+            "day": status.spent.day,
+            "fetched_bytes": status.spent.spent_bytes,
+            "limit_bytes": status.spent.limit_bytes,
+            "is_over": status.spent.is_over,
         },
-        "requests": _requests(vitals),
+        "requests": _requests(status),
         "calls": {
-            "waiting": vitals.n_calls_waiting,
-            "asked": dict(sorted(vitals.calls.items())),
-            "errnos": dict(sorted(vitals.errnos.items())),
+            "waiting": status.n_calls_waiting,
+            "asked": dict(sorted(status.calls.items())),
+            "errnos": dict(sorted(status.errnos.items())),
         },
         "errors": [
             {
@@ -144,14 +144,14 @@ def status_record(vitals: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
                 "why": clean(each.reason),
                 "times": each.times,
             }
-            for each in list(vitals.failures)[: -MAX_ERRORS - 1 : -1]
+            for each in list(status.failures)[: -MAX_ERRORS - 1 : -1]
         ],
         "kernel": {
-            "read_ahead_kb": vitals.read_ahead_kb,
-            "max_background": vitals.max_background,
-            "is_tuned": vitals.read_ahead_kb is not None,
+            "read_ahead_kb": status.read_ahead_kb,
+            "max_background": status.max_background,
+            "is_tuned": status.read_ahead_kb is not None,
         },
-        "control": vitals.control,
+        "control": status.control,
     }
 
 
@@ -202,21 +202,21 @@ def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[s
     }
 
 
-def _cache(vitals: MountStatus, clean: Callable[[str], str]) -> Json:
-    content = vitals.content
+def _cache(status: MountStatus, clean: Callable[[str], str]) -> Json:
+    content = status.content
     names = ("disk_bytes", "disk_limit_bytes", "memory_bytes", "memory_limit_bytes", "open_objects")
     return {
-        "directory": clean(vitals.identity.cache_dir),
+        "directory": clean(status.identity.cache_dir),
         **{name: int(content.get(name, 0)) for name in names},
     }
 
 
-def _transfers(vitals: MountStatus, clean: Callable[[str], str]) -> Json:
-    speeds = [each.bytes_per_s for each in vitals.transfers if each.bytes_per_s is not None]
+def _transfers(status: MountStatus, clean: Callable[[str], str]) -> Json:
+    speeds = [each.bytes_per_s for each in status.transfers if each.bytes_per_s is not None]
     return {
-        "n": len(vitals.transfers),
-        "n_queued": int(vitals.content.get("queued", 0)),
-        "connections_wanted": int(vitals.content.get("target_connections", 0)),
+        "n": len(status.transfers),
+        "n_queued": int(status.content.get("queued", 0)),
+        "connections_wanted": int(status.content.get("target_connections", 0)),
         "bytes_per_s": _rounded(math.fsum(speeds)),
         "items": [
             {
@@ -227,15 +227,15 @@ def _transfers(vitals: MountStatus, clean: Callable[[str], str]) -> Json:
                 "bytes_per_s": _rounded(each.bytes_per_s),
                 "is_waited_for": each.is_urgent,
             }
-            for each in list(vitals.transfers)[:MAX_TRANSFERS]
+            for each in list(status.transfers)[:MAX_TRANSFERS]
         ],
     }
 
 
-def _reading(vitals: MountStatus) -> Json:
-    sums = vitals.reading
+def _reading(status: MountStatus) -> Json:
+    sums = status.reading
     return {
-        "open_files": int(vitals.content.get("open_handles", 0)),
+        "open_files": int(status.content.get("open_handles", 0)),
         "opens": sums.n_opens,
         "reads": sums.n_reads,
         "served_bytes": sums.served_bytes,
@@ -246,10 +246,10 @@ def _reading(vitals: MountStatus) -> Json:
     }
 
 
-def _requests(vitals: MountStatus) -> Json:
-    sums, content = vitals.reading, vitals.content
+def _requests(status: MountStatus) -> Json:
+    sums, content = status.reading, status.content
     return {
-        "api": dict(sorted(vitals.api.items())),
+        "api": dict(sorted(status.api.items())),
         "store": dict(sorted(sums.requests.items())),
         "unlucky": dict(sorted(sums.unlucky.items())),
         "retries": int(content.get("retries", 0)),

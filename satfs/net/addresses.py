@@ -126,7 +126,7 @@ def literal_address(host: str) -> IPAddress | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host*, as written, is this machine."""
+    """Return whether *host*, as written, is this machine."""
     host = host.rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3
         return True
@@ -167,7 +167,7 @@ class LinkRule:
 
     @property
     def allows_private(self) -> bool:
-        """Tell whether links may lead to private addresses."""
+        """Return whether links may lead to private addresses."""
         return self.allow_private or _is_private(_split(self.api_url).hostname or "")
 
     def check_peer(self, host: str, address: str) -> None:
@@ -193,7 +193,7 @@ class LinkRule:
 
 
 def may_connect(address: str, *, allows_private: bool) -> bool:
-    """Tell whether an object store may be at *address*, as a resolver gave it."""
+    """Return whether an object store may be at *address*, as a resolver gave it."""
     literal = literal_address(address)
     if literal is None or _serves_no_objects(literal):
         return False
@@ -240,7 +240,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _is_host(host: str) -> bool:
-    """Tell whether *host* is an address or a name that can be resolved."""
+    """Return whether *host* is an address or a name that can be resolved."""
     if ":" in host:
         return True
     labels = host.removesuffix(".").split(".")

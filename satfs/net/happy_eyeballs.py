@@ -83,7 +83,7 @@ class Race:
 
     @property
     def is_lost(self) -> bool:
-        """Tell whether every attempt has failed."""
+        """Return whether every attempt has failed."""
         return not self._left and not self._running
 
     def due(self, now_s: float) -> str | None:

@@ -36,7 +36,7 @@ READ_AHEAD: Final = 2
 class Crowded(Exception):
     """The host lets no further connection through; ask again after *wait_s*, with a permit.
 
-    Never leaves the content floor or `net/http.py`.
+    Never leaves the content package or `net/http.py`.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -85,7 +85,7 @@ class Permit:
 
     @property
     def is_proven(self) -> bool:
-        """Tell whether the host has ever answered on its connection."""
+        """Return whether the host has ever answered on its connection."""
         return self.has_answered or not self.is_new
 
     def begin(self) -> None:

@@ -12,7 +12,7 @@ the public `create_connection`, and this module alone decides who owns them:
 - Closing means `Dialer.abort`, which closes the sockets without waiting. No cancellation can come
   between.
 
-How many requests run at once is decided a floor higher, in `net/http.py`.
+How many requests run at once is decided in the module above, `net/http.py`.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Proxy:
 
     @property
     def has_login(self) -> bool:
-        """Tell whether the address names a user or a password. Raises as `parts`."""
+        """Return whether the address names a user or a password. Raises as `parts`."""
         parts = self.parts()
         return bool(parts.username or parts.password)
 

@@ -50,7 +50,7 @@ class _Host:
     n_failed_probes: int = 0
 
     def is_in_doubt(self, about: str) -> bool:
-        """Tell whether somebody who asks *about* something might well be answered."""
+        """Return whether somebody who asks *about* something might well be answered."""
         is_silent = bool(self.silent_about) and about not in self.silent_about
         return is_silent and self.n_failed_probes == 0
 
@@ -87,7 +87,7 @@ class Reachability:
         return Admission(is_probe=True, patience_s=None if is_patient else self.probe_patience_s)
 
     def is_deciding(self, origin: str, about: str = "") -> bool:
-        """Tell whether a probe is finding out if *origin* is silent *about* this, too."""
+        """Return whether a probe is finding out if *origin* is silent *about* this, too."""
         host = self._hosts.get(origin)
         return (
             host is not None

@@ -59,12 +59,12 @@ class Refusals:
 
     @property
     def is_first(self) -> bool:
-        """Tell whether nothing has been refused so far."""
+        """Return whether nothing has been refused so far."""
         return self._key is None
 
     @property
     def is_repeated(self) -> bool:
-        """Tell whether another credential was asked for, and the same one came."""
+        """Return whether another credential was asked for, and the same one came."""
         return self._n_asked_for > 1 and self._n_different == 0
 
     def again(
@@ -130,7 +130,7 @@ class Standing:
         self.is_proven = False
 
     def is_young(self, key: str, now_s: float, told_age_s: float = 0.0) -> bool:
-        """Tell whether *key* may not be valid yet: until it is accepted, while it is that new.
+        """Return whether *key* may not be valid yet: until it is accepted, while it is that new.
 
         *told_age_s* is the age that the credential itself tells. A last try may be under way when
         `YOUNG_S` are over, hence a little more.
@@ -139,7 +139,7 @@ class Standing:
         return key != self._accepted and age_s <= YOUNG_S + FIRST_WAIT_S
 
     def was_accepted(self, key: str) -> bool:
-        """Tell whether *key* is the credential that was accepted last."""
+        """Return whether *key* is the credential that was accepted last."""
         return key == self._accepted
 
     def again(

@@ -46,7 +46,7 @@ def failure_for(status: int, headers: Mapping[str, str], said: str, *, now_s: fl
 
 
 def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
-    """Tell whether the same question may be answered next time.
+    """Return whether the same question may be answered next time.
 
     *n_garbled* counts the garbled answers so far, this one included. One is forgiven: a load
     balancer's HTML page or a cut body is gone a moment later; a vendor's bug is not.

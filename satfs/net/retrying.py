@@ -21,7 +21,7 @@ LOOK_S: Final = 0.05
 
 
 def is_silence(failure: BaseException) -> bool:
-    """Tell whether somebody was there, and said nothing."""
+    """Return whether somebody was there, and said nothing."""
     return isinstance(failure, DeadlineReached) and failure.is_silence
 
 

@@ -121,7 +121,7 @@ def _is_hashed(directory: str) -> bool:
 
 
 def is_strictness(failure: ssl.SSLCertVerificationError) -> bool:
-    """Tell whether a check that is not strict may accept the certificate."""
+    """Return whether a check that is not strict may accept the certificate."""
     return getattr(failure, "verify_code", 0) in _STRICT_CODES
 
 

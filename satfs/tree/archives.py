@@ -161,7 +161,7 @@ class _InnerDirectory(Directory):
     holds_polled_names: ClassVar[bool] = True
 
     def may_hold(self, polled: str) -> bool:
-        """Tell whether a member may be shown under the name *polled*."""
+        """Return whether a member may be shown under the name *polled*."""
         return not is_obeyed(polled)
 
     def __init__(
@@ -372,7 +372,7 @@ class MemberFile(File):
         return {**self._zip.file.xattrs(), **own}
 
     async def is_held(self) -> bool:
-        """Tell whether the whole zip is in the cache."""
+        """Return whether the whole zip is in the cache."""
         return await self._zip.file.is_held()
 
     async def open(self) -> Reader:

@@ -69,5 +69,5 @@ _PATTERN: Final = re.compile(r"\.Trash-\d+|\._.*|\.nfs[0-9a-f]{8,}|\.fuse_hidden
 
 
 def is_polled(name: str) -> bool:
-    """Tell whether *name* is one that programs look for everywhere, and that is never there."""
+    """Return whether *name* is one that programs look for everywhere, and that is never there."""
     return name in _NAMES or (name.startswith(".") and _PATTERN.fullmatch(name) is not None)

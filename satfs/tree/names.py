@@ -89,7 +89,7 @@ def text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
 
 
 def is_cut(name: bytes) -> bool:
-    """Tell whether *name* may be that of a text too long for a name, which it does not tell."""
+    """Return whether *name* may be that of a text too long for a name, which it does not tell."""
     return _CUT.encode() in name
 
 

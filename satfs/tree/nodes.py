@@ -65,7 +65,7 @@ class Reader(Protocol):
         ...
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell whether the bytes of *span* are known to be here, so that reading asks nobody."""
+        """Return whether the bytes of *span* are known to be here, so that reading asks nobody."""
         ...
 
     def is_expected(self, span: ByteRange) -> bool | None:
@@ -146,7 +146,7 @@ class Directory(Node):
     holds_polled_names: ClassVar[bool] = False
 
     def may_hold(self, polled: str) -> bool:
-        """Tell whether *polled*, a name that desktops poll, is to be looked up here at all."""
+        """Return whether *polled*, a name that desktops poll, is to be looked up here at all."""
         return self.holds_polled_names
 
     @abstractmethod
@@ -187,7 +187,7 @@ class File(Node):
         """
 
     async def is_held(self) -> bool:
-        """Tell whether the whole file can be read without asking the vendor for anything.
+        """Return whether the whole file can be read without asking the vendor for anything.
 
         Waits for no more than a disk. False where that is not known.
         """
@@ -328,7 +328,7 @@ class BytesFile(File):
         return self._xattrs
 
     async def is_held(self) -> bool:
-        """Tell that nobody is asked."""
+        """Return True: no request is sent."""
         return True
 
     async def open(self) -> Reader:
@@ -348,7 +348,7 @@ class BytesReader:
         return self._view[span.start : span.stop]
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell that all is in memory."""
+        """Return True: all is in memory."""
         return True
 
     def is_expected(self, span: ByteRange) -> bool | None:

@@ -55,7 +55,7 @@ class Root(Directory):
         self._hidden.update(nodes)
 
     def may_hold(self, polled: str) -> bool:
-        """Tell whether *polled* was hidden here."""
+        """Return whether *polled* was hidden here."""
         return polled.encode() in self._hidden
 
     async def lookup(self, name: bytes) -> Node:

@@ -67,8 +67,8 @@ class TreeSources:
     objects: Objects
     extras: tuple[Extra, ...] = ()
     #: Longest wait for the versions of one scene's attachments while it is listed, in seconds.
-    #: Shorter than what the door allows for the whole listing, so that one stuck object does not
-    #: take the others' names with it.
+    #: Shorter than what the FUSE operations allow for the whole listing, so that one stuck object
+    #: does not take the others' names with it.
     version_deadline_s: float = 10.0
     families: ChildCaches = field(default_factory=ChildCaches)
     rendered: RenderedFiles = field(default_factory=RenderedFiles)
@@ -148,7 +148,7 @@ class SceneDirectory(Directory):
         }
 
     def may_hold(self, polled: str) -> bool:
-        """Tell whether somebody adds a directory of that name to the scene."""
+        """Return whether somebody adds a directory of that name to the scene."""
         return any(extra.name == polled.encode() for extra in self._sources.extras)
 
     def attachment_names(self) -> Mapping[Attachment, bytes]:
@@ -322,7 +322,7 @@ class AttachmentFile(File):
         return {**self._scene.xattrs(), **own}
 
     async def is_held(self) -> bool:
-        """Tell whether all of this version is in the cache."""
+        """Return whether all of this version is in the cache."""
         name = self.attachment.name
         return await self._objects.is_held(self._scene.scene_id, name, self.version)
 

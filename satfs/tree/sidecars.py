@@ -126,7 +126,7 @@ def _geometry(footprint: object) -> Json:
 
 
 def _are_positions(coordinates: list[Any]) -> bool:
-    """Tell whether all leaves are numbers that exist; waits for no recursion however deep."""
+    """Return whether all leaves are numbers that exist; waits for no recursion however deep."""
     pending: list[Any] = [coordinates]
     while pending:
         here = pending.pop()

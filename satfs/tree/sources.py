@@ -57,7 +57,7 @@ class Objects(Protocol):
         ...
 
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
-        """Tell whether all of that version is in the cache. Waits for a disk at most."""
+        """Return whether all of that version is in the cache. Waits for a disk at most."""
         ...
 
     async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:

@@ -178,7 +178,7 @@ class Thumbnail(File):
         return Attributes(Kind.FILE, 0o644, size_bytes, own.mtime_ns, own.ctime_ns)
 
     async def is_held(self) -> bool:
-        """Tell whether the picture is in the cache."""
+        """Return whether the picture is in the cache."""
         return await self._picture.is_held()
 
     async def open(self) -> Reader:
@@ -224,7 +224,7 @@ class _Tagged:
         return b"".join(parts)
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell that it does not matter: a picture is small."""
+        """Return True: a picture is small, so that it makes no difference."""
         return True
 
     def is_expected(self, span: ByteRange) -> bool | None:

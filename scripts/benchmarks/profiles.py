@@ -23,7 +23,7 @@ class Profile:
 
     @property
     def is_far(self) -> bool:
-        """Tell whether packets travel over a line with a delay, not over loopback."""
+        """Return whether packets travel over a line with a delay, not over loopback."""
         return self.round_trip_s > 0
 
 

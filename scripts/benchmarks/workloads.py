@@ -684,7 +684,7 @@ LOCAL_SMALL_PAGES = "memory-file"
 
 
 def is_mount(name: str) -> bool:
-    """Tell whether the contender called *name* is a mount."""
+    """Return whether the contender called *name* is a mount."""
     return any(one.name == name for one in MOUNTED)
 
 

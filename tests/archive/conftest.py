@@ -1,4 +1,4 @@
-"""The archive floor over zips in memory."""
+"""The archive package over zips in memory."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def wordy(n_bytes: int, seed: int = 1) -> bytes:
     return b"".join(parts)[:n_bytes]
 
 
-class MemoryShelf:
+class MemoryStore:
     """A shelf that outlives mounts, with all that it was given, until told to lose it."""
 
     def __init__(self, max_bytes: int = 100 * MIB) -> None:

@@ -15,7 +15,7 @@ from zlib import crc32
 import pytest
 import structlog
 import trio
-from archive.opening import MIB, MemoryShelf, Opened, read_all, wordy
+from archive.opening import MIB, MemoryStore, Opened, read_all, wordy
 from archive.zips import CountingZip, Entry, Layout, build, files, honest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -174,7 +174,7 @@ def test_random_reads_of_random_archives_are_what_zipfile_reads(
 
     async def read_them() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(zipped, nursery, shelf=MemoryShelf(), unpack_bytes=10 * MIB)
+            it = Opened(zipped, nursery, derived_store=MemoryStore(), unpack_bytes=10 * MIB)
             rows = files(await it.archive.members())
             assert set(rows) == set(contents)
             readers: dict[str, Reader] = {}
@@ -210,7 +210,7 @@ def test_a_mutated_archive_gives_right_bytes_or_an_error_of_ours(data: st.DataOb
 
     async def read_everything() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(bytes(zipped), nursery, shelf=MemoryShelf(), unpack_bytes=MIB)
+            it = Opened(bytes(zipped), nursery, derived_store=MemoryStore(), unpack_bytes=MIB)
             with contextlib.suppress(Damaged):
                 members = await it.archive.members()
                 for row in files(members).values():

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import pytest
 import trio
-from archive.opening import MIB, MemoryShelf, Opened, read_all, wordy
+from archive.opening import MIB, MemoryStore, Opened, read_all, wordy
 from archive.zips import Entry, build, deflated
 
 from satfs.archive import cursor as cursor_module
@@ -77,12 +77,12 @@ async def test_the_index_survives_a_remount(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another mount on the same cache goes to the nearest checkpoint at once."""
-    content, shelf = wordy(9 * MIB), MemoryShelf()
+    content, shelf = wordy(9 * MIB), MemoryStore()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
-        it = Opened(data, first_mount, shelf=shelf)
+        it = Opened(data, first_mount, derived_store=shelf)
         assert await it.content("a") == content
-    again = opened(data, shelf=shelf)
+    again = opened(data, derived_store=shelf)
     inflated = count_inflated(monkeypatch)
     reader = await again.reader("a")
     assert await reader.read(ByteRange(8 * MIB, 8 * MIB + 10)) == content[8 * MIB : 8 * MIB + 10]
@@ -95,10 +95,10 @@ async def test_a_harmed_index_costs_time_and_no_byte(
     opened: Callable[..., Opened], harm: str
 ) -> None:
     """What was kept is not believed when it was touched."""
-    content, shelf = wordy(5 * MIB), MemoryShelf()
+    content, shelf = wordy(5 * MIB), MemoryStore()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
-        assert await Opened(data, first_mount, shelf=shelf).content("a") == content
+        assert await Opened(data, first_mount, derived_store=shelf).content("a") == content
     ((key, (whole, label)),) = shelf.records.items()
     harmed = {
         "flip": whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:],
@@ -107,7 +107,7 @@ async def test_a_harmed_index_costs_time_and_no_byte(
         "other": Checkpoints(len(content)).to_bytes(b"another".ljust(32)),
     }
     shelf.records[key] = (harmed[harm], label)
-    assert await opened(data, shelf=shelf).content("a") == content
+    assert await opened(data, derived_store=shelf).content("a") == content
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import pytest
 import trio
-from archive.opening import MIB, MemoryShelf, Opened, wordy
+from archive.opening import MIB, MemoryStore, Opened, wordy
 from archive.zips import Entry, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,10 +50,10 @@ async def test_other_methods_are_unpacked_once(
     pack: Callable[[bytes], bytes],
 ) -> None:
     """A member of bzip2, LZMA, xz or zstandard is unpacked once, to disk, as far as it is read."""
-    content, shelf = wordy(2_500_000), MemoryShelf()
+    content, shelf = wordy(2_500_000), MemoryStore()
     it = opened(
         build([Entry(b"a", content, method=method, packed=pack(content))]),
-        shelf=shelf,
+        derived_store=shelf,
         unpack_bytes=3_000_000,
     )
     first, second = await it.reader("a"), await it.reader("a")
@@ -87,7 +87,7 @@ async def test_other_methods_are_checked_likewise(
     """More, fewer or other bytes than declared are damage."""
     content = wordy(200_000)
     entry = Entry(b"a", content, method=method, packed=pack(content), **change)  # type: ignore[arg-type]
-    it = opened(build([entry]), shelf=MemoryShelf(), unpack_bytes=MIB)
+    it = opened(build([entry]), derived_store=MemoryStore(), unpack_bytes=MIB)
     with pytest.raises(Damaged, match=how):
         await it.content("a", 50_000)
 
@@ -98,7 +98,7 @@ async def test_garbage_in_other_methods_is_damage(
 ) -> None:
     """Again and again, and never other bytes."""
     entry = Entry(b"a", b"x" * 5000, method=method, packed=b"\x09\x04\x05\x00]\0\0\1\0garbage" * 9)
-    it = opened(build([entry]), shelf=MemoryShelf(), unpack_bytes=MIB)
+    it = opened(build([entry]), derived_store=MemoryStore(), unpack_bytes=MIB)
     reader = await it.reader("a")
     for _ in range(3):
         with pytest.raises(Damaged):
@@ -120,7 +120,7 @@ async def test_a_member_that_takes_too_much_is_refused_when_opened(
                 Entry(b"odd", content, method=98, packed=content),
             ]
         ),
-        shelf=MemoryShelf(),
+        derived_store=MemoryStore(),
         unpack_bytes=99_999,
     )
     with pytest.raises(Unsupported, match="cache"):
@@ -138,7 +138,7 @@ async def test_a_member_that_would_fill_the_cache_is_refused(
 ) -> None:
     """Whatever the setting says: it would push out what it is made of."""
     entry = Entry(b"a", b"x" * 5000, method=12, packed=bz2.compress(b"x" * 5000))
-    it = opened(build([entry]), shelf=MemoryShelf(max_bytes=4999), unpack_bytes=MIB)
+    it = opened(build([entry]), derived_store=MemoryStore(max_bytes=4999), unpack_bytes=MIB)
     with pytest.raises(Unsupported, match="cache"):
         await it.reader("a")
     await it.is_closed()
@@ -146,13 +146,13 @@ async def test_a_member_that_would_fill_the_cache_is_refused(
 
 async def test_what_was_unpacked_is_there_after_a_remount(opened: Callable[..., Opened]) -> None:
     """Not a byte of the member is asked for again; its CRC is checked again."""
-    content, shelf = wordy(900_000), MemoryShelf()
+    content, shelf = wordy(900_000), MemoryStore()
     data = build([Entry(b"a", content, method=12, packed=bz2.compress(content))])
     async with trio.open_nursery() as first_mount:
-        it = Opened(data, first_mount, shelf=shelf, unpack_bytes=MIB)
+        it = Opened(data, first_mount, derived_store=shelf, unpack_bytes=MIB)
         assert await it.content("a") == content
         await it.end()
-    again = opened(data, shelf=shelf, unpack_bytes=MIB)
+    again = opened(data, derived_store=shelf, unpack_bytes=MIB)
     await again.archive.members()
     n_asked = len(again.zip.asked)
     assert await again.content("a") == content
@@ -160,18 +160,18 @@ async def test_what_was_unpacked_is_there_after_a_remount(opened: Callable[..., 
     (file,) = shelf.files.values()
     file.pieces[5] = bytes(len(file.pieces[5]))
     with pytest.raises(Damaged, match="CRC"):
-        await opened(data, shelf=shelf, unpack_bytes=MIB).content("a")
+        await opened(data, derived_store=shelf, unpack_bytes=MIB).content("a")
 
 
 async def test_bytes_of_a_member_that_is_damaged_at_its_end_are_never_whole(
     opened: Callable[..., Opened],
 ) -> None:
     """So no later mount takes them for the member."""
-    content, shelf = wordy(200_000), MemoryShelf()
+    content, shelf = wordy(200_000), MemoryStore()
     packed = bz2.compress(content + b"more")
     data = build([Entry(b"a", content, method=12, packed=packed)])
     for _ in range(2):
-        it = opened(data, shelf=shelf, unpack_bytes=MIB)
+        it = opened(data, derived_store=shelf, unpack_bytes=MIB)
         with pytest.raises(Damaged, match="more"):
             await it.content("a", 50_000)
     (file,) = shelf.files.values()
@@ -182,7 +182,7 @@ async def test_bytes_of_a_member_that_is_damaged_at_its_end_are_never_whole(
 @given(st.data())
 def test_what_had_to_go_is_unpacked_again(data: st.DataObject) -> None:
     """Any reads, any pieces evicted in between, by one reader or two at once: the same bytes."""
-    content, shelf = wordy(120_000), MemoryShelf()
+    content, shelf = wordy(120_000), MemoryStore()
     zipped = build([Entry(b"a", content, method=12, packed=bz2.compress(content))])
     spans = st.builds(
         lambda start, length: ByteRange(start, start + length),
@@ -192,7 +192,7 @@ def test_what_had_to_go_is_unpacked_again(data: st.DataObject) -> None:
 
     async def read_and_evict() -> None:
         async with trio.open_nursery() as nursery:
-            it = Opened(zipped, nursery, shelf=shelf, unpack_bytes=MIB)
+            it = Opened(zipped, nursery, derived_store=shelf, unpack_bytes=MIB)
             reader = await it.reader("a")
 
             async def read(span: ByteRange) -> None:
@@ -267,7 +267,7 @@ async def test_decoders_of_all_open_members_share_one_limit(
     names = [f"m{number}".encode() for number in range(20)]
     it = opened(
         build([Entry(name, content, method=95, packed=packed) for name in names]),
-        shelf=MemoryShelf(max_bytes=10**9),
+        derived_store=MemoryStore(max_bytes=10**9),
         unpack_bytes=10**9,
     )
     readers = [await it.reader(name.decode()) for name in names]
@@ -297,7 +297,7 @@ async def test_a_member_that_is_whole_holds_no_decoder(
                 Entry(b"bad", content, method=12, packed=bz2.compress(content), crc=1),
             ]
         ),
-        shelf=MemoryShelf(),
+        derived_store=MemoryStore(),
         unpack_bytes=MIB,
     )
     good, bad = await it.reader("good"), await it.reader("bad")
@@ -321,10 +321,10 @@ async def test_a_decoder_that_waits_for_the_network_is_lent_to_others(
                 Entry(b"good", content, method=95, packed=with_dictionary(content, 64 * MIB)),
             ]
         ),
-        shelf=MemoryShelf(max_bytes=10**9),
+        derived_store=MemoryStore(max_bytes=10**9),
         unpack_bytes=10**9,
     )
-    it.archives._workshop.decoder_memory = DecoderMemory(70 * MIB)
+    it.archives._resources.decoder_memory = DecoderMemory(70 * MIB)
     slow_reader, good_reader = await it.reader("slow"), await it.reader("good")
     assert await slow_reader.read(ByteRange(0, 5)) == packed[:5]
     monkeypatch.setattr(spooled, "_MAX_INPUT_WAIT_S", 0)
@@ -363,7 +363,7 @@ async def test_a_dictionary_beyond_the_limit_is_refused_with_a_sentence(
 ) -> None:
     """Each method's header is read before a decoder is made; the refusal names both sizes."""
     entry = Entry(b"a", b"x" * 5000, method=method, packed=packed)
-    it = opened(build([entry]), shelf=MemoryShelf(), unpack_bytes=MIB)
+    it = opened(build([entry]), derived_store=MemoryStore(), unpack_bytes=MIB)
     reader = await it.reader("a")
     for _ in range(2):
         with pytest.raises(Unsupported, match=f"dictionary of \\d+ bytes; at most {128 * MIB}"):

@@ -135,7 +135,7 @@ def kill(pids: list[int]) -> None:
 
 
 def is_mounted(place: Path) -> bool:
-    """Tell whether the kernel lists a satfs mount there."""
+    """Return whether the kernel lists a satfs mount there."""
     return any(mounted.mountpoint == place for mounted in satfs_mounts())
 
 
@@ -156,7 +156,7 @@ def mount_processes(place: Path) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process is there and has not ended.
+    """Return whether a process is there and has not ended.
 
     The first thread of a killed process is a zombie before the others have ended, and the
     process's sockets stay open until the last of them has.

@@ -1,4 +1,4 @@
-"""`satfs cache`, through its real entry point, on a cache that a real floor has filled."""
+"""`satfs cache`, through its real entry point, on a cache that a mount has filled."""
 
 from __future__ import annotations
 

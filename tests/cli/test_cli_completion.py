@@ -274,10 +274,10 @@ def test_pages_are_good_man_pages(satfs: Program, tmp_path: Path) -> None:
         check=False,
     )
     # Whether a system's own manual has a page of that name is no matter of style.
-    complaints = [
+    problems = [
         line for line in done.stdout.splitlines() if "referenced manual not found" not in line
     ]
-    assert complaints == []
+    assert problems == []
 
 
 def test_man_shows_options_examples_and_variables(satfs: Program, tmp_path: Path) -> None:

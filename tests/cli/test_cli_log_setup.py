@@ -61,7 +61,7 @@ def test_a_link_keeps_its_place_and_loses_its_query(query: str) -> None:
         "bucket/scene.zip?x&X-Amz-Signature=5eedfeed&X-Amz-Security-Token=5eedfeed//",
     ],
 )
-def test_what_opens_doors_is_cut_out(text: str) -> None:
+def test_credentials_are_cut_out(text: str) -> None:
     told = redact(text)
 
     for secret in ("5eedfeed", "AKIA", TOKEN, TOKEN.split(".")[1]):

@@ -692,7 +692,7 @@ def test_a_token_file_inside_the_mount_is_refused(there: Program, place: Path) -
 
 
 def can_list(directory: Path) -> bool:
-    """Tell whether *directory* can be listed."""
+    """Return whether *directory* can be listed."""
     try:
         os.listdir(directory)
     except OSError:

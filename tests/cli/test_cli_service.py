@@ -428,7 +428,7 @@ class Manager:
             return self.said.count(line)
 
     def has_heard(self, line: str) -> bool:
-        """Tell whether *line* was said by now."""
+        """Return whether *line* was said by now."""
         return self.times(line) > 0
 
 

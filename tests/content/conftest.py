@@ -1,4 +1,4 @@
-"""What the tests of the content floor share."""
+"""What the tests of the content package share."""
 
 from __future__ import annotations
 

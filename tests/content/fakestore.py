@@ -1,4 +1,4 @@
-"""An object store in memory, as strict as S3, and the content floor on top of it.
+"""An object store in memory, as strict as S3, and the content package on top of it.
 
 Bytes are ramps, so that a wrong slice has wrong values. Faults have names; each meets the requests
 that it is told to, and is spent. Time is trio's: stalls and waits jump under a mock clock.
@@ -256,7 +256,7 @@ _STATUSES: Final[dict[str, tuple[int, str, dict[str, str]]]] = {
 
 @asynccontextmanager
 async def opened(store: FakeStore, directory: Path, **changes: Any) -> AsyncIterator[Attachments]:
-    """Hand out the content floor on *store*; without a disk cache unless `cache_bytes` is given."""
+    """Yield `Attachments` on *store*; without a disk cache unless `cache_bytes` is given."""
     given = {"cache_dir": directory, "cache_bytes": 0, "workers": 0, "cache_free_fraction": 0.0}
     settings = load_settings({}, **{**given, **changes})
     async with (

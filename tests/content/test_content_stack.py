@@ -1,4 +1,4 @@
-"""The content floor as a whole, on a store that can be broken by name."""
+"""The content package as a whole, on a store that can be broken by name."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class House:
         for scene in scenes:
             self.objects.put(scene.scene_id, b"x" * SIZE)
         self.told: list[Mapping[str, Any]] = []
-        self.floors = MountComponents(
+        self.mount = MountComponents(
             mountpoint=Path("/mnt"),
             cache_dir=Path("/cache"),
             root=Root(TreeSources(self.catalogue, self.objects)),
@@ -88,7 +88,7 @@ class House:
             self.told.append(what)
 
         paths = given.pop("paths", [list(path)])
-        return await prefetch(self.floors, {"paths": paths, **given}, tell)
+        return await prefetch(self.mount, {"paths": paths, **given}, tell)
 
     def ended(self) -> list[tuple[str, Any]]:
         return [(each["path"], each["error"]) for each in self.told if each["event"] == "ended"]

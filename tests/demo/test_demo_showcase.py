@@ -29,16 +29,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory with the showcase, drawn small."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(showcase, "_PIXELS", 96)
-        yield tmp_path_factory.mktemp("shelf")
+        yield tmp_path_factory.mktemp("directory")
 
 
 @pytest.fixture(scope="module")
-def catalogue(shelf: Path) -> Catalogue:
-    return showcase.showcase_catalogue(shelf, large_mb=3)
+def catalogue(directory: Path) -> Catalogue:
+    return showcase.showcase_catalogue(directory, large_mb=3)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def archives(catalogue: Catalogue) -> dict[str, Path]:
     return paths
 
 
-def digests(shelf: Path) -> dict[str, str]:
+def digests(directory: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(shelf)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in shelf.rglob("*.zip")
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*.zip")
     }
 
 
@@ -206,7 +206,7 @@ def test_large_zip_is_about_as_large_as_asked(archives: dict[str, Path]) -> None
 
 
 def test_second_start_draws_nothing(
-    catalogue: Catalogue, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was drawn is kept, and told in the same records."""
 
@@ -214,16 +214,18 @@ def test_second_start_draws_nothing(
         raise AssertionError("drawn again")
 
     monkeypatch.setattr(showcase, "_draw_all", refuse)
-    again = showcase.showcase_catalogue(shelf, large_mb=3)
+    again = showcase.showcase_catalogue(directory, large_mb=3)
     assert [t.record for t in again.tasks] == [t.record for t in catalogue.tasks]
     scenes = [scene.record for scene in catalogue.published_scenes()]
     assert [scene.record for scene in again.published_scenes()] == scenes
 
 
-def test_same_seed_gives_the_same_bytes(catalogue: Catalogue, shelf: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(
+    catalogue: Catalogue, directory: Path, tmp_path: Path
+) -> None:
     """Drawn anew elsewhere, every zip is the same, byte for byte, under the same ETag."""
     again = showcase.showcase_catalogue(tmp_path, large_mb=3)
-    assert digests(tmp_path) == digests(shelf)
+    assert digests(tmp_path) == digests(directory)
     for scene in catalogue.published_scenes():
         if scene.attachments:
             etag = catalogue.content(scene.scene_id).etag
@@ -242,7 +244,7 @@ def test_broken_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_seed_has_other_ids(shelf: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+def test_another_seed_has_other_ids(directory: Path, catalogue: Catalogue, tmp_path: Path) -> None:
     """Two demos of different seeds do not share a task or a capture."""
     other = showcase.showcase_catalogue(tmp_path, seed=2, large_mb=1)
     assert not {t.task_id for t in other.tasks} & {t.task_id for t in catalogue.tasks}

@@ -148,7 +148,7 @@ sizes = st.integers(0, 10**13)
 def test_room_is_judged_as_eviction_does(
     limit_bytes: int, held_bytes: int, free_bytes: int, floor_bytes: int
 ) -> None:
-    """Nothing is kept below the floor; below the limit, less than was asked for."""
+    """Nothing is kept below the minimum; below the limit, less than was asked for."""
     finding = cache.judge_space(
         Path("/c"),
         limit_bytes=limit_bytes,

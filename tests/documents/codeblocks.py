@@ -88,7 +88,7 @@ def _commands(block: str, first_line: int) -> Iterator[Step]:
 
 
 def answers(expected: str, shown: str) -> bool:
-    """Tell whether *shown* is what the page says, blanks at line ends aside."""
+    """Return whether *shown* is what the page says, blanks at line ends aside."""
     wanted = "\n".join(line.rstrip() for line in expected.strip().splitlines())
     found = "\n".join(line.rstrip() for line in shown.strip().splitlines())
     pattern = ".*".join(map(re.escape, wanted.split("…")))

@@ -75,7 +75,7 @@ class Vendor:
     meanwhile: Callable[[Asked], None] | None = None
 
     def transport(self) -> httpx.MockTransport:
-        """Return the door to this vendor."""
+        """Return the HTTP transport to this vendor."""
         return httpx.MockTransport(self._handle)
 
     def paths(self) -> list[str]:

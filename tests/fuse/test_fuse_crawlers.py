@@ -167,7 +167,7 @@ def name_it(proc: Path, number: int, name: str) -> None:
     (proc / str(number) / "status").write_text(f"Name:\t{name}\nUmask:\t0022\nTgid:\t{number}\n")
 
 
-# -- at the door --------------------------------------------------------------------------------
+# -- in the FUSE operations ---------------------------------------------------------------------
 
 
 class Top(Directory):

@@ -6,7 +6,7 @@ import logging
 
 from hypothesis import given
 from hypothesis import strategies as st
-from introspection.test_introspection_snapshots import Shelf
+from introspection.test_introspection_snapshots import EmptyDirectory
 
 from satfs.introspection.log_ring import MAX_BYTES, MAX_LINE_BYTES, LogFile, LogRing, log_ring
 from satfs.model import ByteRange
@@ -31,7 +31,7 @@ def test_lines_are_bounded_and_the_last_is_there(messages: list[str]) -> None:
 
 async def test_a_reader_reads_on_and_begins_anew_after_the_older_half_went() -> None:
     lines = LogRing()
-    file = LogFile(Shelf(None, b""), b"log", lines)
+    file = LogFile(EmptyDirectory(None, b""), b"log", lines)
     log(lines, "one")
     reader = await file.open()
     assert await reader.read(ByteRange(0, 4)) == b"one\n"

@@ -21,7 +21,7 @@ from satfs.model import ByteRange
 from satfs.tree.nodes import Directory, Entry, Node
 
 
-class Shelf(Directory):
+class EmptyDirectory(Directory):
     """A directory that nobody looks into."""
 
     async def lookup(self, name: bytes) -> Node:
@@ -37,15 +37,15 @@ class Stage:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.numbers = count()
-        self.moments = Snapshots(lambda: self.now_s, lambda: int(self.now_s * 1e9))
-        self.shelf = Shelf(None, b"")
+        self.snapshots = Snapshots(lambda: self.now_s, lambda: int(self.now_s * 1e9))
+        self.directory = EmptyDirectory(None, b"")
 
     def make(self) -> bytes:
         number = next(self.numbers)
         return b"%d" % number + b"." * number
 
     def look(self, name: bytes = b"status") -> SnapshotFile:
-        return self.moments.file(self.shelf, name, self.make)
+        return self.snapshots.file(self.directory, name, self.make)
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ async def test_what_is_kept_no_more_is_changed(stage: Stage) -> None:
     """Whoever opens too late is told that it is another file by now, and looks again."""
     file = stage.look()
     for number in range(100):
-        stage.moments.file(
-            stage.shelf,
+        stage.snapshots.file(
+            stage.directory,
             b"%d" % number,
             lambda n=number: b"%03d" % n * (MAX_BYTES // 90),  # type: ignore[misc]
         )
@@ -106,8 +106,8 @@ async def test_what_is_kept_no_more_is_changed(stage: Stage) -> None:
 
 
 async def test_a_listing_keeps_nothing_and_yet_can_be_opened(stage: Stage) -> None:
-    listed = stage.moments.listed(stage.shelf, b"one", lambda: b"the same as ever")
-    assert stage.moments.content(listed.identity[-1].lstrip("/")) is None
+    listed = stage.snapshots.listed(stage.directory, b"one", lambda: b"the same as ever")
+    assert stage.snapshots.content(listed.identity[-1].lstrip("/")) is None
     assert await read(listed) == b"the same as ever"
-    looked_up = stage.moments.file(stage.shelf, b"one", lambda: b"the same as ever")
+    looked_up = stage.snapshots.file(stage.directory, b"one", lambda: b"the same as ever")
     assert looked_up.identity == listed.identity

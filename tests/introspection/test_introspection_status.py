@@ -50,7 +50,7 @@ IDENTITY = Identity(
 texts = st.text(max_size=40)
 seconds = st.floats(0, 1e9)
 counts = st.integers(0, 10**15)
-vitals = st.builds(
+status = st.builds(
     MountStatus,
     now_s=st.floats(1_000, 4e9),
     identity=st.just(IDENTITY),
@@ -104,7 +104,7 @@ vitals = st.builds(
 )
 
 
-@given(vitals)
+@given(status)
 def test_whatever_is_so_makes_a_record_metrics_and_rows(now: MountStatus) -> None:
     """Any state of a mount is JSON, Prometheus text and a table, and none of them endless."""
     record = status_record(now)
@@ -120,7 +120,7 @@ def test_whatever_is_so_makes_a_record_metrics_and_rows(now: MountStatus) -> Non
     assert all(isinstance(label, str) and text for label, text in rows_of(record))
 
 
-@given(vitals, st.sampled_from([f"a {SECRET} b", LINK, f"Bearer {SECRET}"]))
+@given(status, st.sampled_from([f"a {SECRET} b", LINK, f"Bearer {SECRET}"]))
 def test_no_secret_comes_through(now: MountStatus, text: str) -> None:
     """A secret that got into any text on the way is taken out before it is told."""
     spoilt = replace(

@@ -126,7 +126,7 @@ class Window:
         return titles
 
     def is_at(self, directory: Path) -> bool:
-        """Tell whether a window shows *directory*, by its title."""
+        """Return whether a window shows *directory*, by its title."""
         return any(title.startswith(directory.name) for title in self.titles().values())
 
     def wait_until_at(self, directory: Path) -> None:

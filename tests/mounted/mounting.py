@@ -99,7 +99,7 @@ class RealMount:
         return time.monotonic() - started_s
 
     def is_mounted(self) -> bool:
-        """Tell whether the kernel lists the mount."""
+        """Return whether the kernel lists the mount."""
         with open("/proc/self/mountinfo") as file:
             return any(line.split()[4] == str(self.path) for line in file)
 

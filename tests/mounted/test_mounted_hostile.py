@@ -86,8 +86,8 @@ def test_hostile_names_are_only_names(start_origin: StartOrigin, mount_it: Mount
             assert (scene / "same~a.zip").read_bytes() == b"a"
             assert (scene / "same~b.zip").read_bytes() == b"b"
     for n in range(len(NAMES)):
-        door = mount.path / "scenes" / os.fsdecode(name_of(f"0:{NAMES[n]}"))
-        assert stat.S_ISDIR(door.stat().st_mode)
+        top = mount.path / "scenes" / os.fsdecode(name_of(f"0:{NAMES[n]}"))
+        assert stat.S_ISDIR(top.stat().st_mode)
     assert not mount.events("call failed by a bug in satfs")
     assert not mount.events("event loop stalled")
 
@@ -100,8 +100,8 @@ def test_a_path_cannot_reach_beside_the_questions_it_stands_for(
     mount = mount_it(origin)
     origin.journal.clear()
     for name in ("..%2F..%2Fcontracts", "%2E%2E", "1%2Fcaptures", "%3Flimit=1", "x%00y", "a%0Ab"):
-        for door in ("tasks", "captures", "scenes"):
-            assert not (mount.path / door / name).exists()
+        for top in ("tasks", "captures", "scenes"):
+            assert not (mount.path / top / name).exists()
     asked = {endpoint for endpoint, n in origin.journal.counts().items() if n}
     assert asked <= {"task", "tasks", "captures", "scenes", "scene"}
     assert not mount.events("call failed by a bug in satfs")

@@ -318,14 +318,14 @@ def test_a_stuck_mount_without_a_socket_is_given_up(mount_it: MountIt, origin: D
 
 #: Each look is another moment, and `df -i` shows how many nodes are known.
 COUNTED = """
-import satfs.introspection.snapshots, satfs.fuse.operations as door
+import satfs.introspection.snapshots, satfs.fuse.operations as fuse
 satfs.introspection.snapshots.FRESH_S = satfs.introspection.snapshots.MAX_S = 0.0
-statfs = door.Operations.statfs
+statfs = fuse.Operations.statfs
 async def counted(self, ctx):
     answer = await statfs(self, ctx)
     answer.f_files = len(self._inodes)
     return answer
-door.Operations.statfs = counted
+fuse.Operations.statfs = counted
 """
 
 

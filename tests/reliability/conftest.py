@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reliability.ledger import LEDGER
 from reliability.stand import Stand
+from reliability.tally import TALLY
 
 HERE = Path(__file__).parent
 MakeStand = Callable[..., Stand]
@@ -33,20 +33,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     # In a process that runs a part of the tests (pytest-xdist): what it did goes to the first one.
     sent: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if sent is not None:
-        sent["reliability"] = LEDGER.sums()
+        sent["reliability"] = TALLY.sums()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     sent = getattr(node, "workeroutput", {})  # a process that crashed has sent nothing
     if "reliability" in sent:
-        LEDGER.add(sent["reliability"])
+        TALLY.add(sent["reliability"])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if LEDGER.n_calls:
+    if TALLY.n_calls:
         terminalreporter.section("reliability")
-        for name, value in LEDGER.rows():
+        for name, value in TALLY.rows():
             terminalreporter.write_line(f"{name:>24}  {value}")
 
 

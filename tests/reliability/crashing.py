@@ -55,13 +55,13 @@ class CrashLoop:
         ]
         time.sleep(moment_s)
         if target == "worker" and (pids := workers_of(stand.current.process.pid)):
-            stand.ledger.n_kills += 1
+            stand.tally.n_kills += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(dice.choice(pids), signal.SIGKILL)
             self._end(readers)  # a dead worker is seen by nobody
             return
         stand.current.process.kill()
-        stand.ledger.n_kills += 1
+        stand.tally.n_kills += 1
         stand.current.process.wait()
         self._end(readers, is_killed=True)
         stand.current.clean()

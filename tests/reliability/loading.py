@@ -67,8 +67,8 @@ def cancel_reads(stand: Stand, n_reads: int, scenes: list[str]) -> None:
             reader.stdout.readline()
             time.sleep(0.15)
             reader.kill()
-        stand.ledger.n_kills += 1
-    stand.ledger.n_faults += sum(fault.hits for fault in faults)
+        stand.tally.n_kills += 1
+    stand.tally.n_faults += sum(fault.hits for fault in faults)
     for fault in faults:
         stand.origin.faults.remove(fault)
 

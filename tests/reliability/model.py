@@ -256,7 +256,7 @@ class Reliability(RuleBasedStateMachine):
         """A worker process is killed."""
         workers = workers_of(self.stand.current.process.pid)
         if workers:
-            self.stand.ledger.n_kills += 1
+            self.stand.tally.n_kills += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(workers[which % len(workers)], signal.SIGKILL)
 

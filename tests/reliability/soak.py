@@ -20,7 +20,6 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from reliability.crashing import CrashLoop
-from reliability.ledger import LEDGER
 from reliability.loading import (
     Peak,
     cancel_reads,
@@ -35,6 +34,7 @@ from reliability.loading import (
 from reliability.measuring import Usage, usage_of
 from reliability.model import Reliability
 from reliability.stand import KIB, MIB, Stand
+from reliability.tally import TALLY
 
 from satfs.demo.server import DemoOrigin
 
@@ -268,9 +268,9 @@ def main() -> int:
     plot(series, given.plot)
     report.add("minutes", f"{(time.monotonic() - began_s) / 60:.1f}")
     say("in all")
-    for name, value in LEDGER.rows():
+    for name, value in TALLY.rows():
         report.add(name, value)
-    return int(LEDGER.n_wrong_bytes > 0 or LEDGER.n_late > 0)
+    return int(TALLY.n_wrong_bytes > 0 or TALLY.n_late > 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from mounted.mounting import RealMount
-from reliability.ledger import LEDGER, Ledger
+from reliability.tally import TALLY, Tally
 
 from satfs.demo.catalogue import (
     Catalogue,
@@ -83,10 +83,10 @@ class Wrong(AssertionError):
 
 
 class Calls:
-    """Calls on a mount, each in a thread, timed and entered in the ledger."""
+    """Calls on a mount, each in a thread, timed and entered in the tally."""
 
-    def __init__(self, ledger: Ledger = LEDGER, n_threads: int = 256) -> None:
-        self.ledger = ledger
+    def __init__(self, tally: Tally = TALLY, n_threads: int = 256) -> None:
+        self.tally = tally
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="call")
 
     def start(self, name: str, limit_s: float, function: Callable[..., T], *args: Any) -> Future[T]:
@@ -102,7 +102,7 @@ class Calls:
                 raise
             finally:
                 took_s = time.monotonic() - started_s
-                self.ledger.note_call(name, took_s, failure, limit_s)
+                self.tally.note_call(name, took_s, failure, limit_s)
                 if took_s > limit_s:
                     raise Late(f"{name}: answered after {took_s:.1f} s, limit {limit_s:.1f} s")
 
@@ -141,13 +141,13 @@ class Stand:
         directory: Path,
         *,
         origin: DemoOrigin | None = None,
-        ledger: Ledger = LEDGER,
+        tally: Tally = TALLY,
         **settings: object,
     ) -> None:
         self.directory = directory
         self.origin = origin or DemoOrigin(Catalogue([make_task(1)]))
-        self.calls = Calls(ledger)
-        self.ledger = ledger
+        self.calls = Calls(tally)
+        self.tally = tally
         self.root = directory / "mnt"
         self.cache_dir = directory / "cache"
         self.settings = {
@@ -206,14 +206,14 @@ class Stand:
     def remount(self, number: int = signal.SIGTERM, **options: object) -> RealMount:
         """End the mount by a signal, take away what it left, and mount again."""
         if number == signal.SIGKILL:
-            self.ledger.n_kills += 1
+            self.tally.n_kills += 1
         self.current.stop(number)
         self.current.clean()
         return self.mount(**options)
 
     def count_faults(self) -> None:
         """Enter what the faults switched on have done, and switch them off."""
-        self.ledger.n_faults += sum(fault.hits for fault in self.origin.faults)
+        self.tally.n_faults += sum(fault.hits for fault in self.origin.faults)
         self.origin.faults.clear()
 
     @contextlib.contextmanager
@@ -222,7 +222,7 @@ class Stand:
         fault = self.origin.faults.add(name, endpoint, **how)
         yield fault
         self.origin.faults.remove(fault)
-        self.ledger.n_faults += fault.hits
+        self.tally.n_faults += fault.hits
         assert fault.hits, f"{name} met no request"
 
     def settle(self) -> None:
@@ -333,7 +333,7 @@ class Stand:
         n_wrong = 0 if got == right else sum(a != b for a, b in zip(got, right, strict=True))
         if not 0 < len(got) <= n_bytes:
             n_wrong = n_bytes
-        self.ledger.note_bytes(max(0, len(got) - n_wrong), n_wrong)
+        self.tally.note_bytes(max(0, len(got) - n_wrong), n_wrong)
         if n_wrong:
             raise Wrong(f"{n_wrong} wrong bytes of {len(got)} from {start} on")
         return len(got)

@@ -236,7 +236,7 @@ def test_a_crash_leaves_no_core(make_stand: MakeStand, tmp_path: Path) -> None:
     limits = {resource.prlimit(pid, resource.RLIMIT_CORE)[0] for pid in processes}
     assert limits <= {0, 1}
     os.kill(mount, signal.SIGABRT)
-    stand.ledger.n_kills += 1
+    stand.tally.n_kills += 1
     _, status = os.waitpid(mount, 0)
     assert os.WTERMSIG(status) == signal.SIGABRT
     assert not os.WCOREDUMP(status), f"a core was left; others leave one: {others_leave_one}"

@@ -1,4 +1,4 @@
-"""The whole stack above the vendor, without a kernel: a catalogue, a tree, a door."""
+"""The whole stack above the vendor, without a kernel: a catalogue, a tree, FUSE operations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MountIt = Callable[..., Kernel]
 def mount_it(
     catalogue: FakeCatalogue, objects: FakeObjects, monkeypatch: pytest.MonkeyPatch
 ) -> MountIt:
-    """Return a function that "mounts": builds a tree and a door on the two shelves."""
+    """Return a function that "mounts": builds a tree and the FUSE operations on the two shelves."""
 
     def mount(
         *, limits: Limits | None = None, umask: int = 0, extras: tuple[Extra, ...] = ()
@@ -50,8 +50,8 @@ def mount_it(
         root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
         owner = Owner(1000, 100, umask)
-        door = Operations(inodes, owner=owner, limits=limits or Limits())
-        return Kernel(door, inodes, monkeypatch)
+        operations = Operations(inodes, owner=owner, limits=limits or Limits())
+        return Kernel(operations, inodes, monkeypatch)
 
     return mount
 

@@ -1,7 +1,7 @@
 """The kernel's part, played without a kernel: walks, lists and reads through `Operations`.
 
 Counts references as Linux does, so that a test can give them all back in the end and see whether
-the door agrees.
+the operations agree.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def _reply(token: Token, name: bytes, attr: pyfuse3.EntryAttributes, next_id: in
 class Kernel:
     """Asks what a kernel asks, in its order."""
 
-    def __init__(self, door: Operations, inodes: Inodes[Node], patch: pytest.MonkeyPatch) -> None:
-        self.door = door
+    def __init__(
+        self, operations: Operations, inodes: Inodes[Node], patch: pytest.MonkeyPatch
+    ) -> None:
+        self.operations = operations
         self.inodes = inodes
         self.references: Counter[int] = Counter()
         self.caller = 0  # the thread that asks; 0 is nobody that we can see
@@ -51,14 +53,14 @@ class Kernel:
         return SimpleNamespace(pid=self.caller)
 
     async def lookup(self, parent: int, name: str | bytes) -> pyfuse3.EntryAttributes:
-        entry = await self.door.lookup(parent, os.fsencode(name), self._context)
+        entry = await self.operations.lookup(parent, os.fsencode(name), self._context)
         if entry.st_ino:
             self.references[entry.st_ino] += 1
         return entry
 
     async def walk(self, path: str) -> pyfuse3.EntryAttributes:
         """Return what `stat` tells of *path*; raises FUSEError as open(2) would fail."""
-        entry = await self.door.getattr(ROOT, self._context)
+        entry = await self.operations.getattr(ROOT, self._context)
         for name in path.split("/"):
             if name:
                 entry = await self.lookup(entry.st_ino, name)
@@ -71,12 +73,12 @@ class Kernel:
     ) -> dict[str, pyfuse3.EntryAttributes]:
         """Return the entries of a directory, read in pieces of *room*."""
         inode = (await self.walk(path)).st_ino
-        handle = await self.door.opendir(inode, self._context)
+        handle = await self.operations.opendir(inode, self._context)
         found: dict[str, pyfuse3.EntryAttributes] = {}
         position = 0
         while True:
             token = Token(room)
-            await self.door.readdir(handle, position, token)  # type: ignore[arg-type]
+            await self.operations.readdir(handle, position, token)  # type: ignore[arg-type]
             for name, entry, cookie in token.told:
                 position = cookie
                 assert name.decode() not in found, "told twice"
@@ -85,35 +87,36 @@ class Kernel:
                     self.references[entry.st_ino] += 1
             if not token.told:
                 break
-        await self.door.releasedir(handle)
+        await self.operations.releasedir(handle)
         if not dots:
             del found["."], found[".."]
         return found
 
     async def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         inode = (await self.walk(path)).st_ino
-        return (await self.door.open(inode, flags, self._context)).fh
+        return (await self.operations.open(inode, flags, self._context)).fh
 
     async def read(self, path: str, size: int = 128 * 1024) -> bytes:
         """Return the whole content, read in pieces of *size*."""
         handle = await self.open(path)
         content = b""
-        while piece := bytes(await self.door.read(handle, len(content), size)):
+        while piece := bytes(await self.operations.read(handle, len(content), size)):
             content += piece
-        await self.door.release(handle)
+        await self.operations.release(handle)
         return content
 
     async def xattrs(self, path: str) -> dict[str, bytes]:
         inode = (await self.walk(path)).st_ino
-        names = await self.door.listxattr(inode, self._context)
+        names = await self.operations.listxattr(inode, self._context)
         return {
-            name.decode(): await self.door.getxattr(inode, name, self._context) for name in names
+            name.decode(): await self.operations.getxattr(inode, name, self._context)
+            for name in names
         }
 
     async def forget_all(self) -> None:
-        """Give back every reference, and see that the door knows of no other."""
+        """Give back every reference, and see thin the FUSE operations knows of no other."""
         for inode, n_lookups in self.references.items():
             assert self.inodes.n_lookups(inode) == n_lookups
-        await self.door.forget(list(self.references.items()))
+        await self.operations.forget(list(self.references.items()))
         self.references.clear()
         assert len(self.inodes) == 1

@@ -1,4 +1,4 @@
-"""A vendor's catalogue and its objects, in memory: what the tree asks of the floors below."""
+"""A vendor's catalogue and its objects, in memory: what the tree asks of the packages below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong below the door: an errno within the deadline, one line in the log, no end."""
+"""Failures below the FUSE operations: an errno in time, one line in the log, no end."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ async def test_a_bug_is_told_with_where_it_is_but_not_what_it_held(
 
 
 CALLS: dict[str, Callable[[Kernel, int, int], object]] = {
-    "lookup": lambda k, inode, fh: k.door.lookup(inode, b"1", None),  # type: ignore[arg-type]
+    "lookup": lambda k, inode, fh: k.operations.lookup(inode, b"1", None),  # type: ignore[arg-type]
     "readdir": lambda k, inode, fh: k.ls("tasks"),
     "open": lambda k, inode, fh: k.open(FILE),
-    "read": lambda k, inode, fh: k.door.read(fh, 0, 10),
+    "read": lambda k, inode, fh: k.operations.read(fh, 0, 10),
 }
 
 
@@ -151,7 +151,7 @@ async def test_one_read_never_lasts_two_deadlines(
     async def read(offset: int) -> tuple[int, float]:
         started_s = trio.current_time()
         with pytest.raises(FUSEError) as caught:
-            await kernel.door.read(fh, offset, 4096)
+            await kernel.operations.read(fh, offset, 4096)
         return caught.value.errno, trio.current_time() - started_s
 
     objects.delay_s = 10_000
@@ -163,7 +163,7 @@ async def test_one_read_never_lasts_two_deadlines(
     objects.delay_s = 0
     await trio.sleep(1)
     objects.read_failure = None
-    assert bytes(await kernel.door.read(fh, 8192, 10)) == ZIP[8192:8202]
+    assert bytes(await kernel.operations.read(fh, 8192, 10)) == ZIP[8192:8202]
     log_book.lines.clear()
 
 
@@ -175,9 +175,9 @@ async def test_a_read_that_failed_at_once_is_tried_again(
     fh = await kernel.open(FILE)
     objects.read_failure = errors.Unreachable("a blip")
     with pytest.raises(FUSEError):
-        await kernel.door.read(fh, 0, 10)
+        await kernel.operations.read(fh, 0, 10)
     objects.read_failure = None
-    assert bytes(await kernel.door.read(fh, 0, 10)) == ZIP[:10]
+    assert bytes(await kernel.operations.read(fh, 0, 10)) == ZIP[:10]
     log_book.lines.clear()
 
 
@@ -190,9 +190,9 @@ async def test_metadata_never_queues_behind_data(
     objects.delay_s = 30
     async with trio.open_nursery() as nursery:
         for _ in range(150):
-            nursery.start_soon(kernel.door.read, fh, 0, 10)
+            nursery.start_soon(kernel.operations.read, fh, 0, 10)
         await trio.testing.wait_all_tasks_blocked()
-        assert len(kernel.door.calls) == 150
+        assert len(kernel.operations.calls) == 150
         started = trio.current_time()
         assert await kernel.ls("tasks/341271")
         assert (await kernel.walk(SCENE)).st_ino
@@ -210,7 +210,7 @@ async def test_closing_answers_all_who_wait(
 
     async def read() -> None:
         with pytest.raises(FUSEError) as caught:
-            await kernel.door.read(fh, 0, 10)
+            await kernel.operations.read(fh, 0, 10)
         answers.append((caught.value.errno, trio.current_time()))
 
     async with trio.open_nursery() as nursery:
@@ -218,11 +218,11 @@ async def test_closing_answers_all_who_wait(
         for _ in range(20):
             nursery.start_soon(read)
         await trio.testing.wait_all_tasks_blocked()
-        await kernel.door.close()
+        await kernel.operations.close()
         assert objects.n_open == 0
     assert answers == [(errno.ENOTCONN, started)] * 20
     with pytest.raises(FUSEError) as caught:
-        await kernel.door.getattr(ROOT, None)  # type: ignore[arg-type]
+        await kernel.operations.getattr(ROOT, None)  # type: ignore[arg-type]
     assert caught.value.errno == errno.ENOTCONN
 
 
@@ -232,10 +232,10 @@ async def test_cancellation_passes(mount_it: MountIt, objects: FakeObjects) -> N
     fh = await kernel.open(FILE)
     objects.delay_s = 1e9
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(kernel.door.read, fh, 0, 10)
+        nursery.start_soon(kernel.operations.read, fh, 0, 10)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert len(kernel.door.calls) == 0
+    assert len(kernel.operations.calls) == 0
 
 
 async def test_a_replaced_object_is_another_file(
@@ -247,15 +247,15 @@ async def test_a_replaced_object_is_another_file(
     fh = await kernel.open(FILE)
     objects.put("scene-a", b"new", etag="2")
     with pytest.raises(FUSEError) as caught:
-        await kernel.door.open(before.st_ino, os.O_RDONLY, None)  # type: ignore[arg-type]
+        await kernel.operations.open(before.st_ino, os.O_RDONLY, None)  # type: ignore[arg-type]
     assert caught.value.errno == errno.ESTALE
     expect_log("call failed", errno="ESTALE", operation="open")
     after = await kernel.walk(FILE)
     assert after.st_ino != before.st_ino
     assert after.st_size == 3
     assert await kernel.read(FILE) == b"new"
-    assert await kernel.door.read(fh, 0, 100) == ZIP[:100]
-    old = await kernel.door.getattr(before.st_ino, None)  # type: ignore[arg-type]
+    assert await kernel.operations.read(fh, 0, 100) == ZIP[:100]
+    old = await kernel.operations.getattr(before.st_ino, None)  # type: ignore[arg-type]
     assert old.st_size == len(ZIP)
     objects.put("scene-a", ZIP)
     assert (await kernel.walk(FILE)).st_ino == before.st_ino
@@ -291,7 +291,7 @@ async def test_whatever_would_write_is_refused(kernel: Kernel, operation: str) -
     """Every operation that writes answers EROFS, should the kernel ever ask."""
     parameters = inspect.signature(getattr(pyfuse3.Operations, operation)).parameters
     with pytest.raises(FUSEError) as caught:
-        await getattr(kernel.door, operation)(*[None] * (len(parameters) - 1))
+        await getattr(kernel.operations, operation)(*[None] * (len(parameters) - 1))
     assert caught.value.errno == errno.EROFS
 
 
@@ -310,19 +310,19 @@ async def test_the_wrong_kind_of_thing_is_told_as_such(kernel: Kernel) -> None:
     """A directory is not read, a file not listed, and neither is a link."""
     directory, file = await kernel.walk(SCENE), await kernel.walk(FILE)
     for ask, number in (
-        (kernel.door.open(directory.st_ino, os.O_RDONLY, None), errno.EISDIR),  # type: ignore[arg-type]
-        (kernel.door.opendir(file.st_ino, None), errno.ENOTDIR),  # type: ignore[arg-type]
-        (kernel.door.lookup(file.st_ino, b"x", None), errno.ENOTDIR),  # type: ignore[arg-type]
-        (kernel.door.readlink(file.st_ino, None), errno.EINVAL),  # type: ignore[arg-type]
-        (kernel.door.access(file.st_ino, os.W_OK, None), errno.EROFS),  # type: ignore[arg-type]
-        (kernel.door.lookup(12345678901, b".", None), errno.ESTALE),  # type: ignore[arg-type]
+        (kernel.operations.open(directory.st_ino, os.O_RDONLY, None), errno.EISDIR),  # type: ignore[arg-type]
+        (kernel.operations.opendir(file.st_ino, None), errno.ENOTDIR),  # type: ignore[arg-type]
+        (kernel.operations.lookup(file.st_ino, b"x", None), errno.ENOTDIR),  # type: ignore[arg-type]
+        (kernel.operations.readlink(file.st_ino, None), errno.EINVAL),  # type: ignore[arg-type]
+        (kernel.operations.access(file.st_ino, os.W_OK, None), errno.EROFS),  # type: ignore[arg-type]
+        (kernel.operations.lookup(12345678901, b".", None), errno.ESTALE),  # type: ignore[arg-type]
     ):
         with pytest.raises(FUSEError) as caught:
             await ask
         assert caught.value.errno == number
-    assert await kernel.door.access(file.st_ino, os.R_OK, None)  # type: ignore[arg-type]
-    assert not await kernel.door.access(file.st_ino, os.X_OK, None)  # type: ignore[arg-type]
-    assert await kernel.door.access(directory.st_ino, os.X_OK | os.R_OK, None)  # type: ignore[arg-type]
+    assert await kernel.operations.access(file.st_ino, os.R_OK, None)  # type: ignore[arg-type]
+    assert not await kernel.operations.access(file.st_ino, os.X_OK, None)  # type: ignore[arg-type]
+    assert await kernel.operations.access(directory.st_ino, os.X_OK | os.R_OK, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: bytes(data) + b"x"])
@@ -336,7 +336,7 @@ async def test_never_fewer_bytes_and_never_others(
     """Should a reader ever answer short or long, the caller gets an error, not a wrong file."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
-    reader = kernel.door._files[fh]._reader
+    reader = kernel.operations._files[fh]._reader
     honest = reader.read
 
     async def read(span: object) -> bytes:
@@ -344,7 +344,7 @@ async def test_never_fewer_bytes_and_never_others(
 
     monkeypatch.setattr(type(reader), "read", lambda self, span: read(span))
     with pytest.raises(FUSEError) as caught:
-        await kernel.door.read(fh, 0, 100)
+        await kernel.operations.read(fh, 0, 100)
     assert caught.value.errno == errno.EIO
     expect_log("call failed by a bug in satfs", operation="read", path=f"/{FILE}")
 
@@ -353,9 +353,9 @@ async def test_reading_past_the_end_is_the_end(kernel: Kernel) -> None:
     """Beyond the last byte there is nothing; across it there is what there is."""
     fh = await kernel.open(FILE)
     size = len(ZIP)
-    assert bytes(await kernel.door.read(fh, size - 10, 4096)) == ZIP[-10:]
-    assert bytes(await kernel.door.read(fh, size, 4096)) == b""
-    assert bytes(await kernel.door.read(fh, 2**40, 4096)) == b""
+    assert bytes(await kernel.operations.read(fh, size - 10, 4096)) == ZIP[-10:]
+    assert bytes(await kernel.operations.read(fh, size, 4096)) == b""
+    assert bytes(await kernel.operations.read(fh, 2**40, 4096)) == b""
 
 
 async def test_misuse_of_handles_and_references_is_survived(
@@ -364,13 +364,13 @@ async def test_misuse_of_handles_and_references_is_survived(
     """A handle or reference that the kernel cannot have is an error in the log, and no more."""
     kernel = mount_it()
     expect_log("call failed by a bug in satfs", error="Misuse")
-    await kernel.door.forget([(99999999999, 1), (ROOT, 5)])
-    for ask in (kernel.door.read(7, 0, 1), kernel.door.readdir(7, 0, Token(1))):  # type: ignore[arg-type]
+    await kernel.operations.forget([(99999999999, 1), (ROOT, 5)])
+    for ask in (kernel.operations.read(7, 0, 1), kernel.operations.readdir(7, 0, Token(1))):  # type: ignore[arg-type]
         with pytest.raises(FUSEError) as caught:
             await ask
         assert caught.value.errno == errno.EIO
-    await kernel.door.release(7)
-    await kernel.door.releasedir(7)
+    await kernel.operations.release(7)
+    await kernel.operations.releasedir(7)
     assert await kernel.ls()
 
 
@@ -382,18 +382,18 @@ async def test_a_listing_that_changes_while_it_is_read(
     for number in range(20):
         catalogue.put(make_task(str(number)), make_capture("c"))
     inode = (await kernel.walk("tasks")).st_ino
-    first = await kernel.door.opendir(inode, None)  # type: ignore[arg-type]
+    first = await kernel.operations.opendir(inode, None)  # type: ignore[arg-type]
     token = Token(9)
-    await kernel.door.readdir(first, 0, token)  # type: ignore[arg-type]
+    await kernel.operations.readdir(first, 0, token)  # type: ignore[arg-type]
     told = [name for name, _, _ in token.told]
     position = token.told[-1][2]
     gone = [told[-1], b"3"]
     catalogue._tasks = tuple(t for t in catalogue._tasks if t.task_id.encode() not in gone)
     for number in range(100, 110):
         catalogue.put(make_task(str(number)))
-    second = await kernel.door.opendir(inode, None)  # type: ignore[arg-type]
+    second = await kernel.operations.opendir(inode, None)  # type: ignore[arg-type]
     rest = Token(1000)
-    await kernel.door.readdir(second, position, rest)  # type: ignore[arg-type]
+    await kernel.operations.readdir(second, position, rest)  # type: ignore[arg-type]
     told += [name for name, _, _ in rest.told]
     for number in (n for n in range(20) if str(n).encode() not in gone):
         assert told.count(str(number).encode()) == 1

@@ -30,7 +30,7 @@ def kernel(mount_it: MountIt, objects: FakeObjects) -> Kernel:
 
 
 async def read(kernel: Kernel, fh: int, start: int, size: int) -> bytes:
-    return bytes(await kernel.door.read(fh, start, size))
+    return bytes(await kernel.operations.read(fh, start, size))
 
 
 async def read_row(kernel: Kernel, fh: int) -> None:

@@ -1,4 +1,4 @@
-"""Walking the tree through the door: what is where, what it costs, and what counts."""
+"""Walking the tree through the FUSE operations: what is where, what it costs, and what counts."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_a_file_that_takes_time_is_listed_by_name(
     assert stat.S_ISREG(listed.st_mode)
     assert (listed.st_size, listed.entry_timeout, listed.attr_timeout) == (0, 0, 0)
     with pytest.raises(FUSEError) as caught:
-        await kernel.door.open(listed.st_ino, os.O_RDONLY, None)  # type: ignore[arg-type]
+        await kernel.operations.open(listed.st_ino, os.O_RDONLY, None)  # type: ignore[arg-type]
     assert caught.value.errno == errno.ESTALE  # the kernel looks the name up again
     found = await kernel.walk(f"{directory}/{base}")
     assert found.st_size == len(await kernel.read(f"{directory}/{base}")) > 0
@@ -177,8 +177,8 @@ async def test_memory_answers_what_needs_no_asking(
     for name in (".Trash", ".Trash-1000", "autorun.inf", ".hidden", "desktop.ini", ".git"):
         for inode in (ROOT, scene.st_ino):
             assert (await kernel.lookup(inode, name)).st_ino == 0
-    await kernel.door.getattr(scene.st_ino, None)  # type: ignore[arg-type]
-    answer = await kernel.door.statfs(None)  # type: ignore[arg-type]
+    await kernel.operations.getattr(scene.st_ino, None)  # type: ignore[arg-type]
+    answer = await kernel.operations.statfs(None)  # type: ignore[arg-type]
     assert min(answer.f_blocks, answer.f_bfree, answer.f_bavail, answer.f_files) > 0
     assert answer.f_bsize * answer.f_blocks == 2**50
     assert not catalogue.asked
@@ -192,9 +192,9 @@ async def test_listing_asks_once_and_only_about_that_directory(
     await kernel.walk(SCENE)
     catalogue.asked.clear()
     objects.asked.clear()
-    handle = await kernel.door.opendir((await kernel.walk("tasks")).st_ino, None)  # type: ignore[arg-type]
+    handle = await kernel.operations.opendir((await kernel.walk("tasks")).st_ino, None)  # type: ignore[arg-type]
     assert not catalogue.asked
-    await kernel.door.releasedir(handle)
+    await kernel.operations.releasedir(handle)
     await kernel.ls("tasks")
     assert catalogue.asked == {"tasks": 1}
     assert not objects.asked
@@ -246,8 +246,8 @@ async def test_an_attachment_without_a_known_size_is_no_file_of_size_zero(
     expect_log("call failed", operation="open")
     for ask in (
         kernel.walk(f"{SCENE}/scene-a.zip"),
-        kernel.door.getattr(entry.st_ino, None),  # type: ignore[arg-type]
-        kernel.door.open(entry.st_ino, os.O_RDONLY, None),  # type: ignore[arg-type]
+        kernel.operations.getattr(entry.st_ino, None),  # type: ignore[arg-type]
+        kernel.operations.open(entry.st_ino, os.O_RDONLY, None),  # type: ignore[arg-type]
     ):
         with pytest.raises(FUSEError) as caught:
             await ask
@@ -298,7 +298,7 @@ async def test_extended_attributes_tell_ids_and_versions(kernel: Kernel) -> None
     inode = (await kernel.walk(SCENE)).st_ino
     for name, number in ((b"user.nothing", errno.ENODATA), (b"security.selinux", errno.ENOTSUP)):
         with pytest.raises(FUSEError) as caught:
-            await kernel.door.getxattr(inode, name, None)  # type: ignore[arg-type]
+            await kernel.operations.getxattr(inode, name, None)  # type: ignore[arg-type]
         assert caught.value.errno == number
 
 
@@ -374,9 +374,9 @@ async def test_hostile_ids_and_names_are_only_names(
     assert len(files) == len(HOSTILE) + 2 + 2
     contents = {await kernel.read(f"{scene}/{name}") for name in files}
     assert len(contents) == len(files)
-    for door, ids in (("tasks", HOSTILE), ("scenes", HOSTILE), ("captures", HOSTILE)):
+    for top, ids in (("tasks", HOSTILE), ("scenes", HOSTILE), ("captures", HOSTILE)):
         for each in ids:
-            found = await kernel.walk(f"{door}/{os.fsdecode(name_of(each))}")
+            found = await kernel.walk(f"{top}/{os.fsdecode(name_of(each))}")
             assert stat.S_ISDIR(found.st_mode)
     await kernel.forget_all()
 

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import pytest
 import trio
-from archive.opening import MemoryShelf
+from archive.opening import MemoryStore
 from archive.zips import Entry, Layout, build, extra_field, honest
 from pyfuse3 import FUSEError
 from story.kernel import Kernel
@@ -95,12 +95,12 @@ def mount(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         catalogue, objects = FakeCatalogue(), FakeObjects()
         catalogue.put(make_task("1"), make_capture("cap-1"))
         catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
-        archives = Archives(nursery, shelf=MemoryShelf(), unpack_bytes=1 << 20)
+        archives = Archives(nursery, derived_store=MemoryStore(), unpack_bytes=1 << 20)
         extras = contents_of_zips(view, archives, Zips(objects))
         root: Node = Root(TreeSources(catalogue, objects, extras))
         inodes = Inodes(root, keyed_numbering(b"account"))
-        door = Operations(inodes, owner=Owner(0, 0, 0), limits=Limits())
-        mounted = Mounted(Kernel(door, inodes, monkeypatch), objects, catalogue)
+        operations = Operations(inodes, owner=Owner(0, 0, 0), limits=Limits())
+        mounted = Mounted(Kernel(operations, inodes, monkeypatch), objects, catalogue)
         if data is not None:
             mounted.put(data)
         return mounted
@@ -212,9 +212,9 @@ async def test_a_replaced_zip_is_another_set_of_files(
     it.put(honest({"d/a": b"newer", "d/new": b"y"}), etag="2")
     context: Any = None
     with pytest.raises(FUSEError) as caught:
-        await it.kernel.door.open(before.st_ino, 0, context)
+        await it.kernel.operations.open(before.st_ino, 0, context)
     assert caught.value.errno == errno.ESTALE
-    found = await it.kernel.door.lookup(directory, b"new", context)
+    found = await it.kernel.operations.lookup(directory, b"new", context)
     assert found.st_size == 1
     it.kernel.references[found.st_ino] += 1
     assert await it.ls("d") == {"a", "new"}
@@ -222,7 +222,7 @@ async def test_a_replaced_zip_is_another_set_of_files(
     assert after.st_ino != before.st_ino
     assert (await it.stat("d")).st_ino == directory
     assert await it.read("d/a") == b"newer"
-    await it.kernel.door.release(handle)
+    await it.kernel.operations.release(handle)
 
 
 async def test_what_cannot_be_shown_is_said_in_unreadable_txt(

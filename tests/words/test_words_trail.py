@@ -36,62 +36,62 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def trails(clock: Clock) -> ReadTraces:
+def traces(clock: Clock) -> ReadTraces:
     return ReadTraces(clock, clock)
 
 
-def test_a_request_is_under_way_and_then_done(trails: ReadTraces, clock: Clock) -> None:
-    trail = trails.of("scene/zip")
-    with trail.request(BYTES, ByteRange(0, 10)) as request:
-        assert trail.requests[-1].outcome == UNDER_WAY
+def test_a_request_is_under_way_and_then_done(traces: ReadTraces, clock: Clock) -> None:
+    trace = traces.of("scene/zip")
+    with trace.request(BYTES, ByteRange(0, 10)) as request:
+        assert trace.requests[-1].outcome == UNDER_WAY
         clock.now_s += 2
         request.received_bytes = 10
     assert (request.outcome, request.took_s) == (DONE, 2)
-    assert trail.own.received_bytes == trails.sums.received_bytes == 10
-    assert not trail.own.unlucky
+    assert trace.own.received_bytes == traces.sums.received_bytes == 10
+    assert not trace.own.unlucky
 
 
-def test_an_error_is_the_outcome_and_goes_on(trails: ReadTraces) -> None:
-    trail = trails.of("scene/zip")
-    with pytest.raises(Unreachable), trail.request(BYTES):
+def test_an_error_is_the_outcome_and_goes_on(traces: ReadTraces) -> None:
+    trace = traces.of("scene/zip")
+    with pytest.raises(Unreachable), trace.request(BYTES):
         raise Unreachable("nobody is there")
-    assert trail.requests[-1].outcome == "Unreachable"
-    assert trail.own.unlucky == {"Unreachable": 1}
+    assert trace.requests[-1].outcome == "Unreachable"
+    assert trace.own.unlucky == {"Unreachable": 1}
 
 
-def test_what_is_cancelled_was_given_up(trails: ReadTraces) -> None:
-    trail = trails.of("scene/zip")
-    with pytest.raises(KeyboardInterrupt), trail.request(BYTES):
+def test_what_is_cancelled_was_given_up(traces: ReadTraces) -> None:
+    trace = traces.of("scene/zip")
+    with pytest.raises(KeyboardInterrupt), trace.request(BYTES):
         raise KeyboardInterrupt  # cancellation is no Exception, either
-    assert trail.requests[-1].outcome == GIVEN_UP
+    assert trace.requests[-1].outcome == GIVEN_UP
 
 
-def test_the_stores_own_words_are_not_counted_apart(trails: ReadTraces) -> None:
+def test_the_stores_own_words_are_not_counted_apart(traces: ReadTraces) -> None:
     """Sums have as many entries as we have words, however many a store invents."""
-    trail = trails.of("scene/zip")
+    trace = traces.of("scene/zip")
 
     def refuse(number: int) -> None:
-        with trail.request(BYTES) as request:
+        with trace.request(BYTES) as request:
             request.outcome = f"refused: Code{number}"
             raise Unreachable("refused")
 
     for number in range(50):
         with pytest.raises(Unreachable):
             refuse(number)
-    assert trails.sums.unlucky == {"refused": 50}
+    assert traces.sums.unlucky == {"refused": 50}
 
 
-def test_waits_are_measured_and_their_failures_kept(trails: ReadTraces, clock: Clock) -> None:
-    trail = trails.of("scene/zip")
-    with trail.waiting():
+def test_waits_are_measured_and_their_failures_kept(traces: ReadTraces, clock: Clock) -> None:
+    trace = traces.of("scene/zip")
+    with trace.waiting():
         clock.now_s += 3
     clock.now_s += 1
-    with pytest.raises(Unreachable), trail.waiting():
+    with pytest.raises(Unreachable), trace.waiting():
         raise Unreachable("away")
-    with pytest.raises(ValueError, match="secret"), trail.waiting():
+    with pytest.raises(ValueError, match="secret"), trace.waiting():
         raise ValueError("a secret of somebody else's")
-    assert (trail.own.n_waits, trail.own.waited_s, trail.own.longest_wait_s) == (3, 3, 3)
-    assert [(each.kind, each.words) for each in trail.failures] == [
+    assert (trace.own.n_waits, trace.own.waited_s, trace.own.longest_wait_s) == (3, 3, 3)
+    assert [(each.kind, each.words) for each in trace.failures] == [
         ("Unreachable", "away"),
         ("ValueError", ""),  # a foreign error's words may hold anything
     ]
@@ -100,21 +100,21 @@ def test_waits_are_measured_and_their_failures_kept(trails: ReadTraces, clock: C
 @given(st.lists(st.integers(0, 2000), max_size=300))
 def test_memory_is_bounded_and_sums_are_not_lost(labels: list[int]) -> None:
     """However many objects are read however often: few are kept, and all is counted."""
-    trails = ReadTraces()
+    traces = ReadTraces()
     for label in labels:
-        trail = trails.of(str(label))
-        trail.opened()
-        trail.served(1)
-        with trail.request(BYTES):
+        trace = traces.of(str(label))
+        trace.opened()
+        trace.served(1)
+        with trace.request(BYTES):
             pass
-        assert len(trail.requests) <= MAX_REQUESTS
-        assert len(trail.failures) <= MAX_FAILURES
-    assert len(trails) <= MAX_TRAILS
-    assert trails.sums.n_reads == trails.sums.served_bytes == len(labels)
-    assert sum(trails.sums.requests.values()) == len(labels)
+        assert len(trace.requests) <= MAX_REQUESTS
+        assert len(trace.failures) <= MAX_FAILURES
+    assert len(traces) <= MAX_TRAILS
+    assert traces.sums.n_reads == traces.sums.served_bytes == len(labels)
+    assert sum(traces.sums.requests.values()) == len(labels)
 
 
-def test_looking_for_a_trail_makes_none(trails: ReadTraces) -> None:
-    assert trails.find("scene/zip") is None
-    assert len(trails) == 0
-    assert trails.of("scene/zip") is trails.find("scene/zip")
+def test_looking_for_a_trail_makes_none(traces: ReadTraces) -> None:
+    assert traces.find("scene/zip") is None
+    assert len(traces) == 0
+    assert traces.of("scene/zip") is traces.find("scene/zip")

@@ -164,7 +164,7 @@ class BlockFile:
             self._map.madvise(mmap.MADV_REMOVE, span.start, len(span))
 
     def verify(self, span: ByteRange, expected: Sequence[int]) -> list[bool]:
-        """Tell for each block of the block-aligned *span* whether its checksum is as expected.
+        """Return for each block of the block-aligned *span* whether its checksum is as expected.
 
         Reads the disk. A block that cannot be read is not as expected.
         """

@@ -80,12 +80,12 @@ class BlockMap:
         return ByteRange(first * BLOCK_BYTES, min(last * BLOCK_BYTES, self.size_bytes))
 
     def holds(self, span: ByteRange) -> bool:
-        """Tell whether every byte of *span* that exists may be served."""
+        """Return whether every byte of *span* that exists may be served."""
         first, last = self._blocks(span)
         return self._state.count(_HELD, first, last) == max(0, last - first)
 
     def is_present(self, span: ByteRange) -> bool:
-        """Tell whether every byte of *span* that exists is present, checked or not."""
+        """Return whether every byte of *span* that exists is present, checked or not."""
         first, last = self._blocks(span)
         return self._state.find(_ABSENT, first, last) < 0
 

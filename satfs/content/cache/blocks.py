@@ -63,12 +63,12 @@ class BlockCache:
         free_fraction: float,
         memory_bytes: int,
     ) -> None:
-        self._ledger = IndexSync(index)
+        self._index_sync = IndexSync(index)
         self._directory = directory
         self._room = DiskRoom(directory, limit_bytes, free_fraction)
         self._memory = MemoryBudget(memory_bytes)
         #: The objects that are open.
-        self.objects = OpenObjects(directory, self._ledger, self._memory)
+        self.objects = OpenObjects(directory, self._index_sync, self._memory)
         self._evicting = trio.Lock()
 
     @classmethod
@@ -107,11 +107,11 @@ class BlockCache:
     @property
     def index(self) -> Index | None:
         """Return the cache's memory across mounts; None where there is no disk."""
-        return self._ledger.index
+        return self._index_sync.index
 
     @property
     def is_persistent(self) -> bool:
-        """Tell whether blocks survive this mount."""
+        """Return whether blocks survive this mount."""
         return self.index is not None
 
     def statistics(self) -> dict[str, int]:
@@ -176,7 +176,7 @@ class BlockCache:
                 object=cached.name,
                 n_blocks=len(damaged),
             )
-            await self._ledger.forget_blocks(cached, damaged)
+            await self._index_sync.forget_blocks(cached, damaged)
 
     def put(self, cached: CachedObject, layer: Layer, start: int, data: bytes | memoryview) -> None:
         """Write bytes that were received for *cached*, into the layer that the transfer began in.
@@ -225,7 +225,7 @@ class BlockCache:
 
     def distrust(self, cached: CachedObject, span: ByteRange, problem: BaseException) -> None:
         """Drop the blocks of *span*, which were held and could not be read."""
-        self._ledger.warn("cache file could not be read: fetching again", problem)
+        self._index_sync.warn("cache file could not be read: fetching again", problem)
         for layer in cached.layers:
             layer.map.drop(span)
         cached.n_losses += 1
@@ -243,9 +243,9 @@ class BlockCache:
         if cached.top.file.in_memory:
             return
         if problem is None:
-            self._ledger.warn("no room left in the disk cache: keeping new content in memory")
+            self._index_sync.warn("no room left in the disk cache: keeping new content in memory")
         else:
-            self._ledger.warn("disk cache failed: keeping new content in memory", problem)
+            self._index_sync.warn("disk cache failed: keeping new content in memory", problem)
         file = BlockFile.anonymous(cached.size_bytes)
         cached.layers.append(Layer(file, BlockMap(cached.size_bytes)))
 
@@ -300,7 +300,7 @@ class BlockCache:
     async def commit(self) -> None:
         """Enter what has been fetched and used in the index."""
         counted = self._room.new_bytes
-        entered, held = await self._ledger.enter(list(self.objects))
+        entered, held = await self._index_sync.enter(list(self.objects))
         if held is not None:
             self._room.held_bytes = held
             self._room.new_bytes -= counted
@@ -313,17 +313,17 @@ class BlockCache:
 
     async def look_around(self) -> None:
         """Take in what other mounts have fetched of the objects that are open here."""
-        if not await self._ledger.has_news():
+        if not await self._index_sync.has_news():
             return
         # Not while eviction is between dropping blocks here and in the index.
         async with self._evicting:
             for cached in list(self.objects):
                 if cached.n_users:
-                    await self._ledger.load_news(cached)
+                    await self._index_sync.load_news(cached)
 
     async def ask(self, question: Callable[[], T]) -> T | None:
         """Run *question* on the index in a thread; None when the index fails, which is survived."""
-        return await self._ledger.ask(question)
+        return await self._index_sync.ask(question)
 
     # -- eviction --------------------------------------------------------------------------------
 
@@ -388,5 +388,5 @@ class BlockCache:
                 finally:
                     self.release(cached)
             except (OSError, sqlite3.Error) as problem:
-                self._ledger.warn("eviction failed", problem)
+                self._index_sync.warn("eviction failed", problem)
                 return 0

@@ -22,7 +22,7 @@ LOOK_INTERVAL_S: Final = 0.5
 
 
 class DiskRoom:
-    """How much more the disk may take: below our own limit, and above the floor of free space.
+    """How much more the disk may take: below our own limit, and above the minimum of free space.
 
     `held_bytes` is what all mounts hold, as the index last said; `new_bytes` came here since;
     `landing_bytes` are on their way, and counted once more while part of them is there already.

@@ -82,7 +82,7 @@ class IndexSync:
         return [cached for cached, _, _, _ in work], await self.ask(write)
 
     async def has_news(self) -> bool:
-        """Tell whether another mount has written since the last time."""
+        """Return whether another mount has written since the last time."""
         if self.index is None:
             return False
         changes = await self.ask(self.index.changes)

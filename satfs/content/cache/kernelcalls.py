@@ -39,7 +39,7 @@ def punch_hole(fd: int, start: int, length: int) -> None:
 
 
 def is_resident(address: int, start: int, stop: int) -> bool:
-    """Tell whether a mapped range is in memory, so that touching it won't wait for the disk.
+    """Return whether a mapped range is in memory, so that touching it won't wait for the disk.
 
     *address* is where byte 0 of the file is mapped. An answer of the moment: pages may leave right
     after. See mincore(2).

@@ -64,7 +64,7 @@ class CachedObject:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether the index has nothing to learn of this object."""
+        """Return whether the index has nothing to learn of this object."""
         return not self.dirty and (self.object_id is None or not self.used)
 
     @property
@@ -73,7 +73,7 @@ class CachedObject:
         return self.layers[-1]
 
     def holds(self, span: ByteRange) -> bool:
-        """Tell whether *span* may be served now."""
+        """Return whether *span* may be served now."""
         if self.layers[0].map.holds(span):
             return True
         if len(self.layers) == 1:

@@ -28,9 +28,9 @@ class OpenObjects:
         An object that is open has users, or something that the index is yet to learn of it.
     """
 
-    def __init__(self, directory: Path | None, ledger: IndexSync, memory: MemoryBudget) -> None:
+    def __init__(self, directory: Path | None, index_sync: IndexSync, memory: MemoryBudget) -> None:
         self._directory = directory
-        self._ledger = ledger
+        self._index_sync = index_sync
         self._memory = memory
         self._open: dict[str, CachedObject] = {}
         self._opening: dict[str, trio.Lock] = {}
@@ -93,7 +93,7 @@ class OpenObjects:
             await self.make_room()
             require_room()
         blocks = BlockMap(size_bytes)
-        directory, index = self._directory, self._ledger.index
+        directory, index = self._directory, self._index_sync.index
         if directory is not None and index is not None:
 
             def on_disk() -> tuple[BlockFile, int, list[Segment]]:
@@ -108,9 +108,11 @@ class OpenObjects:
                     raise
 
             try:
-                file, object_id, segments = await self._ledger.demand(on_disk)
+                file, object_id, segments = await self._index_sync.demand(on_disk)
             except (OSError, sqlite3.Error) as problem:
-                self._ledger.warn("cache file not usable: keeping this object in memory", problem)
+                self._index_sync.warn(
+                    "cache file not usable: keeping this object in memory", problem
+                )
             else:
                 for segment in segments:
                     blocks.load(segment)

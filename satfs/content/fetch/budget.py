@@ -46,7 +46,7 @@ class Spent:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nothing more is fetched today."""
+        """Return whether nothing more is fetched today."""
         return self.limit_bytes is not None and self.spent_bytes >= self.limit_bytes
 
 

@@ -87,7 +87,7 @@ class Fetcher:
 
     @property
     def is_outdated(self) -> bool:
-        """Tell whether the store was last seen to serve another version."""
+        """Return whether the store was last seen to serve another version."""
         return self._outdated is not None
 
     def window_bytes(self) -> int:

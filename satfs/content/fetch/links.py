@@ -44,19 +44,19 @@ def usable_for_s(link: Link, now_s: float) -> float:
 
 
 class LinkCache:
-    """The link to one attachment. *trail_of_it* finds the place to note how it was got."""
+    """The link to one attachment. *trace_of_it* finds the place to note how it was got."""
 
     def __init__(
         self,
         sign: Sign,
         scene: SceneId,
         attachment: AttachmentName,
-        trail_of_it: Callable[[], ReadTrace],
+        trace_of_it: Callable[[], ReadTrace],
     ) -> None:
         self._standing = Standing()
 
         async def renew() -> tuple[Link, float]:
-            with trail_of_it().request(read_trace.LINK):
+            with trace_of_it().request(read_trace.LINK):
                 link = await sign(scene, attachment)
             self._standing.received(link.url, trio.current_time())
             return link, usable_for_s(link, time.time())

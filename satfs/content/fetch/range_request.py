@@ -63,11 +63,11 @@ class Doubt:
 class ObjectSource:
     """Where one object's bytes come from, which version they must be, where that is noted."""
 
-    def __init__(self, label: str, links: LinkCache, version: Version, trail: ReadTrace) -> None:
+    def __init__(self, label: str, links: LinkCache, version: Version, trace: ReadTrace) -> None:
         self.label = label
         self.links = links
         self.version = version
-        self.trail = trail
+        self.trace = trace
         self.doubt = Doubt()
 
 
@@ -126,7 +126,7 @@ class RangeRequest(Download):
                 self.permit.answered()
 
     def progressed(self, n_bytes: int) -> None:
-        """Tell whoever waits."""
+        """Wake the tasks that wait."""
         self.arriving_since(trio.current_time())
         if self.permit is not None:
             self.permit.carried()
@@ -141,7 +141,7 @@ class RangeRequest(Download):
         return TransferStatus(self.source.label, span, self.held_until, self.is_urgent, speed)
 
     def is_wanted(self) -> bool:
-        """Tell whether there is something left to do."""
+        """Return whether there is something left to do."""
         return not (self.is_done or self.is_cancelled)
 
     def cancel(self) -> None:

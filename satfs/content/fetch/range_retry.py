@@ -174,7 +174,7 @@ class RangeRetry:
             if admission.patience_s is not None:
                 limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
-            with range_request.source.trail.request(BYTES, range_request.missing) as request:
+            with range_request.source.trace.request(BYTES, range_request.missing) as request:
                 await self._move(mover, link, range_request, permit, asked_at_s + limit_s, request)
         except UnusableResponse:
             self._reachability.answered(origin, trio.current_time())
@@ -356,5 +356,5 @@ class AttemptCounts:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether the next attempt would come too late."""
+        """Return whether the next attempt would come too late."""
         return self.wait_s >= self.left_s

@@ -34,7 +34,7 @@ class Reader(Protocol):
         """
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell whether the bytes of *span* are here, so that reading them asks nobody."""
+        """Return whether the bytes of *span* are here, so that reading them asks nobody."""
 
     def is_expected(self, span: ByteRange) -> bool | None:
         """Return whether a program needs *span*, as far as the layout of a raster tells.
@@ -85,7 +85,7 @@ class ObjectReader:
         span = span.clip(self.size_bytes)
         if not span:
             return b""
-        fetcher, cached, trail = self._fetcher, self._fetcher.cached, self._fetcher.source.trail
+        fetcher, cached, trace = self._fetcher, self._fetcher.cached, self._fetcher.source.trace
         cached.n_users += 1  # the handle may be closed while we wait
         try:
             if not self._is_looked_up:
@@ -99,11 +99,11 @@ class ObjectReader:
                     view = cached.view(span)
                     data = await self._from_disk(span) if view is None else view
                     if data is not None:
-                        trail.served(len(span))
+                        trace.served(len(span))
                         self._learn(span, data)
                         return data
                     continue
-                with trail.waiting():
+                with trace.waiting():
                     await fetcher.wait_for(span, self)
         finally:
             fetcher.cache.release(cached)

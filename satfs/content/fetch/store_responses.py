@@ -100,7 +100,7 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 
 def _is_range(status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether the body is a part of the object: what says which part is one, 206 or not.
+    """Return whether the body is a part of the object: what says which part is one, 206 or not.
 
     A 200 whose `Content-Range` were ignored would be taken for the whole object.
     """
@@ -138,7 +138,7 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
 
 
 def is_of_connection(status: int, verdict: ResponseClass) -> bool:
-    """Tell whether an error may be about the connection, if it is the first answer on it.
+    """Return whether an error may be about the connection, if it is the first answer on it.
 
     What limits the connections of a client answers 503 to those beyond. A store that is asked for
     too much says `SlowDown`.
@@ -209,7 +209,7 @@ def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> boo
 
 
 def is_same(one: Version, other: Version) -> bool:
-    """Tell whether two versions hold the same bytes.
+    """Return whether two versions hold the same bytes.
 
     A proxy may make an ETag weak on its way, and not on the next (nginx does where it might have
     compressed): with the same length it names the same object.
@@ -220,7 +220,7 @@ def is_same(one: Version, other: Version) -> bool:
 
 
 def _names(headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer shows the name of its version."""
+    """Return whether an answer shows the name of its version."""
     return bool(_etag(headers) or headers.get("last-modified", "").strip())
 
 
@@ -268,7 +268,7 @@ def encodings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
 def _is_label_alone(
     headers: Mapping[str, str], length: int | None, n_bytes: int, total: int
 ) -> bool:
-    """Tell whether a part of an object is sent as it is, whatever its label says.
+    """Return whether a part of an object is sent as it is, whatever its label says.
 
     Uploads leave `aws-chunked` or `gzip` on objects that nothing was done to. We asked for
     identity; a body that was coded on its way has another length than the range that it is called,
@@ -281,7 +281,7 @@ def _is_label_alone(
 
 
 def is_object_itself(encodings: tuple[str, ...], beginning: bytes, path: str) -> bool:
-    """Tell whether a labelled object is the object, and not a coded form of it.
+    """Return whether a labelled object is the object, and not a coded form of it.
 
     A server may also serve ranges of the coded form, which are right in themselves (RFC 9110
     §14.2). Of a coding that has no mark (brotli) the label is not believed: identity was asked, and

@@ -81,19 +81,19 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether there is nothing more to receive."""
+        """Return whether there is nothing more to receive."""
         return self.outcome is not None
 
     @property
     def refuses_connection(self) -> bool:
-        """Tell whether the answer may be about the connection, if it is the first one on it."""
+        """Return whether the answer may be about the connection, if it is the first one on it."""
         verdict = self.outcome.verdict if self.outcome is not None else None
         status = self._refused[0] if self._refused is not None else 0
         return verdict is not None and is_of_connection(status, verdict)
 
     @property
     def may_follow(self) -> bool:
-        """Tell whether another request may be sent on the same connection."""
+        """Return whether another request may be sent on the same connection."""
         return self.outcome is not None and self._is_lasting and self._body_left == 0
 
     def request(self, user_agent: str) -> bytes:

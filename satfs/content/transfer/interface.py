@@ -16,7 +16,7 @@ from satfs.net.permits import Holder, Permit
 class UnusableResponse(Exception):
     """The store answered, but not with the bytes that were asked for.
 
-    `retry_after` is the header as sent. Never leaves the content floor.
+    `retry_after` is the header as sent. Never leaves the content package.
     """
 
     def __init__(self, verdict: ResponseClass, retry_after: str | None = None) -> None:
@@ -62,7 +62,7 @@ class Download:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether all bytes are there."""
+        """Return whether all bytes are there."""
         return self.held_until >= self.stop
 
     @property

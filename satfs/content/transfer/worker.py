@@ -309,7 +309,7 @@ class Worker:
         self._end(job, job.exchange.outcome or OutcomeReport(job.move.move, broken=reason))
 
     def _end(self, job: _Job, outcome: OutcomeReport) -> None:
-        """Tell how *job* ended, and keep its connection if it may be used again."""
+        """Return how *job* ended, and keep its connection if it may be used again."""
         del self._jobs[job.move.move]
         line = job.line
         if line is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass
-class Ledger:
+class Tally:
     """Sums over a run. Safe to write from any thread."""
 
     n_calls: int = 0
@@ -77,4 +77,4 @@ class Ledger:
 
 
 #: One for the whole process: tests of one run add to it, and its end prints it.
-LEDGER = Ledger()
+TALLY = Tally()

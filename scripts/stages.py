@@ -1,4 +1,4 @@
-"""Run the tests floor by floor, all of them, and tell at the end what failed on which floor."""
+"""Run the tests stage by stage, all of them, and report at the end what failed in which stage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 TESTS = Path("tests")
 #: From the ground up (docs/DESIGN.md), after what other tests lean on: the demo origin. From
-#: `story` on, all floors together. Directories that are not named come last.
-FLOORS = (
+#: `story` on, all stages together. Directories that are not named come last.
+STAGES = (
     *("words", "log_level", "imagery"),
     *("demo", "refreshable", "net", "api", "content", "archive", "tree", "fuse"),
     *("introspection", "mountpoints", "notify", "gc_tuning", "control", "doctor"),
@@ -23,50 +23,50 @@ FLOORS = (
     "bench",
 )
 
-#: Floors that take long, because their tests wait, each for something of its own, or compute: file
+#: Stages that take long, because their tests wait, each for something of its own, or compute: file
 #: by file, in processes beside each other.
 SEVERAL_AT_ONCE = dict.fromkeys(
     ("content", "archive", "mounted", "cli", "reliability"), ("-n", "3", "--dist", "loadfile")
 )
 
 #: What `--quick` leaves out whole: its tests mount, or start programs.
-SLOW_FLOORS = frozenset(
+SLOW_STAGES = frozenset(
     {"scripts", "packages", "mounted", "cli", "documents", "reliability", "bench"}
 )
 #: Words of a test file whose tests start processes; `--quick` leaves the file out.
 STARTS_PROCESSES = ("subprocess", "multiprocessing", "os.fork", "WorkerPool")
 
-#: What pytest counts, in the order in which it is told.
+#: What pytest counts, in the order in which it prints them.
 OUTCOMES = ("failed", "passed", "skipped", "errors")
 
 
 @dataclass
 class Result:
-    """What became of the tests of one floor, or of all floors together."""
+    """What became of the tests of one stage, or of all stages together."""
 
     counts: Counter[str] = field(default_factory=Counter)
     #: The tests that failed, as pytest takes them.
     failures: list[str] = field(default_factory=list)
-    #: pytest's exit code; 0 when the floor is green.
+    #: pytest's exit code; 0 when the stage is green.
     code: int = 0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all floors, or those named, and return 0 when each is green, else 1.
+    """Run all stages, or those named, and return 0 when each is green, else 1.
 
-    A red floor does not hide the others: they run all the same. Its failures may explain theirs,
-    so the lowest red floor is told first.
+    A red stage does not hide the others: they run all the same. Its failures may explain theirs,
+    so the lowest red stage is reported first.
     """
     if list(arguments) == ["--quick"]:
         return subprocess.run(quick_command(), check=False).returncode
     started = time.monotonic()
     present = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")}
-    order = [floor for floor in FLOORS if floor in present]
-    order += sorted(present - set(FLOORS))
+    order = [stage for stage in STAGES if stage in present]
+    order += sorted(present - set(STAGES))
     results: dict[str, Result] = {}
-    for floor in [each for each in order if not arguments or each in arguments]:
-        print(f"\n── {floor} " + "─" * (72 - len(floor)), flush=True)
-        results[floor] = run(floor)
+    for stage in [each for each in order if not arguments or each in arguments]:
+        print(f"\n── {stage} " + "─" * (72 - len(stage)), flush=True)
+        results[stage] = run(stage)
     print(summary(results, time.monotonic() - started))
     return int(any(each.code for each in results.values()))
 
@@ -79,7 +79,7 @@ def quick_command() -> list[str]:
     files = [
         path
         for path in sorted(TESTS.glob("*/**/test_*.py"))
-        if path.relative_to(TESTS).parts[0] not in SLOW_FLOORS
+        if path.relative_to(TESTS).parts[0] not in SLOW_STAGES
         and not any(word in path.read_text(encoding="utf-8") for word in STARTS_PROCESSES)
     ]
     return [
@@ -89,14 +89,14 @@ def quick_command() -> list[str]:
     ]
 
 
-def run(floor: str) -> Result:
-    """Run the tests of *floor*."""
+def run(stage: str) -> Result:
+    """Run the tests of *stage*."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         code = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", f"--junitxml={report.name}"),
-                *SEVERAL_AT_ONCE.get(floor, ()),
-                TESTS / floor,
+                *SEVERAL_AT_ONCE.get(stage, ()),
+                TESTS / stage,
             ],
             check=False,
         ).returncode
@@ -138,22 +138,24 @@ def _name(classname: str, test: str) -> str:
 
 
 def summary(results: dict[str, Result], took_s: float) -> str:
-    """Return the last lines: each red floor with the tests that failed there, and the totals."""
+    """Return the last lines: each red stage with the tests that failed there, and the totals."""
     lines = []
-    for floor, result in results.items():
+    for stage, result in results.items():
         if result.code:
-            counted = told(result.counts) if result.failures else f"pytest ended with {result.code}"
-            lines += [f"\nThe floor {floor} is red: {counted}."]
+            outcome = (
+                counted(result.counts) if result.failures else f"pytest ended with {result.code}"
+            )
+            lines += [f"\nThe stage {stage} is red: {outcome}."]
             lines += [f"  {test}" for test in result.failures]
     totals: Counter[str] = Counter()
     for result in results.values():
         totals += result.counts
-    line = f" {told(totals)} in {took_s:.2f}s "
+    line = f" {counted(totals)} in {took_s:.2f}s "
     return "\n".join([*lines, f"\n{line:=^79}"])
 
 
-def told(counts: Counter[str]) -> str:
-    """Return counts as pytest tells them."""
+def counted(counts: Counter[str]) -> str:
+    """Return counts in the words of pytest."""
     return (
         ", ".join(f"{counts[word]} {word}" for word in OUTCOMES if counts[word]) or "no tests ran"
     )
