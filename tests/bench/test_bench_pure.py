@@ -224,7 +224,7 @@ def test_every_module_that_the_benchmarks_start_exists() -> None:
     named = [
         name
         for source in package.glob("*.py")
-        for name in re.findall(r'"-m", "([\w.]+)"', source.read_text())
+        for name in re.findall(r'"-m",\s+"([\w.]+)"', source.read_text())
     ]
     assert {"benchmarks.readers", "benchmarks.api"} <= set(named)
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
