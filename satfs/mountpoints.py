@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections import deque
@@ -210,17 +211,9 @@ def check(mountpoint: Path, cache_dir: Path) -> None:
     """Raise what has to be changed before anything can be mounted at *mountpoint* (`absolute`).
 
     Raises:
-        FuseMissing: no device, or no program that lets an ordinary user mount.
         BadMountpoint: no directory, or one with a dead mount on it.
         BadCache: *cache_dir* would lie inside of the mount.
     """
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise FuseMissing(
-            "/dev/fuse cannot be opened: load the module (modprobe fuse), or give the container the"
-            " device (--device /dev/fuse --cap-add SYS_ADMIN)"
-        )
-    if os.geteuid() != 0 and shutil.which(FUSERMOUNT) is None:
-        raise FuseMissing(f"{FUSERMOUNT} is not installed; on Debian it is in the package fuse3")
     if is_dead_mount(mountpoint):
         raise BadMountpoint(f"{mountpoint} holds a dead mount; unmount it first")
     if not mountpoint.is_dir():
@@ -231,6 +224,12 @@ def check(mountpoint: Path, cache_dir: Path) -> None:
             f"cache_dir {cache_dir} lies inside {mountpoint}: a mount that reads itself waits for"
             " ever; choose another directory"
         )
+
+
+def may_mount_on(status: os.stat_result, user: int, *, is_writable: bool) -> bool:
+    """Return whether *user* may mount on the directory with that *status* (fusermount3(1))."""
+    is_theirs = not status.st_mode & stat.S_ISVTX or status.st_uid == user
+    return user == 0 or (is_writable and is_theirs)
 
 
 def detach(path: Path, *, is_lazy: bool = False) -> None:

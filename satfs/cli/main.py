@@ -22,8 +22,12 @@ from satfs.cli.hints import next_step
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
 from satfs.cli.output import print_error
-from satfs.cli.prerequisites import fuse_library_explained
-from satfs.cli.process_start import settle_descriptors, settle_encoding, settle_home
+from satfs.cli.process_start import (
+    fuse_library_explained,
+    settle_descriptors,
+    settle_encoding,
+    settle_home,
+)
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
 

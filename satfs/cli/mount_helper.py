@@ -24,7 +24,7 @@ from satfs.cli.exit_codes import Exit, Failure, failure_of
 from satfs.cli.flags import Manner
 from satfs.cli.options import join_escaped, parse_options, split_escaped
 from satfs.cli.output import print_error, print_sentence
-from satfs.cli.prerequisites import fuse_library_explained
+from satfs.cli.process_start import fuse_library_explained
 from satfs.errors import BadSettings
 
 #: What sources begin with; the rest is the profile. Its colon makes `df -l` see a remote mount.

@@ -13,7 +13,7 @@ from satfs.cli.log_setup import show
 from satfs.cli.output import print_remark
 from satfs.errors import BadMountpoint
 from satfs.mountpoint_hold import MountpointHold
-from satfs.mountpoints import detach, is_dead_mount, mount_at
+from satfs.mountpoints import detach, is_dead_mount, may_mount_on, mount_at
 
 
 def prepare_mountpoint(hold: MountpointHold, path: Path, *, nonempty: bool = False) -> Path:
@@ -83,12 +83,6 @@ def _check(hold: MountpointHold, path: Path, nonempty: bool) -> None:
             f"{_name(path)} is not yours to mount on: FUSE lets people mount only on directories "
             "that they may write to, and that are their own where the sticky bit is set"
         )
-
-
-def may_mount_on(status: os.stat_result, user: int, *, is_writable: bool) -> bool:
-    """Return whether *user* may mount on the directory with that *status* (fusermount3(1))."""
-    is_theirs = not status.st_mode & stat.S_ISVTX or status.st_uid == user
-    return user == 0 or (is_writable and is_theirs)
 
 
 def _explain(failure: OSError, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a command needs of its process before it begins: standard streams, UTF-8, a home.
+"""What a command needs of its process: standard streams, UTF-8, a home, the FUSE library.
 
 Service managers, cron and minimal images start programs with less than a shell does.
 """
@@ -9,8 +9,11 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TextIO
+
+from satfs.errors import FuseMissing
 
 #: Standard input, output and error (POSIX).
 _STANDARD_DESCRIPTORS: Final = range(3)
@@ -78,3 +81,20 @@ def _is_open(descriptor: int) -> bool:
 
 def _stream(descriptor: int, mode: str) -> TextIO:
     return open(descriptor, mode, encoding="utf-8", closefd=False)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def fuse_library_explained() -> Iterator[None]:
+    """Raise an error with the remedy where an import in the body lacks the FUSE library.
+
+    Raises:
+        FuseMissing: it cannot be loaded; the message has the remedy.
+    """
+    try:
+        yield
+    except ImportError as failure:
+        if (failure.name or "").partition(".")[0] != "pyfuse3":
+            raise
+        raise FuseMissing(
+            f"the FUSE library cannot be loaded ({failure}); install it: sudo apt install fuse3"
+        ) from failure

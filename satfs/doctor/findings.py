@@ -55,6 +55,12 @@ class Finding:
     commands: tuple[str, ...] = ()
     cause: type[SatfsError] = SatfsError
 
+    @property
+    def error(self) -> SatfsError:
+        """Return the error that a mount fails with, its sentence made of finding and remedy."""
+        commands = "; ".join(self.commands)
+        return self.cause(" ".join(filter(None, (self.says, self.remedy, commands))))
+
 
 #: Is told each finding, as soon as it is there.
 Tell: TypeAlias = Callable[[Finding], None]

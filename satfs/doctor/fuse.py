@@ -1,4 +1,7 @@
-"""What FUSE needs of a machine: the device, the helper, the permission, the kernel, the library."""
+"""What FUSE needs of a machine: the device, the helper, the permission, the kernel, the library.
+
+The one judge of that: the doctor prints every finding, and a mount raises the first failure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Finding, Severity, deciding_failure, fine
 from satfs.doctor.machine import Machine
 from satfs.errors import FuseMissing
 from satfs.mountpoints import FUSERMOUNT
@@ -74,11 +77,42 @@ def device(machine: Machine) -> Iterator[Finding]:
     yield fine(Area.FUSE, "fuse-device", f"{DEVICE} can be opened.")
 
 
+def require(machine: Machine, *, for_others: bool, auto_unmount: bool) -> None:
+    """Return if the user can mount here, with *for_others* so that other users have access.
+
+    Only what takes no process to find out: the rest fails when it is mounted.
+
+    Raises:
+        FuseMissing: something is missing or not allowed; the message has the remedy.
+    """
+    findings = [*device(machine), *_missing_helper(machine, is_needed=auto_unmount)]
+    if for_others:
+        findings += allow_other(machine, is_needed=True)
+    failure = deciding_failure(findings)
+    if failure is not None:
+        raise failure.error
+
+
 def helper(machine: Machine) -> Iterator[Finding]:
     """Look for fusermount3, and whether it may do its work."""
     path = machine.program(FUSERMOUNT)
+    if path is None:
+        yield from _missing_helper(machine)
+    elif not machine.is_root and (lame := _lame_helper(machine, path)) is not None:
+        yield lame
+    else:
+        ran = machine.run([os.fspath(path), "--version"])
+        version = re.search(r"\d+(\.\d+)+", ran.output) if ran is not None else None
+        shown = version.group() if version else "of unknown version"
+        yield fine(Area.FUSE, "fuse-helper", f"{path} is there ({shown}).")
+
+
+def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Finding]:
+    """Look for fusermount3; *is_needed* is for root as well, who mounts without it otherwise."""
     install = ("sudo apt install fuse3",)
-    if path is None and machine.is_root:
+    if machine.program(FUSERMOUNT) is not None:
+        return
+    if machine.is_root and not is_needed:
         yield Finding(
             Area.FUSE,
             "fuse-helper",
@@ -89,22 +123,13 @@ def helper(machine: Machine) -> Iterator[Finding]:
             install,
         )
         return
-    if path is None:
-        yield _failure(
-            "fuse-helper",
-            f"{FUSERMOUNT} is not installed, or not in PATH.",
-            "It mounts for those who are not root.",
-            "Install it (on Fedora and Arch, too, the package is fuse3):",
-            install,
-        )
-        return
-    if not machine.is_root and (lame := _lame_helper(machine, path)) is not None:
-        yield lame
-        return
-    ran = machine.run([os.fspath(path), "--version"])
-    version = re.search(r"\d+(\.\d+)+", ran.output) if ran is not None else None
-    told = version.group() if version else "of unknown version"
-    yield fine(Area.FUSE, "fuse-helper", f"{path} is there ({told}).")
+    yield _failure(
+        "fuse-helper",
+        f"{FUSERMOUNT} is not installed, or not in PATH.",
+        "It mounts for those who are not root, and unmounts for -o auto_unmount.",
+        "Install it (on Fedora and Arch, too, the package is fuse3):",
+        install,
+    )
 
 
 def _lame_helper(machine: Machine, path: Path) -> Finding | None:
@@ -166,8 +191,8 @@ def privileges(machine: Machine) -> Iterator[Finding]:
     yield fine(Area.FUSE, "privileges", "Nothing forbids to mount.")
 
 
-def allow_other(machine: Machine) -> Iterator[Finding]:
-    """Look whether users may let others into their mounts."""
+def allow_other(machine: Machine, *, is_needed: bool = False) -> Iterator[Finding]:
+    """Look whether users may let others into their mounts; a failure only where *is_needed*."""
     text = machine.text(CONFIGURATION)
     is_allowed = any(
         line.partition("#")[0].strip() == "user_allow_other" for line in (text or "").splitlines()
@@ -182,12 +207,13 @@ def allow_other(machine: Machine) -> Iterator[Finding]:
         yield Finding(
             Area.FUSE,
             "user-allow-other",
-            Severity.NOTE,
+            Severity.FAILURE if is_needed else Severity.NOTE,
             f"{CONFIGURATION} has no line user_allow_other.",
             "Only you can look into your mounts: root, sudo, Docker and web servers get "
             "“Permission denied”, and -o allow_other is refused.",
-            "If others shall be let in:",
+            "Let others in (-o allow_other, allow_root):",
             (f"echo user_allow_other | sudo tee -a {CONFIGURATION}",),
+            FuseMissing,
         )
 
 

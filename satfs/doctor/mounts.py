@@ -19,7 +19,7 @@ from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
-from satfs.mountpoints import FS_TYPE, Mounted
+from satfs.mountpoints import FS_TYPE, Mounted, may_mount_on
 
 #: Mounts asked side by side: each that is stuck takes the whole time that a program gets.
 _AT_ONCE: Final = 8
@@ -186,8 +186,7 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
             "Choose another place.",
         )
         return
-    is_theirs = not status.st_mode & stat.S_ISVTX or status.st_uid == machine.uid
-    if not machine.is_root and not (is_theirs and os.access(path, os.W_OK)):
+    if not may_mount_on(status, machine.uid, is_writable=os.access(path, os.W_OK)):
         yield _failure(
             "mountpoint",
             f"{path} is not yours to mount on.",

@@ -15,75 +15,8 @@ from hypothesis import strategies as st
 
 from satfs.cli.busy_processes import BusyProcess, busy_processes
 from satfs.cli.main import satfs as commands
-from satfs.cli.mountpoint import may_mount_on
-from satfs.cli.prerequisites import check_fuse
 from satfs.errors import FuseMissing
-
-HERE = Path(os.devnull)  # a device that is there, and can be opened
-
-
-def check(
-    tmp_path: Path,
-    *,
-    device: Path = HERE,
-    user: int = 1000,
-    program: str | None = "/usr/bin/fusermount3",
-    configuration: str | None = None,
-    for_others: bool = False,
-    auto_unmount: bool = False,
-) -> None:
-    """Check a machine that is as it should be but for what is given."""
-    file = tmp_path / "fuse.conf"
-    if configuration is not None:
-        file.write_text(configuration)
-    check_fuse(
-        for_others=for_others,
-        auto_unmount=auto_unmount,
-        device=device,
-        configuration=file,
-        user=user,
-        find_program=lambda _: program,
-    )
-
-
-@pytest.mark.parametrize("user", [0, 1000])
-def test_a_machine_as_it_should_be_is_fine(tmp_path: Path, user: int) -> None:
-    check(tmp_path, user=user)
-
-
-@pytest.mark.parametrize("user", [0, 1000])
-def test_a_missing_device_is_a_missing_module(tmp_path: Path, user: int) -> None:
-    with pytest.raises(FuseMissing, match="modprobe fuse"):
-        check(tmp_path, device=tmp_path / "fuse", user=user)
-
-
-@pytest.mark.parametrize("user", [0, 1000])
-def test_a_device_that_cannot_be_opened_is_a_container(tmp_path: Path, user: int) -> None:
-    """It is opened by libfuse itself, before that asks fusermount3 for help."""
-    with pytest.raises(FuseMissing, match="--device /dev/fuse"):
-        check(tmp_path, device=tmp_path, user=user)
-
-
-def test_the_helper_is_named_with_its_package(tmp_path: Path) -> None:
-    """Root mounts without it, unless somebody has to watch over the mount."""
-    check(tmp_path, program=None, user=0)
-    with pytest.raises(FuseMissing, match="apt install fuse3"):
-        check(tmp_path, program=None, user=1000)
-    with pytest.raises(FuseMissing, match="apt install fuse3"):
-        check(tmp_path, program=None, user=0, auto_unmount=True)
-
-
-@pytest.mark.parametrize("configuration", [None, "", "# user_allow_other\n", "mount_max = 9\n"])
-def test_others_are_let_in_only_where_root_allows_it(
-    tmp_path: Path, configuration: str | None
-) -> None:
-    check(tmp_path, configuration=configuration, for_others=True, user=0)
-    with pytest.raises(FuseMissing, match="user_allow_other"):
-        check(tmp_path, configuration=configuration, for_others=True, user=1000)
-
-
-def test_others_are_let_in_where_root_allows_it(tmp_path: Path) -> None:
-    check(tmp_path, configuration="mount_max = 9\nuser_allow_other # all\n", for_others=True)
+from satfs.mountpoints import may_mount_on
 
 
 def test_a_missing_library_is_told_when_it_is_needed(

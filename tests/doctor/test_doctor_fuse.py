@@ -166,3 +166,63 @@ def test_a_library_that_is_not_there_is_told_in_the_loaders_words(made: MadeUp) 
 
 def test_a_library_that_never_loads_is_told_too(made: MadeUp) -> None:
     assert only(fuse.library(made.machine)).severity is Severity.FAILURE
+
+
+# -- what a mount requires ----------------------------------------------------------------------
+
+
+def require(made: MadeUp, *, for_others: bool = False, auto_unmount: bool = False) -> None:
+    fuse.require(made.machine, for_others=for_others, auto_unmount=auto_unmount)
+
+
+@pytest.fixture(params=[0, 1000])
+def mountable(made: MadeUp, request: pytest.FixtureRequest) -> MadeUp:
+    """Return a machine where root, or an ordinary user, can mount."""
+    made.uid = request.param
+    made.write("/dev/fuse")
+    made.program("fusermount3")
+    return made
+
+
+def test_a_machine_as_it_should_be_is_enough(mountable: MadeUp) -> None:
+    require(mountable)
+
+
+def test_a_mount_fails_with_the_finding_and_its_remedy(mountable: MadeUp) -> None:
+    """In one sentence: what is missing, and the commands that mend it."""
+    (mountable.root / "dev/fuse").unlink()
+    with pytest.raises(FuseMissing, match=r"/dev/fuse is missing\..*: sudo modprobe fuse; echo"):
+        require(mountable)
+
+
+def test_a_device_that_cannot_be_opened_is_a_container(mountable: MadeUp) -> None:
+    """Libfuse opens it itself, before it starts fusermount3."""
+    (mountable.root / "dev/fuse").unlink()
+    (mountable.root / "dev/fuse").mkdir()
+    with pytest.raises(FuseMissing, match="--device /dev/fuse"):
+        require(mountable)
+
+
+def test_the_helper_is_named_with_its_package(mountable: MadeUp) -> None:
+    """Root mounts without it, unless a process has to unmount for it."""
+    (mountable.root / "usr/bin/fusermount3").unlink()
+    with pytest.raises(FuseMissing, match="apt install fuse3"):
+        require(mountable, auto_unmount=True)
+    if mountable.uid == 0:
+        require(mountable)
+    else:
+        with pytest.raises(FuseMissing, match="apt install fuse3"):
+            require(mountable)
+
+
+@pytest.mark.parametrize("text", [None, "", "# user_allow_other\n", "mount_max = 9\n"])
+def test_others_are_let_in_only_where_root_allows_it(mountable: MadeUp, text: str | None) -> None:
+    if text is not None:
+        mountable.write("/etc/fuse.conf", text)
+    if mountable.uid == 0:
+        require(mountable, for_others=True)
+        return
+    with pytest.raises(FuseMissing, match="user_allow_other"):
+        require(mountable, for_others=True)
+    mountable.write("/etc/fuse.conf", "mount_max = 9\nuser_allow_other # all\n")
+    require(mountable, for_others=True)

@@ -114,21 +114,6 @@ def test_only_a_directory_can_be_mounted_over(tmp_path: Path) -> None:
             check(tmp_path / name, tmp_path / "cache")
 
 
-def test_an_ordinary_user_needs_a_program_that_mounts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Root mounts without one; nobody mounts without the device."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    check(tmp_path, tmp_path.parent / "cache")
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(FuseMissing, match="package fuse3"):
-        check(tmp_path, tmp_path.parent / "cache")
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(FuseMissing, match="modprobe fuse"):
-        check(tmp_path, tmp_path.parent / "cache")
-
-
 def test_tuning_sets_what_it_may(tmp_path: Path) -> None:
     """Read-ahead and background requests of just this mount are raised, and it is told."""
     bdi = tmp_path / "class/bdi/0:40"

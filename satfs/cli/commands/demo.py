@@ -18,9 +18,10 @@ from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
 from satfs.cli.output import print_sentence
-from satfs.cli.prerequisites import check_fuse
 from satfs.demo.process import DemoProcess
 from satfs.demo.scratch import remove_abandoned, scratch_directory
+from satfs.doctor import fuse
+from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.mountpoint_hold import MountpointHold
 from satfs.mountpoints import DEMO_SOURCE, absolute, detach, mount_at
@@ -84,8 +85,10 @@ def demo(
     path = Path(mountpoint).expanduser()
     with MountpointHold(absolute(path)) as hold:
         place = _prepare(hold, path, nonempty=nonempty or given.nonempty)
-        check_fuse(
-            for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount
+        fuse.require(
+            Machine(),
+            for_others=given.allow_other or given.allow_root,
+            auto_unmount=given.auto_unmount,
         )
         remove_abandoned()
         drawing = (

@@ -18,7 +18,8 @@ from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
 from satfs.cli.output import print_remark, print_sentence
-from satfs.cli.prerequisites import check_fuse
+from satfs.doctor import fuse
+from satfs.doctor.machine import Machine
 from satfs.errors import BadSettings
 from satfs.mount import MountOptions
 from satfs.mountpoint_hold import MountpointHold
@@ -119,8 +120,10 @@ def mount_as(
         print_remark(remark)
     with MountpointHold(absolute(Path(mountpoint))) as hold:
         place = prepare_mountpoint(hold, Path(mountpoint), nonempty=given.nonempty)
-        check_fuse(
-            for_others=given.allow_other or given.allow_root, auto_unmount=given.auto_unmount
+        fuse.require(
+            Machine(),
+            for_others=given.allow_other or given.allow_root,
+            auto_unmount=given.auto_unmount,
         )
         if manner.log_file and manner.log_file.is_relative_to(place):
             raise BadSettings("the log file lies inside the mountpoint; choose another place")
