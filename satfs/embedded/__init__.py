@@ -1,0 +1,1 @@
+"""The tree inside the process of a program, without a mount and without FUSE."""

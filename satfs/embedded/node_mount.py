@@ -1,0 +1,119 @@
+"""The mount of a profile on this node, if it has one, as a place to read paths from.
+
+What is known of mounts is what the kernel lists. A mount counts that shows the profile's name as
+its source (`satfs:PROFILE`), lets this process in, and answers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from satfs import mountpoints
+from satfs.embedded.tree import NodeInfo, span_of
+from satfs.model import ByteRange
+from satfs.tree.nodes import Kind
+
+#: How long what the kernel lists is believed, in seconds: a look takes some 50 µs for each mount.
+_BELIEVED_S: Final = 1.0
+#: Threads that read ranges of one file at once; each waits for the mount.
+_MAX_READERS: Final = 64
+
+
+class NodeMount:
+    """Finds the mount of *profile*, and reads paths from it. All methods wait for the mount."""
+
+    def __init__(self, profile: str) -> None:
+        self._source = f"satfs:{profile}"
+        self._found: Path | None = None
+        self._looked_at_s = float("-inf")
+
+    def mountpoint(self) -> Path | None:
+        """Return where the profile is mounted on this node; None where it is not."""
+        now_s = time.monotonic()
+        if now_s - self._looked_at_s > _BELIEVED_S:
+            self._found = self._look()
+            self._looked_at_s = now_s
+        return self._found
+
+    def forget(self) -> None:
+        """Look at the next call: the mount has gone."""
+        self._looked_at_s = float("-inf")
+
+    def _look(self) -> Path | None:
+        for mounted in reversed(mountpoints.satfs_mounts()):
+            is_open = mounted.user == os.geteuid() or "allow_other" in mounted.super_options
+            if mounted.source != self._source or not is_open:
+                continue
+            if not mountpoints.is_dead_mount(mounted.mountpoint):
+                return mounted.mountpoint
+        return None
+
+    def info(self, mountpoint: Path, path: str) -> NodeInfo:
+        """Return what *path* leads to, as the mount shows it; an `OSError` is the mount's own."""
+        return _info(path, os.stat(mountpoint / path))
+
+    def children(self, mountpoint: Path, path: str) -> list[NodeInfo]:
+        """Return what the directory *path* lists; of a file, the file itself."""
+        place = mountpoint / path
+        if not stat.S_ISDIR((found := os.stat(place)).st_mode):
+            return [_info(path, found)]
+        infos = []
+        with os.scandir(place) as entries:
+            for entry in entries:
+                child = f"{path}/{entry.name}" if path else entry.name
+                try:
+                    target = os.readlink(entry.path) if entry.is_symlink() else None
+                    infos.append(_info(child, entry.stat(follow_symlinks=False), target))
+                except OSError as failure:
+                    infos.append(NodeInfo(child, Kind.FILE, None, 0, 0, 0, reason=failure.strerror))
+        return infos
+
+    def read_ranges(
+        self, mountpoint: Path, path: str, bounds: Sequence[tuple[int | None, int | None]]
+    ) -> list[bytes | Exception]:
+        """Return several ranges of *path*, read at once; bounds are as in a slice of the file.
+
+        A range that cannot be had is the reason in its place.
+        """
+        with (mountpoint / path).open("rb", buffering=0) as file:
+            descriptor = file.fileno()
+            spans = [span_of(each, os.fstat(descriptor).st_size) for each in bounds]
+            # The kernel's own read-ahead would take what lies between for wanted.
+            if len(spans) > 1:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            if len(spans) == 1:
+                return [_range_or_reason(descriptor, spans[0])]
+            n_threads = min(_MAX_READERS, len(spans))
+            with ThreadPoolExecutor(n_threads, thread_name_prefix="satfs-ranges") as readers:
+                return list(readers.map(partial(_range_or_reason, descriptor), spans))
+
+
+def _range_or_reason(descriptor: int, span: ByteRange) -> bytes | Exception:
+    pieces = []
+    position = span.start
+    try:
+        while position < span.stop:
+            piece = os.pread(descriptor, span.stop - position, position)
+            if not piece:
+                return OSError(errno.EIO, "the file ended before its size")
+            pieces.append(piece)
+            position += len(piece)
+    except OSError as failure:
+        return failure
+    return b"".join(pieces)
+
+
+def _info(path: str, found: os.stat_result, target: str | None = None) -> NodeInfo:
+    kind = Kind(stat.S_IFMT(found.st_mode))
+    permissions = stat.S_IMODE(found.st_mode)
+    return NodeInfo(
+        path, kind, found.st_size, found.st_mtime_ns, permissions, found.st_ino, target=target
+    )

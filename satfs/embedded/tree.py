@@ -1,0 +1,318 @@
+"""Paths of the tree for a program: what lies there, its bytes, and which bytes are read at once.
+
+Everything here runs in the trio loop of `embedded.loop_thread`. It does for a program what the
+kernel does for a mount: it walks a path name by name, remembers for a while where a path leads,
+looks a path up again when its file has been replaced, and reads in pieces.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+from cachetools import LRUCache
+
+from satfs.embedded.merging import merged
+from satfs.errors import Changed, DeadlineReached, NotThere, SatfsError
+from satfs.fuse.inodes import ROOT, keyed_numbering
+from satfs.model import ByteRange
+from satfs.settings import Settings
+from satfs.tree.nodes import (
+    Directory,
+    File,
+    Kind,
+    Node,
+    Reader,
+    Symlink,
+    Unresolved,
+)
+
+T = TypeVar("T")
+
+#: Longest piece that is read at once: what the kernel asks a mount for at most (FUSE's max_pages),
+#: and what read-ahead was tuned with.
+PIECE_BYTES: Final = 1024 * 1024
+#: Paths of which is remembered where they lead; each takes about a kilobyte.
+MAX_KNOWN_PATHS: Final = 20_000
+#: Entries of a directory described without letting other tasks run: about a millisecond.
+_BATCH: Final = 500
+#: Symbolic links followed in one path; the kernel follows 40 (path_resolution(7)).
+_MAX_LINKS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What is known of one name.
+
+    *path* begins without a slash; the root's is empty. *size_bytes* is None where it could not be
+    learnt, and *reason* says why. *number* is the inode number that a mount shows: another version
+    of the content has another one.
+    """
+
+    path: str
+    kind: Kind
+    size_bytes: int | None
+    mtime_ns: int
+    permissions: int
+    number: int
+    etag: str | None = None
+    target: str | None = None
+    reason: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class OpenedFile:
+    """A file that is open: what it is, and its reader."""
+
+    info: NodeInfo
+    reader: Reader
+
+
+class PathTree:
+    """The tree below *root*, by paths as text: names with slashes between them."""
+
+    def __init__(self, root: Directory, settings: Settings) -> None:
+        self._root = root
+        self._metadata_deadline_s = settings.metadata_deadline_s
+        self._read_deadline_s = settings.read_deadline_s
+        self._believed_s = settings.entry_timeout_s
+        self._number = keyed_numbering(settings.api_url.encode())
+        self._known: LRUCache[str, tuple[Node, float]] = LRUCache(MAX_KNOWN_PATHS)
+
+    # -- names -----------------------------------------------------------------------------------
+
+    async def info(self, path: str) -> NodeInfo:
+        """Return what *path* leads to, symbolic links followed.
+
+        Raises:
+            NotThere: nothing has that name.
+            DeadlineReached: no answer within `metadata_deadline_s`.
+            SatfsError: it cannot be told now.
+        """
+        return self._info(await self._in_time(self._node(path), path), path)
+
+    async def children(self, path: str) -> list[NodeInfo]:
+        """Return what the directory *path* lists; of a file, the file itself.
+
+        Raises as `info`.
+        """
+        node = await self._in_time(self._node(path), path)
+        if not isinstance(node, Directory):
+            return [self._info(node, path)]
+        entries = await self._in_time(node.children(), path)
+        found: list[NodeInfo] = []
+        until_s = trio.current_time() + self._believed_s
+        for number, entry in enumerate(entries, start=1):
+            name = entry.name.decode("utf-8", "backslashreplace")
+            child_path = f"{path}/{name}" if path else name
+            child = entry.target
+            if isinstance(child, SatfsError):
+                child = Unresolved(node, entry.name, child)
+            elif child.is_lasting:
+                self._known[child_path] = (child, until_s)
+            found.append(self._info(child, child_path))
+            if number % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
+        return found
+
+    def forget(self) -> None:
+        """Look every path up again from now on."""
+        self._known.clear()
+
+    async def _node(self, path: str, n_links: int = 0) -> Node:
+        """Return the node that *path* leads to; a symbolic link at its end is followed."""
+        known = self._known.get(path)
+        if known is not None and trio.current_time() < known[1]:
+            return known[0]
+        if not path:
+            return self._root
+        parent_path, _, name = path.rpartition("/")
+        parent = await self._node(parent_path, n_links)
+        if not isinstance(parent, Directory):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        found = await parent.lookup(name.encode("utf-8", "surrogateescape"))
+        if isinstance(found, Symlink):
+            if n_links >= _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = joined(parent_path, found.target.decode("utf-8", "surrogateescape"))
+            return await self._node(target, n_links + 1)
+        if found.is_lasting:
+            self._known[path] = (found, trio.current_time() + self._believed_s)
+        return found
+
+    def _info(self, node: Node, path: str) -> NodeInfo:
+        attributes = node.attributes()
+        etag = node.xattrs().get("user.satfs.etag")
+        is_root = node is self._root
+        reason = str(node.error) if isinstance(node, Unresolved) else None
+        return NodeInfo(
+            path,
+            attributes.kind,
+            None if reason is not None else attributes.size_bytes,
+            attributes.mtime_ns,
+            attributes.permissions,
+            ROOT if is_root else self._number(node.identity, 0),
+            etag.decode("utf-8", "replace") if etag is not None else None,
+            node.target.decode("utf-8", "replace") if isinstance(node, Symlink) else None,
+            reason,
+        )
+
+    # -- bytes -----------------------------------------------------------------------------------
+
+    async def open(self, path: str, number: int | None = None) -> OpenedFile:
+        """Return *path* opened for reading; the caller closes its reader.
+
+        With *number* only that version of it.
+
+        Raises:
+            OSError: it is a directory.
+            Changed: it is another version than *number* by now.
+            As `info`.
+        """
+        opened = await self._in_time(self._open(path), path)
+        if number is not None and opened.info.number != number:
+            opened.reader.close()
+            raise Changed(f"/{path} was replaced")
+        return opened
+
+    async def _open(self, path: str) -> OpenedFile:
+        for is_last in (False, True):
+            node = await self._node(path)
+            if isinstance(node, Unresolved):
+                raise node.error
+            if not isinstance(node, File):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            try:
+                return OpenedFile(self._info(node, path), await node.open())
+            except Changed:
+                # The kernel walks the path again after ESTALE from open(2); so do we.
+                self._forget_below(path)
+                if is_last:
+                    raise
+        raise NotThere(path)
+
+    def _forget_below(self, path: str) -> None:
+        """Look *path* up again, and the directories that lead to it."""
+        while path:
+            self._known.pop(path, None)
+            path = path.rpartition("/")[0]
+
+    async def read_into(self, opened: OpenedFile, start: int, buffer: memoryview) -> int:
+        """Fill *buffer* with bytes from *start* on; return how many: fewer only at the end.
+
+        Each piece has the time `read_deadline_s`, as each read of a mount has.
+
+        Raises:
+            Changed: the file was replaced, and the cache lacks bytes of the opened version.
+            SatfsError: the bytes cannot be had.
+        """
+        reader = opened.reader
+        span = ByteRange(start, start + len(buffer)).clip(reader.size_bytes)
+        position = span.start
+        while position < span.stop:
+            # To the next multiple: pieces then begin where blocks of the cache do.
+            stop = min(span.stop, (position // PIECE_BYTES + 1) * PIECE_BYTES)
+            with trio.move_on_after(self._read_deadline_s) as scope:
+                data = await reader.read(ByteRange(position, stop))
+                # No checkpoint between the read and the copy: a view is good until the next one.
+                buffer[position - span.start : stop - span.start] = data
+            if scope.cancelled_caught:
+                raise self._late(opened.info.path, self._read_deadline_s)
+            position = stop
+        return len(span)
+
+    async def read(self, opened: OpenedFile, span: ByteRange) -> bytes:
+        """Return the bytes of *span* that exist; raises as `read_into`."""
+        span = span.clip(opened.reader.size_bytes)
+        buffer = bytearray(len(span))
+        await self.read_into(opened, span.start, memoryview(buffer))
+        return bytes(buffer)
+
+    async def read_ranges(
+        self, path: str, bounds: Sequence[tuple[int | None, int | None]]
+    ) -> list[bytes | Exception]:
+        """Return the bytes of several ranges of *path*, all requested at once, in their order.
+
+        Bounds are as in a slice of the file: negative ones count from its end, None is an end of
+        it. A range that cannot be had is the reason in its place. Nothing is read ahead: the caller
+        has said what it needs. All are of one version: where the file is replaced meanwhile, all
+        are read again.
+
+        Raises as `open`.
+        """
+        results = await self._read_once(path, bounds)
+        if any(isinstance(each, Changed) for each in results):
+            self._forget_below(path)
+            results = await self._read_once(path, bounds)
+        return results
+
+    async def _read_once(
+        self, path: str, bounds: Sequence[tuple[int | None, int | None]]
+    ) -> list[bytes | Exception]:
+        opened = await self.open(path)
+        results: list[bytes | Exception] = [b""] * len(bounds)
+
+        async def read(place: ByteRange, indices: list[int]) -> None:
+            try:
+                if len(reads) == 1:
+                    data = await self.read(opened, place)
+                else:
+                    # One handle for each: what one reads says nothing of where others read on.
+                    data = await self._read_apart(path, opened.info.number, place)
+            except (SatfsError, OSError) as failure:
+                for index in indices:
+                    results[index] = failure
+                return
+            for index in indices:
+                span = spans[index]
+                results[index] = data[span.start - place.start : span.stop - place.start]
+
+        try:
+            spans = [span_of(each, opened.reader.size_bytes) for each in bounds]
+            reads = merged(spans)
+            async with trio.open_nursery() as nursery:
+                for place, indices in reads:
+                    if place:
+                        nursery.start_soon(read, place, indices)
+        finally:
+            opened.reader.close()
+        return results
+
+    async def _read_apart(self, path: str, number: int, span: ByteRange) -> bytes:
+        opened = await self.open(path, number)
+        try:
+            return await self.read(opened, span)
+        finally:
+            opened.reader.close()
+
+    async def _in_time(self, answer: Awaitable[T], path: str) -> T:
+        with trio.move_on_after(self._metadata_deadline_s):
+            return await answer
+        raise self._late(path, self._metadata_deadline_s)
+
+    @staticmethod
+    def _late(path: str, deadline_s: float) -> DeadlineReached:
+        return DeadlineReached(f"/{path}: no answer within {deadline_s:g} s")
+
+
+def joined(directory: str, target: str) -> str:
+    """Return the path that the link *target* in *directory* leads to; it stays inside the tree."""
+    parts: list[str] = (
+        [] if target.startswith("/") else [each for each in directory.split("/") if each]
+    )
+    for word in target.split("/"):
+        if word == "..":
+            del parts[-1:]
+        elif word not in ("", "."):
+            parts.append(word)
+    return "/".join(parts)
+
+
+def span_of(bounds: tuple[int | None, int | None], size_bytes: int) -> ByteRange:
+    """Return what a slice with *bounds* of a file of *size_bytes* covers."""
+    start, stop, _ = slice(*bounds).indices(size_bytes)
+    return ByteRange(start, max(start, stop))
