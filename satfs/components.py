@@ -26,6 +26,9 @@ from satfs.net.http import Http
 from satfs.net.permits import Permits
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
+from satfs.node_board import NodeBoard
+from satfs.node_locks import NodeLocks
+from satfs.node_sharing import NodeLinks, NodePauses
 from satfs.request_slots import MAX_HELD_PER_SLOT
 from satfs.settings import Settings
 from satfs.tree.archives import contents_of_zips
@@ -77,6 +80,8 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
         "permits": Permits(),
     }
     rule = LinkRule(settings.api_url, settings.allow_private_store)
+    locks, board = NodeLocks(), NodeBoard(settings.cache_dir)
+    pauses = NodePauses(locks, board)
     async with (
         Http(**reach, max_connections=settings.api_concurrency * MAX_HELD_PER_SLOT) as api_http,
         Http(
@@ -85,18 +90,21 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             check_peer=rule.check_peer,
         ) as store_http,
     ):
-        aleph = Aleph(api_http, settings)
+        aleph = Aleph(api_http, settings, retries=Retries(api_http.reachability, pauses=pauses))
+        links = NodeLinks(aleph.sign, locks, board, account)
         try:
             async with (
                 open_attachments(
                     settings,
                     http=store_http,
-                    retries=Retries(store_http.reachability),
-                    sign=aleph.sign,
+                    retries=Retries(store_http.reachability, pauses=pauses),
+                    sign=links.sign,
                     check_url=rule.check,
                     allows_private=rule.allows_private,
                     is_proxied=_is_proxied,
                     account=account,
+                    locks=locks,
+                    pauses=pauses,
                 ) as contents,
                 open_archives(
                     derived_store=contents.derived, unpack_bytes=settings.unpack_bytes
@@ -105,6 +113,9 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                 listings = Listings(aleph, settings, store)
                 yield Components(aleph, listings, contents, archives, (api_http, store_http))
         finally:
+            if not locks.is_shared(trio.current_time()):
+                board.clear()
+            locks.close()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_S):
                 await store.aclose()
 

@@ -21,7 +21,8 @@ from satfs.content.transfer.inloop import InLoopMover
 from satfs.content.transfer.interface import BulkMover
 from satfs.content.transfer.workers import WorkerPool
 from satfs.net.http import Http
-from satfs.net.retrying import Retries
+from satfs.net.retrying import Pauses, Retries
+from satfs.node_locks import NodeLocks
 from satfs.settings import Settings
 
 #: A transfer gives up this much before the read that waits for it, so that the reader hears what
@@ -42,12 +43,15 @@ async def open_attachments(
     is_proxied: Callable[[str], bool],
     account: str,
     allows_private: bool = True,
+    locks: NodeLocks | None = None,
+    pauses: Pauses | None = None,
 ) -> AsyncIterator[Attachments]:
     """Yield `Attachments`; its tasks and its files end with the `async with`.
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
     addresses that must not be followed, *allows_private* tells whether names may lead to private
-    addresses (`net/addresses.py`). *account* tells apart whose objects are cached.
+    addresses (`net/addresses.py`). *account* tells apart whose objects are cached. With *locks* all
+    processes that use the cache directory fetch a block once; *pauses* are those of all of them.
 
     Raises:
         BadCache: the cache directory is not ours to use.
@@ -60,6 +64,7 @@ async def open_attachments(
         limit_bytes=limit_bytes,
         free_fraction=settings.cache_free_fraction,
         memory_bytes=settings.memory_bytes,
+        locks=locks,
     )
     budget = Budget(settings.egress_limit)
     spent_file = settings.cache_dir / account / FILE_NAME
@@ -94,6 +99,7 @@ async def open_attachments(
                 permits=http.permits,
                 loop_holder=http.holder,
                 give_up_s=settings.read_deadline_s * GIVE_UP_SHARE,
+                pauses=pauses,
             )
             dispatcher = Dispatcher(
                 nursery, cache, controller, attempts, bulk, range_bytes=settings.range_bytes

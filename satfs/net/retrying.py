@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 import trio
 
-from satfs.errors import DeadlineReached, Garbled, Unreachable
+from satfs.errors import DeadlineReached, Garbled, Throttled, Unreachable
 from satfs.net import retry
 from satfs.net.reachability import Admission, Reachability
 
@@ -37,18 +37,46 @@ async def admit(reachability: Reachability, origin: str, about: str) -> Admissio
         await trio.sleep(LOOK_S)
 
 
+class Pauses(Protocol):
+    """The waits that hosts have asked for, of this process and of others. Never waits."""
+
+    def left_s(self, origin: str) -> float:
+        """Return for how many seconds no request is to be sent to *origin*; 0.0 when it may be."""
+        ...
+
+    def note(self, origin: str, wait_s: float) -> None:
+        """Note that *origin* asks for a wait of *wait_s* seconds from now."""
+        ...
+
+
+class NoPauses:
+    """Pauses of nobody else: each operation keeps to the waits that it was asked for itself."""
+
+    def left_s(self, origin: str) -> float:
+        """Return 0.0."""
+        return 0.0
+
+    def note(self, origin: str, wait_s: float) -> None:
+        """Do nothing."""
+
+
 class Retries:
     """Runs attempts against hosts of which *reachability* keeps the record.
 
     Whoever sends the requests tells *reachability* of every answer (`net/http.py` does).
-    *draw* returns random numbers in [0, 1).
+    *draw* returns random numbers in [0, 1). No attempt is made during one of the *pauses*.
     """
 
     def __init__(
-        self, reachability: Reachability, *, draw: Callable[[], float] = random.random
+        self,
+        reachability: Reachability,
+        *,
+        draw: Callable[[], float] = random.random,
+        pauses: Pauses | None = None,
     ) -> None:
         self._reachability = reachability
         self._draw = draw
+        self._pauses = pauses or NoPauses()
 
     async def run(
         self,
@@ -104,6 +132,21 @@ class Retries:
             if admission.is_probe:
                 self._reachability.probe_ended(origin, trio.current_time(), about)
 
+    async def _pause(self, origin: str, what: str, deadline_at: float) -> None:
+        """Wait as long as *origin* has asked any process of this node to.
+
+        Raises:
+            Throttled: that is longer than the time that is left.
+        """
+        while (left_s := self._pauses.left_s(origin)) > 0:
+            if trio.current_time() + left_s >= deadline_at:
+                told = f"{what}: {origin} asks for a wait of {left_s:.3g} s"
+                busy = Throttled(told, retry_after_s=left_s)
+                busy.is_lasting = True  # nobody was asked: it says nothing of the host
+                raise busy
+            # Not all at the same moment.
+            await trio.sleep(left_s + self._draw() * retry.BASE_S)
+
     def _note_failure(
         self, origin: str, since_s: float, reason: str, silent_about: str | None
     ) -> None:
@@ -130,9 +173,12 @@ class Retries:
         last: Exception | None = None
         with trio.CancelScope(deadline=deadline_at):
             while True:
+                await self._pause(origin, what, deadline_at)
                 try:
                     return await attempt()
                 except Exception as failure:
+                    if isinstance(failure, Throttled) and failure.retry_after_s is not None:
+                        self._pauses.note(origin, failure.retry_after_s)
                     last = failure
                     n_failed += 1
                     n_garbled += isinstance(failure, Garbled)

@@ -27,6 +27,7 @@ from satfs.content.cache.blockmap import (
     SEGMENT_BYTES,
     BlockMap,
 )
+from satfs.content.cache.claims import Claims
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.eviction import (
     DiskRoom,
@@ -41,12 +42,15 @@ from satfs.content.cache.index_sync import IndexSync, reason_of
 from satfs.content.cache.objects import CachedObject, Layer, Reservation, Spilled, check_blocks
 from satfs.content.cache.open_objects import OpenObjects
 from satfs.model import ByteRange
+from satfs.node_locks import NodeLocks
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 #: Longest time that a fetched block waits to be entered in the index: what a crash can lose.
 COMMIT_INTERVAL_S: Final = 0.5
+#: The same while other processes use the cache: what one that waits for a block waits longer.
+SHARED_COMMIT_INTERVAL_S: Final = 0.05
 #: Evict this much below the limit, so that eviction comes in batches.
 EVICTION_SLACK: Final = 0.02
 
@@ -62,6 +66,7 @@ class BlockCache:
         limit_bytes: int,
         free_fraction: float,
         memory_bytes: int,
+        locks: NodeLocks | None = None,
     ) -> None:
         self._index_sync = IndexSync(index)
         self._directory = directory
@@ -69,7 +74,10 @@ class BlockCache:
         self._memory = MemoryBudget(memory_bytes)
         #: The objects that are open.
         self.objects = OpenObjects(directory, self._index_sync, self._memory)
+        #: Which blocks this process fetches, for all processes that use the directory.
+        self.claims = Claims(locks or NodeLocks())
         self._evicting = trio.Lock()
+        self._committing = trio.Lock()
 
     @classmethod
     async def open(
@@ -79,8 +87,12 @@ class BlockCache:
         limit_bytes: int,
         free_fraction: float,
         memory_bytes: int,
+        locks: NodeLocks | None = None,
     ) -> BlockCache:
         """Return the cache kept in *directory*, or one in memory when the disk won't have it.
+
+        With *locks*, which are opened here, other processes on it and this one leave blocks to
+        each other; the caller closes them.
 
         Raises:
             BadCache: the directory is a symbolic link or somebody else's.
@@ -99,7 +111,10 @@ class BlockCache:
             limit_bytes=limit_bytes,
             free_fraction=free_fraction,
             memory_bytes=memory_bytes,
+            locks=locks,
         )
+        if home is not None and locks is not None:
+            await trio.to_thread.run_sync(locks.open, home)
         if index is not None:
             cache._room.held_bytes = await trio.to_thread.run_sync(index.held_bytes)
         return cache
@@ -280,12 +295,21 @@ class BlockCache:
     # -- the index -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Enter fetched blocks in the index, twice a second; until cancelled, then once more."""
+        """Enter fetched blocks in the index, twice a second; until cancelled, then once more.
+
+        More often while other processes use the cache, which wait for what is fetched here.
+        """
+        looked_at_s = trio.current_time()
         try:
             while True:
-                await trio.sleep(COMMIT_INTERVAL_S)
-                await self.commit()
-                await self.look_around()
+                is_shared = self.claims.is_shared(trio.current_time())
+                await trio.sleep(SHARED_COMMIT_INTERVAL_S if is_shared else COMMIT_INTERVAL_S)
+                is_due = trio.current_time() - looked_at_s >= COMMIT_INTERVAL_S
+                if is_due or not is_shared or any(cached.dirty for cached in self.objects):
+                    await self.commit()
+                if is_due or not is_shared:
+                    looked_at_s = trio.current_time()
+                    await self.look_around()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 await self.commit()
@@ -299,8 +323,15 @@ class BlockCache:
 
     async def commit(self) -> None:
         """Enter what has been fetched and used in the index."""
+        # One at a time: a claim is given back when what it brought has been entered.
+        async with self._committing:
+            await self._commit()
+
+    async def _commit(self) -> None:
         counted = self._room.new_bytes
+        marks = self.claims.marks()
         entered, held = await self._index_sync.enter(list(self.objects))
+        self.claims.entered(marks)
         if held is not None:
             self._room.held_bytes = held
             self._room.new_bytes -= counted
@@ -320,6 +351,18 @@ class BlockCache:
             for cached in list(self.objects):
                 if cached.n_users:
                     await self._index_sync.load_news(cached)
+
+    async def changes(self, max_age_s: float = 0.0) -> int | None:
+        """Return a number that differs when another process has entered blocks since.
+
+        It may be as old as *max_age_s*.
+        """
+        return await self._index_sync.changes(max_age_s)
+
+    async def load_news(self, cached: CachedObject, span: ByteRange) -> None:
+        """Take in what other processes have entered of *span* of an object that is open here."""
+        async with self._evicting:  # as in `look_around`
+            await self._index_sync.load_news(cached, cached.top.map.segments_of(span))
 
     async def ask(self, question: Callable[[], T]) -> T | None:
         """Run *question* on the index in a thread; None when the index fails, which is survived."""

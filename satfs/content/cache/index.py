@@ -183,11 +183,14 @@ class Index:
         with self._lock:
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
-    def segments(self, object_id: int) -> list[Segment]:
-        """Return what is known of an object."""
+    def segments(self, object_id: int, numbers: range | None = None) -> list[Segment]:
+        """Return what is known of an object, of the segments *numbers* or of all."""
+        first, last = (0, 1 << 62) if numbers is None else (numbers.start, numbers.stop)
         with self._lock:
             rows = self._db.execute(
-                "SELECT number, mask, hashes FROM segments WHERE object = ?", (object_id,)
+                "SELECT number, mask, hashes FROM segments"
+                " WHERE object = ? AND number >= ? AND number < ?",
+                (object_id, first, last),
             ).fetchall()
         return [
             Segment(number, int.from_bytes(mask, "little"), hashes)

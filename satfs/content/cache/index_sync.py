@@ -29,6 +29,8 @@ class IndexSync:
         self.index = index
         self._lock = trio.Lock()
         self._seen_changes: int | None = None
+        self._changes: int | None = None
+        self._changes_at_s = float("-inf")
         self._is_warned = False
 
     async def ask(self, question: Callable[[], T]) -> T | None:
@@ -90,12 +92,25 @@ class IndexSync:
         self._seen_changes = changes
         return is_new
 
-    async def load_news(self, cached: CachedObject) -> None:
-        """Take in what other mounts have fetched of *cached*."""
+    async def changes(self, max_age_s: float = 0.0) -> int | None:
+        """Return a number that differs whenever another mount has written since.
+
+        It may be as old as *max_age_s*.
+        """
+        if self.index is None:
+            return None
+        if trio.current_time() - self._changes_at_s > max_age_s:
+            at_s = trio.current_time()
+            self._changes = await self.ask(self.index.changes)
+            self._changes_at_s = at_s
+        return self._changes
+
+    async def load_news(self, cached: CachedObject, numbers: range | None = None) -> None:
+        """Take in what other mounts have fetched of *cached*, in segments *numbers* or in all."""
         index, object_id = self.index, cached.object_id
         if index is None or object_id is None:
             return
-        for segment in await self.ask(lambda: index.segments(object_id)) or ():
+        for segment in await self.ask(lambda: index.segments(object_id, numbers)) or ():
             cached.layers[0].map.load(segment)
 
     async def forget_blocks(self, cached: CachedObject, blocks: Sequence[int]) -> None:

@@ -73,6 +73,7 @@ class Dispatcher:
         self._n_ready = 0
         self._ready_until_s = 0.0
         self.counters: Counter[str] = Counter()
+        attempts.claiming.slot_freed = self.pump
 
     # -- what readers ask ------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Dispatcher:
             room = self.controller.target
             if any(range_request.is_urgent for range_request in self._queue):
                 room += URGENT_EXTRA  # and an urgent one is what will be chosen
-            if len(self._active) >= room:
+            if len(self._active) - sum(each.is_elsewhere for each in self._active) >= room:
                 break
             range_request = choose(self._queue, self._n_by_reader.__getitem__)
             self._queue.remove(range_request)

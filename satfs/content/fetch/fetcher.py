@@ -226,6 +226,7 @@ class Fetcher:
             self.source,
             is_bulk=is_bulk,
             on_progress=self._progressed,
+            on_news=self._brought_elsewhere,
             on_end=self._ended,
         )
         if reader is not None:
@@ -304,6 +305,12 @@ class Fetcher:
     def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.event.is_set() and self.cached.holds(waiter.span):
+                waiter.event.set()
+
+    def _brought_elsewhere(self) -> None:
+        """Wake whoever waits for blocks that another process has brought: they are unchecked."""
+        for waiter in self._waiters:
+            if not waiter.event.is_set() and next(self.cached.gaps(waiter.span), None) is None:
                 waiter.event.set()
 
     def _ended(self, range_request: RangeRequest, failure: SatfsError | None) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import CachedObject
 from satfs.content.fetch.links import LinkCache
 from satfs.content.transfer.interface import Download
@@ -100,6 +101,7 @@ class RangeRequest(Download):
         *,
         is_bulk: bool,
         on_progress: Callable[[RangeRequest, int], None],
+        on_news: Callable[[], None] = lambda: None,
         on_end: Callable[[RangeRequest, SatfsError | None], None],
     ) -> None:
         super().__init__(cache, cached, span)
@@ -115,7 +117,12 @@ class RangeRequest(Download):
         self.n_reissued = 0
         self.attempt: trio.CancelScope | None = None
         self.silence: trio.CancelScope | None = None  # limits the wait for the first block
+        self.claim: Claim | None = None  # on the blocks of the present attempt
+        self.claim_level = 0
+        self.seen_changes: int | None = None  # of the index, when it was last looked at for this
+        self.is_elsewhere = False  # waits for another process to fetch its blocks
         self._on_progress = on_progress
+        self._on_news = on_news
         self.ended = on_end
 
     def arriving_since(self, at_s: float) -> None:
@@ -130,6 +137,8 @@ class RangeRequest(Download):
         self.arriving_since(trio.current_time())
         if self.permit is not None:
             self.permit.carried()
+        if self.claim is not None:
+            self.claim.held_until = self.held_until
         self._on_progress(self, n_bytes)
 
     def progress(self, now_s: float) -> TransferStatus:
@@ -159,6 +168,26 @@ class RangeRequest(Download):
     def cut(self, stop: int) -> None:
         """Deliver only up to *stop*, a block boundary; somebody else fetches the rest."""
         self.stop = max(self.held_until, min(self.stop, stop))
+        if self.claim is not None:
+            self.claim.cut(self.stop)
+
+    @property
+    def absent(self) -> ByteRange:
+        """Return the blocks that are not held yet, the one in the middle of its bytes as well."""
+        return ByteRange(min(self.held_until, self.stop), self.stop)
+
+    def brought_elsewhere(self, gap: ByteRange | None) -> None:
+        """Leave out what another process has brought: all but *gap*, the first part still missing.
+
+        What lies beyond *gap* is fetched by another request, if somebody still wants it.
+        """
+        position = self.stop if gap is None else gap.start
+        if self.held_until == self.start:
+            self.start = position
+        self.front = self.held_until = max(self.held_until, position)
+        if gap is not None:
+            self.cut(gap.stop)
+        self._on_news()
 
 
 def choose(queue: Sequence[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:

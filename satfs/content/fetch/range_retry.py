@@ -16,7 +16,9 @@ import structlog
 import trio
 
 from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import Spilled
+from satfs.content.fetch.claiming import Claiming
 from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
@@ -38,7 +40,7 @@ from satfs.net.permits import AWAITED, READ_AHEAD, Crowded, Holder, Permit, Perm
 from satfs.net.reachability import Reachability
 from satfs.net.refusals import Refusals
 from satfs.net.retry import parse_retry_after, wait_before_next_s
-from satfs.net.retrying import admit, is_silence
+from satfs.net.retrying import NoPauses, Pauses, admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
 log = structlog.get_logger(__name__)
@@ -65,6 +67,7 @@ class RangeRetry:
         permits: Permits,
         loop_holder: Holder,
         give_up_s: float,
+        pauses: Pauses | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._cache = cache
@@ -76,6 +79,8 @@ class RangeRetry:
         self._loop_holder = loop_holder
         self._give_up_s = give_up_s
         self.counters: Counter[str] = Counter()
+        self.claiming = Claiming(cache)
+        self._pauses = pauses or NoPauses()
         self._draw = draw
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
@@ -85,7 +90,11 @@ class RangeRetry:
             failure: SatfsError | None = None
             range_request.began_at_s = None
             with trio.CancelScope() as range_request.attempt:
-                failure = await self._try_once(range_request, trial)
+                began_s = trio.current_time()
+                await self.claiming.wait_for_others(range_request)
+                trial.waited(trio.current_time() - began_s)
+                if range_request.is_wanted():
+                    failure = await self._try_once(range_request, trial)
             range_request.attempt = None
             if not range_request.is_wanted():
                 return None
@@ -109,6 +118,9 @@ class RangeRetry:
             if known in LASTING_CODES:
                 return NotAllowed(f"the object store refuses {range_request.source.label}: {known}")
             link = await range_request.source.links.get()
+            pause_s = self._pauses.left_s(origin_of(link.url))
+            if pause_s > 0:
+                return trial.paused(pause_s, range_request.source.label)
             try:
                 await self._attempt(range_request, link, trial)
             finally:
@@ -164,7 +176,12 @@ class RangeRetry:
         is_bulk = self._bulk is not None and permit.holder is self._bulk
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
         started_at = range_request.held_until
+        claim: Claim | None = None
         try:
+            claim = await self.claiming.claim(range_request)
+            if claim is None:
+                return  # another process fetches these blocks, or has
+            started_at = range_request.held_until
             await self._cache.reserve(range_request.cached, range_request.missing)
             range_request.begin()
             range_request.began_at = range_request.held_until
@@ -183,6 +200,9 @@ class RangeRetry:
             range_request.silence = None
             range_request.permit = None
             permit.end()
+            range_request.claim = None
+            if claim is not None:
+                self._cache.claims.end(claim)
             began_at_s = range_request.began_at_s
             if began_at_s is not None:
                 range_request.source.doubt.matched()
@@ -283,6 +303,8 @@ class RangeRetry:
                 if verdict.meaning is ResponseKind.SLOW_DOWN or asked_s is not None:
                     self._controller.note_throttled(trio.current_time())
                 text = f"the object store is busy: {label}: {verdict.code}"
+                if asked_s is not None and link is not None:
+                    self._pauses.note(origin_of(link.url), asked_s)
                 failure = (
                     Unreachable(text) if asked_s is None else Throttled(text, retry_after_s=asked_s)
                 )
@@ -353,6 +375,15 @@ class AttemptCounts:
             # Running out of time is the end of a failure, not its reason.
             self.last = failure
         self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
+
+    def paused(self, pause_s: float, label: str) -> SatfsError | None:
+        """Have the next attempt wait for *pause_s*, which the store has asked another process for.
+
+        Returns what to report when it would come too late.
+        """
+        self.wait_s = pause_s
+        text = f"the object store is busy: {label}: it asks for a wait of {pause_s:.3g} s"
+        return Throttled(text, retry_after_s=pause_s) if self.is_over else None
 
     @property
     def is_over(self) -> bool:

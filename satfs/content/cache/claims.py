@@ -1,0 +1,130 @@
+"""Which blocks this process fetches, for all processes that share the cache directory.
+
+A claim is a lock on the numbers of blocks (`node_locks.py`). It is taken when a range is requested,
+and given back block by block as soon as the index has them, so that whoever waited for it finds
+them there. The kernel gives it back when the process dies.
+
+A process that stands still keeps its claims. Who has waited for long claims the same blocks on the
+next *level*, where one of those who wait gets them, and the others wait for that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.objects import CachedObject
+from satfs.model import ByteRange
+from satfs.node_locks import NodeLocks
+
+#: Levels of claims on one block. On the last one nobody waits.
+MAX_LEVEL: Final = 3
+
+_BLOCK_BITS: Final = 28  # 4 TiB of 16 KiB each, as large as any object of the store's (5 TiB)
+_OBJECT_BITS: Final = 28
+_LEVEL_SHIFT: Final = _BLOCK_BITS + _OBJECT_BITS
+
+
+class Claim:
+    """The blocks of [start, stop) of one object, which this process fetches.
+
+    Invariants:
+        Locked are the blocks from `start` on up to `stop`; `start` only grows, `stop` only shrinks.
+    """
+
+    __slots__ = ("_base", "_locks", "has_ended", "held_until", "start", "stop")
+
+    def __init__(self, locks: NodeLocks, base: int, span: ByteRange) -> None:
+        self._locks = locks
+        self._base = base
+        self.start, self.stop = span.start, span.stop
+        #: Up to here the blocks may be served in this process.
+        self.held_until = span.start
+        self.has_ended = False
+
+    def cut(self, stop: int) -> None:
+        """Leave what lies from *stop* on to others."""
+        stop = max(self.start, stop)
+        if stop < self.stop:
+            self._locks.unlock(self._number(stop), self._number(self.stop))
+            self.stop = stop
+
+    def entered(self, until: int) -> None:
+        """Leave to others what the index has: the blocks up to *until*."""
+        until = min(until, self.stop)
+        if until > self.start:
+            self._locks.unlock(self._number(self.start), self._number(until))
+            self.start = until
+
+    def _number(self, position: int) -> int:
+        return self._base + -(-position // BLOCK_BYTES)
+
+
+class Claims:
+    """The claims of one process. Never waits."""
+
+    def __init__(self, locks: NodeLocks) -> None:
+        self._locks = locks
+        self._active: set[Claim] = set()
+
+    def is_shared(self, now_s: float) -> bool:
+        """Tell whether other processes use the cache now; *now_s* is any steady clock's."""
+        return self._locks.is_shared(now_s)
+
+    def take(self, cached: CachedObject, span: ByteRange, level: int = 0) -> Claim | None:
+        """Return a claim on the blocks of *span*, or None when another process has one of them.
+
+        To be ended with `end`.
+        """
+        span = ByteRange(span.start // BLOCK_BYTES * BLOCK_BYTES, span.stop)
+        if cached.object_id is None or level >= MAX_LEVEL:
+            base = None
+        else:
+            base = _base_of(cached.object_id, level)
+            start, stop = _numbers(base, span)
+            if not self._locks.try_lock(start, stop):
+                return None
+        claim = Claim(self._locks if base is not None else NodeLocks(), base or 0, span)
+        self._active.add(claim)
+        return claim
+
+    def other(self, cached: CachedObject, span: ByteRange, level: int = 0) -> ByteRange | None:
+        """Return the first part of *span* that another process fetches, or None."""
+        if cached.object_id is None or level >= MAX_LEVEL:
+            return None
+        base = _base_of(cached.object_id, level)
+        found = self._locks.holder(*_numbers(base, span))
+        if found is None:
+            return None
+        first, last = (number - base for number in found)
+        return ByteRange(
+            max(span.start, first * BLOCK_BYTES),
+            max(span.start, min(span.stop, last * BLOCK_BYTES)),
+        )
+
+    def end(self, claim: Claim) -> None:
+        """Give back what was not fetched at once, and the rest when the index has it."""
+        claim.has_ended = True
+        claim.cut(max(claim.start, claim.held_until))
+        if claim.start >= claim.stop:
+            self._active.discard(claim)
+
+    def marks(self) -> Sequence[tuple[Claim, int]]:
+        """Return each claim and how far it is, to be given to `entered` after the next commit."""
+        return [(claim, claim.held_until) for claim in self._active]
+
+    def entered(self, marks: Sequence[tuple[Claim, int]]) -> None:
+        """Give back what was held at the time of *marks*: the index has it by now."""
+        for claim, held_until in marks:
+            claim.entered(held_until)
+            if claim.has_ended and claim.start >= claim.stop:
+                self._active.discard(claim)
+
+
+def _base_of(object_id: int, level: int) -> int:
+    return level << _LEVEL_SHIFT | (object_id % (1 << _OBJECT_BITS)) << _BLOCK_BITS
+
+
+def _numbers(base: int, span: ByteRange) -> tuple[int, int]:
+    return base + span.start // BLOCK_BYTES, base + -(-span.stop // BLOCK_BYTES)

@@ -1,0 +1,105 @@
+"""Wait while another process of this node fetches the same blocks, and take over when it does not.
+
+Used by each range request before it takes a connection, and again when it has one. Where no other
+process uses the cache it costs a lock and its release, some microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.claims import MAX_LEVEL, Claim
+from satfs.content.fetch.range_request import RangeRequest
+from satfs.node_locks import POLL_S
+
+#: Another process that has brought no block for so long stands still, or its connection does; then
+#: one of those who wait for it fetches the blocks as well. Well above the time to a first byte on a
+#: far line; what a wrong guess costs is one range fetched twice.
+STALLED_S: Final = 3.0
+
+
+class Claiming:
+    """Decides when a range request of this process may be sent.
+
+    *slot_freed* is called when a request begins to wait for another process: it takes no connection
+    meanwhile, and another one may.
+    """
+
+    def __init__(self, cache: BlockCache) -> None:
+        self._cache = cache
+        self.slot_freed: Callable[[], None] = lambda: None
+
+    async def wait_for_others(self, range_request: RangeRequest) -> None:
+        """Return when no other process fetches where *range_request* begins.
+
+        What others have brought meanwhile is left out of it; it may have nothing left to do.
+        """
+        cache, cached = self._cache, range_request.cached
+        if not cache.claims.is_shared(trio.current_time()):
+            return
+        try:
+            since_s = trio.current_time()
+            while range_request.is_wanted():
+                absent = range_request.absent
+                other = cache.claims.other(cached, absent, range_request.claim_level)
+                if other is None:
+                    return
+                if other.start > absent.start:
+                    range_request.cut(other.start)
+                    return
+                if not range_request.is_elsewhere:
+                    range_request.is_elsewhere = True
+                    self.slot_freed()
+                await trio.sleep(POLL_S)
+                if await self._take_in(range_request, max_age_s=POLL_S):
+                    since_s = trio.current_time()
+                if trio.current_time() - since_s > STALLED_S:
+                    range_request.claim_level = min(range_request.claim_level + 1, MAX_LEVEL)
+                    since_s = trio.current_time()
+        finally:
+            range_request.is_elsewhere = False
+
+    async def claim(self, range_request: RangeRequest) -> Claim | None:
+        """Return a claim on what *range_request* is missing, to be ended with `Claims.end`.
+
+        None when another process has one, or when nothing is missing any more: look again.
+        """
+        cache, cached = self._cache, range_request.cached
+        claim = cache.claims.take(cached, range_request.absent, range_request.claim_level)
+        if claim is None:
+            return None
+        try:
+            # Who had the claim before has entered its blocks in the index before it gave it back.
+            if cache.claims.is_shared(trio.current_time()):
+                await self._take_in(range_request)
+                if not range_request.is_wanted():
+                    cache.claims.end(claim)
+                    return None
+        except BaseException:
+            cache.claims.end(claim)
+            raise
+        claim.held_until = max(claim.start, range_request.held_until)
+        claim.cut(range_request.stop)
+        range_request.claim = claim
+        return claim
+
+    async def _take_in(self, range_request: RangeRequest, max_age_s: float = 0.0) -> bool:
+        """Leave out of *range_request* what other processes have brought; return whether any is.
+
+        What was entered within the last *max_age_s* may be overlooked.
+        """
+        changes = await self._cache.changes(max_age_s)
+        if changes == range_request.seen_changes:
+            return False
+        range_request.seen_changes = changes
+        absent = range_request.absent
+        await self._cache.load_news(range_request.cached, absent)
+        gap = next(range_request.cached.gaps(absent), None)
+        if gap == absent:
+            return False
+        range_request.brought_elsewhere(gap)
+        return True

@@ -1,0 +1,132 @@
+"""A few short notes that all processes of a node may read: in memory, for this user alone.
+
+Links are secrets: whoever has one may read its object until it expires. So notes are never on a
+disk, where a backup would copy them: only in a directory of mode 0700 on a tmpfs, in files of mode
+0600, which go when the machine is shut down. Where a node has no such place there are no notes, and
+each process asks for itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+#: Longest life of a note, in seconds; files that are older are removed by whoever comes next.
+MAX_AGE_S: Final = 3600.0
+#: statfs(2), `f_type` of a tmpfs, and the size of the structure (linux/magic.h, 64-bit).
+_TMPFS: Final = 0x01021994
+_STATFS_BYTES: Final = 120
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class NodeBoard:
+    """The notes of the processes that share one cache directory. Never raises.
+
+    Each method looks at a file in memory, which takes some ten microseconds.
+    """
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._name = blake2b(os.fsencode(cache_dir), digest_size=10).hexdigest()
+        self._directory: Path | None = None
+        self._is_looked_for = False
+
+    def read(self, key: str) -> Mapping[str, Any] | None:
+        """Return the note under *key*; None when there is none."""
+        directory = self._place()
+        if directory is None:
+            return None
+        try:
+            text = (directory / _file_name(key)).read_bytes()
+            note = json.loads(text)
+        except (OSError, ValueError):
+            return None
+        return note if isinstance(note, dict) else None
+
+    def write(self, key: str, note: Mapping[str, Any]) -> None:
+        """Put *note* under *key*, in place of the one that is there."""
+        directory = self._place()
+        if directory is None:
+            return
+        path = directory / _file_name(key)
+        partial = path.with_suffix(f".{os.getpid()}-{id(self)}")
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(partial, flags, 0o600)
+            try:
+                os.write(descriptor, json.dumps(note).encode())
+            finally:
+                os.close(descriptor)
+            partial.rename(path)
+
+    def clear(self) -> None:
+        """Remove every note: the last process of the node is about to end."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory, self._is_looked_for = None, False
+
+    def _place(self) -> Path | None:
+        """Return the directory of the notes, made if need be; None where the node has no place."""
+        if not self._is_looked_for:
+            self._is_looked_for = True
+            for parent in _memory_directories():
+                with suppress(OSError):
+                    place = parent / f"node-{self._name}"
+                    _own(parent)
+                    _own(place)
+                    if _is_tmpfs(place):
+                        self._directory = place
+                        self._remove_old(place)
+                        break
+        return self._directory
+
+    @staticmethod
+    def _remove_old(place: Path) -> None:
+        oldest_s = time.time() - MAX_AGE_S
+        for path in place.iterdir():
+            with suppress(OSError):
+                if path.lstat().st_mtime < oldest_s:
+                    path.unlink()
+
+
+def _memory_directories() -> tuple[Path, ...]:
+    """Return where notes of this user may be, the best place first."""
+    user = os.geteuid()
+    told = os.environ.get("XDG_RUNTIME_DIR", "")
+    places = [Path(told) / "satfs"] if os.path.isabs(told) else []
+    places += [Path(f"/run/user/{user}/satfs"), Path(f"/dev/shm/satfs-{user}")]  # noqa: S108
+    return tuple(dict.fromkeys(places))
+
+
+def _own(directory: Path) -> None:
+    """Make *directory* ours alone, or see that it is.
+
+    Raises:
+        OSError: it cannot be made, is a symbolic link, or somebody else's.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{directory} is not a directory of ours")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        directory.chmod(0o700)
+
+
+def _is_tmpfs(directory: Path) -> bool:
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.statfs(os.fsencode(directory), buffer) != 0:
+        return False
+    return int.from_bytes(buffer.raw[:8], "little") == _TMPFS
+
+
+def _file_name(key: str) -> str:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()

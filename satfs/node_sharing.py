@@ -1,0 +1,105 @@
+"""What the processes of a node ask the vendor for together: links, and how long to wait.
+
+A link that one process has got serves the others, and a `Retry-After` that one has met is kept to
+by all. Only while several processes use one cache directory; a process alone shares nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import trio
+from cachetools import LRUCache
+
+from satfs.content.fetch.links import Sign
+from satfs.model import AttachmentName, Link, SceneId
+from satfs.node_board import NodeBoard
+from satfs.node_locks import NodeLocks
+
+#: Links of which is remembered that this process has used them.
+MAX_USED_LINKS: Final = 10_000
+#: A link of another process with less time left than this is not taken: getting one takes as long
+#: as using it.
+MIN_LEFT_S: Final = 2.0
+#: Longest pause that one process imposes on others; a deadline is shorter.
+MAX_PAUSE_S: Final = 300.0
+
+
+class NodeLinks:
+    """Signs for all processes of a node: `sign` has the shape that `content` wants.
+
+    A link is taken from another process once. Whoever asks again for the same attachment has found
+    it spent or refused, and gets another one.
+    """
+
+    def __init__(
+        self,
+        sign: Sign,
+        locks: NodeLocks,
+        board: NodeBoard,
+        account: str,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sign = sign
+        self._locks = locks
+        self._board = board
+        self._account = account
+        self._wall_clock = wall_clock
+        self._used: LRUCache[str, str] = LRUCache(MAX_USED_LINKS)
+
+    async def sign(self, scene: SceneId, attachment: AttachmentName) -> Link:
+        """Return a link that this process has not used before; raises what signing raises."""
+        if not self._locks.is_shared(trio.current_time()):
+            return await self._sign(scene, attachment)
+        key = f"link {len(scene)} {self._account} {scene} {attachment}"
+        async with self._locks.alone(key):
+            link = self._left_by_another(key)
+            if link is None:
+                link = await self._sign(scene, attachment)
+                self._board.write(key, {"url": link.url, "expires_at_s": link.expires_at_s})
+        self._used[key] = link.url
+        return link
+
+    def _left_by_another(self, key: str) -> Link | None:
+        note = self._board.read(key)
+        if note is None:
+            return None
+        url, expires_at_s = note.get("url"), note.get("expires_at_s")
+        if not isinstance(url, str) or url == self._used.get(key):
+            return None
+        # One that does not tell its end is used for minutes; how old it is nobody knows any more.
+        if not isinstance(expires_at_s, int | float):
+            return None
+        is_good = expires_at_s - self._wall_clock() >= MIN_LEFT_S
+        return Link(url, expires_at_s) if is_good else None
+
+
+class NodePauses:
+    """Until when a host has asked any process of the node to wait (`net.retrying.Pauses`)."""
+
+    def __init__(
+        self, locks: NodeLocks, board: NodeBoard, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._locks = locks
+        self._board = board
+        self._wall_clock = wall_clock
+
+    def left_s(self, origin: str) -> float:
+        """Return for how many seconds no request is to be sent to *origin*; 0.0 when it may be."""
+        if not self._locks.is_shared(trio.current_time()):
+            return 0.0
+        note = self._board.read(f"pause {origin}")
+        until_s = None if note is None else note.get("until_s")
+        if not isinstance(until_s, int | float):
+            return 0.0
+        # A clock that was set back must not make a pause of days.
+        left_s = until_s - self._wall_clock()
+        return max(0.0, left_s) if left_s <= MAX_PAUSE_S else 0.0
+
+    def note(self, origin: str, wait_s: float) -> None:
+        """Note that *origin* asks for a wait of *wait_s* seconds from now."""
+        wait_s = min(wait_s, MAX_PAUSE_S)
+        if self._locks.is_shared(trio.current_time()) and wait_s > self.left_s(origin):
+            self._board.write(f"pause {origin}", {"until_s": self._wall_clock() + wait_s})
