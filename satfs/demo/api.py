@@ -173,10 +173,12 @@ class Api:
         sceneset = query.get("sceneset_id")
         if sceneset:
             capture: Capture | None = self.catalogue.capture(sceneset)
-            scenes = capture.scenes if capture and capture.is_published else []
+            captures = [capture] if capture and capture.is_published else []
         else:
-            scenes = self.catalogue.published_scenes()
-        scenes = [scene for scene in scenes if self._is_visible_scene(scene, contract)]
+            captures = self.catalogue.published_captures()
+        # By captures: each page of a capture of 100,000 scenes comes by here.
+        shown = [each.scenes for each in captures if self._is_visible_capture(each, contract)]
+        scenes = shown[0] if len(shown) == 1 else [scene for each in shown for scene in each]
         for name in ("scene_id", "productname"):
             if query.get(name):
                 scenes = [scene for scene in scenes if scene.record.get(name) == query[name]]
@@ -216,6 +218,10 @@ class Api:
 
     def _is_visible_scene(self, scene: Scene, contract: str | None) -> bool:
         task = self.catalogue.task_of(scene.scene_id)
+        return task is None or task.is_visible(contract)
+
+    def _is_visible_capture(self, capture: Capture, contract: str | None) -> bool:
+        task = self.catalogue.task_of_capture(capture.capture_id)
         return task is None or task.is_visible(contract)
 
     # -- pages -----------------------------------------------------------------------------------

@@ -229,7 +229,11 @@ class Catalogue:
     def task_of(self, scene_id: str) -> Task | None:
         """Return the task that a scene belongs to."""
         capture = self._capture_of_scene.get(scene_id)
-        return self._task_of_capture.get(capture.capture_id) if capture else None
+        return self.task_of_capture(capture.capture_id) if capture else None
+
+    def task_of_capture(self, capture_id: str) -> Task | None:
+        """Return the task that a capture belongs to."""
+        return self._task_of_capture.get(capture_id)
 
     def published_scene(self, scene_id: str) -> Scene | None:
         """Return the scene of that id if its capture is published."""
@@ -238,9 +242,12 @@ class Catalogue:
 
     def published_scenes(self) -> list[Scene]:
         """Return all scenes to be had, in the order of tasks and captures."""
+        return [scene for capture in self.published_captures() for scene in capture.scenes]
+
+    def published_captures(self) -> list[Capture]:
+        """Return all captures whose scenes are to be had, in the order of tasks."""
         with self._lock:
-            captures = [capture for task in self.tasks for capture in task.captures]
-            return [scene for c in captures if c.is_published for scene in c.scenes]
+            return [each for task in self.tasks for each in task.captures if each.is_published]
 
     def stored_at(self, key: str) -> Attachment | None:
         """Return the attachment stored under a key of the bucket."""

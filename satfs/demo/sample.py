@@ -20,7 +20,7 @@ from satfs.demo.catalogue import (
     make_scene,
     make_task,
 )
-from satfs.demo.contents import RampContent
+from satfs.demo.contents import BytesContent, RampContent
 
 _FIRST: Final = datetime(2026, 1, 28, 15, 57, 47, 2000, tzinfo=UTC)
 #: The smallest PNG there is: one transparent pixel.
@@ -92,3 +92,17 @@ def sample_catalogue() -> Catalogue:
 def many_tasks(n_tasks: int, first_id: int = 100_000) -> Catalogue:
     """Return a catalogue of bare tasks, for listings."""
     return Catalogue(make_task(first_id + n) for n in range(n_tasks))
+
+
+def many_scenes(
+    n_scenes: int, capture_id: str = "many-scenes", task_id: int = 500_000
+) -> Catalogue:
+    """Return a catalogue of one capture with many scenes, each with a zip and a preview."""
+    delivery, preview = BytesContent(sample_zip()), BytesContent(_PIXEL)
+    scenes = []
+    for number in range(n_scenes):
+        moment = _FIRST + timedelta(seconds=number)
+        scene_id = f"{moment:%Y%m%d_%H%M%S}_000_SN33_L1D_MS_{task_id}"
+        attachments = [make_delivery(scene_id, delivery), make_preview(scene_id, preview)]
+        scenes.append(make_scene(scene_id, attachments, moment=moment))
+    return Catalogue([make_task(task_id, [make_capture(capture_id, scenes)])])

@@ -15,7 +15,7 @@ from typing import TextIO
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.control import obey
 from satfs.demo.drawings import default_directory
-from satfs.demo.sample import many_tasks, sample_catalogue
+from satfs.demo.sample import many_scenes, many_tasks, sample_catalogue
 from satfs.demo.server import DemoOrigin
 from satfs.demo.showcase import showcase_catalogue
 from satfs.demo.tokens import Account
@@ -28,6 +28,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--large-mb", type=int, default=64, help="size of the one large zip, in MB")
     parser.add_argument("--data-dir", type=Path, help="where generated products are kept")
     parser.add_argument("--extra-tasks", type=int, default=0, help="so many bare tasks more")
+    parser.add_argument("--extra-scenes", type=int, default=0, help="one capture of so many more")
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--store-port", type=int, default=0)
     parser.add_argument("--latency-ms", type=float, default=0.0, help="before each answer")
@@ -52,6 +53,9 @@ def _catalogue(options: argparse.Namespace) -> Catalogue:
         catalogue = showcase_catalogue(kept, seed=options.seed, large_mb=options.large_mb)
     for task in many_tasks(options.extra_tasks).tasks:
         catalogue.add_task(task)
+    if options.extra_scenes:
+        for task in many_scenes(options.extra_scenes).tasks:
+            catalogue.add_task(task)
     return catalogue
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -78,10 +79,17 @@ def _signature(key: SigningKey, stamp: str, canonical: str) -> str:
     scope = f"{stamp[:8]}/{key.region}/s3/aws4_request"
     hashed = hashlib.sha256(canonical.encode()).hexdigest()
     text = "\n".join((ALGORITHM, stamp, scope, hashed))
-    derived = f"AWS4{key.secret}".encode()
-    for part in (stamp[:8], key.region, "s3", "aws4_request"):
-        derived = hmac.digest(derived, part.encode(), "sha256")
+    derived = _derived_key(key.secret, stamp[:8], key.region)
     return hmac.digest(derived, text.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=64)
+def _derived_key(secret: str, day: str, region: str) -> bytes:
+    """Return the key for all links of one *day*: a page of a listing may hold a thousand links."""
+    derived = f"AWS4{secret}".encode()
+    for part in (day, region, "s3", "aws4_request"):
+        derived = hmac.digest(derived, part.encode(), "sha256")
+    return derived
 
 
 def presign(
