@@ -62,6 +62,9 @@ class RequestSlots:
         """Return how long it takes until a slot is free if none is returned, in seconds."""
         if len(self._taken_at_s) >= self.max_held:
             return float("inf")
-        since_s = trio.current_time() - COUNTED_S
-        counted = [taken_s for taken_s in self._taken_at_s.values() if taken_s > since_s]
-        return counted[-self._n_slots] - since_s if len(counted) >= self._n_slots else 0.0
+        now_s = trio.current_time()
+        # The moments until which they count, rather than the one since which they do: the
+        # difference of two moments so close is exact, and the wait for it has an end.
+        counted = [taken_s + COUNTED_S for taken_s in self._taken_at_s.values()]
+        counted = [until_s for until_s in counted if until_s > now_s]
+        return counted[-self._n_slots] - now_s if len(counted) >= self._n_slots else 0.0
