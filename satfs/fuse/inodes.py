@@ -11,12 +11,14 @@ number means that identity and nothing else. (libfuse, `fuse_lowlevel_ops.forget
 
 Should two identities ever hash to one number (one chance in twenty that any two do, among a billion
 known at once), the one that comes second is hashed again with a salt, for as long as it is known.
+
+A program that lists 100,000 scenes leaves the kernel with a reference to each. So what is held for
+one is small: its node and a count, found by the number alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Generic, NewType, Protocol, TypeVar
 
@@ -65,15 +67,8 @@ def keyed_numbering(key: bytes) -> Numbering:
     return number
 
 
-@dataclass(slots=True)
-class _Known(Generic[N]):
-    inode: Inode
-    node: N
-    n_lookups: int
-
-
 class Inodes(Generic[N]):
-    """The nodes that the kernel has a reference to, by number and by identity.
+    """The nodes that the kernel has a reference to, by number.
 
     Invariants:
         Each known identity has exactly one number, and each number one identity.
@@ -83,23 +78,24 @@ class Inodes(Generic[N]):
 
     def __init__(self, root: N, numbering: Numbering) -> None:
         self._numbering = numbering
-        self._by_inode: dict[Inode, _Known[N]] = {}
-        self._by_identity: dict[tuple[str, ...], _Known[N]] = {}
-        self._enter(_Known(ROOT, root, 0))
+        self._top = root.identity
+        self._nodes: dict[Inode, N] = {ROOT: root}
+        #: Lookup counts above one, which few nodes have.
+        self._counts: dict[Inode, int] = {ROOT: 0}
+        #: Numbers of the identities that found their own one taken when they became known.
+        self._salted: dict[tuple[str, ...], Inode] = {}
 
     def __len__(self) -> int:
         """Return how many nodes are known, the root included."""
-        return len(self._by_inode)
+        return len(self._nodes)
 
     def known(self) -> list[tuple[Inode, N]]:
         """Return every node that is known, with its number, the root first."""
-        return [(known.inode, known.node) for known in self._by_inode.values()]
+        return list(self._nodes.items())
 
     def number(self, node: N) -> Inode:
         """Return the number that *node* has, or would have if it became known now."""
-        identity = node.identity
-        known = self._by_identity.get(identity)
-        return known.inode if known is not None else self._free_number(identity)
+        return self._number(node.identity)[0]
 
     def remember(self, node: N) -> Inode:
         """Count one more reference to *node* and return its number.
@@ -108,13 +104,13 @@ class Inodes(Generic[N]):
         knows times and attributes of today.
         """
         identity = node.identity
-        known = self._by_identity.get(identity)
-        if known is None:
-            known = _Known(self._free_number(identity), node, 0)
-            self._enter(known)
-        known.node = node
-        known.n_lookups += 1
-        return known.inode
+        inode, is_salted = self._number(identity)
+        if inode in self._nodes:
+            self._counts[inode] = self._counts.get(inode, 1) + 1
+        elif is_salted:
+            self._salted[identity] = inode
+        self._nodes[inode] = node
+        return inode
 
     def node(self, inode: int) -> N:
         """Return the node that *inode* leads to.
@@ -122,19 +118,18 @@ class Inodes(Generic[N]):
         Raises:
             Misuse: the kernel has no reference to such an inode.
         """
-        known = self._by_inode.get(Inode(inode))
-        if known is None:
+        node = self._nodes.get(Inode(inode))
+        if node is None:
             raise Misuse(f"inode {inode} is not known")
-        return known.node
+        return node
 
     def knows(self, inode: int) -> bool:
         """Return whether *inode* leads to a node."""
-        return inode in self._by_inode
+        return inode in self._nodes
 
     def n_lookups(self, inode: int) -> int:
         """Return how many references the kernel has to *inode*; 0 when it is not known."""
-        known = self._by_inode.get(Inode(inode))
-        return known.n_lookups if known is not None else 0
+        return self._counts.get(Inode(inode), 1) if inode in self._nodes else 0
 
     def forget(self, inode: int, n_lookups: int) -> None:
         """Take *n_lookups* references from *inode*; the last one makes it unknown.
@@ -142,28 +137,38 @@ class Inodes(Generic[N]):
         Raises:
             Misuse: there are not that many. Then as many as there are have been taken.
         """
-        known = self._by_inode.get(Inode(inode))
-        if known is None:
+        known = Inode(inode)
+        if known not in self._nodes:
             raise Misuse(f"inode {inode} was forgotten, and is not known")
         if n_lookups < 0:
             raise Misuse(f"inode {inode} was forgotten {n_lookups} times")
-        missing = n_lookups - known.n_lookups
-        known.n_lookups = max(0, -missing)
-        if known.n_lookups == 0 and inode != ROOT:
-            del self._by_inode[known.inode]
-            del self._by_identity[known.node.identity]
-        # The kernel counts no references to the root, but sends some back at unmount.
-        if missing > 0 and inode != ROOT:
-            raise Misuse(f"inode {inode} was forgotten {missing} times too often")
+        n_left = self.n_lookups(inode) - n_lookups
+        if inode == ROOT:
+            # The kernel counts no references to the root, but sends some back at unmount.
+            self._counts[ROOT] = max(0, n_left)
+            return
+        if n_left > 1:
+            self._counts[known] = n_left
+        else:
+            self._counts.pop(known, None)
+        if n_left <= 0:
+            node = self._nodes.pop(known)
+            if self._salted:
+                self._salted.pop(node.identity, None)
+        if n_left < 0:
+            raise Misuse(f"inode {inode} was forgotten {-n_left} times too often")
 
-    def _enter(self, known: _Known[N]) -> None:
-        self._by_inode[known.inode] = known
-        self._by_identity[known.node.identity] = known
-
-    def _free_number(self, identity: tuple[str, ...]) -> Inode:
+    def _number(self, identity: tuple[str, ...]) -> tuple[Inode, bool]:
+        """Return the number of an identity, and whether it is another one than its own hash."""
+        salted = self._salted.get(identity) if self._salted else None
+        if salted is not None:
+            return salted, True
+        if identity == self._top:
+            return ROOT, False
         salt = 0
         while True:
             inode = Inode(self._numbering(identity, salt))
-            if inode not in self._by_inode:
-                return inode
+            holder = self._nodes.get(inode)
+            if holder is None or holder.identity == identity:
+                return inode, salt > 0
             salt += 1
