@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from satfs.api import readers
 from satfs.api.auth import account_key
 from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
@@ -131,6 +132,7 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
             parts.contents,
             (*contents_of_zips(settings.contents, parts.archives, parts.contents), Thumbnails()),
             version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
+            scene_of=readers.scene.of,
         ),
         program,
     )

@@ -10,6 +10,7 @@
     ├── Changed          not the object that was opened any more
     ├── Unreachable      network, vendor or store down; retries are spent
     │   ├── DeadlineReached  the call's time is up
+    │   │   └── Unfinished       the same, and part of a long listing has come
     │   └── Throttled        asked to slow down for longer than the deadline allows
     ├── OverBudget       the day's egress limit is reached, and the cache does not have it
     ├── TooManyOpen      the process has no descriptor left for one more file
@@ -81,6 +82,12 @@ class DeadlineReached(Unreachable):
     """
 
     is_silence: bool = True
+
+
+class Unfinished(DeadlineReached):
+    """The time is up while pages of a long listing come; the next call goes on from there."""
+
+    is_silence = False
 
 
 class Throttled(Unreachable):

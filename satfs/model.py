@@ -59,13 +59,18 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A tasking order. `record` is the API's object as sent, unknown fields kept."""
+    """A tasking order. `record` is the API's object as sent, unknown fields kept.
+
+    With a *problem* nothing but the id could be read, and it says why. So it is with a `Capture`
+    and a `Scene`.
+    """
 
     task_id: TaskId
     name: str | None = None
     status: str | None = None
     created_at: datetime | None = None
     record: Mapping[str, Json] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Capture:
     capture_id: CaptureId
     status: str | None = None
     record: Mapping[str, Json] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def is_published(self) -> bool:
@@ -105,6 +111,7 @@ class Scene:
     revision: str = ""
     attachments: tuple[Attachment, ...] = ()
     record: Mapping[str, Json] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def footprint(self) -> Mapping[str, Json] | None:

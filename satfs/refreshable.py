@@ -85,10 +85,13 @@ class Refreshable(Generic[T]):
             return None
         return min(held.stale_at - self._clock(), held.stale_at_wall - self._wall_clock())
 
-    def recall(self, value: T) -> None:
-        """Hold *value* as the last one, already stale; does nothing when there is one."""
+    def recall(self, value: T, lifetime_s: float = float("-inf")) -> None:
+        """Hold *value*, fresh for *lifetime_s* more seconds; does nothing when there is one.
+
+        By default it is stale already.
+        """
         if self._held is None:
-            self._held = _Held(value, float("-inf"), float("-inf"))
+            self._held = _Held(value, self._clock() + lifetime_s, self._wall_clock() + lifetime_s)
 
     def invalidate(self, value: T | None = None) -> None:
         """Make the value stale; with *value*, only if that very one is (still) held.

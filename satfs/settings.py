@@ -145,8 +145,8 @@ class Settings(BaseModel):
     """Entries asked for per page (the documentation uses 100)."""
     max_entries: int = Field(1_000_000, ge=1)
     """Most entries of one listing; more is taken for a broken pager."""
-    listing_memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
-    """Most bytes of records in memory, beside the tasks; a larger listing is an error."""
+    listing_memory_bytes: Bytes = Field(96 * MIB, ge=16 * MIB)
+    """Most bytes of listings in memory, compressed; others are on disk. A larger one is refused."""
     api_concurrency: int = Field(16, ge=1, le=256)
     """API requests in flight at once: 100 pages of 100 ms each then take under a second."""
 

@@ -12,10 +12,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import structlog
 import trio
 
-from satfs.api import wire
 from satfs.api.listing_store import ListingStore, Stored
-from satfs.errors import Garbled, NotAllowed, NotThere, SatfsError, Unreachable
-from satfs.model import Capture, Json, Scene, Task
+from satfs.api.readers import Reader
+from satfs.api.record_list import RecordList
+from satfs.errors import Garbled, NotAllowed, NotThere, SatfsError, Unfinished, Unreachable
+from satfs.model import Capture, Scene, Task
 from satfs.refreshable import Refreshable
 
 log = structlog.get_logger(__name__)
@@ -48,49 +49,54 @@ class Terms:
 
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
     nobody answered, for *negative_ttl_s*. *weigh* is called with the records that a listing holds.
-    *is_unwell* while the vendor was last found out of reach: then a known listing waits for
-    *patience_s* alone.
+    A known listing of several pages waits for its renewal for *longest_wait_s*, and any known one
+    for *patience_s* alone while *is_unwell*: when the vendor was last found out of reach.
     """
 
     ttl_s: float
     negative_ttl_s: float
     store: ListingStore | None
-    weigh: Callable[[CachedListing[Any], tuple[Any, ...]], None]
+    weigh: Callable[[CachedListing[Any], RecordList[Any]], None]
     wall_clock: Callable[[], float] = time.time
     patience_s: float = UNWELL_PATIENCE_S
+    longest_wait_s: float = math.inf
     is_unwell: bool = False
 
 
 class CachedListing(Generic[Item]):
     """The records of one listing.
 
-    *ask* gets them from the vendor, *reader* makes one of what was kept on disk, *id_of* tells its
-    id. A listing that was renewed and is equal stays the same object.
+    *ask* gets them from the vendor, *reader* makes them of what was kept on disk. A listing that
+    was renewed and is equal stays the same object.
+
+    The records may be spilled: they leave the memory, and are read from disk when they are wanted.
+    They are believed as long as if they had stayed.
     """
 
     def __init__(
         self,
         key: Key,
-        ask: Callable[[], Awaitable[tuple[Item, ...]]],
-        reader: Callable[[Json], Item | None],
-        id_of: Callable[[Item], str],
+        ask: Callable[[], Awaitable[RecordList[Item]]],
+        reader: Reader[Item],
         terms: Terms,
     ) -> None:
         self.key = key
         self.is_stale = False
-        self._ask: Callable[[], Awaitable[tuple[Item, ...]]] = ask
-        self._reader: Callable[[Json], Item | None] = reader
-        self._id_of: Callable[[Item], str] = id_of
+        self._ask: Callable[[], Awaitable[RecordList[Item]]] = ask
+        self._reader: Reader[Item] = reader
         self._terms = terms
-        self._fresh: Refreshable[tuple[Item, ...]] = Refreshable(self._renew)
+        self._none: RecordList[Item] = RecordList(reader)
+        self._fresh: Refreshable[RecordList[Item]] = Refreshable(self._renew)
         self._asked_at_s = 0.0
         self._stale_until = float("-inf")
         self._absence: tuple[NotThere, float] | None = None
-        self._kept: tuple[Item, ...] | None = None
+        self._kept: RecordList[Item] | None = None
         self._kept_at_s = 0.0
-        self._index: tuple[tuple[Item, ...], dict[str, Item]] = ((), {})
+        #: Until when spilled records are believed, on trio's clock and on the wall's.
+        self._spilled_until = (float("-inf"), float("-inf"))
+        self._may_believe_disk = True
 
-    async def get(self) -> tuple[Item, ...]:
+    async def get(self) -> RecordList[Item]:
         """Return the records: believed, renewed, or the last ones known when those cannot be had.
 
         Raises whatever the vendor's answer means; `Unreachable`, `Garbled` and `NotAllowed` only
@@ -104,9 +110,10 @@ class CachedListing(Generic[Item]):
             await trio.lowlevel.checkpoint()
             raise copy(self._absence[0])
         failure: SatfsError | None = None
-        is_hasty = self._terms.is_unwell and self.is_known
+        if not self.is_known and self._spilled_until[0] > now:
+            await self._recall()
         try:
-            with trio.move_on_after(self._terms.patience_s if is_hasty else math.inf):
+            with trio.move_on_after(self._patience_s()):
                 items = await self._fresh.get()
                 self._note_answer()
                 return items
@@ -115,8 +122,8 @@ class CachedListing(Generic[Item]):
             raise
         except (Unreachable, Garbled, NotAllowed) as reason:
             failure = reason
-            # A 403 is about this listing alone.
-            self._terms.is_unwell = type(reason) is not NotAllowed
+            # A 403 is about this listing alone, and a vendor who sends pages is well.
+            self._terms.is_unwell = type(reason) not in (NotAllowed, Unfinished)
             if not self.is_known:
                 await self._recall()
             if not self.is_known:
@@ -124,13 +131,23 @@ class CachedListing(Generic[Item]):
         self._note_failure(failure)
         return self.last()
 
-    def peek(self) -> tuple[Item, ...] | None:
+    def _patience_s(self) -> float:
+        """Return how long to wait for better than what is known, if anything is.
+
+        A long listing whose pages come slowly is to be served before the kernel's call ends.
+        """
+        if self.is_known and self._terms.is_unwell:
+            return self._terms.patience_s
+        return self._terms.longest_wait_s if len(self.last().pages) > 1 else math.inf
+
+    def peek(self) -> RecordList[Item] | None:
         """Return the records while they may be believed, else None. Never waits."""
         return self._fresh.peek()
 
-    def last(self) -> tuple[Item, ...]:
+    def last(self) -> RecordList[Item]:
         """Return the records that were listed last, believed or not; none when none are known."""
-        return self._fresh.last() or ()
+        last = self._fresh.last()
+        return self._none if last is None else last
 
     @property
     def is_known(self) -> bool:
@@ -139,46 +156,71 @@ class CachedListing(Generic[Item]):
 
     def find(self, id: str) -> Item | None:
         """Return the one of the last records that has that *id*. Never waits."""
-        items = self.last()
-        if self._index[0] is not items:
-            self._index = (items, {self._id_of(item): item for item in items})
-        return self._index[1].get(id)
+        return self.last().find(id)
 
     def invalidate(self) -> None:
         """Believe nothing any more; what was known is still served when nobody answers."""
         self._fresh.invalidate()
         self._stale_until = float("-inf")
         self._absence = None
+        self._spilled_until = (float("-inf"), float("-inf"))
+        self._may_believe_disk = False
+
+    def spill(self) -> bool:
+        """Let the records leave the memory; return False where they could not be read again."""
+        if self._terms.store is None or self._kept is None or self._kept is not self.last():
+            return False
+        left_s = self._fresh.left_s()
+        if left_s is not None:
+            now_s, now_wall_s = trio.current_time(), self._terms.wall_clock()
+            self._spilled_until = (now_s + left_s, now_wall_s + left_s)
+        self._fresh = Refreshable(self._renew)
+        self._kept = None
+        return True
+
+    def forget(self) -> None:
+        """Forget the records, and that they were ever known."""
+        self._fresh = Refreshable(self._renew)
+        self._kept = None
 
     def take_in(self, stored: Stored) -> None:
-        """Hold what was kept on disk, as stale, unless something is held already."""
-        items, _ = wire.records(stored.records, self._reader)
-        if self.is_known or (stored.records and not items):
+        """Hold what was kept on disk, unless something is held already.
+
+        It is stale, with two exceptions: what this mount has spilled is believed as before; and a
+        long listing that was asked for less than `ttl_s` ago is believed for the rest of that time,
+        since it would take many requests. One of a single page takes one.
+        """
+        if self.is_known:
             return
-        self._fresh.recall(items)
+        items = RecordList(self._reader, stored.pages)
+        now_s, now_wall_s = trio.current_time(), self._terms.wall_clock()
+        left_s = min(self._spilled_until[0] - now_s, self._spilled_until[1] - now_wall_s)
+        age_s = now_wall_s - stored.asked_at_s
+        if len(stored.pages) > 1 and self._may_believe_disk and 0 <= age_s < self._terms.ttl_s:
+            left_s = max(left_s, self._terms.ttl_s - age_s)
+        self._fresh.recall(items, left_s)
         self._asked_at_s = stored.asked_at_s
-        self._terms.weigh(self, self.last())
+        self._kept, self._kept_at_s = items, stored.asked_at_s
+        self._terms.weigh(self, items)
 
     def state(self) -> ListingState:
         """Return what is known about the listing."""
         return ListingState(*self.key, len(self.last()), self._asked_at_s, self.is_stale)
 
-    async def _renew(self) -> tuple[tuple[Item, ...], float]:
-        items = await self._ask()
-        if self.is_known and self.last() == items:
-            items = self.last()
+    async def _renew(self) -> tuple[RecordList[Item], float]:
+        items = (await self._ask()).sharing(self.last())
         self._asked_at_s = self._terms.wall_clock()
         self._absence = None
         self._terms.weigh(self, items)
         await self._keep(items)
         return items, self._terms.ttl_s
 
-    async def _keep(self, items: tuple[Item, ...]) -> None:
+    async def _keep(self, items: RecordList[Item]) -> None:
         """Keep *items* on disk, unless they are there since not too long ago."""
         store, now_s = self._terms.store, self._terms.wall_clock()
         if store is None or (items is self._kept and 0 <= now_s - self._kept_at_s < KEPT_ANEW_S):
             return
-        await store.save(*self.key, [item.record for item in items])
+        await store.save(*self.key, items.pages)
         self._kept, self._kept_at_s = items, now_s
 
     async def _recall(self) -> None:
@@ -190,8 +232,8 @@ class CachedListing(Generic[Item]):
         """Remember for a moment that there is nothing, and forget what there was."""
         self._absence = (absence, trio.current_time() + self._terms.negative_ttl_s)
         if self.is_known:
-            self._fresh = Refreshable(self._renew)
-            self._terms.weigh(self, ())
+            self.forget()
+            self._terms.weigh(self, self._none)
         self.is_stale = False
         if self._terms.store is not None:
             await self._terms.store.delete(*self.key)

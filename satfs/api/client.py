@@ -7,16 +7,17 @@ Every operation as a whole, all its pages and retries and a new token included, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
 import trio
-from cachetools import TTLCache
 
-from satfs.api import pages, presigned, requests, wire
+from satfs.api import pages, presigned, readers, requests, wire
 from satfs.api.auth import Credential, Deadline
-from satfs.api.paging import PartialListing
+from satfs.api.partial_listing import ListingsInProgress, PartialListing
+from satfs.api.readers import Reader
+from satfs.api.record_list import RecordList
 from satfs.api.requests import ApiRequest
 from satfs.api.session import ApiSession, prefixed
 from satfs.errors import (
@@ -26,14 +27,13 @@ from satfs.errors import (
     NotAllowed,
     NotThere,
     SatfsError,
-    Unreachable,
+    Unfinished,
 )
 from satfs.model import (
     AttachmentName,
     Capture,
     CaptureId,
     Contract,
-    Json,
     Link,
     Scene,
     SceneId,
@@ -48,11 +48,8 @@ from satfs.settings import Settings
 R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
-#: How long what has come of a listing waits for somebody to go on with it, in seconds: longer than
-#: a person takes to try again, and not so long that its first pages are of another time. And how
-#: many such listings wait.
-UNFINISHED_S: Final = 60.0
-MAX_UNFINISHED: Final = 64
+#: The share of `metadata_deadline_s` that a listing leaves to the caller when it ends unfinished.
+_LISTING_MARGIN: Final = 0.1
 #: Longest answer in which a link is looked for. A vendor who sends the delivery itself in its place
 #: would have `ls` fetch it.
 MAX_LINK_BYTES: Final = 1024 * 1024
@@ -83,13 +80,7 @@ class Aleph:
         self._settings = settings
         self._session = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
-        max_bytes = settings.listing_memory_bytes
-        self._unfinished: TTLCache[str, PartialListing[Any]] = TTLCache(
-            max_bytes,
-            UNFINISHED_S,
-            timer=trio.current_time,
-            getsizeof=lambda partial: max(partial.n_bytes, max_bytes // MAX_UNFINISHED),
-        )
+        self._progress = ListingsInProgress(settings.listing_memory_bytes)
         self._is_told_short = False
 
     @property
@@ -107,36 +98,32 @@ class Aleph:
 
     # -- the questions -----------------------------------------------------------------------------
 
-    async def tasks(self) -> tuple[Task, ...]:
+    async def tasks(self) -> RecordList[Task]:
         """Return every task that the contract shows, in the vendor's order, each id once."""
-        return await self._list(
-            requests.tasks(self._settings.page_limit), wire.task, lambda task: task.task_id
-        )
+        return await self._list(requests.tasks(self._settings.page_limit), readers.task)
 
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when there is none."""
         question = requests.task(task_id)
         return await self._one(
-            question, wire.task, lambda task: task.task_id == task_id, self._deadline()
+            question, readers.task, lambda task: task.task_id == task_id, self._deadline()
         )
 
-    async def captures(self, task_id: TaskId) -> tuple[Capture, ...]:
+    async def captures(self, task_id: TaskId) -> RecordList[Capture]:
         """Return every capture of a task, whatever its status, each id once.
 
         Raises NotThere when there is no such task.
         """
         return await self._list(
             requests.captures(task_id, self._settings.page_limit),
-            wire.capture,
-            lambda capture: capture.capture_id,
+            readers.capture,
         )
 
-    async def scenes(self, capture_id: CaptureId) -> tuple[Scene, ...]:
+    async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return every scene of a capture, each id once; none when there is no such capture."""
         return await self._list(
             requests.scenes(capture_id, self._settings.page_limit),
-            wire.scene,
-            lambda scene: scene.scene_id,
+            readers.scene,
         )
 
     async def scene(self, scene_id: SceneId) -> Scene:
@@ -149,7 +136,7 @@ class Aleph:
         question = requests.scene(scene_id)
         try:
             return await self._one(
-                question, wire.scene, lambda scene: scene.scene_id == scene_id, deadline
+                question, readers.scene, lambda scene: scene.scene_id == scene_id, deadline
             )
         except (NeedsLogin, NeedsContract):
             raise
@@ -179,12 +166,11 @@ class Aleph:
             max_bytes=MAX_LINK_BYTES,
         )
 
-    async def contracts(self) -> tuple[Contract, ...]:
+    async def contracts(self) -> RecordList[Contract]:
         """Return the account's contracts. The one question that names no contract."""
         return await self._list(
             requests.contracts(),
-            wire.contract,
-            lambda contract: contract.contract_id,
+            readers.contract,
             with_contract=False,
         )
 
@@ -194,7 +180,7 @@ class Aleph:
         url = question.url(self._settings.api_url)
         page = await self._session.ask(
             url,
-            _page_with(wire.task),
+            _page_with(readers.task),
             question.what,
             self._deadline(),
             max_bytes=MAX_PAGE_BYTES,
@@ -209,23 +195,25 @@ class Aleph:
     async def _list(
         self,
         question: ApiRequest,
-        reader: Callable[[Json], R | None],
-        key: Callable[[R], str],
+        reader: Reader[R],
         *,
         with_contract: bool = True,
-    ) -> tuple[R, ...]:
-        """Return the records of all pages, each key once: the first that came.
+    ) -> RecordList[R]:
+        """Return the records of all pages, each id once: the first that came.
 
-        Who runs out of time leaves what has come to the next one who asks.
+        When the deadline is reached, what has come is kept, and the next call goes on with it.
+
+        Raises:
+            Unfinished: the deadline is reached, and pages have come in this call.
         """
         deadline = self._deadline()
         first_url = question.url(self._settings.api_url)
-        gathering: PartialListing[R] = self._unfinished.pop(
-            first_url,
-            PartialListing(
-                first_url, self._settings.max_entries, key, self._settings.listing_memory_bytes
-            ),
-        )
+        listing: PartialListing[R] = self._progress.go_on_with(
+            first_url, trio.current_time()
+        ) or PartialListing(first_url, self._settings.max_entries, reader, self._progress)
+        #: Ends a listing of which pages have come before the kernel's call ends: so what has come
+        #: is kept, and the caller learns that something has.
+        scope = trio.CancelScope()
 
         async def get_page(url: str) -> wire.Page:
             return await self._session.ask(
@@ -237,28 +225,43 @@ class Aleph:
                 max_bytes=MAX_PAGE_BYTES,
             )
 
-        n_ahead = self._settings.api_concurrency
-        try:
-            await pages.follow(gathering.chain, get_page, gathering.keep, n_ahead=n_ahead)
-            while gathering.must_begin_anew:
-                gathering.begin_anew()
-                await pages.follow(gathering.chain, get_page, gathering.keep, n_ahead=n_ahead)
-        except Garbled as failure:
-            raise Garbled(prefixed(question.what, failure)) from failure
-        except (Unreachable, trio.Cancelled):
-            if gathering.found:
-                self._unfinished[first_url] = gathering
-            raise
-        self._note(question, gathering)
-        return tuple(gathering.found.values())
+        def keep(page: wire.Page) -> int:
+            scope.deadline = deadline.at_s - _LISTING_MARGIN * self._settings.metadata_deadline_s
+            return listing.keep(page)
 
-    def _note(self, question: ApiRequest, gathering: PartialListing[R]) -> None:
+        n_ahead = self._settings.api_concurrency
+        is_unfinished = True
+        try:
+            with scope:
+                await pages.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                while listing.must_begin_anew:
+                    listing.begin_anew()
+                    await pages.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                is_unfinished = False
+            if is_unfinished:
+                raise Unfinished(
+                    f"{question.what}: {listing.n_pages} pages have come, and there are more"
+                )
+            self._note(question, listing)
+            return listing.records()
+        except Garbled as failure:
+            is_unfinished = False
+            raise Garbled(prefixed(question.what, failure)) from failure
+        finally:
+            if is_unfinished and listing.is_begun:
+                self._progress.put_by(listing, trio.current_time())
+            else:
+                listing.let_go()
+
+    def _note(self, question: ApiRequest, listing: PartialListing[R]) -> None:
         """Log what is odd about a listing that has been read to its end."""
-        if gathering.n_unusable:
-            log.warning("entries without id skipped", what=question.what, n=gathering.n_unusable)
-        if gathering.is_shrunk:
+        if listing.n_unusable:
+            log.warning("entries without id skipped", what=question.what, n=listing.n_unusable)
+        if listing.n_unreadable:
+            log.warning("records are unreadable", what=question.what, n=listing.n_unreadable)
+        if listing.is_shrunk:
             log.info("listing shrank each time it was read", what=question.what)
-        elif gathering.is_short and not self._is_told_short:
+        elif listing.is_short and not self._is_told_short:
             # Once: a vendor who counts otherwise than we do does so in each listing.
             self._is_told_short = True
             log.warning("listing ended before its count", what=question.what)
@@ -266,7 +269,7 @@ class Aleph:
     async def _one(
         self,
         question: ApiRequest,
-        reader: Callable[[Json], R | None],
+        reader: Reader[R],
         is_it: Callable[[R], bool],
         deadline: Deadline,
     ) -> R:
@@ -276,8 +279,7 @@ class Aleph:
             value = wire.one(response.body)
             # An envelope of one, as filtered listings have it.
             entries = value["results"] if isinstance(value.get("results"), list) else [value]
-            records, _ = wire.records(entries, reader)
-            for record in records:
+            for record in wire.packed(entries, reader):
                 if is_it(record):
                     return record
             raise Garbled("the answer is about something else")
@@ -293,20 +295,20 @@ class Aleph:
         url = question.url(self._settings.api_url)
         try:
             page = await self._session.ask(
-                url, _page_with(wire.scene), question.what, deadline, max_bytes=MAX_PAGE_BYTES
+                url, _page_with(readers.scene), question.what, deadline, max_bytes=MAX_PAGE_BYTES
             )
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed, Garbled):
             # An inferred question that fails proves nothing: what the first one said stands.
             raise refusal from None
-        found: tuple[Scene, ...] = page.entries
+        found: Sequence[Scene] = page.entries
         for scene in found:
             if scene.scene_id == scene_id:
                 return scene
         raise NotThere(f"{question.what}: there is none")
 
 
-def _page_with(reader: Callable[[Json], object | None]) -> Callable[[Response], wire.Page]:
+def _page_with(reader: Reader[Any]) -> Callable[[Response], wire.Page]:
     """Return what reads a page of the records that *reader* makes."""
     return lambda response: wire.page_of(response.body, reader)

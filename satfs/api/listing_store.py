@@ -1,8 +1,9 @@
 """Listings on disk, so that a mount without a network starts with the last known records.
 
 One small SQLite file per account, in WAL mode, so that several mounts share it. What is kept are
-the records as JSON, and records hold no links. Nothing here is needed for a right answer: a file
-that is broken, or a directory that is not ours alone, means one warning and no file.
+the pages of each listing as they are held in memory, and records hold no links. Nothing here is
+needed for a right answer: a file that is broken, or a directory that is not ours alone, means one
+warning and no file.
 
 Everything runs in a worker thread, one call at a time.
 """
@@ -10,12 +11,13 @@ Everything runs in a worker thread, one call at a time.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import stat
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,9 +25,9 @@ from typing import TypeVar
 import structlog
 import trio
 
-from satfs.api.packed import decoded, encoded
+from satfs.api.packed import Block, PackedBlock
+from satfs.api.record_list import RecordPage, page_bytes
 from satfs.atomic_file import make_directory
-from satfs.model import Json
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -39,16 +41,35 @@ CALL_LIMIT_S = 2.0
 #: Time to wait for another mount that is writing.
 _BUSY_LIMIT_S = 1.0
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS listings (
+#: The number of the layout below, in `PRAGMA user_version`. Version 1 had one row for a listing.
+_VERSION = 2
+_SCHEMA = f"""
+DROP TABLE IF EXISTS listings;     -- of version 1
+CREATE TABLE IF NOT EXISTS listing (
     kind TEXT NOT NULL,            -- tasks, captures, scenes, task, scene
     id TEXT NOT NULL,              -- of what is listed or looked up; empty for tasks
     asked_at_s REAL NOT NULL,      -- wall clock
-    records BLOB NOT NULL,         -- zlib of one JSON object per line
+    n_bytes INTEGER NOT NULL,      -- in memory, about
+    n_pages INTEGER NOT NULL,
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS page (
+    kind TEXT NOT NULL,
+    listing TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    ids BLOB NOT NULL,             -- a JSON array
+    dictionary BLOB NOT NULL,      -- these three: see api/packed.py
+    ends BLOB NOT NULL,
+    packed BLOB NOT NULL,
+    checksum INTEGER NOT NULL,     -- CRC-32 of the four before it
+    PRIMARY KEY (kind, listing, number)
+);
+PRAGMA user_version = {_VERSION};
 """
+_OLD = (
+    "DELETE FROM page WHERE (kind, listing) IN (SELECT kind, id FROM listing WHERE asked_at_s < ?)",
+    "DELETE FROM listing WHERE asked_at_s < ?",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +79,7 @@ class Stored:
     kind: str
     id: str
     asked_at_s: float
-    records: tuple[Mapping[str, Json], ...]
+    pages: tuple[RecordPage, ...]
 
 
 class ListingStore:
@@ -73,17 +94,20 @@ class ListingStore:
         self._db: sqlite3.Connection | None = None
         self._is_broken = False
 
-    async def save(self, kind: str, id: str, records: Sequence[Mapping[str, Json]]) -> None:
-        """Keep *records* as what was listed now."""
-        moment_s = time.time()
+    async def save(self, kind: str, id: str, pages: Sequence[RecordPage]) -> None:
+        """Keep *pages* as what was listed now."""
+        now_s = time.time()
 
         def write(db: sqlite3.Connection) -> None:
-            # Record by record: a whole listing would be held twice, and keep other threads waiting.
-            compressor = zlib.compressobj(1)
-            pieces = [compressor.compress(encoded(record) + b"\n") for record in records]
-            packed = b"".join((*pieces, compressor.flush()))
+            db.execute("DELETE FROM page WHERE kind = ? AND listing = ?", (kind, id))
+            db.executemany(
+                "INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                ((kind, id, number, *_packed(page)) for number, page in enumerate(pages)),
+            )
+            n_bytes = sum(map(page_bytes, pages))
             db.execute(
-                "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)", (kind, id, moment_s, packed)
+                "INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?, ?)",
+                (kind, id, now_s, n_bytes, len(pages)),
             )
 
         await self._run(write)
@@ -92,24 +116,27 @@ class ListingStore:
         """Return what was listed last, or None."""
 
         def read(db: sqlite3.Connection) -> Stored | None:
-            row = db.execute(
-                "SELECT kind, id, asked_at_s, records FROM listings WHERE kind = ? AND id = ?",
-                (kind, id),
-            ).fetchone()
-            return None if row is None else _unpacked(row)
+            return _stored(db, kind, id)
 
         return await self._run(read)
 
-    async def load_all(self, limit: int) -> tuple[Stored, ...]:
-        """Return all listings that were kept, the newest *limit* of them."""
+    async def load_all(self, limit: int, max_bytes: int = 2**63 - 1) -> tuple[Stored, ...]:
+        """Return the newest *limit* listings, the newest first, of *max_bytes* in memory in all.
+
+        One that is too large for what is left is left out.
+        """
 
         def read(db: sqlite3.Connection) -> tuple[Stored, ...]:
             rows = db.execute(
-                "SELECT kind, id, asked_at_s, records FROM listings "
-                "ORDER BY asked_at_s DESC LIMIT ?",
-                (limit,),
-            )
-            return tuple(stored for row in rows if (stored := _unpacked(row)) is not None)
+                "SELECT kind, id, n_bytes FROM listing ORDER BY asked_at_s DESC LIMIT ?", (limit,)
+            ).fetchall()
+            found, left_bytes = [], max_bytes
+            for kind, id, n_bytes in rows:
+                stored = _stored(db, kind, id) if n_bytes <= left_bytes else None
+                if stored is not None:
+                    left_bytes -= n_bytes
+                    found.append(stored)
+            return tuple(found)
 
         return await self._run(read) or ()
 
@@ -117,18 +144,15 @@ class ListingStore:
         """Forget one listing."""
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM listings WHERE kind = ? AND id = ?", (kind, id))
+            db.execute("DELETE FROM page WHERE kind = ? AND listing = ?", (kind, id))
+            db.execute("DELETE FROM listing WHERE kind = ? AND id = ?", (kind, id))
 
         await self._run(write)
 
     async def aclose(self) -> None:
         """Close the file; nothing is kept or found after that."""
-
-        def close(db: sqlite3.Connection) -> None:
-            db.close()
-
         if self._db is not None:
-            await self._run(close)
+            await self._run(_close)
             self._db = None
         self._is_broken = True
 
@@ -153,7 +177,9 @@ class ListingStore:
         try:
             if self._db is None:
                 self._db = _open(self._directory)
-            return work(self._db)
+            if work is _close:
+                return work(self._db)
+            return _in_transaction(self._db, work)
         except (sqlite3.Error, OSError, ValueError) as failure:
             self._give_up(type(failure).__name__, str(failure))
             return None
@@ -195,14 +221,16 @@ def _open(directory: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # One call at a time, each in whatever thread: see `ListingStore._limiter`.
-    # No transactions of its own (isolation_level): each statement is one.
+    # No transactions of its own (isolation_level): see `_in_transaction`.
     db = sqlite3.connect(path, timeout=_BUSY_LIMIT_S, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         # A lost last listing is asked for again; it need not be on the platter.
         db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(_SCHEMA)
-        db.execute("DELETE FROM listings WHERE asked_at_s < ?", (time.time() - KEPT_FOR_S,))
+        if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+            db.executescript(_SCHEMA)
+        for statement in _OLD:
+            db.execute(statement, (time.time() - KEPT_FOR_S,))
     except BaseException:
         db.close()
         raise
@@ -219,10 +247,57 @@ def _own(directory: Path) -> None:
         raise PermissionError(f"{directory} belongs to somebody else")
 
 
-def _unpacked(row: tuple[str, str, float, bytes]) -> Stored | None:
-    kind, id, asked_at_s, packed = row
+def _close(db: sqlite3.Connection) -> None:
+    db.close()
+
+
+def _in_transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Return what *work* returns; what it writes is written as a whole, or not at all."""
+    db.execute("BEGIN")
     try:
-        records = [decoded(line) for line in zlib.decompress(packed).split(b"\n") if line]
-    except (zlib.error, ValueError, RecursionError):
+        result = work(db)
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+    return result
+
+
+def _packed(page: RecordPage) -> tuple[bytes, bytes, bytes, bytes, int]:
+    ids = json.dumps(page.ids).encode()
+    kept = page.block.kept()
+    return (ids, *kept, _checksum(ids, *kept))
+
+
+def _checksum(*parts: bytes) -> int:
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def _stored(db: sqlite3.Connection, kind: str, id: str) -> Stored | None:
+    """Return one listing; None where there is none, or one of its pages is damaged."""
+    head = db.execute(
+        "SELECT asked_at_s, n_pages FROM listing WHERE kind = ? AND id = ?", (kind, id)
+    ).fetchone()
+    if head is None:
         return None
-    return Stored(kind, id, asked_at_s, tuple(r for r in records if isinstance(r, dict)))
+    rows = db.execute(
+        "SELECT ids, dictionary, ends, packed, checksum FROM page"
+        " WHERE kind = ? AND listing = ? ORDER BY number",
+        (kind, id),
+    )
+    pages = []
+    for ids, dictionary, ends, packed, checksum in rows:
+        if _checksum(ids, dictionary, ends, packed) != checksum:
+            return None
+        try:
+            block = Block(PackedBlock(dictionary, ends, packed))
+            pages.append(RecordPage(tuple(json.loads(ids)), block))
+        except ValueError:
+            return None
+    if len(pages) != head[1] or any(len(page.ids) != len(page.block) for page in pages):
+        return None
+    return Stored(kind, id, head[0], tuple(pages))

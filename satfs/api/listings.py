@@ -3,22 +3,25 @@
 The questions of `api.client.Aleph`, answered from memory. A listing is asked for once, however many
 wait for it, believed for `listing_ttl_s`, and then asked for again. When the vendor is out of
 reach, or sends what makes no sense, the last one known is served and marked as stale, be it from
-memory or from the disk of an earlier mount: what was listed stays listed. An answer that is served
-again is the same object as before, and so is a renewed listing that turned out equal, so that
-callers may keep what they made of it.
+memory or from the disk of an earlier mount: what was listed stays listed. A renewed listing that
+turned out equal is the same object as before.
+
+The records in memory are bounded in bytes, over all listings. Those used least recently leave it,
+and are read from disk when they are wanted again.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 from cachetools import LRUCache
 
-from satfs.api import wire
+from satfs.api import readers
 from satfs.api.cached_listing import (
     UNWELL_PATIENCE_S,
     CachedListing,
@@ -28,16 +31,18 @@ from satfs.api.cached_listing import (
     Terms,
 )
 from satfs.api.listing_store import ListingStore
-from satfs.api.packed import held_bytes
+from satfs.api.record_list import RecordList, joined, list_of_one
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
 from satfs.settings import Settings
 
-#: Most records remembered beside the list of tasks; those used least recently are forgotten (their
-#: listings are asked for again). They also give way when their bytes exceed `listing_memory_bytes`.
-MAX_REMEMBERED_RECORDS = 20_000
+#: Most listings and look-ups remembered beside the list of tasks; those used least recently are
+#: forgotten. Each takes 2 kB beside its records.
+MAX_REMEMBERED_LISTINGS: Final = 10_000
 #: Most listings read back from disk at once.
-MAX_RECALLED_LISTINGS = 5000
+MAX_RECALLED_LISTINGS: Final = 5000
+#: The share of a call's deadline for which a listing that is known waits to be renewed.
+_WAIT_SHARE: Final = 0.8
 
 TASKS, CAPTURES, SCENES, TASK, SCENE = "tasks", "captures", "scenes", "task", "scene"
 
@@ -45,7 +50,7 @@ TASKS, CAPTURES, SCENES, TASK, SCENE = "tasks", "captures", "scenes", "task", "s
 class RecordSource(Protocol):
     """What is asked of the vendor (`api.client.Aleph`)."""
 
-    async def tasks(self) -> tuple[Task, ...]:
+    async def tasks(self) -> RecordList[Task]:
         """Return all tasks."""
         ...
 
@@ -53,11 +58,11 @@ class RecordSource(Protocol):
         """Return one task."""
         ...
 
-    async def captures(self, task_id: TaskId) -> tuple[Capture, ...]:
+    async def captures(self, task_id: TaskId) -> RecordList[Capture]:
         """Return all captures of a task."""
         ...
 
-    async def scenes(self, capture_id: CaptureId) -> tuple[Scene, ...]:
+    async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return all scenes of a capture."""
         ...
 
@@ -93,20 +98,20 @@ class Listings:
             wall_clock,
             # One call may need several listings, after the one that found the vendor unwell.
             min(UNWELL_PATIENCE_S, settings.metadata_deadline_s / 8),
+            # What is known is served before the kernel's call ends without an answer.
+            _WAIT_SHARE * settings.metadata_deadline_s,
         )
         self._tasks: CachedListing[Task] = CachedListing(
-            (TASKS, ""), client.tasks, wire.task, _task_id, self._terms
+            (TASKS, ""), client.tasks, readers.task, self._terms
         )
         self._max_bytes = settings.listing_memory_bytes
-        self._weights: dict[Key, int] = {}
-        self._others: LRUCache[Key, CachedListing[Any]] = LRUCache(
-            MAX_REMEMBERED_RECORDS,
-            getsizeof=lambda listing: self._weights.pop(listing.key, 1),
-        )
+        #: The bytes that each listing holds in memory, those used least recently first.
+        self._held: OrderedDict[Key, int] = OrderedDict()
+        self._others: LRUCache[Key, CachedListing[Any]] = LRUCache(MAX_REMEMBERED_LISTINGS)
 
     # -- the questions -----------------------------------------------------------------------------
 
-    async def tasks(self) -> tuple[Task, ...]:
+    async def tasks(self) -> RecordList[Task]:
         """Return all tasks."""
         return await self._tasks.get()
 
@@ -133,7 +138,7 @@ class Listings:
             raise NotThere(f"there is no task {task_id!r}")
         return task
 
-    async def captures(self, task_id: TaskId) -> tuple[Capture, ...]:
+    async def captures(self, task_id: TaskId) -> RecordList[Capture]:
         """Return all captures of a task; raises NotThere when there is no such task."""
         return await self._captures(task_id).get()
 
@@ -153,7 +158,7 @@ class Listings:
         record = {"capture_id": capture_id, "status": PUBLISHED}
         return Capture(capture_id, PUBLISHED, record)
 
-    async def scenes(self, capture_id: CaptureId) -> tuple[Scene, ...]:
+    async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return the scenes of a capture; none when there is no such capture."""
         return await self._scenes(capture_id).get()
 
@@ -165,27 +170,28 @@ class Listings:
             if found is not None and listing.peek() is not None:
                 return found
             stale = found or stale
-        known: tuple[Scene, ...] = () if stale is None else (stale,)
         try:
             with self._patience(stale):
-                known = await self._looked_up_scene(scene_id).get()
+                return (await self._looked_up_scene(scene_id).get())[0]
         except (Unreachable, Garbled):
-            if not known:
+            if stale is None:
                 raise
-        return known[0]
+        if stale is None:  # `_patience` has an end for what is known alone
+            raise Unreachable(f"nothing is known of scene {scene_id!r}")
+        return stale
 
     def _patience(self, known: object | None) -> trio.CancelScope:
         """Return how long to wait for better than what is *known* already, if it is."""
         is_hasty = self._terms.is_unwell and known is not None
         return trio.move_on_after(self._terms.patience_s if is_hasty else math.inf)
 
-    def known_captures(self) -> tuple[Capture, ...]:
+    def known_captures(self) -> RecordList[Capture]:
         """Return the captures seen in listings, each id once. Never waits."""
-        return self._known(_capture_id, CAPTURES)
+        return joined(readers.capture, (each.last() for each in self._of_kind(CAPTURES)))
 
-    def known_scenes(self) -> tuple[Scene, ...]:
+    def known_scenes(self) -> RecordList[Scene]:
         """Return the scenes seen in listings or looked up, each id once. Never waits."""
-        return self._known(_scene_id, SCENES, SCENE)
+        return joined(readers.scene, (each.last() for each in self._of_kind(SCENES, SCENE)))
 
     # -- forgetting, recalling, telling ------------------------------------------------------------
 
@@ -205,9 +211,9 @@ class Listings:
     def forget_scenes(self, capture_id: CaptureId) -> None:
         """Ask for the scenes of a capture next time, and for each by itself."""
         listing = self._scenes(capture_id)
-        for scene in listing.last():
-            if (SCENE, scene.scene_id) in self._others:
-                self._looked_up_scene(scene.scene_id).invalidate()
+        for scene_id in listing.last().ids():
+            if (SCENE, scene_id) in self._others:
+                self._looked_up_scene(SceneId(scene_id)).invalidate()
         listing.invalidate()
 
     def forget_task(self, task_id: TaskId) -> None:
@@ -233,7 +239,7 @@ class Listings:
         """
         if self._store is None:
             return 0
-        stored = await self._store.load_all(MAX_RECALLED_LISTINGS)
+        stored = await self._store.load_all(MAX_RECALLED_LISTINGS, self._max_bytes // 2)
         # The newest last: they are the last to be forgotten.
         for one in reversed(stored):
             listing = self._by_key(one.kind, one.id)
@@ -258,18 +264,11 @@ class Listings:
     def _of_kind(self, *kinds: str) -> list[CachedListing[Any]]:
         return [listing for key, listing in self._others.items() if key[0] in kinds]
 
-    def _known(self, id_of: Callable[[Item], str], *kinds: str) -> tuple[Item, ...]:
-        found: dict[str, Item] = {}
-        for listing in self._of_kind(*kinds):
-            for item in listing.last():
-                found.setdefault(id_of(item), item)
-        return tuple(found.values())
-
     def _captures(self, task_id: TaskId) -> CachedListing[Capture]:
         return self._listing(
             (CAPTURES, task_id),
             lambda key: CachedListing(
-                key, lambda: self._client.captures(task_id), wire.capture, _capture_id, self._terms
+                key, lambda: self._client.captures(task_id), readers.capture, self._terms
             ),
         )
 
@@ -277,31 +276,35 @@ class Listings:
         return self._listing(
             (SCENES, capture_id),
             lambda key: CachedListing(
-                key, lambda: self._client.scenes(capture_id), wire.scene, _scene_id, self._terms
+                key, lambda: self._client.scenes(capture_id), readers.scene, self._terms
             ),
         )
 
     def _looked_up_task(self, task_id: TaskId) -> CachedListing[Task]:
-        async def ask() -> tuple[Task, ...]:
-            return (await self._client.task(task_id),)
+        async def ask() -> RecordList[Task]:
+            task = await self._client.task(task_id)
+            return list_of_one(readers.task, task_id, task.record)
 
         return self._listing(
-            (TASK, task_id), lambda key: CachedListing(key, ask, wire.task, _task_id, self._terms)
+            (TASK, task_id), lambda key: CachedListing(key, ask, readers.task, self._terms)
         )
 
     def _looked_up_scene(self, scene_id: SceneId) -> CachedListing[Scene]:
-        async def ask() -> tuple[Scene, ...]:
-            return (await self._client.scene(scene_id),)
+        async def ask() -> RecordList[Scene]:
+            scene = await self._client.scene(scene_id)
+            return list_of_one(readers.scene, scene_id, scene.record)
 
         return self._listing(
             (SCENE, scene_id),
-            lambda key: CachedListing(key, ask, wire.scene, _scene_id, self._terms),
+            lambda key: CachedListing(key, ask, readers.scene, self._terms),
         )
 
     def _listing(self, key: Key, make: Callable[[Key], CachedListing[Item]]) -> CachedListing[Item]:
         listing: CachedListing[Item] | None = self._others.get(key)
         if listing is None:
             listing = self._others[key] = make(key)
+        elif key in self._held:
+            self._held.move_to_end(key)
         return listing
 
     def _by_key(self, kind: str, id: str) -> CachedListing[Any] | None:
@@ -319,29 +322,20 @@ class Listings:
             case _:
                 return None
 
-    def _weigh(self, listing: CachedListing[Any], records: tuple[Any, ...]) -> None:
-        """Put *listing* on the scales with what it holds now; those used least give way.
+    def _weigh(self, listing: CachedListing[Any], records: RecordList[Any]) -> None:
+        """Note what *listing* holds now; those used least recently leave the memory.
 
-        The list of tasks is never forgotten: everything hangs on it.
+        The list of tasks never does: everything hangs on it.
         """
         if listing is self._tasks:
             return
-        self._others.pop(listing.key, None)
-        # One scale for both bounds: all bytes that are allowed weigh as much as all records.
-        n_bytes = held_bytes(records)
-        weight_of_bytes = n_bytes * MAX_REMEMBERED_RECORDS // self._max_bytes
-        weight = max(len(records), weight_of_bytes) + 1
-        self._weights[listing.key] = min(weight, MAX_REMEMBERED_RECORDS)
-        self._others[listing.key] = listing
-
-
-def _task_id(task: Task) -> str:
-    return task.task_id
-
-
-def _capture_id(capture: Capture) -> str:
-    return capture.capture_id
-
-
-def _scene_id(scene: Scene) -> str:
-    return scene.scene_id
+        self._held[listing.key] = records.size_bytes
+        self._held.move_to_end(listing.key)
+        for key in [key for key in self._held if key not in self._others]:
+            del self._held[key]
+        n_bytes = sum(self._held.values())
+        while n_bytes > self._max_bytes and len(self._held) > 1:
+            key, n_spilled = self._held.popitem(last=False)
+            n_bytes -= n_spilled
+            if not self._others[key].spill():
+                del self._others[key]

@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 import trio
 
-from satfs.api import error_text, requests, wire
+from satfs.api import error_text, readers, requests, wire
 from satfs.api.auth import REFUSAL_MEMORY_S, Credential, Deadline
 from satfs.api.scrub import for_people
 from satfs.api.tokens import is_header_text
@@ -398,7 +398,7 @@ def _is_quickly_read(body: bytes) -> bool:
 
 
 def _contracts(response: Response) -> tuple[Contract, ...]:
-    return wire.page_of(response.body, wire.contract).entries
+    return tuple(wire.page_of(response.body, readers.contract).entries)
 
 
 def _listed(contracts: tuple[Contract, ...]) -> str:

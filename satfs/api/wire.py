@@ -5,9 +5,6 @@ listing. Lenient in all else: fields may be missing, null or of another type, id
 text, unknown fields are kept. For any bytes whatever, each function returns records or raises
 `Garbled`.
 
-No record keeps a signed link, and a scene's record keeps no link at all: they are secrets while
-they live, and dead when they are needed.
-
 What an answer costs is bounded before it is parsed, by its number of values and by the bytes of
 each record. A page is parsed record by record, so that other threads run in between.
 """
@@ -16,31 +13,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from satfs.api.packed import Packer, held_bytes
-from satfs.api.scrub import is_link, is_secret_key, is_secret_like, may_hold_secrets
+from satfs.api.readers import Cleaned, Reader, id_in, without_secrets
+from satfs.api.record_list import RecordList, RecordPacker
+from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
-from satfs.model import (
-    DELIVERY_ZIP,
-    Attachment,
-    AttachmentName,
-    Capture,
-    CaptureId,
-    Contract,
-    ContractId,
-    Json,
-    Scene,
-    SceneId,
-    Task,
-    TaskId,
-)
+from satfs.model import Json
 
 R = TypeVar("R")
 
@@ -60,17 +43,6 @@ MAX_PAGE_OBJECTS: Final = 500_000
 MAX_DIGITS: Final = 400
 #: Most bytes of `count` or `next` in a page.
 MAX_FIELD_BYTES: Final = 64 * 1024
-#: Longest name of a field for which it is remembered whether it names a secret.
-MAX_CACHED_KEY_CHARACTERS: Final = 64
-#: Longest id, in characters; ids are path segments of URLs, which servers cap at about 8 kB.
-MAX_ID_CHARACTERS = 1024
-#: Moments outside of these are taken for nonsense; the upper one is the last full year that
-#: nanoseconds in 64 bits can tell.
-_FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_MOMENT = datetime(2262, 1, 1, tzinfo=UTC)
-#: Numbers above this are milliseconds, not seconds (as seconds it would be the year 5138).
-_MILLISECONDS_FROM = 1e11
-
 _ENTRY_LISTS = ("results", "features")
 #: How JSON writes half a pair of surrogates (and whole ones), in lower case.
 _SURROGATE = b"\\ud"
@@ -94,25 +66,35 @@ class _AnyObject(msgspec.Struct):
     """An entry none of whose fields is read."""
 
 
+class _Ids(msgspec.Struct):
+    """The fields of an entry that may be its id, undecoded. Others are skipped."""
+
+    task_id: msgspec.Raw = msgspec.Raw()
+    capture_id: msgspec.Raw = msgspec.Raw()
+    scene_id: msgspec.Raw = msgspec.Raw()
+    id: msgspec.Raw = msgspec.Raw()
+
+
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[_AnyObject])
+_IDS = msgspec.json.Decoder(_Ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing: its entries, or the records made of them.
+    """One page of a listing: its entries, or the records made of them (a `RecordList`).
 
-    *tells_next* is False when the answer has no `next` at all. *n_unusable* entries are left out.
+    *tells_next* is False when the answer has no `next` at all. *n_unusable* entries are left out;
+    of *n_unreadable* nothing but the id was read.
     """
 
-    entries: tuple[Any, ...]
+    entries: Sequence[Any]
     count: int | None = None
     next: str | None = None
     tells_next: bool = True
     n_unusable: int = 0
-    #: About what the records take in memory; 0 for entries that are not records yet.
-    n_bytes: int = 0
+    n_unreadable: int = 0
 
     @property
     def n_sent(self) -> int:
@@ -143,20 +125,43 @@ def page(body: bytes) -> Page:
     return replace(sent, entries=tuple(_entry(raw) for raw in sent.entries))
 
 
-def page_of(body: bytes, reader: Callable[[Json], R | None]) -> Page:
+def page_of(body: bytes, reader: Reader[R]) -> Page:
     """Return the page in *body* with the records that *reader* makes of its entries.
 
-    Entries without use (no id) are left out, and counted. The records are packed.
+    Entries without use (no id) are left out, and counted. So are counted those that are over the
+    limits of one record: nothing but their id is read, and the others are listed beside them.
 
     Raises:
         Garbled: it is no page, or none of its entries is of any use. Taken for a listing, such an
             answer would make everything disappear that was listed before.
     """
     sent = _sent(body)
-    kept, n_unusable = records((_entry(raw) for raw in sent.entries), reader)
+    packer = RecordPacker(reader)
+    n_unusable = n_unreadable = 0
+    # One entry at a time: a whole page of them would take ten times the memory of its JSON.
+    for raw in sent.entries:
+        try:
+            cleaned = reader.clean(_value(raw))
+        except Garbled as failure:
+            cleaned = _unreadable(raw, reader, str(failure))
+            n_unreadable += cleaned is not None
+        if cleaned is None:
+            n_unusable += 1
+        else:
+            packer.add(cleaned)
+    kept = packer.finish()
     if sent.entries and not kept:
         raise Garbled("no entry of the answer's page has an id")
-    return replace(sent, entries=kept, n_unusable=n_unusable, n_bytes=held_bytes(kept))
+    return replace(sent, entries=kept, n_unusable=n_unusable, n_unreadable=n_unreadable)
+
+
+def packed(entries: Iterable[Json], reader: Reader[R]) -> RecordList[R]:
+    """Return the records that *reader* makes of *entries*; those without an id are left out."""
+    packer = RecordPacker(reader)
+    for entry in entries:
+        if (cleaned := reader.clean(entry)) is not None:
+            packer.add(cleaned)
+    return packer.finish()
 
 
 def one(body: bytes) -> Mapping[str, Json]:
@@ -169,151 +174,6 @@ def one(body: bytes) -> Mapping[str, Json]:
     if not isinstance(value, dict):
         raise Garbled("the answer is not a single record")
     return cast(Mapping[str, Json], without_secrets(value) if may_hold_secrets(body) else value)
-
-
-def contract(entry: Json) -> Contract | None:
-    """Return the contract in *entry*, or None when it has no id."""
-    record = _record(entry)
-    contract_id = _id(record, "contract_id", "id")
-    if contract_id is None:
-        return None
-    return Contract(ContractId(contract_id), _text(record, "name", "contract_name") or "")
-
-
-def task(entry: Json) -> Task | None:
-    """Return the task in *entry*, or None when it has no id."""
-    record = _record(entry)
-    task_id = _id(record, "task_id", "id")
-    if task_id is None:
-        return None
-    return Task(
-        task_id=TaskId(task_id),
-        name=_text(record, "task_name", "name"),
-        status=_text(record, "status"),
-        created_at=moment(record.get("created_time", record.get("created_at"))),
-        record=record,
-    )
-
-
-def capture(entry: Json) -> Capture | None:
-    """Return the capture in *entry*, or None when it has no id."""
-    record = _record(entry)
-    capture_id = _id(record, "capture_id", "id")
-    if capture_id is None:
-        return None
-    return Capture(
-        capture_id=CaptureId(capture_id),
-        status=_text(record, "status"),
-        record=record,
-    )
-
-
-def scene(entry: Json) -> Scene | None:
-    """Return the scene in *entry*, or None when it has no id."""
-    record = _record(entry)
-    scene_id = _id(record, "scene_id", "id")
-    if scene_id is None:
-        return None
-    capture_id = _id(record, "sceneset_id", "capture_id")
-    attachments = _attachments(record.get("attachments"), scene_id)
-    record = without_links(record)
-    revision = record.get("last_modified")
-    return Scene(
-        scene_id=SceneId(scene_id),
-        capture_id=None if capture_id is None else CaptureId(capture_id),
-        product_name=_text(record, "productname", "product_name"),
-        timestamp=moment(record.get("timestamp")),
-        revision=revision if isinstance(revision, str) else "",
-        attachments=attachments,
-        record=record,
-    )
-
-
-def records(
-    entries: Iterable[Json], reader: Callable[[Json], R | None]
-) -> tuple[tuple[R, ...], int]:
-    """Return what *reader* makes of *entries*, packed together, and how many had no use (no id).
-
-    Takes one entry at a time: a whole page of them would take ten times the memory of its JSON.
-    """
-    kept: list[R] = []
-    n_read = 0
-    packer = Packer()
-    for entry in entries:
-        n_read += 1
-        found = reader(entry)
-        if isinstance(found, Task | Capture | Scene):
-            found = replace(found, record=packer.add(found.record))
-        if found is not None:
-            kept.append(found)
-    packer.finish()
-    return tuple(kept), n_read - len(kept)
-
-
-def moment(value: Json) -> datetime | None:
-    """Return the moment that *value* tells, in UTC; None when it tells none worth believing.
-
-    Takes ISO 8601 with or without zone (then UTC) and fractions, and seconds or milliseconds since
-    the epoch.
-    """
-    try:
-        if isinstance(value, str):
-            told = datetime.fromisoformat(value.strip())
-            told = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-            told = datetime.fromtimestamp(seconds, UTC)
-        else:
-            return None
-    except (ValueError, OverflowError, OSError):
-        return None
-    return told if _FIRST_MOMENT <= told < _LAST_MOMENT else None
-
-
-def without_secrets(value: Json) -> Json:
-    """Return a copy of *value* without signed links, tokens and the like."""
-    if isinstance(value, dict):
-        return {
-            key: without_secrets(inner) if isinstance(inner, dict | list) else inner
-            for key, inner in value.items()
-            if not (_is_secret_field(key) or (isinstance(inner, str) and is_secret_like(inner)))
-        }
-    if isinstance(value, list):
-        return [
-            without_secrets(inner) if isinstance(inner, dict | list) else inner
-            for inner in value
-            if not (isinstance(inner, str) and is_secret_like(inner))
-        ]
-    return value
-
-
-def without_links(value: Json) -> Json:
-    """Return a copy of *value* without links of any kind."""
-    if isinstance(value, dict):
-        return {
-            key: without_links(inner) if isinstance(inner, dict | list) else inner
-            for key, inner in value.items()
-            if not (isinstance(inner, str) and is_link(inner))
-        }
-    if isinstance(value, list):
-        return [
-            without_links(inner) if isinstance(inner, dict | list) else inner
-            for inner in value
-            if not (isinstance(inner, str) and is_link(inner))
-        ]
-    return value
-
-
-@lru_cache(maxsize=1024)
-def _is_known_secret_field(key: str) -> bool:
-    return is_secret_key(key) or is_secret_like(key)
-
-
-def _is_secret_field(key: str) -> bool:
-    """Return whether a field of that name is dropped. The names repeat in each record."""
-    if len(key) > MAX_CACHED_KEY_CHARACTERS:
-        return is_secret_key(key) or is_secret_like(key)
-    return _is_known_secret_field(key)
 
 
 def _sent(body: bytes) -> Page:
@@ -411,11 +271,36 @@ def _entry(sent: Json) -> Json:
     Raises:
         Garbled: it cannot be read, or has more values than a record may have.
     """
-    if not isinstance(sent, msgspec.Raw):
-        return without_secrets(sent)
-    content = bytes(sent)
-    value = document(content)
-    return without_secrets(value) if may_hold_secrets(content) else value
+    value = _value(sent)
+    is_clean = isinstance(sent, msgspec.Raw) and not may_hold_secrets(bytes(sent))
+    return value if is_clean else without_secrets(value)
+
+
+def _value(sent: Json) -> Json:
+    """Return one entry of a page as it was sent.
+
+    Raises:
+        Garbled: it cannot be read, or has more values than a record may have.
+    """
+    return document(bytes(sent)) if isinstance(sent, msgspec.Raw) else sent
+
+
+def _unreadable(sent: Json, reader: Reader[R], reason: str) -> Cleaned | None:
+    """Return what is kept of an entry that cannot be read; None when its id cannot be, either."""
+    try:
+        found = _IDS.decode(bytes(sent))
+    except (ValueError, RecursionError):
+        return None
+    fields = {}
+    for name in reader.id_keys:
+        content = bytes(getattr(found, name))
+        if content and len(content) <= MAX_FIELD_BYTES:
+            try:
+                fields[name] = _decoded(content)
+            except (ValueError, RecursionError):
+                return None
+    id = id_in(without_secrets(fields), *reader.id_keys)
+    return None if id is None else reader.unreadable(id, reason)
 
 
 def _decoded(body: bytes) -> Json:
@@ -431,7 +316,9 @@ def _decoded(body: bytes) -> Json:
         except (ValueError, RecursionError):
             pass
         else:
-            if not is_nested_deeper(value, MAX_DEPTH):
+            # Fewer brackets than that cannot nest so deeply, and looking takes as long as parsing.
+            n_brackets = body.count(b"[") + body.count(b"{")
+            if n_brackets <= MAX_DEPTH or not is_nested_deeper(value, MAX_DEPTH):
                 return value
             raise ValueError("nested too deeply")
     value = json.loads(
@@ -482,62 +369,6 @@ def _no_json(body: bytes) -> Garbled:
     """Return the failure to raise; a chained cause would quote the document."""
     kind = "an HTML page" if _is_html(body) else "something that is no JSON"
     return Garbled(f"the answer is {kind}")
-
-
-def _attachments(value: Json, scene_id: str) -> tuple[Attachment, ...]:
-    """Return the attachments that have a name to be asked by, each name once, in their order.
-
-    Without a file name, the zip is called as the scene (as deliveries are), others as their key.
-    """
-    if isinstance(value, dict):  # by name, instead of a list of named ones
-        value = [
-            {"name": name, **entry} for name, entry in value.items() if isinstance(entry, dict)
-        ]
-    if not isinstance(value, list):
-        return ()
-    found: dict[str, Attachment] = {}
-    for entry in value:
-        record = entry if isinstance(entry, dict) else {}
-        name = _id(record, "name")
-        if name is None or name in found or is_secret_like(name):
-            continue
-        file_name = _text(record, "file_name", "filename")
-        if not file_name or is_secret_like(file_name):
-            file_name = f"{scene_id}.zip" if name == DELIVERY_ZIP else name
-        found[name] = Attachment(AttachmentName(name), file_name)
-    return tuple(found.values())
-
-
-def _record(entry: Json) -> dict[str, Json]:
-    """Return the fields of an entry; a GeoJSON feature's properties are lifted to its top."""
-    if not isinstance(entry, dict):
-        return {}
-    properties = entry.get("properties")
-    if entry.get("type") == "Feature" and isinstance(properties, dict):
-        return {**properties, **{k: v for k, v in entry.items() if k != "properties"}}
-    return entry
-
-
-def _id(record: Mapping[str, Json], *keys: str) -> str | None:
-    for key in keys:
-        value = record.get(key)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if isinstance(value, str) and value.strip() and len(value) <= MAX_ID_CHARACTERS:
-            return value
-    return None
-
-
-def _text(record: Mapping[str, Json], *keys: str) -> str | None:
-    for key in keys:
-        value = record.get(key)
-        if isinstance(value, str):
-            return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-    return None
 
 
 def _count(value: Json) -> int | None:

@@ -93,7 +93,7 @@ async def _contracts(aleph: Aleph) -> tuple[Contract, ...] | None:
     if not aleph.credential.needs_contract:
         return None
     try:
-        return await aleph.contracts()
+        return tuple(await aleph.contracts())
     except (NeedsLogin, NeedsContract):
         raise
     except (NotThere, NotAllowed, Garbled):

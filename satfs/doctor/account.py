@@ -81,7 +81,7 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
 async def _listed(aleph: Aleph, tell: Tell) -> tuple[Contract, ...] | None:
     """Return the contracts; None, and a note of it, where the API does not list them."""
     try:
-        return await aleph.contracts()
+        return tuple(await aleph.contracts())
     except (NeedsLogin, Unreachable):
         raise
     except SatfsError as failure:

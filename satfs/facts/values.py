@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from satfs.api.readers import moment
 from satfs.api.scrub import is_link, is_secret_key, is_secret_like
-from satfs.api.wire import moment
 from satfs.model import Json
 
 #: Longest text that is kept of one field, in characters.

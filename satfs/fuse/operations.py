@@ -30,7 +30,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
-from satfs.errors import Misuse, NotThere
+from satfs.errors import Misuse, NotThere, Unfinished
 from satfs.fuse.crawlers import CrawlerGate
 from satfs.fuse.deadlines import Closing, PendingCalls
 from satfs.fuse.dir_cookies import DOT, DOT_DOT
@@ -249,17 +249,28 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_handle)
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """Tell what a directory holds, from behind *start_id* on, as much as the kernel takes."""
+        """Tell what a directory holds, from behind *start_id* on, as much as the kernel takes.
+
+        While the pages of a long listing come, `.` and `..` are told one by one, so that a program
+        waits for up to three calls, each of which ends within its deadline.
+        """
         opened = self._directories.get(fh)
         if opened is None:
             raise Misuse(f"directory handle {fh} is not open")
-        entries = await opened.read(start_id)
+        entries = None
+        try:
+            entries = await opened.read(start_id)
+        except Unfinished:
+            if start_id >= DOT_DOT:
+                raise
         # No await from here on: what was counted is what was told.
-        if start_id < DOT and not self._tell_dots(opened.node, b".", DOT, token):
-            return
+        if start_id < DOT:
+            is_taken = self._tell_dots(opened.node, b".", DOT, token)
+            if entries is None or not is_taken:
+                return
         if start_id < DOT_DOT and not self._tell_dots(opened.node, b"..", DOT_DOT, token):
             return
-        for cookie, name, node in entries:
+        for cookie, name, node in entries or ():
             inode = self._inodes.remember(node)
             if not pyfuse3.readdir_reply(token, name, self._entry(node, inode), cookie):
                 self._inodes.forget(inode, 1)  # not told after all

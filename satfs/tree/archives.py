@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
-from typing import ClassVar, Final, Protocol, overload
+from typing import ClassVar, Final, Protocol
 
 import trio
 
@@ -134,13 +134,8 @@ class _MemberEntries(LazyEntries):
     def __len__(self) -> int:
         return len(self._rows) + len(self._more)
 
-    @overload
-    def __getitem__(self, index: int) -> Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
+    def entry(self, index: int) -> Entry:
+        """Return the entry of one row, or one of those beside them."""
         if index >= len(self._rows):
             return self._more[index - len(self._rows)]
         row = Row(self._rows[index])

@@ -9,6 +9,7 @@ from satfs.errors import NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.tree import names, sidecars
 from satfs.tree.child_nodes import ChildCache
+from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -20,6 +21,7 @@ from satfs.tree.nodes import (
 )
 from satfs.tree.rendered import Rendering, cheap, rendered_from
 from satfs.tree.scenes import SceneDirectory, TreeSources
+from satfs.tree.sources import Records
 from satfs.tree.times import FALLBACK_NS
 
 CAPTURE_JSON: Final = "capture.json"
@@ -42,7 +44,15 @@ class CaptureDirectory(Directory):
     task, which is known wherever the capture is listed.
     """
 
-    __slots__ = ("_holder", "_sources", "_status", "_time_ns", "capture_id", "is_published")
+    __slots__ = (
+        "_holder",
+        "_sources",
+        "_status",
+        "_time_ns",
+        "capture_id",
+        "is_published",
+        "problem",
+    )
 
     def __init__(
         self,
@@ -57,6 +67,8 @@ class CaptureDirectory(Directory):
         super().__init__(parent, name)
         self.capture_id = capture.capture_id
         self.is_published = capture.is_published
+        #: Why the capture's record could not be read; empty: it could.
+        self.problem = capture.problem
         self._status = capture.status
         self._sources = sources
         self._holder = holder
@@ -76,28 +88,26 @@ class CaptureDirectory(Directory):
         """Return the scene or sidecar called *name*."""
         if (sidecar := self._sidecars().get(name)) is not None:
             return await sidecar.node(self, name, mtime_ns=self._time_ns)
-        scenes = await self._scenes()
-        if name not in scenes:
-            raise not_there(self, name)
-        return scenes[name]
+        scenes = await self._sources.catalogue.scenes(self.capture_id)
+        return self._make(name, find(self, name, scenes, _RESERVED))
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
-        scenes = await self._scenes()
-        entries = [Entry(name, node) for name, node in scenes.items()]
+        scenes = await self._sources.catalogue.scenes(self.capture_id)
+        beside = []
         for name, sidecar in self._sidecars().items():
             try:
-                entries.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
+                beside.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
             except SatfsError as error:
-                entries.append(Entry(name, error))
-        return entries
+                beside.append(Entry(name, error))
+        return ListedEntries(scenes, self._make, _RESERVED, beside)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as the capture's listing has it now."""
-        for scene in await self._sources.catalogue.scenes(self.capture_id):
-            if scene.scene_id == scene_id:
-                return scene
-        raise NotThere(f"capture {self.capture_id} has no scene {scene_id} any more")
+        scene = (await self._sources.catalogue.scenes(self.capture_id)).find(scene_id)
+        if scene is None:
+            raise NotThere(f"capture {self.capture_id} has no scene {scene_id} any more")
+        return scene
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(
@@ -109,10 +119,6 @@ class CaptureDirectory(Directory):
             fallback_ns=self._time_ns,
         )
 
-    async def _scenes(self) -> Mapping[bytes, SceneDirectory]:
-        scenes = await self._sources.catalogue.scenes(self.capture_id)
-        return await self._sources.families.of(self, scenes, self._make, _scene_name)
-
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         async def capture_json() -> bytes:
             return sidecars.capture_json(await self._holder.current_capture(self.capture_id))
@@ -122,7 +128,7 @@ class CaptureDirectory(Directory):
             FOOTPRINTS.encode(): self._of_scenes(FOOTPRINTS.encode(), _footprints),
         }
 
-    def _of_scenes(self, name: bytes, render: Callable[[Sequence[Scene]], bytes]) -> Rendering:
+    def _of_scenes(self, name: bytes, render: Callable[[Records[Scene]], bytes]) -> Rendering:
         """Return the file *name*, which *render* makes of the capture's scenes."""
         return rendered_from(
             self,
@@ -183,5 +189,5 @@ def _capture_name(capture: Capture) -> bytes:
     return names.name_of(capture.capture_id)
 
 
-def _footprints(scenes: Sequence[Scene]) -> bytes:
+def _footprints(scenes: Records[Scene]) -> bytes:
     return sidecars.footprints_geojson((scene, _scene_name(scene).decode()) for scene in scenes)

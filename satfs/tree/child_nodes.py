@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -25,7 +25,7 @@ _MAX_NODES: Final = 20_000
 class ChildCache:
     """The nodes of the last listing of one directory."""
 
-    listing: Sequence[Any] | None = None
+    listing: Iterable[Any] | None = None
     nodes: Mapping[bytes, Any] = field(default_factory=dict)
 
     @property
@@ -35,7 +35,7 @@ class ChildCache:
 
     async def of(
         self,
-        listing: Sequence[R],
+        listing: Iterable[R],
         make: Callable[[bytes, R], N],
         name_of: Callable[[R], bytes],
     ) -> Mapping[bytes, N]:
@@ -70,7 +70,7 @@ class ChildCaches:
     async def of(
         self,
         parent: Directory,
-        listing: Sequence[R],
+        listing: Iterable[R],
         make: Callable[[bytes, R], N],
         name_of: Callable[[R], bytes],
     ) -> Mapping[bytes, N]:

@@ -18,7 +18,7 @@ from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol, overload
 
 from satfs.errors import Changed, NotThere, SatfsError
 from satfs.model import ByteRange
@@ -82,9 +82,9 @@ class Reader(Protocol):
 
 
 class Node(ABC):
-    """A thing with a name. `path` is the names that lead to it from the root."""
+    """A thing with a name."""
 
-    __slots__ = ("parent", "path")
+    __slots__ = ("name", "parent")
 
     #: Whether the name may be believed to lead here for a while. If not, each look asks again.
     is_lasting: ClassVar[bool] = True
@@ -96,8 +96,13 @@ class Node(ABC):
 
     def __init__(self, parent: Directory | None, name: bytes) -> None:
         self.parent = parent
-        #: Names as text, since `tree.names` makes nothing that is not UTF-8.
-        self.path: tuple[str, ...] = () if parent is None else (*parent.path, name.decode())
+        #: Its name as text, since `tree.names` makes nothing that is not UTF-8.
+        self.name = name.decode()
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Return the names that lead to it from the root."""
+        return () if self.parent is None else (*self.parent.path, self.name)
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -134,6 +139,20 @@ class LazyEntries(Sequence[Entry]):
     @abstractmethod
     def name(self, index: int) -> bytes:
         """Return the name of one entry, without making anything else. Fit for a thread."""
+
+    @abstractmethod
+    def entry(self, index: int) -> Entry:
+        """Return one entry; *index* is from 0 to the number of entries."""
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
+        places = range(len(self))[index]
+        return self.entry(places) if isinstance(places, int) else tuple(map(self.entry, places))
 
 
 class Directory(Node):

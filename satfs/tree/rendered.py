@@ -8,7 +8,7 @@ and most programs that list a directory want its names alone. So such a file is 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from satfs.errors import Changed
 from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile, Reader
+from satfs.tree.sources import Records
 from satfs.tree.times import FALLBACK_NS
 
 #: Rendered files kept in memory, all together, and the largest of them.
@@ -104,8 +105,8 @@ class Rendering:
 def rendered_from(
     directory: Directory,
     name: bytes,
-    render: Callable[[Sequence[R]], bytes],
-    listing: Callable[[], Awaitable[Sequence[R]]],
+    render: Callable[[Records[R]], bytes],
+    listing: Callable[[], Awaitable[Records[R]]],
     files: RenderedFiles,
 ) -> Rendering:
     """Return the file *name* of *directory*, which *render* makes of the records of *listing*.

@@ -9,11 +9,12 @@ from typing import Final, Protocol
 
 import trio
 
-from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
-from satfs.model import Attachment, AttachmentName, Scene, SceneId, Version
+from satfs.errors import DeadlineReached, Garbled, NotThere, SatfsError, Unsupported
+from satfs.model import Attachment, AttachmentName, Json, Scene, SceneId, Version
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
-from satfs.tree.child_nodes import ChildCache, ChildCaches
+from satfs.tree.child_nodes import ChildCaches
+from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -72,6 +73,9 @@ class TreeSources:
     version_deadline_s: float = 10.0
     families: ChildCaches = field(default_factory=ChildCaches)
     rendered: RenderedFiles = field(default_factory=RenderedFiles)
+    #: Makes a scene of its id and its record once more, so that a directory need not hold more than
+    #: the record, which is compressed (`api.readers.scene`). None: directories hold scenes.
+    scene_of: Callable[[str, Mapping[str, Json]], Scene] | None = None
 
 
 class SceneHolder(Protocol):
@@ -85,22 +89,11 @@ class SceneHolder(Protocol):
 class SceneDirectory(Directory):
     """One scene. Whenever asked, it asks the directory it was found in for its record of today.
 
-    It does not keep the record: a walk meets a hundred thousand scenes, and the kernel remembers
-    them for as long as it likes.
+    It holds no more than the record that it was made of: a walk meets a hundred thousand scenes,
+    and the kernel remembers them for as long as it likes.
     """
 
-    __slots__ = (
-        "_changed_ns",
-        "_holder",
-        "_product",
-        "_revision",
-        "_sources",
-        "_timestamp",
-        "attachments",
-        "capture_id",
-        "mtime_ns",
-        "scene_id",
-    )
+    __slots__ = ("_changed_ns", "_holder", "_kept", "_sources", "mtime_ns", "scene_id")
 
     def __init__(
         self,
@@ -113,21 +106,29 @@ class SceneDirectory(Directory):
         fallback_ns: int = FALLBACK_NS,
     ) -> None:
         super().__init__(parent, name)
-        timestamp = scene.record.get("timestamp")
         self.scene_id = scene.scene_id
-        self.capture_id = scene.capture_id
-        #: What the scene had when it was looked up, for those who may not wait.
-        self.attachments = scene.attachments
+        if self.name == scene.scene_id:
+            self.name = scene.scene_id  # one text in memory, that of the listing
+        self._kept: Scene | Mapping[str, Json] = scene if sources.scene_of is None else scene.record
         #: When the scene was taken, in nanoseconds since the epoch.
         self.mtime_ns = time_ns(scene.timestamp, fallback_ns=fallback_ns)
-        self._product = scene.product_name
-        self._timestamp = timestamp if isinstance(timestamp, str) else None
-        self._revision = scene.revision or None
         changed_ns = time_ns(parse_time(scene.revision), fallback_ns=self.mtime_ns)
         # Never before it was made: some backup programs take that for a broken clock.
         self._changed_ns = max(self.mtime_ns, changed_ns)
         self._sources = sources
         self._holder = holder
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Return what the scene had when it was looked up, for those who may not wait."""
+        return self._as_found().attachments
+
+    def _as_found(self) -> Scene:
+        """Return the scene as it was when it was looked up."""
+        if isinstance(self._kept, Scene):
+            return self._kept
+        assert self._sources.scene_of is not None  # noqa: S101 - else a scene is kept
+        return self._sources.scene_of(self.scene_id, self._kept)
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells: made when the scene was taken, changed when its record was."""
@@ -136,14 +137,16 @@ class SceneDirectory(Directory):
     def xattrs(self) -> Mapping[str, bytes]:
         """Return ids and product of the scene, over those of what it was found in."""
         inherited = self.parent.xattrs() if self.parent is not None else {}
+        scene = self._as_found()
+        timestamp = scene.record.get("timestamp")
         return {
             **inherited,
             **xattr_values(
                 scene_id=self.scene_id,
-                capture_id=self.capture_id,
-                product=self._product,
-                timestamp=self._timestamp,
-                revision=self._revision,
+                capture_id=scene.capture_id,
+                product=scene.product_name,
+                timestamp=timestamp if isinstance(timestamp, str) else None,
+                revision=scene.revision or None,
             ),
         }
 
@@ -348,32 +351,23 @@ class Scenes(Directory):
     async def lookup(self, name: bytes) -> Node:
         """Return the scene with that id, known or not."""
         text = names.text_of(name)
-        if text is None and names.is_cut(name):  # only what is known can be compared
-            known = await self._known()
-            if name in known:
-                return known[name]
-        if text is None:
-            raise not_there(self, name)
-        return self._make(name, await self.current_scene(SceneId(text)))
+        if text is None:  # only what is known can be compared
+            return self._make(name, find(self, name, self._sources.catalogue.known_scenes()))
+        scene = await self.current_scene(SceneId(text))
+        if scene.problem:
+            raise Garbled(f"scene {text}: {scene.problem}")
+        return self._make(name, scene)
 
     async def children(self) -> Sequence[Entry]:
         """Return the scenes that are known; asks for none."""
-        return [Entry(name, node) for name, node in (await self._known()).items()]
+        return ListedEntries(self._sources.catalogue.known_scenes(), self._make)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as it is now."""
         return await self._sources.catalogue.scene(scene_id)
 
-    async def _known(self) -> Mapping[bytes, SceneDirectory]:
-        scenes = tuple(self._sources.catalogue.known_scenes())
-        return await ChildCache().of(scenes, self._make, _scene_name)
-
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(self, name, scene, sources=self._sources, holder=self)
-
-
-def _scene_name(scene: Scene) -> bytes:
-    return names.name_of(scene.scene_id)
 
 
 #: The files made from a scene's record, and how.

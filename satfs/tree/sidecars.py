@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from satfs.errors import Garbled
@@ -46,7 +46,7 @@ def task_json(task: Task) -> bytes:
     return json_bytes(task.record)
 
 
-def captures_json(captures: Sequence[Capture]) -> bytes:
+def captures_json(captures: Iterable[Capture]) -> bytes:
     """Return `captures.json`: the records of all *captures* of a task, whatever their status.
 
     Raises:

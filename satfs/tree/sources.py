@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
 
 from satfs.model import AttachmentName, Capture, CaptureId, Scene, SceneId, Task, TaskId, Version
 from satfs.tree.nodes import Reader
+
+R = TypeVar("R", covariant=True)
+
+
+class Records(Protocol[R]):
+    """The records of a listing, in its order, each id once (`api.record_list.RecordList`).
+
+    A record may be made whenever it is asked for.
+    """
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[R]:
+        """Yield each of them."""
+        ...
+
+    def __getitem__(self, index: int, /) -> R:
+        """Return the one at a position."""
+        ...
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids in order, without making a record."""
+        ...
+
+    def id_at(self, index: int) -> str:
+        """Return the id of the record at a position, without making it."""
+        ...
+
+    def find(self, id: str) -> R | None:
+        """Return the record with that *id*; None when there is none."""
+        ...
 
 
 class Catalogue(Protocol):
@@ -16,7 +49,7 @@ class Catalogue(Protocol):
     it can be kept as long as it is.
     """
 
-    async def tasks(self) -> Sequence[Task]:
+    async def tasks(self) -> Records[Task]:
         """Return all tasks."""
         ...
 
@@ -24,7 +57,7 @@ class Catalogue(Protocol):
         """Return one task; raise NotThere when there is none."""
         ...
 
-    async def captures(self, task_id: TaskId) -> Sequence[Capture]:
+    async def captures(self, task_id: TaskId) -> Records[Capture]:
         """Return all captures of a task, whatever their status."""
         ...
 
@@ -32,7 +65,7 @@ class Catalogue(Protocol):
         """Return one capture, of an unknown one at least that it is there; raise NotThere."""
         ...
 
-    async def scenes(self, capture_id: CaptureId) -> Sequence[Scene]:
+    async def scenes(self, capture_id: CaptureId) -> Records[Scene]:
         """Return the scenes of a capture; none when there is no such capture."""
         ...
 
@@ -40,11 +73,11 @@ class Catalogue(Protocol):
         """Return one scene; raise NotThere when there is none."""
         ...
 
-    def known_captures(self) -> Iterable[Capture]:
+    def known_captures(self) -> Records[Capture]:
         """Return the captures that were seen in a listing. Never waits."""
         ...
 
-    def known_scenes(self) -> Iterable[Scene]:
+    def known_scenes(self) -> Records[Scene]:
         """Return the scenes that were seen in a listing or looked up. Never waits."""
         ...
 

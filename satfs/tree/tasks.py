@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from satfs.errors import NotThere, SatfsError
+from satfs.errors import Garbled, NotThere, SatfsError
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory
@@ -52,10 +52,13 @@ class Tasks(Directory):
         if text is None and names.is_cut(name):  # only a listing can tell
             known = await self._tasks()
             if name in known:
-                return known[name]
+                text = known[name].task_id
         if text is None:
             raise not_there(self, name)
-        return self._make(name, await self._sources.catalogue.task(TaskId(text)))
+        task = await self._sources.catalogue.task(TaskId(text))
+        if task.problem:
+            raise Garbled(f"task {text}: {task.problem}")
+        return self._make(name, task)
 
     async def children(self) -> Sequence[Entry]:
         """Return all tasks."""
@@ -63,7 +66,7 @@ class Tasks(Directory):
         if nodes is not self._listed:  # the same while the listing is the same
             entries = []
             for name, node in nodes.items():
-                entries.append(Entry(name, node))
+                entries.append(Entry(name, Garbled(node.problem) if node.problem else node))
                 if len(entries) % _BATCH == 0:
                     await trio.lowlevel.checkpoint()
             # Together, with no await between.
@@ -81,11 +84,12 @@ class Tasks(Directory):
 class TaskDirectory(Directory):
     """One task. Whenever asked, it asks for the records of today."""
 
-    __slots__ = ("_name", "_sources", "_status", "_time_ns", "task_id")
+    __slots__ = ("_name", "_sources", "_status", "_time_ns", "problem", "task_id")
 
     def __init__(self, parent: Directory, name: bytes, task: Task, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self.task_id = task.task_id
+        self.problem = task.problem
         self._name = task.name
         self._status = task.status
         self._time_ns = time_ns(task.created_at)
@@ -104,14 +108,22 @@ class TaskDirectory(Directory):
         if (sidecar := self._sidecars().get(name)) is not None:
             return await sidecar.node(self, name, mtime_ns=self._time_ns)
         capture = (await self._captures()).get(name)
-        if capture is None or not capture.is_published:
+        if capture is None:
+            raise not_there(self, name)
+        if capture.problem:
+            raise Garbled(f"/{'/'.join((*self.path, name.decode()))}: {capture.problem}")
+        if not capture.is_published:
             raise not_there(self, name)
         return capture
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the published captures, for one listing of captures."""
         captures = await self._captures()
-        entries = [Entry(name, node) for name, node in captures.items() if node.is_published]
+        entries = [
+            Entry(name, Garbled(node.problem) if node.problem else node)
+            for name, node in captures.items()
+            if node.is_published or node.problem
+        ]
         for name, sidecar in self._sidecars().items():
             try:
                 entries.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
@@ -121,10 +133,10 @@ class TaskDirectory(Directory):
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a capture as the task's listing has it now."""
-        for capture in await self._sources.catalogue.captures(self.task_id):
-            if capture.capture_id == capture_id:
-                return capture
-        raise NotThere(f"task {self.task_id} has no capture {capture_id} any more")
+        capture = (await self._sources.catalogue.captures(self.task_id)).find(capture_id)
+        if capture is None:
+            raise NotThere(f"task {self.task_id} has no capture {capture_id} any more")
+        return capture
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
         return CaptureDirectory(

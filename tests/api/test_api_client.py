@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import trio
 from fakes.vendor import API, CONTRACT, STORE, Vendor, some_scene, some_tasks
 
-from satfs.api.client import MAX_LINK_BYTES, UNFINISHED_S
+from satfs.api.client import MAX_LINK_BYTES
+from satfs.api.partial_listing import UNFINISHED_S
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -240,12 +242,42 @@ async def test_unfinished_listings_are_bounded_together(
         for n in range(3):
             with pytest.raises(DeadlineReached):
                 await aleph.captures(TaskId(f"t{n}"))
-        assert sum(partial.n_bytes for partial in aleph._unfinished.values()) <= 16 * 2**20
-        assert len(aleph._unfinished) < 3
+        assert aleph._progress.n_bytes <= 16 * 2**20
+        assert 0 < len(aleph._progress) < 3
         vendor.delay_s = 0
         vendor.asked.clear()
         assert len(await aleph.captures(TaskId("t2"))) == 140
         assert len(vendor.asked) < 100
+        assert len(aleph._progress) == 0 or aleph._progress.n_bytes > 0
+
+
+async def test_listings_that_are_read_at_once_have_one_limit(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """Four that fit by themselves do not fit together: some fail, and give back what they took."""
+    records = [
+        {"capture_id": f"c{n}", "status": "published", **task}
+        for n, task in enumerate(large_tasks(60, 200_000))
+    ]
+    vendor.captures = {f"t{n}": records for n in range(4)}
+    vendor.delay_s = 0.1
+    ended: Counter[str] = Counter()
+    async with connect(listing_memory_bytes=16 * 2**20, page_limit=1) as aleph:
+
+        async def ask(task_id: str) -> None:
+            try:
+                ended[f"{len(await aleph.captures(TaskId(task_id)))} records"] += 1
+            except Garbled as failure:
+                ended[str(failure).partition(": ")[2]] += 1
+
+        async with trio.open_nursery() as nursery:
+            for task_id in vendor.captures:
+                nursery.start_soon(ask, task_id)
+        refusal = "what is being listed takes more than 16777216 bytes of memory"
+        assert set(ended) == {"60 records", refusal}
+        assert aleph._progress.n_bytes == 0
+        assert len(await aleph.captures(TaskId("t0"))) == 60
+        assert aleph._progress.n_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ async def test_a_task_is_answered_from_the_list_while_that_is_believed(
     async with remember() as listings:
         listed = await listings.tasks()
         n_asked = len(vendor.asked)
-        assert await listings.task(TASK) is listed[0]
+        assert await listings.task(TASK) == listed[0]
         with pytest.raises(NotThere):
             await listings.task(TaskId("nobody"))
         assert len(vendor.asked) == n_asked
@@ -164,7 +164,7 @@ async def test_a_scene_just_listed_is_not_looked_up(
     async with remember() as listings:
         listed = await listings.scenes(CAPTURE)
         n_asked = len(vendor.asked)
-        assert await listings.scene(SceneId("s-2")) is listed[1]
+        assert await listings.scene(SceneId("s-2")) == listed[1]
         assert len(vendor.asked) == n_asked
     vendor.asked.clear()
     async with remember() as listings:
@@ -184,7 +184,7 @@ async def test_a_capture_is_known_from_a_listing_or_by_its_scenes(
         with pytest.raises(NotThere):
             await listings.capture(CaptureId("c-2"))
         listed = await listings.captures(TASK)
-        assert await listings.capture(CAPTURE) is listed[0]
+        assert await listings.capture(CAPTURE) == listed[0]
         assert (await listings.capture(CaptureId("c-2"))).status == "planned"
 
 
@@ -256,11 +256,11 @@ async def test_memory_is_bounded_by_bytes(
         assert len(vendor.asked) == 20
 
 
-async def test_memory_is_bounded_by_records(
+async def test_listings_are_bounded_in_number(
     vendor: Vendor, remember: Remember, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Listings used least recently are forgotten; the list of tasks never is."""
-    monkeypatch.setattr(listings_module, "MAX_REMEMBERED_RECORDS", 100)
+    """Those used least recently are forgotten; the list of tasks never is."""
+    monkeypatch.setattr(listings_module, "MAX_REMEMBERED_LISTINGS", 10)
     vendor.tasks = some_tasks(500)
     for number in range(50):
         capture = f"many-{number}"
@@ -276,10 +276,96 @@ async def test_memory_is_bounded_by_records(
         assert vendor.asked == []
         await listings.scenes(CaptureId("many-0"))
         assert len(vendor.asked) == 1
-        vendor.scenes["huge"] = [some_scene(f"huge-{n}", "huge") for n in range(200)]
-        assert len(await listings.scenes(CaptureId("huge"))) == 200
-        assert len(await listings.scenes(CaptureId("huge"))) == 200
-        assert len(vendor.asked) == 3, "one that is larger than the bound alone is kept alone"
+
+
+async def test_a_long_listing_stays_known_whatever_is_listed_beside_it(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """However many records it has: one that is larger than the limit alone is kept alone."""
+    vendor.scenes["huge"] = [some_scene(f"huge-{n}", "huge") for n in range(25_000)]
+    async with remember() as listings:
+        huge = await listings.scenes(CaptureId("huge"))
+        assert len(huge) == 25_000
+        await walk(listings)
+        vendor.asked.clear()
+        assert await listings.scenes(CaptureId("huge")) is huge
+        assert vendor.asked == []
+        found = await listings.scene(SceneId("huge-17"))
+        assert found.scene_id == "huge-17"
+        assert vendor.asked == []
+
+
+async def test_what_leaves_the_memory_is_read_from_disk(
+    vendor: Vendor, remember: Remember, store: ListingStore, autojump_clock: Any
+) -> None:
+    """It is believed as long as if it had stayed, and then asked for again."""
+    random = Random(7)
+    for number in range(12):
+        capture = f"large-{number}"
+        vendor.scenes[capture] = [
+            {**some_scene(f"{capture}-{n}", capture), "text": random.randbytes(100_000).hex()}
+            for n in range(20)
+        ]
+    async with remember(store, listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
+        for number in range(12):
+            await listings.scenes(CaptureId(f"large-{number}"))
+        assert 100 <= len(listings.known_scenes()) <= 160
+        vendor.asked.clear()
+        found = await listings.scenes(CaptureId("large-0"))
+        assert [scene.scene_id for scene in found] == [f"large-0-{n}" for n in range(20)]
+        assert vendor.asked == []
+        listings.forget_scenes(CaptureId("large-1"))
+        await listings.scenes(CaptureId("large-1"))
+        assert len(vendor.asked) == 20, "what is to be asked again is not read from disk"
+        await trio.sleep(61)
+        await listings.scenes(CaptureId("large-2"))
+        assert len(vendor.asked) == 40
+
+
+async def test_a_long_listing_of_a_moment_ago_is_believed_after_a_remount(
+    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+) -> None:
+    """It would take many requests; when its time is over, it is asked for again."""
+    vendor.scenes["long"] = [some_scene(f"long-{n}", "long") for n in range(250)]
+    for n_requests in (1 + 3, 0):  # the token, and three pages
+        kept = ListingStore(tmp_path / "account")
+        async with remember(kept) as listings:
+            await listings.recall()
+            vendor.asked.clear()
+            assert len(await listings.scenes(CaptureId("long"))) == 250
+            assert len(vendor.asked) == n_requests
+        await kept.aclose()
+    kept = ListingStore(tmp_path / "account")
+    async with remember(kept) as listings:
+        await listings.recall()
+        vendor.asked.clear()
+        listings.forget()
+        assert len(await listings.scenes(CaptureId("long"))) == 250
+        assert len(vendor.asked) == 1 + 3, "what is to be asked again is asked again"
+        await trio.sleep(61)
+        await listings.scenes(CaptureId("long"))
+        assert len(vendor.asked) == 1 + 6
+    await kept.aclose()
+
+
+async def test_a_listing_that_is_known_does_not_wait_for_the_deadline(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """A long listing whose renewal takes too long is served as it was, within the call's time."""
+    expect_log("listing is served stale")
+    vendor.scenes["long"] = [some_scene(f"long-{n}", "long") for n in range(30)]
+    async with remember(page_limit=1, api_concurrency=1, metadata_deadline_s=15) as listings:
+        before = await listings.scenes(CaptureId("long"))
+        await trio.sleep(61)
+        vendor.delay_s = 0.6
+        began = trio.current_time()
+        assert await listings.scenes(CaptureId("long")) is before
+        assert trio.current_time() - began <= 0.8 * 15
+        assert "scenes" in stale_kinds(listings)
+        vendor.delay_s = 0.6
+        await trio.sleep(6)
+        await listings.scenes(CaptureId("long"))
+        assert not stale_kinds(listings), "the second try goes on where the first one ended"
 
 
 # -- offline ---------------------------------------------------------------------------------------

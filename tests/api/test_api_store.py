@@ -11,26 +11,31 @@ from typing import Any
 import pytest
 import trio
 
+from satfs.api import readers, wire
 from satfs.api.listing_store import FILE_NAME, ListingStore
+from satfs.api.record_list import page_bytes
 
-RECORDS: list[dict[str, Any]] = [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}]
+RECORDS = wire.packed(
+    [{"scene_id": "s", "name": "ü€😀", "deep": [1, None, {"a": 0.5}]}], readers.scene
+).pages
+MORE = wire.packed([{"scene_id": f"t/{n}\ud800"} for n in range(3)], readers.scene).pages
 
 
 async def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
     """By kind and id, the last one of each."""
     store = ListingStore(tmp_path / "a")
     await store.save("scenes", "c/1\n", RECORDS)
-    await store.save("scenes", "c/1\n", [*RECORDS, *RECORDS])
+    await store.save("scenes", "c/1\n", [*RECORDS, *MORE])
     await store.save("captures", "c/1\n", [])
     await store.aclose()
 
     store = ListingStore(tmp_path / "a")
     found = await store.load("scenes", "c/1\n")
     assert found is not None
-    assert list(found.records) == [*RECORDS, *RECORDS]
+    assert list(found.pages) == [*RECORDS, *MORE]
     assert abs(found.asked_at_s - os.stat(tmp_path / "a").st_mtime) < 60
     assert await store.load("scenes", "other") is None
-    assert {(one.kind, len(one.records)) for one in await store.load_all(10)} == {
+    assert {(one.kind, len(one.pages)) for one in await store.load_all(10)} == {
         ("scenes", 2),
         ("captures", 0),
     }
@@ -86,14 +91,18 @@ async def test_a_broken_file_is_put_away(tmp_path: Path, expect_log: Any) -> Non
     await store.aclose()
 
 
-async def test_a_broken_record_is_not_found(tmp_path: Path) -> None:
-    """One row that cannot be unpacked costs that listing, no other."""
+@pytest.mark.parametrize(
+    "damage",
+    ["packed = x'00ff'", "ends = x'00'", "ids = x'5b5d'", "number = 7, ids = x''", "checksum = 5"],
+)
+async def test_a_broken_page_is_not_found(tmp_path: Path, damage: str) -> None:
+    """One row that is not what was written costs that listing, no other."""
     store = ListingStore(tmp_path / "a")
     await store.save("tasks", "", RECORDS)
     await store.save("scenes", "c", RECORDS)
     await store.aclose()
     with sqlite3.connect(tmp_path / "a" / FILE_NAME) as db:
-        db.execute("UPDATE listings SET records = x'00ff' WHERE kind = 'tasks'")
+        db.execute(f"UPDATE page SET {damage} WHERE kind = 'tasks'")
     db.close()
     store = ListingStore(tmp_path / "a")
     assert await store.load("tasks", "") is None
@@ -150,3 +159,38 @@ async def test_a_directory_that_vanishes_is_no_error(tmp_path: Path) -> None:
     await store.save("tasks", "", RECORDS)
     await store.load("tasks", "")
     await store.aclose()
+
+
+async def test_only_so_much_is_read_back(tmp_path: Path) -> None:
+    """The newest listings whose bytes fit; one that does not fit is left out, not the rest."""
+    store = ListingStore(tmp_path / "a")
+    for number in range(5):
+        await store.save("scenes", str(number), MORE if number == 3 else RECORDS)
+    room = 3 * sum(map(page_bytes, RECORDS))
+    assert [one.id for one in await store.load_all(10, room)] == ["4", "2", "1"]
+    await store.aclose()
+
+
+async def test_a_file_of_the_first_version_is_emptied(tmp_path: Path) -> None:
+    """What an earlier release kept is not read, and takes no room."""
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    await store.aclose()
+    with sqlite3.connect(tmp_path / "a" / FILE_NAME) as db:
+        db.executescript(
+            "DROP TABLE listing; DROP TABLE page; PRAGMA user_version = 1;"
+            "CREATE TABLE listings (kind TEXT, id TEXT, asked_at_s REAL, records BLOB);"
+            "INSERT INTO listings VALUES ('tasks', '', 0, x'00')"
+        )
+    db.close()
+    store = ListingStore(tmp_path / "a")
+    assert await store.load("tasks", "") is None
+    await store.save("tasks", "", RECORDS)
+    found = await store.load("tasks", "")
+    assert found is not None
+    assert found.pages == RECORDS
+    await store.aclose()
+    with sqlite3.connect(tmp_path / "a" / FILE_NAME) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    db.close()
+    assert "listings" not in tables

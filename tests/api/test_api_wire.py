@@ -12,8 +12,7 @@ from fakes.vendor import some_scene, some_tasks
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from satfs.api import wire
-from satfs.api.packed import Packer
+from satfs.api import readers, wire
 from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import Attachment, AttachmentName
@@ -148,7 +147,7 @@ def test_any_bytes_give_a_page_or_garbled(raw: bytes) -> None:
 def test_any_json_gives_records(value: Any) -> None:
     """Each entry is a record or is skipped; what is kept can be written, and holds no link."""
     (entry,) = wire.page(body([[value]])).entries[0] or [None]
-    for reader in (wire.task, wire.capture, wire.scene, wire.contract):
+    for reader in (readers.task, readers.capture, readers.scene, readers.contract):
         found = reader(entry)
         if found is None or not hasattr(found, "record"):
             continue
@@ -160,11 +159,11 @@ def test_any_json_gives_records(value: Any) -> None:
         hash(found.record.get("scene_id") if isinstance(found.record.get("scene_id"), str) else 0)
     for wrapped in ({"results": [value]}, {"results": value}):
         try:
-            entries = wire.page(body(wrapped)).entries
+            n_entries = len(wire.page(body(wrapped)).entries)
+            page = wire.page_of(body(wrapped), readers.scene)
         except Garbled:
             continue
-        records, n_skipped = wire.records(entries, wire.scene)
-        assert len(records) + n_skipped == len(entries)
+        assert len(page.entries) + page.n_unusable == page.n_sent == n_entries
 
 
 # -- what an answer may cost ---------------------------------------------------------------------
@@ -226,20 +225,50 @@ def test_no_record_is_deeper_than_allowed(n_levels: int, leaf: bytes) -> None:
         b"[" + b"0," * 400_000 + b"0]",
         b"[" + b"{}," * 500_001 + b"{}]",
         b'{"results":[' + b'{"scene_id":7},' * 500_001 + b"{}]}",
-        b'{"results":[{"scene_id":7,"a":[' + b"0," * 200_001 + b"0]}]}",
         b"{" + b'"a":1,' * 400_000 + b'"results":0}',
         b"[NaN" + b",0" * 400_000 + b"]",
         b'[{"scene_id":1' + b"0" * 1_000_000 + b"}]",
     ],
     ids=[
-        "lists", "fewer lists", "numbers", "objects", "records", "large record", "fields",
-        "numbers and NaN", "digits",
+        "lists", "fewer lists", "numbers", "objects", "records", "fields", "numbers and NaN",
+        "digits",
     ],
 )  # fmt: skip
 def test_a_page_that_costs_too_much_is_garbled(raw: bytes) -> None:
     """Refused by its values, its entries, or the values of one of them."""
     with pytest.raises(Garbled):
-        wire.page_of(raw, wire.scene)
+        wire.page_of(raw, readers.scene)
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        b'{"scene_id":7,"a":[' + b"0," * 200_001 + b"0]}",
+        b'{"a":' + b"[" * 100 + b"]" * 100 + b',"scene_id":"7"}',
+        b'{"id":7.0,"a":1' + b"0" * 1000 + b"}",
+    ],
+    ids=["values", "depth", "digits"],
+)
+def test_a_record_over_its_limit_is_unreadable_alone(large: bytes) -> None:
+    """It is listed by its id with the reason; its neighbours are read."""
+    raw = b'{"results":[{"scene_id":1},' + large + b',{"scene_id":2,"note":"x"}]}'
+    page = wire.page_of(raw, readers.scene)
+    first, unread, last = page.entries
+    assert (page.n_sent, page.n_unusable, page.n_unreadable) == (3, 0, 1)
+    assert [each.scene_id for each in page.entries] == ["1", "7", "2"]
+    assert unread.problem
+    assert not first.problem
+    assert not last.problem
+    assert last.record == {"scene_id": 2, "note": "x"}
+    assert unread.attachments == ()
+
+
+def test_a_record_over_its_limit_without_an_id_is_counted() -> None:
+    """Nothing could be shown in its place; the log is told by the number."""
+    raw = b'[{"scene_id":1},{"a":[' + b"0," * 200_001 + b"0]}]"
+    page = wire.page_of(raw, readers.scene)
+    assert [each.scene_id for each in page.entries] == ["1"]
+    assert (page.n_sent, page.n_unusable, page.n_unreadable) == (2, 1, 0)
 
 
 def test_a_large_page_of_detailed_footprints_is_read() -> None:
@@ -249,7 +278,7 @@ def test_a_large_page_of_detailed_footprints_is_read() -> None:
         {**some_scene(f"s{n}", "c"), "footprint": {"type": "Polygon", "coordinates": [ring]}}
         for n in range(40)
     ]
-    found = wire.page_of(body({"count": 40, "next": None, "results": scenes}), wire.scene)
+    found = wire.page_of(body({"count": 40, "next": None, "results": scenes}), readers.scene)
     assert len(found.entries) == 40
     assert found.entries[39].footprint == {"type": "Polygon", "coordinates": [ring]}
 
@@ -260,30 +289,12 @@ def test_a_scene_of_many_attachments_is_read() -> None:
     attachments = [{"name": f"a{n}", "file_name": f"f{n}.tif", "url": link} for n in range(20_000)]
     entry = {"scene_id": "s", "attachments": attachments}
     for found in (
-        wire.page_of(body([entry]), wire.scene).entries[0],
-        wire.scene(wire.one(body(entry))),
+        wire.page_of(body([entry]), readers.scene).entries[0],
+        readers.scene(wire.one(body(entry))),
     ):
         assert found is not None
         assert len(found.attachments) == 20_000
         assert found.record["attachments"][7] == {"name": "a7", "file_name": "f7.tif"}
-
-
-@given(st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=4), max_size=6))
-def test_records_packed_together_are_the_records(records: list[dict[str, Any]]) -> None:
-    """Each is equal to what was packed, field by field and as a whole."""
-    # As they are after `wire.document`: without half surrogates and infinities.
-    cleaned: Any = wire.document(body(records))
-    packer = Packer()
-    packed = [packer.add(record) for record in cleaned]
-    packer.finish()
-    for found, record in zip(packed, cleaned, strict=True):
-        assert found == record
-        assert dict(found) == record
-        assert list(found) == list(record)
-        assert len(found) == len(record)
-        assert all(found.get(key) == record[key] for key in record)
-        assert found.get("no such field", 5) == record.get("no such field", 5)
-    assert packed == cleaned
 
 
 # -- records -------------------------------------------------------------------------------------
@@ -292,7 +303,7 @@ def test_records_packed_together_are_the_records(records: list[dict[str, Any]]) 
 def test_a_documented_task() -> None:
     """Its fields, and the record as it was sent."""
     entry = some_tasks(1)[0]
-    task = wire.task(entry)
+    task = readers.task(entry)
     assert task is not None
     assert task.task_id == "341000"
     assert task.name == "Harbour monitoring 0"
@@ -323,14 +334,14 @@ def test_a_documented_task() -> None:
 )
 def test_ids_are_numbers_or_text(id: Any, read: str | None) -> None:
     """Whichever; what identifies nothing makes the entry useless."""
-    task = wire.task({"task_id": id, "unknown": 1})
+    task = readers.task({"task_id": id, "unknown": 1})
     assert (None if task is None else task.task_id) == read
 
 
 def test_missing_and_null_fields_are_survived() -> None:
     """An id is enough."""
     for entry in ({"scene_id": "s"}, dict.fromkeys(some_scene("s", "c")) | {"scene_id": "s"}):
-        scene = wire.scene(entry)
+        scene = readers.scene(entry)
         assert scene is not None
         assert scene.attachments == ()
         assert scene.timestamp is None
@@ -341,9 +352,9 @@ def test_missing_and_null_fields_are_survived() -> None:
 def test_unknown_fields_are_kept() -> None:
     """Whatever the vendor adds tomorrow is in the record."""
     for reader, key in (
-        (wire.task, "task_id"),
-        (wire.capture, "capture_id"),
-        (wire.scene, "scene_id"),
+        (readers.task, "task_id"),
+        (readers.capture, "capture_id"),
+        (readers.scene, "scene_id"),
     ):
         found = reader({key: 1, "new": {"deep": [1, None, "x"]}})
         assert found is not None
@@ -353,7 +364,9 @@ def test_unknown_fields_are_kept() -> None:
 def test_a_feature_is_read_by_its_properties() -> None:
     """The newer API lists GeoJSON features."""
     geometry = {"type": "Point", "coordinates": [0, 0]}
-    scene = wire.scene({"type": "Feature", "geometry": geometry, "properties": {"scene_id": "s"}})
+    scene = readers.scene(
+        {"type": "Feature", "geometry": geometry, "properties": {"scene_id": "s"}}
+    )
     assert scene is not None
     assert scene.scene_id == "s"
     assert scene.footprint == geometry
@@ -361,7 +374,7 @@ def test_a_feature_is_read_by_its_properties() -> None:
 
 def test_a_scenes_record_holds_no_link() -> None:
     """Links expire, and are secrets: none is in the record, nor in what is made of it."""
-    scene = wire.page_of(body([some_scene("s", "c")]), wire.scene).entries[0]
+    scene = wire.page_of(body([some_scene("s", "c")]), readers.scene).entries[0]
     assert scene.attachments == (
         Attachment(AttachmentName("preview"), "s_preview.png"),
         Attachment(AttachmentName("delivery_zip"), "s.zip"),
@@ -392,11 +405,12 @@ def test_a_scenes_record_holds_no_link() -> None:
 )
 def test_signed_links_and_tokens_are_dropped_wherever_they_stand(secret: str) -> None:
     """In any field, list or key, of any record."""
-    for reader, key in (
-        (wire.task, "task_id"),
-        (wire.capture, "capture_id"),
-        (wire.scene, "scene_id"),
-    ):
+    kinds: list[tuple[readers.Reader[Any], str]] = [
+        (readers.task, "task_id"),
+        (readers.capture, "capture_id"),
+        (readers.scene, "scene_id"),
+    ]
+    for reader, key in kinds:
         entry = {key: 1, "a": secret, "b": [secret, {"c": secret}, 1], secret: 1, "keep": "x"}
         found = wire.page_of(body([entry]), reader).entries[0]
         assert found == reader(wire.one(body(entry)))
@@ -407,7 +421,7 @@ def test_signed_links_and_tokens_are_dropped_wherever_they_stand(secret: str) ->
 def test_fields_that_name_a_secret_are_dropped() -> None:
     """Whatever their value looks like."""
     entry = {"task_id": 1, "access_token": "opaque", "client-secret": "x", "tokens": 3}
-    task = wire.page_of(body([entry]), wire.task).entries[0]
+    task = wire.page_of(body([entry]), readers.task).entries[0]
     assert task.record == {"task_id": 1, "tokens": 3}
 
 
@@ -417,7 +431,7 @@ def test_the_quick_look_misses_nothing(value: Any) -> None:
     for raw in (body(value), json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")):
         if not may_hold_secrets(raw):
             document = wire.document(raw)
-            assert wire.without_secrets(document) == document
+            assert readers.without_secrets(document) == document
 
 
 @pytest.mark.parametrize(
@@ -437,7 +451,7 @@ def test_the_quick_look_misses_nothing(value: Any) -> None:
 )
 def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str]) -> None:
     """Without a name there is nothing to ask for; without a file name there is one to make."""
-    scene = wire.scene({"scene_id": "s", "attachments": attachments})
+    scene = readers.scene({"scene_id": "s", "attachments": attachments})
     assert scene is not None
     assert {found.name: found.file_name for found in scene.attachments} == files
 
@@ -459,7 +473,7 @@ def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str])
 )
 def test_moments_are_told_in_many_ways(value: Any, told: datetime) -> None:
     """With and without zone, fraction and time of day; also in seconds and milliseconds."""
-    assert wire.moment(value) == told
+    assert readers.moment(value) == told
 
 
 @pytest.mark.parametrize(
@@ -476,11 +490,11 @@ def test_moments_are_told_in_many_ways(value: Any, told: datetime) -> None:
 )
 def test_silly_moments_are_none(value: Any) -> None:
     """A bad date costs the date, not the record."""
-    assert wire.moment(value) is None
+    assert readers.moment(value) is None
 
 
 @given(st.text() | st.integers() | st.floats() | st.datetimes().map(str))
 def test_any_moment_fits_a_files_time(value: Any) -> None:
     """What is told lies where nanoseconds in 64 bits can tell it."""
-    told = wire.moment(value)
+    told = readers.moment(value)
     assert told is None or 0 <= told.timestamp() < 2**63 / 1e9

@@ -8,12 +8,17 @@ from typing import Any
 from fuzz.target import Target
 from hypothesis import strategies as st
 
-from satfs.api import wire
+from satfs.api import readers, wire
 from satfs.api.packed import PackedRecord
+from satfs.api.readers import Reader
 from satfs.errors import Garbled
 from satfs.tree import sidecars
 
-_READERS = {"task": wire.task, "capture": wire.capture, "scene": wire.scene}
+_READERS: dict[str, Reader[Any]] = {
+    "task": readers.task,
+    "capture": readers.capture,
+    "scene": readers.scene,
+}
 
 _FIELDS = st.sampled_from(
     ["results", "features", "count", "next", "previous", "task_id", "capture_id", "scene_id", "id",

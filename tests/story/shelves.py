@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
-from satfs.errors import Changed, NotThere, SatfsError
+from satfs.errors import Changed, NotThere, SatfsError, Unfinished
 from satfs.model import (
     DELIVERY_ZIP,
     Attachment,
@@ -61,27 +61,52 @@ def make_scene(
     return replace(scene, **changes)
 
 
+R = TypeVar("R", Task, Capture, Scene)
+
+
+class Listed(tuple[R, ...]):
+    """Records as a listing returns them."""
+
+    def ids(self) -> Iterator[str]:
+        return (self.id_at(index) for index in range(len(self)))
+
+    def id_at(self, index: int) -> str:
+        match self[index]:
+            case Task(task_id=task_id):
+                return task_id
+            case Capture(capture_id=capture_id):
+                return capture_id
+            case Scene(scene_id=scene_id):
+                return scene_id
+
+    def find(self, id: str) -> R | None:
+        places = [index for index, each in enumerate(self.ids()) if each == id]
+        return self[places[0]] if places else None
+
+
 @dataclass
 class FakeCatalogue:
     """Answers from memory, counts what it was asked, and fails or dawdles when told to.
 
-    *failures* are by the method's name; *delay_s* is waited before every answer.
+    *failures* are by the method's name; *delay_s* is waited before every answer. The next
+    *n_unfinished* listings of scenes end before all of their pages have come.
     """
 
     asked: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Exception] = field(default_factory=dict)
     delay_s: float = 0.0
-    _tasks: tuple[Task, ...] = ()
-    _captures: dict[str, tuple[Capture, ...]] = field(default_factory=dict)
-    _scenes: dict[str, tuple[Scene, ...]] = field(default_factory=dict)
+    n_unfinished: int = 0
+    _tasks: Listed[Task] = field(default_factory=Listed)
+    _captures: dict[str, Listed[Capture]] = field(default_factory=dict)
+    _scenes: dict[str, Listed[Scene]] = field(default_factory=dict)
 
     def put(self, task: Task, *captures: Capture) -> None:
         kept = [each for each in self._tasks if each.task_id != task.task_id]
-        self._tasks = (*kept, task)
-        self._captures[task.task_id] = captures
+        self._tasks = Listed((*kept, task))
+        self._captures[task.task_id] = Listed(captures)
 
     def put_scenes(self, capture_id: str, *scenes: Scene) -> None:
-        self._scenes[capture_id] = scenes
+        self._scenes[capture_id] = Listed(scenes)
 
     async def _answer(self, question: str) -> None:
         self.asked[question] += 1
@@ -89,7 +114,7 @@ class FakeCatalogue:
         if question in self.failures:
             raise self.failures[question]
 
-    async def tasks(self) -> Sequence[Task]:
+    async def tasks(self) -> Listed[Task]:
         await self._answer("tasks")
         return self._tasks
 
@@ -100,7 +125,7 @@ class FakeCatalogue:
                 return task
         raise NotThere(f"no task {task_id}")
 
-    async def captures(self, task_id: TaskId) -> Sequence[Capture]:
+    async def captures(self, task_id: TaskId) -> Listed[Capture]:
         await self._answer("captures")
         if task_id not in self._captures:
             raise NotThere(f"no task {task_id}")
@@ -115,9 +140,12 @@ class FakeCatalogue:
             return make_capture(capture_id)
         raise NotThere(f"no capture {capture_id}")
 
-    async def scenes(self, capture_id: CaptureId) -> Sequence[Scene]:
+    async def scenes(self, capture_id: CaptureId) -> Listed[Scene]:
         await self._answer("scenes")
-        return self._scenes.get(capture_id, ())
+        if self.n_unfinished:
+            self.n_unfinished -= 1
+            raise Unfinished("2 pages have come, and there are more")
+        return self._scenes.get(capture_id, Listed())
 
     async def scene(self, scene_id: SceneId) -> Scene:
         await self._answer("scene")
@@ -126,11 +154,11 @@ class FakeCatalogue:
                 return scene
         raise NotThere(f"no scene {scene_id}")
 
-    def known_captures(self) -> Iterable[Capture]:
-        return [capture for captures in self._captures.values() for capture in captures]
+    def known_captures(self) -> Listed[Capture]:
+        return Listed(capture for captures in self._captures.values() for capture in captures)
 
-    def known_scenes(self) -> Iterable[Scene]:
-        return [scene for scenes in self._scenes.values() for scene in scenes]
+    def known_scenes(self) -> Listed[Scene]:
+        return Listed(scene for scenes in self._scenes.values() for scene in scenes)
 
 
 @dataclass

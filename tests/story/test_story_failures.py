@@ -15,7 +15,7 @@ from conftest import LogBook
 from pyfuse3 import FUSEError
 from story.conftest import ZIP, MountIt
 from story.kernel import Kernel, Token
-from story.shelves import FakeCatalogue, FakeObjects, failing, make_capture, make_task
+from story.shelves import FakeCatalogue, FakeObjects, Listed, failing, make_capture, make_task
 
 from satfs import errors
 from satfs.fuse.errnos import errno_of, is_answer
@@ -388,7 +388,7 @@ async def test_a_listing_that_changes_while_it_is_read(
     told = [name for name, _, _ in token.told]
     position = token.told[-1][2]
     gone = [told[-1], b"3"]
-    catalogue._tasks = tuple(t for t in catalogue._tasks if t.task_id.encode() not in gone)
+    catalogue._tasks = Listed(t for t in catalogue._tasks if t.task_id.encode() not in gone)
     for number in range(100, 110):
         catalogue.put(make_task(str(number)))
     second = await kernel.operations.opendir(inode, None)  # type: ignore[arg-type]

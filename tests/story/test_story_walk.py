@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pyfuse3 import FUSEError
@@ -17,6 +18,7 @@ from story.shelves import (
     TAKEN,
     FakeCatalogue,
     FakeObjects,
+    Listed,
     make_capture,
     make_scene,
     make_task,
@@ -25,6 +27,7 @@ from story.shelves import (
 from satfs.errors import NotAllowed, Unreachable
 from satfs.fuse.inodes import ROOT
 from satfs.fuse.operations import Limits
+from satfs.model import Capture, CaptureId
 from satfs.tree.names import name_of
 from satfs.tree.times import TREE_NS
 
@@ -344,7 +347,7 @@ async def test_hostile_ids_and_names_are_only_names(
 ) -> None:
     """Whatever a vendor calls a thing: it is listed once, found by that name, and reads right."""
     kernel = mount_it()
-    catalogue._tasks = ()
+    catalogue._tasks = Listed()
     for task_id in HOSTILE:
         catalogue.put(make_task(task_id), *(make_capture(each) for each in HOSTILE))
     for capture_id in HOSTILE:
@@ -389,3 +392,57 @@ async def test_empty_things_are_empty(kernel: Kernel, catalogue: FakeCatalogue) 
     assert set(await kernel.ls("tasks/1")) == {"task.json", "captures.json"}
     assert set(await kernel.ls("tasks/2/bare")) == {"capture.json", "footprints.geojson"}
     assert set(await kernel.ls("tasks/341271/cap-1/bare")) == {"scene.json", "footprint.geojson"}
+
+
+@pytest.mark.parametrize("n_calls", [1, 2])
+@pytest.mark.parametrize("room", [1, 1000])
+async def test_a_long_listing_may_take_several_calls(
+    kernel: Kernel, catalogue: FakeCatalogue, n_calls: int, room: int
+) -> None:
+    """`.` and `..` keep the program waiting, a call each; then all is listed, nothing twice."""
+    whole = set(await kernel.ls("tasks/341271/cap-1"))
+    catalogue.n_unfinished = n_calls
+    assert set(await kernel.ls("tasks/341271/cap-1", room)) == whole
+    assert catalogue.n_unfinished == 0
+
+
+async def test_a_listing_that_does_not_come_to_its_end_is_an_error(
+    kernel: Kernel, catalogue: FakeCatalogue, expect_log: Any
+) -> None:
+    """After three calls; a part is never taken for the whole."""
+    expect_log("call failed", errno="ETIMEDOUT")
+    catalogue.n_unfinished = 3
+    with pytest.raises(FUSEError) as failure:
+        await kernel.ls("tasks/341271/cap-1")
+    assert failure.value.errno == errno.ETIMEDOUT
+    assert catalogue.n_unfinished == 0
+
+
+async def test_an_unreadable_record_is_an_error_of_its_own_name(
+    kernel: Kernel, catalogue: FakeCatalogue, expect_log: Any
+) -> None:
+    """It is listed, without anything that could be believed; its neighbours are what they are."""
+    expect_log("call failed", errno="EIO")
+    problem = "the answer has more than 200000 values"
+    catalogue.put_scenes(
+        "cap-1",
+        make_scene("scene-a", "cap-1"),
+        make_scene("scene-x", "cap-1", problem=problem),
+    )
+    catalogue.put(make_task(), make_capture("cap-1"), Capture(CaptureId("cap-x"), problem=problem))
+    catalogue.put(make_task("341272", problem=problem))
+    for directory, unread in (
+        ("tasks/341271/cap-1", "scene-x"),
+        ("tasks/341271", "cap-x"),
+        ("tasks", "341272"),
+    ):
+        listed = await kernel.ls(directory)
+        assert listed[unread].st_size == 0
+        assert stat.S_IMODE(listed[unread].st_mode) == 0
+        with pytest.raises(FUSEError) as failure:
+            await kernel.walk(f"{directory}/{unread}")
+        assert failure.value.errno == errno.EIO
+    assert "scene-a.zip" in await kernel.ls("tasks/341271/cap-1/scene-a")
+    with pytest.raises(FUSEError):
+        await kernel.walk("scenes/scene-x")
+    await kernel.walk("scenes/scene-a")

@@ -1,0 +1,272 @@
+"""From the entries of a page to records: which fields are read, and what no record keeps.
+
+*Pure*. Lenient: fields may be missing, null or of another type, ids are numbers or text, unknown
+fields are kept. No record keeps a signed link or a token, and a scene's record keeps no link at
+all: they are secrets while they live, and dead when they are needed.
+
+A record is read in two steps. `Reader.clean` makes of an entry the JSON that is kept, in memory and
+on disk; `Reader.of` makes the record from that, whenever it is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from satfs.api.packed import PackedRecord, decoded, encoded
+from satfs.api.scrub import is_link, is_secret_key, is_secret_like, may_hold_secrets
+from satfs.model import (
+    DELIVERY_ZIP,
+    Attachment,
+    AttachmentName,
+    Capture,
+    CaptureId,
+    Contract,
+    ContractId,
+    Json,
+    Scene,
+    SceneId,
+    Task,
+    TaskId,
+)
+
+R = TypeVar("R")
+
+#: Longest name of a field for which it is remembered whether it names a secret.
+MAX_CACHED_KEY_CHARACTERS: Final = 64
+#: Longest id, in characters; ids are path segments of URLs, which servers cap at about 8 kB.
+MAX_ID_CHARACTERS: Final = 1024
+#: Moments outside of these are taken for nonsense; the upper one is the last full year that
+#: nanoseconds in 64 bits can tell.
+_FIRST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MOMENT: Final = datetime(2262, 1, 1, tzinfo=UTC)
+#: Numbers above this are milliseconds, not seconds (as seconds it would be the year 5138).
+_MILLISECONDS_FROM: Final = 1e11
+#: The field of a record that could not be read: it says why. The record's id is beside it.
+UNREADABLE: Final = "satfs_unreadable"
+
+
+class Cleaned(NamedTuple):
+    """An entry as it is kept: its id, and its JSON without secrets."""
+
+    id: str
+    content: bytes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reader(Generic[R]):
+    """Makes records of one kind.
+
+    Their ids are in the first of *id_keys* that has one.
+    """
+
+    id_keys: tuple[str, ...]
+    make: Callable[[str, dict[str, Json], Mapping[str, Json]], R]
+    keeps_links: bool = True
+
+    def clean(self, entry: Json) -> Cleaned | None:
+        """Return what is kept of *entry*; None when it has no id."""
+        sent = _record(entry)
+        record = sent if self.keeps_links else without_links(sent)
+        content = encoded(record)
+        if may_hold_secrets(content):
+            record = without_secrets(record)
+            content = encoded(record)
+        # An id may look like a link, which the record does not keep.
+        id = id_in(sent, *self.id_keys)
+        if id is not None and is_secret_like(id):
+            id = id_in(record, *self.id_keys)
+        return None if id is None else Cleaned(id, content)
+
+    def unreadable(self, id: str, reason: str) -> Cleaned:
+        """Return what is kept of an entry of which nothing but its *id* is read, and why."""
+        return Cleaned(id, encoded({self.id_keys[0]: id, UNREADABLE: reason}))
+
+    def of(self, id: str, record: Mapping[str, Json]) -> R:
+        """Return the record that was kept as *record*."""
+        fields = record.as_dict() if isinstance(record, PackedRecord) else dict(record)
+        return self.make(id, fields, record)
+
+    def __call__(self, entry: Json) -> R | None:
+        """Return the record in *entry*; None when it has no id."""
+        cleaned = self.clean(entry)
+        if cleaned is None:
+            return None
+        fields: dict[str, Json] = decoded(cleaned.content)
+        return self.make(cleaned.id, fields, fields)
+
+
+def _contract(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Contract:
+    return Contract(ContractId(id), _text(fields, "name", "contract_name") or "")
+
+
+def _task(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Task:
+    return Task(
+        task_id=TaskId(id),
+        name=_text(fields, "task_name", "name"),
+        status=_text(fields, "status"),
+        created_at=moment(fields.get("created_time", fields.get("created_at"))),
+        record=kept,
+        problem=_problem(fields),
+    )
+
+
+def _capture(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Capture:
+    return Capture(
+        capture_id=CaptureId(id),
+        status=_text(fields, "status"),
+        record=kept,
+        problem=_problem(fields),
+    )
+
+
+def _scene(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Scene:
+    capture_id = id_in(fields, "sceneset_id", "capture_id")
+    revision = fields.get("last_modified")
+    return Scene(
+        scene_id=SceneId(id),
+        capture_id=None if capture_id is None else CaptureId(capture_id),
+        product_name=_text(fields, "productname", "product_name"),
+        timestamp=moment(fields.get("timestamp")),
+        revision=revision if isinstance(revision, str) else "",
+        attachments=_attachments(fields.get("attachments"), id),
+        record=kept,
+        problem=_problem(fields),
+    )
+
+
+def _problem(fields: Mapping[str, Json]) -> str:
+    problem = fields.get(UNREADABLE, "")
+    return problem if isinstance(problem, str) else ""
+
+
+def moment(value: Json) -> datetime | None:
+    """Return the moment that *value* tells, in UTC; None when it tells none worth believing.
+
+    Takes ISO 8601 with or without zone (then UTC) and fractions, and seconds or milliseconds since
+    the epoch.
+    """
+    try:
+        if isinstance(value, str):
+            told = datetime.fromisoformat(value.strip())
+            told = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
+            told = datetime.fromtimestamp(seconds, UTC)
+        else:
+            return None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return told if _FIRST_MOMENT <= told < _LAST_MOMENT else None
+
+
+def without_secrets(value: Json) -> Json:
+    """Return a copy of *value* without signed links, tokens and the like."""
+    if isinstance(value, dict):
+        return {
+            key: without_secrets(inner) if isinstance(inner, dict | list) else inner
+            for key, inner in value.items()
+            if not (_is_secret_field(key) or (isinstance(inner, str) and is_secret_like(inner)))
+        }
+    if isinstance(value, list):
+        return [
+            without_secrets(inner) if isinstance(inner, dict | list) else inner
+            for inner in value
+            if not (isinstance(inner, str) and is_secret_like(inner))
+        ]
+    return value
+
+
+def without_links(value: Json) -> Json:
+    """Return a copy of *value* without links of any kind."""
+    if isinstance(value, dict):
+        return {
+            key: without_links(inner) if isinstance(inner, dict | list) else inner
+            for key, inner in value.items()
+            if not (isinstance(inner, str) and is_link(inner))
+        }
+    if isinstance(value, list):
+        return [
+            without_links(inner) if isinstance(inner, dict | list) else inner
+            for inner in value
+            if not (isinstance(inner, str) and is_link(inner))
+        ]
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _is_known_secret_field(key: str) -> bool:
+    return is_secret_key(key) or is_secret_like(key)
+
+
+def _is_secret_field(key: str) -> bool:
+    """Return whether a field of that name is dropped. The names repeat in each record."""
+    if len(key) > MAX_CACHED_KEY_CHARACTERS:
+        return is_secret_key(key) or is_secret_like(key)
+    return _is_known_secret_field(key)
+
+
+def _attachments(value: Json, scene_id: str) -> tuple[Attachment, ...]:
+    """Return the attachments that have a name to be asked by, each name once, in their order.
+
+    Without a file name, the zip is called as the scene (as deliveries are), others as their key.
+    """
+    if isinstance(value, dict):  # by name, instead of a list of named ones
+        value = [
+            {"name": name, **entry} for name, entry in value.items() if isinstance(entry, dict)
+        ]
+    if not isinstance(value, list):
+        return ()
+    found: dict[str, Attachment] = {}
+    for entry in value:
+        record = entry if isinstance(entry, dict) else {}
+        name = id_in(record, "name")
+        if name is None or name in found or is_secret_like(name):
+            continue
+        file_name = _text(record, "file_name", "filename")
+        if not file_name or is_secret_like(file_name):
+            file_name = f"{scene_id}.zip" if name == DELIVERY_ZIP else name
+        found[name] = Attachment(AttachmentName(name), file_name)
+    return tuple(found.values())
+
+
+def _record(entry: Json) -> dict[str, Json]:
+    """Return the fields of an entry; a GeoJSON feature's properties are lifted to its top."""
+    if not isinstance(entry, dict):
+        return {}
+    properties = entry.get("properties")
+    if entry.get("type") == "Feature" and isinstance(properties, dict):
+        return {**properties, **{k: v for k, v in entry.items() if k != "properties"}}
+    return entry
+
+
+def id_in(record: Mapping[str, Json], *keys: str) -> str | None:
+    """Return the first of the fields *keys* that is an id, as text; None when none is."""
+    for key in keys:
+        value = record.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and value.strip() and len(value) <= MAX_ID_CHARACTERS:
+            return value
+    return None
+
+
+def _text(record: Mapping[str, Json], *keys: str) -> str | None:
+    for key in keys:
+        value = record.get(key)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+    return None
+
+
+contract: Final = Reader(("contract_id", "id"), _contract)
+task: Final = Reader(("task_id", "id"), _task)
+capture: Final = Reader(("capture_id", "id"), _capture)
+scene: Final = Reader(("scene_id", "id"), _scene, keeps_links=False)

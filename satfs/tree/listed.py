@@ -1,0 +1,71 @@
+"""The children of a directory that holds one node for each record of a listing.
+
+A capture may have 100,000 scenes. So nothing is made of a record before its name is asked for or
+told: a listing that is read from its beginning to its end makes one node after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Generic, TypeVar
+
+from satfs.errors import Garbled
+from satfs.model import Capture, Scene, Task
+from satfs.tree import names
+from satfs.tree.nodes import Directory, Entry, LazyEntries, Node, not_there
+from satfs.tree.sources import Records
+
+R = TypeVar("R", bound=Task | Capture | Scene)
+
+
+class ListedEntries(LazyEntries, Generic[R]):
+    """The entries *beside*, and behind them one for each of *records*, which *make* makes."""
+
+    def __init__(
+        self,
+        records: Records[R],
+        make: Callable[[bytes, R], Node],
+        reserved: Collection[str] = (),
+        beside: Sequence[Entry] = (),
+    ) -> None:
+        self._records = records
+        self._make = make
+        self._reserved = reserved
+        self._beside = tuple(beside)
+
+    def __len__(self) -> int:
+        return len(self._beside) + len(self._records)
+
+    def name(self, index: int) -> bytes:
+        """Return the name of one entry; reads no record."""
+        if index < len(self._beside):
+            return self._beside[index].name
+        return names.name_of(self._records.id_at(index - len(self._beside)), self._reserved)
+
+    def entry(self, index: int) -> Entry:
+        """Return one entry; that of a record which could not be read has the reason instead."""
+        if index < len(self._beside):
+            return self._beside[index]
+        record = self._records[index - len(self._beside)]
+        name = self.name(index)
+        return Entry(name, Garbled(record.problem) if record.problem else self._make(name, record))
+
+
+def find(
+    directory: Directory, name: bytes, records: Records[R], reserved: Collection[str] = ()
+) -> R:
+    """Return the one of *records* that is called *name* in *directory*.
+
+    Raises:
+        NotThere: none is.
+        Garbled: its record could not be read.
+    """
+    id = names.text_of(name, reserved)
+    if id is None and names.is_cut(name):  # the name does not tell the id
+        id = next((each for each in records.ids() if names.name_of(each, reserved) == name), None)
+    found = None if id is None else records.find(id)
+    if found is None:
+        raise not_there(directory, name)
+    if found.problem:
+        raise Garbled(f"/{'/'.join((*directory.path, name.decode()))}: {found.problem}")
+    return found
