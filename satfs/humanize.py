@@ -1,8 +1,15 @@
-"""Bytes and durations as people read them. Pure."""
+"""Bytes, durations and foreign text as people read them. *Pure*."""
 
 from __future__ import annotations
 
 from typing import Final
+
+#: Ranges of a regular expression: characters that no terminal, log or listing may show as they are.
+#: C0, DEL and C1, which terminals obey; line and paragraph separators; bidirectional embeddings,
+#: overrides and isolates, which change the order of text.
+CONTROLS: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+#: Halves of a character (UTF-16), which no UTF-8 has.
+SURROGATES: Final = "\ud800-\udfff"
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 #: Lengths of a day, an hour, and so on, in seconds; each word is two letters at most, or "min".

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NewType, TypeAlias
+from typing import Any, NewType, Protocol, TypeAlias
 
 #: What JSON can hold. Values come from a vendor, so nothing about them is promised.
 Json: TypeAlias = Any
@@ -147,3 +147,47 @@ class Version:
     def is_strong(self) -> bool:
         """Return whether `If-Match` may carry the ETag."""
         return self.etag.startswith('"')
+
+
+class Reader(Protocol):
+    """An open file."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Return its size now; only that of a live file changes (`tree.nodes.Node.is_live`)."""
+        ...
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; fewer only at the end of the file.
+
+        A memoryview is good until the next checkpoint: copy it before waiting for anything.
+
+        Raises:
+            Changed: the object is not the opened version any more.
+            SatfsError: the bytes cannot be fetched.
+        """
+        ...
+
+    def is_near(self, span: ByteRange) -> bool:
+        """Return whether the bytes of *span* are held here, so that reading sends no request."""
+        ...
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs *span*, as far as the layout of the file shows.
+
+        None when it does not show it. After False the same bytes are expected when they are
+        requested again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the reader holds. Called once, when no read is running."""
+        ...
+
+
+class RemoteReader(Reader, Protocol):
+    """An open object of the store, parts of which may be files as they are: a zip."""
+
+    def locate_file(self, place: ByteRange) -> None:
+        """Note that the file that is read lies, as it is, at *place* of the object."""
+        ...

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
+from satfs.humanize import CONTROLS
 from satfs.redaction import redact
 
 #: Longest text of the vendor that is quoted in a message.
@@ -36,7 +37,7 @@ _MARKS = re.compile(
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"://[^/?#\s]*@")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
+_CONTROL = re.compile(f"[{CONTROLS}\ufeff]+")
 #: Names of fields that hold a secret, without case, `_` and `-`.
 _SECRET_KEYS = frozenset(
     {"token", "accesstoken", "idtoken", "refreshtoken", "sessiontoken", "securitytoken"}

@@ -19,13 +19,13 @@ from satfs.archive.deflated import DeflatedMember, DeflatedReader
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.inflate import require_zlib
-from satfs.archive.member_data import MemberData, OpenZip, Reader, ZipReader
+from satfs.archive.member_data import MemberData, OpenZip
 from satfs.archive.members import Members, Row
 from satfs.archive.resources import ArchiveResources, DerivedStore
 from satfs.archive.spooled import SpooledMember, SpooledReader
 from satfs.archive.stored import StoredReader
 from satfs.errors import Damaged, Encrypted
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader, RemoteReader
 
 log = structlog.get_logger(__name__)
 
@@ -196,7 +196,7 @@ class Archive:
             zip_reader.close()
             raise
 
-    async def _opened(self, row: Row, body: MemberData, zip_reader: ZipReader) -> Reader:
+    async def _opened(self, row: Row, body: MemberData, zip_reader: RemoteReader) -> Reader:
         """Return a reader that owns *zip_reader*; it stays the caller's when this raises."""
         if body.member.method == STORED:
             return StoredReader(body, zip_reader)

@@ -12,9 +12,8 @@ from isal.isal_zlib import crc32
 
 from satfs.archive.checkpoints import Checkpoint
 from satfs.archive.inflate import Inflater
-from satfs.archive.member_data import Reader
 from satfs.archive.resources import ArchiveResources
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 
 
 @dataclass(slots=True)

@@ -23,10 +23,10 @@ import trio
 
 from satfs.archive.checkpoints import Checkpoint, Checkpoints
 from satfs.archive.cursor import Cursor, InflateStep
-from satfs.archive.member_data import MemberData, OpenZip, Reader
+from satfs.archive.member_data import MemberData, OpenZip
 from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged, SatfsError
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 
 log = structlog.get_logger(__name__)
 

@@ -4,60 +4,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from satfs.archive.checksum import Checksum
 from satfs.archive.members import LOCAL_HEADER_BYTES, Member
 from satfs.errors import Damaged
-from satfs.model import ByteRange
+from satfs.model import ByteRange, RemoteReader
 
 #: Reads a range of the zip, which lies inside of it. All that this package needs of `content`.
 ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
 
 
-class Reader(Protocol):
-    """One open file: the zip, which this package reads, or a member, which it serves."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Return its size."""
-        ...
-
-    async def read(self, span: ByteRange) -> bytes | memoryview:
-        """Return the bytes of *span*; fewer only at the end of the file.
-
-        A memoryview is good until the next checkpoint: copy it before waiting for anything.
-        """
-        ...
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return whether the bytes of *span* are known to be here, so that reading asks nobody."""
-        ...
-
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the layout of the file tells.
-
-        None when it does not tell. After False the same bytes are expected when they are requested
-        again.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of what the reader holds. Called once, when no read is running."""
-        ...
-
-
-class ZipReader(Reader, Protocol):
-    """An open zip."""
-
-    def locate_file(self, place: ByteRange) -> None:
-        """Note that the file that is read lies, as it is, at *place* of the zip."""
-        ...
-
-
 #: Opens the zip to read within the bounds given: what reading ahead should not go beyond. None are
 #: given by who does not know yet.
-OpenZip: TypeAlias = Callable[[ByteRange | None], Awaitable[ZipReader]]
+OpenZip: TypeAlias = Callable[[ByteRange | None], Awaitable[RemoteReader]]
 
 _HEADER: Final = struct.Struct("<4s5H3L2H")
 _SIGNATURE: Final = b"PK\x03\x04"

@@ -16,6 +16,7 @@ from typing import Final
 from isal.isal_zlib import crc32
 
 from satfs.archive.obeyed_names import is_obeyed
+from satfs.humanize import CONTROLS, SURROGATES
 
 #: The longest file name on Linux, in bytes (NAME_MAX, limits.h).
 NAME_MAX_BYTES: Final = 255
@@ -38,11 +39,8 @@ MADE_ON_MACOS: Final = 19
 _WINDOWS: Final = frozenset({MADE_ON_FAT, MADE_ON_NTFS, MADE_ON_VFAT})
 _UNIX: Final = frozenset({MADE_ON_UNIX, MADE_ON_MACOS})
 
-#: Controls (C0, DEL, C1) move a terminal's cursor; a lone surrogate has no UTF-8 form; line and
-#: paragraph separators and bidirectional overrides make a listing show what is not there.
-_UNSHOWABLE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+#: Characters that make a listing show what is not there, and those that have no UTF-8.
+_UNSHOWABLE: Final = re.compile(f"[{CONTROLS}{SURROGATES}]")
 _DRIVE: Final = re.compile(r"[A-Za-z]:[/\\]")
 #: One name without any of the above: most members by far.
 _PLAIN: Final = re.compile(

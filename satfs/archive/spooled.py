@@ -24,10 +24,10 @@ from satfs.archive.decoders import (
     new_decoder,
     unpack,
 )
-from satfs.archive.member_data import MemberData, Reader
+from satfs.archive.member_data import MemberData
 from satfs.archive.resources import ArchiveResources, DerivedStoreFile
 from satfs.errors import Damaged, Unsupported
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 
 #: Time that a decoder may wait for compressed bytes before another member may have its memory.
 _MAX_INPUT_WAIT_S: Final = 2.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from isal.isal_zlib import crc32
 
-from satfs.archive.member_data import MemberData, ZipReader
-from satfs.model import ByteRange
+from satfs.archive.member_data import MemberData
+from satfs.model import ByteRange, RemoteReader
 
 
 class StoredReader:
@@ -14,7 +14,7 @@ class StoredReader:
     The CRC of what passes is taken on the way (some 10 µs for 128 KiB), until the whole is known.
     """
 
-    def __init__(self, body: MemberData, zip_reader: ZipReader) -> None:
+    def __init__(self, body: MemberData, zip_reader: RemoteReader) -> None:
         self.size_bytes = body.member.size_bytes
         self._body = body
         self._zip = zip_reader

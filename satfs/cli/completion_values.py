@@ -61,10 +61,11 @@ def values_for(metavar: str) -> Offer | None:
         return lambda _context, _parameter, incomplete: [
             CompletionItem(choice) for choice in choices if choice.startswith(incomplete)
         ]
-    return {"DIR": directories, "FILE": _files, "NAME": profiles}.get(metavar)
+    return {"DIR": directories, "FILE": paths, "NAME": profiles}.get(metavar)
 
 
-def _files(
+def paths(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    """Offer what the shell itself finds: files and directories."""
     return [CompletionItem(incomplete, type="file")]

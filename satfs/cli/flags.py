@@ -90,6 +90,9 @@ def log_flags(command: Command) -> Command:
     )(command)
 
 
+#: `--json`, the same for every command that has it.
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
 #: Flag, setting, what stands for its value, help. The other settings are set by environment or -o.
 SETTING_FLAGS: Final = (
     ("--profile", "profile", "NAME", "The profile in config.toml to use."),

@@ -17,6 +17,7 @@ import logging
 import logging.handlers
 import os
 import queue
+import re
 import stat
 import sys
 import time
@@ -33,6 +34,7 @@ import structlog
 
 from satfs import log_level
 from satfs.errors import BadSettings
+from satfs.humanize import CONTROLS, SURROGATES
 from satfs.introspection.log_ring import LogRing
 from satfs.log_level import set_level
 from satfs.redaction import redact
@@ -106,24 +108,18 @@ def level_for(verbosity: int) -> int:
     return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
 
 
-#: C0, DEL and C1; line and paragraph separators; bidirectional marks, embeddings, overrides and
-#: isolates, which make a terminal show a text in another order (as in `tree.names`); and lone
-#: surrogates, which no encoding of a terminal has.
-_CONTROLS: Final = {
-    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
-    **{
-        code: f"\\u{code:04x}"
-        for code in (
-            0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A),
-            *range(0xD800, 0xE000),
-        )
-    },
-}  # fmt: skip
+#: What `show` spells out: also marks of direction, and what no encoding of a terminal has.
+_UNSHOWN: Final = re.compile(f"[{CONTROLS}{SURROGATES}\u061c\u200e\u200f]")
 
 
 def show(text: str) -> str:
     """Return *text* as one line that steers no terminal: control characters are spelt out."""
-    return text.translate(_CONTROLS)
+    return _UNSHOWN.sub(_spelt_out, text)
+
+
+def _spelt_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _show_fields(

@@ -11,7 +11,6 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import click
 import trio
-from click.shell_completion import CompletionItem
 
 from satfs.cli.flags import Manner
 from satfs.cli.log_setup import LogChoice, level_for, show
@@ -27,15 +26,6 @@ from satfs.settings import Settings
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
-
-json_flag = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
-
-
-def offer_paths(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Have the shell offer what it finds itself: files and directories."""
-    return [CompletionItem(incomplete, type="file")]
 
 
 @dataclass(frozen=True, slots=True)

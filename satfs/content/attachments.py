@@ -34,10 +34,10 @@ from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.links import LinkCache, Sign
 from satfs.content.fetch.probe import Probe, Tail
 from satfs.content.fetch.range_request import ObjectSource, TransferStatus
-from satfs.content.fetch.reader import ObjectReader, Reader
+from satfs.content.fetch.reader import ObjectReader
 from satfs.content.fetch.store_responses import is_same
 from satfs.errors import Changed, NotAllowed, NotThere, TooManyOpen, Unreachable
-from satfs.model import AttachmentName, ByteRange, SceneId, Version
+from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
 from satfs.read_trace import ReadTraces
 from satfs.refreshable import Refreshable
 from satfs.request_slots import RequestSlots
@@ -262,7 +262,7 @@ class Attachments:
         version: Version,
         *,
         bounds: ByteRange | None = None,
-    ) -> Reader:
+    ) -> RemoteReader:
         """Return a handle on exactly *version*; *bounds* keep its read-ahead inside a member.
 
         Raises:

@@ -28,6 +28,7 @@ from satfs.control.walk import (
     words_of,
 )
 from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unreachable
+from satfs.humanize import format_bytes
 from satfs.model import ByteRange, Json
 from satfs.tree.nodes import File
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
@@ -142,7 +143,7 @@ async def _require_room(mount: MountComponents, sound: Sequence[Target]) -> None
     room = await mount.keeping.capacity_bytes(names)
     if needed > room:
         raise BadCache(
-            f"{needed / 1e9:.2f} GB do not fit: the cache can keep {room / 1e9:.2f} GB of them at"
+            f"{format_bytes(needed)} do not fit: the cache can keep {format_bytes(room)} of them at"
             " once. Mount with a larger --cache-size, ask for less, or unpin something"
         )
 

@@ -16,6 +16,7 @@ from satfs.content.cache.kernelcalls import punch_hole
 from satfs.doctor.findings import Area, Finding, Severity, fine
 from satfs.doctor.machine import Machine
 from satfs.errors import BadCache
+from satfs.humanize import format_bytes
 from satfs.mountpoints import Mounted
 from satfs.settings import Settings
 
@@ -26,7 +27,6 @@ _DISTANT: Final = frozenset(
 )
 #: Files looked at to see how much is held; a cache of 20 GB has some hundred.
 _MAX_FILES: Final = 20_000
-_UNITS: Final = ("kB", "MB", "GB", "TB")
 _OTHER_PLACE: Final = 'export SATFS_CACHE_DIR="/var/tmp/satfs-$USER"'
 
 
@@ -167,26 +167,26 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
         limit_bytes=limit,
         held_bytes=_held_bytes(path),
         free_bytes=disk.free,
-        floor_bytes=int(disk.total * settings.cache_free_fraction),
+        reserve_bytes=int(disk.total * settings.cache_free_fraction),
     )
 
 
 def judge_space(
-    path: Path, *, limit_bytes: int, held_bytes: int, free_bytes: int, floor_bytes: int
+    path: Path, *, limit_bytes: int, held_bytes: int, free_bytes: int, reserve_bytes: int
 ) -> Finding:
     """Return what it means to hold *held_bytes* of *limit_bytes*, with so much free.
 
-    *floor_bytes* is what is always left free (`cache_free_fraction`).
+    *reserve_bytes* is what is always left free (`cache_free_fraction`).
     """
     name = shlex.quote(os.fspath(path))
-    spare = free_bytes - floor_bytes
+    spare = free_bytes - reserve_bytes
     if spare <= 0:
         return Finding(
             Area.CACHE,
             "cache-space",
             Severity.WARNING,
-            f"The disk of {path} is full: {_amount(free_bytes)} are free, of which "
-            f"{_amount(floor_bytes)} stay free.",
+            f"The disk of {path} is full: {format_bytes(free_bytes)} are free, of which "
+            f"{format_bytes(reserve_bytes)} stay free.",
             "Nothing more is kept on disk; what is read twice is fetched twice.",
             "Make room, or leave less free (SATFS_CACHE_FREE_FRACTION):",
             (f"df -h {name}", "satfs cache clear"),
@@ -197,7 +197,8 @@ def judge_space(
             Area.CACHE,
             "cache-space",
             Severity.NOTE,
-            f"The cache may grow to {_amount(limit_bytes)}, and there is room for {_amount(room)}.",
+            f"The cache may grow to {format_bytes(limit_bytes)},"
+            f" and there is room for {format_bytes(room)}.",
             "It stops before the disk is full: the limit is never reached.",
             "If more shall be kept, make room:",
             (f"df -h {name}",),
@@ -205,8 +206,8 @@ def judge_space(
     return fine(
         Area.CACHE,
         "cache-space",
-        f"{_amount(held_bytes)} of {_amount(limit_bytes)} are used; "
-        f"{_amount(free_bytes)} are free on the disk.",
+        f"{format_bytes(held_bytes)} of {format_bytes(limit_bytes)} are used; "
+        f"{format_bytes(free_bytes)} are free on the disk.",
     )
 
 
@@ -264,12 +265,3 @@ def _failure(says: str, means: str, remedy: str, commands: tuple[str, ...]) -> F
     return Finding(
         Area.CACHE, "cache-directory", Severity.FAILURE, says, means, remedy, commands, BadCache
     )
-
-
-def _amount(n_bytes: float) -> str:
-    n_bytes /= 1000
-    for unit in _UNITS[:-1]:
-        if n_bytes < 1000:
-            return f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} {_UNITS[-1]}"

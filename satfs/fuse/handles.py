@@ -15,16 +15,8 @@ from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
 from satfs.fuse.callers import is_gone
 from satfs.fuse.dir_cookies import Listing
 from satfs.fuse.kernel_readahead import Guess, KernelReadAhead
-from satfs.model import ByteRange
-from satfs.tree.nodes import (
-    Directory,
-    Entry,
-    File,
-    LazyEntries,
-    Node,
-    Reader,
-    Unresolved,
-)
+from satfs.model import ByteRange, Reader
+from satfs.tree.nodes import Directory, Entry, File, LazyEntries, Node, Unresolved
 
 #: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
 #: want to be answered meanwhile.

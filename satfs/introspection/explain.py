@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Final
 
+from satfs.humanize import format_bytes
 from satfs.introspection.status import UnreachableHost
 from satfs.read_trace import (
     BYTES,
@@ -128,21 +129,21 @@ def _pace(ranges: Sequence[TracedRequest]) -> Iterator[str]:
         )
         if usual_bytes < SMALL_BYTES:
             yield (
-                f"Ranges were small, {_amount(usual_bytes)} as a rule: reads here and there in the"
-                " file pay that way each time; reading in order pays it seldom."
+                f"Ranges were small, {format_bytes(usual_bytes)} as a rule: reads here and there in"
+                " the file pay that way each time; reading in order pays it seldom."
             )
         return
     flowing_s = took_s - sum(each.first_byte_s or 0.0 for each in done)
     if flowing_s > 0:
         speed = sum(each.received_bytes for each in done) / flowing_s
-        yield f"Bytes came at {_amount(speed)}/s on each connection: the line sets the pace."
+        yield f"Bytes came at {format_bytes(speed)}/s on each connection: the line sets the pace."
 
 
 def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
     n_ready = max(0, own.n_reads - own.n_waits)
     yield (
         f"Opened {_times(own.n_opens)}; {_n(own.n_reads, 'read', 'reads')} of"
-        f" {_amount(own.served_bytes)} in all."
+        f" {format_bytes(own.served_bytes)} in all."
     )
     if own.n_waits:
         yield (
@@ -153,7 +154,7 @@ def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
         yield "All of them had the bytes here already."
     asked = [_n(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS]
     if asked:
-        yield f"Asked for {', '.join(asked)}; {_amount(own.received_bytes)} came."
+        yield f"Asked for {', '.join(asked)}; {format_bytes(own.received_bytes)} came."
     if link_left_s is not None and link_left_s != float("inf"):
         yield f"Its link is good for {_life(max(0.0, link_left_s))} more."
 
@@ -162,7 +163,7 @@ def _row(each: TracedRequest, clean: Callable[[str], str]) -> str:
     span = "" if each.span is None else f"[{each.span.start}, {each.span.stop})"
     first = "" if each.first_byte_s is None else _seconds(each.first_byte_s)
     took = "" if each.took_s is None else _seconds(each.took_s)
-    got = _amount(each.received_bytes) if each.received_bytes else ""
+    got = format_bytes(each.received_bytes) if each.received_bytes else ""
     cells = _CELLS.format(_time(each.at_s), each.what, span, first, took, got)
     # An outcome with its reason may be long: it goes on below itself.
     return _wrapped(f"{cells}{clean(each.outcome)}", " " * len(cells)).rstrip()
@@ -202,11 +203,3 @@ def _life(seconds: float) -> str:
         if seconds >= 2 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
     return _seconds(seconds)
-
-
-def _amount(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} GB"

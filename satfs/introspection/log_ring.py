@@ -11,8 +11,8 @@ import logging
 import time
 from typing import Final
 
-from satfs.model import ByteRange
-from satfs.tree.nodes import Attributes, Directory, File, Kind, Reader
+from satfs.model import ByteRange, Reader
+from satfs.tree.nodes import Attributes, Directory, File, Kind
 
 #: Most bytes of lines kept: some two thousand lines, and no less than half of them at any time.
 MAX_BYTES: Final = 256 * 1024

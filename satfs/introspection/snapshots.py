@@ -18,7 +18,8 @@ from typing import Final
 from cachetools import LRUCache
 
 from satfs.errors import Changed
-from satfs.tree.nodes import Attributes, BytesReader, Directory, File, Kind, Reader
+from satfs.model import Reader
+from satfs.tree.nodes import Attributes, BytesReader, Directory, File, Kind
 
 #: How long a content is the present one, in seconds: short for people, long for a program.
 FRESH_S: Final = 1.0

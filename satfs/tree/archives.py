@@ -20,11 +20,18 @@ import trio
 from satfs.archive import unreadable
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
-from satfs.archive.member_data import ZipReader
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.obeyed_names import is_obeyed
 from satfs.errors import Damaged, NotThere
-from satfs.model import DELIVERY_ZIP, AttachmentName, ByteRange, SceneId, Version
+from satfs.model import (
+    DELIVERY_ZIP,
+    AttachmentName,
+    ByteRange,
+    Reader,
+    RemoteReader,
+    SceneId,
+    Version,
+)
 from satfs.settings import ContentsView
 from satfs.tree.nodes import (
     Attributes,
@@ -35,7 +42,6 @@ from satfs.tree.nodes import (
     LazyEntries,
     MadeFile,
     Node,
-    Reader,
     not_there,
     xattr_values,
 )
@@ -66,7 +72,7 @@ class Zips(Protocol):
         version: Version,
         *,
         bounds: ByteRange | None = None,
-    ) -> ZipReader:
+    ) -> RemoteReader:
         """Return a reader of that version, which reads ahead within *bounds*.
 
         Raises:
@@ -271,7 +277,7 @@ class ContentsDirectory(_InnerDirectory):
         file = await self.scene.attachment(DELIVERY_ZIP)
         scene_id, version, zips = self.scene.scene_id, file.version, self._zips
 
-        async def open_zip(bounds: ByteRange | None) -> ZipReader:
+        async def open_zip(bounds: ByteRange | None) -> RemoteReader:
             return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
 
         identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"

@@ -27,6 +27,7 @@ from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import Final
 
+from satfs.humanize import CONTROLS, SURROGATES
 from satfs.tree.desktop_names import is_polled
 
 #: The longest file name on Linux, in bytes (NAME_MAX, limits.h). FUSE allows more (1024), but
@@ -45,10 +46,7 @@ _EMPTY: Final = "%"
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _UNSAFE: Final = re.compile(
-    "[/\x00-\x1f\x7f-\x9f"  # the separator, C0 and C1 controls
-    "\u2028\u2029"  # line and paragraph separator
-    "\u202a-\u202e\u2066-\u2069"  # bidirectional embeddings, overrides and isolates
-    "\ud800-\udfff]"  # lone surrogates
+    f"[/{CONTROLS}{SURROGATES}]"
     "|%(?=[0-9A-Fa-f]{2}|~)"  # what would read as an escape, or as the mark of a cut
 )
 _ESCAPE: Final = re.compile(rb"%([0-9A-F]{2})")

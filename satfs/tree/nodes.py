@@ -18,10 +18,10 @@ from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import ClassVar, Final, NamedTuple, Protocol, overload
+from typing import ClassVar, Final, NamedTuple, overload
 
 from satfs.errors import Changed, NotThere, SatfsError
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 from satfs.tree.times import FALLBACK_NS, TREE_NS
 
 #: Longest value of an extended attribute, in bytes. The kernel takes up to 64 KiB
@@ -45,40 +45,6 @@ class Attributes(NamedTuple):
     size_bytes: int = 0
     mtime_ns: int = FALLBACK_NS
     ctime_ns: int = FALLBACK_NS
-
-
-class Reader(Protocol):
-    """One open file."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Return its size now; only that of a live file changes (`Node.is_live`)."""
-        ...
-
-    async def read(self, span: ByteRange) -> bytes | memoryview:
-        """Return the bytes of *span*; fewer only at the end of the file.
-
-        Raises:
-            Changed: the object is not the opened version any more.
-            SatfsError: the bytes cannot be had.
-        """
-        ...
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return whether the bytes of *span* are known to be here, so that reading asks nobody."""
-        ...
-
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the layout of the file tells.
-
-        None when it does not tell. After False the same bytes are expected when they are requested
-        again.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of what the reader holds. Called once, when no read is running."""
-        ...
 
 
 class Node(ABC):

@@ -16,7 +16,8 @@ import trio
 from cachetools import LRUCache
 
 from satfs.errors import Changed
-from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile, Reader
+from satfs.model import Reader
+from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile
 from satfs.tree.sources import Records
 from satfs.tree.times import FALLBACK_NS
 

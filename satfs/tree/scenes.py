@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, NotThere, SatfsError, Unsupported
-from satfs.model import Attachment, AttachmentName, Json, Scene, SceneId, Version
+from satfs.model import Attachment, AttachmentName, Json, Reader, Scene, SceneId, Version
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
 from satfs.tree.child_nodes import ChildCaches
@@ -23,7 +23,6 @@ from satfs.tree.nodes import (
     Kind,
     MadeFile,
     Node,
-    Reader,
     not_there,
     xattr_values,
 )

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-from satfs.model import AttachmentName, Capture, CaptureId, Scene, SceneId, Task, TaskId, Version
-from satfs.tree.nodes import Reader
+from satfs.model import (
+    AttachmentName,
+    Capture,
+    CaptureId,
+    Reader,
+    Scene,
+    SceneId,
+    Task,
+    TaskId,
+    Version,
+)
 
 R = TypeVar("R", covariant=True)
 

@@ -19,8 +19,8 @@ from typing import Final
 from urllib.parse import quote
 
 from satfs.errors import NotThere, Unsupported
-from satfs.model import Attachment, AttachmentName, ByteRange
-from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, Node, Reader, not_there
+from satfs.model import Attachment, AttachmentName, ByteRange, Reader
+from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, Node, not_there
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 REPOSITORY: Final = b".sh_thumbnails"

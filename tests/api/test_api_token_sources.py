@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+from fakes.processes import is_running
 from fakes.vendor import AUTH, CLIENT_ID, CLIENT_SECRET, Vendor, settings_for_vendor
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,14 +280,6 @@ def script(tmp_path: Path, text: str) -> str:
         f"import os, sys, time\nopen({str(tmp_path / 'runs')!r}, 'a').write('x')\n{text}"
     )
     return f"{sys.executable} -I -S {path}"
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process is there and has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def n_runs(tmp_path: Path) -> int:

@@ -9,8 +9,7 @@ import trio
 from archive.zips import CountingZip, files
 
 from satfs.archive.archive import Archives
-from satfs.archive.member_data import Reader
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 
 MIB = 1024 * 1024
 

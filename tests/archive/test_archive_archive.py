@@ -23,10 +23,9 @@ from hypothesis import strategies as st
 from satfs.archive import archive as archive_module
 from satfs.archive.archive import Archives
 from satfs.archive.end_record import TAIL_BYTES
-from satfs.archive.member_data import Reader
 from satfs.archive.paths import NameProblem
 from satfs.errors import Damaged, Encrypted, Unreachable, Unsupported
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 
 
 async def test_nothing_is_read_until_somebody_looks(opened: Callable[..., Opened]) -> None:

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from satfs.archive import decoders, spooled
 from satfs.archive.decoder_memory import DecoderMemory
-from satfs.archive.member_data import MemberData, Reader
+from satfs.archive.member_data import MemberData
 from satfs.errors import Damaged, Unsupported
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 
 zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 

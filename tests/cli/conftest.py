@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from cli import forking
+from fakes.processes import is_running
 
 from satfs.demo.server import DemoOrigin
 from satfs.mountpoints import satfs_mounts
@@ -153,20 +154,6 @@ def mount_processes(place: Path) -> list[int]:
                 if is_ours and os.fsencode(place) in words and int(entry.name) != os.getpid():
                     found.append(int(entry.name))
     return found
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process is there and has not ended.
-
-    The first thread of a killed process is a zombie before the others have ended, and the
-    process's sockets stay open until the last of them has.
-    """
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z" or len(threads) > 1
 
 
 def wait_until(

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, is_mounted, is_running, mount_processes, wait_until
+from cli.conftest import Program, is_mounted, mount_processes, wait_until
+from fakes.processes import is_running
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

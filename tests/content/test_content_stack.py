@@ -27,7 +27,6 @@ from satfs.content.attachments import Attachments
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.probe import TAIL_BYTES
-from satfs.content.fetch.reader import Reader
 from satfs.demo.contents import RampContent
 from satfs.errors import (
     Changed,
@@ -38,7 +37,7 @@ from satfs.errors import (
     Throttled,
     Unreachable,
 )
-from satfs.model import ByteRange, SceneId
+from satfs.model import ByteRange, RemoteReader, SceneId
 
 MIB = 1024 * 1024
 
@@ -271,7 +270,7 @@ class TestHandles:
                 two = await contents.open(SCENE, ZIP, version)
                 got: list[bytes] = []
 
-                async def read(reader: Reader) -> None:
+                async def read(reader: RemoteReader) -> None:
                     got.append(bytes(await reader.read(ByteRange(0, 300_000))))
 
                 async with trio.open_nursery() as nursery:
@@ -383,7 +382,7 @@ class TestLinks:
                 readers = [await contents.open(SCENE, ZIP, version) for _ in range(20)]
                 store.expire_links()
 
-                async def read(reader: Reader, start: int) -> None:
+                async def read(reader: RemoteReader, start: int) -> None:
                     data = await reader.read(ByteRange(start, start + 50_000))
                     assert data == content.read(start, start + 50_000)
 
@@ -649,7 +648,7 @@ class TestOffline:
                 began_s = trio.current_time()
                 n_failed = 0
 
-                async def read(reader: Reader, start: int) -> None:
+                async def read(reader: RemoteReader, start: int) -> None:
                     nonlocal n_failed
                     with pytest.raises(Unreachable):
                         await reader.read(ByteRange(start, start + 10))
@@ -959,7 +958,7 @@ def test_right_bytes_or_an_error_in_time(
     store = FakeStore(bytes_per_s=400_000 if is_slow else 50e6)
     first = store.add(5 * MIB + 999)
 
-    async def one_read(reader: Reader, span: ByteRange, content: RampContent) -> None:
+    async def one_read(reader: RemoteReader, span: ByteRange, content: RampContent) -> None:
         with trio.fail_after(61 * (1 + n_steps)), suppress(SatfsError):
             data = bytes(await reader.read(span))
             assert data == bytes(content.read(span.start, min(span.stop, content.size_bytes)))

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from fakes.processes import is_running
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
-from satfs.content.fetch.reader import Reader
 from satfs.content.transfer import messages, worker
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.interface import UnusableResponse
@@ -38,7 +38,7 @@ from satfs.demo.catalogue import (
 from satfs.demo.contents import RampContent
 from satfs.demo.server import DemoOrigin
 from satfs.errors import Changed, Unreachable
-from satfs.model import AttachmentName, ByteRange, Link, SceneId
+from satfs.model import AttachmentName, ByteRange, Link, RemoteReader, SceneId
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
 from satfs.settings import load_settings
@@ -110,13 +110,6 @@ async def eventually(condition: Callable[[], bool], within_s: float = 20) -> Non
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - another process's doing has no event
             await trio.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow
@@ -253,7 +246,7 @@ async def test_a_certificate_that_a_worker_refuses_is_reported_at_once(tmp_path:
             reader.close()
 
 
-async def read_parts(reader: Reader) -> None:
+async def read_parts(reader: RemoteReader) -> None:
     for start in range(0, CONTENT.size_bytes, MIB):
         await reader.read(ByteRange(start, start + MIB))
 

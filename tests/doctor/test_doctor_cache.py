@@ -144,9 +144,9 @@ def test_without_a_disk_cache_nothing_is_looked_at(made: MadeUp, tmp_path: Path)
 sizes = st.integers(0, 10**13)
 
 
-@given(limit_bytes=sizes, held_bytes=sizes, free_bytes=sizes, floor_bytes=sizes)
+@given(limit_bytes=sizes, held_bytes=sizes, free_bytes=sizes, reserve_bytes=sizes)
 def test_room_is_judged_as_eviction_does(
-    limit_bytes: int, held_bytes: int, free_bytes: int, floor_bytes: int
+    limit_bytes: int, held_bytes: int, free_bytes: int, reserve_bytes: int
 ) -> None:
     """Nothing is kept below the minimum; below the limit, less than was asked for."""
     finding = cache.judge_space(
@@ -154,14 +154,14 @@ def test_room_is_judged_as_eviction_does(
         limit_bytes=limit_bytes,
         held_bytes=held_bytes,
         free_bytes=free_bytes,
-        floor_bytes=floor_bytes,
+        reserve_bytes=reserve_bytes,
     )
 
     expected = (
         Severity.WARNING
-        if free_bytes <= floor_bytes
+        if free_bytes <= reserve_bytes
         else Severity.NOTE
-        if held_bytes + free_bytes - floor_bytes < limit_bytes
+        if held_bytes + free_bytes - reserve_bytes < limit_bytes
         else Severity.OK
     )
     assert finding.severity is expected

@@ -21,7 +21,8 @@ from satfs.fuse.crawlers import (
     Habit,
     crawler_rules,
 )
-from satfs.tree.nodes import Attributes, BytesFile, Directory, Entry, File, Kind, Node, Reader
+from satfs.model import Reader
+from satfs.tree.nodes import Attributes, BytesFile, Directory, Entry, File, Kind, Node
 
 DEFAULT = crawler_rules("default")
 

@@ -27,11 +27,10 @@ from story.shelves import (
 )
 
 from satfs.archive.archive import Archives
-from satfs.archive.member_data import ZipReader
 from satfs.errors import Unreachable
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
-from satfs.model import AttachmentName, ByteRange, SceneId, Version
+from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
 from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import Node
@@ -56,7 +55,7 @@ class Zips:
         version: Version,
         *,
         bounds: ByteRange | None = None,
-    ) -> ZipReader:
+    ) -> RemoteReader:
         """Return a reader; bounds are only advice."""
         return await self.objects.open(scene, attachment, version)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Final
 
 import click
 from rich.table import Table
 
 from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.log_setup import show
@@ -21,10 +20,9 @@ from satfs.cli.output import console, print_remark, print_sentence
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere
+from satfs.humanize import format_bytes
 from satfs.mountpoints import DEMO_SOURCE, satfs_mounts
 from satfs.settings import load_settings
-
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 _directory_flag = click.option(
     "--cache-dir",
@@ -34,7 +32,6 @@ _directory_flag = click.option(
 _mountpoint = click.argument(
     "mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories
 )
-_json_flag = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
 
 
 @click.group(
@@ -60,7 +57,7 @@ Examples:
 )
 @_mountpoint
 @_directory_flag
-@_json_flag
+@json_flag
 @verbosity_flags
 @click.pass_obj
 def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
@@ -95,7 +92,7 @@ def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_jso
     if mountpoint is None and cache_dir is None:
         _tell_others()
     screen = console()
-    screen.print(f"{show(str(directory))} holds {_amount(found.held_bytes)} of content.")
+    screen.print(f"{show(str(directory))} holds {format_bytes(found.held_bytes)} of content.")
     if not found.objects:
         return
     table = Table(box=None, pad_edge=False)
@@ -105,7 +102,7 @@ def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_jso
     for each in found.objects:
         held_bytes = min(each.held_bytes, each.size_bytes)  # the last block counts as a whole one
         table.add_row(
-            _amount(held_bytes),
+            format_bytes(held_bytes),
             f"{held_bytes / each.size_bytes:.0%}" if each.size_bytes else "100%",
             _age(time.time() - each.used_at_s) if each.used_at_s else "",
             show(each.label) + (" (pinned)" if each.is_pinned else ""),
@@ -135,7 +132,7 @@ def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinne
         freed = maintenance.clear(directory, with_pinned=pinned)
     except NotThere:
         freed = 0
-    print_sentence(f"{_amount(freed)} removed from {show(str(directory))}.")
+    print_sentence(f"{format_bytes(freed)} removed from {show(str(directory))}.")
 
 
 @cache.command(
@@ -147,7 +144,7 @@ Examples:
 )
 @_mountpoint
 @_directory_flag
-@_json_flag
+@json_flag
 @verbosity_flags
 @click.pass_obj
 def verify(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> int:
@@ -172,7 +169,7 @@ def verify(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_j
         for label in broken:
             print_remark(f"{show(label)} was damaged; the damaged part is fetched again when read.")
         print_sentence(
-            f"{_amount(good)} checked and whole, {_amount(damaged)} damaged and dropped."
+            f"{format_bytes(good)} checked and whole, {format_bytes(damaged)} damaged and dropped."
         )
     return Exit.CACHE if damaged else Exit.DONE
 
@@ -200,14 +197,6 @@ def _tell_others() -> None:
 
 def _print_json(answer: object) -> None:
     click.echo(json.dumps(answer, indent=2))
-
-
-def _amount(n_bytes: float) -> str:
-    for unit in _UNITS[:-1]:
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} {_UNITS[-1]}"
 
 
 def _age(seconds: float) -> str:

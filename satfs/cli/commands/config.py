@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import home_name
 from satfs.cli.log_setup import show
@@ -68,7 +68,7 @@ Examples:
 )
 @click.option("--origin", "with_origin", is_flag=True, help="Tell where each value comes from.")
 @click.option("--describe", is_flag=True, help="With the variable of each, and what it does.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, always with origins.")
+@json_flag
 @account_flags
 @verbosity_flags
 @click.pass_obj
@@ -95,7 +95,7 @@ def show_settings(
 
 
 @config.command(epilog="\b\nExamples:\n  satfs config profiles\n  satfs config profiles --json\n")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_flag
 @verbosity_flags
 @click.pass_obj
 def profiles(_manner: Manner, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 from satfs.cli.bug_report import report_text, write_report
 from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.mount_status import mounts_of_user, read_log
@@ -64,7 +64,7 @@ Exit codes:
 """
 )
 @click.argument("mountpoint", metavar="[MOUNTPOINT]", required=False, shell_complete=directories)
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@json_flag
 @click.option("--profile", metavar="NAME", help="The profile in config.toml to use.")
 @click.option(
     "--report",

@@ -8,20 +8,12 @@ from collections.abc import Iterator, Mapping
 import click
 from rich.table import Table
 
+from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, profile_flag, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console
-from satfs.cli.targets import (
-    OnMount,
-    answer,
-    anywhere,
-    json_flag,
-    missing,
-    offer_paths,
-    print_json,
-    quiet_log,
-)
+from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
@@ -40,7 +32,7 @@ Examples:
   satfs info --json ~/aleph/tasks/268095 | jq .record.target
 """
 )
-@click.argument("path", metavar="PATH-OR-ID", shell_complete=offer_paths)
+@click.argument("path", metavar="PATH-OR-ID", shell_complete=complete_paths)
 @profile_flag
 @json_flag
 @verbosity_flags

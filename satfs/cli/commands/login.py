@@ -20,7 +20,7 @@ from satfs.api.auth import source_of
 from satfs.api.secret_store import StoredLogin
 from satfs.cli.account import Account, ask_account
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
 from satfs.cli.install_helper import this_program
 from satfs.cli.log_setup import show
@@ -64,7 +64,7 @@ terminal, SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are taken.
     type=click.Choice([str(place) for place in SecretPlace]),
     help="Keep the secret there [default: the keyring, if there is one].",
 )
-@click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
+@json_flag
 @account_flags
 @verbosity_flags
 @click.pass_obj

@@ -8,7 +8,7 @@ import os
 import click
 
 from satfs.api import secret_store
-from satfs.cli.flags import Manner, profile_flag, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.mount_status import mounts_of_user
 from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.profilefile import change_profile
@@ -27,7 +27,7 @@ Examples:
   satfs logout --profile harbour
 """
 )
-@click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
+@json_flag
 @profile_flag
 @verbosity_flags
 @click.pass_obj

@@ -9,20 +9,12 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
+from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, profile_flag, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as, show
 from satfs.cli.output import console, print_remark
-from satfs.cli.targets import (
-    OnMount,
-    answer,
-    anywhere,
-    json_flag,
-    missing,
-    offer_paths,
-    print_json,
-    quiet_log,
-)
+from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
@@ -41,7 +33,7 @@ Examples:
   satfs ls ~/aleph/tasks/268095          the same through a mount
 """
 )
-@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=offer_paths)
+@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=complete_paths)
 @profile_flag
 @json_flag
 @verbosity_flags

@@ -10,12 +10,13 @@ from typing import Final
 import click
 from rich.table import Table
 
+from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.output import console, print_remark
 from satfs.cli.progress import fetch, jobs_flag, where_flag
-from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
+from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.content.cache import maintenance
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.pins import unpin
@@ -40,7 +41,7 @@ Examples:
   satfs pin --remove --all               … everything, also without a mount
 """
 )
-@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=offer_paths)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=complete_paths)
 @where_flag
 @jobs_flag
 @click.option("--no-fetch", is_flag=True, help="Keep what is and will be read, and fetch nothing.")

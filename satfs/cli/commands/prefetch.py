@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.progress import fetch, jobs_flag, where_flag
-from satfs.cli.targets import json_flag, offer_paths
 from satfs.humanize import format_bytes, format_count
 
 
@@ -21,7 +21,7 @@ Examples:
                                          some members of a zip
 """
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @where_flag
 @jobs_flag
 @json_flag

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.output import print_remark
-from satfs.cli.targets import json_flag, missing, offer_paths, on_mounts, print_json
+from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.control.client import result_of
 from satfs.errors import NotThere
 from satfs.humanize import format_count
@@ -20,7 +21,7 @@ Examples:
   satfs refresh ~/aleph/tasks/268095     … new captures, or scenes in them?
 """
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @json_flag
 @verbosity_flags
 @click.pass_obj

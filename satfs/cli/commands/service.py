@@ -15,7 +15,7 @@ from rich.table import Table
 
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.completion_values import directories
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.log_setup import show
@@ -146,7 +146,7 @@ Examples:
 """
 )
 @click.argument("profile", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@json_flag
 @verbosity_flags
 @click.pass_obj
 def status(_manner: Manner, profile: str | None, as_json: bool) -> int:

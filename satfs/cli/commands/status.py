@@ -19,7 +19,7 @@ from rich.text import Text
 
 from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.mount_status import (
     REMEDIES,
@@ -57,7 +57,7 @@ what reading one file took.
 )
 @click.option("-s", "--short", is_flag=True, help="A line for each: where, whose, and its state.")
 @click.option("-a", "--all", "with_others", is_flag=True, help="Those of other users, too.")
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@json_flag
 @click.option("-w", "--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
 @click.option(
     "--interval",

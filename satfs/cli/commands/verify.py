@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.completion_values import paths as complete_paths
+from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.progress import fetch, where_flag
-from satfs.cli.targets import json_flag, offer_paths
 from satfs.humanize import format_bytes, format_count
 
 
@@ -17,7 +17,7 @@ Examples:
   satfs verify --json ~/aleph/tasks/268095 | jq 'select(.error)'
 """
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=offer_paths)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @where_flag
 @json_flag
 @verbosity_flags

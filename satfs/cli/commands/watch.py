@@ -7,18 +7,11 @@ from pathlib import Path
 
 import click
 
+from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, profile_flag, verbosity_flags
+from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
-from satfs.cli.targets import (
-    OnMount,
-    anywhere,
-    json_flag,
-    missing,
-    offer_paths,
-    quiet_log,
-    run_alone,
-)
+from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
 from satfs.cli.watched import Memory, OfApi, OfMount, Source, Watch, state_file
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
@@ -42,7 +35,7 @@ What a command given with --exec is told:
   standard input                         all of it and the record, as JSON
 """
 )
-@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=offer_paths)
+@click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=complete_paths)
 @click.option(
     "--exec",
     "command",

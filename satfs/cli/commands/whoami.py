@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.account import Account, ask_account
-from satfs.cli.flags import Manner, account_flags, verbosity_flags
+from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.log_setup import show
 from satfs.cli.output import console
 from satfs.humanize import format_duration
@@ -36,7 +36,7 @@ Examples:
   satfs whoami --profile harbour --json
 """
 )
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@json_flag
 @account_flags
 @verbosity_flags
 @click.pass_obj

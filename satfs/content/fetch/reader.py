@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -20,33 +20,6 @@ MAX_ROUNDS: Final = 64
 #: Spans of the cache that are looked at in order to learn a raster's layout: header, ghost area, a
 #: directory and its tables, for a dozen directories.
 MAX_LOOKS: Final = 32
-
-
-class Reader(Protocol):
-    """One open handle on a file of `size_bytes`."""
-
-    size_bytes: int
-
-    async def read(self, span: ByteRange) -> bytes | memoryview:
-        """Return exactly the bytes of *span* that exist; fewer only at the end of the file.
-
-        A memoryview is good until the next checkpoint: copy it before waiting for anything.
-        """
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return whether the bytes of *span* are here, so that reading them asks nobody."""
-
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the layout of a raster tells.
-
-        None when it does not tell. After False the caller must not read *span* as a whole.
-        """
-
-    def locate_file(self, place: ByteRange) -> None:
-        """Note that what is read is a file that lies, as it is, at *place* of the object."""
-
-    def close(self) -> None:
-        """End the handle; what only it wanted is no longer fetched. Calling twice is harmless."""
 
 
 class ObjectReader:
@@ -118,7 +91,7 @@ class ObjectReader:
         return None if self._raster_reads is None else self._raster_reads.is_expected(span)
 
     def locate_file(self, place: ByteRange) -> None:
-        """See `Reader.locate_file`."""
+        """See `RemoteReader.locate_file`."""
         if self._place is None:
             self._place = place.clip(self.size_bytes)
             self._is_looked_up = False
