@@ -19,17 +19,9 @@ from cachetools import LRUCache
 from satfs.embedded.merging import merged
 from satfs.errors import Changed, DeadlineReached, NotThere, SatfsError
 from satfs.fuse.inodes import ROOT, keyed_numbering
-from satfs.model import ByteRange
+from satfs.model import ByteRange, Reader
 from satfs.settings import Settings
-from satfs.tree.nodes import (
-    Directory,
-    File,
-    Kind,
-    Node,
-    Reader,
-    Symlink,
-    Unresolved,
-)
+from satfs.tree.nodes import Directory, File, Kind, Node, Symlink, Unresolved
 
 T = TypeVar("T")
 
