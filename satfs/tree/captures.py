@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from satfs.errors import NotThere, SatfsError
@@ -128,7 +128,9 @@ class CaptureDirectory(Directory):
             FOOTPRINTS.encode(): self._of_scenes(FOOTPRINTS.encode(), _footprints),
         }
 
-    def _of_scenes(self, name: bytes, render: Callable[[Records[Scene]], bytes]) -> Rendering:
+    def _of_scenes(
+        self, name: bytes, render: Callable[[Records[Scene]], bytes | Iterator[bytes]]
+    ) -> Rendering:
         """Return the file *name*, which *render* makes of the capture's scenes."""
         return rendered_from(
             self,
@@ -189,5 +191,5 @@ def _capture_name(capture: Capture) -> bytes:
     return names.name_of(capture.capture_id)
 
 
-def _footprints(scenes: Records[Scene]) -> bytes:
+def _footprints(scenes: Records[Scene]) -> Iterator[bytes]:
     return sidecars.footprints_geojson((scene, _scene_name(scene).decode()) for scene in scenes)

@@ -22,6 +22,7 @@ from typing import ClassVar, Final, NamedTuple, overload
 
 from satfs.errors import Changed, NotThere, SatfsError
 from satfs.model import ByteRange, Reader
+from satfs.tree.large_content import LargeContent, LargeContentReader
 from satfs.tree.times import FALLBACK_NS, TREE_NS
 
 #: Longest value of an extended attribute, in bytes. The kernel takes up to 64 KiB
@@ -238,8 +239,8 @@ class MadeFile(File):
         self,
         parent: Directory,
         name: bytes,
-        content: bytes,
-        make: Callable[[], Awaitable[bytes]],
+        content: bytes | LargeContent,
+        make: Callable[[], Awaitable[bytes | LargeContent]],
         *,
         mtime_ns: int = FALLBACK_NS,
     ) -> None:
@@ -272,10 +273,14 @@ class MadeFile(File):
         content = await self._make()
         if _digest(content) != self._digest:
             raise Changed(f"/{'/'.join(self.path)} is made of another record by now")
+        if isinstance(content, LargeContent):
+            return LargeContentReader(content)
         return BytesReader(content)
 
 
-def _digest(content: bytes) -> str:
+def _digest(content: bytes | LargeContent) -> str:
+    if isinstance(content, LargeContent):
+        return content.digest
     return blake2b(content, digest_size=16).hexdigest()
 
 

@@ -8,7 +8,7 @@ and most programs that list a directory want its names alone. So such a file is 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -17,13 +17,15 @@ from cachetools import LRUCache
 
 from satfs.errors import Changed
 from satfs.model import Reader
+from satfs.tree.large_content import LargeContent
 from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile
 from satfs.tree.sources import Records
 from satfs.tree.times import FALLBACK_NS
 
-#: Rendered files kept in memory, all together, and the largest of them.
-_MAX_RENDERED_BYTES: Final = 8 * 1024 * 1024
-_MAX_FILE_BYTES: Final = 2 * 1024 * 1024
+#: Rendered files kept in memory, all together, and the largest of them: the footprints of 100,000
+#: scenes, compressed.
+_MAX_RENDERED_BYTES: Final = 16 * 1024 * 1024
+_MAX_FILE_BYTES: Final = 12 * 1024 * 1024
 #: From so many records on, rendering takes longer than others should wait: some 10 ms.
 _MANY: Final = 500
 
@@ -63,19 +65,19 @@ class RenderedFiles:
     """
 
     def __init__(self) -> None:
-        self._files: LRUCache[tuple[str, ...], tuple[object, bytes]] = LRUCache(
-            _MAX_RENDERED_BYTES, getsizeof=lambda file: len(file[1])
+        self._files: LRUCache[tuple[str, ...], tuple[object, bytes | LargeContent]] = LRUCache(
+            _MAX_RENDERED_BYTES, getsizeof=lambda file: _held_bytes(file[1])
         )
 
-    def get(self, path: tuple[str, ...], source: object) -> bytes | None:
+    def get(self, path: tuple[str, ...], source: object) -> bytes | LargeContent | None:
         """Return the bytes of the file at *path* if they were rendered from *source*, else None."""
         found = self._files.get(path)
         return found[1] if found and found[0] is source else None
 
-    def put(self, path: tuple[str, ...], source: object, content: bytes) -> None:
+    def put(self, path: tuple[str, ...], source: object, content: bytes | LargeContent) -> None:
         """Remember *content*, rendered from *source*; one that is too large is forgotten."""
         self._files.pop(path, None)
-        if len(content) <= _MAX_FILE_BYTES:
+        if _held_bytes(content) <= _MAX_FILE_BYTES:
             self._files[path] = (source, content)
 
 
@@ -88,8 +90,8 @@ class Rendering:
     directory does. A file is listed with its size when that is known.
     """
 
-    make: Callable[[], Awaitable[bytes]]
-    known: Callable[[], Awaitable[bytes | None]]
+    make: Callable[[], Awaitable[bytes | LargeContent]]
+    known: Callable[[], Awaitable[bytes | LargeContent | None]]
 
     async def node(self, parent: Directory, name: bytes, *, mtime_ns: int) -> MadeFile:
         """Return the file, rendered."""
@@ -106,7 +108,7 @@ class Rendering:
 def rendered_from(
     directory: Directory,
     name: bytes,
-    render: Callable[[Records[R]], bytes],
+    render: Callable[[Records[R]], bytes | Iterator[bytes]],
     listing: Callable[[], Awaitable[Records[R]]],
     files: RenderedFiles,
 ) -> Rendering:
@@ -117,23 +119,35 @@ def rendered_from(
     """
     path = (*directory.path, name.decode())
 
-    async def make() -> bytes:
+    async def make() -> bytes | LargeContent:
         records = await listing()
         content = files.get(path, records)
         if content is None:
             if len(records) < _MANY:
-                content = render(records)
+                content = _whole(render(records))
             else:
-                content = await trio.to_thread.run_sync(render, records)
+                content = await trio.to_thread.run_sync(lambda: _large(render(records)))
             files.put(path, records, content)
         return content
 
-    async def known() -> bytes | None:
+    async def known() -> bytes | LargeContent | None:
         return files.get(path, await listing())
 
     return Rendering(make, known)
 
 
-def cheap(make: Callable[[], Awaitable[bytes]]) -> Rendering:
+def cheap(make: Callable[[], Awaitable[bytes | LargeContent]]) -> Rendering:
     """Return how a file is rendered that *make* makes of a record in no time."""
     return Rendering(make, make)
+
+
+def _held_bytes(content: bytes | LargeContent) -> int:
+    return content.held_bytes if isinstance(content, LargeContent) else len(content)
+
+
+def _whole(content: bytes | Iterator[bytes]) -> bytes:
+    return content if isinstance(content, bytes) else b"".join(content)
+
+
+def _large(content: bytes | Iterator[bytes]) -> LargeContent:
+    return LargeContent((content,) if isinstance(content, bytes) else content)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from satfs.errors import Garbled
@@ -82,14 +82,18 @@ def footprint_geojson(scene: Scene) -> bytes:
     return json_bytes(_feature(scene, None))
 
 
-def footprints_geojson(scenes: Iterable[tuple[Scene, str]]) -> bytes:
-    """Return `footprints.geojson`: a feature for each *(scene, name of its directory)*.
+def footprints_geojson(scenes: Iterable[tuple[Scene, str]]) -> Iterator[bytes]:
+    """Yield `footprints.geojson`, feature by feature, for each *(scene, name of its directory)*.
 
     Raises:
         Garbled: a footprint is nested too deeply to be written.
     """
-    features = [_feature(scene, directory) for scene, directory in scenes]
-    return json_bytes({"type": "FeatureCollection", "features": features})
+    yield b'{\n  "type": "FeatureCollection",\n  "features": ['
+    between = b"\n    "
+    for scene, directory in scenes:
+        yield between + json_bytes(_feature(scene, directory))[:-1].replace(b"\n", b"\n    ")
+        between = b",\n    "
+    yield b"]\n}\n" if between == b"\n    " else b"\n  ]\n}\n"
 
 
 def _feature(scene: Scene, directory: str | None) -> dict[str, Json]:

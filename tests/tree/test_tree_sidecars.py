@@ -66,7 +66,7 @@ def test_no_record_steers_a_terminal(record: dict[str, Any]) -> None:
     """No sidecar steers a terminal: what could is shown as an escape of JSON."""
     for content in (
         sidecars.task_json(Task(TaskId("1"), record=record)),
-        sidecars.footprints_geojson([(Scene(SceneId("s"), record=record), "s")]),
+        b"".join(sidecars.footprints_geojson([(Scene(SceneId("s"), record=record), "s")])),
     ):
         text = content.decode("utf-8")
         for character in text.replace("\n", ""):
@@ -94,7 +94,11 @@ def test_the_same_record_has_the_same_bytes(record: dict[str, Any]) -> None:
 def test_any_footprint_is_valid_geojson(record: dict[str, Any], footprint: Any) -> None:
     """An odd footprint is a null geometry (RFC 7946 §3.2): it hides no other scene from a map."""
     scene = Scene(SceneId("s"), CaptureId("c"), "L1D", record={**record, "footprint": footprint})
-    collection = strict(sidecars.footprints_geojson([(scene, "s"), (scene, "t")]))
+    written = b"".join(sidecars.footprints_geojson([(scene, "s"), (scene, "t")]))
+    collection = strict(written)
+    assert written.decode() == json.dumps(collection, indent=2, ensure_ascii=False) + "\n"
+    nothing = b"".join(sidecars.footprints_geojson([]))
+    assert nothing.decode() == json.dumps(strict(nothing), indent=2) + "\n"
     assert collection["type"] == "FeatureCollection"
     for feature in collection["features"]:
         assert feature["type"] == "Feature"
