@@ -36,7 +36,7 @@ from satfs.content.fetch.probe import Probe, Tail
 from satfs.content.fetch.range_request import ObjectSource, TransferStatus
 from satfs.content.fetch.reader import ObjectReader
 from satfs.content.fetch.store_responses import is_same
-from satfs.errors import Changed, NotAllowed, NotThere, TooManyOpen, Unreachable
+from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
 from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
 from satfs.read_trace import ReadTraces
 from satfs.refreshable import Refreshable
@@ -51,6 +51,10 @@ IDLE_OBJECTS: Final = 48
 MAX_VERSIONS: Final = 100_000
 #: Objects of which versions are being learnt at once.
 PROBES_AT_ONCE: Final = 16
+#: Versions that are learnt before a program looks them up, at once, and for how long one is tried,
+#: in seconds.
+MAX_LEARNT_AHEAD: Final = 64
+LEARN_AHEAD_S: Final = 10.0
 
 _Key = tuple[SceneId, AttachmentName]
 _Place = tuple[_Key, Version]
@@ -98,6 +102,7 @@ class Attachments:
         self._opening: dict[_Place, trio.Lock] = {}
         self._confirming: dict[_Key, trio.Lock] = {}
         self._probing = RequestSlots(PROBES_AT_ONCE)
+        self._n_ahead = 0
         #: What others make out of these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
         cache.objects.make_room = self._close_all_idle
@@ -126,6 +131,26 @@ class Attachments:
             # Better the version we hold than none; a newer one is noticed when it can be.
             return Version(known.etag, known.size_bytes)
         return Version(learnt.etag, learnt.size_bytes)
+
+    def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
+        """Learn a version in the background, for a look-up that will probably come.
+
+        Does nothing while `MAX_LEARNT_AHEAD` versions are being learnt.
+        """
+        if self._n_ahead >= MAX_LEARNT_AHEAD:
+            return
+
+        async def learn() -> None:
+            try:
+                with trio.move_on_after(LEARN_AHEAD_S):
+                    await self.version(scene, attachment, revision)
+            except SatfsError as failure:
+                log.debug("version not learnt ahead", scene=scene, error=type(failure).__name__)
+            finally:
+                self._n_ahead -= 1
+
+        self._n_ahead += 1
+        self._dispatcher.run_in_background(learn)
 
     async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
         """Return the version that the store has now, whatever is known from before.

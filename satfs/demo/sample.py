@@ -104,5 +104,8 @@ def many_scenes(
         moment = _FIRST + timedelta(seconds=number)
         scene_id = f"{moment:%Y%m%d_%H%M%S}_000_SN33_L1D_MS_{task_id}"
         attachments = [make_delivery(scene_id, delivery), make_preview(scene_id, preview)]
-        scenes.append(make_scene(scene_id, attachments, moment=moment))
+        west, south = number / 997 % 350 - 175, number / 1009 % 160 - 80
+        ring = [[west, south], [west + 0.08, south], [west + 0.08, south + 0.07], [west, south]]
+        footprint = {"type": "Polygon", "coordinates": [ring]}
+        scenes.append(make_scene(scene_id, attachments, moment=moment, footprint=footprint))
     return Catalogue([make_task(task_id, [make_capture(capture_id, scenes)])])

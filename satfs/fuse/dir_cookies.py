@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Final
 
-import xxhash
+from satfs.tree.names import MAX_ORDER, order_of
 
 #: The cookie of `.`, and the smallest; 0 is the kernel's word for the beginning.
 DOT: Final = 1
 DOT_DOT: Final = 2
 _FIRST: Final = 3
 #: Cookies are off_t: positive, 63 bits. One bit is left as room for names whose hashes are equal.
-_LIMIT: Final = 2**62
+_LIMIT: Final = _FIRST + MAX_ORDER
 
 #: Names sorted in one go, well under a millisecond: a sort lets no other thread run.
 _SORTED_AT_ONCE: Final = 1000
@@ -68,4 +68,4 @@ class Listing:
 
 
 def _hash(name: bytes) -> int:
-    return _FIRST + xxhash.xxh3_64_intdigest(name) % (_LIMIT - _FIRST)
+    return _FIRST + order_of(name)

@@ -109,6 +109,11 @@ class CaptureDirectory(Directory):
             raise NotThere(f"capture {self.capture_id} has no scene {scene_id} any more")
         return scene
 
+    async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
+        """Return the scenes that will probably be listed after this one, which is listed now."""
+        scenes = await self._sources.catalogue.scenes(self.capture_id)
+        return self._sources.ahead.after(self.capture_id, scenes, scene_id)
+
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(
             self,

@@ -27,8 +27,13 @@ from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import Final
 
+import xxhash
+
 from satfs.humanize import CONTROLS, SURROGATES
 from satfs.tree.desktop_names import is_polled
+
+#: See `order_of`. Positions in a directory are positive numbers of 63 bits (off_t).
+MAX_ORDER: Final = 2**62 - 3
 
 #: The longest file name on Linux, in bytes (NAME_MAX, limits.h). FUSE allows more (1024), but
 #: programs, and the disks that people copy to, do not.
@@ -84,6 +89,14 @@ def text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
         return None
     # One text has one name: `%61` is not another spelling of `a`.
     return text if name_of(text, reserved) == name else None
+
+
+def order_of(name: bytes) -> int:
+    """Return a number below `MAX_ORDER` that depends on *name* alone: `readdir` goes by it.
+
+    The numbers are spread evenly, and few names have the same.
+    """
+    return xxhash.xxh3_64_intdigest(name) % MAX_ORDER
 
 
 def is_cut(name: bytes) -> bool:

@@ -27,6 +27,7 @@ from satfs.tree.nodes import (
     xattr_values,
 )
 from satfs.tree.rendered import RenderedFiles
+from satfs.tree.sizes_ahead import SizesAhead
 from satfs.tree.sources import Catalogue, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 
@@ -39,6 +40,8 @@ _VERSIONS_AT_ONCE: Final = 8
 #: Versions asked for while one scene is listed: `ls` must not send thousands of requests to hosts
 #: that the vendor names. What is not asked for then is asked for when it is looked up.
 MAX_VERSIONS_PER_LISTING: Final = 100
+#: Versions asked for of a scene that will probably be listed soon. A scene has two or three.
+MAX_AHEAD_PER_SCENE: Final = 4
 
 
 class Extra(Protocol):
@@ -72,6 +75,7 @@ class TreeSources:
     version_deadline_s: float = 10.0
     families: ChildCaches = field(default_factory=ChildCaches)
     rendered: RenderedFiles = field(default_factory=RenderedFiles)
+    ahead: SizesAhead = field(default_factory=SizesAhead)
     #: Makes a scene of its id and its record once more, so that a directory need not hold more than
     #: the record, which is compressed (`api.readers.scene`). None: directories hold scenes.
     scene_of: Callable[[str, Mapping[str, Json]], Scene] | None = None
@@ -82,6 +86,10 @@ class SceneHolder(Protocol):
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record as the listing has it now; raise NotThere when it is gone."""
+        ...
+
+    async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
+        """Return the scenes that will probably be listed after this one, which is listed now."""
         ...
 
 
@@ -181,6 +189,11 @@ class SceneDirectory(Directory):
         learnt in time, or may not be, is listed with the error.
         """
         scene = await self.record()
+        for following in await self._holder.scenes_after(self.scene_id):
+            for attachment in following.attachments[:MAX_AHEAD_PER_SCENE]:
+                self._sources.objects.learn_ahead(
+                    following.scene_id, attachment.name, following.revision
+                )
         entries = self._beside_attachments(scene)
         attachments = self._attachments(scene)
         learnt = await self._learn(scene, attachments)
@@ -364,6 +377,10 @@ class Scenes(Directory):
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as it is now."""
         return await self._sources.catalogue.scene(scene_id)
+
+    async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
+        """Return none: what is known of other scenes says nothing about this program."""
+        return ()
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
         return SceneDirectory(self, name, scene, sources=self._sources, holder=self)

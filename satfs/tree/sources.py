@@ -98,6 +98,10 @@ class Objects(Protocol):
         """Return which version the object has now; raise NotThere when there is no object."""
         ...
 
+    def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
+        """Learn in the background which version the object has; waits for nothing, never fails."""
+        ...
+
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
         """Return whether all of that version is in the cache. Waits for a disk at most."""
         ...

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
-from satfs.demo.sample import many_tasks
+from satfs.demo.request_log import LoggedRequest
+from satfs.demo.sample import many_scenes, many_tasks
 from satfs.demo.server import DemoOrigin
 
 
@@ -97,3 +100,42 @@ def test_a_missing_name_is_asked_for_once(origin: DemoOrigin, mount: RealMount) 
     for _ in range(20):
         assert not (mount.path / "scenes/nothing").exists()
     assert sum(all_requests(origin).values()) <= 2
+
+
+def round_trips(requests: Sequence[LoggedRequest]) -> int:
+    """Return how many requests had to wait for the one before them: the longest such chain."""
+    chains: list[tuple[float, int]] = []  # the end of each request, and the chain it ends
+    for request in sorted(requests, key=lambda each: each.started_s):
+        assert request.ended_s is not None
+        before = [length for ended_s, length in chains if ended_s <= request.started_s]
+        chains.append((request.ended_s, 1 + max(before, default=0)))
+    return max(length for _, length in chains)
+
+
+@pytest.mark.parametrize("command", ["ls -lR", "find . -size +1M"])
+def test_sizes_of_a_capture_are_learnt_side_by_side(
+    start_origin: StartOrigin, mount_it: MountIt, command: str
+) -> None:
+    """Fifty scenes are walked in a handful of round trips, and each link is requested once."""
+    origin = start_origin(many_scenes(50), latency_s=0.1)
+    mount = mount_it(origin, contents="off")
+    capture = mount.path / "tasks" / "500000" / "many-scenes"
+    os.listdir(capture)
+    origin.journal.clear()
+    subprocess.run(command, shell=True, cwd=capture, check=True, capture_output=True)
+    assert origin.journal.wait_until_idle()
+    assert origin.counts("sign") == origin.counts("object") == 100
+    assert round_trips(origin.requests) <= 30  # 150 when each scene waits for the one before it
+
+
+def test_a_single_scene_causes_no_request_for_another(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """Only who walks from one scene to the next gets sizes ahead."""
+    origin = start_origin(many_scenes(50))
+    mount = mount_it(origin)
+    capture = mount.path / "tasks" / "500000" / "many-scenes"
+    scene = sorted(path for path in capture.iterdir() if path.is_dir())[7]
+    for _ in range(3):
+        os.listdir(scene)
+    assert origin.counts("sign") == origin.counts("object") == 2

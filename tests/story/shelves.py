@@ -189,6 +189,9 @@ class FakeObjects:
         await trio.sleep(self.delay_s)
         return self._look(scene, attachment)[0]
 
+    def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
+        self.asked[f"ahead {scene}/{attachment}"] += 1
+
     async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
         return (scene, attachment) in self.held
 

@@ -1,0 +1,115 @@
+"""Through the kernel: a capture of very many scenes.
+
+`SATFS_TEST_SCENES=100000 scripts/test tests/mounted/test_mounted_large.py -s` measures another
+number of scenes, and prints what docs/PERFORMANCE.md holds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from mounted.conftest import MountIt, StartOrigin
+from mounted.mounting import RealMount
+
+from satfs.demo.sample import many_scenes
+
+N_SCENES = int(os.environ.get("SATFS_TEST_SCENES", "20000"))
+CAPTURE = Path("tasks") / "500000" / "many-scenes"
+#: What RELIABILITY.md promises of all processes of a mount.
+MAX_MEMORY_MIB = 200
+#: What others may notice of a listing that is read, in seconds.
+PATIENCE_S = 1.5
+
+
+def peak_mib(mount: RealMount) -> int:
+    """Return the most memory that the mount's process has had, in MiB."""
+    text = Path(f"/proc/{mount.process.pid}/status").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+
+
+def cpu_s(mount: RealMount) -> float:
+    """Return the processor time of the mount's process so far, in seconds."""
+    fields = Path(f"/proc/{mount.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Bystander:
+    """Another program that looks at a name which is known and at names which are not."""
+
+    def __init__(self, mount: RealMount) -> None:
+        self.longest_s = 0.0
+        self._path = mount.path
+        self._ended = Event()
+        self._thread = Thread(target=self._look)
+
+    def _look(self) -> None:
+        number = 0
+        while not self._ended.wait(0.05):
+            number += 1
+            began_s = time.monotonic()
+            assert (self._path / "tasks" / "500000").is_dir()
+            assert not (self._path / f"no such name {number}").exists()
+            self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look on as long as the body lasts."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            self._thread.join()
+
+
+def ran(mount: RealMount, what: str, command: str) -> list[str]:
+    """Return the lines that *command*, run in the capture's directory, wrote; report its cost."""
+    began_s, cpu_before_s = time.monotonic(), cpu_s(mount)
+    bystander = Bystander(mount)
+    with bystander.looking():
+        done = subprocess.run(
+            command, shell=True, cwd=mount.path / CAPTURE, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    assert bystander.longest_s < PATIENCE_S
+    sys.stdout.write(
+        f"\n| {what} | {time.monotonic() - began_s:.1f} s | {cpu_s(mount) - cpu_before_s:.1f} s"
+        f" | {bystander.longest_s:.2f} s | {peak_mib(mount)} MiB |"
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_capture_of_very_many_scenes_is_listed_at_the_first_try(
+    start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """All of it, whatever asks; others are answered meanwhile; memory is bounded."""
+    origin = start_origin(many_scenes(N_SCENES))
+    n_pages = -(-N_SCENES // 100)
+    mount = mount_it(origin, listing_ttl_s=3600)
+    listed = ran(mount, "`ls`, the first", "ls")
+    assert len(listed) == len(set(listed)) == N_SCENES + 2
+    assert ran(mount, "`ls -U \\| head`", "ls -U | head -3; true")
+    assert len(ran(mount, "`find -maxdepth 1`", "find . -maxdepth 1")) == N_SCENES + 3
+    scene = next(name for name in listed if name.endswith("_500000"))
+    assert ran(mount, "`stat` of one name", f"stat -c %F {scene}") == ["directory"]
+    assert len(ran(mount, "`ls` of one scene", f"ls {scene}")) == 4
+    assert len(ran(mount, "`ls -l`", "ls -l")) == N_SCENES + 3
+    assert len(ran(mount, "`ls ../../../scenes`", "ls ../../../scenes")) == N_SCENES
+    assert origin.counts("scenes") == n_pages, "each page was requested once"
+    assert peak_mib(mount) < MAX_MEMORY_MIB
+    mount.stop()
+    again = mount_it(origin, listing_ttl_s=3600)
+    assert ran(again, "`ls` after a remount", "ls") == listed
+    assert origin.counts("scenes") == n_pages, "served from disk"
+    assert peak_mib(again) < MAX_MEMORY_MIB
