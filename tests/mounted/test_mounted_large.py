@@ -108,10 +108,12 @@ def test_a_capture_of_very_many_scenes_is_listed_at_the_first_try(
     assert f"{scene}.zip" in ran(mount, "`ls` of one scene", f"ls {scene}")
     assert len(ran(mount, "`ls -l`", "ls -l")) == N_SCENES + 3
     assert len(ran(mount, "`ls ../../../scenes`", "ls ../../../scenes")) == N_SCENES
-    assert origin.counts("scenes") == n_pages, "each page was requested once"
+    # Once each, but for those on their way when a call of the kernel ended before the listing did.
+    n_requests = origin.counts("scenes")
+    assert n_pages <= n_requests <= n_pages + 2 * 16
     assert peak_mib(mount) < MAX_MEMORY_MIB
     mount.stop()
     again = mount_it(origin, listing_ttl_s=3600)
     assert ran(again, "`ls` after a remount", "ls") == listed
-    assert origin.counts("scenes") == n_pages, "served from disk"
+    assert origin.counts("scenes") == n_requests, "served from disk"
     assert peak_mib(again) < MAX_MEMORY_MIB
