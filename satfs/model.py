@@ -116,7 +116,8 @@ class Scene:
     @property
     def footprint(self) -> Mapping[str, Json] | None:
         """Return the footprint in the record; None without one that is an object."""
-        found = self.record.get("footprint", self.record.get("geometry"))
+        fields = dict(self.record.items())
+        found = fields.get("footprint", fields.get("geometry"))
         return found if isinstance(found, Mapping) else None
 
 

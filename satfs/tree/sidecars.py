@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from satfs.errors import Garbled
 from satfs.model import Capture, Json, Scene, Task
 
@@ -97,24 +99,26 @@ def footprints_geojson(scenes: Iterable[tuple[Scene, str]]) -> Iterator[bytes]:
 
 
 def _feature(scene: Scene, directory: str | None) -> dict[str, Json]:
+    record = dict(scene.record.items())  # once: a record is decoded each time
+    timestamp = record.get("timestamp")
     properties: dict[str, Json] = {
         "scene_id": scene.scene_id,
         "capture_id": scene.capture_id,
         "product": scene.product_name,
-        "timestamp": scene.record.get("timestamp"),
+        "timestamp": timestamp if isinstance(timestamp, str | int | float) else None,
     }
     if directory is not None:
         properties["directory"] = directory
     # GIS programs make columns of scalars; a nested object would be a column of text.
     properties |= {
         name: value
-        for name, value in scene.record.items()
+        for name, value in record.items()
         if name not in _LEADING and (value is None or isinstance(value, str | int | float))
     }
     return {
         "type": "Feature",
         "id": scene.scene_id,
-        "geometry": _geometry(scene.footprint),
+        "geometry": _geometry(record.get("footprint", record.get("geometry"))),
         "properties": properties,
     }
 
@@ -153,11 +157,29 @@ def json_bytes(value: Json) -> bytes:
     """
     try:
         try:
-            text = _dump(value)
-        except ValueError:  # NaN or an infinity somewhere
-            text = _dump(_without_odd_numbers(value))
+            return _indented(_dump(value))
+        except ValueError:
+            # NaN or an infinity somewhere (ValueError), or half a surrogate pair, which only
+            # Python's own encoder writes.
+            return _written(_dump(_without_odd_numbers(value), indent=2))
     except RecursionError:
         raise Garbled("a record is nested too deeply to be written as JSON") from None
+
+
+def _indented(text: str) -> bytes:
+    """Return JSON *text* of one line as indented JSON.
+
+    Python's encoder takes ten times as long when it indents (only its other half is written in C),
+    and a walk renders two such files for each scene.
+
+    Raises:
+        ValueError: *text* has half a surrogate pair.
+    """
+    return msgspec.json.format(_written(text)[:-1], indent=2) + b"\n"
+
+
+def _written(text: str) -> bytes:
+    """Return JSON *text* as it is written, with a line end."""
     # Outside of strings JSON has only ASCII characters, none of them these.
     text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     # The only characters that UTF-8 cannot encode are lone surrogates, and Python's escape for one
@@ -165,14 +187,14 @@ def json_bytes(value: Json) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _dump(value: Json) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+def _dump(value: Json, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def _plain(value: object) -> Json:
     """Return *value* as what `json` knows: records are mappings, not always dictionaries."""
     if isinstance(value, Mapping):
-        return dict(value)
+        return dict(value.items())
     raise TypeError(f"not JSON: {type(value).__name__}")
 
 

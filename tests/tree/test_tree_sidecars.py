@@ -78,6 +78,15 @@ def test_no_record_steers_a_terminal(record: dict[str, Any]) -> None:
 
 
 @given(records)
+@example({"a": [], "b": {}, "c": [[], {}], "d": 1e300, "e": 10**30, "f": '\\ " \u00e9 \U0001f600'})
+def test_a_record_is_indented_as_python_does(record: dict[str, Any]) -> None:
+    """By two spaces, numbers and texts as Python's own encoder writes them."""
+    plain = json.dumps(without_odd_numbers(record), indent=2, ensure_ascii=False)
+    expected = sidecars._STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", plain) + "\n"
+    assert sidecars.json_bytes(record) == expected.encode("utf-8", "backslashreplace")
+
+
+@given(records)
 def test_the_same_record_has_the_same_bytes(record: dict[str, Any]) -> None:
     """Reading a sidecar twice gives the same bytes."""
     scene = Scene(SceneId("s"), record=record)
