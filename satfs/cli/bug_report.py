@@ -16,7 +16,7 @@ from typing import Final
 from satfs import __version__
 from satfs.api import secret_store
 from satfs.cli.commands.config import shown_value
-from satfs.cli.log_setup import show
+from satfs.cli.output import show
 from satfs.doctor.findings import Finding, Severity
 from satfs.errors import BadSettings, SatfsError
 from satfs.redaction import redact

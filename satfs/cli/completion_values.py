@@ -9,10 +9,9 @@ from typing import TypeAlias
 import click
 from click.shell_completion import CompletionItem
 
-from satfs.cli.log_setup import show
+from satfs.cli.output import show
 from satfs.errors import BadSettings
 from satfs.mountpoints import satfs_mounts
-from satfs.settings import resolve_settings
 
 Offer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -47,6 +46,8 @@ def profiles(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Offer the profiles of config.toml; none where it cannot be read."""
+    from satfs.settings import resolve_settings  # a tenth of a second that flags need not wait for
+
     try:
         names = resolve_settings({}).profiles
     except BadSettings:

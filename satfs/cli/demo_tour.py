@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.hints import program_name, shell_path
-from satfs.cli.log_setup import show
-from satfs.cli.output import console
+from satfs.cli.output import console, show
 
 #: What is run in the mountpoint, as a visitor would type it, and how many lines of each are shown.
 _AT_THE_TOP: Final = (("ls", 6), ("ls -gG tasks", 9))

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from satfs.cli.completion_values import values_for
-from satfs.cli.log_setup import LogChoice, LogFormat, level_for
+from satfs.cli.log_choice import LogChoice, LogFormat, level_for
 from satfs.cli.options import secret_refusal
 
 Command = TypeVar("Command", bound=Callable[..., Any])

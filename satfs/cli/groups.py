@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from satfs.settings import did_you_mean
-
 
 class Commands(click.Group):
     """A group of commands; a name that none of them has ends with the nearest that there is."""
@@ -20,6 +18,8 @@ class Commands(click.Group):
         """
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from satfs.settings import did_you_mean  # a tenth of a second, for a mistake only
+
             there_are = self.list_commands(ctx)
             ctx.fail(f"There is no command {name!r}{did_you_mean(name, there_are)}.")
         return super().resolve_command(ctx, args)

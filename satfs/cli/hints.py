@@ -11,7 +11,6 @@ from typing import Final
 
 from satfs.errors import BadSettings
 from satfs.mountpoints import satfs_mounts
-from satfs.settings import resolve_settings
 
 #: Settings that hold a credential, or lead to one.
 _CREDENTIALS: Final = ("token", "token_file", "token_command", "client_secret", "secret_store")
@@ -52,6 +51,8 @@ def home_name(path: Path) -> str:
 
 def next_step() -> str:
     """Return what to do next, by the credentials and mounts there are. Sends no request."""
+    from satfs.settings import resolve_settings  # a tenth of a second that others need not wait for
+
     try:
         settings = resolve_settings({}, may_be_new=True).settings
     except BadSettings as failure:

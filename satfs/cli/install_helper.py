@@ -11,9 +11,8 @@ from typing import Final
 import click
 
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.log_setup import show
 from satfs.cli.mount_helper import PROGRAMS
-from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.output import print_remark, print_sentence, show
 from satfs.errors import BadSettings
 
 #: Where mount(8) looks for programs of its filesystems, and no package installs any of ours.

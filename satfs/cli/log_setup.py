@@ -17,24 +17,22 @@ import logging
 import logging.handlers
 import os
 import queue
-import re
 import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from io import TextIOWrapper
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 import structlog
 
 from satfs import log_level
+from satfs.cli.log_choice import LogChoice, LogFormat, level_for
+from satfs.cli.output import show
 from satfs.errors import BadSettings
-from satfs.humanize import CONTROLS, SURROGATES
 from satfs.introspection.log_ring import LogRing
 from satfs.log_level import set_level
 from satfs.redaction import redact
@@ -56,13 +54,6 @@ SYSLOG_SOCKET: Final = "/dev/log"
 QUEUE_LINES: Final = 10_000
 #: These log headers and whole URLs at their lower levels, at any level of ours.
 _TALKATIVE: Final = ("httpx", "httpcore", "h11", "hpack")
-
-
-class LogFormat(StrEnum):
-    """How a log line is written."""
-
-    CONSOLE = "console"  #: for people
-    JSON = "json"  #: one object a line, for programs
 
 
 class Place(StrEnum):
@@ -90,36 +81,6 @@ def place_of(stream: TextIO, environment: Mapping[str, str]) -> Place:
         return Place.JOURNAL
     is_read = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
     return Place.MANAGER if is_read and environment.get("NOTIFY_SOCKET") else Place.PLAIN
-
-
-@dataclass(frozen=True, slots=True)
-class LogChoice:
-    """What one command line asks of the log."""
-
-    level: int = logging.WARNING
-    format: LogFormat = LogFormat.CONSOLE
-    file: Path | None = None
-
-
-def level_for(verbosity: int) -> int:
-    """Return the level for *verbosity*: the number of `-v`, less the number of `-q`."""
-    if verbosity < 0:
-        return logging.ERROR
-    return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-
-
-#: What `show` spells out: also marks of direction, and what no encoding of a terminal has.
-_UNSHOWN: Final = re.compile(f"[{CONTROLS}{SURROGATES}\u061c\u200e\u200f]")
-
-
-def show(text: str) -> str:
-    """Return *text* as one line that steers no terminal: control characters are spelt out."""
-    return _UNSHOWN.sub(_spelt_out, text)
-
-
-def _spelt_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _show_fields(

@@ -9,8 +9,7 @@ import stat
 from pathlib import Path
 
 from satfs.cli.hints import hint, shell_path
-from satfs.cli.log_setup import show
-from satfs.cli.output import print_remark
+from satfs.cli.output import print_remark, show
 from satfs.errors import BadMountpoint
 from satfs.mountpoint_hold import MountpointHold
 from satfs.mountpoints import detach, is_dead_mount, may_mount_on, mount_at

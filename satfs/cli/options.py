@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from satfs.errors import BadSettings
-from satfs.settings import Settings, is_secret, variable_of
 
 #: For mount(8), fstab and systemd, or without a meaning where nothing is written (mount(8),
 #: "FILESYSTEM-INDEPENDENT MOUNT OPTIONS"; systemd.mount(5)).
@@ -97,7 +96,7 @@ def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOpti
             if not value:
                 raise BadSettings("-o fsname needs a value: -o fsname=NAME")
             found[name] = value
-        elif name in Settings.model_fields:
+        elif _is_setting(name):
             settings[name] = _setting(name, value)
         elif not is_sloppy:
             raise BadSettings(_unknown(name))
@@ -141,7 +140,16 @@ def _number(name: str, value: str) -> int:
     return int(value, base)
 
 
+def _is_setting(name: str) -> bool:
+    # Their module takes as long to import as the rest of the command line.
+    from satfs.settings import Settings
+
+    return name in Settings.model_fields
+
+
 def _setting(name: str, value: str) -> str:
+    from satfs.settings import is_secret
+
     if is_secret(name):
         raise BadSettings(secret_refusal(f"-o {name}", name))
     if not value:
@@ -151,6 +159,8 @@ def _setting(name: str, value: str) -> str:
 
 def secret_refusal(said: str, setting: str) -> str:
     """Return the sentence that refuses a secret given as *said* on a command line."""
+    from satfs.settings import variable_of
+
     return (
         f"{said}: a secret on a command line is shown to everybody by ps; "
         f"set the environment variable {variable_of(setting)} instead"

@@ -8,16 +8,32 @@ sentence a line, so that it can be searched.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
-from typing import IO
+from typing import IO, TYPE_CHECKING, Final
 
 import click
-from rich.console import Console
 
-from satfs.cli.log_setup import show
+from satfs.humanize import CONTROLS, SURROGATES
 from satfs.redaction import redact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: What `show` spells out: also marks of direction, and what no encoding of a terminal has.
+_UNSHOWN: Final = re.compile(f"[{CONTROLS}{SURROGATES}\u061c\u200e\u200f]")
+
+
+def show(text: str) -> str:
+    """Return *text* as one line that steers no terminal: control characters are spelt out."""
+    return _UNSHOWN.sub(_spelt_out, text)
+
+
+def _spelt_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def console(stream: IO[str] | None = None) -> Console:
@@ -25,6 +41,8 @@ def console(stream: IO[str] | None = None) -> Console:
 
     What it prints is text: nothing in it is markup, the name of an emoji, or coloured by guess.
     """
+    from rich.console import Console  # takes as long to import as all that most commands need
+
     stream = stream or sys.stdout
     width = min(shutil.get_terminal_size().columns, 80) if stream.isatty() else 80
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)

@@ -25,8 +25,7 @@ from rich.text import Text
 from satfs import errors
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import Manner
-from satfs.cli.log_setup import show
-from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.control.client import ask
 from satfs.control.protocol import Done, Failed, Notice, error_of

@@ -13,7 +13,8 @@ import click
 import trio
 
 from satfs.cli.flags import Manner
-from satfs.cli.log_setup import LogChoice, level_for, show
+from satfs.cli.log_choice import LogChoice, level_for
+from satfs.cli.output import show
 from satfs.cli.waiting import hurried, waiting_told
 from satfs.control import records
 from satfs.control.client import result_of

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from typing import Final
 
-from satfs.cli.log_setup import show
+from satfs.cli.output import show
 from satfs.errors import BadSettings
 
 #: systemctl(1) answers at once, or its manager is stuck.

@@ -22,8 +22,7 @@ from satfs.api.auth import account_key
 from satfs.api.listings import Listings
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
-from satfs.cli.log_setup import show
-from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, print_json
 from satfs.content.cache.index import CachedVersion
 from satfs.control import records

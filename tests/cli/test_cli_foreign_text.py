@@ -17,9 +17,8 @@ from cli.mounts import Mounted, vendor
 
 from satfs.cli.commands import status
 from satfs.cli.commands.status import answer_of, rows_of
-from satfs.cli.log_setup import show
 from satfs.cli.mount_status import State, query_mounts, report_of
-from satfs.cli.output import console
+from satfs.cli.output import console, show
 from satfs.demo.catalogue import (
     Catalogue,
     make_capture,

@@ -14,9 +14,8 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import hint, shell_path
-from satfs.cli.log_setup import show
 from satfs.cli.mount_status import mount_of
-from satfs.cli.output import console, print_remark, print_sentence
+from satfs.cli.output import console, print_remark, print_sentence, show
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere

@@ -16,8 +16,7 @@ from rich.text import Text
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import home_name
-from satfs.cli.log_setup import show
-from satfs.cli.output import console, print_remark, print_sentence
+from satfs.cli.output import console, print_remark, print_sentence, show
 from satfs.profiles import (
     Origin,
     OriginKind,

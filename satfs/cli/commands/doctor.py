@@ -23,9 +23,9 @@ from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.hints import hint
-from satfs.cli.log_setup import logging_as, show
+from satfs.cli.log_setup import logging_as
 from satfs.cli.mount_status import mounts_of_user, read_log
-from satfs.cli.output import console, print_sentence
+from satfs.cli.output import console, print_sentence, show
 from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
 from satfs.doctor.machine import Machine

@@ -23,8 +23,7 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
 from satfs.cli.install_helper import this_program
-from satfs.cli.log_setup import show
-from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.profilefile import change_profile
 from satfs.cli.user_manager import UserManager
 from satfs.errors import BadMountpoint, NeedsContract

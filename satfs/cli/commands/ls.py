@@ -12,8 +12,8 @@ from rich.table import Table
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
-from satfs.cli.log_setup import logging_as, show
-from satfs.cli.output import console, print_remark
+from satfs.cli.log_setup import logging_as
+from satfs.cli.output import console, print_remark, show
 from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_age, format_bytes

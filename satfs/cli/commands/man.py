@@ -12,10 +12,9 @@ import platformdirs
 
 from satfs import __version__
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.log_setup import show
 from satfs.cli.manual import Manual, Section, Term, manual_of, variables
 from satfs.cli.mount_helper import MountExit
-from satfs.cli.output import print_sentence
+from satfs.cli.output import print_sentence, show
 from satfs.cli.roff import man_page, page_name
 from satfs.errors import BadSettings
 

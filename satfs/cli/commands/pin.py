@@ -13,8 +13,7 @@ from rich.table import Table
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.log_setup import show
-from satfs.cli.output import console, print_remark
+from satfs.cli.output import console, print_remark, show
 from satfs.cli.progress import fetch, jobs_flag, where_flag
 from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.content.cache import maintenance

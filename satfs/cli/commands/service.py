@@ -18,9 +18,8 @@ from satfs.cli.completion_values import directories
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
-from satfs.cli.log_setup import show
 from satfs.cli.options import parse_options
-from satfs.cli.output import console, print_remark, print_sentence
+from satfs.cli.output import console, print_remark, print_sentence, show
 from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
 from satfs.cli.user_manager import UserManager
 from satfs.errors import BadMountpoint, BadSettings

@@ -20,7 +20,6 @@ from rich.text import Text
 from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.log_setup import show
 from satfs.cli.mount_status import (
     REMEDIES,
     MountReport,
@@ -29,7 +28,7 @@ from satfs.cli.mount_status import (
     mounts_of_user,
     query_mounts,
 )
-from satfs.cli.output import console
+from satfs.cli.output import console, show
 from satfs.humanize import format_bytes, format_count, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.

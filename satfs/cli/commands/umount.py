@@ -10,8 +10,7 @@ import click
 from satfs.cli.busy_processes import busy_processes
 from satfs.cli.completion_values import mountpoints as offer_mountpoints
 from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.log_setup import show
-from satfs.cli.output import print_remark
+from satfs.cli.output import print_remark, show
 from satfs.control.server_process import ServingProcess
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts

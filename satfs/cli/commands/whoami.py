@@ -13,8 +13,7 @@ from rich.text import Text
 
 from satfs.cli.account import Account, ask_account
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
-from satfs.cli.log_setup import show
-from satfs.cli.output import console
+from satfs.cli.output import console, show
 from satfs.humanize import format_duration
 from satfs.model import Contract
 from satfs.settings import AuthMode, Settings, load_settings
