@@ -86,7 +86,7 @@ def is_secret_key(key: str) -> bool:
 
 def is_link(value: Any) -> bool:
     """Return whether *value* is an address of the web or of an object store, and nothing else."""
-    return isinstance(value, str) and bool(_LINK.match(value))
+    return isinstance(value, str) and ":" in value and bool(_LINK.match(value))
 
 
 def for_people(text: str, secrets: Iterable[str] = ()) -> str:

@@ -20,11 +20,12 @@ HELPER_DIRECTORY: Final = Path("/sbin")
 
 
 @click.command(
+    short_help="Let mount(8) and fstab mount satfs.",
     epilog="""\b
 Examples:
   sudo satfs service install-helper
   sudo mount -t satfs satfs:harbour /mnt/aleph
-"""
+""",
 )
 @click.option(
     "--directory",

@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from satfs.cli.hints import hint, shell_path
 from satfs.control.client import MountSilent, result_of
 from satfs.errors import BadMountpoint, SatfsError
 from satfs.mountpoints import Mounted, locate, satfs_mounts
@@ -68,13 +69,19 @@ class State(StrEnum):
     MUTE = "says nothing"  #: an older satfs, for example
 
 
-#: What to do about each state, for people.
+#: What to do about each state, for people; `remedy_of` fills in the commands.
 REMEDIES: Final[Mapping[State, str]] = {
-    State.SILENT: "It may be busy or stuck. Ask again; else take it away: satfs umount -z {place}",
-    State.DEAD: "Its process was killed. Take it away: satfs umount {place}",
+    State.SILENT: "It may be busy or stuck. Try again later, or unmount it: {umount} -z {place}",
+    State.DEAD: "Its process was killed. Unmount it: {umount} {place}",
     State.CLOSED: "Another user mounted it, and lets nobody else in.",
     State.MUTE: "It was mounted by a satfs that does not tell.",
 }
+
+
+def remedy_of(state: State, mountpoint: Path | str) -> str:
+    """Return what to do about a mount in that *state*; commands can be pasted into any shell."""
+    return REMEDIES[state].format(umount=hint("satfs umount"), place=shell_path(mountpoint))
+
 
 #: The state of a mount that a reader could not read, by the number of its error.
 _STATES: Final[Mapping[int, State]] = {
@@ -155,7 +162,7 @@ def read_log(mounted: Mounted, patience_s: float = PATIENCE_S) -> str:
         return str(text)
     state = _STATES.get(response[0], State.MUTE) if response else State.SILENT
     if response is None or response[0] != 0:
-        remedy = REMEDIES[state].format(place=mounted.mountpoint)
+        remedy = remedy_of(state, mounted.mountpoint)
         raise BadMountpoint(f"{mounted.mountpoint}: {state}. {remedy}")
     return response[1].decode("utf-8", "replace")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,15 +27,18 @@ _NO_ROUTE: Final = frozenset(
 
 
 @contextmanager
-def waiting_told(settings: Settings, *, is_quiet: bool = False) -> Iterator[None]:
-    """Say on standard error which host is waited for when the body takes longer than `NOTICE_S`."""
+def waiting_told(settings: Settings, *, is_quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Say on standard error which host is waited for when the body takes longer than `NOTICE_S`.
+
+    Yields a function that ends the wait before the body does.
+    """
     host = urlsplit(settings.api_url).hostname
     notice = threading.Timer(NOTICE_S, print_sentence, [f"Waiting for {host}…"])
     notice.daemon = True
     if not is_quiet:
         notice.start()
     try:
-        yield
+        yield notice.cancel
     finally:
         notice.cancel()
 

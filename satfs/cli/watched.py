@@ -192,6 +192,8 @@ class Watch:
     command: Sequence[str]
     as_json: bool
     is_quiet: bool
+    #: Called when the first look has ended, well or not.
+    on_first_answer: Callable[[], None] = lambda: None
     _seen: Seen = field(default_factory=Seen)
     _n_failed: int = 0
     _n_told: int = 0
@@ -209,7 +211,10 @@ class Watch:
         while True:
             self._n_failed = 0
             try:
-                await self._look()
+                try:
+                    await self._look()
+                finally:
+                    self.on_first_answer()
                 self._is_away = False
             except Unreachable as failure:
                 if interval_s is None:

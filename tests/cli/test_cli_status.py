@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,14 @@ from cli.conftest import Program, mount_processes, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.mount_status import REMEDIES, MountReport, State, query_mounts, report_of
+from satfs.cli.mount_status import (
+    REMEDIES,
+    MountReport,
+    State,
+    query_mounts,
+    remedy_of,
+    report_of,
+)
 from satfs.control.server import Command, Tell, serve_control, socket_path
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account
@@ -306,6 +315,17 @@ def test_no_secret_is_told(aleph: Program, origin: DemoOrigin, place: Path) -> N
 def test_the_result_of_a_reader_is_a_state(code: int, said: bytes, state: State) -> None:
     assert report_of(SOMEWHERE, code, said).state is state
     assert state in REMEDIES or report_of(SOMEWHERE, code, said).status is not None
+
+
+@pytest.mark.parametrize("state", [State.SILENT, State.DEAD])
+def test_a_remedy_can_be_pasted_into_any_shell(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the program's own path where no shell finds it, and the mountpoint quoted."""
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "bin" / "satfs"), "status"])
+    remedy = remedy_of(state, tmp_path / "a mount; point")
+    assert f"{tmp_path / 'bin' / 'satfs'} umount" in remedy
+    assert shlex.quote(str(tmp_path / "a mount; point")) in remedy
 
 
 @given(st.integers(0, 255), st.binary(max_size=60))

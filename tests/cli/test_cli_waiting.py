@@ -12,11 +12,11 @@ from satfs.demo.server import DemoOrigin
 from satfs.settings import load_settings
 
 
-@pytest.mark.parametrize("command", ["ls", "whoami"])
+@pytest.mark.parametrize("command", ["ls", "whoami", "watch --once"])
 def test_what_is_waited_for_is_told(aleph: Program, origin: DemoOrigin, command: str) -> None:
     origin.faults.add("hang", "token")
     try:
-        done = aleph(command, SATFS_METADATA_DEADLINE_S="2")
+        done = aleph(*command.split(), SATFS_METADATA_DEADLINE_S="2")
     finally:
         origin.faults.clear()
 

@@ -135,11 +135,12 @@ def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinne
 
 
 @cache.command(
+    short_help="Check all that is kept, and drop what is damaged.",
     epilog="""\b
 Examples:
   satfs cache verify                     after a crash of the machine, say
   satfs cache verify --json
-"""
+""",
 )
 @_mountpoint
 @_directory_flag

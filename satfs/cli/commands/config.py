@@ -93,7 +93,10 @@ def show_settings(
             print_remark(remark)
 
 
-@config.command(epilog="\b\nExamples:\n  satfs config profiles\n  satfs config profiles --json\n")
+@config.command(
+    short_help="List the profiles of config.toml.",
+    epilog="\b\nExamples:\n  satfs config profiles\n  satfs config profiles --json\n",
+)
 @json_flag
 @verbosity_flags
 @click.pass_obj

@@ -9,6 +9,7 @@ import click
 
 from satfs.api import secret_store
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
+from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mounts_of_user
 from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.profilefile import change_profile
@@ -58,5 +59,5 @@ def logout(manner: Manner, /, as_json: bool, profile: str | None) -> None:
         if found and mounted.source == f"satfs:{name}":
             print_remark(
                 f"The mount at {mounted.mountpoint} goes on with the token it has;"
-                f" to end it: satfs umount {mounted.mountpoint}"
+                f" to end it: {hint(f'satfs umount {shell_path(mounted.mountpoint)}')}"
             )

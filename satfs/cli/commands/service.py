@@ -17,6 +17,7 @@ from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.completion_values import directories
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
+from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
 from satfs.cli.output import console, print_remark, print_sentence, show
@@ -132,17 +133,19 @@ def remove(manner: Manner, profile: str) -> int:
     if manner.verbosity >= 0:
         print_sentence(f"{show(str(path))} was removed.")
         if mount_at(unit.mountpoint) is not None:
+            command = hint(f"satfs umount {shell_path(unit.mountpoint)}")
             place = show(str(unit.mountpoint))
-            print_sentence(f"It is mounted at {place} still; to unmount it: satfs umount {place}")
+            print_sentence(f"It is mounted at {place} still; to unmount it: {show(command)}")
     return 0
 
 
 @service.command(
+    short_help="Show where services mount, and how they are doing.",
     epilog="""\b
 Examples:
   satfs service status
   satfs service status --json harbour
-"""
+""",
 )
 @click.argument("profile", required=False)
 @json_flag

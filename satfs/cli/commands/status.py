@@ -21,12 +21,12 @@ from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.mount_status import (
-    REMEDIES,
     MountReport,
     State,
     mount_of,
     mounts_of_user,
     query_mounts,
+    remedy_of,
 )
 from satfs.cli.output import console, show
 from satfs.humanize import format_bytes, format_count, format_duration
@@ -221,7 +221,7 @@ def _user(report: MountReport) -> str:
 def _rows(heard: MountReport) -> Iterator[tuple[str, str]]:
     """Yield what is shown of one mount, as label and text."""
     if heard.status is None:
-        yield "remedy", REMEDIES[heard.state].format(place=heard.place)
+        yield "remedy", remedy_of(heard.state, heard.place)
         return
     try:
         yield from rows_of(heard.status)

@@ -12,6 +12,7 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
+from satfs.cli.waiting import waiting_told
 from satfs.cli.watched import Memory, OfApi, OfMount, Source, Watch, state_file
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
@@ -115,7 +116,9 @@ async def _watch(
     async with open_listings(settings, with_all=False) as listings:
         source = OfApi(listings)
         watch = Watch(source, target, memory, command, as_json, manner.verbosity < 0)
-        return await watch.run(interval_s)
+        with waiting_told(settings, is_quiet=manner.verbosity < 0) as answered:
+            watch.on_first_answer = answered
+            return await watch.run(interval_s)
 
 
 def _words(command: str | None) -> tuple[str, ...]:
