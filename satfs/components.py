@@ -31,10 +31,12 @@ from satfs.node_board import NodeBoard
 from satfs.node_locks import NodeLocks
 from satfs.node_sharing import NodeLinks, NodePauses
 from satfs.request_slots import MAX_HELD_PER_SLOT
-from satfs.settings import Settings
+from satfs.settings import Settings, StacView
 from satfs.tree.archives import contents_of_zips
+from satfs.tree.delivery_facts import DeliveryFactsReader
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
+from satfs.tree.stac_files import ItemFile
 from satfs.tree.thumbnails import Thumbnails
 
 #: Longest wait for the disk when everything else is gone, in seconds.
@@ -54,6 +56,7 @@ class Components:
     contents: Attachments
     archives: Archives
     connections: tuple[Http, ...]
+    deliveries: DeliveryFactsReader
 
     def unreachable(self) -> tuple[str, ...]:
         """Return the hosts that do not answer now."""
@@ -112,7 +115,9 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                 ) as archives,
             ):
                 listings = Listings(aleph, settings, store)
-                yield Components(aleph, listings, contents, archives, (api_http, store_http))
+                deliveries = DeliveryFactsReader(archives, contents, contents.derived)
+                connections = (api_http, store_http)
+                yield Components(aleph, listings, contents, archives, connections, deliveries)
         finally:
             if not locks.is_shared(trio.current_time()):
                 board.clear()
@@ -126,11 +131,18 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
 
     *program* is what to type in a shell to run satfs, for the README.
     """
+    contents = contents_of_zips(settings.contents, parts.archives, parts.contents)
+    items: tuple[ItemFile, ...] = ()
+    if settings.stac is not StacView.OFF:
+        reads_zips = settings.stac is StacView.FULL
+        items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
     return Root(
         TreeSources(
             parts.listings,
             parts.contents,
-            (*contents_of_zips(settings.contents, parts.archives, parts.contents), Thumbnails()),
+            (*contents, Thumbnails()),
+            items,
+            has_catalogs=bool(items),
             version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
             scene_of=readers.scene.of,
         ),

@@ -79,6 +79,14 @@ class ContentsView(StrEnum):
     OFF = "off"
 
 
+class StacView(StrEnum):
+    """What a mount shows as STAC (`catalog.json`, `collection.json`, `item.json`)."""
+
+    FULL = "full"  #: items with the facts of the zip: projection, shape, bands
+    RECORDS = "records"  #: items made of the API's records alone, which read nothing of a zip
+    OFF = "off"
+
+
 class Settings(BaseModel):
     """All settings of one mount. Built by `load_settings`, which explains what is wrong."""
 
@@ -179,6 +187,8 @@ class Settings(BaseModel):
     # -- the tree --------------------------------------------------------------------------------
     contents: ContentsView = ContentsView.VISIBLE
     """Show the members of each zip as `contents/`: visible, hidden or off."""
+    stac: StacView = StacView.FULL
+    """Show STAC catalogues and items: full, records (nothing of a zip is read for them) or off."""
     crawlers: str = "default"
     """Programs given what is cached only: `default`, more names or patterns beside it, `none`."""
     unpack_bytes: Bytes = Field(4 * GB, ge=0)

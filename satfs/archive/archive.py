@@ -61,7 +61,7 @@ class Archive:
         self, identity: str, open_zip: OpenZip, resources: ArchiveResources, label: str
     ) -> None:
         self.identity = identity
-        self._label = label
+        self.label = label
         self._open_zip = open_zip
         self._resources = resources
         self._loading = trio.Lock()
@@ -169,8 +169,11 @@ class Archive:
 
     # -- its members -----------------------------------------------------------------------------
 
-    async def open(self, row: Row) -> Reader:
+    async def open(self, row: Row, *, first_bytes: int | None = None) -> Reader:
         """Return a reader of the file that *row* is.
+
+        With *first_bytes*, no more than so many bytes at its beginning will be read: nothing behind
+        them is read ahead of a stored member.
 
         Raises:
             Encrypted: it takes a password.
@@ -181,7 +184,7 @@ class Archive:
         body = self._bodies.get(row)
         if body is None:
             path = members.path(row).decode()
-            label = f"{self._label}/{path}"
+            label = f"{self.label}/{path}"
             body = self._bodies[row] = MemberData(
                 members.member(row), path, members.stop(row), label
             )
@@ -189,7 +192,7 @@ class Archive:
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")
         body.require_sound()
-        zip_reader = await self._open_zip(body.bounds)
+        zip_reader = await self._open_zip(body.bounds_of(first_bytes))
         try:
             return await self._opened(row, body, zip_reader)
         except BaseException:

@@ -55,6 +55,13 @@ class MemberData:
         """Where in the zip the member lies, local header included: exact, or a little too far."""
         return self._header_span(_EXTRA_GUESS_BYTES + self.member.compressed_bytes)
 
+    def bounds_of(self, first_bytes: int | None) -> ByteRange:
+        """Return where the first bytes of the stored member lie, as `bounds`; None: all of them."""
+        if first_bytes is None:
+            return self.bounds
+        n_bytes = min(first_bytes, self.member.compressed_bytes)
+        return self._header_span(_EXTRA_GUESS_BYTES + n_bytes)
+
     # -- the bytes as they stand in the zip ------------------------------------------------------
 
     async def fetch(self, read: ReadRange, span: ByteRange) -> bytes | memoryview:

@@ -106,6 +106,7 @@ SETTING_FLAGS: Final = (
     ("--cache-size", "cache_bytes", "SIZE", "Most bytes kept on disk, such as 20GB."),
     ("--egress-limit", "egress_limit", "SIZE", "Most bytes fetched a day, such as 50GB."),
     ("--contents", "contents", "visible|hidden|off", "Show the members of each zip."),
+    ("--stac", "stac", "full|records|off", "Show STAC catalogues and items."),
     ("--listing-ttl", "listing_ttl_s", "SECONDS", "How long a listing is believed."),
     ("--workers", "workers", "N", "Processes that receive bulk data."),
     ("--max-connections", "max_connections", "N", "Connections to the store at once."),

@@ -23,8 +23,10 @@ from satfs.model import ByteRange
 #: bands of 16 bits has about a megabyte, one of 256 pixels and 8 bits about 50 KiB.
 _MIN_PIECE, _MAX_PIECE = 16 * 1024, 256 * 1024
 _BYTES_PER_PIECE_BYTE: Final = 8192
-#: How far from the beginning directories are followed, and how often something is read.
+#: How far from the beginning directories are followed: a share of the file, since the overviews of
+#: a small one lie near its end and near its beginning at once. How often something is read.
 _MAX_HEAD_BYTES: Final = 1024 * 1024
+_BYTES_PER_HEAD_BYTE: Final = 256
 _MAX_ROUNDS: Final = 4
 #: Most bytes of one round, all spans together.
 _MAX_ROUND_BYTES: Final = 512 * 1024
@@ -44,8 +46,12 @@ class RasterHeader:
 
     def __init__(self, member: MemberFacts) -> None:
         self._member = member
-        self._raster = Raster(member.size_bytes, max_kept_bytes=_MAX_KEPT_BYTES)
+        size_bytes = member.size_bytes
+        self._raster = Raster(size_bytes, max_kept_bytes=_MAX_KEPT_BYTES)
         self._n_rounds = 0
+        self._piece_bytes = max(_MIN_PIECE, min(_MAX_PIECE, size_bytes // _BYTES_PER_PIECE_BYTE))
+        share = size_bytes // _BYTES_PER_HEAD_BYTE
+        self._head_bytes = max(self._piece_bytes, min(_MAX_HEAD_BYTES, share))
 
     def needs(self) -> tuple[ByteRange, ...]:
         """Return the spans of the member to be read next; empty when nothing more is worth it.
@@ -57,9 +63,8 @@ class RasterHeader:
         if self._n_rounds > _MAX_ROUNDS or not size_bytes:
             return ()
         if self._n_rounds == 1:
-            wanted = max(_MIN_PIECE, min(_MAX_PIECE, size_bytes // _BYTES_PER_PIECE_BYTE))
-            return (ByteRange(0, min(size_bytes, wanted)),)
-        near = [span for span in self._raster.needs() if span.stop <= _MAX_HEAD_BYTES]
+            return (ByteRange(0, min(size_bytes, self._piece_bytes)),)
+        near = [span for span in self._raster.needs() if span.stop <= self._head_bytes]
         spans = (*self._raster.needs_for_facts(), *near)
         if self._raster.facts() is None and self._raster.layout is None:
             spans = self._raster.needs()  # the first directory, wherever it is

@@ -275,16 +275,28 @@ class ContentsDirectory(_InnerDirectory):
             Damaged: it is not a zip, or contradicts itself.
         """
         file = await self.scene.attachment(DELIVERY_ZIP)
+        version, archive = file.version, self._archive(file)
+        # Half a million members have the same words: interned, they are held once.
+        words = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
+        return _Shown(_Zip(file, archive, words), await archive.members())
+
+    async def archive(self) -> tuple[Archive, int]:
+        """Return the archive that the zip is now, and the zip's size; nothing of it is read.
+
+        Raises:
+            NotThere: there is no zip (yet).
+        """
+        file = await self.scene.attachment(DELIVERY_ZIP)
+        return self._archive(file), file.version.size_bytes
+
+    def _archive(self, file: AttachmentFile) -> Archive:
         scene_id, version, zips = self.scene.scene_id, file.version, self._zips
 
         async def open_zip(bounds: ByteRange | None) -> RemoteReader:
             return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
 
         identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
-        archive = self._archives.archive(identity, open_zip, f"{scene_id}/contents")
-        # Half a million members have the same words: interned, they are held once.
-        words = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
-        return _Shown(_Zip(file, archive, words), await archive.members())
+        return self._archives.archive(identity, open_zip, f"{scene_id}/contents")
 
     async def _notices(self) -> list[Entry]:
         """Return the file that tells what is not shown, if there is such."""

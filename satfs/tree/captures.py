@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from satfs.errors import NotThere, SatfsError
+from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId
+from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.child_nodes import ChildCache
 from satfs.tree.listed import ListedEntries, find
@@ -26,7 +28,10 @@ from satfs.tree.times import FALLBACK_NS
 
 CAPTURE_JSON: Final = "capture.json"
 FOOTPRINTS: Final = "footprints.geojson"
-_RESERVED: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
+CATALOG: Final = "catalog.json"
+_RESERVED: Final = frozenset({CAPTURE_JSON, FOOTPRINTS, CATALOG})
+#: Names in the path of a capture below `tasks/`; below `captures/` there are two.
+_DEPTH_IN_TASK: Final = 3
 
 
 class CaptureHolder(Protocol):
@@ -128,22 +133,26 @@ class CaptureDirectory(Directory):
         async def capture_json() -> bytes:
             return sidecars.capture_json(await self._holder.current_capture(self.capture_id))
 
-        return {
-            CAPTURE_JSON.encode(): cheap(capture_json),
-            FOOTPRINTS.encode(): self._of_scenes(FOOTPRINTS.encode(), _footprints),
-        }
+        async def scenes() -> tuple[Records[Scene]]:
+            return (await self._sources.catalogue.scenes(self.capture_id),)
 
-    def _of_scenes(
-        self, name: bytes, render: Callable[[Records[Scene]], bytes | Iterator[bytes]]
-    ) -> Rendering:
-        """Return the file *name*, which *render* makes of the capture's scenes."""
-        return rendered_from(
-            self,
-            name,
-            render,
-            lambda: self._sources.catalogue.scenes(self.capture_id),
-            self._sources.rendered,
-        )
+        def catalog(scenes: Records[Scene]) -> bytes:
+            pairs = ((id, names.name_of(id, _RESERVED).decode()) for id in scenes.ids())
+            is_in_task = len(self.path) == _DEPTH_IN_TASK
+            return json_bytes(capture_catalog(self.capture_id, pairs, is_in_task=is_in_task))
+
+        def of_scenes(
+            name: str, render: Callable[[Records[Scene]], bytes | Iterator[bytes]]
+        ) -> Rendering:
+            return rendered_from(self, name.encode(), render, scenes, self._sources.rendered)
+
+        found = {
+            CAPTURE_JSON.encode(): cheap(capture_json),
+            FOOTPRINTS.encode(): of_scenes(FOOTPRINTS, _footprints),
+        }
+        if self._sources.has_catalogs:
+            found[CATALOG.encode()] = of_scenes(CATALOG, catalog)
+        return found
 
 
 class Captures(Directory):

@@ -8,9 +8,10 @@ and most programs that list a directory want its names alone. So such a file is 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from operator import is_
+from typing import Final
 
 import trio
 from cachetools import LRUCache
@@ -19,7 +20,6 @@ from satfs.errors import Changed
 from satfs.model import Reader
 from satfs.tree.large_content import LargeContent
 from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile
-from satfs.tree.sources import Records
 from satfs.tree.times import FALLBACK_NS
 
 #: Rendered files kept in memory, all together, and the largest of them: the footprints of 100,000
@@ -28,8 +28,6 @@ _MAX_RENDERED_BYTES: Final = 16 * 1024 * 1024
 _MAX_FILE_BYTES: Final = 12 * 1024 * 1024
 #: From so many records on, rendering takes longer than others should wait: some 10 ms.
 _MANY: Final = 500
-
-R = TypeVar("R")
 
 
 class ListedFile(File):
@@ -60,25 +58,28 @@ class ListedFile(File):
 class RenderedFiles:
     """The bytes of files that were rendered lately, those used least recently forgotten first.
 
-    Kept with each is what it was rendered from, which is about as large, and told by being the same
-    object: a listing that is still believed is.
+    Kept with each are the sources it was rendered from, which are about as large, and recognised by
+    being the same objects: records that are still believed are (`sources.Catalogue`).
     """
 
     def __init__(self) -> None:
-        self._files: LRUCache[tuple[str, ...], tuple[object, bytes | LargeContent]] = LRUCache(
-            _MAX_RENDERED_BYTES, getsizeof=lambda file: _held_bytes(file[1])
+        self._files: LRUCache[tuple[str, ...], tuple[Sequence[object], bytes | LargeContent]] = (
+            LRUCache(_MAX_RENDERED_BYTES, getsizeof=lambda file: _held_bytes(file[1]))
         )
 
-    def get(self, path: tuple[str, ...], source: object) -> bytes | LargeContent | None:
-        """Return the bytes of the file at *path* if they were rendered from *source*, else None."""
-        found = self._files.get(path)
-        return found[1] if found and found[0] is source else None
+    def get(self, path: tuple[str, ...], sources: Sequence[object]) -> bytes | LargeContent | None:
+        """Return the bytes of the file at *path* if rendered from these very *sources*, or None."""
+        before, content = self._files.get(path, ((), None))
+        is_same = len(before) == len(sources) and all(map(is_, before, sources))
+        return content if is_same else None
 
-    def put(self, path: tuple[str, ...], source: object, content: bytes | LargeContent) -> None:
-        """Remember *content*, rendered from *source*; one that is too large is forgotten."""
+    def put(
+        self, path: tuple[str, ...], sources: Sequence[object], content: bytes | LargeContent
+    ) -> None:
+        """Remember *content*, rendered from *sources*; one that is too large is forgotten."""
         self._files.pop(path, None)
         if _held_bytes(content) <= _MAX_FILE_BYTES:
-            self._files[path] = (source, content)
+            self._files[path] = (sources, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +109,30 @@ class Rendering:
 def rendered_from(
     directory: Directory,
     name: bytes,
-    render: Callable[[Records[R]], bytes | Iterator[bytes]],
-    listing: Callable[[], Awaitable[Records[R]]],
+    render: Callable[..., bytes | Iterator[bytes]],
+    load: Callable[[], Awaitable[Sequence[object]]],
     files: RenderedFiles,
 ) -> Rendering:
-    """Return the file *name* of *directory*, which *render* makes of the records of *listing*.
+    """Return the file *name* of *directory*, which *render* makes of the sources that *load* gives.
 
-    Of many records it is made in a thread, so that others run; once for each listing, as long as
-    *files* remembers it.
+    Of many records it is made in a thread, so that others run; once for the same sources, as long
+    as *files* remembers it.
     """
     path = (*directory.path, name.decode())
 
     async def make() -> bytes | LargeContent:
-        records = await listing()
-        content = files.get(path, records)
+        sources = await load()
+        content = files.get(path, sources)
         if content is None:
-            if len(records) < _MANY:
-                content = _whole(render(records))
+            if any(isinstance(source, Sized) and len(source) >= _MANY for source in sources):
+                content = await trio.to_thread.run_sync(lambda: _large(render(*sources)))
             else:
-                content = await trio.to_thread.run_sync(lambda: _large(render(records)))
-            files.put(path, records, content)
+                content = _whole(render(*sources))
+            files.put(path, sources, content)
         return content
 
     async def known() -> bytes | LargeContent | None:
-        return files.get(path, await listing())
+        return files.get(path, await load())
 
     return Rendering(make, known)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from satfs.json_bytes import json_bytes
+from satfs.stac.catalogs import account_catalog
 from satfs.tree.captures import Captures
 from satfs.tree.nodes import Directory, Entry, MadeFile, Node, not_there
 from satfs.tree.scenes import Scenes, TreeSources
@@ -37,17 +39,14 @@ class Root(Directory):
     def __init__(self, sources: TreeSources, program: str = "satfs") -> None:
         """Make the top of a mount; *program* is what to type in a shell to run satfs."""
         super().__init__(None, b"")
-        readme = readme_of(program)
-
-        async def same() -> bytes:
-            return readme
-
         self._listed: dict[bytes, Node] = {
-            b"README.txt": MadeFile(self, b"README.txt", readme, same, mtime_ns=TREE_NS),
+            b"README.txt": _same(self, b"README.txt", readme_of(program)),
             b"tasks": Tasks(self, b"tasks", sources),
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
         }
+        if sources.has_catalogs:
+            self._listed[b"catalog.json"] = _same(self, b"catalog.json", _CATALOG)
         self._hidden: dict[bytes, Node] = {}
 
     def hide(self, nodes: Mapping[bytes, Node]) -> None:
@@ -73,3 +72,15 @@ class Root(Directory):
 def readme_of(program: str) -> bytes:
     """Return the note to the reader; *program* is what to type in a shell to run satfs."""
     return _README.format(program=program).encode("utf-8", "surrogateescape")
+
+
+def _same(directory: Directory, name: bytes, content: bytes) -> MadeFile:
+    """Return a file that is the same in every mount."""
+
+    async def make() -> bytes:
+        return content
+
+    return MadeFile(directory, name, content, make, mtime_ns=TREE_NS)
+
+
+_CATALOG: Final = json_bytes(account_catalog())

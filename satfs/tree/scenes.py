@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol
@@ -10,7 +11,16 @@ from typing import Final, Protocol
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, NotThere, SatfsError, Unsupported
-from satfs.model import Attachment, AttachmentName, Json, Reader, Scene, SceneId, Version
+from satfs.model import (
+    DELIVERY_ZIP,
+    Attachment,
+    AttachmentName,
+    Json,
+    Reader,
+    Scene,
+    SceneId,
+    Version,
+)
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
 from satfs.tree.child_nodes import ChildCaches
@@ -26,13 +36,16 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.rendered import RenderedFiles
+from satfs.tree.rendered import ListedFile, RenderedFiles, Rendering
 from satfs.tree.sizes_ahead import SizesAhead
 from satfs.tree.sources import Catalogue, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
 
 SCENE_JSON: Final = "scene.json"
 FOOTPRINT: Final = "footprint.geojson"
+ITEM: Final = "item.json"
+#: Names that no attachment is shown under, whether the file is shown in this mount or not.
+RESERVED: Final = frozenset({SCENE_JSON, FOOTPRINT, ITEM})
 
 #: Versions asked for at once while one scene is listed. A scene has two or three attachments; a
 #: vendor's bug could give it thousands.
@@ -62,6 +75,19 @@ class Extra(Protocol):
         ...
 
 
+class ExtraFile(Protocol):
+    """A file that another module adds to every scene, as `item.json` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; one of `RESERVED`."""
+        ...
+
+    def rendering(self, scene: SceneDirectory) -> Rendering:
+        """Return how it is rendered for *scene*. Never waits."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TreeSources:
     """Where a tree has what it shows from."""
@@ -69,6 +95,9 @@ class TreeSources:
     catalogue: Catalogue
     objects: Objects
     extras: tuple[Extra, ...] = ()
+    extra_files: tuple[ExtraFile, ...] = ()
+    #: Whether account, tasks and captures have a STAC catalogue.
+    has_catalogs: bool = False
     #: Longest wait for the versions of one scene's attachments while it is listed, in seconds.
     #: Shorter than what the FUSE operations allow for the whole listing, so that one stuck object
     #: does not take the others' names with it.
@@ -161,9 +190,12 @@ class SceneDirectory(Directory):
         """Return whether somebody adds a directory of that name to the scene."""
         return any(extra.name == polled.encode() for extra in self._sources.extras)
 
-    def attachment_names(self) -> Mapping[Attachment, bytes]:
-        """Return the file name of each attachment that the scene had when it was looked up."""
-        return self._names_of(self.attachments)
+    def attachment_names(self, scene: Scene | None = None) -> Mapping[Attachment, bytes]:
+        """Return the file name of each attachment that *scene*, this scene's record, has.
+
+        None: that it had when it was looked up.
+        """
+        return self._names_of(self.attachments if scene is None else scene.attachments)
 
     async def lookup(self, name: bytes) -> Node:
         """Return what *name* leads to; learns the version of at most that one attachment."""
@@ -173,6 +205,9 @@ class SceneDirectory(Directory):
                 if directory is None:
                     raise not_there(self, name)
                 return directory
+        for file in self._sources.extra_files:
+            if file.name == name:
+                return await file.rendering(self).node(self, name, mtime_ns=self.mtime_ns)
         scene = await self.record()
         for sidecar, render in _SIDECARS.items():
             if name == sidecar.encode():
@@ -200,11 +235,24 @@ class SceneDirectory(Directory):
         for attachment, name in attachments.items():
             if not isinstance(learnt[attachment], NotThere):
                 entries.append(Entry(name, learnt[attachment]))
+        # A zip that is not known to be there would be looked for once more.
+        is_known = all(isinstance(learnt[a], Node) for a in attachments if a.name == DELIVERY_ZIP)
+        for file in self._sources.extra_files:
+            entry = self._listed(file)
+            if is_known:
+                with suppress(SatfsError):  # the look-up tells
+                    rendering = file.rendering(self)
+                    entry = await rendering.entry(self, file.name, mtime_ns=self.mtime_ns)
+            entries.append(entry)
         return entries
+
+    def _listed(self, file: ExtraFile) -> Entry:
+        return Entry(file.name, ListedFile(self, file.name, mtime_ns=self.mtime_ns))
 
     async def children_beside_attachments(self) -> Sequence[Entry]:
         """Return what `children` does but for the attachments; asks for the record alone."""
-        return self._beside_attachments(await self.record())
+        entries = self._beside_attachments(await self.record())
+        return [*entries, *map(self._listed, self._sources.extra_files)]
 
     async def attachments_by_name(self) -> Mapping[bytes, AttachmentName]:
         """Return the attachments by file name; asks for the record alone, for no object."""
@@ -243,7 +291,7 @@ class SceneDirectory(Directory):
         return self._names_of(scene.attachments)
 
     def _names_of(self, attachments: Sequence[Attachment]) -> dict[Attachment, bytes]:
-        reserved = {*_SIDECARS, *(extra.name.decode() for extra in self._sources.extras)}
+        reserved = {*RESERVED, *(extra.name.decode() for extra in self._sources.extras)}
         wanted = {each: (each.file_name or each.name, each.name) for each in attachments}
         found = names.file_names(wanted.values(), reserved)
         return {each: found[pair] for each, pair in wanted.items()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import trio
 
 from satfs.errors import Garbled, NotThere, SatfsError
+from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Task, TaskId
+from satfs.stac.catalogs import task_collection, tasks_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory
 from satfs.tree.child_nodes import ChildCache
@@ -21,13 +23,18 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.rendered import Rendering, cheap, rendered_from
+from satfs.tree.rendered import ListedFile, Rendering, cheap, rendered_from
 from satfs.tree.scenes import TreeSources
-from satfs.tree.times import time_ns
+from satfs.tree.sources import Records
+from satfs.tree.times import TREE_NS, time_ns
 
 TASK_JSON: Final = "task.json"
 CAPTURES_JSON: Final = "captures.json"
-_RESERVED: Final = frozenset({TASK_JSON, CAPTURES_JSON})
+COLLECTION: Final = "collection.json"
+CATALOG: Final = "catalog.json"
+_RESERVED: Final = frozenset({TASK_JSON, CAPTURES_JSON, COLLECTION})
+#: Names beside the tasks.
+_RESERVED_AT_TOP: Final = frozenset({CATALOG})
 
 #: Entries made without letting anybody else run: about a millisecond's worth.
 _BATCH: Final = 1000
@@ -48,7 +55,9 @@ class Tasks(Directory):
 
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id; asks for this one task, or less."""
-        text = names.text_of(name)
+        if name == CATALOG.encode() and self._sources.has_catalogs:
+            return await self._catalog().node(self, name, mtime_ns=TREE_NS)
+        text = names.text_of(name, _RESERVED_AT_TOP)
         if text is None and names.is_cut(name):  # only a listing can tell
             known = await self._tasks()
             if name in known:
@@ -69,9 +78,18 @@ class Tasks(Directory):
                 entries.append(Entry(name, Garbled(node.problem) if node.problem else node))
                 if len(entries) % _BATCH == 0:
                     await trio.lowlevel.checkpoint()
+            if self._sources.has_catalogs:
+                name = CATALOG.encode()
+                entries.append(Entry(name, ListedFile(self, name, mtime_ns=TREE_NS)))
             # Together, with no await between.
             self._listed, self._entries = nodes, entries
         return self._entries
+
+    def _catalog(self) -> Rendering:
+        async def tasks() -> tuple[Records[Task]]:
+            return (await self._sources.catalogue.tasks(),)
+
+        return rendered_from(self, CATALOG.encode(), _catalog, tasks, self._sources.rendered)
 
     async def _tasks(self) -> Mapping[bytes, TaskDirectory]:
         tasks = await self._sources.catalogue.tasks()
@@ -153,20 +171,40 @@ class TaskDirectory(Directory):
         async def task_json() -> bytes:
             return sidecars.task_json(await catalogue.task(self.task_id))
 
-        return {
+        async def captures() -> tuple[Records[Capture]]:
+            return (await catalogue.captures(self.task_id),)
+
+        async def task_and_captures() -> tuple[Task, Records[Capture]]:
+            return await catalogue.task(self.task_id), *await captures()
+
+        rendered = self._sources.rendered
+        found = {
             TASK_JSON.encode(): cheap(task_json),
             CAPTURES_JSON.encode(): rendered_from(
-                self,
-                CAPTURES_JSON.encode(),
-                sidecars.captures_json,
-                lambda: catalogue.captures(self.task_id),
-                self._sources.rendered,
+                self, CAPTURES_JSON.encode(), sidecars.captures_json, captures, rendered
             ),
         }
+        if self._sources.has_catalogs:
+            name = COLLECTION.encode()
+            found[name] = rendered_from(self, name, _collection, task_and_captures, rendered)
+        return found
 
 
 def _task_name(task: Task) -> bytes:
-    return names.name_of(task.task_id)
+    return names.name_of(task.task_id, _RESERVED_AT_TOP)
+
+
+def _catalog(tasks: Iterable[Task]) -> bytes:
+    return json_bytes(tasks_catalog((task, _task_name(task).decode()) for task in tasks))
+
+
+def _collection(task: Task, captures: Iterable[Capture]) -> bytes:
+    published = (
+        (capture.capture_id, _capture_name(capture).decode())
+        for capture in captures
+        if capture.is_published
+    )
+    return json_bytes(task_collection(task, published))
 
 
 def _capture_name(capture: Capture) -> bytes:

@@ -6,8 +6,8 @@ import re
 from typing import Final
 from xml.sax.saxutils import escape
 
+from satfs.json_bytes import json_bytes
 from satfs.model import Json
-from satfs.tree.sidecars import json_bytes
 
 #: What XML 1.0 §2.2 has no way to write: controls, surrogates, and two non-characters.
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")

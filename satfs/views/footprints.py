@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from satfs.facts.geometry import cut_at_antimeridian
+from satfs.json_bytes import json_bytes
 from satfs.model import Json
-from satfs.tree.sidecars import json_bytes
 from satfs.views.scenes import SceneView, newest_last
 
 

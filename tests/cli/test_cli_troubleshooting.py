@@ -139,7 +139,7 @@ def test_unmounting_what_is_in_use(aleph: Program, place: Path) -> None:
 def test_a_vendor_that_makes_no_sense(aleph: Program, origin: DemoOrigin, place: Path) -> None:
     assert aleph("mount", place, SATFS_METADATA_DEADLINE_S="3").returncode == 0
     origin.faults.add("html", "captures")
-    task = next((place / "tasks").iterdir())
+    task = next(each for each in (place / "tasks").iterdir() if each.is_dir())
 
     assert_explained(run("ls", task).stderr, "Input/output error")
 
@@ -147,7 +147,7 @@ def test_a_vendor_that_makes_no_sense(aleph: Program, origin: DemoOrigin, place:
 def test_a_vendor_that_says_nothing(aleph: Program, origin: DemoOrigin, place: Path) -> None:
     assert aleph("mount", place, SATFS_METADATA_DEADLINE_S="1").returncode == 0
     origin.faults.add("hang", "captures")
-    task = next((place / "tasks").iterdir())
+    task = next(each for each in (place / "tasks").iterdir() if each.is_dir())
 
     assert_explained(run("ls", task).stderr, "Connection timed out")
 
@@ -155,7 +155,7 @@ def test_a_vendor_that_says_nothing(aleph: Program, origin: DemoOrigin, place: P
 def test_a_vendor_that_says_no(aleph: Program, origin: DemoOrigin, place: Path) -> None:
     assert aleph("mount", place).returncode == 0
     origin.faults.add("forbidden", "captures")
-    task = next((place / "tasks").iterdir())
+    task = next(each for each in (place / "tasks").iterdir() if each.is_dir())
 
     assert_explained(run("ls", task).stderr, "Permission denied")
 

@@ -52,7 +52,7 @@ def test_an_indexer_costs_nothing(origin: DemoOrigin, mount: RealMount, program:
     archive = next(scene.glob("*.zip"))
     origin.journal.clear()
     seen = look_as(program, mount.path, mount.path / "tasks", scene, archive)
-    assert seen == [4, "EACCES", "EACCES", "EACCES"]
+    assert seen == [5, "EACCES", "EACCES", "EACCES"]
     assert origin.journal.of() == []
     content = preview.read_bytes()
     origin.journal.clear()
@@ -88,7 +88,7 @@ def test_backups_and_people_are_let_in(origin: DemoOrigin, mount: RealMount) -> 
 def test_the_list_of_crawlers_is_the_users(origin: DemoOrigin, mount_it: MountIt) -> None:
     """`crawlers` takes more names and patterns, or none at all."""
     open_mount = mount_it(origin, crawlers="none")
-    assert look_as("updatedb", open_mount.path / "tasks") == [3]
+    assert look_as("updatedb", open_mount.path / "tasks") == [4]
     closed = mount_it(origin, crawlers="default clam*")
     assert look_as("clamscan", closed.path / "tasks") == ["EACCES"]
     assert look_as("updatedb", closed.path / "tasks") == ["EACCES"]

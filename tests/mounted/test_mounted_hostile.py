@@ -41,6 +41,9 @@ NAMES = [
     "captures.json",
     "scene.json",
     "footprints.geojson",
+    "catalog.json",
+    "collection.json",
+    "item.json",
 ]
 
 
@@ -67,7 +70,9 @@ def test_hostile_names_are_only_names(start_origin: StartOrigin, mount_it: Mount
     mount = mount_it(start_origin(hostile_catalogue()), contents="off")
     top = mount.path / "tasks"
     listed = set(os.listdir(os.fsencode(top)))
-    assert listed == {name_of(name) for name in [*NAMES, *(f"t{name}" for name in NAMES)]}
+    assert listed - {b"catalog.json"} == {
+        name_of(name, {"catalog.json"}) for name in [*NAMES, *(f"t{name}" for name in NAMES)]
+    }
     seen: set[bytes] = set()
     for n in (0, 4, 6, 7, 8):
         task = top / os.fsdecode(name_of(f"t{NAMES[n]}"))
@@ -76,7 +81,7 @@ def test_hostile_names_are_only_names(start_origin: StartOrigin, mount_it: Mount
         assert len(scenes) == len(NAMES)
         for scene in scenes:
             files = list(scene.iterdir())
-            assert len(files) in (5, len(NAMES) + 4)
+            assert len(files) in (6, len(NAMES) + 5)
             for file in files:
                 content = file.read_bytes()
                 assert file.stat().st_size == len(content)
@@ -134,10 +139,10 @@ def test_records_with_holes_are_shown(start_origin: StartOrigin, mount_it: Mount
     mount = mount_it(start_origin(catalogue), contents="off")
     capture = mount.path / "tasks/1/c"
     found = {each.name: sorted(os.listdir(each)) for each in capture.iterdir() if each.is_dir()}
-    sidecars = ["footprint.geojson", "scene.json"]
+    sidecars = ["footprint.geojson", "item.json", "scene.json"]
     assert found == {
         "silly": [*sidecars, "silly.zip"],
-        "nulls": ["footprint.geojson", "nulls.zip", "scene.json"],
+        "nulls": ["footprint.geojson", "item.json", "nulls.zip", "scene.json"],
         "gone": sidecars,
         "bare": sidecars,
         "less": sidecars,
@@ -145,9 +150,14 @@ def test_records_with_holes_are_shown(start_origin: StartOrigin, mount_it: Mount
     assert not (capture / "gone/gone.zip").exists()
     assert sorted(os.listdir(mount.path / "tasks/1/empty")) == [
         "capture.json",
+        "catalog.json",
         "footprints.geojson",
     ]
-    assert sorted(os.listdir(mount.path / "tasks/2")) == ["captures.json", "task.json"]
+    assert sorted(os.listdir(mount.path / "tasks/2")) == [
+        "captures.json",
+        "collection.json",
+        "task.json",
+    ]
     everything = [Path(top) / name for top, _, names in os.walk(mount.path) for name in names]
     for path in everything:
         assert 0 < path.stat().st_mtime < 2**33

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from satfs.errors import Garbled
+from satfs.json_bytes import STEERING, json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId, Task, TaskId
 from satfs.tree import sidecars
 
@@ -82,8 +83,8 @@ def test_no_record_steers_a_terminal(record: dict[str, Any]) -> None:
 def test_a_record_is_indented_as_python_does(record: dict[str, Any]) -> None:
     """By two spaces, numbers and texts as Python's own encoder writes them."""
     plain = json.dumps(without_odd_numbers(record), indent=2, ensure_ascii=False)
-    expected = sidecars._STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", plain) + "\n"
-    assert sidecars.json_bytes(record) == expected.encode("utf-8", "backslashreplace")
+    expected = STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", plain) + "\n"
+    assert json_bytes(record) == expected.encode("utf-8", "backslashreplace")
 
 
 @given(records)
@@ -105,9 +106,9 @@ def test_any_footprint_is_valid_geojson(record: dict[str, Any], footprint: Any) 
     scene = Scene(SceneId("s"), CaptureId("c"), "L1D", record={**record, "footprint": footprint})
     written = b"".join(sidecars.footprints_geojson([(scene, "s"), (scene, "t")]))
     collection = strict(written)
-    assert written == sidecars.json_bytes(collection)
+    assert written == json_bytes(collection)
     nothing = b"".join(sidecars.footprints_geojson([]))
-    assert nothing == sidecars.json_bytes(strict(nothing))
+    assert nothing == json_bytes(strict(nothing))
     assert collection["type"] == "FeatureCollection"
     for feature in collection["features"]:
         assert feature["type"] == "Feature"

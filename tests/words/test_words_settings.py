@@ -39,6 +39,7 @@ def test_every_setting_has_a_variable(name: str) -> None:
         "auth_url": "https://auth.example/oauth/token",
         "auth_mode": "legacy",
         "contents": "off",
+        "stac": "off",
         "tls_strict": "false",
         "allow_private_store": "true",
         "cache_free_fraction": "0.25",

@@ -1,0 +1,269 @@
+"""Through the kernel: a mount, and a copy of a part of it, is a STAC catalogue."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+from mounted.conftest import MountIt, StartOrigin
+from mounted.mounting import RealMount
+from stac.catalogue import CAPTURE, ODD_CAPTURE, TASK, every_scene, product, scene_of
+from stac.validation import SCHEMAS, validated
+
+from satfs.demo.catalogue import Catalogue, make_capture, make_task
+from satfs.demo.server import DemoOrigin
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return every_scene(tmp_path_factory.mktemp("deliveries"))
+
+
+@pytest.fixture
+def origin(start_origin: StartOrigin, catalogue: Catalogue) -> DemoOrigin:
+    return start_origin(catalogue)
+
+
+def _requests(origin: DemoOrigin) -> dict[str, int]:
+    return {name: n for name, n in origin.journal.counts().items() if n}
+
+
+def test_a_mount_is_a_catalogue(mount: RealMount, origin: DemoOrigin) -> None:
+    """A mount is a valid STAC 1.1 catalogue, from the top down, whatever is delivered."""
+    items = validated(mount.path / "catalog.json")
+    scenes = origin.catalogue.published_scenes()
+    assert {item.id for item in items} == {scene.scene_id for scene in scenes}
+    assert {item.collection_id for item in items} == {f"task-{TASK}"}
+
+
+def test_a_copy_of_a_task_is_a_catalogue(mount: RealMount, tmp_path: Path) -> None:
+    """A copy of one task, capture or scene is a valid catalogue by itself, on any disk."""
+    copy = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", str(mount.path / f"tasks/{TASK}"), str(copy)], check=True)
+    found = validated(copy / "collection.json")
+    assert len(found) == len(validated(mount.path / f"tasks/{TASK}/collection.json"))
+    assert len(validated(copy / CAPTURE / "catalog.json")) > 10
+    second = tmp_path / "capture"
+    subprocess.run(["cp", "-r", str(mount.path / f"captures/{CAPTURE}"), str(second)], check=True)
+    assert len(validated(second / "catalog.json")) > 10
+
+
+def test_a_validator_of_another_make_agrees(mount: RealMount, tmp_path: Path) -> None:
+    """stac-validator finds nothing in any file either, without a network."""
+    pytest.importorskip("pystac.validation")
+    from pystac.validation.local_validator import get_local_schema_cache
+
+    schemas = {address: str(path) for address, path in SCHEMAS.items()}
+    for number, (address, schema) in enumerate(get_local_schema_cache().items()):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(schema))
+        schemas[address] = str(path)
+    files = [str(path) for path in sorted((mount.path / "tasks").rglob("*.json")) if _is_stac(path)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _VALIDATE, json.dumps(schemas), *files],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) == len(files) > 15
+
+
+_VALIDATE = """
+import json, sys
+from stac_validator.stac_validator import StacValidate
+schemas = json.loads(sys.argv[1])
+n_valid = 0
+for path in sys.argv[2:]:
+    found = StacValidate(path, schema_map=schemas)
+    found.run()
+    assert all(each["valid_stac"] for each in found.message), (path, found.message)
+    n_valid += 1
+print(n_valid)
+"""
+
+
+def _is_stac(path: Path) -> bool:
+    return path.name in ("item.json", "catalog.json", "collection.json")
+
+
+def test_catalogues_are_the_same_in_every_mount(
+    mount_it: MountIt, origin: DemoOrigin, tmp_path: Path
+) -> None:
+    """Two mounts show the same STAC files, byte for byte; a second rsync moves nothing."""
+    first, second = mount_it(origin), mount_it(origin, cache=tmp_path / "another")
+    names = [str(path.relative_to(first.path)) for path in (first.path / "tasks").rglob("*.json")]
+    assert len(names) > 30
+    for name in names:
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+    copy = [f"{first.path}/tasks/{TASK}/{ODD_CAPTURE}/", f"{tmp_path}/copy/"]
+    subprocess.run(["rsync", "-a", *copy], check=True)
+    again = subprocess.run(["rsync", "-ai", *copy], check=True, capture_output=True, text=True)
+    assert again.stdout == ""
+
+
+def test_no_secret_is_in_any_of_it(mount: RealMount) -> None:
+    """Neither a link, a token nor the query of one is in a catalogue, a collection or an item."""
+    for path in mount.path.rglob("*.json"):
+        if _is_stac(path):
+            text = path.read_text()
+            assert "X-Amz" not in text
+            assert "http://" not in text
+            for line in text.splitlines():
+                assert "https://" not in line or "stac-extensions.github.io" in line
+
+
+def test_names_of_items_cost_nothing(mount_it: MountIt, origin: DemoOrigin, tmp_path: Path) -> None:
+    """`ls -R` and `find -name item.json` need exactly the requests of a mount without STAC."""
+    seen = []
+    for stac in ("off", "full"):
+        mount = mount_it(origin, stac=stac, contents="hidden", cache=tmp_path / stac)
+        origin.journal.clear()
+        subprocess.run(["ls", "-R", str(mount.path / "tasks")], check=True, capture_output=True)
+        found = subprocess.run(
+            ["find", str(mount.path / "tasks"), "-name", "item.json"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        seen.append(_requests(origin))
+        n_scenes = len(origin.catalogue.published_scenes()) if stac == "full" else 0
+        assert len(found.stdout.splitlines()) == n_scenes
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["stored", "deflated", "mixed"])
+def test_what_an_item_costs(mount_it: MountIt, origin: DemoOrigin, number: int) -> None:
+    """An item costs one round of reads beside the size of the zip, and nothing once it is known."""
+    mount = mount_it(origin)
+    scene = mount.path / f"tasks/{TASK}/{CAPTURE}/{product(number).scene_id}"
+    (scene / f"{scene.name}.zip").stat()
+    origin.journal.clear()
+    origin.faults.add("latency", "object", seconds=1.0)
+    first = (scene / "item.json").read_bytes()
+    origin.faults.clear()
+    assert set(_requests(origin)) == {"object"}
+    # All of them were under way at once: one round trip.
+    requests = origin.journal.of("object")
+    assert max(r.started_s for r in requests) < min(r.ended_s or 0.0 for r in requests)
+    assert len(requests) <= 12
+    origin.journal.clear()
+    assert (scene / "item.json").read_bytes() == first
+    os.listdir(scene)
+    assert (scene / "item.json").stat().st_size == len(first)
+    assert not {name: n for name, n in _requests(origin).items() if name == "object" and n > 2}
+    mount.stop()
+    again = mount_it(origin)
+    scene = again.path / scene.relative_to(mount.path)
+    (scene / f"{scene.name}.zip").stat()
+    origin.journal.clear()
+    assert (scene / "item.json").read_bytes() == first
+    assert not _requests(origin)
+
+
+def test_items_are_there_without_a_network(mount_it: MountIt, origin: DemoOrigin) -> None:
+    """What an earlier mount has read is shown offline."""
+    mount = mount_it(origin)
+    name = f"tasks/{TASK}/{CAPTURE}/{product(2).scene_id}/item.json"
+    first = (mount.path / name).read_bytes()
+    mount.stop()
+    offline = mount_it(origin, options={"is_offline": True})
+    assert (offline.path / name).read_bytes() == first
+
+
+@pytest.mark.parametrize("stac", ["records", "off"])
+def test_a_mount_may_do_with_less(mount_it: MountIt, origin: DemoOrigin, stac: str) -> None:
+    """With `stac=records` an item asks for nothing of the zip; with `off` there is none."""
+    mount = mount_it(origin, stac=stac)
+    scene = mount.path / f"tasks/{TASK}/{CAPTURE}/{product(1).scene_id}"
+    os.listdir(scene.parent)
+    origin.journal.clear()
+    if stac == "off":
+        for path in (scene / "item.json", mount.path / "catalog.json"):
+            assert not path.exists()
+        return
+    item = json.loads((scene / "item.json").read_bytes())
+    assert set(item["assets"]) == {"delivery", "preview", "thumbnail", "record"}
+    assert "object" not in _requests(origin)
+    assert len(validated(mount.path / "catalog.json", is_looked_at=False)) > 10
+
+
+def test_what_items_state_is_so(mount: RealMount) -> None:
+    """Shape, transform, projection and bands of each raster are what GDAL reads."""
+    for path in sorted((mount.path / f"tasks/{TASK}/{CAPTURE}").glob("*/item.json")):
+        item = json.loads(path.read_bytes())
+        rasters = {
+            key: a for key, a in item["assets"].items() if a["type"].startswith("image/tiff")
+        }
+        assert len(rasters) >= 3
+        for key, asset in rasters.items():
+            with rasterio.open(path.parent / asset["href"]) as file:
+                assert asset["proj:shape"] == [file.height, file.width]
+                if file.crs is not None:
+                    assert asset["proj:transform"] == pytest.approx(list(file.transform)[:6])
+                    assert item["properties"]["proj:epsg"] == file.crs.to_epsg()
+                else:
+                    assert item["properties"]["proj:code"] is None
+                assert asset["data_type"] == file.dtypes[0]
+                if key.startswith("analytic"):
+                    names = [band["eo:common_name"] for band in asset["bands"]]
+                    assert [name.lower()[:3] for name in file.descriptions] == [
+                        name[:3] for name in names
+                    ]
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
+def test_odcs_loader_reads_bands_by_their_names(mount: RealMount) -> None:
+    """`odc.stac.load` by band names equals a plain read of the raster, value by value."""
+    odc_stac = pytest.importorskip("odc.stac")
+    import numpy as np
+    import pystac
+
+    scenes = sorted((mount.path / f"tasks/{TASK}/{CAPTURE}").glob("*/item.json"))
+    for path in (scenes[1], scenes[len(scenes) - 4]):
+        item = pystac.read_file(str(path))
+        assert isinstance(item, pystac.Item)
+        asset = item.assets["analytic"]
+        loaded = odc_stac.load([item], bands=["red", "nir08"])
+        names = [band["eo:common_name"] for band in asset.extra_fields["bands"]]
+        with rasterio.open(path.parent / asset.href) as file:
+            for name in ("red", "nir08"):
+                expected = file.read(names.index(name) + 1)
+                assert np.array_equal(loaded[name].values[0], expected)
+
+
+def test_a_scene_may_have_no_zip_and_no_place(mount: RealMount) -> None:
+    """No footprint is a null geometry; one over the antimeridian is cut in two (RFC 7946)."""
+    below = mount.path / f"tasks/{TASK}/{ODD_CAPTURE}"
+    items = {path.parent.name: json.loads(path.read_bytes()) for path in below.glob("*/item.json")}
+    nowhere = items["20260128_155900_SN33_L1D_MS_341271"]
+    assert nowhere["geometry"] is None
+    assert "bbox" not in nowhere
+    over = items["20260128_155901_SN33_L1D_MS_341271"]
+    assert over["geometry"]["type"] == "MultiPolygon"
+    assert over["bbox"] == [179.5, -17.0, -179.5, -16.0]
+    assert list(items["no-zip-yet"]["assets"]) == ["record"]
+    assert list(items["zip-of-nonsense"]["assets"]) == ["record", "delivery"]
+    assert items["no-time"]["properties"]["datetime"] is None
+
+
+def test_a_zip_that_is_replaced_has_another_item(
+    mount_it: MountIt, start_origin: StartOrigin, tmp_path: Path
+) -> None:
+    """Facts belong to a version of the zip: of another one the item is another file."""
+    made = product(0)
+    scene = scene_of(tmp_path / "before", made)
+    origin = start_origin(Catalogue([make_task(TASK, [make_capture(CAPTURE, [scene])])]))
+    mount = mount_it(origin, listing_ttl_s=0, entry_timeout_s=0.01, attr_timeout_s=0.01)
+    path = mount.path / f"scenes/{made.scene_id}/item.json"
+    before = json.loads(path.read_bytes())
+    other = product(0, n=240)
+    scene_of(tmp_path / "after", other)
+    content = (tmp_path / "after" / made.scene_id / "delivery.zip").read_bytes()
+    origin.catalogue.replace(made.scene_id, content, moment=made.moment.replace(year=2027))
+    after = json.loads(path.read_bytes())
+    assert before["assets"]["cloud_0"]["proj:shape"] != after["assets"]["cloud_0"]["proj:shape"]
