@@ -70,8 +70,15 @@ def _quoted(text: str) -> str:
 def _canonical_request(
     method: str, raw_path: str, pairs: Sequence[tuple[str, str]], host: str
 ) -> str:
+    return _canonical(method, raw_path, _canonical_query(pairs), host)
+
+
+def _canonical_query(pairs: Sequence[tuple[str, str]]) -> str:
     signed = sorted((_quoted(name), _quoted(value)) for name, value in pairs)
-    query = "&".join(f"{name}={value}" for name, value in signed)
+    return "&".join(f"{name}={value}" for name, value in signed)
+
+
+def _canonical(method: str, raw_path: str, query: str, host: str) -> str:
     return "\n".join((method, raw_path, query, f"host:{host}", "", "host", "UNSIGNED-PAYLOAD"))
 
 
@@ -107,6 +114,21 @@ def presign(
     """
     parts = urlsplit(url)
     stamp = datetime.fromtimestamp(now_s, UTC).strftime(_STAMP)
+    canonical_query, query = _queries(key, stamp, lifetime_s, tuple(overrides))
+    canonical = _canonical(method, parts.path, canonical_query, parts.netloc)
+    signature = _signature(key, stamp, canonical)
+    address = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return f"{address}?{query}&X-Amz-Signature={signature}"
+
+
+@lru_cache(maxsize=64)
+def _queries(
+    key: SigningKey, stamp: str, lifetime_s: int, overrides: tuple[tuple[str, str], ...]
+) -> tuple[str, str]:
+    """Return the query of a link as it is signed, and as it is sent without its signature.
+
+    All links of one second have the same.
+    """
     pairs = [
         ("X-Amz-Algorithm", ALGORITHM),
         ("X-Amz-Credential", f"{key.key_id}/{stamp[:8]}/{key.region}/s3/aws4_request"),
@@ -117,10 +139,7 @@ def presign(
     ]
     if key.session_token:
         pairs.append(("X-Amz-Security-Token", key.session_token))
-    canonical = _canonical_request(method, parts.path, pairs, parts.netloc)
-    pairs.append(("X-Amz-Signature", _signature(key, stamp, canonical)))
-    query = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in pairs)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}?{query}"
+    return _canonical_query(pairs), "&".join(f"{_quoted(n)}={_quoted(v)}" for n, v in pairs)
 
 
 def check(
