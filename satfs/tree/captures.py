@@ -197,7 +197,8 @@ class Captures(Directory):
         )
 
 
-def _scene_name(scene: Scene) -> bytes:
+def scene_name(scene: Scene) -> bytes:
+    """Return the name of a scene's directory in that of its capture."""
     return names.name_of(scene.scene_id, _RESERVED)
 
 
@@ -206,4 +207,4 @@ def _capture_name(capture: Capture) -> bytes:
 
 
 def _footprints(scenes: Records[Scene]) -> Iterator[bytes]:
-    return sidecars.footprints_geojson((scene, _scene_name(scene).decode()) for scene in scenes)
+    return sidecars.footprints_geojson((scene, scene_name(scene).decode()) for scene in scenes)

@@ -93,7 +93,7 @@ class Tasks(Directory):
 
     async def _tasks(self) -> Mapping[bytes, TaskDirectory]:
         tasks = await self._sources.catalogue.tasks()
-        return await self._family.of(tasks, self._make, _task_name)
+        return await self._family.of(tasks, self._make, task_name)
 
     def _make(self, name: bytes, task: Task) -> TaskDirectory:
         return TaskDirectory(self, name, task, self._sources)
@@ -163,7 +163,7 @@ class TaskDirectory(Directory):
 
     async def _captures(self) -> Mapping[bytes, CaptureDirectory]:
         captures = await self._sources.catalogue.captures(self.task_id)
-        return await self._sources.families.of(self, captures, self._make, _capture_name)
+        return await self._sources.families.of(self, captures, self._make, capture_name)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         catalogue = self._sources.catalogue
@@ -190,22 +190,24 @@ class TaskDirectory(Directory):
         return found
 
 
-def _task_name(task: Task) -> bytes:
+def task_name(task: Task) -> bytes:
+    """Return the name of a task's directory in `tasks/`."""
     return names.name_of(task.task_id, _RESERVED_AT_TOP)
 
 
 def _catalog(tasks: Iterable[Task]) -> bytes:
-    return json_bytes(tasks_catalog((task, _task_name(task).decode()) for task in tasks))
+    return json_bytes(tasks_catalog((task, task_name(task).decode()) for task in tasks))
 
 
 def _collection(task: Task, captures: Iterable[Capture]) -> bytes:
     published = (
-        (capture.capture_id, _capture_name(capture).decode())
+        (capture.capture_id, capture_name(capture).decode())
         for capture in captures
         if capture.is_published
     )
     return json_bytes(task_collection(task, published))
 
 
-def _capture_name(capture: Capture) -> bytes:
+def capture_name(capture: Capture) -> bytes:
+    """Return the name of a capture's directory in that of its task."""
     return names.name_of(capture.capture_id, _RESERVED)

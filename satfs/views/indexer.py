@@ -1,0 +1,222 @@
+"""Keeps the index of scenes: looks at one task after the other in the background.
+
+Nothing is requested before a program looks at a directory that needs the index. Then the listings
+of all tasks are requested, one for each task and one for each published capture, two at a time with
+pauses between, so that what programs wait for goes first. The index is kept on disk.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from satfs.atomic_file import write_atomically
+from satfs.errors import NotThere, SatfsError
+from satfs.model import Task
+from satfs.tree.captures import scene_name
+from satfs.tree.sources import Catalogue
+from satfs.tree.tasks import capture_name, task_name
+from satfs.views.index import IndexedScene, IndexState, Links, indexed, links_of, read_saved, saved
+
+log = structlog.get_logger(__name__)
+
+#: The name of the file that keeps the index, in the account's directory of the cache.
+INDEX_FILE: Final = "scenes.json"
+#: Tasks looked at at once: each has one listing in flight.
+_TASKS_AT_ONCE: Final = 2
+#: The pause after a task, in seconds: 20 tasks a second at most, however near the vendor is.
+_PAUSE_S: Final = 0.1
+#: Longest wait of a program for an index that was never complete, in seconds: small accounts are
+#: complete by then, and a program that lists a directory is not kept waiting for large ones.
+_FIRST_WAIT_S: Final = 3.0
+#: An index is complete for so long, in seconds, and for so many times as long as it took to make.
+_REFRESH_S: Final = 600.0
+_REFRESH_SHARE: Final = 20
+#: The pause after a failure, in seconds.
+_RETRY_S: Final = 60.0
+#: The index is written while it is made, too, in seconds between: a mount may end any time.
+_SAVE_S: Final = 60.0
+#: From so many scenes on, sorting them takes longer than others should wait: some 20 ms.
+_MANY: Final = 2000
+
+
+class SceneIndexer:
+    """Makes and keeps the index; *path* is where, None: in memory only."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        path: Path | None,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalogue = catalogue
+        self._wall_clock = wall_clock
+        self._path = path
+        self._tasks: dict[str, list[IndexedScene]] = {}
+        self._n_tasks: int | None = None
+        self._completed_at_s: float | None = None
+        self._took_s = 0.0
+        self._reason: str | None = None
+        self._is_running = False
+        self._is_started = False
+        self._wanted = trio.Event()
+        #: Set when the first look at all tasks has ended, well or not, since the mount began.
+        self._looked = trio.Event()
+        self._links: Mapping[str, Links] | None = None
+        self._version = 0
+
+    def state(self) -> IndexState:
+        """Return how complete the index is. Never waits."""
+        n_scenes = sum(len(scenes) for scenes in self._tasks.values())
+        return IndexState(
+            self._n_tasks,
+            len(self._tasks),
+            n_scenes,
+            self._completed_at_s,
+            self._is_running,
+            self._reason,
+        )
+
+    async def links(self) -> Mapping[str, Links]:
+        """Return the directories of links, as far as the scenes are known, and ask for the rest.
+
+        Waits for an index that was never complete, for some seconds at most.
+        """
+        self._wanted.set()
+        if self._is_started and self._completed_at_s is None:
+            with trio.move_on_after(_FIRST_WAIT_S):
+                await self._looked.wait()
+        while self._links is None:
+            version = self._version
+            scenes = [scene for found in self._tasks.values() for scene in found]
+            if len(scenes) < _MANY:
+                self._links = links_of(scenes)
+            else:
+                links = await trio.to_thread.run_sync(links_of, scenes)
+                self._links = links if version == self._version else None
+        return self._links
+
+    async def run(self) -> None:
+        """Keep the index whenever a program wants it, until cancelled."""
+        self._is_started = True
+        while True:
+            await self._wanted.wait()
+            if self._n_tasks is None:
+                await self._load()
+            next_at_s = (self._completed_at_s or -math.inf) + max(
+                _REFRESH_S, _REFRESH_SHARE * self._took_s
+            )
+            if self._wall_clock() < next_at_s:
+                self._looked.set()
+                self._wanted = trio.Event()
+                continue
+            try:
+                await self._look_at_all()
+            except SatfsError as error:
+                self._reason = str(error)
+                log.info("the index of scenes is made later", reason=str(error))
+                self._looked.set()
+                await trio.sleep(_RETRY_S)
+
+    async def _look_at_all(self) -> None:
+        began_s = trio.current_time()
+        self._is_running = True
+        try:
+            tasks = await self._catalogue.tasks()
+            self._n_tasks = len(tasks)
+            names = {task_name(task).decode() for task in tasks}
+            for gone in set(self._tasks) - names:
+                del self._tasks[gone]
+                self._change()
+            await self._look_at_each(tasks)
+            self._completed_at_s = self._wall_clock()
+            self._took_s = trio.current_time() - began_s
+            self._reason = None
+            await self._save()
+        finally:
+            self._is_running = False
+            self._looked.set()
+
+    async def _look_at_each(self, tasks: Iterable[Task]) -> None:
+        """Look at all *tasks*, the newest first; the first failure ends it."""
+        in_order = iter(sorted(tasks, key=_age))
+        failures: list[SatfsError] = []
+        saved_at_s = trio.current_time()
+
+        async def look() -> None:
+            nonlocal saved_at_s
+            for task in in_order:
+                name = task_name(task).decode()
+                try:
+                    self._put(name, await self._scenes_of(task))
+                except NotThere:
+                    self._put(name, [])  # withdrawn since it was listed
+                except SatfsError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+                    return
+                if trio.current_time() > saved_at_s + _SAVE_S:
+                    saved_at_s = trio.current_time()
+                    await self._save()
+                await trio.sleep(_PAUSE_S)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_TASKS_AT_ONCE):
+                nursery.start_soon(look)
+        if failures:
+            raise failures[0]
+
+    async def _scenes_of(self, task: Task) -> list[IndexedScene]:
+        found: list[IndexedScene] = []
+        for capture in await self._catalogue.captures(task.task_id):
+            if capture.is_published:
+                names = (task_name(task).decode(), capture_name(capture).decode())
+                scenes = await self._catalogue.scenes(capture.capture_id)
+                found.extend(indexed(*names, scene_name(each).decode(), each) for each in scenes)
+        return found
+
+    def _put(self, task: str, scenes: list[IndexedScene]) -> None:
+        if self._tasks.get(task) != scenes:
+            self._tasks[task] = scenes
+            self._change()
+
+    async def _load(self) -> None:
+        """Take in what an earlier mount has kept."""
+        if self._path is None:
+            return
+        try:
+            data = await trio.to_thread.run_sync(self._path.read_bytes)
+        except OSError:
+            return
+        kept = read_saved(data)
+        if kept is not None and not self._tasks:
+            self._tasks = dict(kept.tasks)
+            self._completed_at_s = kept.completed_at_s
+            self._change()
+
+    def _change(self) -> None:
+        self._version += 1
+        self._links = None
+
+    async def _save(self) -> None:
+        if self._path is None:
+            return
+        text = saved(self._tasks, self._completed_at_s).decode()
+        try:
+            await trio.to_thread.run_sync(write_atomically, self._path, text)
+        except OSError as error:
+            log.warning("the index of scenes was not kept", reason=error.strerror)
+
+
+def _age(task: Task) -> float:
+    """Return a number that is smaller for a newer task."""
+    created_at = task.created_at or datetime.min.replace(tzinfo=UTC)
+    return -created_at.timestamp()
