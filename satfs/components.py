@@ -31,13 +31,16 @@ from satfs.node_board import NodeBoard
 from satfs.node_locks import NodeLocks
 from satfs.node_sharing import NodeLinks, NodePauses
 from satfs.request_slots import MAX_HELD_PER_SLOT
-from satfs.settings import Settings, StacView
-from satfs.tree.archives import contents_of_zips
+from satfs.settings import Settings, StacView, Views
+from satfs.tree.archives import CONTENTS, contents_of_zips
 from satfs.tree.delivery_facts import DeliveryFactsReader
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
 from satfs.tree.stac_files import ItemFile
 from satfs.tree.thumbnails import Thumbnails
+from satfs.views.directory import views_of
+from satfs.views.indexer import INDEX_FILE, SceneIndexer
+from satfs.views.task_scenes import ScenesTerms
 
 #: Longest wait for the disk when everything else is gone, in seconds.
 _CLOSING_S: Final = 2.0
@@ -57,6 +60,7 @@ class Components:
     archives: Archives
     connections: tuple[Http, ...]
     deliveries: DeliveryFactsReader
+    indexer: SceneIndexer
 
     def unreachable(self) -> tuple[str, ...]:
         """Return the hosts that do not answer now."""
@@ -116,8 +120,16 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             ):
                 listings = Listings(aleph, settings, store)
                 deliveries = DeliveryFactsReader(archives, contents, contents.derived)
-                connections = (api_http, store_http)
-                yield Components(aleph, listings, contents, archives, connections, deliveries)
+                indexer = SceneIndexer(listings, settings.cache_dir / account / INDEX_FILE)
+                yield Components(
+                    aleph,
+                    listings,
+                    contents,
+                    archives,
+                    (api_http, store_http),
+                    deliveries,
+                    indexer,
+                )
         finally:
             if not locks.is_shared(trio.current_time()):
                 board.clear()
@@ -136,18 +148,27 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
     if settings.stac is not StacView.OFF:
         reads_zips = settings.stac is StacView.FULL
         items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
-    return Root(
-        TreeSources(
-            parts.listings,
-            parts.contents,
-            (*contents, Thumbnails()),
-            items,
-            has_catalogs=bool(items),
-            version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
-            scene_of=readers.scene.of,
-        ),
-        program,
+    sources = TreeSources(
+        parts.listings,
+        parts.contents,
+        (*contents, Thumbnails()),
+        items,
+        has_catalogs=bool(items),
+        version_deadline_s=settings.metadata_deadline_s * _VERSION_SHARE,
+        scene_of=readers.scene.of,
     )
+    root = Root(sources, program)
+    if settings.views is not Views.OFF:
+        facts = ItemFile(parts.deliveries, has_contents=bool(contents)).facts
+        terms = ScenesTerms(
+            facts,
+            CONTENTS.decode() if contents else None,
+            settings.listing_ttl_s,
+            sources.version_deadline_s,
+        )
+        nodes = views_of(root, parts.listings, parts.indexer, terms)
+        (root.show if settings.views is Views.ON else root.hide)(nodes)
+    return root
 
 
 def _is_proxied(url: str) -> bool:

@@ -49,7 +49,7 @@ from satfs.introspection.metrics_server import serve_metrics
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.notify import Notifier, describe_mount
-from satfs.settings import Settings
+from satfs.settings import Settings, Views
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
@@ -196,6 +196,9 @@ async def _serve(
                 on_ready()
                 nursery.start_soon(Watchdog(parts.woke_up).run)
                 nursery.start_soon(Collector().run)
+                if settings.views is not Views.OFF:
+                    introspection.index = parts.indexer.state
+                    nursery.start_soon(parts.indexer.run)
                 if notifier is not None:
                     nursery.start_soon(
                         notifier.run,

@@ -87,6 +87,14 @@ class StacView(StrEnum):
     OFF = "off"
 
 
+class Views(StrEnum):
+    """Whether a mount has `views/`: links by name and date, a map, mosaics, a QGIS project."""
+
+    ON = "on"  #: listed at the top
+    HIDDEN = "hidden"  #: not listed, but there when looked up by name
+    OFF = "off"
+
+
 class Settings(BaseModel):
     """All settings of one mount. Built by `load_settings`, which explains what is wrong."""
 
@@ -189,6 +197,8 @@ class Settings(BaseModel):
     """Show the members of each zip as `contents/`: visible, hidden or off."""
     stac: StacView = StacView.FULL
     """Show STAC catalogues and items: full, records (nothing of a zip is read for them) or off."""
+    views: Views = Views.ON
+    """Have `views/` with links, maps, mosaics and QGIS projects: on, hidden or off."""
     crawlers: str = "default"
     """Programs given what is cached only: `default`, more names or patterns beside it, `none`."""
     unpack_bytes: Bytes = Field(4 * GB, ge=0)

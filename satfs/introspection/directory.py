@@ -30,6 +30,7 @@ from satfs.model import AttachmentName, Json, SceneId
 from satfs.net.reachability import Reachability
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, not_there
+from satfs.views.index import IndexState
 
 #: Where it is, at the top of a mount.
 DIRECTORY_NAME: Final = b".satfs"
@@ -68,6 +69,8 @@ class Introspection:
         self.max_background: int | None = None
         #: Where commands are taken, if they are: the path of a socket.
         self.control: str | None = None
+        #: Returns how complete the index behind `views/` is; None where there are no views.
+        self.index: Callable[[], IndexState] | None = None
         self._identity = identity
         self._instruments = instruments
         self._lines = lines
@@ -148,6 +151,7 @@ class Introspection:
             read_ahead_kb=self.read_ahead_kb,
             max_background=self.max_background,
             control=self.control,
+            index=None if self.index is None else self.index(),
         )
 
     def _away(self) -> tuple[UnreachableHost, ...]:

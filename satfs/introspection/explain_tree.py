@@ -14,7 +14,7 @@ import trio
 
 from satfs.introspection.snapshots import Snapshots
 from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId
-from satfs.tree.nodes import Attributes, Directory, Entry, Node
+from satfs.tree.nodes import Attributes, Directory, Entry, Node, not_there
 from satfs.tree.scenes import SceneDirectory
 
 #: Entries made without letting anybody else run: some ten milliseconds' worth.
@@ -73,6 +73,8 @@ class ExplainDirectory(Directory):
                 make = self._about_object(mirrored.scene_id, name, attachment)
                 return self._snapshots.file(self, name, make)
         found = await mirrored.lookup(name)
+        if isinstance(found, Directory) and not found.is_explained:
+            raise not_there(self, name)
         if isinstance(found, Directory):
             return self._directory(name, found)
         return self._snapshots.file(self, name, self._about(name))
@@ -90,6 +92,8 @@ class ExplainDirectory(Directory):
             others = await mirrored.children()
         for entry in others:
             if isinstance(entry.target, Directory):
+                if not entry.target.is_explained:
+                    continue
                 entries.append(Entry(entry.name, self._directory(entry.name, entry.target)))
             else:
                 make = self._about(entry.name)

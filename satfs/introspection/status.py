@@ -21,6 +21,7 @@ from satfs.content.fetch.range_request import TransferStatus
 from satfs.fuse.error_reporting import FailureReport
 from satfs.model import Json
 from satfs.read_trace import TraceTotals
+from satfs.views.index import IndexState
 
 #: Entries of each list in the record; how many there are besides is told. The record stays one that
 #: a person can read and a program parses in a millisecond.
@@ -80,6 +81,8 @@ class MountStatus:
     read_ahead_kb: int | None = None
     max_background: int | None = None
     control: str | None = None
+    #: How complete the index behind `views/` is; None where there are no views.
+    index: IndexState | None = None
 
 
 def status_record(status: MountStatus, secrets: Iterable[str] = ()) -> dict[str, Json]:
@@ -128,6 +131,7 @@ def status_record(status: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
             "is_over": status.spent.is_over,
         },
         "requests": _requests(status),
+        "views": None if status.index is None else _index(status.index, clean),
         "calls": {
             "waiting": status.n_calls_waiting,
             "asked": dict(sorted(status.calls.items())),
@@ -152,6 +156,17 @@ def status_record(status: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
             "is_tuned": status.read_ahead_kb is not None,
         },
         "control": status.control,
+    }
+
+
+def _index(index: IndexState, clean: Callable[[str], str]) -> Json:
+    return {
+        "tasks": index.n_tasks,
+        "indexed_tasks": index.n_indexed,
+        "scenes": index.n_scenes,
+        "is_running": index.is_running,
+        "completed": None if index.completed_at_s is None else moment(index.completed_at_s),
+        "reason": None if index.reason is None else clean(index.reason),
     }
 
 

@@ -130,6 +130,8 @@ class Directory(Node):
     #: Whether a name that desktops poll (`tree.desktop_names`) may be one that the directory has.
     #: If not, it is not asked for such names.
     holds_polled_names: ClassVar[bool] = False
+    #: Whether `.satfs/explain/` mirrors it: each file in it comes of one listing, or of one object.
+    is_explained: ClassVar[bool] = True
 
     def may_hold(self, polled: str) -> bool:
         """Return whether *polled*, a name that desktops poll, is to be looked up here at all."""

@@ -22,6 +22,8 @@ captures/<capture>/               a capture by its id alone; lists those seen
                                   so far
 scenes/<scene>/                   a scene by its id alone; lists those seen
                                   so far
+views/                            links by name, date and product; for each
+                                  task a map, mosaics and a QGIS project
 
 docs/SEMANTICS.md of satfs says what a listing, a read and an error mean here.
 The commands, and the one that unmounts this directory:
@@ -34,20 +36,25 @@ The commands, and the one that unmounts this directory:
 class Root(Directory):
     """The top directory: always the same, and asks nobody."""
 
-    __slots__ = ("_hidden", "_listed")
+    __slots__ = ("_hidden", "_listed", "tasks")
 
     def __init__(self, sources: TreeSources, program: str = "satfs") -> None:
         """Make the top of a mount; *program* is what to type in a shell to run satfs."""
         super().__init__(None, b"")
+        self.tasks = Tasks(self, b"tasks", sources)
         self._listed: dict[bytes, Node] = {
             b"README.txt": _same(self, b"README.txt", readme_of(program)),
-            b"tasks": Tasks(self, b"tasks", sources),
+            b"tasks": self.tasks,
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
         }
         if sources.has_catalogs:
             self._listed[b"catalog.json"] = _same(self, b"catalog.json", _CATALOG)
         self._hidden: dict[bytes, Node] = {}
+
+    def show(self, nodes: Mapping[bytes, Node]) -> None:
+        """Add *nodes* to the listing."""
+        self._listed.update(nodes)
 
     def hide(self, nodes: Mapping[bytes, Node]) -> None:
         """Add *nodes* that are reachable by name and listed nowhere."""

@@ -52,15 +52,19 @@ def page() -> bytes:
     return text.encode()
 
 
-def map_script(task_id: str, task_name: str | None, scenes: Sequence[SceneView]) -> bytes:
+def map_script(
+    task_id: str, task_name: str | None, scenes: Sequence[SceneView], n_unknown: int = 0
+) -> bytes:
     """Return `map.js`: the task and its scenes, newest first.
+
+    *n_unknown* of the scenes are known by their records alone, which the page says.
 
     Raises:
         Garbled: a geometry is nested too deeply to be written.
     """
     task: Json = {"id": task_id, "name": task_name}
     shown: list[Json] = [_scene(scene) for scene in reversed(newest_last(scenes))]
-    return script_of("satfsTask", {"task": task, "scenes": shown})
+    return script_of("satfsTask", {"task": task, "unknown": n_unknown, "scenes": shown})
 
 
 def _part(name: str) -> str:

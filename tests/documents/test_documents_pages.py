@@ -18,7 +18,14 @@ from satfs.mountpoints import satfs_mounts
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Pages of which every block is run, or left alone with a reason.
-PAGES = ("getting-started", "credentials", "tree", "caching-and-offline", "gdal-qgis-rasterio")
+PAGES = (
+    "getting-started",
+    "credentials",
+    "tree",
+    "caching-and-offline",
+    "gdal-qgis-rasterio",
+    "views",
+)
 #: A demo draws its imagery first, and a page has two dozen commands; in seconds.
 TIMEOUT_S = 240
 

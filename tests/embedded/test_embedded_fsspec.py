@@ -133,7 +133,7 @@ def test_the_protocol_is_known_where_satfs_is_installed() -> None:
 def test_names_are_those_of_a_mount(start_origin: StartOrigin, open_fs: OpenFs) -> None:
     start_origin()
     fs = open_fs()
-    names = ["README.txt", "captures", "catalog.json", "scenes", "tasks"]
+    names = ["README.txt", "captures", "catalog.json", "scenes", "tasks", "views"]
     assert fs.ls("", detail=False) == names
     kinds = ["file" if "." in name else "directory" for name in names]
     assert [each["type"] for each in fs.ls("satfs://")] == kinds
@@ -306,7 +306,7 @@ def test_coroutines_wait_in_the_program_s_own_loop(
     fs = open_fs(asynchronous=True)
 
     async def read() -> list[bytes]:
-        assert [each["name"] for each in await fs._ls("")][-1] == "tasks"
+        assert [each["name"] for each in await fs._ls("")][-1] == "views"
         return list(await asyncio.gather(*(fs._cat_file(path_of(n)) for n in range(3))))
 
     assert asyncio.run(read()) == [content_of(origin, n) for n in range(3)]

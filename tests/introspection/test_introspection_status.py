@@ -31,6 +31,7 @@ from satfs.introspection.status import (
 )
 from satfs.model import ByteRange
 from satfs.read_trace import TraceTotals
+from satfs.views.index import IndexState
 
 SECRET = "s3ntinel-t0ken-that-nobody-may-see"
 LINK = "https://store.test/o?X-Amz-Signature=s3ntinel"
@@ -192,6 +193,7 @@ def test_no_field_is_forgotten() -> None:
         "read_ahead_kb": 512,
         "max_background": 512,
         "control": "/run/socket",
+        "index": IndexState(2, 1, 3, 1_000.0, True, "away"),
     }
     assert {each.name for each in fields(MountStatus)} == set(others)
     for name, value in others.items():

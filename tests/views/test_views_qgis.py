@@ -44,12 +44,15 @@ def python_of_qgis() -> str | None:
     return None
 
 
-def opened(path: Path) -> dict[str, Any]:
-    """Return what QGIS, without a screen, makes of a project or a layer definition."""
+def opened(path: Path, home: Path | None = None) -> dict[str, Any]:
+    """Return what QGIS, without a screen, makes of a project or a layer definition.
+
+    Its settings are in *home*, by default beside the directory of *path*.
+    """
     python = python_of_qgis()
     if python is None:
         pytest.skip("no QGIS")
-    home = path.parent / "home"
+    home = home or path.parents[1] / "home"
     home.mkdir(exist_ok=True)
     done = subprocess.run(
         [python, str(PROBE), str(path)],

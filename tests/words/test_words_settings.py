@@ -40,6 +40,7 @@ def test_every_setting_has_a_variable(name: str) -> None:
         "auth_mode": "legacy",
         "contents": "off",
         "stac": "off",
+        "views": "hidden",
         "tls_strict": "false",
         "allow_private_store": "true",
         "cache_free_fraction": "0.25",

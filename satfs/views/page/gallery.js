@@ -250,7 +250,8 @@
       if (!wanted && chosen === scene) choose(null);
     }
     byId("clouds-shown").value = byId("clouds").value + " %";
-    byId("count").textContent = n + " of " + scenes.length + (scenes.length === 1 ? " scene" : " scenes");
+    byId("count").textContent = n + " of " + scenes.length + (scenes.length === 1 ? " scene" : " scenes")
+      + (given.unknown ? "; of " + given.unknown + " the delivery could not be looked into yet" : "");
   }
 
   byId("filters").addEventListener("input", filter);

@@ -1,0 +1,191 @@
+"""What is known of the scenes of one task, collected for its view."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import trio
+from cachetools import LRUCache
+
+from satfs.errors import NotThere, SatfsError
+from satfs.facts.record import facts_of_record
+from satfs.facts.scene import SceneFacts
+from satfs.model import DELIVERY_ZIP, Task
+from satfs.refreshable import Refreshable
+from satfs.request_slots import RequestSlots
+from satfs.tree.captures import CaptureDirectory
+from satfs.tree.nodes import Directory
+from satfs.tree.scenes import SceneDirectory
+from satfs.tree.tasks import TaskDirectory
+from satfs.views.scenes import SceneView
+
+#: Captures listed, and scenes looked at, at once.
+_CAPTURES_AT_ONCE: Final = 8
+_SCENES_AT_ONCE: Final = 16
+#: How long scenes are used that could not all be looked at in time, in seconds: as long as a
+#: program takes from `stat` to `open`.
+_INCOMPLETE_S: Final = 2.0
+#: Scenes remembered for all tasks together; what is known and rendered of one takes some 20 KB.
+_MAX_SCENES: Final = 2000
+#: From so many scenes on, rendering takes longer than others should wait: some 10 ms.
+_MANY: Final = 50
+
+T = TypeVar("T")
+
+#: Returns what is known of a scene, its zip included; raises SatfsError when that cannot be read.
+FactsOf = Callable[[SceneDirectory], Awaitable[SceneFacts]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScenes:
+    """A task and its scenes. `n_unknown` of them are known by their records alone."""
+
+    task: Task
+    scenes: tuple[SceneView, ...]
+    n_unknown: int = 0
+    _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    async def once(self, name: str, make: Callable[[TaskScenes], T]) -> T:
+        """Return what *make* makes of this, under that *name*; made once."""
+        if name not in self._made:
+            if len(self.scenes) < _MANY:
+                self._made[name] = make(self)
+            else:
+                self._made[name] = await trio.to_thread.run_sync(make, self)
+        made: T = self._made[name]
+        return made
+
+    def before(self, name: str) -> bytes | None:
+        """Return the file that was made under that *name*, None before it was."""
+        return self._made.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ScenesTerms:
+    """How scenes are collected: where facts are from, for how long they are believed.
+
+    `contents` is the name of the directory with the members of a zip, None where there is none.
+    `deadline_s` is the longest wait for the facts of all scenes together.
+    """
+
+    facts_of: FactsOf
+    contents: str | None
+    ttl_s: float
+    deadline_s: float
+
+
+class ScenesOfTasks:
+    """Collects the scenes of tasks, once for all programs that look at a view."""
+
+    def __init__(self, terms: ScenesTerms) -> None:
+        self._terms = terms
+        self._kept: LRUCache[tuple[str, ...], Refreshable[TaskScenes]] = LRUCache(
+            _MAX_SCENES, getsizeof=_n_scenes
+        )
+
+    async def load(self, directory: TaskDirectory, task: Task) -> TaskScenes:
+        """Return the scenes of the task in *directory*; the same object while they are the same.
+
+        A scene whose zip cannot be read, or not in time, is known by its record alone.
+
+        Raises:
+            SatfsError: the captures or scenes cannot be listed.
+        """
+        kept = self._kept.get(directory.path)
+        if kept is None:
+            kept = Refreshable(lambda: self._collect(directory, task))
+            self._kept[directory.path] = kept
+        found = await kept.get()
+        self._kept.pop(directory.path, None)
+        if len(found.scenes) < _MAX_SCENES:
+            self._kept[directory.path] = kept  # weighed by what it holds now
+        return found
+
+    def peek(self, directory: Directory) -> TaskScenes | None:
+        """Return the scenes if they are known and still believed. Never waits."""
+        kept = self._kept.get(directory.path)
+        return None if kept is None else kept.peek()
+
+    async def _collect(self, directory: TaskDirectory, task: Task) -> tuple[TaskScenes, float]:
+        directories = await _scene_directories(directory)
+        facts: dict[SceneDirectory, SceneFacts] = {}
+        slots = RequestSlots(_SCENES_AT_ONCE)
+
+        async def look(scene: SceneDirectory) -> None:
+            async with slots.held():
+                try:
+                    facts[scene] = await self._terms.facts_of(scene)
+                except SatfsError:
+                    return  # known by its record alone
+
+        with trio.move_on_after(self._terms.deadline_s):
+            async with trio.open_nursery() as nursery:
+                for scene in directories:
+                    nursery.start_soon(look, scene)
+        views = []
+        for scene in directories:
+            try:
+                views.append(await self._view(scene, facts.get(scene)))
+            except NotThere:
+                continue  # withdrawn since it was listed
+        found = TaskScenes(task, tuple(views), len(directories) - len(facts))
+        before = self._kept.get(directory.path)
+        last = None if before is None else before.last()
+        is_same = last is not None and last == found
+        lifetime_s = _INCOMPLETE_S if found.n_unknown else self._terms.ttl_s
+        return (last if is_same and last is not None else found), lifetime_s
+
+    async def _view(self, scene: SceneDirectory, facts: SceneFacts | None) -> SceneView:
+        names = {
+            str(attachment.name): name.decode()
+            for attachment, name in scene.attachment_names().items()
+        }
+        known = facts or facts_of_record(await scene.record())
+        return SceneView(
+            known,
+            "/".join(("captures", *scene.path[-2:])),
+            names.get("preview"),
+            names.get("thumbnail"),
+            names.get(DELIVERY_ZIP) if known.has_delivery else None,
+            self._terms.contents,
+        )
+
+
+def _n_scenes(kept: Refreshable[TaskScenes]) -> int:
+    last = kept.last()
+    return 1 if last is None else 1 + len(last.scenes)
+
+
+async def _scene_directories(directory: TaskDirectory) -> list[SceneDirectory]:
+    """Return the scenes of all published captures, in the order of the listings.
+
+    Raises:
+        SatfsError: a listing cannot be had; what is missing would not be noticed.
+    """
+    captures = [
+        entry.target
+        for entry in await directory.children()
+        if isinstance(entry.target, CaptureDirectory)
+    ]
+    found: dict[CaptureDirectory, list[SceneDirectory]] = {}
+    failures: list[SatfsError] = []
+    slots = RequestSlots(_CAPTURES_AT_ONCE)
+
+    async def look(capture: CaptureDirectory) -> None:
+        async with slots.held():
+            try:
+                entries = await capture.children()
+            except SatfsError as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+                return
+        found[capture] = [e.target for e in entries if isinstance(e.target, SceneDirectory)]
+
+    async with trio.open_nursery() as nursery:
+        for capture in captures:
+            nursery.start_soon(look, capture)
+    if failures:
+        raise failures[0]
+    return [scene for capture in captures for scene in found[capture]]
