@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from mounted.desktop import Desktop, Window, desktop, wait_for  # noqa: E402
+from views.browser import browser  # noqa: E402
 
 from satfs.demo.process import DemoProcess  # noqa: E402
 
@@ -57,7 +59,26 @@ class Terminal:
     after_s: float | None = None
 
 
-SHOTS: tuple[Folder | Terminal, ...] = (
+@dataclass(frozen=True)
+class Gallery:
+    """The gallery of a task in a browser, its scene number *chosen* shown on the map."""
+
+    name: str
+    task: str
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The QGIS project of a task, drawn without a window."""
+
+    name: str
+    task: str
+
+
+Shot: TypeAlias = Folder | Terminal | Gallery | Drawing
+
+SHOTS: tuple[Shot, ...] = (
     Folder("thunar-scene", "thunar", "{scene}"),
     Folder("thunar-rasters", "thunar", "{scene}/contents/rasters"),
     Folder("pcmanfm-scene", "pcmanfm", "{scene}"),
@@ -68,7 +89,28 @@ SHOTS: tuple[Folder | Terminal, ...] = (
     Terminal("terminal-doctor", "satfs doctor ~/aleph"),
     Terminal("terminal-cache", "satfs cache info"),
     Terminal("terminal-prefetch", "satfs prefetch ~/aleph/tasks/341271", after_s=4.0),
+    Gallery("views-gallery", "341271", 2),
+    Drawing("views-qgis", "341271"),
 )
+
+
+def gallery(view: Path, shot: Gallery, home: Path) -> bytes:
+    """Return a PNG of the gallery in *view*."""
+    with browser(home) as page:
+        page.open(f"file://{view}/index.html", width=1180, height=720)
+        page.evaluate(f"document.querySelectorAll('.scene button')[{shot.chosen}].click()")
+        page.wait_for("document.querySelector('.placed')")
+        page.wait_for("!document.querySelector('.leaflet-zoom-anim')")
+        page.wait_for("[...document.querySelectorAll('img.picture')].every((i) => i.complete)")
+        return page.picture()
+
+
+def drawing(view: Path, target: Path) -> None:
+    """Draw the QGIS project in *view* into the PNG *target*."""
+    probe = ROOT / "tests" / "views" / "qgis_probe.py"
+    command = ["/usr/bin/python3", str(probe), str(view / "project.qgz"), str(target)]
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 @dataclass
@@ -86,12 +128,20 @@ class Stage:
         """Return the path of a scene with rasters of several kinds."""
         return str(sorted(self.mountpoint.glob("tasks/*/*/*_L1D_SR_MS_*"))[0])
 
-    def take(self, shot: Folder | Terminal) -> None:
+    def take(self, shot: Shot) -> None:
         """Take one picture."""
         if isinstance(shot, Folder):
             self._folder(shot)
-        else:
+        elif isinstance(shot, Terminal):
             self._terminal(shot)
+        else:
+            raw = self.desktop.home / "shot.png"
+            view = self.mountpoint / "views" / "task" / shot.task
+            if isinstance(shot, Gallery):
+                raw.write_bytes(gallery(view, shot, self.desktop.home))
+            else:
+                drawing(view, raw)
+            keep(raw, shot.name)
 
     def _folder(self, shot: Folder) -> None:
         directory = Path(shot.directory.format(scene=self.scene))
@@ -121,13 +171,18 @@ class Stage:
             self._picture(next(iter(window.titles())), shot.name, *edges)
 
     def _picture(self, window: str, name: str, *changes: str) -> None:
-        target = IMAGES / f"{name}.png"
         raw = self.desktop.home / "shot.png"
         self.desktop.run("import", "-window", window, raw)
-        # 128 colours: a tenth of the bytes, and nobody sees the difference in a window.
-        reduced = ["+dither", "-colors", "128", "-strip", f"png8:{target}"]
-        subprocess.run(["convert", str(raw), *changes, *reduced], check=True)
-        print(f"{target.relative_to(ROOT)}: {target.stat().st_size // 1000} KB")
+        keep(raw, name, *changes)
+
+
+def keep(raw: Path, name: str, *changes: str) -> None:
+    """Put a picture into the documentation, after *changes* (options of ImageMagick)."""
+    target = IMAGES / f"{name}.png"
+    # 128 colours: a tenth of the bytes, and nobody sees the difference in a window.
+    reduced = ["+dither", "-colors", "128", "-strip", f"png8:{target}"]
+    subprocess.run(["convert", str(raw), *changes, *reduced], check=True)
+    print(f"{target.relative_to(ROOT)}: {target.stat().st_size // 1000} KB")
 
 
 @contextmanager
