@@ -22,7 +22,7 @@ _INDEXED: Final = ("by-date", "by-product", "latest")
 def views_of(
     root: Root, catalogue: Catalogue, indexer: SceneIndexer, terms: ScenesTerms
 ) -> dict[bytes, Node]:
-    """Return `views/`, to be added at the top of the mount that *root* is; asks nobody."""
+    """Return `views/`, to be added at the top of the mount that *root* is; sends no request."""
     return {DIRECTORY_NAME: Views(root, catalogue, indexer, terms)}
 
 
@@ -48,13 +48,13 @@ class Views(Directory):
             self._nodes[text.encode()] = self._indexed(text, indexer)
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the directory called *name*; asks nobody."""
+        """Return the directory called *name*; sends no request."""
         if name not in self._nodes:
             raise not_there(self, name)
         return self._nodes[name]
 
     async def children(self) -> Sequence[Entry]:
-        """Return the kinds of views; asks nobody."""
+        """Return the kinds of views; sends no request."""
         return [Entry(name, node) for name, node in self._nodes.items()]
 
     def _indexed(self, text: str, indexer: SceneIndexer) -> IndexDirectory:

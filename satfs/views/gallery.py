@@ -1,7 +1,7 @@
 """`index.html` and `map.js`: the scenes of a task as pictures and outlines, for a browser. *Pure*.
 
 The page is the same for every task, and needs no network: Leaflet, its style and the outlines of
-the continents are in it. What is shown of a task is in `map.js`, a classic script, since a page
+the continents are in it. The data of a task is in `map.js`, a classic script, since a page
 that was opened from a file may load no other data.
 
 A preview is laid on the map only where its place is certain: the extent of the rasters is known,
@@ -57,7 +57,7 @@ def map_script(
 ) -> bytes:
     """Return `map.js`: the task and its scenes, newest first.
 
-    *n_unknown* of the scenes are known by their records alone, which the page says.
+    *n_unknown* of the scenes are known by their records alone; the page shows that number.
 
     Raises:
         Garbled: a geometry is nested too deeply to be written.

@@ -24,7 +24,7 @@ class ByName(Directory):
         self._catalogue = catalogue
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the link called *name*; asks for that one task, or less."""
+        """Return the link called *name*; requests that one task at most, but for odd names."""
         text = names.text_of(name)
         task_id = None if text is None else _id_in(text)
         if task_id is not None:
@@ -32,7 +32,7 @@ class ByName(Directory):
                 task = await self._catalogue.task(task_id)
                 if _label(task) == text:
                     return self._link(task)
-        # Only a listing tells what was cut, and which bracket an id begins with.
+        # Of a name that was cut, or an id that holds a bracket, only the listing has the rest.
         if names.is_cut(name) or (text is not None and text.count("(") > 1):
             for task in await self._catalogue.tasks():
                 if names.name_of(_label(task)) == name:
@@ -57,7 +57,7 @@ def _label(task: Task) -> str:
 
 
 def _id_in(label: str) -> TaskId | None:
-    """Return what is between the last brackets of a label, None without such."""
+    """Return the text between the last brackets of a label; None when it ends with none."""
     head, bracket, tail = label.rpartition("(")
     if not bracket or not tail.endswith(")") or (head and not head.endswith(" ")):
         return None

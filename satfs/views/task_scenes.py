@@ -94,7 +94,8 @@ class ScenesOfTasks:
             SatfsError: the captures or scenes cannot be listed.
         """
         kept = self._kept.get(directory.path)
-        if kept is None:
+        last = None if kept is None else kept.last()
+        if kept is None or (last is not None and last.task.name != task.name):
             kept = Refreshable(lambda: self._collect(directory, task))
             self._kept[directory.path] = kept
         found = await kept.get()

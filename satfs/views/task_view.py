@@ -67,7 +67,7 @@ class TaskViews(Directory):
         self._scenes = scenes
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the view of a task; asks for that one task, or less."""
+        """Return the view of a task; requests that one task at most."""
         return self._view(name, await self._tasks.lookup(name))
 
     async def children(self) -> Sequence[Entry]:
@@ -104,7 +104,7 @@ class TaskView(Directory):
         self._scenes = scenes
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: what it does of the task."""
+        """Return the attributes of the task."""
         return self._task.attributes()
 
     def xattrs(self) -> Mapping[str, bytes]:
@@ -193,7 +193,7 @@ class TrueColour(Directory):
         self._view = parent
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: what it does of the task."""
+        """Return the attributes of the task."""
         return self._view.attributes()
 
     async def lookup(self, name: bytes) -> Node:

@@ -98,7 +98,7 @@ def test_names_are_listed_and_rendered_when_looked_up(mount: RealMount, origin: 
 
 
 def test_looking_around_costs_next_to_nothing(mount_it: MountIt, start_origin: StartOrigin) -> None:
-    """`ls views` asks nobody, `ls views/by-name` once per 100 tasks, a second time never."""
+    """`ls views` sends no request, `ls views/by-name` one per 100 tasks, a second look none."""
     tasks = [make_task(100_000 + n, task_name=f"Task {n % 7}") for n in range(250)]
     origin = start_origin(Catalogue(tasks))
     mount = mount_it(origin)

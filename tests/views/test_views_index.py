@@ -113,7 +113,7 @@ class Clock:
         return 1.7e9 + trio.current_time()
 
 
-async def test_it_asks_nobody_before_it_is_used(autojump_clock: trio.abc.Clock) -> None:
+async def test_it_sends_no_request_before_it_is_used(autojump_clock: trio.abc.Clock) -> None:
     vendor = Vendor(3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(SceneIndexer(vendor, None, wall_clock=Clock()).run)  # type: ignore[arg-type]
