@@ -79,6 +79,25 @@ def cpu_s(pid: int) -> float:
     return ticks / TICKS_PER_S
 
 
+def cpu_by_process(pid: int) -> dict[int, tuple[float, float]]:
+    """Return user and system CPU seconds of *pid* and each of its living descendants."""
+    found: dict[int, tuple[float, float]] = {}
+    for member in family(pid):
+        with contextlib.suppress(OSError):
+            user, system = (int(ticked) / TICKS_PER_S for ticked in _stat_fields(member)[11:13])
+            found[member] = (user, system)
+    return found
+
+
+def cpu_of_kernel_threads() -> float:
+    """Return the CPU seconds of all threads of the kernel: what writes pages back is one of them.
+
+    They work for every process of the machine.
+    """
+    kthreadd = 2  # the parent of them all, on every Linux
+    return sum(sum(spent) for spent in cpu_by_process(kthreadd).values())
+
+
 def resident_bytes(pid: int, aside: Path | None = None) -> int:
     """Return the resident memory of *pid* and its descendants; files below *aside* not counted.
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +22,8 @@ from benchmarks.origin import Origin
 #: The object is the one that will be read, for programs that mount an object and not a store.
 Command: TypeAlias = Callable[[Origin, Path, Path, StoredObject], tuple[list[str], dict[str, str]]]
 
+#: The variable that names a checkout of an earlier commit, to be measured beside this one.
+BEFORE = "SATFS_BENCH_BEFORE"
 #: How long a mount may take to appear. httpdirfs asks for every size before it does.
 MOUNT_S = 60.0
 
@@ -58,9 +60,16 @@ class Contender:
 
     @contextlib.contextmanager
     def mounted(
-        self, origin: Origin, room: Path, stored: StoredObject, contract: str | None = None
+        self,
+        origin: Origin,
+        room: Path,
+        stored: StoredObject,
+        contract: str | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> Iterator[Mount]:
         """Mount for the time of the block, with what is kept on disk below *room*.
+
+        *given* is put into its environment besides.
 
         Raises:
             DidNotMount: it did not come up within `MOUNT_S`.
@@ -72,6 +81,7 @@ class Contender:
         command, environment = self.command(origin, point, cache, stored)
         if contract is not None:
             environment["SATFS_CONTRACT_ID"] = contract
+        environment |= given or {}
         log_file = room / f"{self.name}.log"
         with (
             log_file.open("wb") as log,
@@ -130,6 +140,13 @@ def _satfs(
     return [sys.executable, "-m", "satfs", "mount", "-f", str(point)], environment
 
 
+def _satfs_before(
+    origin: Origin, point: Path, cache: Path, stored: StoredObject
+) -> tuple[list[str], dict[str, str]]:
+    words, environment = _satfs(origin, point, cache, stored)
+    return words, {**environment, "PYTHONPATH": os.environ[BEFORE]}
+
+
 def _rclone(*tuning: str) -> Command:
     def command(
         origin: Origin, point: Path, cache: Path, stored: StoredObject
@@ -181,13 +198,30 @@ SATFS = Contender(
     path_in_mount=lambda stored: f"scenes/{stored.scene_id}/{stored.file_name}",
 )
 
+#: The same of an earlier commit, in the environment of this one.
+SATFS_BEFORE = Contender(
+    "satfs-before",
+    "satfs, before",
+    _satfs_before,
+    lambda: None if os.environ.get(BEFORE) else f"{BEFORE} is not set",
+    path_in_mount=SATFS.path_in_mount,
+)
+STREAMS = ("--vfs-read-chunk-streams", "16", "--vfs-read-chunk-size", "4M")
+
 MOUNTED = (
     SATFS,
+    SATFS_BEFORE,
     Contender("rclone", "rclone mount", _rclone(), _needs("rclone")),
     Contender(
         "rclone-streams",
         "rclone mount, 16 streams of 4 MiB",
-        _rclone("--vfs-read-chunk-streams", "16", "--vfs-read-chunk-size", "4M"),
+        _rclone(*STREAMS),
+        _needs("rclone"),
+    ),
+    Contender(
+        "rclone-cached",
+        "rclone mount, 16 streams, disk cache",
+        _rclone(*STREAMS, "--vfs-cache-mode", "full"),
         _needs("rclone"),
     ),
     Contender("s3fs", "s3fs, 16 times 10 MB", _s3fs, _needs("s3fs")),
@@ -201,6 +235,12 @@ MOUNTED = (
     ),
     Contender("httpdirfs", "httpdirfs", _httpdirfs, _needs("httpdirfs")),
 )
+
+
+def is_satfs(name: str) -> bool:
+    """Tell whether the contender called *name* is satfs, now or before."""
+    return name in (SATFS.name, SATFS_BEFORE.name)
+
 
 #: Those that are not mounts: the line's limit, and GDAL's own remote files.
 CURL = "curl"

@@ -64,6 +64,15 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _BYTES,
         Column("connections", "peak_connections", _count),
     ),
+    "cpu": (
+        Column("CPU s/GB", "cpu_s_per_gb", _two),
+        Column("mount, user", "mount_user_s_per_gb", _two),
+        Column("mount, system", "mount_system_s_per_gb", _two),
+        Column("workers, user", "workers_user_s_per_gb", _two),
+        Column("workers, system", "workers_system_s_per_gb", _two),
+        Column("kernel's threads", "kernel_s_per_gb", _two),
+        _RATE,
+    ),
     "first-byte": (
         Column("fresh mount, ms", "fresh_s", _ms),
         Column("requests", "fresh_requests", _count),
