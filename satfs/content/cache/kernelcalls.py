@@ -9,6 +9,7 @@ import os
 import resource
 import struct
 import threading
+import time
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -62,6 +63,17 @@ def address_of(mapped: mmap.mmap) -> int:
     finally:
         # An export left alive would forbid closing the mapping.
         del anchor
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds; 0 once it has ended.
+
+    The number of its clock is made as clock_getcpuclockid(3) makes it.
+    """
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
 
 
 def _lock(fd: int, kind: int) -> bool:

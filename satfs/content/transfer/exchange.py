@@ -120,41 +120,35 @@ class Exchange:
 
     # -- receiving -------------------------------------------------------------------------------
 
-    def receive(self, recv_into: Callable[[memoryview], int], clock: Callable[[], float]) -> int:
-        """Take in what *recv_into* has, up to one write to the file; return how many bytes.
+    def receive(self, recv_into: Callable[[memoryview], int], clock: Callable[[], float]) -> bool:
+        """Take in what *recv_into* has, up to one write to the file; tell whether it had all that.
 
-        *recv_into* fills the beginning of what it is given; 0 is the end of the connection. What it
-        raises is raised here, when what came before has been taken in.
+        *recv_into* fills the beginning of what it is given, and has no more at present when it
+        fills less; 0 is the end of the connection. False: wait until something has come. What it
+        raises is raised here; `BlockingIOError`, when there is nothing, is not.
 
         Raises:
-            FileFailure: the file won't take them.
+            FileFailure: the file won't take the bytes.
         """
         if self._body_left is None:
-            n_bytes = recv_into(self._buffer[:HEAD_BYTES])
-            self.heard_s = clock()
-            self._take_head(bytes(self._buffer[:n_bytes]), self.heard_s)
-            return n_bytes
-        # 65,536 times for each gigabyte of TLS: nothing else belongs into this loop.
-        buffer, first = self._buffer, self._n_held
-        held, end = first, min(first + self._body_left, len(buffer))
-        is_closed = False
+            room = self._buffer[:HEAD_BYTES]
+        else:
+            room = self._buffer[self._n_held : self._n_held + self._body_left]
         try:
-            while held < end and held < WRITE_BYTES:
-                n_bytes = recv_into(buffer[held:end])
-                if not n_bytes:
-                    is_closed = True
-                    break
-                held += n_bytes
-        finally:
-            if held > first or is_closed:
-                self.heard_s = clock()
-                self._n_held = held
-                self._body_left -= held - first
-                if is_closed:
-                    self._finish_broken("the body was cut short", self.heard_s)
-                else:
-                    self._settle(self.heard_s)
-        return held - first
+            n_bytes = recv_into(room)
+        except BlockingIOError:
+            return False
+        self.heard_s = clock()
+        if self._body_left is None:
+            self._take_head(bytes(room[:n_bytes]), self.heard_s)
+            return n_bytes == len(room)
+        self._n_held += n_bytes
+        self._body_left -= n_bytes
+        if n_bytes:
+            self._settle(self.heard_s)
+        else:
+            self._finish_broken("the body was cut short", self.heard_s)
+        return n_bytes == len(room)
 
     def look_at_clock(self, now_s: float) -> None:
         """Tell what has been waiting for more to come with it.

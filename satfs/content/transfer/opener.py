@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from satfs.content.transfer.connection import CIPHERTEXT_BYTES, Connection, TlsConnection
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import may_connect, refusal_of_peer
 from satfs.net.happy_eyeballs import Race, SlowAddresses
@@ -25,7 +26,7 @@ from satfs.net.trust import tls_context
 Origin: TypeAlias = tuple[str, str]
 #: What came of opening a connection: `BadSettings` where this process cannot make a TLS context.
 #: `NotAllowed` where a name leads to addresses that links may not lead to.
-Opened: TypeAlias = socket.socket | OSError | BadSettings | NotAllowed
+Opened: TypeAlias = Connection | OSError | BadSettings | NotAllowed
 #: Family and place of an address, as `socket` has them.
 _Target: TypeAlias = tuple[socket.AddressFamily, Any]
 #: Wake-ups taken in at once.
@@ -52,6 +53,8 @@ class Opener:
         self._slow = SlowAddresses()
         self._slow_lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
+        #: Where all connections receive, one after the other: they belong to one thread.
+        self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
         self._tls_lock = threading.Lock()
 
     def n_opening(self, origin: Origin) -> int:
@@ -82,7 +85,7 @@ class Opener:
                 origin, found = self._opened.get_nowait()
                 if self._n_abandoned[origin]:
                     self._n_abandoned[origin] -= 1
-                    if isinstance(found, socket.socket):
+                    if not isinstance(found, Exception):
                         found.close()
                     continue
                 self._n_opening[origin] -= 1
@@ -104,7 +107,7 @@ class Opener:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
-    def _connected(self, origin: Origin) -> socket.socket:
+    def _connected(self, origin: Origin) -> Connection:
         parts = urlsplit(f"{origin[0]}://{origin[1]}")
         host, is_tls = parts.hostname or "", origin[0] == "https"
         port = parts.port or (443 if is_tls else 80)
@@ -112,7 +115,11 @@ class Opener:
         try:
             # A request is one small packet, and is not to wait for another.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._context().wrap_socket(sock, server_hostname=host) if is_tls else sock
+            if not is_tls:
+                return sock
+            connection = TlsConnection(sock, self._context(), host, self._ciphertext)
+            connection.handshake(self.connect_timeout_s)
+            return connection
         except BaseException:
             sock.close()
             raise

@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
+from satfs.content.transfer.connection import Connection
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
@@ -42,8 +43,8 @@ TICK_S: Final = 0.02
 #: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it is nothing.
 #: More would starve reading beside programs that compute (docs/decisions/0008).
 LESS_URGENT: Final = 3
-#: Bytes received from one connection before the others have their turn.
-TURN_BYTES: Final = 1024 * 1024
+#: How often in a row one connection may receive a buffer full before the others have their turn.
+RECEIVES_PER_TURN: Final = 4
 
 
 class _File:
@@ -80,7 +81,7 @@ class _Job:
 class _Line:
     """A connection, and what is under way on it."""
 
-    sock: socket.socket
+    sock: Connection
     origin: Origin
     since_s: float
     job: _Job | None = None
@@ -244,15 +245,15 @@ class Worker:
         if job is None:
             self._look_at_idle(line)
             return
-        exchange, sock, left = job.exchange, line.sock, TURN_BYTES
+        exchange, recv_into = job.exchange, line.sock.recv_into
         try:
-            while left > 0 and not exchange.is_over:
-                left -= exchange.receive(sock.recv_into, time.monotonic)
-            # TLS may hold a decrypted rest, which no selector knows of.
-            if not exchange.is_over:
+            for _ in range(RECEIVES_PER_TURN):
+                is_more = exchange.receive(recv_into, time.monotonic)
+                if exchange.is_over or not is_more:
+                    break
+            else:
+                # TLS may hold a rest, which no selector knows of.
                 self._unfinished.add(line)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
-            pass
         except FileFailure:
             self._end(job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True))
             return
@@ -269,8 +270,8 @@ class Worker:
     def _look_at_idle(self, line: _Line) -> None:
         """Take in what comes on an idle connection: its end, or TLS's own records."""
         try:
-            line.sock.recv(1)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+            line.sock.recv_into(memoryview(bytearray(1)))
+        except BlockingIOError:
             return
         except OSError:
             pass
@@ -333,7 +334,7 @@ class Worker:
     def _part(self, line: _Line) -> None:
         """Close a connection for good."""
         with contextlib.suppress(KeyError):  # its request was never sent
-            self._selector.unregister(line.sock)
+            self._selector.unregister(line.sock.fileno())
         self._unfinished.discard(line)
         if line.job is not None:
             line.job.line = None
@@ -379,10 +380,10 @@ class Worker:
     def _take_opened(self) -> None:
         """Give connections that were opened to the jobs that wait for them."""
         for origin, found in self._opener.opened():
-            if isinstance(found, socket.socket):
+            if not isinstance(found, Exception):
                 found.setblocking(False)
                 line = _Line(found, origin, time.monotonic())
-                self._selector.register(found, selectors.EVENT_READ, line)
+                self._selector.register(found.fileno(), selectors.EVENT_READ, line)
                 self._keep(line)
             elif waiting := self._waiting[origin]:
                 self._end(waiting[0], _unopened(waiting[0].move.move, found))

@@ -18,6 +18,7 @@ import trio
 
 import satfs
 from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.kernelcalls import cpu_seconds_of
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
@@ -34,11 +35,13 @@ log = structlog.get_logger(__name__)
 #: machine kills them, and the loop can do their work.
 MAX_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
-#: processor time, and one receives some 700 MB/s (docs/decisions/0008).
+#: processor time, and one receives 1 GB/s on a processor of its own (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
-#: So many connections make a far line, where processes wait for bytes more than bytes for them. A
-#: worker that joined later would have to open its share of them while somebody waits.
-MANY_CONNECTIONS: Final = 16
+#: Another one is started where those there are use this share of a processor each: one that is
+#: waiting for bytes, or for a processor that others have, receives no more if it is two.
+SATURATED_SHARE: Final = 0.8
+#: How long a worker's processor time is looked at, at least, in seconds.
+LOOK_S: Final = 0.2
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
 #: Time for a worker to take an order; it takes microseconds.
@@ -71,6 +74,18 @@ class _Process:
         self.is_suspect = False  # overdue at the last look
         self.is_ready = False  # its interpreter runs, and has imported what it needs
         self.is_dead = False
+        self.is_saturated = False  # by the last look at its processor time
+        self._looked_s = trio.current_time()
+        self._cpu_s = 0.0
+
+    def look(self, now_s: float) -> None:
+        """Find out, now and then, whether it has a processor's whole time to do."""
+        elapsed_s = now_s - self._looked_s
+        if elapsed_s < LOOK_S:
+            return
+        cpu_s = cpu_seconds_of(self.process.pid)
+        self.is_saturated = cpu_s - self._cpu_s >= SATURATED_SHARE * elapsed_s
+        self._looked_s, self._cpu_s = now_s, cpu_s
 
     def use_idle(self, origin: str) -> bool:
         """Count an idle connection as taken by a move, if any; return whether it has answered."""
@@ -236,9 +251,7 @@ class WorkerPool:
         parts, origin = urlsplit(link.url), origin_of(link.url)
         if self._permits.limit(origin) is not None:
             return  # every connection has its use already
-        is_far = n_connections >= MANY_CONNECTIONS
-        if self._is_room(at_once=is_far):
-            await self._grow(at_once=is_far)
+        await self._grow()
         if len(parts.netloc) > MAX_HOST_CHARACTERS:
             return
         # Beside those that have something to do now.
@@ -266,10 +279,17 @@ class WorkerPool:
 
     # -- processes -------------------------------------------------------------------------------
 
-    def _is_room(self, *, at_once: bool = False) -> bool:
-        n_living = sum(not each.is_dead for each in self._processes)
-        n_wanted = self._n_workers if at_once or self._n_moved_bytes >= GROW_AFTER_BYTES else 1
-        return n_living < n_wanted and self._n_deaths < MAX_DEATHS
+    def _is_room(self) -> bool:
+        """Tell whether another process would help: a first one, or one beside busy ones."""
+        living = [each for each in self._processes if not each.is_dead]
+        if self._n_deaths >= MAX_DEATHS or len(living) >= self._n_workers:
+            return False
+        if self._n_moved_bytes < GROW_AFTER_BYTES:
+            return not living
+        now_s = trio.current_time()
+        for process in living:
+            process.look(now_s)
+        return all(process.is_saturated for process in living)
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         """Return the connections to *origin* that no move has (`permits.Holder`)."""
@@ -317,10 +337,10 @@ class WorkerPool:
             self._nursery.start_soon(self._grow)
         return least_busy
 
-    async def _grow(self, *, at_once: bool = False) -> None:
-        """Start a process, or *at_once* as many as may be, unless there are enough by now."""
+    async def _grow(self) -> None:
+        """Start a process, unless there are enough by now."""
         async with self._starting:
-            while self._is_room(at_once=at_once):
+            if self._is_room():
                 try:
                     await self._start()
                 except OSError as problem:

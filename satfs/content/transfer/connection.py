@@ -1,0 +1,147 @@
+"""TLS of a worker's connection: one large receive, then every record that it held.
+
+`ssl.SSLSocket` makes two system calls for each record of at most 16 KiB, one for its head and one
+for its body, and the kernel answers the sender after each of them. Here one call receives up to
+`CIPHERTEXT_BYTES`, which OpenSSL then takes apart in memory (`ssl.MemoryBIO`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+#: Encrypted bytes received at once. They are copied twice before they are decrypted, so that they
+#: should stay in the processor's own cache.
+CIPHERTEXT_BYTES: Final = 256 * 1024
+
+
+class Connection(Protocol):
+    """What a worker needs of a connection: a `socket.socket`, or a `TlsConnection`."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that a selector waits for."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        """Limit the time of each call from now on, in seconds."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Have calls wait, or raise `BlockingIOError` where they would wait."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of *data*; raises OSError."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Fill the beginning of *buffer* with what has come, and return how much; 0 is the end.
+
+        Less than *buffer* holds means that no more has come so far.
+
+        Raises:
+            BlockingIOError: nothing has come.
+            OSError: the connection is broken.
+        """
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class TlsConnection:
+    """TLS over the connected socket *sock*, which this owns from `connect` on.
+
+    *ciphertext* is where encrypted bytes are received: connections of one thread share it, since
+    none of them keeps anything there between two calls.
+    """
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, host: str, ciphertext: memoryview
+    ) -> None:
+        self._sock = sock
+        self._ciphertext = ciphertext
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._problem: OSError | None = None
+        self.fileno, self.close = sock.fileno, sock.close
+        self.settimeout, self.setblocking = sock.settimeout, sock.setblocking
+
+    def handshake(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Shake hands, which may wait for *timeout_s* seconds in all.
+
+        Raises:
+            OSError: `ssl.SSLCertVerificationError` where the host is not trusted, `TimeoutError`
+                where it is silent.
+        """
+        until_s = clock() + timeout_s
+        private = bytearray(16 * 1024)  # other threads shake hands at the same time
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._flush()  # the alert that tells the other side why
+                raise
+            else:
+                self._flush()
+                return
+            self._flush()
+            if (left_s := until_s - clock()) <= 0:
+                raise TimeoutError("no TLS handshake in time")
+            self._sock.settimeout(left_s)
+            self._feed(memoryview(private))
+
+    def sendall(self, data: bytes) -> None:
+        """See `Connection.sendall`."""
+        self._tls.write(data)
+        self._flush()
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """See `Connection.recv_into`."""
+        if self._problem is not None:
+            raise self._problem
+        read, size_bytes, n_bytes = self._tls.read, len(buffer), 0
+        try:
+            # 65,536 times for each GiB: nothing else belongs into this loop.
+            while n_bytes < size_bytes:
+                try:
+                    n_read = read(size_bytes - n_bytes, buffer[n_bytes:])
+                except ssl.SSLWantReadError:
+                    self._feed(self._ciphertext)
+                    continue
+                if not n_read:
+                    self._wake()
+                    break
+                n_bytes += cast(int, n_read)
+        except BlockingIOError:
+            if not n_bytes:
+                raise
+        except ssl.SSLEOFError:
+            pass  # the end, without the words that TLS has for it
+        except OSError as problem:
+            if not n_bytes:
+                raise
+            self._problem = problem  # for the next call: what came before it is good
+            self._wake()
+        if self._outgoing.pending:
+            self._flush()  # an answer to a new key (RFC 8446 §4.6.3)
+        return n_bytes
+
+    def _wake(self) -> None:
+        """Have a selector find the connection readable, as it does at the end of a plain one."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def _feed(self, ciphertext: memoryview) -> None:
+        """Take in encrypted bytes that have come, or the end."""
+        n_bytes = self._sock.recv_into(ciphertext)
+        if n_bytes:
+            self._incoming.write(ciphertext[:n_bytes])
+        else:
+            self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        if data := self._outgoing.read():
+            self._sock.sendall(data)

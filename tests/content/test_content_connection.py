@@ -1,0 +1,206 @@
+"""TLS of a worker's connection: what was sent comes out, whatever the pieces it arrives in."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from satfs.content.transfer.connection import TlsConnection
+
+HOST = "store.example"
+DATA = bytes(range(256)) * 1024
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of a server and of a client that trusts it."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+class Server:
+    """The other side: TLS in memory, so that a test decides which bytes arrive, and when."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def handshake(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.send(self.encrypted())
+                self._incoming.write(self.sock.recv(65536))
+            else:
+                self.send(self.encrypted())
+                return
+
+    def encrypted(self, data: bytes = b"") -> bytes:
+        if data:
+            self.tls.write(data)
+        return self._outgoing.read()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+
+@contextmanager
+def connected(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], ciphertext_bytes: int = 4096
+) -> Iterator[tuple[Server, TlsConnection]]:
+    theirs, ours = socket.socketpair()
+    theirs.settimeout(10)
+    server = Server(theirs, contexts[0])
+    room = memoryview(bytearray(ciphertext_bytes))
+    with theirs, ours:
+        connection = TlsConnection(ours, contexts[1], HOST, room)
+        thread = threading.Thread(target=server.handshake)
+        thread.start()
+        connection.handshake(10.0)
+        thread.join()
+        connection.setblocking(False)
+        yield server, connection
+
+
+def taken(connection: TlsConnection, room_bytes: int) -> tuple[bytes, bool]:
+    """Take all that is there; return it, and whether the connection has ended."""
+    found = b""
+    while True:
+        room = memoryview(bytearray(room_bytes))
+        try:
+            n_bytes = connection.recv_into(room)
+        except BlockingIOError:
+            return found, False
+        if not n_bytes:
+            return found, True
+        found += room[:n_bytes]
+
+
+@given(
+    records=st.lists(st.integers(1, 20_000), min_size=1, max_size=8),
+    pieces=st.lists(st.integers(1, 30_000), min_size=1, max_size=8),
+    room_bytes=st.integers(1, 70_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_was_sent_comes_out_in_order(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    records: list[int],
+    pieces: list[int],
+    room_bytes: int,
+) -> None:
+    with connected(contexts) as (server, connection):
+        sent = [DATA[number : number + size] for number, size in enumerate(records)]
+        left = b"".join(server.encrypted(record) for record in sent)
+        found, turn = b"", 0
+        while left:
+            n_bytes = pieces[turn % len(pieces)]
+            server.send(left[:n_bytes])
+            left, turn = left[n_bytes:], turn + 1
+            data, has_ended = taken(connection, room_bytes)
+            found += data
+            assert not has_ended
+        assert found == b"".join(sent)
+
+
+def test_a_buffer_that_is_not_filled_means_that_nothing_more_is_there(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """Whoever waits for the socket then misses nothing that lies decrypted in memory."""
+    with connected(contexts) as (server, connection):
+        server.send(server.encrypted(DATA[:50_000]))
+        room = memoryview(bytearray(40_000))
+        assert connection.recv_into(room) == 40_000
+        assert connection.recv_into(room) == 10_000
+        with pytest.raises(BlockingIOError):
+            connection.recv_into(room)
+
+
+def closed_without_a_word(server: Server) -> None:
+    server.sock.shutdown(socket.SHUT_WR)
+
+
+def said_that_it_ends(server: Server) -> None:
+    with pytest.raises(ssl.SSLWantReadError):
+        server.tls.unwrap()
+    server.send(server.encrypted())
+
+
+@pytest.mark.parametrize("end", [closed_without_a_word, said_that_it_ends])
+def test_the_end_is_told_after_what_came_before_it(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], end: Callable[[Server], None]
+) -> None:
+    with connected(contexts) as (server, connection):
+        server.send(server.encrypted(DATA[:1000]))
+        end(server)
+        room = memoryview(bytearray(4000))
+        assert connection.recv_into(room) == 1000
+        assert readable(connection)
+        assert connection.recv_into(room) == 0
+        assert connection.recv_into(room) == 0
+
+
+def test_a_record_that_was_tampered_with_is_an_error_after_what_came_before_it(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    with connected(contexts) as (server, connection):
+        good = server.encrypted(DATA[:1000])
+        bad = bytearray(server.encrypted(DATA[:1000]))
+        bad[-1] ^= 1
+        server.send(good + bytes(bad))
+        room = memoryview(bytearray(4000))
+        assert connection.recv_into(room) == 1000
+        assert readable(connection)  # or nobody would come for the error
+        for _ in range(2):
+            with pytest.raises(ssl.SSLError):
+                connection.recv_into(room)
+
+
+def readable(connection: TlsConnection) -> bool:
+    return bool(select.select([connection.fileno()], [], [], 5)[0])
+
+
+def test_a_host_that_is_not_trusted_is_refused() -> None:
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert(HOST).configure_cert(server)
+        other = Server(theirs, server)
+        thread = threading.Thread(target=swallow, args=(other.handshake,))
+        thread.start()
+        room = memoryview(bytearray(4096))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            TlsConnection(ours, ssl.create_default_context(), HOST, room).handshake(10.0)
+        thread.join()
+
+
+def swallow(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except ssl.SSLError:
+        return
+    raise AssertionError("the other side was not told that it is not trusted")
+
+
+def test_a_silent_host_is_given_up_in_time(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        room = memoryview(bytearray(4096))
+        with pytest.raises(TimeoutError):
+            TlsConnection(ours, contexts[1], HOST, room).handshake(0.05)
