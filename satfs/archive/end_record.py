@@ -17,10 +17,10 @@ from typing import Final
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: What is read of an unknown zip, in bytes: for nearly every delivery the whole directory (some 700
+#: What is read of an unknown zip, in bytes: for nearly every delivery the whole directory (some 230
 #: members at 70 bytes each), and nothing that was not fetched to learn the zip's size. That is the
-#: last 64 KiB (`content.fetch.probe`), of which whole blocks of 16 KiB are kept.
-TAIL_BYTES: Final = 48 * 1024
+#: last 32 KiB (`content.fetch.probe`), of which whole blocks of 16 KiB are kept.
+TAIL_BYTES: Final = 16 * 1024
 #: What is asked for when the tail does not settle it, in bytes, one after the other: the longest
 #: comment (65,535), all end records (98), and as much again for what ZIP64 calls extensible data;
 #: then what a store or a tool may have put behind the archive (a block device's rest, zeros).

@@ -7,10 +7,10 @@ cache's index, and confirmed again when a file is opened after `confirm_after_s`
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,12 +20,10 @@ import structlog
 import trio
 
 from satfs import read_trace
-from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.derived import Derived
 from satfs.content.cache.directory import object_name
 from satfs.content.cache.index import KnownVersion
-from satfs.content.cache.objects import Spilled
 from satfs.content.cache.open_objects import alone_with
 from satfs.content.cache.pins import Pins, StoredObject
 from satfs.content.fetch.budget import Budget
@@ -36,8 +34,10 @@ from satfs.content.fetch.probe import Probe, Tail
 from satfs.content.fetch.range_request import ObjectSource, TransferStatus
 from satfs.content.fetch.reader import ObjectReader
 from satfs.content.fetch.store_responses import is_same
+from satfs.content.fetch.tail_delivery import Learning, TailDelivery
 from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
 from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
+from satfs.net.addresses import origin_of
 from satfs.read_trace import ReadTraces
 from satfs.refreshable import Refreshable
 from satfs.request_slots import RequestSlots
@@ -185,21 +185,14 @@ class Attachments:
         key = (scene, attachment, revision)
 
         async def renew() -> tuple[KnownVersion, float]:
-            label = _label(*key)
-            async with self._probing.held():
-                with self.traces.of(label).request(read_trace.SIZE) as request:
-                    tail = await self._probe.tail(self._links_of((scene, attachment)), label)
-                    request.received_bytes = len(tail.data)
-            self.budget.note(len(tail.data))
-            before = await self._recall((scene, attachment))
-            if before is not None:
-                # Under one name, or the cache would hold the object twice.
-                old = Version(before.etag, before.size_bytes)
-                if is_same(old, tail.version):
-                    tail = replace(tail, version=old)
-            known = await self._note((scene, attachment), tail.version, revision)
-            await self._keep_tail((scene, attachment), tail)
-            return known, 0.0
+            learning = Learning()
+            self._dispatcher.run_in_background(self._learn_version, key, learning)
+            try:
+                await learning.is_settled.wait()
+            except trio.Cancelled:
+                learning.scope.cancel()
+                raise
+            return learning.result(), 0.0
 
         learning = self._learning.setdefault(key, Refreshable(renew))
         self._n_learners[key] += 1
@@ -211,6 +204,60 @@ class Attachments:
             if not self._n_learners[key]:
                 del self._learning[key], self._n_learners[key]
 
+    async def _learn_version(
+        self, key: tuple[SceneId, AttachmentName, str], learning: Learning
+    ) -> None:
+        """Make the request for a version: settled with its headers, while the tail still comes."""
+        scene, attachment, revision = key
+        place, label = (scene, attachment), _label(*key)
+        delivery = TailDelivery(self._cache, self.budget)
+
+        async def settle(tail: Tail) -> Version:
+            before = await self._recall(place)
+            version = tail.version
+            if before is not None:
+                # Under one name, or the cache would hold the object twice.
+                old = Version(before.etag, before.size_bytes)
+                version = old if is_same(old, version) else version
+            learning.known = await self._note(place, version, revision)
+            return version
+
+        async def take(tail: Tail) -> Callable[[bytes], None]:
+            if learning.is_settled.is_set():
+                return lambda data: None  # of another try: the bytes would begin anew
+            version = await settle(tail)
+            origin = origin_of((await self._links_of(place).get()).url)
+            self._dispatcher.expect_connection(origin, delivery.has_ended)
+            async with alone_with(self._opening, (place, version)):
+                # Who opens the file from now on waits until the delivery can be joined.
+                learning.is_settled.set()
+                with contextlib.suppress(TooManyOpen):  # else the tail is fetched when it is read
+                    await delivery.begin(await self._fetcher((place, version)), tail.start)
+            return delivery.receive
+
+        try:
+            with learning.scope:
+                async with self._probing.held():
+                    with self.traces.of(label).request(read_trace.SIZE) as request:
+                        tail = await self._probe.tail(self._links_of(place), label, take)
+                        request.received_bytes = delivery.n_bytes + len(tail.data)
+                if learning.known is None:
+                    version = await settle(tail)
+                    async with alone_with(self._opening, (place, version)):
+                        with contextlib.suppress(TooManyOpen):
+                            await delivery.begin(await self._fetcher((place, version)), tail.start)
+                    delivery.receive(tail.data)
+        except Exception as failure:  # for who waits; the mount goes on
+            if learning.is_settled.is_set():
+                log.exception("the rest of a tail was lost", label=label)
+            learning.failure = failure
+        finally:
+            delivery.end()
+            if learning.known is None and learning.failure is None:
+                learning.failure = Unreachable(f"asking the object store for {label} was given up")
+            learning.is_settled.set()
+            self._close_idle()
+
     async def _note(self, key: _Key, version: Version, revision: str) -> KnownVersion:
         known = KnownVersion(revision, version.etag, version.size_bytes, self._now())
         self._remember(key, known)
@@ -218,37 +265,6 @@ class Attachments:
         if index is not None:
             await self._cache.ask(lambda: index.note_version(self._account, *key, known))
         return known
-
-    async def _keep_tail(self, key: _Key, tail: Tail) -> None:
-        """Put the whole blocks of a tail in the cache: bytes fetched once are not fetched again."""
-        start = -(-tail.start // BLOCK_BYTES) * BLOCK_BYTES
-        size = tail.version.size_bytes
-        if start >= size or tail.start + len(tail.data) != size:
-            return
-        place = (key, tail.version)
-        async with alone_with(self._opening, place):
-            # Stays open among the idle ones: in memory, blocks go with their object.
-            try:
-                cached = (await self._fetcher(place)).cached
-            except TooManyOpen:
-                return  # the version is known all the same; the tail is fetched again when read
-            cached.n_users += 1
-        landing = self._cache.begin_landing(cached, ByteRange(start, size))
-        try:
-            span = ByteRange(start, size)
-            if cached.top.map.is_present(span):
-                return
-            await self._cache.reserve(cached, span)
-            data = memoryview(tail.data)[start - tail.start :]
-            layer = cached.top
-            self._cache.put(cached, layer, start, data)
-            self._cache.hold(cached, layer, start // BLOCK_BYTES, None, size)
-        except Spilled:
-            pass  # the tail is fetched again when somebody reads it
-        finally:
-            self._cache.end_landing(cached, landing)
-            self._cache.release(cached)
-            self._close_idle()
 
     def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
         """Forget what is known of an attachment's version: it is asked for anew."""
@@ -337,7 +353,11 @@ class Attachments:
             self.forget(*key)
 
     def _close_idle(self, n_kept: int = IDLE_OBJECTS) -> None:
-        idle = [each for each in self._open if each not in self._n_handles]
+        idle = [
+            place
+            for place, fetcher in self._open.items()
+            if place not in self._n_handles and not fetcher.is_fetching
+        ]
         for each in idle[: max(0, len(idle) - n_kept)]:
             self._cache.release(self._open.pop(each).cached)
 
@@ -369,7 +389,8 @@ class Attachments:
                 self.forget(*key)
                 raise Changed(str(gone)) from gone
             known = self._known.get(key)
-            await self._note(key, seen, known.revision if known is not None else "")
+            revision = known.revision if known is not None else ""
+            await self._note(key, seen, revision)
         if seen != version:
             raise Changed(f"{_label(*key, '')} was replaced")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import statistics
 import tomllib
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu import FLAMES
 from benchmarks.names import title
 from benchmarks.profiles import MB, PROFILES
 from benchmarks.results import Results, Run
@@ -237,6 +240,9 @@ def write_documents(results: Results, docs: Path) -> list[Path]:
     notes_file = docs / "performance-notes.toml"
     notes = tomllib.loads(notes_file.read_text()) if notes_file.exists() else {}
     pictures = plots.draw_all(results, docs / "img")
+    for drawn in sorted(FLAMES.glob("flame-*.svg")):
+        shutil.copy(drawn, docs / "img" / drawn.name)
+    pictures += sorted((docs / "img").glob("flame-*.svg"))
     document = docs / "PERFORMANCE.md"
     document.write_text(_document(results, notes, [path.name for path in pictures]))
     return [document, kept, *pictures]
@@ -268,12 +274,25 @@ def _document(results: Results, notes: dict[str, Any], pictures: list[str]) -> s
             for name in pictures
             if name == f"perf-{workload.name}.svg"
         ]
+        if workload.name == "cpu":
+            parts.append(_flames_as_markdown(pictures))
         for run in sorted(runs, key=lambda one: list(PROFILES).index(one.profile)):
             parts.append(f"### {PROFILES[run.profile].title}")
             parts.append(as_markdown(run))
             parts.append(f"<sub>{run.date}, `{run.command}`</sub>")
     parts.append(notes.get("closing", "").strip())
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _flames_as_markdown(pictures: list[str]) -> str:
+    """Return links to the flame graphs: which contender, over which line, which process."""
+    lines = []
+    for name in pictures:
+        found = re.fullmatch(r"flame-(.+)-(\w+)-(\w+)\.svg", name)
+        if found is not None:
+            contender, profile, process = found.groups()
+            lines.append(f"- [{title(contender)}, {profile}, {process}](img/{name})")
+    return "\n".join(lines)
 
 
 def _targets_as_markdown(rows: list[Verdict], notes: dict[str, str]) -> str:

@@ -827,6 +827,7 @@ class TestVersions:
         async def main() -> None:
             async with opened(store, tmp_path, listing_ttl_s=0) as contents:
                 version = await learn(contents)
+                await trio.sleep(1)  # the tail comes behind the version
                 sent = store.bytes_sent
                 for _ in range(3):
                     (await contents.open(SCENE, ZIP, version)).close()
@@ -859,6 +860,7 @@ class TestVersions:
         async def main() -> None:
             async with opened(store, tmp_path) as contents:
                 version = await learn(contents)
+                await trio.sleep(1)  # the tail comes behind the version
                 store.is_down = True
                 with trio.fail_after(20):
                     assert await learn(contents, revision="r2") == version

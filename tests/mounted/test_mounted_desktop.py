@@ -42,7 +42,7 @@ CALM_S = 1.5
 #: What starts the thumbnailer that Thunar asks.
 TUMBLER = Path("/usr/share/dbus-1/services/org.xfce.Tumbler.Thumbnailer1.service")
 #: What is fetched of an object to learn its size.
-TAIL_BYTES = 64 * 1024
+TAIL_BYTES = 32 * 1024
 
 
 def raster(seed: int) -> bytes:

@@ -70,6 +70,8 @@ class Dispatcher:
         self._active: list[RangeRequest] = []
         self._n_by_reader: Counter[object] = Counter()
         self._is_watching = False
+        #: Readers that a request is queued or in flight for; None: to be counted again.
+        self._n_wanting: int | None = None
         self._n_ready = 0
         self._ready_until_s = 0.0
         self.counters: Counter[str] = Counter()
@@ -90,11 +92,11 @@ class Dispatcher:
 
     def window_bytes(self) -> int:
         """Return how far ahead one sequential reader may go now, its fair share of the whole."""
-        n_readers = (
-            len({reader for range_request in self._all() for reader in range_request.readers}) or 1
-        )
+        if self._n_wanting is None:  # asked for at each read; changes with each request
+            wanting = {reader for each in (*self._active, *self._queue) for reader in each.readers}
+            self._n_wanting = max(1, len(wanting))
         whole = max(4, 3 * self.controller.target) * self._range_bytes
-        return min(whole, self._cache.window_limit_bytes()) // n_readers
+        return min(whole, self._cache.window_limit_bytes()) // self._n_wanting
 
     def expect_bulk(self, source: ObjectSource) -> None:
         """Hear that much of one object will be wanted soon: processes and connections get ready."""
@@ -111,13 +113,19 @@ class Dispatcher:
 
         self._nursery.start_soon(prepare)
 
+    def expect_connection(self, origin: str, is_free: trio.Event) -> None:
+        """Take in that a connection of the loop to *origin* is free when *is_free* is set."""
+        self._attempts.expect_connection(origin, is_free)
+
     def submit(self, range_requests: list[RangeRequest]) -> None:
         """Take flights to be started as soon as there is a connection for them."""
         self._queue.extend(range_requests)
+        self._n_wanting = None
         self.pump()
 
     def withdraw(self, range_request: RangeRequest) -> None:
         """Give a flight up that nobody wants any more."""
+        self._n_wanting = None
         if range_request in self._queue:
             self._queue.remove(range_request)
             range_request.is_cancelled = True
@@ -180,9 +188,6 @@ class Dispatcher:
             if now_s < self._ready_until_s:  # somebody is expected to want them all
                 self.expect_bulk(range_request.source)
 
-    def _all(self) -> list[RangeRequest]:
-        return [*self._active, *self._queue]
-
     # -- the life of a flight --------------------------------------------------------------------
 
     async def _run(
@@ -202,6 +207,7 @@ class Dispatcher:
             failure.__cause__ = bug
         finally:
             self._active.remove(range_request)
+            self._n_wanting = None
             self._n_by_reader.subtract(readers)
             self._n_by_reader += Counter()  # drops readers without flights
             range_request.is_active = False

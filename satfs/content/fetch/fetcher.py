@@ -40,6 +40,12 @@ OUTDATED_S: Final = 1.0
 CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
 
 
+#: A range of which no more than this is missing is fetched to its end, though nobody wants it any
+#: more: the bytes are kept, and so is its connection. Another one would cost two round trips and
+#: begin slowly, for the time of some megabytes.
+NEARLY_DONE_BYTES: Final = 256 * 1024
+
+
 @dataclass(eq=False, slots=True)
 class _Waiter:
     span: ByteRange
@@ -173,6 +179,24 @@ class Fetcher:
         )
         self._launched[reader] = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
 
+    def adopt(self, span: ByteRange, bringer: object) -> RangeRequest | None:
+        """Return a request for *span* whose bytes *bringer* brings, and no connection of ours.
+
+        Whoever wants them meanwhile waits for it. It is to be ended with `RangeRequest.ended`. None
+        where they are held or in flight.
+        """
+        if self.cached.top.map.is_present(span) or self._is_expected(span):
+            return None
+        range_request = self._flight(span, bringer, is_bulk=False)
+        range_request.is_active = True
+        self._flights.append(range_request)
+        return range_request
+
+    @property
+    def is_fetching(self) -> bool:
+        """Tell whether bytes are on their way."""
+        return bool(self._flights)
+
     def enter(self, reader: object) -> None:
         """Hear of a reader, before it wants anything."""
         self._readers.add(reader)
@@ -289,8 +313,11 @@ class Fetcher:
                 self._withdraw_if_unwanted(range_request)
 
     def _withdraw_if_unwanted(self, range_request: RangeRequest) -> None:
-        if not range_request.readers and not self._is_awaited(range_request):
-            self._dispatcher.withdraw(range_request)
+        if range_request.readers or self._is_awaited(range_request):
+            return
+        if range_request.is_arriving and len(range_request.missing) <= NEARLY_DONE_BYTES:
+            return
+        self._dispatcher.withdraw(range_request)
 
     def _is_awaited(self, range_request: RangeRequest) -> bool:
         return any(_overlaps(range_request, waiter.span) for waiter in self._waiters)

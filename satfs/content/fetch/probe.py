@@ -46,9 +46,10 @@ from satfs.net.retrying import Retries
 
 T = TypeVar("T")
 
-#: A zip's directory ends the file, and for nearly every delivery fits in this many bytes, as does
-#: the longest possible archive comment.
-TAIL_BYTES: Final = 64 * 1024
+#: A zip's directory ends the file, and for nearly every delivery fits in half of this (of the first
+#: block only a part may come). As much as TCP sends in two round trips at the start (ten segments,
+#: then twenty: RFC 6928); 64 KiB take three.
+TAIL_BYTES: Final = 32 * 1024
 
 
 #: How the length is asked for, one after the other, as long as the answer tells nothing: some
@@ -69,6 +70,11 @@ class Tail:
     start: int
     data: bytes
     encodings: tuple[str, ...] = ()
+
+
+#: Called with the end of an object, without its bytes, as soon as the headers have come: returns
+#: what takes the bytes, piece by piece. What it raises ends the request.
+TakeTail = Callable[[Tail], Awaitable[Callable[[bytes], None]]]
 
 
 class _TellsNothing(Exception):
@@ -106,8 +112,11 @@ class Probe:
         self._deadline_s = deadline_s
         self._heard = heard
 
-    async def tail(self, links: LinkCache, label: str) -> Tail:
+    async def tail(self, links: LinkCache, label: str, take: TakeTail | None = None) -> Tail:
         """Return the version of an object, and its last bytes.
+
+        Where the headers alone tell the version, *take* is told of it at once and gets the bytes;
+        what is returned then has none. A body that breaks off is no failure any more.
 
         Raises:
             NotThere: no such object.
@@ -115,16 +124,21 @@ class Probe:
             Unreachable: no answer in time.
             Garbled: an answer that makes no sense.
         """
-        return await self._tail(links, label, trio.current_time() + self._deadline_s)
+        return await self._tail(links, label, trio.current_time() + self._deadline_s, take)
 
-    async def _tail(self, links: LinkCache, label: str, deadline_at: float) -> Tail:
+    async def _tail(
+        self, links: LinkCache, label: str, deadline_at: float, take: TakeTail | None = None
+    ) -> Tail:
+        async def read(response: StreamedResponse, label: str) -> Tail:
+            return await _read_tail(response, label, take)
+
         verdict = ResponseClass(ResponseKind.GARBLED)
         for asked in _QUESTIONS:
             headers = {"Accept-Encoding": "identity"}
             if asked is not None:
                 headers["Range"] = asked
             try:
-                tail = await self._ask(links, label, headers, _read_tail, deadline_at)
+                tail = await self._ask(links, label, headers, read, deadline_at)
             except _TellsNothing as nothing:
                 verdict = nothing.verdict
                 if nothing.part is None:
@@ -309,7 +323,7 @@ def _raise(verdict: ResponseClass, label: str, retry_after: str | None) -> NoRet
             raise Garbled(f"the object store's answer for {label} makes no sense: {verdict.code}")
 
 
-async def _read_tail(response: StreamedResponse, label: str) -> Tail:
+async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | None = None) -> Tail:
     """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
     if response.status == 416:
         # An empty object has no byte to give, and is the only one that may say so. Silence about
@@ -331,7 +345,22 @@ async def _read_tail(response: StreamedResponse, label: str) -> Tail:
     encodings = encodings_of(response.headers)
     if length > TAIL_BYTES:
         return Tail(version, version.size_bytes, b"", encodings)
+    if take is not None and not encodings:
+        await _hand_over(response, length, await take(Tail(version, start, b"")))
+        return Tail(version, version.size_bytes, b"")
     return Tail(version, start, await _body(response, length, label), encodings)
+
+
+async def _hand_over(
+    response: StreamedResponse, length: int, receive: Callable[[bytes], None]
+) -> None:
+    """Give *receive* the *length* bytes of a body as they come, or as many of them as do."""
+    with contextlib.suppress(Unreachable, Crowded):
+        async for chunk in response.chunks():
+            receive(chunk[:length])
+            length -= len(chunk)
+            if length < 0:
+                break
 
 
 async def _body(response: StreamedResponse, length: int, label: str) -> bytes:

@@ -149,6 +149,11 @@ class RangeRequest(Download):
             speed = (self.held_until - self.began_at) / (now_s - self.began_at_s)
         return TransferStatus(self.source.label, span, self.held_until, self.is_urgent, speed)
 
+    @property
+    def is_arriving(self) -> bool:
+        """Tell whether bytes of the present attempt have come."""
+        return self.is_active and self.began_at_s is not None
+
     def is_wanted(self) -> bool:
         """Return whether there is something left to do."""
         return not (self.is_done or self.is_cancelled)

@@ -53,6 +53,11 @@ MAX_DEATHS: Final = 2
 MAX_MOVES: Final = 2
 
 
+#: How long a small range waits for a connection that is about to be free, in seconds: opening
+#: another one takes two round trips, and its first bytes come slowly.
+FREE_SOON_S: Final = 0.15
+
+
 class RangeRetry:
     """Moves flights, each until all of it is there or it is known why that cannot be."""
 
@@ -82,6 +87,12 @@ class RangeRetry:
         self.claiming = Claiming(cache)
         self._pauses = pauses or NoPauses()
         self._draw = draw
+        #: By origin: set when a connection of the loop that carries a tail is free again.
+        self._free_soon: dict[str, trio.Event] = {}
+
+    def expect_connection(self, origin: str, is_free: trio.Event) -> None:
+        """Take in that a connection of the loop to *origin* will soon be free."""
+        self._free_soon[origin] = is_free
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
         """Bring a flight down: None when all is there or it was given up, else what to report."""
@@ -244,6 +255,15 @@ class RangeRetry:
             return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
 
         began_s = trio.current_time()
+        is_free = self._free_soon.get(origin)
+        if is_free is not None and holders[0] is self._loop_holder:
+            if not any(self._loop_holder.n_idle(origin)):
+                with trio.move_on_after(FREE_SOON_S):
+                    await is_free.wait()
+                if not range_request.is_urgent:
+                    await trio.lowlevel.checkpoint()  # the connection is for who is waited for
+            if is_free.is_set() and self._free_soon.get(origin) is is_free:
+                del self._free_soon[origin]
         range_request.permit = permit = await self._permits.take(
             origin, holders, rank, is_patient=trial.n_crowded >= MAX_MOVES
         )

@@ -1,0 +1,82 @@
+"""An attachment's version while it is being learnt, and the tail that comes with it.
+
+The headers of one request tell the version; the last bytes of the object follow, and whoever reads
+them meanwhile waits for that request instead of making another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.index import KnownVersion
+from satfs.content.cache.objects import Spilled
+from satfs.content.fetch.budget import Budget
+from satfs.content.fetch.fetcher import Fetcher
+from satfs.content.fetch.range_request import RangeRequest
+from satfs.errors import Misuse
+from satfs.model import ByteRange
+
+
+@dataclass(eq=False, slots=True)
+class Learning:
+    """A version that is being learnt; settled with `known`, or with `failure`."""
+
+    is_settled: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    known: KnownVersion | None = None
+    failure: Exception | None = None
+
+    def result(self) -> KnownVersion:
+        """Return what was learnt, once it is settled; raises what went wrong."""
+        if self.failure is not None:
+            raise self.failure
+        if self.known is None:
+            raise Misuse("a version that is not settled")
+        return self.known
+
+
+class TailDelivery:
+    """The end of an object on its way into the cache: bytes fetched once are not fetched again."""
+
+    def __init__(self, cache: BlockCache, budget: Budget) -> None:
+        self._cache = cache
+        self._budget = budget
+        self._request: RangeRequest | None = None
+        #: Set when all has come, or no more will: its connection is free.
+        self.has_ended = trio.Event()
+        self._n_skipped = 0  # the beginning of a block whose other bytes do not come
+        self.n_bytes = 0
+
+    async def begin(self, fetcher: Fetcher, start: int) -> None:
+        """Say that the bytes from *start* to the end come; what is not a whole block is left."""
+        size = fetcher.cached.size_bytes
+        first = -(-start // BLOCK_BYTES) * BLOCK_BYTES
+        if first < size and (request := fetcher.adopt(ByteRange(first, size), self)) is not None:
+            self._request, self._n_skipped = request, first - start
+            await self._cache.reserve(fetcher.cached, request.missing)
+            request.begin()
+
+    def receive(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self.n_bytes += len(data)
+        skipped = min(self._n_skipped, len(data))
+        self._n_skipped -= skipped
+        request = self._request
+        if request is None or not request.is_wanted():
+            self._budget.note(len(data))
+            return
+        self._budget.note(skipped)
+        try:
+            request.receive(memoryview(data)[skipped:])
+        except Spilled:
+            request.cancel()  # fetched again when somebody reads it
+
+    def end(self) -> None:
+        """Wake who waits for bytes that did not come, or for the connection."""
+        self.has_ended.set()
+        if self._request is not None:
+            self._request.ended(self._request, None)
