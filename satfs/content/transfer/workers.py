@@ -40,6 +40,9 @@ GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
 #: Another one is started where those there are use this share of a processor each: one that is
 #: waiting for bytes, or for a processor that others have, receives no more if it is two.
 SATURATED_SHARE: Final = 0.8
+#: So many connections make a far line, where processes wait for bytes more than bytes for them. All
+#: start at once there: one that joined later would have to open its share while somebody waits.
+MANY_CONNECTIONS: Final = 16
 #: How long a worker's processor time is looked at, at least, in seconds.
 LOOK_S: Final = 0.2
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
@@ -251,7 +254,7 @@ class WorkerPool:
         parts, origin = urlsplit(link.url), origin_of(link.url)
         if self._permits.limit(origin) is not None:
             return  # every connection has its use already
-        await self._grow()
+        await self._grow(is_far=n_connections >= MANY_CONNECTIONS)
         if len(parts.netloc) > MAX_HOST_CHARACTERS:
             return
         # Beside those that have something to do now.
@@ -279,11 +282,13 @@ class WorkerPool:
 
     # -- processes -------------------------------------------------------------------------------
 
-    def _is_room(self) -> bool:
+    def _is_room(self, *, is_far: bool = False) -> bool:
         """Tell whether another process would help: a first one, or one beside busy ones."""
         living = [each for each in self._processes if not each.is_dead]
         if self._n_deaths >= MAX_DEATHS or len(living) >= self._n_workers:
             return False
+        if is_far:
+            return True
         if self._n_moved_bytes < GROW_AFTER_BYTES:
             return not living
         now_s = trio.current_time()
@@ -337,10 +342,10 @@ class WorkerPool:
             self._nursery.start_soon(self._grow)
         return least_busy
 
-    async def _grow(self) -> None:
-        """Start a process, unless there are enough by now."""
+    async def _grow(self, *, is_far: bool = False) -> None:
+        """Start a process, or all for a far line, unless there are enough by now."""
         async with self._starting:
-            if self._is_room():
+            while self._is_room(is_far=is_far):
                 try:
                     await self._start()
                 except OSError as problem:
