@@ -265,10 +265,11 @@ def _document(results: Results, notes: dict[str, Any], pictures: list[str]) -> s
     ]
     for workload in WORKLOADS.values():
         runs = [run for run in results.runs if run.workload == workload.name]
-        if not runs:
+        told = notes.get("sections", {}).get(workload.name, "").strip()
+        if not (runs or told):
             continue
         parts.append(f"## {workload.title[0].upper()}{workload.title[1:]}")
-        parts.append(notes.get("sections", {}).get(workload.name, "").strip())
+        parts.append(told)
         parts += [
             f"![{workload.title}](img/{name})"
             for name in pictures
