@@ -262,8 +262,8 @@ class RangeRetry:
                     await is_free.wait()
                 if not range_request.is_urgent:
                     await trio.lowlevel.checkpoint()  # the connection is for who is waited for
-            if is_free.is_set() and self._free_soon.get(origin) is is_free:
-                del self._free_soon[origin]
+            if self._free_soon.get(origin) is is_free:
+                del self._free_soon[origin]  # free by now, or too slow to be waited for again
         range_request.permit = permit = await self._permits.take(
             origin, holders, rank, is_patient=trial.n_crowded >= MAX_MOVES
         )
