@@ -31,12 +31,10 @@ class Learning:
     failure: Exception | None = None
 
     def result(self) -> KnownVersion:
-        """Return what was learnt, once it is settled; raises what went wrong."""
-        if self.failure is not None:
-            raise self.failure
-        if self.known is None:
-            raise Misuse("a version that is not settled")
-        return self.known
+        """Return what was learnt, once it is settled; raises what went wrong before."""
+        if self.known is not None:
+            return self.known  # whatever became of the tail
+        raise self.failure or Misuse("a version that is not settled")
 
 
 class TailDelivery:
