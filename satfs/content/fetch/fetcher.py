@@ -6,7 +6,7 @@ it; so a byte that two of them want is in the air once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -119,17 +119,20 @@ class Fetcher:
         self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
         waiter = _Waiter(span)
         self._waiters.append(waiter)
-        for range_request in self._flights:
-            if _overlaps(range_request, span):
-                range_request.is_urgent = True
+        awaited = [each for each in self._flights if _overlaps(each, span)]
+        for range_request in awaited:
+            range_request.is_urgent = True
         self._dispatcher.pump()
         try:
             await waiter.event.wait()
         finally:
             self._waiters.remove(waiter)
-            for range_request in [f for f in self._flights if f.is_urgent or _overlaps(f, span)]:
-                range_request.is_urgent = self._is_awaited(range_request)
-                self._withdraw_if_unwanted(range_request)  # its handle was closed meanwhile
+            # Those that were awaited, and those that were split off them. Not all: hundreds of
+            # readers may wait, and each would look at the requests of all others.
+            for range_request in list(self._flights):
+                if range_request in awaited or _overlaps(range_request, span):
+                    range_request.is_urgent = self._is_awaited(range_request)
+                    self._withdraw_if_unwanted(range_request)  # its handle was closed meanwhile
         if waiter.failure is not None:
             # A copy for each who waited: a traceback grows in every task that raises it.
             raise copy(waiter.failure) from waiter.failure
@@ -327,12 +330,18 @@ class Fetcher:
     def _progressed(self, range_request: RangeRequest, n_bytes: int) -> None:
         self._dispatcher.note_progress(range_request, n_bytes)
         self._budget.note(n_bytes)
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.event.is_set() and self.cached.holds(waiter.span):
+        for waiter in self._waiting_for(range_request):
+            if self.cached.holds(waiter.span):
                 waiter.event.set()
+
+    def _waiting_for(self, range_request: RangeRequest) -> Iterator[_Waiter]:
+        """Yield who waits for bytes of *range_request*, also for those that were cut from it.
+
+        Nothing changes for the others, who may be hundreds.
+        """
+        for waiter in self._waiters:
+            if not waiter.event.is_set() and range_request.requested.overlaps(waiter.span):
+                yield waiter
 
     def _brought_elsewhere(self) -> None:
         """Wake whoever waits for blocks that another process has brought: they are unchecked."""
@@ -348,9 +357,7 @@ class Fetcher:
         elif range_request.held_until > range_request.start:
             self._outdated = None
         left = ByteRange(min(range_request.held_until, range_request.stop), range_request.stop)
-        for waiter in self._waiters:
-            if waiter.event.is_set():
-                continue
+        for waiter in self._waiting_for(range_request):
             # After a cut, a cancellation or an eviction whoever waits looks again.
             if left and left.overlaps(waiter.span):
                 waiter.failure = failure

@@ -105,6 +105,7 @@ class RangeRequest(Download):
         on_end: Callable[[RangeRequest, SatfsError | None], None],
     ) -> None:
         super().__init__(cache, cached, span)
+        self.requested = span  # as it was begun, whatever was cut from it since
         self.source = source
         self.is_bulk = is_bulk
         self.is_urgent = False
