@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NewType, Protocol, TypeAlias
+from typing import Any, NewType, Protocol, TypeAlias, runtime_checkable
 
 #: What JSON can hold. Values come from a vendor, so nothing about them is promised.
 Json: TypeAlias = Any
@@ -191,4 +191,13 @@ class RemoteReader(Reader, Protocol):
 
     def locate_file(self, place: ByteRange) -> None:
         """Note that the file that is read lies, as it is, at *place* of the object."""
+        ...
+
+
+@runtime_checkable
+class LimitsReadAhead(Protocol):
+    """A reader that reads ahead, and can be told up to where."""
+
+    def limit_read_ahead(self, span: ByteRange) -> None:
+        """Read nothing ahead beyond *span* of the file."""
         ...

@@ -120,6 +120,10 @@ class MemberData:
         self._data_start = start
         return start
 
+    def reach(self, span: ByteRange) -> ByteRange:
+        """Return where in the zip reading *span* may look: the local header is included."""
+        return self._header_span(_EXTRA_GUESS_BYTES + span.stop)
+
     def place(self, span: ByteRange) -> ByteRange | None:
         """Return where in the zip *span* of the member as stored is, if its beginning is known."""
         start = self._data_start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from isal.isal_zlib import crc32
 
 from satfs.archive.member_data import MemberData
-from satfs.model import ByteRange, RemoteReader
+from satfs.model import ByteRange, LimitsReadAhead, RemoteReader
 
 
 class StoredReader:
@@ -44,6 +44,12 @@ class StoredReader:
                 body.saw(part, crc32(view[part.start - span.start : part.stop - span.start]))
             body.require_sound()
         return data
+
+    def limit_read_ahead(self, span: ByteRange) -> None:
+        """Read nothing ahead beyond *span* of the member."""
+        self._is_located = True  # as a raster it would be read ahead by its layout
+        if isinstance(self._zip, LimitsReadAhead):
+            self._zip.limit_read_ahead(self._body.reach(span.clip(self.size_bytes)))
 
     def is_near(self, span: ByteRange) -> bool:
         """Return whether the bytes of *span* are here, as far as the zip's reader knows."""

@@ -90,6 +90,11 @@ class ConnectionController:
         return self._target
 
     @property
+    def most(self) -> int:
+        """Return the most connections that may ever be used."""
+        return self._most
+
+    @property
     def rate_bytes_per_s(self) -> float | None:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s

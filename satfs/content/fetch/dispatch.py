@@ -158,7 +158,9 @@ class Dispatcher:
         while self._queue:
             room = self.controller.target
             if any(range_request.is_urgent for range_request in self._queue):
-                room += URGENT_EXTRA  # and an urgent one is what will be chosen
+                # And an urgent one is what will be chosen. Many of them come from a program that
+                # has named its ranges beforehand; each takes a round trip and few bytes.
+                room = max(room + URGENT_EXTRA, self.controller.most)
             if len(self._active) - sum(each.is_elsewhere for each in self._active) >= room:
                 break
             range_request = choose(self._queue, self._n_by_reader.__getitem__)

@@ -96,6 +96,15 @@ class ObjectReader:
             self._place = place.clip(self.size_bytes)
             self._is_looked_up = False
 
+    def limit_read_ahead(self, place: ByteRange) -> None:
+        """Read nothing ahead beyond *place* of the object, whatever lies there.
+
+        For a handle of which is known beforehand what is read.
+        """
+        self._habit = ReadAhead(place.clip(self.size_bytes))
+        self._place = self._raster = self._raster_reads = None
+        self._is_looked_up = True
+
     # -- rasters ---------------------------------------------------------------------------------
 
     def _plan(self, span: ByteRange) -> Plan | None:
