@@ -118,7 +118,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                     derived_store=contents.derived, unpack_bytes=settings.unpack_bytes
                 ) as archives,
             ):
-                listings = Listings(aleph, settings, store)
+                listings = Listings(aleph, settings, store, locks=locks, account=account)
                 deliveries = DeliveryFactsReader(archives, contents, contents.derived)
                 indexer = SceneIndexer(listings, settings.cache_dir / account / INDEX_FILE)
                 yield Components(

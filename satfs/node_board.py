@@ -3,7 +3,7 @@
 Links are secrets: whoever has one may read its object until it expires. So notes are never on a
 disk, where a backup would copy them: only in a directory of mode 0700 on a tmpfs, in files of mode
 0600, which go when the machine is shut down. Where a node has no such place there are no notes, and
-each process asks for itself.
+each process requests its own.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class NodeBoard:
 def _memory_directories() -> tuple[Path, ...]:
     """Return where notes of this user may be, the best place first."""
     user = os.geteuid()
-    told = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(told) / "satfs"] if os.path.isabs(told) else []
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    places = [Path(runtime) / "satfs"] if os.path.isabs(runtime) else []
     places += [Path(f"/run/user/{user}/satfs"), Path(f"/dev/shm/satfs-{user}")]  # noqa: S108
     return tuple(dict.fromkeys(places))
 

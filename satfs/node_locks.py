@@ -4,7 +4,7 @@ Each process opens the file once and holds locks on ranges of numbers in it. The
 description locks (fcntl(2)), which the kernel releases when the process dies, however it dies, so
 that nothing is ever left behind. The file stays empty: only the numbers mean something.
 
-Numbers are below 2^62. The upper quarter of the range tells which processes are there.
+Numbers are below 2^62. A shared lock on 2^62 shows that a process is there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import trio
 
 #: The file's name in the cache directory.
 FILE_NAME: Final = "claims"
-#: A shared lock on this number says that a process is there.
+#: Each process holds a shared lock on this number while it is there.
 _PRESENCE: Final = 1 << 62
 #: Named locks have numbers from here to `_PRESENCE`; those below belong to blocks of objects.
 _NAMES: Final = 1 << 61
 #: Pause between two tries for a lock that somebody else holds, in seconds. A try takes some
-#: microseconds; nothing tells when a lock becomes free.
+#: microseconds; the kernel does not report when a lock becomes free.
 POLL_S: Final = 0.02
 #: Longest wait for a named lock, in seconds: well above what a request takes that is answered.
 PATIENCE_S: Final = 3.0
@@ -66,7 +66,7 @@ class NodeLocks:
             self._fd = None
 
     def is_shared(self, now_s: float) -> bool:
-        """Tell whether another process has the directory open, as of half a second ago.
+        """Return whether another process has the directory open, as of half a second ago.
 
         *now_s* is a moment of any clock that never runs backwards.
         """

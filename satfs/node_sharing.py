@@ -1,4 +1,4 @@
-"""What the processes of a node ask the vendor for together: links, and how long to wait.
+"""What the processes of a node share of the API's answers: links, and waits.
 
 A link that one process has got serves the others, and a `Retry-After` that one has met is kept to
 by all. Only while several processes use one cache directory; a process alone shares nothing.
@@ -30,8 +30,8 @@ MAX_PAUSE_S: Final = 300.0
 class NodeLinks:
     """Signs for all processes of a node: `sign` has the shape that `content` wants.
 
-    A link is taken from another process once. Whoever asks again for the same attachment has found
-    it spent or refused, and gets another one.
+    A link is taken from another process once. A second call for the same attachment
+    means that it was spent or refused, and gets another link.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class NodeLinks:
         url, expires_at_s = note.get("url"), note.get("expires_at_s")
         if not isinstance(url, str) or url == self._used.get(key):
             return None
-        # One that does not tell its end is used for minutes; how old it is nobody knows any more.
+        # A link without an end is used for some minutes, and its age is not known here.
         if not isinstance(expires_at_s, int | float):
             return None
         is_good = expires_at_s - self._wall_clock() >= MIN_LEFT_S
@@ -77,7 +77,7 @@ class NodeLinks:
 
 
 class NodePauses:
-    """Until when a host has asked any process of the node to wait (`net.retrying.Pauses`)."""
+    """Until when a `Retry-After` to any process of the node holds (`net.retrying.Pauses`)."""
 
     def __init__(
         self, locks: NodeLocks, board: NodeBoard, wall_clock: Callable[[], float] = time.time
@@ -99,7 +99,7 @@ class NodePauses:
         return max(0.0, left_s) if left_s <= MAX_PAUSE_S else 0.0
 
     def note(self, origin: str, wait_s: float) -> None:
-        """Note that *origin* asks for a wait of *wait_s* seconds from now."""
+        """Note that *origin* requires a wait of *wait_s* seconds from now."""
         wait_s = min(wait_s, MAX_PAUSE_S)
         if self._locks.is_shared(trio.current_time()) and wait_s > self.left_s(origin):
             self._board.write(f"pause {origin}", {"until_s": self._wall_clock() + wait_s})

@@ -17,6 +17,7 @@ from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList
 from satfs.errors import Garbled, NotAllowed, NotThere, SatfsError, Unfinished, Unreachable
 from satfs.model import Capture, Scene, Task
+from satfs.node_locks import NodeLocks
 from satfs.refreshable import Refreshable
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,9 @@ class Terms:
     patience_s: float = UNWELL_PATIENCE_S
     longest_wait_s: float = math.inf
     is_unwell: bool = False
+    #: Of the processes of this node that use the same *store*, one requests a listing for all.
+    locks: NodeLocks | None = None
+    account: str = ""
 
 
 class CachedListing(Generic[Item]):
@@ -95,6 +99,7 @@ class CachedListing(Generic[Item]):
         #: Until when spilled records are believed, on trio's clock and on the wall's.
         self._spilled_until = (float("-inf"), float("-inf"))
         self._may_believe_disk = True
+        self._invalid_at_s = float("-inf")  # wall clock
 
     async def get(self) -> RecordList[Item]:
         """Return the records: believed, renewed, or the last ones known when those cannot be had.
@@ -165,6 +170,7 @@ class CachedListing(Generic[Item]):
         self._absence = None
         self._spilled_until = (float("-inf"), float("-inf"))
         self._may_believe_disk = False
+        self._invalid_at_s = self._terms.wall_clock()
 
     def spill(self) -> bool:
         """Let the records leave the memory; return False where they could not be read again."""
@@ -208,17 +214,41 @@ class CachedListing(Generic[Item]):
         return ListingState(*self.key, len(self.last()), self._asked_at_s, self.is_stale)
 
     async def _renew(self) -> tuple[RecordList[Item], float]:
+        locks = self._terms.locks
+        if locks is None or not locks.is_shared(trio.current_time()):
+            return await self._asked()
+        async with locks.alone(f"listing {self._terms.account} {self.key[0]} {self.key[1]}"):
+            return await self._left_by_another() or await self._asked(is_shared=True)
+
+    async def _left_by_another(self) -> tuple[RecordList[Item], float] | None:
+        """Return what another process of this node has listed, while it may be believed."""
+        stored = None if self._terms.store is None else await self._terms.store.load(*self.key)
+        if stored is None or stored.asked_at_s <= self._invalid_at_s:
+            return None
+        age_s = self._terms.wall_clock() - stored.asked_at_s
+        if not 0 <= age_s < self._terms.ttl_s:
+            return None
+        items = RecordList(self._reader, stored.pages).sharing(self.last())
+        self._asked_at_s = stored.asked_at_s
+        self._absence = None
+        self._terms.weigh(self, items)
+        self._kept, self._kept_at_s = items, stored.asked_at_s
+        return items, self._terms.ttl_s - age_s
+
+    async def _asked(self, *, is_shared: bool = False) -> tuple[RecordList[Item], float]:
+        """Return what the vendor lists now; where it is shared, others find it on disk."""
         items = (await self._ask()).sharing(self.last())
         self._asked_at_s = self._terms.wall_clock()
         self._absence = None
         self._terms.weigh(self, items)
-        await self._keep(items)
+        await self._keep(items, is_shared=is_shared)
         return items, self._terms.ttl_s
 
-    async def _keep(self, items: RecordList[Item]) -> None:
+    async def _keep(self, items: RecordList[Item], *, is_shared: bool) -> None:
         """Keep *items* on disk, unless they are there since not too long ago."""
         store, now_s = self._terms.store, self._terms.wall_clock()
-        if store is None or (items is self._kept and 0 <= now_s - self._kept_at_s < KEPT_ANEW_S):
+        kept_for_s = 0.0 if is_shared else KEPT_ANEW_S
+        if store is None or (items is self._kept and 0 <= now_s - self._kept_at_s < kept_for_s):
             return
         await store.save(*self.key, items.pages)
         self._kept, self._kept_at_s = items, now_s

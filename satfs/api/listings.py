@@ -34,6 +34,7 @@ from satfs.api.listing_store import ListingStore
 from satfs.api.record_list import RecordList, joined, list_of_one
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
+from satfs.node_locks import NodeLocks
 from satfs.settings import Settings
 
 #: Most listings and look-ups remembered beside the list of tasks; those used least recently are
@@ -74,7 +75,8 @@ class RecordSource(Protocol):
 class Listings:
     """Listings and look-ups, remembered. Never asks twice for what it may believe.
 
-    *store* keeps listings over a restart; without one they live in memory only.
+    *store* keeps listings over a restart; without one they live in memory only. With *locks*, the
+    processes of a node that use it request a listing of *account* once.
 
     Every coroutine raises what `Aleph` raises, but `Unreachable` and `Garbled` only when nothing is
     known.
@@ -87,6 +89,8 @@ class Listings:
         store: ListingStore | None = None,
         *,
         wall_clock: Callable[[], float] = time.time,
+        locks: NodeLocks | None = None,
+        account: str = "",
     ) -> None:
         self._client = client
         self._store = store
@@ -100,6 +104,8 @@ class Listings:
             min(UNWELL_PATIENCE_S, settings.metadata_deadline_s / 8),
             # What is known is served before the kernel's call ends without an answer.
             _WAIT_SHARE * settings.metadata_deadline_s,
+            locks=locks,
+            account=account,
         )
         self._tasks: CachedListing[Task] = CachedListing(
             (TASKS, ""), client.tasks, readers.task, self._terms

@@ -38,19 +38,19 @@ async def admit(reachability: Reachability, origin: str, about: str) -> Admissio
 
 
 class Pauses(Protocol):
-    """The waits that hosts have asked for, of this process and of others. Never waits."""
+    """The waits that hosts have required, of this process and of others. Never waits."""
 
     def left_s(self, origin: str) -> float:
         """Return for how many seconds no request is to be sent to *origin*; 0.0 when it may be."""
         ...
 
     def note(self, origin: str, wait_s: float) -> None:
-        """Note that *origin* asks for a wait of *wait_s* seconds from now."""
+        """Note that *origin* requires a wait of *wait_s* seconds from now."""
         ...
 
 
 class NoPauses:
-    """Pauses of nobody else: each operation keeps to the waits that it was asked for itself."""
+    """Pauses of nobody else: each operation keeps to the waits that its own responses require."""
 
     def left_s(self, origin: str) -> float:
         """Return 0.0."""
@@ -133,16 +133,16 @@ class Retries:
                 self._reachability.probe_ended(origin, trio.current_time(), about)
 
     async def _pause(self, origin: str, what: str, deadline_at: float) -> None:
-        """Wait as long as *origin* has asked any process of this node to.
+        """Wait as long as *origin* has required it of any process of this node.
 
         Raises:
             Throttled: that is longer than the time that is left.
         """
         while (left_s := self._pauses.left_s(origin)) > 0:
             if trio.current_time() + left_s >= deadline_at:
-                told = f"{what}: {origin} asks for a wait of {left_s:.3g} s"
+                told = f"{what}: {origin} requires a wait of {left_s:.3g} s"
                 busy = Throttled(told, retry_after_s=left_s)
-                busy.is_lasting = True  # nobody was asked: it says nothing of the host
+                busy.is_lasting = True  # no request was sent: the host is not known to be away
                 raise busy
             # Not all at the same moment.
             await trio.sleep(left_s + self._draw() * retry.BASE_S)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,17 @@ from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalog
 from embedded.test_embedded_one_cache import StartReader, digest, digests, go, locks_on
 from embedded.test_embedded_one_cache import start_reader as start_reader  # a fixture
 
+from satfs.api import readers
+from satfs.api.listing_store import ListingStore
+from satfs.api.listings import Listings
+from satfs.api.record_list import RecordList, packed_page
 from satfs.errors import Throttled
-from satfs.model import AttachmentName, Link, SceneId
+from satfs.model import AttachmentName, Link, SceneId, Task
 from satfs.net.reachability import Reachability
 from satfs.net.retrying import Retries
 from satfs.node_board import NodeBoard
 from satfs.node_sharing import MAX_PAUSE_S, NodeLinks, NodePauses
+from satfs.settings import load_settings
 
 SCENE, ZIP = SceneId("scene"), AttachmentName("delivery_zip")
 
@@ -169,7 +176,7 @@ async def test_a_wait_that_one_process_is_asked_for_is_kept_by_all(
         assert answered_s[0] >= 7.0
         one.note("https://api.test", 1e9)
         assert other.left_s("https://api.test") <= MAX_PAUSE_S
-        with pytest.raises(Throttled, match="asks for a wait"):
+        with pytest.raises(Throttled, match="requires a wait"):
             await retries.run(
                 attempt,
                 origin="https://api.test",
@@ -182,9 +189,10 @@ async def test_a_wait_that_one_process_is_asked_for_is_kept_by_all(
             lock.close()
 
 
-def test_four_processes_sign_each_object_once(
+def test_four_processes_sign_each_object_and_look_up_each_scene_once(
     start_origin: StartOrigin, start_reader: StartReader
 ) -> None:
+    """Processes of a node request a record or a listing once, and sign each object once."""
     origin = start_origin(ramp_catalogue(2, 4 * MIB), latency_s=0.1)
     paths = [path_of(n) for n in range(2)]
     readers = [start_reader(paths) for _ in range(4)]
@@ -192,6 +200,64 @@ def test_four_processes_sign_each_object_once(
     for reader in readers:
         assert digests(reader) == [digest(content_of(origin, n)) for n in range(2)]
     assert origin.counts("sign") == 2
+    assert origin.counts("scene") == 2
+
+
+@dataclass
+class _Vendor:
+    """Answers with one task more each time."""
+
+    n_asked: int = 0
+
+    async def tasks(self) -> RecordList[Task]:
+        self.n_asked += 1
+        await trio.sleep(0.1)
+        ids = [str(n) for n in range(self.n_asked)]
+        contents = [json.dumps({"task_id": each}).encode() for each in ids]
+        return RecordList(readers.task, (packed_page(ids, contents),))
+
+
+async def test_a_listing_of_another_process_is_believed_for_the_rest_of_its_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    locks = [locks_on(tmp_path) for _ in range(2)]
+    stores = [ListingStore(tmp_path / "account") for _ in range(2)]
+    vendor = _Vendor()
+    settings = load_settings({}, listing_ttl_s=60)
+    began_s, began_wall_s = trio.current_time(), time.time()  # what is kept has the real time
+
+    def wall_clock() -> float:
+        return began_wall_s + trio.current_time() - began_s
+
+    one, other = (
+        Listings(
+            vendor,  # type: ignore[arg-type]  # it lists tasks, and nothing else is asked for
+            settings,
+            store,
+            wall_clock=wall_clock,
+            locks=lock,
+            account="account",
+        )
+        for lock, store in zip(locks, stores, strict=True)
+    )
+    try:
+        assert len(await one.tasks()) == 1
+        await trio.sleep(40)
+        assert len(await other.tasks()) == 1
+        await trio.sleep(15)
+        assert len(await other.tasks()) == 1
+        assert vendor.n_asked == 1
+        await trio.sleep(10)  # 65 s after it was asked for
+        assert len(await other.tasks()) == 2
+        # What a process was told to forget it does not take from another.
+        await trio.sleep(1)
+        one.forget()
+        assert len(await one.tasks()) == 3
+    finally:
+        for store in stores:
+            await store.aclose()
+        for lock in locks:
+            lock.close()
 
 
 def test_links_of_a_process_alone_are_written_nowhere(

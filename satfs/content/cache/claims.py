@@ -4,8 +4,8 @@ A claim is a lock on the numbers of blocks (`node_locks.py`). It is taken when a
 and given back block by block as soon as the index has them, so that whoever waited for it finds
 them there. The kernel gives it back when the process dies.
 
-A process that stands still keeps its claims. Who has waited for long claims the same blocks on the
-next *level*, where one of those who wait gets them, and the others wait for that one.
+A process that stands still keeps its claims. A process that has waited for long claims the
+same blocks on the next *level*, where one of the waiting processes gets them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Claims:
         self._active: set[Claim] = set()
 
     def is_shared(self, now_s: float) -> bool:
-        """Tell whether other processes use the cache now; *now_s* is any steady clock's."""
+        """Return whether other processes use the cache now; *now_s* is any steady clock's."""
         return self._locks.is_shared(now_s)
 
     def take(self, cached: CachedObject, span: ByteRange, level: int = 0) -> Claim | None:

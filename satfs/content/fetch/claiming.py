@@ -18,8 +18,8 @@ from satfs.node_locks import POLL_S
 
 #: Another process that has brought no block for so long stands still, or its connection does; then
 #: one of those who wait for it fetches the blocks as well. Well above the time to a first byte on a
-#: far line; what a wrong guess costs is one range fetched twice.
-STALLED_S: Final = 3.0
+#: far line and the turns of a busy machine; what a wrong guess costs is one range fetched twice.
+STALLED_S: Final = 5.0
 
 
 class Claiming:

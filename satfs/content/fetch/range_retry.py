@@ -397,12 +397,12 @@ class AttemptCounts:
         self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
 
     def paused(self, pause_s: float, label: str) -> SatfsError | None:
-        """Have the next attempt wait for *pause_s*, which the store has asked another process for.
+        """Have the next attempt wait for *pause_s*, as another process has to.
 
         Returns what to report when it would come too late.
         """
         self.wait_s = pause_s
-        text = f"the object store is busy: {label}: it asks for a wait of {pause_s:.3g} s"
+        text = f"the object store is busy: {label}: it requires a wait of {pause_s:.3g} s"
         return Throttled(text, retry_after_s=pause_s) if self.is_over else None
 
     @property
