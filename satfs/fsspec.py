@@ -2,7 +2,7 @@
 
     fs = fsspec.filesystem("satfs", profile="work")
     fs.ls("tasks")
-    xarray.open_dataset(fs.open("scenes/…/contents/rasters/…_TOA_0.tif"))
+    rasterio.open("scenes/…/contents/rasters/…_TOA_0.tif", opener=fs)
 
 Paths are those of a mount, and so are names, sizes, versions and failures (docs/fsspec.md). Where
 this node has a mount of the profile, paths lead to it, so that its cache and the kernel's are
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import threading
 import weakref
@@ -103,7 +104,13 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         if text.startswith("satfs::"):
             text = text.removeprefix("satfs::")
         text = text.removeprefix("satfs://")
-        return "/".join(part for part in text.split("/") if part not in ("", "."))
+        parts: list[str] = []
+        for word in text.split("/"):
+            if word == "..":
+                del parts[-1:]  # as at the root of a filesystem: nothing is above it
+            elif word not in ("", "."):
+                parts.append(word)
+        return "/".join(parts)
 
     def local_path(self, path: str) -> str | None:
         """Return where *path* lies on this node's mount of the profile; None without a mount.
@@ -112,6 +119,24 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         """
         place = self._mountpoint()
         return None if place is None else str(place / self._strip_protocol(path))
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what has been read so far: `fetched_bytes`, `served_bytes`, `requests`, `place`.
+
+        Of the mount where paths lead to one, which `place` then names: all that use it are counted
+        together. Else of this process, for this profile. Requests are those for bytes.
+        """
+        place = self._mountpoint()
+        if place is not None:
+            status = json.loads((place / ".satfs/status.json").read_bytes())
+            reading, requests = status["reading"], status["requests"]
+            return {
+                "place": str(place),
+                "fetched_bytes": requests["received_bytes"],
+                "served_bytes": reading["served_bytes"],
+                "requests": requests["store"].get("bytes", 0),
+            }
+        return {"place": f"process {os.getpid()}", **self._wait("", _statistics)}
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -247,7 +272,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         return [_described(each) if detail else each.path for each in found]
 
     def modified(self, path: str) -> datetime:
-        """Return when the content was last modified, as far as the vendor tells (UTC)."""
+        """Return when the content was last modified, as far as the record states it (UTC)."""
         modified: datetime = self.info(path)["LastModified"]
         return modified
 
@@ -256,7 +281,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         return self.modified(path)
 
     def ukey(self, path: str) -> str:
-        """Return what tells this version of the content from every other."""
+        """Return a key that every other version of the content differs in."""
         return str(self.info(path)["ukey"])
 
     def checksum(self, path: str) -> int:
@@ -264,7 +289,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         return int(self.ukey(path), 16)
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Believe no name and no listing any more, whatever *path* is: the vendor is asked again.
+        """Believe no name and no listing any more, whatever *path* is: the API is requested again.
 
         Names on a mount are the mount's (`satfs refresh`).
         """
@@ -511,6 +536,10 @@ async def _fill_from(tree: PathTree, opened: OpenedFile, start: int, view: memor
 
 async def _close(opened: OpenedFile) -> None:
     opened.reader.close()
+
+
+async def _statistics(tree: PathTree) -> dict[str, int]:
+    return tree.statistics()
 
 
 async def _forget(tree: PathTree, parts: Components) -> None:

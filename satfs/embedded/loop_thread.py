@@ -40,7 +40,7 @@ _ENDING_S: Final = 10.0
 
 
 class Ended(Exception):
-    """The thread has ended, or its process is another one: start anew."""
+    """The thread has ended, or its process is another one."""
 
 
 class TreeThread:
@@ -68,11 +68,11 @@ class TreeThread:
 
     @property
     def is_usable(self) -> bool:
-        """Tell whether calls are taken, as far as can be known."""
+        """Return whether calls are taken."""
         return not self._has_ended and self._pid == os.getpid()
 
     def start(self) -> None:
-        """Start the loop, and return when the tree can be asked; waits for the disk only.
+        """Start the loop, and return when the tree can be used; waits for the disk only.
 
         Raises:
             SatfsError: the parts could not be built.
@@ -135,9 +135,14 @@ class TreeThread:
             await parts.listings.recall()
             self._token, self._nursery = trio.lowlevel.current_trio_token(), nursery
             self.parts = parts
-            self.tree = PathTree(tree_over(parts, self.settings), self.settings)
-            nursery.start_soon(self._end_with_program)
+            root = tree_over(parts, self.settings)
+            self.tree = PathTree(root, self.settings, parts.contents.traces.sums)
             self._opened.set_result(None)
+            try:
+                await self._end_with_program()
+            finally:
+                # Before the nursery closes, however it does: nothing is started in it afterwards.
+                self._has_ended = True
 
     async def _end_with_program(self) -> None:
         while threading.main_thread().is_alive():  # noqa: ASYNC110 - no event tells of its end

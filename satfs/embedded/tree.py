@@ -19,13 +19,14 @@ from cachetools import LRUCache
 from satfs.embedded.merging import merged
 from satfs.errors import Changed, DeadlineReached, NotThere, SatfsError
 from satfs.fuse.inodes import ROOT, keyed_numbering
-from satfs.model import ByteRange, Reader
+from satfs.model import ByteRange, LimitsReadAhead, Reader
+from satfs.read_trace import BYTES, TraceTotals
 from satfs.settings import Settings
 from satfs.tree.nodes import Directory, File, Kind, Node, Symlink, Unresolved
 
 T = TypeVar("T")
 
-#: Longest piece that is read at once: what the kernel asks a mount for at most (FUSE's max_pages),
+#: Longest piece that is read at once: the longest read of the kernel (FUSE's max_pages),
 #: and what read-ahead was tuned with.
 PIECE_BYTES: Final = 1024 * 1024
 #: Paths of which is remembered where they lead; each takes about a kilobyte.
@@ -65,10 +66,14 @@ class OpenedFile:
 
 
 class PathTree:
-    """The tree below *root*, by paths as text: names with slashes between them."""
+    """The tree below *root*, by paths as text: names with slashes between them.
 
-    def __init__(self, root: Directory, settings: Settings) -> None:
+    *sums* are of what its files have read.
+    """
+
+    def __init__(self, root: Directory, settings: Settings, sums: TraceTotals) -> None:
         self._root = root
+        self._sums = sums
         self._metadata_deadline_s = settings.metadata_deadline_s
         self._read_deadline_s = settings.read_deadline_s
         self._believed_s = settings.entry_timeout_s
@@ -83,7 +88,7 @@ class PathTree:
         Raises:
             NotThere: nothing has that name.
             DeadlineReached: no answer within `metadata_deadline_s`.
-            SatfsError: it cannot be told now.
+            SatfsError: it cannot be had now.
         """
         return self._info(await self._in_time(self._node(path), path), path)
 
@@ -110,6 +115,15 @@ class PathTree:
             if number % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
         return found
+
+    def statistics(self) -> dict[str, int]:
+        """Return bytes fetched from the store, bytes served from the cache, requests for bytes."""
+        sums = self._sums
+        return {
+            "fetched_bytes": sums.received_bytes,
+            "served_bytes": sums.served_bytes,
+            "requests": sums.requests[BYTES],
+        }
 
     def forget(self) -> None:
         """Look every path up again from now on."""
@@ -231,7 +245,7 @@ class PathTree:
 
         Bounds are as in a slice of the file: negative ones count from its end, None is an end of
         it. A range that cannot be had is the reason in its place. Nothing is read ahead: the caller
-        has said what it needs. All are of one version: where the file is replaced meanwhile, all
+        has named what it needs. All are of one version: where the file is replaced meanwhile, all
         are read again.
 
         Raises as `open`.
@@ -251,9 +265,9 @@ class PathTree:
         async def read(place: ByteRange, indices: list[int]) -> None:
             try:
                 if len(reads) == 1:
-                    data = await self.read(opened, place)
+                    data = await self._read_only(opened, place)
                 else:
-                    # One handle for each: what one reads says nothing of where others read on.
+                    # One handle for each: where one reads is no sign of where others do.
                     data = await self._read_apart(path, opened.info.number, place)
             except (SatfsError, OSError) as failure:
                 for index in indices:
@@ -277,9 +291,15 @@ class PathTree:
     async def _read_apart(self, path: str, number: int, span: ByteRange) -> bytes:
         opened = await self.open(path, number)
         try:
-            return await self.read(opened, span)
+            return await self._read_only(opened, span)
         finally:
             opened.reader.close()
+
+    async def _read_only(self, opened: OpenedFile, span: ByteRange) -> bytes:
+        """Return the bytes of *span*, reading nothing ahead beyond it."""
+        if isinstance(opened.reader, LimitsReadAhead):
+            opened.reader.limit_read_ahead(span)
+        return await self.read(opened, span)
 
     async def _in_time(self, answer: Awaitable[T], path: str) -> T:
         with trio.move_on_after(self._metadata_deadline_s):
