@@ -25,6 +25,8 @@ PAGES = (
     "caching-and-offline",
     "gdal-qgis-rasterio",
     "views",
+    "fsspec",
+    "cluster",
 )
 #: A demo draws its imagery first, and a page has two dozen commands; in seconds.
 TIMEOUT_S = 240
