@@ -23,6 +23,7 @@ from satfs.model import ByteRange, LimitsReadAhead, Reader
 from satfs.read_trace import BYTES, TraceTotals
 from satfs.settings import Settings
 from satfs.tree.nodes import Directory, File, Kind, Node, Symlink, Unresolved
+from satfs.tree.rendered import ListedFile
 
 T = TypeVar("T")
 
@@ -42,8 +43,9 @@ class NodeInfo:
     """What is known of one name.
 
     *path* begins without a slash; the root's is empty. *size_bytes* is None where it could not be
-    learnt, and *reason* says why. *number* is the inode number that a mount shows: another version
-    of the content has another one.
+    learnt, where *reason* states why, and in a listing for a file that is rendered when it is
+    looked up. *number* is the inode number that a mount shows: another version of the content has
+    another one.
     """
 
     path: str
@@ -158,7 +160,7 @@ class PathTree:
         return NodeInfo(
             path,
             attributes.kind,
-            None if reason is not None else attributes.size_bytes,
+            None if isinstance(node, Unresolved | ListedFile) else attributes.size_bytes,
             attributes.mtime_ns,
             attributes.permissions,
             ROOT if is_root else self._number(node.identity, 0),

@@ -43,7 +43,7 @@ def test_paths_lead_to_the_mount_of_the_profile(
     for how in ("auto", "only"):
         fs = open_fs(mount=how)
         assert fs.local_path(path_of()) == str(mount.path / path_of())
-        assert fs.ls("", detail=False) == ["README.txt", "captures", "scenes", "tasks"]
+        assert fs.ls("", detail=False) == alone.ls("", detail=False)
         assert fs.cat(path_of()) == data
         assert fs.cat_file(path_of(), -10) == data[-10:]
         assert fs.cat_ranges([path_of()] * 3, [0, 100, 200], [10, 110, 210]) == [
