@@ -42,9 +42,9 @@ def format_duration(seconds: float) -> str:
     return " ".join(words)
 
 
-def format_count(number: int, noun: str) -> str:
-    """Return *number* and *noun*, in the plural where that is due."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def format_count(number: int, noun: str, plural: str = "") -> str:
+    """Return *number* and *noun*, or its *plural*, which ends in s by default."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
 
 
 def format_age(seconds: float) -> str:

@@ -27,7 +27,7 @@ class Account:
     """Who the API takes us for. Holds no secret."""
 
     client_id: str | None
-    #: For whom the token says it was made; not verified.
+    #: The subject of the token; not verified.
     subject: str | None
     mode: AuthMode
     #: The setting that secret or token come from.
@@ -35,14 +35,14 @@ class Account:
     contract: Contract | None
     #: None when the API does not list them.
     contracts: tuple[Contract, ...] | None
-    #: When the token ends, in seconds since the epoch; None when nobody tells.
+    #: When the token expires, in seconds since the epoch; None when that is not known.
     token_expires_at_s: float | None
 
 
 def ask_account(
     settings: Settings, manner: Manner, choose: Choice | None = None
 ) -> tuple[Account, Settings]:
-    """Log in as *settings* say, and return who we are, with the settings that *choose* has chosen.
+    """Log in with *settings*; return the account, with the settings that *choose* has chosen.
 
     Waits for the network. The credential and the contract are both accepted when this returns.
 
@@ -51,7 +51,7 @@ def ask_account(
         Unreachable, Garbled: the API is away, or makes no sense.
         Exception: whatever *choose* raises.
     """
-    # What comes of it is told in any case; the log is for those who ask how.
+    # The result is printed in any case; the log is for users who want to see how.
     level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
     with (
         logging_as(replace(manner.log, level=level), in_background=False),

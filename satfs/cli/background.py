@@ -26,7 +26,7 @@ from satfs.cli.exit_codes import Exit, Failure
 
 
 class Waiter:
-    """The background's end: tells the one who waits in front, once."""
+    """The background's end: reports to the command that waits in front, once."""
 
     def __init__(self, pipe: int, *, leaves_late: bool = False) -> None:
         self._pipe: int | None = pipe
@@ -35,7 +35,7 @@ class Waiter:
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether neither readiness nor a failure was told yet."""
+        """Return whether neither readiness nor a failure was reported yet."""
         return self._pipe is not None
 
     def tell_ready(self) -> None:
@@ -51,7 +51,7 @@ class Waiter:
         detach(0, 1, 2)
 
     def tell_failure(self, failure: Failure) -> None:
-        """Let the command in front end with *failure*; when nobody waits any more, do nothing."""
+        """Let the command in front end with *failure*, if it still waits."""
         with suppress(BrokenPipeError):
             self._tell(asdict(failure))
         self._close()

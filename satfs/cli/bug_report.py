@@ -26,7 +26,7 @@ from satfs.settings import Resolved, Settings, is_secret, variable_of
 _LIBFUSE: Final = ("libfuse3.so.3", "libfuse3.so.4")
 #: Libraries whose version decides how satfs behaves.
 _LIBRARIES: Final = ("pyfuse3", "trio", "httpx", "httpcore", "h11", "pydantic", "isal")
-#: These values name an account or a file; a report for the public says only that they are set.
+#: These values name an account or a file; a report for the public shows only that they are set.
 _IDENTITIES: Final = ("client_id", "contract_id")
 _PERSONAL: Final = (*_IDENTITIES, "token_file", "token_command")
 #: Lines of each mount's log, the latest.

@@ -34,7 +34,7 @@ _STEP_TIMEOUT_S: Final = 30
 
 
 def show_around(mountpoint: Path) -> None:
-    """Run some commands in the mounted demo, show what they say, and tell what else to try."""
+    """Run some commands in the mounted demo, print their output, and what else to try."""
     _show_command(f"cd {shell_path(mountpoint)}")
     for command, n_lines in _AT_THE_TOP:
         _step(command, n_lines, mountpoint)
@@ -48,7 +48,7 @@ def show_around(mountpoint: Path) -> None:
 
 
 def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
-    """Tell what to try in the demo at *mountpoint*, and how it ends."""
+    """Print what to try in the demo at *mountpoint*, and how it ends."""
     name = shell_path(mountpoint)
     end = "Ctrl-C" if ends_with_us else f"{program_name()} umount {name}"
     rows = (

@@ -105,7 +105,7 @@ def remedy(error: BaseException) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure as people are told of it: an exit code, a sentence, what to do, a traceback."""
+    """A failure as people see it: exit code, sentence, remedy, traceback."""
 
     code: int
     sentence: str
@@ -114,7 +114,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
-    """Return how *error*, or the gravest of a group, is told; *with_details* adds its traceback."""
+    """Return *error*, or the gravest of a group, for people; *with_details* adds its traceback."""
     told = gravest_of(error)
     details = "".join(traceback.format_exception(error)) if with_details else None
     if isinstance(told, SatfsError) and not isinstance(told, Misuse):

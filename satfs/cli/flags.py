@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class Manner:
-    """How one run of the program was asked to speak."""
+    """How much, where and how one run of the program prints and logs."""
 
     verbosity: int = 0
     log_format: LogFormat = LogFormat.CONSOLE
@@ -50,12 +50,12 @@ def _log_format(context: click.Context, _parameter: click.Parameter, value: str 
 
 
 def verbosity_flags(command: Command) -> Command:
-    """Add `-v` and `-q`, which are heard by `Manner`."""
+    """Add `-v` and `-q`, which `Manner` reads."""
     command = click.option(
         "-q",
         "--quiet",
         count=True,
-        is_eager=True,  # before --version, which says more with -v
+        is_eager=True,  # before --version, which prints more with -v
         expose_value=False,
         callback=_verbosity,
         help="Say less.",
@@ -72,7 +72,7 @@ def verbosity_flags(command: Command) -> Command:
 
 
 def log_flags(command: Command) -> Command:
-    """Add `--log-file` and `--log-format`, which are heard by `Manner`."""
+    """Add `--log-file` and `--log-format`, which `Manner` reads."""
     command = click.option(
         "--log-format",
         type=click.Choice([str(choice) for choice in LogFormat]),
@@ -98,7 +98,12 @@ SETTING_FLAGS: Final = (
     ("--profile", "profile", "NAME", "The profile in config.toml to use."),
     ("--api-url", "api_url", "URL", "Base of the API."),
     ("--auth-url", "auth_url", "URL", "The OAuth token endpoint."),
-    ("--auth-mode", "auth_mode", "auto|oauth|token|legacy", "How the API is told who we are."),
+    (
+        "--auth-mode",
+        "auth_mode",
+        "auto|oauth|token|legacy",
+        "The way of authentication at the API.",
+    ),
     ("--client-id", "client_id", "ID", "The OAuth client id."),
     ("--contract", "contract_id", "ID", "The contract to act for."),
     ("--ca-file", "ca_file", "FILE", "Certificate authorities to trust besides the system's."),
@@ -111,7 +116,7 @@ SETTING_FLAGS: Final = (
     ("--workers", "workers", "N", "Processes that receive bulk data."),
     ("--max-connections", "max_connections", "N", "Connections to the store at once."),
 )
-#: Those of them that say who asks whom.
+#: Those of them that name the account and the API.
 ACCOUNT_SETTINGS: Final = frozenset(
     {"profile", "api_url", "auth_url", "auth_mode", "client_id", "contract_id", "ca_file"}
 )
@@ -137,7 +142,7 @@ def setting_flags(command: Command) -> Command:
 
 
 def account_flags(command: Command) -> Command:
-    """Add those of `setting_flags` that say who asks whom."""
+    """Add those of `setting_flags` that name the account and the API."""
     return _flags_for(command, ACCOUNT_SETTINGS)
 
 

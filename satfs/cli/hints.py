@@ -1,4 +1,4 @@
-"""Commands that people are told to run: fit to be pasted into a shell, in any directory."""
+"""Commands for people to run: fit to be pasted into a shell, in any directory."""
 
 from __future__ import annotations
 

@@ -84,11 +84,11 @@ def _stay(
 
 
 def _serve(prepare: Preparation, options: MountOptions, manner: Manner, waiter: Waiter) -> int:
-    """Mount in the background; return the exit code, which nobody may be there to see."""
+    """Mount in the background; return the exit code, which perhaps no process sees."""
     try:
         with logging_as(manner.log, in_background=True):
             return _serve_and_log(prepare, options, manner, waiter)
-    except BaseException as error:  # the log itself: there is nobody else to tell
+    except BaseException as error:  # the log itself: there is no other place to report it
         failure = failure_of(error, with_details=manner.with_details)
         waiter.tell_failure(failure)
         return failure.code
@@ -100,7 +100,9 @@ def _serve_and_log(
     try:
         with prepare() as settings:
             run_mount(settings, options, waiter.tell_ready)
-    except BaseException as error:  # whatever ends the mount is told; nothing goes on after it
+    except (
+        BaseException
+    ) as error:  # any error that ends the mount is reported; nothing goes on after it
         failure = failure_of(error, with_details=manner.with_details)
         if not waiter.is_waiting:
             log.exception("mount ended with an error")

@@ -61,12 +61,12 @@ class Place(StrEnum):
 
     TERMINAL = "terminal"
     JOURNAL = "journal"  #: takes a priority from the beginning of each line (sd-daemon(3))
-    MANAGER = "manager"  #: a service manager that is told of readiness; most do the same
+    MANAGER = "manager"  #: a service manager that waits for readiness; most do the same
     PLAIN = "plain"  #: a file, or a program
 
 
 def place_of(stream: TextIO, environment: Mapping[str, str]) -> Place:
-    """Return what reads *stream*, by what it is and by what *environment* says of it.
+    """Return the kind of reader of *stream*, from its type and from *environment*.
 
     The journal is told by `JOURNAL_STREAM`, which names device and inode of the socket that leads
     to it (systemd.exec(5)): a variable that was only inherited names another.
@@ -155,7 +155,7 @@ class _Writer(logging.handlers.QueueListener):
 
 @contextmanager
 def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
-    """Log as *choice* says until the block ends, then write out what is still waiting.
+    """Log as chosen until the block ends, then write the lines that still wait.
 
     Without a file, a foreground mount logs to standard error, one in the background to the system
     logger where there is one. Starts a thread: to be entered after the last fork.
@@ -258,5 +258,5 @@ def _target(choice: LogChoice, in_background: bool) -> logging.Handler:
             system.ident = f"satfs[{os.getpid()}]: "
             return system
     except OSError:
-        pass  # no system logger, in a container say: the log goes nowhere
+        pass  # no system logger, as in a container: the log goes nowhere
     return logging.NullHandler()

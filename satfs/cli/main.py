@@ -1,7 +1,7 @@
 """The entry point of the command line: the commands, and how each of them fails.
 
-A command's module is imported when it is asked for: mounting takes libfuse, an event loop and an
-HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have.
+A command's module is imported when the command is used: mounting takes libfuse, an event loop and
+an HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor have.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMMANDS: Final = {
     "umount": "Unmount it again.",
     "login": "Log in, so that mounts need no credentials in the environment.",
     "logout": "Forget a login.",
-    "whoami": "Ask the API who we are.",
+    "whoami": "Show the account and the contract of a login.",
     "config": "Show settings, where each is from, and profiles.",
     "status": "List mounts, and show how they are doing.",
     "log": "Show what a mount has logged lately, or have it log more.",
@@ -48,13 +48,13 @@ COMMANDS: Final = {
     "service": "Let systemd, or mount(8) and fstab, do the mounting.",
     "ls": "List tasks, captures, scenes and files, also without a mount.",
     "info": "Show all that is known of a task, capture or scene.",
-    "refresh": "Ask the vendor anew what a directory holds.",
+    "refresh": "List a directory at the vendor again.",
     "prefetch": "Make scenes or whole tasks available offline.",
     "pin": "Keep scenes or whole tasks in the cache, or no longer.",
     "verify": "Check deliveries: length, ETag, and the CRCs in zips.",
-    "watch": "Tell of captures and scenes as they are published.",
-    "cache": "Look after what mounts have kept on disk.",
-    "doctor": "Look for whatever keeps satfs from working.",
+    "watch": "Report captures and scenes as they are published.",
+    "cache": "Show, check and clear what mounts have kept on disk.",
+    "doctor": "Look for what keeps satfs from working.",
     "completion": "Let bash, zsh or fish complete what you type.",
     "man": "Write the man pages of all commands.",
 }

@@ -1,4 +1,4 @@
-r"""What the help of each command says, as data: one source for man pages and the site's reference.
+r"""The help of each command as data: one source for man pages and the site's reference.
 
 Help is written once, where the command is (docstring, options, epilog), and read here through
 click's own interface. An epilog is a row of blocks between blank lines: one that opens with `\b`
@@ -113,7 +113,7 @@ def variables() -> tuple[Term, ...]:
 def _default(name: str, value: object) -> str:
     if value is None or is_secret(name):
         return ""
-    # Where the home is differs from one machine to the next; a document says it for all of them.
+    # Where the home is differs from one machine to the next; a document is for all of them.
     return "~/.cache/satfs" if name == "cache_dir" else str(value)
 
 

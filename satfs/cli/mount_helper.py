@@ -31,7 +31,7 @@ from satfs.errors import BadSettings
 SOURCE_PREFIX: Final = "satfs:"
 #: The programs that mount(8) looks for; what they are called decides what they do.
 PROGRAMS: Final = ("mount.satfs", "mount.fuse.satfs")
-#: Variables that say how to speak and how to reach the network, in lower case. All others may hold
+#: Variables of language and network, in lower case. All others may hold
 #: a secret of root's, or lead a program of the user to what is root's.
 _KEPT: Final = frozenset(
     {"lang", "language", "tz", "term", "http_proxy", "https_proxy", "all_proxy", "no_proxy"}
@@ -72,7 +72,7 @@ def mount_code(code: int) -> MountExit:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one command line asks for."""
+    """The options of one command line."""
 
     profile: str
     directory: str
@@ -80,12 +80,12 @@ class Asked:
     is_sloppy: bool = False
     is_fake: bool = False
     is_verbose: bool = False
-    #: Act as this user, with his profiles and his cache; None: as whoever calls.
+    #: Act as this user, with the profiles and the cache of that user; None: as the caller.
     act_as: str | None = None
 
 
 def read_words(words: Sequence[str]) -> Asked:
-    """Return what *words*, the command line without its first, ask for.
+    """Parse *words*, the command line without its first word.
 
     Raises:
         BadSettings: they make no sense; says which do.
@@ -153,7 +153,7 @@ def _sort_out(asked: Asked, options: Sequence[str]) -> Asked:
     return replace(asked, options=tuple(kept), act_as=act_as)
 
 
-# -- acting as somebody ----------------------------------------------------------------------------
+# -- acting as another user ------------------------------------------------------------------------
 
 
 def become(name: str, environment: MutableMapping[str, str]) -> None:
@@ -217,7 +217,7 @@ def is_called_by_mount(words: Sequence[str]) -> bool:
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
-    """Mount as *words* (the program's own) ask, and exit with a code of mount(8)."""
+    """Mount as *words*, the program's own, describe, and exit with a code of mount(8)."""
     given = list(sys.argv[1:] if words is None else words)
     if given in (["-V"], ["--version"]):
         print(f"mount.satfs {__version__}")

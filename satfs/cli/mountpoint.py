@@ -1,4 +1,4 @@
-"""Check that a directory can be mounted on, or say what is wrong with it."""
+"""Check that a directory can be mounted on."""
 
 from __future__ import annotations
 

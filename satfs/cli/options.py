@@ -42,7 +42,7 @@ REFUSED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GivenOptions:
-    """What the `-o` of one command line say; None where they say nothing."""
+    """The `-o` options of one command line; None where they set nothing."""
 
     allow_other: bool = False
     allow_root: bool = False
@@ -65,7 +65,7 @@ _LARGEST: Final = {"uid": 2**32 - 2, "gid": 2**32 - 2, "umask": 0o777}
 
 
 def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOptions:
-    r"""Return what *texts*, each a list of options separated by commas, ask for.
+    r"""Parse *texts*, each a list of options separated by commas.
 
     The last of contradicting options wins, as in mount(8). A comma inside a value is written `\,`
     and a backslash `\\`, as in libfuse. With *is_sloppy* what nobody knows is dropped (`mount -s`).

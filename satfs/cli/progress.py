@@ -158,7 +158,7 @@ class _Bars:
 
 
 def _short(path: str) -> str:
-    """Return the file's name, cut in the middle where it is long: both of its ends tell it."""
+    """Return the file's name, cut in the middle where it is long: both of its ends identify it."""
     name = show(PurePosixPath(path).name)
     if len(name) > _NAME_COLUMNS:
         tail = _NAME_COLUMNS - 1 - _HEAD_COLUMNS

@@ -73,12 +73,12 @@ def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
 def answer(
     target: OnMount | tuple[str, ...], question: str, settings: Settings | None
 ) -> Mapping[str, Json]:
-    """Return the answer to *question* (`list` or `describe`) about *target*.
+    """Return the result of *question* (`list` or `describe`) for *target*.
 
-    A mount is asked over its socket; otherwise the API of *settings*, with what mounts have kept.
+    From a mount over its socket, else from the API of *settings*, with what mounts have kept.
 
     Raises:
-        SatfsError: there is no answer.
+        SatfsError: the request failed.
     """
     if isinstance(target, OnMount):
         return result_of(target.mounted, question, {"paths": [list(target.words)]})
@@ -109,31 +109,31 @@ async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) ->
 
 
 def quiet_log(manner: Manner) -> LogChoice:
-    """Return a log that tells of nothing, unless more is asked for.
+    """Return a log that is silent, unless more is wanted.
 
-    A mount's log is read later. A command's answer, or the error that it ends with, tells what the
-    log would have told.
+    A mount's log is read later. The output of a command, or the error that it ends with, has what
+    the log would have.
     """
     level = level_for(manner.verbosity - 1) if manner.verbosity > 0 else logging.CRITICAL
     return replace(manner.log, level=level)
 
 
 def missing(failure: NotThere) -> click.ClickException:
-    """Return *failure* as what ends a command that was asked for something that is not there."""
+    """Return *failure* as the exception that ends a command whose target does not exist."""
     return Missing(str(failure))
 
 
 class Missing(click.ClickException):
-    """What was asked for is not there."""
+    """The target of a command does not exist."""
 
     exit_code = 1
 
     def show(self, file: Any = None) -> None:
-        """Say so."""
+        """Print the message, and what to do."""
         from satfs.cli.output import print_error
 
         print_error(
-            self.message, "`satfs ls` lists what there is; `satfs refresh` asks the vendor anew."
+            self.message, "`satfs ls` lists what there is; `satfs refresh` asks the vendor again."
         )
 
 

@@ -19,7 +19,7 @@ _PREFIX: Final = "satfs-"
 _SUFFIX: Final = ".service"
 #: A unit's name may hold these, and with its suffix be 255 characters long (systemd.unit(5)).
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:_.-]")
-#: Another attempt would fail like the first: somebody has to change something.
+#: Another attempt would fail like the first: a person has to change something.
 _HOPELESS: Final = (Exit.USAGE, Exit.CREDENTIALS, Exit.FUSE, Exit.CACHE)
 
 

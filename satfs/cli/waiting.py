@@ -14,7 +14,7 @@ from satfs.cli.output import print_sentence
 from satfs.net.proxies import proxies_of_environment
 from satfs.settings import Settings
 
-#: A command that has printed nothing for so long says what it waits for, in seconds.
+#: After this time without output a command prints what it waits for, in seconds.
 NOTICE_S: Final = 1.0
 #: Deadline of a request where this machine has no route to other networks, in seconds. Long enough
 #: for a host of the same network, and for an interface that is just coming up.

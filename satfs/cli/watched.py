@@ -40,14 +40,14 @@ from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Listings asked for at once.
+#: Listings requested at once.
 _AT_ONCE: Final = 8
 
 Listing = Mapping[str, Json]
 
 
 class Source(Protocol):
-    """Whoever can be asked: a mount, or the API."""
+    """A source of listings: a mount, or the API."""
 
     async def ask(self, question: str, words: Sequence[str]) -> Listing:
         """Return the answer to *question* (`list` or `describe`)."""
@@ -64,7 +64,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OfMount:
-    """A mount, asked over its socket; it believes its listings as long as it does for others."""
+    """A mount, over its socket; it believes its listings as long as it does for others."""
 
     mounted: Mounted
 
@@ -85,7 +85,7 @@ class OfMount:
 
 @dataclass(frozen=True, slots=True)
 class OfApi:
-    """The API, asked directly."""
+    """The API, without a mount."""
 
     listings: Listings
 
@@ -109,7 +109,7 @@ async def _nothing_kept() -> Sequence[CachedVersion]:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What was told, in a file of the user's own."""
+    """The events that were reported, in a file of the user's own."""
 
     file: Path
 
@@ -131,7 +131,7 @@ class Memory:
         except OSError as failure:
             os.close(lock)
             raise BadSettings(
-                f"another `satfs watch` tells of the same ({self.file}); give one of them a file of"
+                f"another `satfs watch` reports the same ({self.file}); give one of them a file of"
                 " its own: --state FILE"
             ) from failure
         try:
@@ -140,7 +140,7 @@ class Memory:
             os.close(lock)
 
     def load(self) -> Seen:
-        """Return what was told; nothing when there is no file.
+        """Return what was reported; nothing when there is no file.
 
         Raises:
             BadSettings: the file cannot be read, or is something else.
@@ -153,7 +153,7 @@ class Memory:
             raise self._unusable(failure) from failure
         except (BadSettings, UnicodeDecodeError):
             raise BadSettings(
-                f"{self.file} is no record of what `satfs watch` has told; name another file with"
+                f"{self.file} is no record of `satfs watch`; name another file with"
                 " --state, or remove it to begin anew"
             ) from None
 
@@ -173,7 +173,7 @@ class Memory:
 
 
 def state_file(target: OnMount | tuple[str, ...], settings: Settings | None) -> Path:
-    """Return where is remembered what was told of *target*, by default."""
+    """Return the default file for what was reported of *target*."""
     if isinstance(target, OnMount):
         key = ("mount", target.mounted.source, str(target.mounted.mountpoint), *target.words)
     else:
@@ -184,7 +184,7 @@ def state_file(target: OnMount | tuple[str, ...], settings: Settings | None) -> 
 
 @dataclass(slots=True)
 class Watch:
-    """One watch: looks, tells, remembers."""
+    """One watch: looks, reports, remembers."""
 
     source: Source
     words: Sequence[str]
@@ -234,7 +234,7 @@ class Watch:
             await trio.sleep(interval_s)
 
     async def _look(self) -> None:
-        """Ask what there is, and tell what is new.
+        """List what there is, and report what is new.
 
         Raises:
             Unreachable: nobody can be asked; what was found until then has been told.
@@ -265,7 +265,7 @@ class Watch:
             return entries
         told = await self.source.ask("describe", self.words)
         if told["kind"] == "capture":
-            self._seen.note_captures("", [told], time.time())  # nobody tells of which task it is
+            self._seen.note_captures("", [told], time.time())  # the task is not known
             return ()
         if told["kind"] != "task":
             raise BadSettings("only tasks, a task or a capture can be watched")
@@ -277,11 +277,13 @@ class Watch:
         except NotThere:  # withdrawn since it was listed
             return {"entries": ()}
         if listing.get("is_stale"):
-            raise Unreachable("the vendor is out of reach, and only what was known before is told")
+            raise Unreachable(
+                "the vendor is out of reach, and only what was known before is listed"
+            )
         return listing
 
     async def _tell(self, event: Event) -> None:
-        """Tell of *event*, and remember that; not if its command fails."""
+        """Report *event*, and remember that; not if its command fails."""
         words = ["captures", _name(event.capture_id)]
         if event.task_id:
             capture = _name(event.capture_id, TASK_JSON, CAPTURES_JSON)
@@ -313,9 +315,9 @@ class Watch:
             "WATCH_SCENE_ID": told["scene_id"],
             "WATCH_PATH": told.get("path"),
         }
-        # An environment cannot hold NUL; whoever needs such an id finds it in the JSON.
+        # An environment cannot hold NUL; a command that needs such an id finds it in the JSON.
         shown = {k: v for k, v in facts.items() if isinstance(v, str) and "\0" not in v}
-        # No setting and no secret of ours: the command is told what it needs.
+        # No setting and no secret of ours: the command gets what it needs.
         inherited = {
             name: value for name, value in worker_environment().items() if name not in facts
         }
@@ -323,7 +325,7 @@ class Watch:
             done = await trio.run_process(
                 list(self.command),
                 stdin=json.dumps(told).encode() + b"\n",
-                # Ours is for what we tell.
+                # Ours is for the events.
                 stdout=sys.stderr.fileno() if self.as_json else None,
                 check=False,
                 env={**inherited, **shown},
@@ -335,7 +337,7 @@ class Watch:
         if done.returncode != 0:
             print_remark(
                 f"{self.command[0]} failed with {done.returncode} for {told['event']}"
-                f" {told['scene_id'] or told['capture_id']}; the next look tells it again."
+                f" {told['scene_id'] or told['capture_id']}; the next look reports it again."
             )
         return done.returncode == 0
 
@@ -354,7 +356,7 @@ def _name(id: str, *reserved: str) -> str:
 
 
 async def _together(ask: Callable[[T], Awaitable[R]], subjects: Sequence[T]) -> list[R]:
-    """Return what *ask* makes of each of *subjects*, in order, some asked at once.
+    """Return the result of *ask* for each of *subjects*, in order, some of them at once.
 
     Raises:
         SatfsError: the first failure; not as a group.

@@ -45,7 +45,7 @@ _SOURCES: Final = {
 
 
 async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, ...] | None:
-    """Tell what the API says of credential and contract; return the first tasks, None if refused.
+    """Check credential and contract at the API; return the first tasks, None if refused.
 
     Waits for the API, at most the metadata deadline for each of three questions.
     """
@@ -53,7 +53,8 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
     try:
         await aleph.credential.headers()
         if aleph.credential.needs_contract:
-            # The one question that names no contract: it tells a bad credential from a bad one.
+            # The one request without a contract: it distinguishes a bad credential from a bad
+            # contract.
             contracts = await _listed(aleph, tell)
     except SatfsError as failure:
         tell(refusal("credential", failure))
@@ -68,7 +69,7 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
     try:
         tasks = await aleph.check()
     except SatfsError as failure:
-        # Where the contracts have told nothing, this is the first that the credential was judged.
+        # Where the contracts show nothing, this is the first request that proves the credential.
         tell(refusal("tasks" if contracts is not None else "credential", failure))
         return None
     if contracts is None:
@@ -90,7 +91,7 @@ async def _listed(aleph: Aleph, tell: Tell) -> tuple[Contract, ...] | None:
 
 
 def credential_finding(settings: Settings, expires_at_s: float | None, now_s: float) -> Finding:
-    """Return that the credential is accepted, and for how long where nobody renews it.
+    """Return that the credential is accepted, and for how long where no program renews it.
 
     *expires_at_s* is when the token in use ends, as far as it tells; both by the wall clock.
     """
@@ -182,7 +183,7 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
             commands = ("satfs login",)
         case NotAllowed():
             means = "The API knows us, and does not let us in."
-            remedy = "Ask whoever runs the account for the rights, or log in as somebody else:"
+            remedy = "Ask the owner of the account for the rights, or log in as another user:"
             commands = ("satfs login",)
         case Unreachable():
             means = "It was reached a moment ago, and is in trouble or slow now."
@@ -221,7 +222,7 @@ async def store(
                 Severity.WARNING,
                 f"Finding a scene and signing a link took more than {SEARCH_LIMIT_S:.0f} s.",
                 "The API is slow or stuck; opening a file waits for both.",
-                "Try again; if it lasts, tell the vendor's support.",
+                "Try again; if it lasts, report it to the vendor's support.",
             )
         )
         return
@@ -234,7 +235,7 @@ async def store(
                 f"{str(failure).rstrip('.')}.",
                 "Either the account may not fetch what it may list, or the link leads where satfs "
                 "must not follow.",
-                "Ask whoever runs the account, or the network.",
+                "Ask the owner of the account, or of the network.",
                 cause=type(failure),
             )
         )
@@ -288,7 +289,7 @@ def _unasked(says: str) -> Finding:
 
 def _refused(status: int, *, is_spent: bool) -> Finding:
     means = "The store does not take the link that the API signed a moment ago."
-    remedy, commands = "If it lasts, tell the vendor's support.", tuple[str, ...]()
+    remedy, commands = "If it lasts, report it to the vendor's support.", tuple[str, ...]()
     if is_spent:
         means = (
             "By this machine's clock the link was over before it was used: one of them is wrong."

@@ -156,7 +156,7 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
     if settings.cache_bytes == 0:
         return
     if machine.errno_of(path) not in (0, errno.ENOENT):
-        return  # said by the look at the directory
+        return  # the check of the directory reports it
     there = _existing(path)
     disk = shutil.disk_usage(there)
     limit = settings.cache_bytes

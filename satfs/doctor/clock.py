@@ -32,7 +32,7 @@ _SET_CLOCK: Final = ("timedatectl status", "sudo timedatectl set-ntp true")
 
 
 def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") -> float | None:
-    """Return by how many seconds our clock is ahead of whoever wrote *date* (negative: behind).
+    """Return by how many seconds our clock is ahead of the writer of *date* (negative: behind).
 
     *date* is a `Date` header (RFC 9110 §6.6.1), *age* the `Age` of an answer out of a cache. The
     moments are by our wall clock. The result is right to half a second and half the time that the
@@ -54,13 +54,13 @@ def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") 
 
 
 def judge(ahead_s: float | None) -> Finding:
-    """Return what it means that our clock is *ahead_s* seconds ahead; None: nobody told."""
+    """Return the finding for a clock that is *ahead_s* seconds ahead; None: not known."""
     if ahead_s is None:
         return Finding(
             Area.NETWORK,
             "clock",
             Severity.NOTE,
-            "The API does not tell the time.",
+            "The API sends no date.",
             "So nobody knows whether this machine's clock is right, which signed links need.",
             "See whether it is synchronised:",
             _SET_CLOCK[:1],
@@ -81,7 +81,7 @@ def judge(ahead_s: float | None) -> Finding:
             _SET_CLOCK,
         )
     means = (
-        "Signed links are taken for spent too early, and are asked for over and over."
+        "Signed links are taken for spent too early, and are requested again and again."
         if ahead_s > 0
         else "Signed links are used after their end: the store refuses them, and each costs "
         "another question."
@@ -99,6 +99,6 @@ def judge(ahead_s: float | None) -> Finding:
 
 def _duration(seconds: float) -> str:
     for unit_s, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 1.95 * unit_s:  # below, a smaller unit tells it better
+        if seconds >= 1.95 * unit_s:  # below, a smaller unit is more exact
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""Programs that walk every directory and would fetch files nobody reads: updatedb and indexers.
+"""Programs that walk every directory and would fetch files in vain: updatedb, indexers.
 
 A mount keeps those it knows from what would have to be asked for (`satfs.fuse.crawlers`). Leaving
 the mount out of their walk is better still: they do not come, and nothing is refused to them.
@@ -107,7 +107,7 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
 
 
 def _is_kept_out(program: str, guard: CrawlerRules) -> bool:
-    """Return whether a mount gives *program* nothing that would have to be asked for."""
+    """Return whether a mount gives *program* only bytes that are cached."""
     return guard.habit(Caller(program[:15], program[:15])) is Habit.CRAWLS
 
 

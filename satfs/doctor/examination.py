@@ -1,7 +1,7 @@
 """All checks, each within its time: local ones side by side, those of the network in their order.
 
-Nothing is changed, and nobody waits for long, whatever hangs: a local check has `LOCAL_LIMIT_S`,
-everything that asks a network together `NETWORK_LIMIT_S`.
+Nothing is changed, and each wait is bounded: a local check has `LOCAL_LIMIT_S`, all checks of the
+network together have `NETWORK_LIMIT_S`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from satfs.settings import AuthMode, Settings
 
 #: Time for a check of this machine, in seconds. They take milliseconds, or something is stuck.
 LOCAL_LIMIT_S: Final = 8.0
-#: Time for all that is asked of the network, in seconds. With the start of the program this stays
+#: Time for all requests over the network, in seconds. With the start of the program this stays
 #: below the 30 s that people were found to wait for an answer about what is wrong.
 NETWORK_LIMIT_S: Final = 22.0
 #: Limits of single requests, in seconds; the settings' own where these are shorter.
@@ -48,7 +48,7 @@ _Check: TypeAlias = Callable[[], Iterable[Finding]]
 def local_checks(
     machine: Machine, settings: Settings | None, mountpoint: Path | None
 ) -> list[tuple[Area, str, _Check]]:
-    """Return the checks that ask nobody but this machine; *mountpoint* is absolute."""
+    """Return the checks of this machine alone; *mountpoint* is absolute."""
     places = [each.mountpoint for each in mounts.satfs_mounts(machine)]
     if mountpoint is not None and mountpoint not in places:
         places.append(mountpoint)
@@ -82,9 +82,9 @@ def local_checks(
 async def examine(
     machine: Machine, settings: Settings | None, mountpoint: Path | None, tell: Tell
 ) -> None:
-    """Make all checks, and *tell* each finding in order, as soon as it and those before are there.
+    """Make all checks; report findings with *tell*, in order, each as soon as possible.
 
-    Without *settings*, which somebody has found to be wrong, only what does not need them.
+    Without *settings*, which are wrong then, only the checks that do not need them.
     """
     local = await trio.to_thread.run_sync(local_checks, machine, settings, mountpoint)
     jobs: list[Callable[[Tell], Awaitable[None]]] = [
@@ -176,7 +176,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
 
 
 def hosts_of(settings: Settings) -> tuple[Host, ...]:
-    """Return who is asked before the object store: the API first, then who hands out tokens."""
+    """Return the hosts before the object store: the API, then the one that issues tokens."""
     url = requests.contracts().url(settings.api_url)
     api = Host("api", "the API", url, variable="SATFS_API_URL")
     if mode_of(settings) is not AuthMode.OAUTH:

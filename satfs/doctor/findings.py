@@ -16,7 +16,7 @@ class Severity(IntEnum):
     OK = 0  #: as it should be
     NOTE = 1  #: worth knowing; nothing is wrong
     WARNING = 2  #: a mount works, and not as well as it could, or not for long
-    FAILURE = 3  #: a mount does not work, or not for somebody
+    FAILURE = 3  #: a mount does not work, or not for some users
 
     @property
     def word(self) -> str:
@@ -62,7 +62,7 @@ class Finding:
         return self.cause(" ".join(filter(None, (self.says, self.remedy, commands))))
 
 
-#: Is told each finding, as soon as it is there.
+#: Reports a finding as soon as it is there.
 Tell: TypeAlias = Callable[[Finding], None]
 
 

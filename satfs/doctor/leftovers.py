@@ -21,7 +21,7 @@ _CONNECT_S: Final = 1.0
 
 
 def leftovers(machine: Machine) -> Iterator[Finding]:
-    """Look for what nobody uses any more."""
+    """Look for what no process uses any more."""
     sockets, demos = list(_stale_sockets(machine)), list(_stale_demos(machine))
     if sockets:
         yield _leftover(f"Nobody listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}")

@@ -17,22 +17,22 @@ from typing import Final, TypeAlias
 
 from satfs.mountpoints import Mounted, parse_mountinfo, probe_command
 
-#: Time for a program to answer, in seconds. Those asked here take milliseconds.
+#: Time limit of a program, in seconds. Those used here take milliseconds.
 PROGRAM_LIMIT_S: Final = 4.0
-#: Most bytes of a file that is looked at: configuration, and what /proc tells.
+#: Most bytes of a file that is looked at: configuration, and files of /proc.
 _MAX_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a program ended: its exit code and its words."""
+    """How a program ended: its exit code and its output."""
 
     code: int
     output: str
     stderr: str = ""
 
 
-#: What shells tell of a program that cannot be started.
+#: The exit code of shells for a program that cannot be started.
 _NOT_STARTED: Final = 127
 
 #: Runs a program; returns None when it did not end in time.
@@ -82,7 +82,7 @@ def _home() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine, and the user who asks; this one and ourselves unless told otherwise."""
+    """A machine and a user: this one and the one of this process by default."""
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

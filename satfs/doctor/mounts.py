@@ -1,7 +1,7 @@
 """The existing satfs mounts, and the directory that is to become one.
 
-A mount is asked in a process of its own: one that is stuck would keep us, and we could not even be
-killed.
+A mount is probed by a process of its own: a stuck one would keep this process, which could not even
+be killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
 from satfs.mountpoints import FS_TYPE, Mounted, may_mount_on
 
-#: Mounts asked side by side: each that is stuck takes the whole time that a program gets.
+#: Mounts probed at once: each stuck one takes the whole time limit of a program.
 _AT_ONCE: Final = 8
 DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 

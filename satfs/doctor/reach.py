@@ -32,8 +32,8 @@ from satfs.net.http import Http
 from satfs.net.proxies import SCHEMES, Proxies, Proxy
 from satfs.net.trust import is_strictness
 
-#: Time for a name to be resolved, in seconds. A resolver asks again after five; one that has not
-#: answered once in four makes every program on the machine slow.
+#: Time for a name to be resolved, in seconds. A resolver sends a second query after five; one that
+#: has not answered once in four makes every program on the machine slow.
 NAME_LIMIT_S: Final = 4.0
 #: Time for a connection, TLS and an answer together, in seconds.
 ANSWER_LIMIT_S: Final = 6.0
@@ -45,7 +45,7 @@ _WRONG_NAME: Final = frozenset({62, 64})  # host name or address mismatch
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Somebody to be reached: *check* for scripts, *name* for people, *url* is what is asked."""
+    """A host to reach: *check* is its name for scripts, *name* for people; *url* is requested."""
 
     check: str
     name: str
@@ -57,7 +57,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class HostReply:
-    """An answer, of whatever status, and when it was asked for and had, by our wall clock."""
+    """A response, of any status, and when it was requested and received, by our wall clock."""
 
     status: int
     headers: Mapping[str, str]
@@ -67,14 +67,14 @@ class HostReply:
 
 @dataclass(slots=True)
 class Way:
-    """What was found on the way to a host; *heard* is None when it did not answer."""
+    """What was found on the way to a host; *heard* is None when it did not respond."""
 
     findings: list[Finding]
     heard: HostReply | None = None
 
 
 def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
-    """Look through which proxies the hosts are asked, and whether satfs can talk to those."""
+    """Look through which proxies the hosts are reached, and whether satfs can use those."""
     told: dict[str, list[str]] = {}
     for host in hosts:
         parts = urlsplit(host.url)
@@ -132,7 +132,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
 
 
 async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]) -> Way:
-    """Resolve, connect, ask and hear; stop at the first step that fails. No body is read.
+    """Resolve, connect, request and receive; stop at the first failure. No body is read.
 
     Waits for the network, at most `NAME_LIMIT_S` and `ANSWER_LIMIT_S`. Only the host and never the
     path of *host.url* is shown: that may lead to an object by a signed link.
@@ -262,7 +262,7 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
             f"{_first_up(str(failure))}.",
             "Nothing gets through it until then. satfs tries a refused password once, so that no "
             "account is locked.",
-            "Ask whoever runs the proxy.",
+            "Ask the owner of the proxy.",
             cause=ProxyRefused,
         )
     if isinstance(failure, NotAllowed):  # by our own rule: nothing was connected to
@@ -295,7 +295,7 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
     if any(isinstance(each, OSError) and each.errno == errno.ECONNREFUSED for each in causes):
         return failed(
             f"{origin} refuses connections{through}.",
-            "The machine is there, and nobody listens at this port.",
+            "The machine is there, and no program listens at this port.",
             f"Check {host.variable}." if host.variable else "Try again later.",
         )
     if isinstance(failure, Garbled):
@@ -317,7 +317,7 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
         means, remedy = "It is not valid now; or the clock of this machine is wrong.", "See both:"
         commands: tuple[str, ...] = ("timedatectl status", look)
     elif cause.verify_code in _WRONG_NAME:
-        means = "It was made for another host: somebody else answers here."
+        means = "It was made for another host, which responds here."
         remedy = f"Check {host.variable}, and the network:" if host.variable else "See whose it is:"
         commands = (look,)
     elif is_strictness(cause):
@@ -332,7 +332,7 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
             "Programs say “CERTIFICATE_VERIFY_FAILED”. A company's proxy that looks into TLS has "
             "an authority of its own, which this machine, or Python, does not know."
         )
-        remedy = "Get that authority's PEM file from whoever runs the network, and name it:"
+        remedy = "Get that authority's PEM file from the owner of the network, and name it:"
         commands = ("export SATFS_CA_FILE=/path/to/authority.pem", look)
     return Finding(host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable)
 

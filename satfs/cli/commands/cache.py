@@ -43,7 +43,7 @@ Examples:
 """,
 )
 def cache() -> None:
-    """Look after what mounts have kept on disk. Mounts may go on meanwhile."""
+    """Show, check and clear what mounts have kept on disk. Mounts may go on meanwhile."""
 
 
 @cache.command(
@@ -122,7 +122,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
-    """Remove what is kept. Listings stay; content is fetched again when somebody reads it.
+    """Remove what is kept. Listings stay; content is fetched again when a program reads it.
 
     With MOUNTPOINT, from the cache of the mount there; without, from that of the settings.
     """

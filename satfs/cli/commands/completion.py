@@ -10,7 +10,8 @@ from click.shell_completion import get_completion_class
 from satfs.cli.flags import Manner, verbosity_flags
 
 SHELLS: Final = ("bash", "zsh", "fish")
-#: What the shell sets to ask us; `entry.satfs` is asked under this name by click's own convention.
+#: The variable in which the shell sends a request; `entry.satfs` is asked under this name by
+#: click's own convention.
 VARIABLE: Final = "_SATFS_COMPLETE"
 
 #: As click's own script for bash, which takes values as bash words: it would split and expand them,

@@ -132,7 +132,7 @@ def path(_manner: Manner, is_system: bool) -> None:
 
 
 def _profile(name: str, *, is_chosen: bool) -> dict[str, Any]:
-    """Return what the files say of a profile, without flags and environment."""
+    """Return the values of a profile in the files, without flags and environment."""
     values: dict[str, Any] = {}
     for file in read_files(os.environ, private=(), paths=()):
         for layer in file.layers(name):

@@ -108,7 +108,7 @@ def demo(
 
 @contextmanager
 def _origin_for(origin: DemoProcess, given: GivenOptions) -> Iterator[Settings]:
-    """Run *origin*, and yield settings that lead to it and to nobody else.
+    """Run *origin*, and yield settings that lead to it and to no other vendor.
 
     The environment of the user is not looked at: it may hold real credentials, and a real cache.
     """
@@ -137,14 +137,14 @@ def _prepare(hold: MountpointHold, path: Path, *, nonempty: bool) -> Path:
     """Return *path*, made if need be, fit to be mounted on; a demo that is there is removed."""
     mounted = mount_at(path)
     while mounted is not None and mounted.source == DEMO_SOURCE:
-        # Lazily: somebody who still looks at the old demo does not keep us from a new one.
+        # Lazily: a program that still uses the old demo does not prevent a new one.
         detach(path, is_lazy=True)
         mounted = mount_at(path)
     try:
         if mounted is None:
             path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        pass  # a file, say: the look below tells what is wrong with it
+        pass  # a file, for example: the check below reports it
     except OSError as failure:
         raise BadMountpoint(f"{path} cannot be made: {failure.strerror}") from failure
     return prepare_mountpoint(hold, path, nonempty=nonempty)

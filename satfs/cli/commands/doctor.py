@@ -1,4 +1,4 @@
-"""`satfs doctor`: look for whatever keeps satfs from working, and say what to do about it."""
+"""`satfs doctor`: look for what keeps satfs from working, and print the remedy."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def doctor(
     profile: str | None,
     report: Path | None,
 ) -> int:
-    """Look for whatever keeps satfs from working, and say what to do about it.
+    """Look for what keeps satfs from working, and print what to do about it.
 
     Looks at this machine, at every satfs mount, at the way to the API and the object store, and at
     the account. Changes nothing, needs no rights, and is done within 30 seconds, whatever hangs.
@@ -91,7 +91,7 @@ def doctor(
     if report is not None and os.path.lexists(report):
         raise BadSettings(f"{show(str(report))} exists; name another file for the report")
     findings: list[Finding] = []
-    # Unless asked for, no log: what goes wrong is in the findings.
+    # No log by default: what goes wrong is in the findings.
     level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
     with logging_as(replace(manner.log, level=level), in_background=False):
         if as_json:
@@ -113,7 +113,7 @@ def doctor(
 def _write_report(path: Path, findings: Sequence[Finding], profile: str | None) -> None:
     try:
         resolved = resolve_settings({"profile": profile})
-    except BadSettings:  # the findings say so
+    except BadSettings:  # the findings have it
         resolved = None
     logs = {}
     for mounted in mounts_of_user():
@@ -146,12 +146,12 @@ def _examine(mountpoint: str | None, profile: str | None, tell: Tell) -> None:
     try:
         trio.run(examine, machine, settings, place, tell)
     except BaseExceptionGroup as group:
-        # Ctrl-C, or a pipe that nobody reads any more: a nursery wraps whatever ends it (PEP 654).
+        # Ctrl-C, or a pipe that no process reads any more: a nursery wraps what ends it (PEP 654).
         raise gravest_of(group) from None
 
 
 def _settings(profile: str | None, tell: Tell) -> Settings | None:
-    """Return the settings of a mount, and tell what is wrong with them; None if they cannot be."""
+    """Return the settings of a mount, and report their problems; None if they are unusable."""
     try:
         resolved = resolve_settings({"profile": profile})
     except BadSettings as failure:

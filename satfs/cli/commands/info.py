@@ -46,36 +46,36 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
         with logging_as(quiet_log(manner), in_background=False):
-            told = dict(answer(target, "describe", settings))
+            found = dict(answer(target, "describe", settings))
     except NotThere as failure:
         raise missing(failure) from failure
     if isinstance(target, OnMount):
-        told["path"] = str(target.mounted.mountpoint / str(told["path"]))
+        found["path"] = str(target.mounted.mountpoint / str(found["path"]))
     if as_json:
-        print_json(told)
+        print_json(found)
         return Exit.DONE
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _rows(told):
+    for name, value in _rows(found):
         table.add_row(show(name), show(value))
     console().print(table)
     return Exit.DONE
 
 
-def _rows(told: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
-    yield str(told["kind"]), str(told["id"])
-    yield "path", str(told["path"])
-    if "entries" in told:
-        yield "holds", format_count(int(told["entries"]), "entry").replace("entrys", "entries")
-    record = told.get("record")
+def _rows(found: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    yield str(found["kind"]), str(found["id"])
+    yield "path", str(found["path"])
+    if "entries" in found:
+        yield "holds", format_count(int(found["entries"]), "entry", "entries")
+    record = found.get("record")
     for name, value in record.items() if isinstance(record, Mapping) else ():
-        if value is None or (name == "attachments" and "files" in told):
+        if value is None or (name == "attachments" and "files" in found):
             continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         is_cut = not isinstance(value, str) and len(text) > _NESTED
         yield str(name), f"{text[:_NESTED]}…" if is_cut else text
-    for file in told.get("files", ()):
+    for file in found.get("files", ()):
         size = "size not known" if file["size_bytes"] is None else format_bytes(file["size_bytes"])
         held = f", {format_bytes(file['held_bytes'])} cached" if file["held_bytes"] else ""
         pinned = ", pinned" if file["is_pinned"] else ""

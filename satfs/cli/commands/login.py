@@ -1,4 +1,4 @@
-"""`satfs login`: ask who you are, check it against the API, and keep it for later mounts."""
+"""`satfs login`: take a credential, check it at the API, and keep it for later mounts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def login(
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What somebody has told us: settings that log in, and the secret among them."""
+    """The settings that log in, as given, and the secret among them."""
 
     settings: Mapping[str, Any]
     secret: SecretStr

@@ -33,7 +33,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def logout(manner: Manner, /, as_json: bool, profile: str | None) -> None:
-    """Forget the login of a profile: its secret, and what config.toml says of it.
+    """Forget the login of a profile: its secret, and its values in config.toml.
 
     Other settings of the profile stay. A mount that is up goes on with the token that it has until
     it is unmounted, or the token ends.

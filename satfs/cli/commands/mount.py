@@ -61,7 +61,7 @@ rw is refused, for satfs only reads. Secrets are kept by `satfs login`, or come 
 )
 @click.option("--nonempty", is_flag=True, help="Mount over a directory that holds something.")
 @click.option(
-    "--offline", is_flag=True, help="Do not ask the API first; show what earlier mounts kept."
+    "--offline", is_flag=True, help="Send the API no request first; show what earlier mounts kept."
 )
 @setting_flags
 @log_flags
@@ -144,7 +144,7 @@ def mount_as(
 
 
 def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
-    """Say that the mount works, and how it ends, unless we are to say less."""
+    """Print that the mount works, and how it ends, unless less is wanted."""
     if manner.verbosity >= 0:
         command = hint(f"satfs umount {shell_path(mountpoint)}")
         end = "Ctrl-C unmounts it" if foreground else f"to unmount it: {command}"

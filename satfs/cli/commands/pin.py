@@ -27,7 +27,7 @@ from satfs.model import Json
 from satfs.mountpoints import Mounted, satfs_mounts
 from satfs.settings import load_settings
 
-#: Mounts asked at once: each takes a thread.
+#: Mounts queried at once: each takes a thread.
 _MAX_ASKED_AT_ONCE: Final = 32
 
 
@@ -117,7 +117,7 @@ def _list(*, as_json: bool) -> int:
 def pinned_anywhere() -> list[Mapping[str, Json]]:
     """Return what is pinned in the cache of each mount, and in that of the settings.
 
-    All mounts are asked at once: one that does not answer costs its own time limit, and no more.
+    All mounts are queried at once: a silent one costs its own time limit, and no more.
     """
     mounts = satfs_mounts()
     found: dict[str, Mapping[str, Json]] = {}

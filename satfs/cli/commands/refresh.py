@@ -1,4 +1,4 @@
-"""`satfs refresh`: ask the vendor anew what a directory holds, now."""
+"""`satfs refresh`: list a directory at the vendor again, now."""
 
 from __future__ import annotations
 

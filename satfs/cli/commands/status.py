@@ -90,13 +90,13 @@ def status(
     return Exit.DONE if short else code_of(reports)
 
 
-def answer_of(heard: MountReport) -> dict[str, Any]:
+def answer_of(report: MountReport) -> dict[str, Any]:
     """Return the report of one mount, for scripts."""
     return {
-        "mountpoint": heard.place,
-        "source": heard.mounted.source,
-        "state": str(heard.state),
-        "status": heard.status,
+        "mountpoint": report.place,
+        "source": report.mounted.source,
+        "state": str(report.state),
+        "status": report.status,
     }
 
 
@@ -111,9 +111,9 @@ def short_answer_of(report: MountReport) -> dict[str, Any]:
     }
 
 
-def code_of(heard: Sequence[MountReport]) -> Exit:
+def code_of(reports: Sequence[MountReport]) -> Exit:
     """Return the exit code: success only if each mount returned its status."""
-    is_well = all(each.status is not None for each in heard)
+    is_well = all(each.status is not None for each in reports)
     return Exit.DONE if is_well else Exit.MOUNTPOINT
 
 
@@ -167,13 +167,13 @@ def _print(
 # -- for people ---------------------------------------------------------------------------------
 
 
-def _shown(heard: Sequence[MountReport], *, short: bool) -> RenderableType:
-    if not heard:
+def _shown(reports: Sequence[MountReport], *, short: bool) -> RenderableType:
+    if not reports:
         return Text("Nothing is mounted. To mount: satfs mount ~/aleph")
     if short:
-        return _table(heard)
+        return _table(reports)
     parts: list[RenderableType] = []
-    for each in heard:
+    for each in reports:
         if parts:
             parts.append(Text())
         head = Table.grid(padding=(0, 2), expand=True)
@@ -218,13 +218,13 @@ def _user(report: MountReport) -> str:
         return str(number)
 
 
-def _rows(heard: MountReport) -> Iterator[tuple[str, str]]:
+def _rows(report: MountReport) -> Iterator[tuple[str, str]]:
     """Yield what is shown of one mount, as label and text."""
-    if heard.status is None:
-        yield "remedy", remedy_of(heard.state, heard.place)
+    if report.status is None:
+        yield "remedy", remedy_of(report.state, report.place)
         return
     try:
-        yield from rows_of(heard.status)
+        yield from rows_of(report.status)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         # A satfs of another version, whose record has another shape.
         yield "note", "it speaks another version's language; --json shows what it says"

@@ -1,4 +1,4 @@
-"""`satfs umount`: take a mount away, or say who keeps it."""
+"""`satfs umount`: unmount, or report which processes keep the mount busy."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def unmount(path: Path, *, is_lazy: bool) -> None:
         raise BadMountpoint(f"satfs is not mounted at {show(str(path))}{elsewhere}")
     with closing(ServingProcess(mounted)) as process:
         _detach(path, is_lazy=is_lazy)
-        # Detached lazily, it serves on whoever still has something open.
+        # Detached lazily, it goes on serving programs with open files.
         if not is_lazy and not process.wait(_ENDING_S):
             print_remark(
                 f"{show(str(path))} is unmounted, but its process has not ended yet: what it has"

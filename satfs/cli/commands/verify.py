@@ -1,4 +1,4 @@
-"""`satfs verify`: is what was delivered whole, and what the store says it is?"""
+"""`satfs verify`: compare what was delivered with its record: length, ETag, CRCs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_json: bool) -> int:
-    """Read every file below each PATH on a mount, and hold it against what is said of it.
+    """Read every file below each PATH on a mount, and compare it with its record.
 
     The store is asked for ETag and length; where the ETag is an MD5, it is compared; each member of
     a zip is inflated and its CRC compared. Fetches what is not in the cache.

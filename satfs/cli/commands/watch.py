@@ -1,4 +1,4 @@
-"""`satfs watch`: tell of captures and scenes as they are published."""
+"""`satfs watch`: report captures and scenes as they are published."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ What a command given with --exec is told:
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to remember what was told [default: a file for each PATH-OR-ID].",
+    help="Where to remember what was reported [default: a file for each PATH-OR-ID].",
 )
 @profile_flag
 @json_flag
@@ -73,7 +73,7 @@ def watch(
     profile: str | None,
     as_json: bool,
 ) -> int:
-    """Tell of each capture and scene that is published, from now on, until Ctrl-C.
+    """Report each capture and scene that is published, from now on, until Ctrl-C.
 
     PATH-OR-ID is a task, a capture, or all tasks. What was told is remembered on disk and not told
     again by the next run; the first run only remembers what there is. With --exec, an event counts
@@ -112,7 +112,7 @@ async def _watch(
         source: Source = OfMount(target.mounted)
         watch = Watch(source, target.words, memory, command, as_json, manner.verbosity < 0)
         return await watch.run(interval_s)
-    assert settings is not None  # noqa: S101 - an id is asked of the API of settings
+    assert settings is not None  # noqa: S101 - an id is looked up at the API of settings
     async with open_listings(settings, with_all=False) as listings:
         source = OfApi(listings)
         watch = Watch(source, target, memory, command, as_json, manner.verbosity < 0)
