@@ -41,6 +41,7 @@ from satfs.model import (
     TaskId,
 )
 from satfs.net.addresses import LinkRule
+from satfs.net.backend import CheckPeer
 from satfs.net.http import Http, Response
 from satfs.net.retrying import Retries
 from satfs.settings import Settings
@@ -312,3 +313,17 @@ class Aleph:
 def _page_with(reader: Reader[Any]) -> Callable[[Response], wire.Page]:
     """Return what reads a page of the records that *reader* makes."""
     return lambda response: wire.page_of(response.body, reader)
+
+
+def http_for(
+    settings: Settings, *, max_connections: int | None = None, check_peer: CheckPeer | None = None
+) -> Http:
+    """Return the HTTP client of one command: with the time limits and authorities of *settings*."""
+    return Http(
+        connect_timeout_s=settings.connect_timeout_s,
+        progress_timeout_s=settings.progress_timeout_s,
+        max_connections=max_connections or settings.api_concurrency,
+        ca_file=settings.ca_file,
+        tls_strict=settings.tls_strict,
+        check_peer=check_peer,
+    )

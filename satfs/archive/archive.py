@@ -15,14 +15,14 @@ from cachetools import LRUCache
 
 from satfs.archive.cut import Settled, Settling
 from satfs.archive.decoders import METHOD_NAMES
-from satfs.archive.deflated import DeflatedMember, DeflatedReader
+from satfs.archive.deflated import DeflatedMember
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.inflate import require_zlib
-from satfs.archive.member_data import MemberData, OpenZip
+from satfs.archive.member_data import MemberData, OpenZip, PackedReader
 from satfs.archive.members import Members, Row
 from satfs.archive.resources import ArchiveResources, DerivedStore
-from satfs.archive.spooled import SpooledMember, SpooledReader
+from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader
 from satfs.errors import Damaged, Encrypted
 from satfs.model import ByteRange, Reader, RemoteReader
@@ -206,8 +206,8 @@ class Archive:
         identity = self._member_identity(body)
         if body.member.method == DEFLATED:
             require_zlib()
-            return DeflatedReader(await self._deflated_member(row, body, identity), zip_reader)
-        return SpooledReader(await self._spooled_member(row, body, identity), zip_reader)
+            return PackedReader(await self._deflated_member(row, body, identity), zip_reader)
+        return PackedReader(await self._spooled_member(row, body, identity), zip_reader)
 
     async def _deflated_member(self, row: Row, body: MemberData, identity: bytes) -> DeflatedMember:
         """Return the member for all who have it open."""

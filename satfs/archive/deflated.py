@@ -300,28 +300,3 @@ class DeflatedMember:
             )
         finally:
             cursor.is_ahead = False
-
-
-class DeflatedReader:
-    """One open handle of a deflated member."""
-
-    def __init__(self, member: DeflatedMember, zip_reader: Reader) -> None:
-        self.size_bytes = member.size_bytes
-        self._member = member
-        member.open(zip_reader)
-
-    async def read(self, span: ByteRange) -> bytes | memoryview:
-        """Return the bytes of *span*; see `DeflatedMember.read`."""
-        return await self._member.read(span)
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return None, for unknown: what is held is the compressed member, if anything."""
-        return False
-
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return None: the layout of a compressed member is not looked at."""
-        return None
-
-    def close(self) -> None:
-        """Let go of the member."""
-        self._member.release()

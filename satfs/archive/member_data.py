@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from satfs.archive.checksum import Checksum
 from satfs.archive.members import LOCAL_HEADER_BYTES, Member
 from satfs.errors import Damaged
-from satfs.model import ByteRange, RemoteReader
+from satfs.model import ByteRange, Reader, RemoteReader
 
 #: Reads a range of the zip, which lies inside of it. All that this package needs of `content`.
 ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
@@ -158,3 +158,49 @@ class MemberData:
     def damaged(self, how: str) -> Damaged:
         """Return the error that tells *how* this member is damaged."""
         return Damaged(f"member {self.path!r}: {how}")
+
+
+class PackedMember(Protocol):
+    """A member that is unpacked to be read; it is shared by all its readers."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of the unpacked member."""
+        ...
+
+    def open(self, zip_reader: Reader) -> None:
+        """Count one reader more, which brings the open zip *zip_reader* with it."""
+        ...
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*."""
+        ...
+
+    def release(self) -> None:
+        """Count one reader less."""
+        ...
+
+
+class PackedReader:
+    """One open handle of a packed member."""
+
+    def __init__(self, member: PackedMember, zip_reader: Reader) -> None:
+        self.size_bytes = member.size_bytes
+        self._member = member
+        member.open(zip_reader)
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*, unpacked."""
+        return await self._member.read(span)
+
+    def is_near(self, span: ByteRange) -> bool:
+        """Return False: what is held is the packed member, if anything."""
+        return False
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return None: the layout of a packed member is not looked at."""
+        return None
+
+    def close(self) -> None:
+        """Release the member."""
+        self._member.release()

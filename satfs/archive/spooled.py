@@ -281,28 +281,3 @@ class SpooledMember:
             crc = crc32(view[part.start - span.start : part.stop - span.start])
             self._body.saw(part, crc)
         self._body.require_sound()
-
-
-class SpooledReader:
-    """One open handle of a spooled member."""
-
-    def __init__(self, member: SpooledMember, zip_reader: Reader) -> None:
-        self.size_bytes = member.size_bytes
-        self._member = member
-        member.open(zip_reader)
-
-    async def read(self, span: ByteRange) -> bytes:
-        """Return the bytes of *span*; see `SpooledMember.read`."""
-        return await self._member.read(span)
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return None, for unknown: what is held is the compressed member, if anything."""
-        return False
-
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return None: the layout of a compressed member is not looked at."""
-        return None
-
-    def close(self) -> None:
-        """Let go of the member."""
-        self._member.release()

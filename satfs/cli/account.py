@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from satfs.api.client import Aleph
+from satfs.api.client import Aleph, http_for
 from satfs.cli.flags import Manner
 from satfs.cli.log_setup import logging_as
 from satfs.cli.waiting import hurried, waiting_told
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Contract, ContractId
-from satfs.net.http import Http
 from satfs.settings import AuthMode, Settings
 
 #: Returns the settings with a contract, from those without and the contracts that there are; None
@@ -63,13 +62,7 @@ def ask_account(
 
 
 async def _ask(settings: Settings, choose: Choice | None) -> tuple[Account, Settings]:
-    async with Http(
-        connect_timeout_s=settings.connect_timeout_s,
-        progress_timeout_s=settings.progress_timeout_s,
-        max_connections=settings.api_concurrency,
-        ca_file=settings.ca_file,
-        tls_strict=settings.tls_strict,
-    ) as http:
+    async with http_for(settings) as http:
         aleph = Aleph(http, settings)
         contracts = await _contracts(aleph)
         if choose is not None and aleph.credential.needs_contract:

@@ -9,13 +9,12 @@ from typing import Final
 import trio
 
 from satfs.api.auth import account_key
-from satfs.api.client import Aleph
+from satfs.api.client import Aleph, http_for
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.content.cache import maintenance
 from satfs.content.cache.index import CachedVersion
 from satfs.errors import BadCache, NotThere
-from satfs.net.http import Http
 from satfs.settings import Settings
 
 #: Longest wait for the disk in the end, in seconds.
@@ -30,13 +29,7 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
     """
     store = ListingStore(settings.cache_dir / account_key(settings))
     try:
-        async with Http(
-            connect_timeout_s=settings.connect_timeout_s,
-            progress_timeout_s=settings.progress_timeout_s,
-            ca_file=settings.ca_file,
-            tls_strict=settings.tls_strict,
-            max_connections=settings.api_concurrency,
-        ) as http:
+        async with http_for(settings) as http:
             listings = Listings(Aleph(http, settings), settings, store)
             if with_all:
                 await listings.recall()

@@ -15,7 +15,7 @@ import trio
 
 from satfs.api import requests
 from satfs.api.auth import mode_of
-from satfs.api.client import Aleph
+from satfs.api.client import Aleph, http_for
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
@@ -25,7 +25,6 @@ from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.addresses import LinkRule
-from satfs.net.backend import CheckPeer
 from satfs.net.http import Http
 from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.settings import AuthMode, Settings
@@ -41,6 +40,9 @@ _REQUEST_LIMITS: Final[Mapping[str, float]] = {
     "progress_timeout_s": 4.0,
     "metadata_deadline_s": 6.0,
 }
+
+#: Connections of each client: one request at a time, and some that hang.
+_MAX_CONNECTIONS: Final = 4
 
 _Check: TypeAlias = Callable[[], Iterable[Finding]]
 
@@ -149,7 +151,12 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
         return
     # Two connection pools that share nothing: no credential can stray to the store.
     rule = LinkRule(settings.api_url, settings.allow_private_store)
-    async with _http(settings) as http, _http(settings, rule.check_peer) as store_http:
+    async with (
+        http_for(settings, max_connections=_MAX_CONNECTIONS) as http,
+        http_for(
+            settings, max_connections=_MAX_CONNECTIONS, check_peer=rule.check_peer
+        ) as store_http,
+    ):
         ways = await _reach_all(http, hosts, proxies)
         for way in ways:
             for finding in way.findings:
@@ -196,17 +203,6 @@ async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> l
         for host in hosts:
             nursery.start_soon(find, host)
     return [found[host.check] for host in hosts]
-
-
-def _http(settings: Settings, check_peer: CheckPeer | None = None) -> Http:
-    return Http(
-        connect_timeout_s=settings.connect_timeout_s,
-        progress_timeout_s=settings.progress_timeout_s,
-        max_connections=4,
-        ca_file=settings.ca_file,
-        tls_strict=settings.tls_strict,
-        check_peer=check_peer,
-    )
 
 
 def _hurried(settings: Settings) -> Settings:
