@@ -6,8 +6,10 @@ The order of a mount's life, which the order of the `async with`s below is:
     → a `stat` answered → `on_ready` → …
     → every waiting call answered → the kernel's mount gone → content committed → connections closed
 
-Nothing here asks the mount itself anything: whoever asks his own mount waits for himself, and a
-process that is killed while one of its threads does so can never end.
+Nothing here calls the mount: a process that calls its own mount waits for itself, and when it is
+killed meanwhile it never ends.
+
+Longer than 400 lines, since it is the one place beside `fuse/operations.py` that knows pyfuse3.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ from satfs.watchdog import Watchdog
 log = structlog.get_logger(__name__)
 
 #: Requests of the kernel that may wait for an answer at once. Each is a task of a few kilobytes;
-#: when all are taken nobody is answered any more, so reads that wait for the network must not get
+#: when all are taken no call is answered any more, so reads that wait for the network must not get
 #: near it (pyfuse3's own default is 99).
 MAX_CALLS: Final = 1000
 #: Longest wait for the kernel's handshake and for the first `stat`, in seconds.
@@ -82,13 +84,13 @@ _UNKNOWN: Final = frozenset({"nodiratime"})
 class MountOptions:
     """Where and for whom to mount.
 
-    *uid* and *gid* own everything; None is whoever mounts. *umask* takes permissions from the modes
-    0644 and 0755. *source* is what `findmnt` and `df` show; its colon makes `df -l` and `find` see
-    that the mount is remote. *extra* are more words for libfuse or the kernel (`noatime`).
-    With `exec` among them files keep their executable bits, and may be run.
-    *program* is what to type in a shell to run satfs, for the README.
-    *is_offline* mounts without asking the vendor first, with what earlier mounts have kept.
-    *hold* is on the mountpoint, taken when it was checked; without one it is taken by `serve`.
+    *uid* and *gid* own everything; None is the user who mounts. *umask* takes permissions from the
+    modes 0644 and 0755. *source* is what `findmnt` and `df` show; its colon makes `df -l` and
+    `find` see that the mount is remote. *extra* are more words for libfuse or the kernel
+    (`noatime`). With `exec` among them files keep their executable bits, and may be run. *program*
+    is what to type in a shell to run satfs, for the README. *is_offline* mounts without a request
+    to the API first, with what earlier mounts have kept. *hold* is on the mountpoint, taken when it
+    was checked; without one it is taken by `serve`.
     """
 
     mountpoint: Path
@@ -104,7 +106,7 @@ class MountOptions:
 
     @property
     def is_exec(self) -> bool:
-        """Whether programs in the mount may be run: only where *extra* says so (`exec`)."""
+        """Whether programs in the mount may be run: only with `exec` in *extra*."""
         return "exec" in self.extra
 
 
@@ -116,12 +118,12 @@ def run_mount(
 ) -> None:
     """Mount, call *on_ready* once the mount works, and return when it is unmounted.
 
-    Meanwhile *notifier* hears how the mount is doing. Runs its own event loop: call it from the
+    Meanwhile *notifier* gets the state of the mount. Runs its own event loop: call it from the
     main thread, and fork, if at all, before.
 
     Raises:
         CannotMount: something has to be changed first; nothing is mounted.
-        NeedsLogin, NeedsContract, Unreachable: the vendor was asked, and this came of it.
+        NeedsLogin, NeedsContract, Unreachable: the first request to the API failed.
         Exception: whatever *on_ready* raises; then the mount is taken down again.
     """
     leave_no_core()
@@ -130,7 +132,7 @@ def run_mount(
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))
     except BaseExceptionGroup as group:
-        # Nurseries wrap what their tasks raise (PEP 654); a caller is told the one that matters.
+        # Nurseries wrap what their tasks raise (PEP 654); the caller gets the one that matters.
         raise gravest_of(group) from group
 
 
@@ -237,7 +239,7 @@ def _introspection(
     parts: Components,
     operations: Operations,
 ) -> Introspection:
-    """Return what the mount will say about itself."""
+    """Return what `.satfs` in the mount shows."""
     credential = parts.aleph.credential
     identity = identity_of(
         mountpoint=str(mountpoint),
@@ -276,7 +278,7 @@ async def _mounted(
     *,
     before_end: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[trio.Event]:
-    """Mount, and unmount in the end; the event is set when somebody else has unmounted.
+    """Mount, and unmount in the end; the event is set when another process has unmounted.
 
     *before_end* is waited for when every call has been answered, right before the mount goes.
     """
@@ -289,13 +291,13 @@ async def _mounted(
             try:
                 yield ended
             finally:
-                # While the loop still turns: whoever waits is told, instead of left behind.
+                # While the loop still turns: calls that wait get an error, instead of no answer.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWERING_S):
                     await operations.close()
                 await before_end()
                 nursery.cancel_scope.cancel()
     finally:
-        # Detaches at once, busy or not, and ends the connection: who still has a file open gets
+        # Detaches at once, busy or not, and ends the connection: a program with an open file gets
         # ENOTCONN from now on. Does nothing when it is unmounted already.
         pyfuse3.close()
         _detach_severed(hold.mountpoint)
@@ -313,7 +315,7 @@ async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
 
 
 def _mount(operations: Operations, hold: MountpointHold, options: MountOptions) -> int | None:
-    """Mount, and return libfuse's descriptor of /dev/fuse; None where it cannot be told.
+    """Mount, and return libfuse's descriptor of /dev/fuse; None where it is not known.
 
     Raises:
         BadMountpoint: the mountpoint is another directory than the one that is held.
@@ -331,7 +333,7 @@ def _mount(operations: Operations, hold: MountpointHold, options: MountOptions) 
     # fusermount3, another process, needs the path: it looks at the directory as the user does.
     is_by_descriptor = _may_call_mount() and "auto_unmount" not in options.extra
     place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(hold.mountpoint)
-    with _heard_on_stderr() as said:
+    with _captured_stderr() as said:
         try:
             pyfuse3.init(operations, place, words)
         except RuntimeError as failure:
@@ -394,7 +396,7 @@ async def _wait_until_answering(operations: Operations, mountpoint: Path) -> Non
 
 async def _tune(mountpoint: Path, introspection: Introspection) -> None:
     mounted = mountpoints.find_mount(mountpoint)
-    if mounted is None:  # another mount namespace, say
+    if mounted is None:  # in another mount namespace, for example
         return
     tuned = await trio.to_thread.run_sync(tune, mounted.device)
     introspection.read_ahead_kb, introspection.max_background = (
@@ -418,7 +420,7 @@ async def _ended_by_signals() -> AsyncIterator[None]:
 
             async def wait() -> None:
                 async for number in signals:
-                    log.info("asked to end", signal=signal.Signals(number).name)
+                    log.info("signal to end", signal=signal.Signals(number).name)
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(wait)
@@ -446,7 +448,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 @contextmanager
-def _heard_on_stderr() -> Iterator[Callable[[], str]]:
+def _captured_stderr() -> Iterator[Callable[[], str]]:
     """Keep what C code writes to standard error, and yield a function that returns it."""
     sys.stderr.flush()
     # In memory: there may be no directory for temporary files that can be written.

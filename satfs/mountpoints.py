@@ -1,7 +1,7 @@
 """Mounts as the kernel lists them: their owners, whether a new one is possible, and unmounting.
 
 What is known about a mount is read from /proc and /sys, never from the mount itself: a process that
-asks its own mount waits for itself, and one that asks a stuck mount gets stuck.
+calls its own mount waits for itself, and one that calls a stuck mount is stuck.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Final
 
 from satfs.errors import BadCache, BadMountpoint, FuseMissing
 
-#: The type of our mounts: `fuse.` and the subtype, as mount(8) and findmnt(8) show it.
-#: Tells the mount of a demo, which may be replaced, from one of a real account, which may not.
+#: The source of the mount of a demo, which may be replaced; one of a real account may not.
 DEMO_SOURCE: Final = "satfs:demo"
+#: The type of our mounts: `fuse.` and the subtype, as mount(8) and findmnt(8) show it.
 FS_TYPE: Final = "fuse.satfs"
 #: The program that mounts and unmounts FUSE filesystems for ordinary users.
 FUSERMOUNT: Final = "fusermount3"
@@ -63,7 +63,7 @@ class Mounted:
 
     @property
     def user(self) -> int | None:
-        """Who mounted it, as a number; None where the filesystem does not say."""
+        """The id of the user who mounted it; None where the filesystem does not show it."""
         for option in self.super_options:
             name, _, value = option.partition("=")
             if name == "user_id" and value.isdecimal():
@@ -195,7 +195,7 @@ def probe_command(path: Path) -> list[str]:
 
 
 def is_dead_mount(path: Path) -> bool:
-    """Return whether *path* is a mountpoint that no process answers for any more.
+    """Return whether *path* is a mountpoint whose process has ended.
 
     That is what a killed FUSE process leaves: "Transport endpoint is not connected". A living mount
     answers from memory; one that is stuck keeps us waiting for its deadline.

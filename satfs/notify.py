@@ -22,14 +22,14 @@ log = structlog.get_logger(__name__)
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 #: How often the status is looked at, in seconds: a person who reloads a status page is not misled.
 _STATUS_S: Final = 2.0
-#: Alive is said this many times within what the watchdog allows; sd_watchdog_enabled(3) says twice.
+#: Signs of life within the time of the watchdog; sd_watchdog_enabled(3) recommends two.
 _BEATS: Final = 2
 #: Most characters of a status line; it is shown on one line of a terminal.
 _STATUS_CHARACTERS: Final = 400
 
 
 class Notifier:
-    """What is told to the service manager at *address*; to nobody when that is None.
+    """Sends the state of the mount to the service manager at *address*; nothing when that is None.
 
     *watchdog_s* is the longest silence that it puts up with, in seconds; None if it does not watch.
     None of the methods waits, and none raises.
@@ -44,7 +44,7 @@ class Notifier:
 
     @property
     def is_heard(self) -> bool:
-        """Return whether somebody asked to be told."""
+        """Return whether a service manager has requested reports."""
         return self._address is not None
 
     def ready(self) -> None:
@@ -59,7 +59,7 @@ class Notifier:
             self._tell({"STATUS": line})
 
     def alive(self) -> None:
-        """Say that the event loop turns, and whatever could not be said before."""
+        """Send that the event loop turns, and what could not be sent before."""
         self._tell({} if self.watchdog_s is None else {"WATCHDOG": "1"})
 
     def stopping(self) -> None:
@@ -104,7 +104,7 @@ class Notifier:
 
 
 def take_notifier(environment: MutableMapping[str, str], pid: int | None = None) -> Notifier:
-    """Return the notifier that *environment* asks for, and take its variables away from there.
+    """Return the notifier that *environment* requests, and remove its variables there.
 
     *pid* is ours unless another is given: a watchdog meant for another process is not ours to feed.
     What cannot be understood counts as not said.
@@ -130,7 +130,7 @@ def watchdog_s(usec: str, for_pid: str, pid: int) -> float | None:
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
-    """Return the datagram that says *fields*, a line each; line breaks in values are spaces."""
+    """Return the datagram with *fields*, a line each; line breaks in values are spaces."""
     lines = (f"{name}={' '.join(value.splitlines())}" for name, value in fields.items())
     return "\n".join(lines).encode("utf-8", "replace")
 

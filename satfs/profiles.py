@@ -61,7 +61,7 @@ class OriginKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one origin says, by setting. Not shown: it may hold secrets."""
+    """The values of one origin, by setting. Not shown: it may hold secrets."""
 
     kind: OriginKind
     values: Mapping[str, Any] = field(repr=False)
@@ -88,7 +88,7 @@ class ConfigFile:
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def layers(self, profile: str) -> tuple[Layer, ...]:
-        """Return what it says for *profile*, the more particular first."""
+        """Return its layers for *profile*, the more particular one first."""
         return (
             Layer(self.kind, self.profiles.get(profile, {}), f"{self.path} [profiles.{profile}]"),
             Layer(self.kind, self.shared, str(self.path)),
@@ -224,7 +224,7 @@ def unit_layer(environment: Mapping[str, str]) -> Layer | None:
 
 
 def chosen(given: Sequence[Layer], files: Sequence[ConfigFile]) -> Any:
-    """Return the profile that is asked for by *given*, else at the top of a file, else default."""
+    """Return the profile that *given* names, else at the top of a file, else default."""
     layers = (*given, *(Layer(file.kind, file.shared, str(file.path)) for file in files))
     return next(
         (layer.values["profile"] for layer in layers if "profile" in layer.values), DEFAULT_PROFILE

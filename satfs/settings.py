@@ -1,5 +1,7 @@
 """Every setting, with its unit, its default and the reason for it; the only reader of environment.
 
+Longer than 400 lines, since each setting stands with its unit and its reason.
+
 Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in a `config.toml`
 (`satfs.profiles`). Numbers of bytes may carry a unit (`20GB`, `512MiB`). Secrets are held as
 `SecretStr`: only `api/auth.py` opens them.
@@ -56,7 +58,7 @@ Bytes: TypeAlias = Annotated[int, BeforeValidator(_parse_size)]
 
 
 class AuthMode(StrEnum):
-    """How the API is told who we are."""
+    """The way of authentication at the API."""
 
     AUTO = "auto"  #: a token if one is set or looked for, else client credentials
     OAUTH = "oauth"  #: client credentials exchanged for a token
@@ -114,7 +116,7 @@ class Settings(BaseModel):
     auth_url: str = "https://auth.platform.satellogic.com/oauth/token"
     """The OAuth token endpoint."""
     audience: str = "https://api.satellogic.com/"
-    """The audience asked for with a token (the final slash belongs to it)."""
+    """The audience of a token, as requested (the final slash belongs to it)."""
     auth_mode: AuthMode = AuthMode.AUTO
     """How the API is told who we are: auto, oauth, token or legacy."""
     client_id: str | None = None
@@ -150,7 +152,7 @@ class Settings(BaseModel):
 
     # -- listings --------------------------------------------------------------------------------
     listing_ttl_s: float = Field(60.0, ge=0)
-    """How long a listing is believed before it is asked for again."""
+    """How long a listing is believed before it is requested again."""
     negative_ttl_s: float = Field(5.0, ge=0)
     """How long the kernel remembers that a name is not there."""
     entry_timeout_s: float = Field(60.0, gt=0)
@@ -158,7 +160,7 @@ class Settings(BaseModel):
     attr_timeout_s: float = Field(60.0, gt=0)
     """How long the kernel believes attributes. Never 0, for the same reason."""
     page_limit: int = Field(100, ge=1, le=10_000)
-    """Entries asked for per page (the documentation uses 100)."""
+    """Entries requested per page (the documentation uses 100)."""
     max_entries: int = Field(1_000_000, ge=1)
     """Most entries of one listing; more is taken for a broken pager."""
     listing_memory_bytes: Bytes = Field(96 * MIB, ge=16 * MIB)
@@ -170,7 +172,7 @@ class Settings(BaseModel):
     max_connections: int = Field(64, ge=1, le=256)
     """Connections to the object store at once; how many are used is measured as we go."""
     range_bytes: Bytes = Field(8 * MIB, ge=64 * 1024)
-    """Bytes asked for at once in bulk (measured: docs/PERFORMANCE.md, AWS advises 8 to 16 MB)."""
+    """Bytes of one request in bulk (measured: docs/PERFORMANCE.md, AWS advises 8 to 16 MB)."""
     workers: int = Field(2, ge=0, le=8)
     """Processes that receive bulk data; 0 receives everything in the mount's own process."""
     worker_idle_s: float = Field(60.0, gt=0)
@@ -188,7 +190,7 @@ class Settings(BaseModel):
     memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 
-    # -- what a mount tells about itself ---------------------------------------------------------
+    # -- metrics ---------------------------------------------------------------------------------
     metrics_port: int | None = Field(None, ge=1, le=65535)
     """Serve metrics for Prometheus on this port of 127.0.0.1; unset: in `.satfs/metrics` only."""
 
@@ -256,17 +258,13 @@ class Settings(BaseModel):
 def _is_loopback_name(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
-    except ValueError:  # a name; only this one is loopback wherever it is asked (RFC 6761 §6.3)
+    except ValueError:  # a name; only this one is loopback on every resolver (RFC 6761 §6.3)
         return host == "localhost"
-
-
-class _GivenSettings(Settings):
-    """Settings that look at nothing but what they are given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Settings, where each came from, and what should be said about that."""
+    """Settings, the origin of each, and remarks on them."""
 
     settings: Settings
     #: By setting; those that are missing have their default.
@@ -329,7 +327,7 @@ def resolve_settings(
     layers = [*given, *(layer for file in files for layer in file.layers(str(chosen)))]
     values, origins = profiles.merged(layers, Settings.model_fields.keys())
     try:
-        settings = _GivenSettings(**{**values, "profile": chosen})
+        settings = Settings(**{**values, "profile": chosen})
     except ValidationError as failure:
         problems += _explain(failure, origins)
     if problems:
@@ -355,7 +353,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _no_such_profile(flag: Any, known: Sequence[str]) -> str:
-    """Return what is wrong with a profile; one that no *flag* named is told by its variable.
+    """Return what is wrong with a profile; one that no *flag* named is shown by its variable.
 
     A value of the environment is not repeated: it may be a secret in the wrong place.
     """

@@ -77,7 +77,7 @@ def ask(
             raise _silent(mounted) from None
         except ConnectionError:
             pass
-    raise BadMountpoint(f"the mount at {mounted.mountpoint} ended before it had answered")
+    raise BadMountpoint(f"the mount at {mounted.mountpoint} ended before it responded")
 
 
 def result_of(
@@ -141,7 +141,8 @@ def connect(mounted: Mounted) -> socket.socket:
         else:
             return connection
         connection.close()
-    # A closed directory of another user (root's /run/satfs) says nothing about a mount of ours.
+    # A closed directory of another user (root's /run/satfs) does not mean that our mount is another
+    # user's.
     if refused and mounted.user != os.geteuid():
         raise BadMountpoint(
             f"the mount at {mounted.mountpoint} is another user's: run the command as that user,"
@@ -149,5 +150,5 @@ def connect(mounted: Mounted) -> socket.socket:
         )
     raise BadMountpoint(
         f"the mount at {mounted.mountpoint} does not listen to commands: its process has died, or"
-        " was started where $XDG_RUNTIME_DIR is another; unmount it, and mount it anew"
+        " was started where $XDG_RUNTIME_DIR is another; unmount it, and mount it again"
     )

@@ -11,7 +11,7 @@ from satfs.control.components import MountComponents
 from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
 from satfs.control.refreshing import refresh
-from satfs.control.server import Command, Tell
+from satfs.control.server import Command, SendNotice
 from satfs.control.verifying import verify
 from satfs.control.walk import words_of
 from satfs.errors import BadSettings
@@ -20,7 +20,7 @@ from satfs.model import Json
 
 
 def commands_on(mount: MountComponents) -> dict[str, Command]:
-    """Return what can be asked of a mount that consists of *mount*."""
+    """Return the commands of *mount*, by name."""
     return {
         "describe": partial(_describe, mount),
         "list": partial(_list, mount),
@@ -35,25 +35,29 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
     }
 
 
-async def _list(mount: MountComponents, given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def _list(
+    mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
+) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
     return await records.listed(mount.listings, words, partial(_cached_versions, mount))
 
 
 async def _describe(
-    mount: MountComponents, given: Mapping[str, Json], _tell: Tell
+    mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
     return await records.described(mount.listings, words, partial(_cached_versions, mount))
 
 
 async def _status(
-    mount: MountComponents, _given: Mapping[str, Json], _tell: Tell
+    mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
     return mount.introspection.status()
 
 
-async def _log(mount: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def _log(
+    mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
+) -> dict[str, Json]:
     return {"text": mount.introspection.log_text()}
 
 
@@ -61,7 +65,7 @@ async def _cached_versions(mount: MountComponents) -> Iterable[CachedVersion]:
     return (await mount.keeping.kept()).values()
 
 
-async def _set_log_level(given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def _set_log_level(given: Mapping[str, Json], _send: SendNotice) -> dict[str, Json]:
     level = given.get("level")
     if not isinstance(level, str):
         raise BadSettings("no log level was given")

@@ -8,14 +8,16 @@ from satfs.content.cache.index import CachedVersion
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect
 from satfs.control.progress import CommandProgress
-from satfs.control.server import Tell
+from satfs.control.server import SendNotice
 from satfs.control.walk import Target, find, scene_of, words_of
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
 
-async def unpin(mount: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def unpin(
+    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
+) -> dict[str, Json]:
     """Take the pins from all versions of what the `paths` hold; return what had one.
 
     A scene or attachment is named by its path also when the vendor has it no more.
@@ -26,14 +28,14 @@ async def unpin(mount: MountComponents, given: Mapping[str, Json], tell: Tell) -
     labels: set[str] = set()
     for words in words_of(given.get("paths")):
         try:
-            found = await collect(mount, {**given, "paths": [list(words)]}, CommandProgress(tell))
+            found = await collect(mount, {**given, "paths": [list(words)]}, CommandProgress(send))
             labels.update(filter(None, map(_label, found)))
             node = await find(mount.root, words)
         except NotThere:
             node = None
         if node is not None and scene_of(node) is None:
             continue
-        # Also what the store does not have any more, or did not tell now.
+        # Also objects that the store has no longer, or whose version is not known now.
         scene = words[-1] if node is None else _scene_id(scene_of(node))
         kept = await mount.keeping.kept()
         if node is None or isinstance(node, SceneDirectory):
@@ -41,7 +43,9 @@ async def unpin(mount: MountComponents, given: Mapping[str, Json], tell: Tell) -
     return {"unpinned": as_json(await mount.keeping.unpin(labels))}
 
 
-async def pins(mount: MountComponents, _given: Mapping[str, Json], _tell: Tell) -> dict[str, Json]:
+async def pins(
+    mount: MountComponents, _given: Mapping[str, Json], _send: SendNotice
+) -> dict[str, Json]:
     """Return what is pinned, and where it is kept."""
     kept = (await mount.keeping.kept()).values()
     return {

@@ -17,7 +17,7 @@ from satfs.content.cache.pins import StoredObject
 from satfs.control.components import MountComponents
 from satfs.control.conditions import parse_condition
 from satfs.control.progress import CommandProgress
-from satfs.control.server import Tell
+from satfs.control.server import SendNotice
 from satfs.control.walk import (
     Target,
     Wanted,
@@ -33,7 +33,7 @@ from satfs.model import ByteRange, Json
 from satfs.tree.nodes import File
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
-#: Files at once, unless told otherwise: one file read from its beginning fills a line; more help
+#: Files at once by default: one file read from its beginning fills a line; more help
 #: where files are small.
 JOBS: Final = 4
 MAX_JOBS: Final = 64
@@ -43,9 +43,9 @@ _ROUNDS: Final = 2
 
 
 async def prefetch(
-    mount: MountComponents, given: Mapping[str, Json], tell: Tell
+    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
 ) -> dict[str, Json]:
-    """Fetch all that *given* asks for (`paths`, `where`, `jobs`, `pin`); return what came of it.
+    """Fetch the files that *given* selects (`paths`, `where`, `jobs`, `pin`); return the result.
 
     With `pin` it is kept against eviction as well, from before it is fetched, and with
     `is_for_later` it is not fetched.
@@ -54,10 +54,10 @@ async def prefetch(
         BadSettings: a condition is none, or no path was given.
         BadCache: it would not fit, or nothing is kept on disk. Nothing is fetched then.
     """
-    progress, jobs = CommandProgress(tell), _jobs(given.get("jobs"))
+    progress, jobs = CommandProgress(send), _jobs(given.get("jobs"))
     found = await collect(mount, given, progress)
     if any(words[:1] == ("tasks",) for words in words_of(given.get("paths"))):
-        # `ls tasks` without network needs the list; looking up one task does not ask for it.
+        # `ls tasks` without network needs the list; looking up one task does not fetch it.
         try:
             await mount.listings.tasks()
         except SatfsError as failure:
@@ -95,7 +95,7 @@ _TOO_SMALL: Final = (
 async def collect(
     mount: MountComponents, given: Mapping[str, Json], progress: CommandProgress
 ) -> list[Target]:
-    """Return the files that *given* (`paths`, `where`) asks for, each object once, in order."""
+    """Return the files that *given* (`paths`, `where`) selects, each object once, in order."""
     where = given.get("where")
     texts = [str(each) for each in where] if isinstance(where, list) else []
     wanted = Wanted(mount.listings, [parse_condition(text) for text in texts])
@@ -177,7 +177,7 @@ def _jobs(given: Json) -> int:
 
 @dataclass(slots=True)
 class _Fetching:
-    """One round over the files. Once nobody can be reached any more, the rest is given up."""
+    """One round over the files. When no host can be reached any more, the rest is given up."""
 
     mount: MountComponents
     progress: CommandProgress
@@ -237,10 +237,10 @@ class _Fetching:
             return await read_whole(anew, take)
 
 
-#: Bytes read at once: as much as the kernel asks for at most.
+#: Bytes read at once: the largest read that the kernel sends.
 PIECE_BYTES: Final = 1024 * 1024
 #: Pauses before a read that failed is tried again, in seconds. Each try goes on for nearly the
-#: deadline of a read by itself, or fails at once where nobody answered a moment ago.
+#: deadline of a read by itself, or fails at once where the host did not respond a moment ago.
 PAUSES_S: Final = (2.0, 8.0)
 
 #: Told each piece, and where it ends. The piece is good until the next checkpoint.

@@ -8,19 +8,20 @@ from typing import Final
 
 import trio
 
-from satfs.control.server import Tell
+from satfs.control.server import SendNotice
 from satfs.errors import SatfsError
 from satfs.model import Json
 
-#: Time between two messages about one file, in seconds: bars move, and nobody is flooded.
+#: Time between two messages about one file, in seconds: bars move, and the socket carries few
+#: messages.
 INTERVAL_S: Final = 0.2
 
 
 @dataclass(slots=True)
 class CommandProgress:
-    """Tells of files that are found, begun, moved on and ended; counts them."""
+    """Counts files that are found, begun, in progress and ended, and sends notices of them."""
 
-    tell: Tell
+    send: SendNotice
     n_files: int = 0
     n_bytes: int = 0
     n_bytes_done: int = 0
@@ -30,22 +31,22 @@ class CommandProgress:
     async def found(self, n_files: int, n_bytes: int) -> None:
         """Return how much has been found to do so far."""
         if self._is_due(""):
-            await self.tell({"event": "found", "files": n_files, "bytes": n_bytes})
+            await self.send({"event": "found", "files": n_files, "bytes": n_bytes})
 
     async def planned(self, sizes: Sequence[int]) -> None:
         """Return how much there is to do."""
         self.n_files, self.n_bytes = len(sizes), sum(sizes)
-        await self.tell({"event": "planned", "files": self.n_files, "bytes": self.n_bytes})
+        await self.send({"event": "planned", "files": self.n_files, "bytes": self.n_bytes})
 
     async def begun(self, path: str, size_bytes: int) -> None:
-        """Tell that a file is begun."""
+        """Send that a file is begun."""
         self._told_s[path] = trio.current_time()
-        await self.tell({"event": "begun", "path": path, "bytes": size_bytes})
+        await self.send({"event": "begun", "path": path, "bytes": size_bytes})
 
     async def moved(self, path: str, n_bytes: int) -> None:
-        """Tell that the first *n_bytes* of a file are done."""
+        """Send that the first *n_bytes* of a file are done."""
         if self._is_due(path):
-            await self.tell({"event": "moved", "path": path, "bytes_done": n_bytes})
+            await self.send({"event": "moved", "path": path, "bytes_done": n_bytes})
 
     async def ended(
         self,
@@ -54,7 +55,7 @@ class CommandProgress:
         failure: SatfsError | None = None,
         facts: Mapping[str, Json] | None = None,
     ) -> None:
-        """Tell that a file of *n_bytes* is done, or (with *failure*) given up; add *facts*."""
+        """Send that a file of *n_bytes* is done, or (with *failure*) given up; add *facts*."""
         self._told_s.pop(path, None)
         if failure is None:
             self.n_bytes_done += n_bytes
@@ -62,7 +63,7 @@ class CommandProgress:
             self.failures.append({"path": path, **told(failure)})
         outcome = told(failure) if failure is not None else {"error": None}
         message = {"event": "ended", "path": path, "bytes": n_bytes, **outcome, **(facts or {})}
-        await self.tell(message)
+        await self.send(message)
 
     def result(self) -> dict[str, Json]:
         """Return what has come of it all."""

@@ -1,12 +1,12 @@
 """The protocol of the control socket: one JSON object a line; one request, then messages.
 
     → {"satfs": 1, "do": "prefetch", "with": {…}}
-    ← {"alive": true}             every few seconds while it runs: who waits need not give up
+    ← {"alive": true}             every few seconds while it runs: the command goes on waiting
     ← {"told": {…}}               progress, as the command defines it
     ← {"done": {…}}               the result, and the end
-    ← {"failed": {"error": "NotThere", "message": "…"}}   or why there is none, and the end
+    ← {"failed": {"error": "NotThere", "message": "…"}}   or the error, and the end
 
-*Pure*. Text is JSON in ASCII, so that names that are no Unicode (PEP 383) arrive as they left.
+*Pure*. Text is JSON in ASCII, so that names that are not Unicode (PEP 383) arrive unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION: Final = 1
 REQUEST_BYTES: Final = 4 * 1024 * 1024
 #: Longest message, in bytes: a listing of half a million records.
 MESSAGE_BYTES: Final = 1024 * 1024 * 1024
-#: How often a mount that works on a request says so, in seconds.
+#: How often a mount that works on a request sends a sign of life, in seconds.
 ALIVE_S: Final = 2.0
 #: Silence after which a mount is taken for stuck, in seconds.
 SILENCE_S: Final = 10.0
@@ -46,7 +46,7 @@ class SupportsGetsockopt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlRequest:
-    """What is to be done, and with what."""
+    """A command and its parameters."""
 
     do: str
     given: Mapping[str, Json] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class ControlRequest:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The mount is at work."""
+    """A sign of life: the mount works on the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that happened on the way."""
+    """Progress, as the command defines it."""
 
     what: Mapping[str, Json]
 
@@ -73,7 +73,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why there is no result: the name of an error of ours, and its sentence."""
+    """The error of a request: the name of its class (`satfs.errors`), and its message."""
 
     error: str
     message: str
@@ -114,12 +114,12 @@ class LineSplitter:
 
 
 def request_line(request: ControlRequest) -> bytes:
-    """Return *request* as it travels."""
+    """Return *request* as bytes."""
     return _line({"satfs": VERSION, "do": request.do, "with": dict(request.given)})
 
 
 def message_line(message: Message) -> bytes:
-    """Return *message* as it travels."""
+    """Return *message* as bytes."""
     match message:
         case Alive():
             return _line({"alive": True})
@@ -132,25 +132,25 @@ def message_line(message: Message) -> bytes:
 
 
 def request_of(line: bytes) -> ControlRequest:
-    """Return the request that *line* is.
+    """Return the request in *line*.
 
     Raises:
-        Garbled: it is none, or one of another version of satfs.
+        Garbled: it is not a request, or one of another version of satfs.
     """
     said = _object(line)
     if said.get("satfs") != VERSION:
-        raise Garbled("the mount and this command are of different versions of satfs; mount anew")
+        raise Garbled("the mount and this command are of different versions of satfs; mount again")
     do, given = said.get("do"), said.get("with")
     if not isinstance(do, str) or not isinstance(given, dict):
-        raise Garbled("a request must say what to do, and with what")
+        raise Garbled("a request has a command and its parameters")
     return ControlRequest(do, given)
 
 
 def message_of(line: bytes) -> Message:
-    """Return the message that *line* is.
+    """Return the message in *line*.
 
     Raises:
-        Garbled: it is none.
+        Garbled: it is not a message.
     """
     said = _object(line)
     match said:
@@ -162,18 +162,18 @@ def message_of(line: bytes) -> Message:
             return Failed(error, text)
         case {"alive": _}:
             return Alive()
-    raise Garbled("the mount said something over its control socket that makes no sense")
+    raise Garbled("the mount sent a message over its control socket that satfs does not know")
 
 
 def failed(error: SatfsError) -> Failed:
-    """Return *error* as a message. A bug's words stay in the log of the mount."""
+    """Return *error* as a message. The message of a bug stays in the log of the mount."""
     if isinstance(error, Misuse):
         return Failed("Misuse", "a bug in satfs: the mount's log says where")
     return Failed(type(error).__name__, str(error) or type(error).__name__)
 
 
 def error_of(failure: Failed) -> SatfsError:
-    """Return the error that *failure* tells of, of its own class where that is known here."""
+    """Return the error of *failure*, of its own class where that is known here."""
     kind = getattr(errors, failure.error, None)
     if isinstance(kind, type) and issubclass(kind, SatfsError):
         return kind(failure.message)
@@ -185,7 +185,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: object) -> Json:
-    """Return *value* as what `json` knows: records are mappings, not always dictionaries."""
+    """Return *value* as a type that `json` writes: records are mappings, not all dictionaries."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"not JSON: {type(value).__name__}")
@@ -197,7 +197,7 @@ def _object(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise Garbled("what came over the control socket is no JSON object")
+        raise Garbled("the control socket carried something else than a JSON object")
     return value
 
 

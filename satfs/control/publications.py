@@ -42,7 +42,7 @@ class Event:
     record: Mapping[str, Json]
 
     def as_json(self) -> dict[str, Json]:
-        """Return the event as programs are told of it."""
+        """Return the event as JSON for programs."""
         return {
             "event": self.kind,
             "task_id": self.task_id,
@@ -54,7 +54,7 @@ class Event:
 
 @dataclass(slots=True)
 class SeenCapture:
-    """A published capture: when it was first seen and its scenes last asked for, and which."""
+    """A published capture: its scenes, when it was seen and when they were last requested."""
 
     task_id: str
     seen_at_s: float
@@ -67,12 +67,12 @@ class Seen:
     """All that was seen so far; `is_begun` once a first look has been finished."""
 
     is_begun: bool = False
-    #: When the captures of each task were last asked for.
+    #: When the captures of each task were last requested.
     tasks: dict[str, float] = field(default_factory=dict)
     captures: dict[str, SeenCapture] = field(default_factory=dict)
 
     def due_tasks(self, entries: Sequence[Mapping[str, Json]], now_s: float) -> list[str]:
-        """Return the ids of the tasks among *entries* whose captures are to be asked for now."""
+        """Return the ids of the tasks among *entries* whose captures are to be requested now."""
         due: list[str] = []
         finished: list[str] = []
         for entry in entries:
@@ -84,7 +84,7 @@ class Seen:
         return due + finished[:TURNS]
 
     def due_captures(self, now_s: float) -> list[str]:
-        """Return the ids of the captures whose scenes are to be asked for now."""
+        """Return the ids of the captures whose scenes are to be requested now."""
         due: list[str] = []
         finished: list[str] = []
         for id, seen in self.captures.items():
@@ -135,7 +135,7 @@ class Seen:
         return news
 
     def note(self, event: Event, now_s: float) -> None:
-        """Count *event* as told: it is no news any more."""
+        """Note that *event* was reported: it is not reported again."""
         if event.scene_id is None:
             self.captures[event.capture_id] = SeenCapture(event.task_id, now_s, scenes=set())
         elif (capture := self.captures.get(event.capture_id)) is not None:
@@ -165,7 +165,7 @@ class Seen:
 
     @classmethod
     def of_text(cls, text: str) -> Seen:
-        """Return what *text* tells was seen.
+        """Return the state that *text* holds.
 
         Raises:
             BadSettings: it is not what `as_text` makes. Who took it for nothing would tell

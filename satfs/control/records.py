@@ -50,7 +50,7 @@ class Found:
 
     @property
     def path(self) -> str:
-        """Where the tree has it, told from its id alone."""
+        """Its place in the tree, from its id alone."""
         return f"{self.kind}s/{names.name_of(self.id).decode()}" if self.id else self.kind
 
 
@@ -204,7 +204,7 @@ async def _in_capture(catalogue: Listings, capture: Found, rest: Sequence[str]) 
 
 
 async def _by_id(catalogue: Listings, id: str) -> Found:
-    """Return what has that id; asks first for what it looks like."""
+    """Find the task, capture or scene with this id, first the kind whose ids look like it."""
 
     async def task() -> Found:
         return Found("task", await catalogue.task(TaskId(id)))

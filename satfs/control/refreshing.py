@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from satfs.api import listings as kinds
 from satfs.control.components import MountComponents
-from satfs.control.server import Tell
+from satfs.control.server import SendNotice
 from satfs.control.walk import find, scene_of, words_of
 from satfs.errors import NotThere
 from satfs.model import Json
@@ -18,7 +18,7 @@ from satfs.tree.tasks import TaskDirectory, Tasks
 
 
 async def refresh(
-    mount: MountComponents, given: Mapping[str, Json], _tell: Tell
+    mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
     """Forget the listings at and below each of the `paths`, and list each path anew.
 
@@ -53,7 +53,7 @@ async def _found(mount: MountComponents, words: Sequence[str]) -> Node:
     try:
         return await find(mount.root, words)
     except NotThere:
-        # New since the directories above it were listed: those are asked anew, from the top.
+        # New since the directories above it were listed: those are requested again, from the top.
         node: Node = mount.root
         for length in range(len(words)):
             if not isinstance(node, Directory):
@@ -66,7 +66,7 @@ async def _found(mount: MountComponents, words: Sequence[str]) -> Node:
 
 
 async def _forget(mount: MountComponents, node: Node) -> tuple[str, str] | None:
-    """Forget what *node* shows; return kind and id of the listing that is asked for next."""
+    """Forget what *node* shows; return kind and id of the listing that is requested next."""
     listings = mount.listings
     match node:
         case Root():

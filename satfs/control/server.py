@@ -1,8 +1,8 @@
 """The mount's end of the control socket: one request a connection.
 
-Only the user who serves the mount, and root, are heard: the socket lies in a directory that is
-closed to others, has mode 0600, and the kernel says who is at the other end (SO_PEERCRED, unix(7)).
-Who hangs up ends what he asked for.
+Only requests of the user who serves the mount, and of root, are accepted: the socket lies in a
+directory that is closed to others, has mode 0600, and the kernel names the user of the other
+process (SO_PEERCRED, unix(7)). A client that closes its connection cancels its request.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from satfs.control.socket_path import prepare_directory, socket_path
 from satfs.errors import Garbled, Misuse, NotAllowed, SatfsError, Throttled
 from satfs.model import Json
 
-__all__ = ["Command", "Tell", "serve_control", "socket_path"]
+__all__ = ["Command", "SendNotice", "serve_control", "socket_path"]
 
 log = structlog.get_logger(__name__)
 
-#: Tells whoever asked what happens meanwhile; waits until it can be sent.
-Tell: TypeAlias = Callable[[Mapping[str, Json]], Awaitable[None]]
-#: Does what a request says with what it gives, and returns the result.
-Command: TypeAlias = Callable[[Mapping[str, Json], Tell], Awaitable[Mapping[str, Json]]]
+#: Sends a notice of progress to the client; waits until it is sent.
+SendNotice: TypeAlias = Callable[[Mapping[str, Json]], Awaitable[None]]
+#: Carries out a request, with its parameters, and returns the result.
+Command: TypeAlias = Callable[[Mapping[str, Json], SendNotice], Awaitable[Mapping[str, Json]]]
 
 #: Longest wait for a request after the connection is made, in seconds: programs send it at once.
 _REQUEST_S: Final = 10.0
-#: Longest wait for whoever asked to take a message, in seconds. Who was stopped (Ctrl-Z) for longer
-#: asks again; what was fetched for him is there.
+#: Longest wait for a client to take a message, in seconds. One that was stopped (Ctrl-Z) for longer
+#: sends its request again; what was fetched for it is held.
 _SENDING_S: Final = 60.0
-#: Connections at once. Each is a person's command.
+#: Connections at once. Each is a command that a person has started.
 _MAX_CONNECTIONS: Final = 32
 _BACKLOG: Final = 16
 #: How often is looked whether the socket is still there, in seconds.
@@ -65,10 +65,10 @@ async def serve_control(
 ) -> None:
     """Serve *commands* at *path* until cancelled.
 
-    Started with the path, or None when there can be no socket now: a mount works without, and the
-    log says why. What lies at *path* is taken for a dead mount's, and removed. A socket that is
-    taken away is made anew as soon as that can be done: a user's runtime directory goes when he
-    logs out, and comes when he logs in again, while his mounts stay.
+    Started with the path, or None when there can be no socket now: a mount works without one, and
+    the log has the reason. What lies at *path* is taken for a dead mount's, and removed. A socket
+    that is removed is made again as soon as that is possible: the runtime directory of a user is
+    removed at the end of the session and made at the next one, while mounts stay.
     """
     handler = _RequestHandler(commands)
     is_told = False
@@ -86,7 +86,7 @@ async def serve_control(
                     task_status.started(path)
                 try:
                     await _serve_while_there(path, inode, sock, handler, conversations)
-                except* OSError as group:  # no more memory, or whatever accept(2) may say
+                except* OSError as group:  # no more memory, or another error of accept(2)
                     log.warning("control socket broken", path=str(path), reason=str(group))
             is_told = True
             await trio.sleep(_LOOK_S)
@@ -131,7 +131,7 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
     """Return a socket that listens at *path*, and the inode it has there. Waits for the disk."""
     prepare_directory(path.parent)
     _remove_dead(path.parent)
-    # Under the name that is looked for only once somebody listens: not a dead one for a moment.
+    # Under the name that is looked for only once this process listens: it is never a dead one.
     draft = path.with_name(f"{path.stem[:8]}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -149,7 +149,7 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
 
 
 def _remove_dead(directory: Path) -> None:
-    """Remove what mounts that were killed have left: sockets where nobody listens."""
+    """Remove what mounts that were killed have left: sockets at which no process listens."""
     for path in directory.glob("*.sock"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
@@ -175,7 +175,7 @@ class _RequestHandler:
         self._n_connections = 0
 
     async def converse(self, stream: trio.SocketStream) -> None:
-        """Answer the one request of a connection. Raises nothing: others are served by the same."""
+        """Serve the one request of a connection. Raises nothing: other connections go on."""
         self._n_connections += 1
         try:
             async with stream:
@@ -190,7 +190,7 @@ class _RequestHandler:
     async def _answer(self, stream: trio.SocketStream) -> None:
         line = _Line(stream)
         try:
-            # Read in any case: what is unread when we hang up would take our answer with it.
+            # Read in any case: unread bytes at the close would discard our response (unix(7)).
             request = await _read_request(stream)
             if request is None:
                 return
@@ -201,7 +201,9 @@ class _RequestHandler:
                 raise Throttled("too many commands at once; try again when some have ended")
             command = self._commands.get(request.do)
             if command is None:
-                raise Garbled(f"this mount cannot {request.do!r}; its satfs is another version")
+                raise Garbled(
+                    f"this mount has no command {request.do!r}: its satfs is another version"
+                )
         except SatfsError as refusal:
             await line.send(failed(refusal))
             return
@@ -213,7 +215,7 @@ async def _carry_out(
 ) -> None:
     log.info("control request", do=request.do)
 
-    async def tell(what: Mapping[str, Json]) -> None:
+    async def send(what: Mapping[str, Json]) -> None:
         await line.send(Notice(what))
 
     outcome: Message | None = None
@@ -221,8 +223,8 @@ async def _carry_out(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_say_alive, line)
-                nursery.start_soon(_cancel_on_hangup, stream, scope)
-                outcome = Done(await command(request.given, tell))
+                nursery.start_soon(_cancel_on_close, stream, scope)
+                outcome = Done(await command(request.given, send))
                 nursery.cancel_scope.cancel()
         except* SatfsError as group:
             outcome = failed(_first(group))
@@ -245,7 +247,7 @@ def _first(group: BaseExceptionGroup[SatfsError]) -> SatfsError:
 
 
 class _Line:
-    """Sends one message after the other, each within its time."""
+    """Sends one message after the other, each within its time limit."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -263,15 +265,15 @@ async def _say_alive(line: _Line) -> None:
         await trio.sleep(ALIVE_S)
 
 
-async def _cancel_on_hangup(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-    # Nothing more is to come: whatever does is the end, or nonsense.
+async def _cancel_on_close(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    # A client sends nothing more: what comes is the end of the connection, or nonsense.
     with contextlib.suppress(trio.BrokenResourceError):
         await stream.receive_some(1)
     scope.cancel()
 
 
 async def _read_request(stream: trio.SocketStream) -> ControlRequest | None:
-    """Return the request; None when the other end said nothing and went."""
+    """Return the request; None when the client sent none and closed the connection."""
     lines = LineSplitter(REQUEST_BYTES)
     with trio.move_on_after(_REQUEST_S):
         while data := await stream.receive_some():

@@ -1,7 +1,7 @@
 """Wait until the process that serves a mount has ended and released its cache.
 
 Unmounting is over when the kernel says so; the process then still enters in its cache what it has
-fetched. Whoever mounts again at once, removes the cache or ends a container should wait for that.
+fetched. A program that mounts again at once, removes the cache or ends a container waits for that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from satfs.mountpoints import Mounted
 
 
 class ServingProcess:
-    """The process that serves *mounted*, as far as it can be told: to be looked up while it does.
+    """The process that serves *mounted*, if it is known: look it up while it serves.
 
     It is known by a descriptor (pidfd_open(2)), so that another process which is given its number
     is never taken for it.
@@ -33,7 +33,7 @@ class ServingProcess:
             pass  # dead already, another user's, or older than the kernel's descriptors
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended, or *timeout_s*; tell whether it has. One unknown counts so."""
+        """Wait at most *timeout_s*; return whether it has ended. An unknown one counts as ended."""
         if self._descriptor is None:
             return True
         poll = select.poll()
@@ -41,7 +41,7 @@ class ServingProcess:
         return bool(poll.poll(timeout_s * 1000))
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -19,7 +19,7 @@ import trio
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect, read_whole
 from satfs.control.progress import CommandProgress
-from satfs.control.server import Tell
+from satfs.control.server import SendNotice
 from satfs.control.walk import Target
 from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
 from satfs.model import DELIVERY_ZIP, Json
@@ -33,7 +33,7 @@ _MD5: Final = re.compile(r'"([0-9a-f]{32})"')
 
 @dataclass(slots=True)
 class _Facts:
-    """What was found out about one file, as it is told."""
+    """The result for one file, as the notice carries it."""
 
     etag: str = ""
     is_md5: bool | None = None
@@ -52,12 +52,14 @@ class _Facts:
         }
 
 
-async def verify(mount: MountComponents, given: Mapping[str, Json], tell: Tell) -> dict[str, Json]:
+async def verify(
+    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
+) -> dict[str, Json]:
     """Check every file at and below the `paths` (that `where` allows); return what came of it.
 
     Fetches what is not in the cache. Raises what `prefetching.collect` raises.
     """
-    progress = CommandProgress(tell)
+    progress = CommandProgress(send)
     found = await collect(mount, given, progress)
     await progress.planned([each.size_bytes for each in found])
     for target in found:

@@ -119,7 +119,7 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
         if here is None or (
             isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
         ):
-            return  # before anything of the scene is asked of the store
+            return  # before the store gets a request for the scene
         children = await node.children()
     except SatfsError as error:
         yield Target(_path(node), error)

@@ -42,7 +42,7 @@ _MAX_LINKS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What is read to tell how a mount is doing. None of it waits."""
+    """The sources of the status record. None of them waits."""
 
     listings: Callable[[], Sequence[ListingState]]
     contents: Attachments
@@ -58,13 +58,13 @@ class Instruments:
 
 
 class Introspection:
-    """What a mount says about itself. Everything here is for the event loop, and never waits.
+    """The status, metrics and explanations of a mount. For the event loop; never waits.
 
-    The attributes are set by whoever learns of them later than this is made.
+    The attributes are set by `mount.py`, after this is made.
     """
 
     def __init__(self, identity: Identity, instruments: Instruments, lines: LogRing) -> None:
-        #: What the kernel was told (`kernel_tuning`); None where that is not allowed.
+        #: What the kernel accepted (`kernel_tuning`); None where that is not allowed.
         self.read_ahead_kb: int | None = None
         self.max_background: int | None = None
         #: Where commands are taken, if they are: the path of a socket.
@@ -75,7 +75,7 @@ class Introspection:
         self._instruments = instruments
         self._lines = lines
 
-    # -- what it says ----------------------------------------------------------------------------
+    # -- contents --------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Json]:
         """Return the status record."""

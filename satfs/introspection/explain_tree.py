@@ -22,7 +22,7 @@ _BATCH: Final = 500
 
 
 class Explainer(Protocol):
-    """Whoever can tell of a file (`introspection.directory`). Never waits."""
+    """Explains files (`introspection.directory`). Never waits."""
 
     def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:
         """Return what reading an attachment took."""
@@ -61,7 +61,7 @@ class ExplainDirectory(Directory):
         self._scene = scene
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells of the directory that is mirrored."""
+        """Return the attributes of the directory that is mirrored."""
         return self._mirrored.attributes()
 
     async def lookup(self, name: bytes) -> Node:

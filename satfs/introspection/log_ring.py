@@ -23,7 +23,7 @@ MAX_LINE_BYTES: Final = 8 * 1024
 class LogRing(logging.Handler):
     """Keeps what is logged; its formatter must have taken secrets out.
 
-    One of the root logger's handlers, put there by whoever sets the log up (`satfs.cli.log_setup`).
+    One of the root logger's handlers, put there by `satfs.cli.log_setup`.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class LogFile(File):
         return (*self.path, "/live")
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells now."""
+        """Return the attributes as they are now."""
         changed_ns = self._lines.changed_ns
         return Attributes(Kind.FILE, 0o644, len(self._lines.text), changed_ns, changed_ns)
 
@@ -100,7 +100,7 @@ class _LinesReader:
         return len(self._text)
 
     async def read(self, span: ByteRange) -> bytes:
-        """Return *span*; who begins anew, as after a truncation, gets what there is now."""
+        """Return *span*; read from the start, as after a truncation, the present lines."""
         if span.start == 0 and len(self._lines.text) >= span.stop:
             self._text = self._lines.text
         return bytes(self._text[span.start : span.stop])
@@ -114,4 +114,4 @@ class _LinesReader:
         return None
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: the reader holds nothing."""

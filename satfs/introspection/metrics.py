@@ -19,17 +19,17 @@ Record = Mapping[str, Json]
 
 
 class StatusCollector(Collector):
-    """Asks for a status record whenever it is asked for metrics."""
+    """Gets a status record for each request of metrics."""
 
     def __init__(self, status: Callable[[], Record]) -> None:
         self._status = status
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the record is not asked for before somebody wants it."""
+        """Return nothing: no record is made before a request."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of this moment."""
+        """Yield the metrics as they are now."""
         yield from metrics_of(self._status())
 
 

@@ -21,7 +21,7 @@ from satfs.introspection.metrics import Record, exposition
 
 log = structlog.get_logger(__name__)
 
-#: Other machines are nobody's business: what is told has no secrets in it, but habits.
+#: Not for other machines: metrics hold no secrets, but show habits.
 HOST: Final = "127.0.0.1"
 #: Connections served at once; others wait in the kernel, and take no descriptor of the mount.
 MAX_CONNECTIONS: Final = 8

@@ -24,9 +24,9 @@ from satfs.tree.nodes import Attributes, BytesReader, Directory, File, Kind
 #: How long a content is the present one, in seconds: short for people, long for a program.
 FRESH_S: Final = 1.0
 #: Programs look at a name twice within a few milliseconds. If the second passes in between, the
-#: content stays until nobody has looked for this long…
+#: content stays until no program has looked for this long…
 GRACE_S: Final = 0.1
-#: …but never longer than this, however often somebody looks.
+#: …but never longer than this, however often programs look.
 MAX_S: Final = 2.0
 #: Bytes of contents kept for those who have looked and not yet opened.
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -117,7 +117,7 @@ class SnapshotFile(File):
         return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: changed when it was made."""
+        """Return the attributes: changed when it was made."""
         return Attributes(Kind.FILE, 0o644, self._size_bytes, self._made_ns, self._made_ns)
 
     async def is_held(self) -> bool:
@@ -139,7 +139,7 @@ class SnapshotFile(File):
 
 
 def digest(content: bytes) -> str:
-    """Return what tells *content* from others."""
+    """Return the digest that identifies *content*."""
     return blake2b(content, digest_size=16).hexdigest()
 
 

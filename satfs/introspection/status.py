@@ -1,6 +1,6 @@
 """The state of a mount at one moment, and the record made from it (`status.json`).
 
-*Pure*: whoever gathers it hands it in. Every text that came from outside is scrubbed here once
+*Pure*: the caller gathers the values. Every text that came from outside is scrubbed here once
 more, whatever it went through before.
 """
 
@@ -23,7 +23,7 @@ from satfs.model import Json
 from satfs.read_trace import TraceTotals
 from satfs.views.index import IndexState
 
-#: Entries of each list in the record; how many there are besides is told. The record stays one that
+#: Entries of each list in the record; beside the number of all. The record stays one that
 #: a person can read and a program parses in a millisecond.
 MAX_LISTINGS: Final = 100
 MAX_LINKS: Final = 20
@@ -174,7 +174,7 @@ def moment(at_s: float) -> str:
     """Return a moment of the wall clock as people and programs read it (RFC 3339, UTC)."""
     try:
         return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError, OSError):  # a clock that nobody has set
+    except (OverflowError, ValueError, OSError):  # a clock that was never set
         return datetime.fromtimestamp(0, UTC).isoformat(timespec="seconds")
 
 
@@ -194,7 +194,7 @@ def _links(links: Sequence[tuple[str, float]], clean: Callable[[str], str]) -> J
 
 
 def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[str], str]) -> Json:
-    # The stale ones first, then those asked for last.
+    # The stale ones first, then those requested last.
     shown = heapq.nsmallest(
         MAX_LISTINGS, listings, key=lambda each: (not each.is_stale, -each.asked_at_s)
     )

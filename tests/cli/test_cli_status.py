@@ -28,7 +28,7 @@ from satfs.cli.mount_status import (
     remedy_of,
     report_of,
 )
-from satfs.control.server import Command, Tell, serve_control, socket_path
+from satfs.control.server import Command, SendNotice, serve_control, socket_path
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import Account
 from satfs.humanize import format_bytes, format_duration
@@ -71,12 +71,12 @@ def answered_by(runtime: Path, commands: Mapping[str, Mapping[str, Json] | None]
     """Return the report of a mount of which there is but a socket; None never ends a command."""
 
     async def main() -> MountReport:
-        async def never(_given: Mapping[str, Json], _tell: Tell) -> Mapping[str, Json]:
+        async def never(_given: Mapping[str, Json], _send: SendNotice) -> Mapping[str, Json]:
             await trio.sleep_forever()
             raise AssertionError
 
         def command(result: Mapping[str, Json] | None) -> Command:
-            async def give(_given: Mapping[str, Json], _tell: Tell) -> Mapping[str, Json]:
+            async def give(_given: Mapping[str, Json], _send: SendNotice) -> Mapping[str, Json]:
                 return result or {}
 
             return never if result is None else give

@@ -31,7 +31,7 @@ from satfs.control.protocol import (
     peer_credentials,
     request_line,
 )
-from satfs.control.server import Command, Tell, serve_control
+from satfs.control.server import Command, SendNotice, serve_control
 from satfs.control.socket_path import prepare_directory
 from satfs.errors import BadMountpoint, NotThere
 from satfs.mountpoints import FS_TYPE, Mounted
@@ -88,8 +88,8 @@ def replace(path: Path) -> None:
     path.chmod(0o644)
 
 
-async def echo(given: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
-    await tell({"halfway": True})
+async def echo(given: Mapping[str, Any], send: SendNotice) -> Mapping[str, Any]:
+    await send({"halfway": True})
     return given
 
 
@@ -140,7 +140,7 @@ async def test_a_mount_that_came_after_us_keeps_its_socket(
 
 
 async def test_an_error_is_told_by_its_class(path: Path) -> None:
-    async def fail(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+    async def fail(_given: Mapping[str, Any], _send: SendNotice) -> Mapping[str, Any]:
         raise NotThere("there is no such task")
 
     async with serving(path, fail=fail):
@@ -153,7 +153,7 @@ async def test_a_bug_in_a_command_ends_the_command_only(
     """Its words stay in the log; the next one is served."""
     expect_log("control request failed by a bug in satfs", do="break_")
 
-    async def break_(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+    async def break_(_given: Mapping[str, Any], _send: SendNotice) -> Mapping[str, Any]:
         raise ZeroDivisionError("a secret")
 
     async with serving(path, break_=break_, echo=echo):
@@ -168,7 +168,7 @@ async def test_a_result_that_is_no_json_ends_the_connection_only(
 ) -> None:
     expect_log("control connection broken by a bug in satfs")
 
-    async def odd(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+    async def odd(_given: Mapping[str, Any], _send: SendNotice) -> Mapping[str, Any]:
         return {"x": object()}
 
     async with serving(path, odd=odd, echo=echo):
@@ -194,7 +194,7 @@ async def test_a_command_nobody_knows_is_another_versions(path: Path) -> None:
 async def test_who_hangs_up_ends_what_he_asked_for(path: Path) -> None:
     started, ended = trio.Event(), trio.Event()
 
-    async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+    async def last(_given: Mapping[str, Any], _send: SendNotice) -> Mapping[str, Any]:
         started.set()
         try:
             await trio.sleep_forever()
@@ -219,7 +219,7 @@ async def test_too_many_at_once_are_told_so(path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(server, "_MAX_CONNECTIONS", 1)
     begun = trio.Event()
 
-    async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+    async def last(_given: Mapping[str, Any], _send: SendNotice) -> Mapping[str, Any]:
         begun.set()
         await trio.sleep_forever()
         raise AssertionError
@@ -254,7 +254,7 @@ async def test_a_socket_that_was_taken_away_is_made_anew(
     monkeypatch.setattr(server, "_LOOK_S", 0.02)
     begun, may_end = trio.Event(), trio.Event()
 
-    async def last(_given: Mapping[str, Any], _tell: Tell) -> Mapping[str, Any]:
+    async def last(_given: Mapping[str, Any], _send: SendNotice) -> Mapping[str, Any]:
         begun.set()
         await may_end.wait()
         return {}
@@ -365,9 +365,9 @@ def test_a_socket_that_anybody_may_have_put_there_is_not_trusted(path: Path) -> 
 async def test_hanging_up_is_closing_the_iterator(path: Path) -> None:
     ended = trio.Event()
 
-    async def last(_given: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
+    async def last(_given: Mapping[str, Any], send: SendNotice) -> Mapping[str, Any]:
         try:
-            await tell({"x": 1})
+            await send({"x": 1})
             await trio.sleep_forever()
         finally:
             ended.set()
