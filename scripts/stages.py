@@ -1,4 +1,4 @@
-"""Run the tests stage by stage, all of them, and report at the end what failed in which stage."""
+"""Run all tests, and report at the end what failed in which stage, the lowest package first."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from pathlib import Path
 
 TESTS = Path("tests")
 #: From the ground up (docs/DESIGN.md), after what other tests lean on: the demo origin. From
-#: `story` on, all stages together. Directories that are not named come last.
+#: `story` on, all packages together. Directories that are not named come last.
 STAGES = (
     *("words", "log_level", "imagery"),
-    *("demo", "refreshable", "net", "api", "content", "archive", "tree", "fuse"),
-    *("introspection", "mountpoints", "notify", "gc_tuning", "control", "doctor"),
-    *("scripts", "fuzz", "story", "mounted", "semantics", "cli", "documents", "reliability"),
-    "bench",
+    *("demo", "refreshable", "net", "api", "content", "archive", "facts", "tree", "fuse"),
+    *("introspection", "mountpoints", "notify", "gc_tuning", "control", "doctor", "views"),
+    *("embedded", "fuzz", "story", "documents"),
+    *("scripts", "mounted", "semantics", "cli", "reliability", "bench"),
 )
-
-#: Stages that take long, because their tests wait, each for something of its own, or compute: file
-#: by file, in processes beside each other.
-SEVERAL_AT_ONCE = dict.fromkeys(
-    ("content", "archive", "mounted", "cli", "reliability"), ("-n", "3", "--dist", "loadfile")
+#: The stages whose tests start programs and wait for them, most of them on real mounts. They run
+#: after the others, in more processes than there are cores: most of the time each waits. The other
+#: stages compute, and `documents` types its pages on a machine without mounts of other tests.
+WAITING_STAGES = ("reliability", "mounted", "cli", "scripts", "semantics", "packages")
+#: Stages that begin first of all, since a file of theirs takes longest.
+LONG_STAGES = ("documents", "content", "archive", "demo")
+#: pytest's options: file by file, in the order of the stages, in processes beside each other.
+BESIDE_EACH_OTHER = (
+    *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
+N_COMPUTING, N_WAITING = "2", "4"
 
 #: What `--quick` leaves out whole: its tests mount, or start programs.
 SLOW_STAGES = frozenset(
@@ -47,8 +52,6 @@ class Result:
     counts: Counter[str] = field(default_factory=Counter)
     #: The tests that failed, as pytest takes them.
     failures: list[str] = field(default_factory=list)
-    #: pytest's exit code; 0 when the stage is green.
-    code: int = 0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,12 +66,22 @@ def main(arguments: Sequence[str]) -> int:
     present = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")}
     order = [stage for stage in STAGES if stage in present]
     order += sorted(present - set(STAGES))
+    chosen = [stage for stage in order if not arguments or stage in arguments]
     results: dict[str, Result] = {}
-    for stage in [each for each in order if not arguments or each in arguments]:
-        print(f"\n── {stage} " + "─" * (72 - len(stage)), flush=True)
-        results[stage] = run(stage)
-    print(summary(results, time.monotonic() - started))
-    return int(any(each.code for each in results.values()))
+    is_green = True
+    computing = [stage for stage in chosen if stage not in WAITING_STAGES]
+    computing.sort(key=lambda stage: stage not in LONG_STAGES)
+    waiting = [stage for stage in WAITING_STAGES if stage in chosen]
+    for stages, n_processes in ((computing, N_COMPUTING), (waiting, N_WAITING)):
+        if stages:
+            print(f"\n── {' '.join(stages)} ──", flush=True)
+            code, found = run(stages, n_processes)
+            results |= found
+            is_green &= code == 0
+            if code and not any(each.failures for each in found.values()):
+                print(f"pytest ended with {code}, and no test has failed", flush=True)
+    print(summary({stage: results[stage] for stage in order if stage in results}, started))
+    return int(not is_green)
 
 
 def quick_command() -> list[str]:
@@ -89,37 +102,32 @@ def quick_command() -> list[str]:
     ]
 
 
-def run(stage: str) -> Result:
-    """Run the tests of *stage*."""
+def run(stages: Sequence[str], n_processes: str) -> tuple[int, dict[str, Result]]:
+    """Run the tests of *stages*; return pytest's exit code, and the result of each stage."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         code = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", f"--junitxml={report.name}"),
-                *SEVERAL_AT_ONCE.get(stage, ()),
-                TESTS / stage,
+                *(*BESIDE_EACH_OTHER, n_processes),
+                *(TESTS / stage for stage in stages),
             ],
             check=False,
         ).returncode
-        return read_report(Path(report.name).read_text(encoding="utf-8"), code)
+        return code, read_report(Path(report.name).read_text(encoding="utf-8"))
 
 
-def read_report(report: str, code: int) -> Result:
+def read_report(report: str) -> dict[str, Result]:
     """Return what pytest wrote into its *report*, JUnit's XML; empty where it broke off."""
-    result = Result(code=code)
-    if not report:
-        return result
-    for suite in ElementTree.fromstring(report).iter("testsuite"):
-        counts = {word: int(suite.get(word, 0)) for word in ("failures", "errors", "skipped")}
-        result.counts["failed"] += counts["failures"]
-        result.counts["errors"] += counts["errors"]
-        result.counts["skipped"] += counts["skipped"]
-        result.counts["passed"] += int(suite.get("tests", 0)) - sum(counts.values())
-        result.failures += [
-            _name(case.get("classname", ""), case.get("name", ""))
-            for case in suite.iter("testcase")
-            if case.find("failure") is not None or case.find("error") is not None
-        ]
-    return result
+    results: dict[str, Result] = {}
+    for case in ElementTree.fromstring(report).iter("testcase") if report else ():
+        name = _name(case.get("classname", ""), case.get("name", ""))
+        result = results.setdefault(Path(name.partition("::")[0]).parts[1], Result())
+        kinds = {"failure": "failed", "error": "errors", "skipped": "skipped"}
+        outcome = next((kinds[each.tag] for each in case if each.tag in kinds), "passed")
+        result.counts[outcome] += 1
+        if outcome in ("failed", "errors"):
+            result.failures.append(name)
+    return results
 
 
 def _name(classname: str, test: str) -> str:
@@ -137,20 +145,16 @@ def _name(classname: str, test: str) -> str:
     return f"{classname}::{test}"
 
 
-def summary(results: dict[str, Result], took_s: float) -> str:
+def summary(results: dict[str, Result], started: float) -> str:
     """Return the last lines: each red stage with the tests that failed there, and the totals."""
     lines = []
-    for stage, result in results.items():
-        if result.code:
-            outcome = (
-                counted(result.counts) if result.failures else f"pytest ended with {result.code}"
-            )
-            lines += [f"\nThe stage {stage} is red: {outcome}."]
-            lines += [f"  {test}" for test in result.failures]
     totals: Counter[str] = Counter()
-    for result in results.values():
+    for stage, result in results.items():
         totals += result.counts
-    line = f" {counted(totals)} in {took_s:.2f}s "
+        if result.failures:
+            lines += [f"\nThe stage {stage} is red: {counted(result.counts)}."]
+            lines += [f"  {test}" for test in result.failures]
+    line = f" {counted(totals)} in {time.monotonic() - started:.2f}s "
     return "\n".join([*lines, f"\n{line:=^79}"])
 
 
