@@ -9,6 +9,7 @@ be given to it (`serves`).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -24,9 +25,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-#: Commands that leave a process behind, or start the program again: tests look those up by their
-#: command lines in /proc, which a fork does not change.
-_NEVER_FORKED = frozenset({"mount", "demo", "service", "completion"})
+#: Commands that leave a process behind. Tests look it up by its command line in /proc.
+_LEAVE_A_PROCESS = frozenset({"mount", "demo"})
+#: Commands that start the program again.
+_NEVER_FORKED = frozenset({"service", "completion"})
+#: Space for the command line of a fork in that of its template, in bytes.
+_COMMAND_LINE_BYTES = 16384
+#: The place of `arg_start` in /proc/self/stat, behind the name (proc(5)), and prctl(2)'s option.
+_ARG_START = 48 - 3
+_PR_SET_NAME = 15
 
 #: Variables that Python, its C library or its loader read once, when a process starts.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "_SATFS_COMPLETE", "TMPDIR")
@@ -93,7 +100,7 @@ def _template() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, str(theirs.fileno()), " " * _COMMAND_LINE_BYTES],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             cwd="/",
@@ -130,6 +137,8 @@ def _become(order: int, streams: Sequence[int]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(3, 1024)
+    if command[1:2] and command[1] in _LEAVE_A_PROCESS:
+        _show_as([sys.executable, *command])
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -140,11 +149,25 @@ def _become(order: int, streams: Sequence[int]) -> None:
     time.tzset()
 
 
+def _show_as(command: Sequence[str]) -> None:
+    """Have /proc show *command* as the command line of this process.
+
+    It replaces that of the template, which has space for it: /proc shows these bytes of memory.
+    """
+    words = b"".join(os.fsencode(word) + b"\0" for word in command)
+    assert len(words) < _COMMAND_LINE_BYTES
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    ctypes.memmove(
+        int(fields[_ARG_START]), words.ljust(_COMMAND_LINE_BYTES, b"\0"), _COMMAND_LINE_BYTES
+    )
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, os.fsencode(Path(command[1]).name))
+
+
 def _main(orders: int) -> None:
     main = importlib.import_module("satfs.cli.main")
     for name in main.COMMANDS:
         importlib.import_module(f"satfs.cli.commands.{name}")
-    for name in ("httpx", "trio", "satfs.api", "satfs.components"):
+    for name in ("httpx", "trio", "satfs.api", "satfs.components", "satfs.mount"):
         importlib.import_module(name)
     gc.freeze()
     _serve(socket.socket(fileno=orders))
