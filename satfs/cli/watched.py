@@ -153,8 +153,8 @@ class Memory:
             raise self._unusable(failure) from failure
         except (BadSettings, UnicodeDecodeError):
             raise BadSettings(
-                f"{self.file} is no record of `satfs watch`; name another file with"
-                " --state, or remove it to begin anew"
+                f"{self.file} is no record of what `satfs watch` has reported; name another file"
+                " with --state, or remove it to begin again"
             ) from None
 
     def save(self, seen: Seen) -> None:
