@@ -32,7 +32,7 @@ LONG_STAGES = ("documents", "content", "archive", "demo")
 BESIDE_EACH_OTHER = (
     *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
-N_COMPUTING, N_WAITING = "2", "4"
+N_COMPUTING, N_WAITING = "2", "3"
 
 #: What `--quick` leaves out whole: its tests mount, or start programs.
 SLOW_STAGES = frozenset(
