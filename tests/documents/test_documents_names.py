@@ -28,7 +28,8 @@ PAGES = sorted(
 
 #: Names of other programs and libraries.
 FOREIGN = {
-    *("AT_STATX_FORCE_SYNC", "SEEK_DATA", "posix_fallocate"),  # Linux
+    *("AT_STATX_FORCE_SYNC", "SEEK_DATA", "posix_fallocate", "CONFIG_TLS"),  # Linux
+    "OP_ENABLE_KTLS",  # OpenSSL, CPython
     *("FUSE_PARALLEL_DIROPS", "fuse_lowlevel_notify_inval_entry", "fuse_session_custom_io"),
     "GDAL_TIFF_USE_MMAP",
     "Containerfile",  # Podman
@@ -113,7 +114,7 @@ def _unknown(code: str) -> Iterator[str]:
         yield code
     if re.fullmatch(_DOTTED, code) and not _FILE.fullmatch(code):
         words = code.removesuffix("()").split(".")
-        if not FOREIGN.intersection((words[0], code)):
+        if not FOREIGN.intersection((*words, code)):
             yield from (code for word in words if word not in vocabulary())
     if re.fullmatch(_SNAKE, code) or re.fullmatch(_CONSTANT, code):
         name = code.removesuffix("()")
