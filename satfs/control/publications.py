@@ -48,7 +48,7 @@ class Event:
             "task_id": self.task_id,
             "capture_id": self.capture_id,
             "scene_id": self.scene_id,
-            "record": dict(self.record),
+            "record": dict(self.record.items()),
         }
 
 

@@ -128,7 +128,7 @@ async def described(
     thing = await resolve(catalogue, words)
     answer: dict[str, Json] = {"kind": thing.kind, "id": thing.id, "path": thing.path}
     if thing.record is not None:
-        answer["record"] = dict(thing.record.record)
+        answer["record"] = dict(thing.record.record.items())
     if isinstance(thing.record, Scene):
         answer["files"] = _files(thing.record, await cached_versions())
     if thing.record is None:
@@ -147,7 +147,7 @@ def _listing(
     return {
         "kind": kind,
         "entries": [
-            {"id": each.id, "path": each.path, "record": dict(each.record.record)}
+            {"id": each.id, "path": each.path, "record": dict(each.record.record.items())}
             for each in things
             if each.record is not None
         ],

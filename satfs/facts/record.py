@@ -33,9 +33,11 @@ def facts_of_record(scene: Scene) -> SceneFacts:
     Time, satellite and product that it does not state are taken from an id that has the form of the
     vendor's.
     """
-    metadata = scene.record.get("metadata")
+    # `items` once: a record is decoded whenever it is asked for anything.
+    fields = dict(scene.record.items())
+    metadata = fields.get("metadata")
     record: Mapping[str, Json] = ChainMap(
-        dict(scene.record), dict(metadata) if isinstance(metadata, Mapping) else {}
+        fields, dict(metadata) if isinstance(metadata, Mapping) else {}
     )
     geometry = checked_geometry(scene.footprint)
     by_id = _of_id(scene.scene_id)
