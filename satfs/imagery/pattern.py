@@ -15,41 +15,42 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass
 from typing import Final
 
 from satfs.imagery.layout import Block, BlockPlace, Image
+from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape
 from satfs.model import ByteRange
 
 #: How much may be fetched in vain: one byte for so many that are read.
 READ_PER_VAIN: Final = 5
 #: What may be fetched in vain beyond that, once for each open file, in bytes: the other three bands
-#: of a tile of 512 by 512 pixels of 16 bits, or the rest of one chip's tiles.
-ALLOWANCE_BYTES: Final = 2 * 1024 * 1024
-#: The share of the last windows that must have had what is predicted of the next. With less, more
-#: than a fifth of it would be fetched in vain.
-MIN_CONFIDENCE: Final = 0.8
+#: of a tile of 512 by 512 pixels of 16 bits, or a row of a window of 1024 by 1024 pixels, four
+#: bands of 16 bits, in tiles of 256 by 256.
+ALLOWANCE_BYTES: Final = 4 * 1024 * 1024
 #: Windows whose shapes are remembered for each image: enough for a share, few enough to follow a
 #: program that begins to do something else.
 N_REMEMBERED: Final = 8
-#: Windows that must have been read before the extent of the next is predicted from theirs.
-_N_FOR_SHAPE: Final = 2
-#: Predictions that one call returns.
-MAX_PREDICTIONS: Final = 64
-#: While so many predictions are open none is added: they are more than are in flight at once, and
-#: to look for further ones after each strip of a single row would cost more than to read it.
-MAX_OUTSTANDING: Final = 32
+#: Predictions that are open at once: all strips of a chip of 256 rows.
+MAX_OUTSTANDING: Final = 256
+#: Blocks from this length on are predicted only when twice as much may be fetched in vain.
+_LARGE_BYTES: Final = 4 * 1024 * 1024
 #: Places that one call looks at in order to find its predictions.
 _MAX_TRIES: Final = 512
+#: What these columns may take, in bytes. Of tiles of 512 by 512 pixels a window has two, or three.
+_MAX_BESIDE_BYTES: Final = 1536 * 1024
 #: Blocks of a window, and of the past, that are remembered. Beyond it a window is continued as a
 #: new one of the same columns, and the oldest blocks are forgotten.
 _MAX_REMEMBERED_BLOCKS: Final = 8192
+#: How far requests of the kernel may overtake each other: two of its longest, in bytes.
+_OVERTAKING_BYTES: Final = 1024 * 1024
 #: A read of everything has begun when so many bytes lie one behind the other in the file, over at
 #: least two whole rows of blocks: from an image's first block on, and from anywhere else. The
 #: second is more than a window of 512 rows takes in strips (16 bytes a pixel, 1000 pixels).
 BULK_BYTES: Final = 2 * 1024 * 1024
 BULK_BYTES_ELSEWHERE: Final = 8 * 1024 * 1024
+#: The same in strips: a window of 1024 rows of them takes 40 MB and more.
+_BULK_BYTES_OF_STRIPS: Final = 64 * 1024 * 1024
 _BULK_ROWS: Final = 2
 #: How far apart two blocks may be that still count as one behind the other: what lies between a
 #: COG's blocks is 8 bytes, or the block of a mask.
@@ -67,48 +68,6 @@ class Prediction:
     confidence: float
 
 
-@dataclass(slots=True)
-class _Window:
-    """Blocks of rows [top, bottom) and columns [left, right) that are read as one window."""
-
-    image: Image
-    top: int
-    bottom: int
-    left: int
-    right: int
-    planes: list[int]
-    read: set[int] = field(default_factory=set)
-
-    def takes(self, image: Image, place: BlockPlace) -> bool:
-        """Return whether a block continues the window: inside, to the right of it, or below it."""
-        if image.number != self.image.number:
-            return False
-        is_right, is_below = place.column == self.right, place.row == self.bottom
-        return (
-            self.top <= place.row <= self.bottom
-            and self.left <= place.column <= self.right
-            and not (is_right and is_below)
-        )
-
-    def add(self, place: BlockPlace) -> None:
-        """Enter a block that continues the window."""
-        self.bottom = max(self.bottom, place.row + 1)
-        self.right = max(self.right, place.column + 1)
-        if place.plane not in self.planes:
-            self.planes.append(place.plane)
-        self.read.add(self.image.block(place).number)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What a window was, in blocks; `fill` is the share of its blocks that was read."""
-
-    n_rows: int
-    n_columns: int
-    planes: frozenset[int]
-    fill: float
-
-
 class AccessPattern:
     """The pattern of one open file: given each block that is read, it predicts the next ones.
 
@@ -118,14 +77,18 @@ class AccessPattern:
 
     def __init__(self, *, allowance_bytes: int = ALLOWANCE_BYTES) -> None:
         self._allowance_bytes = allowance_bytes
-        self._window: _Window | None = None
+        self._window: ReadWindow | None = None
         self._last: tuple[Image, BlockPlace] | None = None
-        self._shapes: dict[int, deque[_Shape]] = {}
+        self._shapes: dict[int, deque[WindowShape]] = {}
         self._recent: OrderedDict[Block, None] = OrderedDict()
         #: Predicted and not read: in this window, and in those before it; with sizes in bytes.
         self._outstanding: dict[Block, int] = {}
         self._vain: OrderedDict[Block, int] = OrderedDict()
         self._mean: dict[int, tuple[int, int]] = {}
+        #: Predictions that were made together last, blocks read since then that had been predicted,
+        #: and whether the last block was one.
+        self._n_made = self._n_hits = 0
+        self._is_hit = self._is_new_plane = False
         self._run_start = 0
         self._run_stop = -1
         self._run_blocks = 0
@@ -144,6 +107,10 @@ class AccessPattern:
     def has_seen(self, block: Block) -> bool:
         """Return whether a block was read of late, or predicted."""
         return block in self._recent or block in self._outstanding or block in self._vain
+
+    def has_read(self, block: Block) -> bool:
+        """Return whether a block was read of late."""
+        return block in self._recent
 
     def is_expected(self, block: Block) -> bool:
         """Return whether a block is predicted and may still be read."""
@@ -171,10 +138,16 @@ class AccessPattern:
         n_bytes = self._run_stop - self._run_start
         if self._is_run_from_first:
             return n_bytes if n_bytes >= BULK_BYTES else 0
-        return n_bytes // (READ_PER_VAIN + 1) if n_bytes >= BULK_BYTES_ELSEWHERE else 0
+        is_strips = window.image.n_columns == 1
+        least_bytes = _BULK_BYTES_OF_STRIPS if is_strips else BULK_BYTES_ELSEWHERE
+        return n_bytes // (READ_PER_VAIN + 1) if n_bytes >= least_bytes else 0
 
-    def read(self, image: Image, number: int, span: ByteRange) -> None:
-        """Note that a program reads block *number* of an image, which lies at *span*."""
+    def read(self, image: Image, number: int, span: ByteRange, *, is_in_order: bool = True) -> None:
+        """Note that a program reads block *number* of an image, which lies at *span*.
+
+        *is_in_order* is False where requests may have overtaken each other, as those of the
+        kernel's read-ahead do.
+        """
         block = Block(image.number, number)
         place = image.place(number)
         if self._last is not None and self._last == (image, place):
@@ -182,31 +155,67 @@ class AccessPattern:
         self._count(block, len(span))
         self._follow_run(image, block, span)
         window = self._window
-        if window is None or not window.takes(image, place):
+        n_out_of_order = 0 if is_in_order else _OVERTAKING_BYTES // self._mean_bytes(image.number)
+        if window is None or not window.takes(image, place, n_out_of_order):
             window = self._begin(image, place)
         elif len(window.read) >= _MAX_REMEMBERED_BLOCKS:
-            window = _Window(image, place.row, place.row + 1, window.left, window.right, [])
+            window = ReadWindow(image, place.row, place.row + 1, window.left, window.right, [])
+        self._is_new_plane = bool(window.planes) and place.plane not in window.planes
         window.add(place)
         self._window = window
         self._last = (image, place)
 
-    def predict(self, span_of: SpanOf) -> tuple[Prediction, ...]:
+    def predict(self, span_of: SpanOf, *, is_due: bool = False) -> tuple[Prediction, ...]:
         """Return the blocks to fetch now, the next one first; each is returned once.
 
         They count as fetched from now on. *span_of* gives sizes where they are known, and names
         sparse blocks, which are not predicted.
+
+        While a program reads what was predicted, nothing is added before it has read half of it,
+        unless *is_due*: so many small blocks are fetched in one range, and not one by one.
         """
         window, last = self._window, self._last
-        if window is None or last is None or len(self._outstanding) >= MAX_OUTSTANDING:
+        if window is None or last is None:
             return ()
-        free = self.read_bytes // READ_PER_VAIN + self._allowance_bytes
-        free -= self.vain_bytes + self.outstanding_bytes
-        if free <= 0:
+        is_due = is_due or self._is_new_plane
+        if self._is_hit and not is_due and 2 * self._n_hits < self._n_made:
             return ()
         predictions: list[Prediction] = []
+        shapes = self._shapes.get(window.image.number, ())
+        free = self._free_bytes
+        mean_bytes = self._mean_bytes(window.image.number)
+        following = NextBlocks(window, last[1], shapes, mean_bytes)
+        self._take(following.likely(), free, span_of, predictions)
+        beside = following.beside()
+        if self._size_bytes(beside, span_of) <= min(_MAX_BESIDE_BYTES, self._free_bytes):
+            certain = ((block, 1.0) for block in beside)
+            self._take(certain, _MAX_BESIDE_BYTES, span_of, predictions)
+        # How many strips a window has is the least certain: most of what may still be fetched in
+        # vain is kept for the windows behind it.
+        free = self._free_bytes // (4 if window.image.n_columns == 1 else 1)
+        for row in following.rows_below():
+            size = self._size_bytes(row, span_of)
+            if size > free and predictions:
+                break  # half a row more would be a request more
+            self._take(((block, following.fill) for block in row), free, span_of, predictions)
+            free -= size
+            if free <= 0:
+                break
+        if predictions or not is_due:
+            self._n_made, self._n_hits = len(predictions), 0
+        return tuple(predictions)
+
+    def _take(
+        self,
+        candidates: Iterator[tuple[Block, float]],
+        free: int,
+        span_of: SpanOf,
+        predictions: list[Prediction],
+    ) -> None:
+        """Predict what is certain enough of some candidates, of *free* bytes at most."""
         tried: set[Block] = set()
-        for n_tries, (block, confidence) in enumerate(self._candidates(window, last[1])):
-            if n_tries >= _MAX_TRIES or len(predictions) >= MAX_PREDICTIONS:
+        for n_tries, (block, confidence) in enumerate(candidates):
+            if free <= 0 or n_tries >= _MAX_TRIES or len(self._outstanding) >= MAX_OUTSTANDING:
                 break
             is_known = block in tried or block in self._recent or block in self._outstanding
             if is_known or confidence < MIN_CONFIDENCE:
@@ -216,20 +225,27 @@ class AccessPattern:
             if span is not None and not span:
                 continue
             size = len(span) if span else self._mean_bytes(block.image)
-            if size > free:
+            # A large block takes longer than the round trip that is saved.
+            if size > free or (size > _LARGE_BYTES and 2 * size > free):
                 break
             free -= size
             if block in self._vain:  # fetched already, and wanted after all
                 self.vain_bytes -= self._vain.pop(block)
             self._outstanding[block] = size
             predictions.append(Prediction(block, confidence))
-        return tuple(predictions)
+
+    @property
+    def _free_bytes(self) -> int:
+        """Return how many bytes more may be predicted now."""
+        allowed = self.read_bytes // READ_PER_VAIN + self._allowance_bytes
+        return allowed - self.vain_bytes - self.outstanding_bytes
 
     # -- counting ---------------------------------------------------------------------------------
 
     def _count(self, block: Block, size: int) -> None:
         if block in self._recent:
             self._recent.move_to_end(block)
+            self._is_hit = True
             return
         self._recent[block] = None
         if len(self._recent) > _MAX_REMEMBERED_BLOCKS:
@@ -237,7 +253,9 @@ class AccessPattern:
         self.read_bytes += size
         n, total = self._mean.get(block.image, (0, 0))
         self._mean[block.image] = (n + 1, total + size)
-        if self._outstanding.pop(block, None) is not None:
+        self._is_hit = self._outstanding.pop(block, None) is not None
+        if self._is_hit:
+            self._n_hits += 1
             self.hit_bytes += size
         elif block in self._vain:
             self.vain_bytes -= self._vain.pop(block)
@@ -258,7 +276,7 @@ class AccessPattern:
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _begin(self, image: Image, place: BlockPlace) -> _Window:
+    def _begin(self, image: Image, place: BlockPlace) -> ReadWindow:
         """Return a new window; what was predicted for the last one was fetched in vain."""
         if self._window is not None:
             self._remember(self._window)
@@ -268,103 +286,21 @@ class AccessPattern:
             if len(self._vain) > _MAX_REMEMBERED_BLOCKS:
                 self._vain.popitem(last=False)  # it stays counted
         self._outstanding.clear()
-        return _Window(image, place.row, place.row + 1, place.column, place.column + 1, [])
+        return ReadWindow(image, place.row, place.row + 1, place.column, place.column + 1, [])
 
-    def _remember(self, window: _Window) -> None:
+    def _remember(self, window: ReadWindow) -> None:
         n_rows, n_columns = window.bottom - window.top, window.right - window.left
         n_blocks = n_rows * n_columns * len(window.planes)
-        shape = _Shape(n_rows, n_columns, frozenset(window.planes), len(window.read) / n_blocks)
+        # Of strips, those between two requests that overtook each other may not have been seen.
+        fill = 1.0 if window.image.n_columns == 1 else len(window.read) / n_blocks
+        shape = WindowShape(n_rows, n_columns, frozenset(window.planes), fill)
         shapes = self._shapes.setdefault(window.image.number, deque(maxlen=N_REMEMBERED))
         shapes.append(shape)
 
-    def _candidates(self, window: _Window, last: BlockPlace) -> Iterator[tuple[Block, float]]:
-        """Yield blocks that may come next, the likeliest first, with the confidence in each."""
-        image = window.image
-        shapes: Sequence[_Shape] = self._shapes.get(image.number, ())
-        fill = sum(shape.fill for shape in shapes) / len(shapes) if shapes else 1.0
-        planes = self._planes(window, last.plane, shapes)
-
-        def blocks(plane: int, rows: range, columns: range) -> Iterator[Block]:
-            for row, column in product(rows, columns):
-                place = BlockPlace(plane, row, column)
-                if image.holds(place):
-                    yield image.block(place)
-
-        rows, columns = range(window.top, window.bottom), range(window.left, window.right)
-        # The rest of the row.
-        here = image.block(last).number
-        for block in blocks(last.plane, range(last.row, window.bottom), columns):
-            if block.number > here:
-                yield block, fill
-        # What the last windows had to the right and below.
-        bottom = window.bottom
-        if len(shapes) >= _N_FOR_SHAPE:
-            n_columns, column_share = _extent([shape.n_columns for shape in shapes])
-            n_rows, row_share = _extent([shape.n_rows for shape in shapes])
-            share = min(fill, column_share, row_share)
-            right = max(window.right, window.left + n_columns)
-            bottom = max(window.bottom, window.top + n_rows)
-            for plane, confidence in planes:
-                top = last.row if plane == last.plane else window.top
-                for block in blocks(plane, range(top, bottom), range(window.left, right)):
-                    yield block, min(share, confidence)
-        # The next rows: of a window as high as it is wide, or of one that has become high.
-        lower = range(bottom, self._expected_bottom(window, shapes))
-        for block in blocks(last.plane, lower, columns):
-            yield block, fill
-        # What the window has in other planes: they come after the whole of this one, so that what
-        # is fetched for them too early takes the place of what comes before.
-        if shapes or len(window.read) == 1 or len(window.planes) > 1:
-            for plane, confidence in planes:
-                if plane != last.plane:
-                    for block in blocks(plane, rows, columns):
-                        yield block, min(fill, confidence)
-
-    def _planes(
-        self, window: _Window, current: int, shapes: Sequence[_Shape]
-    ) -> list[tuple[int, float]]:
-        """Return which planes are read, with confidence: the current one first.
-
-        Before the first window has ended all of them are expected: most programs read all bands.
-        """
-        n = window.image.n_planes
-        if n > _MAX_TRIES:  # a program that reads a thousand planes of each tile reads everything
-            return [(current, 1.0)]
-        order = sorted(range(n), key=lambda plane: (plane - current) % n)
-        if not shapes:
-            return [(plane, 1.0) for plane in order]
-        return [
-            (
-                plane,
-                1.0
-                if plane in window.planes
-                else sum(plane in shape.planes for shape in shapes) / len(shapes),
-            )
-            for plane in order
-        ]
-
-    def _expected_bottom(self, window: _Window, shapes: Sequence[_Shape]) -> int:
-        """Return where a window is expected to end that has at least two rows, in rows of blocks.
-
-        The first windows are taken for squares. One that has become higher than those before it is
-        expected to go on for a sixth of its height: if it ends there, less than a fifth of what
-        was read was fetched in vain.
-        """
-        n_rows = window.bottom - window.top
-        has_shape = len(shapes) >= _N_FOR_SHAPE
-        if n_rows < 2 or (has_shape and any(shape.n_rows >= n_rows for shape in shapes)):
-            return window.bottom
-        image = window.image
-        width = (window.right - window.left) * image.block_width
-        square = -(-width // image.block_height) if image.n_columns > 1 and not has_shape else 0
-        return window.top + max(square, n_rows + n_rows // (READ_PER_VAIN + 1))
-
-
-def _extent(lengths: Sequence[int]) -> tuple[int, float]:
-    """Return the greatest length that enough of the last windows reached, and their share."""
-    if not lengths:
-        return 1, 0.0
-    ordered = sorted(lengths, reverse=True)
-    n_enough = -(-round(MIN_CONFIDENCE * 100) * len(ordered) // 100)
-    length = ordered[n_enough - 1]
-    return length, sum(other >= length for other in ordered) / len(ordered)
+    def _size_bytes(self, blocks: Sequence[Block], span_of: SpanOf) -> int:
+        """Return how many bytes of blocks would have to be fetched."""
+        new = [b for b in blocks if b not in self._recent and b not in self._outstanding]
+        known = ((block, span_of(block)) for block in new)
+        return sum(
+            self._mean_bytes(block.image) if span is None else len(span) for block, span in known
+        )

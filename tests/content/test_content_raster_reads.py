@@ -13,7 +13,7 @@ from imagery.rasters import directory, tiff, tiled_fields
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.raster_reads import (
-    BEHIND_BYTES,
+    BUFFER_BYTES,
     MAX_RASTERS,
     PAGE_BYTES,
     RasterFile,
@@ -85,7 +85,8 @@ def test_a_read_inside_a_block_fetches_it_to_its_end_and_nothing_of_the_next(bas
     assert plan is not None
     assert plan.pattern is Pattern.BLOCKS
     assert plan.ahead == ()
-    assert plan.now == ByteRange(asked.start + base, tile(8).stop + BEHIND_BYTES + base)
+    stop = -(-tile(8).stop // BUFFER_BYTES) * BUFFER_BYTES
+    assert plan.now == ByteRange(asked.start + base, stop + base)
 
 
 def test_the_rest_of_a_block_asks_for_nothing_more() -> None:

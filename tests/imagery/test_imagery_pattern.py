@@ -16,7 +16,6 @@ from satfs.imagery.pattern import (
     ALLOWANCE_BYTES,
     BULK_BYTES,
     MAX_OUTSTANDING,
-    MAX_PREDICTIONS,
     AccessPattern,
 )
 from satfs.model import ByteRange
@@ -118,17 +117,17 @@ def test_bands_that_are_not_read_are_soon_not_predicted(bands: list[int]) -> Non
 
 
 def test_a_row_of_blocks_is_followed_by_its_window() -> None:
-    """From the first block of the second row on, the rest of the row is known."""
+    """Two blocks side by side are followed by two; the second row is known from its first on."""
     image = IMAGES["256 tiles"]
     pattern = AccessPattern()
     where = spans(image)
-    for number in (33, 34, 35):
+    for number, beside in ((33, []), (34, [35, 36]), (35, [])):
         pattern.read(image, number, where[number])
-        assert pattern.predict(lambda block: where[block.number]) == ()
+        predicted = pattern.predict(lambda block: where[block.number])
+        assert [p.block.number for p in predicted] == beside
     pattern.read(image, 49, where[49])
-    predicted = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
-    assert predicted[:2] == [50, 51]
-    assert set(predicted[2:]) <= {65, 66, 67}
+    predicted = pattern.predict(lambda block: where[block.number])
+    assert [p.block.number for p in predicted] == [50, 51, 65, 66, 67]
 
 
 @every_image
@@ -246,7 +245,7 @@ def test_whatever_is_read_little_is_fetched_in_vain(
         read.add(number)
         pattern.read(image, number, span_of(Block(0, number)))
         made = pattern.predict(span_of)
-        assert len(made) <= MAX_PREDICTIONS
+        assert len(made) <= MAX_OUTSTANDING
         for prediction in made:
             assert prediction.block.image == 0
             assert 0 <= prediction.block.number < image.n_blocks
@@ -269,7 +268,7 @@ def test_predictions_are_bounded_however_small_blocks_are() -> None:
         pattern.read(image, number, ByteRange(1000 + number, 1001 + number))
         for _ in range(30):
             n_open += len(pattern.predict(lambda _: ByteRange(1, 2)))
-        assert pattern.outstanding_bytes < MAX_OUTSTANDING + MAX_PREDICTIONS
+        assert pattern.outstanding_bytes <= MAX_OUTSTANDING
     assert n_open
 
 
@@ -282,3 +281,20 @@ def test_overviews_have_shapes_of_their_own() -> None:
     where = spans(small)
     pattern.read(small, 0, where[0])
     assert pattern.predict(lambda block: where[block.number]) == ()
+
+
+@pytest.mark.parametrize("name", ["strips of 1", "strips of 16"])
+def test_strips_are_predicted_many_at_a_time(name: str) -> None:
+    """Each prediction is a request: a chip of 256 rows of single strips is not 256 of them."""
+    image = IMAGES[name]
+    pattern = AccessPattern()
+    where = spans(image)
+    predicted: set[Block] = set()
+    n_chips, n_requests = 20, 0
+    for chip in chips(image, 256, n_chips):
+        for block in chip:
+            pattern.read(image, block.number, where[block.number])
+            made = {p.block for p in pattern.predict(lambda block: where[block.number])}
+            n_requests += bool(made) or block not in predicted
+            predicted |= made | {block}
+    assert n_requests <= 4 * n_chips

@@ -42,10 +42,14 @@ MAX_TABLE_BYTES: Final = 2 * MIB
 PAGE_BYTES: Final = 4 * KIB
 #: A request up to this length shows where a program is: it is stdio's buffer, or a page.
 SHORT_BYTES: Final = 16 * KIB
-#: How far behind a block a program reads that fills its buffer with the block's last bytes: stdio's
-#: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64).
-#: It is fetched with the block, and does not show that the next block is needed.
-BEHIND_BYTES: Final = 8 * KIB
+#: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
+#: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64),
+#: and begins at a multiple of its length. What it takes in behind a block is fetched with the
+#: block, and does not show that the next block is needed.
+BUFFER_BYTES: Final = 8 * KIB
+#: The same of a program that looks into a zip itself: unzip's buffer, from any place on (GDAL's
+#: copy of minizip, UNZ_BUFSIZE).
+UNZIP_BUFFER_BYTES: Final = 64 * KIB
 #: A handle whose first request is at the beginning and this long is read from end to end. A program
 #: that looks at a header of 8 KiB gets 32 from the kernel, sha256sum 64, cp 256.
 COPY_BYTES: Final = 64 * KIB
@@ -57,8 +61,10 @@ MERGE_GAP_BYTES: Final = 16 * KIB
 MAX_BLOCKS_PER_REQUEST: Final = 256
 #: Requests that were refused and may come again, page by page.
 _MAX_REFUSED: Final = 64
-#: Blocks that were refused and needed after all, one run of requests: from then on the run is
-#: served as it is requested, since a program reads on.
+#: Places where the kernel may go on to read ahead, whatever a program has read since.
+_MAX_FRONTS: Final = 64
+#: Requests of one run that were refused and needed after all: from then on the run is served as it
+#: is requested, since a program reads on.
 MAX_WRONG_REFUSALS: Final = 8
 
 
@@ -118,23 +124,34 @@ class RasterFiles:
 class RasterReads:
     """The reads of one handle on *file*, in offsets of the object that the file lies in.
 
+    *is_unzipped*: the program reads the object, and looks for the file in it itself.
+
     Invariants:
         A request of one page, and one that reaches into a span that was refused before, is not
         refused: so a program always gets what it needs.
     """
 
-    def __init__(self, file: RasterFile) -> None:
+    def __init__(self, file: RasterFile, *, is_unzipped: bool = False) -> None:
         self._raster = file.raster
+        self._is_unzipped = is_unzipped
+        self._behind_bytes = UNZIP_BUFFER_BYTES if is_unzipped else BUFFER_BYTES
         self._base = file.place.start
         self._size_bytes = len(file.place)
         self.pattern = AccessPattern()
         self._run_start, self._front = 0, -1
+        #: Where earlier runs of requests ended.
+        self._fronts: deque[int] = deque(maxlen=_MAX_FRONTS)
+        #: The last long request of this run, which the kernel may have made ahead of a program.
+        self._ahead: ByteRange | None = None
         self._is_copy = False
-        self._n_wrong = 0
         self._refused: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
-        #: Blocks for which a request was refused, the last ones.
-        self._doubted: OrderedDict[Block, None] = OrderedDict()
+        #: Blocks for which a request was refused, the last ones, each with that request.
+        self._doubted: OrderedDict[Block, ByteRange] = OrderedDict()
+        #: Requests of this run that were refused although their blocks were needed.
+        self._wrong: set[ByteRange] = set()
         self._current: tuple[Block, ...] = ()
+        #: Whether blocks were predicted since the last plan was made.
+        self._is_plan_due = False
 
     @property
     def bulk_bytes(self) -> int | None:
@@ -160,21 +177,25 @@ class RasterReads:
         span = self._inside(span)
         if not span or self._raster.layout is None:
             return None
-        is_known_end = self.bulk_bytes != 0 or self._n_wrong >= MAX_WRONG_REFUSALS
-        if len(span) <= PAGE_BYTES or is_known_end or not self._is_in_run(span):
+        is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
+        is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
+        if len(span) <= PAGE_BYTES or is_known_end or not is_ahead:
             return True
         if self._was_refused(span):
             return True
         blocks = list(self._blocks(span))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return None
-        doubted = [block for block, part in blocks if part and not self.pattern.has_seen(block)]
+        doubted = self._unseen(blocks)
+        if doubted and self.pattern.predict(self._raster.span_of, is_due=True):
+            self._is_plan_due = True
+            doubted = self._unseen(blocks)
         if not doubted:
             return True
         self._refused.append(span)
         self._front = max(self._front, span.stop)
         for block in doubted:
-            self._doubted[block] = None
+            self._doubted[block] = span
             if len(self._doubted) > MAX_BLOCKS_PER_REQUEST:
                 self._doubted.popitem(last=False)
         return False
@@ -190,18 +211,22 @@ class RasterReads:
         is_jump = not self._is_in_run(inside)
         if is_jump:
             self._is_copy = inside.start == 0 and len(inside) >= COPY_BYTES
+            self._fronts.append(self._front)
             self._run_start, self._front = inside.start, inside.stop
-            self._n_wrong = 0
+            self._ahead = None
+            self._wrong.clear()
         self._front = max(self._front, inside.stop)
         touched = self._touched(inside, is_jump=is_jump, is_held=is_held)
         is_new = not set(touched) <= set(self._current)
         if is_new:
+            is_fetched = all(self.pattern.is_expected(block) for block in touched)
             self._current = touched
-            self._note_blocks(touched)
-        elif is_held:
+            self._note_blocks(touched, is_long=len(inside) > SHORT_BYTES)
+        else:
+            is_fetched = is_held or bool(touched)  # the rest of a block that is being fetched
+        if is_fetched and not self._is_plan_due:
             return None
-        elif touched:
-            return None  # the rest of a block that is being fetched
+        self._is_plan_due = False
         spans = [span]
         spans.extend(self._spans_of(touched))
         spans.extend(self._spans_of(self.pattern.outstanding))
@@ -209,15 +234,20 @@ class RasterReads:
         now = next(each for each in merged if each.start <= span.start < each.stop)
         return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
 
-    def _note_blocks(self, touched: tuple[Block, ...]) -> None:
+    def _note_blocks(self, touched: tuple[Block, ...], *, is_long: bool) -> None:
         layout = self._raster.layout
         for block in touched:
-            if self._doubted.pop(block, _ABSENT) is not _ABSENT:
-                self._n_wrong += 1
+            if (refused := self._doubted.pop(block, None)) is not None:
+                self._wrong.add(refused)
             where = self._raster.span_of(block)
             if where and layout is not None:
-                self.pattern.read(layout.images[block.image], block.number, where)
-        self.pattern.predict(self._raster.span_of)
+                image = layout.images[block.image]
+                self.pattern.read(image, block.number, where, is_in_order=not is_long)
+        if self.pattern.predict(self._raster.span_of):
+            self._is_plan_due = True
+
+    def _unseen(self, blocks: Iterable[tuple[Block, int]]) -> list[Block]:
+        return [block for block, part in blocks if part and not self.pattern.has_seen(block)]
 
     def _spans_of(self, blocks: Iterable[Block]) -> Iterator[ByteRange]:
         for block in blocks:
@@ -228,7 +258,7 @@ class RasterReads:
         """Return the blocks that a program reads, as far as a request shows."""
         # Where a program goes it reads a block from its start, and buffers begin before that. Of a
         # buffer it may be one page that is requested.
-        looked_at = ByteRange(span.start, max(span.stop, span.start + BEHIND_BYTES))
+        looked_at = ByteRange(span.start, max(span.stop, span.start + BUFFER_BYTES))
         blocks = list(self._blocks(looked_at))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return ()
@@ -238,7 +268,14 @@ class RasterReads:
         is_sought = is_jump or (is_short and not self.pattern.has_seen(blocks[0][0]))
         if is_begun and is_sought and len(blocks) > 1 and blocks[0][1] <= SHORT_BYTES:
             del blocks[0]
+        elif is_begun and is_jump and is_short and where is not None and where.stop < span.stop:
+            return ()  # a directory or a table behind the last block
         is_ahead = not is_short and (is_held or self._was_refused(span))
+        if not is_jump and not is_short and self.pattern.has_seen(blocks[0][0]):
+            # The kernel sends it when a program has come to where the last one began.
+            span, self._ahead = self._ahead or span, span
+            blocks = list(self._blocks(ByteRange(span.start, span.start + 1)))
+            return self._reached(span, blocks[0][0], is_fetched=True) if blocks else ()
         if not is_jump or is_ahead:
             return self._reached(span, blocks[0][0], is_fetched=is_held or is_ahead)
         if is_short:
@@ -255,11 +292,12 @@ class RasterReads:
         where = self._raster.span_of(block)
         if where is None:
             return ()
-        if not self.pattern.has_seen(block) and is_fetched:
-            # Fetched with the block before, or answered since that costs nothing.
-            is_behind = where.start <= span.start < where.start + BEHIND_BYTES
-            if is_behind or len(span) > SHORT_BYTES:
-                return ()
+        # Fetched with the block before, or answered since that costs nothing.
+        is_behind = where.start <= span.start < where.start + self._behind_bytes
+        if is_fetched and is_behind and not self.pattern.has_read(block):
+            return ()
+        if is_fetched and len(span) > SHORT_BYTES and not self.pattern.has_seen(block):
+            return ()
         if not self._current or block in self._current:
             return (block,)
         last = self._raster.span_of(self._current[-1])
@@ -291,8 +329,8 @@ class RasterReads:
 
     def _with_tail(self, span: ByteRange) -> ByteRange:
         """Return a block's bytes, and those read together with its last, in the object."""
-        stop = min(span.stop + BEHIND_BYTES, self._size_bytes)
+        if self._is_unzipped:
+            stop = min(span.stop + UNZIP_BUFFER_BYTES, self._size_bytes)
+        else:
+            stop = min(-(-span.stop // BUFFER_BYTES) * BUFFER_BYTES, self._size_bytes)
         return ByteRange(span.start + self._base, stop + self._base)
-
-
-_ABSENT: Final = object()

@@ -1,0 +1,231 @@
+"""The windows in which a program reads blocks, and where the present one is expected to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Final
+
+from satfs.imagery.layout import Block, BlockPlace, Image
+
+#: The share of the last windows that must have had what is predicted of the next. With less, more
+#: than a fifth of it would be fetched in vain.
+MIN_CONFIDENCE: Final = 0.8
+#: Windows that must have been read before the extent of the next is predicted from theirs.
+_N_FOR_SHAPE: Final = 2
+#: Columns that a first row of two is expected to become: a window of 512 by 512 pixels has three in
+#: tiles of 256 by 256, and one of 1024 by 1024 has five.
+_USUAL_COLUMNS: Final = 4
+#: A strip is as wide as the image, so that the width of a window tells nothing of its height. It is
+#: expected to become so many times as high as it is, and to hold at least so many bytes (one tile
+#: of 256 by 256 pixels, four bands of 16 bits), but not to pass one of these heights, in pixels:
+#: they are the usual ones of chips and windows, and so are their doubles.
+_GROWTH: Final = 4
+_MIN_GROUP_BYTES: Final = 512 * 1024
+_USUAL_HEIGHTS: Final = (64, *(256 * 2**k for k in range(24)))
+#: A window that has become higher than all before it is expected to go on for one row of so many.
+_ROWS_PER_VAIN: Final = 6
+#: A program that reads more planes of each block than this reads everything.
+_MAX_PLANES: Final = 512
+
+
+@dataclass(slots=True)
+class ReadWindow:
+    """Blocks of rows [top, bottom) and columns [left, right) that are read as one window."""
+
+    image: Image
+    top: int
+    bottom: int
+    left: int
+    right: int
+    planes: list[int]
+    read: set[int] = field(default_factory=set)
+
+    def takes(self, image: Image, place: BlockPlace, n_out_of_order: int) -> bool:
+        """Return whether a block continues the window: inside, to the right of it, or below it.
+
+        A strip does so too that is at most *n_out_of_order* rows away.
+        """
+        if image.number != self.image.number:
+            return False
+        if n_out_of_order and image.n_columns == 1:
+            return self.top - n_out_of_order <= place.row <= self.bottom + n_out_of_order
+        is_right, is_below = place.column == self.right, place.row == self.bottom
+        return (
+            self.top <= place.row <= self.bottom
+            and self.left <= place.column <= self.right
+            and not (is_right and is_below)
+        )
+
+    def add(self, place: BlockPlace) -> None:
+        """Enter a block that continues the window."""
+        self.top = min(self.top, place.row)
+        self.bottom = max(self.bottom, place.row + 1)
+        self.right = max(self.right, place.column + 1)
+        if place.plane not in self.planes:
+            self.planes.append(place.plane)
+        self.read.add(self.image.block(place).number)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowShape:
+    """What a window was, in blocks; `fill` is the share of its blocks that was read."""
+
+    n_rows: int
+    n_columns: int
+    planes: frozenset[int]
+    fill: float
+
+
+class NextBlocks:
+    """What may be read next: of *window*, whose last block was at *last*.
+
+    *shapes* are those of the last windows of the same image, and *mean_bytes* is the mean length
+    of its blocks.
+    """
+
+    def __init__(
+        self,
+        window: ReadWindow,
+        last: BlockPlace,
+        shapes: Sequence[WindowShape],
+        mean_bytes: int,
+    ) -> None:
+        self._window = window
+        self._last = last
+        self._shapes = shapes
+        self._mean_bytes = mean_bytes
+        #: Which share of the blocks of the last windows was read.
+        self.fill = sum(shape.fill for shape in shapes) / len(shapes) if shapes else 1.0
+
+    def likely(self) -> Iterator[tuple[Block, float]]:
+        """Yield blocks that may come next, the likeliest first, with the confidence in each."""
+        window, last, shapes, fill = self._window, self._last, self._shapes, self.fill
+        image = window.image
+        planes = self._planes()
+        rows, columns = range(window.top, window.bottom), range(window.left, window.right)
+        # The rest of the row.
+        here = image.block(last).number
+        for block in _blocks(image, last.plane, range(last.row, window.bottom), columns):
+            if block.number > here:
+                yield block, fill
+        # What the last windows had to the right and below.
+        if self._has_shape:
+            n_columns, column_share = _extent([shape.n_columns for shape in shapes])
+            _, row_share = _extent([shape.n_rows for shape in shapes])
+            share = min(fill, column_share, row_share)
+            right = max(window.right, window.left + n_columns)
+            bottom = self._known_bottom()
+            for plane, confidence in planes:
+                top = last.row if plane == last.plane else window.top
+                for block in _blocks(image, plane, range(top, bottom), range(window.left, right)):
+                    yield block, min(share, confidence)
+        # What the window has in other planes: they come after the whole of this one, so that what
+        # is fetched for them too early takes the place of what comes before.
+        if shapes or len(window.read) == 1 or len(window.planes) > 1:
+            for plane, confidence in planes:
+                if plane != last.plane:
+                    for block in _blocks(image, plane, rows, columns):
+                        yield block, min(fill, confidence)
+
+    def beside(self) -> Sequence[Block]:
+        """Return the blocks beside a first row of two that is expected to become longer."""
+        window, last = self._window, self._last
+        is_begun = len(window.read) == 2 == window.right - window.left
+        if not is_begun or self._has_shape:
+            return ()
+        columns = range(window.right, window.left + _USUAL_COLUMNS)
+        return list(_blocks(window.image, last.plane, range(last.row, last.row + 1), columns))
+
+    def rows_below(self) -> Iterator[list[Block]]:
+        """Yield the rows below a window that is expected to become higher."""
+        window, image, plane = self._window, self._window.image, self._last.plane
+        columns = range(window.left, window.right)
+        bottom = self._known_bottom()
+        for row in range(bottom, self._expected_bottom()):
+            yield list(_blocks(image, plane, range(row, row + 1), columns))
+
+    @property
+    def _has_shape(self) -> bool:
+        return len(self._shapes) >= _N_FOR_SHAPE
+
+    def _known_bottom(self) -> int:
+        """Return where the window ends if it becomes as high as those before it."""
+        window = self._window
+        if not self._has_shape:
+            return window.bottom
+        n_rows, _ = _extent([shape.n_rows for shape in self._shapes])
+        return max(window.bottom, window.top + n_rows)
+
+    def _planes(self) -> list[tuple[int, float]]:
+        """Return which planes are read, with confidence: the current one first.
+
+        Before the first window has ended all of them are expected: most programs read all bands.
+        """
+        window, shapes, current = self._window, self._shapes, self._last.plane
+        n = window.image.n_planes
+        if n > _MAX_PLANES:  # a program that reads a thousand planes of each tile reads everything
+            return [(current, 1.0)]
+        order = sorted(range(n), key=lambda plane: (plane - current) % n)
+        if not shapes:
+            return [(plane, 1.0) for plane in order]
+        return [
+            (
+                plane,
+                1.0
+                if plane in window.planes
+                else sum(plane in shape.planes for shape in shapes) / len(shapes),
+            )
+            for plane in order
+        ]
+
+    def _expected_bottom(self) -> int:
+        """Return where a window is expected to end that has at least two rows, in rows of blocks.
+
+        The first windows are taken for squares, and those of strips for several times as high as
+        they are. Later ones are expected to become as high as one before them. One that has become
+        higher than all is expected to go on for a sixth of its height: if it ends there, less than
+        a fifth of what was read was fetched in vain.
+        """
+        window = self._window
+        n_rows = window.bottom - window.top
+        if n_rows < 2:
+            return window.bottom
+        known = [shape.n_rows for shape in self._shapes if shape.n_rows >= n_rows]
+        if self._has_shape and known:
+            return window.top + min(known)
+        image = window.image
+        expected = n_rows + n_rows // _ROWS_PER_VAIN
+        if image.n_columns == 1:
+            n_group = _MIN_GROUP_BYTES // self._mean_bytes
+            usual = (_n_touched(height, image.block_height) for height in _USUAL_HEIGHTS)
+            limit = next((n for n in usual if n >= n_rows), expected)
+            expected = min(max(_GROWTH * n_rows, n_group), limit)
+        elif not self._has_shape:
+            width = (window.right - window.left) * image.block_width
+            expected = max(expected, -(-width // image.block_height))
+        return window.top + expected
+
+
+def _blocks(image: Image, plane: int, rows: range, columns: range) -> Iterator[Block]:
+    """Yield the blocks of some rows and columns of a plane, as far as the image has them."""
+    for row, column in product(rows, columns):
+        place = BlockPlace(plane, row, column)
+        if image.holds(place):
+            yield image.block(place)
+
+
+def _n_touched(height: int, block_height: int) -> int:
+    """Return the greatest number of blocks that so many rows of pixels touch."""
+    return -(-height // block_height) + (block_height > 1)
+
+
+def _extent(lengths: Sequence[int]) -> tuple[int, float]:
+    """Return the greatest length that enough of the last windows reached, and their share."""
+    if not lengths:
+        return 1, 0.0
+    ordered = sorted(lengths, reverse=True)
+    n_enough = -(-round(MIN_CONFIDENCE * 100) * len(ordered) // 100)
+    length = ordered[n_enough - 1]
+    return length, sum(other >= length for other in ordered) / len(ordered)
