@@ -73,6 +73,10 @@ class TraceTotals:
     longest_wait_s: float = 0.0
     served_bytes: int = 0
     received_bytes: int = 0
+    predicted_bytes: int = 0
+    """Bytes of raster blocks that were fetched before they were read, and then were read."""
+    unread_bytes: int = 0
+    """Bytes of raster blocks that were predicted for a handle that was closed without them."""
     requests: Counter[str] = field(default_factory=Counter)
     unlucky: Counter[str] = field(default_factory=Counter)
     """How many requests ended otherwise than well, by outcome (what comes before a colon)."""
@@ -107,6 +111,12 @@ class ReadTrace:
         for totals in self._both:
             totals.n_reads += 1
             totals.served_bytes += n_bytes
+
+    def predicted(self, n_read_bytes: int, n_unread_bytes: int) -> None:
+        """Note how many bytes of predicted raster blocks were read, and how many never."""
+        for totals in self._both:
+            totals.predicted_bytes += n_read_bytes
+            totals.unread_bytes += n_unread_bytes
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -152,6 +152,11 @@ def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
         )
     elif own.n_reads:
         yield "All of them had the bytes here already."
+    if own.predicted_bytes or own.unread_bytes:
+        yield (
+            f"Of raster blocks, {format_bytes(own.predicted_bytes)} were fetched before they were"
+            f" read, and {format_bytes(own.unread_bytes)} were never read."
+        )
     asked = [_n(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS]
     if asked:
         yield f"Asked for {', '.join(asked)}; {format_bytes(own.received_bytes)} came."

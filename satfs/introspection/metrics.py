@@ -103,6 +103,12 @@ def metrics_of(status: Record) -> Iterator[Metric]:
     yield _counter("opens", "Times that an attachment or member was opened", reading["opens"])
     yield _counter("reads", "Reads of attachments and members", reading["reads"])
     yield _counter("read_bytes", "Bytes that these reads were given", reading["served_bytes"])
+    yield _counter(
+        "predicted_bytes",
+        "Raster blocks fetched before they were read, by whether they were read then",
+        {"read": reading["predicted_bytes"], "unread": reading["unread_bytes"]},
+        "outcome",
+    )
     yield _counter("read_waits", "Reads that had to wait for the network", reading["waits"])
     yield _counter("read_wait_seconds", "Time that they waited", reading["waited_s"])
     yield _counter("read_failures", "Waits that ended with an error", reading["failures"])

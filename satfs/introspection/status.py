@@ -254,6 +254,8 @@ def _reading(status: MountStatus) -> Json:
         "opens": sums.n_opens,
         "reads": sums.n_reads,
         "served_bytes": sums.served_bytes,
+        "predicted_bytes": sums.predicted_bytes,
+        "unread_bytes": sums.unread_bytes,
         "waits": sums.n_waits,
         "waited_s": _rounded(sums.waited_s),
         "longest_wait_s": _rounded(sums.longest_wait_s),

@@ -140,3 +140,12 @@ def test_no_line_is_wider_than_a_terminal(scene: Scene) -> None:
 
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "Its link is good for 59 min more." in text
+
+
+def test_what_was_predicted_of_a_raster(scene: Scene) -> None:
+    scene.trace.opened()
+    assert "raster blocks" not in explain_object(scene.trace)
+    scene.trace.predicted(3_000_000, 500_000)
+    assert (
+        "Of raster blocks, 3.0 MB were fetched before they were read, and 500.0 kB were never read."
+    ) in explain_object(scene.trace)
