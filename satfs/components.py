@@ -32,7 +32,7 @@ from satfs.node_locks import NodeLocks
 from satfs.node_sharing import NodeLinks, NodePauses
 from satfs.request_slots import MAX_HELD_PER_SLOT
 from satfs.settings import Settings, StacView, Views
-from satfs.tree.archives import CONTENTS, contents_of_zips
+from satfs.tree.archives import CONTENTS, ZippedObjects, contents_of_zips
 from satfs.tree.delivery_facts import DeliveryFactsReader
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
@@ -150,7 +150,7 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
         items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
     sources = TreeSources(
         parts.listings,
-        parts.contents,
+        ZippedObjects(parts.contents, parts.archives, parts.contents),
         (*contents, Thumbnails()),
         items,
         has_catalogs=bool(items),

@@ -189,8 +189,11 @@ class Reader(Protocol):
 class RemoteReader(Reader, Protocol):
     """An open object of the store, parts of which may be files as they are: a zip."""
 
-    def locate_file(self, place: ByteRange) -> None:
-        """Note that the file that is read lies, as it is, at *place* of the object."""
+    def locate_file(self, place: ByteRange | None) -> None:
+        """Note that the file that is read now lies, as it is, at *place* of the object.
+
+        None: what is read is no such file.
+        """
         ...
 
 

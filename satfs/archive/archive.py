@@ -180,14 +180,7 @@ class Archive:
             Unsupported: its method, or its size under that method, is not ours.
             Damaged: the archive is, as far as it can be told now.
         """
-        members = await self.members()
-        body = self._bodies.get(row)
-        if body is None:
-            path = members.path(row).decode()
-            label = f"{self.label}/{path}"
-            body = self._bodies[row] = MemberData(
-                members.member(row), path, members.stop(row), label
-            )
+        body = self._body(await self.members(), row)
         method = METHOD_NAMES.get(body.member.method, str(body.member.method))
         if body.member.is_encrypted:
             raise Encrypted(f"member {body.path!r} is encrypted ({method})")
@@ -198,6 +191,28 @@ class Archive:
         except BaseException:
             zip_reader.close()
             raise
+
+    async def stored_at(self, position: int) -> MemberData | None:
+        """Return the member whose bytes, stored as they are, lie at *position* of the zip.
+
+        Raises:
+            Damaged: it is not a zip, or contradicts itself.
+        """
+        members = await self.members()
+        row = members.file_at(position)
+        if row is None:
+            return None
+        body = self._body(members, row)
+        return body if body.member.method == STORED and not body.member.is_encrypted else None
+
+    def _body(self, members: Members, row: Row) -> MemberData:
+        body: MemberData | None = self._bodies.get(row)
+        if body is None:
+            path = members.path(row).decode()
+            label = f"{self.label}/{path}"
+            body = MemberData(members.member(row), path, members.stop(row), label)
+            self._bodies[row] = body
+        return body
 
     async def _opened(self, row: Row, body: MemberData, zip_reader: RemoteReader) -> Reader:
         """Return a reader that owns *zip_reader*; it stays the caller's when this raises."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
 from satfs.archive.checksum import Checksum
@@ -61,6 +62,10 @@ class MemberData:
             return self.bounds
         n_bytes = min(first_bytes, self.member.compressed_bytes)
         return self._header_span(_EXTRA_GUESS_BYTES + n_bytes)
+
+    def holds(self, position: int) -> bool:
+        """Return whether a position of the zip is in the local header, the data, or just behind."""
+        return self.member.header_offset <= position < self._stop
 
     # -- the bytes as they stand in the zip ------------------------------------------------------
 
@@ -123,6 +128,11 @@ class MemberData:
     def reach(self, span: ByteRange) -> ByteRange:
         """Return where in the zip reading *span* may look: the local header is included."""
         return self._header_span(_EXTRA_GUESS_BYTES + span.stop)
+
+    def learn_start(self, header: bytes | memoryview) -> None:
+        """Take in the local *header* that somebody else has read; a wrong one tells nothing."""
+        with suppress(Damaged):
+            self._find_start(header)
 
     def place(self, span: ByteRange) -> ByteRange | None:
         """Return where in the zip *span* of the member as stored is, if its beginning is known."""

@@ -109,8 +109,9 @@ class Members:
         self._row = array("I")
         self._header_offset = array("Q")
         self._records = bytearray()
-        #: Where the local headers of the shown files begin, in order.
+        #: Where the local headers of the shown files begin, in order, and which rows these are.
         self._starts = array("Q")
+        self._started = array("I")
         #: Directories that files went into of late: mostly the next one's, too.
         self._recent: dict[tuple[bytes, ...], Row] = {}
         # Rows by hash of parent and name, open addressing, a power of two long, at most half full.
@@ -182,11 +183,19 @@ class Members:
         index = bisect_right(self._starts, offset)
         return self._starts[index] if index < len(self._starts) else self.data_stop
 
+    def file_at(self, position: int) -> Row | None:
+        """Return the shown file whose local header or bytes lie at *position*; None for none.
+
+        The file may end before: behind its bytes there may be some that no member has.
+        """
+        index = bisect_right(self._starts, position) - 1
+        return Row(self._started[index]) if index >= 0 and position < self.data_stop else None
+
     @property
     def n_bytes(self) -> int:
         """Return the memory held, in bytes, to within a tenth."""
         per_row = 4 + 4 + 1 + 1 + 4 + 4 + 8
-        per_file = 4 + 8 + 8 + _RECORD.size
+        per_file = 4 + 8 + 8 + 4 + _RECORD.size
         return (
             len(self._parent) * per_row
             + len(self._row) * per_file
@@ -304,6 +313,7 @@ class Members:
                 compressed_bytes, *_ = _RECORD.unpack_from(self._records, record * _RECORD.size)
                 stop = least_stop(start, compressed_bytes)
                 self._starts.append(start)
+                self._started.append(row)
 
     def _records_by_offset(self) -> Iterator[int]:
         n_records = len(self._row)

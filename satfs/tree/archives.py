@@ -22,6 +22,7 @@ from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.obeyed_names import is_obeyed
+from satfs.archive.whole import WholeZipReader
 from satfs.errors import Damaged, NotThere
 from satfs.model import (
     DELIVERY_ZIP,
@@ -46,6 +47,7 @@ from satfs.tree.nodes import (
     xattr_values,
 )
 from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
+from satfs.tree.sources import Objects
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
 
 CONTENTS: Final = b"contents"
@@ -86,6 +88,44 @@ def contents_of_zips(view: ContentsView, archives: Archives, zips: Zips) -> tupl
     if view is ContentsView.OFF:
         return ()
     return (_Contents(archives, zips, is_listed=view is ContentsView.VISIBLE),)
+
+
+def _archive(archives: Archives, zips: Zips, scene_id: SceneId, version: Version) -> Archive:
+    """Return one version of the zip of a scene. Reads nothing."""
+
+    async def open_zip(bounds: ByteRange | None) -> RemoteReader:
+        return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
+
+    identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
+    return archives.archive(identity, open_zip, f"{scene_id}/contents")
+
+
+class ZippedObjects:
+    """The bytes of attachments; zips are read knowing where their members lie."""
+
+    def __init__(self, objects: Objects, archives: Archives, zips: Zips) -> None:
+        self._objects = objects
+        self._archives = archives
+        self._zips = zips
+
+    async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """See `sources.Objects.version`."""
+        return await self._objects.version(scene, attachment, revision)
+
+    def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
+        """See `sources.Objects.learn_ahead`."""
+        self._objects.learn_ahead(scene, attachment, revision)
+
+    async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
+        """See `sources.Objects.is_held`."""
+        return await self._objects.is_held(scene, attachment, version)
+
+    async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
+        """See `sources.Objects.open`."""
+        if attachment != DELIVERY_ZIP:
+            return await self._objects.open(scene, attachment, version)
+        archive = _archive(self._archives, self._zips, scene, version)
+        return WholeZipReader(await self._zips.open(scene, attachment, version), archive)
 
 
 class _Contents:
@@ -290,13 +330,7 @@ class ContentsDirectory(_InnerDirectory):
         return self._archive(file), file.version.size_bytes
 
     def _archive(self, file: AttachmentFile) -> Archive:
-        scene_id, version, zips = self.scene.scene_id, file.version, self._zips
-
-        async def open_zip(bounds: ByteRange | None) -> RemoteReader:
-            return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
-
-        identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
-        return self._archives.archive(identity, open_zip, f"{scene_id}/contents")
+        return _archive(self._archives, self._zips, self.scene.scene_id, file.version)
 
     async def _notices(self) -> list[Entry]:
         """Return the file that tells what is not shown, if there is such."""

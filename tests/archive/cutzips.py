@@ -54,7 +54,7 @@ class SparseZip:
         """Know no layout."""
         return None
 
-    def locate_file(self, place: ByteRange) -> None:
+    def locate_file(self, place: ByteRange | None) -> None:
         """Look at no layout."""
 
     def is_near(self, span: ByteRange) -> bool:

@@ -35,9 +35,11 @@ class ObjectReader:
         self._fetcher = fetcher
         self._on_close = on_close
         self._is_closed = False
+        self._is_unbounded = bounds is None
         self._habit = ReadAhead(bounds or ByteRange(0, self.size_bytes))
         #: Where a file lies that may be a raster: the object, or a member inside a zip.
         self._place = ByteRange(0, self.size_bytes) if bounds is None else None
+        self._is_unzipped = False
         self._raster: RasterFile | None = None
         self._raster_reads: RasterReads | None = None
         self._is_looked_up = bounds is not None
@@ -90,11 +92,13 @@ class ObjectReader:
         """See `Reader.is_expected`."""
         return None if self._raster_reads is None else self._raster_reads.is_expected(span)
 
-    def locate_file(self, place: ByteRange) -> None:
+    def locate_file(self, place: ByteRange | None) -> None:
         """See `RemoteReader.locate_file`."""
-        if self._place is None:
-            self._place = place.clip(self.size_bytes)
-            self._is_looked_up = False
+        self._forget_raster()
+        self._is_unzipped = self._is_unbounded
+        self._place = None if place is None else place.clip(self.size_bytes)
+        self._first = None
+        self._is_looked_up = place is None
 
     def limit_read_ahead(self, place: ByteRange) -> None:
         """Read nothing ahead beyond *place* of the object, whatever lies there.
@@ -112,7 +116,10 @@ class ObjectReader:
         reads, window_bytes = self._raster_reads, self._fetcher.window_bytes()
         if reads is None:
             return self._habit.note(span, window_bytes)
+        n_before = reads.pattern.hit_bytes
         plan = reads.note(span, is_held=self._fetcher.cached.holds(span))
+        if n_read := reads.pattern.hit_bytes - n_before:
+            self._fetcher.source.trace.predicted(n_read, 0)
         bulk_bytes = reads.bulk_bytes
         if bulk_bytes is not None:
             window_bytes = min(window_bytes, bulk_bytes)
@@ -135,9 +142,16 @@ class ObjectReader:
 
     def _know(self, raster: RasterFile) -> None:
         self._raster = raster
-        self._raster_reads = RasterReads(raster)
+        self._raster_reads = RasterReads(raster, is_unzipped=self._is_unzipped)
         if self._first is not None:
             self._raster_reads.begin(self._first)
+
+    def _forget_raster(self) -> None:
+        if self._raster_reads is not None:
+            pattern = self._raster_reads.pattern
+            unread_bytes = pattern.vain_bytes + pattern.outstanding_bytes
+            self._fetcher.source.trace.predicted(0, unread_bytes)
+        self._raster = self._raster_reads = None
 
     async def _look_up(self) -> None:
         """Learn what can be known of a raster without a request: what is cached of it.
@@ -195,6 +209,7 @@ class ObjectReader:
         """See `Reader.close`."""
         if not self._is_closed:
             self._is_closed = True
+            self._forget_raster()
             self._fetcher.leave(self)
             if callable(self._on_close):
                 self._on_close()

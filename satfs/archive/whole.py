@@ -1,0 +1,104 @@
+"""A zip that is open as a file, read by a program that looks into it itself, as `/vsizip/` does.
+
+Which member a read lies in is known from the zip's directory, so that a raster is read in the same
+way as through `contents/`: the reader below is told where the member lies.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from satfs.archive.archive import Archive
+from satfs.archive.directory import STORED
+from satfs.archive.end_record import TAIL_BYTES
+from satfs.archive.member_data import MemberData
+from satfs.archive.members import LOCAL_HEADER_BYTES
+from satfs.errors import SatfsError
+from satfs.model import ByteRange, RemoteReader
+
+#: A read that starts so near to where the last one stopped, in bytes, goes on with it.
+_SEQUENTIAL_BYTES: Final = 2 * 1024 * 1024
+
+
+class WholeZipReader:
+    """One open zip; reads are those of *reader*, unchanged.
+
+    The directory of *archive* is read when a program has left the beginning of the zip, and then
+    costs no request as a rule: it came with the zip's size, or with the program's own look at it.
+    """
+
+    def __init__(self, reader: RemoteReader, archive: Archive) -> None:
+        self.size_bytes = reader.size_bytes
+        self._reader = reader
+        self._archive: Archive | None = archive
+        #: The member that was read last, and where its bytes lie, once that is known.
+        self._body: MemberData | None = None
+        self._place: ByteRange | None = None
+        #: Up to where the zip was read from its beginning on; None once it was read elsewhere.
+        self._copied_to: int | None = 0
+
+    async def read(self, span: ByteRange) -> bytes | memoryview:
+        """Return the bytes of *span*; fewer only at the end of the zip. Raises as *reader* does."""
+        span = span.clip(self.size_bytes)
+        if self._is_copied_on(span):
+            self._copied_to = max(self._copied_to or 0, span.stop)
+        else:
+            self._copied_to = None
+            if span.start < self.size_bytes - TAIL_BYTES or self._body is not None:
+                await self._look_up(span.start)
+        data = await self._reader.read(span)
+        # No await from here on: the bytes may be a view that is good until then.
+        self._learn(span, data)
+        return data
+
+    def is_near(self, span: ByteRange) -> bool:
+        """Tell whether the bytes of *span* are here."""
+        return self._reader.is_near(span)
+
+    def is_expected(self, span: ByteRange) -> bool | None:
+        """Return whether a program needs *span*, as far as the zip's reader can tell."""
+        is_inside = self._place is not None and self._place.start <= span.start < self._place.stop
+        return self._reader.is_expected(span) if is_inside else None
+
+    def close(self) -> None:
+        """Close the zip's reader."""
+        self._reader.close()
+
+    def _is_copied_on(self, span: ByteRange) -> bool:
+        """Return whether the zip has been read from its beginning on, up to a read of *span*."""
+        if self._copied_to is None:
+            return False
+        return span.start == 0 or 0 < self._copied_to >= span.start - _SEQUENTIAL_BYTES
+
+    async def _look_up(self, position: int) -> None:
+        """Find the member that a read lies in, and tell the reader where that is."""
+        if self._archive is None:
+            return
+        if self._body is None or not self._body.holds(position):
+            try:
+                self._body = await self._archive.stored_at(position)
+            except SatfsError:
+                self._archive = None  # it is no zip that can be read: it is read as bytes
+            self._move(None)
+        body = self._body
+        if self._place is None and body is not None:
+            whole = ByteRange(0, body.member.size_bytes)
+            start = body.member.header_offset
+            header = ByteRange(start, start + LOCAL_HEADER_BYTES)
+            if body.place(whole) is None and self._reader.is_near(header):
+                body.learn_start(await self._reader.read(header))
+            self._move(body.place(whole))
+
+    def _learn(self, span: ByteRange, data: bytes | memoryview) -> None:
+        """Take in a local header that was read, which tells where its member's bytes begin."""
+        body = self._body
+        if body is None or self._place is not None or body.member.method != STORED:
+            return
+        at = body.member.header_offset - span.start
+        if 0 <= at <= len(data) - LOCAL_HEADER_BYTES:
+            body.learn_start(data[at : at + LOCAL_HEADER_BYTES])
+
+    def _move(self, place: ByteRange | None) -> None:
+        if place != self._place:
+            self._place = place
+            self._reader.locate_file(place)

@@ -1,0 +1,98 @@
+"""A zip that a program looks into itself: its reads are unchanged, and its members are found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from archive.opening import Opened
+from archive.zips import Entry, build, extra_field
+
+from satfs.archive.whole import WholeZipReader
+from satfs.model import ByteRange
+
+MIB = 1024 * 1024
+_noise = random.Random(1)
+FILLING = _noise.randbytes(3 * MIB)
+FIRST, SECOND = _noise.randbytes(2 * MIB), _noise.randbytes(2 * MIB)
+
+
+def make_zip() -> bytes:
+    return build(
+        [
+            Entry(b"filling", FILLING),
+            Entry(b"first.tif", FIRST, local_extra=extra_field(0x9999, bytes(100))),
+            Entry(b"packed.tif", FIRST, method=8),
+            Entry(b"second.tif", SECOND),
+        ]
+    )
+
+
+async def whole(it: Opened) -> WholeZipReader:
+    return WholeZipReader(await it.archive._open_zip(None), it.archive)
+
+
+async def test_the_member_that_is_read_is_located(opened: Callable[..., Opened]) -> None:
+    """Once its local header was read, as every program does before its bytes."""
+    data = make_zip()
+    it = opened(data)
+    reader = await whole(it)
+    start, second = data.index(FIRST), data.index(SECOND)
+    assert await reader.read(ByteRange(start - 8192, start)) == data[start - 8192 : start]
+    assert await reader.read(ByteRange(start, start + 10)) == FIRST[:10]
+    assert it.zip.located[-1] == ByteRange(start, start + len(FIRST))
+    await reader.read(ByteRange(second - 8192, second))
+    assert it.zip.located[-1:] == [None]
+    await reader.read(ByteRange(second + 5, second + 10))
+    assert it.zip.located[-1] == ByteRange(second, second + len(SECOND))
+    reader.close()
+
+
+async def test_what_contents_know_is_known_here(opened: Callable[..., Opened]) -> None:
+    """Where a member begins was learnt by a read through its file."""
+    data = make_zip()
+    it = opened(data)
+    await it.content("second.tif")
+    it.zip.located.clear()
+    reader = await whole(it)
+    second = data.index(SECOND)
+    await reader.read(ByteRange(second + MIB, second + MIB + 10))
+    assert it.zip.located == [ByteRange(second, second + len(SECOND))]
+    reader.close()
+
+
+async def test_a_copy_of_the_zip_looks_nothing_up(opened: Callable[..., Opened]) -> None:
+    data = make_zip()
+    it = opened(data)
+    reader = await whole(it)
+    step = 256 * 1024
+    for at in range(0, len(data), step):
+        assert await reader.read(ByteRange(at, at + step)) == data[at : at + step]
+    assert it.zip.located == []
+    assert len(it.zip.asked) == -(-len(data) // step)
+    reader.close()
+
+
+async def test_a_packed_member_is_read_as_bytes(opened: Callable[..., Opened]) -> None:
+    data = make_zip()
+    it = opened(data)
+    reader = await whole(it)
+    packed = data.index(b"packed.tif") + 10
+    for at in (packed - 100, packed, packed + 5000):
+        assert await reader.read(ByteRange(at, at + 100)) == data[at : at + 100]
+    assert not any(it.zip.located)
+    assert reader.is_expected(ByteRange(packed, packed + 10)) is None
+    reader.close()
+
+
+async def test_what_is_no_zip_is_read_as_bytes(
+    opened: Callable[..., Opened], expect_log: Callable[..., None]
+) -> None:
+    expect_log("archive not readable", archive="zip 1")
+    it = opened(FILLING)
+    reader = await whole(it)
+    at = 2 * MIB + 500_000
+    for _ in range(2):
+        assert await reader.read(ByteRange(at, at + 100)) == FILLING[at : at + 100]
+    assert not any(it.zip.located)
+    reader.close()
