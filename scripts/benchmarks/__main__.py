@@ -18,24 +18,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks import curl, render
 from benchmarks.contenders import CURL, MOUNTED, SATFS, VSICURL, DidNotMount, gdal_library, program
 from benchmarks.line import Line, open_line
-from benchmarks.objects import StoredObject, make_image_zip, make_zip
+from benchmarks.objects import StoredObject, make_zip
 from benchmarks.origin import Origin, run_origin
 from benchmarks.profiles import PROFILES, Profile
 from benchmarks.quiet import STOLEN_SHARE, Moment, claim_memory, wait_until_quiet
+from benchmarks.rasters import LAYOUTS, WORK, make_raster_zip
 from benchmarks.results import Results, Run
 from benchmarks.workloads import (
+    CASE,
     LOCAL,
     LOCAL_SMALL_PAGES,
     QUICK,
-    WINDOW_CONTENTS,
-    WINDOW_MOUNTED_ZIP,
-    WINDOW_VSICURL,
+    WINDOW_READERS,
     WORKLOADS,
     Sample,
     Scene,
@@ -153,7 +154,7 @@ def _plan(parser: argparse.ArgumentParser, given: argparse.Namespace, words: lis
     profiles = given.profile or tuple(PROFILES)
     only = frozenset(given.only.split(",")) if given.only else None
     if given.quick and only is None:
-        only = frozenset(QUICK_CONTENDERS | {WINDOW_CONTENTS, WINDOW_MOUNTED_ZIP, WINDOW_VSICURL})
+        only = frozenset(QUICK_CONTENDERS | {"256-lzw"})
     # The command as others can repeat it, without where our files are.
     told = re.sub(r"--out(=| )\S+ ?", "", " ".join(words)).strip()
     return Plan(
@@ -208,7 +209,7 @@ def _measure(plan: Plan, workspace: tuple[Path, Path]) -> Iterator[Run]:
     quick, slow = workspace
     store = quick / "store"
     objects = _make_objects(plan, store)
-    digests = {name: stored.digests() for name, stored in objects.items() if name != "image"}
+    digests = {name: stored.digests() for name, stored in objects.items() if name not in LAYOUTS}
     scene_ids = sorted({stored.scene_id for stored in objects.values()})
     machine, versions = describe_machine(), describe_versions()
     for profile in plan.profiles:
@@ -266,7 +267,8 @@ def _sample(plan: Plan, scene: Scene, workload: Workload, name: str, repetition:
     if reason is not None:
         return {"skipped": reason}
     for _ in range(1 if plan.is_quick else MAX_TRIES):
-        claim_memory(MEMORY_CLAIMED * plan.sizes.sequential_bytes)
+        if CASE not in name:  # what is read of a raster fits into memory many times
+            claim_memory(MEMORY_CLAIMED * plan.sizes.sequential_bytes)
         wait_until_quiet(plan.patience_s)
         before = Moment.now()
         sample = _try(scene, workload, name, repetition)
@@ -298,7 +300,19 @@ def _takers(plan: Plan, workload: Workload, profile: Profile) -> list[str]:
     curls = [f"{CURL}-{which}" for which in (workload.curls or {}).get(profile.name, ())]
     after_us = names.index(SATFS.name) + 1 if SATFS.name in names else 0
     ordered = names[:after_us] + curls + names[after_us:]
-    return [name for name in ordered if plan.only is None or name in plan.only]
+    return [name for name in ordered if _takes(plan, name)]
+
+
+def _takes(plan: Plan, name: str) -> bool:
+    """Return whether a contender was asked for: by its name, or by each kind of part named."""
+    if plan.only is None or name in plan.only:
+        return True
+    if CASE not in name:
+        return False
+    kinds = (WINDOW_READERS, LAYOUTS, WORK)
+    asked = [plan.only & set(kind) for kind in kinds]
+    parts = zip(name.split(CASE), asked, strict=True)
+    return any(asked) and all(not some or part in some for part, some in parts)
 
 
 def missing(name: str) -> str | None:
@@ -307,8 +321,8 @@ def missing(name: str) -> str | None:
         return None if program("curl") else "curl is not installed"
     if name == VSICURL:
         return None if gdal_library() else "GDAL is not installed"
-    if name in (WINDOW_CONTENTS, WINDOW_MOUNTED_ZIP, WINDOW_VSICURL):
-        return None if program("gdal_translate") else "gdal_translate is not installed"
+    if CASE in name:
+        return None if find_spec("rasterio") else "rasterio is not installed"
     return next((one.missing() for one in MOUNTED if one.name == name), None)
 
 
@@ -326,9 +340,11 @@ def _make_objects(plan: Plan, store: Path) -> dict[str, StoredObject]:
             scene_id = f"{day}{number}_002_SN33_L1D_SR_MS_341271"
             made[name] = make_zip(directory, scene_id, size_bytes, seed=number)
             made[f"{name}-member"] = made[name].member()
-    if "image" in needed:
-        scene_id = f"{day}9_002_SN33_L1D_SR_MS_341271"
-        made["image"] = make_image_zip(directory, scene_id, sizes.image_bytes, seed=9)
+    if "rasters" in needed:
+        cases = [name.split(CASE) for name in WORKLOADS["window"].contenders if _takes(plan, name)]
+        for number, layout in enumerate(dict.fromkeys(layout for _, layout, _ in cases)):
+            scene_id = f"{day}9_{number:03}_SN33_L1D_SR_MS_341271"
+            made[layout] = make_raster_zip(directory, scene_id, layout)
     if "many" in needed:
         many = store / f"many-{sizes.n_entries}"
         many.mkdir()

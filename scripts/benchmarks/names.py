@@ -18,6 +18,9 @@ TITLES = {one.name: one.title for one in MOUNTED} | {
 
 def title(contender: str) -> str:
     """Return the name of a contender as people say it, in Markdown."""
+    if "@" in contender:
+        reader, layout, work = contender.split("@")
+        return f"{title(reader)}: {layout}, {work}"
     if contender.startswith("curl-") and contender not in TITLES:
         return f"curl, {contender.removeprefix('curl-')} connections"
     return TITLES.get(contender, contender)

@@ -9,7 +9,10 @@ from typing import Any
 
 from benchmarks.names import plain_title
 from benchmarks.profiles import MB, PROFILES
+from benchmarks.rasters import LAYOUTS, WORK
+from benchmarks.render import window_ratios
 from benchmarks.results import Results, Run
+from benchmarks.workloads import WINDOW_READERS
 
 #: satfs stands out; a limit is grey; everybody else looks alike.
 OURS, LIMIT, PEER, POINT = "#d1495b", "#8d99ae", "#9cc5d9", "#22333b"
@@ -45,7 +48,6 @@ BARS = (
     Bars("first-byte", "warm_s", "ms to the first byte, link known (less is better)", 1000, True),
     Bars("eight-readers", "line_rate", "MB/s of the file (more is better)", 1 / MB),
     Bars("two-files", "rate", "MB/s of both (more is better)", 1 / MB),
-    Bars("window", "took_s", "seconds (less is better)", 1),
 )
 
 
@@ -76,6 +78,8 @@ def draw_all(results: Results, directory: Path) -> list[Path]:
             runs = _runs(results, bars.workload, bars.key)
             if runs:
                 keep(_draw_bars(pyplot.subplots, runs, bars), bars.workload)
+        for run in _runs(results, "window", "took_s"):
+            keep(_draw_windows(pyplot.subplots, run), "window")
         runs = _runs(results, "random", "median_s")
         if runs:
             keep(_draw_random(pyplot.subplots, runs), "random")
@@ -160,6 +164,27 @@ def _draw_random(subplots: Callable[..., Any], runs: Sequence[Run]) -> Any:
         panel.set_title(PROFILES[run.profile].title)
         panel.set_xlabel("bytes fetched per byte asked for")
     panels[0, 0].set_ylabel("median of a read, ms")
+    return figure
+
+
+def _draw_windows(subplots: Callable[..., Any], run: Run) -> Any:
+    """Draw the times of satfs over those of GDAL without a mount: a point for each work."""
+    ratios = window_ratios(run, WINDOW_READERS[0])
+    layouts = [layout for layout in LAYOUTS if any(layout == one for one, _ in ratios)]
+    height = 0.32 * len(layouts) + 1.2
+    figure, panel = subplots(1, 1, figsize=(8, height), layout="constrained")
+    for marker, work in zip("osD^vPX", WORK, strict=True):
+        points = [(ratios[lay, work], y) for y, lay in enumerate(layouts) if (lay, work) in ratios]
+        if points:
+            panel.scatter(*zip(*points, strict=True), marker=marker, s=34, label=work, zorder=3)
+    panel.axvline(1, color=LIMIT, zorder=1)
+    panel.set_yticks(range(len(layouts)), layouts)
+    panel.invert_yaxis()
+    panel.set_xlim(left=0)
+    panel.grid(axis="x", color="#e5e5e5", zorder=0)
+    panel.set_title(PROFILES[run.profile].title)
+    panel.set_xlabel("time through contents/ over that of GDAL without a mount (less is better)")
+    panel.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
     return figure
 
 

@@ -8,15 +8,17 @@ import statistics
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu import FLAMES
 from benchmarks.names import title
 from benchmarks.profiles import MB, PROFILES
+from benchmarks.rasters import LAYOUTS, WORK
 from benchmarks.results import Results, Run
 from benchmarks.targets import Verdict, verdicts
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import CASE, WINDOW_READERS, WORKLOADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("lookups", "lookups", _count),
         Column("the read, MB/s", "rate", _mb_per_s),
     ),
-    "window": (Column("s", "took_s", _seconds), _REQUESTS, _BYTES),
+    "window": (
+        Column("s", "took_s", _seconds),
+        Column("requests", "content_requests", _count),
+        _BYTES,
+    ),
 }
 
 
@@ -199,9 +205,61 @@ def as_text(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
+def windows_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of rasters: a row for each layout and work."""
+    head = ["layout", "work", "least: MB / ranges"]
+    head += [f"{title(reader)}: MB / requests / s" for reader in WINDOW_READERS]
+    rows = []
+    for layout, work in product(LAYOUTS, WORK):
+        names = [CASE.join((reader, layout, work)) for reader in WINDOW_READERS]
+        needed = [run.median(names[0], key) for key in ("least_bytes", "least_ranges")]
+        if needed[0] is None or needed[1] is None:
+            continue
+        cells = [layout, WORK[work].title, f"{_mb(needed[0])} / {_count(needed[1])}"]
+        for name in names:
+            values = [run.median(name, column.key) for column in COLUMNS["window"]]
+            told = [
+                "-" if value is None else column.write(value)
+                for column, value in zip(COLUMNS["window"], values, strict=True)
+            ]
+            cells.append(" / ".join(reversed(told)))
+        rows.append(cells)
+    return head, rows
+
+
+def _windows_summary(run: Run) -> str:
+    """Return how the times compare with GDAL's own, over all layouts and works."""
+    by_reader = []
+    for reader in WINDOW_READERS[:-1]:
+        ratios = window_ratios(run, reader)
+        if ratios:
+            median, worst = statistics.median(ratios.values()), max(ratios.values())
+            by_reader.append(
+                f"{title(reader)} takes {median:.2f} of GDAL's time in the median of "
+                f"{len(ratios)} rows, {worst:.2f} at worst."
+            )
+    return " ".join(by_reader)
+
+
+def window_ratios(run: Run, reader: str) -> dict[tuple[str, str], float]:
+    """Return the time of a reader over that of GDAL without a mount, by layout and work."""
+    found = {}
+    for layout, work in product(LAYOUTS, WORK):
+        ours = run.median(CASE.join((reader, layout, work)), "took_s")
+        others = run.median(CASE.join((WINDOW_READERS[-1], layout, work)), "took_s")
+        if ours is not None and others:
+            found[layout, work] = ours / others
+    return found
+
+
 def as_markdown(run: Run) -> str:
     """Return the table of *run* for a document."""
-    head, rows = table(run)
+    is_windows = run.workload == "window"
+    head, rows = windows_table(run) if is_windows else table(run)
+    if is_windows:
+        lines = ["| " + " | ".join(head) + " |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        return "\n".join([_windows_summary(run), "", *lines])
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     lines += ["| " + " | ".join(_embolden(row)) + " |" for row in rows]
     if any(row[0].endswith("¹") for row in rows):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 FORMAT = 1
+#: The workload whose runs may be parts of one table.
+IN_PARTS = "window"
 
 Sample = dict[str, Any]
 
@@ -89,8 +91,19 @@ class Results:
         return None
 
     def merged(self, later: Results) -> Results:
-        """Return these runs, with those of *later* in place of their like."""
-        chosen = {(run.workload, run.profile): run for run in (*self.runs, *later.runs)}
+        """Return these runs, with those of *later* in place of their like.
+
+        A table of rasters is measured in parts: what the later one did not measure is kept.
+        """
+        chosen = {(run.workload, run.profile): run for run in self.runs}
+        for run in later.runs:
+            before = chosen.get((run.workload, run.profile))
+            if before is not None and run.workload == IN_PARTS:
+                names = set(run.contenders())
+                kept = [s for s in before.samples if s["contender"] not in names]
+                kept = [sample for sample in kept if "least_bytes" in sample]
+                run = replace(run, samples=[*kept, *run.samples])
+            chosen[run.workload, run.profile] = run
         return Results(tuple(chosen.values()))
 
     def to_json(self) -> str:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,11 +36,11 @@ from benchmarks.contenders import (
     Mount,
     gdal_environment,
     gdal_library,
-    program,
 )
 from benchmarks.counters import summarise
 from benchmarks.objects import DIGEST_BLOCK_BYTES, MIB, StoredObject
 from benchmarks.origin import Origin
+from benchmarks.rasters import LAYOUTS, WORK, least
 
 Sample: TypeAlias = dict[str, Any]
 
@@ -65,7 +66,6 @@ class Sizes:
     n_random: int = 200
     n_entries: int = 10_000
     n_entries_find: int = 100_000
-    image_bytes: int = 210_000_000
     #: A reader that is slower than a megabyte every now and then is stopped here.
     limit_s: float = 15.0
 
@@ -666,43 +666,55 @@ WINDOW_MOUNTED_ZIP = "satfs-vsizip"
 WINDOW_VSICURL = "vsizip-vsicurl"
 
 
+#: Who reads rasters, each of every layout and for every work.
+WINDOW_READERS = (WINDOW_CONTENTS, WINDOW_MOUNTED_ZIP, WINDOW_VSICURL)
+#: What separates reader, layout and work in the name of a contender.
+CASE = "@"
+
+
 def window(scene: Scene, name: str, repetition: int) -> Sample:
-    """Cut 512 by 512 pixels out of a stored, LZW-compressed GeoTIFF with `gdal_translate`."""
-    stored = scene.stored("image")
+    """Do one work on one raster, stored in a zip, with rasterio: seconds, requests and bytes.
+
+    A mount is fresh, and the raster's size is known, as after a listing.
+    """
+    reader, layout, work = name.split(CASE)
+    stored = scene.stored(layout)
     member = stored.member_name
-    translate = program("gdal_translate")
-    assert translate is not None
     with fresh_room(scene) as room, contextlib.ExitStack() as stack:
         prefix: tuple[str, ...] = ()
-        if name == WINDOW_VSICURL:
+        if reader == WINDOW_VSICURL:
             source = f"/vsizip//vsicurl/{scene.origin.url(stored.file_name)}/{member}"
             prefix = scene.origin.line.client_prefix
         else:
             mount: Mount = stack.enter_context(SATFS.mounted(scene.origin, room, stored))
             path = mount.path_of(stored)
             contents = path.parent / "contents" / member
-            source = str(contents) if name == WINDOW_CONTENTS else f"/vsizip/{path}/{member}"
+            os.stat(contents)
+            source = str(contents) if reader == WINDOW_CONTENTS else f"/vsizip/{path}/{member}"
         mark = scene.origin.mark()
-        cut = room / "cut.tif"
-        started = time.perf_counter()
-        _translate([*prefix, translate], source, cut, gdal_environment(scene.origin))
-        took_s = time.perf_counter() - started
+        found = _read_raster(prefix, source, work)
         time.sleep(SETTLING_S)
         sample = traffic_of(scene, mark)
-        right = room / "right.tif"
-        _translate([translate], f"/vsizip/{stored.path}/{member}", right, {})
-        if cut.read_bytes() != right.read_bytes():
-            raise WrongBytes(f"{name}: another picture")
-    return sample | {"took_s": took_s}
+    if found["digest"] != _read_raster((), f"/vsizip/{stored.path}/{member}", work)["digest"]:
+        raise WrongBytes(f"{name}: other pixels")
+    needed = least(stored, WORK[work])
+    return sample | {
+        "took_s": found["took_s"],
+        "least_bytes": needed.size_bytes,
+        "least_ranges": needed.n_ranges,
+    }
 
 
-def _translate(command: list[str], source: str, target: Path, environment: dict[str, str]) -> None:
-    # Off the grid of tiles (256 by 256), so that nine of them are touched.
-    subprocess.run(
-        [*command, "-q", "-srcwin", "1300", "1700", "512", "512", source, str(target)],
-        env={**os.environ, "GDAL_PAM_ENABLED": "NO", **environment},
+def _read_raster(prefix: tuple[str, ...], source: str, work: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "benchmarks.raster_reader", source, work],
+        cwd=SCRIPTS,
+        stdout=subprocess.PIPE,
         check=True,
+        timeout=PATIENCE_S,
     )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 LOCAL = "local-file"
@@ -803,8 +815,12 @@ WORKLOADS = {
             ("satfs",), ("a",),
         ),
         Workload(
-            "window", "one 512 by 512 window of a GeoTIFF in the zip", window, ("tls", "wan"),
-            (WINDOW_CONTENTS, WINDOW_MOUNTED_ZIP, WINDOW_VSICURL), ("image",),
+            "window", "windows, chips and points of a GeoTIFF in the zip", window, ("wan",),
+            tuple(
+                CASE.join((reader, layout, work))
+                for layout, work, reader in product(LAYOUTS, WORK, WINDOW_READERS)
+            ),
+            ("rasters",),
         ),
     )
 }  # fmt: skip
