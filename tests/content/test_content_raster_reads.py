@@ -147,6 +147,17 @@ def test_a_read_of_all_blocks_in_order_becomes_a_bulk_read() -> None:
     assert reads.bulk_bytes > 2 * 1024 * KIB
 
 
+def test_a_bulk_read_of_one_image_ends_with_it() -> None:
+    """What lies behind the image, its overviews, is not read ahead; a copy reads on."""
+    reads = RasterReads(known(RASTER + bytes(5 * TILE_BYTES)))
+    for number in range(20):
+        reads.note(first_read(number), is_held=False)
+    assert reads.bulk_stop == -(-tile(SIDE * SIDE - 1).stop // BUFFER_BYTES) * BUFFER_BYTES
+    copied = RasterReads(known())
+    copied.note(ByteRange(0, 128 * KIB), is_held=False)
+    assert copied.bulk_stop is None
+
+
 def test_only_the_last_rasters_of_an_object_are_remembered() -> None:
     files = RasterFiles()
     first = files.add(ByteRange(0, 1000))

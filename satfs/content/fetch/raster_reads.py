@@ -161,6 +161,19 @@ class RasterReads:
         ahead = self.pattern.bulk_ahead_bytes
         return None if ahead >= FREE_BULK_BYTES else ahead
 
+    @property
+    def bulk_stop(self) -> int | None:
+        """Return where reading ahead by offsets is to end: behind the image that is read.
+
+        None: at the end of the file, since that is copied, or the end of the image is not known.
+        """
+        layout = self._raster.layout
+        if self._is_copy or layout is None or not self._current:
+            return None
+        image = layout.images[self._current[-1].image]
+        last = self._raster.span_of(Block(image.number, image.n_blocks - 1))
+        return self._with_tail(last).stop if last else None
+
     def begin(self, span: ByteRange) -> None:
         """Take in the read that the layout was learnt from: the handle's first."""
         span = self._inside(span)

@@ -123,6 +123,8 @@ class ObjectReader:
         bulk_bytes = reads.bulk_bytes
         if bulk_bytes is not None:
             window_bytes = min(window_bytes, bulk_bytes)
+        if bulk_bytes != 0 and (stop := reads.bulk_stop) is not None:
+            window_bytes = min(window_bytes, max(0, stop - span.stop))
         by_offset = self._habit.note(span, window_bytes)
         return plan if bulk_bytes == 0 else by_offset
 
