@@ -79,6 +79,8 @@ def draw_all(results: Results, directory: Path) -> list[Path]:
             if runs:
                 keep(_draw_bars(pyplot.subplots, runs, bars), bars.workload)
         for run in _runs(results, "window", "took_s"):
+            if not window_ratios(run, WINDOW_READERS[0]):
+                continue
             keep(_draw_windows(pyplot.subplots, run), "window")
         runs = _runs(results, "random", "median_s")
         if runs:
