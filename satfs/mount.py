@@ -51,10 +51,11 @@ from satfs.introspection.metrics_server import serve_metrics
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.notify import Notifier, describe_mount
-from satfs.settings import Settings, Views
+from satfs.settings import ContentsView, Settings, Views
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
 from satfs.tree.root import Root
+from satfs.tree.stac_files import ItemFile
 from satfs.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -229,6 +230,7 @@ def _command_components(
         keeping=parts.contents.keeping(settings.cache_dir, settings.cache_free_fraction),
         kernel=kernel,
         introspection=introspection,
+        items=ItemFile(parts.deliveries, has_contents=settings.contents is not ContentsView.OFF),
     )
 
 

@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "refresh": "List a directory at the vendor again.",
     "prefetch": "Make scenes or whole tasks available offline.",
     "pin": "Keep scenes or whole tasks in the cache, or no longer.",
+    "stac": "Write STAC items of scenes, for GIS programs and data bases.",
     "verify": "Check deliveries: length, ETag, and the CRCs in zips.",
     "watch": "Report captures and scenes as they are published.",
     "cache": "Show, check and clear what mounts have kept on disk.",

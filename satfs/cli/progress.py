@@ -166,14 +166,6 @@ def _short(path: str) -> str:
     return escape(name)
 
 
-where_flag = click.option(
-    "--where",
-    metavar="CONDITION",
-    multiple=True,
-    help="Only scenes that fulfil it, such as productname=L1D or 'timestamp>=2026-01-15'; given"
-    " several times, all of them. Operators: = != < <= > >= ~ (contains). The field is one of the"
-    " scene's record, or of its capture's or task's (capture.FIELD, task.FIELD).",
-)
 jobs_flag = click.option(
     "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="Files at once [default: 4]."
 )
@@ -184,6 +176,7 @@ def fetch(
     command: str,
     *,
     where: Sequence[str] = (),
+    bands: Sequence[str] = (),
     jobs: int | None = None,
     more: Mapping[str, Json] | None = None,
     as_json: bool,
@@ -202,6 +195,7 @@ def fetch(
         given = {
             "paths": [list(each.words) for each in targets],
             "where": list(where),
+            "bands": list(bands),
             "jobs": jobs,
             **(more or {}),
         }

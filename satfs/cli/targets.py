@@ -19,6 +19,7 @@ from satfs.cli.waiting import hurried, waiting_told
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.local import cached_versions_of, open_listings
+from satfs.control.selecting import selected
 from satfs.errors import BadMountpoint, NotThere
 from satfs.fuse.errnos import gravest_of
 from satfs.model import Json
@@ -71,7 +72,10 @@ def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
 
 
 def answer(
-    target: OnMount | tuple[str, ...], question: str, settings: Settings | None
+    target: OnMount | tuple[str, ...],
+    question: str,
+    settings: Settings | None,
+    where: Sequence[str] = (),
 ) -> Mapping[str, Json]:
     """Return the result of *question* (`list` or `describe`) for *target*.
 
@@ -81,10 +85,11 @@ def answer(
         SatfsError: the request failed.
     """
     if isinstance(target, OnMount):
-        return result_of(target.mounted, question, {"paths": [list(target.words)]})
+        given = {"paths": [list(target.words)], "where": list(where)}
+        return result_of(target.mounted, question, given)
     assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
     with waiting_told(settings):
-        return run_alone(_ask_api, hurried(settings), question, target)
+        return run_alone(_ask_api, hurried(settings), question, target, where)
 
 
 def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:
@@ -98,13 +103,17 @@ def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Ar
         raise gravest_of(group) from group
 
 
-async def _ask_api(settings: Settings, question: str, words: tuple[str, ...]) -> dict[str, Json]:
+async def _ask_api(
+    settings: Settings, question: str, words: tuple[str, ...], where: Sequence[str]
+) -> dict[str, Json]:
     ask = {"list": records.listed, "describe": records.described}[question]
     knows_all = (len(words) == 1 and words[0] != "tasks") or words[:1] in (
         ("captures",),
         ("scenes",),
     )
     async with open_listings(settings, with_all=knows_all) as listings:
+        if where:
+            return await selected(listings, words, where)
         return await ask(listings, words, lambda: cached_versions_of(settings))
 
 

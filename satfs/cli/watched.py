@@ -7,104 +7,41 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Protocol
 
 import click
 import platformdirs
 import trio
 
 from satfs.api.auth import account_key
-from satfs.api.listings import Listings
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, print_json
-from satfs.content.cache.index import CachedVersion
-from satfs.control import records
-from satfs.control.client import result_of
+from satfs.cli.watch_sources import Listing, Source
+from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, Seen
+from satfs.control.selecting import answers_in_order
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
 from satfs.model import Json
-from satfs.mountpoints import Mounted
 from satfs.settings import Settings, worker_environment
 from satfs.tree import names
-from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
-from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-#: Listings requested at once.
-_AT_ONCE: Final = 8
-
-Listing = Mapping[str, Json]
+from satfs.tree.captures import RESERVED_IN_CAPTURE
+from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 
 
-class Source(Protocol):
-    """A source of listings: a mount, or the API."""
+class Webhook(Protocol):
+    """Receives what is reported, over HTTP (`cli.webhook.Poster`)."""
 
-    async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """Return the answer to *question* (`list` or `describe`)."""
+    async def post(self, content: Json) -> str | None:
+        """Return None once *content* was taken, else why not, for people."""
         ...
-
-    def path(self, words: Sequence[str]) -> str | None:
-        """Return where *words* are in the file system; None without a mount."""
-        ...
-
-    def forget(self) -> None:
-        """Believe nothing that was answered before."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OfMount:
-    """A mount, over its socket; it believes its listings as long as it does for others."""
-
-    mounted: Mounted
-
-    async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """See `ObjectSource`."""
-        given = {"paths": [list(words)]}
-        return await trio.to_thread.run_sync(
-            result_of, self.mounted, question, given, abandon_on_cancel=True
-        )
-
-    def path(self, words: Sequence[str]) -> str | None:
-        """See `ObjectSource`."""
-        return str(self.mounted.mountpoint.joinpath(*words))
-
-    def forget(self) -> None:
-        """Do nothing: what a mount believes is its own business."""
-
-
-@dataclass(frozen=True, slots=True)
-class OfApi:
-    """The API, without a mount."""
-
-    listings: Listings
-
-    async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """See `ObjectSource`."""
-        answer = records.listed if question == "list" else records.described
-        return await answer(self.listings, words, _nothing_kept)
-
-    def path(self, words: Sequence[str]) -> str | None:
-        """See `ObjectSource`."""
-        return None
-
-    def forget(self) -> None:
-        """See `ObjectSource`."""
-        self.listings.forget()
-
-
-async def _nothing_kept() -> Sequence[CachedVersion]:
-    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +131,11 @@ class Watch:
     is_quiet: bool
     #: Called when the first look has ended, well or not.
     on_first_answer: Callable[[], None] = lambda: None
+    #: Scenes are reported as STAC items, and nothing else is reported.
+    as_items: bool = False
+    webhook: Webhook | None = None
+    #: What a scene must fulfil, by its record, to be reported.
+    conditions: Sequence[AnyCondition] = ()
     _seen: Seen = field(default_factory=Seen)
     _n_failed: int = 0
     _n_told: int = 0
@@ -244,16 +186,16 @@ class Watch:
         tasks = await self._tasks()
 
         async def captures(task: str) -> tuple[str, Listing]:
-            return task, await self._fresh(("tasks", names.name_of(task).decode()))
+            return task, await self._fresh(("tasks", _name(task, RESERVED_BESIDE_TASKS)))
 
-        for task, listing in await _together(captures, seen.due_tasks(tasks, now_s)):
+        for task, listing in await answers_in_order(captures, seen.due_tasks(tasks, now_s)):
             for event in seen.note_captures(task, listing["entries"], now_s):
                 await self._tell(event)
 
         async def scenes(capture: str) -> tuple[str, Listing]:
             return capture, await self._fresh(("captures", names.name_of(capture).decode()))
 
-        for capture, listing in await _together(scenes, seen.due_captures(now_s)):
+        for capture, listing in await answers_in_order(scenes, seen.due_captures(now_s)):
             for event in seen.note_scenes(capture, listing["entries"], now_s):
                 await self._tell(event)
         seen.is_begun = True
@@ -286,28 +228,63 @@ class Watch:
         """Report *event*, and remember that; not if its command fails."""
         words = ["captures", _name(event.capture_id)]
         if event.task_id:
-            capture = _name(event.capture_id, TASK_JSON, CAPTURES_JSON)
-            words = ["tasks", _name(event.task_id), capture]
+            capture = _name(event.capture_id, RESERVED_IN_TASK)
+            words = ["tasks", _name(event.task_id, RESERVED_BESIDE_TASKS), capture]
         if event.scene_id is not None:
-            words.append(_name(event.scene_id, CAPTURE_JSON, FOOTPRINTS))
-        told = event.as_json()
+            words.append(_name(event.scene_id, RESERVED_IN_CAPTURE))
+        told: Json = event.as_json()
         if (path := self.source.path(words)) is not None:
             told["path"] = path
-        if self.command and not await self._execute(told):
-            self._n_failed += 1
-            return
-        if self.as_json:
-            print_json(told, is_line=True)
+        if self._is_wanted(event):
+            content = told
+            if self.as_items:
+                try:
+                    content = await self.source.item(words, event)
+                except SatfsError as failure:
+                    if isinstance(failure, Unreachable):
+                        raise
+                    print_remark(f"{event.scene_id}: {failure}; the next look tries it again.")
+                    self._n_failed += 1
+                    return
+                if content is None:  # announced; its delivery is not there yet
+                    return
+            if not await self._hand_over(event, told, content):
+                self._n_failed += 1
+                return
+            self._show(event, content)
+        self._seen.note(event, time.time())
+        await trio.to_thread.run_sync(self.memory.save, self._seen)
+
+    def _is_wanted(self, event: Event) -> bool:
+        if event.scene_id is None:
+            return not self.as_items and not self.conditions
+        return holds_all(self.conditions, {"scene": event.record})
+
+    async def _hand_over(self, event: Event, told: Mapping[str, Json], content: Json) -> bool:
+        """Return whether command and webhook, as far as there are, have taken *content*."""
+        if self.command and not await self._execute(told, content):
+            return False
+        if self.webhook is None:
+            return True
+        refusal = await self.webhook.post(content)
+        if refusal is not None:
+            print_remark(
+                f"--webhook: {refusal} for {told['event']}"
+                f" {event.scene_id or event.capture_id}; the next look sends it again."
+            )
+        return refusal is None
+
+    def _show(self, event: Event, content: Json) -> None:
+        if self.as_json or self.as_items:
+            print_json(content, is_line=True)
         else:
             moment = time.strftime("%Y-%m-%d %H:%M:%S")
             id = event.scene_id or event.capture_id
             of = f"  (task {show(event.task_id)})" if event.task_id else ""
             click.echo(f"{moment}  {event.kind:<7}  {show(id)}{of}")
         sys.stdout.flush()
-        self._seen.note(event, time.time())
-        await trio.to_thread.run_sync(self.memory.save, self._seen)
 
-    async def _execute(self, told: Mapping[str, Json]) -> bool:
+    async def _execute(self, told: Mapping[str, Json], content: Json) -> bool:
         facts = {
             "WATCH_EVENT": told["event"],
             "WATCH_TASK_ID": told["task_id"],
@@ -324,9 +301,9 @@ class Watch:
         try:
             done = await trio.run_process(
                 list(self.command),
-                stdin=json.dumps(told).encode() + b"\n",
+                stdin=json.dumps(content).encode() + b"\n",
                 # Ours is for the events.
-                stdout=sys.stderr.fileno() if self.as_json else None,
+                stdout=sys.stderr.fileno() if self.as_json or self.as_items else None,
                 check=False,
                 env={**inherited, **shown},
             )
@@ -351,31 +328,5 @@ class Watch:
             print_sentence(sentence)
 
 
-def _name(id: str, *reserved: str) -> str:
-    return names.name_of(id, frozenset(reserved)).decode()
-
-
-async def _together(ask: Callable[[T], Awaitable[R]], subjects: Sequence[T]) -> list[R]:
-    """Return the result of *ask* for each of *subjects*, in order, some of them at once.
-
-    Raises:
-        SatfsError: the first failure; not as a group.
-    """
-    answers: dict[int, R] = {}
-    failures: list[SatfsError] = []
-    limit = trio.CapacityLimiter(_AT_ONCE)
-
-    async def one(index: int, subject: T, scope: trio.CancelScope) -> None:
-        async with limit:
-            try:
-                answers[index] = await ask(subject)
-            except SatfsError as failure:
-                failures.append(failure)
-                scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for index, subject in enumerate(subjects):
-            nursery.start_soon(one, index, subject, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
-    return [answers[index] for index in range(len(subjects))]
+def _name(id: str, reserved: Collection[str] = ()) -> str:
+    return names.name_of(id, reserved).decode()

@@ -11,7 +11,9 @@ from satfs.control.components import MountComponents
 from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
 from satfs.control.refreshing import refresh
+from satfs.control.selecting import selected
 from satfs.control.server import Command, SendNotice
+from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify
 from satfs.control.walk import words_of
 from satfs.errors import BadSettings
@@ -29,6 +31,7 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
         "pins": partial(pins, mount),
         "prefetch": partial(prefetch, mount),
         "refresh": partial(refresh, mount),
+        "stac": partial(stac_items, mount),
         "status": partial(_status, mount),
         "unpin": partial(unpin, mount),
         "verify": partial(verify, mount),
@@ -39,6 +42,9 @@ async def _list(
     mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
+    where = given.get("where")
+    if isinstance(where, list) and where:
+        return await selected(mount.listings, words, [str(each) for each in where])
     return await records.listed(mount.listings, words, partial(_cached_versions, mount))
 
 

@@ -13,6 +13,7 @@ from satfs.content.attachments import Attachments
 from satfs.content.cache.pins import Pins
 from satfs.introspection.directory import Introspection
 from satfs.tree.root import Root
+from satfs.tree.stac_files import ItemFile
 
 
 class Kernel(Protocol):
@@ -40,3 +41,5 @@ class MountComponents:
     keeping: Pins
     kernel: Kernel
     introspection: Introspection
+    #: The STAC item of any scene, with the facts of its zip, whatever the mount shows.
+    items: ItemFile

@@ -6,6 +6,9 @@ A condition is a field, an operator and a value. The field is looked for in the 
 then in its capture's, then in its task's, unless it begins with `scene.`, `capture.` or `task.`;
 dots go down into nested objects. What a record does not have fulfils no condition, not even `!=`.
 
+Fields that imagery people know (`bbox`, `cloud`, `product`, …: `satfs.facts.selection`) are looked
+for in the facts of the scene instead, whatever its record calls them.
+
 *Pure*. Numbers compare as numbers, dates as moments (a date without a time is a day of UTC),
 anything else as text.
 """
@@ -19,9 +22,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
+from satfs.api import readers
 from satfs.errors import BadSettings
+from satfs.facts.record import facts_of_record
+from satfs.facts.selection import SceneCondition, scene_condition
 from satfs.model import Json
 
 #: What records there are, the nearest to a scene first.
@@ -57,7 +63,24 @@ class Condition:
         return False
 
 
-def parse_condition(text: str) -> Condition:
+@dataclass(frozen=True, slots=True)
+class FactCondition:
+    """A condition on what the record of a scene states, in words of `satfs.facts.selection`."""
+
+    condition: SceneCondition
+    level: ClassVar[str] = "scene"
+
+    def holds(self, records: Mapping[str, Json]) -> bool:
+        """Return whether the scene's record fulfils it."""
+        record = records.get(self.level)
+        scene = readers.scene(dict(record)) if isinstance(record, Mapping) else None
+        return scene is not None and self.condition.holds(facts_of_record(scene))
+
+
+AnyCondition: TypeAlias = Condition | FactCondition
+
+
+def parse_condition(text: str) -> AnyCondition:
     """Return the condition that *text* is.
 
     Raises:
@@ -67,15 +90,18 @@ def parse_condition(text: str) -> Condition:
     if matched is None:
         raise BadSettings(
             f"--where {text!r} is no condition; it must be like productname=L1D,"
-            " 'metadata.cloud_cover<20' or 'task.status=completed'"
+            " 'cloud<20', 'since 7 days', bbox=W,S,E,N or 'task.status=completed'"
         )
     field, sign, value = matched.groups()
+    by_facts = scene_condition(field.lower(), "=" if sign == "==" else sign, value)
+    if by_facts is not None:
+        return FactCondition(by_facts)
     words = tuple(field.split("."))
     level = words[0] if len(words) > 1 and words[0] in LEVELS else None
     return Condition(level, words[1:] if level else words, "=" if sign == "==" else sign, value)
 
 
-def may_hold(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bool:
+def may_hold(conditions: Iterable[AnyCondition], records: Mapping[str, Json]) -> bool:
     """Return whether no condition is broken already by *records*, of which some may be missing.
 
     A condition on a record that is not there yet, or on the nearest one that has the field, is
@@ -88,7 +114,7 @@ def may_hold(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bo
     )
 
 
-def holds_all(conditions: Iterable[Condition], records: Mapping[str, Json]) -> bool:
+def holds_all(conditions: Iterable[AnyCondition], records: Mapping[str, Json]) -> bool:
     """Return whether *records* fulfil every condition."""
     return all(each.holds(records) for each in conditions)
 

@@ -28,8 +28,11 @@ from satfs.control.walk import (
     words_of,
 )
 from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unreachable
+from satfs.facts.scene import RASTER_KINDS, MemberKind
 from satfs.humanize import format_bytes
 from satfs.model import ByteRange, Json
+from satfs.settings import ContentsView
+from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import File
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
@@ -45,8 +48,9 @@ _ROUNDS: Final = 2
 async def prefetch(
     mount: MountComponents, given: Mapping[str, Json], send: SendNotice
 ) -> dict[str, Json]:
-    """Fetch the files that *given* selects (`paths`, `where`, `jobs`, `pin`); return the result.
+    """Fetch the files that *given* selects; return how many, their bytes, and the failures.
 
+    *given* may have `paths`, `where`, `bands`, `jobs` and `pin`.
     With `pin` it is kept against eviction as well, from before it is fetched, and with
     `is_for_later` it is not fetched.
 
@@ -95,10 +99,12 @@ _TOO_SMALL: Final = (
 async def collect(
     mount: MountComponents, given: Mapping[str, Json], progress: CommandProgress
 ) -> list[Target]:
-    """Return the files that *given* (`paths`, `where`) selects, each object once, in order."""
+    """Return the files that *given* (`paths`, `where`, `bands`) selects, each once, in order."""
     where = given.get("where")
     texts = [str(each) for each in where] if isinstance(where, list) else []
-    wanted = Wanted(mount.listings, [parse_condition(text) for text in texts])
+    (members,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
+    conditions = [parse_condition(text) for text in texts]
+    wanted = Wanted(mount.listings, conditions, _kinds(given.get("bands")), members)
     found: dict[tuple[str, ...], Target] = {}
     n_bytes = 0
     for words in words_of(given.get("paths")):
@@ -114,6 +120,15 @@ async def collect(
                     n_bytes += target.size_bytes
                     await progress.found(len(found), n_bytes)
     return list(found.values())
+
+
+def _kinds(given: Json) -> frozenset[MemberKind]:
+    """Return the kinds of rasters that a request gives; none: every file of a scene."""
+    names = [str(each) for each in given] if isinstance(given, list) else []
+    unknown = set(names) - set(RASTER_KINDS)
+    if unknown:
+        raise BadSettings(f"--bands is one of {', '.join(RASTER_KINDS)}")
+    return frozenset(MemberKind(name) for name in names)
 
 
 def _identity(target: Target) -> tuple[str, ...]:

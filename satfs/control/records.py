@@ -17,14 +17,12 @@ from satfs.content.cache.index import CachedVersion
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Capture, CaptureId, Json, Scene, SceneId, Task, TaskId
 from satfs.tree import names
-from satfs.tree.captures import CAPTURE_JSON, FOOTPRINTS
-from satfs.tree.tasks import CAPTURES_JSON, TASK_JSON
+from satfs.tree.captures import RESERVED_IN_CAPTURE
+from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 
 #: Returns what the cache on disk holds.
 CachedVersionsOf = Callable[[], Awaitable[Iterable[CachedVersion]]]
 
-_IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON})
-_IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -51,7 +49,8 @@ class Found:
     @property
     def path(self) -> str:
         """Its place in the tree, from its id alone."""
-        return f"{self.kind}s/{names.name_of(self.id).decode()}" if self.id else self.kind
+        reserved = RESERVED_BESIDE_TASKS if self.kind == "task" else ()
+        return f"{self.kind}s/{names.name_of(self.id, reserved).decode()}" if self.id else self.kind
 
 
 async def resolve(catalogue: Listings, words: Sequence[str]) -> Found:
@@ -79,7 +78,7 @@ async def _resolved(catalogue: Listings, words: Sequence[str]) -> Found:
             return Found("scenes")
         case ["tasks", task]:
             return await _task(catalogue, task)
-        case ["tasks", task, name] if name in _IN_TASK:
+        case ["tasks", task, name] if name in RESERVED_IN_TASK:
             return await _task(catalogue, task)
         case ["tasks", task, capture]:
             return await _capture_of(catalogue, await _task(catalogue, task), capture)
@@ -178,27 +177,27 @@ def _files(scene: Scene, kept: Iterable[CachedVersion]) -> list[Json]:
 
 
 async def _task(catalogue: Listings, name: str) -> Found:
-    text = names.text_of(_bytes(name))
+    text = names.text_of(_bytes(name), RESERVED_BESIDE_TASKS)
     if text is not None:
         return Found("task", await catalogue.task(TaskId(text)))
     for task in await catalogue.tasks():
-        if names.name_of(task.task_id) == _bytes(name):
+        if names.name_of(task.task_id, RESERVED_BESIDE_TASKS) == _bytes(name):
             return Found("task", task)
     raise NotThere(f"there is no task {name!r}")
 
 
 async def _capture_of(catalogue: Listings, task: Found, name: str) -> Found:
     for capture in await catalogue.captures(TaskId(task.id)):
-        if names.name_of(capture.capture_id, _IN_TASK) == _bytes(name):
+        if names.name_of(capture.capture_id, RESERVED_IN_TASK) == _bytes(name):
             return Found("capture", capture)
     raise NotThere(f"task {task.id} has no capture {name!r}")
 
 
 async def _in_capture(catalogue: Listings, capture: Found, rest: Sequence[str]) -> Found:
-    if not rest or rest[0] in _IN_CAPTURE:
+    if not rest or rest[0] in RESERVED_IN_CAPTURE:
         return capture
     for scene in await catalogue.scenes(CaptureId(capture.id)):
-        if names.name_of(scene.scene_id, _IN_CAPTURE) == _bytes(rest[0]):
+        if names.name_of(scene.scene_id, RESERVED_IN_CAPTURE) == _bytes(rest[0]):
             return Found("scene", scene)
     raise NotThere(f"capture {capture.id} has no scene {rest[0]!r}")
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from satfs.control.conditions import Condition, holds_all, may_hold
+import trio
+
+from satfs.control.conditions import AnyCondition, holds_all, may_hold
 from satfs.errors import BadSettings, NotThere, SatfsError
+from satfs.facts.scene import MemberKind
 from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
 from satfs.tree.archives import ContentsDirectory
 from satfs.tree.captures import CaptureDirectory
+from satfs.tree.delivery_facts import raster_paths
+from satfs.tree.extras import Extra
 from satfs.tree.nodes import Directory, File, MadeFile, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.root import Root
@@ -35,10 +40,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for: *conditions* on scenes."""
+    """What is looked for: *conditions* on scenes, and in each of them rasters of some *kinds*.
+
+    Without kinds it is every file of a scene. *members* gives the directory of a scene's members.
+    """
 
     catalogue: Catalogue
-    conditions: Sequence[Condition] = ()
+    conditions: Sequence[AnyCondition] = ()
+    kinds: frozenset[MemberKind] = frozenset()
+    members: Extra | None = None
     #: By level ("task", "capture", "scene"), as far as the walk has come.
     records: Mapping[str, Json] = field(default_factory=dict)
 
@@ -47,7 +57,7 @@ class Wanted:
         known = {**self.records, level: record}
         if not may_hold(self.conditions, known):
             return None
-        return Wanted(self.catalogue, self.conditions, known)
+        return replace(self, records=known)
 
 
 def words_of(given: object) -> list[tuple[str, ...]]:
@@ -102,9 +112,10 @@ async def lineage(node: Node, wanted: Wanted) -> Wanted | None:
 async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
     """Yield every file at and below *node* whose bytes come from the store, scene by scene.
 
-    Looks at every directory on the way, so that its listing and records are remembered. What
-    cannot be looked at is yielded with its error; the walk goes on. Into `contents/` it goes only
-    when *node* is there: it shows the bytes of the zip once more.
+    With kinds of rasters, only members of zips are yielded. Looks at every directory on the way, so
+    that its listing and records are remembered. What cannot be looked at is yielded with its error;
+    the walk goes on. Into `contents/` it goes only when *node* is there: it shows the bytes of the
+    zip once more.
     """
     if isinstance(node, File):
         if not isinstance(node, MadeFile | ListedFile) and holds_all(
@@ -120,6 +131,10 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
             isinstance(node, SceneDirectory) and not holds_all(here.conditions, here.records)
         ):
             return  # before the store gets a request for the scene
+        if isinstance(node, SceneDirectory) and wanted.kinds:
+            for target in await _rasters(node, wanted):
+                yield target
+            return
         children = await node.children()
     except SatfsError as error:
         yield Target(_path(node), error)
@@ -134,6 +149,55 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
             async with aclosing(targets(child.target, here)) as below:
                 async for target in below:
                     yield target
+
+
+async def scenes(
+    node: Node, wanted: Wanted
+) -> AsyncGenerator[SceneDirectory | tuple[str, SatfsError], None]:
+    """Yield every scene at and below *node* that fulfils the conditions; needs listings alone.
+
+    What cannot be looked at is yielded as its path and the error; the walk goes on.
+    """
+    if not isinstance(node, Directory):
+        return
+    try:
+        here = await _with_record(node, wanted)
+        if here is None:
+            return
+        if isinstance(node, SceneDirectory):
+            if holds_all(here.conditions, here.records):
+                yield node
+            return
+        children = await node.children()
+    except SatfsError as error:
+        yield _path(node), error
+        return
+    for child in sorted(children, key=lambda entry: entry.name):
+        if isinstance(node, Root) and child.name != b"tasks":
+            continue
+        if isinstance(child.target, SatfsError):
+            yield f"{_path(node)}/{child.name.decode('utf-8', 'backslashreplace')}", child.target
+        else:
+            async with aclosing(scenes(child.target, here)) as below:
+                async for each in below:
+                    yield each
+
+
+async def _rasters(scene: SceneDirectory, wanted: Wanted) -> list[Target]:
+    """Return the rasters of the wanted kinds in the zip of *scene*; none without a zip."""
+    contents = None if wanted.members is None else wanted.members.directory(scene)
+    if not isinstance(contents, ContentsDirectory):
+        return []
+    try:
+        shown = await contents.shown()
+    except NotThere:
+        return []
+    found = []
+    for path in await trio.to_thread.run_sync(raster_paths, shown.members, wanted.kinds):
+        node = await find(contents, path.split("/"))
+        if isinstance(node, File):
+            found.append(Target(_path(node), node))
+    return found
 
 
 async def _with_record(node: Node, wanted: Wanted) -> Wanted | None:

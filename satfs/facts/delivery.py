@@ -17,14 +17,21 @@ import msgspec
 from satfs.facts.geometry import bbox_of
 from satfs.facts.header import RasterHeader
 from satfs.facts.members import raster_kind
-from satfs.facts.scene import BandFacts, MemberFacts, MemberKind, RasterFacts, SceneFacts, ViewFacts
+from satfs.facts.scene import (
+    RASTER_KINDS,
+    BandFacts,
+    MemberFacts,
+    MemberKind,
+    RasterFacts,
+    SceneFacts,
+    ViewFacts,
+)
 from satfs.facts.vendor_item import VendorItem, bands_of, common_name_of, read_angles, read_item
 from satfs.facts.vrt import Vrt, read_vrt
 from satfs.model import ByteRange
 
 #: Written in front of what is kept. Facts of another form, or read by other rules, are read again.
 FORM: Final = 1
-RASTERS: Final = (MemberKind.ANALYTIC, MemberKind.VISUAL, MemberKind.CLOUD)
 #: The largest document of each kind that is read, in bytes, and how many of a kind. The vendor's
 #: have 2 to 10 KiB; an item of a mosaic can be a hundred times as long.
 _MAX_DOCUMENT_BYTES: Final = {
@@ -75,7 +82,7 @@ class DeliveryParser:
 
     def __init__(self, members: Iterable[MemberFacts]) -> None:
         self._members = tuple(members)
-        rasters = [member for member in self._members if member.kind in RASTERS]
+        rasters = [member for member in self._members if member.kind in RASTER_KINDS]
         self._rasters = rasters
         self._headers = {member.path: RasterHeader(member) for member in rasters[:MAX_HEADERS]}
         self._documents: dict[str, bytes] = {}

@@ -17,6 +17,11 @@ from satfs.facts.scene import MemberFacts, MemberKind
 #: Members that are kept of one zip. A delivery has some ten; one in tiles has some hundreds.
 MAX_MEMBERS: Final = 1000
 
+#: Names that are looked at more closely: a bomb of a zip has a million.
+MAX_NAMES: Final = 50_000
+#: How the name of a known member ends, in lower case.
+_EXTENSIONS: Final = (b".tif", b".tiff", b".vrt", b".json", b".geojson", b".png")
+
 _KINDS: Final = (
     (re.compile(r"(?:^|_)(?:toa|analytic)(?:_\d+)?\.tiff?$", re.I), MemberKind.ANALYTIC),
     (re.compile(r"(?:^|_)visual(?:_\d+)?\.tiff?$", re.I), MemberKind.VISUAL),
@@ -32,6 +37,11 @@ _KINDS: Final = (
 _APPLE_DOUBLE: Final = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$)")
 _DIGITS: Final = re.compile(r"(\d+)")
 _ORDER: Final = {kind: place for place, kind in enumerate(MemberKind)}
+
+
+def may_be_known(name: bytes) -> bool:
+    """Return whether a member of that file name can be of a known kind; takes a microsecond."""
+    return name.lower().endswith(_EXTENSIONS)
 
 
 def kind_of(path: str) -> MemberKind:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from satfs.model import CaptureId, Json, SceneId
 
@@ -35,6 +35,10 @@ class MemberKind(StrEnum):
     PREVIEW = "preview"  # *_preview.png
     THUMBNAIL = "thumbnail"  # *_thumbnail.png
     OTHER = "other"
+
+
+#: The kinds that are rasters.
+RASTER_KINDS: Final = (MemberKind.ANALYTIC, MemberKind.VISUAL, MemberKind.CLOUD)
 
 
 @dataclass(frozen=True, slots=True)

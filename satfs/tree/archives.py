@@ -34,6 +34,7 @@ from satfs.model import (
     Version,
 )
 from satfs.settings import ContentsView
+from satfs.tree.extras import Extra
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -46,7 +47,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.scenes import AttachmentFile, Extra, SceneDirectory
+from satfs.tree.scenes import AttachmentFile, SceneDirectory
 from satfs.tree.sources import Objects
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
 

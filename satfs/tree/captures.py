@@ -29,7 +29,8 @@ from satfs.tree.times import FALLBACK_NS
 CAPTURE_JSON: Final = "capture.json"
 FOOTPRINTS: Final = "footprints.geojson"
 CATALOG: Final = "catalog.json"
-_RESERVED: Final = frozenset({CAPTURE_JSON, FOOTPRINTS, CATALOG})
+#: Names of a capture's own files, which no scene is shown under.
+RESERVED_IN_CAPTURE: Final = frozenset({CAPTURE_JSON, FOOTPRINTS, CATALOG})
 #: Names in the path of a capture below `tasks/`; below `captures/` there are two.
 _DEPTH_IN_TASK: Final = 3
 
@@ -94,7 +95,7 @@ class CaptureDirectory(Directory):
         if (sidecar := self._sidecars().get(name)) is not None:
             return await sidecar.node(self, name, mtime_ns=self._time_ns)
         scenes = await self._sources.catalogue.scenes(self.capture_id)
-        return self._make(name, find(self, name, scenes, _RESERVED))
+        return self._make(name, find(self, name, scenes, RESERVED_IN_CAPTURE))
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
@@ -105,7 +106,7 @@ class CaptureDirectory(Directory):
                 beside.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
             except SatfsError as error:
                 beside.append(Entry(name, error))
-        return ListedEntries(scenes, self._make, _RESERVED, beside)
+        return ListedEntries(scenes, self._make, RESERVED_IN_CAPTURE, beside)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record of a scene as the capture's listing has it now."""
@@ -137,7 +138,7 @@ class CaptureDirectory(Directory):
             return (await self._sources.catalogue.scenes(self.capture_id),)
 
         def catalog(scenes: Records[Scene]) -> bytes:
-            pairs = ((id, names.name_of(id, _RESERVED).decode()) for id in scenes.ids())
+            pairs = ((id, names.name_of(id, RESERVED_IN_CAPTURE).decode()) for id in scenes.ids())
             is_in_task = len(self.path) == _DEPTH_IN_TASK
             return json_bytes(capture_catalog(self.capture_id, pairs, is_in_task=is_in_task))
 
@@ -199,7 +200,7 @@ class Captures(Directory):
 
 def scene_name(scene: Scene) -> bytes:
     """Return the name of a scene's directory in that of its capture."""
-    return names.name_of(scene.scene_id, _RESERVED)
+    return names.name_of(scene.scene_id, RESERVED_IN_CAPTURE)
 
 
 def _capture_name(capture: Capture) -> bytes:

@@ -7,8 +7,9 @@ remounts, and needs no network then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -20,8 +21,8 @@ from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.resources import DerivedStore
 from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, Wanted
-from satfs.facts.members import known_members
-from satfs.facts.scene import MemberFacts
+from satfs.facts.members import MAX_NAMES, known_members, may_be_known
+from satfs.facts.scene import MemberFacts, MemberKind
 from satfs.model import DELIVERY_ZIP
 from satfs.request_slots import RequestSlots
 from satfs.tree.archives import ContentsDirectory, Zips
@@ -79,7 +80,7 @@ class DeliveryFactsReader:
             return Delivery(size_bytes, facts)
 
     async def is_known(self, scene: SceneDirectory) -> bool:
-        """Return whether `delivery` would ask nobody, but for the version of the zip."""
+        """Return whether `delivery` needs no request but for the version of the zip."""
         found = await self._archive(scene)
         return found is None or await self._find(found[0]) is not None
 
@@ -152,9 +153,15 @@ async def _part(archive: Archive, row: Row, part: Wanted) -> bytes | None:
 
 def _known(members: Members) -> tuple[tuple[MemberFacts, ...], dict[str, Row]]:
     """Return the members whose kind is known, and the row of each by its path."""
-    rows = {members.path(row).decode(): row for row in _files(members)}
+    named = (row for row in _files(members) if may_be_known(members.name(row)))
+    rows = {members.path(row).decode(): row for row in islice(named, MAX_NAMES)}
     known = known_members((path, members.member(row).size_bytes) for path, row in rows.items())
     return known, {member.path: rows[member.path] for member in known}
+
+
+def raster_paths(members: Members, kinds: Collection[MemberKind]) -> list[str]:
+    """Return the paths of the rasters of some *kinds*. Fit for a thread."""
+    return [member.path for member in _known(members)[0] if member.kind in kinds]
 
 
 def _files(members: Members) -> Iterator[Row]:

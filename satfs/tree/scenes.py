@@ -24,6 +24,7 @@ from satfs.model import (
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
 from satfs.tree.child_nodes import ChildCaches
+from satfs.tree.extras import Extra, ExtraFile
 from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import (
     Attributes,
@@ -36,7 +37,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.rendered import ListedFile, RenderedFiles, Rendering
+from satfs.tree.rendered import ListedFile, RenderedFiles
 from satfs.tree.sizes_ahead import SizesAhead
 from satfs.tree.sources import Catalogue, Objects
 from satfs.tree.times import FALLBACK_NS, parse_time, time_ns
@@ -55,37 +56,6 @@ _VERSIONS_AT_ONCE: Final = 8
 MAX_VERSIONS_PER_LISTING: Final = 100
 #: Versions asked for of a scene that will probably be listed soon. A scene has two or three.
 MAX_AHEAD_PER_SCENE: Final = 4
-
-
-class Extra(Protocol):
-    """A directory that another module adds to every scene, as `contents/` is."""
-
-    @property
-    def name(self) -> bytes:
-        """The name it has in each scene directory; no attachment is shown under it."""
-        ...
-
-    @property
-    def is_listed(self) -> bool:
-        """Whether listings show it; looked up by name it is there in any case."""
-        ...
-
-    def directory(self, scene: SceneDirectory) -> Directory | None:
-        """Return it for *scene*; None when this scene has no such thing. Never waits."""
-        ...
-
-
-class ExtraFile(Protocol):
-    """A file that another module adds to every scene, as `item.json` is."""
-
-    @property
-    def name(self) -> bytes:
-        """The name it has in each scene directory; one of `RESERVED`."""
-        ...
-
-    def rendering(self, scene: SceneDirectory) -> Rendering:
-        """Return how it is rendered for *scene*. Never waits."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +210,7 @@ class SceneDirectory(Directory):
         for file in self._sources.extra_files:
             entry = self._listed(file)
             if is_known:
-                with suppress(SatfsError):  # the look-up tells
+                with suppress(SatfsError):  # the look-up will raise it
                     rendering = file.rendering(self)
                     entry = await rendering.entry(self, file.name, mtime_ns=self.mtime_ns)
             entries.append(entry)

@@ -32,9 +32,9 @@ TASK_JSON: Final = "task.json"
 CAPTURES_JSON: Final = "captures.json"
 COLLECTION: Final = "collection.json"
 CATALOG: Final = "catalog.json"
-_RESERVED: Final = frozenset({TASK_JSON, CAPTURES_JSON, COLLECTION})
-#: Names beside the tasks.
-_RESERVED_AT_TOP: Final = frozenset({CATALOG})
+#: Names of a task's own files, and of files beside the tasks, which nothing else is shown under.
+RESERVED_IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON, COLLECTION})
+RESERVED_BESIDE_TASKS: Final = frozenset({CATALOG})
 
 #: Entries made without letting anybody else run: about a millisecond's worth.
 _BATCH: Final = 1000
@@ -57,7 +57,7 @@ class Tasks(Directory):
         """Return the task with that id; asks for this one task, or less."""
         if name == CATALOG.encode() and self._sources.has_catalogs:
             return await self._catalog().node(self, name, mtime_ns=TREE_NS)
-        text = names.text_of(name, _RESERVED_AT_TOP)
+        text = names.text_of(name, RESERVED_BESIDE_TASKS)
         if text is None and names.is_cut(name):  # only a listing can tell
             known = await self._tasks()
             if name in known:
@@ -192,7 +192,7 @@ class TaskDirectory(Directory):
 
 def task_name(task: Task) -> bytes:
     """Return the name of a task's directory in `tasks/`."""
-    return names.name_of(task.task_id, _RESERVED_AT_TOP)
+    return names.name_of(task.task_id, RESERVED_BESIDE_TASKS)
 
 
 def _catalog(tasks: Iterable[Task]) -> bytes:
@@ -210,4 +210,4 @@ def _collection(task: Task, captures: Iterable[Capture]) -> bytes:
 
 def capture_name(capture: Capture) -> bytes:
     """Return the name of a capture's directory in that of its task."""
-    return names.name_of(capture.capture_id, _RESERVED)
+    return names.name_of(capture.capture_id, RESERVED_IN_TASK)

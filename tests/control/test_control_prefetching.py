@@ -76,6 +76,7 @@ class House:
             keeping=cast(Any, self.keeping),
             kernel=cast(Any, None),
             introspection=cast(Any, None),
+            items=cast(Any, None),
         )
 
     def stored(self, scene: SceneId, attachment: AttachmentName, version: Version) -> StoredObject:

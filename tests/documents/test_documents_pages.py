@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ PAGES = (
     "views",
     "fsspec",
     "cluster",
+    pytest.param(
+        "stac",
+        marks=pytest.mark.skipif(find_spec("odc") is None, reason="takes readers of STAC: [gis]"),
+    ),
 )
 #: A demo draws its imagery first, and a page has two dozen commands; in seconds.
 TIMEOUT_S = 240

@@ -152,6 +152,18 @@ def test_names_are_those_of_a_mount(start_origin: StartOrigin, open_fs: OpenFs) 
     assert fs.du("README.txt") == fs.size("README.txt") == len(fs.cat("README.txt"))
 
 
+def test_a_rendered_file_has_a_size_once_it_is_looked_up(
+    start_origin: StartOrigin, open_fs: OpenFs
+) -> None:
+    """A listing reads no zip to state the size of an item: it is not known there, and never 0."""
+    start_origin()
+    fs = open_fs()
+    (task,) = fs.glob("tasks/341271")
+    (collection,) = [each for each in fs.ls(task, detail=True) if "collection" in each["name"]]
+    assert collection["size"] is None
+    assert fs.info(collection["name"])["size"] == len(fs.cat_file(collection["name"])) > 100
+
+
 def test_a_listing_costs_the_requests_of_a_mount_and_is_believed(
     start_origin: StartOrigin, open_fs: OpenFs
 ) -> None:

@@ -177,7 +177,7 @@ def test_items_are_there_without_a_network(mount_it: MountIt, origin: DemoOrigin
 
 @pytest.mark.parametrize("stac", ["records", "off"])
 def test_a_mount_may_do_with_less(mount_it: MountIt, origin: DemoOrigin, stac: str) -> None:
-    """With `stac=records` an item asks for nothing of the zip; with `off` there is none."""
+    """With `stac=records` an item requests nothing of the zip; with `off` there is none."""
     mount = mount_it(origin, stac=stac)
     scene = mount.path / f"tasks/{TASK}/{CAPTURE}/{product(1).scene_id}"
     os.listdir(scene.parent)

@@ -14,6 +14,7 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import console, print_remark, show
+from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_age, format_bytes
@@ -34,22 +35,27 @@ Examples:
 """
 )
 @click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=complete_paths)
+@where_flag
 @profile_flag
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def ls(manner: Manner, path: str | None, profile: str | None, as_json: bool) -> int:
+def ls(
+    manner: Manner, path: str | None, where: tuple[str, ...], profile: str | None, as_json: bool
+) -> int:
     """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
 
     Given a PATH on a mount, the mount is asked, which answers from memory what it may. Given an id,
     or a path of the tree such as tasks/268095, the API is; what mounts have kept of it is used too,
     and shown when nobody answers.
+
+    With --where, the scenes at and below it that fulfil the conditions are listed, however deep.
     """
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
         with logging_as(quiet_log(manner), in_background=False):
-            listing = answer(target, "list", settings)
+            listing = answer(target, "list", settings, where)
     except NotThere as failure:
         raise missing(failure) from failure
     if as_json:

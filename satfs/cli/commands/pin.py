@@ -14,7 +14,8 @@ from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.output import console, print_remark, show
-from satfs.cli.progress import fetch, jobs_flag, where_flag
+from satfs.cli.progress import fetch, jobs_flag
+from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.content.cache import maintenance
 from satfs.content.cache.directory import open_index

@@ -7,7 +7,8 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.progress import fetch, jobs_flag, where_flag
+from satfs.cli.progress import fetch, jobs_flag
+from satfs.cli.selection_flags import bands_flag, where_flag
 from satfs.humanize import format_bytes, format_count
 
 
@@ -16,19 +17,27 @@ from satfs.humanize import format_bytes, format_count
 Examples:
   satfs prefetch ~/aleph/tasks/268095    a task, with all that is in it
   satfs prefetch ~/aleph/tasks --where task.status=completed \\
-      --where 'timestamp>=2026-01-15' --where productname=L1D
+      --where 'since 7 days' --where product=L1D_SR
+  satfs prefetch ~/aleph/tasks --bands visual --where 'cloud<20' \\
+      --where intersects=harbour.geojson  the visual rasters of an area
   satfs prefetch ~/aleph/scenes/SCENE_ID/contents/rasters
                                          some members of a zip
 """
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @where_flag
+@bands_flag
 @jobs_flag
 @json_flag
 @verbosity_flags
 @click.pass_obj
 def prefetch(
-    manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], jobs: int | None, as_json: bool
+    manner: Manner,
+    paths: tuple[str, ...],
+    where: tuple[str, ...],
+    bands: tuple[str, ...],
+    jobs: int | None,
+    as_json: bool,
 ) -> int:
     """Fetch all that each PATH holds into the cache of its mount.
 
@@ -39,7 +48,14 @@ def prefetch(
     is there is checked, and not fetched again. What would not fit is not begun.
     """
     outcome, results = fetch(
-        paths, "prefetch", where=where, jobs=jobs, as_json=as_json, manner=manner, verb="fetched"
+        paths,
+        "prefetch",
+        where=where,
+        bands=bands,
+        jobs=jobs,
+        as_json=as_json,
+        manner=manner,
+        verb="fetched",
     )
     if not as_json and manner.verbosity >= 0:
         n_files = sum(each["files"] for each in results)

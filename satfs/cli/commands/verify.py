@@ -6,7 +6,8 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.progress import fetch, where_flag
+from satfs.cli.progress import fetch
+from satfs.cli.selection_flags import where_flag
 from satfs.humanize import format_bytes, format_count
 
 

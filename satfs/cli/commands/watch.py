@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -11,9 +12,13 @@ from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
+from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
 from satfs.cli.waiting import waiting_told
-from satfs.cli.watched import Memory, OfApi, OfMount, Source, Watch, state_file
+from satfs.cli.watch_sources import OfApi, OfMount, Source
+from satfs.cli.watched import Memory, Watch, Webhook, state_file
+from satfs.cli.webhook import check_address, poster
+from satfs.control.conditions import parse_condition
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
 from satfs.settings import Settings, load_settings
@@ -27,13 +32,16 @@ Examples:
                                          one task, through a mount
   satfs watch --once --exec 'notify-send "New imagery"'
   satfs watch --exec ./fetch.py ~/aleph
+  satfs watch --stac --where 'cloud<20' --exec ./ndvi.py ~/aleph
+                                         each new scene as a STAC item
 
 \b
 What a command given with --exec is told:
   WATCH_EVENT                            capture or scene
   WATCH_TASK_ID, WATCH_CAPTURE_ID, WATCH_SCENE_ID
   WATCH_PATH                             its place on the mount, if any
-  standard input                         all of it and the record, as JSON
+  standard input                         all of it and the record, as JSON,
+                                         or with --stac the item
 """
 )
 @click.argument("path", metavar="[PATH-OR-ID]", required=False, shell_complete=complete_paths)
@@ -43,6 +51,19 @@ What a command given with --exec is told:
     metavar="COMMAND",
     help="Run it for each event. Its words are split as a shell does, and no shell runs it.",
 )
+@click.option(
+    "--stac",
+    "as_items",
+    is_flag=True,
+    help="Report each scene as its STAC item, an item a line, once its delivery is there. On a"
+    " mount assets are absolute paths.",
+)
+@click.option(
+    "--webhook",
+    metavar="URL",
+    help="POST the item, or the event, there as well; anything but 2xx sends it again.",
+)
+@where_flag
 @click.option(
     "--interval",
     "interval_s",
@@ -67,6 +88,9 @@ def watch(
     manner: Manner,
     path: str | None,
     command: str | None,
+    as_items: bool,
+    webhook: str | None,
+    where: tuple[str, ...],
     interval_s: float,
     once: bool,
     state: Path | None,
@@ -77,24 +101,38 @@ def watch(
 
     PATH-OR-ID is a task, a capture, or all tasks. What was told is remembered on disk and not told
     again by the next run; the first run only remembers what there is. With --exec, an event counts
-    as told when the command has ended with 0, and else comes again with the next look.
+    as told when the command has ended with 0, and else comes again with the next look. With --where
+    only scenes are reported, those that fulfil it by their records.
+
+    Each event is reported at least once: after a run that was killed, the last one comes again.
     """
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     words = _words(command)
+    conditions = [parse_condition(text) for text in where]
+    if any(each.level in ("task", "capture") for each in conditions):
+        raise BadSettings("`satfs watch` knows conditions on scenes alone, not on task or capture")
+    if webhook is not None:
+        check_address(webhook)
+
+    def watch_of(source: Source, words_of_target: Sequence[str], post: Webhook | None) -> Watch:
+        return Watch(
+            source,
+            words_of_target,
+            memory,
+            words,
+            as_json,
+            manner.verbosity < 0,
+            as_items=as_items,
+            webhook=post,
+            conditions=conditions,
+        )
+
     memory = Memory(state or state_file(target, settings))
     try:
         with memory.alone(), logging_as(quiet_log(manner), in_background=False):
-            return run_alone(
-                _watch,
-                target,
-                settings,
-                memory,
-                words,
-                None if once else interval_s,
-                as_json,
-                manner,
-            )
+            interval = None if once else interval_s
+            return run_alone(_watch, target, settings, watch_of, interval, webhook)
     except NotThere as failure:
         raise missing(failure) from failure
 
@@ -102,23 +140,19 @@ def watch(
 async def _watch(
     target: OnMount | tuple[str, ...],
     settings: Settings | None,
-    memory: Memory,
-    command: tuple[str, ...],
+    watch_of: Callable[[Source, Sequence[str], Webhook | None], Watch],
     interval_s: float | None,
-    as_json: bool,
-    manner: Manner,
+    webhook: str | None,
 ) -> Exit:
-    if isinstance(target, OnMount):
-        source: Source = OfMount(target.mounted)
-        watch = Watch(source, target.words, memory, command, as_json, manner.verbosity < 0)
-        return await watch.run(interval_s)
-    assert settings is not None  # noqa: S101 - an id is looked up at the API of settings
-    async with open_listings(settings, with_all=False) as listings:
-        source = OfApi(listings)
-        watch = Watch(source, target, memory, command, as_json, manner.verbosity < 0)
-        with waiting_told(settings, is_quiet=manner.verbosity < 0) as answered:
-            watch.on_first_answer = answered
-            return await watch.run(interval_s)
+    async with poster(webhook) as post:
+        if isinstance(target, OnMount):
+            return await watch_of(OfMount(target.mounted), target.words, post).run(interval_s)
+        assert settings is not None  # noqa: S101 - an id is asked of the API of settings
+        async with open_listings(settings, with_all=False) as listings:
+            watch = watch_of(OfApi(listings), target, post)
+            with waiting_told(settings, is_quiet=watch.is_quiet) as answered:
+                watch.on_first_answer = answered
+                return await watch.run(interval_s)
 
 
 def _words(command: str | None) -> tuple[str, ...]:

@@ -1,0 +1,189 @@
+"""`satfs stac`: the scenes of a mount as STAC items in one file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from satfs.atomic_file import write_atomically
+from satfs.cli.completion_values import paths as complete_paths
+from satfs.cli.exit_codes import Exit
+from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.groups import Commands
+from satfs.cli.output import print_remark, print_sentence
+from satfs.cli.progress import outcome_of
+from satfs.cli.selection_flags import where_flag
+from satfs.cli.targets import missing, on_mounts
+from satfs.control.client import ask
+from satfs.control.protocol import Done, Notice
+from satfs.errors import BadSettings, NotThere
+from satfs.humanize import format_count
+from satfs.model import Json
+from satfs.stac.export import item_collection
+
+_NEEDS_RUSTAC: Final = (
+    "--geoparquet needs the package rustac: install satfs with it, as in"
+    " `pipx install 'satfs[geoparquet]'`"
+)
+
+
+@click.group(
+    cls=Commands,
+    epilog="""\b
+Examples:
+  satfs stac export ~/aleph/tasks/268095 -o harbour.json
+""",
+)
+def stac() -> None:
+    """Write STAC items of scenes, for GIS programs and data bases.
+
+    A mount is a STAC catalogue itself: open catalog.json at its top, or collection.json of a task.
+    """
+
+
+@stac.command(
+    epilog="""\b
+Examples:
+  satfs stac export --absolute ~/aleph/tasks/268095 -o harbour.json
+                                         for GDAL: gdalinfo STACIT:harbour.json
+  satfs stac export --ndjson --where 'cloud<20' ~/aleph/tasks
+                                         an item a line
+  satfs stac export --absolute --geoparquet ~/aleph/tasks -o scenes.parquet
+"""
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write there [default: standard output].",
+)
+@click.option(
+    "--absolute", is_flag=True, help="Paths of assets from the root, not from the mountpoint."
+)
+@click.option("--ndjson", is_flag=True, help="An item a line, as each is known.")
+@click.option(
+    "--geoparquet", is_flag=True, help="GeoParquet, of scenes with a footprint; needs --output."
+)
+@where_flag
+@verbosity_flags
+@click.pass_obj
+def export(
+    manner: Manner,
+    paths: tuple[str, ...],
+    output: Path | None,
+    absolute: bool,
+    ndjson: bool,
+    geoparquet: bool,
+    where: tuple[str, ...],
+) -> int:
+    """Write the STAC item of each scene at and below PATH, on a mount.
+
+    Without a format it is one collection of features, in the order of the tree. Many scenes are
+    looked at at once; of each zip a few kilobytes are read, once. A scene that cannot be looked at
+    is left out and named, and the exit code is not 0 then.
+    """
+    if ndjson and geoparquet:
+        raise BadSettings("--ndjson and --geoparquet are two formats: choose one")
+    if geoparquet and output is None:
+        raise BadSettings("--geoparquet is not for a terminal or a pipe: name a file with --output")
+    write = _geoparquet_writer() if geoparquet else None
+    items: list[Json] = []
+    outcome = Exit.DONE
+    for mounted, targets in on_mounts(paths):
+        given = {
+            "paths": [list(each.words) for each in targets],
+            "where": list(where),
+            "absolute": absolute,
+        }
+        found: dict[int, Json] = {}
+        try:
+            for message in _shown(ask(mounted, "stac", given), is_quiet=manner.verbosity < 0):
+                if isinstance(message, Done):
+                    outcome = outcome or outcome_of(message.result)
+                elif message.what.get("event") == "item":
+                    if ndjson and output is None:
+                        click.echo(json.dumps(message.what["item"]))
+                    else:
+                        found[message.what["number"]] = message.what["item"]
+        except NotThere as failure:
+            raise missing(failure) from failure
+        items += [found[number] for number in sorted(found)]
+    if write is not None and output is not None:
+        placed = [item for item in items if item["geometry"] is not None]
+        if len(placed) < len(items):
+            n_left_out = format_count(len(items) - len(placed), "scene")
+            print_remark(f"{n_left_out} without a footprint left out: GeoParquet cannot hold it.")
+        write(output, placed)
+    elif not ndjson:
+        _put(output, json.dumps(item_collection(items), indent=2) + "\n")
+    elif output is not None:
+        _put(output, "".join(json.dumps(item) + "\n" for item in items))
+    return outcome
+
+
+def _put(output: Path | None, text: str) -> None:
+    """Write *text* to a file, as a whole or not at all, or to standard output."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        write_atomically(output.absolute(), text)
+    except OSError as failure:
+        raise BadSettings(f"{output} cannot be written: {failure.strerror}") from failure
+
+
+def _geoparquet_writer() -> Any:
+    """Return a function that writes items to a file.
+
+    Raises:
+        BadSettings: rustac is not installed.
+    """
+    try:
+        import rustac
+    except ImportError:
+        raise BadSettings(_NEEDS_RUSTAC) from None
+
+    def write(output: Path, items: list[Json]) -> None:
+        try:
+            rustac.write_sync(str(output), items, format="geoparquet")
+        except Exception as failure:
+            raise BadSettings(f"{output} cannot be written as GeoParquet: {failure}") from failure
+
+    return write
+
+
+def _shown(messages: Iterator[Notice | Done], *, is_quiet: bool) -> Iterator[Notice | Done]:
+    """Yield *messages*, with a bar on a terminal; name the scenes that failed."""
+    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+    )
+    has_bar = sys.stderr.isatty() and not is_quiet
+    with progress if has_bar else nullcontext():
+        bar = progress.add_task("scenes", total=None) if has_bar else None
+        for message in messages:
+            what: Mapping[str, Json] = message.what if isinstance(message, Notice) else {}
+            if bar is not None and what.get("event") == "planned":
+                progress.update(bar, total=what["scenes"])
+            elif bar is not None and what.get("event") == "item":
+                progress.advance(bar)
+            elif what.get("event") == "failed":
+                print_remark(f"{what['path']}: {what['message']}")
+            yield message
+            if isinstance(message, Done) and not is_quiet:
+                n_items = message.result["scenes"] - len(message.result["failed"])
+                print_sentence(f"{format_count(n_items, 'item')}.")

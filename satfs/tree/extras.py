@@ -1,0 +1,46 @@
+"""What other modules add to every scene directory: a directory, or a file that is rendered.
+
+The scene directory knows these interfaces alone, so that what a mount shows besides records and
+attachments (`contents/`, `item.json`, thumbnails) is added where the tree is built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from satfs.tree.nodes import Directory
+from satfs.tree.rendered import Rendering
+
+if TYPE_CHECKING:
+    from satfs.tree.scenes import SceneDirectory
+
+
+class Extra(Protocol):
+    """A directory that another module adds to every scene, as `contents/` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; no attachment is shown under it."""
+        ...
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether listings show it; looked up by name it is there in any case."""
+        ...
+
+    def directory(self, scene: SceneDirectory) -> Directory | None:
+        """Return it for *scene*; None when this scene has no such thing. Never waits."""
+        ...
+
+
+class ExtraFile(Protocol):
+    """A file that another module adds to every scene, as `item.json` is."""
+
+    @property
+    def name(self) -> bytes:
+        """The name it has in each scene directory; one of `RESERVED`."""
+        ...
+
+    def rendering(self, scene: SceneDirectory) -> Rendering:
+        """Return how it is rendered for *scene*. Never waits."""
+        ...

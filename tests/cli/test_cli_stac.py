@@ -1,0 +1,269 @@
+"""STAC items by commands: exported, selected, reported by a watch; a real mount and a vendor."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+from cli.conftest import Program
+from cli.mounts import Mounted, vendor
+from stac.catalogue import CAPTURE, TASK, every_scene, product, scene_of
+
+from satfs.demo.catalogue import Catalogue, make_capture, make_task
+
+pytestmark = [pytest.mark.mounts, pytest.mark.slow]
+
+#: Appends what it is given to a file; with another one beside it, kills the watch that runs it.
+HOOK = """
+import os, pathlib, signal, sys
+target = pathlib.Path(sys.argv[1])
+with target.open("a") as file:
+    file.write(sys.stdin.read())
+killer = target.with_suffix(".kill")
+if killer.exists():
+    killer.unlink()
+    os.kill(os.getppid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return every_scene(tmp_path_factory.mktemp("deliveries"))
+
+
+@pytest.fixture
+def aleph(satfs: Program, place: Path, tmp_path: Path, catalogue: Catalogue) -> Iterator[Mounted]:
+    with vendor(satfs, place, tmp_path / "cache", catalogue) as mounted:
+        mounted.mount()
+        yield mounted
+
+
+def test_an_export_leads_back_to_the_mount(aleph: Mounted, tmp_path: Path) -> None:
+    """Every scene once, in one file, with paths that open; a second export requests no object."""
+    file = tmp_path / "all.json"
+    tasks = aleph.place / "tasks"
+
+    done = aleph.program("stac", "export", "--absolute", tasks, "-o", file)
+
+    assert done.returncode == 0, done.stderr
+    features = json.loads(file.read_text())["features"]
+    scenes = aleph.origin.catalogue.published_scenes()
+    assert {item["id"] for item in features} == {scene.scene_id for scene in scenes}
+    for item in features:
+        for asset in item["assets"].values():
+            assert Path(asset["href"]).is_file()
+    aleph.origin.journal.clear()
+    lines = aleph.lines("stac", "export", "--ndjson", tasks)
+    assert {item["id"] for item in lines} == {item["id"] for item in features}
+    assert all(a["href"].startswith("./tasks/") for i in lines for a in i["assets"].values())
+    requests = aleph.origin.journal.of("object")
+    assert not sum(each.bytes_sent for each in requests if each.status in (200, 206))
+
+
+def test_gdal_opens_an_export(aleph: Mounted, tmp_path: Path) -> None:
+    """GDAL's STACIT driver finds the rasters of a task, and reads their pixels."""
+    file = tmp_path / "one.json"
+    scene = aleph.place / f"tasks/{TASK}/{CAPTURE}/{product(1).scene_id}"
+    assert aleph.program("stac", "export", "--absolute", scene, "-o", file).returncode == 0
+    name = f'STACIT:"{file}":collection=task-{TASK},asset=visual'
+    try:
+        with rasterio.open(name) as mosaic:
+            found = mosaic.read()
+    except rasterio.errors.RasterioIOError as failure:
+        pytest.skip(f"this GDAL has no STACIT: {failure}")
+    (path,) = scene.glob("contents/rasters/*_VISUAL_0.tif")
+    with rasterio.open(path) as plain:
+        assert (found == plain.read()).all()
+
+
+def test_an_export_to_geoparquet_keeps_ids_boxes_and_assets(aleph: Mounted, tmp_path: Path) -> None:
+    rustac = pytest.importorskip("rustac")
+    file, plain = tmp_path / "all.parquet", tmp_path / "all.json"
+    tasks = aleph.place / "tasks"
+    assert aleph.program("stac", "export", "--absolute", tasks, "-o", plain).returncode == 0
+    done = aleph.program("stac", "export", "--absolute", "--geoparquet", tasks, "-o", file)
+    assert done.returncode == 0, done.stderr
+
+    found = {item["id"]: item for item in rustac.read_sync(str(file))["features"]}
+
+    assert "without a footprint" in done.stderr
+    for item in json.loads(plain.read_text())["features"]:
+        if item["geometry"] is None:
+            assert item["id"] not in found
+            continue
+        assert {k: a["href"] for k, a in found[item["id"]]["assets"].items()} == {
+            k: a["href"] for k, a in item["assets"].items()
+        }
+        assert list(found[item["id"]]["bbox"]) == pytest.approx(item["bbox"])
+
+
+def test_without_rustac_one_sentence_says_what_to_install(aleph: Mounted, tmp_path: Path) -> None:
+    (tmp_path / "rustac.py").write_text("raise ImportError\n")
+    done = aleph.program(
+        *("stac", "export", "--geoparquet", aleph.place, "-o", tmp_path / "x.parquet"),
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 2
+    assert "satfs[geoparquet]" in done.stderr
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_scenes_are_selected_by_place_and_time(aleph: Mounted, tmp_path: Path) -> None:
+    """The same scenes by `ls` through a mount, by `ls` from the API, and by an export."""
+    area = tmp_path / "area.geojson"
+    square = [[-58.4, -34.7], [-58.3, -34.7], [-58.3, -34.5], [-58.4, -34.5], [-58.4, -34.7]]
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    for where, n_found in (
+        (f"intersects={area}", 15),  # those of demo products, and the one without a zip nearby
+        ("bbox=179,-18,-179,-15", 1),
+        ("from=2026-01-28T15:58:00Z", 4),
+        ("since 3000 days", 17),
+        ("product=L1D", 2),
+    ):
+        by_mount = aleph.answer("ls", "--json", "--where", where, aleph.place)["entries"]
+        by_api = aleph.answer("ls", "--json", "--where", where, "tasks")["entries"]
+        exported = aleph.lines("stac", "export", "--ndjson", "--where", where, aleph.place)
+        ids = {entry["id"] for entry in by_mount}
+        assert ids == {entry["id"] for entry in by_api} == {item["id"] for item in exported}
+        assert len(ids) == n_found, where
+    done = aleph.program("ls", "--where", "bbox=1,2,3", aleph.place)
+    assert done.returncode == 2
+    assert "west,south,east,north" in done.stderr
+
+
+def test_only_the_rasters_that_are_wanted_are_fetched(aleph: Mounted, catalogue: Catalogue) -> None:
+    """`--bands visual` fetches the bytes of those members, and little besides the zip's tail."""
+    made = product(1)
+    scene = aleph.place / f"tasks/{TASK}/{CAPTURE}/{made.scene_id}"
+    os.listdir(scene)
+    aleph.origin.journal.clear()
+
+    done = aleph.program("prefetch", "--bands", "visual", scene)
+
+    assert done.returncode == 0, done.stderr
+    content = catalogue.content(made.scene_id)
+    path = Path(content.path)  # type: ignore[attr-defined]
+    with zipfile.ZipFile(path) as archive:
+        sizes = {info.filename: info.compress_size for info in archive.infolist()}
+    wanted = sum(size for name, size in sizes.items() if "_VISUAL_" in name and ".tif" in name)
+    fetched = aleph.origin.journal.bytes_sent("object")
+    assert wanted <= fetched <= wanted + 4 * 16 * 1024
+    aleph.origin.stop_listening()
+    (raster,) = scene.glob("contents/rasters/*_VISUAL_0.tif")
+    with rasterio.open(raster) as file:
+        assert file.read().any()
+
+
+def _publish(aleph: Mounted, directory: Path, *numbers: int) -> list[str]:
+    scenes = [scene_of(directory, product(n)) for n in numbers]
+    aleph.origin.catalogue.add_capture(TASK, make_capture("cap-new", scenes))
+    return [scene.scene_id for scene in scenes]
+
+
+@pytest.fixture
+def empty(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
+    """Return a mounted account with one task that has nothing yet."""
+    catalogue = Catalogue([make_task(TASK, [])])
+    with vendor(satfs, place, tmp_path / "cache", catalogue) as mounted:
+        mounted.mount("-o", "listing_ttl_s=0")
+        assert mounted.program("watch", "--once", place).returncode == 0
+        yield mounted
+
+
+def test_a_new_scene_is_told_as_its_item(empty: Mounted, tmp_path: Path) -> None:
+    """An item a line, with paths that open; what does not fulfil `--where` is not reported."""
+    ids = _publish(empty, tmp_path / "new", 61, 62)
+
+    told = empty.lines("watch", "--once", "--stac", "--where", "from=2026-01-28T15:58:49Z",
+                       empty.place)  # fmt: skip
+
+    assert [item["id"] for item in told] == ids[1:]
+    assert all(Path(a["href"]).is_file() for item in told for a in item["assets"].values())
+    assert empty.lines("watch", "--once", "--stac", empty.place) == []
+
+
+def test_no_item_is_lost_when_a_watch_is_killed(empty: Mounted, tmp_path: Path) -> None:
+    """`satfs watch --stac` reports each scene at least once, whenever it is killed."""
+    ids = _publish(empty, tmp_path / "new", 63, 64, 65)
+    hook, told = tmp_path / "hook.py", tmp_path / "told"
+    hook.write_text(HOOK)
+    command = ("watch", "--once", "--stac", "--exec", f"{sys.executable} {hook} {told}")
+    for _ in range(2):
+        told.with_suffix(".kill").touch()
+        process = empty.program.start(*command, empty.place)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+
+    done = empty.program(*command, empty.place)
+
+    assert done.returncode == 0, done.stderr
+    items = [json.loads(line) for line in told.read_text().splitlines()]
+    assert {item["id"] for item in items} == set(ids)
+    assert empty.program(*command, empty.place).returncode == 0
+    assert len(told.read_text().splitlines()) == len(items)
+
+
+def test_an_item_is_sent_once_its_delivery_is_there(empty: Mounted, tmp_path: Path) -> None:
+    """A scene that is published before its zip is waits for it: pipelines start from an item."""
+    scene = scene_of(tmp_path / "new", product(66))
+    (zip_file,) = [each for each in scene.attachments if each.name == "delivery_zip"]
+    content, zip_file.content = zip_file.content, None
+    empty.origin.catalogue.add_capture(TASK, make_capture("cap-new", [scene]))
+    assert empty.lines("watch", "--once", "--stac", empty.place) == []
+    zip_file.content = content
+    told = empty.lines("watch", "--once", "--stac", empty.place)
+    assert [item["id"] for item in told] == [scene.scene_id]
+
+
+def test_items_are_posted_until_they_are_taken(empty: Mounted, tmp_path: Path) -> None:
+    """A receiver that refuses is sent the item again by the next look."""
+    (scene_id,) = _publish(empty, tmp_path / "new", 67)
+    with _Receiver() as (url, received, answers):
+        answers.append(503)
+        refused = empty.program("watch", "--once", "--stac", "--webhook", url, empty.place)
+        taken = empty.program("watch", "--once", "--stac", "--webhook", url, empty.place)
+        empty.program("watch", "--once", "--stac", "--webhook", url, empty.place)
+    assert refused.returncode == 1
+    assert "HTTP 503" in refused.stderr
+    assert url not in refused.stderr
+    assert taken.returncode == 0
+    assert [item["id"] for item in received] == [scene_id, scene_id]
+
+
+class _Receiver:
+    """A receiver of webhooks: its address, what it received, and its next answers."""
+
+    def __enter__(self) -> tuple[str, list[Any], list[int]]:
+        received: list[Any] = []
+        answers: list[int] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                received.append(json.loads(self.rfile.read(length)))
+                self.send_response(answers.pop() if answers else 204)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}/token", received, answers
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
