@@ -52,7 +52,7 @@ def test_an_indexer_costs_nothing(origin: DemoOrigin, mount: RealMount, program:
     archive = next(scene.glob("*.zip"))
     origin.journal.clear()
     seen = look_as(program, mount.path, mount.path / "tasks", scene, archive)
-    assert seen == [5, "EACCES", "EACCES", "EACCES"]
+    assert seen == [6, "EACCES", "EACCES", "EACCES"]
     assert origin.journal.of() == []
     content = preview.read_bytes()
     origin.journal.clear()
