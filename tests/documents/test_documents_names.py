@@ -31,7 +31,8 @@ FOREIGN = {
     *("AT_STATX_FORCE_SYNC", "SEEK_DATA", "posix_fallocate", "CONFIG_TLS"),  # Linux
     "OP_ENABLE_KTLS",  # OpenSSL, CPython
     *("FUSE_PARALLEL_DIROPS", "fuse_lowlevel_notify_inval_entry", "fuse_session_custom_io"),
-    "GDAL_TIFF_USE_MMAP",
+    *("GDAL_TIFF_USE_MMAP", "gdal_translate"),
+    *("analytic_0", "analytic_1"),  # keys of assets in an item with several rasters of a kind
     "Containerfile",  # Podman
     *("AsyncRetrying", "SSLSocket", "indexed_gzip", "zran.c"),  # tenacity, CPython, zlib
 }
