@@ -73,10 +73,11 @@ class Archive:
 
     # -- its directory ---------------------------------------------------------------------------
 
-    async def members(self) -> Members:
+    async def members(self, *, is_wanted: bool = True) -> Members:
         """Return the members; they are the same, row by row, each time.
 
         Reads the tail, and the directory where it is larger; nothing when that was done lately.
+        A zip that cannot be read is logged as a warning if a user wanted its members.
 
         Raises:
             Damaged: it is not a zip, or contradicts itself.
@@ -94,7 +95,8 @@ class Archive:
                 members = await self._load()
             except Damaged as failure:
                 self._damage, self._progress = str(failure), None
-                log.warning("archive not readable", archive=self.identity, reason=self._damage)
+                report = log.warning if is_wanted else log.debug
+                report("archive not readable", archive=self.identity, reason=self._damage)
                 raise
             self._progress = None
             if members.n_refused:
@@ -198,7 +200,7 @@ class Archive:
         Raises:
             Damaged: it is not a zip, or contradicts itself.
         """
-        members = await self.members()
+        members = await self.members(is_wanted=False)
         row = members.file_at(position)
         if row is None:
             return None

@@ -259,7 +259,8 @@ def as_markdown(run: Run) -> str:
     if is_windows:
         lines = ["| " + " | ".join(head) + " |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
-        return "\n".join([_windows_summary(run), "", *lines])
+        summary = _windows_summary(run)
+        return "\n".join([*([summary, ""] if summary else []), *lines])
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     lines += ["| " + " | ".join(_embolden(row)) + " |" for row in rows]
     if any(row[0].endswith("¹") for row in rows):

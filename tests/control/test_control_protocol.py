@@ -79,7 +79,7 @@ def test_nonsense_is_told_as_such(line: bytes) -> None:
 
 
 def test_another_version_is_refused_with_the_remedy() -> None:
-    with pytest.raises(Garbled, match="mount anew"):
+    with pytest.raises(Garbled, match="mount again"):
         request_of(b'{"satfs": 2, "do": "list", "with": {}}')
 
 

@@ -34,7 +34,7 @@ def test_other_failures_of_a_server_last(status: int) -> None:
 
 def test_nothing_else_is_tried_again() -> None:
     """Retry only what is named: every other error of ours, and everybody else's, is final."""
-    named = (Unreachable, errors.DeadlineReached, Throttled)
+    named = (Unreachable, errors.DeadlineReached, errors.Unfinished, Throttled)
     for error in vars(errors).values():
         if isinstance(error, type) and issubclass(error, SatfsError) and error is not Garbled:
             worth = retry.is_worth_another_try(error("x"), n_garbled=0)
