@@ -31,11 +31,12 @@ from satfs.node_board import NodeBoard
 from satfs.node_locks import NodeLocks
 from satfs.node_sharing import NodeLinks, NodePauses
 from satfs.request_slots import MAX_HELD_PER_SLOT
-from satfs.settings import Settings, StacView, Views
+from satfs.settings import ContentsView, Settings, StacView, Views
 from satfs.tree.archives import CONTENTS, ZippedObjects, contents_of_zips
 from satfs.tree.delivery_facts import DeliveryFactsReader
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
+from satfs.tree.sources import Objects
 from satfs.tree.stac_files import ItemFile
 from satfs.tree.thumbnails import Thumbnails
 from satfs.views.directory import views_of
@@ -148,9 +149,12 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
     if settings.stac is not StacView.OFF:
         reads_zips = settings.stac is StacView.FULL
         items = (ItemFile(parts.deliveries if reads_zips else None, has_contents=bool(contents)),)
+    objects: Objects = parts.contents
+    if settings.contents is not ContentsView.OFF:
+        objects = ZippedObjects(parts.contents, parts.archives, parts.contents)
     sources = TreeSources(
         parts.listings,
-        ZippedObjects(parts.contents, parts.archives, parts.contents),
+        objects,
         (*contents, Thumbnails()),
         items,
         has_catalogs=bool(items),

@@ -73,6 +73,11 @@ class Archive:
 
     # -- its directory ---------------------------------------------------------------------------
 
+    @property
+    def is_read(self) -> bool:
+        """Tell whether the directory is in memory, so that `members` waits for nothing."""
+        return self.identity in self._resources.directories
+
     async def members(self, *, is_wanted: bool = True) -> Members:
         """Return the members; they are the same, row by row, each time.
 

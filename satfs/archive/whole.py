@@ -10,7 +10,7 @@ from typing import Final
 
 from satfs.archive.archive import Archive
 from satfs.archive.directory import STORED
-from satfs.archive.end_record import TAIL_BYTES
+from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, locate
 from satfs.archive.member_data import MemberData
 from satfs.archive.members import LOCAL_HEADER_BYTES
 from satfs.errors import SatfsError
@@ -23,8 +23,9 @@ _SEQUENTIAL_BYTES: Final = 2 * 1024 * 1024
 class WholeZipReader:
     """One open zip; reads are those of *reader*, unchanged.
 
-    The directory of *archive* is read when a program has left the beginning of the zip, and then
-    costs no request as a rule: it came with the zip's size, or with the program's own look at it.
+    The directory of *archive* is read when a program has left the beginning of the zip, once its
+    end is here: it came with the zip's size, or with the program's own look at it. No read of the
+    zip waits or fails for the directory's sake.
     """
 
     def __init__(self, reader: RemoteReader, archive: Archive) -> None:
@@ -72,7 +73,7 @@ class WholeZipReader:
 
     async def _look_up(self, position: int) -> None:
         """Find the member that a read lies in, and tell the reader where that is."""
-        if self._archive is None:
+        if self._archive is None or not await self._may_look_up(self._archive):
             return
         if self._body is None or not self._body.holds(position):
             try:
@@ -88,6 +89,22 @@ class WholeZipReader:
             if body.place(whole) is None and self._reader.is_near(header):
                 body.learn_start(await self._reader.read(header))
             self._move(body.place(whole))
+
+    async def _may_look_up(self, archive: Archive) -> bool:
+        """Return whether the directory is known, or can be read from what is here. Never waits."""
+        if archive.is_read:
+            return True
+        tail = ByteRange(max(0, self.size_bytes - TAIL_BYTES), self.size_bytes)
+        if not self._reader.is_near(tail):
+            return False
+        try:
+            found = locate(bytes(await self._reader.read(tail)), self.size_bytes)
+        except SatfsError:
+            found = None
+        if not isinstance(found, CentralDirectory):
+            self._archive = None  # no zip, or one whose end takes a search: it is read as bytes
+            return False
+        return self._reader.is_near(found.span)
 
     def _learn(self, span: ByteRange, data: bytes | memoryview) -> None:
         """Take in a local header that was read, which tells where its member's bytes begin."""

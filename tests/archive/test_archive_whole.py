@@ -8,6 +8,7 @@ from collections.abc import Callable
 from archive.opening import Opened
 from archive.zips import Entry, build, extra_field
 
+from satfs.archive.end_record import TAIL_BYTES
 from satfs.archive.whole import WholeZipReader
 from satfs.model import ByteRange
 
@@ -29,6 +30,9 @@ def make_zip() -> bytes:
 
 
 async def whole(it: Opened) -> WholeZipReader:
+    """Open the zip whose end is cached, as the look at its size leaves it."""
+    size_bytes = len(it.zip.data)
+    it.zip.kept = ByteRange(max(0, size_bytes - TAIL_BYTES), size_bytes)
     return WholeZipReader(await it.archive._open_zip(None), it.archive)
 
 
@@ -86,14 +90,27 @@ async def test_a_packed_member_is_read_as_bytes(opened: Callable[..., Opened]) -
     reader.close()
 
 
-async def test_what_is_no_zip_is_read_as_bytes(
-    opened: Callable[..., Opened], expect_log: Callable[..., None]
-) -> None:
-    expect_log("archive not readable", archive="zip 1")
+async def test_what_is_no_zip_is_read_as_bytes(opened: Callable[..., Opened]) -> None:
+    """Nothing more of it is read, and nobody is warned."""
     it = opened(FILLING)
     reader = await whole(it)
     at = 2 * MIB + 500_000
     for _ in range(2):
         assert await reader.read(ByteRange(at, at + 100)) == FILLING[at : at + 100]
     assert not any(it.zip.located)
+    assert len(it.zip.asked) == 3  # two reads, and one look at the end, which is cached
+    reader.close()
+
+
+async def test_a_zip_whose_end_is_not_cached_is_read_as_bytes(
+    opened: Callable[..., Opened],
+) -> None:
+    data = make_zip()
+    it = opened(data)
+    reader = await whole(it)
+    it.zip.kept = ByteRange(0, 0)
+    second = data.index(SECOND)
+    for at in (second, second + MIB):
+        assert await reader.read(ByteRange(at, at + 10)) == data[at : at + 10]
+    assert len(it.zip.asked) == 2
     reader.close()

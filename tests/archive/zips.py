@@ -219,6 +219,8 @@ class CountingZip:
         self.size_bytes = len(data)
         self.asked: list[ByteRange] = []
         self.located: list[ByteRange | None] = []
+        #: What is cached of the zip.
+        self.kept = ByteRange(0, 0)
         self.n_open = 0
         self._lent: list[bytearray] = []
 
@@ -247,8 +249,8 @@ class CountingZip:
         self.located.append(place)
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell that nothing is kept."""
-        return False
+        """Tell whether *span* is in `kept`, which is nothing at first."""
+        return self.kept.start <= span.start and span.stop <= self.kept.stop
 
     async def _take_back(self) -> None:
         """Spoil what was lent: whoever still looks at it after a checkpoint sees something else."""
