@@ -56,7 +56,7 @@ def test_a_task_that_was_prefetched_is_there_without_network(aleph: Mounted) -> 
     names = os.listdir(aleph.place / "tasks")
 
     assert again == here
-    assert sorted(names) == [OTHER_TASK, TASK, "341290"]
+    assert sorted(names) == [OTHER_TASK, TASK, "341290", "catalog.json"]
     zips = {name: data for name, data in again.items() if name.endswith(".zip")}
     assert len(zips) == 5
     for name, data in zips.items():

@@ -100,7 +100,7 @@ def test_a_capture_of_very_many_scenes_is_listed_at_the_first_try(
     n_pages = -(-N_SCENES // 100)
     mount = mount_it(origin, listing_ttl_s=3600)
     listed = ran(mount, "`ls`, the first", "ls")
-    assert len(listed) == len(set(listed)) == N_SCENES + 2
+    assert len(listed) == len(set(listed)) == N_SCENES + 3
     assert ran(mount, "`ls -U \\| head`", "ls -U | head -3; true")
     assert len(ran(mount, "`find -maxdepth 1`", "find . -maxdepth 1")) == N_SCENES + 3
     scene = next(name for name in listed if name.endswith("_500000"))

@@ -53,10 +53,10 @@ def stac() -> None:
     epilog="""\b
 Examples:
   satfs stac export --absolute ~/aleph/tasks/268095 -o harbour.json
-                                         for GDAL: gdalinfo STACIT:harbour.json
+                                         gdalinfo STACIT:harbour.json
   satfs stac export --ndjson --where 'cloud<20' ~/aleph/tasks
                                          an item a line
-  satfs stac export --absolute --geoparquet ~/aleph/tasks -o scenes.parquet
+  satfs stac export --absolute --geoparquet ~/aleph -o scenes.parquet
 """
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
