@@ -14,7 +14,7 @@ from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, locate
 from satfs.archive.member_data import MemberData
 from satfs.archive.members import LOCAL_HEADER_BYTES
 from satfs.errors import SatfsError
-from satfs.model import ByteRange, RemoteReader
+from satfs.model import ByteRange, LimitsReadAhead, RemoteReader
 
 #: A read that starts so near to where the last one stopped, in bytes, goes on with it.
 _SEQUENTIAL_BYTES: Final = 2 * 1024 * 1024
@@ -60,6 +60,12 @@ class WholeZipReader:
         """Return whether a program needs *span*, as far as the zip's reader can tell."""
         is_inside = self._place is not None and self._place.start <= span.start < self._place.stop
         return self._reader.is_expected(span) if is_inside else None
+
+    def limit_read_ahead(self, span: ByteRange) -> None:
+        """Read nothing ahead beyond *span* of the zip, whatever members lie there."""
+        self._archive = None
+        if isinstance(self._reader, LimitsReadAhead):
+            self._reader.limit_read_ahead(span)
 
     def close(self) -> None:
         """Close the zip's reader."""
