@@ -151,12 +151,7 @@ def _digest(path: Path | str, windows: Windows) -> str:
     indirect=["sample"],
 )
 def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
-    request: pytest.FixtureRequest,
-    sample: Sample,
-    store_latency_s: float,
-    door: str,
-    start_origin: StartOrigin,
-    mount_it: MountIt,
+    sample: Sample, store_latency_s: float, door: str, start_origin: StartOrigin, mount_it: MountIt
 ) -> None:
     """The pixels are the original's; the bytes are those of its blocks, and little more."""
     # Each work has an object of its own: nothing is cached of it, by satfs or by the kernel.
@@ -176,14 +171,10 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
         # raster.
         is_small = n_bytes < 64 * BLOCK_BYTES
         slack = 512 * KIB + is_small * 2 * BLOCK_BYTES * n_blocks
-        # A raster of one band after the other begins with reads as those of a copy, whose first
-        # range has 4 MiB.
-        is_begun_as_copy = "band" in request.node.name and work == "window of 512"
-        slack += is_begun_as_copy * 4 * MIB
         assert fetched <= 1.25 * n_bytes + slack, work
         # Where the first window of a handle ends is known when it ends: its first row comes block
         # by block, and strips come in parts that grow.
-        n_parts = max(n_ranges, min(n_blocks // 2, 24)) + is_begun_as_copy * 4
+        n_parts = max(n_ranges, min(n_blocks // 2, 24))
         assert len(asked) <= n_ranges + 4 + n_parts, work
     received, unread = (
         _counter(mount.path, name)

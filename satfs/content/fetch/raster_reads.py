@@ -206,6 +206,9 @@ class RasterReads:
         if not doubted:
             return True
         self._refused.append(span)
+        if self._is_in_run(span):
+            # The kernel's next request of the run shows that a program has come to this one.
+            self._ahead = span
         self._front = max(self._front, span.stop)
         for block in doubted:
             self._doubted[block] = span
