@@ -7,7 +7,6 @@ pauses between, so that what programs wait for goes first. The index is kept on 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -111,10 +110,7 @@ class SceneIndexer:
             await self._wanted.wait()
             if self._n_tasks is None:
                 await self._load()
-            next_at_s = (self._completed_at_s or -math.inf) + max(
-                _REFRESH_S, _REFRESH_SHARE * self._took_s
-            )
-            if self._wall_clock() < next_at_s:
+            if self._is_fresh():
                 self._looked.set()
                 self._wanted = trio.Event()
                 continue
@@ -125,6 +121,16 @@ class SceneIndexer:
                 log.info("the index of scenes is made later", reason=str(error))
                 self._looked.set()
                 await trio.sleep(_RETRY_S)
+
+    def _is_fresh(self) -> bool:
+        """Return whether the index is complete, and young enough.
+
+        One that is from the future is not: the machine's clock was set back since.
+        """
+        if self._completed_at_s is None:
+            return False
+        age_s = self._wall_clock() - self._completed_at_s
+        return 0 <= age_s < max(_REFRESH_S, _REFRESH_SHARE * self._took_s)
 
     async def _look_at_all(self) -> None:
         began_s = trio.current_time()
