@@ -32,6 +32,8 @@ class Claiming:
     def __init__(self, cache: BlockCache) -> None:
         self._cache = cache
         self.slot_freed: Callable[[], None] = lambda: None
+        #: Range requests that wait for another process now.
+        self.n_elsewhere = 0
 
     async def wait_for_others(self, range_request: RangeRequest) -> None:
         """Return when no other process fetches where *range_request* begins.
@@ -53,6 +55,7 @@ class Claiming:
                     return
                 if not range_request.is_elsewhere:
                     range_request.is_elsewhere = True
+                    self.n_elsewhere += 1
                     self.slot_freed()
                 await trio.sleep(POLL_S)
                 if await self._take_in(range_request, max_age_s=POLL_S):
@@ -61,6 +64,7 @@ class Claiming:
                     range_request.claim_level = min(range_request.claim_level + 1, MAX_LEVEL)
                     since_s = trio.current_time()
         finally:
+            self.n_elsewhere -= range_request.is_elsewhere
             range_request.is_elsewhere = False
 
     async def claim(self, range_request: RangeRequest) -> Claim | None:

@@ -66,12 +66,14 @@ class Dispatcher:
         self._attempts = attempts
         self._bulk = bulk
         self._range_bytes = range_bytes
-        self._queue: list[RangeRequest] = []
-        self._active: list[RangeRequest] = []
+        #: In the order of their arrival, as are the urgent ones among them.
+        self._queue: dict[RangeRequest, None] = {}
+        self._urgent: dict[RangeRequest, None] = {}
+        self._active: dict[RangeRequest, None] = {}
         self._n_by_reader: Counter[object] = Counter()
         self._is_watching = False
-        #: Readers that a request is queued or in flight for; None: to be counted again.
-        self._n_wanting: int | None = None
+        #: Readers that a request is queued or in flight for; counted by each `Fetcher`.
+        self.n_wanting = 0
         self._n_ready = 0
         self._ready_until_s = 0.0
         self.counters: Counter[str] = Counter()
@@ -92,11 +94,8 @@ class Dispatcher:
 
     def window_bytes(self) -> int:
         """Return how far ahead one sequential reader may go now, its fair share of the whole."""
-        if self._n_wanting is None:  # asked for at each read; changes with each request
-            wanting = {reader for each in (*self._active, *self._queue) for reader in each.readers}
-            self._n_wanting = max(1, len(wanting))
         whole = max(4, 3 * self.controller.target) * self._range_bytes
-        return min(whole, self._cache.window_limit_bytes()) // self._n_wanting
+        return min(whole, self._cache.window_limit_bytes()) // max(1, self.n_wanting)
 
     def expect_bulk(self, source: ObjectSource) -> None:
         """Hear that much of one object will be wanted soon: processes and connections get ready."""
@@ -119,15 +118,21 @@ class Dispatcher:
 
     def submit(self, range_requests: list[RangeRequest]) -> None:
         """Take flights to be started as soon as there is a connection for them."""
-        self._queue.extend(range_requests)
-        self._n_wanting = None
+        self._queue.update(dict.fromkeys(range_requests))
         self.pump()
+
+    def set_urgent(self, range_request: RangeRequest, is_urgent: bool) -> None:
+        """Have a flight start before others, or not: somebody waits for a byte of it."""
+        range_request.is_urgent = is_urgent
+        if is_urgent and range_request in self._queue:
+            self._urgent[range_request] = None
+        else:
+            self._urgent.pop(range_request, None)
 
     def withdraw(self, range_request: RangeRequest) -> None:
         """Give a flight up that nobody wants any more."""
-        self._n_wanting = None
         if range_request in self._queue:
-            self._queue.remove(range_request)
+            self._unqueue(range_request)
             range_request.is_cancelled = True
             range_request.ended(range_request, None)
         else:
@@ -157,16 +162,16 @@ class Dispatcher:
         is_first = True
         while self._queue:
             room = self.controller.target
-            if any(range_request.is_urgent for range_request in self._queue):
+            if self._urgent:
                 # And an urgent one is what will be chosen. Many of them come from a program that
                 # has named its ranges beforehand; each takes a round trip and few bytes.
                 room = max(room + URGENT_EXTRA, self.controller.most)
-            if len(self._active) - sum(each.is_elsewhere for each in self._active) >= room:
+            if len(self._active) - self._attempts.claiming.n_elsewhere >= room:
                 break
-            range_request = choose(self._queue, self._n_by_reader.__getitem__)
-            self._queue.remove(range_request)
+            range_request = choose(self._urgent or self._queue, self._n_by_reader.__getitem__)
+            self._unqueue(range_request)
             range_request.is_active = True
-            self._active.append(range_request)
+            self._active[range_request] = None
             self._n_by_reader.update(range_request.readers)
             self._nursery.start_soon(
                 self._run, range_request, tuple(range_request.readers), is_first
@@ -175,6 +180,10 @@ class Dispatcher:
         if self._active and not self._is_watching:
             self._is_watching = True
             self._nursery.start_soon(self._watch)
+
+    def _unqueue(self, range_request: RangeRequest) -> None:
+        del self._queue[range_request]
+        self._urgent.pop(range_request, None)
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
         """Take in that bytes came, for the number of connections."""
@@ -208,8 +217,7 @@ class Dispatcher:
             failure = Misuse("reading failed because of a fault inside satfs")
             failure.__cause__ = bug
         finally:
-            self._active.remove(range_request)
-            self._n_wanting = None
+            del self._active[range_request]
             self._n_by_reader.subtract(readers)
             self._n_by_reader += Counter()  # drops readers without flights
             range_request.is_active = False

@@ -6,7 +6,7 @@ it; so a byte that two of them want is in the air once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +22,7 @@ from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
 from satfs.content.fetch.range_retry import BULK_BYTES
 from satfs.content.fetch.raster_reads import RasterFiles
 from satfs.content.fetch.readahead import Pattern, Plan
+from satfs.content.fetch.span_index import SpanIndex
 from satfs.errors import Changed, SatfsError
 from satfs.model import ByteRange
 
@@ -59,6 +60,7 @@ class Fetcher:
 
     Invariants:
         The spans of `_flights` don't overlap; none of their bytes is held, but what they brought.
+        `_flights_of` holds, for each reader that has any, the flights that it is a reader of.
         Whoever waits for a span is woken when all of it is held, or when a flight that was to bring
         part of it has failed; then looks again.
     """
@@ -82,9 +84,11 @@ class Fetcher:
         self._on_outdated = on_outdated
         self._dispatcher = dispatcher
         self._budget = budget
-        self._flights: list[RangeRequest] = []
+        #: By what they were begun for: what was cut from one since is looked at as well.
+        self._flights: SpanIndex[RangeRequest] = SpanIndex()
+        self._flights_of: dict[object, dict[RangeRequest, None]] = {}
         self._landing: dict[RangeRequest, Reservation] = {}
-        self._waiters: list[_Waiter] = []
+        self._waiters: SpanIndex[_Waiter] = SpanIndex()
         self._readers: set[object] = set()
         #: What one task is checking ahead of sequential readers, from where it is on.
         self._checking: ByteRange | None = None
@@ -118,20 +122,20 @@ class Fetcher:
                 raise copy(self._outdated) from self._outdated
         self._launch(align(span, self.cached.size_bytes), reader, range_bytes=None, is_bulk=False)
         waiter = _Waiter(span)
-        self._waiters.append(waiter)
-        awaited = [each for each in self._flights if _overlaps(each, span)]
+        self._waiters.add(waiter, span)
+        awaited = self._bringing(span)
         for range_request in awaited:
-            range_request.is_urgent = True
+            self._dispatcher.set_urgent(range_request, True)
         self._dispatcher.pump()
         try:
             await waiter.event.wait()
         finally:
             self._waiters.remove(waiter)
-            # Those that were awaited, and those that were split off them. Not all: hundreds of
-            # readers may wait, and each would look at the requests of all others.
-            for range_request in list(self._flights):
-                if range_request in awaited or _overlaps(range_request, span):
-                    range_request.is_urgent = self._is_awaited(range_request)
+            # Those that were awaited, and those that were split off them.
+            for range_request in dict.fromkeys([*awaited, *self._bringing(span)]):
+                if range_request in self._flights:
+                    is_awaited = self._is_awaited(range_request)
+                    self._dispatcher.set_urgent(range_request, is_awaited)
                     self._withdraw_if_unwanted(range_request)  # its handle was closed meanwhile
         if waiter.failure is not None:
             # A copy for each who waited: a traceback grows in every task that raises it.
@@ -140,7 +144,7 @@ class Fetcher:
     async def _wait_for_check(self, span: ByteRange) -> None:
         """Wait until the one who checks ahead has passed *span*, instead of doing it twice."""
         waiter = _Waiter(span, is_for_check=True)
-        self._waiters.append(waiter)
+        self._waiters.add(waiter, span)
         try:
             await waiter.event.wait()
         finally:
@@ -190,9 +194,9 @@ class Fetcher:
         """
         if self.cached.top.map.is_present(span) or self._is_expected(span):
             return None
-        range_request = self._flight(span, bringer, is_bulk=False)
+        range_request = self._flight(span, None, is_bulk=False)
+        range_request.readers.add(bringer)
         range_request.is_active = True
-        self._flights.append(range_request)
         return range_request
 
     @property
@@ -208,8 +212,8 @@ class Fetcher:
         """Forget a reader; what only it wanted is given up."""
         self._readers.discard(reader)
         self._launched.pop(reader, None)
-        for range_request in list(self._flights):
-            range_request.readers.discard(reader)
+        for range_request in list(self._flights_of.get(reader, ())):
+            self._leave_flight(range_request, reader)
             self._withdraw_if_unwanted(range_request)
 
     # -- launching -------------------------------------------------------------------------------
@@ -242,7 +246,6 @@ class Fetcher:
                     self._flight(piece, reader, is_bulk=is_bulk) for piece in pieces
                 )
         if range_requests:
-            self._flights.extend(range_requests)
             self._dispatcher.submit(range_requests)
 
     def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> RangeRequest:
@@ -256,10 +259,26 @@ class Fetcher:
             on_news=self._brought_elsewhere,
             on_end=self._ended,
         )
+        self._flights.add(range_request, span)
         if reader is not None:
-            range_request.readers.add(reader)
+            self._join_flight(range_request, reader)
         self._landing[range_request] = self.cache.begin_landing(self.cached, span)
         return range_request
+
+    def _join_flight(self, range_request: RangeRequest, reader: object) -> None:
+        range_request.readers.add(reader)
+        if (flights := self._flights_of.get(reader)) is None:
+            flights = self._flights_of[reader] = {}
+            self._dispatcher.n_wanting += 1
+        flights[range_request] = None
+
+    def _leave_flight(self, range_request: RangeRequest, reader: object) -> None:
+        range_request.readers.discard(reader)
+        if (flights := self._flights_of.get(reader)) is not None:
+            flights.pop(range_request, None)
+            if not flights:
+                del self._flights_of[reader]
+                self._dispatcher.n_wanting -= 1
 
     def _not_in_the_air(
         self, gap: ByteRange, reader: object, *, is_urgent: bool
@@ -267,7 +286,7 @@ class Fetcher:
         """Return the parts of *gap* that no flight will bring soon; join the flights that will."""
         missing: list[ByteRange] = []
         start = gap.start
-        for range_request in sorted(self._flights, key=lambda each: each.start):
+        for range_request in sorted(self._bringing(gap), key=lambda each: each.start):
             if range_request.is_cancelled or not _overlaps(
                 range_request, ByteRange(start, gap.stop)
             ):
@@ -275,7 +294,7 @@ class Fetcher:
             if is_urgent and self._is_far_behind(range_request, start):
                 self._split(range_request, start, gap.stop)
                 continue
-            range_request.readers.add(reader)
+            self._join_flight(range_request, reader)
             # What the flight has brought, and is absent all the same, was lost since.
             brought_until = min(max(range_request.start, range_request.held_until), gap.stop)
             if start < brought_until:
@@ -296,23 +315,21 @@ class Fetcher:
         range_request.cut(start)
         if rest:
             other = self._flight(rest, None, is_bulk=range_request.is_bulk)
-            other.readers = set(range_request.readers)
-            self._flights.append(other)
+            for reader in range_request.readers:
+                self._join_flight(other, reader)
             self._dispatcher.submit([other])
 
     # -- giving up -------------------------------------------------------------------------------
 
     def _leave_all_but(self, reader: object, plan: Plan) -> None:
         wanted = [plan.now, *plan.ahead]
-        for range_request in list(self._flights):
+        for range_request in list(self._flights_of.get(reader, ())):
             # Of several who read one file side by side, each sees but a part of what the kernel
             # asks for, and may look lost for a moment. What was asked for, another one will want.
             if range_request.is_active and len(self._readers) > 1:
                 continue
-            if reader in range_request.readers and not any(
-                _overlaps(range_request, each) for each in wanted
-            ):
-                range_request.readers.discard(reader)
+            if not any(_overlaps(range_request, each) for each in wanted):
+                self._leave_flight(range_request, reader)
                 self._withdraw_if_unwanted(range_request)
 
     def _withdraw_if_unwanted(self, range_request: RangeRequest) -> None:
@@ -323,25 +340,26 @@ class Fetcher:
         self._dispatcher.withdraw(range_request)
 
     def _is_awaited(self, range_request: RangeRequest) -> bool:
-        return any(_overlaps(range_request, waiter.span) for waiter in self._waiters)
+        span = ByteRange(range_request.start, max(range_request.start, range_request.stop))
+        return bool(self._waiters.overlapping(span))
 
     # -- hearing of progress ---------------------------------------------------------------------
 
     def _progressed(self, range_request: RangeRequest, n_bytes: int) -> None:
         self._dispatcher.note_progress(range_request, n_bytes)
         self._budget.note(n_bytes)
-        for waiter in self._waiting_for(range_request):
+        held_until = range_request.held_until
+        for waiter in self._waiting_for(ByteRange(max(0, held_until - n_bytes), held_until)):
             if self.cached.holds(waiter.span):
                 waiter.event.set()
 
-    def _waiting_for(self, range_request: RangeRequest) -> Iterator[_Waiter]:
-        """Yield who waits for bytes of *range_request*, also for those that were cut from it.
+    def _waiting_for(self, span: ByteRange) -> Iterable[_Waiter]:
+        """Return the waiters for bytes of *span* that have not been woken yet."""
+        return [each for each in self._waiters.overlapping(span) if not each.event.is_set()]
 
-        Nothing changes for the others, who may be hundreds.
-        """
-        for waiter in self._waiters:
-            if not waiter.event.is_set() and range_request.requested.overlaps(waiter.span):
-                yield waiter
+    def _bringing(self, span: ByteRange) -> list[RangeRequest]:
+        """Return the flights that bring a byte of *span*, or have brought one."""
+        return [each for each in self._flights.overlapping(span) if _overlaps(each, span)]
 
     def _brought_elsewhere(self) -> None:
         """Wake whoever waits for blocks that another process has brought: they are unchecked."""
@@ -351,13 +369,16 @@ class Fetcher:
 
     def _ended(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
         self._flights.remove(range_request)
+        for reader in list(range_request.readers):
+            if range_request in self._flights_of.get(reader, ()):
+                self._leave_flight(range_request, reader)
         self.cache.end_landing(self.cached, self._landing.pop(range_request))
         if isinstance(failure, Changed):
             self._note_outdated(failure)
         elif range_request.held_until > range_request.start:
             self._outdated = None
         left = ByteRange(min(range_request.held_until, range_request.stop), range_request.stop)
-        for waiter in self._waiting_for(range_request):
+        for waiter in self._waiting_for(range_request.requested):
             # After a cut, a cancellation or an eviction whoever waits looks again.
             if left and left.overlaps(waiter.span):
                 waiter.failure = failure
@@ -377,7 +398,7 @@ class Fetcher:
                 self._dispatcher.withdraw(range_request)
 
     def _is_expected(self, span: ByteRange) -> bool:
-        return any(_overlaps(range_request, span) for range_request in self._flights)
+        return bool(self._bringing(span))
 
     # -- checking what an earlier mount left -----------------------------------------------------
 

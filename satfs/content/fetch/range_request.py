@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -196,7 +196,7 @@ class RangeRequest(Download):
         self._on_news()
 
 
-def choose(queue: Sequence[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:
+def choose(queue: Iterable[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:
     """Return the flight of *queue* to start next: urgent ones first, then the reader with fewest.
 
     Among one reader's, the one that was wanted first: sequential readers want them in order.
