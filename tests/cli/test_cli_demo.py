@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -248,6 +249,7 @@ def test_cache_pins_and_doctor_know_the_demo(demo: Program, place: Path) -> None
     its = demo("cache", "info", place)
     unpinned = demo("unpin", "--all")
     examined = demo("doctor", place)
+    findings = json.loads(demo("doctor", place, "--json").stdout)["findings"]
 
     assert f"Note: The demo has a cache of its own: satfs cache info {place}" in ours.stderr
     assert its.returncode == 0, its.stderr
@@ -256,7 +258,11 @@ def test_cache_pins_and_doctor_know_the_demo(demo: Program, place: Path) -> None
     assert demo("pin").stdout == "Nothing is pinned.\n"
     assert "is a demo" in " ".join(examined.stdout.split())
     assert "credential" not in examined.stdout
-    assert "failure" not in examined.stdout
+    # Other mounts of this machine may be dead: doctor names them, too.
+    ours_or_none = [
+        each for each in findings if each["check"] != "mounts" or str(place) in each["says"]
+    ]
+    assert [each for each in ours_or_none if each["severity"] == "failure"] == []
 
 
 def test_the_readme_of_a_mount_names_a_program_that_can_be_run(demo: Program, place: Path) -> None:

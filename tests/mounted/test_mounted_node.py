@@ -47,6 +47,7 @@ class Node:
 
     def __init__(self, stack: ExitStack, shared: Path) -> None:
         self._stack = stack
+        self._shared = shared
         prepare = f'mount --bind "{shared}" "{shared}" && mount --make-rshared "{shared}"'
         node = self.start(
             ["unshare", "--mount", "--propagation=private"],
@@ -80,7 +81,10 @@ class Node:
         return self.start(before, command, **environment)
 
     def mounts(self) -> list[str]:
-        """Return the mounts of satfs that the node has."""
+        """Return the mounts of satfs below the shared directory, as the node sees them.
+
+        The machine may have others, which every mount namespace of it inherits.
+        """
         done = subprocess.run(
             [*self._enter, "findmnt", "--json", "--types", "fuse.satfs"],
             capture_output=True,
@@ -89,7 +93,8 @@ class Node:
         )
         if not done.stdout.strip():
             return []
-        return [each["target"] for each in json.loads(done.stdout)["filesystems"]]
+        targets = [each["target"] for each in json.loads(done.stdout)["filesystems"]]
+        return [target for target in targets if Path(target).is_relative_to(self._shared)]
 
 
 @pytest.fixture
