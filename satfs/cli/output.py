@@ -21,9 +21,13 @@ from satfs.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 #: What `show` spells out: also marks of direction, and what no encoding of a terminal has.
 _UNSHOWN: Final = re.compile(f"[{CONTROLS}{SURROGATES}\u061c\u200e\u200f]")
+#: The width of a table in a pipe: more than a path (4,096 bytes) and its record need, so that
+#: each row stays one line, which `grep` finds and `awk` splits.
+_PIPE_COLUMNS: Final = 16_384
 
 
 def show(text: str) -> str:
@@ -46,6 +50,19 @@ def console(stream: IO[str] | None = None) -> Console:
     stream = stream or sys.stdout
     width = min(shutil.get_terminal_size().columns, 80) if stream.isatty() else 80
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_table(table: Table) -> None:
+    """Print *table*: within the width of a terminal, and a row a line into a pipe."""
+    if sys.stdout.isatty():
+        console().print(table)
+        return
+    screen = console()
+    screen.width = _PIPE_COLUMNS
+    with screen.capture() as text:
+        screen.print(table)
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())  # columns are filled up with blanks
 
 
 def print_sentence(sentence: str) -> None:

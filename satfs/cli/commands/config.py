@@ -16,7 +16,7 @@ from rich.text import Text
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.groups import Commands
 from satfs.cli.hints import home_name
-from satfs.cli.output import console, print_remark, print_sentence, show
+from satfs.cli.output import print_remark, print_sentence, print_table, show
 from satfs.profiles import (
     Origin,
     OriginKind,
@@ -119,7 +119,7 @@ def profiles(_manner: Manner, as_json: bool) -> None:
             *(Text(show(row[key] or "-")) for key in ("profile", "client_id", "contract_id")),
             Text(row["secret_store"] or "-"),
         )
-    console().print(table)
+    print_table(table)
 
 
 @config.command(epilog="\b\nExamples:\n  satfs config path\n  satfs config path --system\n")
@@ -182,7 +182,7 @@ def _print_descriptions(resolved: Resolved) -> None:
         value = Text(show(shown_value(resolved.settings, name)), "green" if is_changed else "")
         line = Text.assemble((variable_of(name), "bold"), " = ", value)
         table.add_row(Text("\n").join([line, Text(f"  {field.description or ''}", "dim")]))
-    console().print(table)
+    print_table(table)
 
 
 def _print_lines(resolved: Resolved, *, with_origin: bool) -> None:
@@ -201,7 +201,7 @@ def _print_table(resolved: Resolved) -> None:
         style = "dim" if is_default else ""
         value = Text(show(shown_value(resolved.settings, name)), style)
         table.add_row(Text(name, style), value, Text(_origin(resolved, name), style))
-    console().print(table)
+    print_table(table)
 
 
 def _origin(resolved: Resolved, name: str) -> str:

@@ -12,7 +12,7 @@ from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
-from satfs.cli.output import console, show
+from satfs.cli.output import print_table, show
 from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_bytes, format_count
@@ -59,7 +59,7 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     table.add_column(overflow="fold")
     for name, value in _rows(found):
         table.add_row(show(name), show(value))
-    console().print(table)
+    print_table(table)
     return Exit.DONE
 
 

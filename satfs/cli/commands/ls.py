@@ -13,7 +13,7 @@ from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
-from satfs.cli.output import console, print_remark, show
+from satfs.cli.output import print_remark, print_table, show
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
@@ -79,7 +79,7 @@ def _show(listing: Mapping[str, Json]) -> None:
     for entry in listing["entries"]:
         table.add_row(*(show(of(entry)) for _, _, of in columns))
     if listing["entries"]:
-        console().print(table)
+        print_table(table)
 
 
 def _field(*names: str) -> Callable[[Entry], str]:

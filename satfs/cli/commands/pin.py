@@ -13,7 +13,7 @@ from rich.table import Table
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.output import console, print_remark, show
+from satfs.cli.output import print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import missing, on_mounts, print_json
@@ -95,7 +95,6 @@ def _list(*, as_json: bool) -> int:
     if as_json:
         print_json({"caches": found})
         return Exit.DONE
-    screen = console()
     pinned = sorted(
         (each for cache in found for each in cache["pinned"]), key=lambda each: str(each["label"])
     )
@@ -109,9 +108,9 @@ def _list(*, as_json: bool) -> int:
     for each in pinned:
         share = each["held_bytes"] / each["size_bytes"] if each["size_bytes"] else 1.0
         table.add_row(format_bytes(each["size_bytes"]), f"{share:.0%}", show(each["label"]))
-    screen.print(table)
+    print_table(table)
     total = sum(each["held_bytes"] for each in pinned)
-    screen.print(f"{format_count(len(pinned), 'file')}, {format_bytes(total)} on disk.")
+    click.echo(f"{format_count(len(pinned), 'file')}, {format_bytes(total)} on disk.")
     return Exit.DONE
 
 

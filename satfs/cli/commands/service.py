@@ -20,7 +20,7 @@ from satfs.cli.groups import Commands
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
-from satfs.cli.output import console, print_remark, print_sentence, show
+from satfs.cli.output import print_remark, print_sentence, print_table, show
 from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
 from satfs.cli.user_manager import UserManager
 from satfs.errors import BadMountpoint, BadSettings
@@ -179,7 +179,7 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
             "yes" if state.is_mounted else "no",
             show(said or "not asked"),
         )
-    console().print(table)
+    print_table(table)
     if not manager.is_there:
         print_remark("No user manager of systemd answers here.")
     return 0

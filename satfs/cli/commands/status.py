@@ -28,7 +28,7 @@ from satfs.cli.mount_status import (
     query_mounts,
     remedy_of,
 )
-from satfs.cli.output import console, show
+from satfs.cli.output import console, print_table, show
 from satfs.humanize import format_bytes, format_count, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
@@ -153,6 +153,9 @@ def _print(
     if as_json:
         answer = short_answer_of if short else answer_of
         click.echo(json.dumps([answer(each) for each in reports], indent=indent))
+        return
+    if short and reports:
+        print_table(_table(reports))
         return
     screen = console()
     if sys.stdout.isatty():

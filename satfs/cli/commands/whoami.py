@@ -13,7 +13,7 @@ from rich.text import Text
 
 from satfs.cli.account import Account, ask_account
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
-from satfs.cli.output import console, show
+from satfs.cli.output import print_table, show
 from satfs.humanize import format_duration
 from satfs.model import Contract
 from satfs.settings import AuthMode, Settings, load_settings
@@ -50,7 +50,7 @@ def whoami(manner: Manner, /, as_json: bool, **flags: str | None) -> None:
     table.add_column(overflow="fold")
     for label, value in _rows(settings, account):
         table.add_row(Text(label, "dim"), Text(show(value)))
-    console().print(table)
+    print_table(table)
 
 
 def _rows(settings: Settings, account: Account) -> list[tuple[str, str]]:
