@@ -328,7 +328,7 @@ class Attachments:
             source = ObjectSource(label, self._links_of(key), version, self.traces.of(label))
             # Looked up again: an idle one may have been closed while we waited.
             if (outdated := self._open.pop(place, None)) is not None:
-                self._cache.release(outdated.cached)
+                outdated.cached.release()
             outdate = partial(self._outdated, place)
             fetcher = Fetcher(self._cache, cached, self._dispatcher, source, outdate, self.budget)
             self._open[place] = fetcher
@@ -359,7 +359,7 @@ class Attachments:
             if place not in self._n_handles and not fetcher.is_fetching
         ]
         for each in idle[: max(0, len(idle) - n_kept)]:
-            self._cache.release(self._open.pop(each).cached)
+            self._open.pop(each).cached.release()
 
     async def _close_all_idle(self) -> None:
         """Close every idle object: another one needs its descriptors. Waits for the index."""

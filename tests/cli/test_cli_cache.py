@@ -31,8 +31,8 @@ def filled(tmp_path: Path) -> Path:
         landing = cache.begin_landing(cached, ByteRange(0, SIZE))
         cache.put(cached, cached.top, 0, b"x" * SIZE)
         cache.hold(cached, cached.top, 0, None, SIZE)
-        cache.end_landing(cached, landing)
-        cache.release(cached)
+        landing.end()
+        cached.release()
         await cache.close()
 
     trio.run(fill)

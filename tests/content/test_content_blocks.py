@@ -76,7 +76,7 @@ async def fetch(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange
             except Spilled:
                 continue
     finally:
-        cache.end_landing(cached, landing)
+        landing.end()
 
 
 async def read(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange) -> bool:
@@ -160,7 +160,7 @@ def test_whatever_happens_the_bytes_are_the_objects(
                 elif what == "commit":
                     await cache.commit()
                 elif what == "reopen":
-                    cache.release(held[n])
+                    held[n].release()
                     await trio.sleep(1)
                     held[n] = await cache.acquire(name_of(n), "", SIZE)
                 elif what != "read":
@@ -226,7 +226,7 @@ class TestEviction:
                 await cache.evict(10**9)
                 cache.put(one, one.top, half, content_of(1).read(half, 2 * BLOCK_BYTES))
                 cache.hold(one, one.top, 1, None, 2 * BLOCK_BYTES)
-                cache.end_landing(one, landing)
+                landing.end()
                 assert await read(cache, one, 1, ByteRange(0, 2 * BLOCK_BYTES))
                 await cache.evict(10**9)
                 assert not one.holds(ByteRange(0, 1))
@@ -244,7 +244,7 @@ class TestEviction:
                 cache._memory.make_room(10**9)
                 cache.put(one, one.top, half, content_of(1).read(half, 2 * BLOCK_BYTES))
                 cache.hold(one, one.top, 1, None, 2 * BLOCK_BYTES)
-                cache.end_landing(one, landing)
+                landing.end()
                 assert await read(cache, one, 1, ByteRange(0, 2 * BLOCK_BYTES))
 
         run(main)
@@ -301,8 +301,8 @@ class TestEviction:
                     await cache.reserve(three, span)
                 assert two.dirty or two.layers[0].map.n_present
                 assert not three.top.file.in_memory
-                for cached, each in zip((two, three), landing, strict=True):
-                    cache.end_landing(cached, each)
+                for each in landing:
+                    each.end()
 
         run(main)
 
@@ -318,7 +318,7 @@ class TestEviction:
                     nursery.start_soon(cache.evict, 10**9)
                     for _ in range(4):
                         await trio.lowlevel.checkpoint()
-                    cache.release(one)
+                    one.release()
                 await trio.sleep(1)
                 assert one.layers[0].file.fd == -1
                 assert cache.statistics()["open_objects"] == 0
@@ -354,7 +354,7 @@ class TestEviction:
                     await cache.evict(1)
                     assert await read(cache, held[0], 1, ByteRange(0, MIB))
                     assert not held[1].holds(ByteRange(0, 1))
-                    cache.release(held[0])
+                    held[0].release()
                     await trio.sleep(1)
                     await cache.evict(10**9)  # closed here, open there
                     held[0] = await cache.acquire(name_of(1), "", SIZE)
@@ -456,8 +456,8 @@ class TestNoDisk:
                         await fetch(cache, cached, n, span)
                         assert await read(cache, cached, n, span)
                         assert cache.statistics()["memory_bytes"] <= 4 * MIB
-                cache.release(one)
-                cache.release(two)
+                one.release()
+                two.release()
                 assert cache.statistics()["memory_bytes"] == 0
 
         run(main)
@@ -549,7 +549,7 @@ def test_opening_together_opens_once(tmp_path: Path) -> None:
             assert got[0].n_users == len(got) == 16
             assert not cache.objects._opening
             for each in got:
-                cache.release(each)
+                each.release()
             assert cache.statistics()["open_objects"] == 0
 
     run(main)

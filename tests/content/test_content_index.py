@@ -224,7 +224,7 @@ class TestDirectory:
             assert not cache.is_persistent
             cached = await cache.acquire("ab" * 10, "", 99)
             assert cached.top.file.in_memory
-            cache.release(cached)
+            cached.release()
             await cache.close()
 
         try:
@@ -310,7 +310,7 @@ class TestUpkeep:
             await cache.reserve(cached, span)
             cache.put(cached, cached.top, span.start, content.read(span.start, span.stop))
             cache.hold(cached, cached.top, span.start // BLOCK_BYTES, None, span.stop)
-            cache.end_landing(cached, landing)
+            landing.end()
 
         async def main() -> None:
             cache = await BlockCache.open(
@@ -330,7 +330,7 @@ class TestUpkeep:
             assert view is not None
             assert bytes(view) == bytes(content.read(0, 2 << 20))
             assert maintenance.info(tmp_path).held_bytes == 0
-            cache.release(cached)
+            cached.release()
             await cache.close()
 
         run(main)

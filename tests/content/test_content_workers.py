@@ -282,7 +282,7 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
                 await bulk.move(link, range_request, version)
             assert bulk._n_deaths == 0
             assert pids <= {each.process.pid for each in bulk._processes}
-            fetcher.cache.end_landing(fetcher.cached, fetcher._landing.pop(range_request))
+            fetcher._landing.pop(range_request).end()
             reader.close()
 
 
@@ -464,7 +464,7 @@ async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
             await contents._cache.commit()
             ((_, fetcher),) = contents._open.items()
             contents._open.clear()
-            contents._cache.release(fetcher.cached)
+            fetcher.cached.release()
             await trio.sleep(0.7)
             await contents._cache.commit()
             await eventually(lambda: not any(each.files for each in bulk._processes))

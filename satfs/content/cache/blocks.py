@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from satfs.content.cache.directory import open_index
 from satfs.content.cache.eviction import (
     DiskRoom,
     MemoryBudget,
+    Reservation,
     by_object,
     discard_closed,
     evict_closed,
@@ -39,8 +39,9 @@ from satfs.content.cache.eviction import (
 )
 from satfs.content.cache.index import Index, Protected, Victim, choose_victims
 from satfs.content.cache.index_sync import IndexSync, reason_of
-from satfs.content.cache.objects import CachedObject, Layer, Reservation, Spilled, check_blocks
+from satfs.content.cache.objects import CachedObject, Layer, Spilled, check_blocks
 from satfs.content.cache.open_objects import OpenObjects
+from satfs.errors import Damaged
 from satfs.model import ByteRange
 from satfs.node_locks import NodeLocks
 
@@ -151,36 +152,41 @@ class BlockCache:
     # -- objects ---------------------------------------------------------------------------------
 
     async def acquire(self, name: str, label: str, size_bytes: int) -> CachedObject:
-        """Return the object called *name*, to be given back with `release`.
+        """Return the object called *name*, to be given back with `CachedObject.release`.
 
         *name* must be a legal file name and stand for one version of one object; *label* is for
         people. Waits for the disk when the object isn't open yet; never fails for want of one.
         """
         return await self.objects.acquire(name, label, size_bytes)
 
-    def release(self, cached: CachedObject) -> None:
-        """Give back what `acquire` returned. Blocks in memory go with their last user."""
-        self.objects.release(cached)
-
     def begin_landing(self, cached: CachedObject, span: ByteRange) -> Reservation:
-        """Say that bytes of *span* are on their way: they keep *cached* open, and their segments.
+        """Return a reservation for bytes of *span* that a transfer will bring.
 
-        To be ended with `end_landing`.
+        It keeps *cached* open and the segments of *span* from eviction, until `Reservation.end`.
         """
-        landing = Reservation(cached.layers[0].map.segments_of(span), len(span))
-        cached.n_users += 1
-        cached.landing.update(landing.segments)
-        self._room.landing_bytes += landing.n_bytes
-        return landing
-
-    def end_landing(self, cached: CachedObject, landing: Reservation) -> None:
-        """Say that no more bytes will come of what `begin_landing` announced."""
-        cached.landing.subtract(landing.segments)
-        cached.landing += Counter()  # drops what has come to nothing
-        self._room.landing_bytes -= landing.n_bytes
-        self.release(cached)
+        return Reservation(cached, self._room, span)
 
     # -- bytes in and out ------------------------------------------------------------------------
+
+    async def read(self, cached: CachedObject, span: ByteRange) -> bytes | memoryview | None:
+        """Return the held *span* of *cached*, which the caller has in use.
+
+        Waits for the disk, in a thread, and only where the bytes are not in memory. None when the
+        blocks were evicted meanwhile or could not be read; they are absent then. A memoryview is
+        valid until the next checkpoint.
+        """
+        view = cached.view(span)
+        if view is not None:
+            return view
+        n_losses = cached.n_losses
+        try:
+            data = await trio.to_thread.run_sync(cached.read_from_disk, span)
+        except (OSError, Damaged) as problem:
+            if cached.n_losses == n_losses:
+                self.distrust(cached, span, problem)
+            return None
+        # After a loss, what the thread has read may be a hole.
+        return data if cached.n_losses == n_losses else None
 
     async def check(self, cached: CachedObject, span: ByteRange) -> None:
         """Check the blocks of *span* that an earlier mount left; wrong ones are gone afterwards."""
@@ -425,11 +431,8 @@ class BlockCache:
             try:
                 if cached is None:
                     return await trio.to_thread.run_sync(evict_closed, index, directory, group)
-                cached.n_users += 1  # its file must not be closed under the thread's hands
-                try:
+                with cached.in_use():  # its file must not be closed while a thread works on it
                     return await evict_open(cached, index, group)
-                finally:
-                    self.release(cached)
             except (OSError, sqlite3.Error) as problem:
                 self._index_sync.warn("eviction failed", problem)
                 return 0

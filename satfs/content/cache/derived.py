@@ -6,6 +6,7 @@ least recently used, and `satfs cache` shows and clears it like everything else.
 
 from __future__ import annotations
 
+from contextlib import closing
 from hashlib import blake2b
 from typing import Final
 
@@ -15,7 +16,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import object_name
 from satfs.content.cache.objects import CachedObject, Spilled
-from satfs.errors import Damaged, Unsupported
+from satfs.errors import Unsupported
 from satfs.model import ByteRange
 
 #: Bytes written without letting anybody else run: under a millisecond.
@@ -44,12 +45,8 @@ class Derived:
     async def get(self, key: str) -> bytes | None:
         """Return what was put under *key* last; None when not all of it is kept any more."""
         for name, size_bytes in await self._generations(key):
-            cached = await self._cache.acquire(name, "", size_bytes)
-            try:
-                file = DerivedFile(self._cache, cached)
+            with closing(await self._open(name, size_bytes, "")) as file:
                 pieces = [await file.read(span) for span in _steps(size_bytes)]
-            finally:
-                self._cache.release(cached)
             found = [piece for piece in pieces if piece is not None]
             if len(found) == len(pieces):
                 return b"".join(found)
@@ -66,15 +63,11 @@ class Derived:
         before = await self._generations(key)
         digest = blake2b(data, digest_size=8).hexdigest()
         name = f"{self._stem(key)}-{digest}"
-        cached = await self._cache.acquire(name, label, len(data))
-        try:
-            file = DerivedFile(self._cache, cached)
+        with closing(await self._open(name, len(data), label)) as file:
             for span in _steps(len(data)):
                 if await file.first_gap(span) is not None:
                     await file.write(span.start, data[span.start : span.stop])
                 await trio.lowlevel.checkpoint()
-        finally:
-            self._cache.release(cached)
         for other, size_bytes in before:
             if other != name:
                 await self._cache.discard(other, size_bytes)
@@ -83,9 +76,10 @@ class Derived:
 
     async def open(self, key: str, size_bytes: int, label: str) -> DerivedFile:
         """Return the file *key*, of *size_bytes*, with what is still kept of it."""
-        return DerivedFile(
-            self._cache, await self._cache.acquire(self._stem(key), label, size_bytes)
-        )
+        return await self._open(self._stem(key), size_bytes, label)
+
+    async def _open(self, name: str, size_bytes: int, label: str) -> DerivedFile:
+        return DerivedFile(self._cache, await self._cache.acquire(name, label, size_bytes))
 
     def _stem(self, key: str) -> str:
         return object_name(_KIND, self._account, key)
@@ -117,26 +111,13 @@ class DerivedFile:
     async def read(self, span: ByteRange) -> bytes | None:
         """Return the bytes of *span*; None when not all of them are kept."""
         cached = self._cached
-        cached.n_users += 1  # the file may be closed while we wait
-        try:
+        with cached.in_use():  # the file may be closed meanwhile
             await self._cache.check(cached, span)
             if not cached.holds(span):
                 return None
             self._cache.touch(cached, span)
-            view = cached.view(span)
-            if view is not None:
-                return bytes(view)
-            n_losses = cached.n_losses
-            try:
-                data = await trio.to_thread.run_sync(cached.read_from_disk, span)
-            except (OSError, Damaged) as problem:
-                if cached.n_losses == n_losses:
-                    self._cache.distrust(cached, span, problem)
-                return None
-            # Evicted under the thread's hands: what it read may be a hole.
-            return data if cached.n_losses == n_losses else None
-        finally:
-            self._cache.release(cached)
+            data = await self._cache.read(cached, span)
+            return None if data is None else bytes(data)
 
     async def write(self, start: int, data: bytes) -> None:
         """Keep *data* at *start*; see `grain_bytes`.
@@ -146,8 +127,7 @@ class DerivedFile:
         """
         cache, cached = self._cache, self._cached
         span = ByteRange(start, start + len(data))
-        landing = cache.begin_landing(cached, span)
-        try:
+        with cache.begin_landing(cached, span):
             await cache.reserve(cached, span)
             for _ in range(2):  # on disk, or else in memory
                 layer = cached.top
@@ -158,12 +138,10 @@ class DerivedFile:
                     continue
                 return
             raise Unsupported("neither disk nor memory has room for it")
-        finally:
-            cache.end_landing(cached, landing)
 
     def close(self) -> None:
         """Let go of the file; what is kept of it stays, as long as there is room."""
-        self._cache.release(self._cached)
+        self._cached.release()
 
 
 def _steps(size_bytes: int) -> list[ByteRange]:

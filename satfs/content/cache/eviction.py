@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 import trio
@@ -73,6 +74,41 @@ class DiskRoom:
         except OSError:
             self._spare_bytes = 0
         self._looked_at_s = looked_at_s
+
+
+class Reservation:
+    """Bytes of one span that a transfer will bring: until `end`, or the end of `with`.
+
+    It keeps the object open, its segments from eviction, and its bytes counted in the room.
+    """
+
+    def __init__(self, cached: CachedObject, room: DiskRoom, span: ByteRange) -> None:
+        self._cached = cached
+        self._room = room
+        self._segments = cached.layers[0].map.segments_of(span)
+        self._n_bytes = len(span)
+        cached.retain()
+        cached.landing.update(self._segments)
+        room.landing_bytes += self._n_bytes
+
+    def end(self) -> None:
+        """Take in that no more of these bytes will come. To be called once."""
+        self._cached.landing.subtract(self._segments)
+        self._cached.landing += Counter()  # drops what has come to nothing
+        self._room.landing_bytes -= self._n_bytes
+        self._cached.release()
+
+    def __enter__(self) -> None:
+        """Go on with the reservation, which began with its creation."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """See `end`."""
+        self.end()
 
 
 def by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:

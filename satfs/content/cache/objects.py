@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Final
 
 import trio
@@ -17,14 +18,6 @@ from satfs.model import ByteRange
 
 class Spilled(Exception):
     """The disk would not take bytes: the object goes on in memory, from its last whole block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Bytes on their way: the segments they belong to, and how many they are."""
-
-    segments: range
-    n_bytes: int
 
 
 @dataclass(slots=True)
@@ -43,8 +36,8 @@ class CachedObject:
     what it holds. `object_id` is None when the index doesn't know the object.
 
     Invariants:
-        While `n_users` is not 0, the files stay open: whoever waits in a thread, or has bytes on
-        their way, is a user.
+        While `n_users` is not 0, the files stay open: a task that waits for a thread, and a
+        transfer that brings bytes, each count as a user. Only `retain` and `release` change it.
         A segment in `landing` (how many transfers bring bytes of it) is never evicted: bytes of a
         block that is not whole yet lie in the file, and nobody would know that they went.
         No bytes are written into a segment in `leaving`: its space is being given back.
@@ -55,12 +48,28 @@ class CachedObject:
     size_bytes: int
     layers: list[Layer]
     object_id: int | None
+    #: Called when the last user has released the object.
+    on_unused: Callable[[CachedObject], None] = lambda cached: None
     n_users: int = 0
     dirty: set[int] = field(default_factory=set)
     used: dict[int, float] = field(default_factory=dict)
     landing: Counter[int] = field(default_factory=Counter)
     leaving: set[int] = field(default_factory=set)
     n_losses: int = 0
+
+    def retain(self) -> None:
+        """Count one more user, until it calls `release`."""
+        self.n_users += 1
+
+    def release(self) -> None:
+        """Count one user less; the files may be closed when it was the last one."""
+        self.n_users -= 1
+        if not self.n_users:
+            self.on_unused(self)
+
+    def in_use(self) -> Use:
+        """Return a use of this object: `with cached.in_use():` keeps its files open."""
+        return Use(self)
 
     @property
     def is_settled(self) -> bool:
@@ -135,6 +144,31 @@ class CachedObject:
             if layer.map.holds(block):
                 return layer
         return None
+
+
+class Use:
+    """One use of a cached object: its files stay open from the creation to the end of `with`.
+
+    It may be created by one task and entered by another one, which must enter it.
+    """
+
+    __slots__ = ("_cached",)
+
+    def __init__(self, cached: CachedObject) -> None:
+        self._cached = cached
+        cached.retain()
+
+    def __enter__(self) -> None:
+        """Go on with the use that began with the creation."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the use."""
+        self._cached.release()
 
 
 def _blocks(span: ByteRange, size_bytes: int) -> Iterator[ByteRange]:

@@ -56,17 +56,12 @@ class OpenObjects:
             if cached is None:
                 cached = await self._open_object(name, label, size_bytes)
                 self._open[name] = cached
-            cached.n_users += 1
+            cached.retain()
         return cached
 
     def alone_with(self, name: str) -> AbstractAsyncContextManager[None]:
         """Keep all other tasks from opening or evicting the object called *name*."""
         return alone_with(self._opening, name)
-
-    def release(self, cached: CachedObject) -> None:
-        """See `BlockCache.release`."""
-        cached.n_users -= 1
-        self.close_unused(cached)
 
     def close_unused(self, cached: CachedObject) -> None:
         """Close *cached* if nobody uses it, and the index has nothing to learn of it."""
@@ -116,9 +111,12 @@ class OpenObjects:
             else:
                 for segment in segments:
                     blocks.load(segment)
-                return CachedObject(name, size_bytes, [Layer(file, blocks)], object_id)
+                return self._new(name, Layer(file, blocks), object_id)
+        return self._new(name, Layer(BlockFile.anonymous(size_bytes), blocks), None)
+
+    def _new(self, name: str, layer: Layer, object_id: int | None) -> CachedObject:
         return CachedObject(
-            name, size_bytes, [Layer(BlockFile.anonymous(size_bytes), blocks)], None
+            name, layer.map.size_bytes, [layer], object_id, on_unused=self.close_unused
         )
 
 

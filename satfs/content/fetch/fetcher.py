@@ -15,7 +15,8 @@ import trio
 
 from satfs.content.cache.blockmap import align
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Reservation
+from satfs.content.cache.eviction import Reservation
+from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Use
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
@@ -372,7 +373,7 @@ class Fetcher:
         for reader in list(range_request.readers):
             if range_request in self._flights_of.get(reader, ()):
                 self._leave_flight(range_request, reader)
-        self.cache.end_landing(self.cached, self._landing.pop(range_request))
+        self._landing.pop(range_request).end()
         if isinstance(failure, Changed):
             self._note_outdated(failure)
         elif range_request.held_until > range_request.start:
@@ -415,21 +416,20 @@ class Fetcher:
         if first is None:
             return
         self._checking = ByteRange(first.start, span.stop)
-        self.cached.n_users += 1
-        self._dispatcher.run_in_background(self._check_pieces)
+        self._dispatcher.run_in_background(self._check_pieces, self.cached.in_use())
 
-    async def _check_pieces(self) -> None:
+    async def _check_pieces(self, use: Use) -> None:
         """Check piece by piece, waking after each, as long as the reader moves the end on."""
         try:
-            while (left := self._checking) is not None and left:
-                stop = min(left.start + CHECK_BYTES, left.stop)
-                await self.cache.check(self.cached, ByteRange(left.start, stop))
-                # The reader may have moved the end on meanwhile.
-                self._checking = ByteRange(stop, max(stop, (self._checking or left).stop))
-                self._checked(ByteRange(left.start, stop))
+            with use:
+                while (left := self._checking) is not None and left:
+                    stop = min(left.start + CHECK_BYTES, left.stop)
+                    await self.cache.check(self.cached, ByteRange(left.start, stop))
+                    # The reader may have moved the end on meanwhile.
+                    self._checking = ByteRange(stop, max(stop, (self._checking or left).stop))
+                    self._checked(ByteRange(left.start, stop))
         finally:
             self._checking = None
-            self.cache.release(self.cached)
             self._checked(ByteRange(0, self.cached.size_bytes))
 
     def _checked(self, piece: ByteRange) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import trio
-
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.raster_reads import MAGIC_BYTES, RasterFile, RasterReads, is_tiff
 from satfs.content.fetch.readahead import Plan, ReadAhead
@@ -61,8 +59,7 @@ class ObjectReader:
         if not span:
             return b""
         fetcher, cached, trace = self._fetcher, self._fetcher.cached, self._fetcher.source.trace
-        cached.n_users += 1  # the handle may be closed while we wait
-        try:
+        with cached.in_use():  # the handle may be closed meanwhile
             if not self._is_looked_up:
                 await self._look_up()
             if (plan := self._plan(span)) is not None:
@@ -71,8 +68,7 @@ class ObjectReader:
             for _ in range(MAX_ROUNDS):
                 if cached.holds(span):
                     fetcher.cache.touch(cached, span)
-                    view = cached.view(span)
-                    data = await self._from_disk(span) if view is None else view
+                    data = await fetcher.cache.read(cached, span)
                     if data is not None:
                         trace.served(len(span))
                         self._learn(span, data)
@@ -80,8 +76,6 @@ class ObjectReader:
                     continue
                 with trace.waiting():
                     await fetcher.wait_for(span, self)
-        finally:
-            fetcher.cache.release(cached)
         raise Damaged("the cache is too small for what is being read at once")
 
     def is_near(self, span: ByteRange) -> bool:
@@ -182,30 +176,11 @@ class ObjectReader:
         cached = self._fetcher.cached
         if not cached.holds(span):
             return False
-        data = cached.view(span)
-        if data is None:
-            data = await self._from_disk(span)
+        data = await self._fetcher.cache.read(cached, span)
         if data is None:
             return False
         self._learn(span, data)
         return True
-
-    async def _from_disk(self, span: ByteRange) -> bytes | None:
-        """Return the bytes of the held *span*, or None when they were lost meanwhile."""
-        cached = self._fetcher.cached
-        n_losses = cached.n_losses
-        problem: Exception | None = None
-        data = b""
-        try:
-            data = await trio.to_thread.run_sync(cached.read_from_disk, span)
-        except (OSError, Damaged) as failure:
-            problem = failure
-        if cached.n_losses != n_losses:
-            return None  # evicted under the thread's hands: what it read may be a hole
-        if problem is not None:
-            self._fetcher.cache.distrust(cached, span, problem)
-            return None
-        return data
 
     def close(self) -> None:
         """See `Reader.close`."""
