@@ -39,6 +39,12 @@ def align(span: ByteRange, size_bytes: int) -> ByteRange:
     return ByteRange(min(start, size_bytes), min(stop, size_bytes))
 
 
+def segment_span(number: int, size_bytes: int) -> ByteRange:
+    """Return the bytes that exist of segment *number* of a file of *size_bytes*."""
+    start = min(number * SEGMENT_BYTES, size_bytes)
+    return ByteRange(start, min(start + SEGMENT_BYTES, size_bytes))
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """The persistent record of up to 64 blocks: bit i of `mask` is block `number * 64 + i`.
@@ -170,8 +176,7 @@ class BlockMap:
 
     def span_of(self, number: int) -> ByteRange:
         """Return the bytes of a segment that exist."""
-        start = min(number * SEGMENT_BYTES, self.size_bytes)
-        return ByteRange(start, min(start + SEGMENT_BYTES, self.size_bytes))
+        return segment_span(number, self.size_bytes)
 
     def mask_of(self, number: int) -> int:
         """Return a segment's present blocks, checked or not, as a mask."""

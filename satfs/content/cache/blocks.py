@@ -13,7 +13,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -28,19 +27,12 @@ from satfs.content.cache.blockmap import (
 )
 from satfs.content.cache.claims import Claims
 from satfs.content.cache.directory import open_index
-from satfs.content.cache.eviction import (
-    DiskRoom,
-    MemoryBudget,
-    Reservation,
-    by_object,
-    discard_closed,
-    evict_closed,
-    evict_open,
-)
-from satfs.content.cache.index import Index, Protected, Victim, choose_victims
+from satfs.content.cache.eviction import Eviction
+from satfs.content.cache.index import Index
 from satfs.content.cache.index_sync import IndexSync, reason_of
 from satfs.content.cache.objects import CachedObject, Layer, Spilled, check_blocks
 from satfs.content.cache.open_objects import OpenObjects
+from satfs.content.cache.room import DiskRoom, MemoryBudget, Reservation
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 from satfs.node_locks import NodeLocks
@@ -52,8 +44,6 @@ T = TypeVar("T")
 COMMIT_INTERVAL_S: Final = 0.5
 #: The same while other processes use the cache: what one that waits for a block waits longer.
 SHARED_COMMIT_INTERVAL_S: Final = 0.05
-#: Evict this much below the limit, so that eviction comes in batches.
-EVICTION_SLACK: Final = 0.02
 
 
 class BlockCache:
@@ -77,7 +67,9 @@ class BlockCache:
         self.objects = OpenObjects(directory, self._index_sync, self._memory)
         #: Which blocks this process fetches, for all processes that use the directory.
         self.claims = Claims(locks or NodeLocks())
-        self._evicting = trio.Lock()
+        self._eviction = Eviction(
+            directory, self._index_sync, self._room, self.objects, self.commit
+        )
         self._committing = trio.Lock()
 
     @classmethod
@@ -284,15 +276,15 @@ class BlockCache:
         # Space that is being given back is not written to before it has gone. What is landing is
         # not evicted, so once it has gone, it is ours.
         while not cached.leaving.isdisjoint(cached.layers[0].map.segments_of(span)):
-            async with self._evicting:
+            async with self._eviction.lock:
                 pass
         if not cached.top.file.in_memory and await self._room.missing_bytes(len(span)) > 0:
-            async with self._evicting:
+            async with self._eviction.lock:
                 # Whoever was before us may have evicted enough; what landed in the time that
                 # eviction takes may be more than it gave back.
                 freed = 1
                 while (missing := await self._room.missing_bytes(len(span))) > 0 and freed:
-                    freed = await self._evict(missing)
+                    freed = await self._eviction.evict(missing)
             if missing > 0:
                 self.spill(cached, None)
         if cached.top.file.in_memory:
@@ -353,7 +345,7 @@ class BlockCache:
         if not await self._index_sync.has_news():
             return
         # Not while eviction is between dropping blocks here and in the index.
-        async with self._evicting:
+        async with self._eviction.lock:
             for cached in list(self.objects):
                 if cached.n_users:
                     await self._index_sync.load_news(cached)
@@ -367,7 +359,7 @@ class BlockCache:
 
     async def load_news(self, cached: CachedObject, span: ByteRange) -> None:
         """Take in what other processes have entered of *span* of an object that is open here."""
-        async with self._evicting:  # as in `look_around`
+        async with self._eviction.lock:  # as in `look_around`
             await self._index_sync.load_news(cached, cached.top.map.segments_of(span))
 
     async def ask(self, question: Callable[[], T]) -> T | None:
@@ -378,61 +370,9 @@ class BlockCache:
 
     async def discard(self, name: str, size_bytes: int) -> None:
         """Remove an object that nobody has open; one that somebody has is evicted in its time."""
-        index, directory = self.index, self._directory
-        if index is None or directory is None:
-            return
-        async with self.objects.alone_with(name):
-            if self.objects.get(name) is None:
-                await self.ask(partial(discard_closed, index, directory, name, size_bytes))
+        await self._eviction.discard(name, size_bytes)
 
     async def evict(self, needed_bytes: int) -> None:
         """Give back at least *needed_bytes* of disk, the least recently used first, if possible."""
-        async with self._evicting:
-            await self._evict(needed_bytes)
-
-    async def _evict(self, needed_bytes: int) -> int:
-        """Evict, and return how many bytes that gave back."""
-        index, directory = self.index, self._directory
-        if index is None or directory is None:
-            return 0
-        await self.commit()
-        wanted = needed_bytes + int(self._room.limit_bytes * EVICTION_SLACK)
-        freed = 0
-        refused: set[int] = set()
-        while freed < wanted:
-            keep = Protected(frozenset(refused), self._landing())
-            choose = partial(choose_victims, needed_bytes=wanted - freed, keep=keep)
-            victims = await self.ask(partial(index.victims, choose))
-            if not victims:
-                break
-            for name, group in by_object(victims):
-                n_bytes = await self._evict_from(index, directory, name, group)
-                freed += n_bytes
-                if not n_bytes:
-                    refused.add(group[0].object_id)
-        held = await self.ask(index.held_bytes)
-        if held is not None:
-            self._room.held_bytes = held
-        return freed
-
-    def _landing(self) -> frozenset[tuple[int, int]]:
-        return frozenset(
-            (cached.object_id, number)
-            for cached in self.objects
-            if cached.object_id is not None
-            for number in cached.landing
-        )
-
-    async def _evict_from(
-        self, index: Index, directory: Path, name: str, group: Sequence[Victim]
-    ) -> int:
-        async with self.objects.alone_with(name):
-            cached = self.objects.get(name)
-            try:
-                if cached is None:
-                    return await trio.to_thread.run_sync(evict_closed, index, directory, group)
-                with cached.in_use():  # its file must not be closed while a thread works on it
-                    return await evict_open(cached, index, group)
-            except (OSError, sqlite3.Error) as problem:
-                self._index_sync.warn("eviction failed", problem)
-                return 0
+        async with self._eviction.lock:
+            await self._eviction.evict(needed_bytes)

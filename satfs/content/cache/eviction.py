@@ -2,116 +2,110 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import trio
 
 from satfs.content.cache.blockfile import BlockFile
-from satfs.content.cache.blockmap import BLOCK_BYTES, SEGMENT_BYTES
+from satfs.content.cache.blockmap import segment_span
 from satfs.content.cache.directory import path_of
-from satfs.content.cache.index import Index, Victim
-from satfs.content.cache.objects import CachedObject, Layer
-from satfs.model import ByteRange
+from satfs.content.cache.index import Index, Protected, Victim, choose_victims
+from satfs.content.cache.index_sync import IndexSync
+from satfs.content.cache.objects import CachedObject
+from satfs.content.cache.open_objects import OpenObjects
+from satfs.content.cache.room import DiskRoom
 
-#: How often the disk is asked how much is free; in between we count.
-LOOK_INTERVAL_S: Final = 0.5
+#: Evict this much below the limit, so that eviction comes in batches.
+EVICTION_SLACK: Final = 0.02
 
 
-class DiskRoom:
-    """How much more the disk may take: below our own limit, and above the minimum of free space.
+class Eviction:
+    """Gives back space on the disk of one cache directory, the least recently used first.
 
-    `held_bytes` is what all mounts hold, as the index last said; `new_bytes` came here since;
-    `landing_bytes` are on their way, and counted once more while part of them is there already.
+    *commit* enters in the index what was fetched: eviction chooses by the index. One task evicts at
+    a time: the one that holds `lock`. Another one that holds it meets no object between the drop of
+    its blocks here and in the index.
     """
 
-    def __init__(self, directory: Path | None, limit_bytes: int, free_fraction: float) -> None:
-        self.limit_bytes = limit_bytes
-        self.held_bytes = 0
-        self.new_bytes = 0
-        self.landing_bytes = 0
-        self._directory = directory
-        self._free_fraction = free_fraction
-        self._spare_bytes = 0
-        self._looked_at_s = float("-inf")
-        self._looking = trio.Lock()
-
-    @property
-    def used_bytes(self) -> int:
-        """Return what the cache takes up, at least."""
-        return self.held_bytes + self.new_bytes
-
-    async def missing_bytes(self, n_bytes: int) -> int:
-        """Return by how much *n_bytes* that are landing would pass a limit; else at most 0."""
-        directory = self._directory
-        if directory is None:
-            return n_bytes
-        excess = self.used_bytes + self.landing_bytes - self.limit_bytes
-        now_s = trio.current_time()
-        if self._is_stale(now_s) or excess > 0:
-            # One looks for all who come meanwhile, and they go on in the order in which they came.
-            async with self._looking:
-                if self._is_stale(now_s) or excess > 0:
-                    await self._look(directory)
-        self._spare_bytes -= n_bytes
-        return max(excess, -self._spare_bytes)
-
-    def _is_stale(self, now_s: float) -> bool:
-        return now_s - self._looked_at_s > LOOK_INTERVAL_S
-
-    async def _look(self, directory: Path) -> None:
-        def look() -> int:
-            disk = shutil.disk_usage(directory)
-            return disk.free - int(disk.total * self._free_fraction)
-
-        looked_at_s = trio.current_time()
-        try:
-            self._spare_bytes = await trio.to_thread.run_sync(look)
-        except OSError:
-            self._spare_bytes = 0
-        self._looked_at_s = looked_at_s
-
-
-class Reservation:
-    """Bytes of one span that a transfer will bring: until `end`, or the end of `with`.
-
-    It keeps the object open, its segments from eviction, and its bytes counted in the room.
-    """
-
-    def __init__(self, cached: CachedObject, room: DiskRoom, span: ByteRange) -> None:
-        self._cached = cached
-        self._room = room
-        self._segments = cached.layers[0].map.segments_of(span)
-        self._n_bytes = len(span)
-        cached.retain()
-        cached.landing.update(self._segments)
-        room.landing_bytes += self._n_bytes
-
-    def end(self) -> None:
-        """Take in that no more of these bytes will come. To be called once."""
-        self._cached.landing.subtract(self._segments)
-        self._cached.landing += Counter()  # drops what has come to nothing
-        self._room.landing_bytes -= self._n_bytes
-        self._cached.release()
-
-    def __enter__(self) -> None:
-        """Go on with the reservation, which began with its creation."""
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
+        directory: Path | None,
+        index_sync: IndexSync,
+        room: DiskRoom,
+        objects: OpenObjects,
+        commit: Callable[[], Awaitable[None]],
     ) -> None:
-        """See `end`."""
-        self.end()
+        self.lock = trio.Lock()
+        self._directory = directory
+        self._index_sync = index_sync
+        self._room = room
+        self._objects = objects
+        self._commit = commit
+
+    async def evict(self, needed_bytes: int) -> int:
+        """Give back at least *needed_bytes*, if possible, and return how many; `lock` is held."""
+        index, directory = self._index_sync.index, self._directory
+        if index is None or directory is None:
+            return 0
+        await self._commit()
+        wanted = needed_bytes + int(self._room.limit_bytes * EVICTION_SLACK)
+        freed = 0
+        refused: set[int] = set()
+        while freed < wanted:
+            keep = Protected(frozenset(refused), self._landing())
+            choose = partial(choose_victims, needed_bytes=wanted - freed, keep=keep)
+            victims = await self._index_sync.ask(partial(index.victims, choose))
+            if not victims:
+                break
+            for name, group in _by_object(victims):
+                n_bytes = await self._evict_from(index, directory, name, group)
+                freed += n_bytes
+                if not n_bytes:
+                    refused.add(group[0].object_id)
+        held = await self._index_sync.ask(index.held_bytes)
+        if held is not None:
+            self._room.held_bytes = held
+        return freed
+
+    async def discard(self, name: str, size_bytes: int) -> None:
+        """Remove an object that nobody has open; one that somebody has is evicted in its time."""
+        index, directory = self._index_sync.index, self._directory
+        if index is None or directory is None:
+            return
+        async with self._objects.alone_with(name):
+            if self._objects.get(name) is None:
+                await self._index_sync.ask(
+                    partial(_discard_closed, index, directory, name, size_bytes)
+                )
+
+    def _landing(self) -> frozenset[tuple[int, int]]:
+        return frozenset(
+            (cached.object_id, number)
+            for cached in self._objects
+            if cached.object_id is not None
+            for number in cached.landing
+        )
+
+    async def _evict_from(
+        self, index: Index, directory: Path, name: str, group: Sequence[Victim]
+    ) -> int:
+        async with self._objects.alone_with(name):
+            cached = self._objects.get(name)
+            try:
+                if cached is None:
+                    return await trio.to_thread.run_sync(_evict_closed, index, directory, group)
+                with cached.in_use():  # its file must not be closed while a thread works on it
+                    return await _evict_open(cached, index, group)
+            except (OSError, sqlite3.Error) as problem:
+                self._index_sync.warn("eviction failed", problem)
+                return 0
 
 
-def by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
+def _by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
     """Yield the victims of each object together."""
     groups: dict[str, list[Victim]] = {}
     for victim in victims:
@@ -119,7 +113,7 @@ def by_object(victims: Iterable[Victim]) -> Iterator[tuple[str, list[Victim]]]:
     yield from groups.items()
 
 
-async def evict_open(cached: CachedObject, index: Index, group: Sequence[Victim]) -> int:
+async def _evict_open(cached: CachedObject, index: Index, group: Sequence[Victim]) -> int:
     """Evict from an object that is open here, unless another mount has it open too.
 
     *group* are segments of this object. Returns the bytes given back; those of segments that more
@@ -135,7 +129,7 @@ async def evict_open(cached: CachedObject, index: Index, group: Sequence[Victim]
     if not going or layer.file.in_memory or not layer.file.try_alone():
         return 0  # another mount's views must stay true
     numbers = [victim.number for victim in going]
-    spans = [span_of(victim) for victim in going]
+    spans = [layer.map.span_of(number) for number in numbers]
     for span in spans:
         layer.map.drop(span)
     cached.n_losses += 1
@@ -155,7 +149,7 @@ async def evict_open(cached: CachedObject, index: Index, group: Sequence[Victim]
     return sum(victim.n_bytes for victim in going)
 
 
-def evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
+def _evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
     """Evict from an object that this mount has not open, unless another one has.
 
     *group* are segments of this object. Returns the bytes given back. Waits for the disk.
@@ -180,13 +174,13 @@ def evict_closed(index: Index, directory: Path, group: Sequence[Victim]) -> int:
             path.unlink(missing_ok=True)
         else:
             for victim in group:
-                file.punch(span_of(victim))
+                file.punch(segment_span(victim.number, victim.size_bytes))
         return n_bytes
     finally:
         file.close()
 
 
-def discard_closed(index: Index, directory: Path, name: str, size_bytes: int) -> None:
+def _discard_closed(index: Index, directory: Path, name: str, size_bytes: int) -> None:
     """Remove an object that this mount has not open, unless another one has. Waits for the disk.
 
     Raises:
@@ -200,64 +194,3 @@ def discard_closed(index: Index, directory: Path, name: str, size_bytes: int) ->
             path.unlink(missing_ok=True)
     finally:
         file.close()
-
-
-def span_of(victim: Victim) -> ByteRange:
-    """Return the bytes of a segment."""
-    start = victim.number * SEGMENT_BYTES
-    return ByteRange(start, min(start + SEGMENT_BYTES, victim.size_bytes))
-
-
-class MemoryBudget:
-    """Segments in memory, of all objects, the least recently used first. Never waits."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
-        self._segments: OrderedDict[tuple[CachedObject, int], int] = OrderedDict()
-
-    def count(self, cached: CachedObject, layer: Layer, span: ByteRange) -> None:
-        """Take in that blocks of *span* have come to *layer*, which is in memory."""
-        for number in layer.map.segments_of(span):
-            key = (cached, number)
-            n_bytes = layer.map.segment(number).n_blocks * BLOCK_BYTES
-            self.used_bytes += n_bytes - self._segments.get(key, 0)
-            self._segments[key] = n_bytes
-            self._segments.move_to_end(key)
-
-    def recount(self, cached: CachedObject, span: ByteRange) -> None:
-        """Take in that blocks of *span* were dropped by somebody else."""
-        for number in cached.top.map.segments_of(span):
-            if (key := (cached, number)) in self._segments:
-                n_bytes = cached.top.map.segment(number).n_blocks * BLOCK_BYTES
-                self.used_bytes += n_bytes - self._segments[key]
-                self._segments[key] = n_bytes
-
-    def touch(self, cached: CachedObject, span: ByteRange) -> None:
-        """Note that *span* was read."""
-        for number in cached.top.map.segments_of(span):
-            if (cached, number) in self._segments:
-                self._segments.move_to_end((cached, number))
-
-    def make_room(self, n_bytes: int) -> None:
-        """Drop what was not used for longest until *n_bytes* more fit, or nothing is left to drop.
-
-        Views of dropped bytes ended with the last checkpoint, so they go at once. Segments that
-        more bytes are on their way to stay (see `CachedObject.landing`).
-        """
-        if self.used_bytes + n_bytes <= self.limit_bytes:
-            return
-        for cached, number in [each for each in self._segments if not each[0].landing[each[1]]]:
-            if self.used_bytes + n_bytes <= self.limit_bytes:
-                return
-            self.used_bytes -= self._segments.pop((cached, number))
-            cached.n_losses += 1
-            start = number * SEGMENT_BYTES
-            span = ByteRange(start, min(start + SEGMENT_BYTES, cached.size_bytes))
-            cached.top.map.drop(span)
-            cached.top.file.punch(span)
-
-    def closed(self, cached: CachedObject) -> None:
-        """Forget an object whose memory was given back."""
-        for key in [each for each in self._segments if each[0] is cached]:
-            self.used_bytes -= self._segments.pop(key)

@@ -13,9 +13,9 @@ import trio
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BlockMap, Segment
 from satfs.content.cache.directory import path_of
-from satfs.content.cache.eviction import MemoryBudget
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject, Layer
+from satfs.content.cache.room import MemoryBudget
 from satfs.descriptors import has_room, require_room
 
 K = TypeVar("K")

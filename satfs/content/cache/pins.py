@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import trio
-
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import CachedVersion, Index
+from satfs.content.cache.room import spare_bytes
 from satfs.errors import BadCache
 
 #: Share of the cache's limit that is never planned with: what is on its way is counted before it
@@ -84,13 +82,8 @@ class Pins:
         """
         self._index()
         statistics = self._cache.statistics()
-
-        def free_bytes() -> int:
-            disk = shutil.disk_usage(self._directory)
-            return disk.free - int(disk.total * self._free_fraction)
-
         try:
-            spare = await trio.to_thread.run_sync(free_bytes)
+            spare = await spare_bytes(self._directory, self._free_fraction)
         except OSError as problem:
             raise BadCache(f"cache_dir: {self._directory} cannot be used any more") from problem
         kept = await self.kept()

@@ -15,8 +15,8 @@ import trio
 
 from satfs.content.cache.blockmap import align
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.eviction import Reservation
 from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Use
+from satfs.content.cache.room import Reservation
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
