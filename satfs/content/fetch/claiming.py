@@ -43,29 +43,29 @@ class Claiming:
         cache, cached = self._cache, range_request.cached
         if not cache.claims.is_shared(trio.current_time()):
             return
+        is_elsewhere = False
         try:
             since_s = trio.current_time()
             while range_request.is_wanted():
                 absent = range_request.absent
-                other = cache.claims.other(cached, absent, range_request.claim_level)
+                other = cache.claims.other(cached, absent, range_request.sharing.level)
                 if other is None:
                     return
                 if other.start > absent.start:
                     range_request.cut(other.start)
                     return
-                if not range_request.is_elsewhere:
-                    range_request.is_elsewhere = True
+                if not is_elsewhere:
+                    is_elsewhere = True
                     self.n_elsewhere += 1
                     self.slot_freed()
                 await trio.sleep(POLL_S)
                 if await self._take_in(range_request, max_age_s=POLL_S):
                     since_s = trio.current_time()
                 if trio.current_time() - since_s > STALLED_S:
-                    range_request.claim_level = min(range_request.claim_level + 1, MAX_LEVEL)
+                    range_request.sharing.level = min(range_request.sharing.level + 1, MAX_LEVEL)
                     since_s = trio.current_time()
         finally:
-            self.n_elsewhere -= range_request.is_elsewhere
-            range_request.is_elsewhere = False
+            self.n_elsewhere -= is_elsewhere
 
     async def claim(self, range_request: RangeRequest) -> Claim | None:
         """Return a claim on what *range_request* is missing, to be ended with `Claims.end`.
@@ -73,7 +73,7 @@ class Claiming:
         None when another process has one, or when nothing is missing any more: look again.
         """
         cache, cached = self._cache, range_request.cached
-        claim = cache.claims.take(cached, range_request.absent, range_request.claim_level)
+        claim = cache.claims.take(cached, range_request.absent, range_request.sharing.level)
         if claim is None:
             return None
         try:
@@ -88,7 +88,6 @@ class Claiming:
             raise
         claim.held_until = max(claim.start, range_request.held_until)
         claim.cut(range_request.stop)
-        range_request.claim = claim
         return claim
 
     async def _take_in(self, range_request: RangeRequest, max_age_s: float = 0.0) -> bool:
@@ -97,9 +96,9 @@ class Claiming:
         What was entered within the last *max_age_s* may be overlooked.
         """
         changes = await self._cache.changes(max_age_s)
-        if changes == range_request.seen_changes:
+        if changes == range_request.sharing.seen_changes:
             return False
-        range_request.seen_changes = changes
+        range_request.sharing.seen_changes = changes
         absent = range_request.absent
         await self._cache.load_news(range_request.cached, absent)
         gap = next(range_request.cached.gaps(absent), None)

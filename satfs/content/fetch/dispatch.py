@@ -1,11 +1,10 @@
 """Which range requests are in flight: starts and cancels them, in one nursery.
 
-Every flight is a task here; its way through failures is in `attempts`.
+Each is a task here; its way through failures is in `range_retry`.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -134,7 +133,7 @@ class Dispatcher:
         if range_request in self._queue:
             self._unqueue(range_request)
             range_request.is_cancelled = True
-            range_request.ended(range_request, None)
+            range_request.end(None)
         else:
             range_request.cancel()
 
@@ -151,7 +150,7 @@ class Dispatcher:
     def transfers(self) -> tuple[TransferStatus, ...]:
         """Return what has a connection now, or waits for its next try."""
         now_s = trio.current_time()
-        return tuple(range_request.progress(now_s) for range_request in self._active)
+        return tuple(range_request.status(now_s) for range_request in self._active)
 
     def run_in_background(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Start a task that nobody waits for; it must not raise."""
@@ -186,18 +185,18 @@ class Dispatcher:
         self._urgent.pop(range_request, None)
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
-        """Take in that bytes came, for the number of connections."""
+        """Take in that bytes came, for the number of connections; then report it to the owner."""
         self.counters["received_bytes"] += n_bytes
         before, now_s = self.controller.target, trio.current_time()
-        if range_request.silence is not None and range_request.silence.deadline < math.inf:
-            range_request.silence.deadline = math.inf
-            if range_request.response_s is not None:
-                self.controller.note_answer(now_s, range_request.response_s)
+        attempt = range_request.attempt
+        if attempt.lift_limit() and attempt.response_s is not None:
+            self.controller.note_answer(now_s, attempt.response_s)
         n_active, is_wanting = len(self._active), bool(self._queue)
         if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
             self.pump()
             if now_s < self._ready_until_s:  # somebody is expected to want them all
                 self.expect_bulk(range_request.source)
+        range_request.owner.note_progress(range_request, n_bytes)
 
     # -- the life of a flight --------------------------------------------------------------------
 
@@ -221,7 +220,7 @@ class Dispatcher:
             self._n_by_reader.subtract(readers)
             self._n_by_reader += Counter()  # drops readers without flights
             range_request.is_active = False
-        range_request.ended(range_request, failure)
+        range_request.end(failure)
         self.pump()
 
     # -- slow connections ------------------------------------------------------------------------
@@ -236,11 +235,9 @@ class Dispatcher:
                 await trio.sleep(WATCH_INTERVAL_S)
                 now = trio.current_time()
                 rates = {
-                    range_request: (range_request.held_until - range_request.began_at)
-                    / (now - range_request.began_at_s)
+                    range_request: rate
                     for range_request in self._active
-                    if range_request.began_at_s is not None
-                    and now - range_request.began_at_s > SLOW_AFTER_S
+                    if (rate := range_request.bytes_per_s(now, SLOW_AFTER_S)) is not None
                 }
                 if len(rates) < 2:
                     continue

@@ -190,7 +190,7 @@ class Fetcher:
     def adopt(self, span: ByteRange, bringer: object) -> RangeRequest | None:
         """Return a request for *span* whose bytes *bringer* brings, and no connection of ours.
 
-        Whoever wants them meanwhile waits for it. It is to be ended with `RangeRequest.ended`. None
+        Whoever wants them meanwhile waits for it. It is to be ended with `RangeRequest.end`. None
         where they are held or in flight.
         """
         if self.cached.top.map.is_present(span) or self._is_expected(span):
@@ -256,9 +256,8 @@ class Fetcher:
             span,
             self.source,
             is_bulk=is_bulk,
-            on_progress=self._progressed,
-            on_news=self._brought_elsewhere,
-            on_end=self._ended,
+            owner=self,
+            on_progress=self._dispatcher.note_progress,
         )
         self._flights.add(range_request, span)
         if reader is not None:
@@ -344,10 +343,10 @@ class Fetcher:
         span = ByteRange(range_request.start, max(range_request.start, range_request.stop))
         return bool(self._waiters.overlapping(span))
 
-    # -- hearing of progress ---------------------------------------------------------------------
+    # -- progress (`RangeOwner`) -----------------------------------------------------------------
 
-    def _progressed(self, range_request: RangeRequest, n_bytes: int) -> None:
-        self._dispatcher.note_progress(range_request, n_bytes)
+    def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
+        """Wake the reads whose bytes are all held now."""
         self._budget.note(n_bytes)
         held_until = range_request.held_until
         for waiter in self._waiting_for(ByteRange(max(0, held_until - n_bytes), held_until)):
@@ -362,13 +361,14 @@ class Fetcher:
         """Return the flights that bring a byte of *span*, or have brought one."""
         return [each for each in self._flights.overlapping(span) if _overlaps(each, span)]
 
-    def _brought_elsewhere(self) -> None:
-        """Wake whoever waits for blocks that another process has brought: they are unchecked."""
+    def note_brought_elsewhere(self) -> None:
+        """Wake the reads whose blocks another process has brought: they are unchecked."""
         for waiter in self._waiters:
             if not waiter.event.is_set() and next(self.cached.gaps(waiter.span), None) is None:
                 waiter.event.set()
 
-    def _ended(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
+    def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
+        """Give *failure* to the reads that waited for what is missing; the others look again."""
         self._flights.remove(range_request)
         for reader in list(range_request.readers):
             if range_request in self._flights_of.get(reader, ()):

@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
-
-import trio
+from typing import Final, Protocol
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import CachedObject
 from satfs.content.fetch.links import LinkCache
 from satfs.content.transfer.interface import Download
@@ -83,13 +80,41 @@ class TransferStatus:
     bytes_per_s: float | None
 
 
-class RangeRequest(Download):
-    """A delivery that waits for a connection, or has one.
+class RangeOwner(Protocol):
+    """The object that a range request brings bytes of: its `Fetcher`."""
 
-    Invariants:
-        `readers` are the handles that want it; an empty set with nobody waiting means that it may
-        be dropped.
-        `is_urgent` while somebody waits for a byte of it.
+    def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
+        """Take in that *n_bytes* more may be served."""
+
+    def note_brought_elsewhere(self) -> None:
+        """Take in that another process has brought bytes, whose blocks are unchecked here."""
+
+    def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
+        """Take in that *range_request* brings no more bytes, and why, unless it was given up."""
+
+
+@dataclass(eq=False, slots=True)
+class Sharing:
+    """How a range request shares its blocks with other processes of this node.
+
+    Attributes:
+        level: of its next claim; it rises with each process that stands still.
+        seen_changes: of the index, when it was last read for this request.
+    """
+
+    level: int = 0
+    seen_changes: int | None = None
+
+
+class RangeRequest(Download):
+    """A download that waits for a connection, or has one.
+
+    Each attribute has one writer. `Fetcher`: `readers`, the handles that want it. `Dispatcher`:
+    `is_active` and `is_urgent` (a read waits for a byte of it). `RangeRetry`: `attempt` and
+    `is_bulk`. `Claiming`: `sharing`. Without readers and without a read that waits, it may be
+    dropped.
+
+    Progress goes one way: from here to the dispatcher (*on_progress*), from there to *owner*.
     """
 
     def __init__(
@@ -100,60 +125,52 @@ class RangeRequest(Download):
         source: ObjectSource,
         *,
         is_bulk: bool,
+        owner: RangeOwner,
         on_progress: Callable[[RangeRequest, int], None],
-        on_news: Callable[[], None] = lambda: None,
-        on_end: Callable[[RangeRequest, SatfsError | None], None],
     ) -> None:
         super().__init__(cache, cached, span)
         self.requested = span  # as it was begun, whatever was cut from it since
         self.source = source
+        self.owner = owner
         self.is_bulk = is_bulk
         self.is_urgent = False
         self.readers: set[object] = set()
         self.order = next(_order)
         self.is_active = False
         self.is_cancelled = False
-        self.began_at = span.start  # where the present attempt began
-        self.began_at_s: float | None = None  # the first byte of the present attempt
         self.n_reissued = 0
-        self.attempt: trio.CancelScope | None = None
-        self.silence: trio.CancelScope | None = None  # limits the wait for the first block
-        self.claim: Claim | None = None  # on the blocks of the present attempt
-        self.claim_level = 0
-        self.seen_changes: int | None = None  # of the index, when it was last looked at for this
-        self.is_elsewhere = False  # waits for another process to fetch its blocks
+        self.sharing = Sharing()
         self._on_progress = on_progress
-        self._on_news = on_news
-        self.ended = on_end
-
-    def arriving_since(self, at_s: float) -> None:
-        """Remember when the first byte of this attempt came."""
-        if self.began_at_s is None:
-            self.began_at_s = at_s
-            if self.permit is not None:
-                self.permit.answered()
 
     def progressed(self, n_bytes: int) -> None:
-        """Wake the tasks that wait."""
-        self.arriving_since(trio.current_time())
-        if self.permit is not None:
-            self.permit.carried()
-        if self.claim is not None:
-            self.claim.held_until = self.held_until
+        """See `Download.progressed`."""
+        self.attempt.progressed(self.held_until)
         self._on_progress(self, n_bytes)
 
-    def progress(self, now_s: float) -> TransferStatus:
+    def end(self, failure: SatfsError | None) -> None:
+        """Report to the owner that no more bytes will come. To be called once."""
+        self.owner.note_end(self, failure)
+
+    def status(self, now_s: float) -> TransferStatus:
         """Return how far it is, and how fast since its present attempt's first byte."""
         span = ByteRange(self.start, max(self.start, self.stop))
-        speed: float | None = None
-        if self.began_at_s is not None and now_s > self.began_at_s:
-            speed = (self.held_until - self.began_at) / (now_s - self.began_at_s)
+        speed = self.bytes_per_s(now_s)
         return TransferStatus(self.source.label, span, self.held_until, self.is_urgent, speed)
+
+    def bytes_per_s(self, now_s: float, min_age_s: float = 0.0) -> float | None:
+        """Return the rate since the first byte of the present attempt.
+
+        None before the first byte, and until *min_age_s* after it.
+        """
+        began_at_s = self.attempt.first_byte_at_s
+        if began_at_s is None or now_s - began_at_s <= min_age_s:
+            return None
+        return (self.held_until - self.attempt.start) / (now_s - began_at_s)
 
     @property
     def is_arriving(self) -> bool:
         """Tell whether bytes of the present attempt have come."""
-        return self.is_active and self.began_at_s is not None
+        return self.is_active and self.attempt.first_byte_at_s is not None
 
     def is_wanted(self) -> bool:
         """Return whether there is something left to do."""
@@ -162,20 +179,18 @@ class RangeRequest(Download):
     def cancel(self) -> None:
         """Give the flight up; what has arrived stays."""
         self.is_cancelled = True
-        if self.attempt is not None:
-            self.attempt.cancel()
+        self.attempt.scope.cancel()
 
     def reissue(self) -> None:
         """Begin the rest again on another connection: this one is too slow."""
         self.n_reissued += 1
-        if self.attempt is not None:
-            self.attempt.cancel()
+        self.attempt.scope.cancel()
 
     def cut(self, stop: int) -> None:
         """Deliver only up to *stop*, a block boundary; somebody else fetches the rest."""
         self.stop = max(self.held_until, min(self.stop, stop))
-        if self.claim is not None:
-            self.claim.cut(self.stop)
+        if self.attempt.claim is not None:
+            self.attempt.claim.cut(self.stop)
 
     @property
     def absent(self) -> ByteRange:
@@ -193,7 +208,7 @@ class RangeRequest(Download):
         self.front = self.held_until = max(self.held_until, position)
         if gap is not None:
             self.cut(gap.stop)
-        self._on_news()
+        self.owner.note_brought_elsewhere()
 
 
 def choose(queue: Iterable[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:

@@ -1,7 +1,7 @@
 """One range request's way through failures: retried, moved to the loop, or given up.
 
-What a failure means is decided in `verdicts`, `trial` and `net.retry`; which flights are in the air
-at once, in `dispatch`.
+What a response means is decided in `store_responses` and how long to wait in `net.retry`; which
+requests are in flight at once, in `dispatch`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.content.fetch.store_responses import ResponseKind
-from satfs.content.transfer.interface import BulkMover, Mover, UnusableResponse, WorkerDied
+from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
 from satfs.errors import (
     Changed,
     DeadlineReached,
@@ -99,23 +99,18 @@ class RangeRetry:
         trial = AttemptCounts(range_request.held_until, self._give_up_s)
         while range_request.is_wanted():
             failure: SatfsError | None = None
-            range_request.began_at_s = None
-            with trio.CancelScope() as range_request.attempt:
+            range_request.attempt = Attempt(range_request.held_until)
+            with range_request.attempt.scope:
                 began_s = trio.current_time()
                 await self.claiming.wait_for_others(range_request)
                 trial.waited(trio.current_time() - began_s)
                 if range_request.is_wanted():
                     failure = await self._try_once(range_request, trial)
-            range_request.attempt = None
-            if not range_request.is_wanted():
-                return None
-            if failure is not None:
-                return failure
-            if trial.wait_s:
-                self.counters["retries"] += 1
-                with trio.CancelScope() as range_request.attempt:
+                if trial.wait_s and failure is None and range_request.is_wanted():
+                    self.counters["retries"] += 1
                     await trio.sleep(trial.wait_s)
-                range_request.attempt = None
+            if failure is not None and range_request.is_wanted():
+                return failure
         return None
 
     async def _try_once(
@@ -177,7 +172,7 @@ class RangeRetry:
         return None
 
     async def _attempt(self, range_request: RangeRequest, link: Link, trial: AttemptCounts) -> None:
-        origin = origin_of(link.url)
+        attempt, origin = range_request.attempt, origin_of(link.url)
         admission = await admit(self._reachability, origin, range_request.source.label)
         if admission is None:
             offline = Unreachable(f"{range_request.source.label}: the object store is offline")
@@ -189,13 +184,13 @@ class RangeRetry:
         started_at = range_request.held_until
         claim: Claim | None = None
         try:
-            claim = await self.claiming.claim(range_request)
+            attempt.claim = claim = await self.claiming.claim(range_request)
             if claim is None:
                 return  # another process fetches these blocks, or has
             started_at = range_request.held_until
             await self._cache.reserve(range_request.cached, range_request.missing)
             range_request.begin()
-            range_request.began_at = range_request.held_until
+            attempt.start = range_request.held_until
             asked_at_s = trio.current_time()
             # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
             limit_s = trial.left_s
@@ -208,13 +203,13 @@ class RangeRetry:
             self._reachability.answered(origin, trio.current_time())
             raise
         finally:
-            range_request.silence = None
-            range_request.permit = None
+            attempt.silence = None
+            attempt.permit = None
             permit.end()
-            range_request.claim = None
+            attempt.claim = None
             if claim is not None:
                 self._cache.claims.end(claim)
-            began_at_s = range_request.began_at_s
+            began_at_s = attempt.first_byte_at_s
             if began_at_s is not None:
                 range_request.source.doubt.matched()
                 range_request.source.links.accepted(link)
@@ -264,7 +259,7 @@ class RangeRetry:
                     await trio.lowlevel.checkpoint()  # the connection is for who is waited for
             if self._free_soon.get(origin) is is_free:
                 del self._free_soon[origin]  # free by now, or too slow to be waited for again
-        range_request.permit = permit = await self._permits.take(
+        range_request.attempt.permit = permit = await self._permits.take(
             origin, holders, rank, is_patient=trial.n_crowded >= MAX_MOVES
         )
         trial.waited(trio.current_time() - began_s)
@@ -281,21 +276,21 @@ class RangeRetry:
         request: TracedRequest,
     ) -> None:
         """Have *mover* make one request, and note what came of it."""
-        asked_at_s = trio.current_time()
+        attempt, asked_at_s = range_request.attempt, trio.current_time()
         try:
-            with trio.CancelScope(deadline=deadline_at) as range_request.silence:
+            with trio.CancelScope(deadline=deadline_at) as attempt.silence:
                 with permit.scope:
                     await mover.move(link, range_request, range_request.source.version)
                 permit.raise_if_silent()
-            if range_request.silence.cancelled_caught:
+            if attempt.silence.cancelled_caught:
                 raise DeadlineReached(f"{range_request.source.label}: the object store is silent")
         except UnusableResponse as refusal:
             request.outcome = f"refused: {refusal.verdict.code}"
             raise
         finally:
-            request.received_bytes = range_request.held_until - range_request.began_at
-            if range_request.began_at_s is not None:
-                request.first_byte_s = range_request.began_at_s - asked_at_s
+            request.received_bytes = range_request.held_until - attempt.start
+            if attempt.first_byte_at_s is not None:
+                request.first_byte_s = attempt.first_byte_at_s - asked_at_s
 
     def _judge(
         self,

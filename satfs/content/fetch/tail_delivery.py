@@ -77,4 +77,4 @@ class TailDelivery:
         """Wake who waits for bytes that did not come, or for the connection."""
         self.has_ended.set()
         if self._request is not None:
-            self._request.ended(self._request, None)
+            self._request.end(None)

@@ -65,8 +65,9 @@ class InLoopMover:
             delivery.begin()
             headers = request_headers(delivery.missing, version)
             asked_s = trio.current_time()
-            async with self._http.stream(url, headers=headers, permit=delivery.permit) as response:
-                delivery.response_s = response_s(response, trio.current_time() - asked_s)
+            permit = delivery.attempt.permit
+            async with self._http.stream(url, headers=headers, permit=permit) as response:
+                delivery.attempt.response_s = response_s(response, trio.current_time() - asked_s)
                 if response.status not in (200, 206):
                     verdict = classify_error(response.status, await response.read_error_body())
                     if is_of_connection(response.status, verdict):

@@ -1,11 +1,16 @@
-"""What both ways of moving bytes share: a range, its destination, its failures."""
+"""What both ways of moving bytes share: a range, its destination, its attempts, its failures."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import trio
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import CachedObject, Layer
 from satfs.content.fetch.store_responses import ResponseClass
 from satfs.errors import Misuse
@@ -36,6 +41,54 @@ class WorkerDied(Exception):
         self.is_of_file = is_of_file
 
 
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One attempt to bring what is missing of a download, over one connection.
+
+    `RangeRetry` begins and ends it and gives it its permit and its claim; the mover notes the times
+    of the response. All others read it.
+
+    Attributes:
+        start: the first byte that it requests.
+        scope: cancelled, it ends the attempt; the bytes that have arrived stay.
+        silence: limits the time until the first block; None where nothing limits it.
+        permit: leave to use a connection, while the attempt has one.
+        claim: on the blocks that it brings, while the attempt has one.
+        response_s: how long the store took to respond, once that is known.
+        first_byte_at_s: when the first byte arrived, on trio's clock.
+    """
+
+    start: int
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    silence: trio.CancelScope | None = None
+    permit: Permit | None = None
+    claim: Claim | None = None
+    response_s: float | None = None
+    first_byte_at_s: float | None = None
+
+    def arriving_since(self, at_s: float) -> None:
+        """Note when the first byte arrived; later calls change nothing."""
+        if self.first_byte_at_s is None:
+            self.first_byte_at_s = at_s
+            if self.permit is not None:
+                self.permit.answered()
+
+    def progressed(self, held_until: int) -> None:
+        """Note that the blocks up to *held_until* may be served."""
+        self.arriving_since(trio.current_time())
+        if self.permit is not None:
+            self.permit.carried()
+        if self.claim is not None:
+            self.claim.held_until = held_until
+
+    def lift_limit(self) -> bool:
+        """Stop limiting the attempt in time: bytes arrive. Return whether it was limited."""
+        if self.silence is None or self.silence.deadline == math.inf:
+            return False
+        self.silence.deadline = math.inf
+        return True
+
+
 class Download:
     """The bytes [start, stop) of one object on their way into its cache file.
 
@@ -55,10 +108,8 @@ class Download:
         self.stop = span.stop
         self.front = span.start
         self.held_until = span.start
-        #: Leave for this attempt's connection, if whoever began the attempt took one.
-        self.permit: Permit | None = None
-        #: How long the store took to answer in this attempt, once it is known.
-        self.response_s: float | None = None
+        #: The present attempt; after it, and until the next one begins, the last one.
+        self.attempt = Attempt(span.start)
 
     @property
     def is_done(self) -> bool:
@@ -77,7 +128,7 @@ class Download:
         """
         self.layer = self.cached.top
         self.front = self.held_until
-        self.response_s = None
+        self.attempt.response_s = None
 
     def receive(self, data: bytes | memoryview) -> None:
         """Put the next bytes in the file; what lies beyond `stop` is ignored.
@@ -113,11 +164,8 @@ class Download:
         self.held_until = held_until
         self.progressed(n_bytes)
 
-    def arriving_since(self, at_s: float) -> None:
-        """Hear when, on trio's clock, the first byte of this attempt came."""
-
     def progressed(self, n_bytes: int) -> None:
-        """Hear that *n_bytes* more may be served. For whoever waits for them."""
+        """Take in that *n_bytes* more may be served."""
 
 
 class Mover(Protocol):
@@ -133,7 +181,7 @@ class Mover(Protocol):
             Unreachable: the network failed, or was silent for too long.
             Spilled: the disk failed meanwhile.
             WorkerDied: try again.
-            Crowded: the host lets no further connection through; `delivery.permit` is spent.
+            Crowded: the host lets no further connection through; the attempt's permit is spent.
         """
 
 

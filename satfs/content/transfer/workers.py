@@ -164,10 +164,10 @@ class WorkerPool:
                 # The loop follows redirects, finds a range in a whole body, and knows no packets.
                 if refusal.verdict.meaning not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
                     raise
-        permit = delivery.permit
+        permit = delivery.attempt.permit
         if permit is not None and permit.holder is self:
             # It was for a connection of a worker, which is idle now, closed or not needed.
-            delivery.permit = None
+            delivery.attempt.permit = None
             permit.end()
         await self._in_loop.move(link, delivery, version)
 
@@ -194,9 +194,10 @@ class WorkerPool:
             )
         process.moves[number] = state
         is_new = not process.use_idle(origin_of(link.url))
-        if delivery.permit is not None:
-            delivery.permit.is_new |= is_new
-            delivery.permit.begin()
+        permit = delivery.attempt.permit
+        if permit is not None:
+            permit.is_new |= is_new
+            permit.begin()
         stop = missing.stop
         try:
             await self._tell_slow(process)
@@ -209,14 +210,13 @@ class WorkerPool:
             if (state.outcome is None or delivery.stop < stop) and not process.is_dead:
                 if state.outcome is None:
                     process.cancelled.add(number)
-                permit = delivery.permit
                 is_silent = permit is not None and permit.wait_s is not None
                 if permit is not None and permit.has_answered:
                     self._permits.note_closed(permit.origin)
                 await self._tell(process, "cancel", {"move": number, "is_silent": is_silent})
         if state.failure is not None:
             raise state.failure
-        self._judge(state, stop, shown(link.url), delivery.permit)
+        self._judge(state, stop, shown(link.url), permit)
 
     def _judge(self, state: _MoveState, stop: int, where: str, permit: Permit | None) -> None:
         outcome, delivery = state.outcome, state.delivery
@@ -428,7 +428,7 @@ class WorkerPool:
         if state is None or state.ended.is_set():
             return
         if isinstance(report, OutcomeReport):
-            permit = state.delivery.permit
+            permit = state.delivery.attempt.permit
             if permit is not None and report.is_kept:
                 n_idle, n_unused = worker.idle.get(permit.origin, (0, 0))
                 worker.idle[permit.origin] = (n_idle + 1, n_unused)
@@ -438,8 +438,8 @@ class WorkerPool:
         self._n_deaths = 0
         delivery = state.delivery
         self._n_moved_bytes += max(0, report.front - delivery.held_until)
-        delivery.response_s = report.response_s
-        delivery.arriving_since(trio.current_time() - report.receiving_s)
+        delivery.attempt.response_s = report.response_s
+        delivery.attempt.arriving_since(trio.current_time() - report.receiving_s)
         try:
             # After a cut, the worker may have gone on for a moment; its blocks are as good.
             delivery.report(min(report.front, delivery.stop), _fitting(delivery, report))
