@@ -7,14 +7,14 @@ tells the length, the ETag and the end of the object in one round trip (RFC 9110
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import trio
 
+from satfs.content.fetch.failures import error_for, refused
 from satfs.content.fetch.links import LASTING_CODES, LinkCache
 from satfs.content.fetch.store_responses import (
     BEGINNING_BYTES,
@@ -35,13 +35,12 @@ from satfs.content.fetch.store_responses import (
 )
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
-from satfs.errors import Garbled, NotAllowed, NotThere, Throttled, Unreachable
+from satfs.errors import Garbled, Unreachable
 from satfs.model import ByteRange, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedResponse
 from satfs.net.permits import Crowded
 from satfs.net.refusals import Refusals
-from satfs.net.retry import parse_retry_after
 from satfs.net.retrying import Retries
 
 T = TypeVar("T")
@@ -150,7 +149,7 @@ class Probe:
             if tail.encodings:
                 await self._check_label(links, label, tail, deadline_at)
             return tail
-        _raise(verdict, label, None)
+        raise _failure(verdict, label)
 
     async def _sized(
         self, links: LinkCache, label: str, part: Tail, deadline_at: float
@@ -194,7 +193,7 @@ class Probe:
             async def read(response: StreamedResponse, label: str) -> bytes:
                 verdict = classify_success(response.status, response.headers, span, tail.version)
                 if verdict.meaning is not ResponseKind.BYTES:
-                    _raise(verdict, label, None)
+                    raise _failure(verdict, label)
                 data = bytearray()
                 async for chunk in response.chunks():
                     data += chunk
@@ -247,7 +246,7 @@ class Probe:
     ) -> T:
         refusals, known = Refusals(), links.refusal
         if known in LASTING_CODES:
-            raise NotAllowed(f"the object store refuses {label}: {known}")
+            raise refused(label, known)
         while True:
             link = await links.get()
 
@@ -272,7 +271,7 @@ class Probe:
                     links.spent(link)
                 if wait_s is None or trio.current_time() + wait_s >= deadline_at:
                     links.refused(code)
-                    raise NotAllowed(f"the object store refuses {label}: {code}") from None
+                    raise refused(label, code) from None
             await trio.sleep(wait_s)
 
     async def _attempt(
@@ -301,26 +300,15 @@ class Probe:
                     ResponseKind.GARBLED,
                 ):
                     raise _TellsNothing(verdict)
-                _raise(verdict, label, response.headers.get("retry-after"))
+                raise _failure(verdict, label, response.headers.get("retry-after"))
         raise Garbled(f"the object store redirects {label} without end")
 
 
-def _raise(verdict: ResponseClass, label: str, retry_after: str | None) -> NoReturn:
-    match verdict.meaning:
-        case ResponseKind.RENEW:
-            raise UnusableResponse(verdict)
-        case ResponseKind.GONE:
-            raise NotThere(f"the object store has no {label}")
-        case ResponseKind.REFUSED:
-            raise NotAllowed(f"the object store refuses {label}: {verdict.code}")
-        case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
-            asked_s = parse_retry_after(retry_after, now_s=time.time())
-            text = f"the object store is busy: {label}: {verdict.code}"
-            if asked_s is None:
-                raise Unreachable(text)
-            raise Throttled(text, retry_after_s=asked_s)
-        case _:
-            raise Garbled(f"the object store's answer for {label} makes no sense: {verdict.code}")
+def _failure(verdict: ResponseClass, label: str, retry_after: str | None = None) -> Exception:
+    """Return what to raise for a response without an answer: a refused link may be renewed."""
+    if verdict.meaning is ResponseKind.RENEW:
+        return UnusableResponse(verdict)
+    return error_for(verdict, label, retry_after)
 
 
 async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | None = None) -> Tail:
@@ -340,7 +328,7 @@ async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | No
         raise _TellsNothing(ResponseClass(ResponseKind.GARBLED, "Content-Range"), part)
     found = classify_tail(response.status, response.headers)
     if isinstance(found, ResponseClass):
-        raise Garbled(f"the object store's answer for {label} makes no sense: {found.code}")
+        raise error_for(found, label)
     version, start, length = found
     encodings = encodings_of(response.headers)
     if length > TAIL_BYTES:

@@ -7,7 +7,6 @@ requests are in flight at once, in `dispatch`.
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +19,7 @@ from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import Spilled
 from satfs.content.fetch.claiming import Claiming
 from satfs.content.fetch.controller import ConnectionController
+from satfs.content.fetch.failures import AttemptCounts, error_for, refused
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.content.fetch.store_responses import ResponseKind
@@ -27,8 +27,6 @@ from satfs.content.transfer.interface import Attempt, BulkMover, Mover, Unusable
 from satfs.errors import (
     Changed,
     DeadlineReached,
-    Garbled,
-    NotAllowed,
     NotThere,
     SatfsError,
     Throttled,
@@ -38,8 +36,6 @@ from satfs.model import Link
 from satfs.net.addresses import origin_of
 from satfs.net.permits import AWAITED, READ_AHEAD, Crowded, Holder, Permit, Permits, Rank
 from satfs.net.reachability import Reachability
-from satfs.net.refusals import Refusals
-from satfs.net.retry import parse_retry_after, wait_before_next_s
 from satfs.net.retrying import NoPauses, Pauses, admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest
 
@@ -122,7 +118,7 @@ class RangeRetry:
         try:
             known = range_request.source.links.refusal
             if known in LASTING_CODES:
-                return NotAllowed(f"the object store refuses {range_request.source.label}: {known}")
+                return refused(range_request.source.label, known)
             link = await range_request.source.links.get()
             pause_s = self._pauses.left_s(origin_of(link.url))
             if pause_s > 0:
@@ -312,17 +308,14 @@ class RangeRetry:
                         trial.wait_s = wait_s
                         return None
                 links.refused(verdict.code)
-                return NotAllowed(f"the object store refuses {label}: {verdict.code}")
+                return error_for(verdict, label)
             case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
-                asked_s = parse_retry_after(refusal.retry_after, now_s=time.time())
-                if verdict.meaning is ResponseKind.SLOW_DOWN or asked_s is not None:
+                failure = error_for(verdict, label, refusal.retry_after)
+                wait_s = failure.retry_after_s if isinstance(failure, Throttled) else None
+                if verdict.meaning is ResponseKind.SLOW_DOWN or wait_s is not None:
                     self._controller.note_throttled(trio.current_time())
-                text = f"the object store is busy: {label}: {verdict.code}"
-                if asked_s is not None and link is not None:
-                    self._pauses.note(origin_of(link.url), asked_s)
-                failure = (
-                    Unreachable(text) if asked_s is None else Throttled(text, retry_after_s=asked_s)
-                )
+                if wait_s is not None and link is not None:
+                    self._pauses.note(origin_of(link.url), wait_s)
                 trial.failed(failure, self._draw())
                 return failure if trial.is_over else None
             case ResponseKind.CHANGED:
@@ -337,70 +330,11 @@ class RangeRetry:
             case ResponseKind.GONE:
                 return Changed(f"{label} was removed while it was open")
             case ResponseKind.REFUSED:
-                return NotAllowed(f"the object store refuses {label}: {verdict.code}")
+                return error_for(verdict, label)
             case _:
                 # Forgiven once, as in net.retry: a balancer's error page is gone a moment later.
                 trial.n_garbled += 1
                 if trial.n_garbled <= 1:
                     trial.failed(None, self._draw())
                     return None
-                return Garbled(
-                    f"the object store's answer for {label} makes no sense: {verdict.code}"
-                )
-
-
-class AttemptCounts:
-    """Attempts since a flight last made progress."""
-
-    def __init__(self, held_until: int, give_up_s: float) -> None:
-        self.wait_s = 0.0
-        self.last: SatfsError | None = None
-        self._give_up_s = give_up_s
-        self._begin(held_until)
-
-    def _begin(self, held_until: int) -> None:
-        self.since_s = trio.current_time()
-        self.refusals = Refusals()
-        self.n_garbled = 0
-        self.n_other_version = 0
-        self.n_deaths = 0
-        self.n_crowded = 0
-        self.last = None
-        self._n_failed = 0
-        self._held_until = held_until
-
-    def look(self, held_until: int) -> None:
-        """Begin anew if there was progress: what fails after it has its own time."""
-        if held_until > self._held_until:
-            self._begin(held_until)
-
-    def waited(self, seconds: float) -> None:
-        """Take in that nothing was asked for so long: other connections had their turn."""
-        self.since_s += seconds
-
-    @property
-    def left_s(self) -> float:
-        """Return the time that is left for attempts."""
-        return max(0.0, self.since_s + self._give_up_s - trio.current_time())
-
-    def failed(self, failure: SatfsError | None, draw: float) -> None:
-        """Take in a failure that may pass: the next attempt waits a little longer."""
-        self._n_failed += 1
-        if not isinstance(failure, DeadlineReached) or self.last is None:
-            # Running out of time is the end of a failure, not its reason.
-            self.last = failure
-        self.wait_s = wait_before_next_s(self._n_failed, failure, draw)
-
-    def paused(self, pause_s: float, label: str) -> SatfsError | None:
-        """Have the next attempt wait for *pause_s*, as another process has to.
-
-        Returns what to report when it would come too late.
-        """
-        self.wait_s = pause_s
-        text = f"the object store is busy: {label}: it requires a wait of {pause_s:.3g} s"
-        return Throttled(text, retry_after_s=pause_s) if self.is_over else None
-
-    @property
-    def is_over(self) -> bool:
-        """Return whether the next attempt would come too late."""
-        return self.wait_s >= self.left_s
+                return error_for(verdict, label)
