@@ -19,8 +19,8 @@ from content.fakestore import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from satfs.content.cache.blockfile import BlockFile, hash_blocks
-from satfs.content.cache.blockmap import BLOCK_BYTES, SEGMENT_BYTES, align
+from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import BLOCK_BYTES, SEGMENT_BYTES, align, hash_blocks
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import path_of
 from satfs.content.cache.objects import CachedObject, Spilled

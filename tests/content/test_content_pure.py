@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from satfs.content.cache.blockmap import (
     BLOCK_BYTES,
     BLOCKS_PER_SEGMENT,
-    SEGMENT_BYTES,
     BlockMap,
     Segment,
     align,
@@ -407,10 +406,6 @@ verdicts = st.builds(ResponseClass, st.sampled_from(list(ResponseKind)), texts)
 
 
 class TestMessages:
-    def test_blocks_are_the_caches(self) -> None:
-        assert messages.BLOCK_BYTES == BLOCK_BYTES
-        assert SEGMENT_BYTES == BLOCK_BYTES * BLOCKS_PER_SEGMENT
-
     @given(
         st.builds(
             MoveOrder,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fuzz.target import Target
 from hypothesis import strategies as st
 
+from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.store_responses import (
     classify_error,
     classify_success,
@@ -16,7 +17,6 @@ from satfs.content.fetch.store_responses import (
 )
 from satfs.content.transfer.exchange import Exchange
 from satfs.content.transfer.messages import (
-    BLOCK_BYTES,
     MoveOrder,
     OutcomeReport,
     ProgressReport,

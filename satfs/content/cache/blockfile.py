@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import xxhash
-
 from satfs.content.cache import kernelcalls
-from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.cache.blockmap import hash_blocks
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
@@ -25,15 +23,6 @@ _LOCK_RETRY_S: Final = 0.002
 
 #: What the disk is asked for at once while blocks are checked.
 READ_AHEAD_BYTES: Final = 32 * 1024 * 1024
-
-
-def hash_blocks(data: bytes | memoryview) -> list[int]:
-    """Return the checksum of each block of *data* (the last may be short)."""
-    view = memoryview(data)
-    return [
-        xxhash.xxh3_64_intdigest(view[start : start + BLOCK_BYTES])
-        for start in range(0, len(view), BLOCK_BYTES)
-    ]
 
 
 class BlockFile:

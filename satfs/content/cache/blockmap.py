@@ -1,7 +1,7 @@
 """Which blocks of one object are held, and which of those have been checked.
 
-Pure: knows numbers only. The cache file's holes are never asked what is present; this map is, and
-its persistent half (`content/cache/index.py`) is written after the data it speaks of.
+Pure: numbers and checksums. A block is present when this map has it, whatever the cache file's
+holes look like; the map's persistent half (`content/cache/index.py`) is written after the data.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import xxhash
 
 from satfs.model import ByteRange
 
@@ -37,6 +39,20 @@ def align(span: ByteRange, size_bytes: int) -> ByteRange:
     start = span.start // BLOCK_BYTES * BLOCK_BYTES
     stop = -(-span.stop // BLOCK_BYTES) * BLOCK_BYTES
     return ByteRange(min(start, size_bytes), min(stop, size_bytes))
+
+
+def hash_blocks(data: bytes | memoryview) -> list[int]:
+    """Return the checksum of each block of *data* (the last may be short)."""
+    view = memoryview(data)
+    return [
+        xxhash.xxh3_64_intdigest(view[start : start + BLOCK_BYTES])
+        for start in range(0, len(view), BLOCK_BYTES)
+    ]
+
+
+def start_of_blocks(stop: int, n_blocks: int) -> int:
+    """Return where the *n_blocks* blocks begin that end at byte *stop*; the last may be short."""
+    return stop - (n_blocks - 1) * BLOCK_BYTES - (stop % BLOCK_BYTES or BLOCK_BYTES)
 
 
 def segment_span(number: int, size_bytes: int) -> ByteRange:

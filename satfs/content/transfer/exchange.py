@@ -13,8 +13,8 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import h11
-import xxhash
 
+from satfs.content.cache.blockmap import BLOCK_BYTES, hash_blocks, start_of_blocks
 from satfs.content.fetch.store_responses import (
     ResponseClass,
     ResponseKind,
@@ -24,7 +24,7 @@ from satfs.content.fetch.store_responses import (
     request_headers,
 )
 from satfs.content.transfer import messages
-from satfs.content.transfer.messages import BLOCK_BYTES, MoveOrder, OutcomeReport, ProgressReport
+from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
 from satfs.model import ByteRange, Version
 
 #: Bytes written at once: few system calls, and the buffers of many connections stay small.
@@ -274,10 +274,7 @@ class Exchange:
 
     def _write(self, n_bytes: int) -> None:
         data = self._buffer[:n_bytes]
-        self._hashes += [
-            xxhash.xxh3_64_intdigest(data[at : at + BLOCK_BYTES])
-            for at in range(0, n_bytes, BLOCK_BYTES)
-        ]
+        self._hashes += hash_blocks(data)
         try:
             written = 0
             while written < n_bytes:
@@ -292,7 +289,7 @@ class Exchange:
 
     def _report(self, now_s: float) -> None:
         receiving_s = max(0.0, now_s - self._began_s)
-        start = self.front - _covered(self.front, len(self._hashes))
+        start = start_of_blocks(self.front, len(self._hashes))
         for first in range(0, len(self._hashes), messages.MAX_BLOCKS):
             hashes = self._hashes[first : first + messages.MAX_BLOCKS]
             upto = min(self.front, start + (first + len(hashes)) * BLOCK_BYTES)
@@ -300,11 +297,6 @@ class Exchange:
             self._tell(messages.pack_progress(told))
         self._hashes = []
         self._told_s = now_s
-
-
-def _covered(front: int, n_blocks: int) -> int:
-    """Return how many bytes *n_blocks* blocks before *front* hold; the last may be short."""
-    return (n_blocks - 1) * BLOCK_BYTES + (front % BLOCK_BYTES or BLOCK_BYTES)
 
 
 def _host(parts: SplitResult) -> str:

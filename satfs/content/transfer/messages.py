@@ -17,8 +17,6 @@ from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 
 #: Longer than any message: a report holds the checksums of at most 1024 blocks.
 MAX_BYTES: Final = 64 * 1024
-#: As in content/cache/blockmap.py; a test holds them together.
-BLOCK_BYTES: Final = 16 * 1024
 #: Blocks reported at once.
 MAX_BLOCKS: Final = 1024
 

@@ -18,6 +18,7 @@ import trio
 
 import satfs
 from satfs.content.cache.blockfile import BlockFile
+from satfs.content.cache.blockmap import BLOCK_BYTES, start_of_blocks
 from satfs.content.cache.kernelcalls import cpu_seconds_of
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
@@ -516,17 +517,11 @@ class WorkerPool:
 
 def _fitting(delivery: Download, report: ProgressReport) -> list[int]:
     """Return the checksums of the blocks that *delivery* still takes."""
-    first = report.front - _covered(report)
-    skip = max(0, delivery.held_until - first) // messages.BLOCK_BYTES
+    first = start_of_blocks(report.front, len(report.hashes))
+    skip = max(0, delivery.held_until - first) // BLOCK_BYTES
     front = min(report.front, delivery.stop)
-    n_blocks = -(-(front - max(first, delivery.held_until)) // messages.BLOCK_BYTES)
+    n_blocks = -(-(front - max(first, delivery.held_until)) // BLOCK_BYTES)
     return report.hashes[skip : skip + max(0, n_blocks)]
-
-
-def _covered(report: ProgressReport) -> int:
-    """Return how many bytes the reported blocks hold; the last may be short."""
-    last = report.front % messages.BLOCK_BYTES or messages.BLOCK_BYTES
-    return (len(report.hashes) - 1) * messages.BLOCK_BYTES + last
 
 
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
