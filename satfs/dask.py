@@ -28,7 +28,8 @@ from typing import Any
 from dask import annotate  # type: ignore[attr-defined]  # it is there, and not in `__all__`
 from distributed import Client, Nanny, NannyPlugin, Worker, WorkerPlugin
 
-from satfs.fsspec import MountUse, SatfsFileSystem
+from satfs.embedded.access import MountUse
+from satfs.fsspec import SatfsFileSystem
 
 log = logging.getLogger(__name__)
 

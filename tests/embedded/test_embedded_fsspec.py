@@ -335,7 +335,7 @@ def test_a_cancelled_read_ends_its_work(start_origin: StartOrigin, open_fs: Open
             await asyncio.wait_for(fs._cat_file(path_of(), 0, MIB), 0.3)
 
     asyncio.run(read())
-    thread = fs._thread
+    thread = fs._access.thread
     assert thread is not None
     assert wait_for(lambda: thread.parts.contents.statistics()["active"] == 0)
 

@@ -266,7 +266,7 @@ def test_links_of_a_process_alone_are_written_nowhere(
     origin = start_origin(ramp_catalogue(1, MIB))
     fs = open_fs()
     assert fs.cat(path_of()) == content_of(origin)
-    thread = fs._thread
+    thread = fs._access.thread
     assert thread is not None
     for directory, _, names in os.walk(cache_dir):
         for name in names:

@@ -165,7 +165,7 @@ def test_a_process_alone_waits_for_nobody(start_origin: StartOrigin, open_fs: Op
     origin = start_origin(ramp_catalogue())
     fs = open_fs()
     assert fs.cat(path_of()) == content_of(origin)
-    thread = fs._thread
+    thread = fs._access.thread
     assert thread is not None
     claims = thread.parts.contents._cache.claims
     assert wait_for(lambda: not claims._active)

@@ -1,0 +1,219 @@
+"""What serves the paths of one profile in this process: a mount of the node, or a thread.
+
+Where this node has a mount of the profile, paths lead to it, so that its cache and the kernel's are
+shared by all; else a trio loop in a thread of this process serves them from the same cache
+directory (`loop_thread.py`). Which of the two is decided at each call: a mount may come and go.
+
+Nothing heavy is imported before it is used: programs import `satfs.fsspec` to register it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
+
+if TYPE_CHECKING:
+    from satfs.embedded.loop_thread import TreeThread
+    from satfs.embedded.node_mount import NodeMount
+    from satfs.embedded.tree import PathTree
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+#: Where paths lead: to the node's mount if there is one, never to it, or to nothing else.
+MountUse: TypeAlias = Literal["auto", "never", "only"]
+
+#: The errnos of a mount that has gone: killed, or unmounted under an open file.
+_GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
+
+class TreeAccess:
+    """Access to the tree of one profile, from any thread of this process and of its forks.
+
+    Args:
+        profile: the profile of config.toml; None is the one that a mount would take.
+        mount: see `MountUse`.
+
+    What has been started ends with `close`, or when the object is collected. A call after `close`
+    starts it again.
+    """
+
+    def __init__(self, profile: str | None, mount: MountUse) -> None:
+        if mount not in ("auto", "never", "only"):
+            raise ValueError("mount must be auto, never or only")
+        self._profile = profile
+        self._mount_use = mount
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._thread: TreeThread | None = None
+        self._node_mount: NodeMount | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+
+    # -- the mount -------------------------------------------------------------------------------
+
+    def mountpoint(self) -> Path | None:
+        """Return where this node has a mount that paths lead to; None where they do not.
+
+        Raises:
+            FileNotFoundError: only a mount may be used, and there is none.
+            ValueError: the settings cannot be.
+        """
+        if self._mount_use == "never":
+            return None
+        with self._own_lock():
+            if self._node_mount is None:
+                from satfs.embedded.node_mount import NodeMount
+
+                self._node_mount = NodeMount(self._resolved_profile())
+        place = self._node_mount.mountpoint()
+        if place is None and self._mount_use == "only":
+            words = f"this node has no mount of the profile {self._resolved_profile()}"
+            raise FileNotFoundError(errno.ENOENT, words)
+        return place
+
+    def on_mount(self, work: Callable[[NodeMount, Path], T]) -> tuple[bool, T | None]:
+        """Return whether a mount has done *work*, and the result; waits for the mount.
+
+        False without a mount, or when it went away meanwhile and something else may do the work.
+        """
+        place = self.mountpoint()
+        node_mount = self._node_mount
+        if place is None or node_mount is None:
+            return False, None
+        try:
+            return True, work(node_mount, place)
+        except OSError as failure:
+            if failure.errno not in _GONE or self._mount_use == "only":
+                raise
+            node_mount.forget()
+            return False, None
+
+    def _resolved_profile(self) -> str:
+        from satfs.embedded.exceptions import exception_for
+        from satfs.errors import SatfsError
+        from satfs.settings import load_settings
+
+        try:
+            return load_settings(profile=self._profile).profile
+        except SatfsError as failure:
+            raise exception_for(failure, "") from failure
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    @property
+    def thread(self) -> TreeThread | None:
+        """Return the thread that serves the tree, if it runs and takes calls."""
+        thread = self._thread
+        return thread if thread is not None and thread.is_usable else None
+
+    def wait(self, path: str, work: Callable[[PathTree, *Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Return what *work* returns; waits in this thread. Interrupted, it cancels the work.
+
+        Raises:
+            OSError: the failure of *work*, as Python programs expect it, about *path*.
+        """
+        future = self._submit(work, *args)
+        try:
+            return future.result()
+        except BaseException as failure:
+            future.cancel()
+            raise raised_for(failure, path) from _cause(failure)
+
+    async def result(
+        self, path: str, work: Callable[[PathTree, *Ts], Awaitable[T]], *args: *Ts
+    ) -> T:
+        """Return what *work* returns; waits in asyncio's loop. Raises as `wait`."""
+        if self.thread is None:
+            # Starting takes a tenth of a second, for which other tasks need not wait.
+            await asyncio.to_thread(self._served)
+        future = self._submit(work, *args)
+        try:
+            return await asyncio.wrap_future(future)
+        except Exception as failure:
+            raise raised_for(failure, path) from _cause(failure)
+
+    async def call(
+        self,
+        path: str,
+        on_mount: Callable[[NodeMount, Path], T],
+        in_tree: Callable[[PathTree, *Ts], Awaitable[T]],
+        *args: *Ts,
+    ) -> T:
+        """Return what *on_mount* returns where paths lead to a mount, else what *in_tree* does.
+
+        Waits in asyncio's loop. Raises as `wait`, and what *on_mount* raises as it is.
+        """
+        if self._mount_use != "never":
+            # To look for a mount waits as well: for the settings, and for a mount that is slow.
+            is_done, found = await asyncio.to_thread(self.on_mount, on_mount)
+            if is_done:
+                return found  # type: ignore[return-value]  # None only where T allows it
+        return await self.result(path, in_tree, *args)
+
+    def close(self) -> None:
+        """End what was started here; returns when it has ended, unless others use it as well."""
+        with self._own_lock():
+            finalizer, self._finalizer, self._thread = self._finalizer, None, None
+        if finalizer is not None and (found := finalizer.detach()) is not None:
+            _, release, args, kwargs = found
+            release(*args, **{**(kwargs or {}), "is_waiting": True})
+
+    def _served(self) -> TreeThread:
+        """Return the running thread that serves the tree; starts it if need be."""
+        from satfs.embedded import loop_thread
+        from satfs.embedded.exceptions import exception_for
+        from satfs.errors import SatfsError
+        from satfs.settings import load_settings
+
+        with self._own_lock():
+            if self._thread is None or not self._thread.is_usable:
+                try:
+                    thread = loop_thread.acquire(load_settings(profile=self._profile))
+                except SatfsError as failure:
+                    raise exception_for(failure, "") from failure
+                if self._finalizer is not None:
+                    self._finalizer.detach()
+                self._finalizer = weakref.finalize(self, loop_thread.release, thread)
+                self._finalizer.atexit = False  # the thread ends with the program by itself
+                self._thread = thread
+            return self._thread
+
+    def _submit(self, work: Callable[[PathTree, *Ts], Awaitable[T]], *args: *Ts) -> Future[T]:
+        """Have *work* done on the tree, in its thread."""
+        from satfs.embedded.loop_thread import Ended
+
+        for _ in range(2):
+            thread = self._served()
+            with suppress(Ended):
+                return thread.submit(work, thread.tree, *args)
+        raise OSError(errno.ENOTCONN, "the filesystem was closed")
+
+    def _own_lock(self) -> threading.Lock:
+        """Return the lock of this process: a fork may have copied it while it was held."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+        return self._lock
+
+
+def raised_for(failure: BaseException, path: str) -> BaseException:
+    """Return what to raise for *failure* about *path*; what stops a program is raised as it is."""
+    if not isinstance(failure, Exception) or isinstance(failure, CancelledError):
+        return failure
+    from satfs.embedded.exceptions import exception_for
+    from satfs.embedded.loop_thread import Ended
+
+    if isinstance(failure, Ended):
+        return OSError(errno.ENOTCONN, "the filesystem was closed", path)
+    return exception_for(failure, path)
+
+
+def _cause(failure: BaseException) -> BaseException | None:
+    return failure if isinstance(failure, Exception) else None
