@@ -207,6 +207,22 @@ def is_dead_mount(path: Path) -> bool:
     return False
 
 
+def is_reachable(mounted: Mounted) -> bool:
+    """Return whether the path of *mounted* leads to it, and its process answers.
+
+    The kernel lists a mount that is hidden below another one as well; a container that has a
+    directory of its own at /tmp shows such mounts of its host.
+    """
+    try:
+        os.statvfs(
+            mounted.mountpoint
+        )  # `stat` may still be answered from what the kernel remembers
+        device = os.stat(mounted.mountpoint).st_dev
+    except OSError:
+        return False
+    return (os.major(device), os.minor(device)) == mounted.device
+
+
 def check(mountpoint: Path, cache_dir: Path) -> None:
     """Raise what has to be changed before anything can be mounted at *mountpoint* (`absolute`).
 

@@ -1,7 +1,7 @@
 """The mount of a profile on this node, if it has one, as a place to read paths from.
 
 What is known of mounts is what the kernel lists. A mount counts that shows the profile's name as
-its source (`satfs:PROFILE`), lets this process in, and answers.
+its source (`satfs:PROFILE`), lets this process in, lies where its path leads, and answers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class NodeMount:
             is_open = mounted.user == os.geteuid() or "allow_other" in mounted.super_options
             if mounted.source != self._source or not is_open:
                 continue
-            if not mountpoints.is_dead_mount(mounted.mountpoint):
+            if mountpoints.is_reachable(mounted):
                 return mounted.mountpoint
         return None
 

@@ -13,6 +13,10 @@ from embedded.conftest import OpenFs, StartOrigin, satfs_threads
 from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalogue
 from mounted.mounting import RealMount
 
+from satfs import mountpoints
+from satfs.embedded.node_mount import NodeMount
+from satfs.mountpoints import FS_TYPE, Mounted
+
 pytestmark = pytest.mark.mounts
 
 MountIt = Callable[..., RealMount]
@@ -83,6 +87,25 @@ def test_a_mount_of_another_profile_is_none_of_ours(
     assert open_fs(mount="auto").local_path("") is None
     with pytest.raises(FileNotFoundError, match="no mount of the profile default"):
         open_fs(mount="only").ls("")
+
+
+def test_a_mount_that_is_hidden_below_another_directory_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container with its own /tmp the kernel still lists what the host has mounted there."""
+    here, gone = (
+        Mounted(
+            place,
+            FS_TYPE,
+            "satfs:default",
+            (0, 4_242),
+            frozenset(),
+            frozenset({f"user_id={os.geteuid()}"}),
+        )
+        for place in (tmp_path, tmp_path / "gone")
+    )
+    monkeypatch.setattr(mountpoints, "satfs_mounts", lambda: (here, gone))
+    assert NodeMount("default").mountpoint() is None
 
 
 def test_when_the_mount_is_killed_reading_goes_on_in_the_process(
