@@ -19,6 +19,9 @@ from satfs.model import ByteRange
 
 #: Pause between looks at a file that somebody holds alone, which takes them milliseconds.
 _LOCK_RETRY_S: Final = 0.002
+#: Longest wait for another process that is making the file, which takes it milliseconds. After that
+#: it is taken for a file that somebody has cut to nothing while another process has it open.
+_MAKING_S: Final = 1.0
 
 
 #: What the disk is asked for at once while blocks are checked.
@@ -49,9 +52,13 @@ class BlockFile:
     def on_disk(cls, path: Path, size_bytes: int) -> tuple[BlockFile, bool]:
         """Open or create the file at *path*, sharing it; return it, and whether it is new.
 
+        A new one is held alone until `share`, which belongs after its entry in the index: of
+        several processes that open it at once, one finds it new, and the others wait for that one.
+
         Raises:
             OSError: the disk won't have it.
         """
+        give_up_at_s = time.monotonic() + _MAKING_S
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -70,6 +77,12 @@ class BlockFile:
                     os.close(fd)
                     continue
                 is_new = seen.st_size != size_bytes
+                if is_new and not kernelcalls.try_lock_alone(fd):
+                    if time.monotonic() >= give_up_at_s:
+                        path.unlink(missing_ok=True)
+                    os.close(fd)
+                    time.sleep(_LOCK_RETRY_S)
+                    continue
                 if is_new:
                     os.ftruncate(fd, size_bytes)
                 return cls(fd, size_bytes, in_memory=False), is_new

@@ -97,6 +97,8 @@ class OpenObjects:
                 file, is_new = BlockFile.on_disk(path, size_bytes)
                 try:
                     object_id = index.open_object(name, label, size_bytes, is_new=is_new)
+                    if is_new:
+                        file.share()
                     return file, object_id, index.segments(object_id)
                 except BaseException:
                     file.close()
