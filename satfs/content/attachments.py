@@ -38,6 +38,7 @@ from satfs.content.fetch.tail_delivery import Learning, TailDelivery
 from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
 from satfs.model import AttachmentName, ByteRange, RemoteReader, SceneId, Version
 from satfs.net.addresses import origin_of
+from satfs.node_locks import NodeLocks
 from satfs.read_trace import ReadTraces
 from satfs.refreshable import Refreshable
 from satfs.request_slots import RequestSlots
@@ -80,6 +81,7 @@ class Attachments:
         wall_clock: Callable[[], float] = time.time,
         traces: ReadTraces | None = None,
         budget: Budget | None = None,
+        locks: NodeLocks | None = None,
     ) -> None:
         #: What reading took, object by object, for people to look at.
         self.traces = traces or ReadTraces()
@@ -90,6 +92,7 @@ class Attachments:
         self._probe = probe
         self._sign = sign
         self._account = account
+        self._locks = locks or NodeLocks()
         self._confirm_after_s = confirm_after_s
         self._now = wall_clock
         self._known: OrderedDict[_Key, KnownVersion] = OrderedDict()
@@ -211,6 +214,7 @@ class Attachments:
         scene, attachment, revision = key
         place, label = (scene, attachment), _label(*key)
         delivery = TailDelivery(self._cache, self.budget)
+        turn = contextlib.AsyncExitStack()
 
         async def settle(tail: Tail) -> Version:
             before = await self._recall(place)
@@ -233,20 +237,25 @@ class Attachments:
                 learning.is_settled.set()
                 with contextlib.suppress(TooManyOpen):  # else the tail is fetched when it is read
                     await delivery.begin(await self._fetcher((place, version)), tail.start)
+            await turn.aclose()  # others of this node find the version, and a claim on the tail
             return delivery.receive
 
         try:
             with learning.scope:
-                async with self._probing.held():
-                    with self.traces.of(label).request(read_trace.SIZE) as request:
-                        tail = await self._probe.tail(self._links_of(place), label, take)
-                        request.received_bytes = delivery.n_bytes + len(tail.data)
-                if learning.known is None:
-                    version = await settle(tail)
-                    async with alone_with(self._opening, (place, version)):
-                        with contextlib.suppress(TooManyOpen):
-                            await delivery.begin(await self._fetcher((place, version)), tail.start)
-                    delivery.receive(tail.data)
+                async with turn:
+                    async with self._probing.held():
+                        if await self._is_learnt_elsewhere(key, learning, turn):
+                            return
+                        with self.traces.of(label).request(read_trace.SIZE) as request:
+                            tail = await self._probe.tail(self._links_of(place), label, take)
+                            request.received_bytes = delivery.n_bytes + len(tail.data)
+                    if learning.known is None:
+                        version = await settle(tail)
+                        async with alone_with(self._opening, (place, version)):
+                            with contextlib.suppress(TooManyOpen):
+                                fetcher = await self._fetcher((place, version))
+                                await delivery.begin(fetcher, tail.start)
+                        delivery.receive(tail.data)
         except Exception as failure:  # for who waits; the mount goes on
             if learning.is_settled.is_set():
                 log.exception("the rest of a tail was lost", label=label)
@@ -257,6 +266,29 @@ class Attachments:
                 learning.failure = Unreachable(f"asking the object store for {label} was given up")
             learning.is_settled.set()
             self._close_idle()
+
+    async def _is_learnt_elsewhere(
+        self,
+        key: tuple[SceneId, AttachmentName, str],
+        learning: Learning,
+        turn: contextlib.AsyncExitStack,
+    ) -> bool:
+        """Return whether another process of this node learns the version at the same time.
+
+        Then *learning* has it. Otherwise the others wait until *turn* is closed.
+        """
+        scene, attachment, revision = key
+        index, since_s = self._cache.index, self._now()
+        if index is None or not self._locks.is_shared(trio.current_time()):
+            return False
+        name = f"version {self._account} {_label(*key)}"
+        await turn.enter_async_context(self._locks.alone(name))
+        known = await self._cache.ask(lambda: index.version(self._account, scene, attachment))
+        if known is None or known.revision != revision or known.confirmed_at_s < since_s:
+            return False
+        self._remember((scene, attachment), known)
+        learning.known = known
+        return True
 
     async def _note(self, key: _Key, version: Version, revision: str) -> KnownVersion:
         known = KnownVersion(revision, version.etag, version.size_bytes, self._now())

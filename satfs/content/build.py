@@ -119,6 +119,7 @@ async def open_attachments(
                 account=account,
                 confirm_after_s=settings.listing_ttl_s,
                 budget=budget,
+                locks=locks,
             )
             nursery.start_soon(cache.run)
             nursery.start_soon(http.permits.watch)

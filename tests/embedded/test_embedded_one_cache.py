@@ -126,6 +126,9 @@ def test_four_processes_in_step_fetch_a_scene_once(
         assert digests(reader) == [digest(content_of(origin))]
     origin.journal.wait_until_idle()
     assert origin.bytes_sent() <= 1.02 * 32 * MIB
+    # One of them learnt the size, and the end of the object with it.
+    tails = [each for each in origin.journal.of("object") if (each.range or "")[:7] == "bytes=-"]
+    assert len(tails) == 1
 
 
 def test_who_waits_takes_over_when_the_fetching_process_is_killed(

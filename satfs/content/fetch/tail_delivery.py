@@ -55,6 +55,9 @@ class TailDelivery:
         first = -(-start // BLOCK_BYTES) * BLOCK_BYTES
         if first < size and (request := fetcher.adopt(ByteRange(first, size), self)) is not None:
             self._request, self._n_skipped = request, first - start
+            # Other processes of the node wait for these blocks. Where one of them has a claim, the
+            # same bytes come from both: this request has been made.
+            request.attempt.claim = self._cache.claims.take(fetcher.cached, request.absent)
             await self._cache.reserve(fetcher.cached, request.missing)
             request.begin()
 
@@ -76,5 +79,8 @@ class TailDelivery:
     def end(self) -> None:
         """Wake who waits for bytes that did not come, or for the connection."""
         self.has_ended.set()
-        if self._request is not None:
-            self._request.end(None)
+        if (request := self._request) is not None:
+            claim, request.attempt.claim = request.attempt.claim, None
+            if claim is not None:
+                self._cache.claims.end(claim)
+            request.end(None)
