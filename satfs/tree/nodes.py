@@ -183,13 +183,16 @@ class File(Node):
 
 
 class Symlink(Node):
-    """A node that names another path."""
+    """A node that names another path; `mtime_ns` is the time of what lies there, where known."""
 
-    __slots__ = ("target",)
+    __slots__ = ("mtime_ns", "target")
 
-    def __init__(self, parent: Directory, name: bytes, target: bytes) -> None:
+    def __init__(
+        self, parent: Directory, name: bytes, target: bytes, mtime_ns: int = FALLBACK_NS
+    ) -> None:
         super().__init__(parent, name)
         self.target = target
+        self.mtime_ns = mtime_ns
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -198,7 +201,8 @@ class Symlink(Node):
 
     def attributes(self) -> Attributes:
         """Return what `stat` tells; a link's size is the length of its target (POSIX lstat)."""
-        return Attributes(Kind.SYMLINK, 0o777, len(self.target))
+        size_bytes = len(self.target)
+        return Attributes(Kind.SYMLINK, 0o777, size_bytes, self.mtime_ns, self.mtime_ns)
 
 
 class Unresolved(Node):

@@ -37,6 +37,11 @@ class IndexedScene(msgspec.Struct, frozen=True, array_like=True):
     product: str
     moment_s: float | None
 
+    @property
+    def moment(self) -> datetime | None:
+        """When the scene was taken, in UTC."""
+        return None if self.moment_s is None else datetime.fromtimestamp(self.moment_s, UTC)
+
 
 class SavedIndex(msgspec.Struct, frozen=True):
     """An index as it is kept. `completed_at_s` is when all tasks had been looked at, if ever."""
@@ -98,9 +103,8 @@ def links_of(scenes: Iterable[IndexedScene]) -> dict[str, Links]:
     timed: list[tuple[float, IndexedScene]] = []
     for scene in sorted(scenes, key=lambda each: (each.moment_s or 0.0, each.task, each.capture)):
         by_product.setdefault(scene.product, {})[scene.scene] = scene
-        if scene.moment_s is not None:
+        if scene.moment_s is not None and (day := scene.moment) is not None:
             timed.append((scene.moment_s, scene))
-            day = datetime.fromtimestamp(scene.moment_s, UTC)
             month = by_date.setdefault(f"{day:%Y}", {}).setdefault(f"{day:%m}", {})
             month.setdefault(f"{day:%d}", {})[scene.scene] = scene
     newest = nlargest(N_LATEST, timed, key=lambda each: (each[0], each[1].scene))

@@ -11,6 +11,7 @@ from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, Symlink, not_there
 from satfs.tree.sources import Catalogue
 from satfs.tree.tasks import task_name
+from satfs.tree.times import time_ns
 from satfs.views.index import IndexedScene, Links
 
 
@@ -49,7 +50,7 @@ class ByName(Directory):
 
     def _link(self, task: Task) -> Symlink:
         target = _to_top(self) + b"tasks/" + task_name(task)
-        return Symlink(self, names.name_of(_label(task)), target)
+        return Symlink(self, names.name_of(_label(task)), target, time_ns(task.created_at))
 
 
 def _label(task: Task) -> str:
@@ -94,7 +95,7 @@ class IndexDirectory(Directory):
         name = _name(own, found)
         if isinstance(found, IndexedScene):
             path = f"tasks/{found.task}/{found.capture}/{found.scene}"
-            return Symlink(self, name, _to_top(self) + path.encode())
+            return Symlink(self, name, _to_top(self) + path.encode(), time_ns(found.moment))
 
         async def load() -> Links:
             inner = (await self._load()).get(own)

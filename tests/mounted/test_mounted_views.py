@@ -73,6 +73,9 @@ def test_links_lead_to_the_tasks(mount: RealMount, origin: DemoOrigin) -> None:
         assert record["timestamp"].startswith("-".join(day.parts[-4:-1]))
     assert sorted(os.listdir(views / "by-product")) == ["L1C", "L1D", "L1D_SR"]
     newest = os.readlink(views / "latest" / "1")
+    # A link has the time of what it leads to, so that `ls -lt` sorts by it.
+    for link in (views / "latest").iterdir():
+        assert link.lstat().st_mtime_ns == link.stat().st_mtime_ns
     assert newest.endswith(max(scene.scene_id for scene in scenes))
     assert len(os.listdir(views / "latest")) == len(scenes)
 
