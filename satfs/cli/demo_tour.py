@@ -17,6 +17,7 @@ from rich.text import Text
 
 from satfs.cli.hints import program_name, shell_path
 from satfs.cli.output import console, show
+from satfs.humanize import format_count
 
 #: What is run in the mountpoint, as a visitor would type it, and how many lines of each are shown.
 _AT_THE_TOP: Final = (("ls", 6), ("ls -gG tasks", 9))
@@ -53,8 +54,9 @@ def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
     end = "Ctrl-C" if ends_with_us else f"{program_name()} umount {name}"
     rows = (
         ("look around", f"cd {name}"),
-        ("copy a scene", f"cp -r $(ls -d {name}/tasks/*/*/*_L1C_* | head -n 1) /tmp"),
+        ("copy a scene", f"cp -rL {name}/views/latest/1 /tmp/scene"),
         ("find rasters", f"find {name}/tasks -name '*_VISUAL_0.tif'"),
+        ("find maps", f"ls {name}/views/task/*/index.html"),
         ("end the demo", end),
     )
     if not sys.stdout.isatty():
@@ -93,7 +95,8 @@ def _step(command: str, n_lines: int, directory: Path) -> None:
     for line in lines[:n_lines]:
         click.echo(shortened(line, columns))
     if len(lines) > n_lines:
-        click.secho(f"… {len(lines) - n_lines} more lines", dim=is_colorful())
+        rest = format_count(len(lines) - n_lines, "more line")
+        click.secho(f"… {rest}", dim=is_colorful())
 
 
 def _show_command(command: str) -> None:

@@ -205,7 +205,7 @@ def test_its_hints_can_be_pasted_in_any_directory(demo: Program, place: Path) ->
     )
     told = demo("demo", place, PATH=bare).stdout
 
-    for label in ("find rasters", "end the demo"):
+    for label in ("find rasters", "find maps", "end the demo"):
         hint = re.search(rf"{label}: +(.*)", told)
         assert hint is not None
         done = subprocess.run(
