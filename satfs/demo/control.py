@@ -45,6 +45,7 @@ COMMANDS: Final[Mapping[str, Callable[..., Any]]] = {
     "drop_connections": lambda origin, sides=(): origin.drop_connections(*sides),
     "environment": DemoOrigin.environment,
     "expire_links": DemoOrigin.expire_links,
+    "faults": lambda origin: [{"name": each.name, "hits": each.hits} for each in origin.faults],
     "leaks": lambda origin: as_plain(origin.leaks),
     "link": DemoOrigin.link,
     "remove_scene": lambda origin, scene_id: origin.catalogue.remove_scene(scene_id),

@@ -32,6 +32,7 @@ class DemoProcess:
             user's cache.
         api_port, store_port: 0 chooses free ones.
         arguments: more arguments of `python -m satfs.demo`, such as `--latency-ms`.
+        prefix: words in front of the command, such as `nsenter` with its options.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class DemoProcess:
         api_port: int = 0,
         store_port: int = 0,
         arguments: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self.environment: dict[str, str] = {}
         kept = Path(data_dir) if data_dir else default_directory()
         self._home = home_of(kept, seed=seed, large_mb=large_mb)
         self._command = [
-            *(sys.executable, "-m", "satfs.demo", "--control"),
+            *(*prefix, sys.executable, "-m", "satfs.demo", "--control"),
             *(f"--seed={seed}", f"--large-mb={large_mb}"),
             *(f"--api-port={api_port}", f"--store-port={store_port}"),
             *([f"--data-dir={data_dir}"] if data_dir else []),

@@ -29,6 +29,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, help="where generated products are kept")
     parser.add_argument("--extra-tasks", type=int, default=0, help="so many bare tasks more")
     parser.add_argument("--extra-scenes", type=int, default=0, help="one capture of so many more")
+    parser.add_argument("--host", default="127.0.0.1", help="address of both ports")
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--store-port", type=int, default=0)
     parser.add_argument("--latency-ms", type=float, default=0.0, help="before each answer")
@@ -80,6 +81,7 @@ def _origin(options: argparse.Namespace) -> DemoOrigin:
         token_lifetime_s=options.token_lifetime_s,
         tls=tls,
         ca_file=options.ca_file,
+        host=options.host,
         api_port=options.api_port,
         store_port=options.store_port,
     )

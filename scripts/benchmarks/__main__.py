@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import curl, render
+from benchmarks import connections, curl, render
 from benchmarks.contenders import CURL, MOUNTED, SATFS, VSICURL, DidNotMount, gdal_library, program
 from benchmarks.line import Line, open_line
 from benchmarks.objects import StoredObject, make_zip
@@ -83,6 +83,8 @@ class Plan:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print tables, keep the results; return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["connections"]:
+        return connections.main(words[1:])
     parser = _parser()
     given = parser.parse_args(words)
     if given.render:

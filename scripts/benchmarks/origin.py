@@ -166,7 +166,7 @@ def run_origin(
     # A relayed line is entered by the relay's doors.
     doors = (store_relay, api_relay) if line.is_relayed else (store_port, api_port)
     store_url, api_url = (f"{scheme}://{line.origin_address}:{port}" for port in doors)
-    ca_file = _make_certificates(workspace, line.origin_address) if profile.tls else None
+    ca_file = make_certificates(workspace, line.origin_address) if profile.tls else None
     certificate = workspace / "server.pem"
     (workspace / "nginx.conf").write_text(
         CONFIGURATION.format(
@@ -250,7 +250,8 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in held]
 
 
-def _make_certificates(workspace: Path, address: str) -> Path:
+def make_certificates(workspace: Path, address: str) -> Path:
+    """Make `server.pem` (key and chain) for *address*, and return the authority's certificate."""
     import trustme
 
     authority = trustme.CA()
