@@ -245,8 +245,6 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._check_peer = check_peer
         self._slow = SlowAddresses() if slow is None else slow
         self._opened: list[TcpStream] = []
-        #: Seconds that the last connect took, TLS not included.
-        self.connect_s: float | None = None
 
     def expect_head(self) -> None:
         """Say that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
@@ -285,7 +283,6 @@ class Dialer(httpcore.AsyncNetworkBackend):
             stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
             stream.expect_head()
             self._opened.append(stream)
-            self.connect_s = trio.current_time() - began
             for option in socket_options or ():
                 raw.setsockopt(*option)
             return stream

@@ -5,11 +5,10 @@ of one client: they refuse further ones (a reset at connect or before the first 
 accept them and keep silent until another one closes. Nothing announces the limit.
 
 While nothing was refused, connections are opened in steps: with n connections that have answered at
-once, up to two and a half times n may be open. So a host that lets n through refuses at most 2 n. A
-response over a long line takes several round trips, a refusal one: there, four times more may be
-open after each pause in which a refusal would have come. So a host without a limit has 64
-connections opened within some three round trips. How many have answered is remembered: only the
-first transfer of a mount takes these steps.
+once, up to three times n may be open. So a host that lets n through refuses at most 2 n. Only an
+answer shows that a connection is let through: some hosts complete the handshake of TLS, and then
+send a 503. How many have answered is remembered: only the first transfer of a mount takes these
+steps, to 3, 9, 27 and 81 connections.
 
 A refusal while other connections answer is the limit: as many as are left. Much later one more is
 tried; each time that more than before have answered, twice as many are added.
@@ -17,23 +16,18 @@ tried; each time that more than before have answered, twice as many are added.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 #: Connections that may be open at once before any has answered.
 MIN_ALLOWED: Final = 2
 #: Connections that may be open for each that has answered. With more, a few that are refused twice
 #: would make it more than three refusals for each connection let through.
-GROWTH: Final = 2.5
-#: Connections that may be open after a pause for each one before it.
+GROWTH: Final = 3
+#: Connections that may be open, for each one before it, when all have been silent for this many
+#: times as long as the first byte of a new one takes: their requests hang, and others must not wait
+#: for them.
 STEP: Final = 4
-#: A pause: so many times a connect, which is a round trip, and so many seconds for both sides to
-#: take in the refusal (a worker reports it to the mount).
-PAUSE_FACTOR: Final = 1.5
-PAUSE_S: Final = 0.05
-#: A new connection that takes less than this to its first byte is waited for before the next step,
-#: but not for longer than silence lasts.
-FAR_S: Final = 0.075
+SILENCES_TO_STEP: Final = 2
 #: Seconds after a refusal in which no more connections are opened than were left: longer than most
 #: transfers, so that a file costs one refusal more at most. Doubled by each trial that is refused.
 RAISE_AFTER_S: Final = 60.0
@@ -72,36 +66,29 @@ class HostLimit:
         self._closed_at_s: list[float] = []
         self._broken_at_s = float("-inf")
         self._opening_s: float | None = None
-        self._connect_s: float | None = None  # the shortest
-        self._n_stepped = 0  # allowed by steps in time, without answers
+        self._n_stepped = 0  # allowed without answers
         self._stepped_at_s = float("-inf")
 
-    def allowed(self, now_s: float) -> int:
-        """Return how many connections may be open now."""
-        if self.limit is None:
-            return max(MIN_ALLOWED, math.ceil(GROWTH * self._n_answered), self._n_stepped)
-        return self.limit + (self._step if now_s >= self._raise_at_s else 0)
+    def allowed(self, now_s: float, *, n_unproven: int = 0) -> int:
+        """Return how many connections may be open now, of which *n_unproven* have not answered.
 
-    def pause_s(self) -> float:
-        """Return the seconds between two steps that do not wait for answers."""
-        if self._connect_s is None or self._opening_s is None or self._opening_s < FAR_S:
-            # Answers come sooner, unless these requests hang: others must not wait for them.
-            return 2 * self.silence_s()
-        return PAUSE_FACTOR * self._connect_s + PAUSE_S
+        After a refusal those may be refused as well: until that is known, no more are opened than
+        have answered at once.
+        """
+        if self.limit is None:
+            return max(MIN_ALLOWED, GROWTH * self._n_answered, self._n_stepped)
+        if now_s >= self._raise_at_s:
+            return self.limit + self._step
+        return max(1, min(self.limit, self._n_answered)) if n_unproven else self.limit
 
     def note_wanted(self, now_s: float) -> None:
-        """Take in that more connections are wanted than are allowed: perhaps a step is due."""
-        pause_s = self.pause_s()
+        """Take in that more connections are wanted than are allowed now."""
         if self.limit is not None:
             return
         if self._n_stepped < (allowed := self.allowed(now_s)):
             self._n_stepped, self._stepped_at_s = allowed, now_s
-        elif now_s - self._stepped_at_s >= pause_s:
+        elif now_s - self._stepped_at_s >= SILENCES_TO_STEP * self.silence_s():
             self._n_stepped, self._stepped_at_s = STEP * allowed, now_s
-
-    def note_connected(self, took_s: float) -> None:
-        """Take in the time that a connect took, without TLS and without an answer."""
-        self._connect_s = took_s if self._connect_s is None else min(self._connect_s, took_s)
 
     def silence_s(self) -> float:
         """Return after how many seconds without a byte a new connection counts as silent."""

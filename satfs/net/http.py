@@ -325,11 +325,7 @@ class Http:
             if is_safe and not failure.is_lasting:
                 permit.refused()
             raise
-        is_new = bool(response.extensions.get("is_new_connection", True))
-        connect_s = response.extensions.get("connect_s")
-        if is_new and isinstance(connect_s, float):
-            permit.connected(connect_s)
-        if not (response.status_code == 503 and is_new):
+        if not _may_refuse_connection(response):
             permit.answered()
         return response
 
@@ -388,6 +384,8 @@ class _Chunks:
         self._chunks = stream.__aiter__()
         self._timeout_s = timeout_s
         self._where = where
+        #: Whether it shows that the connection is let through: the body of a refusal does not.
+        self._is_answer = not _may_refuse_connection(response)
         self.permit = permit
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -401,7 +399,8 @@ class _Chunks:
             except (httpx.NetworkError, httpx.ProtocolError):
                 self.permit.broke()
                 raise
-            self.permit.carried()
+            if self._is_answer:
+                self.permit.carried()
             return chunk
         raise DeadlineReached(f"{self._where} sent nothing for {self._timeout_s:g} s")
 
@@ -479,6 +478,11 @@ def _why(causes: list[BaseException]) -> str:
 
 
 # -- small parts -----------------------------------------------------------------------------------
+
+
+def _may_refuse_connection(response: httpx.Response) -> bool:
+    """Return whether *response* may be all that its connection will ever get."""
+    return response.status_code == 503 and response.extensions.get("is_new_connection", True)
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:

@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
 
+#: How long a waiter waits before a connection that was opened ahead of need is closed for it.
+UNUSED_KEPT_S: Final = 0.2
+
 #: Order in which waiters get permits, the smallest first: names and sizes, then what a reader waits
 #: for, then what is read ahead.
 Rank = tuple[int, int]
@@ -93,10 +96,6 @@ class Permit:
         self.takes_idle = False
         self.began_s = trio.current_time()
 
-    def connected(self, took_s: float) -> None:
-        """Note the time that the connect took."""
-        self._host.limit.note_connected(took_s)
-
     def answered(self) -> None:
         """Note that the host has answered on this connection."""
         if not self.has_answered:
@@ -145,6 +144,7 @@ class _Waiter:
         self.holders = holders
         self.is_metadata = is_metadata
         self.rank = rank
+        self.since_s = trio.current_time()
         self.event = trio.Event()
         self.permit: Permit | None = None
 
@@ -239,21 +239,12 @@ class Permits:
         """Find silent connections, and serve those who wait when a limit is raised; never ends."""
         while True:
             await self._has_work.wait()
-            await trio.sleep(self._pause_s())
+            await trio.sleep(LOOK_INTERVAL_S)
             for host in self._hosts.values():
                 self._look(host)
                 self._serve(host)
             if not any(host.permits or host.waiters for host in self._hosts.values()):
                 self._has_work = trio.Event()
-
-    def _pause_s(self) -> float:
-        """Return the seconds to the next look."""
-        pauses = [
-            host.limit.pause_s()
-            for host in self._hosts.values()
-            if host.waiters and host.limit.limit is None
-        ]
-        return min([LOOK_INTERVAL_S, *pauses])
 
     # -- what becomes of connections -------------------------------------------------------------
 
@@ -363,6 +354,11 @@ class Permits:
         n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
         return n_idle + len([p for p in host.permits if p.is_counted and p.is_proven])
 
+    def _has_room(self, host: _Host) -> bool:
+        n_open = self._n_open(host)
+        n_unproven = n_open - self._n_answering(host)
+        return n_open < host.limit.allowed(trio.current_time(), n_unproven=n_unproven)
+
     def _has_idle_elsewhere(self, host: _Host) -> bool:
         return any(self._n_idle(host, holder)[0] for holder in self._holders)
 
@@ -379,7 +375,7 @@ class Permits:
                 host.limit.note_wanted(trio.current_time())
                 permit = self._permit(host, waiter)
             if permit is None:
-                if not self._has_made_room(host, waiter.holders):
+                if not self._has_made_room(host, waiter):
                     return
                 continue
             host.waiters.remove(waiter)
@@ -392,9 +388,7 @@ class Permits:
         best = holders[0]
         idle = {holder: self._n_idle(host, holder) for holder in holders}
         # Names and sizes are few, and must not wait for others that hang: no steps for them.
-        may_open = (waiter.is_metadata and host.limit.limit is None) or (
-            self._n_open(host) < host.limit.allowed(trio.current_time())
-        )
+        may_open = (waiter.is_metadata and host.limit.limit is None) or self._has_room(host)
         # A new connection where the bytes are wanted is better than an old one elsewhere.
         chosen = best if sum(idle[best]) or may_open else None
         if chosen is None:
@@ -406,11 +400,21 @@ class Permits:
         permit.takes_idle = bool(n_proven or n_unused)
         return permit
 
-    def _has_made_room(self, host: _Host, holders: Sequence[Holder]) -> bool:
-        """Have an idle connection closed that the first waiter cannot use; False without one."""
+    def _has_made_room(self, host: _Host, waiter: _Waiter) -> bool:
+        """Have an idle connection closed that *waiter* cannot use; False without one."""
+        now_s = trio.current_time()
         for holder in self._holders:
-            if holder not in holders and any(self._n_idle(host, holder)):
+            n_proven, n_unused = self._n_idle(host, holder)
+            if holder in waiter.holders or not (n_proven or n_unused):
+                continue
+            if n_unused:
+                # Opened ahead of need, perhaps for a worker that is about to be ready. Closing it
+                # for a new one would only cost a refusal more.
+                if host.limit.limit is None and now_s - waiter.since_s < UNUSED_KEPT_S:
+                    continue
                 holder.close_some_idle(host.origin, 1)
-                host.limit.note_closed(trio.current_time())
-                return True
+            else:
+                holder.close_some_idle(host.origin, 1)
+                host.limit.note_closed(now_s)
+            return True
         return False

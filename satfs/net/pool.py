@@ -218,7 +218,6 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             extensions={
                 "http_version": response.extensions.get("http_version", b"HTTP/1.1"),
                 "is_new_connection": connection.n_requests == 1,
-                "connect_s": connection.dialer.connect_s,
             },
         )
 

@@ -102,6 +102,7 @@ class _Body(httpx.AsyncByteStream):
                         await trio.sleep_forever()
         finally:
             self.store.n_open -= 1
+            self.store.n_served -= 1
 
 
 class FakeStore:
@@ -118,6 +119,10 @@ class FakeStore:
         #: What was asked for, in the order in which requests were sent.
         self.sent_ranges: list[str] = []
         self.n_open = 0
+        #: Requests for bytes that are answered at once; others are refused as if connections were.
+        self.max_served: int | None = None
+        self.n_served = 0
+        self.n_refused = 0
         self.n_signed = 0
         self.is_down = False
         self.sends_etag = True
@@ -176,6 +181,20 @@ class FakeStore:
             raise httpx.ConnectError("connection refused")
         if name == "hang":
             await trio.sleep_forever()
+        if self.max_served is not None and self.n_served >= self.max_served:
+            self.n_refused += 1
+            raise httpx.ReadError("the connection was reset")
+        self.n_served += 1
+        answer: httpx.Response | None = None
+        try:
+            answer = await self._answer(request, fault)
+        finally:
+            if answer is None or not isinstance(answer.stream, _Body):
+                self.n_served -= 1
+        return answer
+
+    async def _answer(self, request: httpx.Request, fault: Fault | None) -> httpx.Response:
+        name = fault.name if fault else ""
         await trio.sleep(self.latency_s)
         if (status := _STATUSES.get(name)) is not None:
             return _error(*status)

@@ -236,6 +236,57 @@ class TestReads:
         run(main)
 
 
+class TestFewConnections:
+    """A store that lets few connections through, 100 ms away, of 10 MB/s each."""
+
+    @pytest.mark.parametrize("n_let_through", [1, 2, 3, 4])
+    def test_ranges_fit_the_connections_there_are(self, tmp_path: Path, n_let_through: int) -> None:
+        """Each is worth its round trip, and all connections have bytes to carry until the end."""
+        store = FakeStore(latency_s=0.1, bytes_per_s=10e6)
+        content = store.add(40 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**9) as contents:
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                store.max_served = n_let_through
+                began_s = trio.current_time()
+                for start in range(0, content.size_bytes, MIB):
+                    data = bytes(await reader.read(ByteRange(start, start + MIB)))
+                    assert data == bytes(content.read(start, start + MIB))
+                took_s = trio.current_time() - began_s
+                reader.close()
+                ideal_s = store.latency_s + content.size_bytes / (n_let_through * 10e6)
+                assert took_s <= 1.35 * ideal_s
+                assert store.n_refused
+                # No byte was sent twice.
+                assert store.bytes_sent <= content.size_bytes + TAIL_BYTES
+                assert_at_rest(contents)
+
+        run(main)
+
+    def test_a_byte_waited_for_elsewhere_is_not_put_behind_others(self, tmp_path: Path) -> None:
+        """What two readers wait for at two places keeps a range of its own."""
+        store = FakeStore(latency_s=0.1, bytes_per_s=10e6)
+        content = store.add(64 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path, cache_bytes=10**9) as contents:
+                version = await learn(contents)
+                store.max_served = 2
+                readers = [await contents.open(SCENE, ZIP, version) for _ in range(2)]
+                for start in range(0, 8 * MIB, MIB):
+                    await readers[0].read(ByteRange(start, start + MIB))
+                began_s = trio.current_time()
+                data = await readers[1].read(ByteRange(48 * MIB, 48 * MIB + 10))
+                assert bytes(data) == bytes(content.read(48 * MIB, 48 * MIB + 10))
+                # One range of the other reader may have to end first.
+                assert trio.current_time() - began_s < 2.0
+                for reader in readers:
+                    reader.close()
+
+        run(main)
+
+
 class TestHandles:
     def test_close_gives_up_what_only_it_wanted(self, tmp_path: Path) -> None:
         """After close nothing more is fetched for a handle, and nothing is left behind."""

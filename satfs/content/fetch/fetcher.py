@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from satfs.content.cache.blockmap import align
+from satfs.content.cache.blockmap import BLOCK_BYTES, align
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Use
 from satfs.content.cache.room import Reservation
@@ -318,6 +318,51 @@ class Fetcher:
             for reader in range_request.readers:
                 self._join_flight(other, reader)
             self._dispatcher.submit([other])
+
+    # -- fitting (`RangeOwner`) ------------------------------------------------------------------
+
+    def fit(self, range_request: RangeRequest) -> None:
+        """Make *range_request*, which has got one of few connections, worth its round trip.
+
+        Ranges are cut before it is known how many connections a host lets through. While they wait
+        for one, those that follow on each other become one range, so long that all connections
+        end at about the same time; one that is longer than that is cut.
+        """
+        if range_request.held_until > range_request.start or not range_request.is_bulk:
+            return
+        waiting = [each for each in self._flights if not (each.has_begun or each.is_cancelled)]
+        n_bytes = sum(len(each.missing) for each in self._flights)
+        longest = self._dispatcher.range_bytes(n_bytes) // BLOCK_BYTES * BLOCK_BYTES
+        by_start = {each.start: each for each in waiting}
+        stop = range_request.stop
+        while (follower := by_start.get(stop)) is not None and follower.is_bulk:
+            is_awaited_elsewhere = (
+                follower.is_urgent and follower.start - range_request.start > LEAP_BYTES
+            )
+            if is_awaited_elsewhere or follower.stop - range_request.start > longest:
+                break
+            stop = follower.stop
+            for reader in list(follower.readers):
+                self._join_flight(range_request, reader)
+            range_request.is_urgent |= follower.is_urgent
+            follower.cut(follower.start)
+            self._dispatcher.withdraw(follower)
+        if stop > range_request.stop:
+            self._extend(range_request, stop)
+        elif len(range_request.missing) > longest + longest // 4:
+            cut_at = range_request.start + longest
+            self._split(range_request, cut_at, cut_at)
+
+    def _extend(self, range_request: RangeRequest, stop: int) -> None:
+        """Have *range_request* bring bytes up to *stop* as well, which no other one brings."""
+        range_request.extend(stop)
+        self._flights.remove(range_request)
+        self._flights.add(range_request, range_request.requested)
+        before = self._landing[range_request]
+        self._landing[range_request] = self.cache.begin_landing(
+            self.cached, ByteRange(range_request.start, stop)
+        )
+        before.end()
 
     # -- giving up -------------------------------------------------------------------------------
 

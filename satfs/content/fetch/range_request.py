@@ -89,6 +89,9 @@ class RangeOwner(Protocol):
     def note_brought_elsewhere(self) -> None:
         """Take in that another process has brought bytes, whose blocks are unchecked here."""
 
+    def fit(self, range_request: RangeRequest) -> None:
+        """Fit the length of *range_request*, which has got one of few connections, to these."""
+
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
         """Take in that *range_request* brings no more bytes, and why, unless it was given up."""
 
@@ -172,6 +175,11 @@ class RangeRequest(Download):
         """Tell whether bytes of the present attempt have come."""
         return self.is_active and self.attempt.first_byte_at_s is not None
 
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether it has a connection, or has brought something."""
+        return self.attempt.permit is not None or self.held_until > self.start
+
     def is_wanted(self) -> bool:
         """Return whether there is something left to do."""
         return not (self.is_done or self.is_cancelled)
@@ -185,6 +193,11 @@ class RangeRequest(Download):
         """Begin the rest again on another connection: this one is too slow."""
         self.n_reissued += 1
         self.attempt.scope.cancel()
+
+    def extend(self, stop: int) -> None:
+        """Deliver up to *stop*, a block boundary or the object's end. Only before an attempt."""
+        self.stop = max(self.stop, stop)
+        self.requested = ByteRange(self.requested.start, max(self.requested.stop, stop))
 
     def cut(self, stop: int) -> None:
         """Deliver only up to *stop*, a block boundary; somebody else fetches the rest."""

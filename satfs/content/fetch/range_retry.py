@@ -180,6 +180,10 @@ class RangeRetry:
         started_at = range_request.held_until
         claim: Claim | None = None
         try:
+            if not range_request.is_wanted():
+                return  # given up, or made part of another range, after it was let on
+            if self._permits.limit(origin) is not None:
+                range_request.owner.fit(range_request)
             attempt.claim = claim = await self.claiming.claim(range_request)
             if claim is None:
                 return  # another process fetches these blocks, or has

@@ -95,7 +95,7 @@ class Download:
     Invariants:
         Bytes [start, front) are in the file; blocks up to `held_until` may be served.
         `held_until` is a block boundary or `stop`; `front` runs ahead of it by less than a block.
-        `stop` only ever shrinks, and is a block boundary or the object's end.
+        `stop` is a block boundary or the object's end, and only ever shrinks during an attempt.
     """
 
     def __init__(self, cache: BlockCache, cached: CachedObject, span: ByteRange) -> None:

@@ -433,6 +433,7 @@ class WorkerPool:
             if permit is not None and report.is_kept:
                 n_idle, n_unused = worker.idle.get(permit.origin, (0, 0))
                 worker.idle[permit.origin] = (n_idle + 1, n_unused)
+                permit.is_counted = False  # not once more, until its task has ended it
             state.outcome = report
             state.ended.set()
             return
