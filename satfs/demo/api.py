@@ -71,7 +71,7 @@ class Api:
         if endpoint == "token":
             if question.method != "POST":
                 return json_response({"message": "Method Not Allowed"}, 405)
-            return self.office.answer(question.body, now_s)
+            return self.office.answer(question.body, now_s, faults)
         if self.leaked_credential(question):
             return gateway_error(400, "BadRequestException", "A credential was sent in the query")
         refusal = self._token_refusal(question, now_s)

@@ -161,10 +161,16 @@ def _precondition_failed(fault: Fault, endpoint: str, now_s: float) -> Response:
     return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
 
 
-_REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response]]] = {
+def _unauthorized(fault: Fault, endpoint: str, now_s: float) -> Response | None:
+    if not fault.lasts(now_s):
+        return None
+    return gateway_error(401, "UnauthorizedException", "Unauthorized")
+
+
+_REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response | None]]] = {
     "server-error": _server_error,
     "throttled": _throttled,
-    "unauthorized": lambda f, e, n: gateway_error(401, "UnauthorizedException", "Unauthorized"),
+    "unauthorized": _unauthorized,
     "forbidden": _forbidden,
     "not-found": _not_found,
     "html": _html,

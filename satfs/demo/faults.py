@@ -38,7 +38,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         "429 (503 SlowDown at the store). Retry-After: seconds, or those as a date, or none.",
         {"retry_after": 1, "as_date": False},
     ),
-    "unauthorized": Kind("401 as the gateway tells it."),
+    "unauthorized": Kind(
+        "401 as the gateway tells it; with *seconds* for so long, from the first request it meets.",
+        {"seconds": None},
+    ),
     "forbidden": Kind("403: an explicit deny, or AccessDenied at the store."),
     "not-found": Kind("404 of the endpoint's dialect."),
     "html": Kind("A maintenance page as text/html.", {"status": 200}),
@@ -116,6 +119,18 @@ KINDS: Final[Mapping[str, Kind]] = {
     # links
     "short-link": Kind("The link lives so long.", {"seconds": 2}),
     "stale-link": Kind("The link has expired already when it is handed out."),
+    "repeated-link": Kind(
+        "For so long the link that was handed out before is handed out again, from a cache.",
+        {"seconds": 2.0},
+    ),
+    "link-not-yet-valid": Kind(
+        "The signer's clock is ahead: the store refuses the link for so long, with 403 and *code*.",
+        {"seconds": 1.0, "code": "AccessDenied"},
+    ),
+    "token-not-yet-valid": Kind(
+        "The issuer's clock is ahead: the token is refused for so long (endpoint `token`).",
+        {"seconds": 1.0, "status": 401},
+    ),
     "temporary-credentials": Kind(
         "The link is signed with a session that ends so soon, whatever the link says.",
         {"seconds": 2.0},
@@ -146,6 +161,8 @@ class Fault:
     parameters: dict[str, Any] = field(default_factory=dict)
     #: How many requests it has met so far.
     hits: int = 0
+    #: When it met the first one, by the origin's clock, where that matters.
+    since_s: float | None = None
 
     def __post_init__(self) -> None:
         kind = KINDS.get(self.name)
@@ -164,6 +181,12 @@ class Fault:
 
     def __getitem__(self, parameter: str) -> Any:
         return self.parameters[parameter]
+
+    def lasts(self, now_s: float) -> bool:
+        """Tell whether fewer than its *seconds*, if it has any, have passed since its first hit."""
+        if self.since_s is None:
+            self.since_s = now_s
+        return self["seconds"] is None or now_s - self.since_s < self["seconds"]
 
     def meets(self, endpoint: str, path: str, *, ranged: bool) -> bool:
         """Return whether the next request is met, and count it."""

@@ -114,6 +114,7 @@ class DemoOrigin:
         self._clock_offset_s = 0.0
         self._watched: list[str] = []
         self._sessions: dict[str, float] = {}
+        self._signed: dict[str, str] = {}  # by address, the link handed out last
         self._keys = [_KEY]
         self.office = TokenOffice(self.account, token_lifetime_s)
         self.api = Api(self.catalogue, self.office, self._sign, page_limits or PageLimits())
@@ -318,5 +319,15 @@ class DemoOrigin:
             key = SigningKey(key_id, f"{key_id} of a session", f"session/{key_id}+=")
             self._keys.append(key)
             self._sessions[key.session_token] = now_s + float(session["seconds"])
+        early = named(faults, "link-not-yet-valid")
+        if early:
+            key = SigningKey(f"{_KEY.key_id}EARLY{time.time_ns()}", _KEY.secret)
+            self._keys.append(key)
+            begins_at_s = now_s + float(early["seconds"])
+            self.store.begins_by_key_id[key.key_id] = (begins_at_s, str(early["code"]))
         url = f"{self.store_url}{object_path(BUCKET, attachment)}"
-        return presign(url, key, now_s=now_s, lifetime_s=lifetime_s)
+        repeated = named(faults, "repeated-link")
+        if repeated and url in self._signed and repeated.lasts(now_s):
+            return self._signed[url]
+        self._signed[url] = presign(url, key, now_s=now_s, lifetime_s=lifetime_s)
+        return self._signed[url]

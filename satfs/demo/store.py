@@ -39,6 +39,8 @@ class Store:
     holds_secret: Callable[[str], bool]
     #: Keys whose links are answered as too old, whatever their query says.
     expired_key_ids: set[str] = field(default_factory=set)
+    #: When links of a key begin that are not valid at once, and the error's code until then.
+    begins_by_key_id: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def answer(self, question: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request, as the faults drawn for it want the object."""
@@ -64,6 +66,9 @@ class Store:
         refusal = _refusal(checked, now_s) or self._session_refusal(question, now_s)
         if refusal:
             return refusal
+        begins_at_s, code = self.begins_by_key_id.get(checked.key_id, (0.0, ""))
+        if now_s < begins_at_s:
+            return xml_error(403, code, "Request is not valid yet")
         if checked.key_id in self.expired_key_ids:
             return expired_response(checked.lifetime_s, now_s - 1, now_s)
         if question.method not in ("GET", "HEAD"):

@@ -6,11 +6,12 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
+from satfs.demo.faults import Fault, named
 from satfs.demo.responses import Response, json_response, oauth_error
 
 #: The audience of tasking and delivery; the final slash belongs to it (API documentation).
@@ -56,6 +57,8 @@ class TokenOffice:
         self.account = account
         self.lifetime_s = lifetime_s
         self._expiry_by_token: dict[str, float] = {}
+        #: When tokens begin that are not valid at once, and the status until then.
+        self._begins_by_token: dict[str, tuple[float, int]] = {}
         #: Every token ever given out, for whoever looks for leaks.
         self.given_out: list[str] = []
 
@@ -84,13 +87,16 @@ class TokenOffice:
         scheme, _, value = header.partition(" ")
         if scheme == "Bearer":
             expires_at_s = self._expiry_by_token.get(value, 0.0)
+            begins_at_s, status = self._begins_by_token.get(value, (0.0, 0))
+            if now_s < begins_at_s:
+                return Standing.DENIED if status == 403 else Standing.NONE
             return Standing.TOKEN if now_s < expires_at_s else Standing.NONE
         if scheme == "Key,Secret":
             good = self.account.accepts_legacy_keys and header == self.account.legacy_header
             return Standing.LEGACY if good else Standing.DENIED
         return Standing.NONE
 
-    def answer(self, body: bytes, now_s: float) -> Response:
+    def answer(self, body: bytes, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return what the token endpoint says to a request's body (shapes of Auth0)."""
         try:
             form: Mapping[str, Any] = json.loads(body)
@@ -109,6 +115,9 @@ class TokenOffice:
         if form["audience"] != AUDIENCE:
             text = f'Client is not authorized to access "{form["audience"]}".'
             return oauth_error(403, "access_denied", text)
-        granted: dict[str, Any] = {"access_token": self.issue(now_s), "scope": SCOPE}
+        token = self.issue(now_s)
+        if (early := named(faults, "token-not-yet-valid")) is not None:
+            self._begins_by_token[token] = (now_s + early["seconds"], early["status"])
+        granted: dict[str, Any] = {"access_token": token, "scope": SCOPE}
         granted |= {"expires_in": int(self.lifetime_s), "token_type": "Bearer"}
         return json_response(granted)

@@ -518,6 +518,7 @@ def test_every_fault_changes_something(
         told = [
             essence(lambda: customer.get("/tasking/tasks/?limit=2")),
             essence(lambda: customer.get("/tasking/tasks/?limit=2&offset=2")),
+            essence(lambda: Customer(origin).get("/contracts")),
             essence(lambda: customer.get(path)),
             essence(lambda: ask(customer.get(path).json()["url"], timeout_s=0.6)),
             essence(lambda: ask(url, headers={"Range": "bytes=5-9999"}, timeout_s=0.6)),
