@@ -120,6 +120,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                 ) as archives,
             ):
                 listings = Listings(aleph, settings, store, locks=locks, account=account)
+                aleph.on_refusal(listings.note_refusal)
                 deliveries = DeliveryFactsReader(archives, contents, contents.derived)
                 indexer = SceneIndexer(listings, settings.cache_dir / account / INDEX_FILE)
                 yield Components(

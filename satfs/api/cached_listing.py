@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import structlog
@@ -27,6 +28,8 @@ KEPT_ANEW_S = 86_400.0
 #: How long a listing that is known waits to be renewed, once a vendor has failed to answer in full
 #: time: the known one is served then, instead of having each directory wait for a deadline.
 UNWELL_PATIENCE_S = 2.0
+#: How long it is believed that the vendor refuses the credential; then one listing tries again.
+REFUSED_S = 5.0
 
 Item = TypeVar("Item", Task, Capture, Scene)
 #: What is listed (`tasks`, `captures`, …), and of which id.
@@ -51,7 +54,8 @@ class Terms:
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
     nobody answered, for *negative_ttl_s*. *weigh* is called with the records that a listing holds.
     A known listing of several pages waits for its renewal for *longest_wait_s*, and any known one
-    for *patience_s* alone while *is_unwell*: when the vendor was last found out of reach.
+    for *patience_s* alone while *is_unwell*: when the vendor was last found out of reach, or
+    refuses. *waiting* are the limits of those who wait, with their listing.
     """
 
     ttl_s: float
@@ -65,6 +69,55 @@ class Terms:
     #: Of the processes of this node that use the same *store*, one requests a listing for all.
     locks: NodeLocks | None = None
     account: str = ""
+    #: Until when a refusal is believed, and from when on nobody waits for better meanwhile.
+    refused_until_s: float = -math.inf
+    hasty_from_s: float = 0.0
+    waiting: dict[trio.CancelScope, CachedListing[Any] | None] = field(default_factory=dict)
+
+    @contextmanager
+    def patience(
+        self, *, is_known: bool, listing: CachedListing[Any] | None = None, is_long: bool = False
+    ) -> Iterator[None]:
+        """Limit how long the block waits for better than what is known already, if it is.
+
+        The block is left early while the vendor is unwell, and from `note_refusal` on. *listing*
+        may be known on disk. *is_long*: it is one whose pages may come slowly, which is to be
+        served before the kernel's call ends.
+        """
+        limit, now_s = trio.CancelScope(), trio.current_time()
+        if is_known and now_s < self.refused_until_s:
+            limit.deadline = self.hasty_from_s
+        elif is_known and self.is_unwell:
+            limit.deadline = now_s + self.patience_s
+        elif is_long:
+            limit.deadline = now_s + self.longest_wait_s
+        if is_known or listing is not None:
+            self.waiting[limit] = listing
+        try:
+            with limit:
+                yield
+        finally:
+            self.waiting.pop(limit, None)
+
+    async def note_refusal(self) -> None:
+        """Take in that the vendor refuses the credential now, and that it is tried again.
+
+        Whoever waits for better than what is known waits for `patience_s` more, and nobody who
+        comes after that, for `REFUSED_S`: a walk must not wait in each directory anew.
+        """
+        now_s = trio.current_time()
+        if now_s >= self.refused_until_s:
+            self.hasty_from_s = now_s + self.patience_s
+        self.is_unwell, self.refused_until_s = True, now_s + self.patience_s + REFUSED_S
+        for limit, listing in list(self.waiting.items()):
+            if listing is not None and not listing.is_known:
+                await listing.recall()
+            if listing is None or listing.is_known:
+                limit.deadline = min(limit.deadline, self.hasty_from_s)
+
+    def note_answer(self) -> None:
+        """Take in that the vendor has answered."""
+        self.is_unwell, self.refused_until_s = False, -math.inf
 
 
 class CachedListing(Generic[Item]):
@@ -116,9 +169,11 @@ class CachedListing(Generic[Item]):
             raise copy(self._absence[0])
         failure: SatfsError | None = None
         if not self.is_known and self._spilled_until[0] > now:
-            await self._recall()
+            await self.recall()
         try:
-            with trio.move_on_after(self._patience_s()):
+            with self._terms.patience(
+                is_known=self.is_known, listing=self, is_long=len(self.last().pages) > 1
+            ):
                 items = await self._fresh.get()
                 self._note_answer()
                 return items
@@ -130,20 +185,11 @@ class CachedListing(Generic[Item]):
             # A 403 is about this listing alone, and a vendor who sends pages is well.
             self._terms.is_unwell = type(reason) not in (NotAllowed, Unfinished)
             if not self.is_known:
-                await self._recall()
+                await self.recall()
             if not self.is_known:
                 raise
         self._note_failure(failure)
         return self.last()
-
-    def _patience_s(self) -> float:
-        """Return how long to wait for better than what is known, if anything is.
-
-        A long listing whose pages come slowly is to be served before the kernel's call ends.
-        """
-        if self.is_known and self._terms.is_unwell:
-            return self._terms.patience_s
-        return self._terms.longest_wait_s if len(self.last().pages) > 1 else math.inf
 
     def peek(self) -> RecordList[Item] | None:
         """Return the records while they may be believed, else None. Never waits."""
@@ -253,7 +299,8 @@ class CachedListing(Generic[Item]):
         await store.save(*self.key, items.pages)
         self._kept, self._kept_at_s = items, now_s
 
-    async def _recall(self) -> None:
+    async def recall(self) -> None:
+        """Take in what was kept on disk, if nothing is known; waits for the disk."""
         stored = None if self._terms.store is None else await self._terms.store.load(*self.key)
         if stored is not None:
             self.take_in(stored)
@@ -269,7 +316,7 @@ class CachedListing(Generic[Item]):
             await self._terms.store.delete(*self.key)
 
     def _note_answer(self) -> None:
-        self._terms.is_unwell = False
+        self._terms.note_answer()
         if self.is_stale:
             self.is_stale = False
             log.info("listing is fresh again", kind=self.key[0], id=self.key[1])

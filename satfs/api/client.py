@@ -7,7 +7,7 @@ Every operation as a whole, all its pages and retries and a new token included, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -83,6 +83,10 @@ class Aleph:
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._progress = ListingsInProgress(settings.listing_memory_bytes)
         self._is_told_short = False
+
+    def on_refusal(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have *work* done when a request is refused for who we are, before it is tried again."""
+        self._session.on_refusal = work
 
     @property
     def credential(self) -> Credential:

@@ -12,13 +12,12 @@ and are read from disk when they are wanted again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
-import trio
 from cachetools import LRUCache
 
 from satfs.api import readers
@@ -132,7 +131,8 @@ class Listings:
                 with self._patience(self._tasks.find(task_id)):
                     return (await self._looked_up_task(task_id).get())[0]
             except (NeedsLogin, NeedsContract):
-                raise
+                if self._tasks.find(task_id) is None:
+                    raise
             except (NotAllowed, Garbled):
                 # A gateway may refuse a path that is no task's. The list knows.
                 await self._tasks.get()
@@ -179,17 +179,23 @@ class Listings:
         try:
             with self._patience(stale):
                 return (await self._looked_up_scene(scene_id).get())[0]
-        except (Unreachable, Garbled):
+        except (Unreachable, Garbled, NotAllowed):
             if stale is None:
                 raise
         if stale is None:  # `_patience` has an end for what is known alone
             raise Unreachable(f"nothing is known of scene {scene_id!r}")
         return stale
 
-    def _patience(self, known: object | None) -> trio.CancelScope:
+    async def note_refusal(self) -> None:
+        """Take in that the vendor refuses the credential, and that it is tried again.
+
+        What is known is waited for no longer than a moment from now on.
+        """
+        await self._terms.note_refusal()
+
+    def _patience(self, known: object | None) -> AbstractContextManager[None]:
         """Return how long to wait for better than what is *known* already, if it is."""
-        is_hasty = self._terms.is_unwell and known is not None
-        return trio.move_on_after(self._terms.patience_s if is_hasty else math.inf)
+        return self._terms.patience(is_known=known is not None)
 
     def known_captures(self) -> RecordList[Capture]:
         """Return the captures seen in listings, each id once. Never waits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
@@ -99,6 +99,8 @@ class ApiSession:
         #: Requests sent, and answers by status, for people to look at.
         self.counters: Counter[str] = Counter()
         self.credential = Credential(http, self._retries, settings, wall_clock=wall_clock)
+        #: Awaited when a request is refused for who we are, before it is tried again.
+        self.on_refusal: Callable[[], Awaitable[None]] | None = None
 
     async def ask(
         self,
@@ -133,6 +135,8 @@ class ApiSession:
                 )
                 if not isinstance(result, _Refused):
                     break
+                if self.on_refusal is not None and refusals.is_first:
+                    await self.on_refusal()
                 if not is_contract_good and not refusals.is_first:
                     # The vendor answers 401 to a wrong contract, too, which no wait cures.
                     meaning = await self._explained(result.response, headers, what, deadline)

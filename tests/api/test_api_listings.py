@@ -46,7 +46,10 @@ def remember(vendor: Vendor) -> Remember:
             max_connections=16,
             transport=vendor.transport(),
         ) as http:
-            yield Listings(Aleph(http, settings), settings, store)
+            client = Aleph(http, settings)
+            listings = Listings(client, settings, store)
+            client.on_refusal(listings.note_refusal)
+            yield listings
 
     return opened
 
@@ -427,14 +430,61 @@ async def test_what_was_listed_stays_listed_while_the_vendor_refuses(
 ) -> None:
     """What was listed stays listed while the vendor refuses, marked as stale."""
     expect_log("listing is served stale")
-    if status == 401:
-        expect_log("request refused")
     async with remember() as listings:
         known = await listings.tasks()
         await trio.sleep(61)
         vendor.fail_next(status, path="/tasking", times=100)
-        assert await listings.tasks() == known
+        with trio.fail_after(2.0):
+            assert await listings.tasks() == known
         assert stale_kinds(listings) == {"tasks"}
+
+
+async def test_a_walk_through_what_is_known_does_not_wait_for_a_refused_credential(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """One listing tries again, for two seconds; all others are served at once meanwhile."""
+    for _ in range(3):
+        expect_log("listing is served stale")
+    async with remember() as listings:
+        await walk(listings)
+        scene = await listings.scene(SceneId("s-1"))
+        await trio.sleep(61)
+        for path in ("/tasking", "/telluric"):
+            vendor.fail_next(401, path=path, times=1000)
+        with trio.fail_after(2.0):
+            await walk(listings)
+            assert await listings.scene(SceneId("s-1")) == scene
+            assert (await listings.task(TASK)).task_id == TASK
+
+
+async def test_what_is_known_on_disk_does_not_wait_for_a_refused_credential(
+    vendor: Vendor,
+    remember: Remember,
+    autojump_clock: Any,
+    expect_log: Any,
+    store: ListingStore,
+) -> None:
+    """A listing of an earlier mount is served as soon as one of this mount."""
+    expect_log("listing is served stale")
+    async with remember(store) as listings:
+        known = await listings.tasks()
+    async with remember(store) as listings:
+        await listings.scenes(CAPTURE)
+        vendor.fail_next(401, path="/tasking", times=1000)
+        with trio.fail_after(2.5):
+            assert [task.task_id for task in await listings.tasks()] == [
+                task.task_id for task in known
+            ]
+
+
+async def test_what_was_never_listed_waits_for_a_credential_that_is_refused_for_a_while(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """It is tried until the deadline: nothing else can be shown."""
+    async with remember() as listings:
+        await listings.tasks()
+        vendor.fail_next(401, path="/tasking", times=4)
+        assert await listings.captures(TASK)
 
 
 async def test_what_was_never_listed_is_refused(
