@@ -76,7 +76,7 @@ def is_secret_like(value: Any) -> bool:
     if len(value) > MAX_SEARCHED_CHARACTERS:
         return True
     plain = unquote(value) if "%" in value else value
-    return bool(_MARKS.search(plain) or _USER_INFO.search(plain))
+    return bool(_MARKS.search(plain) or ("@" in plain and _USER_INFO.search(plain)))
 
 
 def is_secret_key(key: str) -> bool:

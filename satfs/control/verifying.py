@@ -113,7 +113,7 @@ async def _read(
 
 async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: _Facts) -> None:
     (view,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
-    contents = view.directory(scene)
+    contents = view.directory(scene, scene.attachments)
     if contents is None:
         raise NotThere(f"scene {scene.scene_id} has no zip any more")
     damaged: list[str] = []

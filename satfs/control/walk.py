@@ -185,7 +185,9 @@ async def scenes(
 
 async def _rasters(scene: SceneDirectory, wanted: Wanted) -> list[Target]:
     """Return the rasters of the wanted kinds in the zip of *scene*; none without a zip."""
-    contents = None if wanted.members is None else wanted.members.directory(scene)
+    contents = (
+        None if wanted.members is None else wanted.members.directory(scene, scene.attachments)
+    )
     if not isinstance(contents, ContentsDirectory):
         return []
     try:

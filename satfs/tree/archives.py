@@ -26,6 +26,7 @@ from satfs.archive.whole import WholeZipReader
 from satfs.errors import Damaged, NotThere
 from satfs.model import (
     DELIVERY_ZIP,
+    Attachment,
     AttachmentName,
     ByteRange,
     Reader,
@@ -139,9 +140,11 @@ class _Contents:
         self._archives = archives
         self._zips = zips
 
-    def directory(self, scene: SceneDirectory) -> Directory | None:
+    def directory(
+        self, scene: SceneDirectory, attachments: Sequence[Attachment]
+    ) -> Directory | None:
         """Return the scene's `contents/`; None when its record names no zip."""
-        if all(attachment.name != DELIVERY_ZIP for attachment in scene.attachments):
+        if all(attachment.name != DELIVERY_ZIP for attachment in attachments):
             return None
         return ContentsDirectory(scene, self._archives, self._zips)
 

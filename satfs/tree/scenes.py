@@ -171,7 +171,9 @@ class SceneDirectory(Directory):
         """Return what *name* leads to; learns the version of at most that one attachment."""
         for extra in self._sources.extras:
             if extra.name == name:
-                directory = extra.directory(self)
+                directory = extra.directory(self, self.attachments)
+                if directory is None:  # its record may have got what was missing meanwhile
+                    directory = extra.directory(self, (await self.record()).attachments)
                 if directory is None:
                     raise not_there(self, name)
                 return directory
@@ -251,7 +253,7 @@ class SceneDirectory(Directory):
             except SatfsError as error:
                 entries.append(Entry(name, error))
         for extra in self._sources.extras:
-            directory = extra.directory(self) if extra.is_listed else None
+            directory = extra.directory(self, scene.attachments) if extra.is_listed else None
             if directory is not None:
                 entries.append(Entry(extra.name, directory))
         return entries

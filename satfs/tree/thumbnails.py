@@ -46,13 +46,15 @@ class Thumbnails:
     name: Final = REPOSITORY
     is_listed: Final = False
 
-    def directory(self, scene: SceneDirectory) -> Directory | None:
+    def directory(
+        self, scene: SceneDirectory, attachments: Sequence[Attachment]
+    ) -> Directory | None:
         """Return the repository of *scene*; None when it has no picture."""
 
         async def files() -> Mapping[bytes, int]:
             return dict.fromkeys(scene.attachment_names().values(), scene.mtime_ns)
 
-        return None if picture_of(scene.attachments) is None else Repository(scene, scene, files)
+        return None if picture_of(attachments) is None else Repository(scene, scene, files)
 
 
 def picture_of(attachments: Iterable[Attachment]) -> Attachment | None:

@@ -328,6 +328,18 @@ async def test_a_scene_without_a_zip_has_no_contents_directory(
     assert await it.errno_of("metadata.json") == errno.ENOENT
 
 
+async def test_a_zip_that_the_record_gets_later_has_contents(
+    mount: Callable[..., Mounted],
+) -> None:
+    """A scene directory that the kernel remembers shows what its record names today."""
+    it = mount(honest(CONTENT))
+    it.catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1", [("preview", "p.png")]))
+    scene = await it.kernel.walk(SCENE)
+    it.catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1"))
+    assert (await it.kernel.lookup(scene.st_ino, "contents")).st_ino
+    assert "contents" in await it.kernel.ls(SCENE)
+
+
 async def test_an_unreachable_store_is_an_error_and_no_notice(
     mount: Callable[..., Mounted], expect_log: Callable[..., None]
 ) -> None:
