@@ -33,13 +33,9 @@ def failure_for(status: int, headers: Mapping[str, str], said: str, *, now_s: fl
     A 429, and a 503 with a `Retry-After`, is `Throttled`. A 5xx that is not named above
     (501, 505, …) is marked as lasting.
     """
-    # A date is meant on the clock of whoever wrote it, which the answer tells as well.
-    answered_at_s = _moment(headers.get("date", ""))
-    if answered_at_s is None:
-        answered_at_s = now_s
-    retry_after_s = parse_retry_after(headers.get("retry-after"), now_s=answered_at_s)
-    if status == 429 or (status == 503 and retry_after_s is not None):
-        return Throttled(said, retry_after_s=retry_after_s)
+    asked_s = retry_after_s(headers, now_s=now_s)
+    if status == 429 or (status == 503 and asked_s is not None):
+        return Throttled(said, retry_after_s=asked_s)
     failure = Unreachable(said)
     failure.is_lasting = status not in RETRIED_STATUSES
     return failure
@@ -68,6 +64,18 @@ def wait_before_next_s(n_failed: int, failure: BaseException | None, draw: float
     if asked_s is not None:
         return max(asked_s + draw * BASE_S, draw * limit_s)
     return draw * limit_s
+
+
+def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
+    """Return the seconds that a response requires to wait, None where it requires no wait.
+
+    *headers* have lower-case names. A date in `Retry-After` is one of the sender's clock, which the
+    `Date` of the same response shows; without that, *now_s* (wall-clock seconds) stands in.
+    """
+    sent_at_s = _moment(headers.get("date", ""))
+    return parse_retry_after(
+        headers.get("retry-after"), now_s=now_s if sent_at_s is None else sent_at_s
+    )
 
 
 def parse_retry_after(value: str | None, *, now_s: float) -> float | None:

@@ -264,7 +264,18 @@ class TestAnswers:
         stand = stands(0, 16384)
         stand.exchange.request("t")
         stand.feed(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", forever(99))
-        assert stand.exchange.outcome.retry_after == "7"
+        assert stand.exchange.outcome.retry_after_s == 7
+
+    def test_a_busy_store_may_say_until_when_by_its_own_clock(self, stands: Any) -> None:
+        """That clock may be hours away from ours; the response's own date shows it."""
+        stand = stands(0, 16384)
+        stand.exchange.request("t")
+        stand.feed(
+            b"HTTP/1.1 503 Busy\r\nDate: Fri, 01 Jan 2100 00:00:00 GMT\r\n"
+            b"Retry-After: Fri, 01 Jan 2100 00:00:07 GMT\r\nContent-Length: 0\r\n\r\n",
+            forever(99),
+        )
+        assert stand.exchange.outcome.retry_after_s == 7
 
     def test_a_connection_that_is_to_close_is_not_used_again(self, stands: Any) -> None:
         stand = stands(0, 16384)

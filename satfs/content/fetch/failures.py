@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import trio
 
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
@@ -17,13 +15,13 @@ from satfs.errors import (
     Unreachable,
 )
 from satfs.net.refusals import Refusals
-from satfs.net.retry import parse_retry_after, wait_before_next_s
+from satfs.net.retry import wait_before_next_s
 
 
-def error_for(response: ResponseClass, label: str, retry_after: str | None = None) -> SatfsError:
+def error_for(response: ResponseClass, label: str, retry_after_s: float | None = None) -> SatfsError:
     """Return the error for a *response* without bytes, for the object called *label*.
 
-    *retry_after* is the header as sent: a `Throttled` has its wait.
+    *retry_after_s*: the seconds that it requires to wait, if any; then it is a `Throttled`.
     """
     match response.meaning:
         case ResponseKind.RENEW | ResponseKind.REFUSED:
@@ -31,9 +29,10 @@ def error_for(response: ResponseClass, label: str, retry_after: str | None = Non
         case ResponseKind.GONE:
             return NotThere(f"the object store has no {label}")
         case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
-            wait_s = parse_retry_after(retry_after, now_s=time.time())
             text = f"the object store is busy: {label}: {response.code}"
-            return Unreachable(text) if wait_s is None else Throttled(text, retry_after_s=wait_s)
+            if retry_after_s is None:
+                return Unreachable(text)
+            return Throttled(text, retry_after_s=retry_after_s)
         case _:
             return Garbled(f"the object store's answer for {label} makes no sense: {response.code}")
 

@@ -7,6 +7,7 @@ tells the length, the ETag and the end of the object in one round trip (RFC 9110
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -41,6 +42,7 @@ from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedResponse
 from satfs.net.permits import Crowded
 from satfs.net.refusals import Refusals
+from satfs.net.retry import retry_after_s
 from satfs.net.retrying import Retries
 
 T = TypeVar("T")
@@ -300,15 +302,16 @@ class Probe:
                     ResponseKind.GARBLED,
                 ):
                     raise _TellsNothing(verdict)
-                raise _failure(verdict, label, response.headers.get("retry-after"))
+                wait_s = retry_after_s(response.headers, now_s=time.time())
+                raise _failure(verdict, label, wait_s)
         raise Garbled(f"the object store redirects {label} without end")
 
 
-def _failure(verdict: ResponseClass, label: str, retry_after: str | None = None) -> Exception:
+def _failure(verdict: ResponseClass, label: str, wait_s: float | None = None) -> Exception:
     """Return what to raise for a response without an answer: a refused link may be renewed."""
     if verdict.meaning is ResponseKind.RENEW:
         return UnusableResponse(verdict)
-    return error_for(verdict, label, retry_after)
+    return error_for(verdict, label, wait_s)
 
 
 async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | None = None) -> Tail:

@@ -314,7 +314,7 @@ class RangeRetry:
                 links.refused(verdict.code)
                 return error_for(verdict, label)
             case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
-                failure = error_for(verdict, label, refusal.retry_after)
+                failure = error_for(verdict, label, refusal.retry_after_s)
                 wait_s = failure.retry_after_s if isinstance(failure, Throttled) else None
                 if verdict.meaning is ResponseKind.SLOW_DOWN or wait_s is not None:
                     self._controller.note_throttled(trio.current_time())

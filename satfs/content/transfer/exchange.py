@@ -8,6 +8,7 @@ faults of several threads wait for each other.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -26,6 +27,7 @@ from satfs.content.fetch.store_responses import (
 from satfs.content.transfer import messages
 from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
 from satfs.model import ByteRange, Version
+from satfs.net.retry import retry_after_s
 
 #: Bytes written at once: few system calls, and the buffers of many connections stay small.
 WRITE_BYTES: Final = 256 * 1024
@@ -68,7 +70,7 @@ class Exchange:
         self._tell = tell
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=ERROR_BYTES)
         self._asked = ByteRange(move.start, move.stop)
-        self._refused: tuple[int, str | None] | None = None  # status, retry-after
+        self._refused: tuple[int, float | None] | None = None  # status, seconds to wait
         self._error_body = b""
         self._is_lasting = False
         self._n_informational = 0
@@ -209,7 +211,7 @@ class Exchange:
     def _judge(
         self, status: int, headers: dict[str, str], http_version: bytes, now_s: float
     ) -> None:
-        self._refused = (status, headers.get("retry-after"))
+        self._refused = (status, retry_after_s(headers, now_s=time.time()))
         if status not in (200, 206):
             return  # its body tells more
         version = Version(self.move.etag, self.move.size_bytes)
@@ -242,8 +244,8 @@ class Exchange:
         self._refuse(classify_error(status, self._error_body))
 
     def _refuse(self, verdict: ResponseClass) -> None:
-        retry_after = self._refused[1] if self._refused else None
-        self.outcome = OutcomeReport(self.move.move, verdict, retry_after=retry_after)
+        wait_s = self._refused[1] if self._refused else None
+        self.outcome = OutcomeReport(self.move.move, verdict, retry_after_s=wait_s)
 
     # -- writing and telling ---------------------------------------------------------------------
 

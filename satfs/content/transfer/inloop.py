@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -21,6 +22,7 @@ from satfs.model import Link, Version
 from satfs.net.addresses import resolved
 from satfs.net.http import StreamedResponse
 from satfs.net.permits import Permit
+from satfs.net.retry import retry_after_s
 
 #: A region's redirect leads to the object in one hop; more is a loop.
 MAX_REDIRECTS: Final = 3
@@ -74,7 +76,8 @@ class InLoopMover:
                         response.refuses_connection()
                     location = response.headers.get("location")
                     if verdict.meaning is not ResponseKind.REDIRECT or location is None:
-                        raise UnusableResponse(verdict, response.headers.get("retry-after"))
+                        wait_s = retry_after_s(response.headers, now_s=time.time())
+                        raise UnusableResponse(verdict, wait_s)
                     url = resolved(url, location)
                     self._check_url(url)
                     continue

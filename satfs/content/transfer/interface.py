@@ -21,13 +21,13 @@ from satfs.net.permits import Holder, Permit
 class UnusableResponse(Exception):
     """The store answered, but not with the bytes that were asked for.
 
-    `retry_after` is the header as sent. Never leaves the content package.
+    `retry_after_s`: the seconds that it requires to wait, if any. Never leaves the content package.
     """
 
-    def __init__(self, verdict: ResponseClass, retry_after: str | None = None) -> None:
+    def __init__(self, verdict: ResponseClass, retry_after_s: float | None = None) -> None:
         super().__init__(verdict.meaning)
         self.verdict = verdict
-        self.retry_after = retry_after
+        self.retry_after_s = retry_after_s
 
 
 class WorkerDied(Exception):

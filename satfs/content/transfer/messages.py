@@ -70,7 +70,7 @@ class OutcomeReport:
     """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
 
     *is_lasting*: another connection will break in the same way. *is_file_failure*: what broke is
-    not the connection, but the cache file. *retry_after* is the header of a refusal, as sent.
+    not the connection, but the cache file. *retry_after_s*: the wait that a refusal requires.
     *is_refused*: a new connection did not come about, broke before its first byte or began with a
     503. *is_kept*: the connection is idle now.
     """
@@ -80,7 +80,7 @@ class OutcomeReport:
     broken: str | None = None
     is_timeout: bool = False
     is_file_failure: bool = False
-    retry_after: str | None = None
+    retry_after_s: float | None = None
     is_lasting: bool = False
     is_refused: bool = False
     is_kept: bool = False
@@ -137,8 +137,7 @@ def pack_outcome(outcome: OutcomeReport) -> bytes:
         "is_lasting": outcome.is_lasting,
         "is_refused": outcome.is_refused,
         "is_kept": outcome.is_kept,
-        # A header as long as a packet would cut the report short.
-        "retry_after": None if outcome.retry_after is None else outcome.retry_after[:200],
+        "retry_after_s": outcome.retry_after_s,
     }
     return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(told).encode()
 
@@ -183,7 +182,7 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport | Connections:
             told["broken"],
             told["is_timeout"],
             told["is_file_failure"],
-            told["retry_after"],
+            told["retry_after_s"],
             told["is_lasting"],
             told["is_refused"],
             told["is_kept"],

@@ -231,7 +231,7 @@ class WorkerPool:
             elif outcome.broken is not None:
                 permit.broke()
         if outcome.verdict is not None:
-            raise UnusableResponse(outcome.verdict, outcome.retry_after)
+            raise UnusableResponse(outcome.verdict, outcome.retry_after_s)
         if delivery.is_done:
             return
         if outcome.broken is None:
