@@ -121,7 +121,7 @@ def _with_retry_after(
 
 def _forbidden(fault: Fault, endpoint: str, now_s: float) -> Response:
     if endpoint == "object":
-        return xml_error(403, "AccessDenied", "Access Denied")
+        return xml_error(fault["status"], fault["code"], "Access Denied")
     text = "User is not authorized to access this resource with an explicit deny"
     return gateway_error(403, "AccessDeniedException", text, key="Message")
 
@@ -245,6 +245,12 @@ def _whole_for_range(answer: Response, fault: Fault) -> Response:
     return whole.with_headers(content_range=None)
 
 
+def _range_as_whole(answer: Response, fault: Fault) -> Response:
+    if answer.status != 206:
+        return answer
+    return replace(answer, status=200).with_headers(content_range=None)
+
+
 def _wrong_content_range(answer: Response, fault: Fault) -> Response:
     if answer.status != 206 or not isinstance(answer.body, Span):
         return answer
@@ -296,6 +302,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "broken-json": _broken_json,
     "wrong-types": _wrong_types,
     "whole-for-range": _whole_for_range,
+    "range-as-whole": _range_as_whole,
     "wrong-content-range": _wrong_content_range,
     "wrong-total": _wrong_total,
     "labelled-encoding": _labelled_encoding,

@@ -42,7 +42,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         "401 as the gateway tells it; with *seconds* for so long, from the first request it meets.",
         {"seconds": None},
     ),
-    "forbidden": Kind("403: an explicit deny, or AccessDenied at the store."),
+    "forbidden": Kind(
+        "403: an explicit deny; at the store *code*, with *status*.",
+        {"status": 403, "code": "AccessDenied"},
+    ),
     "not-found": Kind("404 of the endpoint's dialect."),
     "html": Kind("A maintenance page as text/html.", {"status": 200}),
     "broken-json": Kind("The right answer, its second half missing, framing correct."),
@@ -64,6 +67,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "range-not-satisfiable": Kind("416 (store).", {"size_bytes": 0}),
     # the answer about bytes tells untruths
     "whole-for-range": Kind("200 with the whole body for a range (store)."),
+    "range-as-whole": Kind(
+        "A proxy makes the 206 a 200 without Content-Range: it looks like a shorter object (store)."
+    ),
     "wrong-content-range": Kind("Content-Range is shifted by so many bytes.", {"shift": 1}),
     "wrong-total": Kind("Content-Range tells another total length.", {"by": 1}),
     "no-content-range": Kind("206 without Content-Range."),

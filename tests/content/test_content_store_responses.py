@@ -79,6 +79,11 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
         (400, "ExpiredRequest", ResponseKind.RENEW),
         (400, "RequestExpired", ResponseKind.RENEW),
         (400, "TokenRefreshRequired", ResponseKind.RENEW),
+        (400, "ExpiredTokenException", ResponseKind.RENEW),
+        (400, "InvalidToken", ResponseKind.RENEW),
+        (400, "AuthorizationQueryParametersError", ResponseKind.RENEW),
+        (403, "ACodeThatIsNew", ResponseKind.RENEW),
+        (401, "", ResponseKind.RENEW),
         (403, "SignatureDoesNotMatch", ResponseKind.RENEW),
         (403, "InvalidAccessKeyId", ResponseKind.RENEW),
         (403, "RequestTimeTooSkewed", ResponseKind.RENEW),
@@ -179,6 +184,10 @@ def test_a_label_is_believed_by_how_the_object_begins(
             ResponseKind.GARBLED,
         ),
         (200, {**WHOLE, "content-length": "52", "etag": None}, ResponseKind.CHANGED),
+        # A proxy that makes a 200 of the range, and drops what shows it to be one.
+        (200, {**WHOLE, "content-length": "100"}, ResponseKind.GARBLED),
+        (200, {**WHOLE, "content-length": "100", "etag": None}, ResponseKind.GARBLED),
+        (200, {**WHOLE, "content-length": "100", "etag": '"new"'}, ResponseKind.CHANGED),
         # A body that is called a range is one, whatever the status says of it.
         (200, {}, ResponseKind.BYTES),
         (200, {"content-range": "bytes 9900-9999/10000"}, ResponseKind.GARBLED),

@@ -121,6 +121,9 @@ STORE_FAULTS = [
     Fault("no Content-Range", store("no-content-range"), FAILS, is_about_links=True),
     Fault("200 for a range once", store("whole-for-range", count=1)),
     Fault("200 for every range", store("whole-for-range"), size_bytes=MIB),
+    Fault("200 with the range alone once", store("range-as-whole", count=1)),
+    Fault("200 with the range alone ever", store("range-as-whole"), FAILS),
+    Fault("200 with the range alone before", store("range-as-whole"), FAILS, is_before=True),
     Fault("HTML for a range once", store("html", count=1), is_about_links=True),
     Fault("HTML for every range", store("html"), FAILS),
     Fault("HTML before", store("html"), FAILS, is_before=True),
@@ -158,6 +161,9 @@ STORE_FAULTS = [
     Fault("all links expired", calls("expire_links"), is_about_links=True),
     Fault("403 for good", store("forbidden"), DENIED),
     Fault("403 before", store("forbidden"), DENIED, is_before=True),
+    Fault("403 with a new code, twice", store("forbidden", code="ANewCode", count=2)),
+    Fault("400 InvalidToken twice", store("forbidden", status=400, code="InvalidToken", count=2)),
+    Fault("403 to later ranges", store("forbidden", skip=2, count=3), size_bytes=16 * MIB),
     Fault("ExpiredToken once", store("expired-token", count=1), is_about_links=True),
     Fault("ExpiredRequest once", store("expired-request", count=1), is_about_links=True),
     Fault(
@@ -177,6 +183,13 @@ STORE_FAULTS = [
     # -- busy
     Fault("SlowDown, Retry-After 1", store("throttled", retry_after=1, count=1)),
     Fault("SlowDown, Retry-After date", store("throttled", retry_after=1, as_date=True, count=1)),
+    Fault(
+        "SlowDown, Retry-After date, clock an hour ahead",
+        both(
+            calls("advance_clock", 3600.0),
+            store("throttled", retry_after=1, as_date=True, count=1),
+        ),
+    ),
     Fault("SlowDown, a tenth", store("throttled", retry_after=None, every=10), size_bytes=16 * MIB),
     Fault("500 in a burst", store("server-error", status=500, count=2)),
     Fault("502 in a burst", store("server-error", status=502, count=2)),

@@ -18,7 +18,9 @@ from satfs.net.refusals import Refusals
 from satfs.net.retry import wait_before_next_s
 
 
-def error_for(response: ResponseClass, label: str, retry_after_s: float | None = None) -> SatfsError:
+def error_for(
+    response: ResponseClass, label: str, retry_after_s: float | None = None
+) -> SatfsError:
     """Return the error for a *response* without bytes, for the object called *label*.
 
     *retry_after_s*: the seconds that it requires to wait, if any; then it is a `Throttled`.

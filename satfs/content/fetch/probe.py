@@ -54,8 +54,9 @@ TAIL_BYTES: Final = 32 * 1024
 
 
 #: How the length is asked for, one after the other, as long as the answer tells nothing: some
-#: stores know no suffixes. The last one asks for all of it, and reads the head alone.
-_QUESTIONS: Final = (f"bytes=-{TAIL_BYTES}", "bytes=0-0", None)
+#: stores know no suffixes. With the length of what is asked for. The last one asks for all of it,
+#: and reads the head alone.
+_QUESTIONS: Final = ((f"bytes=-{TAIL_BYTES}", TAIL_BYTES), ("bytes=0-0", 1), (None, None))
 #: What is said to a question that is not understood.
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
 
@@ -130,11 +131,14 @@ class Probe:
     async def _tail(
         self, links: LinkCache, label: str, deadline_at: float, take: TakeTail | None = None
     ) -> Tail:
-        async def read(response: StreamedResponse, label: str) -> Tail:
-            return await _read_tail(response, label, take)
-
         verdict = ResponseClass(ResponseKind.GARBLED)
-        for asked in _QUESTIONS:
+        for asked, n_asked in _QUESTIONS:
+
+            async def read(
+                response: StreamedResponse, label: str, n_asked: int | None = n_asked
+            ) -> Tail:
+                return await _read_tail(response, label, n_asked, take)
+
             headers = {"Accept-Encoding": "identity"}
             if asked is not None:
                 headers["Range"] = asked
@@ -230,7 +234,7 @@ class Probe:
                 if version.is_strong and seen == version:
                     await response.read_error_body()
                     return version
-            seen = (await _read_tail(response, label)).version
+            seen = (await _read_tail(response, label, 1)).version
             return version if is_same(seen, version) else seen
 
         try:
@@ -314,8 +318,13 @@ def _failure(verdict: ResponseClass, label: str, wait_s: float | None = None) ->
     return error_for(verdict, label, wait_s)
 
 
-async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | None = None) -> Tail:
-    """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read."""
+async def _read_tail(
+    response: StreamedResponse, label: str, n_asked: int | None, take: TakeTail | None = None
+) -> Tail:
+    """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read.
+
+    *n_asked*: the length of the range that was asked for, if any.
+    """
     if response.status == 416:
         # An empty object has no byte to give, and is the only one that may say so. Silence about
         # the length is no length of 0.
@@ -333,6 +342,9 @@ async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | No
     if isinstance(found, ResponseClass):
         raise error_for(found, label)
     version, start, length = found
+    if not _is_range(response) and length == n_asked:
+        # A proxy may have made a 200 of a range. Another question shows which of both it is.
+        raise _TellsNothing(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
     encodings = encodings_of(response.headers)
     if length > TAIL_BYTES:
         return Tail(version, version.size_bytes, b"", encodings)
@@ -340,6 +352,10 @@ async def _read_tail(response: StreamedResponse, label: str, take: TakeTail | No
         await _hand_over(response, length, await take(Tail(version, start, b"")))
         return Tail(version, version.size_bytes, b"")
     return Tail(version, start, await _body(response, length, label), encodings)
+
+
+def _is_range(response: StreamedResponse) -> bool:
+    return response.status == 206 or "content-range" in response.headers
 
 
 async def _hand_over(

@@ -24,14 +24,12 @@ _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjec
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 #: Codes of S3 and its kin for credentials, links or requests whose time is over, whatever status
 #: they come with (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed).
-_EXPIRED_CODES: Final = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredRequest",
-        "RequestExpired",
-        "TokenRefreshRequired",
-        "RequestTimeTooSkewed",
-    }
+#: Their spellings differ (`ExpiredRequest`, `RequestExpired`, `ExpiredTokenException`).
+_IS_OVER: Final = re.compile(r"expired|skewed|refreshrequired", re.IGNORECASE)
+#: Codes for what the link says of who asks: another link may say it better. Of a request that its
+#: signer has made, nothing else is ours but the range.
+_ABOUT_LINK: Final = re.compile(
+    r"token|auth|signature|credential|accesskey|security|querystring", re.IGNORECASE
 )
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 #: Begins the name of a version that has no ETag, only a date.
@@ -118,9 +116,10 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
         return ResponseClass(ResponseKind.SLOW_DOWN, code)
-    if code in _EXPIRED_CODES or status in (401, 403):
+    told_over = 400 <= status < 500 and _IS_OVER.search(code) is not None
+    if told_over or status in (401, 403) or (status == 400 and _ABOUT_LINK.search(code)):
         # S3 has no code of its own for a link that has expired: AccessDenied, with the moment.
-        is_over = code in _EXPIRED_CODES or b"<Expires>" in body[:8192]
+        is_over = told_over or b"<Expires>" in body[:8192]
         return ResponseClass(ResponseKind.RENEW, code, is_over=is_over)
     if code == "RequestTimeout" or status in (408, 500, 502, 503, 504):
         return ResponseClass(ResponseKind.RETRY, code)
@@ -190,6 +189,9 @@ def _judge_whole(
     if encodings_of(headers) and (version is None or seen != version):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
     if version is not None and not _is_same(seen, version, headers):
+        if length == len(asked) and (not _names(headers) or seen.etag == version.etag):
+            # A proxy has made a 200 of the range: nothing shows which bytes these are.
+            return ResponseClass(ResponseKind.GARBLED, "200 for a range")
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
         return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
