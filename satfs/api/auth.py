@@ -51,7 +51,8 @@ MAX_TOKEN_ANSWER_BYTES = 256 * 1024
 #: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
 #: Waits before further tries when the token endpoint refuses credentials that it accepted before in
-#: this process, in seconds: a server that restarts does so for a moment.
+#: this process, or right after another failure, in seconds: a server that restarts does so for a
+#: moment.
 RENEWAL_WAITS_S = (0.5, 1.5)
 
 
@@ -274,15 +275,25 @@ class Credential:
         }
         deadline = Deadline.within(settings.metadata_deadline_s)
         waits_s = list(RENEWAL_WAITS_S) if self.standing.is_proven else []
+        is_first_refusal, n_tries = True, 0
+
+        async def exchange() -> tuple[str, float]:
+            nonlocal n_tries
+            n_tries += 1
+            return await self._exchange(json.dumps(body).encode())
+
         while True:
             try:
                 return await self._retries.run(
-                    lambda: self._exchange(json.dumps(body).encode()),
+                    exchange,
                     origin=origin_of(settings.auth_url),
                     deadline_at=deadline.at_s,
                     what="ask for a token",
                 )
             except NeedsLogin as refusal:
+                if is_first_refusal and n_tries > 1:
+                    waits_s = list(RENEWAL_WAITS_S)
+                is_first_refusal = False
                 if waits_s and trio.current_time() + waits_s[0] < deadline.at_s:
                     await trio.sleep(waits_s.pop(0))
                     continue

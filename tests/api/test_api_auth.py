@@ -164,6 +164,27 @@ async def test_a_token_endpoint_that_stumbles_is_asked_again(
         await credential.headers()
 
 
+async def test_a_refusal_right_after_a_failure_is_not_believed_at_once(
+    vendor: Vendor, autojump_clock: Any
+) -> None:
+    """A server that starts responds with 503, then refuses what it does not know yet."""
+    vendor.fail_next(503)
+    vendor.fail_next(httpx.Response(400, json={"error": "invalid_client"}), times=2)
+    async with credential_for(vendor) as credential:
+        await credential.headers()
+
+
+async def test_a_wrong_secret_at_an_endpoint_that_fails_is_told_soon(
+    vendor: Vendor, autojump_clock: Any, expect_log: Any
+) -> None:
+    expect_log("credential refused")
+    vendor.fail_next(503)
+    async with credential_for(vendor, client_secret="wrong-secret") as credential:
+        with trio.fail_after(4), pytest.raises(NeedsLogin):
+            await credential.headers()
+    assert len(vendor.asked) == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "variable"),
     [
