@@ -17,7 +17,7 @@ PATIENT = {"metadata_deadline_s": 8, "read_deadline_s": 10}
 
 def walk(stand: Stand, limit_s: float = 5.0) -> None:
     """List everything down to the scenes, and look at each."""
-    for task in stand.list(stand.root / "tasks", limit_s):
+    for task in [name for name in stand.list(stand.root / "tasks", limit_s) if name.isdigit()]:
         directory = stand.root / "tasks" / task
         for capture in [name for name in stand.list(directory, limit_s) if "-" in name]:
             assert stand.list(directory / capture, limit_s)
