@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from satfs.demo.faults import Fault
@@ -135,6 +136,13 @@ def _not_found(fault: Fault, endpoint: str, now_s: float) -> Response:
 
 
 def _costly_page(fault: Fault, endpoint: str, now_s: float) -> Response:
+    body = _costly_body(fault["shape"], int(fault["size_bytes"]), is_packed=bool(fault["gzip"]))
+    answer = Response(200, {"Content-Type": "application/json"}, body)
+    return answer.with_headers(content_encoding="gzip") if fault["gzip"] else answer
+
+
+@lru_cache(maxsize=1)  # it must cost whoever reads it, not the origin
+def _costly_body(shape: str, size_bytes: int, *, is_packed: bool) -> bytes:
     begin, unit, end = {
         "lists": (b'{"results":[', b"[],", b"[]]}"),
         "objects": (b'{"results":[', b"{},", b"{}]}"),
@@ -143,13 +151,10 @@ def _costly_page(fault: Fault, endpoint: str, now_s: float) -> Response:
         "keys": (b'{"results":[],', b'"a":1,', b'"b":1}'),
         "depth": (b'{"results":[', b"[", b""),
         "text": (b'{"results":[{"task_id":7,"scene_id":7,"a":"\\ud800', b"x", b'"}]}'),
-    }[fault["shape"]]
-    n_bytes = int(fault["size_bytes"]) - len(begin) - len(end)
+    }[shape]
+    n_bytes = size_bytes - len(begin) - len(end)
     body = begin + unit * (n_bytes // len(unit)) + end
-    answer = Response(200, {"Content-Type": "application/json"}, body)
-    if not fault["gzip"]:
-        return answer
-    return replace(answer, body=gzip.compress(body, 9)).with_headers(content_encoding="gzip")
+    return gzip.compress(body, 9) if is_packed else body
 
 
 def _html(fault: Fault, endpoint: str, now_s: float) -> Response:

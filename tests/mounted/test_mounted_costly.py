@@ -12,6 +12,7 @@ import pytest
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 
+from satfs.demo.catalogue import capture_uuid, make_capture, make_scene, make_task
 from satfs.demo.sample import many_tasks
 
 MIB = 2**20
@@ -23,6 +24,8 @@ PATIENCE_S = 1.5
 MAX_GROWTH_BYTES = 100 * MIB
 #: Two bodies are received at once, and each is there twice for the moment in which it is copied.
 MAX_GROWTH_OF_MANY_BYTES = 150 * MIB
+#: Names that are looked up meanwhile, at most: 20 in a second.
+N_OTHERS = 200
 
 
 def resident_bytes(mount: RealMount) -> int:
@@ -74,15 +77,33 @@ def test_a_costly_page_is_an_error_of_its_own_directory(
     assert not mount.events("call failed by a bug in satfs")
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
 def test_many_costly_pages_cost_no_more_than_a_few(
-    start_origin: StartOrigin, mount_it: MountIt
+    start_origin: StartOrigin, mount_it: MountIt, is_packed: bool
 ) -> None:
-    """Sixteen pages asked for ahead are not held at once."""
+    """Sixteen pages requested ahead are not held at once, and other names do not wait for them.
+
+    The other names are new ones: each takes a request to the API and its response.
+    """
     origin = start_origin(many_tasks(2000))
+    others = [make_scene(f"other-{number}", []) for number in range(N_OTHERS)]
+    origin.catalogue.add_task(make_task(9, [make_capture(capture_uuid("others", 1), others)]))
     mount = mount_it(origin, metadata_deadline_s=DEADLINE_S)
     before = resident_bytes(mount)
-    origin.faults.add("costly-page", "tasks", skip=1, gzip=False)
-    error, took_s = listed(mount.path / "tasks")
+    costly = origin.faults.add("costly-page", "tasks", skip=1, gzip=is_packed)
+    waits_s = []
+    with ThreadPoolExecutor(1) as thread:
+        listing = thread.submit(listed, mount.path / "tasks")
+        for number in range(N_OTHERS):
+            if listing.done():
+                break
+            began_s = time.monotonic()
+            assert (mount.path / "scenes" / f"other-{number}").is_dir()
+            waits_s.append(time.monotonic() - began_s)
+            time.sleep(0.05)
+        error, took_s = listing.result()
+    assert costly.hits > 1
+    assert max(waits_s) < PATIENCE_S
     assert error in (errno.EIO, errno.ETIMEDOUT)
     assert took_s < DEADLINE_S + 1
     assert resident_bytes(mount) < before + MAX_GROWTH_OF_MANY_BYTES
