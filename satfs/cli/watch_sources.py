@@ -1,4 +1,4 @@
-"""Where a watch looks: a mount, asked over its socket, or the API."""
+"""Where a watch looks: at a mount, over its socket, or at the API."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class OfMount:
     mounted: Mounted
 
     async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """See `ObjectSource`."""
+        """See `Source`."""
         given = {"paths": [list(words)]}
         return await trio.to_thread.run_sync(
             result_of, self.mounted, question, given, abandon_on_cancel=True
         )
 
     def path(self, words: Sequence[str]) -> str | None:
-        """See `ObjectSource`."""
+        """See `Source`."""
         return str(self.mounted.mountpoint.joinpath(*words))
 
     async def item(self, words: Sequence[str], event: Event) -> Json | None:
@@ -87,12 +87,12 @@ class OfApi:
     listings: Listings
 
     async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """See `ObjectSource`."""
+        """See `Source`."""
         answer = records.listed if question == "list" else records.described
         return await answer(self.listings, words, _nothing_kept)
 
     def path(self, words: Sequence[str]) -> str | None:
-        """See `ObjectSource`."""
+        """See `Source`."""
         return None
 
     async def item(self, words: Sequence[str], event: Event) -> Json | None:
@@ -103,7 +103,7 @@ class OfApi:
         return item_of(facts_of_record(scene), SceneFiles(contents=None, record=None), ItemPlace())
 
     def forget(self) -> None:
-        """See `ObjectSource`."""
+        """See `Source`."""
         self.listings.forget()
 
 

@@ -36,11 +36,23 @@ from satfs.tree.captures import RESERVED_IN_CAPTURE
 from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a receiver did not take something, for people.
+
+    `is_absent`: the receiver did not respond at all, and will not respond to the next request
+    either.
+    """
+
+    reason: str
+    is_absent: bool = False
+
+
 class Webhook(Protocol):
     """Receives what is reported, over HTTP (`cli.webhook.Poster`)."""
 
-    async def post(self, content: Json) -> str | None:
-        """Return None once *content* was taken, else why not, for people."""
+    async def post(self, content: Json) -> Refusal | None:
+        """Return None once *content* was taken, else why it was not."""
         ...
 
 
@@ -138,8 +150,9 @@ class Watch:
     conditions: Sequence[AnyCondition] = ()
     _seen: Seen = field(default_factory=Seen)
     _n_failed: int = 0
-    _n_told: int = 0
     _is_away: bool = False
+    #: The webhook's receiver has not responded in this look; nothing else is handed over in it.
+    _has_no_receiver: bool = False
 
     async def run(self, interval_s: float | None) -> Exit:
         """Look every *interval_s*, for ever; None: look once, and return what came of it.
@@ -152,6 +165,7 @@ class Watch:
         was_begun = self._seen.is_begun
         while True:
             self._n_failed = 0
+            self._has_no_receiver = False
             try:
                 try:
                     await self._look()
@@ -262,15 +276,19 @@ class Watch:
 
     async def _hand_over(self, event: Event, told: Mapping[str, Json], content: Json) -> bool:
         """Return whether command and webhook, as far as there are, have taken *content*."""
+        if self._has_no_receiver:
+            return False
         if self.command and not await self._execute(told, content):
             return False
         if self.webhook is None:
             return True
         refusal = await self.webhook.post(content)
         if refusal is not None:
+            self._has_no_receiver = refusal.is_absent
+            what = f"{told['event']} {event.scene_id or event.capture_id}"
+            and_others = " and what follows it" if refusal.is_absent else " again"
             print_remark(
-                f"--webhook: {refusal} for {told['event']}"
-                f" {event.scene_id or event.capture_id}; the next look sends it again."
+                f"--webhook: {refusal.reason} for {what}; the next look sends it{and_others}."
             )
         return refusal is None
 

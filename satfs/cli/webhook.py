@@ -1,4 +1,4 @@
-"""Sends what `satfs watch` reports to an address of the user's own (`--webhook`)."""
+"""Sends what `satfs watch` reports to an address that the user gives (`--webhook`)."""
 
 from __future__ import annotations
 
@@ -8,44 +8,61 @@ from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
-from satfs.errors import BadSettings, SatfsError
+import trio
+
+from satfs.cli.watched import Refusal
+from satfs.errors import BadSettings, DeadlineReached, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.net.http import Http
 
-#: Times in seconds: to connect, and of silence. A receiver that takes longer is sent it again.
+#: Longest time to connect, and longest silence of a receiver, in seconds.
 _CONNECT_S: Final = 5.0
 _PROGRESS_S: Final = 30.0
+#: Longest time for one request and its response, in seconds: a receiver that sends a byte now and
+#: then must not hold up the watch.
+_TOTAL_S: Final = 60.0
 #: Longest response that is read, in bytes: only its status counts.
 _MAX_RESPONSE_BYTES: Final = 64 * 1024
 
 
 class Poster:
-    """POSTs JSON to one address, which may hold a secret and is shown nowhere."""
+    """POSTs JSON to one address, which may hold a secret and is shown nowhere.
 
-    def __init__(self, http: Http, url: str) -> None:
+    A request has no header but its content type and length: no cookie, no credential. A redirect is
+    not followed. *total_s* bounds one request and its response, in seconds.
+    """
+
+    def __init__(self, http: Http, url: str, *, total_s: float = _TOTAL_S) -> None:
         self._http = http
         self._url = url
+        self._total_s = total_s
 
-    async def post(self, content: Json) -> str | None:
+    async def post(self, content: Json) -> Refusal | None:
         """Return None when the receiver responds with 2xx, else why it did not take *content*."""
         try:
-            response = await self._http.request(
-                "POST",
-                self._url,
-                headers={"Content-Type": "application/geo+json"},
-                content=json.dumps(content).encode(),
-                max_bytes=_MAX_RESPONSE_BYTES,
-            )
+            with trio.fail_after(self._total_s):
+                response = await self._http.request(
+                    "POST",
+                    self._url,
+                    headers={"Content-Type": "application/geo+json"},
+                    content=json.dumps(content).encode(),
+                    max_bytes=_MAX_RESPONSE_BYTES,
+                )
+        except trio.TooSlowError:
+            return Refusal("no response in time", is_absent=True)
+        except Unreachable as failure:
+            is_slow = isinstance(failure, DeadlineReached)
+            return Refusal("no response in time" if is_slow else "no connection", is_absent=True)
         except SatfsError as failure:
-            return type(failure).__name__
-        return None if 200 <= response.status < 300 else f"HTTP {response.status}"
+            return Refusal(type(failure).__name__)
+        return None if 200 <= response.status < 300 else Refusal(f"HTTP {response.status}")
 
 
 def check_address(url: str) -> None:
-    """Accept an address of the web.
+    """Accept *url* if it is one of HTTP or HTTPS.
 
     Raises:
-        BadSettings: it is none.
+        BadSettings: it is not.
     """
     try:
         parts = urlsplit(url)

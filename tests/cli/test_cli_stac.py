@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import rasterio
@@ -225,47 +222,3 @@ def test_an_item_is_sent_once_its_delivery_is_there(empty: Mounted, tmp_path: Pa
     zip_file.content = content
     told = empty.lines("watch", "--once", "--stac", empty.place)
     assert [item["id"] for item in told] == [scene.scene_id]
-
-
-def test_items_are_posted_until_they_are_taken(empty: Mounted, tmp_path: Path) -> None:
-    """A receiver that refuses is sent the item again by the next look."""
-    (scene_id,) = _publish(empty, tmp_path / "new", 67)
-    with _Receiver() as (url, received, answers):
-        answers.append(503)
-        refused = empty.program("watch", "--once", "--stac", "--webhook", url, empty.place)
-        taken = empty.program("watch", "--once", "--stac", "--webhook", url, empty.place)
-        empty.program("watch", "--once", "--stac", "--webhook", url, empty.place)
-    assert refused.returncode == 1
-    assert "HTTP 503" in refused.stderr
-    assert url not in refused.stderr
-    assert taken.returncode == 0
-    assert [item["id"] for item in received] == [scene_id, scene_id]
-
-
-class _Receiver:
-    """A receiver of webhooks: its address, what it received, and its next answers."""
-
-    def __enter__(self) -> tuple[str, list[Any], list[int]]:
-        received: list[Any] = []
-        answers: list[int] = []
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                received.append(json.loads(self.rfile.read(length)))
-                self.send_response(answers.pop() if answers else 204)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}/token", received, answers
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
