@@ -18,6 +18,7 @@ from typing import Final
 from satfs.facts.scene import MemberKind, RasterFacts, Transform
 from satfs.views.escaping import xml_text
 from satfs.views.scenes import KIND_NAMES, SceneView, newest_last
+from satfs.views.utm import zone_of
 
 #: numpy's names of data types, and GDAL's.
 _GDAL_TYPES: Final[Mapping[str, str]] = {
@@ -36,6 +37,8 @@ _GDAL_TYPES: Final[Mapping[str, str]] = {
 _TRUE_COLOUR: Final = ((("red",), "Red"), (("green",), "Green"), (("blue",), "Blue"))
 _NEAR_INFRARED: Final = ("nir", "nir08", "nir09")
 _INTERPRETATIONS: Final = {"red": "Red", "green": "Green", "blue": "Blue"}
+#: How products begin whose rasters have no grid (the vendor's product documentation).
+_WITHOUT_GRID: Final = ("L0", "L1A", "L1B", "L1C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,41 @@ def mosaics_of(scenes: Sequence[SceneView]) -> dict[str, bytes]:
     return made
 
 
+def expected_mosaics(scenes: Sequence[SceneView]) -> frozenset[str]:
+    """Return the names of the mosaics that *scenes*, known by their records, will probably have.
+
+    One of each kind for each UTM zone that the middle of a footprint lies in. A delivery may be in
+    the next zone, or without one of the kinds: `mosaics_of` what the zips state decides.
+    """
+    zones = {
+        zone_of(*middle)
+        for scene in scenes
+        if _is_expected(scene) and (middle := _middle(scene)) is not None
+    }
+    return frozenset(
+        f"mosaic_{KIND_NAMES[kind]}_{zone}.vrt" for kind in KIND_NAMES for zone in zones
+    )
+
+
+def expected_true_colours(scenes: Sequence[SceneView]) -> frozenset[str]:
+    """Return the names of the files of true colour that *scenes* will probably have."""
+    return frozenset(f"{scene.name}.vrt" for scene in scenes if _is_expected(scene))
+
+
+def nothing_of(reason: str) -> bytes:
+    """Return a VRT of one pixel without data, for a name that was expected; *reason* is in it.
+
+    GDAL opens no VRT without a band.
+    """
+    lines = (
+        '<VRTDataset rasterXSize="1" rasterYSize="1">',
+        f"  <!-- {_comment(reason)} -->",
+        '  <VRTRasterBand dataType="Byte" band="1"><NoDataValue>0</NoDataValue></VRTRasterBand>',
+        "</VRTDataset>",
+    )
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
 def true_colour_of(scene: SceneView) -> bytes | None:
     """Return a VRT of the reflectances of *scene* whose bands are red, green, blue, near infrared.
 
@@ -121,6 +159,23 @@ def true_colour_of(scene: SceneView) -> bytes | None:
         elif interpretation is not None:
             return None
     return _vrt(sources, bands, (), up="../")
+
+
+def _is_expected(scene: SceneView) -> bool:
+    """Return whether the record of *scene* announces a delivery whose rasters have a grid."""
+    product = scene.facts.product or ""
+    is_shown = scene.delivery is not None and scene.contents is not None
+    return is_shown and not product.startswith(_WITHOUT_GRID)
+
+
+def _middle(scene: SceneView) -> tuple[float, float] | None:
+    """Return longitude and latitude of the middle of a footprint."""
+    if scene.facts.bbox is None:
+        return None
+    west, south, east, north = scene.facts.bbox
+    if west > east:  # over the antimeridian
+        east += 360.0
+    return (west + east) / 2, (south + north) / 2
 
 
 def _source(scene: SceneView, raster: RasterFacts) -> _Source | None:

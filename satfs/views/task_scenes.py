@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import trio
@@ -84,6 +85,10 @@ class ScenesOfTasks:
         self._kept: LRUCache[tuple[str, ...], Refreshable[TaskScenes]] = LRUCache(
             _MAX_SCENES, getsizeof=_n_scenes
         )
+        #: The same by records alone.
+        self._recorded: LRUCache[tuple[str, ...], Refreshable[TaskScenes]] = LRUCache(
+            _MAX_SCENES, getsizeof=_n_scenes
+        )
 
     async def load(self, directory: TaskDirectory, task: Task) -> TaskScenes:
         """Return the scenes of the task in *directory*; the same object while they are the same.
@@ -93,16 +98,34 @@ class ScenesOfTasks:
         Raises:
             SatfsError: the captures or scenes cannot be listed.
         """
-        kept = self._kept.get(directory.path)
-        last = None if kept is None else kept.last()
-        if kept is None or (last is not None and last.task.name != task.name):
-            kept = Refreshable(lambda: self._collect(directory, task))
-            self._kept[directory.path] = kept
-        found = await kept.get()
-        self._kept.pop(directory.path, None)
-        if len(found.scenes) < _MAX_SCENES:
-            self._kept[directory.path] = kept  # weighed by what it holds now
-        return found
+        collect = partial(self._collect, directory, task)
+        return await _kept_in(self._kept, directory, task, collect)
+
+    async def load_records(self, directory: TaskDirectory, task: Task) -> TaskScenes:
+        """Return the scenes of the task by their records alone, for its listings and no more.
+
+        Raises:
+            SatfsError: the captures or scenes cannot be listed.
+        """
+        collect = partial(self._collect_records, directory, task)
+        return await _kept_in(self._recorded, directory, task, collect)
+
+    async def load_one(self, directory: TaskDirectory, name: bytes) -> SceneView | None:
+        """Return the scene whose directory is called *name*; None where the task has none.
+
+        Of the zips, only that of this scene is read.
+
+        Raises:
+            SatfsError: the captures cannot be listed, or the scene's zip cannot be read now.
+        """
+        for capture in await _capture_directories(directory):
+            try:
+                scene = await capture.lookup(name)
+                if isinstance(scene, SceneDirectory):
+                    return await self._view(scene, await self._terms.facts_of(scene))
+            except NotThere:
+                continue
+        return None
 
     def peek(self, directory: Directory) -> TaskScenes | None:
         """Return the scenes if they are known and still believed. Never waits."""
@@ -125,18 +148,34 @@ class ScenesOfTasks:
             async with trio.open_nursery() as nursery:
                 for scene in directories:
                     nursery.start_soon(look, scene)
+        views = await self._views(directories, facts)
+        found = TaskScenes(task, tuple(views), len(directories) - len(facts))
+        lifetime_s = _INCOMPLETE_S if found.n_unknown else self._terms.ttl_s
+        return _same_as_before(self._kept, directory, found), lifetime_s
+
+    async def _collect_records(
+        self, directory: TaskDirectory, task: Task
+    ) -> tuple[TaskScenes, float]:
+        views = await self._views(await _scene_directories(directory), None)
+        found = TaskScenes(task, tuple(views), len(views))
+        return _same_as_before(self._recorded, directory, found), self._terms.ttl_s
+
+    async def _views(
+        self,
+        scenes: Iterable[SceneDirectory],
+        facts: Mapping[SceneDirectory, SceneFacts] | None,
+    ) -> list[SceneView]:
+        """Return each of *scenes* with its *facts*; None: by its record, a zip as announced."""
         views = []
-        for scene in directories:
+        for scene in scenes:
             try:
-                views.append(await self._view(scene, facts.get(scene)))
+                view = await self._view(scene, None if facts is None else facts.get(scene))
             except NotThere:
                 continue  # withdrawn since it was listed
-        found = TaskScenes(task, tuple(views), len(directories) - len(facts))
-        before = self._kept.get(directory.path)
-        last = None if before is None else before.last()
-        is_same = last is not None and last == found
-        lifetime_s = _INCOMPLETE_S if found.n_unknown else self._terms.ttl_s
-        return (last if is_same and last is not None else found), lifetime_s
+            if facts is None and DELIVERY_ZIP in (each.name for each in scene.attachments):
+                view = replace(view, delivery=DELIVERY_ZIP)
+            views.append(view)
+        return views
 
     async def _view(self, scene: SceneDirectory, facts: SceneFacts | None) -> SceneView:
         names = {
@@ -154,9 +193,49 @@ class ScenesOfTasks:
         )
 
 
+async def _kept_in(
+    cache: LRUCache[tuple[str, ...], Refreshable[TaskScenes]],
+    directory: TaskDirectory,
+    task: Task,
+    collect: Callable[[], Awaitable[tuple[TaskScenes, float]]],
+) -> TaskScenes:
+    """Return the scenes of a task from *cache*; what they are now where they are not believed."""
+    kept = cache.get(directory.path)
+    last = None if kept is None else kept.last()
+    if kept is None or (last is not None and last.task.name != task.name):
+        kept = Refreshable(collect)
+        cache[directory.path] = kept
+    found = await kept.get()
+    cache.pop(directory.path, None)
+    if len(found.scenes) < _MAX_SCENES:
+        cache[directory.path] = kept  # weighed by what it holds now
+    return found
+
+
+def _same_as_before(
+    cache: LRUCache[tuple[str, ...], Refreshable[TaskScenes]],
+    directory: TaskDirectory,
+    found: TaskScenes,
+) -> TaskScenes:
+    """Return the object that *cache* has if it is equal to *found*: what was rendered stays."""
+    before = cache.get(directory.path)
+    last = None if before is None else before.last()
+    return last if last is not None and last == found else found
+
+
 def _n_scenes(kept: Refreshable[TaskScenes]) -> int:
     last = kept.last()
     return 1 if last is None else 1 + len(last.scenes)
+
+
+async def _capture_directories(directory: TaskDirectory) -> list[CaptureDirectory]:
+    """Return the published captures of a task, for its listing.
+
+    Raises:
+        SatfsError: they cannot be listed.
+    """
+    entries = await directory.children()
+    return [entry.target for entry in entries if isinstance(entry.target, CaptureDirectory)]
 
 
 async def _scene_directories(directory: TaskDirectory) -> list[SceneDirectory]:
@@ -165,11 +244,7 @@ async def _scene_directories(directory: TaskDirectory) -> list[SceneDirectory]:
     Raises:
         SatfsError: a listing cannot be had; what is missing would not be noticed.
     """
-    captures = [
-        entry.target
-        for entry in await directory.children()
-        if isinstance(entry.target, CaptureDirectory)
-    ]
+    captures = await _capture_directories(directory)
     found: dict[CaptureDirectory, list[SceneDirectory]] = {}
     failures: list[SatfsError] = []
     slots = RequestSlots(_CAPTURES_AT_ONCE)

@@ -21,8 +21,15 @@ from satfs.tree.tasks import TaskDirectory, Tasks
 from satfs.tree.times import TREE_NS
 from satfs.views.footprints import footprints_of
 from satfs.views.gallery import map_script, page
-from satfs.views.mosaic import mosaics_of, true_colour_of
+from satfs.views.mosaic import (
+    expected_mosaics,
+    expected_true_colours,
+    mosaics_of,
+    nothing_of,
+    true_colour_of,
+)
 from satfs.views.qgis import FOOTPRINTS, layers_of, project_of
+from satfs.views.scenes import SceneView
 from satfs.views.task_scenes import ScenesOfTasks, TaskScenes
 
 INDEX: Final = "index.html"
@@ -127,19 +134,23 @@ class TaskView(Directory):
         text = name.decode("utf-8", "replace")
         if text in _RENDERED:
             return await self._rendering(text).node(self, name, mtime_ns=self._mtime_ns)
-        if text.startswith("mosaic_") and text in await self._mosaics():
+        if text.startswith("mosaic_"):
             return await self._mosaic(text).node(self, name, mtime_ns=self._mtime_ns)
         raise not_there(self, name)
 
     async def children(self) -> Sequence[Entry]:
-        """Return all of it. The names of mosaics take a look at the zips of all scenes."""
+        """Return all of it, for the listings of the task.
+
+        Which mosaics there are, only the zips tell. Until these were read, the names are those that
+        the records let expect.
+        """
         entries = [
             Entry(INDEX.encode(), await self.lookup(INDEX.encode())),
             Entry(CAPTURES.encode(), self._captures()),
             Entry(TRUE_COLOUR.encode(), TrueColour(self, TRUE_COLOUR.encode())),
         ]
         renderings = {text: self._rendering(text) for text in _RENDERED}
-        renderings |= {text: self._mosaic(text) for text in await self._mosaics()}
+        renderings |= {text: self._mosaic(text) for text in sorted(await self._mosaic_names())}
         for text, rendering in renderings.items():
             entries.append(await rendering.entry(self, text.encode(), mtime_ns=self._mtime_ns))
         return entries
@@ -173,14 +184,46 @@ class TaskView(Directory):
 
         return Rendering(make, known)
 
-    async def _mosaics(self) -> Mapping[str, bytes]:
-        return await (await self.load()).once("mosaics", lambda found: mosaics_of(found.scenes))
+    async def expected(
+        self, name: str, names_of: Callable[[Sequence[SceneView]], frozenset[str]]
+    ) -> frozenset[str]:
+        """Return names that the records of the scenes let expect, under that *name* made once."""
+        task = await self._catalogue.task(TaskId(self._task.task_id))
+        found = await self._scenes.load_records(self._task, task)
+        return await found.once(name, lambda known: names_of(known.scenes))
+
+    async def scene(self, name: str) -> SceneView | None:
+        """Return what is known of one scene, its zip included; None when the task has none."""
+        found = self.peek()
+        if found is not None and not found.n_unknown:
+            return next((scene for scene in found.scenes if scene.name == name), None)
+        return await self._scenes.load_one(self._task, name.encode())
+
+    async def _mosaic_names(self) -> frozenset[str]:
+        found = self.peek()
+        known = frozenset() if found is None else frozenset(await self._mosaics_in(found))
+        if found is not None and not found.n_unknown:
+            return known
+        return known | await self.expected("mosaics", expected_mosaics)
+
+    async def _mosaics_in(self, found: TaskScenes) -> Mapping[str, bytes]:
+        return await found.once("mosaics", lambda known: mosaics_of(known.scenes))
 
     def _mosaic(self, text: str) -> Rendering:
         async def make() -> bytes:
-            return _of(await self._mosaics(), self, text)
+            mosaics = await self._mosaics_in(await self.load())
+            if text in mosaics:
+                return mosaics[text]
+            if text in await self.expected("mosaics", expected_mosaics):
+                others = ", ".join(sorted(mosaics)) or "there is no other mosaic"
+                return nothing_of(f"no raster belongs here; see {others}")
+            raise not_there(self, text.encode("utf-8", "replace"))
 
-        return Rendering(make, make)
+        async def known() -> bytes | None:
+            found = self.peek()
+            return None if found is None else (await self._mosaics_in(found)).get(text)
+
+        return Rendering(make, known)
 
 
 class TrueColour(Directory):
@@ -197,33 +240,58 @@ class TrueColour(Directory):
         return self._view.attributes()
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the VRT called *name*."""
-        return await self._file(name.decode("utf-8", "replace"))
+        """Return the VRT called *name*; of the zips, that of its scene is read.
+
+        Raises:
+            NotThere: no scene has such a file.
+            SatfsError: the scene's zip cannot be read now.
+        """
+        text = name.decode("utf-8", "replace")
+        return await self._rendering(text).node(self, name, mtime_ns=self.attributes().mtime_ns)
 
     async def children(self) -> Sequence[Entry]:
-        """Return the VRTs; takes a look at the zips of all scenes."""
-        return [Entry(text.encode(), await self._file(text)) for text in await self._true_colours()]
+        """Return the VRTs, for the listings of the task.
 
-    async def _file(self, text: str) -> Node:
-        async def make() -> bytes:
-            return _of(await self._true_colours(), self, text)
-
+        Which scenes have one, only their zips tell. Until these were read, the names are those that
+        the records let expect.
+        """
         mtime_ns = self.attributes().mtime_ns
-        return await Rendering(make, make).node(self, text.encode(), mtime_ns=mtime_ns)
+        return [
+            await self._rendering(text).entry(self, text.encode(), mtime_ns=mtime_ns)
+            for text in sorted(await self._names())
+        ]
 
-    async def _true_colours(self) -> Mapping[str, bytes]:
-        return await (await self._view.load()).once(TRUE_COLOUR, _true_colours)
+    async def _names(self) -> frozenset[str]:
+        found = self._view.peek()
+        if found is not None and not found.n_unknown:
+            return frozenset(await _true_colours_in(found))
+        return await self._view.expected(TRUE_COLOUR, expected_true_colours)
+
+    def _rendering(self, text: str) -> Rendering:
+        async def make() -> bytes:
+            name, extension = text[:-4], text[-4:]
+            scene = await self._view.scene(name) if extension == ".vrt" else None
+            made = None if scene is None else true_colour_of(scene)
+            if made is not None:
+                return made
+            if text in await self._view.expected(TRUE_COLOUR, expected_true_colours):
+                return nothing_of("the delivery has no raster that names red, green and blue")
+            raise not_there(self, text.encode("utf-8", "replace"))
+
+        async def known() -> bytes | None:
+            found = self._view.peek()
+            return None if found is None else (await _true_colours_in(found)).get(text)
+
+        return Rendering(make, known)
+
+
+async def _true_colours_in(found: TaskScenes) -> Mapping[str, bytes]:
+    return await found.once(TRUE_COLOUR, _true_colours)
 
 
 def _true_colours(found: TaskScenes) -> dict[str, bytes]:
     made = {f"{scene.name}.vrt": true_colour_of(scene) for scene in found.scenes}
     return {name: content for name, content in made.items() if content is not None}
-
-
-def _of(files: Mapping[str, bytes], directory: Directory, text: str) -> bytes:
-    if text not in files:
-        raise not_there(directory, text.encode("utf-8", "replace"))
-    return files[text]
 
 
 async def _page() -> bytes:

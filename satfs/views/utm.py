@@ -1,4 +1,4 @@
-"""From the metres of a map projection to degrees. *Pure*.
+"""Between the metres of a map projection and degrees. *Pure*.
 
 Only what rasters of deliveries are in: UTM on WGS 84 (EPSG:32601 to 32660, 32701 to 32760),
 longitude and latitude (EPSG:4326) and Web Mercator (EPSG:3857). Exact to a millimetre.
@@ -48,6 +48,15 @@ def degrees_of(epsg: int, x: float, y: float) -> tuple[float, float] | None:
     northing = y - (_FALSE_NORTHING_M if epsg // 100 == 327 else 0.0)
     across, latitude = _geographic(northing, x - _FALSE_EASTING_M)
     return zone * 6 - 183 + math.degrees(across), math.degrees(latitude)
+
+
+def zone_of(longitude: float, latitude: float) -> int:
+    """Return the EPSG code of the UTM zone on WGS 84 that a point lies in, by its longitude alone.
+
+    The zones that are wider around Norway and Svalbard are not known here.
+    """
+    turned = (longitude + 180.0) % 360.0
+    return (32600 if latitude >= 0 else 32700) + min(int(turned // 6) + 1, 60)
 
 
 def _geographic(northing_m: float, easting_m: float) -> tuple[float, float]:

@@ -10,18 +10,20 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import rasterio
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
+from stac.catalogue import product, scene_of
 from views.browser import CHROMIUM, browser
 from views.test_views_mosaic import sources_of
 from views.test_views_qgis import opened
 
 from satfs.demo import showcase
-from satfs.demo.catalogue import Catalogue, make_capture, make_scene, make_task
+from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.server import DemoOrigin
 
 #: The harbour, and the island on the antimeridian.
@@ -139,11 +141,57 @@ def test_the_index_is_made_in_the_background_and_kept(
     assert n_requests(origin) == 0
 
 
+def test_listing_a_view_reads_no_zip(mount_it: MountIt, origin: DemoOrigin) -> None:
+    """The names in a task's view cost the listings of the task, and no request for a zip.
+
+    They stay the same once zips are read, except for products that have no grid as a rule (L1C) and
+    have one. A file of true colour takes a look at its own scene, and at no other.
+    """
+    mount = mount_it(origin)
+    view = mount.path / "views" / "task" / TASK
+    n_requests(origin)
+    listed = {name: sorted(os.listdir(view / name)) for name in (".", "truecolor")}
+    assert not origin.journal.of("object")
+    assert n_requests(origin) <= 2 + len(list((mount.path / "tasks" / TASK).glob("*/catalog.json")))
+    one = listed["truecolor"][0]
+    assert b"<ColorInterp>Red</ColorInterp>" in (view / "truecolor" / one).read_bytes()
+    assert all(one[:-4] in each.path for each in origin.journal.of("object"))
+    (view / "map.js").read_bytes()
+    assert sorted(os.listdir(view)) == listed["."]
+    known = sorted(os.listdir(view / "truecolor"))
+    assert [name for name in known if "_L1C_" not in name] == listed["truecolor"]
+
+
+def test_a_name_that_was_expected_in_vain_says_so(
+    mount_it: MountIt, start_origin: StartOrigin, tmp_path: Path
+) -> None:
+    """A delivery in another zone than its footprint: the mosaic is where the delivery is."""
+    made = product(0)
+    scene = scene_of(tmp_path / "shelf", made)
+    ring = [[-65.0, -34.0], [-64.9, -34.0], [-64.9, -33.9], [-65.0, -34.0]]
+    scene.record["footprint"] = {"type": "Polygon", "coordinates": [ring]}
+    late = make_scene("20260128_155800_636_SN33_L1D_MS_1", [make_delivery("late", b"no zip")])
+    origin = start_origin(Catalogue([make_task(TASK, [make_capture("cap-1", [scene, late])])]))
+    view = mount_it(origin).path / "views" / "task" / TASK
+    assert "mosaic_TOA_32720.vrt" in os.listdir(view)
+    for name in ("mosaic_TOA_32720.vrt", f"truecolor/{late.scene_id}.vrt"):
+        content = (view / name).read_bytes()
+        assert (view / name).stat().st_size == len(content)
+        assert not list(ElementTree.fromstring(content).iter("SourceFilename"))
+    assert b"mosaic_TOA_32721.vrt" in (view / "mosaic_TOA_32720.vrt").read_bytes()
+    mosaics = [name for name in os.listdir(view) if name.startswith("mosaic")]
+    assert sorted(mosaics) == [f"mosaic_{kind}_32721.vrt" for kind in ("CLOUD", "TOA", "VISUAL")]
+    assert os.listdir(view / "truecolor") == [f"{made.scene_id}.vrt"]
+    for name in ("mosaic_TOA_4326.vrt", "truecolor/nothing.vrt", "truecolor/x"):
+        with pytest.raises(FileNotFoundError):
+            (view / name).stat()
+
+
 def test_opening_a_mosaic_opens_no_raster(mount_it: MountIt, origin: DemoOrigin) -> None:
     """The pixels of a mosaic are those of `gdalbuildvrt`; opening it reads no raster."""
     mount = mount_it(origin)
     view = mount.path / "views" / "task" / TASK
-    os.listdir(view)
+    (view / "map.js").read_bytes()
     n_requests(origin)
     for name in ("mosaic_VISUAL_32721.vrt", "mosaic_TOA_32721.vrt"):
         with rasterio.open(view / name) as file:
@@ -263,7 +311,7 @@ def test_opening_a_project_reads_little_of_each_raster(
     """QGIS opens a project in the mount for three requests a raster at most."""
     mount = mount_it(origin)
     view = mount.path / "views" / "task" / TASK
-    os.listdir(view)
+    (view / "map.js").read_bytes()
     n_requests(origin)
     layers = opened(view / "project.qgz", tmp_path / "home")["layers"]
     assert all(layer["valid"] for layer in layers)
@@ -275,6 +323,7 @@ def test_true_colour_of_a_delivery(mount_it: MountIt, origin: DemoOrigin) -> Non
     mount = mount_it(origin)
     for task in (TASK, ISLAND):
         directory = mount.path / "views" / "task" / task / "truecolor"
+        (directory.parent / "map.js").read_bytes()
         found = os.listdir(directory)
         with_grid = [
             p.name for p in scenes_of(mount, task) if not (task == ISLAND and "_L1C_" in p.name)

@@ -13,10 +13,19 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 from views.delivered import Taken, delivered
 
 from satfs.facts.scene import BandFacts, MemberKind
-from satfs.views.mosaic import mosaics_of, true_colour_of
+from satfs.views.mosaic import (
+    expected_mosaics,
+    expected_true_colours,
+    mosaics_of,
+    nothing_of,
+    true_colour_of,
+)
+from satfs.views.utm import degrees_of, zone_of
 
 pytestmark = pytest.mark.slow
 TASKS = {
@@ -147,3 +156,40 @@ def test_without_names_there_is_no_true_colour(tmp_path: Path) -> None:
     assert true_colour_of(replace(scene, contents=None)) is None
     assert mosaics_of([replace(scene, contents=None)]) == {}
     assert os.listdir(tmp_path) == ["captures"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_records_let_expect_is_what_zips_have(name: str, tmp_path: Path) -> None:
+    """Names by the records alone: the zone of the footprint, and no products without a grid."""
+    scenes = delivered(tmp_path, [taken for taken in TASKS[name] if taken.level != "L1C"])
+    recorded = [replace(s, facts=replace(s.facts, rasters=(), epsg=None)) for s in scenes]
+    assert expected_mosaics(recorded) == set(mosaics_of(scenes))
+    found = {f"{scene.name}.vrt" for scene in scenes if true_colour_of(scene) is not None}
+    assert expected_true_colours(recorded) == found
+    for changed in (
+        [replace(s, delivery=None) for s in recorded],
+        [replace(s, contents=None) for s in recorded],
+        [replace(s, facts=replace(s.facts, product="L1C")) for s in recorded],
+    ):
+        assert not expected_mosaics(changed)
+        assert not expected_true_colours(changed)
+
+
+@given(st.floats(-180, 180), st.floats(-80, 84))
+def test_a_point_is_near_the_meridian_of_its_zone(longitude: float, latitude: float) -> None:
+    epsg = zone_of(longitude, latitude)
+    middle = degrees_of(epsg, 500_000, 1_000_000)
+    assert middle is not None
+    assert abs((middle[0] - longitude + 180) % 360 - 180) <= 3
+    assert (epsg // 100 == 327) == (latitude < 0)
+
+
+def test_a_file_without_rasters_opens(tmp_path: Path) -> None:
+    """GDAL opens it, and finds no data; the reason is in it, whatever it holds."""
+    (tmp_path / "none.vrt").write_bytes(nothing_of("see <b>--a--</b>"))
+    ElementTree.fromstring((tmp_path / "none.vrt").read_bytes())
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "none.vrt") as file,
+    ):
+        assert not file.dataset_mask().any()
