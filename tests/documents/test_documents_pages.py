@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from documents.codeblocks import Step, answers, read_page
+from interpreters import python_with
 
 from satfs.demo.process import DemoProcess
 from satfs.mountpoints import satfs_mounts
@@ -63,13 +64,6 @@ def home(tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["fusermount3", "-uz", str(mounted.mountpoint)], check=True)
 
 
-def system_python_with(module: str) -> str | None:
-    """Return the system's Python if it has *module*, which no environment of ours can install."""
-    python = "/usr/bin/python3"
-    asked = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
-    return python if asked.returncode == 0 else None
-
-
 def script(steps: tuple[Step, ...], directory: Path) -> str:
     """Return a script for bash that runs the steps, and tells where each ends and how."""
     lines = ["exec 2>&1 < /dev/null"]
@@ -77,7 +71,7 @@ def script(steps: tuple[Step, ...], directory: Path) -> str:
         code = step.code
         if step.interpreter:
             python = sys.executable if step.interpreter == "python" else None
-            python = python or system_python_with(step.interpreter)
+            python = python or python_with(step.interpreter)
             if python is None:  # said below: the step is not there
                 lines.append(f"printf '\\n<<<%s missing>>>\\n' {number}")
                 continue

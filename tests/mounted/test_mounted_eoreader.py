@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from interpreters import python_with
 from mounted.conftest import MountIt, StartOrigin
 
 from satfs.demo import showcase
@@ -27,17 +26,19 @@ print(*(float(bands[band].mean()) for band in (RED, BLUE)))
 """
 
 
-@pytest.mark.skipif(find_spec("eoreader") is None, reason="EOReader is not installed")
 @pytest.mark.parametrize("source", ["zip", "contents"])
 def test_eoreader_opens_a_scene(
     mount_it: MountIt, start_origin: StartOrigin, tmp_path: Path, source: str
 ) -> None:
     """Level, time, clouds and bands of a scene, from its zip and from the members beside it."""
+    python = python_with("eoreader")
+    if python is None:
+        pytest.skip("EOReader is not installed: CONTRIBUTING.md, .venv-readers")
     origin = start_origin(showcase.showcase_catalogue(tmp_path / "shelf", large_mb=3))
     mount = mount_it(origin)
     (scene,) = (mount.path / "tasks/341404").glob("*/20260214_*_L1D_SR_*")
     path = scene / f"{scene.name}.zip" if source == "zip" else scene / "contents"
-    command = [sys.executable, "-c", _READ, str(path), str(tmp_path / "output")]
+    command = [python, "-c", _READ, str(path), str(tmp_path / "output")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     facts, bands = done.stdout.splitlines()[-2:]

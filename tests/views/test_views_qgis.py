@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import zipfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +16,7 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from interpreters import python_with
 from views.delivered import CAPTURE, Taken, delivered
 
 from satfs.views.footprints import footprints_of
@@ -33,23 +33,12 @@ TAKEN = [
 ]
 
 
-@cache
-def python_of_qgis() -> str | None:
-    """Return a Python that has QGIS's modules: the system's, where the package is installed."""
-    for name in ("/usr/bin/python3", "python3"):
-        if shutil.which(name) is not None:
-            found = subprocess.run([name, "-c", "import qgis.core"], capture_output=True)
-            if found.returncode == 0:
-                return name
-    return None
-
-
 def opened(path: Path, home: Path | None = None) -> dict[str, Any]:
     """Return what QGIS, without a screen, makes of a project or a layer definition.
 
     Its settings are in *home*, by default beside the directory of *path*.
     """
-    python = python_of_qgis()
+    python = python_with("qgis.core")
     if python is None:
         pytest.skip("no QGIS")
     home = home or path.parents[1] / "home"
