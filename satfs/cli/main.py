@@ -36,13 +36,13 @@ _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEAN
 
 #: The commands, each a module and a function of its name here: what each does, in a line.
 COMMANDS: Final = {
-    "mount": "Mount what your account was delivered.",
+    "mount": "Mount the deliveries of your account.",
     "umount": "Unmount it again.",
     "login": "Log in, so that mounts need no credentials in the environment.",
     "logout": "Forget a login.",
     "whoami": "Show the account and the contract of a login.",
     "config": "Show settings, where each is from, and profiles.",
-    "status": "List mounts, and show how they are doing.",
+    "status": "List mounts, and show their states.",
     "log": "Show what a mount has logged lately, or have it log more.",
     "demo": "Mount a demo that needs no account and no network.",
     "service": "Let systemd, or mount(8) and fstab, do the mounting.",
@@ -142,7 +142,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, is_given:
     epilog=f"""\b
 Examples:
   satfs demo                             try it, without an account
-  satfs mount ~/aleph                    mount what your account was delivered
+  satfs mount ~/aleph                    mount the deliveries of your account
   satfs umount ~/aleph
 
 \b

@@ -47,7 +47,7 @@ Examples:
 """,
 )
 def config() -> None:
-    """Show what flags, environment and config.toml come to.
+    """Show the settings that result from flags, environment and config.toml.
 
     The first that sets a value wins: a flag, the environment, a systemd credential, your own
     config.toml, the one in /etc/satfs, the default. In a file the table of the profile comes before

@@ -26,7 +26,7 @@ _NESTED = 120
 @click.command(
     epilog="""\b
 Examples:
-  satfs info 268095                      a task, asked of the API
+  satfs info 268095                      a task, from the API
   satfs info 20241206_081221_SN49_L1C_MS_268095
                                          a scene: its record and its files
   satfs info --json ~/aleph/tasks/268095 | jq .record.target
@@ -40,7 +40,7 @@ Examples:
 def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     """Show the record of a task, capture or scene, and what is kept of a scene's files.
 
-    Takes what `satfs ls` takes, and asks whom it asks.
+    PATH-OR-ID is what `satfs ls` takes: a path on a mount, an id, or a path of the tree.
     """
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)

@@ -17,7 +17,7 @@ from satfs.log_level import LEVELS
     epilog="""\b
 Examples:
   satfs log                              the last lines of the only mount
-  satfs log ~/aleph --level debug        say everything from now on
+  satfs log ~/aleph --level debug        log everything from now on
   tail -f ~/aleph/.satfs/log             … and watch it
 """
 )
@@ -41,7 +41,7 @@ def log(manner: Manner, mountpoint: str | None, level: str | None) -> int:
         lines = read_log(mounted)
         click.echo(lines, nl=False)
         if not lines and manner.verbosity >= 0:
-            print_remark("nothing has been logged so far; `--level info` has it log what happens")
+            print_remark("nothing has been logged so far; `--level info` logs what happens")
         return Exit.DONE
     result_of(mounted, "log-level", {"level": level})
     if manner.verbosity >= 0:

@@ -72,10 +72,10 @@ def login(
 ) -> int:
     """Log in, so that mounts need no credentials in the environment.
 
-    Asks the API whether it takes them, and which contract to act for if there are several. Then
-    the secret goes to the system's keyring, or to a file that only you can read; the rest is
-    written to config.toml, under the name of the profile. On a terminal the first mount is offered,
-    and a service that mounts at each login.
+    Checks the credentials with the API, and asks for the contract if there are several. Then the
+    secret is written to the system's keyring, or to a file that only you can read; the rest is
+    written to config.toml, under the name of the profile. On a terminal, login offers to mount, and
+    to install a service that mounts at each login.
     """
     before = resolve_settings(flags, may_be_new=True)
     is_token = with_token or flags.get("auth_mode") == str(AuthMode.TOKEN)

@@ -27,7 +27,7 @@ Entry = Mapping[str, Json]
 @click.command(
     epilog="""\b
 Examples:
-  satfs ls                               all tasks, asked of the API
+  satfs ls                               all tasks, from the API
   satfs ls 268095                        the captures of a task
   satfs ls a0ab38b2-8cca-4a1c-8c18-4c79c6f91cbe
                                          the scenes of a capture
@@ -45,9 +45,9 @@ def ls(
 ) -> int:
     """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
 
-    Given a PATH on a mount, the mount is asked, which answers from memory what it may. Given an id,
-    or a path of the tree such as tasks/268095, the API is; what mounts have kept of it is used too,
-    and shown when nobody answers.
+    For a PATH on a mount, the mount answers, from memory where it can. For an id, or a path of the
+    tree such as tasks/268095, the API answers; a listing that a mount has kept is shown if the API
+    does not answer.
 
     With --where, the scenes at and below it that fulfil the conditions are listed, however deep.
     """

@@ -47,9 +47,10 @@ Mount options (-o):
   nosuid, nodev, noatime     as in mount(8); always on, but for the last
   any setting, as SETTING=VALUE     `satfs config show` lists them
 
-What fstab and systemd bring along (_netdev, nofail, noauto, user, x-…) is accepted and ignored;
-rw is refused, for satfs only reads. Secrets are kept by `satfs login`, or come from the environment
-(SATFS_CLIENT_SECRET, SATFS_TOKEN) or from a file; never from a command line: ps shows that to all.
+What fstab and systemd add (_netdev, nofail, noauto, user, x-…) is accepted and ignored; rw is
+refused, since satfs only reads. `satfs login` keeps secrets; they can come from the environment
+(SATFS_CLIENT_SECRET, SATFS_TOKEN) or from a file, too; never from a command line, which ps shows
+to all users.
 
 `satfs --help` lists the exit codes.
 """
@@ -77,10 +78,10 @@ def mount(
     offline: bool,
     **flags: str | None,
 ) -> int:
-    """Mount what your account was delivered at MOUNTPOINT, an empty directory.
+    """Mount the deliveries of your account at MOUNTPOINT, an empty directory.
 
-    Returns once the mount works: credentials accepted, first page listed. Until then, whatever
-    goes wrong is said here.
+    Returns once the mount works: the API has accepted the credential and sent the first page of
+    tasks. An error before that is printed here.
     """
     given = parse_options(options)
     return mount_as(

@@ -26,13 +26,13 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
-    """Forget what is believed of each PATH on a mount, and list it anew.
+    """Request the listing of each PATH on a mount again.
 
-    A listing is believed for a minute, and so is a name by the kernel; this is for who cannot wait.
-    What lies below PATH is asked for anew as well, when somebody looks. Of a scene, the store is
-    asked which versions of its files it has.
+    A mount uses a listing for a minute, and the kernel a name; this command is for a program that
+    cannot wait. What lies below PATH is requested again as well, when a program reads it. For a
+    scene, the store is queried for the versions of its files.
 
-    Exits with 4 if nobody could be asked, and what was known before still stands.
+    Exits with 4 if the API cannot be reached; then the earlier listing stays.
     """
     done: list[dict[str, object]] = []
     for mounted, targets in on_mounts(paths):

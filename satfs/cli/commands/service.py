@@ -115,7 +115,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def remove(manner: Manner, profile: str) -> int:
-    """Unmount PROFILE, and mount it no more at login."""
+    """Unmount PROFILE, and do not mount it at login any more."""
     path = _units() / unit_name(profile)
     unit = _unit_in(path)
     if unit is None:
@@ -140,7 +140,7 @@ def remove(manner: Manner, profile: str) -> int:
 
 
 @service.command(
-    short_help="Show where services mount, and how they are doing.",
+    short_help="Show where services mount, and their states.",
     epilog="""\b
 Examples:
   satfs service status
@@ -152,7 +152,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
-    """Show the services there are, or that of PROFILE: where it mounts, and how it is doing."""
+    """Show the services there are, or that of PROFILE: where it mounts, and its state."""
     wanted = None if profile is None else unit_name(profile)
     found = [(path, unit) for path, unit in _installed() if wanted in (None, unit.name)]
     if wanted and not found:

@@ -88,9 +88,9 @@ def export(
 ) -> int:
     """Write the STAC item of each scene at and below PATH, on a mount.
 
-    Without a format it is one collection of features, in the order of the tree. Many scenes are
-    looked at at once; of each zip a few kilobytes are read, once. A scene that cannot be looked at
-    is left out and named, and the exit code is not 0 then.
+    Without a format the output is one feature collection, in the order of the tree. Many scenes are
+    read at once; of each zip a few kilobytes are fetched, once. A scene that cannot be read is left
+    out and named, and the exit code is not 0 then.
     """
     if ndjson and geoparquet:
         raise BadSettings("--ndjson and --geoparquet are two formats: choose one")

@@ -1,4 +1,4 @@
-"""`satfs status`: how mounts are doing, for people and for scripts."""
+"""`satfs status`: the state of mounts, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _STYLES: Final = {State.WORKS: "green", State.OFFLINE: "yellow"}
 @click.command(
     epilog="""\b
 Examples:
-  satfs status                           how every mount of yours is doing
+  satfs status                           the state of every mount of yours
   satfs status --short                   … a line for each
   satfs status ~/aleph --watch           … this one, again every two seconds
   satfs status --json | jq '.[].status.cache'
@@ -78,10 +78,10 @@ def status(
     watch: bool,
     interval_s: float,
 ) -> int:
-    """Show how mounts are doing: all of yours, or the one at MOUNTPOINT.
+    """Show the state of mounts: of all of yours, or of the one at MOUNTPOINT.
 
-    Is it online, how old is what it lists, what does the cache hold, what is in the air, what went
-    wrong last. A mount that hangs does not keep this waiting.
+    Whether the API answers, how old the listings are, what the cache holds, which transfers are in
+    flight, and the last error. A mount that hangs is reported as such within seconds.
     """
     if watch:
         return _watch(mountpoint, as_json, interval_s, short=short, with_others=with_others)

@@ -26,7 +26,7 @@ _ENDING_S = 10.0
     epilog="""\b
 Examples:
   satfs umount ~/aleph
-  satfs umount -z ~/aleph                although somebody is still reading
+  satfs umount -z ~/aleph                although a program is still reading
 """
 )
 @click.argument(
@@ -44,8 +44,7 @@ Examples:
 def umount(_manner: Manner, mountpoints: tuple[str, ...], lazy: bool) -> None:
     """Unmount what satfs has mounted at MOUNTPOINT, and wait until its process has ended.
 
-    Also removes what a mount leaves behind whose process has died. Other filesystems are left
-    alone.
+    A mount whose process has died is removed, too. Other filesystems are left as they are.
     """
     for mountpoint in mountpoints:
         unmount(Path(mountpoint), is_lazy=lazy)

@@ -30,7 +30,7 @@ def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_js
     a zip is inflated and its CRC compared. Fetches what is not in the cache.
 
     Exits with 8 if anything is damaged. Members that are encrypted, or packed in a way that satfs
-    does not know, are told and are no failure.
+    does not know, are reported and are no failure.
     """
     outcome, results = fetch(
         paths, "verify", where=where, as_json=as_json, manner=manner, verb="good:"

@@ -27,7 +27,7 @@ from satfs.settings import Settings, load_settings
 @click.command(
     epilog="""\b
 Examples:
-  satfs watch                            everything, asked of the API
+  satfs watch                            everything, from the API
   satfs watch --json ~/aleph/tasks/268095
                                          one task, through a mount
   satfs watch --once --exec 'notify-send "New imagery"'
@@ -36,7 +36,7 @@ Examples:
                                          each new scene as a STAC item
 
 \b
-What a command given with --exec is told:
+What a command given with --exec gets:
   WATCH_EVENT                            capture or scene
   WATCH_TASK_ID, WATCH_CAPTURE_ID, WATCH_SCENE_ID
   WATCH_PATH                             its place on the mount, if any
@@ -99,10 +99,10 @@ def watch(
 ) -> int:
     """Report each capture and scene that is published, from now on, until Ctrl-C.
 
-    PATH-OR-ID is a task, a capture, or all tasks. What was told is remembered on disk and not told
-    again by the next run; the first run only remembers what there is. With --exec, an event counts
-    as told when the command has ended with 0, and else comes again with the next look. With --where
-    only scenes are reported, those that fulfil it by their records.
+    PATH-OR-ID is a task, a capture, or all tasks. What was reported is kept on disk, and the next
+    run does not report it again; the first run only records what there is. With --exec, an event
+    counts as reported when the command has ended with 0; otherwise it is reported again after the
+    next look. With --where only scenes are reported, those whose records fulfil it.
 
     Each event is reported at least once: after a run that was killed, the last one comes again.
     """

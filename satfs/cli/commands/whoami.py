@@ -40,7 +40,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def whoami(manner: Manner, /, as_json: bool, **flags: str | None) -> None:
-    """Ask the API who we are, and show account, contract and the life left to the token."""
+    """Show the account, the contract, and how long the token is valid, as the API reports them."""
     account, settings = ask_account(load_settings(**flags), manner)
     if as_json:
         click.echo(json.dumps(_record(settings, account), indent=2))
