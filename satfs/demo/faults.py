@@ -141,6 +141,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The link is signed with a session that ends so soon, whatever the link says.",
         {"seconds": 2.0},
     ),
+    "link-by-name": Kind(
+        "The link names the store by *host*, which has to be resolved (addresses that are silent: "
+        "`satfs.demo.silence`).",
+        {"host": "localhost"},
+    ),
     "foreign-link": Kind("The link is this instead.", {"url": "file:///etc/passwd"}),
     "no-link": Kind("The answer names no link."),
 }  # fmt: skip

@@ -326,6 +326,9 @@ class DemoOrigin:
             begins_at_s = now_s + float(early["seconds"])
             self.store.begins_by_key_id[key.key_id] = (begins_at_s, str(early["code"]))
         url = f"{self.store_url}{object_path(BUCKET, attachment)}"
+        by_name = named(faults, "link-by-name")
+        if by_name:
+            url = url.replace(f"://{self._host}:", f"://{by_name['host']}:")
         repeated = named(faults, "repeated-link")
         if repeated and url in self._signed and repeated.lasts(now_s):
             return self._signed[url]

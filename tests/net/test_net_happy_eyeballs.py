@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import socket
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.transfer.opener import Opener
+from satfs.demo.silence import silent_addresses
 from satfs.net import backend
 from satfs.net.happy_eyeballs import (
     ATTEMPT_DELAY_S,
@@ -133,26 +133,9 @@ async def test_the_loop_pays_once_for_dead_addresses(
 
 @pytest.fixture
 def silent() -> Iterator[list[str]]:
-    """Return a port, and four addresses of this machine where it swallows packets.
-
-    A listener whose queue is full does not answer (tcp(7)).
-    """
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(socket.socket())
-        first.bind(("127.0.0.2", 0))
-        port = first.getsockname()[1]
-        listeners = [first]
-        for number in (3, 4, 5):
-            listener = stack.enter_context(socket.socket())
-            listener.bind((f"127.0.0.{number}", port))
-            listeners.append(listener)
-        for listener in listeners:
-            listener.listen(0)
-            for _ in range(3):
-                client = stack.enter_context(socket.socket())
-                client.setblocking(False)
-                client.connect_ex(listener.getsockname())
-        yield [str(port), *(listener.getsockname()[0] for listener in listeners)]
+    """Return a port, and four addresses of this machine where it swallows packets."""
+    with silent_addresses(4) as (port, addresses):
+        yield [str(port), *addresses]
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, name: str, addresses: list[str]) -> None:
@@ -235,16 +218,9 @@ async def test_the_client_reads_past_a_dead_address_and_tells_which(
 ) -> None:
     """Real sockets: a queue that is full in front of the good address."""
     async with serving() as origin:
-        with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.2", origin.port))
-            listener.listen(0)
-            for _ in range(3):
-                client = stack.enter_context(socket.socket())
-                client.setblocking(False)
-                client.connect_ex(listener.getsockname())
-            resolving(monkeypatch, "many.example", ["127.0.0.2", "127.0.0.1"])
+        with silent_addresses(1, origin.port) as (_, dead):
+            resolving(monkeypatch, "many.example", [*dead, "127.0.0.1"])
             async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=2) as http:
                 url = f"http://many.example:{origin.port}/ramp/1000"
                 assert (await http.request("GET", url, headers={})).body == ramp(0, 1000)
-                assert http.slow_addresses() == ("127.0.0.2",)
+                assert http.slow_addresses() == tuple(dead)

@@ -1,0 +1,76 @@
+"""A store whose name leads to dead addresses before the good one, read through a mount."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from reliability.conftest import MakeStand
+from reliability.stand import MIB
+
+from satfs.demo.silence import silent_addresses
+
+STORE = "store.test"
+#: Of documentation (RFC 3849): no route leads there, or one that swallows packets.
+DEAD_IPV6 = [f"2001:db8::{number}" for number in (1, 2, 3, 4)]
+#: A delay (RFC 8305) for each of four dead addresses, twice: for the loop, and for a worker that is
+#: started meanwhile. Less than the five seconds of one connection that is waited for.
+READ_LIMIT_S = 4.0
+
+#: Runs when the interpreter of the mount, or of a worker, starts.
+RESOLVER = """
+import json, socket
+ADDRESSES = json.loads({addresses!r})
+real = socket.getaddrinfo
+
+def getaddrinfo(host, port, *arguments, **more):
+    if host not in ({name!r}, {name!r}.encode()):
+        return real(host, port, *arguments, **more)
+    return [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (each, port, 0, 0)) if ":" in each
+        else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port))
+        for each in ADDRESSES
+    ]
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+def resolve_to(directory: Path, addresses: list[str]) -> None:
+    """Write a module that has Python resolve `STORE` to *addresses*."""
+    directory.mkdir()
+    text = RESOLVER.format(addresses=json.dumps(addresses), name=STORE)
+    (directory / "sitecustomize.py").write_text(text)
+
+
+@pytest.mark.parametrize("n_dead", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["silent", "IPv6"])
+def test_dead_addresses_are_paid_for_once(
+    make_stand: MakeStand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    n_dead: int,
+) -> None:
+    """Sizes, small reads and bulk through workers: no read waits for a connect timeout."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "names"))
+    stand = make_stand(workers=2, connect_timeout_s=5, read_deadline_s=10, metadata_deadline_s=10)
+    port = urlsplit(stand.origin.store_url).port
+    assert port is not None
+    with silent_addresses(n_dead, port) as (_, silent):
+        dead = list(silent) if kind == "silent" else DEAD_IPV6[:n_dead]
+        resolve_to(tmp_path / "names", [*dead, "127.0.0.1"])
+        stand.origin.faults.add("link-by-name", "sign", host=STORE)
+        stand.remount()
+        stand.origin.store_line.bytes_per_s = 20e6
+        scene, other = stand.publish(24 * MIB), stand.publish(MIB)
+        with stand.opened(scene) as file:
+            stand.compare(file, stand.content(scene), limit_s=READ_LIMIT_S)
+        # What was learnt holds for later connections and files.
+        assert stand.stat(stand.path(other), 1.0).st_size == MIB
+        stand.origin.drop_connections("store")
+        with stand.opened(other) as file:
+            stand.compare(file, stand.content(other), limit_s=1.0)
+    assert not stand.current.events("host counts as offline")
