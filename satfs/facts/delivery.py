@@ -31,7 +31,7 @@ from satfs.facts.vrt import Vrt, read_vrt
 from satfs.model import ByteRange
 
 #: Written in front of what is kept. Facts of another form, or read by other rules, are read again.
-FORM: Final = 1
+FORM: Final = 2
 #: The largest document of each kind that is read, in bytes, and how many of a kind. The vendor's
 #: have 2 to 10 KiB; an item of a mosaic can be a hundred times as long.
 _MAX_DOCUMENT_BYTES: Final = {

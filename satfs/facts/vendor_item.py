@@ -59,9 +59,12 @@ class VendorItem:
 
 
 def read_item(body: bytes) -> VendorItem | None:
-    """Return what the item in *body* states; None when it is no STAC item."""
-    item = _document(body)
-    if item.get("type") != "Feature":
+    """Return what the item in *body* states; None when it is no STAC item.
+
+    Older deliveries have a collection of items: what all of them state is stated of the delivery.
+    """
+    item = _item_in(_document(body))
+    if item is None:
         return None
     found = item.get("properties")
     properties = found if isinstance(found, dict) else {}
@@ -125,6 +128,26 @@ def _document(body: bytes) -> Mapping[str, Json]:
     except Garbled:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _item_in(found: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    """Return the item that *found* is or holds; of several items, what their properties share."""
+    features = found.get("features") if found.get("type") == "FeatureCollection" else [found]
+    items = [
+        each
+        for each in (features if isinstance(features, list) else [])
+        if isinstance(each, dict) and each.get("type") == "Feature"
+    ]
+    if len(items) < 2:
+        return items[0] if items else None
+    properties = [each.get("properties") for each in items]
+    first, *others = [each if isinstance(each, dict) else {} for each in properties]
+    shared = {
+        key: value
+        for key, value in first.items()
+        if all(key in each and each[key] == value for each in others)
+    }
+    return {"type": "Feature", "properties": shared}
 
 
 def _first(*candidates: float | None) -> float | None:

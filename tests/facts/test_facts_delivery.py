@@ -22,7 +22,7 @@ from satfs.facts.header import RasterHeader
 from satfs.facts.members import known_members
 from satfs.facts.record import facts_of_record
 from satfs.facts.scene import BandFacts, MemberFacts, MemberKind, RasterFacts
-from satfs.facts.vendor_item import read_angles, read_item
+from satfs.facts.vendor_item import VendorItem, read_angles, read_item
 from satfs.facts.vrt import read_vrt
 from satfs.model import Scene, SceneId
 
@@ -172,6 +172,30 @@ def test_no_link_and_no_token_of_an_item_is_kept() -> None:
     item = read_item(json.dumps({"type": "Feature", "properties": properties}).encode())
     assert item is not None
     assert item.vendor_properties == {"satl:product_version": "2.0.1"}
+
+
+def test_a_collection_of_items_states_what_all_of_them_do() -> None:
+    """Deliveries of older versions have a FeatureCollection where newer ones have one item."""
+    west, east = (
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [longitude, 0]},
+            "properties": {"gsd": 0.7, "eo:cloud_cover": clouds, "proj:epsg": "32721"},
+            "assets": {"analytic": {"href": "x.tif", "eo:bands": [{"name": "Red"}]}},
+        }
+        for longitude, clouds in ((-58, 3), (-57, 9))
+    )
+
+    def read(*features: object) -> VendorItem | None:
+        return read_item(json.dumps({"type": "FeatureCollection", "features": features}).encode())
+
+    assert read(west) == read_item(json.dumps(west).encode())
+    both = read(west, east)
+    assert both is not None
+    assert (both.gsd_m, both.epsg) == (0.7, 32721)
+    assert (both.cloud_percent, both.geometry, both.bands) == (None, None, {})
+    assert read() is None
+    assert read({"type": "Catalog"}, 5) is None
 
 
 def test_angles_are_read_in_both_forms() -> None:
