@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
 
 from satfs.facts.scene import BandFacts, MemberKind, RasterFacts, SceneFacts
 from satfs.model import DELIVERY_ZIP
@@ -50,6 +50,11 @@ class SceneFiles:
     record: str | None = "scene.json"
 
 
+#: What `href` escapes, and how that looks: `?`, `#`, and a percent sign before an escape of these.
+_ENDS_PATH: Final = re.compile("[?#]|%(?=3F|23|25)")
+_ESCAPE: Final = re.compile("%(3F|23|25)")
+
+
 def assets_of(facts: SceneFacts, files: SceneFiles) -> dict[str, dict[str, Any]]:
     """Return the assets of a scene, by key: rasters, documents, pictures, and the delivery.
 
@@ -88,8 +93,18 @@ def assets_of(facts: SceneFacts, files: SceneFiles) -> dict[str, dict[str, Any]]
 
 
 def href(*parts: str) -> str:
-    """Return a relative address of a path below the item's directory (RFC 3986 §4.2)."""
-    return "./" + quote("/".join(parts), safe="/!$&'()*+,;=:@-._~")
+    """Return a relative address of a path below the item's directory.
+
+    Only what would end the path of an address is escaped (RFC 3986 §3.3), and what would read as
+    such an escape. pystac, odc-stac and GDAL take the address of a local file for its path, and
+    find no name in which more is escaped.
+    """
+    return "./" + _ENDS_PATH.sub(lambda found: f"%{ord(found[0]):02X}", "/".join(parts))
+
+
+def path_of(address: str) -> str:
+    """Return the path of an *address* that `href` made, relative to the item's directory."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), address)
 
 
 def _attached(facts: SceneFacts, files: SceneFiles) -> dict[str, dict[str, Any]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote, unquote
 
 from satfs.model import Json
+from satfs.stac.assets import href, path_of
 
 
 def relocated(item: Mapping[str, Json], directory: Iterable[str], mountpoint: str | None) -> Json:
@@ -41,12 +41,11 @@ def _moved(address: str, directory: list[str], mountpoint: str | None) -> str:
     An absolute one is a path of the file system, without the escapes of an address.
     """
     parts = list(directory)
-    for name in unquote(address).split("/"):
+    for name in path_of(address).split("/"):
         if name == "..":
             parts.pop()
         elif name not in ("", "."):
             parts.append(name)
-    path = "/".join(parts)
     if mountpoint is None:
-        return "./" + quote(path, safe="/!$&'()*+,;=:@-._~")
-    return f"{mountpoint.rstrip('/')}/{path}"
+        return href(*parts)
+    return f"{mountpoint.rstrip('/')}/{'/'.join(parts)}"
