@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli import forking
+from fakes import forking
 from fakes.processes import is_running
 
 from satfs.demo.server import DemoOrigin

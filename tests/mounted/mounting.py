@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from fakes import forking
 
 #: What the child runs: settings from its environment, options from its argument, a word when ready.
 _CHILD = """
@@ -62,19 +63,16 @@ class RealMount:
     options: Mapping[str, object] = field(default_factory=dict)
     #: Code for the mount's process; may define `after_ready`, which then runs in its event loop.
     sabotage: str = ""
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: forking.Process = field(init=False)
 
     def start(self) -> None:
         """Mount and wait until it works."""
         self.path.mkdir(exist_ok=True)
         options = {"mountpoint": str(self.path), **self.options}
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, json.dumps(options), self.sabotage],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **self.environment},
+            environment = {**os.environ, **self.environment}
+            self.process = forking.start(
+                _CHILD, [json.dumps(options), self.sabotage], environment, log
             )
         assert self.process.stdout is not None
         word = self.process.stdout.readline().decode().strip()
@@ -114,8 +112,7 @@ class RealMount:
                 self.process.wait()
         while self.is_mounted():
             subprocess.run(["umount", "-l", str(self.path)], check=True)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.process.close()
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
