@@ -15,9 +15,8 @@ anything else as text.
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -27,22 +26,13 @@ from typing import Any, ClassVar, Final, TypeAlias
 from satfs.api import readers
 from satfs.errors import BadSettings
 from satfs.facts.record import facts_of_record
-from satfs.facts.selection import SceneCondition, scene_condition
+from satfs.facts.selection import COMPARISONS, DAY, SceneCondition, scene_condition
 from satfs.model import Json
 
 #: What records there are, the nearest to a scene first.
 LEVELS: Final = ("scene", "capture", "task")
 
 _CONDITION: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
-_COMPARED: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +130,14 @@ def _judge(actual: Json, sign: str, wanted: str) -> bool:
     if sign == "~":
         return fnmatchcase(text.casefold(), f"*{wanted.casefold()}*")
     left, right = _comparable(text, wanted)
-    return _COMPARED[sign](left, right)
+    return COMPARISONS[sign](left, right)
 
 
 def _comparable(text: str, wanted: str) -> tuple[Any, Any]:
     numbers = _number(text), _number(wanted)
     if None not in numbers:
         return numbers
-    if _DAY.fullmatch(wanted):
+    if DAY.fullmatch(wanted):
         day, moment = _day(wanted), _moment(text)
         if day is not None and moment is not None:
             return moment.date(), day

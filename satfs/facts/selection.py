@@ -44,7 +44,8 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 MAX_AREA_BYTES: Final = 4 * 1024 * 1024
 _MAX_AREA_VALUES: Final = 300_000
 
-_COMPARED: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+#: Operators of conditions that compare.
+COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -56,7 +57,8 @@ _SINCE: Final = re.compile(
     r"\s*since\s*(?:=\s*)?(\d{1,5})\s*(minute|hour|day|week|month|year)s?\s*", re.IGNORECASE
 )
 _HOURS: Final = {"minute": 1 / 60, "hour": 1, "day": 24, "week": 168, "month": 730, "year": 8766}
-_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+#: A date as the API writes it.
+DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _FILE: Final = re.compile(r"\s*intersects\s*=\s*(?!\s*\{)(.+?)\s*", re.DOTALL)
 
 
@@ -222,7 +224,7 @@ def _by_time(name: str, value: str) -> Callable[[SceneFacts], bool]:
     moment = values.time(value)
     if moment is None:
         raise BadSettings(f"--where {name} takes a date such as 2026-01-15 or 2026-01-15T12:00:00Z")
-    is_day = _DAY.fullmatch(value) is not None
+    is_day = DAY.fullmatch(value) is not None
     if name == "from":
         return lambda facts: facts.moment is not None and facts.moment >= moment
     if is_day:
@@ -249,7 +251,7 @@ def _by_number(name: str, sign: str, value: str) -> Callable[[SceneFacts], bool]
     limit = values.number(value.removesuffix("%").strip())
     if limit is None:
         raise BadSettings(f"--where {name} takes a number, not {value!r}")
-    compare = _COMPARED[sign]
+    compare = COMPARISONS[sign]
 
     def holds(facts: SceneFacts) -> bool:
         known = facts.cloud_percent if name == "cloud" else facts.view.off_nadir_deg

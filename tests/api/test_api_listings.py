@@ -237,10 +237,8 @@ async def test_what_is_forgotten_is_asked_again(
         assert len(vendor.asked) == 6
 
 
-async def test_memory_is_bounded_by_bytes(
-    vendor: Vendor, remember: Remember, autojump_clock: Any
-) -> None:
-    """Few large records weigh as much as many small ones: those used least recently are dropped."""
+def add_large_captures(vendor: Vendor) -> None:
+    """Give the vendor twelve captures, each with 20 scenes of 200 kB."""
     random = Random(7)
     for number in range(12):
         capture = f"large-{number}"
@@ -248,6 +246,13 @@ async def test_memory_is_bounded_by_bytes(
             {**some_scene(f"{capture}-{n}", capture), "text": random.randbytes(100_000).hex()}
             for n in range(20)
         ]
+
+
+async def test_memory_is_bounded_by_bytes(
+    vendor: Vendor, remember: Remember, autojump_clock: Any
+) -> None:
+    """Few large records weigh as much as many small ones: those used least recently are dropped."""
+    add_large_captures(vendor)
     async with remember(listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
         for number in range(12):
             await listings.scenes(CaptureId(f"large-{number}"))
@@ -302,13 +307,7 @@ async def test_what_leaves_the_memory_is_read_from_disk(
     vendor: Vendor, remember: Remember, store: ListingStore, autojump_clock: Any
 ) -> None:
     """It is believed as long as if it had stayed, and then asked for again."""
-    random = Random(7)
-    for number in range(12):
-        capture = f"large-{number}"
-        vendor.scenes[capture] = [
-            {**some_scene(f"{capture}-{n}", capture), "text": random.randbytes(100_000).hex()}
-            for n in range(20)
-        ]
+    add_large_captures(vendor)
     async with remember(store, listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
         for number in range(12):
             await listings.scenes(CaptureId(f"large-{number}"))

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import zlib
 
 import pytest
+from archive.opening import wordy
 from archive.zips import deflated
 from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.archive.inflate import Inflater
 from satfs.errors import Damaged
-
-
-def wordy(n_bytes: int, seed: int = 1) -> bytes:
-    """Return bytes that compress about threefold, in many blocks."""
-    source = random.Random(seed)
-    words = [source.randbytes(source.randint(2, 12)) for _ in range(300)]
-    parts, length = [], 0
-    while length < n_bytes:
-        parts.append(source.choice(words))
-        length += len(parts[-1])
-    return b"".join(parts)[:n_bytes]
 
 
 def inflate_all(inflater: Inflater, data: bytes, piece_bytes: int, out_bytes: int) -> bytes:

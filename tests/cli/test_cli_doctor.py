@@ -244,28 +244,32 @@ def test_no_secret_is_ever_shown(
     assert not re.search(r"X-Amz|Signature|eyJ|delivery\.zip|Bearer \w", said)
 
 
-@needs_root
-def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
-    """Somebody who has no home and no cache, and may read little of the machine."""
+def told_to_user(doctor: Alone, uid: int, environment: dict[str, str]) -> Told:
+    """Return what the doctor finds as another user, without its groups and rights."""
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is missing")
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     command = doctor.command("doctor", "--json")
     n = command.index(Program.command(doctor)[0])
-
+    as_user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     done = subprocess.run(
-        [*command[:n], *as_nobody, *command[n:]],
-        env={**doctor.environ(HOME="/nonexistent", SATFS_CACHE_DIR=None), "TMPDIR": "/tmp"},
+        [*command[:n], *as_user, *command[n:]],
+        env=environment,
         cwd="/",
         capture_output=True,
         text=True,
         timeout=PROMISED_S,
         check=False,
     )
-
     if done.returncode == 126 or "Permission denied" in done.stderr:
         pytest.skip("the program lies where nobody else may read it")
-    told = Told(done.returncode, json.loads(done.stdout), 0)
+    return Told(done.returncode, json.loads(done.stdout), 0)
+
+
+@needs_root
+def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
+    """Somebody who has no home and no cache, and may read little of the machine."""
+    environment = {**doctor.environ(HOME="/nonexistent", SATFS_CACHE_DIR=None), "TMPDIR": "/tmp"}
+    told = told_to_user(doctor, 65534, environment)
     assert told.severity("credential") == "ok"
     assert told.severity("cache-directory") == "warning"
     assert "memory only" in told.finding("cache-directory")["means"]
@@ -274,25 +278,8 @@ def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
 @needs_root
 def test_a_user_without_a_home_is_told(doctor: Alone) -> None:
     """Containers run programs as users that nobody has entered in /etc/passwd."""
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is missing")
-    command = doctor.command("doctor", "--json")
-    n = command.index(Program.command(doctor)[0])
-    as_somebody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
-
-    done = subprocess.run(
-        [*command[:n], *as_somebody, *command[n:]],
-        env=doctor.environ(HOME=None, SATFS_CACHE_DIR=None, XDG_RUNTIME_DIR=None),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=PROMISED_S,
-        check=False,
-    )
-
-    if done.returncode == 126 or "Permission denied" in done.stderr:
-        pytest.skip("the program lies where nobody else may read it")
-    told = Told(done.returncode, json.loads(done.stdout), 0)
+    environment = doctor.environ(HOME=None, SATFS_CACHE_DIR=None, XDG_RUNTIME_DIR=None)
+    told = told_to_user(doctor, 54321, environment)
     code = Exit.WARNINGS if is_fuse_for_others() else Exit.FUSE
     assert (told.code, told.severity("settings")) == (code, "ok")
     found = told.finding("cache-directory")

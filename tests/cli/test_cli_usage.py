@@ -129,25 +129,7 @@ def test_a_name_cannot_forge_what_we_say(satfs: Program) -> None:
 
 def on_a_terminal(satfs: Program, *arguments: str, **environment: str) -> str:
     """Return what a terminal of 80 columns is shown."""
-    front, back = pty.openpty()
-    process = subprocess.Popen(
-        satfs.command(*arguments),
-        env=satfs.environ(**environment),
-        cwd=satfs.directory,
-        stdin=back,
-        stdout=back,
-        stderr=back,
-    )
-    os.close(back)
-    shown = b""
-    try:
-        while piece := os.read(front, 4096):
-            shown += piece
-    except OSError:  # the other side is closed (pty(7))
-        pass
-    os.close(front)
-    process.wait(60)
-    return shown.decode()
+    return at_a_terminal(satfs, *arguments, **environment)[1]
 
 
 def test_a_terminal_gets_lines_of_its_width_and_colours(satfs: Program) -> None:

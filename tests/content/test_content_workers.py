@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,18 @@ def tls_of(directory: Path) -> dict[str, Any]:
     return {"tls": tls, "ca_file": ca_file}
 
 
+@contextmanager
+def worker_thread() -> Iterator[socket.socket]:
+    """Run a worker in a thread of this process, and yield the other end of its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thread = threading.Thread(target=Worker(theirs).serve, daemon=True)
+    thread.start()
+    with theirs:
+        with ours:
+            yield ours
+        thread.join()
+
+
 @pytest.mark.slow
 def test_a_transfer_given_up_writes_no_wrong_byte(
     tmp_path: Path, allow_log: Callable[[str], None]
@@ -156,10 +168,7 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
     size = CONTENT.size_bytes
     fd = os.memfd_create("object")
     os.pwrite(fd, CONTENT.read(0, size), 0)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    thread = threading.Thread(target=Worker(theirs).serve, daemon=True)
-    thread.start()
-    with origin_of(**tls_of(tmp_path), bytes_per_s=100e6) as origin:
+    with worker_thread() as ours, origin_of(**tls_of(tmp_path), bytes_per_s=100e6) as origin:
         settings = {"connect_timeout_s": 5, "progress_timeout_s": 5, "user_agent": "test"}
         ours.send(messages.pack_order("settings", {**settings, "ca_file": str(origin.ca_file)}))
         file = messages.pack_order("file", {"file": 1, "size_bytes": size})
@@ -178,9 +187,6 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
             assert os.pread(fd, size, 0) == CONTENT.read(0, size)
         while origin.n_open_connections():
             time.sleep(0.01)
-    ours.close()
-    thread.join()
-    theirs.close()
     os.close(fd)
 
 
@@ -189,10 +195,7 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
     """A worker keeps a connection for the next range, and not for ever."""
     monkeypatch.setattr(worker, "IDLE_CONNECTION_S", 0.5)
     fd = os.memfd_create("object")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    thread = threading.Thread(target=Worker(theirs).serve, daemon=True)
-    thread.start()
-    with origin_of() as origin:
+    with worker_thread() as ours, origin_of() as origin:
         size, etag = CONTENT.size_bytes, CONTENT.etag
         socket.send_fds(ours, [messages.pack_order("file", {"file": 1, "size_bytes": size})], [fd])
         for number, start in enumerate((0, MIB)):
@@ -207,9 +210,6 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
         while origin.n_open_connections():
             assert time.monotonic() < until
             time.sleep(0.01)
-    ours.close()
-    thread.join()
-    theirs.close()
     os.close(fd)
 
 

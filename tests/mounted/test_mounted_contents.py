@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from archive.cutzips import Big, build_cut
+from archive.opening import wordy
 from archive.zips import Entry, Layout, build
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
@@ -32,17 +33,6 @@ from satfs.demo.contents import BytesContent, SparseContent
 from satfs.demo.server import DemoOrigin
 
 MIB = 1024 * 1024
-
-
-def wordy(n_bytes: int, seed: int) -> bytes:
-    """Return bytes that compress about threefold."""
-    source = random.Random(seed)
-    words = [source.randbytes(source.randint(2, 12)) for _ in range(300)]
-    parts, length = [], 0
-    while length < n_bytes:
-        parts.append(source.choice(words))
-        length += len(parts[-1])
-    return b"".join(parts)[:n_bytes]
 
 
 def archive(methods: list[int], *, comment: bytes = b"") -> bytes:

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -300,6 +300,21 @@ def test_a_ca_file_without_certificates_is_told(tmp_path: Path) -> None:
             Http(connect_timeout_s=1, progress_timeout_s=1, max_connections=1, ca_file=path)
 
 
+@asynccontextmanager
+async def served(
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+) -> AsyncIterator[tuple[Http, str]]:
+    """Run *serve* for each connection; yield a client with one connection, and the URL."""
+    async with (
+        trio.open_nursery() as nursery,
+        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1) as http,
+    ):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield http, f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
 async def test_chunks_of_one_byte_leave_others_their_turn() -> None:
     """A body in the smallest chunks neither blocks the loop nor outlasts a deadline."""
     n_bytes = 20_000
@@ -319,17 +334,14 @@ async def test_chunks_of_one_byte_leave_others_their_turn() -> None:
             n_turns += 1
 
     async with (
+        served(serve) as (http, url),
+        http.stream(url, headers={}) as response,
         trio.open_nursery() as nursery,
-        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1) as http,
     ):
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
-        port = listener.socket.getsockname()[1]
-        async with http.stream(f"http://127.0.0.1:{port}/", headers={}) as response:
-            chunks = response.chunks()
-            assert await anext(chunks) == b"x"
-            nursery.start_soon(count)
-            assert sum([len(chunk) async for chunk in chunks]) == n_bytes - 1
+        chunks = response.chunks()
+        assert await anext(chunks) == b"x"
+        nursery.start_soon(count)
+        assert sum([len(chunk) async for chunk in chunks]) == n_bytes - 1
         nursery.cancel_scope.cancel()
     assert n_turns > n_bytes // 100
 
@@ -345,15 +357,8 @@ async def answering(response: bytes) -> AsyncIterator[tuple[Http, str, list[byte
             with contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(response)
 
-    async with (
-        trio.open_nursery() as nursery,
-        Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=1) as http,
-    ):
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
-        port = listener.socket.getsockname()[1]
-        yield http, f"http://127.0.0.1:{port}", requests
-        nursery.cancel_scope.cancel()
+    async with served(serve) as (http, url):
+        yield http, url, requests
 
 
 class LongestTurn(trio.abc.Instrument):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -20,15 +20,9 @@ SCRIPTS = ROOT / "scripts"
 
 
 @pytest.fixture(scope="module")
-def packages() -> ModuleType:
+def packages(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """Return `scripts/packages.py` as a module."""
-    spec = importlib.util.spec_from_file_location("satfs_packages", SCRIPTS / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("packages")
 
 
 def test_the_version_is_that_of_satfs(packages: ModuleType) -> None:

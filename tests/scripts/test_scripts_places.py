@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,15 +13,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
-def places() -> ModuleType:
+def places(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """Return `scripts/places.py` as a module."""
-    spec = importlib.util.spec_from_file_location("satfs_places", SCRIPTS / "places.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_script("places")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

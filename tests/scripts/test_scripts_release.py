@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -27,15 +26,9 @@ CHANGELOG = """\
 
 
 @pytest.fixture(scope="module")
-def release() -> ModuleType:
+def release(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """Return `scripts/release.py` as a module."""
-    spec = importlib.util.spec_from_file_location("satfs_release", SCRIPTS / "release.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("release")
 
 
 @pytest.fixture

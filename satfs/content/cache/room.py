@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter, OrderedDict
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import trio
@@ -93,12 +92,7 @@ class Reservation:
     def __enter__(self) -> None:
         """Go on with the reservation, which began with its creation."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """See `end`."""
         self.end()
 
