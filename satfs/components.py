@@ -20,8 +20,9 @@ from satfs.api.client import Aleph
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
 from satfs.archive.archive import Archives, open_archives
-from satfs.content.attachments import PROBES_AT_ONCE, Attachments
+from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
+from satfs.content.versions import PROBES_AT_ONCE
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.permits import Permits

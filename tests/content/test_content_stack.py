@@ -46,7 +46,7 @@ def assert_at_rest(contents: Attachments) -> None:
     """Nobody waits and nothing flies: what is left of reads that have ended."""
     told = contents.statistics()
     assert (told["active"], told["queued"]) == (0, 0)
-    for fetcher in contents._open.values():
+    for fetcher in contents._fetchers.by_place.values():
         assert_idle(fetcher)
 
 

@@ -275,7 +275,7 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
             link = Link(f"{origin.store_url}/x?y=".ljust(n_characters, "z"))
             version = await contents.version(SCENE, ZIP, "r")
             reader = await contents.open(SCENE, ZIP, version)
-            (fetcher,) = contents._open.values()
+            (fetcher,) = contents._fetchers.by_place.values()
             range_request = fetcher._flight(ByteRange(0, 2 * MIB), None, is_bulk=True)
             pids = {each.process.pid for each in bulk._processes}
             with pytest.raises((UnusableResponse, Unreachable)):
@@ -462,8 +462,8 @@ async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
 
             assert held()
             await contents._cache.commit()
-            ((_, fetcher),) = contents._open.items()
-            contents._open.clear()
+            ((_, fetcher),) = contents._fetchers.by_place.items()
+            contents._fetchers.by_place.clear()
             fetcher.cached.release()
             await trio.sleep(0.7)
             await contents._cache.commit()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from satfs.content.cache.blockmap import BLOCK_BYTES, BLOCKS_PER_SEGMENT, Segment
+from satfs.model import Version
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -100,6 +101,11 @@ class KnownVersion:
     etag: str
     size_bytes: int
     confirmed_at_s: float
+
+    @property
+    def version(self) -> Version:
+        """Return the version itself."""
+        return Version(self.etag, self.size_bytes)
 
 
 class Index:

@@ -1,10 +1,13 @@
-"""A presigned URL kept fresh: one renewal for all range requests that wait for it."""
+"""Presigned URLs kept fresh: one renewal of each for all range requests that wait for it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Final
 
 import trio
@@ -12,7 +15,7 @@ import trio
 from satfs import read_trace
 from satfs.model import AttachmentName, Link, SceneId
 from satfs.net.refusals import Refusals, Standing
-from satfs.read_trace import ReadTrace
+from satfs.read_trace import ReadTrace, ReadTraces
 from satfs.refreshable import Refreshable
 
 Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
@@ -31,6 +34,8 @@ LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
 #: with one link and one request. Programs `stat` a file many times; restoring one from an archive
 #: takes hours.
 REFUSED_S: Final = 60.0
+#: Attachments of which the link is kept, the least recently used forgotten first.
+MAX_LINKS: Final = 100_000
 
 
 def usable_for_s(link: Link, now_s: float) -> float:
@@ -123,3 +128,44 @@ class LinkCache:
         if link is None:
             return None
         return math.inf if link.expires_at_s is None else link.expires_at_s - time.time()
+
+
+class LinkCaches:
+    """The links to all attachments. *traces* are those of the reads, by label."""
+
+    def __init__(
+        self,
+        sign: Sign,
+        label_of: Callable[[SceneId, AttachmentName], str],
+        traces: ReadTraces,
+    ) -> None:
+        self._sign = sign
+        self._label_of = label_of
+        self._traces = traces
+        self._links: OrderedDict[tuple[SceneId, AttachmentName], LinkCache] = OrderedDict()
+
+    def of(self, key: tuple[SceneId, AttachmentName]) -> LinkCache:
+        """Return the link to an attachment, which need not have been requested yet."""
+        links = self._links.get(key)
+        if links is None:
+            trace_of_it = partial(self._traces.of, self._label_of(*key))
+            links = self._links[key] = LinkCache(self._sign, *key, trace_of_it)
+        self._links.move_to_end(key)
+        while len(self._links) > MAX_LINKS:
+            self._links.popitem(last=False)
+        return links
+
+    def forget_refusal(self, key: tuple[SceneId, AttachmentName]) -> None:
+        """Forget that the store refused an attachment, if it did."""
+        if (links := self._links.get(key)) is not None:
+            links.forget_refusal()
+
+    def left_s(self, max_links: int) -> Iterator[tuple[str, float]]:
+        """Yield the labels of objects whose links can be used now, and for how many seconds.
+
+        Of the *max_links* links used last. A link without an expiry has infinitely many.
+        """
+        for key, links in islice(reversed(self._links.items()), max_links):
+            left_s = links.left_s()
+            if left_s is not None:
+                yield self._label_of(*key), left_s

@@ -1,0 +1,336 @@
+"""Which version an attachment has: remembered, learnt from its tail, or confirmed.
+
+A version is learnt by one ranged GET of the object's tail, which is where a zip keeps its central
+directory; it is remembered with the record's revision, in memory and in the cache's index, and
+confirmed again when a file is opened after `confirm_after_s`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from satfs import read_trace
+from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.index import KnownVersion
+from satfs.content.cache.open_objects import alone_with
+from satfs.content.fetch.budget import Budget
+from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.links import LinkCaches
+from satfs.content.fetch.probe import Probe, Tail
+from satfs.content.fetch.store_responses import is_same
+from satfs.content.fetch.tail_delivery import Learning, TailDelivery
+from satfs.content.open_fetchers import Key, OpenFetchers, label_of
+from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
+from satfs.model import AttachmentName, SceneId, Version
+from satfs.net.addresses import origin_of
+from satfs.node_locks import NodeLocks
+from satfs.read_trace import ReadTraces
+from satfs.refreshable import Refreshable
+from satfs.request_slots import RequestSlots
+
+log = structlog.get_logger(__name__)
+
+#: Learnt versions kept in memory; the index keeps all of them.
+MAX_VERSIONS: Final = 100_000
+#: Objects of which versions are being learnt at once.
+PROBES_AT_ONCE: Final = 16
+#: Versions that are learnt before a program looks them up, at once, and for how long one is tried,
+#: in seconds.
+MAX_LEARNT_AHEAD: Final = 64
+LEARN_AHEAD_S: Final = 10.0
+
+
+class Versions:
+    """The versions of all attachments of one *account*.
+
+    Invariants:
+        A version is learnt once, however many callers wait for it (`_learning`).
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: BlockCache,
+        dispatcher: Dispatcher,
+        probe: Probe,
+        links: LinkCaches,
+        fetchers: OpenFetchers,
+        account: str,
+        confirm_after_s: float,
+        wall_clock: Callable[[], float],
+        traces: ReadTraces,
+        budget: Budget,
+        locks: NodeLocks,
+    ) -> None:
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._probe = probe
+        self._links = links
+        self._fetchers = fetchers
+        self._account = account
+        self._confirm_after_s = confirm_after_s
+        self._now = wall_clock
+        self._traces = traces
+        self._budget = budget
+        self._locks = locks
+        self._known: OrderedDict[Key, KnownVersion] = OrderedDict()
+        self._learning: dict[tuple[SceneId, AttachmentName, str], Refreshable[KnownVersion]] = {}
+        self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
+        self._forgetting: Counter[Key] = Counter()
+        self._confirming: dict[Key, trio.Lock] = {}
+        self._probing = RequestSlots(PROBES_AT_ONCE)
+        self._n_ahead = 0
+
+    async def get(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return the version of an attachment: its ETag and exact length.
+
+        Known from before while the record's *revision* is the same; else learnt with one request.
+
+        Raises:
+            NotThere: the vendor has no such attachment, or the store no such object (yet).
+            NotAllowed: it is refused.
+            Unreachable: the store does not respond now.
+            The last two only when no version is known from before.
+        """
+        known = await self._recall((scene, attachment))
+        if known is not None and known.revision == revision:
+            return known.version
+        try:
+            return (await self._learn(scene, attachment, revision)).version
+        except (Unreachable, NotAllowed):
+            if known is None:
+                raise
+            # A known version is better than no file; a newer one is noticed by a later look-up.
+            return known.version
+
+    def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
+        """Learn a version in the background, for a look-up that will probably come.
+
+        Does nothing while `MAX_LEARNT_AHEAD` versions are being learnt.
+        """
+        if self._n_ahead >= MAX_LEARNT_AHEAD:
+            return
+
+        async def learn() -> None:
+            try:
+                with trio.move_on_after(LEARN_AHEAD_S):
+                    await self.get(scene, attachment, revision)
+            except SatfsError as failure:
+                log.debug("version not learnt ahead", scene=scene, error=type(failure).__name__)
+            finally:
+                self._n_ahead -= 1
+
+        self._n_ahead += 1
+        self._dispatcher.run_in_background(learn)
+
+    async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
+        """Return the version that the store has now, whatever is known from before.
+
+        Raises:
+            NotThere, NotAllowed: as `get`.
+            Unreachable: the store does not respond now; a version known from before stays known.
+        """
+        return (await self._learn(scene, attachment, revision)).version
+
+    async def _recall(self, key: Key) -> KnownVersion | None:
+        known = self._known.get(key)
+        index = self._cache.index
+        if known is None and index is not None and not self._forgetting[key]:
+            known = await self._cache.ask(lambda: index.version(self._account, *key))
+            if self._forgetting[key] or key in self._known:
+                known = self._known.get(key)  # something newer came during the wait
+            elif known is not None:
+                self._remember(key, known)
+        return known
+
+    def _remember(self, key: Key, known: KnownVersion) -> None:
+        self._known[key] = known
+        self._known.move_to_end(key)
+        while len(self._known) > MAX_VERSIONS:
+            self._known.popitem(last=False)
+
+    async def _learn(
+        self, scene: SceneId, attachment: AttachmentName, revision: str
+    ) -> KnownVersion:
+        key = (scene, attachment, revision)
+
+        async def renew() -> tuple[KnownVersion, float]:
+            learning = Learning()
+            self._dispatcher.run_in_background(self._learn_version, key, learning)
+            try:
+                await learning.is_settled.wait()
+            except trio.Cancelled:
+                learning.scope.cancel()
+                raise
+            return learning.result(), 0.0
+
+        learning = self._learning.setdefault(key, Refreshable(renew))
+        self._n_learners[key] += 1
+        try:
+            return await learning.get()
+        finally:
+            # The last task clears up: one that gives up must not hide it from the next task.
+            self._n_learners[key] -= 1
+            if not self._n_learners[key]:
+                del self._learning[key], self._n_learners[key]
+
+    async def _learn_version(
+        self, wanted: tuple[SceneId, AttachmentName, str], learning: Learning
+    ) -> None:
+        """Make the request for a version: settled with its headers, while the tail still comes."""
+        scene, attachment, revision = wanted
+        key, label = (scene, attachment), label_of(scene, attachment)
+        delivery = TailDelivery(self._cache, self._budget)
+        turn = contextlib.AsyncExitStack()
+
+        async def settle(tail: Tail) -> Version:
+            before = await self._recall(key)
+            version = tail.version
+            if before is not None:
+                # Under one name, or the cache would hold the object twice.
+                old = before.version
+                version = old if is_same(old, version) else version
+            learning.known = await self._note(key, version, revision)
+            return version
+
+        async def take(tail: Tail) -> Callable[[bytes], None]:
+            if learning.is_settled.is_set():
+                return lambda data: None  # of another try: the bytes would begin anew
+            version = await settle(tail)
+            origin = origin_of((await self._links.of(key).get()).url)
+            self._dispatcher.expect_connection(origin, delivery.has_ended)
+            async with self._fetchers.alone_with((key, version)):
+                # A task that opens the file from now on waits until it can join the delivery.
+                learning.is_settled.set()
+                with contextlib.suppress(TooManyOpen):  # else the tail is fetched when it is read
+                    await delivery.begin(await self._fetchers.get((key, version)), tail.start)
+            await turn.aclose()  # others of this node find the version, and a claim on the tail
+            return delivery.receive
+
+        try:
+            with learning.scope:
+                async with turn:
+                    async with self._probing.held():
+                        if await self._is_learnt_elsewhere(wanted, learning, turn):
+                            return
+                        with self._traces.of(label).request(read_trace.SIZE) as request:
+                            tail = await self._probe.tail(self._links.of(key), label, take)
+                            request.received_bytes = delivery.n_bytes + len(tail.data)
+                    if learning.known is None:
+                        version = await settle(tail)
+                        async with self._fetchers.alone_with((key, version)):
+                            with contextlib.suppress(TooManyOpen):
+                                fetcher = await self._fetchers.get((key, version))
+                                await delivery.begin(fetcher, tail.start)
+                        delivery.receive(tail.data)
+        except Exception as failure:  # raised in the tasks that wait; the mount goes on
+            if learning.is_settled.is_set():
+                log.exception("the rest of a tail was lost", label=label)
+            learning.failure = failure
+        finally:
+            delivery.end()
+            if learning.known is None and learning.failure is None:
+                learning.failure = Unreachable(f"the request for {label} was cancelled")
+            learning.is_settled.set()
+            self._fetchers.close_idle()
+
+    async def _is_learnt_elsewhere(
+        self,
+        wanted: tuple[SceneId, AttachmentName, str],
+        learning: Learning,
+        turn: contextlib.AsyncExitStack,
+    ) -> bool:
+        """Return whether another process of this node learns the version at the same time.
+
+        Then *learning* has it. Otherwise the others wait until *turn* is closed.
+        """
+        scene, attachment, revision = wanted
+        index, since_s = self._cache.index, self._now()
+        if index is None or not self._locks.is_shared(trio.current_time()):
+            return False
+        name = f"version {self._account} {label_of(scene, attachment)}"
+        await turn.enter_async_context(self._locks.alone(name))
+        known = await self._cache.ask(lambda: index.version(self._account, scene, attachment))
+        if known is None or known.revision != revision or known.confirmed_at_s < since_s:
+            return False
+        self._remember((scene, attachment), known)
+        learning.known = known
+        return True
+
+    async def _note(self, key: Key, version: Version, revision: str) -> KnownVersion:
+        known = KnownVersion(revision, version.etag, version.size_bytes, self._now())
+        self._remember(key, known)
+        index = self._cache.index
+        if index is not None:
+            await self._cache.ask(lambda: index.note_version(self._account, *key, known))
+        return known
+
+    def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
+        """Forget an attachment's version: the next caller learns it with a request."""
+        key = (scene, attachment)
+        self._known.pop(key, None)
+        self._links.forget_refusal(key)
+        index = self._cache.index
+        if index is None:
+            return
+        # Until the index has forgotten it too, it must not be recalled from there.
+        self._forgetting[key] += 1
+
+        async def forget_in_index() -> None:
+            await self._cache.ask(lambda: index.forget_version(self._account, *key))
+            self._forgetting[key] -= 1
+            self._forgetting += Counter()  # drops zeros
+
+        self._dispatcher.run_in_background(forget_in_index)
+
+    def outdated(self, key: Key, version: Version) -> None:
+        """Forget *version*, which the store serves no more: the next look-up learns the new one.
+
+        At once, and not when the last handle is closed: a program that opens the file meanwhile
+        must not get the old version as the present one.
+        """
+        known = self._known.get(key)
+        if known is None or known.version == version:
+            self.forget(*key)
+
+    async def confirm(self, key: Key, version: Version) -> None:
+        """Return if *version* is the one that the vendor serves, as far as can be known.
+
+        Raises:
+            Changed: it is not.
+        """
+        if await self._is_confirmed(key, version):
+            return
+        # One task makes the request; others that open the file meanwhile use its result.
+        async with alone_with(self._confirming, key):
+            if await self._is_confirmed(key, version):
+                return
+            try:
+                label = label_of(*key)
+                async with self._probing.held():
+                    with self._traces.of(label).request(read_trace.CONFIRM):
+                        seen = await self._probe.confirm(self._links.of(key), label, version)
+            except (Unreachable, NotAllowed):
+                return  # what the cache holds of this version stays readable
+            except NotThere as gone:
+                self.forget(*key)
+                raise Changed(str(gone)) from gone
+            known = self._known.get(key)
+            revision = known.revision if known is not None else ""
+            await self._note(key, seen, revision)
+        if seen != version:
+            raise Changed(f"{label_of(*key)} was replaced")
+
+    async def _is_confirmed(self, key: Key, version: Version) -> bool:
+        known = await self._recall(key)
+        if known is None:
+            return False
+        if known.version != version:
+            raise Changed(f"{label_of(*key)} was replaced")
+        return self._now() - known.confirmed_at_s <= self._confirm_after_s
