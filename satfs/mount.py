@@ -8,23 +8,19 @@ The order of a mount's life, which the order of the `async with`s below is:
 
 Nothing here calls the mount: a process that calls its own mount waits for itself, and when it is
 killed meanwhile it never ends.
-
-Longer than 400 lines, since it is the one place beside `fuse/operations.py` that knows pyfuse3.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import pyfuse3
 import structlog
 import trio
 
@@ -37,13 +33,13 @@ from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
 from satfs.coredumps import leave_no_core
 from satfs.descriptors import raise_limit
-from satfs.errors import BadMountpoint, FuseMissing, SatfsError
+from satfs.errors import FuseMissing
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
 from satfs.fuse.errnos import gravest_of
-from satfs.fuse.handshake import fuse_descriptors, negotiate
 from satfs.fuse.inodes import Inodes, keyed_numbering
 from satfs.fuse.operations import Limits, Operations, Owner
+from satfs.fuse_session import invalidate_entry, invalidate_inode, mounted
 from satfs.gc_tuning import Collector
 from satfs.introspection.directory import Instruments, Introspection, identity_of
 from satfs.introspection.log_ring import log_ring
@@ -60,25 +56,10 @@ from satfs.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
-#: Requests of the kernel that may wait for an answer at once. Each is a task of a few kilobytes;
-#: when all are taken no call is answered any more, so reads that wait for the network must not get
-#: near it (pyfuse3's own default is 99).
-MAX_CALLS: Final = 1000
 #: Longest wait for the kernel's handshake and for the first `stat`, in seconds.
 _GREETING_S: Final = 10.0
-#: Longest wait for calls in flight to be answered when the mount is taken down, in seconds. They
-#: are cancelled, so this is for tasks that do not turn.
-_ANSWERING_S: Final = 1.0
-
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _IGNORED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
-#: What every mount of ours is: read-only, checked by the kernel, and of no use to an attacker.
-_ALWAYS: Final = frozenset({"ro", "default_permissions", "nosuid", "nodev", "subtype=satfs"})
-#: The number of the capability that mount(2) takes (capabilities(7), linux/capability.h).
-_CAP_SYS_ADMIN: Final = 21
-#: Words of mount(8) that libfuse knows from 3.17 on only. A mount that is never written has no
-#: access times to leave alone.
-_UNKNOWN: Final = frozenset({"nodiratime"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +90,16 @@ class MountOptions:
     def is_exec(self) -> bool:
         """Whether programs in the mount may be run: only with `exec` in *extra*."""
         return "exec" in self.extra
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Return the options of libfuse and the kernel that differ from mount to mount."""
+        words = set(self.extra)
+        if not self.is_exec:
+            words.add("noexec")
+        if self.allow_other:
+            words.add("allow_other")
+        return frozenset(words)
 
 
 def run_mount(
@@ -179,13 +170,17 @@ async def _serve(
         introspection = _introspection(settings, options, mountpoint, parts, operations)
         root.hide(introspection.nodes(root))
         root.hide(volume_files(root, options.source))
-        kernel = KernelMemory(
-            inodes, pyfuse3.invalidate_entry, partial(pyfuse3.invalidate_inode, attr_only=True)
-        )
+        kernel = KernelMemory(inodes, invalidate_entry, partial(invalidate_inode, attr_only=True))
         components = _command_components(settings, mountpoint, parts, root, kernel, introspection)
         async with (
             serve_metrics(settings.metrics_port, introspection.status),
-            _mounted(operations, hold, options, before_end=kernel.end) as ended,
+            mounted(
+                operations,
+                hold,
+                source=options.source,
+                words=options.words,
+                before_end=kernel.end,
+            ) as ended,
         ):
             await _wait_until_answering(operations, mountpoint)
             hold.unlock()
@@ -269,117 +264,6 @@ def _introspection(
     return Introspection(identity, instruments, log_ring())
 
 
-# -- the kernel's mount -------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def _mounted(
-    operations: Operations,
-    hold: MountpointHold,
-    options: MountOptions,
-    *,
-    before_end: Callable[[], Awaitable[None]],
-) -> AsyncIterator[trio.Event]:
-    """Mount, and unmount in the end; the event is set when another process has unmounted.
-
-    *before_end* is waited for when every call has been answered, right before the mount goes.
-    """
-    descriptor = _mount(operations, hold, options)
-    ended = trio.Event()
-    try:
-        _require_mounted_there(hold.mountpoint)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_answer_kernel, descriptor, ended)
-            try:
-                yield ended
-            finally:
-                # While the loop still turns: calls that wait get an error, instead of no answer.
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWERING_S):
-                    await operations.close()
-                await before_end()
-                nursery.cancel_scope.cancel()
-    finally:
-        # Detaches at once, busy or not, and ends the connection: a program with an open file gets
-        # ENOTCONN from now on. Does nothing when it is unmounted already.
-        pyfuse3.close()
-        _detach_severed(hold.mountpoint)
-
-
-async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
-    try:
-        if descriptor is None or not await negotiate(descriptor, partial(pyfuse3.main, 1, 1)):
-            log.warning("lookups of one directory are answered one after the other")
-        await pyfuse3.main(max_tasks=MAX_CALLS)
-    except OSError as failure:
-        # The connection was aborted (/sys/fs/fuse/connections/*/abort).
-        log.error("connection to the kernel lost", errno=failure.errno)
-    ended.set()
-
-
-def _mount(operations: Operations, hold: MountpointHold, options: MountOptions) -> int | None:
-    """Mount, and return libfuse's descriptor of /dev/fuse; None where it is not known.
-
-    Raises:
-        BadMountpoint: the mountpoint is another directory than the one that is held.
-        FuseMissing: libfuse could not mount.
-    """
-    words = {*_ALWAYS, f"fsname={_escaped(options.source)}", *options.extra} - _UNKNOWN
-    if not options.is_exec:
-        words.add("noexec")
-    if options.allow_other:
-        words.add("allow_other")
-    others = fuse_descriptors()
-    directory = hold.require_unchanged()
-    # For root libfuse calls mount(2) by this name, which leads to the directory that is held even
-    # if the mountpoint is replaced now. It unmounts by the same name, so the descriptor stays open.
-    # fusermount3, another process, needs the path: it looks at the directory as the user does.
-    is_by_descriptor = _may_call_mount() and "auto_unmount" not in options.extra
-    place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(hold.mountpoint)
-    with _captured_stderr() as said:
-        try:
-            pyfuse3.init(operations, place, words)
-        except RuntimeError as failure:
-            # libfuse and fusermount3 explain themselves on standard error only.
-            reason = " ".join(said().split()) or str(failure)
-            raise FuseMissing(f"{hold.mountpoint} could not be mounted: {reason}") from failure
-    opened = fuse_descriptors() - others
-    return next(iter(opened)) if len(opened) == 1 else None
-
-
-def _may_call_mount() -> bool:
-    """Return whether libfuse mounts by mount(2) itself: it does so as root, if it is allowed to."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
-    return os.geteuid() == 0 and bool(capabilities >> _CAP_SYS_ADMIN & 1)
-
-
-def _require_mounted_there(mountpoint: Path) -> None:
-    """Return if the kernel lists a satfs mount at *mountpoint*, where root has mounted it.
-
-    For others fusermount3 sees to it, and it may have mounted in another mount namespace.
-
-    Raises:
-        BadMountpoint: the directory was moved, and the mount with it.
-    """
-    if os.geteuid() == 0 and mountpoints.find_mount(mountpoint) is None:
-        raise BadMountpoint(f"{mountpoint} was replaced while satfs was mounted there")
-
-
-def _escaped(source: str) -> str:
-    """Return *source* as the value of an option of libfuse, where a comma would end it."""
-    return source.replace("\\", "\\\\").replace(",", "\\,")
-
-
-def _detach_severed(mountpoint: Path) -> None:
-    """Unmount what is left when the connection was lost: libfuse leaves that mount behind."""
-    if mountpoints.find_mount(mountpoint) is None or not mountpoints.is_dead_mount(mountpoint):
-        return
-    try:
-        mountpoints.detach(mountpoint, is_lazy=True)
-    except SatfsError as failure:
-        log.warning("dead mount left behind", mountpoint=str(mountpoint), reason=str(failure))
-
-
 async def _wait_until_answering(operations: Operations, mountpoint: Path) -> None:
     """Return when the kernel has shaken hands and statvfs(2) of another process was answered.
 
@@ -447,23 +331,3 @@ def _limits(settings: Settings) -> Limits:
         attr_timeout_s=settings.attr_timeout_s,
         negative_ttl_s=settings.negative_ttl_s,
     )
-
-
-@contextmanager
-def _captured_stderr() -> Iterator[Callable[[], str]]:
-    """Keep what C code writes to standard error, and yield a function that returns it."""
-    sys.stderr.flush()
-    # In memory: there may be no directory for temporary files that can be written.
-    with os.fdopen(os.memfd_create("stderr"), "w+b") as heard:
-        before = os.dup(2)
-        os.dup2(heard.fileno(), 2)
-        try:
-
-            def said() -> str:
-                heard.seek(0)
-                return heard.read().decode("utf-8", "replace")
-
-            yield said
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

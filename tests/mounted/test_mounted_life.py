@@ -384,7 +384,7 @@ def test_a_mount_works_without_parallel_lookups(
 ) -> None:
     """Where the handshake cannot be completed, the mount is as before, and the log tells it."""
     nobody = "satfs.fuse.handshake._REQUEST_S = 0"  # as if libfuse had taken the request
-    none = "satfs.mount.fuse_descriptors = frozenset"
+    none = "satfs.fuse_session.fuse_descriptors = frozenset"
     line = none if missing == "the descriptor" else nobody
     mount = mount_it(origin, sabotage=f"import satfs.mount, satfs.fuse.handshake\n{line}")
     assert os.listdir(mount.path / "tasks")
