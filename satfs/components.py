@@ -33,13 +33,14 @@ from satfs.node_locks import NodeLocks
 from satfs.node_sharing import NodeLinks, NodePauses
 from satfs.request_slots import MAX_HELD_PER_SLOT
 from satfs.settings import ContentsView, Settings, StacView, Views
-from satfs.tree.archives import CONTENTS, ZippedObjects, contents_of_zips
+from satfs.tree.archives import CONTENTS, contents_of_zips
 from satfs.tree.delivery_facts import DeliveryFactsReader
 from satfs.tree.root import Root
 from satfs.tree.scenes import TreeSources
 from satfs.tree.sources import Objects
 from satfs.tree.stac_files import ItemFile
 from satfs.tree.thumbnails import Thumbnails
+from satfs.tree.zipped_objects import ZippedObjects
 from satfs.views.directory import views_of
 from satfs.views.indexer import INDEX_FILE, SceneIndexer
 from satfs.views.task_scenes import ScenesTerms

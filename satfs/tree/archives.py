@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 import trio
 
@@ -22,17 +22,11 @@ from satfs.archive.archive import Archive, Archives
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.obeyed_names import is_obeyed
-from satfs.archive.whole import WholeZipReader
 from satfs.errors import Damaged, NotThere
 from satfs.model import (
     DELIVERY_ZIP,
     Attachment,
-    AttachmentName,
-    ByteRange,
     Reader,
-    RemoteReader,
-    SceneId,
-    Version,
 )
 from satfs.settings import ContentsView
 from satfs.tree.extras import Extra
@@ -49,8 +43,8 @@ from satfs.tree.nodes import (
     xattr_values,
 )
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
-from satfs.tree.sources import Objects
 from satfs.tree.thumbnails import REPOSITORY, Repository, picture_of
+from satfs.tree.zipped_objects import Zips, archive_of
 
 CONTENTS: Final = b"contents"
 
@@ -66,68 +60,11 @@ _MAX_THUMBNAILS: Final = 1000
 _BATCH: Final = 5000
 
 
-class Zips(Protocol):
-    """The bytes of the zips (`content.attachments.Contents`)."""
-
-    async def open(
-        self,
-        scene: SceneId,
-        attachment: AttachmentName,
-        version: Version,
-        *,
-        bounds: ByteRange | None = None,
-    ) -> RemoteReader:
-        """Return a reader of that version, which reads ahead within *bounds*.
-
-        Raises:
-            Changed: the vendor serves another version by now.
-        """
-        ...
-
-
 def contents_of_zips(view: ContentsView, archives: Archives, zips: Zips) -> tuple[Extra, ...]:
     """Return what a tree shows besides, so that each scene with a zip has `contents/`."""
     if view is ContentsView.OFF:
         return ()
     return (_Contents(archives, zips, is_listed=view is ContentsView.VISIBLE),)
-
-
-def _archive(archives: Archives, zips: Zips, scene_id: SceneId, version: Version) -> Archive:
-    """Return one version of the zip of a scene. Reads nothing."""
-
-    async def open_zip(bounds: ByteRange | None) -> RemoteReader:
-        return await zips.open(scene_id, DELIVERY_ZIP, version, bounds=bounds)
-
-    identity = f"{scene_id}/{DELIVERY_ZIP}/{version.etag}/{version.size_bytes}"
-    return archives.archive(identity, open_zip, f"{scene_id}/contents")
-
-
-class ZippedObjects:
-    """The bytes of attachments; zips are read knowing where their members lie."""
-
-    def __init__(self, objects: Objects, archives: Archives, zips: Zips) -> None:
-        self._objects = objects
-        self._archives = archives
-        self._zips = zips
-
-    async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
-        """See `sources.Objects.version`."""
-        return await self._objects.version(scene, attachment, revision)
-
-    def learn_ahead(self, scene: SceneId, attachment: AttachmentName, revision: str) -> None:
-        """See `sources.Objects.learn_ahead`."""
-        self._objects.learn_ahead(scene, attachment, revision)
-
-    async def is_held(self, scene: SceneId, attachment: AttachmentName, version: Version) -> bool:
-        """See `sources.Objects.is_held`."""
-        return await self._objects.is_held(scene, attachment, version)
-
-    async def open(self, scene: SceneId, attachment: AttachmentName, version: Version) -> Reader:
-        """See `sources.Objects.open`."""
-        if attachment != DELIVERY_ZIP:
-            return await self._objects.open(scene, attachment, version)
-        archive = _archive(self._archives, self._zips, scene, version)
-        return WholeZipReader(await self._zips.open(scene, attachment, version), archive)
 
 
 class _Contents:
@@ -334,7 +271,7 @@ class ContentsDirectory(_InnerDirectory):
         return self._archive(file), file.version.size_bytes
 
     def _archive(self, file: AttachmentFile) -> Archive:
-        return _archive(self._archives, self._zips, self.scene.scene_id, file.version)
+        return archive_of(self._archives, self._zips, self.scene.scene_id, file.version)
 
     async def _notices(self) -> list[Entry]:
         """Return the file that tells what is not shown, if there is such."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from satfs.errors import NotThere, SatfsError
+from satfs.errors import NotThere
 from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.stac.catalogs import capture_catalog
 from satfs.tree import names, sidecars
-from satfs.tree.child_nodes import ChildCache
 from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import (
     Attributes,
@@ -18,13 +17,11 @@ from satfs.tree.nodes import (
     Entry,
     Kind,
     Node,
-    not_there,
     xattr_values,
 )
-from satfs.tree.rendered import Rendering, cheap, rendered_from
+from satfs.tree.rendered import Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import SceneDirectory, TreeSources
 from satfs.tree.sources import Records
-from satfs.tree.times import FALLBACK_NS
 
 CAPTURE_JSON: Final = "capture.json"
 FOOTPRINTS: Final = "footprints.geojson"
@@ -100,12 +97,7 @@ class CaptureDirectory(Directory):
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
         scenes = await self._sources.catalogue.scenes(self.capture_id)
-        beside = []
-        for name, sidecar in self._sidecars().items():
-            try:
-                beside.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
-            except SatfsError as error:
-                beside.append(Entry(name, error))
+        beside = await listed(self, self._sidecars(), mtime_ns=self._time_ns)
         return ListedEntries(scenes, self._make, RESERVED_IN_CAPTURE, beside)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
@@ -156,55 +148,9 @@ class CaptureDirectory(Directory):
         return found
 
 
-class Captures(Directory):
-    """`captures/`: every published capture that was seen, and any other by its id."""
-
-    __slots__ = ("_sources",)
-
-    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
-        super().__init__(parent, name)
-        self._sources = sources
-
-    async def lookup(self, name: bytes) -> Node:
-        """Return the published capture with that id, known or not."""
-        text = names.text_of(name)
-        if text is None and names.is_cut(name):  # only what is known can be compared
-            known = await self._known()
-            if name in known:
-                return known[name]
-        if text is None:
-            raise not_there(self, name)
-        return self._make(name, await self.current_capture(CaptureId(text)))
-
-    async def children(self) -> Sequence[Entry]:
-        """Return the published captures that are known; asks for none."""
-        return [Entry(name, node) for name, node in (await self._known()).items()]
-
-    async def current_capture(self, capture_id: CaptureId) -> Capture:
-        """Return the record of a published capture, as far as it is known."""
-        capture = await self._sources.catalogue.capture(capture_id)
-        if not capture.is_published:
-            raise NotThere(f"capture {capture_id} is not published")
-        return capture
-
-    async def _known(self) -> Mapping[bytes, CaptureDirectory]:
-        known = self._sources.catalogue.known_captures()
-        published = [capture for capture in known if capture.is_published]
-        return await ChildCache().of(published, self._make, _capture_name)
-
-    def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
-        return CaptureDirectory(
-            self, name, capture, sources=self._sources, holder=self, time_ns=FALLBACK_NS
-        )
-
-
 def scene_name(scene: Scene) -> bytes:
     """Return the name of a scene's directory in that of its capture."""
     return names.name_of(scene.scene_id, RESERVED_IN_CAPTURE)
-
-
-def _capture_name(capture: Capture) -> bytes:
-    return names.name_of(capture.capture_id)
 
 
 def _footprints(scenes: Records[Scene]) -> Iterator[bytes]:

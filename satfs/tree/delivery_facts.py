@@ -25,8 +25,9 @@ from satfs.facts.members import MAX_NAMES, known_members, may_be_known
 from satfs.facts.scene import MemberFacts, MemberKind
 from satfs.model import DELIVERY_ZIP
 from satfs.request_slots import RequestSlots
-from satfs.tree.archives import ContentsDirectory, Zips
+from satfs.tree.archives import ContentsDirectory
 from satfs.tree.scenes import SceneDirectory
+from satfs.tree.zipped_objects import Zips
 
 #: Parts of members read at once, of all scenes together. More would only wait for each other.
 _PARTS_AT_ONCE: Final = 32

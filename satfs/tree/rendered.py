@@ -8,7 +8,7 @@ and most programs that list a directory want its names alone. So such a file is 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from operator import is_
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 import trio
 from cachetools import LRUCache
 
-from satfs.errors import Changed
+from satfs.errors import Changed, SatfsError
 from satfs.model import Reader
 from satfs.tree.large_content import LargeContent
 from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile
@@ -104,6 +104,19 @@ class Rendering:
         if content is None:
             return Entry(name, ListedFile(parent, name, mtime_ns=mtime_ns))
         return Entry(name, MadeFile(parent, name, content, self.make, mtime_ns=mtime_ns))
+
+
+async def listed(
+    directory: Directory, renderings: Mapping[bytes, Rendering], *, mtime_ns: int
+) -> list[Entry]:
+    """Return the entries of *directory*'s rendered files, by name; a failure is an entry's."""
+    entries = []
+    for name, rendering in renderings.items():
+        try:
+            entries.append(await rendering.entry(directory, name, mtime_ns=mtime_ns))
+        except SatfsError as error:
+            entries.append(Entry(name, error))
+    return entries
 
 
 def rendered_from(

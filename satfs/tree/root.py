@@ -7,9 +7,9 @@ from typing import Final
 
 from satfs.json_bytes import json_bytes
 from satfs.stac.catalogs import account_catalog
-from satfs.tree.captures import Captures
+from satfs.tree.by_id import Captures, Scenes
 from satfs.tree.nodes import Directory, Entry, MadeFile, Node, not_there
-from satfs.tree.scenes import Scenes, TreeSources
+from satfs.tree.scenes import TreeSources
 from satfs.tree.tasks import Tasks
 from satfs.tree.times import TREE_NS
 

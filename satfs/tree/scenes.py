@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import trio
 
-from satfs.errors import DeadlineReached, Garbled, NotThere, SatfsError, Unsupported
+from satfs.errors import DeadlineReached, NotThere, SatfsError, Unsupported
 from satfs.model import (
     DELIVERY_ZIP,
     Attachment,
@@ -25,7 +25,6 @@ from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
 from satfs.tree.child_nodes import ChildCaches
 from satfs.tree.extras import Extra, ExtraFile
-from satfs.tree.listed import ListedEntries, find
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -369,41 +368,6 @@ class AttachmentFile(File):
             SatfsError: it cannot be opened.
         """
         return await self._objects.open(self._scene.scene_id, self.attachment.name, self.version)
-
-
-class Scenes(Directory):
-    """`scenes/`: every scene that was seen, and any other by its id."""
-
-    __slots__ = ("_sources",)
-
-    def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
-        super().__init__(parent, name)
-        self._sources = sources
-
-    async def lookup(self, name: bytes) -> Node:
-        """Return the scene with that id, known or not."""
-        text = names.text_of(name)
-        if text is None:  # only what is known can be compared
-            return self._make(name, find(self, name, self._sources.catalogue.known_scenes()))
-        scene = await self.current_scene(SceneId(text))
-        if scene.problem:
-            raise Garbled(f"scene {text}: {scene.problem}")
-        return self._make(name, scene)
-
-    async def children(self) -> Sequence[Entry]:
-        """Return the scenes that are known; asks for none."""
-        return ListedEntries(self._sources.catalogue.known_scenes(), self._make)
-
-    async def current_scene(self, scene_id: SceneId) -> Scene:
-        """Return the record of a scene as it is now."""
-        return await self._sources.catalogue.scene(scene_id)
-
-    async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
-        """Return none: what is known of other scenes says nothing about this program."""
-        return ()
-
-    def _make(self, name: bytes, scene: Scene) -> SceneDirectory:
-        return SceneDirectory(self, name, scene, sources=self._sources, holder=self)
 
 
 #: The files made from a scene's record, and how.

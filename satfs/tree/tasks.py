@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from satfs.errors import Garbled, NotThere, SatfsError
+from satfs.errors import Garbled, NotThere
 from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.stac.catalogs import task_collection, tasks_catalog
@@ -23,7 +23,7 @@ from satfs.tree.nodes import (
     not_there,
     xattr_values,
 )
-from satfs.tree.rendered import ListedFile, Rendering, cheap, rendered_from
+from satfs.tree.rendered import ListedFile, Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import TreeSources
 from satfs.tree.sources import Records
 from satfs.tree.times import TREE_NS, time_ns
@@ -142,12 +142,7 @@ class TaskDirectory(Directory):
             for name, node in captures.items()
             if node.is_published or node.problem
         ]
-        for name, sidecar in self._sidecars().items():
-            try:
-                entries.append(await sidecar.entry(self, name, mtime_ns=self._time_ns))
-            except SatfsError as error:
-                entries.append(Entry(name, error))
-        return entries
+        return entries + await listed(self, self._sidecars(), mtime_ns=self._time_ns)
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a capture as the task's listing has it now."""
