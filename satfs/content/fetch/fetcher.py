@@ -15,9 +15,10 @@ import trio
 
 from satfs.content.cache.blockmap import BLOCK_BYTES, align
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Use
+from satfs.content.cache.objects import CachedObject
 from satfs.content.cache.room import Reservation
 from satfs.content.fetch.budget import Budget
+from satfs.content.fetch.check_ahead import CheckAhead
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
 from satfs.content.fetch.range_retry import BULK_BYTES
@@ -38,8 +39,6 @@ WORTH_BYTES: Final = 16 * 1024 * 1024
 #: Once the store has served another version, ranges of this one fail without a request for so many
 #: seconds; then one is tried again, without read-ahead, until one is served.
 OUTDATED_S: Final = 1.0
-#: Blocks of an earlier mount that are checked ahead of a sequential reader.
-CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
 
 
 #: A range of which no more than this is missing is fetched to its end, though nobody wants it any
@@ -53,7 +52,6 @@ class _Waiter:
     span: ByteRange
     event: trio.Event = field(default_factory=trio.Event)
     failure: SatfsError | None = None
-    is_for_check: bool = False
 
 
 class Fetcher:
@@ -91,8 +89,7 @@ class Fetcher:
         self._landing: dict[RangeRequest, Reservation] = {}
         self._waiters: SpanIndex[_Waiter] = SpanIndex()
         self._readers: set[object] = set()
-        #: What one task is checking ahead of sequential readers, from where it is on.
-        self._checking: ByteRange | None = None
+        self._check_ahead = CheckAhead(cache, cached, dispatcher.run_in_background)
         #: Up to where each sequential reader's window has been launched, and from where on.
         self._launched: dict[object, ByteRange] = {}
 
@@ -111,8 +108,7 @@ class Fetcher:
         Raises:
             SatfsError: a part of it cannot be had.
         """
-        if self._checking is not None and self._checking.start <= span.start < self._checking.stop:
-            await self._wait_for_check(span)
+        await self._check_ahead.wait_for(span)
         await self.cache.check(self.cached, span)
         if self.cached.holds(span):
             return
@@ -142,15 +138,6 @@ class Fetcher:
             # A copy for each who waited: a traceback grows in every task that raises it.
             raise copy(waiter.failure) from waiter.failure
 
-    async def _wait_for_check(self, span: ByteRange) -> None:
-        """Wait until the one who checks ahead has passed *span*, instead of doing it twice."""
-        waiter = _Waiter(span, is_for_check=True)
-        self._waiters.add(waiter, span)
-        try:
-            await waiter.event.wait()
-        finally:
-            self._waiters.remove(waiter)
-
     def want(self, plan: Plan, reader: object) -> None:
         """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
         if self.is_outdated:
@@ -169,7 +156,7 @@ class Fetcher:
             for piece in (plan.now, *plan.ahead):
                 self._launch(align(piece, size), reader, range_bytes=None, is_bulk=False)
             return
-        self._check_ahead(plan.now)
+        self._check_ahead.begin(plan.now)
         ahead = plan.ahead[0] if plan.ahead else ByteRange(plan.now.stop, plan.now.stop)
         launched = self._launched.get(reader)
         if launched is not None and launched.start <= plan.now.start < launched.stop:
@@ -445,43 +432,6 @@ class Fetcher:
 
     def _is_expected(self, span: ByteRange) -> bool:
         return bool(self._bringing(span))
-
-    # -- checking what an earlier mount left -----------------------------------------------------
-
-    def _check_ahead(self, now: ByteRange) -> None:
-        """Have what an earlier mount left checked before a sequential reader gets there."""
-        size = self.cached.size_bytes
-        span = ByteRange(now.start, now.stop + CHECK_AHEAD_BYTES).clip(size)
-        if self._checking is not None:
-            if self._checking.start <= now.stop:
-                stop = max(self._checking.stop, span.stop)
-                self._checking = ByteRange(self._checking.start, stop)
-            return
-        first = next(self.cached.layers[0].map.unchecked(span), None)
-        if first is None:
-            return
-        self._checking = ByteRange(first.start, span.stop)
-        self._dispatcher.run_in_background(self._check_pieces, self.cached.in_use())
-
-    async def _check_pieces(self, use: Use) -> None:
-        """Check piece by piece, waking after each, as long as the reader moves the end on."""
-        try:
-            with use:
-                while (left := self._checking) is not None and left:
-                    stop = min(left.start + CHECK_BYTES, left.stop)
-                    await self.cache.check(self.cached, ByteRange(left.start, stop))
-                    # The reader may have moved the end on meanwhile.
-                    self._checking = ByteRange(stop, max(stop, (self._checking or left).stop))
-                    self._checked(ByteRange(left.start, stop))
-        finally:
-            self._checking = None
-            self._checked(ByteRange(0, self.cached.size_bytes))
-
-    def _checked(self, piece: ByteRange) -> None:
-        """Wake whoever waited for *piece*: it is held now, or must be fetched again."""
-        for waiter in self._waiters:
-            if waiter.is_for_check and waiter.span.start < piece.stop:
-                waiter.event.set()
 
 
 def _overlaps(range_request: RangeRequest, span: ByteRange) -> bool:
