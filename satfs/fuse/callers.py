@@ -1,8 +1,8 @@
 """The process behind a request of the kernel.
 
-The kernel tells the id of the thread that called. Its name, and that of its process, are read from
-procfs, which answers from memory: no disk, no lock that a program could hold. Answers are kept for
-a moment, since a program that opens one file opens a thousand.
+Each request of the kernel has the id of the thread that called. Its name, and that of its process,
+are read from procfs, which is in memory: no disk, no lock that a program could hold. They are kept
+for a moment, since a program that opens one file opens a thousand.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _MOST: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the name of the process, and of the thread in it."""
+    """A caller: the name of the process, and of the thread in it."""
 
     process: str
     thread: str
 
 
 class Callers:
-    """The names of those who ask, by thread id."""
+    """The names of callers, by thread id."""
 
     def __init__(self, clock: Callable[[], float], *, proc: Path = Path("/proc")) -> None:
         self._proc = proc
         self._known: TTLCache[int, Caller | None] = TTLCache(_MOST, _BELIEVED_S, timer=clock)
 
     def caller(self, thread_id: int) -> Caller | None:
-        """Return who has that thread id; None when that cannot be told.
+        """Return who has that thread id; None when it has ended or is hidden.
 
         It cannot for a thread that is gone, or in a process namespace that we don't see (0).
         """
@@ -61,9 +61,10 @@ class Callers:
 
 
 def is_gone(thread_id: int, *, proc: Path = Path("/proc")) -> bool:
-    """Return whether a thread that was there has ended. Of one that cannot be told (0), it has not.
+    """Return whether a thread that was there has ended.
 
-    Another thread may have its id by now, in rare cases; then it is taken for the first.
+    A thread without an id here (0) counts as running. Another thread may have its id by now, in
+    rare cases; then it is taken for the first.
     """
     return thread_id > 0 and not (proc / str(thread_id)).exists()
 

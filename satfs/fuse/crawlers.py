@@ -1,9 +1,9 @@
 """Which programs may not cause a fetch: crawlers, and thumbnailers of large files.
 
-Nobody asked for what an indexer reads: it opens everything there is, day and night, and here each
-file is gigabytes of somebody's egress. So programs known to crawl are kept out of all but what is
+An indexer opens every file there is, day and night, without a user who wants it; here each file is
+gigabytes of paid egress. So programs known to crawl are kept out of all but what is
 in the cache; programs that draw thumbnails may have small pictures, which were made for looking at,
-and no raster. Backup programs, virus scanners and the like are not on the list: somebody who points
+and no raster. Backup programs, virus scanners and the like are not on the list: a user who points
 them at a mount may mean it.
 
 Programs are known by the name of the process, and a thread within it where a file manager draws
@@ -73,13 +73,13 @@ NONE: Final = "none"
 class Habit(Enum):
     """What a program is known to do."""
 
-    PEOPLE = "people"  #: reads what somebody wants to read
+    PEOPLE = "people"  #: reads what a user wants to read
     CRAWLS = "crawls"
     DRAWS = "draws"  #: makes thumbnails
 
 
 class CrawlerRules:
-    """Decides who is given what; knows nothing of files but their names and sizes.
+    """Decides which program may read what; knows of files only their names and sizes.
 
     *crawlers* are names or patterns (fnmatch) of processes, `process/thread` for one thread only.
     """
@@ -92,7 +92,7 @@ class CrawlerRules:
 
     @property
     def is_awake(self) -> bool:
-        """Return whether there is anybody to be kept out."""
+        """Return whether any program is kept out."""
         return bool(self._crawlers or self._thumbnailers)
 
     def habit(self, caller: Caller) -> Habit:
@@ -110,15 +110,15 @@ class CrawlerRules:
         return habit is Habit.PEOPLE
 
     def may_list(self, habit: Habit) -> bool:
-        """Return whether a program of that *habit* may list what has to be asked for."""
+        """Return whether a program of that *habit* may list what takes a request."""
         return habit is not Habit.CRAWLS
 
 
 def crawler_rules(words: str) -> CrawlerRules:
     """Return the guard that a setting describes.
 
-    `default` stands for the known programs, `none` for nobody; other words, separated by spaces,
-    are more names or patterns of crawlers. Without `default` the known programs are let in.
+    `default` stands for the known programs, `none` for no program; other words, separated by
+    spaces, are more names or patterns of crawlers. Without `default` the known programs are let in.
     """
     chosen = words.split()
     crawlers = [word for word in chosen if word not in (DEFAULT, NONE)]
@@ -164,7 +164,7 @@ class CrawlerGate:
     def refuses_list(self, thread_id: int, directory: Directory) -> bool:
         """Return whether the caller may not list *directory*. Never waits.
 
-        The top is always the same, and anybody's.
+        The top is always the same, and every program may list it.
         """
         program, habit = self._known(thread_id)
         if habit is Habit.PEOPLE or directory.parent is None or self._guard.may_list(habit):
@@ -175,7 +175,7 @@ class CrawlerGate:
     async def refuses_open(self, thread_id: int, file: File) -> bool:
         """Return whether the caller may not open *file*. Waits for a disk at most, for few callers.
 
-        What is in the cache is anybody's.
+        What is in the cache may be read by every program.
         """
         program, habit = self._known(thread_id)
         if habit is Habit.PEOPLE:
@@ -202,5 +202,5 @@ class CrawlerGate:
         if habit is Habit.DRAWS:
             log.info("thumbnailer kept from fetching", **fields)
         else:
-            remedy = f"tell {program} to leave the mount out, or set SATFS_CRAWLERS"
+            remedy = f"exclude the mount in the settings of {program}, or set SATFS_CRAWLERS"
             log.warning("crawler kept out", **fields, remedy=remedy)

@@ -71,7 +71,7 @@ class PendingCalls:
         self._scopes.add(call.scope)
 
     def end_of(self, call: PendingCall) -> None:
-        """Let go of a call, and raise what its time came to, if that ended it."""
+        """Forget a call; raise its failure if its deadline has ended it."""
         self._scopes.discard(call.scope)
         if self._closing.is_set() and not self._scopes:
             self._all_ended.set()

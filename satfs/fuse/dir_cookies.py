@@ -2,8 +2,8 @@
 
 `readdir` answers in pieces, and a program may come back with the position of any entry it was given
 (`seekdir`, NFS). Positions must stay right while entries come and go, and when the directory is
-opened again: nothing may be told twice or skipped. So an entry's position, its cookie, is a hash
-of its name, and entries are told in the order of their cookies, as ext4 does it. The cookie of an
+opened again: nothing may be listed twice or skipped. So an entry's position, its cookie, is a hash
+of its name, and entries are listed in the order of their cookies, as in ext4. The cookie of an
 entry that is gone still lies between its neighbours'.
 """
 
@@ -29,10 +29,10 @@ _SORTED_AT_ONCE: Final = 1000
 
 
 class Listing:
-    """The order in which *n* things are told; *name* is told an index, and no two are equal.
+    """The order in which *n* entries are listed; *name* returns the name at an index; all differ.
 
     Takes twelve bytes for each. Names are not kept, nor held in a list: Python's collector would
-    look at each of them whenever it looks at the list, and nobody is answered meanwhile.
+    look at each of them whenever it looks at the list, and no call is answered meanwhile.
     """
 
     __slots__ = ("_cookies", "_indexes")
@@ -62,7 +62,7 @@ class Listing:
         return len(self._cookies)
 
     def after(self, cookie: int) -> Iterator[tuple[int, int]]:
-        """Return (cookie, index) of everything behind *cookie*, be it here or not."""
+        """Return (cookie, index) of everything behind *cookie*, which need not exist any more."""
         for position in range(bisect_right(self._cookies, cookie), len(self._cookies)):
             yield self._cookies[position], self._indexes[position]
 

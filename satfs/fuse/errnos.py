@@ -1,7 +1,7 @@
 """Which of our errors becomes which errno: one table.
 
 The table is in docs/SEMANTICS.md as well; a test holds the two together. Its order is that of
-weight: where several things went wrong at once, the uppermost is told.
+weight: where several things went wrong at once, the uppermost is reported.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def errno_of(failure: BaseException) -> int:
 
 
 def gravest_of(failure: BaseException) -> BaseException:
-    """Return the one failure in *failure* that is to be told: a bug first, then by the table.
+    """Return the one failure in *failure* to report: a bug first, then by the table.
 
     A failure that is no group is its own. Of equally grave ones the first counts.
     """

@@ -20,7 +20,7 @@ from satfs.fuse.errnos import errno_of, gravest_of, is_answer
 log = structlog.get_logger(__name__)
 
 #: An episode is over when it did not repeat for this long, in seconds. Programs retry every few
-#: seconds; a minute later somebody is trying again.
+#: seconds; a minute later a user tries again.
 QUIET_S: Final = 60.0
 #: Episodes kept in mind. More at once means that everything fails, and then a line more does not
 #: hurt.
@@ -31,7 +31,7 @@ MAX_RECENT: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class FailureReport:
-    """One failure that a program was told of, and how often in a row. *at_s* is wall clock."""
+    """One failure that a program got, and how often in a row. *at_s* is wall clock."""
 
     at_s: float
     operation: str
@@ -43,7 +43,7 @@ class FailureReport:
 
 
 class ErrorReporter:
-    """Turns failures into errnos, and tells the log about those that somebody should know of.
+    """Turns failures into errnos, and logs those that a user can do something about.
 
     The same operation failing on the same path for the same kind of reason is one episode, as long
     as no quiet minute lies between two of its failures, and makes one line.
@@ -52,14 +52,14 @@ class ErrorReporter:
     def __init__(
         self, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time
     ) -> None:
-        #: The last failures that programs were told of, and how often they were told which errno.
+        #: The last failures that programs got, and how often they got which errno.
         self.recent: deque[FailureReport] = deque(maxlen=MAX_RECENT)
         self.counters: Counter[str] = Counter()
         self._wall_clock = wall_clock
         self._running: TTLCache[Hashable, None] = TTLCache(_MOST, QUIET_S, timer=clock)
 
     def errno_for(self, operation: str, path: str, failure: Exception) -> int:
-        """Return what the caller of *operation* on *path* is told; log why, when that is news."""
+        """Return the error for the caller of *operation* on *path*; log its reason, once."""
         gravest = gravest_of(failure)
         if is_exhausted(gravest):
             gravest = TooManyOpen("no descriptor is left")

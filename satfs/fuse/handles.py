@@ -21,12 +21,12 @@ from satfs.tree.nodes import Directory, Entry, File, LazyEntries, Node, Unresolv
 #: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
 #: want to be answered meanwhile.
 _LARGE: Final = 5000
-#: Large directories whose order is remembered: who lists one is likely to list it again.
+#: Large directories whose order is remembered: a program that lists one will likely list it again.
 _RECENT: Final = 4
-#: A read that failed after a wait longer than this is not tried anew when the kernel asks again, in
-#: seconds; one that failed sooner may well succeed then.
+#: A read that failed after a wait longer than this, in seconds, is not repeated when the kernel
+#: sends it again; one that failed sooner may well succeed then.
 _LONG_WAIT_S: Final = 1.0
-#: How soon after a failure the kernel asks again, in seconds: at once, on a machine with time.
+#: How soon after a failure the kernel sends it again, in seconds: at once, on an idle machine.
 _ASKED_AGAIN_S: Final = 0.5
 
 
@@ -45,7 +45,7 @@ class OpenDirectory:
     async def read(self, cookie: int) -> Iterator[tuple[int, bytes, Node]]:
         """Return (cookie, name, node) of everything behind *cookie*; 0 is the beginning.
 
-        An entry of which nothing can be told is an `Unresolved` node.
+        An entry whose record cannot be read is an `Unresolved` node.
         """
         listing = self._listing
         # Also when a program rewinds.
@@ -93,7 +93,7 @@ def _listing_of(children: Sequence[Entry]) -> Listing:
 
 @dataclass(eq=False, slots=True)
 class _HeldBack:
-    """A read that is held back until it is known whether anybody comes for it."""
+    """A read that is held back until it is known whether a program needs it."""
 
     is_decided: trio.Event = field(default_factory=trio.Event)
     is_unneeded: bool = False
@@ -102,19 +102,19 @@ class _HeldBack:
 class OpenFile:
     """An open file, opened with *flags* (open(2)) by the thread *opener_id*, 0 for an unseen one.
 
-    What the kernel seems to read ahead of its own accord is held back for a moment, and given up
-    when the program has sought on meanwhile, or has ended (`foresight`). Somebody else may read on
-    then, to whom the file was handed; so that the opener has ended counts only while nobody does.
+    A read that looks like the kernel's read-ahead is held back for a moment, and refused when the
+    program has sought on meanwhile, or has ended (`kernel_readahead`). The opener may have handed
+    the file to another program; so its end counts only while no other program reads.
 
-    The kernel reads ahead of a program, and when that fails asks for the program's own page once
-    more (mm/filemap.c). So a part that was given up after a long wait is given up again at once,
-    for a moment: one read(2) would otherwise last two deadlines.
+    The kernel reads ahead of a program, and when that fails it requests the program's own page once
+    more (mm/filemap.c). So a part that failed after a long wait fails again at once, for a moment:
+    one read(2) would otherwise last two deadlines.
     """
 
     def __init__(self, node: File, reader: Reader, flags: int, opener_id: int) -> None:
         self.node = node
         self._reader = reader
-        # Past its cache the kernel reads nothing ahead, and tells programs how a read has failed.
+        # With O_DIRECT the kernel reads nothing ahead, and gives programs the errno of each read.
         self._foresight = None if flags & os.O_DIRECT else KernelReadAhead()
         self._held_back: _HeldBack | None = None
         self._opener_id = opener_id
@@ -127,9 +127,9 @@ class OpenFile:
         Raises:
             Misuse: the reader returned fewer, or more. The kernel would take that for the end of
                 the file, or for garbage.
-            Unneeded: the kernel asked for them of its own accord, it seems, and the program has
-                gone elsewhere before they were fetched.
-            SatfsError: the bytes cannot be had.
+            Unneeded: it looked like the kernel's read-ahead, and the program went elsewhere before
+                the bytes were fetched.
+            SatfsError: the bytes cannot be fetched.
         """
         span = ByteRange(offset, offset + size).clip(self._reader.size_bytes)
         self._raise_again(span)
@@ -149,7 +149,7 @@ class OpenFile:
         return content
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Close the reader."""
         self._reader.close()
 
     async def _judge(self, span: ByteRange, foresight: KernelReadAhead) -> None:
@@ -160,14 +160,14 @@ class OpenFile:
         """
         is_expected = None if self._reader.is_near(span) else self._reader.is_expected(span)
         if is_expected is False:
-            raise Unneeded("read ahead, into blocks that nobody reads")
+            raise Unneeded("kernel read-ahead refused: no program reads these blocks")
         if is_expected is None:
             await self._hold_back(span, foresight)
 
     async def _hold_back(self, span: ByteRange, foresight: KernelReadAhead) -> None:
         guess = foresight.note(span)
         if self._is_left:
-            self._opener_id = 0  # somebody reads on
+            self._opener_id = 0  # another program reads on
         if (other := self._held_back) is not None:
             other.is_unneeded = guess is Guess.ELSEWHERE
             other.is_decided.set()
@@ -184,7 +184,7 @@ class OpenFile:
             foresight.was_right()
             raise Unneeded("read ahead, and not come for")
         if not mine.is_decided.is_set() and is_gone(self._opener_id):
-            # The kernel tells of a close only when all its reads are answered.
+            # The kernel sends a close only when all its reads are answered.
             self._is_left = True
             raise Unneeded("read ahead of a program that has ended")
         foresight.was_wrong()

@@ -38,7 +38,7 @@ class Identified(Protocol):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What it is, whoever asks and whenever."""
+        """What it is, for every caller and at any time."""
         ...
 
 

@@ -10,7 +10,7 @@ What keeps answers right without asking again:
   from the identity. So content may stay in the kernel's cache for ever (`keep_cache`), and a
   replaced file is another inode.
 - pyfuse3 answers every `readdir` as READDIRPLUS: an entry that was accepted is one more reference
-  to its inode, and spares the `stat` that follows. `.` and `..` are told without being counted:
+  to its inode, and spares the `stat` that follows. `.` and `..` are listed without being counted:
   the kernel takes no reference to them (fs/fuse/readdir.c, fuse_direntplus_link).
 """
 
@@ -41,13 +41,13 @@ from satfs.tree.desktop_names import is_polled
 from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
-#: round trip per so much. The kernel's default read-ahead asks for as much anyway.
+#: round trip per so much. The kernel's default read-ahead is as long.
 _BLOCK_BYTES: Final = 128 * 1024
 #: What `df` shows. Nobody knows how much an account holds; zeros make programs refuse to copy, or
 #: warn of a full disk. So: 1 PiB, all of it free.
 _STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
 _STATFS_FILES: Final = 2**32
-#: References taken back without letting anybody else run: some milliseconds' worth.
+#: References taken back between two checkpoints: some milliseconds' worth.
 _FORGOTTEN_AT_ONCE: Final = 1000
 #: How long the kernel may remember that a polled name is not there, in seconds: it never is.
 _POLLED_TTL_S: Final = 3600.0
@@ -146,9 +146,9 @@ _refuse: Callable[..., Coroutine[Any, Any, Any]] = _refuse_to_write
 
 
 class Operations(pyfuse3.Operations):
-    """What the kernel asks, in its words; documented there and in pyfuse3.
+    """The kernel's requests, in its words; documented there and in pyfuse3.
 
-    Of the calls not answered here the kernel is told ENOSYS once, and does without: `flush` and
+    For calls without a handler the kernel gets ENOSYS once, and sends no more of them: `flush` and
     `fsync` have nothing to write, `poll` is always ready.
     """
 
@@ -164,7 +164,7 @@ class Operations(pyfuse3.Operations):
         self.limits = limits
         self.calls = PendingCalls()
         self.error_reporter = ErrorReporter(trio.current_time)
-        #: How often each was asked.
+        #: How often each was called.
         self.counters: Counter[str] = Counter()
         self._inodes = inodes
         self._owner = owner
@@ -177,7 +177,7 @@ class Operations(pyfuse3.Operations):
     # -- state -------------------------------------------------------------------------------------
 
     def init(self) -> None:
-        """Note that the kernel asks now."""
+        """Note that the kernel sends requests now."""
         self.greeted.set()
 
     async def close(self) -> None:
@@ -221,7 +221,7 @@ class Operations(pyfuse3.Operations):
 
     def _lookup_dots(self, inode: int, name: bytes) -> EntryAttributes:
         if not self._inodes.knows(inode):
-            # An NFS client came back with a number from before: the kernel asks whether we know it.
+            # An NFS client came back with an inode number from before.
             raise FUSEError(errno.ESTALE)
         node = self._inodes.node(inode)
         found = node if name == b"." else node.parent or node
@@ -239,7 +239,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_inode)
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        """Open a directory; what it holds is asked when it is read."""
+        """Open a directory; its entries are loaded when it is read."""
         directory = self._directory(inode)
         if self._gate is not None and self._gate.refuses_list(ctx.pid, directory):
             raise FUSEError(errno.EACCES)
@@ -249,9 +249,9 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_handle)
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """Tell what a directory holds, from behind *start_id* on, as much as the kernel takes.
+        """List a directory, from behind *start_id* on, as much as the kernel takes.
 
-        While the pages of a long listing come, `.` and `..` are told one by one, so that a program
+        While the pages of a long listing come, `.` and `..` are sent one by one, so that a program
         waits for up to three calls, each of which ends within its deadline.
         """
         opened = self._directories.get(fh)
@@ -263,7 +263,7 @@ class Operations(pyfuse3.Operations):
         except Unfinished:
             if start_id >= DOT_DOT:
                 raise
-        # No await from here on: what was counted is what was told.
+        # No await from here on: the entries that are counted are those that are sent.
         if start_id < DOT:
             is_taken = self._tell_dots(opened.node, b".", DOT, token)
             if entries is None or not is_taken:
@@ -273,7 +273,7 @@ class Operations(pyfuse3.Operations):
         for cookie, name, node in entries or ():
             inode = self._inodes.remember(node)
             if not pyfuse3.readdir_reply(token, name, self._entry(node, inode), cookie):
-                self._inodes.forget(inode, 1)  # not told after all
+                self._inodes.forget(inode, 1)  # not sent after all
                 return
 
     def _tell_dots(
@@ -285,14 +285,14 @@ class Operations(pyfuse3.Operations):
         )
 
     async def releasedir(self, fh: int) -> None:
-        """Let go of a directory."""
+        """Close a directory."""
         self._directories.pop(fh, None)
 
     # -- attributes: from memory, always ---------------------------------------------------------
 
     @_answers(_inode)
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
-        """Tell what `stat` tells of a node that the kernel knows."""
+        """Return the attributes of a node that the kernel knows."""
         node = self._inodes.node(inode)
         if isinstance(node, Unresolved):
             raise copy(node.error)
@@ -300,7 +300,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_mount)
     async def statfs(self, ctx: pyfuse3.RequestContext) -> StatvfsData:
-        """Tell what `df` shows: the same in every mount, at any time."""
+        """Return what `df` shows: the same in every mount, at any time."""
         answer = StatvfsData()
         answer.f_bsize = answer.f_frsize = _BLOCK_BYTES
         answer.f_blocks = answer.f_bfree = answer.f_bavail = _STATFS_BLOCKS
@@ -320,7 +320,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_inode)
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        """Tell where a symbolic link leads."""
+        """Return where a symbolic link leads."""
         node = self._inodes.node(inode)
         if not isinstance(node, Symlink):
             raise FUSEError(errno.EINVAL)
@@ -328,9 +328,9 @@ class Operations(pyfuse3.Operations):
 
     @_answers(_inode)
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        """Tell one extended attribute."""
+        """Return one extended attribute."""
         if not name.startswith(b"user."):
-            # `ls -l` asks for security labels of every file, until told that there are none here.
+            # `ls -l` reads the security label of each file, until a mount returns ENOTSUP.
             raise FUSEError(errno.EOPNOTSUPP)
         value = self._inodes.node(inode).xattrs().get(name.decode("utf-8", "replace"))
         if value is None:
@@ -359,19 +359,19 @@ class Operations(pyfuse3.Operations):
         reader = await node.open()
         handle = next(self._handles)
         self._files[handle] = OpenFile(node, reader, flags, ctx.pid)
-        # The kernel hands out nothing beyond the size it knows, unless it is told to ask each time.
+        # The kernel hands out nothing beyond the size it knows, unless every read has to come here.
         return FileInfo(fh=handle, keep_cache=not node.is_live, direct_io=node.is_live)
 
     @_answers(_handle, is_read=True)
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Read: all that was asked for and exists, or an error."""
+        """Return all bytes of the request that exist, or raise."""
         opened = self._files.get(fh)
         if opened is None:
             raise Misuse(f"file handle {fh} is not open")
         return await opened.read(off, size)  # type: ignore[return-value]  # any buffer will do
 
     async def release(self, fh: int) -> None:
-        """Let go of a file. The kernel does not wait for this, nor hear of a failure."""
+        """Close a file. The kernel does not wait for this, and takes no failure."""
         opened = self._files.pop(fh, None)
         if opened is None:
             return
@@ -414,7 +414,7 @@ class Operations(pyfuse3.Operations):
 
 
 def _nothing(ttl_s: float) -> EntryAttributes:
-    """Return the answer "no such name", which the kernel may remember for *ttl_s* seconds."""
+    """Return the reply "no such name", which the kernel may cache for *ttl_s* seconds."""
     entry = EntryAttributes()
     entry.st_ino = 0
     entry.entry_timeout = ttl_s
