@@ -39,20 +39,34 @@ class Program:
         self, *arguments: object, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; keywords are changes of the environment, None takes one away."""
-        if forking.serves([str(each) for each in arguments], self.environ(**environment)):
+        return self.given("", *arguments, **environment)
+
+    def given(
+        self, text: str, *arguments: object, **environment: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it likewise, with *text* on a pipe as its standard input."""
+        changed = self.environ(**environment)
+        if forking.takes(changed):
+            command = Program.command(self, *arguments)
+            seen = self.seen_mounts()
             return forking.run(
-                self.command(*arguments), self.environ(**environment), self.directory, TIMEOUT_S
+                command, changed, self.directory, TIMEOUT_S, text=text, seen_mounts=seen
             )
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environ(**environment),
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        with forking.standard_input(text) as given:
+            return subprocess.run(
+                self.command(*arguments),
+                env=changed,
+                cwd=self.directory,
+                stdin=given,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+
+    def seen_mounts(self) -> list[str] | None:
+        """Return where the mounts of satfs are that it sees; None: it sees all of this machine."""
+        return None
 
     def start(self, *arguments: object, **environment: str | None) -> subprocess.Popen[str]:
         """Start it, in a session of its own as a shell would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pty
@@ -58,7 +59,11 @@ class Alone(Program):
             return command
         return ["unshare", "-m", "sh", "-c", _ALONE, "sh", self.kept, *command]
 
+    def seen_mounts(self) -> list[str] | None:
+        return self.kept.split() if _may_unshare() else None
 
+
+@functools.cache
 def _may_unshare() -> bool:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         return False

@@ -92,16 +92,7 @@ def piped(
     program: Program, text: str, *arguments: object, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
     """Run the program with *text* on its standard input."""
-    return subprocess.run(
-        program.command(*arguments),
-        env=program.environ(**environment),
-        cwd=program.directory,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return program.given(text, *arguments, **environment)
 
 
 def typed(program: Program, answers: dict[str, str], *arguments: object) -> tuple[int, str]:

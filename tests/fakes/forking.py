@@ -29,8 +29,6 @@ from typing import IO, cast
 
 #: Commands that leave a process behind. Tests look it up by its command line in /proc.
 _LEAVE_A_PROCESS = frozenset({"mount", "demo"})
-#: Commands that start the program again.
-_NEVER_FORKED = frozenset({"service", "completion"})
 #: Space for the command line of a fork in that of its template, in bytes.
 _COMMAND_LINE_BYTES = 16384
 #: The place of `arg_start` in /proc/self/stat, behind the name (proc(5)), and prctl(2)'s option.
@@ -39,34 +37,46 @@ _PR_SET_NAME = 15
 _PR_SET_PDEATHSIG = 1
 
 #: Variables that Python, its C library or its loader read once, when a process starts.
-_READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "_SATFS_COMPLETE", "TMPDIR")
-
-
-def serves(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Return whether a fork that runs a command behaves as a new process would."""
-    is_help = not {"-h", "--help"}.isdisjoint(arguments)
-    return bool(arguments) and (is_help or arguments[0] not in _NEVER_FORKED) and takes(environment)
+_READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG")
+#: Variables that are called so, and are read by a library whenever it is used.
+_READ_LATER = frozenset({"PYTHON_KEYRING_BACKEND"})
+#: Of unshare(2), mount(2) and umount2(2).
+_CLONE_NEWNS = 0x20000
+_MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x4000, 1 << 18, 2
 
 
 def takes(environment: Mapping[str, str]) -> bool:
     """Return whether a fork can be given *environment*: the interpreter has read none of it yet."""
 
     def relevant(variables: Mapping[str, str]) -> dict[str, str]:
-        return {k: v for k, v in variables.items() if k.startswith(_READ_AT_START)}
+        return {
+            k: v
+            for k, v in variables.items()
+            if k.startswith(_READ_AT_START) and k not in _READ_LATER
+        }
 
     return relevant(environment) == relevant(os.environ)
 
 
 def run(
-    command: Sequence[str], environment: Mapping[str, str], directory: Path, timeout_s: float
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    directory: Path,
+    timeout_s: float,
+    *,
+    text: str = "",
+    seen_mounts: Sequence[str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run *command*, the program's path and its arguments, to its end.
+    """Run *command*, the program's path and its arguments, to its end; it reads *text* from a pipe.
+
+    With *seen_mounts* it sees no mounts of satfs but those, in a mount namespace of its own.
 
     Raises:
         subprocess.TimeoutExpired: it was killed after *timeout_s*.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = _fork(command, environment, directory, out, err)
+        with standard_input(text) as given:
+            process = _fork(command, environment, directory, given, out, err, None, seen_mounts)
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -81,14 +91,24 @@ def run(
         )
 
 
+def standard_input(text: str) -> IO[bytes]:
+    """Return a pipe with *text* and its end; /dev/null where there is none."""
+    if not text:
+        return open(os.devnull, "rb")
+    reading, writing = os.pipe()
+    with open(writing, "wb") as given:
+        given.write(text.encode())
+    return open(reading, "rb")
+
+
 def start(
     code: str, arguments: Sequence[str], environment: Mapping[str, str], err: IO[bytes]
 ) -> Process:
     """Run *code* as `python -c` does, with *arguments*; its standard output is `Process.stdout`."""
     assert takes(environment), "the interpreter reads some of this when it starts"
     reading, writing = os.pipe()
-    with open(writing, "wb") as out:
-        process = _fork(["-c", *arguments], environment, Path.cwd(), out, err, code)
+    with open(writing, "wb") as out, open(os.devnull, "rb") as nothing:
+        process = _fork(["-c", *arguments], environment, Path.cwd(), nothing, out, err, code)
     process.stdout = open(reading, "rb")  # noqa: SIM115 - until `Process.close`
     return process
 
@@ -148,17 +168,19 @@ def _fork(
     command: Sequence[str],
     environment: Mapping[str, str],
     directory: Path,
+    given: IO[bytes],
     out: IO[bytes],
     err: IO[bytes],
     code: str | None = None,
+    seen_mounts: Sequence[str] | None = None,
 ) -> Process:
     """Have the template fork; the fork runs *code*, or the program."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, tempfile.TemporaryFile() as order, open(os.devnull) as nothing:
-        fields = [list(command), dict(environment), str(directory), code]
+    with theirs, tempfile.TemporaryFile() as order:
+        fields = [list(command), dict(environment), str(directory), code, seen_mounts]
         order.write(json.dumps(fields).encode())
         order.seek(0)
-        files: list[IO[bytes] | IO[str] | socket.socket] = [theirs, order, nothing, out, err]
+        files: list[IO[bytes] | socket.socket] = [theirs, order, given, out, err]
         orders, _ = _template()
         socket.send_fds(orders, [b"x"], [file.fileno() for file in files])
     return Process(command, ours)
@@ -212,7 +234,7 @@ def _serve(orders: socket.socket) -> str | None:
 def _become(order: int, streams: Sequence[int]) -> str | None:
     """Take over what execve(2) would give a new process, and return the code to run, if any."""
     with open(order, "rb") as file:
-        command, environment, directory, code = json.load(file)
+        command, environment, directory, code, seen_mounts = json.load(file)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(3, 1024)
@@ -226,7 +248,26 @@ def _become(order: int, streams: Sequence[int]) -> str | None:
     os.environ.update(environment)
     os.chdir(directory)
     time.tzset()
+    tempfile.tempdir = None  # by the new TMPDIR
+    if seen_mounts is not None:
+        _hide_mounts(seen_mounts)
     return cast("str | None", code)
+
+
+def _hide_mounts(seen: Sequence[str]) -> None:
+    """Enter a mount namespace without mounts of satfs but those at *seen*."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(name: str, *arguments: object) -> None:
+        if getattr(libc, name)(*arguments) != 0:
+            raise OSError(ctypes.get_errno(), name)
+
+    call("unshare", _CLONE_NEWNS)
+    call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        place = line.split()[4].decode("unicode_escape").encode("latin-1")
+        if b" - fuse.satfs " in line and os.fsdecode(place) not in seen:
+            call("umount2", place, _MNT_DETACH)
 
 
 def _show_as(command: Sequence[str]) -> None:
