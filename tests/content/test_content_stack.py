@@ -51,7 +51,7 @@ def assert_at_rest(contents: Attachments) -> None:
 
 
 def assert_idle(fetcher: Fetcher) -> None:
-    assert not fetcher._flights
+    assert not fetcher._requests
     assert not fetcher._waiters
     assert not fetcher._landing
     assert not +fetcher.cached.landing

@@ -276,7 +276,7 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
             version = await contents.version(SCENE, ZIP, "r")
             reader = await contents.open(SCENE, ZIP, version)
             (fetcher,) = contents._fetchers.by_place.values()
-            range_request = fetcher._flight(ByteRange(0, 2 * MIB), None, is_bulk=True)
+            range_request = fetcher._new_request(ByteRange(0, 2 * MIB), None, is_bulk=True)
             pids = {each.process.pid for each in bulk._processes}
             with pytest.raises((UnusableResponse, Unreachable)):
                 await bulk.move(link, range_request, version)

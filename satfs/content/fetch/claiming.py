@@ -16,9 +16,9 @@ from satfs.content.cache.claims import MAX_LEVEL, Claim
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.node_locks import POLL_S
 
-#: Another process that has brought no block for so long stands still, or its connection does; then
-#: one of those who wait for it fetches the blocks as well. Well above the time to a first byte on a
-#: far line and the turns of a busy machine; what a wrong guess costs is one range fetched twice.
+#: Another process that has fetched no block for this time stands still, or its connection does;
+#: then one of the processes that wait for it fetches the blocks too. Well above the time to a first
+#: byte on a far line and the turns of a busy machine; a wrong guess costs one range fetched twice.
 STALLED_S: Final = 5.0
 
 
@@ -38,7 +38,7 @@ class Claiming:
     async def wait_for_others(self, range_request: RangeRequest) -> None:
         """Return when no other process fetches where *range_request* begins.
 
-        What others have brought meanwhile is left out of it; it may have nothing left to do.
+        What others have fetched meanwhile is left out of it; it may have nothing left to do.
         """
         cache, cached = self._cache, range_request.cached
         if not cache.claims.is_shared(trio.current_time()):
@@ -77,7 +77,7 @@ class Claiming:
         if claim is None:
             return None
         try:
-            # Who had the claim before has entered its blocks in the index before it gave it back.
+            # A process enters its blocks in the index before it gives its claim back.
             if cache.claims.is_shared(trio.current_time()):
                 await self._take_in(range_request)
                 if not range_request.is_wanted():
@@ -91,7 +91,7 @@ class Claiming:
         return claim
 
     async def _take_in(self, range_request: RangeRequest, max_age_s: float = 0.0) -> bool:
-        """Leave out of *range_request* what other processes have brought; return whether any is.
+        """Leave out of *range_request* what other processes have fetched; return whether any is.
 
         What was entered within the last *max_age_s* may be overlooked.
         """

@@ -23,21 +23,21 @@ from satfs.errors import Misuse, SatfsError
 log = structlog.get_logger(__name__)
 Ts = TypeVarTuple("Ts")
 
-#: Flights that somebody waits for may exceed the controller's number by this many: a random read
+#: Requests that a read waits for may exceed the controller's number by this many: a random read
 #: does not queue behind a bulk transfer.
 URGENT_EXTRA: Final = 32
 #: A range should not take longer than this on its connection, so that a reader is not kept waiting
 #: for its end; the lower limit keeps requests worth their round trip.
 RANGE_TIME_S: Final = 1.5
 MIN_RANGE_BYTES: Final = 1024 * 1024
-#: A flight that somebody waits for is begun again elsewhere when it carries less than this share of
-#: what the others carry, after this time, and so many times.
+#: A request that a read waits for is begun again on another connection when its rate is less than
+#: this share of the usual one, after this time, and at most this many times.
 SLOW_SHARE: Final = 0.1
 SLOW_AFTER_S: Final = 3.0
 MAX_REISSUES: Final = 1
 #: Connections opened ahead of need are not trusted for longer: stores close idle ones.
 STAYS_READY_S: Final = 10.0
-#: How often slow flights are looked for, while any is in the air.
+#: How often slow requests are looked for, while any is in flight.
 WATCH_INTERVAL_S: Final = 0.5
 
 
@@ -45,8 +45,8 @@ class Dispatcher:
     """All transfers of one mount.
 
     Invariants:
-        At most `controller.target` flights are active, and `URGENT_EXTRA` more that are urgent.
-        A flight is in `_queue`, or in `_active`, or has ended; `ended` is called exactly once.
+        At most `controller.target` requests are active, and `URGENT_EXTRA` more that are urgent.
+        A request is in `_queue`, or in `_active`, or has ended; `end` is called exactly once.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Dispatcher:
         self.counters: Counter[str] = Counter()
         attempts.claiming.slot_freed = self.pump
 
-    # -- what readers ask ------------------------------------------------------------------------
+    # -- for readers -----------------------------------------------------------------------------
 
     def range_bytes(self, window_bytes: int) -> int:
         """Return how long ranges should be for a reader with this window."""
@@ -97,7 +97,7 @@ class Dispatcher:
         return min(whole, self._cache.window_limit_bytes()) // max(1, self.n_wanting)
 
     def expect_bulk(self, source: ObjectSource) -> None:
-        """Hear that much of one object will be wanted soon: processes and connections get ready."""
+        """Get processes and connections ready: much of one object will be read soon."""
         bulk, target, now_s = self._bulk, self.controller.target, trio.current_time()
         if bulk is None or (target <= self._n_ready and now_s < self._ready_until_s):
             return
@@ -116,12 +116,12 @@ class Dispatcher:
         self._attempts.expect_connection(origin, is_free)
 
     def submit(self, range_requests: list[RangeRequest]) -> None:
-        """Take flights to be started as soon as there is a connection for them."""
+        """Queue requests, and start those for which there is a connection."""
         self._queue.update(dict.fromkeys(range_requests))
         self.pump()
 
     def set_urgent(self, range_request: RangeRequest, is_urgent: bool) -> None:
-        """Have a flight start before others, or not: somebody waits for a byte of it."""
+        """Have a request start before others, or not: a read waits for a byte of it."""
         range_request.is_urgent = is_urgent
         if is_urgent and range_request in self._queue:
             self._urgent[range_request] = None
@@ -129,7 +129,7 @@ class Dispatcher:
             self._urgent.pop(range_request, None)
 
     def withdraw(self, range_request: RangeRequest) -> None:
-        """Give a flight up that nobody wants any more."""
+        """Cancel a request that no reader wants any more."""
         if range_request in self._queue:
             self._unqueue(range_request)
             range_request.is_cancelled = True
@@ -153,7 +153,7 @@ class Dispatcher:
         return tuple(range_request.status(now_s) for range_request in self._active)
 
     def run_in_background(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
-        """Start a task that nobody waits for; it must not raise."""
+        """Start a task without a caller that waits for it; it must not raise."""
         self._nursery.start_soon(work, *args)
 
     def pump(self) -> None:
@@ -198,7 +198,7 @@ class Dispatcher:
                 self.expect_bulk(range_request.source)
         range_request.owner.note_progress(range_request, n_bytes)
 
-    # -- the life of a flight --------------------------------------------------------------------
+    # -- the life of a request -------------------------------------------------------------------
 
     async def _run(
         self, range_request: RangeRequest, readers: tuple[object, ...], is_first: bool
@@ -211,14 +211,14 @@ class Dispatcher:
                 # trips more to its first byte.
                 await trio.lowlevel.checkpoint()
             failure = await self._attempts.download(range_request)
-        except Exception as bug:  # a flight's failure is its readers' matter, not the mount's end
+        except Exception as bug:  # raised in its readers; the mount goes on
             log.exception("transfer failed unexpectedly", label=range_request.source.label)
             failure = Misuse("reading failed because of a fault inside satfs")
             failure.__cause__ = bug
         finally:
             del self._active[range_request]
             self._n_by_reader.subtract(readers)
-            self._n_by_reader += Counter()  # drops readers without flights
+            self._n_by_reader += Counter()  # drops readers without requests
             range_request.is_active = False
         range_request.end(failure)
         self.pump()
@@ -226,7 +226,7 @@ class Dispatcher:
     # -- slow connections ------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Begin again, elsewhere, what somebody waits for on a connection much slower than others.
+        """Begin urgent requests again, elsewhere, that are much slower than others.
 
         One bad connection of sixteen would otherwise set the pace of a sequential reader.
         """

@@ -45,7 +45,7 @@ def refused(label: str, code: str) -> NotAllowed:
 
 
 class AttemptCounts:
-    """Attempts since a flight last made progress."""
+    """Attempts since a range request last made progress."""
 
     def __init__(self, held_until: int, give_up_s: float) -> None:
         self.wait_s = 0.0

@@ -1,7 +1,7 @@
 """One open object: its blocks, its range requests, and the readers that wait for its bytes.
 
 Shared by all handles on one version of one object, whether they look at the zip or at a member in
-it; so a byte that two of them want is in the air once.
+it; so a byte that two of them want is requested once.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from satfs.content.fetch.span_index import SpanIndex
 from satfs.errors import Changed, SatfsError
 from satfs.model import ByteRange
 
-#: A wanted byte that lies further than this ahead of what a flight has brought is fetched by a
-#: flight of its own, and the first one is cut: waiting would take longer than a round trip. More
-#: than the two or three pieces of up to 1 MiB that the kernel's own read-ahead asks for at once.
+#: A wanted byte that lies further than this behind the last byte that a request has received is
+#: fetched by a request of its own, and the first one is cut: waiting would take longer than a round
+#: trip. More than the two or three pieces of up to 1 MiB that the kernel reads ahead at once.
 LEAP_BYTES: Final = 5 * 512 * 1024
 #: The same in time, for fast lines.
 LEAP_S: Final = 0.2
 #: From this much still to read on, a sequential reader is worth processes of its own.
 WORTH_BYTES: Final = 16 * 1024 * 1024
-#: Once the store has served another version, ranges of this one fail without a request for so many
-#: seconds; then one is tried again, without read-ahead, until one is served.
+#: Once the store has served another version, reads of this one fail without a request for this
+#: time; then one range is tried again, without read-ahead, until the store serves one.
 OUTDATED_S: Final = 1.0
 
 
-#: A range of which no more than this is missing is fetched to its end, though nobody wants it any
-#: more: the bytes are kept, and so is its connection. Another one would cost two round trips and
-#: begin slowly, for the time of some megabytes.
+#: A range of which no more than this is missing is fetched to its end, though no reader wants it
+#: any more: the bytes are kept, and so is the connection. A new connection would cost two round
+#: trips and begin slowly, for the time of some megabytes.
 NEARLY_DONE_BYTES: Final = 256 * 1024
 
 
@@ -58,10 +58,10 @@ class Fetcher:
     """Gets bytes of one object into its cache file, each once.
 
     Invariants:
-        The spans of `_flights` don't overlap; none of their bytes is held, but what they brought.
-        `_flights_of` holds, for each reader that has any, the flights that it is a reader of.
-        Whoever waits for a span is woken when all of it is held, or when a flight that was to bring
-        part of it has failed; then looks again.
+        The spans of `_requests` don't overlap; of their bytes only those that they received are
+        held. `_requests_of` holds, for each reader that has any, its requests.
+        A read that waits for a span is woken when all of it is held, or when a request that was to
+        fetch part of it has failed; then it looks again.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Fetcher:
         self._dispatcher = dispatcher
         self._budget = budget
         #: By what they were begun for: what was cut from one since is looked at as well.
-        self._flights: SpanIndex[RangeRequest] = SpanIndex()
-        self._flights_of: dict[object, dict[RangeRequest, None]] = {}
+        self._requests: SpanIndex[RangeRequest] = SpanIndex()
+        self._requests_of: dict[object, dict[RangeRequest, None]] = {}
         self._landing: dict[RangeRequest, Reservation] = {}
         self._waiters: SpanIndex[_Waiter] = SpanIndex()
         self._readers: set[object] = set()
@@ -103,10 +103,10 @@ class Fetcher:
         return self._dispatcher.window_bytes()
 
     async def wait_for(self, span: ByteRange, reader: object) -> None:
-        """Wait until *span* is held, or was for a moment; fetches what nobody fetches yet.
+        """Wait until *span* is held, or was for a moment; requests what is not requested yet.
 
         Raises:
-            SatfsError: a part of it cannot be had.
+            SatfsError: a part of it cannot be fetched.
         """
         await self._check_ahead.wait_for(span)
         await self.cache.check(self.cached, span)
@@ -130,22 +130,22 @@ class Fetcher:
             self._waiters.remove(waiter)
             # Those that were awaited, and those that were split off them.
             for range_request in dict.fromkeys([*awaited, *self._bringing(span)]):
-                if range_request in self._flights:
+                if range_request in self._requests:
                     is_awaited = self._is_awaited(range_request)
                     self._dispatcher.set_urgent(range_request, is_awaited)
                     self._withdraw_if_unwanted(range_request)  # its handle was closed meanwhile
         if waiter.failure is not None:
-            # A copy for each who waited: a traceback grows in every task that raises it.
+            # A copy for each task: a traceback grows in every task that raises it.
             raise copy(waiter.failure) from waiter.failure
 
     def want(self, plan: Plan, reader: object) -> None:
-        """Launch what *plan* asks for; flights of *reader* that it no longer needs are given up."""
+        """Request what *plan* names, and cancel what *reader* no longer needs."""
         if self.is_outdated:
-            return  # whoever waits for more than is held is told so, or tries one range
+            return  # a read that waits for more gets the failure, or tries one range
         size = self.cached.size_bytes
         left_bytes = self._budget.left_bytes()
         if left_bytes == 0:
-            return  # whoever waits for more than is held is told so
+            return  # a read that waits for more gets the failure
         is_short = left_bytes is not None and left_bytes < sum(map(len, (plan.now, *plan.ahead)))
         if plan.pattern is Pattern.STRAY or is_short:
             self._launch(align(plan.now, size), reader, range_bytes=None, is_bulk=False)
@@ -175,33 +175,33 @@ class Fetcher:
         self._launched[reader] = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
 
     def adopt(self, span: ByteRange, bringer: object) -> RangeRequest | None:
-        """Return a request for *span* whose bytes *bringer* brings, and no connection of ours.
+        """Return a request for *span* whose bytes *bringer* receives, without the dispatcher.
 
-        Whoever wants them meanwhile waits for it. It is to be ended with `RangeRequest.end`. None
-        where they are held or in flight.
+        Reads of these bytes wait for it meanwhile. It is to be ended with `RangeRequest.end`. None
+        where the bytes are held or requested already.
         """
         if self.cached.top.map.is_present(span) or self._is_expected(span):
             return None
-        range_request = self._flight(span, None, is_bulk=False)
+        range_request = self._new_request(span, None, is_bulk=False)
         range_request.readers.add(bringer)
         range_request.is_active = True
         return range_request
 
     @property
     def is_fetching(self) -> bool:
-        """Tell whether bytes are on their way."""
-        return bool(self._flights)
+        """Return whether any range is requested."""
+        return bool(self._requests)
 
     def enter(self, reader: object) -> None:
-        """Hear of a reader, before it wants anything."""
+        """Add a reader, before its first read."""
         self._readers.add(reader)
 
     def leave(self, reader: object) -> None:
-        """Forget a reader; what only it wanted is given up."""
+        """Forget a reader, and cancel what only it wanted."""
         self._readers.discard(reader)
         self._launched.pop(reader, None)
-        for range_request in list(self._flights_of.get(reader, ())):
-            self._leave_flight(range_request, reader)
+        for range_request in list(self._requests_of.get(reader, ())):
+            self._leave(range_request, reader)
             self._withdraw_if_unwanted(range_request)
 
     # -- launching -------------------------------------------------------------------------------
@@ -215,13 +215,13 @@ class Fetcher:
         is_bulk: bool,
         now: ByteRange | None = None,
     ) -> None:
-        """Start flights for the bytes of *span* that are neither held nor in the air.
+        """Request the bytes of *span* that are neither held nor requested.
 
         With *now* and *range_bytes*, a short gap beyond *now* waits until it is worth a request.
         """
         range_requests: list[RangeRequest] = []
         for absent in self.cached.gaps(span):
-            for gap in self._not_in_the_air(absent, reader, is_urgent=range_bytes is None):
+            for gap in self._not_requested(absent, reader, is_urgent=range_bytes is None):
                 is_needed = now is None or gap.start < now.stop
                 is_last = gap.stop == self.cached.size_bytes or gap.stop < span.stop
                 if range_bytes is None:
@@ -231,12 +231,14 @@ class Fetcher:
                 else:
                     continue
                 range_requests.extend(
-                    self._flight(piece, reader, is_bulk=is_bulk) for piece in pieces
+                    self._new_request(piece, reader, is_bulk=is_bulk) for piece in pieces
                 )
         if range_requests:
             self._dispatcher.submit(range_requests)
 
-    def _flight(self, span: ByteRange, reader: object | None, *, is_bulk: bool) -> RangeRequest:
+    def _new_request(
+        self, span: ByteRange, reader: object | None, *, is_bulk: bool
+    ) -> RangeRequest:
         range_request = RangeRequest(
             self.cache,
             self.cached,
@@ -246,31 +248,29 @@ class Fetcher:
             owner=self,
             on_progress=self._dispatcher.note_progress,
         )
-        self._flights.add(range_request, span)
+        self._requests.add(range_request, span)
         if reader is not None:
-            self._join_flight(range_request, reader)
+            self._join(range_request, reader)
         self._landing[range_request] = self.cache.begin_landing(self.cached, span)
         return range_request
 
-    def _join_flight(self, range_request: RangeRequest, reader: object) -> None:
+    def _join(self, range_request: RangeRequest, reader: object) -> None:
         range_request.readers.add(reader)
-        if (flights := self._flights_of.get(reader)) is None:
-            flights = self._flights_of[reader] = {}
+        if (requests := self._requests_of.get(reader)) is None:
+            requests = self._requests_of[reader] = {}
             self._dispatcher.n_wanting += 1
-        flights[range_request] = None
+        requests[range_request] = None
 
-    def _leave_flight(self, range_request: RangeRequest, reader: object) -> None:
+    def _leave(self, range_request: RangeRequest, reader: object) -> None:
         range_request.readers.discard(reader)
-        if (flights := self._flights_of.get(reader)) is not None:
-            flights.pop(range_request, None)
-            if not flights:
-                del self._flights_of[reader]
+        if (requests := self._requests_of.get(reader)) is not None:
+            requests.pop(range_request, None)
+            if not requests:
+                del self._requests_of[reader]
                 self._dispatcher.n_wanting -= 1
 
-    def _not_in_the_air(
-        self, gap: ByteRange, reader: object, *, is_urgent: bool
-    ) -> list[ByteRange]:
-        """Return the parts of *gap* that no flight will bring soon; join the flights that will."""
+    def _not_requested(self, gap: ByteRange, reader: object, *, is_urgent: bool) -> list[ByteRange]:
+        """Return the parts of *gap* that no request fetches soon; join the requests that do."""
         missing: list[ByteRange] = []
         start = gap.start
         for range_request in sorted(self._bringing(gap), key=lambda each: each.start):
@@ -281,8 +281,8 @@ class Fetcher:
             if is_urgent and self._is_far_behind(range_request, start):
                 self._split(range_request, start, gap.stop)
                 continue
-            self._join_flight(range_request, reader)
-            # What the flight has brought, and is absent all the same, was lost since.
+            self._join(range_request, reader)
+            # Bytes that the request has received, and that are absent, were lost since.
             brought_until = min(max(range_request.start, range_request.held_until), gap.stop)
             if start < brought_until:
                 missing.append(ByteRange(start, brought_until))
@@ -301,9 +301,9 @@ class Fetcher:
         rest = ByteRange(min(stop, range_request.stop), range_request.stop)
         range_request.cut(start)
         if rest:
-            other = self._flight(rest, None, is_bulk=range_request.is_bulk)
+            other = self._new_request(rest, None, is_bulk=range_request.is_bulk)
             for reader in range_request.readers:
-                self._join_flight(other, reader)
+                self._join(other, reader)
             self._dispatcher.submit([other])
 
     # -- fitting (`RangeOwner`) ------------------------------------------------------------------
@@ -317,8 +317,8 @@ class Fetcher:
         """
         if range_request.held_until > range_request.start or not range_request.is_bulk:
             return
-        waiting = [each for each in self._flights if not (each.has_begun or each.is_cancelled)]
-        n_bytes = sum(len(each.missing) for each in self._flights)
+        waiting = [each for each in self._requests if not (each.has_begun or each.is_cancelled)]
+        n_bytes = sum(len(each.missing) for each in self._requests)
         longest = self._dispatcher.range_bytes(n_bytes) // BLOCK_BYTES * BLOCK_BYTES
         by_start = {each.start: each for each in waiting}
         stop = range_request.stop
@@ -330,8 +330,9 @@ class Fetcher:
                 break
             stop = follower.stop
             for reader in list(follower.readers):
-                self._join_flight(range_request, reader)
-            range_request.is_urgent |= follower.is_urgent
+                self._join(range_request, reader)
+            is_urgent = range_request.is_urgent or follower.is_urgent
+            self._dispatcher.set_urgent(range_request, is_urgent)
             follower.cut(follower.start)
             self._dispatcher.withdraw(follower)
         if stop > range_request.stop:
@@ -341,10 +342,10 @@ class Fetcher:
             self._split(range_request, cut_at, cut_at)
 
     def _extend(self, range_request: RangeRequest, stop: int) -> None:
-        """Have *range_request* bring bytes up to *stop* as well, which no other one brings."""
+        """Have *range_request* fetch bytes up to *stop* as well, which no other one fetches."""
         range_request.extend(stop)
-        self._flights.remove(range_request)
-        self._flights.add(range_request, range_request.requested)
+        self._requests.remove(range_request)
+        self._requests.add(range_request, range_request.requested)
         before = self._landing[range_request]
         self._landing[range_request] = self.cache.begin_landing(
             self.cached, ByteRange(range_request.start, stop)
@@ -355,13 +356,13 @@ class Fetcher:
 
     def _leave_all_but(self, reader: object, plan: Plan) -> None:
         wanted = [plan.now, *plan.ahead]
-        for range_request in list(self._flights_of.get(reader, ())):
-            # Of several who read one file side by side, each sees but a part of what the kernel
-            # asks for, and may look lost for a moment. What was asked for, another one will want.
+        for range_request in list(self._requests_of.get(reader, ())):
+            # Of several readers of one file side by side, each gets only a part of the kernel's
+            # requests, and may look lost for a moment. Another one will read what is in flight.
             if range_request.is_active and len(self._readers) > 1:
                 continue
             if not any(_overlaps(range_request, each) for each in wanted):
-                self._leave_flight(range_request, reader)
+                self._leave(range_request, reader)
                 self._withdraw_if_unwanted(range_request)
 
     def _withdraw_if_unwanted(self, range_request: RangeRequest) -> None:
@@ -390,8 +391,8 @@ class Fetcher:
         return [each for each in self._waiters.overlapping(span) if not each.event.is_set()]
 
     def _bringing(self, span: ByteRange) -> list[RangeRequest]:
-        """Return the flights that bring a byte of *span*, or have brought one."""
-        return [each for each in self._flights.overlapping(span) if _overlaps(each, span)]
+        """Return the requests that fetch a byte of *span*, or have fetched one."""
+        return [each for each in self._requests.overlapping(span) if _overlaps(each, span)]
 
     def note_brought_elsewhere(self) -> None:
         """Wake the reads whose blocks another process has brought: they are unchecked."""
@@ -401,10 +402,10 @@ class Fetcher:
 
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
         """Give *failure* to the reads that waited for what is missing; the others look again."""
-        self._flights.remove(range_request)
+        self._requests.remove(range_request)
         for reader in list(range_request.readers):
-            if range_request in self._flights_of.get(reader, ()):
-                self._leave_flight(range_request, reader)
+            if range_request in self._requests_of.get(reader, ()):
+                self._leave(range_request, reader)
         self._landing.pop(range_request).end()
         if isinstance(failure, Changed):
             self._note_outdated(failure)
@@ -412,7 +413,7 @@ class Fetcher:
             self._outdated = None
         left = ByteRange(min(range_request.held_until, range_request.stop), range_request.stop)
         for waiter in self._waiting_for(range_request.requested):
-            # After a cut, a cancellation or an eviction whoever waits looks again.
+            # After a cut, a cancellation or an eviction a waiting read looks again.
             if left and left.overlaps(waiter.span):
                 waiter.failure = failure
                 waiter.event.set()
@@ -420,13 +421,13 @@ class Fetcher:
                 waiter.event.set()
 
     def _note_outdated(self, failure: Changed) -> None:
-        """Take in that the store serves another version: what is queued would be told the same."""
+        """Take in that the store serves another version, and cancel what is queued."""
         is_news = self._outdated is None
         self._outdated = failure
         self._outdated_until_s = trio.current_time() + OUTDATED_S
         if is_news:
             self._on_outdated()
-        for range_request in list(self._flights):
+        for range_request in list(self._requests):
             if not range_request.is_active:
                 self._dispatcher.withdraw(range_request)
 

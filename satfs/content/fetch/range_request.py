@@ -19,7 +19,7 @@ from satfs.read_trace import ReadTrace
 _order: Final = itertools.count()
 
 #: Further tries for a range that was answered with another version. Most objects of which that is
-#: seen have been replaced, and whoever reads waits for these tries: 0.3 s for two.
+#: seen have been replaced, and the read waits for these tries: 0.3 s for two.
 MAX_OTHER_VERSION_TRIES: Final = 2
 #: The same, where the store is known to show versions in turn: of two replicas that answer at
 #: random, the wrong one answers nine times in a row for one range of 500.
@@ -71,7 +71,7 @@ class ObjectSource:
 
 @dataclass(frozen=True, slots=True)
 class TransferStatus:
-    """One range in the air, for people to look at: of which object, how far, how fast."""
+    """One range in flight, for people to look at: of which object, how far, how fast."""
 
     label: str
     span: ByteRange
@@ -81,19 +81,19 @@ class TransferStatus:
 
 
 class RangeOwner(Protocol):
-    """The object that a range request brings bytes of: its `Fetcher`."""
+    """The object that a range request fetches bytes of: its `Fetcher`."""
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
         """Take in that *n_bytes* more may be served."""
 
     def note_brought_elsewhere(self) -> None:
-        """Take in that another process has brought bytes, whose blocks are unchecked here."""
+        """Take in that another process has fetched bytes, whose blocks are unchecked here."""
 
     def fit(self, range_request: RangeRequest) -> None:
         """Fit the length of *range_request*, which has got one of few connections, to these."""
 
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
-        """Take in that *range_request* brings no more bytes, and why, unless it was given up."""
+        """Take in that *range_request* has ended, with *failure* unless it is done or cancelled."""
 
 
 @dataclass(eq=False, slots=True)
@@ -172,7 +172,7 @@ class RangeRequest(Download):
 
     @property
     def is_arriving(self) -> bool:
-        """Tell whether bytes of the present attempt have come."""
+        """Return whether bytes of the present attempt have come."""
         return self.is_active and self.attempt.first_byte_at_s is not None
 
     @property
@@ -185,7 +185,7 @@ class RangeRequest(Download):
         return not (self.is_done or self.is_cancelled)
 
     def cancel(self) -> None:
-        """Give the flight up; what has arrived stays."""
+        """Cancel the request; what has arrived stays."""
         self.is_cancelled = True
         self.attempt.scope.cancel()
 
@@ -200,7 +200,7 @@ class RangeRequest(Download):
         self.requested = ByteRange(self.requested.start, max(self.requested.stop, stop))
 
     def cut(self, stop: int) -> None:
-        """Deliver only up to *stop*, a block boundary; somebody else fetches the rest."""
+        """Fetch only up to *stop*, a block boundary; another request fetches the rest."""
         self.stop = max(self.held_until, min(self.stop, stop))
         if self.attempt.claim is not None:
             self.attempt.claim.cut(self.stop)
@@ -211,9 +211,9 @@ class RangeRequest(Download):
         return ByteRange(min(self.held_until, self.stop), self.stop)
 
     def brought_elsewhere(self, gap: ByteRange | None) -> None:
-        """Leave out what another process has brought: all but *gap*, the first part still missing.
+        """Leave out what another process has fetched: all but *gap*, the first part still missing.
 
-        What lies beyond *gap* is fetched by another request, if somebody still wants it.
+        What lies beyond *gap* is fetched by another request, if a reader still wants it.
         """
         position = self.stop if gap is None else gap.start
         if self.held_until == self.start:
@@ -225,7 +225,7 @@ class RangeRequest(Download):
 
 
 def choose(queue: Iterable[RangeRequest], n_active_of: Callable[[object], int]) -> RangeRequest:
-    """Return the flight of *queue* to start next: urgent ones first, then the reader with fewest.
+    """Return the request of *queue* to start next: urgent ones first, then the reader with fewest.
 
     Among one reader's, the one that was wanted first: sequential readers want them in order.
     """
@@ -240,8 +240,8 @@ def choose(queue: Iterable[RangeRequest], n_active_of: Callable[[object], int]) 
 def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
     """Cut *gap*, which starts with a block, into ranges of whole blocks and about *range_bytes*.
 
-    A short rest goes to the last one. Two flights must never share a block: whichever ends first
-    would declare it whole.
+    A short rest goes to the last one. Two requests must never share a block: the one that ends
+    first would declare it whole.
     """
     range_bytes = max(BLOCK_BYTES, range_bytes // BLOCK_BYTES * BLOCK_BYTES)
     pieces: list[ByteRange] = []

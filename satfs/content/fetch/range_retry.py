@@ -55,7 +55,7 @@ FREE_SOON_S: Final = 0.15
 
 
 class RangeRetry:
-    """Moves flights, each until all of it is there or it is known why that cannot be."""
+    """Downloads range requests, each until all of it is there or a failure is final."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class RangeRetry:
         self._free_soon[origin] = is_free
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
-        """Bring a flight down: None when all is there or it was given up, else what to report."""
+        """Download a range; return None when it is complete or cancelled, else the failure."""
         trial = AttemptCounts(range_request.held_until, self._give_up_s)
         while range_request.is_wanted():
             failure: SatfsError | None = None
@@ -159,7 +159,7 @@ class RangeRetry:
                 return told
         except NotThere as gone:
             # Nothing is signed for it any more. A read of an open file knows no names, so that
-            # "no such file" would say nothing to whoever reads.
+            # "no such file" would mean nothing to the program that reads.
             changed = Changed(f"{range_request.source.label} was removed while it was open")
             changed.__cause__ = gone
             return changed
@@ -256,7 +256,7 @@ class RangeRetry:
                 with trio.move_on_after(FREE_SOON_S):
                     await is_free.wait()
                 if not range_request.is_urgent:
-                    await trio.lowlevel.checkpoint()  # the connection is for who is waited for
+                    await trio.lowlevel.checkpoint()  # the connection is for an urgent request
             if self._free_soon.get(origin) is is_free:
                 del self._free_soon[origin]  # free by now, or too slow to be waited for again
         range_request.attempt.permit = permit = await self._permits.take(

@@ -50,7 +50,7 @@ class TailDelivery:
         self.n_bytes = 0
 
     async def begin(self, fetcher: Fetcher, start: int) -> None:
-        """Say that the bytes from *start* to the end come; what is not a whole block is left."""
+        """Take in that the bytes from *start* to the end will come; keep whole blocks of them."""
         size = fetcher.cached.size_bytes
         first = -(-start // BLOCK_BYTES) * BLOCK_BYTES
         if first < size and (request := fetcher.adopt(ByteRange(first, size), self)) is not None:
@@ -74,10 +74,10 @@ class TailDelivery:
         try:
             request.receive(memoryview(data)[skipped:])
         except Spilled:
-            request.cancel()  # fetched again when somebody reads it
+            request.cancel()  # fetched again when a program reads it
 
     def end(self) -> None:
-        """Wake who waits for bytes that did not come, or for the connection."""
+        """Wake the tasks that wait for bytes that did not come, or for the connection."""
         self.has_ended.set()
         if (request := self._request) is not None:
             claim, request.attempt.claim = request.attempt.claim, None
