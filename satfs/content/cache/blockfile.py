@@ -17,21 +17,21 @@ from satfs.content.cache.blockmap import hash_blocks
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: Pause between looks at a file that somebody holds alone, which takes them milliseconds.
+#: Pause between looks at a file that another process holds alone, for milliseconds.
 _LOCK_RETRY_S: Final = 0.002
 #: Longest wait for another process that is making the file, which takes it milliseconds. After that
-#: it is taken for a file that somebody has cut to nothing while another process has it open.
+#: it is taken for a file that was cut to nothing while another process has it open.
 _MAKING_S: Final = 1.0
 
 
-#: What the disk is asked for at once while blocks are checked.
+#: Bytes that are read from the disk at once while blocks are checked.
 READ_AHEAD_BYTES: Final = 32 * 1024 * 1024
 
 
 class BlockFile:
     """A contiguous, sparse, mapped file that holds what has been fetched of one object.
 
-    Knows no presence: whoever asks for bytes has looked at the block map. Nothing here waits but
+    Knows no presence: the caller has looked at the block map. Nothing here waits but
     `read_from_disk`, `verify` and `punch`, which belong in a thread.
 
     A process with limits has less: a file larger than its address space (RLIMIT_AS) is not mapped,
@@ -62,16 +62,16 @@ class BlockFile:
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                # Whoever evicts the whole file holds it alone, and unlinks it before letting go:
-                # after the lock, look whether the name still leads here.
+                # A process that evicts the whole file holds it alone, and unlinks it before it
+                # releases the lock: look after that whether the name still leads here.
                 while not kernelcalls.try_lock_shared(fd):
                     time.sleep(_LOCK_RETRY_S)
                 seen = os.fstat(fd)
                 if seen.st_nlink == 0:
                     os.close(fd)
                     continue
-                # Somebody cut it. Another mount may believe what was in it: it keeps the old file,
-                # where it notices, and is not shown our new one with zeros in place of its bytes.
+                # It was cut. Another mount may rely on what was in it: it keeps the old file,
+                # where it notices, and does not get our new one with zeros in place of its bytes.
                 if seen.st_size not in (0, size_bytes):
                     path.unlink(missing_ok=True)
                     os.close(fd)
@@ -92,7 +92,7 @@ class BlockFile:
 
     @classmethod
     def anonymous(cls, size_bytes: int) -> BlockFile:
-        """Return a file of *size_bytes* that lives in memory and is seen by nobody else."""
+        """Return a file of *size_bytes* in memory, which no other process sees."""
         fd = os.memfd_create("satfs", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, size_bytes)
@@ -102,7 +102,7 @@ class BlockFile:
         return cls(fd, size_bytes, in_memory=True)
 
     def close(self) -> None:
-        """Let go of the file and its lock. Views handed out stay valid."""
+        """Close the file and release its lock. Views handed out stay valid."""
         self._view = memoryview(b"")
         self._map = None  # unmapped with the last view of it
         if self.fd is not None:
@@ -119,7 +119,7 @@ class BlockFile:
             return None
         if not is_fresh and not kernelcalls.is_resident(self._address, span.start, span.stop):
             return None
-        # Somebody may have cut the file short: touching a mapped page beyond its end is SIGBUS.
+        # A user may have cut the file short: touching a mapped page beyond its end is SIGBUS.
         if self.fd is not None and not self.in_memory and os.fstat(self.fd).st_size < span.stop:
             return None
         return self._view[span.start : span.stop]
@@ -171,7 +171,7 @@ class BlockFile:
         Reads the disk. A block that cannot be read is not as expected.
         """
         try:
-            # Whoever checks a piece will want the next ones: the disk reads them meanwhile.
+            # The next pieces are checked after this one: the disk reads them meanwhile.
             if self.fd is not None:
                 advice = os.POSIX_FADV_WILLNEED
                 os.posix_fadvise(self.fd, span.start, READ_AHEAD_BYTES, advice)
@@ -187,7 +187,7 @@ class BlockFile:
         return hash_blocks(self._view[span.start : span.stop])
 
     def try_alone(self) -> bool:
-        """Hold the file alone, if nobody else has it open; `share` gives it back."""
+        """Hold the file alone, if no other process has it open; `share` ends that."""
         return self.in_memory or self.fd is None or kernelcalls.try_lock_alone(self.fd)
 
     def share(self) -> None:

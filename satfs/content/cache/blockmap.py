@@ -82,7 +82,7 @@ class BlockMap:
     """Presence of the blocks of one object of `size_bytes`.
 
     Invariants:
-        A block is absent, unchecked (an earlier mount wrote it, nobody has hashed it since), or
+        A block is absent, unchecked (written by an earlier mount and not hashed since), or
         held. Only held blocks may be served.
         `n_present` is the number of blocks not absent.
     """
@@ -121,7 +121,7 @@ class BlockMap:
 
     def _runs(self, state: int, run: re.Pattern[bytes], span: ByteRange) -> Iterator[ByteRange]:
         first, last = self._blocks(span)
-        # Asked at every read, and nearly always there is none: a search for one byte is quicker.
+        # Called at every read, and nearly always without a result: a search for one byte is fast.
         first = self._state.find(state, first, last)
         if first < 0:
             return

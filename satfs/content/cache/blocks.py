@@ -88,7 +88,7 @@ class BlockCache:
         each other; the caller closes them.
 
         Raises:
-            BadCache: the directory is a symbolic link or somebody else's.
+            BadCache: the directory is a symbolic link or belongs to another user.
         """
         home: Path | None = None
         index: Index | None = None
@@ -216,7 +216,7 @@ class BlockCache:
     ) -> None:
         """Declare the blocks from number *first* up to byte *stop* as held.
 
-        Their bytes are in the file. *hashes* are their checksums, if somebody has computed them.
+        Their bytes are in the file. *hashes* are their checksums, where they are known.
 
         Raises:
             Spilled: the object went on in another layer meanwhile.
@@ -280,8 +280,8 @@ class BlockCache:
                 pass
         if not cached.top.file.in_memory and await self._room.missing_bytes(len(span)) > 0:
             async with self._eviction.lock:
-                # Whoever was before us may have evicted enough; what landed in the time that
-                # eviction takes may be more than it gave back.
+                # An eviction before this one may have freed enough; what landed in the time that
+                # eviction takes may be more than it freed.
                 freed = 1
                 while (missing := await self._room.missing_bytes(len(span))) > 0 and freed:
                     freed = await self._eviction.evict(missing)
@@ -313,7 +313,7 @@ class BlockCache:
                 await self.commit()
 
     async def close(self) -> None:
-        """Enter what is left, and close all files: nobody may use the cache any more."""
+        """Enter what is left, and close all files: no task may use the cache any more."""
         await self.commit()
         self.objects.close()
         if self.index is not None:
@@ -334,7 +334,7 @@ class BlockCache:
             self._room.held_bytes = held
             self._room.new_bytes -= counted
         if self.index is None:
-            entered = list(self.objects)  # nobody is told of what they hold
+            entered = list(self.objects)  # there is nothing to enter them in
             for cached in entered:
                 cached.dirty.clear()
         for cached in entered:
@@ -369,7 +369,7 @@ class BlockCache:
     # -- eviction --------------------------------------------------------------------------------
 
     async def discard(self, name: str, size_bytes: int) -> None:
-        """Remove an object that nobody has open; one that somebody has is evicted in its time."""
+        """Remove an object, unless it is open: then it is evicted in its time."""
         await self._eviction.discard(name, size_bytes)
 
     async def evict(self, needed_bytes: int) -> None:

@@ -18,7 +18,7 @@ from satfs.content.cache.objects import CachedObject
 from satfs.model import ByteRange
 from satfs.node_locks import NodeLocks
 
-#: Levels of claims on one block. On the last one nobody waits.
+#: Levels of claims on one block. On the last one no process waits.
 MAX_LEVEL: Final = 3
 
 _BLOCK_BITS: Final = 28  # 4 TiB of 16 KiB each, as large as any object of the store's (5 TiB)

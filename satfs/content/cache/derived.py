@@ -19,7 +19,7 @@ from satfs.content.cache.objects import CachedObject, Spilled
 from satfs.errors import Unsupported
 from satfs.model import ByteRange
 
-#: Bytes written without letting anybody else run: under a millisecond.
+#: Bytes written between two checkpoints: under a millisecond.
 _STEP_BYTES: Final = 1024 * 1024
 #: Keeps these names apart from those of deliveries, which begin with an account.
 _KIND: Final = "derived"
@@ -94,7 +94,7 @@ class Derived:
 class DerivedFile:
     """One such file, open until `close`. Each part of it is kept, or not, or not any more."""
 
-    #: Whoever writes begins at a multiple of this, and ends at one or at the end of the file.
+    #: Writes begin at a multiple of this, and end at one or at the end of the file.
     grain_bytes: Final = BLOCK_BYTES
 
     def __init__(self, cache: BlockCache, cached: CachedObject) -> None:
@@ -140,7 +140,7 @@ class DerivedFile:
             raise Unsupported("neither disk nor memory has room for it")
 
     def close(self) -> None:
-        """Let go of the file; what is kept of it stays, as long as there is room."""
+        """Close the file; what is kept of it stays, as long as there is room."""
         self._cached.release()
 
 

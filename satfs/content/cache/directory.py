@@ -33,10 +33,10 @@ def default_bytes(directory: Path) -> int:
 
 
 def prepare_directory(path: Path) -> None:
-    """Make *path* a directory of ours that nobody else may look into.
+    """Make *path* a directory of ours that no other user may look into.
 
     Raises:
-        BadCache: it is a symbolic link, or belongs to somebody else.
+        BadCache: it is a symbolic link, or belongs to another user.
         OSError: it cannot be made.
     """
     make_directory(path)
@@ -53,7 +53,7 @@ def open_index(directory: Path) -> Index:
     """Return the index of the cache in *directory*, making both if need be.
 
     Raises:
-        BadCache: the directory is a symbolic link, or somebody else's.
+        BadCache: the directory is a symbolic link, or belongs to another user.
         OSError, sqlite3.Error: the disk won't have it.
     """
     prepare_directory(directory)
@@ -71,7 +71,7 @@ def open_index(directory: Path) -> Index:
         if isinstance(problem, sqlite3.OperationalError):
             raise
         # Not an index: whatever lies there can promise nothing. Data without an index is worth
-        # nothing either, and is overwritten as objects are opened anew.
+        # nothing either, and is overwritten as objects are opened again.
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(objects, ignore_errors=True)
@@ -95,7 +95,7 @@ def path_of(directory: Path, name: str) -> Path:
 
 
 def object_name(*parts: str) -> str:
-    """Return the file name of the object that *parts* identify; it tells nothing of them."""
+    """Return the file name of the object that *parts* identify; it shows none of them."""
     digest = hashlib.blake2b(digest_size=20)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")

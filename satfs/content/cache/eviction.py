@@ -72,7 +72,7 @@ class Eviction:
         return freed
 
     async def discard(self, name: str, size_bytes: int) -> None:
-        """Remove an object that nobody has open; one that somebody has is evicted in its time."""
+        """Remove an object, unless it is open: then it is evicted in its time."""
         index, directory = self._index_sync.index, self._directory
         if index is None or directory is None:
             return
@@ -124,7 +124,7 @@ async def _evict_open(cached: CachedObject, index: Index, group: Sequence[Victim
     """
     layer = cached.layers[0]
     # No checkpoint between the look at what is landing, the map, and the order to punch: views of
-    # these blocks have ended, and whoever wants to write here from now on sees `leaving`.
+    # these blocks have ended, and a task that wants to write here from now on sees `leaving`.
     going = [victim for victim in group if not cached.landing[victim.number]]
     if not going or layer.file.in_memory or not layer.file.try_alone():
         return 0  # another mount's views must stay true

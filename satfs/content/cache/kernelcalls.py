@@ -96,7 +96,7 @@ def try_lock_shared(fd: int) -> bool:
 
 
 def try_lock_alone(fd: int) -> bool:
-    """Take the lock for ourselves alone, without waiting; False when somebody else holds it."""
+    """Take the lock for ourselves alone, without waiting; False when another one holds it."""
     return _lock(fd, fcntl.F_WRLCK)
 
 

@@ -58,7 +58,7 @@ def info(directory: Path) -> CacheInfo:
 
 
 def clear(directory: Path, *, with_pinned: bool = False) -> int:
-    """Remove all objects from *directory*, pinned ones only if told; return the bytes they held.
+    """Remove all objects from *directory*, or those not pinned; return the bytes they held.
 
     Raises: as `info`.
     """
@@ -68,7 +68,7 @@ def clear(directory: Path, *, with_pinned: bool = False) -> int:
         for each in index.kept():
             if each.is_pinned and not with_pinned:
                 continue
-            # The row goes first: a crash in between leaves a file that nobody believes in.
+            # The row goes first: a crash leaves a file without one, which is empty.
             index.remove_object(each.name)
             path_of(directory, each.name).unlink(missing_ok=True)
             freed_bytes += each.held_bytes

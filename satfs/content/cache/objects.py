@@ -38,7 +38,7 @@ class CachedObject:
         While `n_users` is not 0, the files stay open: a task that waits for a thread, and a
         transfer that brings bytes, each count as a user. Only `retain` and `release` change it.
         A segment in `landing` (how many transfers bring bytes of it) is never evicted: bytes of a
-        block that is not whole yet lie in the file, and nobody would know that they went.
+        block that is not whole yet lie in the file, and no map would show that they are gone.
         No bytes are written into a segment in `leaving`: its space is being given back.
         `n_losses` grows whenever blocks are dropped.
     """
@@ -97,13 +97,13 @@ class CachedObject:
             yield from self.layers[0].map.gaps(gap)
 
     def view(self, span: ByteRange) -> bytes | memoryview | None:
-        """Return the bytes of the held *span* without waiting, or None if the disk must be asked.
+        """Return the bytes of the held *span* without waiting, or None if only the disk has them.
 
         A memoryview is good until the next checkpoint.
         """
         for layer in self.layers:
             if layer.map.holds(span):
-                # What the index has not been told yet was written moments ago (COMMIT_INTERVAL_S).
+                # A segment that is not in the index yet was written moments ago (COMMIT_INTERVAL_S).
                 is_fresh = self.dirty.issuperset(layer.map.segments_of(span))
                 return layer.file.view(span, is_fresh=is_fresh)
         pieces: list[memoryview] = []

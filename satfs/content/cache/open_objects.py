@@ -22,7 +22,7 @@ K = TypeVar("K")
 
 
 class OpenObjects:
-    """The objects that anybody uses, in *directory*, or in memory where there is none.
+    """The objects in use, in *directory*, or in memory where there is none.
 
     Invariants:
         An object that is open has users, or something that the index is yet to learn of it.
@@ -34,7 +34,7 @@ class OpenObjects:
         self._memory = memory
         self._open: dict[str, CachedObject] = {}
         self._opening: dict[str, trio.Lock] = {}
-        #: Called with each file that is being closed; whoever has it open elsewhere sets this.
+        #: Called with each file that is being closed; set where it is open elsewhere as well.
         self.file_closed: Callable[[BlockFile], None] = lambda file: None
         #: Called before an object is refused for want of descriptors; closes what may be closed.
         self.make_room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
@@ -64,7 +64,7 @@ class OpenObjects:
         return alone_with(self._opening, name)
 
     def close_unused(self, cached: CachedObject) -> None:
-        """Close *cached* if nobody uses it, and the index has nothing to learn of it."""
+        """Close *cached* if it has no user, and nothing that is to be entered in the index."""
         if not cached.n_users and cached.is_settled:
             self._close(cached)
 

@@ -13,14 +13,14 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.objects import CachedObject, Layer
 from satfs.model import ByteRange
 
-#: How often the disk is asked how much is free; in between we count.
+#: How often the free space of the disk is read; in between we count.
 LOOK_INTERVAL_S: Final = 0.5
 
 
 class DiskRoom:
     """How much more the disk may take: below our own limit, and above the minimum of free space.
 
-    `held_bytes` is what all mounts hold, as the index last said; `new_bytes` came here since;
+    `held_bytes` is what all mounts hold, by the index, as last read; `new_bytes` came here since;
     `landing_bytes` are on their way, and counted once more while part of them is there already.
     """
 
@@ -48,7 +48,7 @@ class DiskRoom:
         excess = self.used_bytes + self.landing_bytes - self.limit_bytes
         now_s = trio.current_time()
         if self._is_stale(now_s) or excess > 0:
-            # One looks for all who come meanwhile, and they go on in the order in which they came.
+            # One task looks for all that come meanwhile; they go on in the order of their arrival.
             async with self._looking:
                 if self._is_stale(now_s) or excess > 0:
                     await self._look(directory)
@@ -115,7 +115,7 @@ class MemoryBudget:
             self._segments.move_to_end(key)
 
     def recount(self, cached: CachedObject, span: ByteRange) -> None:
-        """Take in that blocks of *span* were dropped by somebody else."""
+        """Take in that blocks of *span* were dropped elsewhere."""
         for number in cached.top.map.segments_of(span):
             if (key := (cached, number)) in self._segments:
                 n_bytes = cached.top.map.segment(number).n_blocks * BLOCK_BYTES
@@ -157,7 +157,7 @@ async def spare_bytes(directory: Path, free_fraction: float) -> int:
     Negative when less is free already. Waits for the disk, in a thread.
 
     Raises:
-        OSError: the disk does not say.
+        OSError: the disk failed.
     """
 
     def look() -> int:
