@@ -49,7 +49,7 @@ async def open_attachments(
     """Yield `Attachments`; its tasks and its files end with the `async with`.
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
-    addresses that must not be followed, *allows_private* tells whether names may lead to private
+    addresses that must not be followed, *allows_private*: names may lead to private
     addresses (`net/addresses.py`). *account* tells apart whose objects are cached. With *locks* all
     processes that use the cache directory fetch a block once; *pauses* are those of all of them.
 

@@ -105,7 +105,7 @@ class OpenFetchers:
         self.close_idle()
 
     def close_idle(self, n_kept: int = IDLE_OBJECTS) -> None:
-        """Close the objects without use, but for the *n_kept* that were used last."""
+        """Close the objects without use, except the *n_kept* that were used last."""
         idle = [
             place
             for place, fetcher in self.by_place.items()

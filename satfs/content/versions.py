@@ -201,7 +201,7 @@ class Versions:
 
         async def take(tail: Tail) -> Callable[[bytes], None]:
             if learning.is_settled.is_set():
-                return lambda data: None  # of another try: the bytes would begin anew
+                return lambda data: None  # of another try: the bytes would begin again
             version = await settle(tail)
             origin = origin_of((await self._links.of(key).get()).url)
             self._dispatcher.expect_connection(origin, delivery.has_ended)

@@ -103,7 +103,7 @@ class CachedObject:
         """
         for layer in self.layers:
             if layer.map.holds(span):
-                # A segment that is not in the index yet was written moments ago (COMMIT_INTERVAL_S).
+                # Segments that are not in the index yet are fresh, see COMMIT_INTERVAL_S.
                 is_fresh = self.dirty.issuperset(layer.map.segments_of(span))
                 return layer.file.view(span, is_fresh=is_fresh)
         pieces: list[memoryview] = []

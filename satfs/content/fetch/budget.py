@@ -51,9 +51,9 @@ class Spent:
 
 
 class Budget:
-    """The bytes of one day. Days are those of UTC, as everybody's who shares the account.
+    """The bytes of one day, in UTC, which is the same for all users of the account.
 
-    *wall_clock* tells seconds since the epoch. Never waits.
+    *wall_clock* returns seconds since the epoch. Never waits.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Budget:
         return _date(self._day), n_bytes
 
     def settle(self, day: str, total_bytes: int) -> None:
-        """Hear the *day*'s total of all mounts, without what was fetched since `unsettled`."""
+        """Take in the *day*'s total of all mounts, without what was fetched since `unsettled`."""
         self._turn()
         if day == _date(self._day):
             self._bytes = total_bytes + self._unsettled_bytes
@@ -119,7 +119,7 @@ class Budget:
         return int(self._now() // _DAY_S)
 
     def _warn(self) -> None:
-        """Say once a day that the limit is near, and once that it is reached."""
+        """Log once a day that the limit is near, and once that it is reached."""
         if not self._limit_bytes:
             return
         share = self._bytes / self._limit_bytes
@@ -145,7 +145,7 @@ def add_to_file(path: Path, day: str, n_bytes: int) -> int:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
         total = _bytes_of(file.read(4096), day) + n_bytes
         if n_bytes:
             file.seek(0)

@@ -18,7 +18,7 @@ CHECK_AHEAD_BYTES: Final = 16 * 1024 * 1024
 class CheckAhead:
     """The checks of one object: one task at a time, piece by piece.
 
-    *run_in_background* starts a task that nobody waits for.
+    *run_in_background* starts a task without a caller that waits for it.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ MIN_CONNECTIONS: Final = 4
 INITIAL_CONNECTIONS: Final = 8
 #: Connections tried for each second of delay before a long range was seen: 24 at 30 ms, 64 from
 #: 80 ms on, which is about what such lines turn out to be worth. One that joins later has its slow
-#: start while somebody waits.
+#: start while a read waits.
 TRIED_PER_S: Final = 800
 #: A line is near when a first byte was ever seen to come this soon: shorter than a wide-area round
 #: trip with a store's own delay, longer than a busy machine's.
@@ -36,24 +36,24 @@ NEAR_S: Final = 0.010
 NEAR_RATE_BYTES_PER_S: Final = 50e6
 #: Share of what was predicted below which connections are found to share something narrower.
 SHARED: Final = 0.5
-#: So many more than fill what is shared are kept: one of them is always between two ranges.
+#: Factor by which more are kept than fill what is shared: one is always between two ranges.
 SPARE: Final = 1.5
 #: Share of what more connections carried that fewer must still carry, or the cut is taken back:
 #: then each was slow for a reason of its own, and more of them is what helps.
 STILL_CARRIED: Final = 0.8
 #: A level is judged by this many intervals in a row: one may hold handshakes, or a hiccup.
 INTERVALS_TO_JUDGE: Final = 3
-#: So many intervals in a row at one level before half of it is tried, and seconds between two such
+#: Intervals in a row at one level before half of it is tried, and seconds between two such
 #: trials. One that was worth it is followed by the next at once, and counts as long.
 INTERVALS_TO_TRIAL: Final = 6
 TRIAL_EVERY_S: Final = 60.0
-#: Seconds during which a throttled store is not asked for more.
+#: Seconds during which a throttled store gets no more connections.
 BACK_OFF_S: Final = 5.0
 #: Seconds after which what is shared is taken to have changed, and the prediction is tried again.
 FORGET_S: Final = 15.0
 #: Shortest time over which throughput means anything.
 INTERVAL_S: Final = 0.5
-#: Shortest range that tells a burst from a rate, and shortest that outlasts the slow start.
+#: Shortest range that shows a rate and no burst, and shortest that outlasts the slow start.
 MIN_BYTES: Final = 256 * 1024
 LONG_BYTES: Final = 4 * 1024 * 1024
 #: Seconds for which the best rate that was seen counts.
@@ -117,11 +117,11 @@ class ConnectionController:
         self._aim(now_s)
 
     def note_throttled(self, now_s: float) -> None:
-        """Take in that the store asked us to slow down: half as many, for a while."""
+        """Take in that the store throttles us: half as many, for a while."""
         if now_s >= self._backs_off_until_s:  # once for all refusals of one burst
             self._ceiling = max(1, self._target // 2)
         self._backs_off_until_s = self._ceiling_until_s = now_s + BACK_OFF_S
-        self._before = None  # what fewer carry now says nothing about a trial
+        self._before = None  # the rate of fewer connections is no result of a trial
         self._aim(now_s)
 
     def note_limit(self, now_s: float, limit: int | None) -> None:
@@ -136,7 +136,7 @@ class ConnectionController:
         *is_wanting*: more ranges wait for a connection than there are connections.
         """
         if n_active < self._target or not is_wanting:
-            # Only a level that is fully used tells what it can carry.
+            # Only a level that is fully used shows what it can carry.
             self._since_s, self._carried_bytes = now_s, 0
             self._n_short = self._n_even = 0
             self._aim(now_s)

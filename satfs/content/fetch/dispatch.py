@@ -107,7 +107,7 @@ class Dispatcher:
             try:
                 await bulk.prepare(await source.links.get(), target)
             except (SatfsError, WorkerDied):
-                self._n_ready = 0  # whoever fetches will meet the reason
+                self._n_ready = 0  # the next request will fail for the same reason
 
         self._nursery.start_soon(prepare)
 
@@ -194,7 +194,7 @@ class Dispatcher:
         n_active, is_wanting = len(self._active), bool(self._queue)
         if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
             self.pump()
-            if now_s < self._ready_until_s:  # somebody is expected to want them all
+            if now_s < self._ready_until_s:  # a reader is expected to want them all
                 self.expect_bulk(range_request.source)
         range_request.owner.note_progress(range_request, n_bytes)
 

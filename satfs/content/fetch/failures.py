@@ -65,12 +65,12 @@ class AttemptCounts:
         self._held_until = held_until
 
     def look(self, held_until: int) -> None:
-        """Begin anew if there was progress: what fails after it has its own time."""
+        """Begin again if there was progress: failures after it have a time limit of their own."""
         if held_until > self._held_until:
             self._begin(held_until)
 
     def waited(self, seconds: float) -> None:
-        """Take in that nothing was asked for so long: other connections had their turn."""
+        """Take in *seconds* without a request: other connections had their turn."""
         self.since_s += seconds
 
     @property

@@ -23,10 +23,10 @@ Sign = Callable[[SceneId, AttachmentName], Awaitable[Link]]
 #: A link is renewed this long before its end, so that a request made with it starts in time; but
 #: never more than a quarter of its life, for links that live seconds.
 MARGIN_S: Final = 60.0
-#: How long a link is used that does not tell its end.
+#: How long a link without an expiry is used.
 UNTOLD_LIFETIME_S: Final = 300.0
 #: How long a link is used that came in already spent, which is what a clock ahead of the vendor's
-#: shows. The store knows better, and says so.
+#: shows. The store refuses it when it has expired.
 DOUBTED_LIFETIME_S: Final = 10.0
 #: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
 LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
@@ -84,7 +84,7 @@ class LinkCache:
         self.forget_refusal()
 
     def spent(self, link: Link) -> None:
-        """Note that *link* is not to be used again: the next `get` asks for another."""
+        """Note that *link* is not to be used again: the next `get` requests another."""
         self._fresh.invalidate(link)
 
     def wait_after_refusal_s(
@@ -92,7 +92,7 @@ class LinkCache:
     ) -> float | None:
         """Note that the store refused *link*; return the seconds to wait before the next `get`.
 
-        *refusals* are those that the operation has met. *is_over*: the store says that the time of
+        *refusals* are those that the operation has met. *is_over*: by the response the time of
         the link is over, so that another one will be accepted. So will it be after a link that has
         expired by its own words or was accepted before: an API with a cache of its own hands such
         a link out for a while. None: no further try makes sense.

@@ -53,11 +53,11 @@ T = TypeVar("T")
 TAIL_BYTES: Final = 32 * 1024
 
 
-#: How the length is asked for, one after the other, as long as the answer tells nothing: some
-#: stores know no suffixes. With the length of what is asked for. The last one asks for all of it,
-#: and reads the head alone.
+#: Ranges that are requested for the length, one after the other, until a response shows it, each
+#: with its own length: some stores know no suffixes. The last request is for the whole object, of
+#: which only the headers are read.
 _QUESTIONS: Final = ((f"bytes=-{TAIL_BYTES}", TAIL_BYTES), ("bytes=0-0", 1), (None, None))
-#: What is said to a question that is not understood.
+#: Statuses of a store that does not understand the range.
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
 
 
@@ -93,10 +93,10 @@ class _TellsNothing(Exception):
 
 
 class Probe:
-    """Asks the store, with retries within `deadline_s`.
+    """Requests to the store, with retries within `deadline_s`.
 
-    *heard* is told how long each answer took, in seconds, on a connection that was open: for many a
-    transfer that is the first that is known of the line.
+    *heard* is called with the time of each response in seconds, on a connection that was open: for
+    many a transfer that is the first measurement of the line.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Probe:
     async def tail(self, links: LinkCache, label: str, take: TakeTail | None = None) -> Tail:
         """Return the version of an object, and its last bytes.
 
-        Where the headers alone tell the version, *take* is told of it at once and gets the bytes;
+        Where the headers alone show the version, *take* gets it at once, and then the bytes;
         what is returned then has none. A body that breaks off is no failure any more.
 
         Raises:
@@ -189,7 +189,7 @@ class Probe:
         """Return if what the store labels as coded is the object itself.
 
         Raises:
-            Garbled: it is a coded form of the object, which nobody asked for.
+            Garbled: it is a coded form of the object, though identity was requested.
         """
         span = ByteRange(0, min(BEGINNING_BYTES, tail.version.size_bytes))
         beginning = tail.data[:BEGINNING_BYTES]
@@ -211,7 +211,9 @@ class Probe:
         path = urlsplit((await links.get()).url).path
         if not is_object_itself(tail.encodings, beginning, path):
             codings = ", ".join(tail.encodings)
-            raise Garbled(f"the object store sends {label} coded ({codings}), which was not asked")
+            raise Garbled(
+                f"the object store sends {label} coded ({codings}), though identity was requested"
+            )
 
     async def confirm(self, links: LinkCache, label: str, version: Version) -> Version:
         """Return the version that the store serves now; costs no content when it is *version*.

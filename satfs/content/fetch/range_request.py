@@ -177,7 +177,7 @@ class RangeRequest(Download):
 
     @property
     def has_begun(self) -> bool:
-        """Tell whether it has a connection, or has brought something."""
+        """Return whether it has a connection, or has received something."""
         return self.attempt.permit is not None or self.held_until > self.start
 
     def is_wanted(self) -> bool:

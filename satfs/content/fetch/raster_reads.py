@@ -183,7 +183,7 @@ class RasterReads:
     # -- the kernel's read-ahead -----------------------------------------------------------------
 
     def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs a request's bytes; None when the layout does not tell.
+        """Return whether a program needs a request's bytes; None when the layout does not show it.
 
         With False the request is taken for refused.
         """
@@ -221,7 +221,7 @@ class RasterReads:
     def note(self, span: ByteRange, *, is_held: bool) -> Plan | None:
         """Take in a read; return what to have, or None when nothing new is to be fetched.
 
-        *is_held* tells that the bytes are in the cache.
+        *is_held*: the bytes are in the cache.
         """
         inside = self._inside(span)
         is_jump = not self._is_in_run(inside)

@@ -43,8 +43,8 @@ WINDOW_STEPS: Final = (
 #: A run that began elsewhere is as likely a row of tiles as the beginning of a copy: up to this
 #: length it earns no window, and the kernel's own read-ahead must do.
 PLACE_BYTES: Final = 2 * MIB
-#: Pieces no longer than this, one behind the other, are read by somebody for whom the kernel does
-#: not read ahead: page by page where it was told not to, or where its own attempt was given up.
+#: Pieces no longer than this, one behind the other, are read by a program for which the kernel does
+#: not read ahead: page by page where that is switched off, or where its own attempt has failed.
 PAGEWISE_BYTES: Final = 16 * KIB
 #: Window of such a run at most; it grows with the run.
 PAGEWISE_WINDOW_BYTES: Final = 512 * KIB
@@ -71,7 +71,7 @@ class Pattern(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to have: `now` is what was asked, `ahead` what is worth fetching besides, in order."""
+    """What to fetch: `now` is what a program reads, `ahead` the rest that is worth it, in order."""
 
     now: ByteRange
     ahead: tuple[ByteRange, ...]

@@ -26,8 +26,8 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 #: they come with (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed).
 #: Their spellings differ (`ExpiredRequest`, `RequestExpired`, `ExpiredTokenException`).
 _IS_OVER: Final = re.compile(r"expired|skewed|refreshrequired", re.IGNORECASE)
-#: Codes for what the link says of who asks: another link may say it better. Of a request that its
-#: signer has made, nothing else is ours but the range.
+#: Codes for what a link holds of its signer: another link may be accepted. Nothing else of the
+#: request but the range is ours.
 _ABOUT_LINK: Final = re.compile(
     r"token|auth|signature|credential|accesskey|security|querystring", re.IGNORECASE
 )
@@ -45,7 +45,7 @@ MAX_SKIPPED_BYTES: Final = 1024 * 1024
 class ResponseKind(StrEnum):
     """What to do about an answer."""
 
-    BYTES = "bytes"  #: the bytes asked for follow
+    BYTES = "bytes"  #: the requested bytes follow
     RENEW = "renew"  #: the link is refused: try again, with another if need be
     RETRY = "retry"  #: try again, after a wait
     SLOW_DOWN = "slow down"  #: try again after a wait, with fewer connections
@@ -73,7 +73,7 @@ class ResponseClass:
 
 
 def request_headers(asked: ByteRange, version: Version | None) -> dict[str, str]:
-    """Return the headers that ask for a range of one version of an object."""
+    """Return the headers that request a range of one version of an object."""
     headers = {"Range": f"bytes={asked.start}-{asked.stop - 1}", "Accept-Encoding": "identity"}
     if version is not None and version.is_strong:
         headers["If-Match"] = version.etag
@@ -92,7 +92,7 @@ def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
 
 
 def _etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag, if there is one that everybody writes alike: beyond ASCII nobody does."""
+    """Return the ETag, if there is one that everybody writes alike: beyond ASCII clients differ."""
     etag = headers.get("etag", "").strip()
     return etag if etag.isascii() else ""
 
@@ -125,8 +125,8 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
         return ResponseClass(ResponseKind.RETRY, code)
     if status in (301, 302, 303, 307, 308):
         return ResponseClass(ResponseKind.REDIRECT, code)
-    # A range beyond the end means that the object became shorter: we never ask beyond the end of
-    # the version that we opened.
+    # A range beyond the end means that the object became shorter: we never request bytes beyond the
+    # end of the version that we opened.
     if status in (412, 416):
         return ResponseClass(ResponseKind.CHANGED, code)
     if status in (404, 410):
@@ -139,8 +139,8 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
 def is_of_connection(status: int, verdict: ResponseClass) -> bool:
     """Return whether an error may be about the connection, if it is the first answer on it.
 
-    What limits the connections of a client answers 503 to those beyond. A store that is asked for
-    too much says `SlowDown`.
+    A limit for the connections of a client responds 503 to those beyond. A store that gets too many
+    requests responds `SlowDown`.
     """
     return status == 503 and verdict.meaning is ResponseKind.RETRY
 
@@ -257,7 +257,7 @@ _MEANT: Final = {
     "compress": (".z",),
     "x-compress": (".z",),
 }
-#: Bytes from the beginning of an object that tell.
+#: Bytes from the beginning of an object that show it.
 BEGINNING_BYTES: Final = 16
 
 
@@ -272,9 +272,8 @@ def _is_label_alone(
 ) -> bool:
     """Return whether a part of an object is sent as it is, whatever its label says.
 
-    Uploads leave `aws-chunked` or `gzip` on objects that nothing was done to. We asked for
-    identity; a body that was coded on its way has another length than the range that it is called,
-    or none in advance.
+    Uploads leave `aws-chunked` or `gzip` on objects that are not coded. We request identity; a body
+    that was coded on its way has another length than its range, or none in advance.
     """
     if not encodings_of(headers):
         return True
@@ -286,7 +285,7 @@ def is_object_itself(encodings: tuple[str, ...], beginning: bytes, path: str) ->
     """Return whether a labelled object is the object, and not a coded form of it.
 
     A server may also serve ranges of the coded form, which are right in themselves (RFC 9110
-    §14.2). Of a coding that has no mark (brotli) the label is not believed: identity was asked, and
+    §14.2). The label of a coding without a mark (brotli) is ignored: identity was requested, and
     range and length are right. *beginning* are the first bytes that it serves, *path* that of the
     address.
     """
@@ -334,7 +333,7 @@ def classify_tail(
 
 
 def unsized_part(status: int, headers: Mapping[str, str]) -> ByteRange | None:
-    """Return the part that an answer holds which tells no total length; None for other answers."""
+    """Return the part in a response without a total length; None for other responses."""
     span = _content_range(headers) if _is_range(status, headers) else None
     if span is None or span[2] is not None or not span[0] <= span[1] < MAX_OBJECT_BYTES:
         return None
@@ -342,7 +341,7 @@ def unsized_part(status: int, headers: Mapping[str, str]) -> ByteRange | None:
 
 
 def total_if_unsatisfied(headers: Mapping[str, str], body: bytes) -> int | None:
-    """Return the object's length as a 416 tells it, or None.
+    """Return the object's length by a 416, or None.
 
     In `Content-Range: bytes */N` (RFC 9110 §15.5.17), or in S3's error document.
     """
