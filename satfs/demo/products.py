@@ -18,7 +18,6 @@ from satfs.demo.imagery import (
     LARGE_BYTES_PER_PIXEL,
     TOA_ORDER,
     VISUAL_ORDER,
-    Place,
     Rasters,
     Tile,
     develop,
@@ -28,6 +27,7 @@ from satfs.demo.imagery import (
     write_geotiff,
     write_png,
 )
+from satfs.demo.place import Place
 from satfs.demo.terrain import Land
 
 #: Overlap of neighbouring frames of an L1C product, as a share of their height (documented: 10 %).

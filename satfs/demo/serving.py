@@ -1,45 +1,30 @@
-"""Requests in, answers out: the only module that knows the server library.
+"""Connections and requests of one service; `sending` sends the responses.
 
-What to answer is decided elsewhere (`api`, `store`, `effects`); this waits, sends and counts. A
-file goes out by sendfile(2) when nothing is to be done to its bytes.
+The response to a request is decided elsewhere (`api`, `store`, `effects`); this waits and counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
-import struct
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from satfs.demo.contents import FileContent
 from satfs.demo.effects import BodyPace, altered, delay_s, delivery, replacement
 from satfs.demo.faults import Fault, FaultTable, named
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
-from satfs.demo.responses import Request, Response, Span, http_date
+from satfs.demo.responses import Request, Response, http_date
+from satfs.demo.sending import send, set_to_reset
 from satfs.errors import Unsupported
 
 try:
     from aiohttp import web
 except ImportError as missing:
     raise Unsupported(f"the demo origin needs {missing.name}: install satfs[demo]") from missing
-
-#: Bytes written at once. Larger saves calls; smaller makes a stall or a cut no more exact, since
-#: pieces end there anyway.
-PIECE_BYTES: Final = 256 * 1024
-#: Pieces per second of a slow body: enough that it drips rather than gushes.
-_PIECES_PER_S: Final = 20
-#: Linux: the kernel itself paces what a socket sends (socket(7), <asm-generic/socket.h>).
-_SO_MAX_PACING_RATE: Final = 47
-_UNPACED: Final = 0xFFFFFFFF
-#: Bytes per second below which the kernel's pacing is too lumpy on loopback, with its segments of
-#: 64 KiB: slower bodies are sent in small pieces instead.
-_MIN_PACED: Final = 2_000_000
 
 #: How often a connection that waits for another to close looks whether one has, in seconds.
 _QUEUE_LOOK_S: Final = 0.002
@@ -176,7 +161,7 @@ class Port:
             limit.hits += 1
             match limit["how"]:
                 case "reset":
-                    _set_to_reset(plug)
+                    set_to_reset(plug)
                     plug.close()
                     return
                 case "503":
@@ -227,7 +212,7 @@ class Port:
         if peer in self._beyond:
             entry.status = 503
             entry.faults = ("connection-limit",)
-            return await _send(request, _BEYOND, BodyPace(), entry)
+            return await send(request, _BEYOND, BodyPace(), entry)
         place = self.service.leak(question)
         if place is not None:
             leak = Leak(self.service.side, entry.endpoint, place, entry.path)
@@ -241,7 +226,7 @@ class Port:
         entry.status = answer.status
         # By the origin's own clock, which a test may set: the library would tell the machine's.
         answer = answer.with_headers(date=http_date(self.now_s()))
-        return await _send(request, answer, delivery(faults, self.line.bytes_per_s), entry)
+        return await send(request, answer, delivery(faults, self.line.bytes_per_s), entry)
 
     def _decided(
         self, question: Request, endpoint: str, faults: Sequence[Fault], *, leaked: bool
@@ -272,146 +257,3 @@ async def _question(request: web.BaseRequest, scheme: str) -> Request:
     headers = {name.lower(): value for name, value in request.headers.items()}
     body = await request.read() if request.body_exists else b""
     return Request(request.method, raw_path, raw_query, headers, body, scheme)
-
-
-async def _send(
-    request: web.BaseRequest, answer: Response, way: BodyPace, entry: LoggedRequest
-) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
-    if "Transfer-Encoding" in response.headers:
-        del response.headers["Transfer-Encoding"]
-        response.enable_chunked_encoding()
-    else:
-        response.content_length = len(answer.body)
-    await response.prepare(request)
-    if request.method == "HEAD" or not answer.body:
-        if way.cut_at is not None or way.reset_at is not None:
-            _break(request, reset=way.reset_at is not None)
-        await response.write_eof()
-        return response
-    if isinstance(answer.body, Span) and _may_sendfile(request, response, answer.body, way):
-        await _sendfile(request, answer.body, entry)
-    else:
-        await _write(request, response, answer.body, way, entry)
-    await response.write_eof()
-    return response
-
-
-def _may_sendfile(
-    request: web.BaseRequest, response: web.StreamResponse, body: Span, way: BodyPace
-) -> bool:
-    return (
-        isinstance(body.content, FileContent)
-        and way == BodyPace(bytes_per_s=way.bytes_per_s)
-        and not response.chunked
-        and request.transport is not None
-        and request.transport.get_extra_info("sslcontext") is None
-        and _paced(request.transport, way.bytes_per_s)
-    )
-
-
-def _paced(transport: asyncio.Transport, bytes_per_s: float | None) -> bool:
-    """Have the kernel pace the connection, or stop pacing it; tell whether it does as wished."""
-    if bytes_per_s is not None and bytes_per_s < _MIN_PACED:
-        return False
-    rate = _UNPACED if bytes_per_s is None else min(int(bytes_per_s), _UNPACED - 1)
-    plug = transport.get_extra_info("socket")
-    try:
-        plug.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
-    except OSError:
-        return bytes_per_s is None
-    return True
-
-
-async def _sendfile(request: web.BaseRequest, body: Span, entry: LoggedRequest) -> None:
-    if not isinstance(body.content, FileContent) or request.transport is None:
-        raise ConnectionResetError("the connection is gone")
-    loop = asyncio.get_running_loop()
-    with body.content.path.open("rb") as file:
-        start = body.start
-        while start < body.stop:  # in steps, so that a broken transfer is counted as far as it went
-            count = min(16 * 1024 * 1024, body.stop - start)
-            entry.bytes_sent += count  # before they leave: who has them shall find them counted
-            try:
-                sent = await loop.sendfile(request.transport, file, start, count)
-            except BaseException:
-                entry.bytes_sent -= count - max(0, file.tell() - start)
-                raise
-            if sent < count:
-                raise ConnectionResetError("the file is shorter than it was")
-            start += sent
-
-
-async def _write(
-    request: web.BaseRequest,
-    response: web.StreamResponse,
-    body: bytes | Span,
-    way: BodyPace,
-    entry: LoggedRequest,
-) -> None:
-    async for piece, offset in _pieces(body, way):
-        if way.stall_at is not None and offset == way.stall_at:
-            await asyncio.sleep(way.stall_s)
-        if offset in (way.cut_at, way.reset_at):
-            await _flushed(request)
-            _break(request, reset=offset == way.reset_at)
-            raise ConnectionResetError("broken on purpose")
-        entry.bytes_sent += len(piece)  # before they leave: who has them shall find them counted
-        try:
-            await response.write(piece)
-        except BaseException:
-            entry.bytes_sent -= len(piece)
-            raise
-
-
-async def _pieces(
-    body: bytes | Span, way: BodyPace
-) -> AsyncIterator[tuple[bytes | memoryview, int]]:
-    """Give the body piece by piece, at its speed; pieces end where the delivery breaks."""
-    n_bytes = len(body)
-    breaks = {at for at in (way.cut_at, way.reset_at, way.stall_at) if at is not None}
-    stops = sorted({at for at in breaks if at < n_bytes} | {n_bytes})
-    step = PIECE_BYTES
-    if way.bytes_per_s is not None:
-        step = max(1, min(PIECE_BYTES, int(way.bytes_per_s / _PIECES_PER_S)))
-    clock = asyncio.get_running_loop().time
-    due_s, offset = clock(), 0
-    for stop in stops:
-        while offset < stop:
-            until = min(offset + step, stop)
-            if way.bytes_per_s is not None:
-                due_s = max(due_s, clock() - 0.1) + (until - offset) / way.bytes_per_s
-                await asyncio.sleep(due_s - clock())
-            yield _slice(body, offset, until), offset
-            offset = until
-
-
-def _slice(body: bytes | Span, start: int, stop: int) -> bytes | memoryview:
-    if isinstance(body, Span):
-        return body.content.read(body.start + start, body.start + stop)
-    return memoryview(body)[start:stop]
-
-
-async def _flushed(request: web.BaseRequest) -> None:
-    """Wait until the kernel has what was written: a break comes after the bytes before it."""
-    transport = request.transport
-    while transport is not None and not transport.is_closing():
-        if not transport.get_write_buffer_size():
-            return
-        await asyncio.sleep(0.001)
-
-
-def _break(request: web.BaseRequest, *, reset: bool) -> None:
-    transport = request.transport
-    if transport is None:
-        return
-    plug = transport.get_extra_info("socket")
-    if reset and plug is not None:
-        with contextlib.suppress(OSError):
-            _set_to_reset(plug)
-    transport.abort()
-
-
-def _set_to_reset(plug: socket.socket) -> None:
-    # l_onoff=1, l_linger=0: close(2) sends RST (socket(7))
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -231,7 +231,8 @@ def _draw_shot(
     work: Path, job: tuple[int, Order, Shot], seed: int, large_mb: int
 ) -> dict[str, Any]:
     # Only drawing needs the imagery libraries; a start from what is kept does without.
-    from satfs.demo import imagery, products, terrain
+    from satfs.demo import products, terrain
+    from satfs.demo.place import Place
 
     number, order, shot = job
     dice = random.Random(repr((seed, order.longitude)))
@@ -244,9 +245,7 @@ def _draw_shot(
     n = round(_PIXELS / sharpest_m * (1.5 if is_large else 1.0))
     land = terrain.draw(order.kind, land_seed, n, shot.cloudiness, weather=shot.day)
     for level, packing in shot.products:
-        place = imagery.Place(
-            longitude, latitude, round(_PIXELS / _pixel_m(level)), _pixel_m(level)
-        )
+        place = Place(longitude, latitude, round(_PIXELS / _pixel_m(level)), _pixel_m(level))
         product = products.Product(
             _scene_id(number, shot, level, seed),
             level,

@@ -14,7 +14,6 @@ from rasterio.errors import NotGeoreferencedWarning
 from satfs.demo import terrain
 from satfs.demo.imagery import (
     LARGE_LAYOUTS,
-    Place,
     Tile,
     develop,
     vrt,
@@ -22,6 +21,7 @@ from satfs.demo.imagery import (
     write_geotiff,
     write_png,
 )
+from satfs.demo.place import Place
 
 N = 160
 PLACE = Place(-58.37, -34.6, N, 1.0)
