@@ -118,6 +118,13 @@ def aleph(satfs: Program, origin: DemoOrigin, tmp_path: Path) -> Program:
 
 
 @pytest.fixture
+def demo(satfs: Program) -> Program:
+    """Return the program with the imagery that the user who runs the tests has drawn already."""
+    drawn = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return Program({**satfs.environment, "XDG_CACHE_HOME": drawn}, satfs.directory)
+
+
+@pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """Return an empty directory to mount on; whatever is mounted there is taken away again."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None:

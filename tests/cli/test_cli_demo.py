@@ -20,13 +20,6 @@ from satfs.cli.demo_tour import shortened
 pytestmark = [pytest.mark.mounts, pytest.mark.slow]
 
 
-@pytest.fixture
-def demo(satfs: Program) -> Program:
-    """Return the program with the imagery that the user who runs the tests has drawn already."""
-    drawn = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    return Program({**satfs.environment, "XDG_CACHE_HOME": drawn}, satfs.directory)
-
-
 def origins_of(place: Path) -> list[int]:
     """Return the processes that the mount processes there have started."""
     return [

@@ -330,7 +330,9 @@ def test_a_mount_is_not_mounted_over(aleph: Program, place: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["mount", "demo", "mount.satfs"])
-def test_two_mounts_at_once_on_one_directory(aleph: Program, place: Path, command: str) -> None:
+def test_two_mounts_at_once_on_one_directory(
+    aleph: Program, demo: Program, place: Path, command: str
+) -> None:
     """One of them mounts, the other one is refused, whichever comes first."""
     words: dict[str, tuple[object, ...]] = {
         "mount": ("mount", place),
@@ -340,7 +342,8 @@ def test_two_mounts_at_once_on_one_directory(aleph: Program, place: Path, comman
     if command == "demo":
         pytest.importorskip("numpy")
     for _ in range(1 if command == "demo" else 3):
-        both = [aleph.start(*words[command]) for _ in range(2)]
+        program = demo if command == "demo" else aleph
+        both = [program.start(*words[command]) for _ in range(2)]
         said = [process.communicate(timeout=60)[1] for process in both]
         codes = sorted(process.returncode for process in both)
 
