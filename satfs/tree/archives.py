@@ -48,15 +48,15 @@ from satfs.tree.zipped_objects import Zips, archive_of
 
 CONTENTS: Final = b"contents"
 
-#: What tells of members that are not shown; with a number if a member has that very name.
+#: The file that lists members that are not shown; with a number if a member has that very name.
 _NOTICE: Final = "UNREADABLE{}.txt"
-#: What a member's node tells: size, time, compressed size, CRC, method, whether it is executable.
+#: What a member's node keeps: size, time, compressed size, CRC, method, whether it is executable.
 _FACTS: Final = struct.Struct("<QqQIH?")
 #: Members that a file manager would read as a whole to draw them small.
 _RASTERS: Final = (b".tif", b".tiff", b".jp2", b".vrt")
 #: Rasters with a thumbnail in one directory: looking for one looks at all.
 _MAX_THUMBNAILS: Final = 1000
-#: Rows looked at without letting anybody else run: about a millisecond's worth.
+#: Rows looked at between two checkpoints: about a millisecond's worth.
 _BATCH: Final = 5000
 
 
@@ -88,7 +88,7 @@ class _Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Zip:
-    """One version of a scene's zip: its file, what it holds, and the words that tell it apart."""
+    """One version of a scene's zip: its file, what it holds, and the words that identify it."""
 
     file: AttachmentFile
     archive: Archive
@@ -210,7 +210,7 @@ class _InnerDirectory(Directory):
 
 
 class ContentsDirectory(_InnerDirectory):
-    """`contents/`: the zip's own root, and what is to be said of the zip as a whole."""
+    """`contents/`: the zip's own root, and notices about the zip as a whole."""
 
     __slots__ = ("_archives", "_zips", "scene")
 
@@ -221,7 +221,7 @@ class ContentsDirectory(_InnerDirectory):
         self._zips = zips
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: the scene's times."""
+        """Return the attributes: the scene's times."""
         return self.scene.attributes()
 
     async def lookup(self, name: bytes) -> Node:
@@ -274,7 +274,7 @@ class ContentsDirectory(_InnerDirectory):
         return archive_of(self._archives, self._zips, self.scene.scene_id, file.version)
 
     async def _notices(self) -> list[Entry]:
-        """Return the file that tells what is not shown, if there is such."""
+        """Return the file that lists what is not shown, if anything is not."""
         try:
             shown = await self.shown()
         except Damaged as failure:
@@ -309,7 +309,7 @@ class MemberDirectory(_InnerDirectory):
         self._mtime_ns = mtime_ns
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: the zip's word for its time, else the scene's."""
+        """Return the attributes: the zip's time, else the scene's."""
         return Attributes(Kind.DIRECTORY, 0o755, 0, self._mtime_ns, self._mtime_ns)
 
 
@@ -317,7 +317,7 @@ class MemberFile(File):
     """A member of one version of a zip.
 
     The kernel remembers single members of many zips, and all of zips with very many. So a node
-    neither keeps the zip's directory, nor more of its own entry than it must tell without waiting.
+    neither keeps the zip's directory, nor more of its own entry than `stat` needs without waiting.
     """
 
     __slots__ = ("_facts", "_row", "_zip")
@@ -343,7 +343,7 @@ class MemberFile(File):
         return (*self.path, *self._zip.words)
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: the archive's word for size and time, else the scene's time."""
+        """Return the attributes: size and time by the archive, else the scene's time."""
         size_bytes, mtime_ns, _, _, _, is_executable = _FACTS.unpack(self._facts)
         permissions = 0o755 if is_executable else 0o644
         ctime_ns = self._zip.file.attributes().ctime_ns

@@ -36,7 +36,7 @@ class Captures(Directory):
         return self._make(name, await self.current_capture(CaptureId(text)))
 
     async def children(self) -> Sequence[Entry]:
-        """Return the published captures that are known; asks for none."""
+        """Return the published captures that are known, without a request."""
         return [Entry(name, node) for name, node in (await self._known()).items()]
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
@@ -77,7 +77,7 @@ class Scenes(Directory):
         return self._make(name, scene)
 
     async def children(self) -> Sequence[Entry]:
-        """Return the scenes that are known; asks for none."""
+        """Return the scenes that are known, without a request."""
         return ListedEntries(self._sources.catalogue.known_scenes(), self._make)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
@@ -85,7 +85,7 @@ class Scenes(Directory):
         return await self._sources.catalogue.scene(scene_id)
 
     async def scenes_after(self, scene_id: SceneId) -> Sequence[Scene]:
-        """Return none: what is known of other scenes says nothing about this program."""
+        """Return none: the known scenes are no sign of what this program reads next."""
         return ()
 
     def _make(self, name: bytes, scene: Scene) -> SceneDirectory:

@@ -33,7 +33,7 @@ _DEPTH_IN_TASK: Final = 3
 
 
 class CaptureHolder(Protocol):
-    """Whatever can tell what a capture's record is now: the directory it was found in."""
+    """The directory that a capture was found in, which has its present record."""
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record as the listing has it now; raise NotThere when it is gone."""
@@ -41,7 +41,7 @@ class CaptureHolder(Protocol):
 
 
 class CaptureDirectory(Directory):
-    """One capture; shown only if it is published. Whenever asked, it asks for today's records.
+    """One capture; shown only if it is published. Each call uses the present records.
 
     A capture's record has no date that the API promises, so its time is *time_ns*: that of its
     task, which is known wherever the capture is listed.
@@ -78,7 +78,7 @@ class CaptureDirectory(Directory):
         self._time_ns = time_ns
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells."""
+        """Return the attributes."""
         return Attributes(Kind.DIRECTORY, 0o755, 0, self._time_ns, self._time_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:

@@ -14,7 +14,7 @@ from satfs.tree.nodes import Directory, Node
 R = TypeVar("R")
 N = TypeVar("N", bound=Node)
 
-#: Nodes made without letting anybody else run: about three milliseconds' worth.
+#: Nodes made between two checkpoints: about three milliseconds' worth.
 _BATCH: Final = 1000
 #: Nodes remembered for all directories together, those used least recently forgotten first. A node
 #: takes some 500 bytes, and the listing it was made of, which is remembered with it, far more.
@@ -77,5 +77,5 @@ class ChildCaches:
         """Return the nodes of *listing* in the directory *parent*; see `ChildCache.of`."""
         family = self._families.get(parent) or ChildCache()
         nodes = await family.of(listing, make, name_of)
-        self._families[parent] = family  # weighed anew
+        self._families[parent] = family  # weighed again
         return nodes

@@ -81,7 +81,7 @@ class DeliveryFactsReader:
             return Delivery(size_bytes, facts)
 
     async def is_known(self, scene: SceneDirectory) -> bool:
-        """Return whether `delivery` needs no request but for the version of the zip."""
+        """Return whether `delivery` needs no request except that for the version of the zip."""
         found = await self._archive(scene)
         return found is None or await self._find(found[0]) is not None
 

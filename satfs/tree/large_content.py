@@ -19,7 +19,7 @@ _LEVEL: Final = 1
 
 
 class LargeContent:
-    """The bytes that *pieces* are together; `len` tells how many."""
+    """The bytes that *pieces* are together; `len` is their number."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         digest = blake2b(digest_size=16)
@@ -35,7 +35,7 @@ class LargeContent:
                 del pending[:_CHUNK_BYTES]
         if pending:
             self._chunks.append(zlib.compress(pending, _LEVEL))
-        #: What tells these bytes from others.
+        #: Identifies these bytes.
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -82,5 +82,5 @@ class LargeContentReader:
         return None
 
     def close(self) -> None:
-        """Let go of the chunk that is decompressed."""
+        """Free the chunk that is decompressed."""
         self._last = (-1, b"")

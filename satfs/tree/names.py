@@ -64,7 +64,7 @@ def name_of(text: str, reserved: Collection[str] = ()) -> bytes:
     UTF-8, 1 to 255 bytes long, and depends on nothing but the arguments.
     """
     if _PLAIN.fullmatch(text) and text not in reserved and not is_polled(text):
-        return text.encode()  # most ids by far; the rules below would say the same
+        return text.encode()  # most ids by far; the rules below would give the same
     escaped = _UNSAFE.sub(_escape_match, text)
     if text in ("", "%"):
         escaped = _EMPTY if not text else _escape("%")
@@ -100,7 +100,7 @@ def order_of(name: bytes) -> int:
 
 
 def is_cut(name: bytes) -> bool:
-    """Return whether *name* may be that of a text too long for a name, which it does not tell."""
+    """Return whether *name* may be cut from a text that is too long for a name."""
     return _CUT.encode() in name
 
 
@@ -122,7 +122,7 @@ def file_names(
             continue
         stem, extension = _split_extension(text)
         name = name_of(f"{stem}~{key}{extension}", reserved)
-        if name in taken:  # somebody chose this very name on purpose
+        if name in taken:  # this very name was chosen on purpose
             name = _cut(name_of(text, reserved).decode(), f"{len(text)}:{text}{key}")
         names[text, key] = name
         taken.add(name)

@@ -31,7 +31,7 @@ XATTR_VALUE_BYTES: Final = 4096
 
 
 class Kind(IntEnum):
-    """What sort of thing a node is, as the kernel says it in a mode (inode(7))."""
+    """What sort of thing a node is, in the kernel's terms (inode(7))."""
 
     DIRECTORY = stat.S_IFDIR
     FILE = stat.S_IFREG
@@ -39,7 +39,7 @@ class Kind(IntEnum):
 
 
 class Attributes(NamedTuple):
-    """What `stat` tells of a node, owner and umask aside."""
+    """The attributes of a node, owner and umask aside."""
 
     kind: Kind
     permissions: int
@@ -53,12 +53,12 @@ class Node(ABC):
 
     __slots__ = ("name", "parent")
 
-    #: Whether the name may be believed to lead here for a while. If not, each look asks again.
+    #: Whether the kernel may cache the name. If not, each look-up comes here.
     is_lasting: ClassVar[bool] = True
-    #: Whether content and size change while the identity stays. Then nobody may keep either.
+    #: Whether content and size change while the identity stays. Then neither may be cached.
     is_live: ClassVar[bool] = False
-    #: Whether it is for root and the user alone whose process serves the mount, whoever else is let
-    #: into the mount. What lies in a private directory is reached by nobody else, either.
+    #: Whether it is only for root and for the user whose process serves the mount, also where other
+    #: users may enter the mount. The contents of a private directory are as private.
     is_private: ClassVar[bool] = False
 
     def __init__(self, parent: Directory | None, name: bytes) -> None:
@@ -73,7 +73,7 @@ class Node(ABC):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is, whoever asks and whenever: the same after a remount.
+        """What the node is, for every caller and at any time: the same after a remount.
 
         The path, and for all but directories more words behind it. Those begin with a slash, as no
         name does, so that a file is never taken for a directory.
@@ -82,7 +82,7 @@ class Node(ABC):
 
     @abstractmethod
     def attributes(self) -> Attributes:
-        """Return what `stat` tells. Never waits."""
+        """Return the attributes. Never waits."""
 
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the extended attributes, by full name (`user.satfs.…`). Never waits."""
@@ -94,14 +94,14 @@ class Node(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a listing, and what it leads to: a node, or why that cannot be told now."""
+    """A name in a listing, and what it leads to: a node, or why there is none now."""
 
     name: bytes
     target: Node | SatfsError
 
 
 class LazyEntries(Sequence[Entry]):
-    """What a very large directory holds: a node is made when somebody asks for its entry."""
+    """The entries of a very large directory: a node is made when its entry is read."""
 
     @abstractmethod
     def name(self, index: int) -> bytes:
@@ -128,7 +128,7 @@ class Directory(Node):
     __slots__ = ()
 
     #: Whether a name that desktops poll (`tree.desktop_names`) may be one that the directory has.
-    #: If not, it is not asked for such names.
+    #: If not, such names are not looked up here.
     holds_polled_names: ClassVar[bool] = False
     #: Whether `.satfs/explain/` mirrors it: each file in it comes of one listing, or of one object.
     is_explained: ClassVar[bool] = True
@@ -143,7 +143,7 @@ class Directory(Node):
 
         Raises:
             NotThere: nothing has that name.
-            SatfsError: it cannot be told now.
+            SatfsError: that is not known now.
         """
 
     @abstractmethod
@@ -151,12 +151,12 @@ class Directory(Node):
         """Return what is to be listed, in no particular order; no name twice.
 
         Raises:
-            SatfsError: the whole listing cannot be had. An entry that alone cannot be told is
-                listed with its error instead, so that nobody takes a part for the whole.
+            SatfsError: there is no listing. An entry that alone fails is listed with its error
+                instead, so that a part is not taken for the whole.
         """
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells of a directory without a date of its own."""
+        """Return the attributes of a directory without a date of its own."""
         return Attributes(Kind.DIRECTORY, 0o755, 0, TREE_NS, TREE_NS)
 
 
@@ -200,16 +200,16 @@ class Symlink(Node):
         return (*self.path, "/" + self.target.decode("utf-8", "backslashreplace"))
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells; a link's size is the length of its target (POSIX lstat)."""
+        """Return the attributes; a link's size is the length of its target (POSIX lstat)."""
         size_bytes = len(self.target)
         return Attributes(Kind.SYMLINK, 0o777, size_bytes, self.mtime_ns, self.mtime_ns)
 
 
 class Unresolved(Node):
-    """A name that was listed though nothing could be told about it, and why.
+    """A name that was listed though nothing is known about it, and why.
 
-    It shows as a file without size and without permissions, which nobody may believe for any time
-    at all: whoever asks again is told the reason, or the truth if that is known by then.
+    It shows as a file without size and without permissions, which the kernel may not cache: the
+    next call gets the reason, or the true attributes if they are known by then.
     """
 
     __slots__ = ("error",)
@@ -262,7 +262,7 @@ class MadeFile(File):
         return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells."""
+        """Return the attributes."""
         return Attributes(Kind.FILE, 0o644, self._size_bytes, self._mtime_ns, self._mtime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
@@ -316,7 +316,7 @@ class BytesFile(File):
         return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells."""
+        """Return the attributes."""
         return Attributes(Kind.FILE, 0o644, len(self.content), self._mtime_ns, self._mtime_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
@@ -333,7 +333,7 @@ class BytesFile(File):
 
 
 class BytesReader:
-    """Reads from memory; nothing to let go of."""
+    """Reads from memory; nothing to close."""
 
     def __init__(self, content: bytes) -> None:
         self.size_bytes = len(content)
@@ -352,7 +352,7 @@ class BytesReader:
         return None
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
 
 def xattr_values(**values: str | None) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ from satfs.tree.times import FALLBACK_NS
 #: scenes, compressed.
 _MAX_RENDERED_BYTES: Final = 16 * 1024 * 1024
 _MAX_FILE_BYTES: Final = 12 * 1024 * 1024
-#: From so many records on, rendering takes longer than others should wait: some 10 ms.
+#: From this many records on, rendering takes longer than other tasks should wait: some 10 ms.
 _MANY: Final = 500
 
 

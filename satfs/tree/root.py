@@ -34,7 +34,7 @@ The commands, and the one that unmounts this directory:
 
 
 class Root(Directory):
-    """The top directory: always the same, and asks nobody."""
+    """The top directory: always the same, without a request."""
 
     __slots__ = ("_hidden", "_listed", "tasks")
 

@@ -47,13 +47,13 @@ ITEM: Final = "item.json"
 #: Names that no attachment is shown under, whether the file is shown in this mount or not.
 RESERVED: Final = frozenset({SCENE_JSON, FOOTPRINT, ITEM})
 
-#: Versions asked for at once while one scene is listed. A scene has two or three attachments; a
+#: Versions learnt at once while one scene is listed. A scene has two or three attachments; a
 #: vendor's bug could give it thousands.
 _VERSIONS_AT_ONCE: Final = 8
-#: Versions asked for while one scene is listed: `ls` must not send thousands of requests to hosts
-#: that the vendor names. What is not asked for then is asked for when it is looked up.
+#: Versions learnt while one scene is listed: `ls` must not send thousands of requests to hosts
+#: that the vendor names. The others are learnt when they are looked up.
 MAX_VERSIONS_PER_LISTING: Final = 100
-#: Versions asked for of a scene that will probably be listed soon. A scene has two or three.
+#: Versions learnt of a scene that will probably be listed soon. A scene has two or three.
 MAX_AHEAD_PER_SCENE: Final = 4
 
 
@@ -80,7 +80,7 @@ class TreeSources:
 
 
 class SceneHolder(Protocol):
-    """Whatever can tell what a scene's record is now: the directory the scene was found in."""
+    """The directory that a scene was found in, which has its present record."""
 
     async def current_scene(self, scene_id: SceneId) -> Scene:
         """Return the record as the listing has it now; raise NotThere when it is gone."""
@@ -92,7 +92,7 @@ class SceneHolder(Protocol):
 
 
 class SceneDirectory(Directory):
-    """One scene. Whenever asked, it asks the directory it was found in for its record of today.
+    """One scene. Each call uses the present record, from the directory that it was found in.
 
     It holds no more than the record that it was made of: a walk meets a hundred thousand scenes,
     and the kernel remembers them for as long as it likes.
@@ -125,7 +125,7 @@ class SceneDirectory(Directory):
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:
-        """Return what the scene had when it was looked up, for those who may not wait."""
+        """Return what the scene had when it was looked up, for callers that must not wait."""
         return self._as_found().attachments
 
     def _as_found(self) -> Scene:
@@ -136,7 +136,7 @@ class SceneDirectory(Directory):
         return self._sources.scene_of(self.scene_id, self._kept)
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: made when the scene was taken, changed when its record was."""
+        """Return the attributes: made when the scene was taken, changed when its record was."""
         return Attributes(Kind.DIRECTORY, 0o755, 0, self.mtime_ns, self._changed_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:
@@ -156,7 +156,7 @@ class SceneDirectory(Directory):
         }
 
     def may_hold(self, polled: str) -> bool:
-        """Return whether somebody adds a directory of that name to the scene."""
+        """Return whether an `Extra` adds a directory of that name to the scene."""
         return any(extra.name == polled.encode() for extra in self._sources.extras)
 
     def attachment_names(self, scene: Scene | None = None) -> Mapping[Attachment, bytes]:
@@ -221,12 +221,12 @@ class SceneDirectory(Directory):
         return Entry(file.name, ListedFile(self, file.name, mtime_ns=self.mtime_ns))
 
     async def children_beside_attachments(self) -> Sequence[Entry]:
-        """Return what `children` does but for the attachments; asks for the record alone."""
+        """Return what `children` does without the attachments; requests the record alone."""
         entries = self._beside_attachments(await self.record())
         return [*entries, *map(self._listed, self._sources.extra_files)]
 
     async def attachments_by_name(self) -> Mapping[bytes, AttachmentName]:
-        """Return the attachments by file name; asks for the record alone, for no object."""
+        """Return the attachments by file name; requests the record alone, and no object."""
         attachments = self._attachments(await self.record())
         return {name: attachment.name for attachment, name in attachments.items()}
 
@@ -346,7 +346,7 @@ class AttachmentFile(File):
         return (*self.path, f"/{self.version.etag}", f"/{self.version.size_bytes}")
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: exact size, the scene's time."""
+        """Return the attributes: exact size, the scene's time."""
         size_bytes = self.version.size_bytes
         return Attributes(Kind.FILE, 0o644, size_bytes, self._scene.mtime_ns, self._ctime_ns)
 

@@ -23,7 +23,7 @@ _GEOMETRIES: Final = (
     "Polygon",
     "MultiPolygon",
 )
-#: Properties a map is asked for first; scalars of the record follow under their own names.
+#: Properties that users of a map want first; scalars of the record follow under their own names.
 _LEADING: Final = ("scene_id", "capture_id", "product", "timestamp", "directory")
 
 

@@ -22,14 +22,14 @@ from satfs.tree.sources import Records
 MAX_SCENES_AHEAD: Final = 16
 #: Two scenes listed within this time are a walk, in seconds: a person takes longer to go on.
 WALK_S: Final = 3.0
-#: Captures of more scenes are not put in order, which takes 10 ms for so many.
+#: Captures of more scenes are not put in order, which takes 10 ms for this many.
 MAX_SCENES: Final = 10_000
 #: Captures whose walks are remembered.
 _MAX_WALKS: Final = 8
 
 
 class SizesAhead:
-    """Notes which scenes are listed, and tells which will be."""
+    """Notes which scenes are listed, and predicts which will be."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock

@@ -23,7 +23,7 @@ R = TypeVar("R", covariant=True)
 class Records(Protocol[R]):
     """The records of a listing, in its order, each id once (`api.record_list.RecordList`).
 
-    A record may be made whenever it is asked for.
+    A record may be made at each access.
     """
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Records(Protocol[R]):
 
 
 class Catalogue(Protocol):
-    """What the vendor has, asked for or remembered (`api.listings.Listings`).
+    """The vendor's records, requested or remembered (`api.listings.Listings`).
 
     A listing that is answered from memory is the same object as before, so that what was made of
     it can be kept as long as it is.

@@ -36,7 +36,7 @@ CATALOG: Final = "catalog.json"
 RESERVED_IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON, COLLECTION})
 RESERVED_BESIDE_TASKS: Final = frozenset({CATALOG})
 
-#: Entries made without letting anybody else run: about a millisecond's worth.
+#: Entries made between two checkpoints: about a millisecond's worth.
 _BATCH: Final = 1000
 
 
@@ -54,7 +54,7 @@ class Tasks(Directory):
         self._entries: Sequence[Entry] = ()
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the task with that id; asks for this one task, or less."""
+        """Return the task with that id, with a request for this one task at most."""
         if name == CATALOG.encode() and self._sources.has_catalogs:
             return await self._catalog().node(self, name, mtime_ns=TREE_NS)
         text = names.text_of(name, RESERVED_BESIDE_TASKS)
@@ -100,7 +100,7 @@ class Tasks(Directory):
 
 
 class TaskDirectory(Directory):
-    """One task. Whenever asked, it asks for the records of today."""
+    """One task. Each call uses the present records."""
 
     __slots__ = ("_name", "_sources", "_status", "_time_ns", "problem", "task_id")
 
@@ -114,7 +114,7 @@ class TaskDirectory(Directory):
         self._sources = sources
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: made when the task was."""
+        """Return the attributes: made when the task was."""
         return Attributes(Kind.DIRECTORY, 0o755, 0, self._time_ns, self._time_ns)
 
     def xattrs(self) -> Mapping[str, bytes]:

@@ -88,8 +88,8 @@ def text_chunks(**texts: str) -> bytes:
 class Repository(Directory):
     """`.sh_thumbnails` of a directory in a scene: a directory for each size.
 
-    *files* tells the names there that are to have a thumbnail, and the times that `stat` tells of
-    them, in nanoseconds.
+    *files* are the names there that are to have a thumbnail, and their modification times in
+    nanoseconds.
     """
 
     __slots__ = ("files", "scene")
@@ -147,7 +147,7 @@ class _OneSize(Directory):
 
 
 class Thumbnail(File):
-    """A picture with text chunks that say of which file it is a thumbnail."""
+    """A picture with text chunks that name the file of which it is a thumbnail."""
 
     __slots__ = ("_picture", "_texts")
 
@@ -174,7 +174,7 @@ class Thumbnail(File):
         return (*self.path, f"/{version.etag}", f"/{version.size_bytes}")
 
     def attributes(self) -> Attributes:
-        """Return what `stat` tells: the picture's time, and its size with the chunks."""
+        """Return the attributes: the picture's time, and its size with the chunks."""
         own = self._picture.attributes()
         size_bytes = own.size_bytes + len(self._texts)
         return Attributes(Kind.FILE, 0o644, size_bytes, own.mtime_ns, own.ctime_ns)
@@ -188,7 +188,7 @@ class Thumbnail(File):
 
         Raises:
             Changed: the vendor has replaced the picture.
-            Unsupported: it is no PNG, whatever its name says.
+            Unsupported: it is no PNG, whatever its name.
         """
         reader = await self._picture.open()
         try:
@@ -234,5 +234,5 @@ class _Tagged:
         return None
 
     def close(self) -> None:
-        """Let go of the picture."""
+        """Close the picture."""
         self._reader.close()

@@ -20,7 +20,7 @@ FALLBACK_NS: Final = 315_619_200 * 10**9
 #: the same in every mount, so that a second backup finds it unchanged.
 TREE_NS: Final = 1_767_225_600 * 10**9
 
-#: Believable: satellites fly (1970), and nobody delivers from after this.
+#: Believable: satellites fly (1970), and nothing is delivered from after this.
 _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
