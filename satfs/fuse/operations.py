@@ -1,10 +1,11 @@
 """The FUSE operations: find the node or handle, call it, reply. The only error boundary.
 
-In pyfuse3 any exception but FUSEError ends the mount for everybody. So each handler stands behind
-`_answers`, which gives it a deadline and turns whatever comes out into an errno. Only cancellation
-from outside passes: that is the mount being taken down.
+In pyfuse3 any exception other than FUSEError ends the mount for all programs. So each handler
+stands behind `_answers`, which gives it a deadline and turns each failure into an errno. Only
+cancellation from outside passes: that is the mount being taken down. Longer than 400 lines, since
+it has a handler for each FUSE request.
 
-What keeps answers right without asking again:
+Replies stay right without a second request because:
 
 - A node's identity contains the version of its content (`tree.nodes`), and the inode number comes
   from the identity. So content may stay in the kernel's cache for ever (`keep_cache`), and a
