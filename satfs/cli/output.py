@@ -62,7 +62,8 @@ def print_table(table: Table) -> None:
     with screen.capture() as text:
         screen.print(table)
     for line in text.get().splitlines():
-        click.echo(line.rstrip())  # columns are filled up with blanks
+        # Columns are filled up with blanks. Not by click.echo, which ignores PYTHONIOENCODING.
+        sys.stdout.write(f"{line.rstrip()}\n")
 
 
 def print_sentence(sentence: str) -> None:

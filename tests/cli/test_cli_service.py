@@ -333,7 +333,7 @@ def test_how_services_are_doing_is_shown(
 
     assert (shown.returncode, asked.returncode) == (0, 0)
     assert "active: satfs:default at /x" in shown.stdout
-    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert len(shown.stdout.splitlines()) == 2, "in a pipe a row is a line"
     assert json.loads(asked.stdout) == [
         {
             "profile": "default",
