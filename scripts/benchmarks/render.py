@@ -85,6 +85,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("requests for 10", "warm_requests", _count),
         Column("MB fetched for 10", "warm_content_bytes", _mb),
     ),
+    "another-scene": (
+        Column("first byte, ms", "first_s", _ms),
+        Column("requests", "requests", _count),
+        Column("MB fetched", "content_bytes", _mb),
+        Column("names in a zip, ms", "directory_s", _ms),
+    ),
     "random": (
         Column("median, ms", "median_s", _ms),
         Column("p95, ms", "p95_s", _ms),

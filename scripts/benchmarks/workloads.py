@@ -36,6 +36,7 @@ from benchmarks.contenders import (
     Mount,
     gdal_environment,
     gdal_library,
+    is_satfs,
 )
 from benchmarks.counters import summarise
 from benchmarks.objects import DIGEST_BLOCK_BYTES, MIB, StoredObject
@@ -375,6 +376,42 @@ def _read_at(scene: Scene, path: str, offsets: list[int]) -> dict[str, Any]:
     asked = {"what": "open-and-read", "path": path, "offsets": offsets, "length": PAGE_BYTES}
     found, _ = collect([start_reader(scene, asked)])
     return found[0]
+
+
+def another_scene(scene: Scene, name: str, repetition: int) -> Sample:
+    """Wait for the first bytes of files that nobody has looked at, in a mount that is in use.
+
+    The directory that holds them has been listed, and a file beside them read: so the names are
+    known, and a connection is open. What is waited for is a link, a size and bytes.
+    """
+    first, other, third = (scene.stored(each) for each in ("a", "b", "zip"))
+    with fresh_room(scene) as room, contender(name).mounted(scene.origin, room, first) as mount:
+        paths = _listed_paths(mount, name, [first, other, third])
+        _read_at(scene, str(paths[0]), [0, first.size_bytes // 2 // PAGE_BYTES * PAGE_BYTES])
+        mark = scene.origin.mark()
+        found = _read_at(scene, str(paths[1]), [0])
+        sample = {"first_s": found["times_s"][0]} | traffic_of(scene, mark)
+        check_random(scene, "b", [0], found["digests"], length=PAGE_BYTES)
+        asked = {"what": "zip-directory", "path": str(paths[2])}
+        listed, _ = collect([start_reader(scene, asked)])
+        if listed[0]["names"] != [third.member_name]:
+            raise WrongBytes(f"the zip lists {listed[0]['names']}")
+        sample["directory_s"] = listed[0]["took_s"]
+    return sample
+
+
+def _listed_paths(mount: Mount, name: str, wanted: list[StoredObject]) -> list[Path]:
+    """List the directory that holds the scenes of *wanted*, and return where they are in it."""
+    if not is_satfs(name):
+        os.listdir(mount.point)
+        return [mount.path_of(stored) for stored in wanted]
+    (task,) = (each for each in (mount.point / "tasks").iterdir() if each.is_dir())
+    (capture,) = (each for each in task.iterdir() if each.is_dir())
+    scenes = os.listdir(capture)
+    return [
+        capture / next(each for each in scenes if stored.scene_id in each) / stored.file_name
+        for stored in wanted
+    ]
 
 
 def random_reads(scene: Scene, name: str, repetition: int) -> Sample:
@@ -777,6 +814,12 @@ WORKLOADS = {
             "first-byte", "time to the first byte", first_byte, ("tls", "wan", "far"),
             ("satfs", "rclone", "rclone-streams", "s3fs", "httpdirfs"), ("a",),
             dict.fromkeys(EVERYWHERE, ("1",)),
+        ),
+        Workload(
+            "another-scene", "first bytes of other files in a mount that is in use", another_scene,
+            ("wan",),
+            ("satfs", SATFS_BEFORE.name, "rclone", "rclone-streams", "rclone-cached", "s3fs"),
+            ("a", "b", "zip"),
         ),
         Workload(
             "random", "200 random reads of 64 KiB", random_reads, ("tls", "wan"),
