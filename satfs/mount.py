@@ -46,6 +46,7 @@ from satfs.introspection.log_ring import log_ring
 from satfs.introspection.metrics_server import serve_metrics
 from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
+from satfs.net.ready_connections import ReadyConnections
 from satfs.notify import Notifier, describe_mount
 from satfs.settings import ContentsView, Settings, Views
 from satfs.tree.desktop_volume import volume_files
@@ -166,7 +167,14 @@ async def _serve(
         gate = CrawlerGate(
             crawler_rules(settings.crawlers), Callers(trio.current_time), trio.current_time
         )
-        operations = Operations(inodes, owner=_owner(options), limits=_limits(settings), gate=gate)
+        ready = ReadyConnections(parts.connections)
+        operations = Operations(
+            inodes,
+            owner=_owner(options),
+            limits=_limits(settings),
+            gate=gate,
+            on_look=ready.look,
+        )
         introspection = _introspection(settings, options, mountpoint, parts, operations)
         root.hide(introspection.nodes(root))
         root.hide(volume_files(root, options.source))
@@ -194,6 +202,7 @@ async def _serve(
                 on_ready()
                 nursery.start_soon(Watchdog(parts.woke_up).run)
                 nursery.start_soon(Collector().run)
+                nursery.start_soon(ready.run)
                 if settings.views is not Views.OFF:
                     introspection.index = parts.indexer.state
                     nursery.start_soon(parts.indexer.run)

@@ -157,9 +157,17 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = True
 
     def __init__(
-        self, inodes: Inodes[Node], *, owner: Owner, limits: Limits, gate: CrawlerGate | None = None
+        self,
+        inodes: Inodes[Node],
+        *,
+        owner: Owner,
+        limits: Limits,
+        gate: CrawlerGate | None = None,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
+        #: Called when a program looks up a name or opens a directory.
+        self._on_look = on_look
         #: Set when the kernel has shaken hands: from then on the mount answers.
         self.greeted = trio.Event()
         self.limits = limits
@@ -212,6 +220,7 @@ class Operations(pyfuse3.Operations):
         text = name.decode("utf-8", "replace")
         if is_polled(text) and not directory.may_hold(text):
             return _nothing(_POLLED_TTL_S)
+        self._on_look()
         try:
             node = await directory.lookup(name)
         except NotThere:
@@ -244,6 +253,7 @@ class Operations(pyfuse3.Operations):
         directory = self._directory(inode)
         if self._gate is not None and self._gate.refuses_list(ctx.pid, directory):
             raise FUSEError(errno.EACCES)
+        self._on_look()
         handle = next(self._handles)
         self._directories[handle] = OpenDirectory(directory, self._large)
         return handle

@@ -16,6 +16,7 @@ point a request was cancelled.
 from __future__ import annotations
 
 import math
+import select
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -102,6 +103,17 @@ class TcpStream(httpcore.AsyncNetworkStream):
     def abort(self) -> None:
         """Close the socket now, without waiting. May be called twice."""
         self._stream.socket.close()
+
+    def has_ended(self) -> bool:
+        """Return whether the other side has sent its end, or the connection broke.
+
+        Bytes that wait are no end: servers send TLS tickets when nothing was requested yet.
+        """
+        if (number := self._stream.socket.fileno()) < 0:
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLRDHUP)  # POLLHUP and POLLERR always (poll(2))
+        return bool(poll.poll(0))
 
     async def start_tls(
         self,
@@ -231,6 +243,26 @@ class TlsStream(httpcore.AsyncNetworkStream):
         await self._lower.write(self._outgoing.read())
 
 
+class _TlsAhead(httpcore.AsyncNetworkStream):
+    """What stands for a connection whose TLS was agreed on before httpcore wanted it."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Return the TLS stream, which is ready."""
+        return self._stream
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._stream.aclose()
+
+
 class Dialer(httpcore.AsyncNetworkBackend):
     """Opens connections, and closes all that it ever opened when told.
 
@@ -245,6 +277,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._check_peer = check_peer
         self._slow = SlowAddresses() if slow is None else slow
         self._opened: list[TcpStream] = []
+        self._ahead: httpcore.AsyncNetworkStream | None = None
 
     def expect_head(self) -> None:
         """Say that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
@@ -261,6 +294,23 @@ class Dialer(httpcore.AsyncNetworkBackend):
         while self._opened:
             self._opened.pop().abort()
 
+    async def connect_ahead(
+        self, host: str, port: int, ssl_context: ssl.SSLContext | None, timeout: float
+    ) -> None:
+        """Connect now, with TLS where a context is given; the next `connect_tcp` returns this.
+
+        Raises httpcore's exceptions and `NotAllowed`, as `connect_tcp` does.
+        """
+        stream = await self.connect_tcp(host, port, timeout)
+        if ssl_context is not None:
+            ssl_context.set_alpn_protocols(["http/1.1"])  # as httpcore does for each connection
+            stream = _TlsAhead(await stream.start_tls(ssl_context, host, timeout))
+        self._ahead = stream
+
+    def has_ended(self) -> bool:
+        """Return whether the other side has closed a connection made here, or it broke."""
+        return any(stream.has_ended() for stream in self._opened)
+
     async def connect_tcp(
         self,
         host: str,
@@ -273,6 +323,9 @@ class Dialer(httpcore.AsyncNetworkBackend):
 
         trio switches `TCP_NODELAY` on for each. *timeout* covers a TLS handshake after it, too.
         """
+        if (ahead := self._ahead) is not None:
+            self._ahead = None
+            return ahead
         began = trio.current_time()
         with _limit(timeout):
             try:

@@ -14,13 +14,22 @@ import contextlib
 import logging
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import httpx
+import structlog
 import trio
 
 import satfs
@@ -32,6 +41,8 @@ from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.reachability import Reachability
 from satfs.net.trust import tls_context, untrusted
+
+log = structlog.get_logger(__name__)
 
 #: Most bytes of an answer that is read whole, unless the caller says otherwise. The vendor's
 #: gateway caps answers at 10 MB (AWS API Gateway quotas).
@@ -70,8 +81,10 @@ class StreamedResponse:
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = _plain(response.headers)
-        #: Whether a connection was opened for it, which takes longer than the answer itself.
+        #: Whether it is the first answer on its connection.
         self.is_new_connection: bool = response.extensions.get("is_new_connection", True)
+        #: Whether a connection was opened for it, which takes longer than the answer itself.
+        self.has_connected: bool = response.extensions.get("has_connected", self.is_new_connection)
         #: Seconds from leave to ask until the head was there.
         self.took_s = 0.0 if permit is None else trio.current_time() - permit.began_s
         self._chunks = chunks
@@ -186,6 +199,35 @@ class Http:
             self._pool.close_idle()
         self.permits.forget()
         self.reachability.retry_now()
+
+    def origins_in_use(self, within_s: float) -> Sequence[str]:
+        """Return the origins that have kept a connection open within the last *within_s*."""
+        return () if self._pool is None else self._pool.keeping(within_s)
+
+    async def keep_ready(self, origin: str, n_connections: int) -> bool:
+        """Open connections to *origin*, up to so many in all; return False where one failed.
+
+        Opens none where it is known that few are let through, and to a host that does not answer.
+        """
+        if self._pool is None or self.permits.limit(origin) is not None:
+            return True
+        if origin in self.reachability.offline_origins():
+            return True
+        n_missing = n_connections - self._pool.n_open(origin)
+        failures: list[Exception] = []
+
+        async def connect(pool: ConnectionPool) -> None:
+            try:
+                await pool.connect_ahead(origin, self._connect_timeout_s)
+            except (SatfsError, httpx.TransportError) as failure:
+                failures.append(failure)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(n_missing, self.permits.room(origin))):
+                nursery.start_soon(connect, self._pool)
+        for failure in failures:
+            log.debug("no connection ahead of need", origin=origin, reason=type(failure).__name__)
+        return not failures
 
     async def request(
         self,

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,6 +28,7 @@ from typing import Any, cast
 import httpcore
 import httpx
 import trio
+from cachetools import LRUCache
 
 from satfs.errors import NotAllowed
 from satfs.net.addresses import DEFAULT_PORTS
@@ -42,6 +44,8 @@ IDLE_EXPIRY_S = 20.0
 #: limit guards the shield.
 CLOSE_LIMIT_S = 1.0
 
+#: Origins of which is remembered that they keep connections open.
+MAX_KEEPING = 16
 #: Chunks of a body after which others have their turn: chunks of one byte, of which one receive
 #: holds 175,000, take the parser 50 us each, and none of them waits.
 CHUNKS_PER_TURN = 64
@@ -85,6 +89,8 @@ class _Connection:
     login: ProxyLogin | None  # None: not through a proxy
     n_requests: int = 0
     has_answered: bool = False
+    #: It was opened before there was a request for it.
+    is_ahead: bool = False
     idle_until: float = 0.0
     idle_until_wall: float = 0.0
 
@@ -122,6 +128,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._wall_clock = wall_clock
         self._idle: list[_Connection] = []  # the one used last is the last
         self._in_use: set[_Connection] = set()
+        #: Origins that have kept a connection open for another request, and when at last.
+        self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
+        self._opening_ahead: Counter[str] = Counter()
         self._counts = _Counts()
         self._slow = SlowAddresses()
         self._logins: dict[Proxy, ProxyLogin] = {}
@@ -156,7 +165,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         try:
             return await self._ask(connection, wanted)
         except _STALE_CONNECTION as failure:
-            if connection.n_requests == 1 or request.method not in ("GET", "HEAD"):
+            is_first = connection.n_requests == 1 and not connection.is_ahead
+            if is_first or request.method not in ("GET", "HEAD"):
                 raise _translated(failure) from failure
         except NotAllowed:
             raise
@@ -178,9 +188,57 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         await trio.lowlevel.checkpoint()
 
     def n_idle(self, origin: str) -> tuple[int, int]:
-        """Return the idle connections to *origin*: all have answered before (`permits.Holder`)."""
+        """See `permits.Holder`."""
         self._expire()
-        return sum(each.name == origin for each in self._idle), 0
+        idle = [each.has_answered for each in self._idle if each.name == origin]
+        return sum(idle), len(idle) - sum(idle) + self._opening_ahead[origin]
+
+    def n_open(self, origin: str) -> int:
+        """Return how many connections to *origin* there are, in use, idle or being opened."""
+        self._expire()
+        return sum(each.name == origin for each in (*self._idle, *self._in_use))
+
+    def keeping(self, within_s: float) -> list[str]:
+        """Return the origins that have kept a connection open within the last *within_s*."""
+        since_s = trio.current_time() - within_s
+        return [name for name, (_, at_s) in self._keeping.items() if at_s >= since_s]
+
+    async def connect_ahead(self, origin: str, timeout_s: float) -> None:
+        """Open a connection to *origin* for a request to come.
+
+        Does nothing where *origin* has not kept a connection so far, or is behind a proxy: a host
+        that serves one connection after the other would wait for a request on this one.
+
+        Raises httpx's transport errors, and what else `handle_async_request` raises.
+        """
+        if origin not in self._keeping:
+            return
+        target, _ = self._keeping[origin]
+        connection = self._open(target)
+        self._opening_ahead[origin] += 1
+        try:
+            if connection.login is None:
+                is_tls = target.scheme == b"https"
+                await connection.dialer.connect_ahead(
+                    target.host.decode("ascii"),
+                    target.port,
+                    self._ssl_context if is_tls else None,
+                    timeout_s,
+                )
+                connection.is_ahead = True
+        except NotAllowed:
+            raise
+        except Exception as failure:
+            raise _translated(failure) from failure
+        finally:
+            self._opening_ahead[origin] -= 1
+            if not connection.is_ahead:
+                self._abandon(connection)
+        if connection in self._in_use:
+            # First in the list: those that have answered before are taken before it.
+            self._keep(connection, 0)
+        else:
+            connection.dialer.abort()  # all were closed meanwhile
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Close idle connections to *origin*, up to that many, the oldest first."""
@@ -218,6 +276,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             extensions={
                 "http_version": response.extensions.get("http_version", b"HTTP/1.1"),
                 "is_new_connection": connection.n_requests == 1,
+                "has_connected": connection.n_requests == 1 and not connection.is_ahead,
             },
         )
 
@@ -264,10 +323,14 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._in_use.discard(connection)
             connection.dialer.abort()
             return
+        self._keeping[connection.name] = (connection.origin, trio.current_time())
+        self._keep(connection, len(self._idle))
+
+    def _keep(self, connection: _Connection, place: int) -> None:
         self._in_use.discard(connection)
         connection.idle_until = trio.current_time() + self._idle_expiry_s
         connection.idle_until_wall = self._wall_clock() + self._idle_expiry_s
-        self._idle.append(connection)
+        self._idle.insert(place, connection)
         while len(self._idle) > self._max_idle:
             self._idle.pop(0).dialer.abort()
 
@@ -287,7 +350,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         for connection in self._idle:
             is_old = now >= connection.idle_until or now_wall >= connection.idle_until_wall
             # has_expired() also tells that bytes, or an end, came where nothing was asked.
-            if is_old or connection.http.has_expired():
+            is_over = connection.http.has_expired()
+            if not connection.n_requests:  # httpcore knows nothing of it so far
+                is_over = connection.dialer.has_ended()
+            if is_old or is_over:
                 connection.dialer.abort()
             else:
                 kept.append(connection)

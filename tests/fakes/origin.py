@@ -21,8 +21,10 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
+import trio.testing
 
 _CHUNK = 1024 * 1024
 
@@ -44,6 +46,21 @@ class Origin:
     n_connections: int = 0
     n_open: int = 0
     heads: list[bytes] = field(default_factory=list)
+    streams: set[trio.abc.Stream] = field(default_factory=set)
+    accepting: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    async def close_all(self) -> None:
+        """Close every connection, and return when both ends have noticed."""
+        for stream in list(self.streams):
+            await trio.aclose_forcefully(stream)
+        with trio.fail_after(10):
+            while self.n_open:  # noqa: ASYNC110 - real sockets, real time
+                await trio.sleep(0.001)
+
+    async def stop_listening(self) -> None:
+        """Refuse connections from now on."""
+        self.accepting.cancel()
+        await trio.testing.wait_all_tasks_blocked()
 
     def url(self, path: str) -> str:
         """Return the address of *path*."""
@@ -67,8 +84,14 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
     async def handle(stream: trio.abc.Stream) -> None:
         await _serve(origin, stream)
 
+    async def accept(*, task_status: trio.TaskStatus[Any]) -> None:
+        with origin.accepting:
+            await trio.serve_listeners(
+                handle, listeners, handler_nursery=nursery, task_status=task_status
+            )
+
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, handle, listeners)
+        await nursery.start(accept)
         yield origin
         nursery.cancel_scope.cancel()
 
@@ -76,6 +99,7 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
 async def _serve(origin: Origin, stream: trio.abc.Stream) -> None:
     origin.n_connections += 1
     origin.n_open += 1
+    origin.streams.add(stream)
     received = b""
     try:
         while True:
@@ -92,6 +116,7 @@ async def _serve(origin: Origin, stream: trio.abc.Stream) -> None:
         return
     finally:
         origin.n_open -= 1
+        origin.streams.discard(stream)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await trio.aclose_forcefully(stream)
 

@@ -206,6 +206,58 @@ async def test_idle_connections_expire(serve: Serve) -> None:
         assert figures(http).n_idle == 0
 
 
+async def test_a_request_takes_a_connection_that_is_ready(serve: Serve) -> None:
+    """It was opened before, TLS included: the request waits for no handshake."""
+    async with serve() as (http, origin):
+        await get(http, origin.url("/ramp/10"))
+        assert http.origins_in_use(10) == [origin_of(origin.url("/"))]
+        assert await http.keep_ready(origin_of(origin.url("/")), 2)
+        assert figures(http).n_idle == 2
+        async with (
+            http.stream(origin.url("/ramp/10"), headers={}) as used,
+            http.stream(origin.url("/ramp/20"), headers={}) as ready,
+        ):
+            assert not used.is_new_connection
+            assert ready.is_new_connection
+            assert not ready.has_connected
+            assert b"".join([chunk async for chunk in ready.chunks()]) == ramp(0, 20)
+        assert origin.n_connections == 2
+        assert await http.keep_ready(origin_of(origin.url("/")), 1)
+        assert origin.n_connections == 2, "one is there already"
+
+
+async def test_nothing_is_opened_ahead_to_a_host_that_keeps_nothing(serve: Serve) -> None:
+    """A server of one connection at a time would serve nobody else meanwhile."""
+    async with serve() as (http, origin):
+        await get(http, origin.url("/close"))
+        assert http.origins_in_use(10) == []
+        assert await http.keep_ready(origin_of(origin.url("/")), 2)
+        assert origin.n_connections == 1
+
+
+async def test_a_ready_connection_that_the_host_closed_is_not_used(serve: Serve) -> None:
+    """Hosts close what is idle; the request goes on another one, and fails for nobody."""
+    async with serve() as (http, origin):
+        await get(http, origin.url("/ramp/10"))
+        http.close_idle()
+        assert await http.keep_ready(origin_of(origin.url("/")), 1)
+        await origin.close_all()
+        assert await get(http, origin.url("/ramp/10")) == ramp(0, 10)
+        assert origin.n_connections == 3
+
+
+async def test_a_connection_that_cannot_be_opened_ahead_is_no_failure(serve: Serve) -> None:
+    """Whoever needs one later meets the reason."""
+    async with serve() as (http, origin):
+        await get(http, origin.url("/ramp/10"))
+        name = origin_of(origin.url("/"))
+        http.close_idle()
+        await origin.stop_listening()
+        assert not await http.keep_ready(name, 2)
+        assert figures(http).n_in_use == figures(http).n_idle == 0
+        assert http.holder.n_idle(name) == (0, 0)
+
+
 async def test_nothing_is_left_of_two_thousand_cancelled_requests(serve: Serve) -> None:
     """The leak of httpcore's own pool (its issue 1093) cannot happen here.
 

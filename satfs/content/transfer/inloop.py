@@ -46,7 +46,7 @@ def response_s(response: StreamedResponse, took_s: float) -> float:
 
     *took_s* is the time since it was asked for, which may have opened a connection.
     """
-    return took_s / NEW_LINE_TRIPS if response.is_new_connection else took_s
+    return took_s / NEW_LINE_TRIPS if response.has_connected else took_s
 
 
 class InLoopMover:

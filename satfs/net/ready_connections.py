@@ -1,0 +1,67 @@
+"""Connections that are open before they are needed, while somebody looks at names.
+
+A new connection takes two round trips before its first request. Hosts close idle ones themselves,
+S3 after some seconds to some tens of seconds, so that the next file opened after a pause paid for
+them again. Sending a request now and then would keep one open, and cost requests for ever. Here
+a connection is opened again when a program looks up a name: while it reads a listing, walks to a
+file or waits for a link, the connection comes about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import trio
+
+#: Connections that are ready to each host. To the store two: the tail of a file comes over one,
+#: and what a program reads of it over the other at the same time.
+READY_CONNECTIONS: Final = 2
+#: Only to hosts that were used within so many seconds: somebody who looks at names alone all day
+#: opens no connection to a store.
+USED_WITHIN_S: Final = 600.0
+#: How often it is looked, at most, in seconds.
+LOOK_EVERY_S: Final = 1.0
+#: A host to which no connection came about is left alone for so many seconds.
+RETRY_AFTER_S: Final = 30.0
+
+
+class Connects(Protocol):
+    """The part of `net.http.Http` that is needed here."""
+
+    def origins_in_use(self, within_s: float) -> Sequence[str]:
+        """Return the origins that have kept a connection open within the last *within_s*."""
+
+    async def keep_ready(self, origin: str, n_connections: int) -> bool:
+        """Have so many connections to *origin*; return False where one did not come about."""
+
+
+class ReadyConnections:
+    """Keeps connections of *clients* ready; `run` does the work, in a task."""
+
+    def __init__(self, clients: Sequence[Connects]) -> None:
+        self._clients = clients
+        self._has_looked = trio.Event()
+        self._not_before_s: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Note that a program looks at names now. Never waits."""
+        self._has_looked.set()
+
+    async def run(self) -> None:
+        """Open what is missing whenever a program has looked; never ends."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._has_looked.wait()
+                self._has_looked = trio.Event()
+                for client in self._clients:
+                    for origin in client.origins_in_use(USED_WITHIN_S):
+                        if trio.current_time() >= self._not_before_s.get(origin, 0.0):
+                            nursery.start_soon(self._keep_ready, client, origin)
+                await trio.sleep(LOOK_EVERY_S)
+
+    async def _keep_ready(self, client: Connects, origin: str) -> None:
+        if await client.keep_ready(origin, READY_CONNECTIONS):
+            self._not_before_s.pop(origin, None)
+        else:
+            self._not_before_s[origin] = trio.current_time() + RETRY_AFTER_S

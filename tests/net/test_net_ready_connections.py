@@ -1,0 +1,92 @@
+"""`net/ready_connections.py`: connections come about while somebody looks, and at no other time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from satfs.net.ready_connections import (
+    LOOK_EVERY_S,
+    READY_CONNECTIONS,
+    RETRY_AFTER_S,
+    USED_WITHIN_S,
+    ReadyConnections,
+)
+
+STORE = "https://store.test:443"
+
+
+class Client:
+    """What was wanted of it, and when; `is_up` tells whether connections come about."""
+
+    def __init__(self, used_at_s: float | None) -> None:
+        self.used_at_s = used_at_s
+        self.is_up = True
+        self.wanted_at_s: list[float] = []
+
+    def origins_in_use(self, within_s: float) -> Sequence[str]:
+        since_s = trio.current_time() - within_s
+        return [STORE] if self.used_at_s is not None and self.used_at_s >= since_s else []
+
+    async def keep_ready(self, origin: str, n_connections: int) -> bool:
+        assert (origin, n_connections) == (STORE, READY_CONNECTIONS)
+        self.wanted_at_s.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return self.is_up
+
+
+@asynccontextmanager
+async def running(client: Client) -> Any:
+    ready = ReadyConnections([client])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ready.run)
+        yield ready
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_opened_while_nobody_looks(autojump_clock: Any) -> None:
+    client = Client(trio.current_time())
+    async with running(client):
+        await trio.sleep(3600)
+    assert not client.wanted_at_s
+
+
+async def test_a_thousand_looks_in_a_second_are_one(autojump_clock: Any) -> None:
+    client = Client(trio.current_time())
+    async with running(client) as ready:
+        began_s = trio.current_time()
+        while trio.current_time() < began_s + 10 * LOOK_EVERY_S - 0.0005:
+            ready.look()
+            await trio.sleep(LOOK_EVERY_S / 1000)
+    assert len(client.wanted_at_s) in (10, 11)
+
+
+async def test_hosts_that_were_not_used_lately_are_left_alone(autojump_clock: Any) -> None:
+    """A walk of names for a whole day opens no connection to a store."""
+    client = Client(trio.current_time())
+    async with running(client) as ready:
+        for _ in range(30):
+            await trio.sleep(USED_WITHIN_S / 10)
+            ready.look()
+        await trio.sleep(1)
+    assert len(client.wanted_at_s) in (9, 10)
+
+
+async def test_a_host_that_is_down_is_tried_seldom(autojump_clock: Any) -> None:
+    client = Client(trio.current_time())
+    client.is_up = False
+    async with running(client) as ready:
+        for _ in range(int(3 * RETRY_AFTER_S)):
+            ready.look()
+            await trio.sleep(1)
+        assert len(client.wanted_at_s) <= 4
+        client.is_up = True
+        await trio.sleep(RETRY_AFTER_S)
+        n_before = len(client.wanted_at_s)
+        for _ in range(5):
+            ready.look()
+            await trio.sleep(LOOK_EVERY_S)
+    assert len(client.wanted_at_s) - n_before >= 4
