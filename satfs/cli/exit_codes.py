@@ -25,6 +25,11 @@ from satfs.errors import (
 )
 from satfs.fuse.errnos import gravest_of
 
+#: For people who have no credential yet.
+CREDENTIALS_ARE_MADE: Final = (
+    "Credentials are made in Aleph (aleph.satellogic.com), under My Profile."
+)
+
 
 class Exit(IntEnum):
     """Exit codes of every command. Scripts may rely on them."""
@@ -75,7 +80,7 @@ _CODES: Final[Mapping[type[SatfsError], Exit]] = MappingProxyType(
 _REMEDIES: Final[Mapping[type[SatfsError], str]] = MappingProxyType(
     {
         ProxyRefused: "`satfs doctor` looks at the whole way, the proxy included.",
-        NeedsLogin: "Credentials are made in Aleph (aleph.satellogic.com), under My Profile.",
+        NeedsLogin: CREDENTIALS_ARE_MADE,
         Unreachable: "Check the network, and SATFS_API_URL and SATFS_AUTH_URL if you set them; "
         "`satfs doctor` looks at the whole way.",
         FuseMissing: "`satfs doctor` looks at all that mounting takes.",

@@ -19,7 +19,7 @@ from satfs.api import secret_store, tokens
 from satfs.api.auth import source_of
 from satfs.api.secret_store import StoredLogin
 from satfs.cli.account import Account, ask_account
-from satfs.cli.exit_codes import Exit
+from satfs.cli.exit_codes import CREDENTIALS_ARE_MADE, Exit
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
 from satfs.cli.install_helper import this_program
@@ -126,6 +126,7 @@ def _asked_for(settings: Settings, *, with_token: bool) -> _Given:
     mode = AuthMode.LEGACY if settings.auth_mode is AuthMode.LEGACY else AuthMode.OAUTH
     client_id, secret = settings.client_id, settings.client_secret
     if sys.stdin.isatty():
+        print_sentence(CREDENTIALS_ARE_MADE)
         client_id = click.prompt("Client id", default=client_id, err=True)
         typed = click.prompt(
             "Client secret (not shown)" + (" [the one set]" if secret else ""),
