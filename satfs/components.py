@@ -143,7 +143,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
 
 
 def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> Root:
-    """Return the tree that *settings* ask for, over *parts*; waits for nothing.
+    """Return the tree by *settings*, over *parts*; waits for nothing.
 
     *program* is what to type in a shell to run satfs, for the README.
     """

@@ -61,5 +61,5 @@ def require_room() -> None:
 
 
 def is_exhausted(failure: BaseException) -> bool:
-    """Return whether *failure* says that there are no more descriptors, here or on the machine."""
+    """Return whether *failure* is that no descriptor is left, here or on the machine."""
     return isinstance(failure, OSError) and failure.errno in _EXHAUSTED

@@ -2,7 +2,7 @@
 
     SatfsError
     ├── NotThere         no such task, capture, scene, attachment, member or name
-    ├── NotAllowed       the vendor (or the archive) knows us and says no
+    ├── NotAllowed       the vendor (or the archive) knows us and refuses
     │   ├── NeedsLogin       the credential is refused, missing or spent
     │   ├── NeedsContract    a contract must be named, or the named one is not ours
     │   ├── ProxyRefused     the proxy refuses the user and password, or wants them
@@ -11,20 +11,20 @@
     ├── Unreachable      network, vendor or store down; retries are spent
     │   ├── DeadlineReached  the call's time is up
     │   │   └── Unfinished       the same, and part of a long listing has come
-    │   └── Throttled        asked to slow down for longer than the deadline allows
+    │   └── Throttled        the required wait is longer than the deadline allows
     ├── OverBudget       the day's egress limit is reached, and the cache does not have it
     ├── TooManyOpen      the process has no descriptor left for one more file
     ├── Garbled          the vendor broke its own contract
-    ├── Damaged          an archive that lies
-    ├── Unsupported      we cannot do this, and never could (a compression method, say)
+    ├── Damaged          an archive that contradicts itself
+    ├── Unsupported      satfs does not do this (a compression method, for example)
     ├── ReadOnly         anything that would write
-    ├── Unneeded         read ahead by the kernel, and nobody came for it
+    ├── Unneeded         read ahead by the kernel, and not needed by a program
     ├── Misuse           we broke our own contract: a bug
-    └── CannotMount      raised before anything is mounted: somebody has to change something first
+    └── CannotMount      raised before anything is mounted: the user has to change something first
         ├── BadSettings      the configuration cannot work
         ├── BadMountpoint    the directory cannot be mounted on, or unmounted
         ├── BadCache         the cache directory cannot be used, or is not ours
-        └── FuseMissing      the machine lacks FUSE, or does not let us use it
+        └── FuseMissing      the machine lacks FUSE, or does not allow it
 
 `fuse/errnos.py` maps each to an errno; a test demands that none is forgotten. Messages are for
 people: they name the operation and the thing, and never hold a token or the query of a link.
@@ -54,7 +54,7 @@ class NeedsContract(NotAllowed):
 
 
 class ProxyRefused(NotAllowed):
-    """The proxy refuses the user and password in its address, or wants them; nothing was asked."""
+    """The proxy refuses the user and password in its address, or wants them; nothing was sent."""
 
 
 class Encrypted(NotAllowed):
@@ -68,7 +68,7 @@ class Changed(SatfsError):
 class Unreachable(SatfsError):
     """Network, vendor or store are down, and retries are spent.
 
-    `is_lasting` tells that another try soon cannot help (a certificate that fails, say).
+    `is_lasting`: another try soon cannot help (a certificate that fails, for example).
     """
 
     is_lasting: bool = False
@@ -77,8 +77,8 @@ class Unreachable(SatfsError):
 class DeadlineReached(Unreachable):
     """The time allowed for the call is up.
 
-    `is_silence` tells that somebody was there, and said nothing; it is False when no connection
-    came about.
+    `is_silence`: there was a connection, and no response came; it is False when there was no
+    connection.
     """
 
     is_silence: bool = True
@@ -91,9 +91,9 @@ class Unfinished(DeadlineReached):
 
 
 class Throttled(Unreachable):
-    """Asked to slow down for longer than the deadline allows.
+    """The vendor requires a wait that is longer than the deadline allows.
 
-    `retry_after_s` is what the vendor asked for, in seconds, or None when it did not say.
+    `retry_after_s` is that wait in seconds, or None when the response has none.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -126,7 +126,7 @@ class ReadOnly(SatfsError):
 
 
 class Unneeded(SatfsError):
-    """What the kernel asked for ahead of a program that then went elsewhere: not fetched."""
+    """Bytes that the kernel read ahead of a program, which then went elsewhere: not fetched."""
 
 
 class Misuse(SatfsError):
@@ -134,15 +134,15 @@ class Misuse(SatfsError):
 
 
 class CannotMount(SatfsError):
-    """Nothing is mounted: somebody has to change something first. Never raised itself."""
+    """Nothing is mounted: the user has to change something first. Never raised itself."""
 
 
 class BadSettings(CannotMount):
-    """The configuration cannot work; says which setting, and what would."""
+    """The configuration cannot work; the message names the setting, and what would work."""
 
 
 class BadMountpoint(CannotMount):
-    """The directory cannot be mounted on, or unmounted; says why, and what would help."""
+    """The directory cannot be mounted on, or unmounted; the message has reason and remedy."""
 
 
 class BadCache(CannotMount):
@@ -150,4 +150,4 @@ class BadCache(CannotMount):
 
 
 class FuseMissing(CannotMount):
-    """The machine lacks FUSE, or does not let us use it; says what to install or allow."""
+    """The machine lacks FUSE, or does not allow it; the message has what to install or allow."""

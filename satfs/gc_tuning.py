@@ -25,7 +25,7 @@ import trio
 
 #: How often is looked, in seconds. A listing makes some 50,000 containers in that time.
 _LOOK_S: Final = 0.5
-#: Containers whose collection takes 25 to 40 ms, and twice as many less than anybody notices.
+#: Containers whose collection takes 25 to 40 ms, and twice as many take less than a user notices.
 _MUCH: Final = 35_000
 #: Looks between two collections while there is little to collect: half a minute.
 _LOOKS: Final = 60

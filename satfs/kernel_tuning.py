@@ -1,4 +1,4 @@
-"""What the kernel allows a mount beyond its defaults, where we may say so (root, usually).
+"""What the kernel allows a mount beyond its defaults, where we may change it (root, usually).
 
 pyfuse3 has no way to ask for these when it connects, so they are set from outside, in /sys.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: Read-ahead of a mount, in KiB. The kernel asks for a buffered file in pieces of this size; its
+#: Read-ahead of a mount, in KiB. The kernel reads a buffered file in pieces of this size; its
 #: default is 128. 512 carries as much as 1024, and reads half as much past a row of tiles, which
 #: the kernel takes for the beginning of a long read (docs/PERFORMANCE.md, "window").
 READ_AHEAD_KB: Final = 512
@@ -32,7 +32,7 @@ class Tuned:
 def tune(device: tuple[int, int], sys: Path = Path("/sys")) -> Tuned:
     """Set what may be set for the mount with that *device* number. Waits for the kernel only."""
     major, minor = device
-    # Writing here is a call into the kernel, and asks the mount nothing.
+    # Writing here is a call into the kernel, which sends no request to the mount.
     bdi = sys / "class" / "bdi" / f"{major}:{minor}" / "read_ahead_kb"
     connection = sys / "fs" / "fuse" / "connections" / str(minor)
     tuned = Tuned(_write(bdi, READ_AHEAD_KB), _write(connection / "max_background", MAX_BACKGROUND))

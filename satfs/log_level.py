@@ -16,7 +16,7 @@ from satfs.errors import BadSettings
 
 log = structlog.get_logger(__name__)
 
-#: The levels by name, from the one that says least to the one that says most.
+#: The levels by name, from the one with the fewest lines to the one with the most.
 LEVELS: Final = MappingProxyType(
     {
         "error": logging.ERROR,
@@ -34,10 +34,10 @@ def level() -> str:
 
 
 def set_level(name: str) -> None:
-    """Log what is at least as grave as *name* says, from now on, and log that.
+    """Log lines of level *name* and above from now on, and log the change.
 
     Raises:
-        BadSettings: there is no such level; says which there are.
+        BadSettings: there is no such level; the message has those that there are.
     """
     if name not in LEVELS:
         raise BadSettings(f"no such log level; there are {', '.join(LEVELS)}")

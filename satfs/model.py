@@ -61,8 +61,8 @@ class Contract:
 class Task:
     """A tasking order. `record` is the API's object as sent, unknown fields kept.
 
-    With a *problem* nothing but the id could be read, and it says why. So it is with a `Capture`
-    and a `Scene`.
+    With a *problem* only the id could be read, and *problem* is the reason. The same holds for a
+    `Capture` and a `Scene`.
     """
 
     task_id: TaskId
@@ -84,7 +84,7 @@ class Capture:
 
     @property
     def is_published(self) -> bool:
-        """Return whether scenes may be asked for."""
+        """Return whether the API has scenes of it."""
         return self.status == PUBLISHED
 
 
@@ -101,7 +101,7 @@ class Scene:
     """One deliverable of a capture.
 
     `record` is the API's object as sent, *without any link*: links expire, and are secrets.
-    `revision` changes when the API says that the record changed (its `last_modified`), else empty.
+    `revision` changes with the record, by its `last_modified`; empty where the API has none.
     """
 
     scene_id: SceneId
@@ -123,9 +123,9 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A presigned URL: whoever holds it may read the object, so it is shown nowhere.
+    """A presigned URL: it is enough to read the object, so it is shown nowhere.
 
-    `expires_at_s` is wall-clock seconds since the epoch, as the URL itself tells; None when it
+    `expires_at_s` is wall-clock seconds since the epoch, by the URL itself; None when it
     does not.
     """
 
@@ -138,7 +138,7 @@ class Version:
     """Which bytes an object holds: two equal versions hold equal bytes.
 
     `etag` is the store's ETag with its quotes, or, where a store sends none, a name made from
-    `Last-Modified`; `is_strong` tells whether it may be used in `If-Match` (RFC 9110 §8.8.3).
+    `Last-Modified`; `is_strong`: it may be used in `If-Match` (RFC 9110 §8.8.3).
     """
 
     etag: str
@@ -199,7 +199,7 @@ class RemoteReader(Reader, Protocol):
 
 @runtime_checkable
 class LimitsReadAhead(Protocol):
-    """A reader that reads ahead, and can be told up to where."""
+    """A reader that reads ahead, up to a limit that can be set."""
 
     def limit_read_ahead(self, span: ByteRange) -> None:
         """Read nothing ahead beyond *span* of the file."""

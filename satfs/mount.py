@@ -303,7 +303,7 @@ async def _tune(mountpoint: Path, introspection: Introspection) -> None:
 
 @asynccontextmanager
 async def _ended_by_signals() -> AsyncIterator[None]:
-    """Cancel the body when a signal asks for the end, and return as if it had come to it.
+    """Cancel the body at a signal to end, and return as if it had come to its end.
 
     SIGUSR1 and SIGUSR2, which changed the level of the log in version 0.1, have no effect: a script
     that still sends them must not end the mount, which is what they do by default (signal(7)).

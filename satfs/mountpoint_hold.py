@@ -1,4 +1,4 @@
-"""The directory that satfs is about to be mounted on: nobody else mounts there, nobody replaces it.
+"""The directory that satfs is about to be mounted on: kept from other mounts and replacement.
 
 Between the check of a mountpoint and the mount lie seconds in which the API responds. Two things
 are held for that time: a lock, so that a second satfs is refused and not mounted over the first
@@ -80,7 +80,7 @@ class MountpointHold:
         return held
 
     def unlock(self) -> None:
-        """Let others mount there, or be told by the mount table that they cannot."""
+        """Let other processes go on: the mount table shows them now that it is mounted on."""
         if self._lock_fd is not None:
             with contextlib.suppress(OSError):
                 self._lock_path.unlink()
@@ -90,7 +90,7 @@ class MountpointHold:
             self._lock_fd = None
 
     def close(self) -> None:
-        """Let go of both; the lock stays where a process that was forked has it, too."""
+        """Release both; the lock stays where a process that was forked has it, too."""
         for fd in (self._lock_fd, self._directory_fd):
             if fd is not None:
                 os.close(fd)
@@ -109,7 +109,7 @@ def _locked(path: Path) -> int | None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Removed before it was locked: whoever comes next would lock another file.
+            # Removed before it was locked: the next process would lock another file.
             if path.exists() and os.path.samestat(os.fstat(fd), os.lstat(path)):
                 return fd
         except BlockingIOError:

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-#: Longest life of a note, in seconds; files that are older are removed by whoever comes next.
+#: Longest life of a note, in seconds; older files are removed by the next process.
 MAX_AGE_S: Final = 3600.0
 #: statfs(2), `f_type` of a tmpfs, and the size of the structure (linux/magic.h, 64-bit).
 _TMPFS: Final = 0x01021994
@@ -111,7 +111,7 @@ def _own(directory: Path) -> None:
     """Make *directory* ours alone, or see that it is.
 
     Raises:
-        OSError: it cannot be made, is a symbolic link, or somebody else's.
+        OSError: it cannot be made, is a symbolic link, or belongs to another user.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()

@@ -27,7 +27,7 @@ FILE_NAME: Final = "claims"
 _PRESENCE: Final = 1 << 62
 #: Named locks have numbers from here to `_PRESENCE`; those below belong to blocks of objects.
 _NAMES: Final = 1 << 61
-#: Pause between two tries for a lock that somebody else holds, in seconds. A try takes some
+#: Pause between two tries for a lock that another process holds, in seconds. A try takes some
 #: microseconds; the kernel does not report when a lock becomes free.
 POLL_S: Final = 0.02
 #: Longest wait for a named lock, in seconds: well above what a request takes that is answered.
@@ -84,7 +84,7 @@ class NodeLocks:
         except OSError as problem:
             if problem.errno in (errno.EAGAIN, errno.EACCES):
                 return False
-            # No locks to be had (ENOLCK, a network filesystem): as if there were nobody else.
+            # No locks to be had (ENOLCK, a network filesystem): as if there were no other process.
         return True
 
     def unlock(self, start: int, stop: int) -> None:

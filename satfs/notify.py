@@ -48,11 +48,11 @@ class Notifier:
         return self._address is not None
 
     def ready(self) -> None:
-        """Say that the mount works: it is mounted, and the first listing was answered."""
+        """Report that the mount works: it is mounted, and the first listing has come."""
         self._tell({"READY": "1"})
 
     def status(self, sentence: str) -> None:
-        """Say in *sentence* what the mount does, for `systemctl status`; only when it changed."""
+        """Report in *sentence* what the mount does, for `systemctl status`, if it changed."""
         line = " ".join(sentence.split())[:_STATUS_CHARACTERS]
         if line != self._status:
             self._status = line
@@ -63,12 +63,12 @@ class Notifier:
         self._tell({} if self.watchdog_s is None else {"WATCHDOG": "1"})
 
     def stopping(self) -> None:
-        """Say that the mount is being taken down."""
+        """Report that the mount is being taken down."""
         self._status = "unmounting"
         self._tell({"STOPPING": "1", "STATUS": self._status})
 
     async def run(self, describe: Callable[[], str]) -> None:
-        """Say that we are alive, and what *describe* returns, until cancelled; then, that we end.
+        """Report that we are alive, and what *describe* returns, until cancelled; then the end.
 
         Runs on the loop that serves the mount: when that stands still, so does this, and the
         manager's watchdog ends the process and starts another.
@@ -107,7 +107,7 @@ def take_notifier(environment: MutableMapping[str, str], pid: int | None = None)
     """Return the notifier that *environment* requests, and remove its variables there.
 
     *pid* is ours unless another is given: a watchdog meant for another process is not ours to feed.
-    What cannot be understood counts as not said.
+    What cannot be parsed counts as not set.
     """
     found = {name: environment.pop(name, "") for name in VARIABLES}
     address = found["NOTIFY_SOCKET"]
@@ -118,7 +118,7 @@ def take_notifier(environment: MutableMapping[str, str], pid: int | None = None)
 
 
 def watchdog_s(usec: str, for_pid: str, pid: int) -> float | None:
-    """Return the watchdog's patience in seconds; None if there is none, or not for process *pid*.
+    """Return the watchdog's time limit in seconds; None if there is none, or not for process *pid*.
 
     The texts are those of `WATCHDOG_USEC` and `WATCHDOG_PID` (sd_watchdog_enabled(3)).
     """

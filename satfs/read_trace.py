@@ -32,7 +32,7 @@ _MAX_CHARACTERS: Final = 300
 
 #: What a request can be for.
 LINK, SIZE, CONFIRM, BYTES = "link", "size", "confirm", "bytes"
-#: How a request can end, besides by an error, whose class is told then.
+#: How a request can end, besides by an error, which is shown by its class.
 UNDER_WAY, DONE, GIVEN_UP = "under way", "done", "given up"
 
 
@@ -40,7 +40,7 @@ UNDER_WAY, DONE, GIVEN_UP = "under way", "done", "given up"
 class TracedRequest:
     """One request. *at_s* is wall clock; the other times are durations, None until known.
 
-    *span* is what was asked for, where that is known; *outcome* one of the words above, or what
+    *span* is the requested range, where that is known; *outcome* one of the words above, or what
     went wrong.
     """
 
@@ -55,7 +55,7 @@ class TracedRequest:
 
 @dataclass(frozen=True, slots=True)
 class TracedFailure:
-    """What somebody who read was told instead of bytes. *at_s* is wall clock."""
+    """The failure that a program got instead of bytes. *at_s* is wall clock."""
 
     at_s: float
     kind: str
@@ -102,7 +102,7 @@ class ReadTrace:
         self._wall_clock = wall_clock
 
     def opened(self) -> None:
-        """Note that somebody opened the object."""
+        """Note that a program opened the object."""
         for totals in self._both:
             totals.n_opens += 1
 

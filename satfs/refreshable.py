@@ -1,12 +1,12 @@
-"""A value with a lifetime, renewed once however many tasks ask.
+"""A value with a lifetime, renewed once for all tasks that need it.
 
 A token, a presigned link and a directory listing are the same thing: a value, a moment when it goes
-stale, one renewal in flight, and many who wait for it. This module is that thing, written once.
+stale, one renewal in flight, and many tasks that wait for it. This module is that, written once.
 
 Two clocks judge a lifetime. trio's stands still while the machine sleeps, so a laptop that wakes
 in the morning would go on with yesterday's token; the wall clock may be set back, so that a value
-would live for ever. A value is stale as soon as *either* says so. Judging by both errs on the side
-of renewing too early, which costs one request.
+would live for ever. A value is stale as soon as it is by *either*. The error of both together is
+to renew too early, which costs one request.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class _Renewal(Generic[T]):
 
 
 class Refreshable(Generic[T]):
-    """A value with a lifetime, renewed once however many tasks ask.
+    """A value with a lifetime, renewed once for all tasks that need it.
 
-    *renew* returns the value and its lifetime in seconds (`math.inf`: for ever; 0: for those who
-    are waiting, and nobody after them). *clock* and *wall_clock* return seconds.
+    *renew* returns the value and its lifetime in seconds (`math.inf`: for ever; 0: for the tasks
+    that wait now, and no later ones). *clock* and *wall_clock* return seconds.
 
     Invariants:
         At most one renewal runs whose outcome will be believed.
-        A value is handed out only while it is fresh, or to those who waited for its renewal.
-        A failed renewal is raised to everyone who waited for it, then forgotten.
-        When the renewing task is cancelled, one of those who wait takes over.
+        A value is returned only while it is fresh, or to tasks that waited for its renewal.
+        A failed renewal is raised in all tasks that waited for it, then forgotten.
+        When the renewing task is cancelled, one of the waiting tasks takes over.
 
     Only `get` waits, and it yields to the scheduler even on a hit.
     """
@@ -96,9 +96,9 @@ class Refreshable(Generic[T]):
     def invalidate(self, value: T | None = None) -> None:
         """Make the value stale; with *value*, only if that very one is (still) held.
 
-        Those who were told by another that the value is bad pass the one they used, so that a
-        renewal that happened meanwhile is not undone. Without *value* a renewal in flight is not
-        believed either: it may have been answered before whatever made the caller ask.
+        A caller whose value was refused passes that value, so that a renewal that happened
+        meanwhile is not undone. Without *value* a renewal in flight is not believed either: its
+        response may be older than the caller's reason.
         """
         if value is None:
             self._is_invalid = True
@@ -109,7 +109,7 @@ class Refreshable(Generic[T]):
     async def get(self) -> T:
         """Return a fresh value, waiting for its renewal if need be.
 
-        Raises whatever *renew* raises, to everyone who waited for it.
+        Raises the exception of *renew*, in all tasks that waited for it.
         """
         await trio.lowlevel.checkpoint()
         while True:
@@ -118,7 +118,7 @@ class Refreshable(Generic[T]):
                 return held.value
             renewal = self._renewal
             if renewal is None:
-                # No await since the look above: whoever comes next must find this renewal.
+                # No await since the look above: the next task must find this renewal.
                 renewal = self._renewal = _Renewal()
                 return (await self._run(renewal)).value
             await renewal.ended.wait()

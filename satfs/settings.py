@@ -118,7 +118,7 @@ class Settings(BaseModel):
     audience: str = "https://api.satellogic.com/"
     """The audience of a token, as requested (the final slash belongs to it)."""
     auth_mode: AuthMode = AuthMode.AUTO
-    """How the API is told who we are: auto, oauth, token or legacy."""
+    """How satfs authenticates at the API: auto, oauth, token or legacy."""
     client_id: str | None = None
     """The OAuth client id (or the key id, in legacy mode)."""
     client_secret: SecretStr | None = None
@@ -186,7 +186,7 @@ class Settings(BaseModel):
     cache_bytes: Bytes | None = Field(None, ge=0)
     """Most bytes kept on disk; default: the smaller of 20 GB and 10 % of the disk. 0: no disk."""
     cache_free_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the disk that is left free, whatever the limit says."""
+    """Share of the disk that is left free, whatever the limit is."""
     memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 
@@ -418,7 +418,7 @@ def unknown_remarks(environment: Mapping[str, str]) -> tuple[str, ...]:
 def worker_environment() -> dict[str, str]:
     """Return the environment for a child process: ours without anything of satfs.
 
-    Settings and secrets alike stay behind; a child is told what it needs.
+    Settings and secrets alike stay behind; a child gets what it needs.
     """
     return {
         name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)

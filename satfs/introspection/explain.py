@@ -29,7 +29,7 @@ from satfs.read_trace import (
 NOTICED_S: Final = 0.25
 #: A first byte that takes this share of a request says that the way is long, and not narrow.
 MOSTLY_LATENCY: Final = 0.5
-#: Whoever fetches so little at a time pays for the way, and not for the bytes.
+#: A program that reads this little at a time waits for round trips, and not for bytes.
 SMALL_BYTES: Final = 1024 * 1024
 
 #: What a terminal shows on a line.

@@ -17,7 +17,7 @@ from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId
 from satfs.tree.nodes import Attributes, Directory, Entry, Node, not_there
 from satfs.tree.scenes import SceneDirectory
 
-#: Entries made without letting anybody else run: some ten milliseconds' worth.
+#: Entries made between two checkpoints: some ten milliseconds' worth.
 _BATCH: Final = 500
 
 

@@ -28,7 +28,7 @@ FRESH_S: Final = 1.0
 GRACE_S: Final = 0.1
 #: …but never longer than this, however often programs look.
 MAX_S: Final = 2.0
-#: Bytes of contents kept for those who have looked and not yet opened.
+#: Bytes of contents kept for programs that have looked and not yet opened.
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
