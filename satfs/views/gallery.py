@@ -20,11 +20,11 @@ from typing import Final
 from urllib.parse import quote
 
 from satfs.facts.scene import MemberKind, RasterFacts
+from satfs.imagery.utm import degrees_of
 from satfs.model import Json
 from satfs.views.escaping import script_of
 from satfs.views.footprints import time_text
 from satfs.views.scenes import SceneView, newest_last
-from satfs.views.utm import degrees_of
 
 #: Decimal places of degrees: a centimetre, a hundredth of a pixel.
 _PLACES: Final = 7

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from views.delivered import Taken, delivered
 
 from satfs.facts.scene import BandFacts, MemberKind
+from satfs.imagery.utm import degrees_of, zone_of
 from satfs.views.mosaic import (
     expected_mosaics,
     expected_true_colours,
@@ -25,7 +26,6 @@ from satfs.views.mosaic import (
     nothing_of,
     true_colour_of,
 )
-from satfs.views.utm import degrees_of, zone_of
 
 pytestmark = pytest.mark.slow
 TASKS = {
