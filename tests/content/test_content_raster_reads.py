@@ -64,6 +64,16 @@ def pages(span: ByteRange) -> ByteRange:
     return ByteRange(start, -(-span.stop // PAGE_BYTES) * PAGE_BYTES)
 
 
+def nothing(_span: ByteRange) -> bool:
+    """Tell that a cache holds no byte."""
+    return False
+
+
+def everything(_span: ByteRange) -> bool:
+    """Tell that a cache holds all bytes."""
+    return True
+
+
 def first_read(number: int) -> ByteRange:
     """Return what stdio reads first of a block: its buffer, which begins before the block."""
     start = tile(number).start // (2 * PAGE_BYTES) * 2 * PAGE_BYTES
@@ -81,7 +91,7 @@ def test_what_calls_itself_a_tiff(head: bytes) -> None:
 def test_a_read_inside_a_block_fetches_it_to_its_end_and_nothing_of_the_next(base: int) -> None:
     reads = RasterReads(known(base=base))
     asked = first_read(8)
-    plan = reads.note(ByteRange(asked.start + base, asked.stop + base), is_held=False)
+    plan = reads.note(ByteRange(asked.start + base, asked.stop + base), nothing)
     assert plan is not None
     assert plan.pattern is Pattern.BLOCKS
     assert plan.ahead == ()
@@ -91,14 +101,14 @@ def test_a_read_inside_a_block_fetches_it_to_its_end_and_nothing_of_the_next(bas
 
 def test_the_rest_of_a_block_asks_for_nothing_more() -> None:
     reads = RasterReads(known())
-    reads.note(first_read(8), is_held=False)
+    reads.note(first_read(8), nothing)
     behind = ByteRange(first_read(8).stop, first_read(8).stop + PAGE_BYTES)
-    assert reads.note(behind, is_held=True) is None
+    assert reads.note(behind, everything) is None
 
 
 def test_what_the_kernel_reads_ahead_past_a_block_is_refused_once() -> None:
     reads = RasterReads(known())
-    reads.note(first_read(8), is_held=False)
+    reads.note(first_read(8), nothing)
     start = first_read(8).stop
     ahead = ByteRange(start, start + AHEAD)
     behind = ByteRange(ahead.stop, ahead.stop + AHEAD)
@@ -111,7 +121,7 @@ def test_what_the_kernel_reads_ahead_past_a_block_is_refused_once() -> None:
 
 def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
     reads = RasterReads(known())
-    reads.note(first_read(8), is_held=False)
+    reads.note(first_read(8), nothing)
     start = first_read(8).stop
     assert reads.is_expected(ByteRange(start, start + 64 * KIB)) is True
 
@@ -120,8 +130,8 @@ def test_the_row_below_is_fetched_at_once() -> None:
     """A window of three by three tiles: from the second row on its blocks are known before."""
     reads = RasterReads(known())
     for number in (7, 8, 9):
-        reads.note(first_read(number), is_held=False)
-    plan = reads.note(first_read(13), is_held=False)
+        reads.note(first_read(number), nothing)
+    plan = reads.note(first_read(13), nothing)
     assert plan is not None
     wanted = [plan.now, *plan.ahead]
     for number in (13, 14, 15):
@@ -130,9 +140,20 @@ def test_the_row_below_is_fetched_at_once() -> None:
     assert not any(span.overlaps(ByteRange(tile(17).start, tile(17).stop)) for span in wanted)
 
 
+def test_what_is_cached_is_read_without_predictions() -> None:
+    """A window that is cached costs nothing; it is predicted from the first block that is not."""
+    reads = RasterReads(known())
+    for number in (8, 9, 12):
+        reads.note(first_read(number), everything)
+    assert not reads.pattern.outstanding
+    plan = reads.note(first_read(13), nothing)
+    assert plan is not None
+    assert reads.pattern.outstanding
+
+
 def test_a_program_that_copies_is_left_to_read_ahead_by_offsets() -> None:
     reads = RasterReads(known())
-    reads.note(ByteRange(0, 128 * KIB), is_held=False)
+    reads.note(ByteRange(0, 128 * KIB), nothing)
     assert reads.bulk_bytes is None
     assert reads.is_expected(ByteRange(128 * KIB, 128 * KIB + AHEAD)) is True
 
@@ -142,7 +163,7 @@ def test_a_read_of_all_blocks_in_order_becomes_a_bulk_read() -> None:
     reads = RasterReads(known())
     assert reads.bulk_bytes == 0
     for number in range(20):
-        reads.note(first_read(number), is_held=False)
+        reads.note(first_read(number), nothing)
     assert reads.bulk_bytes is not None
     assert reads.bulk_bytes > 2 * 1024 * KIB
 
@@ -151,10 +172,10 @@ def test_a_bulk_read_of_one_image_ends_with_it() -> None:
     """What lies behind the image, its overviews, is not read ahead; a copy reads on."""
     reads = RasterReads(known(RASTER + bytes(5 * TILE_BYTES)))
     for number in range(20):
-        reads.note(first_read(number), is_held=False)
+        reads.note(first_read(number), nothing)
     assert reads.bulk_stop == -(-tile(SIDE * SIDE - 1).stop // BUFFER_BYTES) * BUFFER_BYTES
     copied = RasterReads(known())
-    copied.note(ByteRange(0, 128 * KIB), is_held=False)
+    copied.note(ByteRange(0, 128 * KIB), nothing)
     assert copied.bulk_stop is None
 
 
@@ -181,7 +202,7 @@ def test_a_page_is_never_refused_and_nothing_twice(
             assert reads.is_expected(span) is True
         page = ByteRange(span.start, span.start + PAGE_BYTES)
         assert reads.is_expected(page) is not False
-        plan = reads.note(span, is_held=is_held)
+        plan = reads.note(span, everything if is_held else nothing)
         if plan is not None:
             assert plan.now.start <= span.start
             assert plan.now.stop >= min(span.stop, len(RASTER))

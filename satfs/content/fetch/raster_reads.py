@@ -13,7 +13,7 @@ what reaches into blocks that nobody expects is refused. The kernel forgets a re
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from cachetools import LRUCache
@@ -150,6 +150,9 @@ class RasterReads:
         #: Requests of this run that were refused although their blocks were needed.
         self._wrong: set[ByteRange] = set()
         self._current: tuple[Block, ...] = ()
+        #: Whether the last block was cached before anything was fetched for this handle. Then
+        #: nothing is predicted: predictions save round trips, and there are none.
+        self._is_cached = False
         #: Whether blocks were predicted since the last plan was made.
         self._is_plan_due = False
 
@@ -200,7 +203,11 @@ class RasterReads:
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return None
         doubted = self._unseen(blocks)
-        if doubted and self.pattern.predict(self._raster.span_of, is_due=True):
+        if (
+            doubted
+            and not self._is_cached
+            and self.pattern.predict(self._raster.span_of, is_due=True)
+        ):
             self._is_plan_due = True
             doubted = self._unseen(blocks)
         if not doubted:
@@ -218,12 +225,13 @@ class RasterReads:
 
     # -- reads -----------------------------------------------------------------------------------
 
-    def note(self, span: ByteRange, *, is_held: bool) -> Plan | None:
+    def note(self, span: ByteRange, holds: Callable[[ByteRange], bool]) -> Plan | None:
         """Take in a read; return what to have, or None when nothing new is to be fetched.
 
-        *is_held*: the bytes are in the cache.
+        *holds* returns whether bytes of the object are in the cache.
         """
         inside = self._inside(span)
+        is_held = holds(span)
         is_jump = not self._is_in_run(inside)
         if is_jump:
             self._is_copy = inside.start == 0 and len(inside) >= COPY_BYTES
@@ -236,6 +244,9 @@ class RasterReads:
         is_new = not set(touched) <= set(self._current)
         if is_new:
             is_fetched = all(self.pattern.is_expected(block) for block in touched)
+            self._is_cached = not any(self.pattern.is_expected(block) for block in touched) and all(
+                map(holds, self._spans_of(touched))
+            )
             self._current = touched
             self._note_blocks(touched, is_long=len(inside) > SHORT_BYTES)
         else:
@@ -259,7 +270,7 @@ class RasterReads:
             if where and layout is not None:
                 image = layout.images[block.image]
                 self.pattern.read(image, block.number, where, is_in_order=not is_long)
-        if self.pattern.predict(self._raster.span_of):
+        if not self._is_cached and self.pattern.predict(self._raster.span_of):
             self._is_plan_due = True
 
     def _unseen(self, blocks: Iterable[tuple[Block, int]]) -> list[Block]:
@@ -282,6 +293,8 @@ class RasterReads:
         where = self._raster.span_of(blocks[0][0])
         is_begun = where is not None and where.start < span.start
         is_sought = is_jump or (is_short and not self.pattern.has_seen(blocks[0][0]))
+        if is_sought and is_short and self._holds_directory(looked_at):
+            return ()  # what lies beside it is read on, if that is what a program came for
         if is_begun and is_sought and len(blocks) > 1 and blocks[0][1] <= SHORT_BYTES:
             del blocks[0]
         elif is_begun and is_jump and is_short and where is not None and where.stop < span.stop:
@@ -299,6 +312,12 @@ class RasterReads:
         if len(blocks) > 1 and blocks[-1][1] < PAGE_BYTES:
             del blocks[-1]
         return tuple(block for block, _ in blocks)
+
+    def _holds_directory(self, span: ByteRange) -> bool:
+        """Return whether a directory begins in *span*, which is what a program looks for there."""
+        layout = self._raster.layout
+        images = layout.images if layout is not None else ()
+        return any(span.start <= image.directory.start < span.stop for image in images)
 
     def _reached(self, span: ByteRange, block: Block, *, is_fetched: bool) -> tuple[Block, ...]:
         """Return the blocks up to which a run of requests has come: that of the next one's start.

@@ -111,7 +111,7 @@ class ObjectReader:
         if reads is None:
             return self._habit.note(span, window_bytes)
         n_before = reads.pattern.hit_bytes
-        plan = reads.note(span, is_held=self._fetcher.cached.holds(span))
+        plan = reads.note(span, self._lacks_nothing)
         if n_read := reads.pattern.hit_bytes - n_before:
             self._fetcher.source.trace.predicted(n_read, 0)
         bulk_bytes = reads.bulk_bytes
@@ -121,6 +121,10 @@ class ObjectReader:
             window_bytes = min(window_bytes, max(0, stop - span.stop))
         by_offset = self._habit.note(span, window_bytes)
         return plan if bulk_bytes == 0 else by_offset
+
+    def _lacks_nothing(self, span: ByteRange) -> bool:
+        """Return whether reading *span* sends no request: it is held, or held unchecked."""
+        return next(self._fetcher.cached.gaps(span.clip(self.size_bytes)), None) is None
 
     def _learn(self, span: ByteRange, data: bytes | memoryview) -> None:
         """Learn the layout of a raster from bytes that were read."""
