@@ -1,8 +1,9 @@
-"""Which scenes, and which of their rasters, a command works on: `--where` and `--bands`."""
+"""Which scenes, which of their rasters, and which parts of these a command works on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,23 @@ bands_flag = click.option(
     help="Only rasters of this kind, and no other byte of the deliveries; may be given several"
     " times.",
 )
+
+
+def four_numbers(kind: type[int] | type[float], form: str) -> Callable[..., list[float] | None]:
+    """Return a callback of an option whose value is four numbers with commas between them."""
+
+    def numbers_of(_context: object, _parameter: object, given: str | None) -> list[float] | None:
+        if given is None:
+            return None
+        try:
+            numbers = [kind(part) for part in given.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+            raise click.BadParameter(f"{given!r} is not of the form {form}")
+        return numbers
+
+    return numbers_of
 
 
 def plain_conditions(texts: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from satfs.control import records
 from satfs.control.components import MountComponents
 from satfs.control.pinning import pins, unpin
 from satfs.control.prefetching import prefetch
+from satfs.control.raster_prefetch import block_choice_of, prefetch_blocks
+from satfs.control.rasters import described_rasters
 from satfs.control.refreshing import refresh
 from satfs.control.selecting import selected
 from satfs.control.server import Command, SendNotice
@@ -29,7 +31,7 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
         "log": partial(_log, mount),
         "log-level": _set_log_level,
         "pins": partial(pins, mount),
-        "prefetch": partial(prefetch, mount),
+        "prefetch": partial(_prefetch, mount),
         "refresh": partial(refresh, mount),
         "stac": partial(stac_items, mount),
         "status": partial(_status, mount),
@@ -52,7 +54,17 @@ async def _describe(
     mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
     (words,) = words_of(given.get("paths"))
-    return await records.described(mount.listings, words, partial(_cached_versions, mount))
+    found = await records.described(mount.listings, words, partial(_cached_versions, mount))
+    return {**found, **await described_rasters(mount, words)}
+
+
+async def _prefetch(
+    mount: MountComponents, given: Mapping[str, Json], send: SendNotice
+) -> dict[str, Json]:
+    choice = block_choice_of(given)
+    if choice is None:
+        return await prefetch(mount, given, send)
+    return await prefetch_blocks(mount, given, choice, send)
 
 
 async def _status(

@@ -30,7 +30,7 @@ from satfs.control.walk import (
 from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unreachable
 from satfs.facts.scene import RASTER_KINDS, MemberKind
 from satfs.humanize import format_bytes
-from satfs.model import ByteRange, Json
+from satfs.model import ByteRange, Json, Reader
 from satfs.settings import ContentsView
 from satfs.tree.archives import contents_of_zips
 from satfs.tree.nodes import File
@@ -58,7 +58,7 @@ async def prefetch(
         BadSettings: a condition is none, or no path was given.
         BadCache: it would not fit, or nothing is kept on disk. Nothing is fetched then.
     """
-    progress, jobs = CommandProgress(send), _jobs(given.get("jobs"))
+    progress, jobs = CommandProgress(send), jobs_of(given)
     found = await collect(mount, given, progress)
     if any(words[:1] == ("tasks",) for words in words_of(given.get("paths"))):
         # `ls tasks` without network needs the list; looking up one task does not fetch it.
@@ -78,11 +78,11 @@ async def prefetch(
             return progress.result()
     left: Sequence[Target] = sound
     for is_last in (False, True)[-_ROUNDS:]:
-        fetching = _Fetching(mount, progress, jobs)
-        await fetching.run(left)
-        if fetching.instead and given.get("pin"):
-            await mount.keeping.pin(stored(mount, list(fetching.instead.values())).values())
-        left = [fetching.instead.get(each.path, each) for each in left]
+        files = _WholeFiles()
+        await Fetching(progress, jobs, files.read).run(left)
+        if files.instead and given.get("pin"):
+            await mount.keeping.pin(stored(mount, list(files.instead.values())).values())
+        left = [files.instead.get(each.path, each) for each in left]
         left = await _lost(mount, left, progress)
         if not left or is_last:
             break
@@ -182,25 +182,35 @@ async def _lost(
     return lost
 
 
-def _jobs(given: Json) -> int:
-    if given is None:
+def jobs_of(given: Mapping[str, Json]) -> int:
+    """Return how many files a request wants to be fetched at once.
+
+    Raises:
+        BadSettings: `jobs` is no number from 1 to `MAX_JOBS`.
+    """
+    jobs = given.get("jobs")
+    if jobs is None:
         return JOBS
-    if not isinstance(given, int) or not 1 <= given <= MAX_JOBS:
+    if not isinstance(jobs, int) or not 1 <= jobs <= MAX_JOBS:
         raise BadSettings(f"--jobs must be a number from 1 to {MAX_JOBS}")
-    return given
+    return jobs
+
+
+#: Told each piece, and up to where the file is read. The piece is good until the next checkpoint.
+Take = Callable[[bytes | memoryview, int], Awaitable[None]]
+#: Reads what is wanted of a file, and returns how many bytes that were.
+ReadFile = Callable[[Target, File, Take], Awaitable[int]]
 
 
 @dataclass(slots=True)
-class _Fetching:
+class Fetching:
     """One round over the files. When no host can be reached any more, the rest is given up."""
 
-    mount: MountComponents
     progress: CommandProgress
     jobs: int
+    read: ReadFile
     gone: Unreachable | None = None
     n_gone: int = 0
-    #: By path: what was replaced since it was listed, and fetched as it is now.
-    instead: dict[str, Target] = field(default_factory=dict)
 
     async def run(self, wanted: Sequence[Target]) -> None:
         """Fetch all of *wanted*, some at once."""
@@ -231,7 +241,7 @@ class _Fetching:
             await self.progress.moved(target.path, position)
 
         try:
-            n_bytes = await self._read(target, node, take)
+            n_bytes = await self.read(target, node, take)
         except SatfsError as failure:
             if isinstance(failure, Unreachable):
                 self.gone = failure
@@ -240,7 +250,16 @@ class _Fetching:
         else:
             await self.progress.ended(target.path, n_bytes)
 
-    async def _read(self, target: Target, node: File, take: Take) -> int:
+
+@dataclass(slots=True)
+class _WholeFiles:
+    """Reads files from beginning to end."""
+
+    #: By path: what was replaced since it was listed, and fetched as it is now.
+    instead: dict[str, Target] = field(default_factory=dict)
+
+    async def read(self, target: Target, node: File, take: Take) -> int:
+        """Read all of a file; of one that was replaced since it was listed, the new one."""
         try:
             return await read_whole(node, take)
         except Changed:
@@ -258,9 +277,6 @@ PIECE_BYTES: Final = 1024 * 1024
 #: deadline of a read by itself, or fails at once where the host did not respond a moment ago.
 PAUSES_S: Final = (2.0, 8.0)
 
-#: Told each piece, and where it ends. The piece is good until the next checkpoint.
-Take = Callable[[bytes | memoryview, int], Awaitable[None]]
-
 
 async def read_whole(
     file: File, take: Take, *, pauses_s: tuple[float, ...] = PAUSES_S, start: int = 0
@@ -275,22 +291,37 @@ async def read_whole(
     """
     reader = await file.open()
     try:
-        position, n_tries = start, 0
+        position = start
         while position < reader.size_bytes:
             span = ByteRange(position, min(position + PIECE_BYTES, reader.size_bytes))
-            try:
-                data = await reader.read(span)
-            except Unreachable as failure:
-                if n_tries == len(pauses_s) or failure.is_lasting:
-                    raise
-                await trio.sleep(pauses_s[n_tries])
-                n_tries += 1
-                continue
-            if len(data) != len(span):
-                raise Misuse(f"{len(data)} bytes read for [{span.start}, {span.stop})")
-            position, n_tries = span.stop, 0
+            data = await read_piece(reader, span, pauses_s=pauses_s)
+            position = span.stop
             await take(data, position)
             await trio.lowlevel.checkpoint()  # what is held comes without waiting
         return reader.size_bytes
     finally:
         reader.close()
+
+
+async def read_piece(
+    reader: Reader, span: ByteRange, *, pauses_s: tuple[float, ...] = PAUSES_S
+) -> bytes | memoryview:
+    """Return the bytes of *span*; where the network fails, try again after each of *pauses_s*.
+
+    A memoryview is good until the next checkpoint.
+
+    Raises:
+        SatfsError: they cannot be had.
+    """
+    for n_tries in range(len(pauses_s) + 1):
+        try:
+            data = await reader.read(span)
+        except Unreachable as failure:
+            if n_tries == len(pauses_s) or failure.is_lasting:
+                raise
+            await trio.sleep(pauses_s[n_tries])
+            continue
+        if len(data) != len(span):
+            raise Misuse(f"{len(data)} bytes read for [{span.start}, {span.stop})")
+        return data
+    raise AssertionError("the last try returns or raises")

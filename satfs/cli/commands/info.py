@@ -13,6 +13,7 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import print_table, show
+from satfs.cli.raster_rows import list_rows, raster_rows
 from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_bytes, format_count
@@ -30,6 +31,9 @@ Examples:
   satfs info 20241206_081221_SN49_L1C_MS_268095
                                          a scene: its record and its files
   satfs info --json ~/aleph/tasks/268095 | jq .record.target
+  satfs info ~/aleph/scenes/SCENE_ID/contents/rasters/SCENE_ID_TOA_0.tif
+                                         a raster: its blocks, overviews,
+                                         and what a window of it costs
 """
 )
 @click.argument("path", metavar="PATH-OR-ID", shell_complete=complete_paths)
@@ -38,9 +42,11 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
-    """Show the record of a task, capture or scene, and what is kept of a scene's files.
+    """Show the record of a task, capture or scene, what is kept of a scene's files, or a raster.
 
-    PATH-OR-ID is what `satfs ls` takes: a path on a mount, an id, or a path of the tree.
+    PATH-OR-ID is what `satfs ls` takes: a path on a mount, an id, or a path of the tree. Of a
+    GeoTIFF on a mount it shows the layout: size, bands, blocks, compression, overviews, and what a
+    window of 512 by 512 pixels costs; of the zip, or of `contents/`, the rasters in it.
     """
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
@@ -50,7 +56,9 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     except NotThere as failure:
         raise missing(failure) from failure
     if isinstance(target, OnMount):
-        found["path"] = str(target.mounted.mountpoint / str(found["path"]))
+        is_inside = "raster" in found or "rasters" in found
+        place = "/".join(target.words) if is_inside else str(found["path"])
+        found["path"] = str(target.mounted.mountpoint / place)
     if as_json:
         print_json(found)
         return Exit.DONE
@@ -66,6 +74,12 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
 def _rows(found: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
     yield str(found["kind"]), str(found["id"])
     yield "path", str(found["path"])
+    if "raster" in found:
+        yield from raster_rows(found)
+        return
+    if "rasters" in found:
+        yield from list_rows(found["rasters"])
+        return
     if "entries" in found:
         yield "holds", format_count(int(found["entries"]), "entry", "entries")
     record = found.get("record")

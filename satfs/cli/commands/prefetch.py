@@ -8,7 +8,7 @@ from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
 from satfs.cli.progress import fetch, jobs_flag
-from satfs.cli.selection_flags import bands_flag, where_flag
+from satfs.cli.selection_flags import bands_flag, four_numbers, where_flag
 from satfs.humanize import format_bytes, format_count
 
 
@@ -22,11 +22,33 @@ Examples:
       --where intersects=harbour.geojson  the visual rasters of an area
   satfs prefetch ~/aleph/scenes/SCENE_ID/contents/rasters
                                          some members of a zip
+  satfs prefetch ~/aleph/tasks/268095 --bands visual \
+      --bbox 4.7,52.3,5.0,52.5 --overviews
+                                         of each visual raster what shows
+                                         an area, and the overviews
 """
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @where_flag
 @bands_flag
+@click.option(
+    "--window",
+    callback=four_numbers(int, "COLUMN,ROW,WIDTH,HEIGHT"),
+    metavar="COL,ROW,WIDTH,HEIGHT",
+    help="Of each raster only the blocks of this window, in pixels from its upper left corner.",
+)
+@click.option(
+    "--bbox",
+    callback=four_numbers(float, "WEST,SOUTH,EAST,NORTH"),
+    metavar="W,S,E,N",
+    help="Of each raster only the blocks of this box, in degrees (WGS 84), by the projection that"
+    " its header states.",
+)
+@click.option(
+    "--overviews",
+    is_flag=True,
+    help="Of each raster only the overviews; with --window or --bbox, these besides.",
+)
 @jobs_flag
 @json_flag
 @verbosity_flags
@@ -36,6 +58,9 @@ def prefetch(
     paths: tuple[str, ...],
     where: tuple[str, ...],
     bands: tuple[str, ...],
+    window: list[float] | None,
+    bbox: list[float] | None,
+    overviews: bool,
     jobs: int | None,
     as_json: bool,
 ) -> int:
@@ -46,6 +71,9 @@ def prefetch(
 
     Ends with 0 only if every file is there as a whole. May be ended and run again at any time: what
     is there is checked, and not fetched again. What would not fit is not begun.
+
+    With --window, --bbox or --overviews, rasters alone are fetched, and of these the header and the
+    chosen blocks.
     """
     outcome, results = fetch(
         paths,
@@ -53,6 +81,7 @@ def prefetch(
         where=where,
         bands=bands,
         jobs=jobs,
+        more={"window": window, "bbox": bbox, "overviews": overviews},
         as_json=as_json,
         manner=manner,
         verb="fetched",
@@ -61,7 +90,12 @@ def prefetch(
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes_done"] for each in results)
-        what = f"{format_count(n_files - n_failed, 'file')}, {format_bytes(n_bytes)}"
+        n_outside = sum(each.get("outside", 0) for each in results)
+        are_blocks = any("outside" in each for each in results)
+        files = format_count(n_files - n_failed, "file")
+        what = f"{f'blocks of {files}' if are_blocks else files}, {format_bytes(n_bytes)}"
+        if n_outside:
+            what += f" ({format_count(n_outside, 'raster')} outside of it)"
         if n_failed:
             click.echo(f"Available offline: {what}. {format_count(n_failed, 'file')} failed.")
         else:

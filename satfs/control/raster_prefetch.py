@@ -1,0 +1,241 @@
+"""Fetch chosen blocks of rasters once: those of a window or a box, and those of the overviews.
+
+The header of each raster is read first, which shows where its blocks lie. What is fetched is what a
+program requests when it reads these blocks: the header, the tables and the blocks, as whole
+buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from satfs.content.fetch.raster_reads import MERGE_GAP_BYTES
+from satfs.control.components import MountComponents
+from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
+from satfs.control.progress import CommandProgress
+from satfs.control.rasters import as_buffers, feed, may_be_raster, open_raster, read_layout
+from satfs.control.server import SendNotice
+from satfs.control.walk import Target
+from satfs.errors import BadCache, BadSettings, Damaged, NotThere, SatfsError, Unsupported
+from satfs.facts.scene import RASTER_KINDS
+from satfs.humanize import format_bytes
+from satfs.imagery.block_choice import (
+    BlockChoice,
+    Box,
+    block_spans,
+    chosen_blocks,
+    table_needs,
+)
+from satfs.imagery.geotiff import Facts
+from satfs.imagery.spans import merge_spans
+from satfs.model import ByteRange, Json, LimitsReadAhead
+from satfs.tree.nodes import File
+
+#: The longest range that is read at once, in bytes, and ranges of one raster that are read at once:
+#: with four rasters they fill a line of 100 ms and 1 GB/s.
+_MAX_RANGE_BYTES: Final = 8 * 1024 * 1024
+_RANGES_AT_ONCE: Final = 8
+
+
+def block_choice_of(given: Mapping[str, Json]) -> BlockChoice | None:
+    """Return which blocks a request chooses; None when it wants files.
+
+    Raises:
+        BadSettings: `window` or `bbox` make no sense, or both are given.
+    """
+    window, box = given.get("window"), given.get("bbox")
+    has_overviews = given.get("overviews") is True
+    if window is None and box is None:
+        return BlockChoice(has_overviews=True) if has_overviews else None
+    if window is not None and box is not None:
+        raise BadSettings("either --window or --bbox can be given")
+    if window is not None:
+        return BlockChoice(window=_window(window), has_overviews=has_overviews)
+    return BlockChoice(box=_box(box), has_overviews=has_overviews)
+
+
+async def prefetch_blocks(
+    mount: MountComponents, given: Mapping[str, Json], choice: BlockChoice, send: SendNotice
+) -> dict[str, Json]:
+    """Fetch the blocks of *choice* of all rasters that *given* (as for `prefetch`) selects.
+
+    Of a scene these are the rasters in its zip. A raster that the window or box lies outside of is
+    left out, and counted as `outside`.
+
+    Raises:
+        BadSettings: a condition is none, or no path was given.
+        BadCache: it would not fit. Nothing but headers is fetched then.
+        NotThere: the paths lead to no raster.
+    """
+    progress, jobs = CommandProgress(send), jobs_of(given)
+    bands = given.get("bands") or [kind.value for kind in RASTER_KINDS]
+    found = await collect(mount, {**given, "bands": bands}, progress)
+    rasters = [
+        each for each in found if isinstance(each.node, SatfsError) or may_be_raster(each.node)
+    ]
+    if not rasters:
+        raise NotThere("there is no raster (.tif, .tiff) at these paths")
+    plans, failures = await _plans(rasters, choice, jobs)
+    await progress.planned([plan.n_bytes for plan in plans.values()] + [0] * len(failures))
+    for path, failure in failures.items():
+        await progress.ended(path, 0, failure)
+    n_bytes = sum(plan.n_bytes for plan in plans.values())
+    room = await mount.keeping.capacity_bytes(set())
+    if n_bytes > room:
+        raise BadCache(
+            f"{format_bytes(n_bytes)} do not fit: the cache can keep {format_bytes(room)} at once."
+            " Mount with a larger --cache-size, or choose less"
+        )
+    wanted = [_Planned(plan.target.path, plan.target.node, plan.n_bytes) for plan in plans.values()]
+
+    async def read(target: Target, node: File, take: Take) -> int:
+        return await _read_blocks(plans[target.path], node, take)
+
+    await Fetching(progress, jobs, read).run(wanted)
+    n_outside = len(rasters) - len(plans) - len(failures)
+    return {**progress.result(), "outside": n_outside}
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned(Target):
+    """A raster of which chosen blocks are wanted, `n_bytes` in all."""
+
+    n_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes of the file are wanted."""
+        return self.n_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which spans of a raster are to be read. A packed one is read from front to back."""
+
+    target: Target
+    spans: Sequence[ByteRange]
+    is_packed: bool
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(map(len, self.spans))
+
+
+async def _plans(
+    rasters: Sequence[Target], choice: BlockChoice, jobs: int
+) -> tuple[dict[str, _Plan], dict[str, SatfsError]]:
+    """Return what to read of each raster, by path, and why some cannot be read."""
+    found: dict[str, _Plan | SatfsError | None] = {}
+    left = iter(rasters)
+
+    async def work() -> None:
+        for target in left:
+            node = target.node
+            if isinstance(node, SatfsError):
+                found[target.path] = node
+                continue
+            try:
+                found[target.path] = await _plan(target, node, choice)
+            except SatfsError as failure:
+                found[target.path] = failure
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(jobs):
+            nursery.start_soon(work)
+    plans, failures = {}, {}
+    for target in rasters:
+        outcome = found[target.path]
+        if isinstance(outcome, SatfsError):
+            failures[target.path] = outcome
+        elif outcome is not None:
+            plans[target.path] = outcome
+    return plans, failures
+
+
+async def _plan(target: Target, node: File, choice: BlockChoice) -> _Plan | None:
+    """Return what to read of one raster; None when it has none of the chosen blocks.
+
+    Raises:
+        Unsupported: its layout, or its projection, is not known.
+        SatfsError: its header cannot be read.
+    """
+    reader = await open_raster(node)
+    try:
+        raster = await read_layout(reader)
+        layout = raster.layout
+        assert layout is not None  # noqa: S101 - read_layout's promise
+        blocks = chosen_blocks(layout, raster.facts() or Facts(), choice)
+        if not blocks:
+            return None
+        await feed(raster, reader, lambda: table_needs(raster, blocks))
+    except Damaged as failure:
+        raise Unsupported(f"its layout is not known: {failure}") from failure
+    finally:
+        reader.close()
+    spans = block_spans(raster, blocks, MERGE_GAP_BYTES)
+    size_bytes = raster.size_bytes
+    whole = merge_spans((as_buffers(span, size_bytes) for span in spans), MERGE_GAP_BYTES)
+    return _Plan(target, whole, is_packed=not isinstance(reader, LimitsReadAhead))
+
+
+async def _read_blocks(plan: _Plan, node: File, take: Take) -> int:
+    """Read the spans of a plan, several at once, and return how many bytes they are."""
+    pieces = iter(
+        [
+            ByteRange(start, min(start + _MAX_RANGE_BYTES, span.stop))
+            for span in plan.spans
+            for start in range(span.start, span.stop, _MAX_RANGE_BYTES)
+        ]
+    )
+    n_bytes = 0
+    reader = await open_raster(node)
+    failures: list[SatfsError] = []
+
+    async def work() -> None:
+        nonlocal n_bytes
+        for span in pieces:
+            try:
+                data = await read_piece(reader, span)
+            except SatfsError as failure:
+                failures.append(failure)
+                nursery.cancel_scope.cancel()
+                return
+            n_bytes += len(data)
+            await take(data, n_bytes)
+            await trio.lowlevel.checkpoint()
+
+    try:
+        if isinstance(reader, LimitsReadAhead):
+            reader.limit_read_ahead(ByteRange(0, 0))
+        async with trio.open_nursery() as nursery:
+            for _ in range(1 if plan.is_packed else _RANGES_AT_ONCE):
+                nursery.start_soon(work)
+    finally:
+        reader.close()
+    if failures:
+        raise failures[0]
+    return n_bytes
+
+
+def _window(given: Json) -> tuple[int, int, int, int]:
+    is_list = isinstance(given, list) and len(given) == 4
+    if not is_list or not all(type(number) is int for number in given):
+        raise BadSettings("--window takes COLUMN,ROW,WIDTH,HEIGHT in pixels")
+    column, row, width, height = given
+    if min(column, row) < 0 or min(width, height) < 1:
+        raise BadSettings("--window: column and row are from 0, width and height from 1")
+    return column, row, width, height
+
+
+def _box(given: Json) -> Box:
+    is_list = isinstance(given, list) and len(given) == 4
+    if not is_list or not all(type(number) in (int, float) for number in given):
+        raise BadSettings("--bbox takes WEST,SOUTH,EAST,NORTH in degrees")
+    west, south, east, north = map(float, given)
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+        raise BadSettings("--bbox: longitudes are -180 to 180, latitudes -90 to 90, south first")
+    return west, south, east, north
