@@ -38,6 +38,7 @@ class Attachments:
         traces: ReadTraces | None = None,
         budget: Budget | None = None,
         locks: NodeLocks | None = None,
+        n_idle: Callable[[str], int] = lambda origin: 0,
     ) -> None:
         #: What reading took, object by object, for people to look at.
         self.traces = traces or ReadTraces()
@@ -67,6 +68,7 @@ class Attachments:
             traces=self.traces,
             budget=self.budget,
             locks=locks or NodeLocks(),
+            n_idle=n_idle,
         )
         #: What others make out of these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
@@ -126,7 +128,12 @@ class Attachments:
             fetcher = await self._fetchers.get(place)
             self._fetchers.handle_opened(place)
         fetcher.source.trace.opened()
-        return ObjectReader(fetcher, lambda: self._fetchers.handle_closed(place), bounds=bounds)
+        return ObjectReader(
+            fetcher,
+            lambda: self._fetchers.handle_closed(place),
+            bounds=bounds,
+            on_first_read=lambda start: self._versions.note_first_read(key, start),
+        )
 
     # -- the cache, and what goes on -------------------------------------------------------------
 

@@ -120,6 +120,7 @@ async def open_attachments(
                 confirm_after_s=settings.listing_ttl_s,
                 budget=budget,
                 locks=locks,
+                n_idle=lambda origin: sum(http.holder.n_idle(origin)),
             )
             nursery.start_soon(cache.run)
             nursery.start_soon(http.permits.watch)

@@ -21,13 +21,14 @@ from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.open_objects import alone_with
 from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.first_reads import BEGINNING_BYTES, FirstReads
 from satfs.content.fetch.links import LinkCaches
-from satfs.content.fetch.probe import Probe, Tail
+from satfs.content.fetch.probe import TAIL_BYTES, Probe, Tail
 from satfs.content.fetch.store_responses import is_same
-from satfs.content.fetch.tail_delivery import Learning, TailDelivery
+from satfs.content.fetch.tail_delivery import Learning, PartDelivery
 from satfs.content.open_fetchers import Key, OpenFetchers, label_of
 from satfs.errors import Changed, NotAllowed, NotThere, SatfsError, TooManyOpen, Unreachable
-from satfs.model import AttachmentName, SceneId, Version
+from satfs.model import AttachmentName, ByteRange, Link, SceneId, Version
 from satfs.net.addresses import origin_of
 from satfs.node_locks import NodeLocks
 from satfs.read_trace import ReadTraces
@@ -44,10 +45,15 @@ PROBES_AT_ONCE: Final = 16
 #: in seconds.
 MAX_LEARNT_AHEAD: Final = 64
 LEARN_AHEAD_S: Final = 10.0
+#: For how long a read waits for the beginning that was requested beside the version, in seconds;
+#: then it makes a request of its own.
+BEGINNING_S: Final = 2.0
 
 
 class Versions:
     """The versions of all attachments of one *account*.
+
+    *n_idle* returns how many connections to an origin are open and have no request.
 
     Invariants:
         A version is learnt once, however many callers wait for it (`_learning`).
@@ -67,6 +73,7 @@ class Versions:
         traces: ReadTraces,
         budget: Budget,
         locks: NodeLocks,
+        n_idle: Callable[[str], int],
     ) -> None:
         self._cache = cache
         self._dispatcher = dispatcher
@@ -86,6 +93,8 @@ class Versions:
         self._confirming: dict[Key, trio.Lock] = {}
         self._probing = RequestSlots(PROBES_AT_ONCE)
         self._n_ahead = 0
+        self._n_idle = n_idle
+        self._first_reads = FirstReads()
 
     async def get(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
         """Return the version of an attachment: its ETag and exact length.
@@ -186,7 +195,9 @@ class Versions:
         """Make the request for a version: settled with its headers, while the tail still comes."""
         scene, attachment, revision = wanted
         key, label = (scene, attachment), label_of(scene, attachment)
-        delivery = TailDelivery(self._cache, self._budget)
+        delivery = PartDelivery(self._cache, self._budget)
+        beginning = PartDelivery(self._cache, self._budget)
+        is_beginning_expected = self._first_reads.looked_up(key, trio.current_time())
         turn = contextlib.AsyncExitStack()
 
         async def settle(tail: Tail) -> Version:
@@ -208,10 +219,28 @@ class Versions:
             async with self._fetchers.alone_with((key, version)):
                 # A task that opens the file from now on waits until it can join the delivery.
                 learning.is_settled.set()
-                with contextlib.suppress(TooManyOpen):  # else the tail is fetched when it is read
-                    await delivery.begin(await self._fetchers.get((key, version)), tail.start)
+                await begin(version, tail.start)
+            beginning.is_decided.set()
             await turn.aclose()  # others of this node find the version, and a claim on the tail
             return delivery.receive
+
+        def beside(link: Link) -> None:
+            left_bytes = self._budget.left_bytes()
+            is_affordable = left_bytes is None or left_bytes > BEGINNING_BYTES + TAIL_BYTES
+            # One for the tail, one for the beginning: a new connection would come too late.
+            if is_affordable and self._n_idle(origin_of(link.url)) >= 2:
+                self._dispatcher.run_in_background(
+                    self._bring_beginning, link, label, learning, beginning
+                )
+            else:
+                beginning.end()
+
+        async def begin(version: Version, start: int) -> None:
+            with contextlib.suppress(TooManyOpen):  # else the bytes are fetched when they are read
+                fetcher = await self._fetchers.get((key, version))
+                await delivery.begin(fetcher, ByteRange(start, version.size_bytes))
+                if is_beginning_expected and start >= BEGINNING_BYTES:
+                    await beginning.begin(fetcher, ByteRange(0, BEGINNING_BYTES))
 
         try:
             with learning.scope:
@@ -220,14 +249,17 @@ class Versions:
                         if await self._is_learnt_elsewhere(wanted, learning, turn):
                             return
                         with self._traces.of(label).request(read_trace.SIZE) as request:
-                            tail = await self._probe.tail(self._links.of(key), label, take)
+                            tail = await self._probe.tail(
+                                self._links.of(key),
+                                label,
+                                take,
+                                beside if is_beginning_expected else None,
+                            )
                             request.received_bytes = delivery.n_bytes + len(tail.data)
                     if learning.known is None:
                         version = await settle(tail)
                         async with self._fetchers.alone_with((key, version)):
-                            with contextlib.suppress(TooManyOpen):
-                                fetcher = await self._fetchers.get((key, version))
-                                await delivery.begin(fetcher, tail.start)
+                            await begin(version, tail.start)
                         delivery.receive(tail.data)
         except Exception as failure:  # raised in the tasks that wait; the mount goes on
             if learning.is_settled.is_set():
@@ -235,10 +267,39 @@ class Versions:
             learning.failure = failure
         finally:
             delivery.end()
+            beginning.is_decided.set()
             if learning.known is None and learning.failure is None:
                 learning.failure = Unreachable(f"the request for {label} was cancelled")
             learning.is_settled.set()
             self._fetchers.close_idle()
+
+    async def _bring_beginning(
+        self, link: Link, label: str, learning: Learning, beginning: PartDelivery
+    ) -> None:
+        """Request the beginning of an object beside its version. Raises nothing."""
+
+        async def version() -> Version | None:
+            await beginning.is_decided.wait()
+            known = learning.known
+            return known.version if known is not None and beginning.is_wanted else None
+
+        span = ByteRange(0, BEGINNING_BYTES)
+        try:
+            with (
+                trio.move_on_after(BEGINNING_S),
+                self._traces.of(label).request(read_trace.BYTES, span) as request,
+            ):
+                await self._probe.beginning(link, len(span), version, beginning.receive)
+                request.received_bytes = beginning.n_bytes
+        except Exception:  # no task waits for this one; the mount goes on
+            log.exception("the beginning of an object was lost", label=label)
+        finally:
+            beginning.end()
+            self._fetchers.close_idle()
+
+    def note_first_read(self, key: Key, start: int) -> None:
+        """Note that the first read of a handle on *key* begins at the offset *start*."""
+        self._first_reads.read(key, start, trio.current_time())
 
     async def _is_learnt_elsewhere(
         self,

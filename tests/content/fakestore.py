@@ -118,6 +118,8 @@ class FakeStore:
         self.n_requests = 0
         #: What was asked for, in the order in which requests were sent.
         self.sent_ranges: list[str] = []
+        #: Ranges to which nothing is said.
+        self.silent_ranges: set[str] = set()
         self.n_open = 0
         #: Requests for bytes that are answered at once; others are refused as if connections were.
         self.max_served: int | None = None
@@ -172,6 +174,8 @@ class FakeStore:
     async def handle(self, request: httpx.Request) -> httpx.Response:
         self.n_requests += 1
         self.sent_ranges.append(request.headers.get("Range", ""))
+        if request.headers.get("Range", "") in self.silent_ranges:
+            await trio.sleep_forever()
         if self.is_down:
             await trio.sleep(self.latency_s)
             raise httpx.ConnectError("no route to host")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
-from content.fakestore import SCENE, ZIP, FakeStore, learn, opened, run
+from content.fakestore import PASSING, SCENE, ZIP, FakeStore, learn, opened, run
 
+from satfs.content.attachments import Attachments
 from satfs.content.fetch.fetcher import NEARLY_DONE_BYTES
+from satfs.content.fetch.first_reads import BEGINNING_BYTES
 from satfs.content.fetch.probe import TAIL_BYTES
-from satfs.model import ByteRange
+from satfs.content.versions import BEGINNING_S
+from satfs.errors import Changed
+from satfs.model import ByteRange, SceneId
 
 MIB = 1024 * 1024
 LATENCY_S = 0.03
@@ -95,6 +102,116 @@ class TestVersionBeforeItsTail:
                 reader.close()
 
         run(main)
+
+
+class TestBeginning:
+    """Where programs read the beginning of what they look up, it is requested beside the size."""
+
+    def test_both_take_one_round_trip(self, tmp_path: Path) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        contents_of = {scene: store.add(3 * MIB, scene=scene) for scene in ("first", "second")}
+
+        async def main() -> None:
+            async with in_use(store, tmp_path) as contents:
+                await read_beginning(contents, "first")
+                n_before, began_s = store.n_requests, trio.current_time()
+                data = await read_beginning(contents, "second")
+                # A link, and two requests side by side; without the habit they follow each other.
+                assert trio.current_time() - began_s <= 2 * LATENCY_S + 0.01
+                assert data == contents_of["second"].read(0, 16 * 1024)
+                assert store.n_requests == n_before + 2
+                assert sum(map(_length, store.spans()[-2:])) == BEGINNING_BYTES + TAIL_BYTES
+
+        run(main)
+
+    def test_a_walk_that_reads_nothing_costs_one_request_too_many(self, tmp_path: Path) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        scenes = [f"scene-{n}" for n in range(20)]
+        for scene in scenes:
+            store.add(3 * MIB, scene=scene)
+
+        async def main() -> None:
+            async with in_use(store, tmp_path) as contents:
+                await read_beginning(contents, scenes[0])
+                n_before = store.n_requests
+                for scene in scenes[1:]:
+                    await learn(contents, scene)
+                    await trio.sleep(0.5)
+                assert store.n_requests <= n_before + len(scenes) - 1 + 1
+
+        run(main)
+
+    # One that hangs is below: the size is waited for to the deadline of a look-up.
+    @pytest.mark.parametrize("fault", [each for each in PASSING if each != "hang"])
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_whatever_becomes_of_either_request_the_bytes_are_right(
+        self, tmp_path: Path, fault: str, which: int
+    ) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        store.add(3 * MIB, scene="first")
+        content = store.add(3 * MIB, scene="second")
+
+        async def main() -> None:
+            async with in_use(store, tmp_path) as contents:
+                await read_beginning(contents, "first")
+                store.break_with(fault, skip=which)
+                assert await read_beginning(contents, "second") == content.read(0, 16 * 1024)
+
+        run(main)
+
+    def test_the_beginning_of_another_version_is_not_taken(self, tmp_path: Path) -> None:
+        """The object is replaced between the two requests."""
+        store = FakeStore(latency_s=LATENCY_S)
+        store.add(3 * MIB, scene="first")
+        store.add(3 * MIB, scene="second")
+
+        async def main() -> None:
+            async with in_use(store, tmp_path) as contents:
+                await read_beginning(contents, "first")
+                store.break_with("changed", skip=1)
+                try:
+                    data = await read_beginning(contents, "second")
+                except Changed:
+                    return
+                assert data == store.objects["second", ZIP].read(0, 16 * 1024)
+
+        run(main)
+
+    def test_a_silent_one_is_waited_for_two_seconds(self, tmp_path: Path) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        store.add(3 * MIB, scene="first")
+        content = store.add(3 * MIB, scene="second")
+
+        async def main() -> None:
+            async with in_use(store, tmp_path) as contents:
+                await read_beginning(contents, "first")
+                store.silent_ranges.add("bytes=0-32767")
+                began_s = trio.current_time()
+                assert await read_beginning(contents, "second") == content.read(0, 16 * 1024)
+                assert trio.current_time() - began_s <= BEGINNING_S + 4 * LATENCY_S
+
+        run(main)
+
+
+@asynccontextmanager
+async def in_use(store: FakeStore, directory: Path) -> AsyncIterator[Attachments]:
+    """Yield `Attachments` for which connections to the store are open."""
+    async with opened(store, directory) as contents:
+        contents._versions._n_idle = lambda origin: 2
+        yield contents
+
+
+async def read_beginning(contents: Attachments, scene: str) -> bytes:
+    """Look a file up, open it and read its first block, as a program does."""
+    version = await learn(contents, scene)
+    reader = await contents.open(SceneId(scene), ZIP, version)
+    data = bytes(await reader.read(ByteRange(0, 16 * 1024)))
+    reader.close()
+    return data
+
+
+def _length(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
 
 
 class TestNearlyDone:

@@ -36,8 +36,8 @@ from satfs.content.fetch.store_responses import (
 )
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
-from satfs.errors import Garbled, Unreachable
-from satfs.model import ByteRange, Version
+from satfs.errors import Garbled, SatfsError, Unreachable
+from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedResponse
 from satfs.net.permits import Crowded
@@ -114,11 +114,18 @@ class Probe:
         self._deadline_s = deadline_s
         self._heard = heard
 
-    async def tail(self, links: LinkCache, label: str, take: TakeTail | None = None) -> Tail:
+    async def tail(
+        self,
+        links: LinkCache,
+        label: str,
+        take: TakeTail | None = None,
+        beside: Callable[[Link], None] | None = None,
+    ) -> Tail:
         """Return the version of an object, and its last bytes.
 
         Where the headers alone show the version, *take* gets it at once, and then the bytes;
-        what is returned then has none. A body that breaks off is no failure any more.
+        what is returned then has none. A body that breaks off is no failure any more. *beside* is
+        called with the link just before the first request is sent.
 
         Raises:
             NotThere: no such object.
@@ -126,7 +133,36 @@ class Probe:
             Unreachable: no answer in time.
             Garbled: an answer that makes no sense.
         """
-        return await self._tail(links, label, trio.current_time() + self._deadline_s, take)
+        deadline_at = trio.current_time() + self._deadline_s
+        if beside is not None and links.refusal is None:
+            beside(await links.get())
+        return await self._tail(links, label, deadline_at, take)
+
+    async def beginning(
+        self,
+        link: Link,
+        n_bytes: int,
+        version: Callable[[], Awaitable[Version | None]],
+        receive: Callable[[bytes], None],
+    ) -> None:
+        """Give *receive* the first *n_bytes* of the object behind *link*, in its right version.
+
+        The request is sent before the version is known: *version* waits for it, and returns None
+        where the bytes are not wanted. There is one try, and a failure is not raised: a task that
+        needs the bytes requests them then.
+        """
+        headers = request_headers(ByteRange(0, n_bytes), None)
+        with contextlib.suppress(SatfsError, Crowded):
+            async with self._http.stream(link.url, headers=headers) as response:
+                if response.status not in (200, 206):
+                    await response.read_error_body()  # its end gives the connection back
+                    return
+                if (known := await version()) is None:
+                    return
+                asked = ByteRange(0, min(n_bytes, known.size_bytes))
+                verdict = classify_success(response.status, response.headers, asked, known)
+                if verdict.meaning is ResponseKind.BYTES:
+                    await _hand_over(response, len(asked), receive)
 
     async def _tail(
         self, links: LinkCache, label: str, deadline_at: float, take: TakeTail | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from satfs.content.fetch.fetcher import Fetcher
@@ -23,15 +24,22 @@ MAX_LOOKS: Final = 32
 class ObjectReader:
     """A handle on one version of a remote object.
 
-    *bounds* limits read-ahead to a part of the object: a member inside a zip.
+    *bounds* limits read-ahead to a part of the object: a member inside a zip. *on_first_read* is
+    called with the offset of the first read.
     """
 
     def __init__(
-        self, fetcher: Fetcher, on_close: object = None, *, bounds: ByteRange | None = None
+        self,
+        fetcher: Fetcher,
+        on_close: object = None,
+        *,
+        bounds: ByteRange | None = None,
+        on_first_read: Callable[[int], None] | None = None,
     ) -> None:
         self.size_bytes = fetcher.cached.size_bytes
         self._fetcher = fetcher
         self._on_close = on_close
+        self._on_first_read = on_first_read
         self._is_closed = False
         self._is_unbounded = bounds is None
         self._habit = ReadAhead(bounds or ByteRange(0, self.size_bytes))
@@ -58,6 +66,9 @@ class ObjectReader:
         span = span.clip(self.size_bytes)
         if not span:
             return b""
+        if self._on_first_read is not None:
+            self._on_first_read(span.start)
+            self._on_first_read = None
         fetcher, cached, trace = self._fetcher, self._fetcher.cached, self._fetcher.source.trace
         with cached.in_use():  # the handle may be closed meanwhile
             if not self._is_looked_up:

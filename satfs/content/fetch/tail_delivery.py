@@ -37,24 +37,38 @@ class Learning:
         raise self.failure or Misuse("a version that is not settled")
 
 
-class TailDelivery:
-    """The end of an object on its way into the cache: bytes fetched once are not fetched again."""
+class PartDelivery:
+    """A part of an object that comes with its version: bytes fetched once are not fetched again.
+
+    The end, which the request for the version brings; and the beginning, where one is expected.
+    """
 
     def __init__(self, cache: BlockCache, budget: Budget) -> None:
         self._cache = cache
         self._budget = budget
         self._request: RangeRequest | None = None
+        #: Set when it is known whether the bytes are wanted: where no other request brings them.
+        self.is_decided = trio.Event()
         #: Set when all has come, or no more will: its connection is free.
         self.has_ended = trio.Event()
         self._n_skipped = 0  # the beginning of a block whose other bytes do not come
         self.n_bytes = 0
 
-    async def begin(self, fetcher: Fetcher, start: int) -> None:
-        """Take in that the bytes from *start* to the end will come; keep whole blocks of them."""
-        size = fetcher.cached.size_bytes
-        first = -(-start // BLOCK_BYTES) * BLOCK_BYTES
-        if first < size and (request := fetcher.adopt(ByteRange(first, size), self)) is not None:
-            self._request, self._n_skipped = request, first - start
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether bytes are to be given to `receive`."""
+        return self._request is not None and not self.has_ended.is_set()
+
+    async def begin(self, fetcher: Fetcher, span: ByteRange) -> None:
+        """Take in that the bytes of *span* will come; keep whole blocks of them.
+
+        *span* ends with a block or with the object.
+        """
+        first = -(-span.start // BLOCK_BYTES) * BLOCK_BYTES
+        if first >= span.stop or self.has_ended.is_set():
+            return
+        if (request := fetcher.adopt(ByteRange(first, span.stop), self)) is not None:
+            self._request, self._n_skipped = request, first - span.start
             # Other processes of the node wait for these blocks. Where one of them has a claim, the
             # same bytes come from both: this request has been made.
             request.attempt.claim = self._cache.claims.take(fetcher.cached, request.absent)
@@ -77,7 +91,13 @@ class TailDelivery:
             request.cancel()  # fetched again when a program reads it
 
     def end(self) -> None:
-        """Wake the tasks that wait for bytes that did not come, or for the connection."""
+        """Wake the tasks that wait for bytes that did not come, or for the connection.
+
+        May be called twice.
+        """
+        if self.has_ended.is_set():
+            return
+        self.is_decided.set()
         self.has_ended.set()
         if (request := self._request) is not None:
             claim, request.attempt.claim = request.attempt.claim, None

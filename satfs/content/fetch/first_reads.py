@@ -1,0 +1,49 @@
+"""Whether programs of this mount read the beginning of a file right after they looked it up.
+
+Decides, and never waits. What is looked up for the first time needs its size, which is one request,
+and what is read of it then another one. Where a program is going to read the beginning anyway, both
+can be sent at the same time. Nobody says so beforehand: the kernel looks a name up in the same way
+for `stat` and for `cat`. So the habit decides that was last seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final
+
+#: The beginning of a file, in bytes: what the kernel reads first of it. Two blocks of the cache.
+BEGINNING_BYTES: Final = 32 * 1024
+#: A read so many seconds after the look-up belongs to it.
+SOON_S: Final = 2.0
+
+
+class FirstReads:
+    """What follows the look-ups of files whose size was not known.
+
+    Invariants:
+        While one look-up has not been followed by anything, no beginning is expected for another: a
+        walk that reads nothing costs one request too many, not one for each file.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Hashable, float] = OrderedDict()
+        self._is_usual = False
+
+    def looked_up(self, key: Hashable, now_s: float) -> bool:
+        """Take in that the size of *key* is requested; return whether its beginning is expected."""
+        self._forget_old(now_s)
+        is_expected = self._is_usual and not self._waiting
+        self._waiting[key] = now_s
+        return is_expected
+
+    def read(self, key: Hashable, start: int, now_s: float) -> None:
+        """Take in that the first read of *key* begins at the offset *start*."""
+        self._forget_old(now_s)
+        if self._waiting.pop(key, None) is not None:
+            self._is_usual = start < BEGINNING_BYTES
+
+    def _forget_old(self, now_s: float) -> None:
+        while self._waiting and now_s - next(iter(self._waiting.values())) > SOON_S:
+            self._waiting.popitem(last=False)
+            self._is_usual = False
