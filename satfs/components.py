@@ -28,6 +28,7 @@ from satfs.net.http import Http
 from satfs.net.permits import Permits
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.retrying import Retries
+from satfs.net.trust import tls_context
 from satfs.node_board import NodeBoard
 from satfs.node_locks import NodeLocks
 from satfs.node_sharing import NodeLinks, NodePauses
@@ -79,15 +80,15 @@ class Components:
 async def open_components(settings: Settings) -> AsyncIterator[Components]:
     """Build what the tree needs.
 
-    The two `Http` share nothing but the count of connections, so that no credential can stray.
+    The two `Http` share the count of connections and what is trusted, and nothing else, so that no
+    credential can stray.
     """
     account = account_key(settings)
     store = ListingStore(settings.cache_dir / account)
     reach: dict[str, Any] = {
         "connect_timeout_s": settings.connect_timeout_s,
         "progress_timeout_s": settings.progress_timeout_s,
-        "ca_file": settings.ca_file,
-        "tls_strict": settings.tls_strict,
+        "tls": tls_context(settings.ca_file, is_strict=settings.tls_strict),
         "permits": Permits(),
     }
     rule = LinkRule(settings.api_url, settings.allow_private_store)

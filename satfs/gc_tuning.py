@@ -54,7 +54,8 @@ class Collector:
         before = gc.get_threshold()
         gc.set_threshold(before[0], before[1], _NEVER)
         try:
-            self._collect()
+            # Not collected before: what has been imported is no garbage, and the first program
+            # that uses the mount would wait for 40 ms.
             gc.freeze()
             self._most_frozen = gc.get_freeze_count() + _MUCH
             yield

@@ -129,7 +129,8 @@ class Http:
     *connect_timeout_s* bounds opening a connection, TLS included; *progress_timeout_s* the silence
     of one in use. At most *max_connections* requests run at once; others wait their turn, which no
     timeout counts. *ca_file* is a PEM file of authorities to trust besides the system's, and
-    *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`).
+    *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`); *tls* is
+    a context that was made of both, for several clients: the system's authorities take a while.
     *check_peer* raises for an address of a host that must not be connected to (`net/backend.py`).
     *transport* replaces the network (tests). Every answer is noted in *reachability*. Each request
     waits for a permit of *permits*, which are to be shared by everything that opens connections to
@@ -146,6 +147,7 @@ class Http:
         max_connections: int,
         ca_file: Path | None = None,
         tls_strict: bool = True,
+        tls: ssl.SSLContext | None = None,
         check_peer: CheckPeer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         reachability: Reachability | None = None,
@@ -158,7 +160,7 @@ class Http:
         self.permits = permits or Permits()
         if transport is None:
             transport = self._pool = ConnectionPool(
-                ssl_context=tls_context(ca_file, is_strict=tls_strict),
+                ssl_context=tls or tls_context(ca_file, is_strict=tls_strict),
                 max_idle=max_connections,
                 proxies=proxies_of_environment(),
                 check_peer=check_peer,
