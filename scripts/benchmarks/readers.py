@@ -54,13 +54,14 @@ def read_sequentially(read_into: Callable[[memoryview], int], limit_s: float) ->
     }
 
 
-def sequential(path: str, limit_s: float) -> dict[str, Any]:
-    """Open *path* and read it, front to back, having said so."""
+def sequential(path: str, limit_s: float, *, is_announced: bool = True) -> dict[str, Any]:
+    """Open *path* and read it, front to back, having said so where *is_announced*."""
     opened = time.perf_counter()
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # As cp(1), cat(1) and sha256sum(1) do: the kernel reads twice as far ahead for them.
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if is_announced:
+            # As cp(1), cat(1) and sha256sum(1) do: the kernel reads twice as far ahead for them.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         open_s = time.perf_counter() - opened
         found = read_sequentially(lambda room: os.readv(descriptor, [room]), limit_s)
     finally:
@@ -170,6 +171,8 @@ def main() -> None:
     what = asked["what"]
     if what == "sequential":
         found = sequential(asked["path"], asked["limit_s"])
+    elif what == "dd":
+        found = sequential(asked["path"], asked["limit_s"], is_announced=False)
     elif what == "sequential-vsi":
         found = sequential_vsi(asked["library"], asked["path"], asked["limit_s"])
     elif what == "random":

@@ -69,6 +69,13 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _BYTES,
         Column("connections", "peak_connections", _count),
     ),
+    "dd": (
+        _RATE,
+        Column("first MiB, ms", "first_read_s", _ms),
+        Column("CPU s/GiB", "cpu_s_per_gib", _two),
+        _REQUESTS,
+        _BYTES,
+    ),
     "cpu": (
         Column("CPU s/GB", "cpu_s_per_gb", _two),
         Column("mount, user", "mount_user_s_per_gb", _two),

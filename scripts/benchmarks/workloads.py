@@ -178,10 +178,17 @@ def collect(processes: list[subprocess.Popen[str]]) -> tuple[list[dict[str, Any]
     return found, time.perf_counter() - started
 
 
-def read_whole(scene: Scene, path: Path, name: str, limit_s: float | None = None) -> dict[str, Any]:
+def read_whole(
+    scene: Scene,
+    path: Path,
+    name: str,
+    limit_s: float | None = None,
+    *,
+    is_announced: bool = True,
+) -> dict[str, Any]:
     """Read one file front to back with a reader of its own, and check it against object *name*."""
     asked = {
-        "what": "sequential",
+        "what": "sequential" if is_announced else "dd",
         "path": str(path),
         "limit_s": scene.sizes.limit_s if limit_s is None else limit_s,
     }
@@ -246,8 +253,11 @@ def traffic_of(scene: Scene, mark: int) -> Sample:
 # -- the workloads ---------------------------------------------------------------------------------
 
 
-def sequential(scene: Scene, name: str, repetition: int) -> Sample:
-    """Read 1 GiB front to back, cold: rate, CPU, memory, requests and bytes."""
+def sequential(scene: Scene, name: str, repetition: int, *, is_announced: bool = True) -> Sample:
+    """Read 1 GiB front to back, cold: rate, CPU, memory, requests and bytes.
+
+    *is_announced*: the kernel is told first that all will be read.
+    """
     stored = scene.stored("a")
     if name.startswith(CURL):
         wanted = name.removeprefix("curl-")
@@ -276,7 +286,7 @@ def sequential(scene: Scene, name: str, repetition: int) -> Sample:
         mark = scene.origin.mark()
         cpu_before = children.cpu_s(mount.pid)
         with children.MemoryWatch(mount.pid, aside=mount.cache) as memory:
-            found = read_whole(scene, path, seen)
+            found = read_whole(scene, path, seen, is_announced=is_announced)
         cpu_s = children.cpu_s(mount.pid) - cpu_before
         sample = _rates(found, stored) | traffic_of(scene, mark)
         sample |= {
@@ -286,6 +296,11 @@ def sequential(scene: Scene, name: str, repetition: int) -> Sample:
     if name == SATFS.name:
         scene.chosen["satfs"] = sample["peak_connections"]
     return sample
+
+
+def unannounced(scene: Scene, name: str, repetition: int) -> Sample:
+    """Read 1 GiB front to back, cold, without a word to the kernel, as dd(1) does."""
+    return sequential(scene, name, repetition, is_announced=False)
 
 
 def processor_time(scene: Scene, name: str, repetition: int) -> Sample:
@@ -806,6 +821,10 @@ WORKLOADS = {
             },
         ),
         Workload(
+            "dd", "cold `dd` of 1 GiB", unannounced, ("tls", "wan", "far"),
+            ("satfs", "rclone-streams", "rclone-cached", "s3fs"), ("a",),
+        ),
+        Workload(
             "cpu", "processor seconds of a cold sequential read of 1 GiB", processor_time,
             ("tls", "wan"),
             (SATFS.name, SATFS_BEFORE.name, "rclone-streams", "rclone-cached", "s3fs"), ("a",),
@@ -826,12 +845,12 @@ WORKLOADS = {
             (*ALL_MOUNTED, VSICURL), ("a",), dict.fromkeys(EVERYWHERE, ("1",)),
         ),
         Workload(
-            "two-files", "two sequential readers of two files", two_files, ("tls", "wan"),
-            ("satfs", "rclone-streams", "s3fs"), ("a", "b"),
+            "two-files", "two sequential readers of two files", two_files, ("tls", "wan", "far"),
+            ("satfs", "rclone-streams", "rclone-cached", "s3fs"), ("a", "b"),
         ),
         Workload(
-            "eight-readers", "eight sequential readers of one file", eight_readers, ("tls", "wan"),
-            ("satfs", "rclone-streams", "s3fs"), ("a",),
+            "eight-readers", "eight sequential readers of one file", eight_readers,
+            ("tls", "wan", "far"), ("satfs", "rclone-streams", "rclone-cached", "s3fs"), ("a",),
         ),
         Workload(
             "checksum", "`sha256sum` of a 230 MB zip, fresh mount", checksum, ("tls", "wan", "far"),
