@@ -214,24 +214,25 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if origin not in self._keeping:
             return
         target, _ = self._keeping[origin]
+        if self._proxy_to(target) is not None:
+            return
         connection = self._open(target)
         self._opening_ahead[origin] += 1
         try:
-            if connection.login is None:
-                is_tls = target.scheme == b"https"
-                await connection.dialer.connect_ahead(
-                    target.host.decode("ascii"),
-                    target.port,
-                    self._ssl_context if is_tls else None,
-                    timeout_s,
-                )
-                connection.is_ahead = True
+            await connection.dialer.connect_ahead(
+                target.host.decode("ascii"),
+                target.port,
+                self._ssl_context if target.scheme == b"https" else None,
+                timeout_s,
+            )
+            connection.is_ahead = True
         except NotAllowed:
             raise
         except Exception as failure:
             raise _translated(failure) from failure
         finally:
             self._opening_ahead[origin] -= 1
+            self._opening_ahead += Counter()  # drops zeros
             if not connection.is_ahead:
                 self._abandon(connection)
         if connection in self._in_use:
@@ -291,15 +292,18 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 return connection
         return self._open(origin)
 
+    def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
+        return self._proxies.chosen(
+            origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
+        )
+
     def _open(self, origin: httpcore.Origin) -> _Connection:
         """Return a new connection; it connects when the request is sent.
 
         Raises:
             BadSettings: the environment names a proxy that cannot be used.
         """
-        proxy = self._proxies.chosen(
-            origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
-        )
+        proxy = self._proxy_to(origin)
         login = None
         if proxy is not None:
             if proxy not in self._logins:

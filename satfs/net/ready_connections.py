@@ -54,14 +54,14 @@ class ReadyConnections:
             while True:
                 await self._has_looked.wait()
                 self._has_looked = trio.Event()
+                now_s = trio.current_time()
+                self._not_before_s = {o: s for o, s in self._not_before_s.items() if s > now_s}
                 for client in self._clients:
                     for origin in client.origins_in_use(USED_WITHIN_S):
-                        if trio.current_time() >= self._not_before_s.get(origin, 0.0):
+                        if origin not in self._not_before_s:
                             nursery.start_soon(self._keep_ready, client, origin)
                 await trio.sleep(LOOK_EVERY_S)
 
     async def _keep_ready(self, client: Connects, origin: str) -> None:
-        if await client.keep_ready(origin, READY_CONNECTIONS):
-            self._not_before_s.pop(origin, None)
-        else:
+        if not await client.keep_ready(origin, READY_CONNECTIONS):
             self._not_before_s[origin] = trio.current_time() + RETRY_AFTER_S

@@ -2,8 +2,8 @@
 
 Decides, and never waits. What is looked up for the first time needs its size, which is one request,
 and what is read of it then another one. Where a program is going to read the beginning anyway, both
-can be sent at the same time. Nobody says so beforehand: the kernel looks a name up in the same way
-for `stat` and for `cat`. So the habit decides that was last seen.
+can be sent at the same time. The kernel does not announce it: it looks a name up in the same way
+for `stat` and for `cat`. So the last look-up decides.
 """
 
 from __future__ import annotations
