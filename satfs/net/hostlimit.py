@@ -16,6 +16,7 @@ tried; each time that more than before have answered, twice as many are added.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 #: Connections that may be open at once before any has answered.
@@ -41,10 +42,15 @@ CLOSING_S: Final = 0.5
 CLOSING_WAIT_S: Final = 0.1
 #: A host that broke connections off so recently is failing, which is no limit. Seconds.
 FAILING_S: Final = 2.0
-#: A new connection is silent when its first byte takes this many times what others took, and never
-#: sooner than after the second number. In seconds.
+#: A new connection is silent when its first byte takes this many times what others took, and what
+#: responses take on connections that are open, and never sooner than after the second number. In
+#: seconds.
 SILENCE_FACTOR: Final = 3.0
 MIN_SILENCE_S: Final = 0.3
+#: Responses that are remembered for that: of some seconds, as a rule. One in four may be slower
+#: than what is compared with, so that a few that stalled do not make all others be waited for.
+N_RESPONSES: Final = 16
+SLOWER_SHARE: Final = 0.25
 #: The same while it is not known how long a new connection takes.
 UNKNOWN_SILENCE_S: Final = 1.0
 
@@ -66,6 +72,7 @@ class HostLimit:
         self._closed_at_s: list[float] = []
         self._broken_at_s = float("-inf")
         self._opening_s: float | None = None
+        self._responses_s: deque[float] = deque(maxlen=N_RESPONSES)
         self._n_stepped = 0  # allowed without answers
         self._stepped_at_s = float("-inf")
 
@@ -94,12 +101,23 @@ class HostLimit:
         """Return after how many seconds without a byte a new connection counts as silent."""
         if self._opening_s is None:
             return UNKNOWN_SILENCE_S
-        return max(MIN_SILENCE_S, SILENCE_FACTOR * self._opening_s)
+        return max(MIN_SILENCE_S, SILENCE_FACTOR * max(self._opening_s, self._response_s()))
 
     def note_opened(self, took_s: float) -> None:
         """Take in the time from the wish for a new connection to its first byte."""
         known_s = self._opening_s
         self._opening_s = took_s if known_s is None else 0.7 * known_s + 0.3 * took_s
+
+    def note_response(self, took_s: float) -> None:
+        """Take in the time from a request to its first byte, on a connection that was open."""
+        self._responses_s.append(took_s)
+
+    def _response_s(self) -> float:
+        """Return how long a response takes of late, which most do not exceed; 0 without any."""
+        if not self._responses_s:
+            return 0.0
+        in_order = sorted(self._responses_s)
+        return in_order[int((1 - SLOWER_SHARE) * (len(in_order) - 1))]
 
     def note_answered(self, now_s: float, n_answered: int) -> None:
         """Take in that *n_answered* connections are open at once that have answered."""

@@ -253,6 +253,8 @@ class Permits:
         now_s = trio.current_time()
         if permit.is_new:
             host.limit.note_opened(now_s - permit.began_s)
+        else:
+            host.limit.note_response(now_s - permit.began_s)
         host.limit.note_answered(now_s, self._n_answering(host))
         self._serve(host)
 

@@ -11,8 +11,10 @@ from satfs.net.hostlimit import (
     MAX_RAISE_AFTER_S,
     MIN_ALLOWED,
     MIN_SILENCE_S,
+    N_RESPONSES,
     RAISE_AFTER_S,
     RAISE_AFTER_SILENCE_S,
+    SLOWER_SHARE,
     HostLimit,
 )
 
@@ -175,6 +177,18 @@ def test_more_is_opened_beside_requests_that_hang() -> None:
     assert limit.allowed(MIN_SILENCE_S) == 3
     limit.note_wanted(3 * MIN_SILENCE_S)
     assert limit.allowed(3 * MIN_SILENCE_S) == 12
+
+
+def test_a_host_that_responds_slowly_is_not_silent() -> None:
+    """What its open connections take is no silence of another one; a few stalls change nothing."""
+    limit = HostLimit()
+    limit.note_opened(0.05)
+    for took_s in (0.8, 0.7, 0.9, 0.8):
+        limit.note_response(took_s)
+    assert limit.silence_s() > 2
+    for took_s in (0.01,) * N_RESPONSES + (20.0,) * int(SLOWER_SHARE * N_RESPONSES):
+        limit.note_response(took_s)
+    assert limit.silence_s() == MIN_SILENCE_S
 
 
 def test_silence_is_tried_again_sooner_than_a_refusal() -> None:

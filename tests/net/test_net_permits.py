@@ -209,6 +209,30 @@ async def test_a_range_is_moved_from_a_known_connection_that_is_silent(
         assert permits.limit(HOST) is None
 
 
+async def test_where_responses_are_slow_no_connection_counts_as_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A request that was moved would have the store send the same bytes twice."""
+    holder = FakeHolder(n_proven=1)
+    async with watching(holder) as permits:
+        for _ in range(3):
+            (await permits.take(HOST, [holder])).end()
+            slow = await permits.take(HOST, [holder])
+            await trio.sleep(0.8)
+            slow.carried()
+            slow.end()
+        permits.known(HOST).note_opened(0.05)
+        carrying = await permits.take(HOST, [holder])
+        new = await permits.take(HOST, [FakeHolder()])
+        with new.scope:
+            for _ in range(9):
+                carrying.carried()
+                await trio.sleep(0.1)
+            new.carried()
+        new.raise_if_silent()
+        assert permits.limit(HOST) is None
+
+
 async def test_requests_that_hang_hold_no_others_up(autojump_clock: trio.testing.MockClock) -> None:
     """Names and sizes wait for no other request at a host that has refused nothing."""
     holder = FakeHolder()
