@@ -361,6 +361,7 @@ class Http:
         # A request that may have been carried out must not be sent again.
         is_safe = request.method in _SAFE_METHODS
         permit.begin()
+        request.extensions["on_connection"] = permit.note_connection
         try:
             response = await self._send(request, where)
         except DeadlineReached:

@@ -96,6 +96,14 @@ class Permit:
         self.takes_idle = False
         self.began_s = trio.current_time()
 
+    def note_connection(self, *, is_new: bool) -> None:
+        """Note which connection the request has: a new one, or one that has answered before.
+
+        Not always the one that the permit was given for: requests that begin at the same time may
+        exchange theirs.
+        """
+        self.is_new = is_new
+
     def answered(self) -> None:
         """Note that the host has answered on this connection."""
         if not self.has_answered:
@@ -409,14 +417,14 @@ class Permits:
             n_proven, n_unused = self._n_idle(host, holder)
             if holder in waiter.holders or not (n_proven or n_unused):
                 continue
-            if n_unused:
-                # Opened ahead of need, perhaps for a worker that is about to be ready. Closing it
-                # for a new one would only cost a refusal more.
-                if host.limit.limit is None and now_s - waiter.since_s < UNUSED_KEPT_S:
+            if not n_proven:
+                # Opened ahead of need, perhaps for a worker that is about to be ready. A new one
+                # in its place would only cost a refusal more, as long as others carry.
+                is_early = now_s - waiter.since_s < UNUSED_KEPT_S
+                if is_early or self._n_answering(host):
                     continue
-                holder.close_some_idle(host.origin, 1)
-            else:
-                holder.close_some_idle(host.origin, 1)
+            holder.close_some_idle(host.origin, 1)
+            if n_proven and not n_unused:
                 host.limit.note_closed(now_s)
             return True
         return False

@@ -156,12 +156,17 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         A GET that breaks on a reused connection is sent once more on a new one: the other side may
         have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
 
+        The request's extension `on_connection`, if there is one, is called with *is_new* for each
+        connection that it gets.
+
         Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
         and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
         """
         await request.aread()
         wanted = _core_request(request)
+        note = request.extensions.get("on_connection", _ignore)
         connection = self._take(wanted.url.origin)
+        note(is_new=not connection.has_answered)
         try:
             return await self._ask(connection, wanted)
         except _STALE_CONNECTION as failure:
@@ -172,6 +177,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             raise
         except Exception as failure:
             raise _translated(failure) from failure
+        note(is_new=True)
         try:
             return await self._ask(self._open(wanted.url.origin), wanted)
         except NotAllowed:
@@ -440,6 +446,10 @@ class _Once:
         return content
 
 
+def _ignore(*, is_new: bool) -> None:
+    """Do nothing about a connection."""
+
+
 def _name(origin: httpcore.Origin) -> str:
     """Return *origin* as `addresses.origin_of` writes it."""
     host = origin.host.decode("ascii")
@@ -450,6 +460,7 @@ def _name(origin: httpcore.Origin) -> str:
 def _core_request(request: httpx.Request) -> httpcore.Request:
     # Not left to httpcore: through a proxy it would put the target in place of the whole address.
     extensions = dict(request.extensions)
+    extensions.pop("on_connection", None)
     target = extensions.pop("target", request.url.raw_path)
     return httpcore.Request(
         method=request.method,

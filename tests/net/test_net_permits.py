@@ -150,6 +150,41 @@ async def test_an_idle_connection_is_closed_for_a_request_elsewhere(
         permit.end()
 
 
+async def test_a_connection_opened_ahead_is_kept_while_others_carry(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A new one in its place, for who cannot use it, would cost the host one refusal more."""
+    ours, other = FakeHolder(), FakeHolder()
+    async with watching(ours, other) as permits:
+        first = await permits.take(HOST, [ours], lambda: (READ_AHEAD, 0))
+        first.carried()
+        other.n_unused = 2
+        with trio.move_on_after(0.5):
+            await permits.take(HOST, [ours], lambda: (READ_AHEAD, 1))
+            raise AssertionError("a third connection beside two that may not be let through")
+        assert not other.closed
+        first.end()
+        # Nothing carries: what was opened ahead may be of no use.
+        permit = await permits.take(HOST, [ours], lambda: (READ_AHEAD, 2))
+        permit.end()
+
+
+async def test_requests_that_exchange_their_connections_are_counted_right() -> None:
+    """Leave for a new connection, used on one that was idle by then: the other one opens it."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        first = await permits.take(HOST, [holder])
+        second = await permits.take(HOST, [holder])
+        first.carried()
+        holder.n_proven = 1
+        first.end()
+        third = await permits.take(HOST, [holder])
+        assert (second.is_new, third.is_new) == (True, False)
+        second.note_connection(is_new=False)
+        third.note_connection(is_new=True)
+        assert (second.is_proven, third.is_proven) == (True, False)
+
+
 async def test_names_go_before_bytes(autojump_clock: trio.testing.MockClock) -> None:
     """While a bulk read holds all connections, the next free one is for a size or a link."""
     holder = FakeHolder()

@@ -99,6 +99,19 @@ async def test_a_connection_is_used_again(serve: Serve) -> None:
         assert figures(http).n_idle == 5
 
 
+async def test_a_request_notes_whether_its_connection_is_new(serve: Serve) -> None:
+    """Whatever it was allowed: an idle connection is taken by who begins first."""
+    async with serve() as (http, origin):
+        url = origin.url("/ramp/10")
+        permits = [await http.permits.take(origin_of(url), [http.holder]) for _ in range(2)]
+        for permit, is_new in zip(permits, (True, False), strict=True):
+            assert permit.is_new
+            async with http.stream(url, headers={}, permit=permit) as response:
+                assert permit.is_new is is_new
+                assert [chunk async for chunk in response.chunks()] == [ramp(0, 10)]
+            permit.end()
+
+
 async def test_no_more_connections_than_allowed(serve: Serve) -> None:
     """The others wait their turn."""
     async with serve(max_connections=3) as (http, origin), trio.open_nursery() as nursery:

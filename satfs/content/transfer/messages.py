@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -91,13 +91,15 @@ class Connections:
     """The connections of a worker to *origin* that no move has, when that changes.
 
     *n_idle* have answered before; *n_unused* have not, or are being opened. *n_refused* that were
-    opened ahead of need did not come about since the last report.
+    opened ahead of need did not come about since the last report. *orders* about this origin, moves
+    among them, were carried out since the last report.
     """
 
     origin: str
     n_idle: int
     n_unused: int
     n_refused: int = 0
+    orders: Sequence[int] = ()
 
 
 def pack_order(kind: str, fields: Mapping[str, object]) -> bytes:

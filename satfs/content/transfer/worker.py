@@ -32,6 +32,7 @@ from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
 from satfs.errors import BadSettings, NotAllowed
+from satfs.net.addresses import origin_of
 from satfs.net.trust import untrusted
 
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
@@ -101,6 +102,7 @@ class Worker:
         self._opener = Opener()
         self._n_refused: Counter[Origin] = Counter()  # ahead of need, not reported yet
         self._reported: dict[Origin, Connections] = {}
+        self._carried_out: defaultdict[Origin, list[int]] = defaultdict(list)  # not reported yet
         self._unfinished: set[_Line] = set()  # have more to give than one turn
         self._progress_timeout_s = 15.0
         self._alive_s = 0.0  # when `ALIVE` was last sent
@@ -171,13 +173,13 @@ class Worker:
             n_there = self._opener.n_opening(origin) + len(self._idle[origin]) + len(self._jobs)
             for _ in range(cast(int, fields["n_connections"]) - n_there):
                 self._opener.open(origin)
+            self._carried_out[origin].append(cast(int, fields["order"]))
         elif kind == "slow":
             self._opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
         elif kind == "close":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            for _ in range(cast(int, fields["n_connections"])):
-                if self._idle[origin]:
-                    self._part(self._idle[origin].pop(0))
+            self._close_idle(origin, cast(int, fields["n_connections"]))
+            self._carried_out[origin].append(cast(int, fields["order"]))
         elif kind == "settings":
             self._opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
@@ -200,7 +202,20 @@ class Worker:
         exchange = Exchange(move, file.use(), self._tell, time.monotonic())
         job = _Job(move, _origin_of(urlsplit(move.url)), file, exchange)
         self._jobs[move.move] = job
+        self._carried_out[job.origin].append(move.move)
         self._connect(job)
+
+    def _close_idle(self, origin: Origin, n_connections: int) -> None:
+        """Close connections that no job has; first those that never answered, or are opening."""
+        lines = self._idle[origin]
+        for _ in range(n_connections):
+            unused = next((each for each in lines if not each.has_answered), None)
+            if unused is None and self._n_spare(origin):
+                self._opener.abandon(origin)
+            elif lines:
+                line = unused or lines[0]
+                lines.remove(line)
+                self._part(line)
 
     def _connect(self, job: _Job) -> None:
         """Begin *job* on a connection that is there, or have it wait for one."""
@@ -392,17 +407,21 @@ class Worker:
 
     def _report_connections(self) -> None:
         """Report the connections that no move has, where they have changed."""
-        for origin in {*self._idle, *self._n_refused}:
+        for origin in {*self._idle, *self._n_refused, *self._carried_out}:
             lines = self._idle[origin]
             n_idle = sum(line.has_answered for line in lines)
-            # The rest of those being opened is for the moves that wait.
-            n_spare = max(0, self._opener.n_opening(origin) - len(self._waiting[origin]))
             name = f"{origin[0]}://{origin[1]}"
-            now = Connections(name, n_idle, len(lines) - n_idle + n_spare)
+            now = Connections(name, n_idle, len(lines) - n_idle + self._n_spare(origin))
             n_refused = self._n_refused.pop(origin, 0)
-            if n_refused or now != self._reported.get(origin, Connections(name, 0, 0)):
+            orders = self._carried_out.pop(origin, [])
+            if n_refused or orders or now != self._reported.get(origin, Connections(name, 0, 0)):
                 self._reported[origin] = now
-                self._tell(messages.pack_connections(replace(now, n_refused=n_refused)))
+                told = replace(now, n_refused=n_refused, orders=orders)
+                self._tell(messages.pack_connections(told))
+
+    def _n_spare(self, origin: Origin) -> int:
+        """Return how many connections are being opened beside those that moves wait for."""
+        return max(0, self._opener.n_opening(origin) - len(self._waiting[origin]))
 
 
 def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
@@ -428,7 +447,9 @@ def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> Outcome
 
 
 def _origin_of(parts: SplitResult) -> Origin:
-    return parts.scheme, parts.netloc
+    """Return the origin as the mount names it, with its port."""
+    scheme, _, place = origin_of(f"{parts.scheme}://{parts.netloc}").partition("://")
+    return scheme, place
 
 
 def _reason(problem: OSError) -> str:

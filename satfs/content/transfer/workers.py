@@ -22,6 +22,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES, start_of_blocks
 from satfs.content.cache.kernelcalls import cpu_seconds_of
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
+from satfs.content.transfer.idle import IdleConnections
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
 from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport, ProgressReport
 from satfs.errors import DeadlineReached, Unreachable
@@ -71,8 +72,7 @@ class _Process:
         self.cancelled: set[int] = set()
         self.files: dict[BlockFile, int] = {}
         self.slow: tuple[str, ...] = ()  # addresses that it was told of
-        #: Connections that no move has, by origin: those that have answered, and all others.
-        self.idle: dict[str, tuple[int, int]] = {}
+        self.idle = IdleConnections()
         self.idle_since_s = trio.current_time()
         self.heard_at_s = trio.current_time()
         self.is_suspect = False  # overdue at the last look
@@ -91,16 +91,11 @@ class _Process:
         self.is_saturated = cpu_s - self._cpu_s >= SATURATED_SHARE * elapsed_s
         self._looked_s, self._cpu_s = now_s, cpu_s
 
-    def use_idle(self, origin: str) -> bool:
-        """Count an idle connection as taken by a move, if any; return whether it has answered."""
-        n_idle, n_unused = self.idle.get(origin, (0, 0))
-        self.idle[origin] = (n_idle - 1, n_unused) if n_idle else (0, max(0, n_unused - 1))
-        return n_idle > 0
-
 
 class _MoveState:
     def __init__(self, delivery: Download) -> None:
         self.delivery = delivery
+        self.stop = delivery.stop  # as ordered
         self.ended = trio.Event()
         self.outcome: OutcomeReport | None = None
         self.failure: Exception | None = None
@@ -194,7 +189,7 @@ class WorkerPool:
                 ResponseClass(ResponseKind.GARBLED, "a link too long for a worker")
             )
         process.moves[number] = state
-        is_new = not process.use_idle(origin_of(link.url))
+        is_new = not process.idle.note_move(origin_of(link.url), number)
         permit = delivery.attempt.permit
         if permit is not None:
             permit.is_new |= is_new
@@ -259,19 +254,18 @@ class WorkerPool:
         if len(parts.netloc) > MAX_HOST_CHARACTERS:
             return
         # Beside those that have something to do now.
-        n_here = sum(sum(process.idle.get(origin, (0, 0))) for process in self._processes)
+        n_here = sum(sum(process.idle.at(origin)) for process in self._processes)
         n_here += sum(len(process.moves) for process in self._processes)
         n_connections = min(n_connections, n_here + self._permits.room(origin))
         share = n_connections // max(1, len(self._processes))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
         for process in list(self._processes):
             await self._tell_slow(process)
-            n_idle, n_unused = process.idle.get(origin, (0, 0))
-            n_more = max(0, share - n_idle - n_unused - len(process.moves))
-            # They count from now on, not from the worker's next report.
-            process.idle[origin] = (n_idle, n_unused + n_more)
+            n_more = max(0, share - sum(process.idle.at(origin)) - len(process.moves))
             if n_more:
-                await self._tell(process, "warm", fields)
+                number = next(self._numbers)
+                process.idle.note_opening(origin, n_more, number)
+                await self._tell(process, "warm", {**fields, "order": number})
 
     async def _tell_slow(self, process: _Process) -> None:
         """Send the addresses that are slow, if *process* does not know them."""
@@ -299,19 +293,18 @@ class WorkerPool:
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         """Return the connections to *origin* that no move has (`permits.Holder`)."""
-        idle = [each.idle.get(origin, (0, 0)) for each in self._processes]
+        idle = [each.idle.at(origin) for each in self._processes]
         return sum(each[0] for each in idle), sum(each[1] for each in idle)
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Have workers close connections to *origin* that no move has (`permits.Holder`)."""
         for process in self._processes:
-            n_idle, n_unused = process.idle.get(origin, (0, 0))
-            n_closed = min(n_connections, n_idle + n_unused)
+            n_closed = min(n_connections, sum(process.idle.at(origin)))
             if n_closed:
                 n_connections -= n_closed
-                n_of_unused = min(n_unused, n_closed)
-                process.idle[origin] = (n_idle - n_closed + n_of_unused, n_unused - n_of_unused)
-                fields = {"origin": origin, "n_connections": n_closed}
+                number = next(self._numbers)
+                process.idle.note_closing(origin, n_closed, number)
+                fields = {"origin": origin, "n_connections": n_closed, "order": number}
                 self._nursery.start_soon(self._tell, process, "close", fields)
 
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
@@ -335,7 +328,7 @@ class WorkerPool:
         origin = origin_of(link.url)
 
         def rank(process: _Process) -> tuple[bool, bool, bool, int]:
-            n_idle, n_unused = process.idle.get(origin, (0, 0))
+            n_idle, n_unused = process.idle.at(origin)
             return bool(process.cancelled), not n_idle, not n_unused, len(process.moves)
 
         least_busy = min(ready, key=rank, default=None)
@@ -419,7 +412,7 @@ class WorkerPool:
     def _hear(self, worker: _Process, report: ProgressReport | OutcomeReport | Connections) -> None:
         if isinstance(report, Connections):
             origin = origin_of(report.origin)
-            worker.idle[origin] = (report.n_idle, report.n_unused)
+            worker.idle.note_report(origin, report.n_idle, report.n_unused, report.orders)
             self._permits.note_refused_ahead(origin, report.n_refused)
             self._permits.note_idle(origin)
             return
@@ -431,8 +424,7 @@ class WorkerPool:
         if isinstance(report, OutcomeReport):
             permit = state.delivery.attempt.permit
             if permit is not None and report.is_kept:
-                n_idle, n_unused = worker.idle.get(permit.origin, (0, 0))
-                worker.idle[permit.origin] = (n_idle + 1, n_unused)
+                worker.idle.note_kept(permit.origin)
                 permit.is_counted = False  # not once more, until its task has ended it
             state.outcome = report
             state.ended.set()
@@ -449,7 +441,8 @@ class WorkerPool:
             state.failure = spilled
             state.ended.set()
             return
-        if delivery.is_done:
+        if delivery.is_done and delivery.stop < state.stop:
+            # It was cut. Else the outcome follows at once: until then its connection is not idle.
             state.outcome = OutcomeReport(report.move) if report.front >= delivery.stop else None
             state.ended.set()
 
