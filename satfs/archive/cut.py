@@ -11,6 +11,7 @@ Nothing here reads: `settle` yields the ranges that it needs.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,11 @@ MAX_PROBES: Final = 1024
 #: Packing ratios of a raster: fewer than this is usual, and more than that is constant data only.
 _USUAL_RATIO: Final = 20
 _UNUSUAL_RATIO: Final = 8
+#: The same of a zip whose numbers were cut for certain: there a member of 4 GiB that packs well is
+#: nothing strange, so that more has to speak for the smaller size.
+_RARE_RATIO: Final = 64
+#: Compressed bytes from the beginning of a member that are unpacked to see how well it packs.
+SAMPLE_BYTES: Final = 64 * 1024
 
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
@@ -47,6 +53,7 @@ class Stated:
     size_bytes: int
     crc32: int
     is_stored: bool
+    is_deflated: bool
     most_ratio: int
     """How many bytes its method can make of one."""
 
@@ -79,6 +86,20 @@ def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool
         or size_bytes > _USUAL_RATIO * compressed_bytes
         or longer < _UNUSUAL_RATIO * compressed_bytes
     )
+
+
+def packs_as_usual(sample: bytes, n_compressed: int) -> bool:
+    """Return whether deflated data that begins with *sample* packs as imagery does, there at least.
+
+    Of data that packs `_RARE_RATIO` times, nearly all of it packs so.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    most = _USUAL_RATIO * len(sample)
+    try:
+        unpacked = inflater.decompress(sample, most + 1)
+    except zlib.error:
+        return False
+    return len(sample) == min(SAMPLE_BYTES, n_compressed) and len(unpacked) <= most
 
 
 def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
@@ -176,19 +197,25 @@ class _Probes:
         wraps = room // WRAP
         compressed_bytes = entry.compressed_bytes + wraps * WRAP
         size_bytes: int | None = entry.size_bytes
+        is_sample_wanted = False
         if entry.is_stored:
             if (compressed_bytes - entry.size_bytes) % WRAP == 0:
                 size_bytes = compressed_bytes
         elif wraps or is_doubtful(compressed_bytes, entry.size_bytes, entry.most_ratio):
             size_bytes = None
-        if wraps == 0 and size_bytes is not None:
+        elif entry.size_bytes + WRAP <= compressed_bytes * entry.most_ratio:
+            is_sample_wanted = True
+        if wraps == 0 and size_bytes is not None and not is_sample_wanted:
             return Settled(offset, compressed_bytes, size_bytes)
         # The member's end as the local header has it must be its end by the next one's beginning.
         header = yield from self._read(offset, LOCAL_HEADER_BYTES)
         if len(header) < LOCAL_HEADER_BYTES or not header.startswith(_LOCAL_SIGNATURE):
             return None
         n_name, n_extra = _LOCAL.unpack_from(header)[-2:]
-        end = offset + LOCAL_HEADER_BYTES + int(n_name) + int(n_extra) + compressed_bytes
+        start = offset + LOCAL_HEADER_BYTES + int(n_name) + int(n_extra)
+        end = start + compressed_bytes
+        if is_sample_wanted and not (yield from self._is_smaller(entry, start)):
+            size_bytes = None
         length = stop - end
         if length in _NARROW_DESCRIPTORS + _WIDE_DESCRIPTORS:
             data = yield from self._read(end, length)
@@ -202,3 +229,15 @@ class _Probes:
         elif length != 0:
             return None
         return None if size_bytes is None else Settled(offset, compressed_bytes, size_bytes)
+
+    def _is_smaller(self, entry: Stated, start: int) -> Generator[ByteRange, bytes, bool]:
+        """Return whether *entry*, whose data begin at *start*, has the stated size, not 2^32 more.
+
+        Nothing states it. 2^32 more would take data that packs uncommonly well from end to end.
+        """
+        if not entry.is_deflated or (
+            entry.size_bytes + WRAP < _RARE_RATIO * entry.compressed_bytes
+        ):
+            return False
+        sample = yield from self._read(start, min(SAMPLE_BYTES, entry.compressed_bytes))
+        return packs_as_usual(sample, entry.compressed_bytes)

@@ -265,6 +265,7 @@ def _stated(entry: bytes) -> Stated:
         size_bytes=size,
         crc32=crc,
         is_stored=method == STORED and not flags & _ENCRYPTED_FLAG,
+        is_deflated=method == DEFLATED and not flags & _ENCRYPTED_FLAG,
         most_ratio=_most_ratio(method),
     )
 

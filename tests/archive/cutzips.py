@@ -15,7 +15,7 @@ FULL = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Big:
-    """A member of a sparse zip: zeros but for what is stated."""
+    """A member of a sparse zip: zeros but for what is stated, and its data's *beginning*."""
 
     name: bytes
     packed: int
@@ -24,6 +24,7 @@ class Big:
     descriptor: str = "<4s3L"
     local_extra: bytes = bytes(16)
     crc: int = 0x12345678
+    beginning: bytes = b""
 
 
 @dataclass
@@ -79,7 +80,9 @@ def build_cut(members: list[Big], *, prefix: int = 0, made_by: int = 0x0315) -> 
             + member.name
             + member.local_extra
         )
-        made.size_bytes += member.packed
+        if member.beginning:
+            made.write(member.beginning)
+        made.size_bytes += member.packed - len(member.beginning)
         if member.descriptor:
             wide = "Q" in member.descriptor
             numbers = [

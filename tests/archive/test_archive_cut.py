@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import zlib
+
 import pytest
 import trio
 from archive.cutzips import Big, SparseZip, build_cut
@@ -11,10 +14,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from satfs.archive.archive import Archives
+from satfs.archive.cut import SAMPLE_BYTES
 from satfs.archive.members import Members
 from satfs.errors import Damaged
 
 GIB = 1 << 30
+
+
+def deflated(data: bytes) -> bytes:
+    """Return the first bytes of *data* as deflate packs it; others follow."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return (packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))[:SAMPLE_BYTES]
+
+
+#: The beginning of data that packs about as imagery does.
+NOISE = deflated(random.Random(1).randbytes(SAMPLE_BYTES) + bytes(SAMPLE_BYTES))
 
 
 def members_of(zipped: SparseZip) -> Members:
@@ -74,7 +88,7 @@ def test_a_deflated_member_whose_unpacked_size_was_cut_is_not_shown() -> None:
                 Big(b"first.json", 300, 900, method=8),
                 Big(b"raster.tif", 5 * GIB, 9 * GIB, method=8),
                 Big(b"zeros.tif", 10_000_000, 5 * GIB, method=8),
-                Big(b"usual.tif", 30_000_000, 70_000_000, method=8),
+                Big(b"usual.tif", 30_000_000, 70_000_000, method=8, beginning=NOISE),
                 Big(b"last.json", 300, 900, method=8),
             ]
         )
@@ -85,6 +99,23 @@ def test_a_deflated_member_whose_unpacked_size_was_cut_is_not_shown() -> None:
         "last.json": (300, 900),
     }
     assert refusals(tree) == {"raster.tif": "CUT", "zeros.tif": "CUT"}
+
+
+@pytest.mark.parametrize(
+    ("packed", "size", "beginning"),
+    [
+        (4_200_000, 4 * GIB + 10_000_000, deflated(bytes(10_000_000))),  # would be 10 MB
+        (50_000_000, 4 * GIB + 400_000_000, deflated(bytes(90_000_000))),  # would be 400 MB
+        (600_000_000, 4 * GIB + 2_000_000_000, NOISE),  # 10 times: as likely as 3 times
+        (30_000_000, 70_000_000, b""),  # no deflated data at all
+    ],
+)
+def test_no_size_is_shown_that_may_be_false(packed: int, size: int, beginning: bytes) -> None:
+    """A member of 4 GiB that packs well is nothing strange in a zip whose numbers were cut."""
+    member = Big(b"member.tif", packed, size, method=8, beginning=beginning)
+    tree = members_of(build_cut([member, Big(b"x", 5 * GIB)]))
+    assert sizes(tree) == {"x": (5 * GIB, 5 * GIB)}
+    assert refusals(tree) == {"member.tif": "CUT"}
 
 
 def test_a_data_descriptor_of_64_bits_states_the_unpacked_size() -> None:
