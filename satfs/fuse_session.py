@@ -105,21 +105,28 @@ def _mount(
     """Mount, and return libfuse's descriptor of /dev/fuse; None where it is not known."""
     options = {*_ALWAYS, f"fsname={_escaped(source)}", *words} - _UNKNOWN
     others = fuse_descriptors()
-    directory = hold.require_unchanged()
+    with hold.alone():
+        _mount_at(hold.require_unchanged(), operations, hold.mountpoint, options)
+    opened = fuse_descriptors() - others
+    return next(iter(opened)) if len(opened) == 1 else None
+
+
+def _mount_at(
+    directory: int, operations: Operations, mountpoint: Path, options: Collection[str]
+) -> None:
+    """Mount on *directory*, a descriptor of the one at *mountpoint*."""
     # For root libfuse calls mount(2) by this name, which leads to the directory that is held even
     # if the mountpoint is replaced now. It unmounts by the same name, so the descriptor stays open.
     # fusermount3, another process, needs the path: it looks at the directory as the user does.
     is_by_descriptor = _may_call_mount() and "auto_unmount" not in options
-    place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(hold.mountpoint)
+    place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(mountpoint)
     with _captured_stderr() as said:
         try:
-            pyfuse3.init(operations, place, options)
+            pyfuse3.init(operations, place, set(options))
         except RuntimeError as failure:
             # libfuse and fusermount3 explain themselves on standard error only.
             reason = " ".join(said().split()) or str(failure)
-            raise FuseMissing(f"{hold.mountpoint} could not be mounted: {reason}") from failure
-    opened = fuse_descriptors() - others
-    return next(iter(opened)) if len(opened) == 1 else None
+            raise FuseMissing(f"{mountpoint} could not be mounted: {reason}") from failure
 
 
 def _may_call_mount() -> bool:

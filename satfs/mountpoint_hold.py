@@ -11,12 +11,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from satfs.control.socket_path import prepare_directory, socket_path
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import mount_at
+
+#: Limit of the wait for another user who mounts on the same directory, in seconds: mounting takes
+#: milliseconds.
+ALONE_S: Final = 2.0
+_LOOK_S: Final = 0.01
 
 
 class MountpointHold:
@@ -79,6 +86,25 @@ class MountpointHold:
             )
         return held
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other users from mounting there during the block, which is to look and to mount.
+
+        The lock of `__init__` is one user's: root and the owner of a directory have different ones.
+        This one is on the directory itself. It is waited for, up to `ALONE_S`, and then done
+        without: who may read the directory could hold it for ever.
+        """
+        fd: int | None = None
+        with contextlib.suppress(OSError):  # a directory that cannot be read can be mounted on
+            place = f"/proc/self/fd/{self.open_directory()}"
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _lock_soon(fd)
+        try:
+            yield
+        finally:
+            if fd is not None:
+                os.close(fd)
+
     def unlock(self) -> None:
         """Let other processes go on: the mount table shows them now that it is mounted on."""
         if self._lock_fd is not None:
@@ -101,6 +127,24 @@ class MountpointHold:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _lock_soon(fd: int) -> None:
+    """Lock *fd*, trying for `ALONE_S`.
+
+    Raises:
+        OSError: it is locked by another process all the while.
+    """
+    until_s = time.monotonic() + ALONE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return
 
 
 def _locked(path: Path) -> int | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 from mounted.conftest import MountIt
 from mounted.mounting import MountFailed, RealMount
 
 from satfs.demo.server import DemoOrigin
+from satfs.mountpoint_hold import MountpointHold
 from satfs.mountpoints import satfs_mounts
 
 #: Replaces the mountpoint, once, when the function is called.
@@ -52,3 +56,57 @@ def test_a_mount_without_a_directory_for_temporary_files(
     )
 
     assert "tasks" in os.listdir(mount.path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts another filesystem")
+def test_the_end_of_a_mount_unmounts_nothing_else(origin: DemoOrigin, tmp_path: Path) -> None:
+    """S-176 The path may lead to another mount by then, in a home that its owner has rearranged."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    (other / "aleph").mkdir(parents=True)
+    environment = {**origin.environment(), "SATFS_CACHE_DIR": str(tmp_path / "cache")}
+    mount = RealMount(home / "aleph", environment, tmp_path / "log.jsonl")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", other / "aleph"], check=True)
+    try:
+        mount.start()
+        home.rename(tmp_path / "moved")
+        home.symlink_to(other)
+        mount.stop()
+        assert not [each for each in satfs_mounts() if each.mountpoint.is_relative_to(tmp_path)]
+        assert os.path.ismount(other / "aleph")
+    finally:
+        mount.clean()
+        subprocess.run(["umount", other / "aleph"], check=True)
+
+
+def test_of_two_users_one_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S-177 The lock of the moment in which one looks and mounts is on the directory itself."""
+    first, second = MountpointHold(tmp_path), MountpointHold(tmp_path / "." / "other")
+    second.mountpoint = tmp_path  # of another user, whose lock is another file
+    events: list[str] = []
+    is_waiting = threading.Event()
+    monkeypatch.setattr("satfs.mountpoint_hold.time.sleep", lambda _: is_waiting.set())
+
+    def mount() -> None:
+        with second.alone():
+            events.append("second")
+
+    with first, second:
+        with first.alone():
+            waiting = threading.Thread(target=mount)
+            waiting.start()
+            assert is_waiting.wait(10)
+            events.append("first")
+        waiting.join()
+    assert events == ["first", "second"]
+
+
+def test_a_directory_that_somebody_keeps_locked_can_be_mounted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may read a directory may lock it: that stops nobody."""
+    monkeypatch.setattr("satfs.mountpoint_hold.ALONE_S", 0.05)
+    first, second = MountpointHold(tmp_path), MountpointHold(tmp_path / "other")
+    second.mountpoint = tmp_path
+    with first, second, first.alone(), second.alone():
+        assert second.require_unchanged() >= 0
