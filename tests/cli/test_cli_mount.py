@@ -333,7 +333,7 @@ def test_a_mount_is_not_mounted_over(aleph: Program, place: Path) -> None:
 def test_two_mounts_at_once_on_one_directory(
     aleph: Program, demo: Program, place: Path, command: str
 ) -> None:
-    """S-177 One of them mounts, the other one is refused, whichever comes first."""
+    """S-179 On a directory with a mount a second one is refused; so is one of two at once."""
     words: dict[str, tuple[object, ...]] = {
         "mount": ("mount", place),
         "demo": ("demo", place),

@@ -60,7 +60,10 @@ def test_a_mount_without_a_directory_for_temporary_files(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts another filesystem")
 def test_the_end_of_a_mount_unmounts_nothing_else(origin: DemoOrigin, tmp_path: Path) -> None:
-    """S-176 The path may lead to another mount by then, in a home that its owner has rearranged."""
+    """S-178 Root's mount in a user's home is never at another place, and its end unmounts no other.
+
+    The path leads to another mount by then: the owner of the home has rearranged it.
+    """
     home, other = tmp_path / "home", tmp_path / "other"
     home.mkdir()
     (other / "aleph").mkdir(parents=True)
@@ -80,7 +83,7 @@ def test_the_end_of_a_mount_unmounts_nothing_else(origin: DemoOrigin, tmp_path: 
 
 
 def test_of_two_users_one_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S-177 The lock of the moment in which one looks and mounts is on the directory itself."""
+    """S-179 The lock of the moment in which one looks and mounts is on the directory itself."""
     first, second = MountpointHold(tmp_path), MountpointHold(tmp_path / "." / "other")
     second.mountpoint = tmp_path  # of another user, whose lock is another file
     events: list[str] = []
