@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,16 @@ def test_the_program_alone_ends_with_the_next_step_of_a_newcomer(satfs: Program)
     assert "Commands:" in shown
     end = shown.rpartition("There is no login yet. Next step, one of:\n")[2]
     assert [line.split()[1] for line in end.splitlines()] == ["demo", "login"]
+
+
+def test_a_long_description_stays_under_its_setting(satfs: Program) -> None:
+    """On a narrow terminal each of its lines is indented, as the first one is."""
+    _, shown = at_a_terminal(satfs, "settings", COLUMNS="50", NO_COLOR="1")
+    plain = re.sub("\x1b\\[[0-9;]*m", "", shown)
+    described = plain.partition("SATFS_TOKEN_COMMAND = (not set)")[2].partition("SATFS_")[0]
+    lines = [line.rstrip() for line in described.splitlines() if line.strip()]
+    assert len(lines) == 2
+    assert all(line.startswith("  ") for line in lines)
 
 
 def test_the_program_alone_ends_with_a_mount_after_a_login(satfs: Program) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -181,7 +183,9 @@ def _print_descriptions(resolved: Resolved) -> None:
         is_changed = getattr(resolved.settings, name) != getattr(defaults, name)
         value = Text(show(shown_value(resolved.settings, name)), "green" if is_changed else "")
         line = Text.assemble((variable_of(name), "bold"), " = ", value)
-        table.add_row(Text("\n").join([line, Text(f"  {field.description or ''}", "dim")]))
+        # Every line of a long description stands under the setting's name.
+        description = Padding(Text(field.description or "", "dim"), (0, 0, 0, 2))
+        table.add_row(Group(line, description))
     print_table(table)
 
 
