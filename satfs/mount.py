@@ -160,7 +160,9 @@ async def _serve(
     mountpoint = hold.mountpoint
     async with _ended_by_signals(), open_components(settings) as parts:
         if not options.is_offline:
-            await parts.aleph.check()
+            tasks, is_whole = await parts.aleph.first_tasks()
+            if is_whole:
+                parts.listings.take_tasks(tasks)
         await parts.listings.recall()
         root = tree_over(parts, settings, options.program)
         inodes: Inodes[Node] = Inodes(root, keyed_numbering(settings.api_url.encode()))

@@ -235,8 +235,8 @@ class CachedListing(Generic[Item]):
         self._fresh = Refreshable(self._renew)
         self._kept = None
 
-    def take_in(self, stored: Stored) -> None:
-        """Hold what was kept on disk, unless something is held already.
+    def take_in(self, stored: Stored, *, is_on_disk: bool = True) -> None:
+        """Hold what was kept on disk (or is *stored* nowhere), unless something is held already.
 
         It is stale, with two exceptions: what this mount has spilled is believed as before; and a
         long listing that was asked for less than `ttl_s` ago is believed for the rest of that time,
@@ -252,7 +252,8 @@ class CachedListing(Generic[Item]):
             left_s = max(left_s, self._terms.ttl_s - age_s)
         self._fresh.recall(items, left_s)
         self._asked_at_s = stored.asked_at_s
-        self._kept, self._kept_at_s = items, stored.asked_at_s
+        if is_on_disk:
+            self._kept, self._kept_at_s = items, stored.asked_at_s
         self._terms.weigh(self, items)
 
     def state(self) -> ListingState:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 import trio
@@ -179,8 +179,13 @@ class Aleph:
             with_contract=False,
         )
 
-    async def check(self) -> tuple[Task, ...]:
+    async def check(self) -> RecordList[Task]:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
+        tasks, _ = await self.first_tasks()
+        return tasks
+
+    async def first_tasks(self) -> tuple[RecordList[Task], bool]:
+        """Return the first page of tasks, and whether it holds all tasks."""
         question = requests.tasks(self._settings.page_limit)
         url = question.url(self._settings.api_url)
         page = await self._session.ask(
@@ -190,7 +195,8 @@ class Aleph:
             self._deadline(),
             max_bytes=MAX_PAGE_BYTES,
         )
-        return tuple(page.entries)
+        is_last = page.next is None and (page.tells_next or page.n_sent >= (page.count or 0))
+        return cast(RecordList[Task], page.entries), is_last
 
     # -- the shapes of a question ------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from satfs.api.cached_listing import (
     ListingState,
     Terms,
 )
-from satfs.api.listing_store import ListingStore
+from satfs.api.listing_store import ListingStore, Stored
 from satfs.api.record_list import RecordList, joined, list_of_one
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
@@ -242,6 +242,14 @@ class Listings:
     def state(self, kind: str, id: str) -> ListingState | None:
         """Return what is known about one listing; None when it was never answered."""
         return next((each for each in self.states() if (each.kind, each.id) == (kind, id)), None)
+
+    def take_tasks(self, tasks: RecordList[Task]) -> None:
+        """Hold the list of *tasks* that the mount was begun with, as stale.
+
+        A mount that loses its network right after its start shows what it has seen.
+        """
+        asked_at_s = self._terms.wall_clock()
+        self._tasks.take_in(Stored(TASKS, "", asked_at_s, tasks.pages), is_on_disk=False)
 
     async def recall(self) -> int:
         """Take in what earlier mounts kept on disk, as stale; return the number of listings.

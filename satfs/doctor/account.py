@@ -67,7 +67,7 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
         if named.severity is Severity.FAILURE:
             return None
     try:
-        tasks = await aleph.check()
+        tasks = tuple(await aleph.check())
     except SatfsError as failure:
         # Where the contracts show nothing, this is the first request that proves the credential.
         tell(refusal("tasks" if contracts is not None else "credential", failure))

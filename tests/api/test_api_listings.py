@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 
+import httpx
 import pytest
 import trio
 from fakes.vendor import CONTRACT, Vendor, settings_for_vendor, some_scene, some_tasks
@@ -435,6 +436,26 @@ async def test_what_was_listed_stays_listed_while_the_vendor_refuses(
         vendor.fail_next(status, path="/tasking", times=100)
         with trio.fail_after(2.0):
             assert await listings.tasks() == known
+        assert stale_kinds(listings) == {"tasks"}
+
+
+async def test_the_page_that_a_mount_begins_with_is_shown_when_nothing_else_comes(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """It is stale: with a vendor that responds, the list is requested as ever."""
+    expect_log("listing is served stale")
+    expect_log("host counts as offline")
+    async with remember() as listings:
+        first = await listings.tasks()
+    async with remember() as listings:
+        listings.take_tasks(first)
+        n_before = len(vendor.asked)
+        assert await listings.tasks() == first
+        assert len(vendor.asked) > n_before
+    async with remember() as listings:
+        listings.take_tasks(first)
+        vendor.fail_next(httpx.ConnectError("no network"), times=1000)
+        assert await listings.tasks() == first
         assert stale_kinds(listings) == {"tasks"}
 
 

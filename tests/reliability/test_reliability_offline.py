@@ -38,6 +38,13 @@ def _raise(failure: OSError) -> None:
     raise failure
 
 
+def test_a_mount_that_loses_its_network_at_once_shows_the_tasks(make_stand: MakeStand) -> None:
+    """It has seen the first page of them when it began, and that is all of them."""
+    stand = make_stand(workers=0)
+    stand.origin.stop_listening()
+    assert "1" in stand.list(stand.root / "tasks")
+
+
 def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeStand) -> None:
     """Listed stays listed, cached stays readable, missing fails fast, recovery takes seconds."""
     # Items and views are made of what zips hold: a walk that looks at them fetches parts of both.
