@@ -652,3 +652,24 @@ async def test_a_worker_is_told_of_slow_addresses_once_and_before_its_orders(
         assert kinds.count("slow") == 1
         assert dict(orders)["slow"] == ["192.0.2.1", "2001:db8::1"]
         assert all(kinds.index("slow") < kinds.index(each) for each in ("warm", "move"))
+
+
+async def test_connections_ahead_are_for_workers_that_are_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then they would only be missing elsewhere, where a host lets few through."""
+    was_ready: list[bool] = []
+    real = pool.WorkerPool._send
+
+    async def send(self: pool.WorkerPool, process: Any, packet: bytes, *more: Any) -> None:
+        kind, _ = messages.read_order(packet)
+        if kind == "warm":
+            was_ready.append(process.is_ready)
+        await real(self, process, packet, *more)
+
+    monkeypatch.setattr(pool.WorkerPool, "_send", send)
+    with origin_of() as origin:
+        async with opened(origin, tmp_path, workers=1) as (contents, _):
+            await read_all(contents, until=24 * MIB)
+    assert was_ready
+    assert all(was_ready)

@@ -77,6 +77,8 @@ class _Process:
         self.heard_at_s = trio.current_time()
         self.is_suspect = False  # overdue at the last look
         self.is_ready = False  # its interpreter runs, and has imported what it needs
+        #: Where it is to open connections when it is ready, and how many all workers together.
+        self.to_prepare: tuple[Link, int] | None = None
         self.is_dead = False
         self.is_saturated = False  # by the last look at its processor time
         self._looked_s = trio.current_time()
@@ -243,7 +245,8 @@ class WorkerPool:
         """Start the processes and open connections to where *link* leads, ahead of need.
 
         A process takes a tenth of a second to start, a connection three round trips: together the
-        better part of a short transfer over a far line.
+        better part of a short transfer over a far line. A process opens its share when it is ready:
+        until then connections to a host with few of them are for the loop.
         """
         if self._is_proxied(link.url):
             return
@@ -256,10 +259,14 @@ class WorkerPool:
         # Beside those that have something to do now.
         n_here = sum(sum(process.idle.at(origin)) for process in self._processes)
         n_here += sum(len(process.moves) for process in self._processes)
+        n_wanted = n_connections
         n_connections = min(n_connections, n_here + self._permits.room(origin))
         share = n_connections // max(1, len(self._processes))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
         for process in list(self._processes):
+            if not process.is_ready:
+                process.to_prepare = (link, n_wanted)
+                continue
             await self._tell_slow(process)
             n_more = max(0, share - sum(process.idle.at(origin)) - len(process.moves))
             if n_more:
@@ -376,7 +383,8 @@ class WorkerPool:
                     packet = await worker.channel.recv(messages.MAX_BYTES)
                     if not packet:
                         break
-                    worker.is_ready = True
+                    if not worker.is_ready:
+                        self._note_ready(worker)
                     worker.heard_at_s, worker.is_suspect = trio.current_time(), False
                     self._hear(worker, messages.read_report(packet))
                     continue
@@ -388,6 +396,15 @@ class WorkerPool:
             self._bury(worker)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(_reap, worker.process)
+
+    def _note_ready(self, worker: _Process) -> None:
+        worker.is_ready = True
+        if worker.to_prepare is not None:
+            self._nursery.start_soon(self._prepare_soon, *worker.to_prepare)
+
+    async def _prepare_soon(self, link: Link, n_connections: int) -> None:
+        with contextlib.suppress(WorkerDied):
+            await self.prepare(link, n_connections)
 
     async def _watch_over(self, worker: _Process) -> None:
         """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
