@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from mounted.mounting import RealMount
 from reliability.conftest import MakeStand
-from reliability.stand import MIB
+from reliability.stand import MIB, Stand
 
 from satfs.demo.silence import silent_addresses
 
@@ -19,7 +19,8 @@ DEAD_IPV6 = [f"2001:db8::{number}" for number in (1, 2, 3, 4)]
 #: started meanwhile. Less than the five seconds of one connection that is waited for.
 READ_LIMIT_S = 4.0
 
-#: Runs when the interpreter of the mount, or of a worker, starts.
+#: Runs in the mount's process, and when the interpreter of a worker starts: workers are given the
+#: mount's `sys.path`.
 RESOLVER = """
 import json, socket
 ADDRESSES = json.loads({addresses!r})
@@ -38,32 +39,32 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
-def resolve_to(directory: Path, addresses: list[str]) -> None:
-    """Write a module that has Python resolve `STORE` to *addresses*."""
+def mount_again(stand: Stand, addresses: list[str]) -> None:
+    """Mount again, with a mount and workers that resolve `STORE` to *addresses*."""
+    directory = stand.directory / "names"
     directory.mkdir()
     text = RESOLVER.format(addresses=json.dumps(addresses), name=STORE)
     (directory / "sitecustomize.py").write_text(text)
+    stand.current.stop()
+    stand.current.clean()
+    log_path = stand.directory / "log.jsonl"
+    sabotage = f"sys.path.insert(0, {str(directory)!r})\n{text}"
+    mount = RealMount(stand.root, stand.environment(), log_path, sabotage=sabotage)
+    stand.mounts.append(mount)
+    mount.start()
 
 
 @pytest.mark.parametrize("n_dead", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["silent", "IPv6"])
-def test_dead_addresses_are_paid_for_once(
-    make_stand: MakeStand,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    n_dead: int,
-) -> None:
+def test_dead_addresses_are_paid_for_once(make_stand: MakeStand, kind: str, n_dead: int) -> None:
     """Sizes, small reads and bulk through workers: no read waits for a connect timeout."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "names"))
     stand = make_stand(workers=2, connect_timeout_s=5, read_deadline_s=10, metadata_deadline_s=10)
     port = urlsplit(stand.origin.store_url).port
     assert port is not None
     with silent_addresses(n_dead, port) as (_, silent):
         dead = list(silent) if kind == "silent" else DEAD_IPV6[:n_dead]
-        resolve_to(tmp_path / "names", [*dead, "127.0.0.1"])
         stand.origin.faults.add("link-by-name", "sign", host=STORE)
-        stand.remount()
+        mount_again(stand, [*dead, "127.0.0.1"])
         stand.origin.store_line.bytes_per_s = 20e6
         scene, other = stand.publish(24 * MIB), stand.publish(MIB)
         with stand.opened(scene) as file:
