@@ -354,7 +354,8 @@ def _document(results: Results, notes: dict[str, Any], pictures: list[str]) -> s
         for run in sorted(runs, key=lambda one: list(PROFILES).index(one.profile)):
             parts.append(f"### {PROFILES[run.profile].title}")
             parts.append(as_markdown(run))
-            parts.append(f"<sub>{run.date}, `{run.command}`</sub>")
+            cores = run.machine.get("cores", "?")
+            parts.append(f"<sub>{run.date}, {cores} cores, `{run.command}`</sub>")
     parts.append(notes.get("closing", "").strip())
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -398,10 +399,12 @@ def _machine_as_markdown(results: Results) -> str:
     for run in results.runs:
         versions |= run.versions
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    counts = sorted({int(run.machine.get("cores", 0)) for run in results.runs} - {0})
+    cores = " or ".join(map(str, counts))
     return (
-        f"{span}; {machine['cores']} cores ({machine['processor']}), {machine['memory']} of "
-        f"memory, Linux {machine['kernel']}, Python {machine['python']}. Clients, mounts, the line "
-        f"and the origin share these cores. {told}."
+        f"{span}; {cores} cores ({machine['processor']} at last; each table says how many), "
+        f"{machine['memory']} of memory, Linux {machine['kernel']}, Python {machine['python']}. "
+        f"Clients, mounts, the line and the origin share these cores. {told}."
     )
 
 

@@ -181,8 +181,10 @@ def _together(results: Results) -> list[Verdict]:
 
     def sum_of(run: Run | None, key: str) -> tuple[str, bool] | None:
         rate = run.median(US, key) if run else None
-        if rate is None or one is None:
+        if run is None or rate is None or one is None or alone is None:
             return None
+        if run.machine != alone.machine:
+            return None  # two machines are not compared
         # A tenth of leeway: the two figures come from different rounds.
         return f"{rate / MB:.0f} MB/s where one reader has {one / MB:.0f}", rate >= 0.9 * one
 
