@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import ssl
 import zlib
 from collections.abc import (
@@ -367,7 +368,9 @@ class Http:
         except DeadlineReached:
             raise
         except Unreachable as failure:
-            if is_safe and not failure.is_lasting:
+            # A name that cannot be resolved now says nothing about the host.
+            is_unresolved = any(isinstance(each, socket.gaierror) for each in _causes(failure))
+            if is_safe and not (failure.is_lasting or is_unresolved):
                 permit.refused()
             raise
         if not _may_refuse_connection(response):

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from satfs.content.transfer.opener import Opener
 from satfs.demo.silence import silent_addresses
+from satfs.errors import Unreachable
 from satfs.net import backend
+from satfs.net.addresses import origin_of
 from satfs.net.happy_eyeballs import (
     ATTEMPT_DELAY_S,
     MAX_REMEMBERED,
@@ -224,3 +226,23 @@ async def test_the_client_reads_past_a_dead_address_and_tells_which(
                 url = f"http://many.example:{origin.port}/ramp/1000"
                 assert (await http.request("GET", url, headers={})).body == ramp(0, 1000)
                 assert http.slow_addresses() == tuple(dead)
+
+
+async def test_a_name_that_cannot_be_resolved_is_no_limit_of_its_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a connection carries, the resolver fails for another one."""
+    async with serving() as origin:
+        resolving(monkeypatch, "many.example", ["127.0.0.1"])
+        async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=2) as http:
+            url = f"http://many.example:{origin.port}/ramp/1000"
+            async with http.stream(url, headers={}) as response:
+
+                def fail(*_: Any, **__: Any) -> Any:
+                    raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+                monkeypatch.setattr(socket, "getaddrinfo", fail)
+                with pytest.raises(Unreachable):
+                    await http.request("GET", url, headers={})
+                assert http.permits.known(origin_of(url)).limit is None
+                assert b"".join([chunk async for chunk in response.chunks()]) == ramp(0, 1000)

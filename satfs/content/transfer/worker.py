@@ -425,8 +425,13 @@ class Worker:
 
 
 def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
-    """Return whether the other side did not let the connection through."""
-    others = BadSettings | NotAllowed | ssl.SSLCertVerificationError | TimeoutError
+    """Return whether the other side did not let the connection through.
+
+    A name that cannot be resolved, or silence, says nothing of that.
+    """
+    others = (
+        BadSettings | NotAllowed | ssl.SSLCertVerificationError | socket.gaierror | TimeoutError
+    )
     return not isinstance(problem, others)
 
 
