@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
+#: Longest wait for another process to look whether bytes have come, in seconds. On a busy machine
+#: it has no processor for as long as that; a process that was stopped never looks.
+LOOKING_S: Final = 2.0
 
 #: How long a waiter waits before a connection that was opened ahead of need is closed for it.
 UNUSED_KEPT_S: Final = 0.2
@@ -78,6 +81,11 @@ class Permit:
         self.takes_idle = False  # an idle connection is counted twice until the request has it
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
+        #: Has the process that holds the connection look whether bytes have come, and report
+        #: `looked` or `answered`. None where this process holds it.
+        self.look: Callable[[], None] | None = None
+        self._look_began_s: float | None = None
+        self._is_looked_at = False
         self._permits = permits
         self._host = host
 
@@ -95,6 +103,23 @@ class Permit:
         """Note that the request has its connection, or that one is being opened for it."""
         self.takes_idle = False
         self.began_s = trio.current_time()
+        self._look_began_s, self._is_looked_at = None, False
+
+    def looked(self) -> None:
+        """Note that the process that holds the connection has looked, and no bytes have come."""
+        self._is_looked_at = True
+
+    def is_looked_at(self, now_s: float) -> bool:
+        """Return whether no bytes wait on the connection; has that looked at where need be.
+
+        A process without a processor has not read what has come: that is no silence of the host.
+        """
+        if self.look is None or self._is_looked_at:
+            return True
+        if self._look_began_s is None:
+            self._look_began_s = now_s
+            self.look()
+        return now_s - self._look_began_s >= LOOKING_S
 
     def note_connection(self, *, is_new: bool) -> None:
         """Note which connection the request has: a new one, or one that has answered before.
@@ -247,9 +272,13 @@ class Permits:
         """Find silent connections, and serve those who wait when a limit is raised; never ends."""
         while True:
             await self._has_work.wait()
-            await trio.sleep(LOOK_INTERVAL_S)
+            due_s = trio.current_time() + LOOK_INTERVAL_S
+            await trio.sleep_until(due_s)
+            # Where this process had no processor, the tasks that receive have their turn first.
+            is_late = trio.current_time() - due_s > LOOK_INTERVAL_S
             for host in self._hosts.values():
-                self._look(host)
+                if not is_late:
+                    self._look(host)
                 self._serve(host)
             if not any(host.permits or host.waiters for host in self._hosts.values()):
                 self._has_work = trio.Event()
@@ -319,6 +348,7 @@ class Permits:
             and not permit.has_answered
             and now_s - permit.began_s >= silence_s
             and (host.carried_at_s > permit.began_s or self._has_idle_elsewhere(host))
+            and permit.is_looked_at(now_s)
         ]
         for permit in silent:
             permit.is_counted = False
@@ -334,6 +364,7 @@ class Permits:
                 and not (permit.is_new or permit.is_patient or permit.has_answered)
                 and now_s - permit.began_s >= 2 * silence_s
                 and host.carried_at_s > permit.began_s
+                and permit.is_looked_at(now_s)
             ):
                 permit.is_counted = False
                 permit.wait_s = 0.0

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from satfs.net.hostlimit import RAISE_AFTER_S
-from satfs.net.permits import METADATA, READ_AHEAD, Crowded, Holder, Permits
+from satfs.net.permits import LOOKING_S, METADATA, READ_AHEAD, Crowded, Holder, Permits
 
 HOST = "https://store:443"
 
@@ -266,6 +266,39 @@ async def test_where_responses_are_slow_no_connection_counts_as_silent(
             new.carried()
         new.raise_if_silent()
         assert permits.limit(HOST) is None
+
+
+@pytest.mark.parametrize(
+    ("what_is_found", "until_s"),
+    [("looked", 1.0), ("answered", None), (None, LOOKING_S + 1.0)],
+    ids=["nothing has come", "bytes wait there", "it does not look"],
+)
+async def test_another_process_looks_before_its_connection_counts_as_silent(
+    autojump_clock: trio.testing.MockClock, what_is_found: str | None, until_s: float | None
+) -> None:
+    """A process without a processor has not read what has come: that is no silence of the host."""
+    holder = FakeHolder()
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_opened(0.1)
+        carrying = await permits.take(HOST, [holder])
+        carrying.begin()
+        other = await permits.take(HOST, [holder])
+        other.begin()
+        if what_is_found is None:
+            other.look = lambda: None
+        else:
+            other.look = getattr(other, what_is_found)
+
+        async def carry() -> None:
+            for _ in range(100):
+                carrying.carried()
+                await trio.sleep(0.1)
+
+        nursery.start_soon(carry)
+        with trio.move_on_after(until_s if until_s is not None else 5.0) as waiting, other.scope:
+            await trio.sleep_forever()
+        assert waiting.cancelled_caught is (until_s is None)
+        assert (permits.limit(HOST) is None) is (until_s is None)
 
 
 async def test_requests_that_hang_hold_no_others_up(autojump_clock: trio.testing.MockClock) -> None:

@@ -25,6 +25,7 @@ _REPORT: Final = struct.Struct("<BQQQQ")
 _PROGRESS: Final = 1
 _OUTCOME: Final = 2
 _CONNECTIONS: Final = 3
+_LOOKED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,17 @@ class OutcomeReport:
     is_lasting: bool = False
     is_refused: bool = False
     is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LookReport:
+    """The answer to an order to look: all that has come for *move* is received.
+
+    *has_begun*: the response has begun to come.
+    """
+
+    move: int
+    has_begun: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,12 @@ def pack_connections(connections: Connections) -> bytes:
     return _REPORT.pack(_CONNECTIONS, 0, 0, 0, 0) + json.dumps(asdict(connections)).encode()
 
 
-def read_report(packet: bytes) -> ProgressReport | OutcomeReport | Connections:
+def pack_look(look: LookReport) -> bytes:
+    """Return the report of a look."""
+    return _REPORT.pack(_LOOKED, look.move, int(look.has_begun), 0, 0)
+
+
+def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | Connections:
     """Return what a worker reported.
 
     Raises:
@@ -164,6 +181,8 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport | Connections:
         hashes = array("Q")
         hashes.frombytes(rest)
         return ProgressReport(move, front, hashes.tolist(), receiving_us / 1e6, answer_us / 1e6)
+    if kind == _LOOKED:
+        return LookReport(move, bool(front))
     if kind == _CONNECTIONS:
         try:
             return Connections(**json.loads(rest))

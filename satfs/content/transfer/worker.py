@@ -29,7 +29,7 @@ from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.connection import Connection
 from satfs.content.transfer.exchange import Exchange, FileFailure
-from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport
+from satfs.content.transfer.messages import Connections, LookReport, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
@@ -168,6 +168,8 @@ class Worker:
                     # What is being opened for it would be silent as well.
                     self._opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
+        elif kind == "look":
+            self._look(cast(int, fields["move"]))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
             n_there = self._opener.n_opening(origin) + len(self._idle[origin]) + len(self._jobs)
@@ -281,6 +283,13 @@ class Worker:
             self._lose(line, ConnectionResetError())
             return
         self._end(job, exchange.outcome)
+
+    def _look(self, move: int) -> None:
+        """Receive what has come for a move, and report whether its response has begun."""
+        if (job := self._jobs.get(move)) is not None and job.line is not None:
+            self._receive(job.line)
+        if (job := self._jobs.get(move)) is not None:
+            self._tell(messages.pack_look(LookReport(move, job.exchange.has_begun)))
 
     def _look_at_idle(self, line: _Line) -> None:
         """Take in what comes on an idle connection: its end, or TLS's own records."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,7 +25,13 @@ from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.idle import IdleConnections
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
-from satfs.content.transfer.messages import Connections, MoveOrder, OutcomeReport, ProgressReport
+from satfs.content.transfer.messages import (
+    Connections,
+    LookReport,
+    MoveOrder,
+    OutcomeReport,
+    ProgressReport,
+)
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link, Version
 from satfs.net.addresses import origin_of, shown
@@ -196,6 +203,8 @@ class WorkerPool:
         if permit is not None:
             permit.is_new |= is_new
             permit.begin()
+            named: dict[str, object] = {"move": number}
+            permit.look = partial(self._nursery.start_soon, self._tell, process, "look", named)
         stop = missing.stop
         try:
             await self._tell_slow(process)
@@ -426,7 +435,11 @@ class WorkerPool:
             # Not when it has ended: in a call to a disk that hangs it cannot.
             self._bury(worker)
 
-    def _hear(self, worker: _Process, report: ProgressReport | OutcomeReport | Connections) -> None:
+    def _hear(
+        self,
+        worker: _Process,
+        report: ProgressReport | OutcomeReport | LookReport | Connections,
+    ) -> None:
         if isinstance(report, Connections):
             origin = origin_of(report.origin)
             worker.idle.note_report(origin, report.n_idle, report.n_unused, report.orders)
@@ -438,8 +451,12 @@ class WorkerPool:
         state = worker.moves.get(report.move)
         if state is None or state.ended.is_set():
             return
+        permit = state.delivery.attempt.permit
+        if isinstance(report, LookReport):
+            if permit is not None:
+                (permit.answered if report.has_begun else permit.looked)()
+            return
         if isinstance(report, OutcomeReport):
-            permit = state.delivery.attempt.permit
             if permit is not None and report.is_kept:
                 worker.idle.note_kept(permit.origin)
                 permit.is_counted = False  # not once more, until its task has ended it
