@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ from satfs.content.versions import PROBES_AT_ONCE
 from satfs.net.addresses import LinkRule
 from satfs.net.http import Http
 from satfs.net.permits import Permits
-from satfs.net.proxies import proxies_of_environment
+from satfs.net.proxies import Proxies, proxies_of_environment
 from satfs.net.retrying import Retries
 from satfs.net.trust import tls_context
 from satfs.node_board import NodeBoard
@@ -113,7 +114,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                     sign=links.sign,
                     check_url=rule.check,
                     allows_private=rule.allows_private,
-                    is_proxied=_is_proxied,
+                    is_proxied=partial(_is_proxied, proxies_of_environment()),
                     account=account,
                     locks=locks,
                     pauses=pauses,
@@ -179,7 +180,7 @@ def tree_over(parts: Components, settings: Settings, program: str = "satfs") -> 
     return root
 
 
-def _is_proxied(url: str) -> bool:
+def _is_proxied(proxies: Proxies, url: str) -> bool:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return proxies_of_environment().for_host(parts.scheme, parts.hostname or "", port) is not None
+    return proxies.for_host(parts.scheme, parts.hostname or "", port) is not None

@@ -40,6 +40,9 @@ from satfs.net.proxy_login import ProxyLogin
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
 #: a request sent into a closed one costs a round trip and a second try.
 IDLE_EXPIRY_S = 20.0
+#: Seconds between two looks at all idle connections: each look takes a call of the kernel for each,
+#: and counts of them are wanted many times for each request. One that is taken is looked at then.
+EXPIRE_EVERY_S = 0.1
 #: Time for httpcore to end its generators after the sockets are closed. Nothing waits there; the
 #: limit guards the shield.
 CLOSE_LIMIT_S = 1.0
@@ -127,6 +130,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._idle_expiry_s = idle_expiry_s
         self._wall_clock = wall_clock
         self._idle: list[_Connection] = []  # the one used last is the last
+        self._expire_at_s = float("-inf")
         self._in_use: set[_Connection] = set()
         #: Origins that have kept a connection open for another request, and when at last.
         self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
@@ -291,11 +295,15 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Return an idle connection to *origin* that is still good, else a new one."""
         self._expire()
         for connection in reversed(self._idle):
-            if connection.origin == origin:
-                self._idle.remove(connection)
-                self._in_use.add(connection)
-                self._counts.reused += 1
-                return connection
+            if connection.origin != origin:
+                continue
+            self._idle.remove(connection)
+            if self._has_expired(connection):
+                connection.dialer.abort()
+                continue
+            self._in_use.add(connection)
+            self._counts.reused += 1
+            return connection
         return self._open(origin)
 
     def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
@@ -354,20 +362,26 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 self._on_closed(connection.name)
 
     def _expire(self) -> None:
-        """Close what was idle for too long on either clock, or was closed by the other side."""
-        now, now_wall = trio.current_time(), self._wall_clock()
-        kept: list[_Connection] = []
-        for connection in self._idle:
-            is_old = now >= connection.idle_until or now_wall >= connection.idle_until_wall
-            # has_expired() also tells that bytes, or an end, came where nothing was asked.
-            is_over = connection.http.has_expired()
-            if not connection.n_requests:  # httpcore knows nothing of it so far
-                is_over = connection.dialer.has_ended()
-            if is_old or is_over:
-                connection.dialer.abort()
-            else:
-                kept.append(connection)
-        self._idle = kept
+        """Close the idle connections that have expired, unless that was done a moment ago."""
+        now_s = trio.current_time()
+        if now_s < self._expire_at_s:
+            return
+        self._expire_at_s = now_s + EXPIRE_EVERY_S
+        expired = [each for each in self._idle if self._has_expired(each)]
+        for connection in expired:
+            self._idle.remove(connection)
+            connection.dialer.abort()
+
+    def _has_expired(self, connection: _Connection) -> bool:
+        """Return whether an idle one was idle for too long on either clock, or was closed."""
+        if trio.current_time() >= connection.idle_until:
+            return True
+        if self._wall_clock() >= connection.idle_until_wall:
+            return True
+        if not connection.n_requests:  # httpcore knows nothing of it so far
+            return connection.dialer.has_ended()
+        # Also tells that bytes, or an end, came where nothing was asked.
+        return connection.http.has_expired()
 
 
 class _Body(httpx.AsyncByteStream):

@@ -238,13 +238,16 @@ class RangeRetry:
         """Wait until *range_request* may use a connection, and return leave to."""
         origin, bulk = origin_of(link.url), self._bulk
         holders: list[Holder] = [self._loop_holder]
+        is_long = len(range_request.missing) >= BULK_BYTES
         if (
             bulk is not None
             and range_request.is_bulk
             and not is_probe
+            # No process is started for a short range.
+            and (is_long or any(bulk.n_idle(origin)))
             and bulk.is_at_hand(link, range_request)
         ):
-            holders.insert(0 if len(range_request.missing) >= BULK_BYTES else 1, bulk)
+            holders.insert(0 if is_long else 1, bulk)
 
         def rank() -> Rank:
             return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
