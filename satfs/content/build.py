@@ -14,6 +14,7 @@ from satfs.content.cache.directory import default_bytes
 from satfs.content.fetch.budget import FILE_NAME, Budget, keep_settled, settle
 from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.host_memory import HostMemory
 from satfs.content.fetch.links import Sign
 from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_retry import RangeRetry
@@ -124,6 +125,9 @@ async def open_attachments(
             )
             nursery.start_soon(cache.run)
             nursery.start_soon(http.permits.watch)
+            hosts = HostMemory(http.permits, cache)
+            await hosts.load()
+            nursery.start_soon(hosts.keep)
             if cache.is_persistent:
                 await settle(budget, spent_file, is_forced=True)
                 nursery.start_soon(keep_settled, budget, spent_file)

@@ -8,7 +8,8 @@ While nothing was refused, connections are opened in steps: with n connections t
 once, up to three times n may be open. So a host that lets n through refuses at most 2 n. Only an
 answer shows that a connection is let through: some hosts complete the handshake of TLS, and then
 send a 503. How many have answered is remembered: only the first transfer of a mount takes these
-steps, to 3, 9, 27 and 81 connections.
+steps, to 3, 9, 27 and 81 connections, and none where another process has read from the host before
+(`recall`).
 
 A refusal while other connections answer is the limit: as many as are left. Much later one more is
 tried; each time that more than before have answered, twice as many are added.
@@ -74,6 +75,7 @@ class HostLimit:
         self._opening_s: float | None = None
         self._responses_s: deque[float] = deque(maxlen=N_RESPONSES)
         self._n_stepped = 0  # allowed without answers
+        self._n_recalled = 0
         self._stepped_at_s = float("-inf")
 
     def allowed(self, now_s: float, *, n_unproven: int = 0) -> int:
@@ -83,10 +85,20 @@ class HostLimit:
         have answered at once.
         """
         if self.limit is None:
-            return max(MIN_ALLOWED, GROWTH * self._n_answered, self._n_stepped)
+            n_seen = max(GROWTH * self._n_answered, self._n_recalled)
+            return max(MIN_ALLOWED, n_seen, self._n_stepped)
         if now_s >= self._raise_at_s:
             return self.limit + self._step
         return max(1, min(self.limit, self._n_answered)) if n_unproven else self.limit
+
+    @property
+    def n_answered(self) -> int:
+        """Return how many connections have answered at once: the most, and no more than a limit."""
+        return self._n_answered if self.limit is None else min(self.limit, self._n_answered)
+
+    def recall(self, n_answered: int) -> None:
+        """Allow as many connections as have answered at once before, and no more than those."""
+        self._n_recalled = n_answered
 
     def note_wanted(self, now_s: float) -> None:
         """Take in that more connections are wanted than are allowed now."""

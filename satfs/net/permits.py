@@ -205,6 +205,8 @@ class Permits:
         self._holders: list[Holder] = []
         self._order = itertools.count()
         self._has_work = trio.Event()
+        #: Returns how many connections to a host are known to have answered at once; 0 for none.
+        self.n_known_before: Callable[[str], int] = lambda origin: 0
 
     def add_holder(self, holder: Holder) -> None:
         """Count the connections of *holder* from now on."""
@@ -256,6 +258,11 @@ class Permits:
         """Return how many connections may be open to a host with a known limit, else None."""
         host = self._host(origin)
         return None if host.limit.limit is None else host.limit.allowed(trio.current_time())
+
+    def n_answered(self) -> dict[str, int]:
+        """Return for each host how many connections have answered at once, if any have."""
+        seen = {origin: host.limit.n_answered for origin, host in self._hosts.items()}
+        return {origin: n for origin, n in seen.items() if n}
 
     def room(self, origin: str) -> int:
         """Return how many more connections may be opened now."""
@@ -373,7 +380,11 @@ class Permits:
     # -- counting --------------------------------------------------------------------------------
 
     def _host(self, origin: str) -> _Host:
-        return self._hosts.setdefault(origin, _Host(origin))
+        host = self._hosts.get(origin)
+        if host is None:
+            host = self._hosts[origin] = _Host(origin)
+            host.limit.recall(self.n_known_before(origin))
+        return host
 
     def _n_idle(self, host: _Host, holder: Holder) -> tuple[int, int]:
         """Return the idle connections of *holder* that no permit was given for."""

@@ -1,0 +1,99 @@
+"""How many connections hosts let through, remembered beyond this process.
+
+A host that nothing is known of gets its connections in steps (`net/hostlimit.py`), which take a
+short program the better part of its time. What was seen is kept in the cache's index for a day, for
+all processes that use the directory: not the host's name, which is part of its links, but a digest
+of it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from typing import Final
+
+import trio
+
+from satfs.content.cache.blocks import BlockCache
+from satfs.net.permits import Permits
+
+#: Longest time that a number is believed, in seconds: hosts change, and so do networks.
+MAX_AGE_S: Final = 86_400.0
+#: Seconds between two looks for something new to keep.
+KEEP_EVERY_S: Final = 5.0
+#: Hosts that are kept, the latest first; an account's objects lie at one or two.
+MAX_HOSTS: Final = 16
+
+_KEY: Final = "connections of hosts"
+
+
+class HostMemory:
+    """Loads what *permits* may begin with, and keeps what they have seen since."""
+
+    def __init__(
+        self, permits: Permits, cache: BlockCache, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._permits = permits
+        self._cache = cache
+        self._wall_clock = wall_clock
+        #: By digest: connections that answered at once, and when that was seen.
+        self._known: dict[str, tuple[int, float]] = {}
+        self._kept: dict[str, int] = {}
+
+    async def load(self) -> None:
+        """Have *permits* begin with what is kept; waits for the disk."""
+        index = self._cache.index
+        text = None if index is None else await self._cache.ask(partial(index.note, _KEY))
+        self._known = parsed(text or b"", self._wall_clock())
+        self._permits.n_known_before = self._n_known
+
+    async def keep(self) -> None:
+        """Keep what is new, every few seconds until cancelled, and once more then."""
+        try:
+            while True:
+                await trio.sleep(KEEP_EVERY_S)
+                await self._keep()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KEEP_EVERY_S):
+                await self._keep()
+
+    def _n_known(self, origin: str) -> int:
+        return self._known.get(_digest(origin), (0, 0.0))[0]
+
+    async def _keep(self) -> None:
+        index, seen = self._cache.index, self._permits.n_answered()
+        if index is None or seen == self._kept:
+            return
+        self._kept = seen
+        now_s = self._wall_clock()
+        text = await self._cache.ask(partial(index.note, _KEY))
+        hosts = {
+            **parsed(text or b"", now_s),  # other processes keep theirs as well
+            **{_digest(origin): (n, now_s) for origin, n in seen.items()},
+        }
+        latest = sorted(hosts.items(), key=lambda each: -each[1][1])[:MAX_HOSTS]
+        await self._cache.ask(partial(index.note, _KEY, json.dumps(dict(latest)).encode()))
+
+
+def parsed(text: bytes, now_s: float) -> dict[str, tuple[int, float]]:
+    """Return what is kept in *text* and is not too old at *now_s*; nothing of what makes no sense.
+
+    By the digest of a host: how many connections answered at once, and when that was seen.
+    """
+    try:
+        kept = json.loads(text)
+    except ValueError:
+        return {}
+    found: dict[str, tuple[int, float]] = {}
+    for digest, value in kept.items() if isinstance(kept, dict) else ():
+        match value:
+            case [int(n), int(at_s) | float(at_s)] if n > 0 and 0 <= now_s - at_s <= MAX_AGE_S:
+                found[digest] = (n, float(at_s))
+    return found
+
+
+def _digest(origin: str) -> str:
+    return blake2b(origin.encode(), digest_size=8).hexdigest()
