@@ -18,12 +18,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dask import annotate  # type: ignore[attr-defined]  # it is there, and not in `__all__`
 from distributed import Client, Nanny, NannyPlugin, Worker, WorkerPlugin
@@ -151,11 +151,22 @@ def _statistics_here(profile: str | None, mount: MountUse) -> Mapping[str, Any]:
     return filesystem(profile, mount).statistics()
 
 
+#: Columns of the dashboard: title, name in the statistics, and how many of them make one.
+_COLUMNS: Final = (
+    ("fetched MB", "fetched_bytes", 1e6),
+    ("served MB", "served_bytes", 1e6),
+    ("requests", "requests", 1),
+)
+
+
 # -- preparing a node ----------------------------------------------------------------------------
 
 
 class _OpenOnWorker(WorkerPlugin):
-    """Opens the filesystem before the first task, and closes it with the worker."""
+    """Opens the filesystem before the first task, and closes it with the worker.
+
+    Meanwhile each heartbeat reports what was read, as columns of the dashboard's page of workers.
+    """
 
     idempotent = True
 
@@ -166,9 +177,24 @@ class _OpenOnWorker(WorkerPlugin):
     async def setup(self, worker: Worker) -> None:
         fs = filesystem(*self._options)
         await asyncio.to_thread(fs.ls, "")
+        for title, read in self._columns():
+            worker.metrics[title] = read
 
     async def teardown(self, worker: Worker) -> None:
+        for title, _ in self._columns():
+            worker.metrics.pop(title, None)
         await asyncio.to_thread(filesystem(*self._options).close)
+
+    def _columns(self) -> Iterator[tuple[str, Callable[[Worker], Awaitable[float]]]]:
+        """Yield title and content of each column; the statistics are those of `report`."""
+        profile = self._options[0]
+        for words, name, unit in _COLUMNS:
+
+            async def read(worker: Worker, name: str = name, unit: float = unit) -> float:
+                statistics = await asyncio.to_thread(_statistics_here, *self._options)
+                return round(int(statistics[name]) / unit, 1)
+
+            yield f"satfs {words}" if profile is None else f"satfs {words} ({profile})", read
 
 
 class _MountOnNode(NannyPlugin):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded.conftest import StartOrigin
+from embedded.conftest import StartOrigin, wait_for
 from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalogue
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +91,15 @@ def test_workers_of_a_node_fetch_each_byte_once_and_report_it(
     assert node.fetched_bytes == pytest.approx(origin.bytes_sent(), rel=0.02)
     assert node.served_bytes >= 3 * 16 * MIB
     assert "fetched MB" in str(satfs.dask.report(client, mount="never"))
+
+    def shown(title: str) -> float:
+        """Return the sum of a column of the dashboard, as of the workers' last heartbeats."""
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        return float(sum(each["metrics"].get(title, 0.0) for each in workers))
+
+    assert wait_for(lambda: abs(shown("satfs fetched MB") - node.fetched_bytes / 1e6) < 0.3)
+    assert wait_for(lambda: shown("satfs served MB") >= node.served_bytes / 1e6 - 0.3)
+    assert wait_for(lambda: shown("satfs requests") == node.requests)
 
 
 def test_links_of_five_seconds_fail_no_task(
