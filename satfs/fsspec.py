@@ -18,7 +18,7 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import wraps
@@ -30,7 +30,7 @@ from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileOpener
 
 from satfs.embedded.access import MountUse, TreeAccess, raised_for
-from satfs.embedded.fsspec_objects import SatfsFile, described
+from satfs.embedded.fsspec_objects import SatfsFile, SatfsStreamedFile, described
 
 if TYPE_CHECKING:
     from satfs.components import Components
@@ -151,6 +151,27 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         )
         found = sorted(found, key=lambda each: each.path)
         return [described(each) if detail else each.path for each in found]
+
+    async def _walk(
+        self, path: str, maxdepth: int | None = None, on_error: Any = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Walk as fsspec does, but raise where a directory cannot be listed.
+
+        fsspec leaves it out, so that `find` and `glob` would return nothing while the API is away.
+        With *on_error* as fsspec has it ("omit", "raise" or a function); a directory that has gone
+        meanwhile is left out anyway.
+        """
+        walk = super()._walk(path, maxdepth=maxdepth, on_error=on_error or _raise_failure, **kwargs)
+        async for found in walk:
+            yield found
+
+    def walk(
+        self, path: str, maxdepth: int | None = None, on_error: Any = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """Walk as the coroutine does."""
+        yield from super().walk(
+            path, maxdepth=maxdepth, on_error=on_error or _raise_failure, **kwargs
+        )
 
     def modified(self, path: str) -> datetime:
         """Return when the content was last modified, as far as the record states it (UTC)."""
@@ -285,6 +306,11 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         )
         return opened if is_done else SatfsFile(self, path, self._access, **kwargs)
 
+    async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        """Return *path* open for coroutines: its `read` and `close` are awaited."""
+        file = await asyncio.to_thread(self._open, path, mode)
+        return SatfsStreamedFile(self, self._strip_protocol(path), file)
+
     # -- whatever would write --------------------------------------------------------------------
 
     async def _pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
@@ -356,6 +382,11 @@ def _with_sentence(method: Callable[..., T]) -> Callable[..., T]:
             raise
 
     return called
+
+
+def _raise_failure(failure: OSError) -> None:
+    if not isinstance(failure, FileNotFoundError | NotADirectoryError):
+        raise failure
 
 
 def _read_only(path: str) -> OSError:

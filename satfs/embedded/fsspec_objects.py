@@ -1,11 +1,14 @@
-"""What fsspec is given: the description of a name, and an open file."""
+"""What fsspec is given: the description of a name, and open files for programs and coroutines."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from fsspec.asyn import AbstractAsyncStreamedFile
 from fsspec.spec import AbstractBufferedFile
 
 if TYPE_CHECKING:
@@ -110,6 +113,29 @@ class SatfsFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         if self._thread is not None and self._thread is self._access.thread:
             with suppress(Exception):
                 self._thread.submit(_close, self._opened)
+
+
+class SatfsStreamedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspec has no types
+    """An open file for coroutines: *file*, which this owns, read in threads of asyncio."""
+
+    def __init__(self, fs: Any, path: str, file: Any) -> None:
+        self._file = file
+        self._reading = threading.Lock()
+        super().__init__(fs, path, "rb", cache_type="none", size=file.size)
+
+    async def _fetch_range(self, start: int, end: int) -> bytes:
+        def read() -> bytes:
+            with self._reading:  # the place and the read belong together
+                self._file.seek(start)
+                data: bytes = self._file.read(end - start)
+                return data
+
+        return await asyncio.to_thread(read)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await super().close()
+        await asyncio.to_thread(self._file.close)
 
 
 # -- what is done in the loop of the tree --------------------------------------------------------
