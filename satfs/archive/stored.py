@@ -49,7 +49,9 @@ class StoredReader:
         """Read nothing ahead beyond *span* of the member."""
         self._is_located = True  # as a raster it would be read ahead by its layout
         if isinstance(self._zip, LimitsReadAhead):
-            self._zip.limit_read_ahead(self._body.reach(span.clip(self.size_bytes)))
+            self._zip.limit_read_ahead(
+                self._body.reach(span.clip(self.size_bytes)) if span else span
+            )
 
     def is_near(self, span: ByteRange) -> bool:
         """Return whether the bytes of *span* are here, as far as the zip's reader knows."""

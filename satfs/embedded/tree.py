@@ -262,14 +262,16 @@ class PathTree:
         self, path: str, bounds: Sequence[tuple[int | None, int | None]]
     ) -> list[bytes | Exception]:
         opened = await self.open(path)
+        reader = opened.reader
         results: list[bytes | Exception] = [b""] * len(bounds)
 
         async def read(place: ByteRange, indices: list[int]) -> None:
             try:
-                if len(reads) == 1:
-                    data = await self._read_only(opened, place)
+                # A long range is read ahead piece by piece, which needs a handle of its own; so
+                # does what is unpacked from its beginning on.
+                if isinstance(reader, LimitsReadAhead) and len(place) <= PIECE_BYTES:
+                    data = await self.read(opened, place)
                 else:
-                    # One handle for each: where one reads is no sign of where others do.
                     data = await self._read_apart(path, opened.info.number, place)
             except (SatfsError, OSError) as failure:
                 for index in indices:
@@ -280,28 +282,26 @@ class PathTree:
                 results[index] = data[span.start - place.start : span.stop - place.start]
 
         try:
-            spans = [span_of(each, opened.reader.size_bytes) for each in bounds]
-            reads = merged(spans)
+            spans = [span_of(each, reader.size_bytes) for each in bounds]
+            if isinstance(reader, LimitsReadAhead):
+                reader.limit_read_ahead(ByteRange(0, 0))
             async with trio.open_nursery() as nursery:
-                for place, indices in reads:
+                for place, indices in merged(spans):
                     if place:
                         nursery.start_soon(read, place, indices)
         finally:
-            opened.reader.close()
+            reader.close()
         return results
 
     async def _read_apart(self, path: str, number: int, span: ByteRange) -> bytes:
+        """Return the bytes of *span*, reading nothing ahead beyond it."""
         opened = await self.open(path, number)
         try:
-            return await self._read_only(opened, span)
+            if isinstance(opened.reader, LimitsReadAhead):
+                opened.reader.limit_read_ahead(span)
+            return await self.read(opened, span)
         finally:
             opened.reader.close()
-
-    async def _read_only(self, opened: OpenedFile, span: ByteRange) -> bytes:
-        """Return the bytes of *span*, reading nothing ahead beyond it."""
-        if isinstance(opened.reader, LimitsReadAhead):
-            opened.reader.limit_read_ahead(span)
-        return await self.read(opened, span)
 
     async def _in_time(self, answer: Awaitable[T], path: str) -> T:
         with trio.move_on_after(self._metadata_deadline_s):

@@ -42,7 +42,7 @@ class ObjectReader:
         self._on_first_read = on_first_read
         self._is_closed = False
         self._is_unbounded = bounds is None
-        self._habit = ReadAhead(bounds or ByteRange(0, self.size_bytes))
+        self._habit: ReadAhead | None = ReadAhead(bounds or ByteRange(0, self.size_bytes))
         #: Where a file lies that may be a raster: the object, or a member inside a zip.
         self._place = ByteRange(0, self.size_bytes) if bounds is None else None
         self._is_unzipped = False
@@ -108,9 +108,10 @@ class ObjectReader:
     def limit_read_ahead(self, place: ByteRange) -> None:
         """Read nothing ahead beyond *place* of the object, whatever lies there.
 
-        For a handle of which is known beforehand what is read.
+        For a handle of which is known beforehand what is read. With an empty *place* reads in any
+        order and at the same time are no habit: each fetches its own bytes.
         """
-        self._habit = ReadAhead(place.clip(self.size_bytes))
+        self._habit = ReadAhead(place.clip(self.size_bytes)) if place else None
         self._place = self._raster = self._raster_reads = None
         self._is_looked_up = True
 
@@ -118,9 +119,12 @@ class ObjectReader:
 
     def _plan(self, span: ByteRange) -> Plan | None:
         """Return what to have besides *span* now, if anything."""
-        reads, window_bytes = self._raster_reads, self._fetcher.window_bytes()
+        reads, habit = self._raster_reads, self._habit
+        if habit is None:
+            return None
+        window_bytes = self._fetcher.window_bytes()
         if reads is None:
-            return self._habit.note(span, window_bytes)
+            return habit.note(span, window_bytes)
         n_before = reads.pattern.hit_bytes
         plan = reads.note(span, self._lacks_nothing)
         if n_read := reads.pattern.hit_bytes - n_before:
@@ -130,7 +134,7 @@ class ObjectReader:
             window_bytes = min(window_bytes, bulk_bytes)
         if bulk_bytes != 0 and (stop := reads.bulk_stop) is not None:
             window_bytes = min(window_bytes, max(0, stop - span.stop))
-        by_offset = self._habit.note(span, window_bytes)
+        by_offset = habit.note(span, window_bytes)
         return plan if bulk_bytes == 0 else by_offset
 
     def _lacks_nothing(self, span: ByteRange) -> bool:
