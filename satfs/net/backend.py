@@ -115,6 +115,14 @@ class TcpStream(httpcore.AsyncNetworkStream):
         poll.register(number, select.POLLRDHUP)  # POLLHUP and POLLERR always (poll(2))
         return bool(poll.poll(0))
 
+    def has_bytes(self) -> bool:
+        """Return whether bytes of the other side wait to be received."""
+        if (number := self._stream.socket.fileno()) < 0:
+            return False
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
+
     async def start_tls(
         self,
         ssl_context: ssl.SSLContext,
@@ -310,6 +318,10 @@ class Dialer(httpcore.AsyncNetworkBackend):
     def has_ended(self) -> bool:
         """Return whether the other side has closed a connection made here, or it broke."""
         return any(stream.has_ended() for stream in self._opened)
+
+    def has_bytes(self) -> bool:
+        """Return whether bytes wait to be received on a connection made here."""
+        return any(stream.has_bytes() for stream in self._opened)
 
     async def connect_tcp(
         self,

@@ -81,9 +81,10 @@ class Permit:
         self.takes_idle = False  # an idle connection is counted twice until the request has it
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
-        #: Has the process that holds the connection look whether bytes have come, and report
-        #: `looked` or `answered`. None where this process holds it.
+        #: Has whoever holds the connection look whether bytes wait on it, and call `looked`,
+        #: `has_bytes` or `answered`, at once or later.
         self.look: Callable[[], None] | None = None
+        self.silent_since_s = self.began_s
         self._look_began_s: float | None = None
         self._is_looked_at = False
         self._permits = permits
@@ -102,12 +103,17 @@ class Permit:
     def begin(self) -> None:
         """Note that the request has its connection, or that one is being opened for it."""
         self.takes_idle = False
-        self.began_s = trio.current_time()
+        self.began_s = self.silent_since_s = trio.current_time()
         self._look_began_s, self._is_looked_at = None, False
 
     def looked(self) -> None:
-        """Note that the process that holds the connection has looked, and no bytes have come."""
+        """Note that no bytes wait on the connection."""
         self._is_looked_at = True
+
+    def has_bytes(self) -> None:
+        """Note that bytes wait on the connection: its silence begins now, if it is one."""
+        self.silent_since_s = trio.current_time()
+        self._look_began_s = None
 
     def is_looked_at(self, now_s: float) -> bool:
         """Return whether no bytes wait on the connection; has that looked at where need be.
@@ -119,15 +125,20 @@ class Permit:
         if self._look_began_s is None:
             self._look_began_s = now_s
             self.look()
-        return now_s - self._look_began_s >= LOOKING_S
+        return self._is_looked_at or (
+            self._look_began_s is not None and now_s - self._look_began_s >= LOOKING_S
+        )
 
-    def note_connection(self, *, is_new: bool) -> None:
+    def note_connection(
+        self, *, is_new: bool, has_bytes: Callable[[], bool] = lambda: False
+    ) -> None:
         """Note which connection the request has: a new one, or one that has answered before.
 
         Not always the one that the permit was given for: requests that begin at the same time may
-        exchange theirs.
+        exchange theirs. *has_bytes* returns whether bytes wait to be received there.
         """
         self.is_new = is_new
+        self.look = lambda: self.has_bytes() if has_bytes() else self.looked()
 
     def answered(self) -> None:
         """Note that the host has answered on this connection."""
@@ -349,11 +360,11 @@ class Permits:
         silence_s = host.limit.silence_s()
         silent = [
             permit
-            for permit in host.permits
+            for permit in list(host.permits)
             if permit.is_new
             and permit.is_counted
             and not permit.has_answered
-            and now_s - permit.began_s >= silence_s
+            and now_s - permit.silent_since_s >= silence_s
             and (host.carried_at_s > permit.began_s or self._has_idle_elsewhere(host))
             and permit.is_looked_at(now_s)
         ]
@@ -369,7 +380,7 @@ class Permits:
             if (
                 permit.is_counted
                 and not (permit.is_new or permit.is_patient or permit.has_answered)
-                and now_s - permit.began_s >= 2 * silence_s
+                and now_s - permit.silent_since_s >= 2 * silence_s
                 and host.carried_at_s > permit.began_s
                 and permit.is_looked_at(now_s)
             ):

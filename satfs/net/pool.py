@@ -160,8 +160,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         A GET that breaks on a reused connection is sent once more on a new one: the other side may
         have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
 
-        The request's extension `on_connection`, if there is one, is called with *is_new* for each
-        connection that it gets.
+        The request's extension `on_connection`, if there is one, is called for each connection that
+        it gets, with *is_new* and with *has_bytes*, which returns whether bytes wait there.
 
         Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
         and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
@@ -170,7 +170,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         wanted = _core_request(request)
         note = request.extensions.get("on_connection", _ignore)
         connection = self._take(wanted.url.origin)
-        note(is_new=not connection.has_answered)
+        note(is_new=not connection.has_answered, has_bytes=connection.dialer.has_bytes)
         try:
             return await self._ask(connection, wanted)
         except _STALE_CONNECTION as failure:
@@ -181,9 +181,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             raise
         except Exception as failure:
             raise _translated(failure) from failure
-        note(is_new=True)
         try:
-            return await self._ask(self._open(wanted.url.origin), wanted)
+            connection = self._open(wanted.url.origin)
+            note(is_new=True, has_bytes=connection.dialer.has_bytes)
+            return await self._ask(connection, wanted)
         except NotAllowed:
             raise
         except Exception as failure:
@@ -460,7 +461,7 @@ class _Once:
         return content
 
 
-def _ignore(*, is_new: bool) -> None:
+def _ignore(*, is_new: bool, has_bytes: Callable[[], bool]) -> None:
     """Do nothing about a connection."""
 
 

@@ -270,10 +270,10 @@ async def test_where_responses_are_slow_no_connection_counts_as_silent(
 
 @pytest.mark.parametrize(
     ("what_is_found", "until_s"),
-    [("looked", 1.0), ("answered", None), (None, LOOKING_S + 1.0)],
-    ids=["nothing has come", "bytes wait there", "it does not look"],
+    [("looked", 1.0), ("answered", None), ("has_bytes", None), (None, LOOKING_S + 1.0)],
+    ids=["nothing has come", "a response has begun", "bytes wait there", "it does not look"],
 )
-async def test_another_process_looks_before_its_connection_counts_as_silent(
+async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(
     autojump_clock: trio.testing.MockClock, what_is_found: str | None, until_s: float | None
 ) -> None:
     """A process without a processor has not read what has come: that is no silence of the host."""
