@@ -52,6 +52,7 @@ PLACES: Final[Mapping[str, Place]] = {
     "user": Place("bookworm", f"/home/{USER}/satfs", USER),
     "debian13": Place("trixie", "/srv/satfs"),  # Python 3.13, libfuse 3.17
     "debian13-user": Place("trixie", f"/home/{USER}/satfs", USER),
+    "debian14": Place("forky", "/srv/satfs"),  # not released yet; Python 3.14
 }
 
 #: Run by bash, which reaps what others leave behind, as the first process of the new namespaces.
