@@ -164,7 +164,9 @@
       made.setAttribute("aria-label", text + ": " + facts.id);
       return made;
     };
-    const heading = element("h2", { textContent: facts.id });
+    // A line may end behind an underscore: ids are longer than a card is wide.
+    const heading = element("h2", {},
+      ...facts.id.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]));
     const article = element("article", {},
       scene.image || element("p", { className: "picture", textContent: "no picture" }),
       heading, list, scene.note,
