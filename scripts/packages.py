@@ -22,8 +22,9 @@ from places import NOT_POSSIBLE, ROOT, USER, Place, root_of
 
 #: Each release with the suffix of its packages: a later release's must compare as newer.
 RELEASES: Final[Mapping[str, str]] = {"bookworm": "~deb12u1", "trixie": "~deb13u1"}
-#: The container image, among the packages.
+#: The container image, and the wheel that pipx installs, among the packages.
 IMAGE: Final = "image"
+WHEEL: Final = "wheel"
 #: Where the source lies on the bare machine.
 SOURCE: Final = "/srv/satfs"
 
@@ -101,12 +102,52 @@ for process in /proc/[0-9]*; do
 done
 """
 
+#: Run by root on a bare machine with a clone in anna's home: the packages that docs/installing.md
+#: names, a wheel built from an sdist, and what that page has people type.
+WHEEL_TEST: Final = r"""
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+as_user() { su -l anna -c "$1"; }
+step() { echo "── $*"; }
+
+step "the packages of the system, as docs/installing.md has them"
+apt-get -q update > /dev/null
+packages=$(sed -n 's/^\$ sudo apt install \(.*pipx.*\)/\1/p' ~anna/satfs/docs/installing.md)
+test -n "$packages"
+apt-get -yq install $packages > /dev/null
+
+step "build: an sdist, and a wheel of it"
+as_user "cd satfs && pipx run build > /dev/null && mv dist/*.whl ~ && cd && rm -rf satfs"
+as_user "pipx install \$(ls satfs-*.whl)'[demo]' && pipx ensurepath > /dev/null"
+as_user "satfs --version --verbose"
+as_user "find .local -name satfs-mount.1 | grep ."
+
+step "the demo: mount, list, read"
+as_user "satfs demo ~/demo > /dev/null"
+file=$(as_user "find demo/tasks/*/*/*/ -name '*.zip' | head -1")
+before=$(as_user "sha256sum < '$file'")
+as_user "python3 -m zipfile -t '$file'"
+
+step "upgrade: the mount goes on"
+as_user "pipx install --force \$(ls satfs-*.whl)'[demo]' > /dev/null"
+test "$(as_user "sha256sum < '$file'")" = "$before"
+as_user "satfs status ~/demo > /dev/null"
+
+step "remove: nothing is left but caches"
+as_user "satfs umount ~/demo && satfs cache clear && pipx uninstall satfs && rm satfs-*.whl"
+if as_user "command -v satfs"; then exit 1; fi
+test -z "$(findmnt --noheadings --types fuse.satfs)"
+left=$(find ~anna -name '*satfs*' -not -path '*/.cache/*' -print)
+echo "${left:-nothing is left}"
+test -z "$left"
+"""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Return 0 when each package is built and, if that was asked, each trial succeeds."""
     parser = argparse.ArgumentParser("scripts/packages", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "packages", nargs="*", metavar="PACKAGE", help="bookworm, trixie, image [all]"
+        "packages", nargs="*", metavar="PACKAGE", help="bookworm, trixie, wheel, image [all]"
     )
     parser.add_argument("--test", action="store_true", help="try each package on a bare machine")
     parser.add_argument("--demo", default="satfs", help="the satfs that serves the image's trial")
@@ -114,7 +155,7 @@ def main(arguments: Sequence[str]) -> int:
         "--no-build", action="store_true", help="take the packages that are in dist/"
     )
     wanted = parser.parse_args(arguments)
-    known = (*RELEASES, IMAGE)
+    known = (*RELEASES, WHEEL, IMAGE)
     if unknown := [name for name in wanted.packages if name not in known]:
         parser.error(f"no package is called {unknown[0]}; there are: {', '.join(known)}")
     cache = Path(os.environ["SATFS_PLACES_CACHE"])
@@ -127,6 +168,8 @@ def main(arguments: Sequence[str]) -> int:
         if name == IMAGE:
             demo = (wanted.demo, "demo", "--serve-only", "--large-mb", "8")
             code = images.build_and_try(cache, output, demo, test=wanted.test)
+        elif name == WHEEL:
+            code = try_wheel(cache) if wanted.test else 0  # scripts/release builds it
         else:
             code = 0 if wanted.no_build else build(name, cache, output)
             if code == 0 and wanted.test:
@@ -172,6 +215,18 @@ def try_out(release: str, cache: Path, output: Path) -> int:
         shutil.copy(found[-1], srv / "former")
         relabel(found[-1], srv / "later")
         return root.run("root", TEST)
+
+
+def try_wheel(cache: Path) -> int:
+    """Return 0 when a wheel of what is committed installs by pipx, works and leaves, everywhere."""
+    for release in RELEASES:
+        print(f"── pipx on {release}", flush=True)
+        with root_of(Place(release, f"/home/{USER}/satfs", USER), cache) as root:
+            if root is None:
+                return NOT_POSSIBLE
+            if code := root.run("root", WHEEL_TEST):
+                return code
+    return 0
 
 
 def relabel(package: Path, directory: Path) -> None:

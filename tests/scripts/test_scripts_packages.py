@@ -55,7 +55,7 @@ def test_a_release_that_has_no_package_is_refused() -> None:
     )
 
     assert done.returncode == 2
-    assert "no package is called sarge; there are: bookworm, trixie, image" in done.stderr
+    assert "no package is called sarge; there are: bookworm, trixie, wheel, image" in done.stderr
 
 
 def test_the_image_is_run_as_it_says() -> None:
