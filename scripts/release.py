@@ -1,4 +1,4 @@
-"""Build a release: an sdist and a wheel that can be built again, checksums, SBOM and licences."""
+"""Build a release: sdist, wheel, Debian packages and image, checksums, SBOM and licences."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="set the version and cut the changelog; build nothing",
     )
+    parser.add_argument(
+        "--no-packages", action="store_true", help="no Debian packages and no image"
+    )
     wanted = parser.parse_args(arguments)
     try:
         require_clean(ROOT)
@@ -44,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
             prepare(ROOT, wanted.version, time.strftime("%Y-%m-%d", time.gmtime()))
             print(f"look at the changes, then: git commit -am 'release: {wanted.version}'")
         else:
-            release(ROOT, wanted.version, ROOT / "dist")
+            packages = () if wanted.no_packages else (str(ROOT / "scripts" / "packages"),)
+            release(ROOT, wanted.version, ROOT / "dist", packages)
     except ReleaseError as failure:
         print(f"Error: {failure}", file=sys.stderr)
         return 1
@@ -91,8 +95,10 @@ def section(changelog: str, version: str) -> str:
     return found[1].strip() + "\n" if found else ""
 
 
-def release(root: Path, version: str, output: Path) -> None:
+def release(root: Path, version: str, output: Path, packages: Sequence[str] = ()) -> None:
     """Put all files of *version* into *output*, which is emptied first.
+
+    *packages* is the command that puts the Debian packages and the image there; none: without.
 
     Raises:
         ReleaseError: the commit is another version's, or a file does not pass its check.
@@ -130,6 +136,8 @@ def release(root: Path, version: str, output: Path) -> None:
         command = (sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible")
         _run(root, *command, "--pyproject", "pyproject.toml", "-o", sbom, python)
     (output / "NOTES.md").write_text(notes, "utf-8")
+    if packages:
+        _run(root, *packages)
     (output / "SHA256SUMS").write_text(checksums(sorted(output.iterdir())), "utf-8")
     print(f"{output}: {', '.join(sorted(each.name for each in output.iterdir()))}")
 
