@@ -118,7 +118,7 @@ apt-get -yq install $packages > /dev/null
 
 step "build: an sdist, and a wheel of it"
 as_user "cd satfs && pipx run build > /dev/null && mv dist/*.whl ~ && cd && rm -rf satfs"
-as_user "pipx install \$(ls satfs-*.whl)'[demo]' && pipx ensurepath > /dev/null"
+as_user "pipx install \$(ls ./satfs-*.whl)'[demo]' && pipx ensurepath > /dev/null"
 as_user "satfs --version --verbose"
 as_user "find .local -name satfs-mount.1 | grep ."
 
@@ -129,7 +129,7 @@ before=$(as_user "sha256sum < '$file'")
 as_user "python3 -m zipfile -t '$file'"
 
 step "upgrade: the mount goes on"
-as_user "pipx install --force \$(ls satfs-*.whl)'[demo]' > /dev/null"
+as_user "pipx install --force \$(ls ./satfs-*.whl)'[demo]' > /dev/null"
 test "$(as_user "sha256sum < '$file'")" = "$before"
 as_user "satfs status ~/demo > /dev/null"
 

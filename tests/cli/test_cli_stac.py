@@ -17,6 +17,7 @@ import pytest
 import rasterio
 from cli.conftest import Program
 from cli.mounts import Mounted, vendor
+from cli.test_cli_login import typed
 from stac.catalogue import CAPTURE, TASK, every_scene, product, scene_of
 
 from satfs.demo.catalogue import Catalogue, make_capture, make_task
@@ -68,6 +69,18 @@ def test_an_export_leads_back_to_the_mount(aleph: Mounted, tmp_path: Path) -> No
     assert all(a["href"].startswith("./tasks/") for i in lines for a in i["assets"].values())
     requests = aleph.origin.journal.of("object")
     assert not sum(each.bytes_sent for each in requests if each.status in (200, 206))
+
+
+def test_a_terminal_shows_how_far_an_export_is(aleph: Mounted, tmp_path: Path) -> None:
+    """A bar while it lasts; then the bar is gone, and the last line has the number of items."""
+    command = ("stac", "export", aleph.place / "tasks", "-o", tmp_path / "all.json")
+    code, shown = typed(aleph.program, {}, *command)
+    assert code == 0
+    n_scenes = len(aleph.origin.catalogue.published_scenes())
+    assert f"/{n_scenes}" in shown
+    _, erased, last = shown.rpartition("\x1b[2K")
+    assert erased
+    assert last.strip() == f"{n_scenes} items."
 
 
 #: Run in a process of its own: GDAL waits for the mount with Python's lock held, and the demo

@@ -173,6 +173,8 @@ def _shown(messages: Iterator[Notice | Done], *, is_quiet: bool) -> Iterator[Not
         transient=True,
     )
     has_bar = sys.stderr.isatty() and not is_quiet
+    remarks: list[str] = []
+    n_items: int | None = None
     with progress if has_bar else nullcontext():
         bar = progress.add_task("scenes", total=None) if has_bar else None
         for message in messages:
@@ -182,8 +184,12 @@ def _shown(messages: Iterator[Notice | Done], *, is_quiet: bool) -> Iterator[Not
             elif bar is not None and what.get("event") == "item":
                 progress.advance(bar)
             elif what.get("event") == "failed":
-                print_remark(f"{what['path']}: {what['message']}")
-            yield message
-            if isinstance(message, Done) and not is_quiet:
+                remarks.append(f"{what['path']}: {what['message']}")
+            if isinstance(message, Done):
                 n_items = message.result["scenes"] - len(message.result["failed"])
-                print_sentence(f"{format_count(n_items, 'item')}.")
+            yield message
+    # Not before the bar has left the terminal: both write to it.
+    for remark in remarks:
+        print_remark(remark)
+    if n_items is not None and not is_quiet:
+        print_sentence(f"{format_count(n_items, 'item')}.")
