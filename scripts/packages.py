@@ -116,6 +116,9 @@ packages=$(sed -n 's/^\$ sudo apt install \(.*pipx.*\)/\1/p' ~anna/satfs/docs/in
 test -n "$packages"
 apt-get -yq install $packages > /dev/null
 
+step "the README: from the clone"
+as_user "cd satfs && pipx install '.[demo]' && ~/.local/bin/satfs --version && pipx uninstall satfs"
+
 step "build: an sdist, and a wheel of it"
 as_user "cd satfs && pipx run build > /dev/null && mv dist/*.whl ~ && cd && rm -rf satfs"
 as_user "pipx install \$(ls ./satfs-*.whl)'[demo]' && pipx ensurepath > /dev/null"

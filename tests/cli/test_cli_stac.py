@@ -80,7 +80,7 @@ def test_a_terminal_shows_how_far_an_export_is(aleph: Mounted, tmp_path: Path) -
     assert f"/{n_scenes}" in shown
     _, erased, last = shown.rpartition("\x1b[2K")
     assert erased
-    assert last.strip() == f"{n_scenes} items."
+    assert re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", last).strip() == f"{n_scenes} items."
 
 
 #: Run in a process of its own: GDAL waits for the mount with Python's lock held, and the demo
