@@ -1,10 +1,10 @@
-"""Connections that are open before they are needed, while somebody looks at names.
+"""Connections that are open before they are needed, while programs look up names.
 
-A new connection takes two round trips before its first request. Hosts close idle ones themselves,
-S3 after some seconds to some tens of seconds, so that the next file opened after a pause paid for
-them again. Sending a request now and then would keep one open, and cost requests for ever. Here
-a connection is opened again when a program looks up a name: while it reads a listing, walks to a
-file or waits for a link, the connection comes about.
+A new connection takes two round trips before its first request. Hosts close idle ones after some
+seconds to some tens of seconds, so that the next file that is opened after a pause costs them
+again. A request now and then would keep one open, and cost requests for as long as the mount
+lives. Here a connection is opened again when a program looks up a name: while the program reads a
+listing, walks to a file or waits for a link, the handshake is done.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import trio
 #: Connections that are ready to each host. To the store two: the tail of a file comes over one,
 #: and what a program reads of it over the other at the same time.
 READY_CONNECTIONS: Final = 2
-#: Only to hosts that were used within so many seconds: somebody who looks at names alone all day
-#: opens no connection to a store.
+#: Only to hosts that were used within so many seconds: a program that looks up names all day, and
+#: reads no file, has no connection opened to a store.
 USED_WITHIN_S: Final = 600.0
-#: How often it is looked, at most, in seconds.
+#: Least time between two openings, in seconds, however many names are looked up.
 LOOK_EVERY_S: Final = 1.0
 #: A host to which no connection came about is left alone for so many seconds.
 RETRY_AFTER_S: Final = 30.0
