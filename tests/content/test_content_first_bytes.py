@@ -108,6 +108,7 @@ class TestBeginning:
     """Where programs read the beginning of what they look up, it is requested beside the size."""
 
     def test_both_take_one_round_trip(self, tmp_path: Path) -> None:
+        """Where programs read the beginnings of files, the next takes a link and one round trip."""
         store = FakeStore(latency_s=LATENCY_S)
         contents_of = {scene: store.add(3 * MIB, scene=scene) for scene in ("first", "second")}
 
