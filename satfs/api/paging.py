@@ -86,6 +86,8 @@ def resolve(url: str, following: str) -> str:
     A service behind a proxy does not always know its own scheme, host and port. So an address at
     another host (or port, or with the other scheme) with the path of the page at *url* stands for
     that path at the host of *url*: only its query is taken over, and the other host is never asked.
+    So does an address whose path is the end of ours: the proxy has a prefix that the service does
+    not know.
 
     Raises:
         Garbled: it is no address.
@@ -95,9 +97,13 @@ def resolve(url: str, following: str) -> str:
         ours, theirs = urlsplit(url), urlsplit(resolved)
         is_web = theirs.scheme in ("http", "https")
         is_same_host = (theirs.hostname, theirs.port) == (ours.hostname, ours.port)
-        is_same_path = theirs.path.rstrip("/") == ours.path.rstrip("/")
+        path = theirs.path.rstrip("/")
+        is_same_path = path == ours.path.rstrip("/")
+        is_without_prefix = path.startswith("/") and ours.path.rstrip("/").endswith(path)
         if is_web and (is_same_host or is_same_path):
             resolved = urlunsplit(theirs._replace(scheme=ours.scheme, netloc=ours.netloc))
+        elif is_web and is_without_prefix:
+            resolved = urlunsplit(ours._replace(query=theirs.query))
     except ValueError:
         raise Garbled("the listing's next page has no address") from None
     origin_of(resolved)

@@ -259,3 +259,27 @@ def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -
     assert chain.next_url is not None
     assert page_key(chain.next_url) == page_key("https://a.test/tasks/?offset=3")
     assert "word" not in chain.next_url
+
+
+@pytest.mark.parametrize(
+    ("first", "following", "is_followed"),
+    [
+        ("https://a.test/aleph/v2/tasks/", "http://inner.test:8080/tasks/?offset=3", True),
+        ("https://a.test/aleph/v2/tasks/", "http://inner.test/v2/tasks?offset=3", True),
+        ("https://a.test/aleph/v2/tasks/", "http://inner.test/2/tasks/?offset=3", False),
+        ("https://a.test/aleph/v2/tasks/", "http://inner.test/asks/?offset=3", False),
+        ("https://a.test/aleph/v2/tasks/", "http://inner.test/?offset=3", False),
+        ("https://a.test/tasks/", "http://inner.test/aleph/tasks/?offset=3", False),
+    ],
+)
+def test_a_service_behind_a_proxy_may_not_know_its_prefix(
+    first: str, following: str, *, is_followed: bool
+) -> None:
+    chain = Chain(first, 100)
+    if not is_followed:
+        with pytest.raises(Garbled):
+            chain.take(Page((1, 2, 3), 9, following), 3)
+        return
+    chain.take(Page((1, 2, 3), 9, following), 3)
+    assert chain.next_url is not None
+    assert page_key(chain.next_url) == page_key(f"{first}?offset=3")
