@@ -30,8 +30,8 @@ from satfs.model import Json
 from satfs.stac.export import item_collection
 
 _NEEDS_RUSTAC: Final = (
-    "--geoparquet needs the package rustac: install satfs with it, as in"
-    " `pipx install 'satfs[geoparquet]'`"
+    "--geoparquet needs the package rustac: run `pipx inject satfs rustac`, or install the extra"
+    " `satfs[geoparquet]`"
 )
 
 
