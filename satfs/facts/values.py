@@ -39,7 +39,8 @@ def number(value: Json, least: float = -math.inf, most: float = math.inf) -> flo
 def azimuth(value: Json) -> float | None:
     """Return degrees clockwise from north, in [0, 360); negative ones count from north, too."""
     found = number(value, -360, 360)
-    return None if found is None else found % 360
+    # Twice: of a tiny negative number the remainder is 360, since no float is closer to it.
+    return None if found is None else found % 360 % 360
 
 
 def text(value: Json) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from satfs.api import readers
@@ -63,6 +63,7 @@ _KEYS = [
 _VALUES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=12)
 
 
+@example({"sun_azimuth": -1e-20})
 @given(
     st.dictionaries(
         st.sampled_from(_KEYS),
