@@ -1,4 +1,4 @@
-"""A limit for requests in flight that a few silent ones cannot use up.
+"""Limits of requests: their time, and a number in flight that silent ones cannot use up.
 
 A plain semaphore keeps a slot taken for as long as its request waits for a response: sixteen
 requests that hang would keep all others of the host waiting for their deadline. Here a request that
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -20,6 +21,20 @@ COUNTED_S: Final = 0.5
 #: Requests in flight for each slot, at most, those included that do not count any more. Each is a
 #: connection, that is a descriptor, here and at the host.
 MAX_HELD_PER_SLOT: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time of one operation, as moments on trio's clock."""
+
+    since_s: float
+    at_s: float
+
+    @classmethod
+    def within(cls, seconds: float) -> Deadline:
+        """Return the deadline of an operation that begins now."""
+        now_s = trio.current_time()
+        return cls(now_s, now_s + seconds)
 
 
 class RequestSlots:

@@ -15,15 +15,15 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
 
 import structlog
 import trio
 from pydantic import SecretStr
 
-from satfs.api import error_text, secret_store, tokens, wire
+from satfs.api import error_text, secret_store, tokens
+from satfs.api.json_document import document
 from satfs.api.secret_store import StoredLogin
-from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile
+from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile, mode_of, source_of
 from satfs.api.tokens import ReceivedToken
 from satfs.errors import Garbled, NeedsLogin
 from satfs.net.addresses import origin_of, shown
@@ -32,6 +32,7 @@ from satfs.net.refusals import Again, Refusals, Standing
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable
+from satfs.request_slots import Deadline
 from satfs.settings import AuthMode, Settings
 
 log = structlog.get_logger(__name__)
@@ -54,20 +55,6 @@ REFUSAL_MEMORY_S = 5.0
 #: this process, or right after another failure, in seconds: a server that restarts does so for a
 #: moment.
 RENEWAL_WAITS_S = (0.5, 1.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The time of one operation, as moments on trio's clock."""
-
-    since_s: float
-    at_s: float
-
-    @classmethod
-    def within(cls, seconds: float) -> Deadline:
-        """Return the deadline of an operation that begins now."""
-        now_s = trio.current_time()
-        return cls(now_s, now_s + seconds)
 
 
 class Credential:
@@ -318,7 +305,7 @@ class Credential:
         )
         if response.status not in (200, 201):
             raise self._not_a_token(response)
-        told = wire.document(response.body)
+        told = document(response.body)
         record = told if isinstance(told, dict) else {}
         token = record.get("access_token")
         if not isinstance(token, str) or not tokens.is_header_text(token):
@@ -342,26 +329,6 @@ class Credential:
         if response.status in RETRIED_STATUSES or response.status >= 500:
             return failure_for(response.status, response.headers, message, now_s=self._wall_clock())
         return Garbled(f"{message}; is SATFS_AUTH_URL the token endpoint?")
-
-
-def mode_of(settings: Settings) -> AuthMode:
-    """Return how `settings` want us to log in: `auto` is a token if there is one, else OAuth."""
-    if settings.auth_mode is not AuthMode.AUTO:
-        return settings.auth_mode
-    tokens_given = (settings.token, settings.token_file, settings.token_command)
-    return AuthMode.OAUTH if tokens_given == (None, None, None) else AuthMode.TOKEN
-
-
-def source_of(settings: Settings) -> str:
-    """Return the setting that the secret or token comes from.
-
-    One of `token`, `token_file`, `token_command`, `client_secret` and `secret_store`.
-    """
-    if mode_of(settings) is AuthMode.TOKEN:
-        names = ["token", "token_file", "token_command", "secret_store"]
-    else:
-        names = ["client_secret", "secret_store"]
-    return next((name for name in names if getattr(settings, name) is not None), names[0])
 
 
 def account_key(settings: Settings) -> str:

@@ -14,12 +14,13 @@ import structlog
 import trio
 
 from satfs.api import pages, presigned, readers, requests, wire
-from satfs.api.auth import Credential, Deadline
+from satfs.api.auth import Credential
+from satfs.api.error_text import prefixed
 from satfs.api.partial_listing import ListingsInProgress, PartialListing
 from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList
 from satfs.api.requests import ApiRequest
-from satfs.api.session import ApiSession, prefixed
+from satfs.api.session import ApiSession
 from satfs.errors import (
     Garbled,
     NeedsContract,
@@ -44,6 +45,7 @@ from satfs.net.addresses import LinkRule
 from satfs.net.backend import CheckPeer
 from satfs.net.http import Http, Response
 from satfs.net.retrying import Retries
+from satfs.request_slots import Deadline
 from satfs.settings import Settings
 
 R = TypeVar("R")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from satfs.api.scrub import for_people
+from satfs.errors import SatfsError
 from satfs.model import Json
 
 _KEYS = ("message", "Message", "detail", "error_description", "error")
@@ -61,3 +62,9 @@ def _of_html(text: str) -> str:
     title = _TITLE.search(text)
     told = _TAG.sub(" ", title.group(2)) if title else ""
     return f"an HTML page {told!r}" if told.strip() else "an HTML page"
+
+
+def prefixed(what: str, failure: SatfsError) -> str:
+    """Return the message of *failure* with *what* was requested in front, once."""
+    text = str(failure)
+    return text if text.startswith(what) else f"{what}: {text}"

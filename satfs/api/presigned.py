@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
-from satfs.api import wire
+from satfs.api.json_document import document
 from satfs.errors import Garbled
 from satfs.model import Json, Link
 from satfs.net.addresses import resolved
@@ -34,7 +34,7 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str
         if not location:
             raise Garbled("the answer is a redirect to nowhere")
         return from_url(resolved(asked_url, location))
-    value = wire.document(body)
+    value = document(body)
     if isinstance(value, dict):
         value = next((value[key] for key in _KEYS if value.get(key)), None)
     if not isinstance(value, str) or not value.strip():

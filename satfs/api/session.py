@@ -19,7 +19,8 @@ import structlog
 import trio
 
 from satfs.api import error_text, readers, requests, wire
-from satfs.api.auth import REFUSAL_MEMORY_S, Credential, Deadline
+from satfs.api.auth import REFUSAL_MEMORY_S, Credential
+from satfs.api.json_document import is_quick_to_parse
 from satfs.api.scrub import for_people
 from satfs.api.tokens import is_header_text
 from satfs.errors import (
@@ -39,7 +40,7 @@ from satfs.net.refusals import Refusals
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable
-from satfs.request_slots import RequestSlots
+from satfs.request_slots import Deadline, RequestSlots
 from satfs.settings import Settings
 
 R = TypeVar("R")
@@ -49,11 +50,6 @@ CONTRACT_HEADER = "X-Satellogic-Contract-Id"
 #: Answers above `net.http.LARGE_ANSWER_BYTES` that are held at once, from their first megabyte
 #: until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_ANSWERS = 2
-#: Answers up to this size, with at most so many values, are read at once: that takes 20 ms at most,
-#: and a page of 100 records is among them. Larger ones are read in a thread, one at a time: reading
-#: holds the interpreter most of the time, so that two at once would only take more memory.
-MAX_BYTES_READ_AT_ONCE = 256 * 1024
-MAX_VALUES_READ_AT_ONCE = 20_000
 #: Longest answer about contracts; an account has a handful.
 MAX_SMALL_BYTES = 256 * 1024
 #: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
@@ -228,7 +224,7 @@ class ApiSession:
                     return _Refused(response)
                 if response.status < 400 or response.status == 404:
                     self.credential.accepted(headers)
-                if _is_quickly_read(response.body):
+                if is_quick_to_parse(response.body):
                     result = self._outcome(response, read, what, takes_redirect)
                 else:
                     # Abandoned at the deadline, the thread ends by itself: what it does is bounded.
@@ -308,9 +304,9 @@ class ApiSession:
             try:
                 return read(response)
             except Garbled as failure:
-                raise Garbled(prefixed(what, failure)) from failure
+                raise Garbled(error_text.prefixed(what, failure)) from failure
             except NotAllowed as failure:
-                raise NotAllowed(prefixed(what, failure)) from failure
+                raise NotAllowed(error_text.prefixed(what, failure)) from failure
         message = f"{what}: {self._words(response)}"
         match status:
             case 403:
@@ -387,18 +383,6 @@ class ApiSession:
             f"{told}; the contract {sent!r} is not one of this account's"
             + (f"; set SATFS_CONTRACT_ID to one of: {_listed(contracts)}" if contracts else "")
         )
-
-
-def prefixed(what: str, failure: SatfsError) -> str:
-    """Return the failure's words with the question in front, once."""
-    text = str(failure)
-    return text if text.startswith(what) else f"{what}: {text}"
-
-
-def _is_quickly_read(body: bytes) -> bool:
-    if len(body) > MAX_BYTES_READ_AT_ONCE:
-        return False
-    return wire.max_values_in(body) <= MAX_VALUES_READ_AT_ONCE
 
 
 def _contracts(response: Response) -> tuple[Contract, ...]:

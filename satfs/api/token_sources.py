@@ -1,4 +1,4 @@
-"""Tokens made by other programs: in a file that is read again, or printed by a command.
+"""Where a token comes from; those of other programs, in a file or printed by a command.
 
 Neither what a file holds nor what a command prints is ever logged or quoted, not even when it is
 no token.
@@ -23,7 +23,7 @@ import trio
 from satfs.api import tokens
 from satfs.api.tokens import ReceivedToken
 from satfs.errors import NeedsLogin
-from satfs.settings import worker_environment
+from satfs.settings import AuthMode, Settings, worker_environment
 
 log = structlog.get_logger(__name__)
 
@@ -170,3 +170,23 @@ def _parsed(text: bytes, now_s: float) -> ReceivedToken | None:
     if len(text) > MAX_BYTES:
         return None
     return tokens.parse(text.decode("utf-8", "replace"), now_s=now_s)
+
+
+def mode_of(settings: Settings) -> AuthMode:
+    """Return how `settings` want us to log in: `auto` is a token if there is one, else OAuth."""
+    if settings.auth_mode is not AuthMode.AUTO:
+        return settings.auth_mode
+    tokens_given = (settings.token, settings.token_file, settings.token_command)
+    return AuthMode.OAUTH if tokens_given == (None, None, None) else AuthMode.TOKEN
+
+
+def source_of(settings: Settings) -> str:
+    """Return the setting that the secret or token comes from.
+
+    One of `token`, `token_file`, `token_command`, `client_secret` and `secret_store`.
+    """
+    if mode_of(settings) is AuthMode.TOKEN:
+        names = ["token", "token_file", "token_command", "secret_store"]
+    else:
+        names = ["client_secret", "secret_store"]
+    return next((name for name in names if getattr(settings, name) is not None), names[0])

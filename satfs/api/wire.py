@@ -5,20 +5,19 @@ listing. Lenient in all else: fields may be missing, null or of another type, id
 text, unknown fields are kept. For any bytes whatever, each function returns records or raises
 `Garbled`.
 
-What an answer costs is bounded before it is parsed, by its number of values and by the bytes of
+The cost of a response is bounded before it is parsed (`json_document`), and so are the bytes of
 each record. A page is parsed record by record, so that other threads run in between.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from satfs.api.json_document import check_size, decoded, document, max_values_in, no_json
 from satfs.api.readers import Cleaned, Reader, id_in, without_secrets
 from satfs.api.record_list import RecordList, RecordPacker
 from satfs.api.scrub import may_hold_secrets
@@ -27,28 +26,15 @@ from satfs.model import Json
 
 R = TypeVar("R")
 
-#: Deepest nesting of a record. Real ones have six levels (a footprint inside a page); what goes
-#: deeper would overflow whoever walks it.
-MAX_DEPTH = 64
-#: Most values of one record. A scene of 20,000 attachments has 80,000. Parsing so many in one call
-#: keeps other threads waiting for 20 ms.
-MAX_RECORD_VALUES: Final = 200_000
 #: Most values of a page that may be parsed in one call, or split without looking at its entries.
 MAX_VALUES: Final = 300_000
 #: Most values and objects of a page, read entry by entry. 32 MiB of footprints: 4 million values;
 #: 10,000 scenes with six attachments each: 100,000 objects.
 MAX_PAGE_VALUES: Final = 5_000_000
 MAX_PAGE_OBJECTS: Final = 500_000
-#: Most digits of one integer; converting more takes a time that grows with their square.
-MAX_DIGITS: Final = 400
 #: Most bytes of `count` or `next` in a page.
 MAX_FIELD_BYTES: Final = 64 * 1024
 _ENTRY_LISTS = ("results", "features")
-#: How JSON writes half a pair of surrogates (and whole ones), in lower case.
-_SURROGATE = b"\\ud"
-#: Makes every digit a zero: then a search for zeros, which is linear, finds a long number.
-_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
-_LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
 _BOM = b"\xef\xbb\xbf"
 _MISSING: Final = object()
 
@@ -100,19 +86,6 @@ class Page:
     def n_sent(self) -> int:
         """Return the number of entries that were sent, usable or not."""
         return len(self.entries) + self.n_unusable
-
-
-def document(body: bytes, max_values: int = MAX_RECORD_VALUES) -> Json:
-    """Return *body* as JSON, without surrogates, infinities or endless depth.
-
-    Raises:
-        Garbled: it is no JSON (an HTML page, say), nests too deeply, or has too many values.
-    """
-    _check_size(body, max_values)
-    try:
-        return _decoded(body)
-    except (ValueError, RecursionError):
-        raise _no_json(body) from None
 
 
 def page(body: bytes) -> Page:
@@ -181,7 +154,7 @@ def _sent(body: bytes) -> Page:
 
     They are values where only Python's own parser can read the answer: it knows NaN, for one.
     """
-    _check_size(body, MAX_PAGE_VALUES)
+    check_size(body, MAX_PAGE_VALUES)
     content = body.removeprefix(_BOM)
     entries = _split(content)
     if entries is not None:
@@ -260,9 +233,9 @@ def _field(value: Json) -> Json:
     if len(content) > MAX_FIELD_BYTES:
         raise Garbled("a field of the answer's page is too long")
     try:
-        return _decoded(content)
+        return decoded(content)
     except (ValueError, RecursionError):
-        raise _no_json(content) from None
+        raise no_json(content) from None
 
 
 def _entry(sent: Json) -> Json:
@@ -296,79 +269,11 @@ def _unreadable(sent: Json, reader: Reader[R], reason: str) -> Cleaned | None:
         content = bytes(getattr(found, name))
         if content and len(content) <= MAX_FIELD_BYTES:
             try:
-                fields[name] = _decoded(content)
+                fields[name] = decoded(content)
             except (ValueError, RecursionError):
                 return None
     id = id_in(without_secrets(fields), *reader.id_keys)
     return None if id is None else reader.unreadable(id, reason)
-
-
-def _decoded(body: bytes) -> Json:
-    """Return *body* as JSON that can be written again.
-
-    Raises:
-        ValueError, RecursionError: it is none, or nests too deeply.
-    """
-    # msgspec is three times as fast, and refuses all that would have to be mended.
-    if _LONG_NUMBER not in body.translate(_ZEROS):
-        try:
-            value = msgspec.json.decode(body)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            # Fewer brackets than that cannot nest so deeply, and looking takes as long as parsing.
-            n_brackets = body.count(b"[") + body.count(b"{")
-            if n_brackets <= MAX_DEPTH or not is_nested_deeper(value, MAX_DEPTH):
-                return value
-            raise ValueError("nested too deeply")
-    value = json.loads(
-        body.decode("utf-8-sig"), parse_constant=lambda _: None, parse_int=_short_integer
-    )
-    if _SURROGATE not in body.lower() and _is_sound(value, MAX_DEPTH):
-        return value
-    return _mended(value, MAX_DEPTH)
-
-
-def _short_integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError("an integer with too many digits")
-    return int(digits)
-
-
-def is_nested_deeper(value: Json, depth: int) -> bool:
-    """Return whether *value* nests more than *depth* deep."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(depth):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return bool(level)
-
-
-def max_values_in(body: bytes) -> int:
-    """Return a number of values that *body* does not exceed, without parsing it.
-
-    Each value but the first of its container follows a comma, and each container has a bracket.
-    Those in texts are counted, too; real records have few.
-    """
-    return 1 + body.count(b",") + body.count(b"[") + body.count(b"{")
-
-
-def _check_size(body: bytes, max_values: int) -> None:
-    if max_values_in(body) > max_values:
-        raise Garbled(f"the answer has more than {max_values} values")
-
-
-def _no_json(body: bytes) -> Garbled:
-    """Return the failure to raise; a chained cause would quote the document."""
-    kind = "an HTML page" if _is_html(body) else "something that is no JSON"
-    return Garbled(f"the answer is {kind}")
 
 
 def _count(value: Json) -> int | None:
@@ -377,39 +282,3 @@ def _count(value: Json) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     return None
-
-
-def _is_sound(value: Any, depth: int) -> bool:
-    """Return whether *value* nests at most *depth* deep and all its numbers are finite."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if not isinstance(value, dict | list):
-        return True
-    inside = value.values() if isinstance(value, dict) else value
-    return depth > 0 and all(
-        _is_sound(inner, depth - 1) for inner in inside if not isinstance(inner, str)
-    )
-
-
-def _mended(value: Any, depth: int) -> Json:
-    """Return a copy that can be written again: Unicode text, finite numbers, bounded depth."""
-    if isinstance(value, str):
-        return (
-            value
-            if value.isascii()
-            else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        )
-    if isinstance(value, dict | list):
-        if depth == 0:
-            raise ValueError("nested too deeply")
-        if isinstance(value, list):
-            return [_mended(inner, depth - 1) for inner in value]
-        return {_mended(key, 0): _mended(inner, depth - 1) for key, inner in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _is_html(body: bytes) -> bool:
-    head = body[:512].lstrip().lower()
-    return head.startswith((b"<!doctype", b"<html", b"<head", b"<body"))

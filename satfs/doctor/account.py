@@ -14,8 +14,8 @@ from typing import Final
 
 import trio
 
-from satfs.api.auth import source_of
 from satfs.api.client import Aleph
+from satfs.api.token_sources import source_of
 from satfs.doctor.findings import Area, Finding, Severity, Tell, fine
 from satfs.doctor.reach import Host, reach
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError, Unreachable

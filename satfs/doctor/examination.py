@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 import trio
 
 from satfs.api import requests
-from satfs.api.auth import mode_of
 from satfs.api.client import Aleph, http_for
+from satfs.api.token_sources import mode_of
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities

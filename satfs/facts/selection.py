@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from satfs.api.wire import document
+from satfs.api.json_document import document
 from satfs.errors import BadSettings, Garbled
 from satfs.facts import values
 from satfs.facts.geometry import MAX_POSITIONS, checked_geometry, positions_of, shape_of

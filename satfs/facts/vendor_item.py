@@ -13,8 +13,8 @@ from datetime import datetime
 from posixpath import basename
 from typing import Final
 
+from satfs.api.json_document import document
 from satfs.api.readers import without_secrets
-from satfs.api.wire import document
 from satfs.errors import Garbled
 from satfs.facts import values
 from satfs.facts.geometry import checked_geometry

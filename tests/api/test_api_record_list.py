@@ -12,7 +12,7 @@ from fakes.vendor import some_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api import readers, wire
+from satfs.api import json_document, readers, wire
 from satfs.api.packed import Block, PackedBlock
 from satfs.api.record_list import (
     RecordList,
@@ -38,7 +38,7 @@ def listing(entries: list[dict[str, Any]]) -> RecordList[Any]:
 @given(st.lists(records, max_size=8))
 def test_each_record_is_what_was_packed(entries: list[dict[str, Any]]) -> None:
     """Whichever is read first, and after it was kept on disk."""
-    numbered: list[dict[str, Any]] = wire.document(
+    numbered: list[dict[str, Any]] = json_document.document(
         json.dumps([{**entry, "scene_id": str(n)} for n, entry in enumerate(entries)]).encode()
     )
     kept = listing(numbered)

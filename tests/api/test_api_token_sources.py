@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from satfs.api import secret_store, token_sources, tokens
-from satfs.api.auth import TOKEN_HEADER, Credential, account_key, mode_of, source_of
+from satfs.api.auth import TOKEN_HEADER, Credential, account_key
 from satfs.api.client import Aleph
 from satfs.api.secret_store import StoredLogin
+from satfs.api.token_sources import mode_of, source_of
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.http import Http
 from satfs.net.retrying import Retries

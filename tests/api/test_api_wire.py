@@ -12,7 +12,7 @@ from fakes.vendor import some_scene, some_tasks
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from satfs.api import readers, wire
+from satfs.api import json_document, readers, wire
 from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
 from satfs.model import Attachment, AttachmentName
@@ -120,7 +120,7 @@ def test_no_results_of_none() -> None:
 )
 def test_what_is_no_json_is_garbled(raw: bytes) -> None:
     """HTML, nothing, cut JSON, endless nesting, a zip."""
-    for read in (wire.document, wire.page, wire.one):
+    for read in (json_document.document, wire.page, wire.one):
         with pytest.raises(Garbled) as failure:
             read(raw)
         assert ("HTML" in str(failure.value)) == (raw == b"<html>")
@@ -129,7 +129,7 @@ def test_what_is_no_json_is_garbled(raw: bytes) -> None:
 def test_json_that_could_not_be_written_again_is_mended() -> None:
     """A byte order mark, half a surrogate pair, numbers that JSON has not."""
     raw = b'\xef\xbb\xbf{"a": "x\\ud83d", "b": NaN, "c": [-Infinity, 1e999], "d": "\\ud83d\\ude00"}'
-    value = wire.document(raw)
+    value = json_document.document(raw)
     assert value == {"a": "x�", "b": None, "c": [None, None], "d": "😀"}
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
@@ -138,7 +138,7 @@ def test_json_that_could_not_be_written_again_is_mended() -> None:
 @example(b"[]")
 def test_any_bytes_give_a_page_or_garbled(raw: bytes) -> None:
     """Nothing that arrives can fail in another way."""
-    for read in (wire.page, wire.one, wire.document):
+    for read in (wire.page, wire.one, json_document.document):
         with contextlib.suppress(Garbled):
             read(raw)
 
@@ -186,35 +186,35 @@ def depth_of(value: Any) -> int:
 @given(json_values)
 def test_no_document_has_more_values_than_its_bytes_tell(value: Any) -> None:
     """The bound that is computed without parsing holds, for any value."""
-    assert count_values(value) <= wire.max_values_in(body(value))
+    assert count_values(value) <= json_document.max_values_in(body(value))
 
 
 @given(json_values, st.integers(0, 30))
 def test_a_document_is_refused_by_its_values(value: Any, max_values: int) -> None:
     """What has more values than allowed is no document; what has not is one."""
-    if wire.max_values_in(body(value)) <= max_values:
-        wire.document(body(value), max_values)
+    if json_document.max_values_in(body(value)) <= max_values:
+        json_document.document(body(value), max_values)
     else:
         with pytest.raises(Garbled):
-            wire.document(body(value), max_values)
+            json_document.document(body(value), max_values)
 
 
 @given(json_values, st.integers(0, 8))
 def test_depth_is_measured_exactly(value: Any, depth: int) -> None:
     """However the containers are mixed."""
-    assert wire.is_nested_deeper(value, depth) == (depth_of(value) > depth)
+    assert json_document.is_nested_deeper(value, depth) == (depth_of(value) > depth)
 
 
-@pytest.mark.parametrize("n_levels", [wire.MAX_DEPTH, wire.MAX_DEPTH + 1])
+@pytest.mark.parametrize("n_levels", [json_document.MAX_DEPTH, json_document.MAX_DEPTH + 1])
 @pytest.mark.parametrize("leaf", [b"0", b"NaN"])
 def test_no_record_is_deeper_than_allowed(n_levels: int, leaf: bytes) -> None:
     """Whichever parser reads it."""
     raw = b"[" * n_levels + leaf + b"]" * n_levels
-    if n_levels <= wire.MAX_DEPTH:
-        wire.document(raw)
+    if n_levels <= json_document.MAX_DEPTH:
+        json_document.document(raw)
     else:
         with pytest.raises(Garbled):
-            wire.document(raw)
+            json_document.document(raw)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_the_quick_look_misses_nothing(value: Any) -> None:
     """What is taken for harmless as a whole has nothing in it that would be dropped."""
     for raw in (body(value), json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")):
         if not may_hold_secrets(raw):
-            document = wire.document(raw)
+            document = json_document.document(raw)
             assert readers.without_secrets(document) == document
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fuzz.target import Target
 from hypothesis import strategies as st
 
-from satfs.api import readers, wire
+from satfs.api import json_document, readers, wire
 from satfs.api.packed import PackedRecord
 from satfs.api.readers import Reader
 from satfs.errors import Garbled
@@ -75,7 +75,7 @@ def check_page(given: tuple[str, bytes]) -> None:
         text = json.dumps(dict(record), ensure_ascii=False, allow_nan=False)
         text.encode("utf-8")
         assert "X-Amz-Signature=" not in text
-        assert not wire.is_nested_deeper(dict(record), wire.MAX_DEPTH)
+        assert not json_document.is_nested_deeper(dict(record), json_document.MAX_DEPTH)
         if kind == "scene":
             json.loads(sidecars.scene_json(found))
             json.loads(sidecars.footprint_geojson(found))

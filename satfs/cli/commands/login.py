@@ -16,8 +16,8 @@ import click
 from pydantic import SecretStr
 
 from satfs.api import secret_store, tokens
-from satfs.api.auth import source_of
 from satfs.api.secret_store import StoredLogin
+from satfs.api.token_sources import source_of
 from satfs.cli.account import Account, ask_account
 from satfs.cli.exit_codes import CREDENTIALS_ARE_MADE, Exit
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
