@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.fetch.budget import Budget, Spent, add_to_file, settle
-from satfs.content.fetch.probe import TAIL_BYTES
+from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.errors import OverBudget
 from satfs.model import ByteRange
 

@@ -13,7 +13,7 @@ from content.fakestore import PASSING, SCENE, ZIP, FakeStore, learn, opened, run
 from satfs.content.attachments import Attachments
 from satfs.content.fetch.fetcher import NEARLY_DONE_BYTES
 from satfs.content.fetch.first_reads import BEGINNING_BYTES
-from satfs.content.fetch.probe import TAIL_BYTES
+from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.content.versions import BEGINNING_S
 from satfs.errors import Changed
 from satfs.model import ByteRange, SceneId

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from satfs.content.attachments import Attachments
 from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.fetcher import Fetcher
-from satfs.content.fetch.probe import TAIL_BYTES
+from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.demo.contents import RampContent
 from satfs.errors import (
     Changed,

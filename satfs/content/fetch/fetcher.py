@@ -2,6 +2,8 @@
 
 Shared by all handles on one version of one object, whether they look at the zip or at a member in
 it; so a byte that two of them want is requested once.
+
+Longer than 400 lines, since what is requested, joined, cut and awaited of one object has one owner.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,8 +23,6 @@ from satfs.content.fetch.store_responses import (
     ResponseKind,
     classify_error,
     classify_success,
-    classify_tail,
-    encodings_of,
     is_object_itself,
     is_of_connection,
     is_same,
@@ -34,9 +31,10 @@ from satfs.content.fetch.store_responses import (
     unsized_part,
     version_of,
 )
+from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand_over, read_tail
 from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
 from satfs.content.transfer.interface import UnusableResponse
-from satfs.errors import Garbled, SatfsError, Unreachable
+from satfs.errors import Garbled, SatfsError
 from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of, resolved
 from satfs.net.http import StreamedResponse
@@ -47,49 +45,12 @@ from satfs.net.retrying import Retries
 
 T = TypeVar("T")
 
-#: A zip's directory ends the file, and for nearly every delivery fits in half of this (of the first
-#: block only a part may come). As much as TCP sends in two round trips at the start (ten segments,
-#: then twenty: RFC 6928); 64 KiB take three.
-TAIL_BYTES: Final = 32 * 1024
-
-
 #: Ranges that are requested for the length, one after the other, until a response shows it, each
 #: with its own length: some stores know no suffixes. The last request is for the whole object, of
 #: which only the headers are read.
 _QUESTIONS: Final = ((f"bytes=-{TAIL_BYTES}", TAIL_BYTES), ("bytes=0-0", 1), (None, None))
 #: Statuses of a store that does not understand the range.
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """The end of an object: `data` are the bytes from `start` on, perhaps none.
-
-    `encodings` are the codings that the store labels it with.
-    """
-
-    version: Version
-    start: int
-    data: bytes
-    encodings: tuple[str, ...] = ()
-
-
-#: Called with the end of an object, without its bytes, as soon as the headers have come: returns
-#: what takes the bytes, piece by piece. What it raises ends the request.
-TakeTail = Callable[[Tail], Awaitable[Callable[[bytes], None]]]
-
-
-class _TellsNothing(Exception):
-    """An answer to the question, perhaps, but none from which a length can be had.
-
-    *part* is what it holds of the object, where it holds a part: its version has the length up to
-    the part's end, which may or may not be the object's.
-    """
-
-    def __init__(self, verdict: ResponseClass, part: Tail | None = None) -> None:
-        super().__init__(verdict.code)
-        self.verdict = verdict
-        self.part = part
 
 
 class Probe:
@@ -162,7 +123,7 @@ class Probe:
                 asked = ByteRange(0, min(n_bytes, known.size_bytes))
                 verdict = classify_success(response.status, response.headers, asked, known)
                 if verdict.meaning is ResponseKind.BYTES:
-                    await _hand_over(response, len(asked), receive)
+                    await hand_over(response, len(asked), receive)
 
     async def _tail(
         self, links: LinkCache, label: str, deadline_at: float, take: TakeTail | None = None
@@ -173,14 +134,14 @@ class Probe:
             async def read(
                 response: StreamedResponse, label: str, n_asked: int | None = n_asked
             ) -> Tail:
-                return await _read_tail(response, label, n_asked, take)
+                return await read_tail(response, label, n_asked, take)
 
             headers = {"Accept-Encoding": "identity"}
             if asked is not None:
                 headers["Range"] = asked
             try:
                 tail = await self._ask(links, label, headers, read, deadline_at)
-            except _TellsNothing as nothing:
+            except NoLength as nothing:
                 verdict = nothing.verdict
                 if nothing.part is None:
                     continue
@@ -216,7 +177,7 @@ class Probe:
 
         try:
             return await self._ask(links, label, headers, read, deadline_at)
-        except _TellsNothing:
+        except NoLength:
             return None
 
     async def _check_label(
@@ -272,12 +233,12 @@ class Probe:
                 if version.is_strong and seen == version:
                     await response.read_error_body()
                     return version
-            seen = (await _read_tail(response, label, 1)).version
+            seen = (await read_tail(response, label, 1)).version
             return version if is_same(seen, version) else seen
 
         try:
             return await self._ask(links, label, headers, read, deadline_at)
-        except _TellsNothing:
+        except NoLength:
             return (await self._tail(links, label, deadline_at)).version
 
     async def _ask(
@@ -343,7 +304,7 @@ class Probe:
                     ResponseKind.REFUSED,
                     ResponseKind.GARBLED,
                 ):
-                    raise _TellsNothing(verdict)
+                    raise NoLength(verdict)
                 wait_s = retry_after_s(response.headers, now_s=time.time())
                 raise _failure(verdict, label, wait_s)
         raise Garbled(f"the object store redirects {label} without end")
@@ -354,71 +315,3 @@ def _failure(verdict: ResponseClass, label: str, wait_s: float | None = None) ->
     if verdict.meaning is ResponseKind.RENEW:
         return UnusableResponse(verdict)
     return error_for(verdict, label, wait_s)
-
-
-async def _read_tail(
-    response: StreamedResponse, label: str, n_asked: int | None, take: TakeTail | None = None
-) -> Tail:
-    """Return what a 200, 206 or 416 tells; a whole body in place of its tail is not read.
-
-    *n_asked*: the length of the range that was asked for, if any.
-    """
-    if response.status == 416:
-        # An empty object has no byte to give, and is the only one that may say so. Silence about
-        # the length is no length of 0.
-        body = await response.read_error_body()  # its end gives the connection back
-        if total_if_unsatisfied(response.headers, body) == 0:
-            return Tail(version_of(response.headers, 0), 0, b"")
-        raise _TellsNothing(classify_error(response.status, body))
-    unsized = unsized_part(response.status, response.headers)
-    if unsized is not None and len(unsized) <= TAIL_BYTES:
-        data = await _body(response, len(unsized), label)
-        version = version_of(response.headers, unsized.stop)
-        part = Tail(version, unsized.start, data, encodings_of(response.headers))
-        raise _TellsNothing(ResponseClass(ResponseKind.GARBLED, "Content-Range"), part)
-    found = classify_tail(response.status, response.headers)
-    if isinstance(found, ResponseClass):
-        raise error_for(found, label)
-    version, start, length = found
-    if not _is_range(response) and length == n_asked:
-        # A proxy may have made a 200 of a range. Another question shows which of both it is.
-        raise _TellsNothing(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
-    encodings = encodings_of(response.headers)
-    if length > TAIL_BYTES:
-        return Tail(version, version.size_bytes, b"", encodings)
-    if take is not None and not encodings:
-        await _hand_over(response, length, await take(Tail(version, start, b"")))
-        return Tail(version, version.size_bytes, b"")
-    return Tail(version, start, await _body(response, length, label), encodings)
-
-
-def _is_range(response: StreamedResponse) -> bool:
-    return response.status == 206 or "content-range" in response.headers
-
-
-async def _hand_over(
-    response: StreamedResponse, length: int, receive: Callable[[bytes], None]
-) -> None:
-    """Give *receive* the *length* bytes of a body as they come, or as many of them as do."""
-    with contextlib.suppress(Unreachable, Crowded):
-        async for chunk in response.chunks():
-            receive(chunk[:length])
-            length -= len(chunk)
-            if length < 0:
-                break
-
-
-async def _body(response: StreamedResponse, length: int, label: str) -> bytes:
-    """Return the *length* bytes of a body.
-
-    It is read to its end, so that the connection may be used again: for the first bytes, most
-    likely, and a new one would cost three round trips.
-    """
-    data = bytearray()
-    async for chunk in response.chunks():
-        data += chunk
-        if len(data) > length:
-            break
-    if len(data) < length:
-        raise Unreachable(f"the object store broke off in the middle of {label}")
-    return bytes(data[:length])

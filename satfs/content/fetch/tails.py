@@ -1,0 +1,133 @@
+"""The response to a request for the end of an object: its version, its length, its last bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from satfs.content.fetch.failures import error_for
+from satfs.content.fetch.store_responses import (
+    ResponseClass,
+    ResponseKind,
+    classify_error,
+    classify_tail,
+    encodings_of,
+    total_if_unsatisfied,
+    unsized_part,
+    version_of,
+)
+from satfs.errors import Unreachable
+from satfs.model import Version
+from satfs.net.http import StreamedResponse
+from satfs.net.permits import Crowded
+
+#: A zip's directory ends the file, and for nearly every delivery fits in half of this (of the first
+#: block only a part may come). As much as TCP sends in two round trips at the start (ten segments,
+#: then twenty: RFC 6928); 64 KiB take three.
+TAIL_BYTES: Final = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of an object: `data` are the bytes from `start` on, perhaps none.
+
+    `encodings` are the codings that the store labels it with.
+    """
+
+    version: Version
+    start: int
+    data: bytes
+    encodings: tuple[str, ...] = ()
+
+
+#: Called with the end of an object, without its bytes, as soon as the headers have come: returns
+#: what takes the bytes, piece by piece. What it raises ends the request.
+TakeTail = Callable[[Tail], Awaitable[Callable[[bytes], None]]]
+
+
+class NoLength(Exception):
+    """A response without the length of the object.
+
+    *part* is what it holds of the object, where it holds a part: its version has the length up to
+    the part's end, which may or may not be the object's.
+    """
+
+    def __init__(self, verdict: ResponseClass, part: Tail | None = None) -> None:
+        super().__init__(verdict.code)
+        self.verdict = verdict
+        self.part = part
+
+
+async def read_tail(
+    response: StreamedResponse, label: str, n_asked: int | None, take: TakeTail | None = None
+) -> Tail:
+    """Return the tail in a 200, 206 or 416; a whole body in place of it is not read.
+
+    *n_asked*: the length of the requested range, if any. *take*: see `TakeTail`.
+
+    Raises:
+        NoLength: it does not show the length of the object.
+        Garbled: it makes no sense.
+        Unreachable: the body broke off.
+    """
+    if response.status == 416:
+        # An empty object has no byte to give, and only its 416 shows a length of 0. A 416 without a
+        # length is no such object.
+        body = await response.read_error_body()  # its end gives the connection back
+        if total_if_unsatisfied(response.headers, body) == 0:
+            return Tail(version_of(response.headers, 0), 0, b"")
+        raise NoLength(classify_error(response.status, body))
+    unsized = unsized_part(response.status, response.headers)
+    if unsized is not None and len(unsized) <= TAIL_BYTES:
+        data = await _body(response, len(unsized), label)
+        version = version_of(response.headers, unsized.stop)
+        part = Tail(version, unsized.start, data, encodings_of(response.headers))
+        raise NoLength(ResponseClass(ResponseKind.GARBLED, "Content-Range"), part)
+    found = classify_tail(response.status, response.headers)
+    if isinstance(found, ResponseClass):
+        raise error_for(found, label)
+    version, start, length = found
+    if not _is_range(response) and length == n_asked:
+        # A proxy may have made a 200 of a range. Another request shows which of both it is.
+        raise NoLength(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
+    encodings = encodings_of(response.headers)
+    if length > TAIL_BYTES:
+        return Tail(version, version.size_bytes, b"", encodings)
+    if take is not None and not encodings:
+        await hand_over(response, length, await take(Tail(version, start, b"")))
+        return Tail(version, version.size_bytes, b"")
+    return Tail(version, start, await _body(response, length, label), encodings)
+
+
+def _is_range(response: StreamedResponse) -> bool:
+    return response.status == 206 or "content-range" in response.headers
+
+
+async def hand_over(
+    response: StreamedResponse, length: int, receive: Callable[[bytes], None]
+) -> None:
+    """Give *receive* the *length* bytes of a body as they come, or as many of them as do."""
+    with contextlib.suppress(Unreachable, Crowded):
+        async for chunk in response.chunks():
+            receive(chunk[:length])
+            length -= len(chunk)
+            if length < 0:
+                break
+
+
+async def _body(response: StreamedResponse, length: int, label: str) -> bytes:
+    """Return the *length* bytes of a body.
+
+    It is read to its end, so that the connection may be used again: for the first bytes, most
+    likely, and a new one would cost three round trips.
+    """
+    data = bytearray()
+    async for chunk in response.chunks():
+        data += chunk
+        if len(data) > length:
+            break
+    if len(data) < length:
+        raise Unreachable(f"the object store broke off in the middle of {label}")
+    return bytes(data[:length])
