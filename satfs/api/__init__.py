@@ -1,1 +1,1 @@
-"""The vendor's API: the questions, the credential, and what the answers mean."""
+"""The vendor's API: the requests, the credential, and what the responses mean."""

@@ -43,11 +43,11 @@ TOKEN_HEADER = "authorizationToken"  # noqa: S105 - a header's name
 #: A token is renewed this long before its end, so that no request carries one that dies under way;
 #: other clients of this API do the same.
 RENEWAL_MARGIN_S = 60.0
-#: Life of a token whose answer does not tell (`expires_in` is only recommended, RFC 6749 §5.1).
+#: Life of a token without `expires_in`, which is only recommended (RFC 6749 §5.1).
 UNTOLD_LIFETIME_S = 600.0
-#: Longest wait for a keyring, in seconds: a locked one may be asking somebody who is not there.
+#: Longest wait for a keyring, in seconds: a locked one may wait for a user who is not there.
 KEYRING_S = 10.0
-#: Longest answer of the token endpoint; tokens are a few kilobytes.
+#: Longest response of the token endpoint; tokens are a few kilobytes.
 MAX_TOKEN_ANSWER_BYTES = 256 * 1024
 #: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
@@ -58,7 +58,7 @@ RENEWAL_WAITS_S = (0.5, 1.5)
 
 
 class Credential:
-    """What `settings` say we are, as headers.
+    """The credential of `settings`, as headers.
 
     At most one token request is under way, however many need a token. A refusal is remembered for
     a few seconds; the token itself until shortly before its end, or until it is `refused`. A token
@@ -101,17 +101,17 @@ class Credential:
 
     @property
     def token_expires_at_s(self) -> float | None:
-        """When the token in use ends, in seconds since the epoch; None when nobody told."""
+        """When the token in use ends, in seconds since the epoch; None when that is not known."""
         return self._expires_at_s
 
     @property
     def token_subject(self) -> str | None:
-        """For whom the token in use says it was made; not verified, and None when it is silent."""
+        """The subject in the token in use; not verified, and None when it has none."""
         token = self._token.last()
         return None if token is None else tokens.subject(token)
 
     async def headers(self) -> dict[str, str]:
-        """Return the header that says who we are, waiting for a token if need be.
+        """Return the header with the credential, waiting for a token if need be.
 
         Raises:
             NeedsLogin: the credential is missing, unusable or refused.
@@ -126,7 +126,7 @@ class Credential:
     def refused(self, headers: Mapping[str, str]) -> bool:
         """Say that *headers* were refused; return True if asking again may help.
 
-        It helps when the `headers` are others then: a new token, say.
+        It helps when the `headers` are others then: a new token, for example.
         """
         if self.source in ("token", "client_secret") and self.mode is not AuthMode.OAUTH:
             return False
@@ -163,7 +163,7 @@ class Credential:
         return 0.0 if begins_at_s is None else self._wall_clock() - begins_at_s
 
     def secrets(self) -> tuple[str, ...]:
-        """Return every text that may not be shown, for those who quote others."""
+        """Return every text that may not be shown, for callers that quote foreign text."""
         kept = None if self._kept is None else self._kept.secret
         held = (self._settings.token, self._settings.client_secret, kept)
         known = [secret.get_secret_value() for secret in held if secret is not None]
@@ -227,7 +227,7 @@ class Credential:
         """Return what `satfs login` has kept, waiting for disk or keyring; None: nothing was.
 
         Raises:
-            NeedsLogin: it cannot be had, or is for somebody or something else.
+            NeedsLogin: it cannot be read, or is for another account or another API.
         """
         settings = self._settings
         if settings.secret_store is None:
@@ -334,7 +334,7 @@ class Credential:
 def account_key(settings: Settings) -> str:
     """Return a name for the account in the cache's paths: 32 hexadecimal digits, no secret.
 
-    Depends on the API, on who asks and on the contract configured. Who asks is the client id; with
+    Depends on the API, on the user and on the contract configured. The user is the client id; with
     a token given by itself, its hash; with one that is renewed by others, where it comes from, so
     that it stays the same. Known without any request, so that a mount can start offline.
     """

@@ -23,9 +23,9 @@ from satfs.refreshable import Refreshable
 
 log = structlog.get_logger(__name__)
 
-#: A listing that stays the same is kept on disk anew after this time, so that it does not look old.
+#: A listing that stays the same is written to disk again after this time: it must not look old.
 KEPT_ANEW_S = 86_400.0
-#: How long a listing that is known waits to be renewed, once a vendor has failed to answer in full
+#: How long a listing that is known waits to be renewed, once the vendor has not responded in full
 #: time: the known one is served then, instead of having each directory wait for a deadline.
 UNWELL_PATIENCE_S = 2.0
 #: How long it is believed that the vendor refuses the credential; then one listing tries again.
@@ -52,10 +52,10 @@ class Terms:
     """What all listings have in common.
 
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
-    nobody answered, for *negative_ttl_s*. *weigh* is called with the records that a listing holds.
+    there was no response, for *negative_ttl_s*. *weigh* is called with the records of a listing.
     A known listing of several pages waits for its renewal for *longest_wait_s*, and any known one
     for *patience_s* alone while *is_unwell*: when the vendor was last found out of reach, or
-    refuses. *waiting* are the limits of those who wait, with their listing.
+    refuses. *waiting* are the limits of the calls that wait, with their listing.
     """
 
     ttl_s: float
@@ -69,7 +69,7 @@ class Terms:
     #: Of the processes of this node that use the same *store*, one requests a listing for all.
     locks: NodeLocks | None = None
     account: str = ""
-    #: Until when a refusal is believed, and from when on nobody waits for better meanwhile.
+    #: Until when a refusal is believed, and from when on no call waits for better meanwhile.
     refused_until_s: float = -math.inf
     hasty_from_s: float = 0.0
     waiting: dict[trio.CancelScope, CachedListing[Any] | None] = field(default_factory=dict)
@@ -102,8 +102,8 @@ class Terms:
     async def note_refusal(self) -> None:
         """Take in that the vendor refuses the credential now, and that it is tried again.
 
-        Whoever waits for better than what is known waits for `patience_s` more, and nobody who
-        comes after that, for `REFUSED_S`: a walk must not wait in each directory anew.
+        Calls that wait for better than what is known wait for `patience_s` more; later calls do
+        not wait, for `REFUSED_S`: a walk must not wait in each directory again.
         """
         now_s = trio.current_time()
         if now_s >= self.refused_until_s:
@@ -116,7 +116,7 @@ class Terms:
                 limit.deadline = min(limit.deadline, self.hasty_from_s)
 
     def note_answer(self) -> None:
-        """Take in that the vendor has answered."""
+        """Take in that the vendor has responded."""
         self.is_unwell, self.refused_until_s = False, -math.inf
 
 
@@ -157,7 +157,7 @@ class CachedListing(Generic[Item]):
     async def get(self) -> RecordList[Item]:
         """Return the records: believed, renewed, or the last ones known when those cannot be had.
 
-        Raises whatever the vendor's answer means; `Unreachable`, `Garbled` and `NotAllowed` only
+        Raises what the vendor's response means; `Unreachable`, `Garbled` and `NotAllowed` only
         when nothing is known (docs/decisions/0009).
         """
         now = trio.current_time()
@@ -182,7 +182,7 @@ class CachedListing(Generic[Item]):
             raise
         except (Unreachable, Garbled, NotAllowed) as reason:
             failure = reason
-            # A 403 is about this listing alone, and a vendor who sends pages is well.
+            # A 403 is about this listing alone, and a vendor that sends pages works.
             self._terms.is_unwell = type(reason) not in (NotAllowed, Unfinished)
             if not self.is_known:
                 await self.recall()
@@ -202,7 +202,7 @@ class CachedListing(Generic[Item]):
 
     @property
     def is_known(self) -> bool:
-        """Return whether the listing was ever answered, in this mount or in a recalled one."""
+        """Return whether the listing has ever come, in this mount or in a recalled one."""
         return self._fresh.last() is not None
 
     def find(self, id: str) -> Item | None:
@@ -210,7 +210,7 @@ class CachedListing(Generic[Item]):
         return self.last().find(id)
 
     def invalidate(self) -> None:
-        """Believe nothing any more; what was known is still served when nobody answers."""
+        """Believe nothing any more; what was known is served while the vendor is silent."""
         self._fresh.invalidate()
         self._stale_until = float("-inf")
         self._absence = None
@@ -239,7 +239,7 @@ class CachedListing(Generic[Item]):
         """Hold what was kept on disk (or is *stored* nowhere), unless something is held already.
 
         It is stale, with two exceptions: what this mount has spilled is believed as before; and a
-        long listing that was asked for less than `ttl_s` ago is believed for the rest of that time,
+        long listing that was requested less than `ttl_s` ago is believed for the rest of that time,
         since it would take many requests. One of a single page takes one.
         """
         if self.is_known:
@@ -323,7 +323,7 @@ class CachedListing(Generic[Item]):
             log.info("listing is fresh again", kind=self.key[0], id=self.key[1])
 
     def _note_failure(self, failure: SatfsError | None) -> None:
-        """Serve what is known for a moment: a walk must not wait for each directory anew."""
+        """Serve what is known for a moment: a walk must not wait for each directory again."""
         if not self.is_stale:
             log.warning(
                 "listing is served stale",

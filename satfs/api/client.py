@@ -53,10 +53,10 @@ log = structlog.get_logger(__name__)
 
 #: The share of `metadata_deadline_s` that a listing leaves to the caller when it ends unfinished.
 _LISTING_MARGIN: Final = 0.1
-#: Longest answer in which a link is looked for. A vendor who sends the delivery itself in its place
-#: would have `ls` fetch it.
+#: Longest response in which a link is looked for. A vendor that sends the delivery itself in its
+#: place would have `ls` fetch it.
 MAX_LINK_BYTES: Final = 1024 * 1024
-#: Longest page, and longest record that is asked for by itself. The vendor's gateway caps answers
+#: Longest page, and longest record that is requested by itself. The vendor's gateway caps responses
 #: at 10 MB (AWS API Gateway quotas); the rest is for other gateways.
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 
@@ -67,9 +67,9 @@ class Aleph:
     Every method waits for the network, and raises:
 
         NeedsLogin, NeedsContract: the credential, or the contract, is refused or missing.
-        NotAllowed: the vendor says no to this one thing.
-        Unreachable, DeadlineReached, Throttled: no (useful) answer within the deadline.
-        Garbled: an answer that cannot be what was meant, twice in a row.
+        NotAllowed: the vendor refuses this one thing.
+        Unreachable, DeadlineReached, Throttled: no (useful) response within the deadline.
+        Garbled: a response that cannot be right, twice in a row.
     """
 
     def __init__(
@@ -87,23 +87,23 @@ class Aleph:
         self._is_told_short = False
 
     def on_refusal(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have *work* done when a request is refused for who we are, before it is tried again."""
+        """Have *work* done when the credential is refused, before the request is tried again."""
         self._session.on_refusal = work
 
     @property
     def credential(self) -> Credential:
-        """Who we are to the vendor."""
+        """The credential for the vendor."""
         return self._session.credential
 
     def refusal(self) -> str | None:
-        """Return why we were refused when we asked last; None: we were not."""
+        """Return why the credential was refused at the last request; None: it was not."""
         return self._session.refusal()
 
     def counters(self) -> Mapping[str, int]:
-        """Return how many requests were sent, and how many answers came, by status."""
+        """Return how many requests were sent, and how many responses came, by status."""
         return self._session.counters
 
-    # -- the questions -----------------------------------------------------------------------------
+    # -- the requests ------------------------------------------------------------------------------
 
     async def tasks(self) -> RecordList[Task]:
         """Return every task that the contract shows, in the vendor's order, each id once."""
@@ -137,7 +137,7 @@ class Aleph:
         """Return one scene; raises NotThere when there is none.
 
         That a scene has a path of its own is inferred, so a refusal is no proof: then a filtered
-        listing is asked, which is inferred as well. Only an exact id counts in either.
+        listing is requested, which is inferred as well. Only an exact id counts in either.
         """
         deadline = self._deadline()
         question = requests.scene(scene_id)
@@ -174,7 +174,7 @@ class Aleph:
         )
 
     async def contracts(self) -> RecordList[Contract]:
-        """Return the account's contracts. The one question that names no contract."""
+        """Return the account's contracts. The one request that names no contract."""
         return await self._list(
             requests.contracts(),
             readers.contract,
@@ -200,7 +200,7 @@ class Aleph:
         is_last = page.next is None and (page.tells_next or page.n_sent >= (page.count or 0))
         return cast(RecordList[Task], page.entries), is_last
 
-    # -- the shapes of a question ------------------------------------------------------------------
+    # -- the shapes of a request -------------------------------------------------------------------
 
     def _deadline(self) -> Deadline:
         return Deadline.within(self._settings.metadata_deadline_s)
@@ -275,7 +275,7 @@ class Aleph:
         if listing.is_shrunk:
             log.info("listing shrank each time it was read", what=question.what)
         elif listing.is_short and not self._is_told_short:
-            # Once: a vendor who counts otherwise than we do does so in each listing.
+            # Once: a vendor that counts otherwise than we do does so in each listing.
             self._is_told_short = True
             log.warning("listing ended before its count", what=question.what)
 
@@ -286,7 +286,7 @@ class Aleph:
         is_it: Callable[[R], bool],
         deadline: Deadline,
     ) -> R:
-        """Return the one record that a question has for an answer."""
+        """Return the one record in the response."""
 
         def read(response: Response) -> R:
             value = wire.one(response.body)
@@ -313,7 +313,7 @@ class Aleph:
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed, Garbled):
-            # An inferred question that fails proves nothing: what the first one said stands.
+            # A failure of an inferred request proves nothing: the first response stands.
             raise refusal from None
         found: Sequence[Scene] = page.entries
         for scene in found:

@@ -15,7 +15,7 @@ from satfs.errors import SatfsError
 from satfs.model import Json
 
 _KEYS = ("message", "Message", "detail", "error_description", "error")
-#: Bytes of a body that are looked at: an error that needs more says nothing.
+#: Bytes of a body that are looked at: longer errors are ignored.
 _LOOKED_AT = 64 * 1024
 _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")

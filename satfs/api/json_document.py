@@ -15,10 +15,10 @@ from satfs.errors import Garbled
 from satfs.model import Json
 
 #: Deepest nesting of a record. Real ones have six levels (a footprint inside a page); what goes
-#: deeper would overflow whoever walks it.
+#: deeper would overflow the stack of a caller.
 MAX_DEPTH = 64
-#: Most values of one record. A scene of 20,000 attachments has 80,000. Parsing so many in one call
-#: keeps other threads waiting for 20 ms.
+#: Most values of one record. A scene of 20,000 attachments has 80,000. Parsing this many in one
+#: call keeps other threads waiting for 20 ms.
 MAX_RECORD_VALUES: Final = 200_000
 #: Most digits of one integer; converting more takes a time that grows with their square.
 MAX_DIGITS: Final = 400
@@ -37,7 +37,7 @@ def document(body: bytes, max_values: int = MAX_RECORD_VALUES) -> Json:
     """Return *body* as JSON, without surrogates, infinities or endless depth.
 
     Raises:
-        Garbled: it is no JSON (an HTML page, say), nests too deeply, or has too many values.
+        Garbled: it is no JSON (an HTML page instead), nests too deeply, or has too many values.
     """
     check_size(body, max_values)
     try:

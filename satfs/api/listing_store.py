@@ -198,7 +198,7 @@ def _open(directory: Path) -> sqlite3.Connection:
     """Return a connection to the file in *directory*, made if need be.
 
     Raises:
-        OSError: the directory is a symlink, is somebody else's, or cannot be made.
+        OSError: the directory is a symlink, belongs to another user, or cannot be made.
         sqlite3.Error: the file cannot be used, even after a broken one was put away.
     """
     _own(directory.parent)
@@ -225,7 +225,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_LIMIT_S, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
-        # A lost last listing is asked for again; it need not be on the platter.
+        # A lost last listing is requested again; it need not be on the platter.
         db.execute("PRAGMA synchronous = NORMAL")
         if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
             db.executescript(_SCHEMA)

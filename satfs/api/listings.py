@@ -48,7 +48,7 @@ TASKS, CAPTURES, SCENES, TASK, SCENE = "tasks", "captures", "scenes", "task", "s
 
 
 class RecordSource(Protocol):
-    """What is asked of the vendor (`api.client.Aleph`)."""
+    """The requests to the vendor (`api.client.Aleph`)."""
 
     async def tasks(self) -> RecordList[Task]:
         """Return all tasks."""
@@ -72,7 +72,7 @@ class RecordSource(Protocol):
 
 
 class Listings:
-    """Listings and look-ups, remembered. Never asks twice for what it may believe.
+    """Listings and look-ups, remembered. What may be believed is not requested twice.
 
     *store* keeps listings over a restart; without one they live in memory only. With *locks*, the
     processes of a node that use it request a listing of *account* once.
@@ -101,7 +101,7 @@ class Listings:
             wall_clock,
             # One call may need several listings, after the one that found the vendor unwell.
             min(UNWELL_PATIENCE_S, settings.metadata_deadline_s / 8),
-            # What is known is served before the kernel's call ends without an answer.
+            # What is known is served before the deadline of the kernel's call.
             _WAIT_SHARE * settings.metadata_deadline_s,
             locks=locks,
             account=account,
@@ -114,7 +114,7 @@ class Listings:
         self._held: OrderedDict[Key, int] = OrderedDict()
         self._others: LRUCache[Key, CachedListing[Any]] = LRUCache(MAX_REMEMBERED_LISTINGS)
 
-    # -- the questions -----------------------------------------------------------------------------
+    # -- the requests ------------------------------------------------------------------------------
 
     async def tasks(self) -> RecordList[Task]:
         """Return all tasks."""
@@ -123,7 +123,7 @@ class Listings:
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when there is none.
 
-        Answered from the list of tasks while that may be believed; otherwise looked up by itself,
+        Taken from the list of tasks while that may be believed; otherwise looked up by itself,
         so that one path does not cost a whole listing.
         """
         if self._tasks.peek() is None:
@@ -151,8 +151,8 @@ class Listings:
     async def capture(self, capture_id: CaptureId) -> Capture:
         """Return one capture; raises NotThere when there is none.
 
-        The vendor has no question for a single capture. One that was seen in a listing is known;
-        of any other only its scenes can be asked for, and having some, it must be published.
+        The API has no request for a single capture. One that was seen in a listing is known;
+        of any other only its scenes can be requested, and with some, it must be published.
         """
         for listing in self._of_kind(CAPTURES):
             found: Capture | None = listing.find(capture_id)
@@ -208,20 +208,20 @@ class Listings:
     # -- forgetting, recalling, telling ------------------------------------------------------------
 
     def forget(self) -> None:
-        """Believe nothing any more: whatever is asked next is asked of the vendor."""
+        """Believe nothing any more: the next call sends a request to the vendor."""
         for listing in self._all():
             listing.invalidate()
 
     def forget_tasks(self) -> None:
-        """Ask for the list of tasks next time."""
+        """Request the list of tasks next time."""
         self._tasks.invalidate()
 
     def forget_captures(self, task_id: TaskId) -> None:
-        """Ask for the captures of a task next time."""
+        """Request the captures of a task next time."""
         self._captures(task_id).invalidate()
 
     def forget_scenes(self, capture_id: CaptureId) -> None:
-        """Ask for the scenes of a capture next time, and for each by itself."""
+        """Request the scenes of a capture next time, and each by itself."""
         listing = self._scenes(capture_id)
         for scene_id in listing.last().ids():
             if (SCENE, scene_id) in self._others:
@@ -234,13 +234,13 @@ class Listings:
             self._looked_up_task(task_id).invalidate()
 
     def forget_scene(self, scene_id: SceneId) -> None:
-        """Ask for a scene next time, by itself and in the listing that has it."""
+        """Request a scene next time, by itself and in the listing that has it."""
         for listing in self._of_kind(SCENES, SCENE):
             if listing.find(scene_id) is not None:
                 listing.invalidate()
 
     def state(self, kind: str, id: str) -> ListingState | None:
-        """Return what is known about one listing; None when it was never answered."""
+        """Return what is known about one listing; None when it has never come."""
         return next((each for each in self.states() if (each.kind, each.id) == (kind, id)), None)
 
     def take_tasks(self, tasks: RecordList[Task]) -> None:

@@ -99,7 +99,7 @@ class Block:
 
 
 class PackedRecord(Mapping[str, Json]):
-    """The fields of one record, decoded whenever they are asked for.
+    """The fields of one record, decoded at each access.
 
     Equal to any mapping with the same fields. What is returned belongs to the caller.
     """

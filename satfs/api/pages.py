@@ -17,13 +17,13 @@ GetPage = Callable[[str], Awaitable[Page]]
 Keep = Callable[[Page], int]
 
 
-#: How often expectations are made anew, before pages are simply asked for one after the other.
+#: How often expectations are made again, before pages are simply requested one after the other.
 MAX_NEW_EXPECTATIONS = 4
 
 
 @dataclass(slots=True, eq=False)
 class _Expected:
-    """A page asked for ahead. Its failure counts only if the chain comes by."""
+    """A page requested ahead. Its failure counts only if the chain comes to it."""
 
     asking: trio.CancelScope = field(default_factory=trio.CancelScope)
     arrived: trio.Event = field(default_factory=trio.Event)
@@ -32,7 +32,7 @@ class _Expected:
 
 
 async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -> None:
-    """Hand every page of *chain* to *keep*, in order; at most *n_ahead* are asked for ahead.
+    """Hand every page of *chain* to *keep*, in order; at most *n_ahead* are requested ahead.
 
     What the chain turns out not to need is cancelled.
 
@@ -54,12 +54,12 @@ async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -
 
 
 class _Ahead:
-    """The window of pages that are asked for before their turn.
+    """The window of pages that are requested before their turn.
 
-    A page that was asked for early shows an early state of the listing. As long as `count` stays
-    the same, so, we trust, does the listing. When a page tells another count, entries may have
-    moved across the border between two pages, and what was asked for ahead is thrown away: the
-    pages after it must be asked for after it, as they are when `next` is followed one by one.
+    A page that was requested early shows an early state of the listing. As long as `count` stays
+    the same, so, we trust, does the listing. When a page has another count, entries may have moved
+    across the border between two pages, and what was requested ahead is thrown away: the pages
+    after it must be requested after it, as they are when `next` is followed one by one.
     """
 
     def __init__(self, nursery: trio.Nursery, get_page: GetPage, n_ahead: int) -> None:

@@ -31,7 +31,7 @@ MAX_STALE_PAGES = 3
 class Chain:
     """A listing being followed from *first_url* on. Feed it pages, in order, with `take`.
 
-    *max_entries* bounds what is believed. `next_url` is the page to ask for now; None at the end.
+    *max_entries* bounds what is believed. `next_url` is the page to request now; None at the end.
     """
 
     first_url: str
@@ -85,7 +85,7 @@ def resolve(url: str, following: str) -> str:
 
     A service behind a proxy does not always know its own scheme, host and port. So an address at
     another host (or port, or with the other scheme) with the path of the page at *url* stands for
-    that path at the host of *url*: only its query is taken over, and the other host is never asked.
+    that path at the host of *url*: only its query is taken over, and that host gets no request.
     So does an address whose path is the end of ours: the proxy has a prefix that the service does
     not know.
 
@@ -114,7 +114,7 @@ def predictions(url: str, page: Page) -> Iterator[str]:
     """Yield the pages after the next, as the page at *url* lets us expect them; may be none.
 
     *page* must be the one that *url* gave. The pages yielded begin with the one that its `next`
-    names, and end where its `count` says.
+    names, and end at its `count`.
     """
     begin, step = _offset(url), page.n_sent
     if page.next is None or page.count is None or step == 0:
@@ -155,7 +155,7 @@ def _offset(url: str) -> int:
 def _pattern(url: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     """Return what must not differ between the pages of one plain listing.
 
-    A server may cut `limit`, and says so in `next`; the step tells what it really gives.
+    A server may cut `limit`, which shows in `next`; the step is what it really gives.
     """
     origin, path, query = page_key(url)
     return origin, path, tuple((n, v) for n, v in query if n not in ("offset", "limit"))

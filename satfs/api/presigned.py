@@ -21,9 +21,9 @@ _MAX_LIFETIME_S = 604_800.0
 
 
 def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str) -> Link:
-    """Return the link in an answer: JSON with a `url`, or a redirect to it.
+    """Return the link in a response: JSON with a `url`, or a redirect to it.
 
-    `redirect=false` asks for JSON; a server that ignores it answers with a `Location`. Nothing is
+    `redirect=false` requests JSON; a server that ignores it responds with a `Location`. Nothing is
     checked here about where the link leads (`satfs.net.addresses.LinkRule` does).
 
     Raises:
@@ -44,7 +44,7 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str
 
 
 def from_url(url: str) -> Link:
-    """Return *url* as a link, with its end as far as its query tells."""
+    """Return *url* as a link, with its expiry as far as its query has one."""
     try:
         query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     except ValueError:
@@ -58,7 +58,7 @@ def _expires_at_s(query: Mapping[str, Json]) -> float | None:
         lifetime_s = _number(query.get(f"{vendor}-expires"))
         if begin is not None and lifetime_s is not None and lifetime_s <= _MAX_LIFETIME_S:
             return begin + lifetime_s
-    # SigV2 and CloudFront tell the moment itself, in seconds since the epoch.
+    # SigV2 and CloudFront have the moment itself, in seconds since the epoch.
     return _number(query.get("expires"))
 
 

@@ -40,12 +40,12 @@ MAX_CACHED_KEY_CHARACTERS: Final = 64
 #: Longest id, in characters; ids are path segments of URLs, which servers cap at about 8 kB.
 MAX_ID_CHARACTERS: Final = 1024
 #: Moments outside of these are taken for nonsense; the upper one is the last full year that
-#: nanoseconds in 64 bits can tell.
+#: nanoseconds in 64 bits can hold.
 _FIRST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MOMENT: Final = datetime(2262, 1, 1, tzinfo=UTC)
 #: Numbers above this are milliseconds, not seconds (as seconds it would be the year 5138).
 _MILLISECONDS_FROM: Final = 1e11
-#: The field of a record that could not be read: it says why. The record's id is beside it.
+#: The field of a record that could not be read: the reason. The record's id is beside it.
 UNREADABLE: Final = "satfs_unreadable"
 
 
@@ -144,7 +144,7 @@ def _problem(fields: Mapping[str, Json]) -> str:
 
 
 def moment(value: Json) -> datetime | None:
-    """Return the moment that *value* tells, in UTC; None when it tells none worth believing.
+    """Return the moment in *value*, in UTC; None when it has none worth believing.
 
     Takes ISO 8601 with or without zone (then UTC) and fractions, and seconds or milliseconds since
     the epoch.
@@ -210,7 +210,7 @@ def _is_secret_field(key: str) -> bool:
 
 
 def _attachments(value: Json, scene_id: str) -> tuple[Attachment, ...]:
-    """Return the attachments that have a name to be asked by, each name once, in their order.
+    """Return the attachments that have a name to be requested by, each name once, in their order.
 
     Without a file name, the zip is called as the scene (as deliveries are), others as their key.
     """

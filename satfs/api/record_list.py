@@ -46,7 +46,7 @@ class RecordList(Sequence[R], Generic[R]):
         pages: Iterable[RecordPage] = (),
         index: Mapping[str, int] | None = None,
     ) -> None:
-        """Make a list of *pages*; *index*, if it is there already, tells the position of each id.
+        """Make a list of *pages*; *index*, if it is there already, has the position of each id.
 
         Raises:
             ValueError: a page has not as many ids as records.

@@ -27,22 +27,22 @@ class ApiRequest:
 
 
 def contracts() -> ApiRequest:
-    """Return the question for the account's contracts; the one that takes no contract header."""
+    """Build the request for the account's contracts; the one that takes no contract header."""
     return ApiRequest("/contracts", what="list contracts")
 
 
 def tasks(limit: int) -> ApiRequest:
-    """Return the question for the first page of tasks."""
+    """Build the request for the first page of tasks."""
     return ApiRequest("/tasking/tasks/", (("limit", str(limit)), ("offset", "0")), "list tasks")
 
 
 def task(task_id: TaskId) -> ApiRequest:
-    """Return the question for one task."""
+    """Build the request for one task."""
     return ApiRequest(f"/tasking/tasks/{_segment(task_id)}/", what=f"look up task {task_id!r}")
 
 
 def captures(task_id: TaskId, limit: int) -> ApiRequest:
-    """Return the question for the first page of a task's captures."""
+    """Build the request for the first page of a task's captures."""
     return ApiRequest(
         f"/tasking/tasks/{_segment(task_id)}/captures/",
         (("limit", str(limit)), ("offset", "0")),
@@ -51,7 +51,7 @@ def captures(task_id: TaskId, limit: int) -> ApiRequest:
 
 
 def scenes(capture_id: CaptureId, limit: int) -> ApiRequest:
-    """Return the question for the first page of a capture's scenes.
+    """Build the request for the first page of a capture's scenes.
 
     The documentation shows only `sceneset_id`; `limit` is what clients of the older service sent.
     """
@@ -63,12 +63,12 @@ def scenes(capture_id: CaptureId, limit: int) -> ApiRequest:
 
 
 def scene(scene_id: SceneId) -> ApiRequest:
-    """Return the question for one scene by its path, which is inferred, not documented."""
+    """Build the request for one scene by its path, which is inferred, not documented."""
     return ApiRequest(f"/telluric/scenes/{_segment(scene_id)}/", what=f"look up scene {scene_id!r}")
 
 
 def scene_search(scene_id: SceneId) -> ApiRequest:
-    """Return the question for one scene by a filter, which older clients used."""
+    """Build the request for one scene by a filter, which older clients used."""
     return ApiRequest(
         "/telluric/scenes/",
         (("scene_id", _value(scene_id)),),
@@ -77,7 +77,7 @@ def scene_search(scene_id: SceneId) -> ApiRequest:
 
 
 def sign(scene_id: SceneId, attachment: AttachmentName) -> ApiRequest:
-    """Return the question for a presigned link to an attachment."""
+    """Build the request for a presigned link to an attachment."""
     return ApiRequest(
         f"/telluric/scenes/{_segment(scene_id)}/attachments/{_segment(attachment)}/download/",
         (("redirect", "false"),),
@@ -90,7 +90,7 @@ def _segment(text: str) -> str:
 
     Raises:
         NotThere: it cannot be one. A segment `.` or `..` is resolved by every HTTP library, also
-            when percent-encoded, and would ask another question.
+            when percent-encoded, and would be another request.
     """
     if text in ("", ".", ".."):
         raise NotThere(f"nothing can have the id {text!r}")

@@ -24,7 +24,7 @@ from satfs.settings import AuthMode, SecretPlace, Settings
 
 #: What the keyring shows beside our entries; the profile is the user name.
 SERVICE: Final = "satfs"
-#: Keyrings below it are no place for secrets, says their library (`keyring.backend.recommended`).
+#: Keyrings below it are no place for secrets (`keyring.backend.recommended`).
 _MIN_PRIORITY: Final = 1
 _MAX_BYTES: Final = 64 * 1024
 
@@ -40,7 +40,7 @@ class StoredLogin:
     auth_url: str
 
     def mismatch(self, settings: Settings, mode: AuthMode) -> str | None:
-        """Return what *settings*, which log in by *mode*, ask for and this is not; else None."""
+        """Return what *settings*, which log in by *mode*, require and this is not; else None."""
         if origin_of(self.api_url) != origin_of(settings.api_url):
             return f"is for {origin_of(self.api_url)}, not for {origin_of(settings.api_url)}"
         if self.mode is not mode:
@@ -60,7 +60,7 @@ def secret_file(profile: str) -> Path:
 def _keyring() -> Any:
     """Return the library `keyring`, which reads its configuration when it is imported.
 
-    The configuration names Python modules to run. Root therefore uses it only where nobody else
+    The configuration names Python modules to run. Root therefore uses it only where no other user
     can have written it: `sudo -E` leaves `HOME` and `XDG_CONFIG_HOME` as the user has them.
 
     Raises:
@@ -93,13 +93,13 @@ def _foreign(file: Path) -> Path | None:
 
 
 def keyring_name() -> str | None:
-    """Return what people call the system's keyring, or None when there is none to be trusted."""
+    """Return the name of the system's keyring, or None when there is none to be trusted."""
     try:
         backend: Any = _keyring().get_keyring()
-        # A chain of keyrings writes to its first, whatever it says of itself.
+        # A chain of keyrings writes to its first, whatever its own priority.
         first: Any = next(iter(getattr(backend, "backends", ())), backend)
         return str(first.name) if first.priority >= _MIN_PRIORITY else None
-    except Exception:  # whatever a backend raises, it is none that works
+    except Exception:  # a backend that raises anything does not work
         return None
 
 
@@ -107,7 +107,7 @@ def keep(profile: str, login: StoredLogin, place: SecretPlace) -> None:
     """Keep *login* for *profile* at *place*, instead of what was kept before.
 
     Raises:
-        BadSettings: it cannot be kept there; says why.
+        BadSettings: it cannot be kept there; the message has the reason.
     """
     text = json.dumps(
         {

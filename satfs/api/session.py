@@ -47,10 +47,10 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 CONTRACT_HEADER = "X-Satellogic-Contract-Id"
-#: Answers above `net.http.LARGE_ANSWER_BYTES` that are held at once, from their first megabyte
+#: Responses above `net.http.LARGE_ANSWER_BYTES` that are held at once, from their first megabyte
 #: until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_ANSWERS = 2
-#: Longest answer about contracts; an account has a handful.
+#: Longest response about contracts; an account has a handful.
 MAX_SMALL_BYTES = 256 * 1024
 #: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
 MAX_REDIRECTS = 3
@@ -72,7 +72,7 @@ class _Failed:
 
 
 class ApiSession:
-    """Asks single questions of the API at `settings.api_url`, at most `api_concurrency` at once."""
+    """Sends single requests to the API at `settings.api_url`, at most `api_concurrency` at once."""
 
     def __init__(
         self,
@@ -92,10 +92,10 @@ class ApiSession:
         self._reading = trio.CapacityLimiter(1)
         self._refusal: tuple[NotAllowed, float] | None = None
         self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
-        #: Requests sent, and answers by status, for people to look at.
+        #: Requests sent, and responses by status, for people to look at.
         self.counters: Counter[str] = Counter()
         self.credential = Credential(http, self._retries, settings, wall_clock=wall_clock)
-        #: Awaited when a request is refused for who we are, before it is tried again.
+        #: Awaited when the credential is refused, before the request is tried again.
         self.on_refusal: Callable[[], Awaitable[None]] | None = None
 
     async def ask(
@@ -109,16 +109,16 @@ class ApiSession:
         takes_redirect: bool = False,
         max_bytes: int = MAX_RESPONSE_BYTES,
     ) -> R:
-        """Return what *read* makes of the answer to a GET of *url*.
+        """Return what *read* makes of the response to a GET of *url*.
 
-        *read* sees answers of status 200 (with *takes_redirect* also redirects) and may raise
+        *read* gets responses of status 200 (with *takes_redirect* also redirects) and may raise
         `Garbled`, which is tried once more: a load balancer's HTML page is gone a moment later.
-        After a 401 it is asked again, with the same token or a new one, as `net/refusals.py` has
-        it. *what* names the question in messages. An answer longer than *max_bytes* is none.
+        After a 401 it is sent again, with the same token or a new one, as `net/refusals.py` has
+        it. *what* names the request in messages. A response longer than *max_bytes* is a failure.
 
         Raises:
             NeedsLogin, NeedsContract: refused until the end; remembered for a few seconds.
-            NotAllowed, NotThere: as the vendor said.
+            NotAllowed, NotThere: by the status of the response.
             Unreachable, Garbled: retries or time are spent.
         """
         self._raise_remembered(with_contract)
@@ -134,7 +134,7 @@ class ApiSession:
                 if self.on_refusal is not None and refusals.is_first:
                     await self.on_refusal()
                 if not is_contract_good and not refusals.is_first:
-                    # The vendor answers 401 to a wrong contract, too, which no wait cures.
+                    # The vendor responds 401 to a wrong contract, too, which no wait cures.
                     meaning = await self._explained(result.response, headers, what, deadline)
                     if isinstance(meaning, NeedsContract):
                         raise meaning
@@ -173,11 +173,11 @@ class ApiSession:
         return NeedsLogin(f"{told}; {self.credential.advice()}")
 
     def refusal(self) -> str | None:
-        """Return why the last question was refused for who we are; None: it was answered."""
+        """Return why the credential was refused at the last request; None: it was not."""
         return None if self._refusal is None else str(self._refusal[0])
 
     def _raise_remembered(self, with_contract: bool) -> None:
-        """Raise the refusal of a moment ago: what is refused is not asked at the speed of `ls`."""
+        """Raise the refusal of a moment ago: refused requests are not sent at the speed of `ls`."""
         if self._refusal is None:
             return
         refusal, until = self._refusal
@@ -213,7 +213,7 @@ class ApiSession:
         takes_redirect: bool,
         max_bytes: int,
     ) -> R | _Refused:
-        """Return what *read* makes of the answer, with retries; a refusal of the token as it is."""
+        """Return what *read* makes of the response, with retries, or a refusal of the token."""
 
         async def attempt() -> R | _Refused:
             async with AsyncExitStack() as held:
@@ -255,9 +255,9 @@ class ApiSession:
         max_bytes: int,
         held: AsyncExitStack,
     ) -> Response:
-        """Return the answer of the API's own origin, following redirects inside of it.
+        """Return the response of the API's own origin, following redirects inside of it.
 
-        A large answer takes one of the places for such, which is free again when *held* is closed.
+        A large response takes one of the places for such, which is free when *held* is closed.
         """
         has_place = False
 
@@ -325,7 +325,7 @@ class ApiSession:
     # -- contracts and refusals --------------------------------------------------------------------
 
     async def _choose_contract(self) -> tuple[ContractId, float]:
-        """Return the account's only contract, for as long as nobody refuses it."""
+        """Return the account's only contract, for as long as it is not refused."""
         question = requests.contracts()
         try:
             contracts = await self.ask(
@@ -356,8 +356,8 @@ class ApiSession:
     ) -> NotAllowed:
         """Return what a 401 means that another try did not cure.
 
-        The vendor answers 401 to a wrong contract as well as to a wrong token. Which one it is,
-        `/contracts` tells, which is asked with the token only.
+        The vendor responds 401 to a wrong contract as well as to a wrong token. A request for
+        `/contracts` with the token alone shows which one it is.
         """
         told = f"{what}: {self._words(response)}"
         refused = self._refused(response, what)

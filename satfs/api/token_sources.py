@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 #: How long a look at the file is believed: a new token counts a second later at most.
 LOOK_S: Final = 1.0
-#: Longest run of a command, in seconds. Below the 15 s in which a listing must be answered.
+#: Longest run of a command, in seconds. Below the 15 s in which a listing must come.
 COMMAND_S: Final = 10.0
 #: Longest text that is looked at for a token. The vendor's are about a kilobyte.
 MAX_BYTES: Final = 64 * 1024
@@ -38,8 +38,8 @@ MAX_BYTES: Final = 64 * 1024
 class TokenFile:
     """The token in a file, read again when the file changes or when its token was refused.
 
-    A file that cannot be read for a while (because it is just being replaced, say) does no harm as
-    long as the token that was read before is not refused.
+    A file that cannot be read for a while, because it is just being replaced, does no harm as long
+    as the token that was read before is not refused.
     """
 
     def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
@@ -59,7 +59,7 @@ class TokenFile:
         return await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
 
     def refused(self) -> None:
-        """Say that the token was refused: the next look reads the file, whatever its time says."""
+        """Note that the token was refused: the next look reads the file, whatever its time is."""
         self._seen = None
         self._told = None
 

@@ -14,13 +14,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-#: A year: a token that claims more tells milliseconds, or nonsense.
+#: A year: a token with more has milliseconds, or nonsense.
 MAX_S = 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedToken:
-    """A token, and how long it lives from now, in seconds; None when nobody tells."""
+    """A token, and how long it lives from now, in seconds; None when that is not known."""
 
     token: str = field(repr=False)
     lifetime_s: float | None = None
@@ -68,7 +68,7 @@ def lifetime_told_s(value: Any) -> float | None:
 
 
 def expiry_s(token: str) -> float | None:
-    """Return when *token* says that it ends, in seconds since the epoch; None: it does not say."""
+    """Return the expiry in *token*, in seconds since the epoch; None: it has none."""
     return _moment(claims(token).get("exp"))
 
 
@@ -89,7 +89,7 @@ def _moment(value: Any) -> float | None:
 
 
 def subject(token: str) -> str | None:
-    """Return for whom *token* says it was made; None when it does not say."""
+    """Return the subject in *token*; None when it has none."""
     value = claims(token).get("sub")
     return value if isinstance(value, str) and value else None
 

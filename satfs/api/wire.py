@@ -71,7 +71,7 @@ _IDS = msgspec.json.Decoder(_Ids)
 class Page:
     """One page of a listing: its entries, or the records made of them (a `RecordList`).
 
-    *tells_next* is False when the answer has no `next` at all. *n_unusable* entries are left out;
+    *tells_next* is False when the response has no `next` at all. *n_unusable* entries are left out;
     of *n_unreadable* nothing but the id was read.
     """
 
@@ -152,7 +152,7 @@ def one(body: bytes) -> Mapping[str, Json]:
 def _sent(body: bytes) -> Page:
     """Return the page in *body*, its entries as the bytes that were sent, or as values.
 
-    They are values where only Python's own parser can read the answer: it knows NaN, for one.
+    They are values where only Python's own parser can read the response: it knows NaN, for example.
     """
     check_size(body, MAX_PAGE_VALUES)
     content = body.removeprefix(_BOM)
