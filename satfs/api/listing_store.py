@@ -244,7 +244,7 @@ def _own(directory: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(f"{directory} is no directory")
     if found.st_uid != os.geteuid():
-        raise PermissionError(f"{directory} belongs to somebody else")
+        raise PermissionError(f"{directory} belongs to another user")
 
 
 def _close(db: sqlite3.Connection) -> None:

@@ -74,7 +74,7 @@ def parse_condition(text: str) -> AnyCondition:
     """Return the condition that *text* is.
 
     Raises:
-        BadSettings: it is none.
+        BadSettings: it is no condition.
     """
     matched = _CONDITION.fullmatch(text)
     if matched is None:

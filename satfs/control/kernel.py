@@ -28,12 +28,12 @@ log = structlog.get_logger(__name__)
 _ENDING_S: Final = 1.0
 #: Names forgotten in one thread job; in between, the loop looks whether it is to end.
 _BATCH: Final = 1000
-#: Nodes looked at without letting anybody else run: some milliseconds' worth.
+#: Nodes looked at between two checkpoints: some milliseconds' worth.
 _LOOKED_AT: Final = 20_000
 
-#: Tells the kernel to forget a name in the directory of a number (`pyfuse3.invalidate_entry`).
+#: Has the kernel forget a name in the directory of a number (`pyfuse3.invalidate_entry`).
 ForgetEntry = Callable[[int, bytes], None]
-#: Tells the kernel to forget the attributes of a number (`pyfuse3.invalidate_inode`).
+#: Has the kernel forget the attributes of a number (`pyfuse3.invalidate_inode`).
 ForgetAttributes = Callable[[int], None]
 
 

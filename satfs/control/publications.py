@@ -22,8 +22,8 @@ from satfs.model import PUBLISHED, Json
 SETTLED_S: Final = 3 * 86_400.0
 #: A task is long over this long after its `end`, once its status is final.
 OVER_S: Final = 14 * 86_400.0
-#: Of what is settled or over, so many are looked at each time, those first that were not looked at
-#: for longest. With the pauses that are usual this comes to a few requests a second at most.
+#: Of what is settled or over, this many are looked at each time, first those that were not looked
+#: at for longest. With the usual pauses this comes to a few requests a second at most.
 TURNS: Final = 200
 #: Statuses of a task after which nothing more is taken (those known; any other may go on).
 _FINAL: Final = frozenset({"completed", "failed", "rejected", "canceled", "cancelled"})
@@ -98,7 +98,7 @@ class Seen:
     ) -> list[Event]:
         """Take in a task's captures; return those whose publication is news.
 
-        They count as seen only when `note` is told so.
+        They count as seen only after `note`.
         """
         news = []
         for entry in entries:
@@ -168,8 +168,8 @@ class Seen:
         """Return the state that *text* holds.
 
         Raises:
-            BadSettings: it is not what `as_text` makes. Who took it for nothing would tell
-                everything anew.
+            BadSettings: it is not what `as_text` makes. Taken for empty, it would have everything
+                reported again.
         """
         try:
             told = json.loads(text)

@@ -58,7 +58,7 @@ async def resolve(catalogue: Listings, words: Sequence[str]) -> Found:
 
     Raises:
         NotThere: nothing.
-        SatfsError: it cannot be told now.
+        SatfsError: that is not known now.
     """
     try:
         return await _resolved(catalogue, words)
@@ -226,7 +226,7 @@ async def _by_id(catalogue: Listings, id: str) -> Found:
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed):
-            pass  # a gateway may refuse a path that is none
+            pass  # a gateway may refuse a path that does not exist
     raise NotThere(f"no task, capture or scene has the id {id!r}")
 
 

@@ -22,13 +22,13 @@ async def refresh(
 ) -> dict[str, Json]:
     """Forget the listings at and below each of the `paths`, and list each path anew.
 
-    What lies further below is asked for when somebody looks. Of a scene, also the versions of its
-    attachments are asked of the store. Returns for each path how many entries it has now, and
-    whether they are those of before, because nobody could be asked.
+    What lies further below is requested when a program looks. For a scene, the versions of its
+    attachments are requested from the store as well. Returns for each path how many entries it has
+    now, and whether they are those of before, because the vendor did not respond.
 
     Raises:
-        NotThere: a path leads nowhere, also after asking anew.
-        SatfsError: it cannot be told now, and was not known before.
+        NotThere: a path leads nowhere, also after a new request.
+        SatfsError: that is not known now, and was not known before.
     """
     return {"refreshed": [await _refresh(mount, words) for words in words_of(given.get("paths"))]}
 

@@ -26,7 +26,7 @@ async def selected(
     """Return the scenes below what *words* mean that fulfil *where*, as a listing of scenes.
 
     Raises:
-        BadSettings: a condition is none.
+        BadSettings: a condition cannot be read.
         SatfsError: a listing cannot be had.
     """
     conditions = [parse_condition(text) for text in where]

@@ -18,7 +18,7 @@ from satfs.model import Json
 from satfs.stac.export import relocated
 from satfs.tree.scenes import SceneDirectory
 
-#: Scenes at once. Each needs one round of reads; so many hide a far store's round trips.
+#: Scenes at once. Each needs one round of reads; this many hide a far store's round trips.
 SCENES_AT_ONCE: Final = 12
 
 
@@ -33,7 +33,7 @@ async def stac_items(
     each, and the failures.
 
     Raises:
-        BadSettings: a condition is none, or no path was given.
+        BadSettings: a condition cannot be read, or no path was given.
     """
     mountpoint = str(mount.mountpoint) if given.get("absolute") else None
     wanted, failures = await _wanted(mount, given)

@@ -82,7 +82,7 @@ async def find(root: Directory, words: Sequence[str]) -> Node:
 
     Raises:
         NotThere: nothing is there.
-        SatfsError: it cannot be told now.
+        SatfsError: that is not known now.
     """
     node: Node = root
     for word in words:
