@@ -36,7 +36,7 @@ _PARSED_AT_ONCE_BYTES: Final = 256 * 1024
 
 #: Members about which is remembered where they begin and which bytes were seen.
 _MAX_BODIES: Final = 4096
-#: Archives remembered that nobody uses at the moment.
+#: Archives remembered that are not in use at the moment.
 _MAX_RECENT: Final = 64
 
 
@@ -53,8 +53,8 @@ class _Progress:
 class Archive:
     """The zip that *open_zip* opens, named *identity* among all versions of all zips.
 
-    *label* is what people know its members' directory by. Nothing is read until somebody asks. Made
-    by `Archives`, so that there is one of each.
+    *label* is the name of its members' directory for people. Nothing is read before it is needed.
+    Made by `Archives`, so that there is one of each.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Archive:
 
     @property
     def is_read(self) -> bool:
-        """Tell whether the directory is in memory, so that `members` waits for nothing."""
+        """Return whether the directory is in memory, so that `members` waits for nothing."""
         return self.identity in self._resources.directories
 
     async def members(self, *, is_wanted: bool = True) -> Members:
@@ -113,7 +113,7 @@ class Archive:
         reader = await self._open_zip(None)
         try:
             progress = self._progress or await self._find(reader)
-            # Kept while it is read: a reader who gives up leaves it to the next one.
+            # Kept while it is read: a reader that is cancelled leaves it to the next one.
             self._progress = progress
             while progress.position < progress.directory.span.stop:
                 await self._parse(progress, await self._piece(reader, progress))
@@ -179,13 +179,13 @@ class Archive:
     async def open(self, row: Row, *, first_bytes: int | None = None) -> Reader:
         """Return a reader of the file that *row* is.
 
-        With *first_bytes*, no more than so many bytes at its beginning will be read: nothing behind
-        them is read ahead of a stored member.
+        With *first_bytes*, no more than this many bytes at its beginning will be read: nothing
+        behind them is read ahead of a stored member.
 
         Raises:
             Encrypted: it takes a password.
             Unsupported: its method, or its size under that method, is not ours.
-            Damaged: the archive is, as far as it can be told now.
+            Damaged: the archive is, as far as that is known now.
         """
         body = self._body(await self.members(), row)
         method = METHOD_NAMES.get(body.member.method, str(body.member.method))
@@ -232,12 +232,12 @@ class Archive:
         return PackedReader(await self._spooled_member(row, body, identity), zip_reader)
 
     async def _deflated_member(self, row: Row, body: MemberData, identity: bytes) -> DeflatedMember:
-        """Return the member for all who have it open."""
+        """Return the member, shared by all its readers."""
         known = self._deflated.get(row)
         if known is not None and known.is_open:
             return known
         checkpoints = await self._resources.checkpoints(identity, body.member.size_bytes)
-        # Somebody else may have opened it meanwhile.
+        # Another task may have opened it meanwhile.
         known = self._deflated.get(row)
         if known is not None and known.is_open:
             return known
@@ -246,12 +246,12 @@ class Archive:
         return made
 
     async def _spooled_member(self, row: Row, body: MemberData, identity: bytes) -> SpooledMember:
-        """Return the member for all who have it open."""
+        """Return the member, shared by all its readers."""
         known = self._spooled.get(row)
         if known is not None and known.is_open:
             return known
         made = await SpooledMember.create(body, identity, self._resources)
-        # Somebody else may have opened it meanwhile.
+        # Another task may have opened it meanwhile.
         known = self._spooled.get(row)
         if known is not None and known.is_open:
             made.abandon()

@@ -44,7 +44,7 @@ BEGINNING: Final = Checkpoint(0, 0, b"")
 class Checkpoints:
     """The checkpoints of one member of *size_bytes*, sorted; the beginning is always one.
 
-    `is_checked` tells whether all of the member was inflated once, and its CRC was right.
+    `is_checked`: all of the member was inflated once, and its CRC was right.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -83,7 +83,7 @@ class Checkpoints:
             position = self._positions[index]
 
     def add(self, point: Checkpoint) -> bool:
-        """Keep *point*, unless there is one near; tell whether it was kept."""
+        """Keep *point*, unless there is one near; return whether it was kept."""
         position = point.out_position
         if position >= self.size_bytes or self.next_due(position) != position:
             return False

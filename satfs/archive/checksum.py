@@ -83,7 +83,7 @@ class Checksum:
 def combined(first: int, second: int, second_bytes: int) -> int:
     """Return the CRC of two pieces in a row from theirs, and the length of the second.
 
-    As zlib's crc32_combine: the first CRC is moved on by so many zero bytes, a multiplication by
+    As zlib's crc32_combine: the first CRC is moved on by as many zero bytes, a multiplication by
     x^(8n) modulo the polynomial, and the second is added.
     """
     exponent = 0

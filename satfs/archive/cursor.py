@@ -29,8 +29,8 @@ class Cursor:
     """A running inflater and its last output.
 
     `out_position` is how far it is in the member, `in_position` which of the compressed bytes it
-    takes next; `chunks` ends at `out_position`, without gaps. All of it is changed by who holds
-    `lock`, the output on the event loop only, the inflater and its input in threads.
+    takes next; `chunks` ends at `out_position`, without gaps. All of it is changed by the task that
+    holds `lock`, the output on the event loop only, the inflater and its input in threads.
     """
 
     def __init__(self, start: Checkpoint, reader: Reader, resources: ArchiveResources) -> None:
@@ -54,7 +54,7 @@ class Cursor:
 
     @property
     def is_busy(self) -> bool:
-        """Return whether somebody holds the lock."""
+        """Return whether a task holds the lock."""
         return self.lock.locked()
 
     @property
@@ -140,7 +140,7 @@ class Cursor:
         self._waiting = self._waiting + data if self._waiting else data
 
     def _feed(self) -> bool:
-        """Give the inflater what waits, when it needs it; tell whether it can go on."""
+        """Give the inflater what waits, when it needs it; return whether it can go on."""
         if self._inflater.needs_input and self._waiting:
             self._inflater.feed(self._waiting)
             self._waiting = b""
@@ -152,7 +152,7 @@ class Cursor:
         return self._inflater.is_finished
 
     def close(self) -> None:
-        """Let go of everything, once nobody works with it any more."""
+        """Free everything, once no task works with it any more."""
         self.is_closed = True
         self._resources.forget(self)
         if not self.is_busy:
@@ -168,7 +168,7 @@ class Cursor:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Hold the lock; whoever closes the cursor meanwhile leaves the rest to us."""
+        """Hold the lock; a task that closes the cursor meanwhile leaves the rest to us."""
         try:
             async with self.lock:
                 try:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from satfs.errors import Damaged, Unsupported
 
 #: Largest dictionary of a decoder, in bytes: what `zstd --long` and `zstd -22` write, and twice
-#: what the strongest presets of 7-Zip and xz do. A header may ask for 4 GiB.
+#: what the strongest presets of 7-Zip and xz do. A header may require 4 GiB.
 MAX_DICTIONARY_BYTES: Final = 128 * 1024 * 1024
 #: What a decoder holds beside its dictionary: tables and blocks of a zstandard decoder are the
 #: largest, less than 1 MiB.
@@ -154,7 +154,7 @@ def has_decoder(method: int) -> bool:
 
 
 def dictionary_bytes(method: int, head: bytes) -> int:
-    """Return the size of the dictionary that the member beginning with *head* asks for.
+    """Return the size of the dictionary that the member beginning with *head* requires.
 
     *head* are its first `HEAD_BYTES` bytes, or all. Zero for a method without a dictionary, and
     for a header that is not the method's: the decoder will refuse it.
@@ -169,7 +169,7 @@ def dictionary_bytes(method: int, head: bytes) -> int:
         n_bytes = 0
     if n_bytes > MAX_DICTIONARY_BYTES:
         raise Unsupported(
-            f"it asks for a dictionary of {n_bytes} bytes; at most {MAX_DICTIONARY_BYTES} are given"
+            f"it requires a dictionary of {n_bytes} bytes; at most {MAX_DICTIONARY_BYTES} are given"
         )
     return n_bytes
 

@@ -33,8 +33,8 @@ log = structlog.get_logger(__name__)
 #: Output of one step, in bytes: some milliseconds of work, so that the way to a thread and back
 #: (0.1 ms) hardly counts.
 STEP_BYTES: Final = 2 * 1024 * 1024
-#: Compressed bytes asked for at once: at least this many, however few the output needs by the
-#: member's average, and at most so many.
+#: Fewest compressed bytes that are requested at once, however few the output needs by the member's
+#: average, and most.
 _MIN_INPUT_BYTES: Final = 32 * 1024
 _MAX_INPUT_BYTES: Final = 2 * 1024 * 1024
 #: Cursors of one member: readers at more places than that take turns.
@@ -46,7 +46,7 @@ _SEQUENTIAL_READS: Final = 2
 
 
 class DeflatedMember:
-    """A deflated member, for all who have it open: `open` and `release` are called in pairs.
+    """A deflated member, shared by all its readers: `open` and `release` are called in pairs.
 
     Memory while it is open: its checkpoints, and its cursors' share of `resources`'s.
     """
@@ -69,17 +69,17 @@ class DeflatedMember:
         self._cursors: list[Cursor] = []
         self._n_open = 0
         self._spare: Reader | None = None  # of the zip, for the next cursor
-        # Held by the one reader that passes through what nobody knows yet.
+        # Held by the one reader that passes through what is not known yet.
         self._exploring = trio.Lock()
         body.is_checked = body.is_checked or checkpoints.is_checked
 
     @property
     def is_open(self) -> bool:
-        """Return whether somebody has it open."""
+        """Return whether a reader has it open."""
         return self._n_open > 0
 
     def open(self, zip_reader: Reader) -> None:
-        """Count one more who has it open; *zip_reader* is ours from now on."""
+        """Count one more reader; *zip_reader* is ours from now on."""
         self._n_open += 1
         if self._spare is None:
             self._spare = zip_reader
@@ -107,7 +107,7 @@ class DeflatedMember:
 
         Raises:
             Damaged: the compressed bytes are none, give more or fewer bytes than the directory
-                declares, or others than were checksummed; the last is known, and told, once every
+                declares, or others than were checksummed; the last is known, and raised, once every
                 byte of the member was inflated.
         """
         span = span.clip(self.size_bytes)
@@ -138,7 +138,7 @@ class DeflatedMember:
         for cursor in self._cursors:
             if cursor.covers(span):
                 return cursor
-            # What it has when its lock is free: who holds it goes on, and forgets what lies behind.
+            # What it has when its lock is free: its holder goes on, and forgets what lies behind.
             if max(cursor.first_kept, cursor.forgets_to) <= span.start:
                 gap = max(0, span.start - max(cursor.out_position, cursor.bound_for))
                 if gap <= least:
@@ -152,7 +152,7 @@ class DeflatedMember:
             await self._pursue(await self._start(point), span)
             return
         async with self._exploring:
-            # Whoever explored before us has left checkpoints, and perhaps a cursor.
+            # A reader that explored before us has left checkpoints, and perhaps a cursor.
             if self._near(span) is None:
                 point = self._checkpoints.before(span.start)
                 await self._pursue(await self._start(point), span)
@@ -220,7 +220,7 @@ class DeflatedMember:
         while not cursor.is_over and not cursor.is_finished:
             data = await self._input(cursor, 1)
             if not data and cursor.needs_input:
-                break  # everything is there; that the end mark is missing harms nobody
+                break  # everything is there; a missing end mark does no harm
             if await self._resources.in_thread(lambda: cursor.has_more(data)):  # noqa: B023
                 self._body.condemn("it holds more bytes than declared")
                 break
@@ -289,9 +289,9 @@ class DeflatedMember:
                 step = ByteRange(cursor.served_to, min(before + 2 * share, self.size_bytes))
                 await self._pursue(cursor, step)
                 if cursor.out_position == before:
-                    break  # somebody took the cursor elsewhere
+                    break  # another reader took the cursor elsewhere
         except SatfsError as failure:
-            # Whoever comes to read this will meet the failure himself, if it is still there.
+            # A reader that comes here will meet the failure itself, if it is still there.
             log.debug("not inflated ahead", member=self._body.path, reason=str(failure))
         except Exception as failure:
             # A bug, or no memory. It must not end the mount; and readers meet it all the same.

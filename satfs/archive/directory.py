@@ -24,7 +24,7 @@ _ENTRY: Final = struct.Struct("<4s2B5H3L5H2L")
 _LENGTHS: Final = struct.Struct("<3H")  # of name, extra field and comment, 28 bytes into an entry
 _EXTRA: Final = struct.Struct("<2H")
 _ENTRY_SIGNATURE: Final = b"PK\x01\x02"
-#: A digital signature may follow the entries (APPNOTE 4.3.13). It says nothing about members.
+#: A digital signature may follow the entries (APPNOTE 4.3.13). It is no part of the members.
 _DIGITAL_SIGNATURE: Final = b"PK\x05\x05"
 
 _ENCRYPTED_FLAG: Final = 1 << 0
@@ -230,12 +230,12 @@ def _is_directory(attributes: int) -> bool:
 
 
 def _is_executable(mode: int) -> bool:
-    """Return whether a Unix *mode* is a program's; a symbolic link has all bits, and is none."""
+    """Return whether a Unix *mode* is a program's; a symbolic link has all bits as well."""
     return mode & _TYPE_MASK in _PLAIN_TYPES and bool(mode & 0o111)
 
 
 def _can_be(method: int, compressed: int, size: int, *, is_encrypted: bool) -> bool:
-    """Return whether so many bytes can come out of so many."""
+    """Return whether that many bytes can be inflated from that many."""
     if method == STORED:
         added = compressed - size
         return 0 <= added <= _MAX_ENCRYPTION_BYTES if is_encrypted else added == 0

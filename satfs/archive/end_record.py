@@ -21,7 +21,7 @@ from satfs.model import ByteRange
 #: members at 70 bytes each), and nothing that was not fetched to learn the zip's size. That is the
 #: last 32 KiB (`content.fetch.probe`), of which whole blocks of 16 KiB are kept.
 TAIL_BYTES: Final = 16 * 1024
-#: What is asked for when the tail does not settle it, in bytes, one after the other: the longest
+#: What is requested when the tail does not settle it, in bytes, one after the other: the longest
 #: comment (65,535), all end records (98), and as much again for what ZIP64 calls extensible data;
 #: then what a store or a tool may have put behind the archive (a block device's rest, zeros).
 _WINDOWS_BYTES: Final = (128 * 1024, 2 * 1024 * 1024, 8 * 1024 * 1024)
@@ -39,7 +39,7 @@ _LOCATOR_SIGNATURE: Final = b"PK\x06\x07"
 _END64: Final = struct.Struct("<4sQ2H2L4Q")
 _END64_SIGNATURE: Final = b"PK\x06\x06"
 #: How far before its locator a ZIP64 record is looked for, in bytes, and how many signatures are
-#: tried there. Nobody writes extensible data of that size; a tail full of signatures must not
+#: tried there. No writer makes extensible data of that size; a tail full of signatures must not
 #: cost a second.
 _ZIP64_BYTES: Final = 4096
 _ZIP64_TRIES: Final = 8
@@ -68,7 +68,7 @@ class CentralDirectory:
 
 @dataclass(frozen=True, slots=True)
 class NeedMore:
-    """The tail does not settle it: ask again with these bytes, which reach to the end."""
+    """The tail does not settle it: call again with these bytes, which reach to the end."""
 
     span: ByteRange
 
@@ -99,8 +99,8 @@ _SEEN, _UNSEEN, _EMPTY, _ODD_EMPTY = 3, 2, 1, 0
 def locate(tail: bytes | memoryview, size_bytes: int) -> CentralDirectory | NeedMore:
     """Return where the directory of a zip of *size_bytes* is, given its last bytes.
 
-    Asks for more up to three times, the second and third time only if no directory was found
-    within the first 128 KiB: given what it asked for last, it decides.
+    Requires more up to three times, the second and third time only if no directory was found
+    within the first 128 KiB: with the bytes that it required last, it decides.
 
     Raises:
         Damaged: it is not a zip, is cut off, spans several disks, or has a directory larger than

@@ -60,7 +60,7 @@ def _zlib() -> ctypes.CDLL:
     """Return the system's zlib with its prototypes stated.
 
     Raises:
-        Unsupported: there is none.
+        Unsupported: there is no such method.
     """
     try:
         library = ctypes.CDLL(_LIBRARY)
@@ -115,7 +115,7 @@ class Inflater:
         self._n_fed = 0
         self._is_starved = True
         self.is_damaged = False
-        """Whether the next step will say so: no more output can be had."""
+        """Whether the next step will end: there is no more output."""
         self.is_finished = False
         """Whether the stream's last block has been read to its end."""
 

@@ -17,7 +17,7 @@ ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
 
 
 #: Opens the zip to read within the bounds given: what reading ahead should not go beyond. None are
-#: given by who does not know yet.
+#: given by a caller that does not know it yet.
 OpenZip: TypeAlias = Callable[[ByteRange | None], Awaitable[RemoteReader]]
 
 _HEADER: Final = struct.Struct("<4s5H3L2H")
@@ -34,8 +34,8 @@ _TOGETHER_BYTES: Final = 64 * 1024
 class MemberData:
     """A *member* called *path* of a zip, where the next member or the directory is at *stop*.
 
-    Shared by all who read the member, since what it learns is the same for all: where the data
-    begins (the local header's own lengths say, and they are not the directory's), which bytes were
+    Shared by all readers of the member, since what it learns is the same for all: where the data
+    begins (by the local header's own lengths, which are not the directory's), which bytes were
     seen, and whether they were right.
     """
 
@@ -76,7 +76,7 @@ class MemberData:
         memoryview is good until the next checkpoint.
 
         Raises:
-            Damaged: the local header is none, or contradicts the directory.
+            Damaged: there is no local header, or it contradicts the directory.
         """
         start = self._data_start
         if start is None:
@@ -98,7 +98,7 @@ class MemberData:
         first, stop = start + span.start - asked.start, start + span.stop - asked.start
         if stop <= len(data):
             return data[first:stop]
-        # A longer extra field than guessed: the rest of the span is asked for on its own.
+        # A longer extra field than guessed: the rest of the span is requested on its own.
         begun = bytes(data[first:])
         rest = await self._fetch_at(read, start, ByteRange(span.start + len(begun), span.stop))
         return b"".join((begun, rest))
@@ -130,7 +130,7 @@ class MemberData:
         return self._header_span(_EXTRA_GUESS_BYTES + span.stop)
 
     def learn_start(self, header: bytes | memoryview) -> None:
-        """Take in the local *header* that somebody else has read; a wrong one tells nothing."""
+        """Take in the local *header* from another read; a wrong one is ignored."""
         with suppress(Damaged):
             self._find_start(header)
 
@@ -166,7 +166,7 @@ class MemberData:
             raise self.damaged(self._damage)
 
     def damaged(self, how: str) -> Damaged:
-        """Return the error that tells *how* this member is damaged."""
+        """Return the error with *how* this member is damaged."""
         return Damaged(f"member {self.path!r}: {how}")
 
 

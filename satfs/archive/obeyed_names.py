@@ -1,8 +1,8 @@
-"""Names that programs obey without being asked to, wherever they come upon them.
+"""Names that programs obey wherever they come upon them, without a command of the user.
 
 A shell's prompt asks git about the current directory, and git runs what `.git/config` there names
-as its file system monitor; a file manager draws what `.directory` tells it to; an editor runs what
-`.vscode` or `.envrc` hold. In an archive from elsewhere nobody has asked for any of that, so
+as its file system monitor; a file manager draws what `.directory` names; an editor runs what
+`.vscode` or `.envrc` hold. In an archive from elsewhere the user wants none of that, so
 members of such names are not shown (`paths.Refusal.OBEYED`). Compared without regard to case: a
 mount that is exported to another system is read there without regard to case, too.
 """

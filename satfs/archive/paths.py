@@ -49,7 +49,7 @@ _PLAIN: Final = re.compile(
 
 
 class NameProblem(StrEnum):
-    """Why a member is not shown, as it is told to people."""
+    """Why a member is not shown, in words for people."""
 
     OUTSIDE = "its path leads out of the archive"
     OBEYED = "programs obey a file of that name without being asked to"
@@ -77,7 +77,7 @@ def decode_name(raw: bytes, *, flags: int, made_on: int, unicode_path: bytes = b
     """Return the name that the bytes *raw* of a zip spell.
 
     *unicode_path* is the body of extra field 0x7075, or empty. In this order: ASCII; that field,
-    if its CRC says that it was made for *raw* (APPNOTE 4.6.9); UTF-8 where the flag says so, or
+    if by its CRC it was made for *raw* (APPNOTE 4.6.9); UTF-8 where the flag is set, or
     where the archive was made on Unix and the bytes are UTF-8 (Unix programs store names as their
     file system has them, flag or not); else code page 437 (APPNOTE appendix D), in which every
     byte means something.

@@ -36,8 +36,8 @@ N_THREADS: Final = max(1, min(4, (os.cpu_count() or 2) - 1))
 MAX_CURSORS: Final = 64
 #: A position's share, in bytes. So much it keeps behind it, up to three times as much ahead; twice
 #: as much may be in the making, and as much input be waiting: eight shares, and those of all
-#: positions together under 64 MiB. The least is what a kernel with its default read-ahead asks for
-#: at once, the most what it asks for where `read_ahead_kb` was raised to a megabyte.
+#: positions together under 64 MiB. The least is what a kernel with its default read-ahead requests
+#: at once, the most what it requests where `read_ahead_kb` was raised to a megabyte.
 _MIN_SHARE: Final = 128 * 1024
 _MAX_SHARE: Final = 1024 * 1024
 _ALL_SHARES: Final = 8 * 1024 * 1024
@@ -71,7 +71,7 @@ class DerivedStoreFile(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the file. What is kept stays as long as there is room."""
+        """Close the file. What is kept stays as long as there is room."""
         ...
 
 
@@ -104,11 +104,11 @@ class IdleCursor(Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody is working with it right now."""
+        """Whether a task is working with it right now."""
         ...
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Free the memory."""
         ...
 
 
@@ -184,7 +184,7 @@ class ArchiveResources:
         return known or Checkpoints(size_bytes)
 
     def put_away(self, identity: bytes, checkpoints: Checkpoints) -> None:
-        """Remember *checkpoints* of a member that nobody has open any more, for a while."""
+        """Remember *checkpoints* of a member that is not open any more, for a while."""
         if 0 < checkpoints.n_bytes <= self._closed.maxsize:
             self._closed[identity] = checkpoints
 
@@ -194,7 +194,7 @@ class ArchiveResources:
             return
         try:
             self.nursery.start_soon(self._save, self.derived_store, identity, checkpoints, label)
-        except RuntimeError:  # the mount has ended: the nursery takes nobody any more
+        except RuntimeError:  # the mount has ended: the nursery takes no task any more
             log.debug("checkpoints not saved", identity=identity.hex())
 
     async def _save(

@@ -48,7 +48,7 @@ class _Unpacking:
 
 
 class SpooledMember:
-    """A member that is unpacked from its beginning, for all who have it open.
+    """A member that is unpacked from its beginning, shared by all its readers.
 
     Invariant: bytes that complete a member are kept only when the member as a whole is sound.
     """
@@ -62,7 +62,7 @@ class SpooledMember:
         self._resources = resources
         self._zip: Reader | None = None
         self._n_open = 0
-        # All below belong to the task that holds the lock, but for `drop_decoder`.
+        # All below belong to the task that holds the lock, except `drop_decoder`.
         self._lock = trio.Lock()
         self._failure: Damaged | Unsupported | None = None
         self._unpacking = _Unpacking()
@@ -99,11 +99,11 @@ class SpooledMember:
         return cls(body, file, resources)
 
     def abandon(self) -> None:
-        """Let go of what was never opened."""
+        """Free what was never opened."""
         self._file.close()
 
     def open(self, zip_reader: Reader) -> None:
-        """Count one more who has it open; *zip_reader* is ours from now on."""
+        """Count one more reader; *zip_reader* is ours from now on."""
         self._n_open += 1
         if self._zip is None:
             self._zip = zip_reader
@@ -112,7 +112,7 @@ class SpooledMember:
 
     @property
     def is_open(self) -> bool:
-        """Return whether somebody has it open."""
+        """Return whether a reader has it open."""
         return self._n_open > 0
 
     def release(self) -> None:
@@ -130,7 +130,7 @@ class SpooledMember:
 
         Raises:
             Damaged: the compressed bytes are none, or give others than the directory declares.
-            Unsupported: they ask for too much memory, or there is no room to keep what comes out.
+            Unsupported: they require too much memory, or there is no room to keep what comes out.
         """
         span = span.clip(self.size_bytes)
         self._body.require_sound()

@@ -59,7 +59,7 @@ class StoredReader:
         return place is not None and self._zip.is_near(place)
 
     def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the zip's reader can tell."""
+        """Return whether a program needs *span*, as far as the zip's reader knows."""
         place = self._body.place(span.clip(self.size_bytes))
         return None if place is None else self._zip.is_expected(place)
 

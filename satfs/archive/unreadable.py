@@ -12,7 +12,7 @@ _HEAD: Final = (
 
 
 def of_members(members: Members) -> bytes | None:
-    """Return what to tell of the members that are not shown; None when all are."""
+    """Return the text about members that are not shown; None when all are."""
     if not members.n_refused:
         return None
     lines = [
@@ -26,7 +26,7 @@ def of_members(members: Members) -> bytes | None:
 
 
 def of_damage(cause: str) -> bytes:
-    """Return what to tell of an archive of which nothing can be shown, because of *cause*."""
+    """Return the text about an archive of which nothing can be shown, because of *cause*."""
     return f"{_HEAD} Here, nothing of it can be shown:\n\n{_printable(cause)}\n".encode()
 
 

@@ -53,11 +53,11 @@ class WholeZipReader:
         return data
 
     def is_near(self, span: ByteRange) -> bool:
-        """Tell whether the bytes of *span* are here."""
+        """Return whether the bytes of *span* are here."""
         return self._reader.is_near(span)
 
     def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the zip's reader can tell."""
+        """Return whether a program needs *span*, as far as the zip's reader knows."""
         is_inside = self._place is not None and self._place.start <= span.start < self._place.stop
         return self._reader.is_expected(span) if is_inside else None
 
@@ -78,7 +78,7 @@ class WholeZipReader:
         return span.start == 0 or 0 < self._copied_to >= span.start - _SEQUENTIAL_BYTES
 
     async def _look_up(self, position: int) -> None:
-        """Find the member that a read lies in, and tell the reader where that is."""
+        """Find the member that a read lies in, and give the reader its place."""
         if self._archive is None or not await self._may_look_up(self._archive):
             return
         if self._body is None or not self._body.holds(position):
@@ -113,7 +113,7 @@ class WholeZipReader:
         return self._reader.is_near(found.span)
 
     def _learn(self, span: ByteRange, data: bytes | memoryview) -> None:
-        """Take in a local header that was read, which tells where its member's bytes begin."""
+        """Take in a local header that was read: it has the place where its member's bytes begin."""
         body = self._body
         if body is None or self._place is not None or body.member.method != STORED:
             return
