@@ -27,8 +27,9 @@ from satfs.api.token_sources import LOOK_S, TokenCommand, TokenFile, mode_of, so
 from satfs.api.tokens import ReceivedToken
 from satfs.errors import Garbled, NeedsLogin
 from satfs.net.addresses import origin_of, shown
-from satfs.net.http import Http, Response
+from satfs.net.http import Http
 from satfs.net.refusals import Again, Refusals, Standing
+from satfs.net.responses import Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable

@@ -42,8 +42,9 @@ from satfs.model import (
     TaskId,
 )
 from satfs.net.addresses import LinkRule
-from satfs.net.backend import CheckPeer
-from satfs.net.http import Http, Response
+from satfs.net.connecting import CheckPeer
+from satfs.net.http import Http
+from satfs.net.responses import Response
 from satfs.net.retrying import Retries
 from satfs.request_slots import Deadline
 from satfs.settings import Settings

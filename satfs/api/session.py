@@ -35,8 +35,9 @@ from satfs.errors import (
 )
 from satfs.model import Contract, ContractId
 from satfs.net.addresses import origin_of, resolved, shown
-from satfs.net.http import MAX_RESPONSE_BYTES, Http, Response
+from satfs.net.http import MAX_RESPONSE_BYTES, Http
 from satfs.net.refusals import Refusals
+from satfs.net.responses import Response
 from satfs.net.retry import failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable
@@ -47,8 +48,8 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 CONTRACT_HEADER = "X-Satellogic-Contract-Id"
-#: Responses above `net.http.LARGE_ANSWER_BYTES` that are held at once, from their first megabyte
-#: until they have been read. A page of 100 records of 10 kB is below it.
+#: Responses above `net.responses.LARGE_ANSWER_BYTES` that are held at once, from their first
+#: megabyte until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_ANSWERS = 2
 #: Longest response about contracts; an account has a handful.
 MAX_SMALL_BYTES = 256 * 1024

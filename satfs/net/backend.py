@@ -18,14 +18,14 @@ from __future__ import annotations
 import math
 import select
 import ssl
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 import httpcore
 import trio
 
-from satfs.errors import NotAllowed
-from satfs.net.happy_eyeballs import Race, SlowAddresses
+from satfs.net.connecting import CheckPeer, first_to_answer, resolved_addresses
+from satfs.net.happy_eyeballs import SlowAddresses
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
 RECEIVE_BYTES = 1024 * 1024
@@ -38,8 +38,6 @@ HEAD_RECEIVE_BYTES = 16 * 1024
 #: Most bytes before the end of a response's head, informational responses included. httpcore takes
 #: a head of up to 100 KiB; servers send one or two informational responses, if any.
 MAX_HEAD_BYTES = 256 * 1024
-#: Judges a host and an address of it; raises `NotAllowed`.
-CheckPeer: TypeAlias = Callable[[str, str], None]
 #: Most encrypted bytes taken from a TLS connection at once, 16 records of 16 KiB.
 TLS_RECEIVE_BYTES = 256 * 1024
 
@@ -341,8 +339,8 @@ class Dialer(httpcore.AsyncNetworkBackend):
         began = trio.current_time()
         with _limit(timeout):
             try:
-                addresses = await _resolved(host, port, self._check_peer)
-                raw = await _first_to_answer(addresses, port, self._slow)
+                addresses = await resolved_addresses(host, port, self._check_peer)
+                raw = await first_to_answer(addresses, port, self._slow)
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
@@ -365,71 +363,6 @@ class Dialer(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait (httpcore does between its own connection retries, which are off)."""
         await trio.sleep(seconds)
-
-
-async def _resolved(host: str, port: int, check_peer: CheckPeer | None) -> list[str]:
-    """Return the addresses of *host* that may be connected to.
-
-    Raises:
-        OSError: there is none.
-        NotAllowed: *check_peer* refuses all of them.
-    """
-    found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-    allowed: list[str] = []
-    refused: NotAllowed | None = None
-    for address in dict.fromkeys(str(each[4][0]) for each in found):
-        try:
-            if check_peer is not None:
-                check_peer(host, address)
-        except NotAllowed as refusal:
-            refused = refusal
-        else:
-            allowed.append(address)
-    if not allowed and refused is not None:
-        raise refused
-    return allowed
-
-
-async def _first_to_answer(
-    addresses: Sequence[str], port: int, slow: SlowAddresses
-) -> trio.SocketStream:
-    """Return a connection to the first of *addresses* that answers, tried as RFC 8305 has it.
-
-    Notes in *slow* which addresses lost.
-
-    Raises:
-        OSError: none does.
-    """
-    race = Race(slow.ordered(addresses, trio.current_time()))
-    streams: list[tuple[str, trio.SocketStream]] = []
-    failures: list[OSError] = []
-    changed = trio.Event()
-
-    async def attempt(address: str) -> None:
-        try:
-            streams.append((address, await trio.open_tcp_stream(address, port)))
-        except OSError as failure:
-            failures.append(failure)
-            race.failed(address)
-        changed.set()
-
-    async with trio.open_nursery() as nursery:
-        while not streams and not race.is_lost:
-            if (address := race.due(trio.current_time())) is not None:
-                nursery.start_soon(attempt, address)
-                continue
-            wait_s = race.wait_s(trio.current_time())
-            with trio.move_on_after(math.inf if wait_s is None else wait_s):
-                await changed.wait()
-            changed = trio.Event()
-        nursery.cancel_scope.cancel()
-    if not streams:
-        raise failures[0] if failures else OSError("the name has no address")
-    winner, stream = streams[0]
-    slow.connected(winner, race.losers(winner), trio.current_time())
-    for _, late in streams[1:]:
-        late.socket.close()
-    return stream
 
 
 def _limit(timeout: float | None) -> trio.CancelScope:

@@ -17,13 +17,13 @@ How many requests run at once is decided in the module above, `net/http.py`.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import httpcore
 import httpx
@@ -32,7 +32,9 @@ from cachetools import LRUCache
 
 from satfs.errors import NotAllowed
 from satfs.net.addresses import DEFAULT_PORTS
-from satfs.net.backend import CheckPeer, Dialer
+from satfs.net.backend import Dialer
+from satfs.net.connecting import CheckPeer
+from satfs.net.core_messages import Body, core_request, translated
 from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
@@ -43,29 +45,8 @@ IDLE_EXPIRY_S = 20.0
 #: Seconds between two looks at all idle connections: each look takes a call of the kernel for each,
 #: and counts of them are wanted many times for each request. One that is taken is looked at then.
 EXPIRE_EVERY_S = 0.1
-#: Time for httpcore to end its generators after the sockets are closed. Nothing waits there; the
-#: limit guards the shield.
-CLOSE_LIMIT_S = 1.0
-
 #: Origins of which is remembered that they keep connections open.
 MAX_KEEPING = 16
-#: Chunks of a body after which others have their turn: chunks of one byte, of which one receive
-#: holds 175,000, take the parser 50 us each, and none of them waits.
-CHUNKS_PER_TURN = 64
-
-_HTTPX_BY_HTTPCORE: dict[type[Exception], type[httpx.TransportError]] = {
-    httpcore.ConnectTimeout: httpx.ConnectTimeout,
-    httpcore.ReadTimeout: httpx.ReadTimeout,
-    httpcore.WriteTimeout: httpx.WriteTimeout,
-    httpcore.ConnectError: httpx.ConnectError,
-    httpcore.ReadError: httpx.ReadError,
-    httpcore.WriteError: httpx.WriteError,
-    httpcore.ProxyError: httpx.ProxyError,
-    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
-    httpcore.LocalProtocolError: httpx.LocalProtocolError,
-    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
-}
-
 #: How a connection fails that the other side closed while it was idle.
 _STALE_CONNECTION = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
@@ -167,7 +148,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
         """
         await request.aread()
-        wanted = _core_request(request)
+        wanted = core_request(request)
         note = request.extensions.get("on_connection", _ignore)
         connection = self._take(wanted.url.origin)
         note(is_new=not connection.has_answered, has_bytes=connection.dialer.has_bytes)
@@ -176,11 +157,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         except _STALE_CONNECTION as failure:
             is_first = connection.n_requests == 1 and not connection.is_ahead
             if is_first or request.method not in ("GET", "HEAD"):
-                raise _translated(failure) from failure
+                raise translated(failure) from failure
         except NotAllowed:
             raise
         except Exception as failure:
-            raise _translated(failure) from failure
+            raise translated(failure) from failure
         try:
             connection = self._open(wanted.url.origin)
             note(is_new=True, has_bytes=connection.dialer.has_bytes)
@@ -188,7 +169,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         except NotAllowed:
             raise
         except Exception as failure:
-            raise _translated(failure) from failure
+            raise translated(failure) from failure
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -240,7 +221,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         except NotAllowed:
             raise
         except Exception as failure:
-            raise _translated(failure) from failure
+            raise translated(failure) from failure
         finally:
             self._opening_ahead[origin] -= 1
             self._opening_ahead += Counter()  # drops zeros
@@ -284,7 +265,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
-            stream=_Body(self, connection, response),
+            stream=Body(
+                response,
+                give_back=partial(self._give_back, connection),
+                abandon=partial(self._abandon, connection),
+            ),
             extensions={
                 "http_version": response.extensions.get("http_version", b"HTTP/1.1"),
                 "is_new_connection": connection.n_requests == 1,
@@ -385,82 +370,6 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return connection.http.has_expired()
 
 
-class _Body(httpx.AsyncByteStream):
-    """The body of one answer; returns the connection to the pool when it was read to the end."""
-
-    def __init__(
-        self, pool: ConnectionPool, connection: _Connection, response: httpcore.Response
-    ) -> None:
-        self._pool = pool
-        self._connection = connection
-        self._response = response
-        self._chunks = cast(AsyncIterable[bytes], response.stream).__aiter__()
-        self._is_over = False
-        self._n_chunks = 0
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._is_over:
-            raise StopAsyncIteration
-        self._n_chunks += 1
-        try:
-            if self._n_chunks % CHUNKS_PER_TURN == 0:
-                await trio.lowlevel.checkpoint()
-            return await self._chunks.__anext__()
-        except StopAsyncIteration:
-            await self._end()
-            raise
-        except BaseException as failure:
-            self._is_over = True
-            self._pool._abandon(self._connection)
-            if isinstance(failure, Exception):
-                raise _translated(failure) from failure
-            raise
-
-    async def _end(self) -> None:
-        """Let httpcore see that the answer is over, and hand the connection back."""
-        self._is_over = True
-        try:
-            await self._response.aclose()
-        except BaseException:
-            self._pool._abandon(self._connection)
-            raise
-        self._pool._give_back(self._connection)
-
-    async def aclose(self) -> None:
-        """Give the answer up, wherever it is; closes the connection unless all was read."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self._pool._abandon(self._connection)
-        # httpcore's generators stand in the middle of the body. They end by themselves when they
-        # find the socket closed; left alone, they would be collected as unfinished, with a warning.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
-            with contextlib.suppress(Exception):
-                async for _ in self._chunks:
-                    pass
-            with contextlib.suppress(Exception):
-                await self._response.aclose()
-
-
-class _Once:
-    """A request's body as httpcore wants it; no generator, so that nothing is left unfinished."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        content, self._content = self._content, b""
-        if not content:
-            raise StopAsyncIteration
-        return content
-
-
 def _ignore(*, is_new: bool, has_bytes: Callable[[], bool]) -> None:
     """Do nothing about a connection."""
 
@@ -470,25 +379,6 @@ def _name(origin: httpcore.Origin) -> str:
     host = origin.host.decode("ascii")
     port = origin.port or DEFAULT_PORTS[origin.scheme.decode("ascii")]
     return f"{origin.scheme.decode('ascii')}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _core_request(request: httpx.Request) -> httpcore.Request:
-    # Not left to httpcore: through a proxy it would put the target in place of the whole address.
-    extensions = dict(request.extensions)
-    extensions.pop("on_connection", None)
-    target = extensions.pop("target", request.url.raw_path)
-    return httpcore.Request(
-        method=request.method,
-        url=httpcore.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=target,
-        ),
-        headers=request.headers.raw,
-        content=_Once(request.content),
-        extensions=extensions,
-    )
 
 
 def _factory(
@@ -509,11 +399,3 @@ def _factory(
         network_backend=dialer,
         **arguments,
     )
-
-
-def _translated(failure: Exception) -> Exception:
-    """Return httpx's name for a failure of httpcore; others as they are."""
-    for theirs, ours in _HTTPX_BY_HTTPCORE.items():
-        if isinstance(failure, theirs):
-            return ours(str(failure))
-    return failure

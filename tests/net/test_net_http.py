@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Unreachable
-from satfs.net.http import Http, Response
+from satfs.net.http import Http
+from satfs.net.responses import Response
 
 URL = "https://store.test/bucket/key?X-Amz-Signature=5ec2e7"
 

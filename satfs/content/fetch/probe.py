@@ -37,9 +37,9 @@ from satfs.content.transfer.interface import UnusableResponse
 from satfs.errors import Garbled, SatfsError
 from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of, resolved
-from satfs.net.http import StreamedResponse
 from satfs.net.permits import Crowded
 from satfs.net.refusals import Refusals
+from satfs.net.responses import StreamedResponse
 from satfs.net.retry import retry_after_s
 from satfs.net.retrying import Retries
 

@@ -20,8 +20,8 @@ from satfs.content.fetch.store_responses import (
 )
 from satfs.errors import Unreachable
 from satfs.model import Version
-from satfs.net.http import StreamedResponse
 from satfs.net.permits import Crowded
+from satfs.net.responses import StreamedResponse
 
 #: A zip's directory ends the file, and for nearly every delivery fits in half of this (of the first
 #: block only a part may come). As much as TCP sends in two round trips at the start (ten segments,

@@ -20,8 +20,8 @@ from satfs.content.fetch.store_responses import (
 from satfs.content.transfer.interface import Download, UnusableResponse
 from satfs.model import Link, Version
 from satfs.net.addresses import resolved
-from satfs.net.http import StreamedResponse
 from satfs.net.permits import Permit
+from satfs.net.responses import StreamedResponse
 from satfs.net.retry import retry_after_s
 
 #: A region's redirect leads to the object in one hop; more is a loop.

@@ -1,0 +1,142 @@
+"""Requests, bodies and failures between httpx and httpcore."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import cast
+
+import httpcore
+import httpx
+import trio
+
+#: Time for httpcore to end its generators after the sockets are closed. Nothing waits there; the
+#: limit guards the shield.
+CLOSE_LIMIT_S = 1.0
+#: Chunks of a body after which others have their turn: chunks of one byte, of which one receive
+#: holds 175,000, take the parser 50 us each, and none of them waits.
+CHUNKS_PER_TURN = 64
+
+_HTTPX_BY_HTTPCORE: dict[type[Exception], type[httpx.TransportError]] = {
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.ProxyError: httpx.ProxyError,
+    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+}
+
+
+def core_request(request: httpx.Request) -> httpcore.Request:
+    """Return *request* as httpcore sends it, with its target as it is."""
+    # Not left to httpcore: through a proxy it would put the target in place of the whole address.
+    extensions = dict(request.extensions)
+    extensions.pop("on_connection", None)
+    target = extensions.pop("target", request.url.raw_path)
+    return httpcore.Request(
+        method=request.method,
+        url=httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=target,
+        ),
+        headers=request.headers.raw,
+        content=_Once(request.content),
+        extensions=extensions,
+    )
+
+
+def translated(failure: Exception) -> Exception:
+    """Return httpx's name for a failure of httpcore; others as they are."""
+    for theirs, ours in _HTTPX_BY_HTTPCORE.items():
+        if isinstance(failure, theirs):
+            return ours(str(failure))
+    return failure
+
+
+class _Once:
+    """A request's body as httpcore wants it; no generator, so that nothing is left unfinished."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content, self._content = self._content, b""
+        if not content:
+            raise StopAsyncIteration
+        return content
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of one response.
+
+    *give_back* is called when it was read to its end, *abandon* otherwise: one of them, once.
+    """
+
+    def __init__(
+        self,
+        response: httpcore.Response,
+        *,
+        give_back: Callable[[], None],
+        abandon: Callable[[], None],
+    ) -> None:
+        self._response = response
+        self._give_back = give_back
+        self._abandon = abandon
+        self._chunks = cast(AsyncIterable[bytes], response.stream).__aiter__()
+        self._is_over = False
+        self._n_chunks = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_over:
+            raise StopAsyncIteration
+        self._n_chunks += 1
+        try:
+            if self._n_chunks % CHUNKS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            return await self._chunks.__anext__()
+        except StopAsyncIteration:
+            await self._end()
+            raise
+        except BaseException as failure:
+            self._is_over = True
+            self._abandon()
+            if isinstance(failure, Exception):
+                raise translated(failure) from failure
+            raise
+
+    async def _end(self) -> None:
+        """Let httpcore see that the answer is over, and hand the connection back."""
+        self._is_over = True
+        try:
+            await self._response.aclose()
+        except BaseException:
+            self._abandon()
+            raise
+        self._give_back()
+
+    async def aclose(self) -> None:
+        """Give the answer up, wherever it is; closes the connection unless all was read."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._abandon()
+        # httpcore's generators stand in the middle of the body. They end by themselves when they
+        # find the socket closed; left alone, they would be collected as unfinished, with a warning.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_LIMIT_S):
+            with contextlib.suppress(Exception):
+                async for _ in self._chunks:
+                    pass
+            with contextlib.suppress(Exception):
+                await self._response.aclose()

@@ -1,0 +1,73 @@
+"""Failures of httpx and of TLS as errors of ours, in words for people."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+
+import httpx
+
+from satfs.errors import DeadlineReached, Misuse, SatfsError, Unreachable
+from satfs.net.trust import untrusted
+
+#: The message for each failure below; the first match counts. `{why}` is the cause's words.
+_FAILURES: tuple[tuple[type[Exception], type[SatfsError], str], ...] = (
+    (httpx.ConnectTimeout, DeadlineReached, "{where}: no connection in time"),
+    (httpx.TimeoutException, DeadlineReached, "{where} sent nothing in time"),
+    (httpx.ConnectError, Unreachable, "{where}: no connection: {why}"),
+    (httpx.ProxyError, Unreachable, "{where}: the proxy refused: {why}"),
+    (httpx.UnsupportedProtocol, Unreachable, "{where}: {why}"),
+    (httpx.RemoteProtocolError, Unreachable, "{where} broke off, or broke HTTP's rules"),
+    (httpx.LocalProtocolError, Misuse, "{where}: the request cannot be sent"),
+    (httpx.HTTPError, Unreachable, "{where}: the connection broke: {why}"),
+    (ssl.SSLError, Unreachable, "{where}: no connection: {why}"),
+    (OSError, Unreachable, "{where}: the connection broke: {why}"),
+)
+#: Failures that the same request will meet again.
+_LASTING = (httpx.UnsupportedProtocol, ssl.SSLCertVerificationError)
+
+
+@contextlib.contextmanager
+def translating(where: str) -> Iterator[None]:
+    """Raise failures of the body as ours; *where* is the address in their messages."""
+    try:
+        yield
+    except Exception as failure:
+        for theirs, ours, words in _FAILURES:
+            if isinstance(failure, theirs):
+                raise _told(failure, ours, words, where) from failure
+        raise
+
+
+def _told(failure: Exception, ours: type[SatfsError], words: str, where: str) -> SatfsError:
+    causes = list(causes_of(failure))
+    told = ours(words.format(where=where, why=_why(causes)))
+    if isinstance(told, Unreachable):
+        told.is_lasting = any(isinstance(cause, _LASTING) for cause in causes)
+    if isinstance(told, DeadlineReached):
+        told.is_silence = not isinstance(failure, httpx.ConnectTimeout)
+    return told
+
+
+def causes_of(failure: BaseException) -> Iterator[BaseException]:
+    """Yield *failure* and what caused it, one member of each group included."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        yield seen
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+        else:
+            seen = seen.__cause__ or seen.__context__
+
+
+def _why(causes: list[BaseException]) -> str:
+    """Return the words of the deepest cause that has words of its own, which are the plainest."""
+    for cause in reversed(causes):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return untrusted(cause)
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed ({getattr(cause, 'reason', None) or 'for no reason given'})"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return next((str(cause) for cause in causes if str(cause)), "no reason given")
