@@ -5,7 +5,8 @@ request needs a permit first, which says whose connection it uses. So together t
 host lets through (`hostlimit`), and a connection that is idle in one of them is used there, or
 closed for a request that needs one elsewhere.
 
-Everything but `take` and `watch` returns at once.
+Everything except `take` and `watch` returns at once. Longer than 400 lines, since the counts of a
+host, and what changes them, have one owner.
 """
 
 from __future__ import annotations

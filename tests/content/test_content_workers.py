@@ -22,7 +22,7 @@ from fakes.processes import is_running
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
-from satfs.content.transfer import messages, worker
+from satfs.content.transfer import messages, worker, worker_process
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.content.transfer.messages import OutcomeReport
@@ -349,14 +349,14 @@ async def test_workers_that_keep_dying_are_not_needed(
 ) -> None:
     """Where no worker can live, the loop does their work."""
     expect_log("worker processes keep dying: receiving in the loop from now on")
-    spawn = pool._spawn
+    spawn = worker_process._spawn
 
     def stillborn(theirs: Any) -> subprocess.Popen[bytes]:
         process = spawn(theirs)
         process.kill()
         return process
 
-    monkeypatch.setattr(pool, "_spawn", stillborn)
+    monkeypatch.setattr(worker_process, "_spawn", stillborn)
     with origin_of() as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, _):
             with trio.fail_after(60):
@@ -372,14 +372,14 @@ async def test_nobody_waits_for_a_worker_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While no worker is there yet, the loop moves what one would have."""
-    spawn = pool._spawn
+    spawn = worker_process._spawn
 
     def asleep(theirs: Any) -> subprocess.Popen[bytes]:
         process = spawn(theirs)
         process.send_signal(signal.SIGSTOP)
         return process
 
-    monkeypatch.setattr(pool, "_spawn", asleep)
+    monkeypatch.setattr(worker_process, "_spawn", asleep)
     with origin_of() as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
             with trio.fail_after(30):
@@ -396,8 +396,8 @@ async def test_another_worker_comes_with_the_work(
     """One moves short transfers alone; a long one gets another, where a processor is the limit."""
     monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 16 * MIB)
     monkeypatch.setattr(pool, "MANY_CONNECTIONS", 1000)  # a busy machine looks like a far one
-    monkeypatch.setattr(pool, "LOOK_S", 0.0)
-    monkeypatch.setattr(pool, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
+    monkeypatch.setattr(worker_process, "LOOK_S", 0.0)
+    monkeypatch.setattr(worker_process, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
     with origin_of(bytes_per_s=60e6) as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             seen: list[tuple[int, int]] = []
@@ -633,14 +633,14 @@ async def test_a_worker_is_told_of_slow_addresses_once_and_before_its_orders(
     """What the loop has learnt of a name's addresses, no worker has to learn again."""
     sent: list[tuple[int, str, object]] = []
     monkeypatch.setattr(Http, "slow_addresses", lambda self: ("192.0.2.1", "2001:db8::1"))
-    real = pool.WorkerPool._send
+    real = worker_process.WorkerProcess.send
 
-    async def send(self: pool.WorkerPool, process: Any, packet: bytes, *more: Any) -> None:
+    async def send(self: worker_process.WorkerProcess, packet: bytes, *more: Any) -> None:
         kind, fields = messages.read_order(packet)
-        sent.append((process.process.pid, kind, fields.get("addresses")))
-        await real(self, process, packet, *more)
+        sent.append((self.process.pid, kind, fields.get("addresses")))
+        await real(self, packet, *more)
 
-    monkeypatch.setattr(pool.WorkerPool, "_send", send)
+    monkeypatch.setattr(worker_process.WorkerProcess, "send", send)
     with origin_of() as origin:
         async with opened(origin, tmp_path, workers=1) as (contents, _):
             await read_all(contents, until=24 * MIB)
@@ -659,15 +659,15 @@ async def test_connections_ahead_are_for_workers_that_are_ready(
 ) -> None:
     """Until then they would only be missing elsewhere, where a host lets few through."""
     was_ready: list[bool] = []
-    real = pool.WorkerPool._send
+    real = worker_process.WorkerProcess.send
 
-    async def send(self: pool.WorkerPool, process: Any, packet: bytes, *more: Any) -> None:
+    async def send(self: worker_process.WorkerProcess, packet: bytes, *more: Any) -> None:
         kind, _ = messages.read_order(packet)
         if kind == "warm":
-            was_ready.append(process.is_ready)
-        await real(self, process, packet, *more)
+            was_ready.append(self.is_ready)
+        await real(self, packet, *more)
 
-    monkeypatch.setattr(pool.WorkerPool, "_send", send)
+    monkeypatch.setattr(worker_process.WorkerProcess, "send", send)
     with origin_of() as origin:
         async with opened(origin, tmp_path, workers=1) as (contents, _):
             await read_all(contents, until=24 * MIB)

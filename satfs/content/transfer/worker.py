@@ -7,7 +7,7 @@ for, and ends when the mount does.
 One thread receives from all connections in turn: threads that receive together wait for each other
 at the interpreter's lock, once for each 16 KiB that TLS delivers, and take four times the processor
 time for the same bytes (docs/decisions/0008). Only what has to wait, to open a connection, has
-a thread for that long.
+a thread for that long. Longer than 400 lines, since all of it is that thread's loop.
 """
 
 from __future__ import annotations

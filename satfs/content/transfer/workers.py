@@ -1,13 +1,12 @@
-"""Worker processes for sequential bulk reads: started on demand, ended when idle, replaced."""
+"""Worker processes for sequential bulk reads: started on demand, ended when idle, replaced.
+
+Longer than 400 lines, since the moves, the connections and the lives of all workers have one owner.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,8 @@ import trio
 
 import satfs
 from satfs.content.cache.blockfile import BlockFile
-from satfs.content.cache.blockmap import BLOCK_BYTES, start_of_blocks
-from satfs.content.cache.kernelcalls import cpu_seconds_of
 from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
-from satfs.content.transfer.idle import IdleConnections
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
 from satfs.content.transfer.messages import (
     Connections,
@@ -32,11 +28,10 @@ from satfs.content.transfer.messages import (
     OutcomeReport,
     ProgressReport,
 )
-from satfs.errors import DeadlineReached, Unreachable
+from satfs.content.transfer.worker_process import Move, WorkerProcess, fitting, reap, start_worker
 from satfs.model import Link, Version
 from satfs.net.addresses import origin_of, shown
-from satfs.net.permits import Permit, Permits
-from satfs.settings import worker_environment
+from satfs.net.permits import Permits
 
 log = structlog.get_logger(__name__)
 
@@ -46,68 +41,15 @@ MAX_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
 #: processor time, and one receives 1 GB/s on a processor of its own (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
-#: Another one is started where those there are use this share of a processor each: one that is
-#: waiting for bytes, or for a processor that others have, receives no more if it is two.
-SATURATED_SHARE: Final = 0.8
 #: So many connections make a far line, where processes wait for bytes more than bytes for them. All
 #: start at once there: one that joined later would have to open its share while somebody waits.
 MANY_CONNECTIONS: Final = 16
-#: How long a worker's processor time is looked at, at least, in seconds.
-LOOK_S: Final = 0.2
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
-#: Time for a worker to take an order; it takes microseconds.
-SEND_TIMEOUT_S: Final = 5.0
-#: Time for a worker to end by itself once its channel is closed, and once it was killed: a process
-#: in an uninterruptible call of the kernel (a disk that hangs) ends when that call returns.
-END_TIMEOUT_S: Final = 2.0
 #: A worker with moves that has reported nothing for the progress timeout stands still, and is
 #: killed. Never earlier than this: on a machine whose processors are all busy, a worker that is
 #: well may have to wait.
 MIN_SILENCE_S: Final = 1.0
-
-
-class _Process:
-    """One worker, its channel, and the moves it has been given."""
-
-    def __init__(self, process: subprocess.Popen[bytes], channel: trio.socket.SocketType) -> None:
-        self.process = process
-        self.channel = channel
-        self.sending = trio.Lock()
-        self.moves: dict[int, _MoveState] = {}
-        #: Moves that were cancelled, of which the worker has not reported the end yet.
-        self.cancelled: set[int] = set()
-        self.files: dict[BlockFile, int] = {}
-        self.slow: tuple[str, ...] = ()  # addresses that it was told of
-        self.idle = IdleConnections()
-        self.idle_since_s = trio.current_time()
-        self.heard_at_s = trio.current_time()
-        self.is_suspect = False  # overdue at the last look
-        self.is_ready = False  # its interpreter runs, and has imported what it needs
-        #: Where it is to open connections when it is ready, and how many all workers together.
-        self.to_prepare: tuple[Link, int] | None = None
-        self.is_dead = False
-        self.is_saturated = False  # by the last look at its processor time
-        self._looked_s = trio.current_time()
-        self._cpu_s = 0.0
-
-    def look(self, now_s: float) -> None:
-        """Find out, now and then, whether it has a processor's whole time to do."""
-        elapsed_s = now_s - self._looked_s
-        if elapsed_s < LOOK_S:
-            return
-        cpu_s = cpu_seconds_of(self.process.pid)
-        self.is_saturated = cpu_s - self._cpu_s >= SATURATED_SHARE * elapsed_s
-        self._looked_s, self._cpu_s = now_s, cpu_s
-
-
-class _MoveState:
-    def __init__(self, delivery: Download) -> None:
-        self.delivery = delivery
-        self.stop = delivery.stop  # as ordered
-        self.ended = trio.Event()
-        self.outcome: OutcomeReport | None = None
-        self.failure: Exception | None = None
 
 
 class WorkerPool:
@@ -152,7 +94,7 @@ class WorkerPool:
             "allows_private": allows_private,
             "user_agent": f"satfs/{satfs.__version__}",
         }
-        self._processes: list[_Process] = []
+        self._processes: list[WorkerProcess] = []
         self._numbers = itertools.count(1)
         self._starting = trio.Lock()
         self._n_deaths = 0
@@ -177,13 +119,13 @@ class WorkerPool:
         await self._in_loop.move(link, delivery, version)
 
     async def _move_in(
-        self, process: _Process, link: Link, delivery: Download, version: Version
+        self, process: WorkerProcess, link: Link, delivery: Download, version: Version
     ) -> None:
         delivery.begin()
         # Workers write whole blocks, from where whole blocks end.
         delivery.front = delivery.held_until
         number = next(self._numbers)
-        state = _MoveState(delivery)
+        state = Move(delivery)
         file = await self._file_of(process, delivery.layer.file)
         missing = delivery.missing
         order = MoveOrder(
@@ -204,11 +146,11 @@ class WorkerPool:
             permit.is_new |= is_new
             permit.begin()
             named: dict[str, object] = {"move": number}
-            permit.look = partial(self._nursery.start_soon, self._tell, process, "look", named)
+            permit.look = partial(self._nursery.start_soon, process.send_order, "look", named)
         stop = missing.stop
         try:
-            await self._tell_slow(process)
-            await self._send(process, packet)
+            await process.send_slow_addresses(self._slow_addresses())
+            await process.send(packet)
             await state.ended.wait()
         finally:
             process.moves.pop(number, None)
@@ -220,35 +162,10 @@ class WorkerPool:
                 is_silent = permit is not None and permit.wait_s is not None
                 if permit is not None and permit.has_answered:
                     self._permits.note_closed(permit.origin)
-                await self._tell(process, "cancel", {"move": number, "is_silent": is_silent})
+                await process.send_order("cancel", {"move": number, "is_silent": is_silent})
         if state.failure is not None:
             raise state.failure
-        self._judge(state, stop, shown(link.url), permit)
-
-    def _judge(self, state: _MoveState, stop: int, where: str, permit: Permit | None) -> None:
-        outcome, delivery = state.outcome, state.delivery
-        if outcome is None or outcome.is_file_failure:
-            raise WorkerDied(is_of_file=outcome is not None)
-        if permit is not None:
-            if outcome.is_refused:
-                permit.refused()
-            elif outcome.verdict is not None:
-                permit.answered()
-            elif outcome.broken is not None:
-                permit.broke()
-        if outcome.verdict is not None:
-            raise UnusableResponse(outcome.verdict, outcome.retry_after_s)
-        if delivery.is_done:
-            return
-        if outcome.broken is None:
-            raise UnusableResponse(ResponseClass(ResponseKind.RETRY, "body cut short"))
-        if outcome.is_timeout:
-            raise DeadlineReached("the object store sent nothing in time")
-        if outcome.is_lasting:
-            lasting = Unreachable(f"{where}: no connection: {outcome.broken}")
-            lasting.is_lasting = True
-            raise lasting
-        raise Unreachable(f"the object store broke the connection off: {outcome.broken}")
+        state.judge(shown(link.url), permit)
 
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Start the processes and open connections to where *link* leads, ahead of need.
@@ -276,20 +193,12 @@ class WorkerPool:
             if not process.is_ready:
                 process.to_prepare = (link, n_wanted)
                 continue
-            await self._tell_slow(process)
+            await process.send_slow_addresses(self._slow_addresses())
             n_more = max(0, share - sum(process.idle.at(origin)) - len(process.moves))
             if n_more:
                 number = next(self._numbers)
                 process.idle.note_opening(origin, n_more, number)
-                await self._tell(process, "warm", {**fields, "order": number})
-
-    async def _tell_slow(self, process: _Process) -> None:
-        """Send the addresses that are slow, if *process* does not know them."""
-        slow = self._slow_addresses()
-        new = [each for each in slow if each not in process.slow]
-        process.slow = slow
-        if new:
-            await self._tell(process, "slow", {"addresses": new})
+                await process.send_order("warm", {**fields, "order": number})
 
     # -- processes -------------------------------------------------------------------------------
 
@@ -321,7 +230,7 @@ class WorkerPool:
                 number = next(self._numbers)
                 process.idle.note_closing(origin, n_closed, number)
                 fields = {"origin": origin, "n_connections": n_closed, "order": number}
-                self._nursery.start_soon(self._tell, process, "close", fields)
+                self._nursery.start_soon(process.send_order, "close", fields)
 
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether a worker can move *delivery* now; starts one where it helps."""
@@ -332,7 +241,7 @@ class WorkerPool:
         # a descriptor, which no other process can write to.
         return self._is_proxied(link.url) or delivery.cached.top.file.fd is None
 
-    def _at_hand(self, link: Link) -> _Process | None:
+    def _at_hand(self, link: Link) -> WorkerProcess | None:
         """Return the process for the next move, or None where the loop must move it. Never waits.
 
         Where all are busy another one is started. Until it is there, which takes an interpreter
@@ -343,7 +252,7 @@ class WorkerPool:
         ready = [each for each in self._processes if each.is_ready and not each.is_dead]
         origin = origin_of(link.url)
 
-        def rank(process: _Process) -> tuple[bool, bool, bool, int]:
+        def rank(process: WorkerProcess) -> tuple[bool, bool, bool, int]:
             n_idle, n_unused = process.idle.at(origin)
             return bool(process.cancelled), not n_idle, not n_unused, len(process.moves)
 
@@ -365,26 +274,18 @@ class WorkerPool:
                     pass  # counted
 
     async def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            process = await trio.to_thread.run_sync(_spawn, theirs)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        worker = _Process(process, trio.socket.from_stdlib_socket(ours))
+        worker = await start_worker()
         self._processes.append(worker)
         self._nursery.start_soon(self._listen, worker)
         self._nursery.start_soon(self._watch_over, worker)
-        await self._send(worker, messages.pack_order("settings", self._settings))
+        await worker.send(messages.pack_order("settings", self._settings))
 
     def _note_death(self) -> None:
         self._n_deaths += 1
         if self._n_deaths == MAX_DEATHS:
             log.warning("worker processes keep dying: receiving in the loop from now on")
 
-    async def _listen(self, worker: _Process) -> None:
+    async def _listen(self, worker: WorkerProcess) -> None:
         """Take in what a worker reports, until it ends or has been idle for long."""
         try:
             while True:
@@ -404,9 +305,9 @@ class WorkerPool:
         finally:
             self._bury(worker)
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(_reap, worker.process)
+                await trio.to_thread.run_sync(reap, worker.process)
 
-    def _note_ready(self, worker: _Process) -> None:
+    def _note_ready(self, worker: WorkerProcess) -> None:
         worker.is_ready = True
         if worker.to_prepare is not None:
             self._nursery.start_soon(self._prepare_soon, *worker.to_prepare)
@@ -415,7 +316,7 @@ class WorkerPool:
         with contextlib.suppress(WorkerDied):
             await self.prepare(link, n_connections)
 
-    async def _watch_over(self, worker: _Process) -> None:
+    async def _watch_over(self, worker: WorkerProcess) -> None:
         """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
 
         What it was moving ends with `WorkerDied`, and is moved otherwise. Of the store this says
@@ -437,7 +338,7 @@ class WorkerPool:
 
     def _hear(
         self,
-        worker: _Process,
+        worker: WorkerProcess,
         report: ProgressReport | OutcomeReport | LookReport | Connections,
     ) -> None:
         if isinstance(report, Connections):
@@ -470,7 +371,7 @@ class WorkerPool:
         delivery.attempt.arriving_since(trio.current_time() - report.receiving_s)
         try:
             # After a cut, the worker may have gone on for a moment; its blocks are as good.
-            delivery.report(min(report.front, delivery.stop), _fitting(delivery, report))
+            delivery.report(min(report.front, delivery.stop), fitting(delivery, report))
         except Exception as spilled:  # heard by whoever waits for the move
             state.failure = spilled
             state.ended.set()
@@ -480,7 +381,7 @@ class WorkerPool:
             state.outcome = OutcomeReport(report.move) if report.front >= delivery.stop else None
             state.ended.set()
 
-    def _bury(self, worker: _Process) -> None:
+    def _bury(self, worker: WorkerProcess) -> None:
         if worker.is_dead:
             return
         worker.is_dead = True
@@ -495,12 +396,12 @@ class WorkerPool:
         for state in worker.moves.values():
             state.ended.set()
 
-    async def _file_of(self, process: _Process, file: BlockFile) -> int:
+    async def _file_of(self, process: WorkerProcess, file: BlockFile) -> int:
         number = process.files.get(file)
         if number is None:
             number = process.files[file] = next(self._numbers)
             packet = messages.pack_order("file", {"file": number, "size_bytes": file.size_bytes})
-            await self._send(process, packet, file.fd)
+            await process.send(packet, file.fd)
         return number
 
     def file_closed(self, file: BlockFile) -> None:
@@ -512,28 +413,7 @@ class WorkerPool:
         for process in list(self._processes):
             number = process.files.pop(file, None)
             if number is not None:
-                await self._tell(process, "forget", {"file": number})
-
-    async def _tell(self, process: _Process, kind: str, fields: dict[str, object]) -> None:
-        with contextlib.suppress(WorkerDied):
-            await self._send(process, messages.pack_order(kind, fields))
-
-    async def _send(self, process: _Process, packet: bytes, fd: int | None = None) -> None:
-        ancillary = []
-        if fd is not None:
-            rights = fd.to_bytes(4, sys.byteorder)
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        # In order, and whole: a file that was announced has been sent before any move names it,
-        # also when whoever sends it is cancelled. A worker that does not listen is as good as dead.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_TIMEOUT_S):
-            async with process.sending:
-                try:
-                    await process.channel.sendmsg([packet], ancillary)
-                except (OSError, trio.ClosedResourceError):
-                    raise WorkerDied from None
-                return
-        process.process.kill()
-        raise WorkerDied
+                await process.send_order("forget", {"file": number})
 
     def statistics(self) -> dict[str, int]:
         """Return how many processes there are, and what they do."""
@@ -541,35 +421,3 @@ class WorkerPool:
             "workers": len(self._processes),
             "moves": sum(len(each.moves) for each in self._processes),
         }
-
-
-def _fitting(delivery: Download, report: ProgressReport) -> list[int]:
-    """Return the checksums of the blocks that *delivery* still takes."""
-    first = start_of_blocks(report.front, len(report.hashes))
-    skip = max(0, delivery.held_until - first) // BLOCK_BYTES
-    front = min(report.front, delivery.stop)
-    n_blocks = -(-(front - max(first, delivery.held_until)) // BLOCK_BYTES)
-    return report.hashes[skip : skip + max(0, n_blocks)]
-
-
-def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    environment = worker_environment()
-    # The package may have been found by the way this process was started.
-    environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-        [sys.executable, "-P", "-m", "satfs.content.transfer.worker", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-    )
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_TIMEOUT_S)
