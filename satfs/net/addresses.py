@@ -142,10 +142,10 @@ class LinkRule:
     allow_private: bool = False
 
     def check(self, url: str) -> None:
-        """Return if *url* may be asked; no credential is ever sent with it.
+        """Return if requests to *url* are allowed; no credential is ever sent with it.
 
         Raises:
-            NotAllowed: the rule refuses the address; the message says why, without the query.
+            NotAllowed: the rule refuses the address; the message has the reason, without the query.
             Garbled: it is not an address at all.
         """
         if not isinstance(url, str) or _AMBIGUOUS.search(url):
@@ -174,7 +174,7 @@ class LinkRule:
         """Return if *address*, which *host* was resolved to, may be connected to.
 
         Raises:
-            NotAllowed: the rule refuses it; the message says why.
+            NotAllowed: the rule refuses it; the message has the reason.
         """
         if not may_connect(address, allows_private=self.allows_private):
             raise NotAllowed(refusal_of_peer(host))

@@ -9,7 +9,7 @@ TLS over `ssl.MemoryBIO`: one large receive, then all the records that it held, 
 httpcore asks for at most 64 KiB; more is returned, since its parser takes what it gets.
 
 A `Dialer` remembers each socket that it opened and closes them all at once without waiting
-(`abort`), so that whoever owns the dialer can be sure that nothing of it is left, at whatever
+(`abort`), so that the owner of the dialer can be sure that nothing of it is left, at whatever
 point a request was cancelled.
 """
 
@@ -63,7 +63,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
         self._head_left = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes, up to 1 MiB whatever *max_bytes* says; empty at the end."""
+        """Return the next bytes, up to 1 MiB whatever *max_bytes* is; empty at the end."""
         size = self._receive_bytes
         if self._head_left is not None:
             if self._head_left <= 0:
@@ -140,7 +140,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore asks about a connection; None for what is unknown."""
+        """Return what httpcore needs to know of a connection; None for what is unknown."""
         sock = self._stream.socket
         if info == "socket":
             return sock
@@ -187,7 +187,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
             while True:
                 data, is_over = self._drain()
                 if data or is_over:
-                    if self._outgoing.pending:  # a key update, say, that wants an answer
+                    if self._outgoing.pending:  # such as a key update, which needs a reply
                         await self._flush()
                     return data
                 await self._receive()
@@ -218,7 +218,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
         raise httpcore.UnsupportedProtocol("TLS inside TLS is not supported: use an http proxy")
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore asks about a connection; None for what is unknown."""
+        """Return what httpcore needs to know of a connection; None for what is unknown."""
         return self._tls if info == "ssl_object" else self._lower.get_extra_info(info)
 
     def _drain(self) -> tuple[bytes, bool]:
@@ -230,7 +230,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
         except ssl.SSLWantReadError:
             return b"".join(chunks), False
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            # Many servers close without a farewell. HTTP's own framing tells whether bytes lack.
+            # Many servers close without a farewell. HTTP's own framing shows whether bytes lack.
             return b"".join(chunks), True
         except ssl.SSLError as failure:
             if chunks:  # hand out what was good; the failure comes again at the next read
@@ -270,7 +270,7 @@ class _TlsAhead(httpcore.AsyncNetworkStream):
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
-    """Opens connections, and closes all that it ever opened when told.
+    """Opens connections, and closes all that it ever opened at `abort`.
 
     *check_peer* is called with a host and each address that it was resolved to, before that is
     connected to, and raises for one that must not be. *slow* are addresses that are tried last,
@@ -286,12 +286,12 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._ahead: httpcore.AsyncNetworkStream | None = None
 
     def expect_head(self) -> None:
-        """Say that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
+        """Take in that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
         for stream in self._opened:
             stream.expect_head()
 
     def expect_body(self) -> None:
-        """Say that the head of a response is complete."""
+        """Take in that the head of a response is complete."""
         for stream in self._opened:
             stream.expect_body()
 

@@ -19,7 +19,7 @@ async def resolved_addresses(host: str, port: int, check_peer: CheckPeer | None)
     """Return the addresses of *host* that may be connected to.
 
     Raises:
-        OSError: there is none.
+        OSError: the name has no address.
         NotAllowed: *check_peer* refuses all of them.
     """
     found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)

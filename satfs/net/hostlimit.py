@@ -154,8 +154,8 @@ class HostLimit:
         """Take in that a new connection was refused, or (*is_silence*) is silent.
 
         *n_others* connections are open or being opened beside it, of which *n_answering* have
-        answered. Returns the seconds to wait before this host is asked again over a connection that
-        is allowed; None when the refusal says nothing about a limit.
+        answered. Returns the seconds to wait before a request to this host over a connection that
+        is allowed; None when the refusal is not about a limit.
         """
         self._n_stepped = 0
         if not n_answering or now_s - self._broken_at_s < FAILING_S:

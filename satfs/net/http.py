@@ -53,7 +53,7 @@ from satfs.net.trust import tls_context
 
 log = structlog.get_logger(__name__)
 
-#: Most bytes of an answer that is read whole, unless the caller says otherwise. The vendor's
+#: Most bytes of a response that is read whole, unless the caller sets another limit. The vendor's
 #: gateway caps answers at 10 MB (AWS API Gateway quotas).
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
 #: Time for giving up an answer, behind a shield against cancellation.
@@ -192,7 +192,7 @@ class Http:
         Raises:
             Unreachable: no connection, or it broke.
             DeadlineReached: a timeout.
-            Garbled: *url* is none, or the answer is longer than *max_bytes*, compressed or not.
+            Garbled: *url* is no address, or the response is longer than *max_bytes*.
         """
         where = shown(url)
         async with (
@@ -233,7 +233,7 @@ class Http:
         origin of *url*; then `Crowded` is raised when the host lets no further connection through.
 
         Redirects are not followed. The body is passed on as sent: `Accept-Encoding: identity` is
-        asked for, and a `content-encoding` in the answer's headers means that it was ignored.
+        requested, and a `content-encoding` in the response's headers means that it was ignored.
         Leaving before the end of the body closes the connection.
 
         Raises what `request` raises, and from `chunks` likewise.
@@ -280,7 +280,7 @@ class Http:
             permit = await self.permits.take(origin, [self.holder])
             try:
                 if request.method not in _SAFE_METHODS:
-                    # It may be carried out while nothing is heard of it: it is waited for.
+                    # It may be carried out while no response comes: it is waited for.
                     return await self._send_with(permit, request, where), permit
                 with permit.scope:
                     return await self._send_with(permit, request, where), permit
@@ -352,7 +352,7 @@ class Http:
 
 
 class _NoIdle:
-    """The connections of an injected transport: it tells nothing about them."""
+    """The connections of an injected transport, which are not known."""
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         return 0, 0

@@ -41,7 +41,7 @@ READ_AHEAD: Final = 2
 
 
 class Crowded(Exception):
-    """The host lets no further connection through; ask again after *wait_s*, with a permit.
+    """The host lets no further connection through; try again after *wait_s*, with a permit.
 
     Never leaves the content package or `net/http.py`.
     """
@@ -93,7 +93,7 @@ class Permit:
 
     @property
     def origin(self) -> str:
-        """Return the origin that may be asked."""
+        """Return the origin that requests may go to."""
         return self._host.origin
 
     @property
@@ -232,9 +232,9 @@ class Permits:
         *,
         is_patient: bool = True,
     ) -> Permit:
-        """Return leave to ask *origin* over a connection of one of *holders*, best first.
+        """Return a permit to use a connection to *origin* of one of *holders*, the best first.
 
-        Waits while the host lets no more through. *rank* tells who is first of several that wait;
+        Waits while the host lets no more through. *rank* is the order of several that wait;
         it is called again at each choice. *is_patient*: see `Permit`.
         """
         host = self._host(origin)
@@ -282,13 +282,13 @@ class Permits:
         return max(0, host.limit.allowed(trio.current_time()) - self._n_open(host))
 
     def forget(self) -> None:
-        """Forget what was learnt: the network has changed, say."""
+        """Forget what was learnt: the network has changed, for example."""
         for host in self._hosts.values():
             host.limit = HostLimit()
             self._serve(host)
 
     async def watch(self) -> None:
-        """Find silent connections, and serve those who wait when a limit is raised; never ends."""
+        """Find silent connections, and serve waiting tasks when a limit is raised; never ends."""
         while True:
             await self._has_work.wait()
             due_s = trio.current_time() + LOOK_INTERVAL_S
@@ -429,7 +429,7 @@ class Permits:
     # -- giving permits --------------------------------------------------------------------------
 
     def _serve(self, host: _Host) -> None:
-        """Give permits to those who wait, in the order of their ranks, as far as it goes."""
+        """Give permits to waiting tasks, in the order of their ranks, as far as it goes."""
         if host.permits or host.waiters:
             self._has_work.set()
         while host.waiters:

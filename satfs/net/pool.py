@@ -8,7 +8,7 @@ the public `create_connection`, and this module alone decides who owns them:
 
 - A connection is in exactly one place: in the hands of one request, or in the idle list.
 - It goes back to the idle list only when its answer was read to the end. Whatever else happens
-  (a failure, a cancellation, an answer nobody wanted to the end) closes and forgets it.
+  (a failure, a cancellation, a response that was not read to its end) closes and forgets it.
 - Closing means `Dialer.abort`, which closes the sockets without waiting. No cancellation can come
   between.
 
@@ -243,7 +243,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             connection.dialer.abort()
 
     def close_idle(self) -> None:
-        """Close the connections that are not in use: the network has changed, say."""
+        """Close the connections that are not in use: the network has changed, for example."""
         while self._idle:
             self._idle.pop().dialer.abort()
 
@@ -322,7 +322,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Keep *connection* for the next request, if it can have one."""
         if connection not in self._in_use:
             return
-        # Refused, or the other side said "Connection: close".
+        # Refused, or the other side sent "Connection: close".
         if not (connection.has_answered and connection.http.is_idle()):
             self._in_use.discard(connection)
             connection.dialer.abort()
@@ -366,7 +366,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             return True
         if not connection.n_requests:  # httpcore knows nothing of it so far
             return connection.dialer.has_ended()
-        # Also tells that bytes, or an end, came where nothing was asked.
+        # Also true when bytes, or an end, came without a request.
         return connection.http.has_expired()
 
 

@@ -72,7 +72,7 @@ class Proxies:
     def for_host(self, scheme: str, host: str, port: int) -> str | None:
         """Return the address of the proxy for *host*, or None to connect directly.
 
-        The address is what the environment says, and may be of no use (`Proxy.parts`).
+        The address is that of the environment, and may be of no use (`Proxy.parts`).
         """
         proxy = self.chosen(scheme, host, port)
         return None if proxy is None else proxy.address
@@ -90,7 +90,7 @@ class Proxies:
 
 
 def proxies_of_environment() -> Proxies:
-    """Return what the environment says now.
+    """Return the proxies of the environment as it is now.
 
     The one place besides `satfs.settings` that looks there: these variables are the system's, not
     ours, and every program reads them alike.

@@ -20,11 +20,11 @@ from satfs.net.proxies import Proxy
 #: commonly locked at five to ten failures within half an hour.
 REFUSED_S: Final = 600.0
 #: The same after a proxy that accepted the login before: it has lost touch with its directory
-#: service for a moment, say.
+#: service for a moment, for example.
 PROVEN_REFUSED_S: Final = 5.0
 #: Limit of that time, in seconds.
 MAX_REFUSED_S: Final = 3600.0
-#: httpcore's event (its "trace" extension) that tells the status of a response.
+#: httpcore's event (its "trace" extension) that has the status of a response.
 _STATUS_EVENT: Final = "http11.receive_response_headers.complete"
 
 

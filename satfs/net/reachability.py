@@ -24,14 +24,14 @@ PROBE_PATIENCE_S = 4.0
 #: …but a host that has become slow must find its way back: each eighth probe waits in full.
 PATIENT_PROBE_EVERY = 8
 #: Time that a probe waits after silence, where a host that is well answers as quickly as ever; and
-#: so long after one such probe began the next one may. Seconds.
+#: how long after one such probe began the next one may. Seconds.
 DOUBT_PATIENCE_S = 2.0
 SECOND_OPINION_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Leave to ask. A probe has one try, and at most *patience_s* (None: the call's own time)."""
+    """Leave to send a request. A probe has one try, at most *patience_s* (None: the call's)."""
 
     is_probe: bool = False
     patience_s: float | None = None
@@ -50,7 +50,7 @@ class _Host:
     n_failed_probes: int = 0
 
     def is_in_doubt(self, about: str) -> bool:
-        """Return whether somebody who asks *about* something might well be answered."""
+        """Return whether a request *about* something may well get a response."""
         is_silent = bool(self.silent_about) and about not in self.silent_about
         return is_silent and self.n_failed_probes == 0
 
@@ -69,9 +69,9 @@ class Reachability:
     _hosts: dict[str, _Host] = field(default_factory=dict)
 
     def admit(self, origin: str, now_s: float, about: str = "") -> Admission | None:
-        """Return leave to ask *origin*, or None when it is offline and no probe is due.
+        """Return leave to send a request; None when *origin* is offline and no probe is due.
 
-        *about* names the question: it is equal for equal ones. A probe's caller must say
+        *about* names the request: it is equal for equal ones. A probe's caller must report
         `probe_ended`, whatever came of it.
         """
         host = self._hosts.get(origin)
@@ -117,7 +117,7 @@ class Reachability:
 
         *reason* is what the call met last, for people (`offline_reason`). *silent_about* names the
         question where it was silence, and no broken connection.
-        A host that answered anybody meanwhile is slow, not away, and stays as it is.
+        A host that responded to any request meanwhile is slow, not away, and stays as it is.
         """
         host = self._hosts.setdefault(origin, _Host())
         if host.offline_since is not None or host.answered_at >= since_s:
@@ -154,6 +154,6 @@ class Reachability:
         return tuple(o for o, host in self._hosts.items() if host.offline_since is not None)
 
     def retry_now(self) -> None:
-        """Let the next call to each offline host through: the network has changed, say."""
+        """Let the next call to each offline host through: the network has changed, for example."""
         for host in self._hosts.values():
             host.next_probe_at = float("-inf")

@@ -22,7 +22,7 @@ READY_CONNECTIONS: Final = 2
 USED_WITHIN_S: Final = 600.0
 #: Least time between two openings, in seconds, however many names are looked up.
 LOOK_EVERY_S: Final = 1.0
-#: A host to which no connection came about is left alone for so many seconds.
+#: A host to which no connection came about is left alone for this many seconds.
 RETRY_AFTER_S: Final = 30.0
 
 

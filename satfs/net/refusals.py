@@ -1,4 +1,4 @@
-"""When a credential that was refused is tried again, and when another one is asked for.
+"""When a credential that was refused is tried again, and when another one is requested.
 
 *Pure*: moments come in as seconds on any clock that never runs backwards. A credential is a token
 of the API or a presigned link; both are refused for a moment by servers that are in order:
@@ -31,9 +31,9 @@ YOUNG_S: Final = sum(YOUNG_WAITS_S)
 OLD_WAITS_S: Final = (0.25, 0.5)
 #: Limit of the time over which credentials of a source are tried of which none was ever accepted.
 UNPROVEN_S: Final = 4.0
-#: Limit of different new credentials that are asked for within that time.
+#: Limit of different new credentials that are requested within that time.
 MAX_UNPROVEN: Final = 2
-#: Waits before another credential is asked for: none, then so long, doubled each time, to a limit.
+#: Waits before another credential is requested: none, then the first, doubled up to a limit.
 FIRST_WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 4.0
 
@@ -64,7 +64,7 @@ class Refusals:
 
     @property
     def is_repeated(self) -> bool:
-        """Return whether another credential was asked for, and the same one came."""
+        """Return whether another credential was requested, and the same one came."""
         return self._n_asked_for > 1 and self._n_different == 0
 
     def again(
@@ -132,7 +132,7 @@ class Standing:
     def is_young(self, key: str, now_s: float, told_age_s: float = 0.0) -> bool:
         """Return whether *key* may not be valid yet: until it is accepted, while it is that new.
 
-        *told_age_s* is the age that the credential itself tells. A last try may be under way when
+        *told_age_s* is the age by the credential itself. A last try may be under way when
         `YOUNG_S` are over, hence a little more.
         """
         age_s = max(self._age_s(key, now_s), told_age_s)

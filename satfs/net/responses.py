@@ -14,9 +14,9 @@ from satfs.errors import DeadlineReached, Garbled, Misuse, Unreachable
 from satfs.net.http_errors import translating
 from satfs.net.permits import Permit
 
-#: An answer above this size is large: the caller may let few of them be read at once.
+#: A response above this size is large: the caller may let few of them be read at once.
 LARGE_ANSWER_BYTES = 1024 * 1024
-#: How many times as long as its compressed form an answer may be, beyond `LARGE_ANSWER_BYTES`.
+#: How many times as long as its compressed form a response may be, beyond `LARGE_ANSWER_BYTES`.
 #: JSON pages whose records repeat each other come to 60; DEFLATE itself reaches 1,032.
 MAX_INFLATION = 100
 #: Most bytes of an error's body that are looked at.
@@ -25,7 +25,7 @@ MAX_ERROR_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer. *headers* have lower-case names; *body* is decoded if it was compressed."""
+    """A whole response. *headers* have lower-case names; *body* is decoded if it was compressed."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -33,29 +33,29 @@ class Response:
 
 
 class StreamedResponse:
-    """An answer whose body is still to come. Valid inside the `async with` that gave it."""
+    """A response whose body is still to come. Valid inside the `async with` that gave it."""
 
     def __init__(
         self, response: httpx.Response, chunks: AsyncIterator[bytes], permit: Permit | None = None
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = plain_headers(response.headers)
-        #: Whether it is the first answer on its connection.
+        #: Whether it is the first response on its connection.
         self.is_new_connection: bool = response.extensions.get("is_new_connection", True)
-        #: Whether a connection was opened for it, which takes longer than the answer itself.
+        #: Whether a connection was opened for it, which takes longer than the response itself.
         self.has_connected: bool = response.extensions.get("has_connected", self.is_new_connection)
-        #: Seconds from leave to ask until the head was there.
+        #: Seconds from the permit until the head was there.
         self.took_s = 0.0 if permit is None else trio.current_time() - permit.began_s
         self._chunks = chunks
         self._permit = permit
 
     def refuses_connection(self) -> None:
-        """Note that this answer refuses the connection, if it is the first one on it.
+        """Note that this response refuses the connection, if it is the first one on it.
 
-        For a 503 that does not say that too much was asked for.
+        For a 503 that is not about too many requests.
 
         Raises:
-            Crowded: the host lets no further connection through, and answers on others.
+            Crowded: the host lets no further connection through, and responds on others.
         """
         if self.is_new_connection and self._permit is not None:
             self._permit.refused()
@@ -116,10 +116,10 @@ class BodyChunks:
         raise DeadlineReached(f"{self._where} sent nothing for {self._timeout_s:g} s")
 
     async def give_up(self) -> None:
-        """End whatever is left of the answer. What fails here is of no interest any more."""
+        """End what is left of the response. A failure here is of no interest any more."""
         with contextlib.suppress(httpx.HTTPError, OSError):
             await self._stream.aclose()
-        # An injected transport's stream may be a generator, which wants to be told of its end.
+        # An injected transport's stream may be a generator, which must be closed.
         if isinstance(self._chunks, AsyncGenerator):
             with contextlib.suppress(httpx.HTTPError, OSError):
                 await self._chunks.aclose()

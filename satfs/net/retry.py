@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 
 from satfs.errors import Garbled, Throttled, Unreachable
 
-#: Answers that say "not now": the gateway's throttling and its backend's failures.
+#: Statuses that mean "not now": the gateway's throttling and its backend's failures.
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 #: Limit of the first wait, in seconds. The sum of the limits passes the metadata deadline (15 s)
@@ -55,7 +55,7 @@ def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
 def wait_before_next_s(n_failed: int, failure: BaseException | None, draw: float) -> float:
     """Return seconds to wait after *n_failed* failures (at least 1), the last being *failure*.
 
-    *draw* is a random number in [0, 1). Never less than what the other side asked for; above
+    *draw* is a random number in [0, 1). Never less than what the other side requires; above
     that, a little more for some than for others.
     """
     # The exponent is bounded because 2**2000 is no float.
@@ -79,7 +79,7 @@ def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
 
 
 def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110 §10.2.3), else None.
+    """Return the seconds that a `Retry-After` requires (RFC 9110 §10.2.3), else None.
 
     Takes seconds or an HTTP date; a date in the past is 0; what is neither counts as absent.
     """

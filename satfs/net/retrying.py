@@ -16,17 +16,17 @@ from satfs.net.reachability import Admission, Reachability
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-#: How often somebody who waits for what a probe finds out looks whether it has, in seconds.
+#: How often a task that waits for the result of a probe looks for it, in seconds.
 LOOK_S: Final = 0.05
 
 
 def is_silence(failure: BaseException) -> bool:
-    """Return whether somebody was there, and said nothing."""
+    """Return whether there was a connection, and no response."""
     return isinstance(failure, DeadlineReached) and failure.is_silence
 
 
 async def admit(reachability: Reachability, origin: str, about: str) -> Admission | None:
-    """Return leave to ask *origin*, or None when it is offline (`Reachability.admit`).
+    """Return leave to send a request, or None when *origin* is offline (`Reachability.admit`).
 
     Waits while a probe finds out whether a host that was silent is: at most for one probe's time.
     """
@@ -50,7 +50,7 @@ class Pauses(Protocol):
 
 
 class NoPauses:
-    """Pauses of nobody else: each operation keeps to the waits that its own responses require."""
+    """No shared pauses: each operation keeps to the waits that its own responses require."""
 
     def left_s(self, origin: str) -> float:
         """Return 0.0."""
@@ -63,7 +63,7 @@ class NoPauses:
 class Retries:
     """Runs attempts against hosts of which *reachability* keeps the record.
 
-    Whoever sends the requests tells *reachability* of every answer (`net/http.py` does).
+    The sender of the requests reports each response to *reachability* (`net/http.py` does).
     *draw* returns random numbers in [0, 1). No attempt is made during one of the *pauses*.
     """
 
@@ -98,7 +98,7 @@ class Retries:
 
         Raises:
             Unreachable: the host counts as offline, or tries are spent; the last failure as it was.
-            Throttled: the other side asked for a wait longer than the time that is left.
+            Throttled: the other side requires a wait longer than the time that is left.
             DeadlineReached: time ran out in the middle of a try.
             Whatever else *attempt* raises, at once.
         """
@@ -108,7 +108,7 @@ class Retries:
         admission = await admit(self._reachability, origin, about)
         if admission is None:
             offline = Unreachable(f"{what}: {origin} is offline")
-            # For whoever has this call inside of an attempt of their own.
+            # For a caller with this call inside of an attempt of its own.
             offline.is_lasting = True
             raise offline
         if admission.patience_s is not None:
@@ -198,6 +198,6 @@ class Retries:
         spent_s = trio.current_time() - started_s
         before = "" if last is None else f"; the try before it: {last}"
         late = DeadlineReached(f"{what}: no answer from {origin} within {spent_s:.3g} s{before}")
-        # When the last try was cut off, what the one before it met says more.
+        # When the last try was cut off, the failure before it is the better reason.
         late.is_silence = last is None or is_silence(last)
         raise late from last

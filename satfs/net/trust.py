@@ -101,7 +101,7 @@ def _load_roots(context: ssl.SSLContext) -> Roots:
     for directory in directories.split(os.pathsep):
         if _is_hashed(directory):
             return Roots(directory, is_system=True)
-    # Who names a place in the environment wants no other one of the system's.
+    # A user who names a place in the environment wants no other one of the system's.
     is_named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     for bundle in () if is_named else _BUNDLES:
         try:

@@ -82,7 +82,7 @@ class TlsConnection:
                 pass
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
-                    self._flush()  # the alert that tells the other side why
+                    self._flush()  # the alert with the reason, for the other side
                 raise
             else:
                 self._flush()

@@ -31,7 +31,7 @@ from satfs.net.retry import retry_after_s
 
 #: Bytes written at once: few system calls, and the buffers of many connections stay small.
 WRITE_BYTES: Final = 256 * 1024
-#: Bytes whose arrival is told at once: more means fewer wake-ups of the mount, less means that a
+#: Bytes that are reported at once: more means fewer wake-ups of the mount, less means that a
 #: reader is woken sooner. The time rules when the bytes come slowly, which is nearly always.
 REPORT_BYTES: Final = 4 * 1024 * 1024
 REPORT_AFTER_S: Final = 0.02
@@ -49,11 +49,11 @@ class FileFailure(Exception):
 
 
 class Exchange:
-    """Asks for the bytes of one move, and takes the answer in.
+    """Requests the bytes of one move, and takes the response in.
 
     Invariants:
         Bytes [move.start, `front`) are in the file; what follows up to `_n_held` more is in the
-        buffer. What was told is in the file, whole blocks, and ends at or before `front`.
+        buffer. What was reported is in the file, whole blocks, and ends at or before `front`.
         `stop` only ever shrinks.
     """
 
@@ -123,7 +123,7 @@ class Exchange:
     # -- receiving -------------------------------------------------------------------------------
 
     def receive(self, recv_into: Callable[[memoryview], int], clock: Callable[[], float]) -> bool:
-        """Take in what *recv_into* has, up to one write to the file; tell whether it had all that.
+        """Take in what *recv_into* has, up to one write to the file; return whether it was as much.
 
         *recv_into* fills the beginning of what it is given, and has no more at present when it
         fills less; 0 is the end of the connection. False: wait until something has come. What it
@@ -153,7 +153,7 @@ class Exchange:
         return n_bytes == len(room)
 
     def look_at_clock(self, now_s: float) -> None:
-        """Tell what has been waiting for more to come with it.
+        """Report what has been waiting for more to come with it.
 
         Raises:
             FileFailure: the file won't take it.
@@ -250,7 +250,7 @@ class Exchange:
     # -- writing and telling ---------------------------------------------------------------------
 
     def _settle(self, now_s: float) -> None:
-        """Write what is worth it, tell what is due, and end when all is there."""
+        """Write what is worth it, report what is due, and end when all is there."""
         received = min(self.front + self._n_held, self.stop)
         is_last = received == self.stop or not self._body_left
         is_due = now_s - self._told_s >= REPORT_AFTER_S

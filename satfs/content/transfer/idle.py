@@ -1,4 +1,4 @@
-"""The connections of one worker that no move has, as its reports and the orders to it tell.
+"""The connections of one worker that no move has, by its reports and the orders to it.
 
 *Pure*. A worker reports its idle connections, and is ordered to use, open or close some. A report
 that was sent before an order was carried out does not know of it: taken as it is, it shows a
@@ -29,7 +29,7 @@ class _Order:
 class IdleConnections:
     """Idle connections by origin: those that have answered, and others (never used, or opening).
 
-    Orders are told apart by their numbers.
+    Orders are identified by their numbers.
     """
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class IdleConnections:
         return n_idle > 0
 
     def note_opening(self, origin: str, n_connections: int, number: int) -> None:
-        """Note that so many are ordered to be opened ahead of need."""
+        """Note that this many are ordered to be opened ahead of need."""
         self._orders[number] = _Order(origin, _Effect.OPEN, n_connections)
 
     def note_closing(self, origin: str, n_connections: int, number: int) -> None:
-        """Note that so many are ordered to be closed, those that have not answered first."""
+        """Note that this many are ordered to be closed, those that have not answered first."""
         self._orders[number] = _Order(origin, _Effect.CLOSE, n_connections)
 
     def note_kept(self, origin: str) -> None:

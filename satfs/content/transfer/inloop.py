@@ -44,7 +44,7 @@ class Streams(Protocol):
 def response_s(response: StreamedResponse, took_s: float) -> float:
     """Return how long *response* took on a connection that was open, or would have, in seconds.
 
-    *took_s* is the time since it was asked for, which may have opened a connection.
+    *took_s* is the time since it was requested, which may have opened a connection.
     """
     return took_s / NEW_LINE_TRIPS if response.has_connected else took_s
 

@@ -19,7 +19,7 @@ from satfs.net.permits import Holder, Permit
 
 
 class UnusableResponse(Exception):
-    """The store answered, but not with the bytes that were asked for.
+    """The store responded, but not with the requested bytes.
 
     `retry_after_s`: the seconds that it requires to wait, if any. Never leaves the content package.
     """
@@ -147,7 +147,7 @@ class Download:
             self._advance(whole)
 
     def report(self, front: int, hashes: list[int]) -> None:
-        """Take in that somebody else put whole blocks in the file, up to *front*.
+        """Take in that a worker put whole blocks in the file, up to *front*.
 
         Raises:
             Spilled: the object went on in another layer.
@@ -177,7 +177,7 @@ class Mover(Protocol):
         Cancelling it is safe: what has been received stays.
 
         Raises:
-            Refusal: the store said something else.
+            UnusableResponse: the store sent something else.
             Unreachable: the network failed, or was silent for too long.
             Spilled: the disk failed meanwhile.
             WorkerDied: try again.

@@ -36,7 +36,7 @@ _WAKE_UPS: Final = 4096
 class Opener:
     """Opens connections, and wakes a selector when one is there or cannot be had.
 
-    To be called by one thread, but for what runs in the threads that it starts. `wake_reader` is
+    To be called by one thread, except for what runs in the threads that it starts. `wake_reader` is
     readable when `opened` has something.
     """
 
@@ -92,7 +92,7 @@ class Opener:
                 yield origin, found
 
     def close(self) -> None:
-        """Let go of what wakes."""
+        """Close what wakes."""
         self.wake_reader.close()
         self._waker.close()
 
@@ -101,7 +101,7 @@ class Opener:
             found: Opened = self._connected(origin)
         except (OSError, BadSettings, NotAllowed) as problem:
             found = problem
-        except Exception as problem:  # whatever it is: somebody waits for an end
+        except Exception as problem:  # whatever it is: a job waits for an end
             found = OSError(None, type(problem).__name__)
         self._opened.put((origin, found))
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """The worker process: receives ranges into cache files and reports its progress.
 
 Started as `python -m satfs.content.transfer.worker FD`, where FD is a socket to the mount. Knows no
-credential but the links it is sent, decides nothing but whether an answer holds the bytes asked
-for, and ends when the mount does.
+credential but the links it is sent, decides nothing but whether a response holds the requested
+bytes, and ends when the mount does.
 
 One thread receives from all connections in turn: threads that receive together wait for each other
 at the interpreter's lock, once for each 16 KiB that TLS delivers, and take four times the processor
@@ -38,7 +38,7 @@ from satfs.net.trust import untrusted
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
 IDLE_CONNECTION_S: Final = 15.0
 #: Pause between looks at the clock while anything is under way: how late blocks that came without
-#: successors are told, and a fraction of any time limit.
+#: successors are reported, and a fraction of any time limit.
 TICK_S: Final = 0.02
 #: How much less urgent than the mount a worker is (nice(2)). Where all processors are busy, the
 #: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it is nothing.
@@ -49,7 +49,7 @@ RECEIVES_PER_TURN: Final = 4
 
 
 class _File:
-    """A cache file that was sent; closed when it is forgotten and nobody writes to it."""
+    """A cache file that was sent; closed when it is forgotten and nothing writes to it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -237,7 +237,7 @@ class Worker:
             self._opener.open(job.origin)
 
     def _send(self, line: _Line, job: _Job) -> None:
-        """Ask for the bytes of *job* on *line*."""
+        """Request the bytes of *job* on *line*."""
         job.line, line.job = line, job
         try:
             request = job.exchange.request(self._user_agent)
@@ -299,7 +299,7 @@ class Worker:
             return
         except OSError:
             pass
-        # Nothing was asked for: whatever comes does not belong there.
+        # Nothing was requested: what comes does not belong there.
         idle = self._idle[line.origin]
         if line in idle:
             idle.remove(line)

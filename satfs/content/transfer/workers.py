@@ -41,8 +41,8 @@ MAX_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
 #: processor time, and one receives 1 GB/s on a processor of its own (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
-#: So many connections make a far line, where processes wait for bytes more than bytes for them. All
-#: start at once there: one that joined later would have to open its share while somebody waits.
+#: This many connections make a far line, where processes wait for bytes more than bytes for them.
+#: All start at once there: one that joined later would open its share while a read waits.
 MANY_CONNECTIONS: Final = 16
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
@@ -203,7 +203,7 @@ class WorkerPool:
     # -- processes -------------------------------------------------------------------------------
 
     def _is_room(self, *, is_far: bool = False) -> bool:
-        """Tell whether another process would help: a first one, or one beside busy ones."""
+        """Return whether another process would help: a first one, or one beside busy ones."""
         living = [each for each in self._processes if not each.is_dead]
         if self._n_deaths >= MAX_DEATHS or len(living) >= self._n_workers:
             return False
@@ -319,8 +319,8 @@ class WorkerPool:
     async def _watch_over(self, worker: WorkerProcess) -> None:
         """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
 
-        What it was moving ends with `WorkerDied`, and is moved otherwise. Of the store this says
-        nothing.
+        What it was moving ends with `WorkerDied`, and is moved otherwise. That is no failure of the
+        store.
         """
         while not worker.is_dead:
             await trio.sleep(self._silence_s / messages.ALIVE_PER_TIMEOUT)
@@ -372,7 +372,7 @@ class WorkerPool:
         try:
             # After a cut, the worker may have gone on for a moment; its blocks are as good.
             delivery.report(min(report.front, delivery.stop), fitting(delivery, report))
-        except Exception as spilled:  # heard by whoever waits for the move
+        except Exception as spilled:  # raised in the task that waits for the move
             state.failure = spilled
             state.ended.set()
             return
