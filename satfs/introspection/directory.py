@@ -107,14 +107,14 @@ class Introspection:
         """Return where a file made from records has them from."""
         candidates = _listings_behind(path)
         if not candidates:
-            return "Made by satfs itself: nobody is asked for it.\n"
+            return "Made by satfs itself, without a request.\n"
         known = {(each.kind, each.id): each for each in self._instruments.listings()}
         found = next((known[each] for each in candidates if each in known), None)
         text = "Made from records that came with a listing: no request of its own.\n"
         if found is None:
-            return text + "The listing has not been asked for yet, or was forgotten since.\n"
+            return text + "The listing has not been requested yet, or was forgotten since.\n"
         age_s = max(0.0, time.time() - found.asked_at_s)
-        state = "STALE: nobody answered when it was to be renewed" if found.is_stale else "fresh"
+        state = "STALE: no response when it was to be renewed" if found.is_stale else "fresh"
         of = f" of {self._clean(found.id)}" if found.id else ""
         return (
             f"{text}Listing: {found.kind}{of}, {found.n_records} records,"

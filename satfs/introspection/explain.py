@@ -38,8 +38,8 @@ _COLUMNS: Final = 80
 #: What each kind of request was for, one of them and several.
 _KINDS: Final = {
     LINK: ("link from the API", "links from the API"),
-    SIZE: ("question for size and version", "questions for size and version"),
-    CONFIRM: ("question if it is still this version", "questions if it is still this version"),
+    SIZE: ("request for size and version", "requests for size and version"),
+    CONFIRM: ("check of the version", "checks of the version"),
     BYTES: ("range of bytes", "ranges of bytes"),
 }
 _CELLS: Final = "{:<8} {:<7} {:<30} {:>6} {:>6} {:>8} "
@@ -58,7 +58,7 @@ def explain_object(
     *clean* takes out of a text from outside what may not be shown.
     """
     if trace is None:
-        return "Nobody has asked for it lately: nothing is noted about it.\n"
+        return "No program has read it lately: nothing is noted about it.\n"
     lines = [_wrapped(sentence, "  ") for sentence in _summary(trace.own, link_left_s)]
     lines += ["", "Was it slow, and why?"]
     for sentence in reasons(trace, away):
@@ -66,7 +66,7 @@ def explain_object(
             clean(sentence), _COLUMNS, initial_indent="- ", subsequent_indent="  "
         )
     if trace.failures:
-        lines += ["", "What programs were told instead of bytes, oldest first:"]
+        lines += ["", "Errors that programs got instead of bytes, oldest first:"]
         lines += [
             _wrapped(f"{_time(each.at_s)}  {each.kind}: {clean(each.words)}", " " * 10)
             for each in trace.failures
@@ -92,7 +92,7 @@ def reasons(trace: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[
     if waiting:
         yield f"{_n(len(waiting), 'request is', 'requests are')} under way now."
     if not own.n_reads and not own.n_waits:
-        yield "Nobody has read it since it was noted first."
+        yield "No program has read it since it was noted first."
         return
     if own.longest_wait_s < NOTICED_S:
         yield (
@@ -114,7 +114,7 @@ def reasons(trace: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[
 
 
 def _pace(ranges: Sequence[TracedRequest]) -> Iterator[str]:
-    """Say what set the pace of the *ranges* that ended: the way there, or its width."""
+    """Yield what set the pace of the *ranges* that ended: latency, or bandwidth."""
     done = [each for each in ranges if each.outcome == DONE and each.first_byte_s is not None]
     if not done:
         return
@@ -159,7 +159,7 @@ def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
         )
     asked = [_n(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS]
     if asked:
-        yield f"Asked for {', '.join(asked)}; {format_bytes(own.received_bytes)} came."
+        yield f"Requests: {', '.join(asked)}; {format_bytes(own.received_bytes)} received."
     if link_left_s is not None and link_left_s != float("inf"):
         yield f"Its link is good for {_life(max(0.0, link_left_s))} more."
 

@@ -47,7 +47,7 @@ def test_nothing_is_known_of_what_nobody_asked_for() -> None:
 
 def test_nobody_has_read_it(scene: Scene) -> None:
     scene.ask(SIZE, 0.1)
-    assert "Nobody has read it" in scene.why()
+    assert "No program has read it" in scene.why()
 
 
 def test_all_was_here(scene: Scene) -> None:
@@ -82,7 +82,7 @@ def test_a_slow_link_and_a_slow_question(scene: Scene) -> None:
     scene.wait(3)
     scene.trace.served(1)
     assert "A link from the API took 3.0 s." in scene.why()
-    assert "A question for size and version took 300 ms." in scene.why()
+    assert "A request for size and version took 300 ms." in scene.why()
 
 
 def test_what_went_wrong_is_told(scene: Scene) -> None:

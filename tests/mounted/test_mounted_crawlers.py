@@ -112,7 +112,7 @@ def test_beyond_the_limit_is_edquot(origin: DemoOrigin, mount_it: MountIt) -> No
 
 
 def test_a_desktop_finds_the_volumes_name(origin: DemoOrigin, mount: RealMount) -> None:
-    """At the top are a name and an icon for desktops, unlisted; nobody is asked for them."""
+    """At the top are a name and an icon for desktops, unlisted; they take no request."""
     origin.journal.clear()
     assert (mount.path / ".xdg-volume-info").read_text().startswith("[Volume Info]\nName=")
     assert (mount.path / ".volume-icon.svg").read_bytes().startswith(b"<svg")
