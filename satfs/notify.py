@@ -96,7 +96,7 @@ class Notifier:
                 ours.sendto(encode(self._unsent), socket_address(self._address))
         except OSError as failure:
             if not self._has_failed:
-                log.warning("service manager cannot be told", errno=failure.errno)
+                log.warning("service manager not notified", errno=failure.errno)
             self._has_failed = True
             return
         self._has_failed = False

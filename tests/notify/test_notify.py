@@ -161,7 +161,7 @@ def test_what_could_not_be_said_is_said_with_the_next_word(
     notifier.alive()
 
     assert second.heard() == [{"READY": "1", "STATUS": "fine", "WATCHDOG": "1"}]
-    assert [line["event"] for line in logged] == ["service manager cannot be told"], "once"
+    assert [line["event"] for line in logged] == ["service manager not notified"], "once"
 
 
 def test_nobody_waits_for_a_manager_that_does_not_read(manager: Manager) -> None:
