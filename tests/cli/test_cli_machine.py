@@ -23,7 +23,8 @@ def test_a_missing_library_is_told_when_it_is_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The program works without libfuse as far as it does not need it."""
-    for name in [name for name in sys.modules if name.startswith("satfs.mount")]:
+    loaded = ("satfs.mount", "satfs.fuse_session")
+    for name in [name for name in sys.modules if name.startswith(loaded)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "satfs.cli.commands.mount", raising=False)
     monkeypatch.delitem(sys.modules, "satfs.cli.launch", raising=False)

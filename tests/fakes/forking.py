@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -40,22 +42,33 @@ _PR_SET_PDEATHSIG = 1
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG")
 #: Variables that are called so, and are read by a library whenever it is used.
 _READ_LATER = frozenset({"PYTHON_KEYRING_BACKEND"})
+_LIMITS = (resource.RLIMIT_CORE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE)
 #: Of unshare(2), mount(2) and umount2(2).
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x4000, 1 << 18, 2
 
 
 def takes(environment: Mapping[str, str]) -> bool:
-    """Return whether a fork can be given *environment*: the interpreter has read none of it yet."""
+    """Return whether a fork with *environment* is as a new process would be.
 
-    def relevant(variables: Mapping[str, str]) -> dict[str, str]:
-        return {
-            k: v
-            for k, v in variables.items()
-            if k.startswith(_READ_AT_START) and k not in _READ_LATER
-        }
+    Not where the interpreter read something else at the template's start, nor where this process
+    has other limits by now.
+    """
+    template = _template()
+    return (_read_at_start(environment), _limits()) == (template.environment, template.limits)
 
-    return relevant(environment) == relevant(os.environ)
+
+def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in variables.items()
+        if name.startswith(_READ_AT_START) and name not in _READ_LATER
+    }
+
+
+def _limits() -> list[tuple[int, int]]:
+    """Return the limits of this process that the processes it starts inherit."""
+    return [resource.getrlimit(each) for each in _LIMITS]
 
 
 def run(
@@ -181,8 +194,7 @@ def _fork(
         order.write(json.dumps(fields).encode())
         order.seek(0)
         files: list[IO[bytes] | socket.socket] = [theirs, order, given, out, err]
-        orders, _ = _template()
-        socket.send_fds(orders, [b"x"], [file.fileno() for file in files])
+        socket.send_fds(_template().orders, [b"x"], [file.fileno() for file in files])
     return Process(command, ours)
 
 
@@ -191,12 +203,22 @@ def _text(printed: bytes) -> str:
     return printed.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
-@functools.cache
-def _template() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start the process that forks, and return it after the socket for orders to it.
+@dataclass(frozen=True)
+class _Template:
+    """The process that forks, the socket for orders to it, and what its forks inherit.
 
     It ends when that socket is closed, with this process at the latest.
     """
+
+    orders: socket.socket
+    process: subprocess.Popen[bytes]
+    environment: Mapping[str, str]
+    limits: Sequence[tuple[int, int]]
+
+
+@functools.cache
+def _template() -> _Template:
+    """Return the process that forks, started once."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
@@ -205,7 +227,7 @@ def _template() -> tuple[socket.socket, subprocess.Popen[bytes]]:
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
-    return ours, process
+    return _Template(ours, process, _read_at_start(os.environ), _limits())
 
 
 def _serve(orders: socket.socket) -> str | None:

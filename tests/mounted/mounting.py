@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class RealMount:
     options: Mapping[str, object] = field(default_factory=dict)
     #: Code for the mount's process; may define `after_ready`, which then runs in its event loop.
     sabotage: str = ""
-    process: forking.Process = field(init=False)
+    process: forking.Process | subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Mount and wait until it works."""
@@ -70,9 +71,17 @@ class RealMount:
         options = {"mountpoint": str(self.path), **self.options}
         with self.log_path.open("ab") as log:
             environment = {**os.environ, **self.environment}
-            self.process = forking.start(
-                _CHILD, [json.dumps(options), self.sabotage], environment, log
-            )
+            arguments = [json.dumps(options), self.sabotage]
+            if forking.takes(environment):
+                self.process = forking.start(_CHILD, arguments, environment, log)
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                )
         assert self.process.stdout is not None
         word = self.process.stdout.readline().decode().strip()
         if word != "ready":
@@ -111,7 +120,10 @@ class RealMount:
                 self.process.wait()
         while self.is_mounted():
             subprocess.run(["umount", "-l", str(self.path)], check=True)
-        self.process.close()
+        if isinstance(self.process, forking.Process):
+            self.process.close()
+        elif self.process.stdout is not None:
+            self.process.stdout.close()
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
