@@ -80,6 +80,7 @@ class Permit:
         self.began_s = trio.current_time()
         self.has_answered = False
         self.takes_idle = False  # an idle connection is counted twice until the request has it
+        self.is_ahead = False  # its connection was opened before, or begun to be, for no request
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
         #: Has whoever holds the connection look whether bytes wait on it, and call `looked`,
@@ -131,14 +132,19 @@ class Permit:
         )
 
     def note_connection(
-        self, *, is_new: bool, has_bytes: Callable[[], bool] = lambda: False
+        self,
+        *,
+        is_new: bool,
+        is_ahead: bool = False,
+        has_bytes: Callable[[], bool] = lambda: False,
     ) -> None:
         """Note which connection the request has: a new one, or one that has answered before.
 
         Not always the one that the permit was given for: requests that begin at the same time may
-        exchange theirs. *has_bytes* returns whether bytes wait to be received there.
+        exchange theirs. *is_ahead*: it was opened before the request. *has_bytes* returns whether
+        bytes wait to be received there.
         """
-        self.is_new = is_new
+        self.is_new, self.is_ahead = is_new, is_ahead
         self.look = lambda: self.has_bytes() if has_bytes() else self.looked()
 
     def answered(self) -> None:
@@ -307,10 +313,12 @@ class Permits:
     def note_answered(self, host: _Host, permit: Permit) -> None:
         """Take in the first answer on the connection of *permit*."""
         now_s = trio.current_time()
-        if permit.is_new:
-            host.limit.note_opened(now_s - permit.began_s)
-        else:
+        if not permit.is_new:
             host.limit.note_response(now_s - permit.began_s)
+        elif not permit.is_ahead:
+            # Of one that was opened ahead the handshakes would be missing, and over a far line each
+            # connection that is opened for a request would look silent.
+            host.limit.note_opened(now_s - permit.began_s)
         host.limit.note_answered(now_s, self._n_answering(host))
         self._serve(host)
 
@@ -462,6 +470,7 @@ class Permits:
         n_proven, n_unused = idle[chosen]
         permit = Permit(self, host, chosen, is_new=not n_proven)
         permit.takes_idle = bool(n_proven or n_unused)
+        permit.is_ahead = permit.is_new and permit.takes_idle
         return permit
 
     def _has_made_room(self, host: _Host, waiter: _Waiter) -> bool:

@@ -142,7 +142,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
 
         The request's extension `on_connection`, if there is one, is called for each connection that
-        it gets, with *is_new* and with *has_bytes*, which returns whether bytes wait there.
+        it gets, as `Permit.note_connection` is.
 
         Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
         and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
@@ -151,7 +151,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         wanted = core_request(request)
         note = request.extensions.get("on_connection", _ignore)
         connection = self._take(wanted.url.origin)
-        note(is_new=not connection.has_answered, has_bytes=connection.dialer.has_bytes)
+        note(
+            is_new=not connection.has_answered,
+            is_ahead=connection.is_ahead,
+            has_bytes=connection.dialer.has_bytes,
+        )
         try:
             return await self._ask(connection, wanted)
         except _STALE_CONNECTION as failure:
@@ -370,7 +374,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return connection.http.has_expired()
 
 
-def _ignore(*, is_new: bool, has_bytes: Callable[[], bool]) -> None:
+def _ignore(*, is_new: bool, has_bytes: Callable[[], bool], is_ahead: bool = False) -> None:
     """Do nothing about a connection."""
 
 

@@ -169,6 +169,30 @@ async def test_a_connection_opened_ahead_is_kept_while_others_carry(
         permit.end()
 
 
+async def test_a_connection_opened_ahead_does_not_make_others_look_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its first byte comes after one round trip, that of a new one after three."""
+    holder = FakeHolder(n_unused=1)
+    async with watching(holder) as permits:
+        ahead = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0))
+        assert ahead.takes_idle
+        holder.n_unused = 0
+        ahead.begin()
+        await trio.sleep(0.1)
+        ahead.carried()
+        new = await permits.take(HOST, [holder], lambda: (READ_AHEAD, 1))
+        new.begin()
+        for _ in range(9):
+            await trio.sleep(0.1)
+            ahead.carried()
+        assert not new.scope.cancel_called
+        new.carried()
+        assert permits.known(HOST).limit is None
+        ahead.end()
+        new.end()
+
+
 async def test_requests_that_exchange_their_connections_are_counted_right() -> None:
     """Leave for a new connection, used on one that was idle by then: the other one opens it."""
     holder = FakeHolder()
