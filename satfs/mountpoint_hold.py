@@ -92,7 +92,7 @@ class MountpointHold:
 
         The lock of `__init__` is one user's: root and the owner of a directory have different ones.
         This one is on the directory itself. It is waited for, up to `ALONE_S`, and then done
-        without: who may read the directory could hold it for ever.
+        without it: any user who may read the directory could hold it for ever.
         """
         fd: int | None = None
         with contextlib.suppress(OSError):  # a directory that cannot be read can be mounted on

@@ -141,7 +141,7 @@ def _costly_page(fault: Fault, endpoint: str, now_s: float) -> Response:
     return answer.with_headers(content_encoding="gzip") if fault["gzip"] else answer
 
 
-@lru_cache(maxsize=1)  # it must cost whoever reads it, not the origin
+@lru_cache(maxsize=1)  # it must cost the client, not the origin
 def _costly_body(shape: str, size_bytes: int, *, is_packed: bool) -> bytes:
     begin, unit, end = {
         "lists": (b'{"results":[', b"[],", b"[]]}"),

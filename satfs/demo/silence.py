@@ -7,8 +7,8 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-#: Connections that fill a listener's queue of length 0 (listen(2): one more is taken than is said),
-#: so that the kernel drops all that come later (tcp(7), `tcp_abort_on_overflow`).
+#: Connections that fill a listener's queue of length 0 (Linux takes one more than listen(2) is
+#: given), so that the kernel drops all that come later (tcp(7), `tcp_abort_on_overflow`).
 _FILLERS: Final = 3
 
 

@@ -153,7 +153,7 @@ async def test_an_idle_connection_is_closed_for_a_request_elsewhere(
 async def test_a_connection_opened_ahead_is_kept_while_others_carry(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """A new one in its place, for who cannot use it, would cost the host one refusal more."""
+    """A new one in its place, for a holder that cannot use it, would cost one refusal more."""
     ours, other = FakeHolder(), FakeHolder()
     async with watching(ours, other) as permits:
         first = await permits.take(HOST, [ours], lambda: (READ_AHEAD, 0))

@@ -100,7 +100,7 @@ async def test_a_connection_is_used_again(serve: Serve) -> None:
 
 
 async def test_a_request_notes_whether_its_connection_is_new(serve: Serve) -> None:
-    """Whatever it was allowed: an idle connection is taken by who begins first."""
+    """Whatever it was allowed: the request that begins first takes an idle connection."""
     async with serve() as (http, origin):
         url = origin.url("/ramp/10")
         permits = [await http.permits.take(origin_of(url), [http.holder]) for _ in range(2)]

@@ -2,8 +2,8 @@
 
 *Pure*. A worker reports its idle connections, and is ordered to use, open or close some. A report
 that was sent before an order was carried out does not know of it: taken as it is, it shows a
-connection that has a move by now, and whoever is given that one opens another, which a host with
-few connections refuses. So each order counts from its sending on, until a report names it.
+connection that has a move by now, and a second move for it opens another one, which a host with few
+connections refuses. So each order counts from its sending on, until a report names it.
 """
 
 from __future__ import annotations

@@ -436,7 +436,7 @@ class Worker:
 def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
     """Return whether the other side did not let the connection through.
 
-    A name that cannot be resolved, or silence, says nothing of that.
+    A name that cannot be resolved, or silence, does not show that.
     """
     others = (
         BadSettings | NotAllowed | ssl.SSLCertVerificationError | socket.gaierror | TimeoutError
