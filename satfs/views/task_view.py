@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from satfs.errors import Unreachable
 from satfs.model import TaskId
 from satfs.tree.nodes import (
     Attributes,
@@ -141,8 +142,8 @@ class TaskView(Directory):
     async def children(self) -> Sequence[Entry]:
         """Return all of it, for the listings of the task.
 
-        Which mosaics there are, only the zips tell. Until these were read, the names are those that
-        the records let expect.
+        The zips decide which mosaics there are. Until they were read, the names are those that the
+        records let expect.
         """
         entries = [
             Entry(INDEX.encode(), await self.lookup(INDEX.encode())),
@@ -211,9 +212,12 @@ class TaskView(Directory):
 
     def _mosaic(self, text: str) -> Rendering:
         async def make() -> bytes:
-            mosaics = await self._mosaics_in(await self.load())
+            found = await self.load()
+            mosaics = await self._mosaics_in(found)
             if text in mosaics:
                 return mosaics[text]
+            if found.n_unknown:
+                raise Unreachable(f"{found.n_unknown} scenes have a zip that cannot be read now")
             if text in await self.expected("mosaics", expected_mosaics):
                 others = ", ".join(sorted(mosaics)) or "there is no other mosaic"
                 return nothing_of(f"no raster belongs here; see {others}")
@@ -252,8 +256,8 @@ class TrueColour(Directory):
     async def children(self) -> Sequence[Entry]:
         """Return the VRTs, for the listings of the task.
 
-        Which scenes have one, only their zips tell. Until these were read, the names are those that
-        the records let expect.
+        The zips decide which scenes have one. Until they were read, the names are those that the
+        records let expect.
         """
         mtime_ns = self.attributes().mtime_ns
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -360,3 +361,7 @@ def test_a_store_that_is_down_leaves_the_outlines(
     assert all(feature["geometry"] for feature in features)
     assert time.monotonic() - began_s < 30
     assert b'"unknown": 4' in (view / "map.js").read_bytes()
+    for name in ("mosaic_TOA_32721.vrt", f"truecolor/{scenes_of(mount, TASK)[0].name}.vrt"):
+        with pytest.raises(OSError, match=name) as raised:
+            (view / name).stat()
+        assert raised.value.errno != errno.ENOENT  # it may be there
