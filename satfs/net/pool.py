@@ -364,9 +364,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
     def _has_expired(self, connection: _Connection) -> bool:
         """Return whether an idle one was idle for too long on either clock, or was closed."""
-        if trio.current_time() >= connection.idle_until:
-            return True
-        if self._wall_clock() >= connection.idle_until_wall:
+        is_old = trio.current_time() >= connection.idle_until
+        if is_old or self._wall_clock() >= connection.idle_until_wall:
             return True
         if not connection.n_requests:  # httpcore knows nothing of it so far
             return connection.dialer.has_ended()
