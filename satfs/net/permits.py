@@ -83,8 +83,8 @@ class Permit:
         self.is_ahead = False  # its connection was opened before, or begun to be, for no request
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
-        #: Has whoever holds the connection look whether bytes wait on it, and call `looked`,
-        #: `has_bytes` or `answered`, at once or later.
+        #: Makes the holder look whether bytes wait on the connection. The holder then calls
+        #: `note_no_bytes`, `note_bytes` or `answered`, at once or later.
         self.look: Callable[[], None] | None = None
         self.silent_since_s = self.began_s
         self._look_began_s: float | None = None
@@ -108,28 +108,35 @@ class Permit:
         self.began_s = self.silent_since_s = trio.current_time()
         self._look_began_s, self._is_looked_at = None, False
 
-    def looked(self) -> None:
-        """Note that no bytes wait on the connection."""
+    def note_no_bytes(self) -> None:
+        """Note that the holder has looked, and no bytes wait on the connection."""
         self._is_looked_at = True
 
-    def has_bytes(self) -> None:
+    def note_bytes(self) -> None:
         """Note that bytes wait on the connection: its silence begins now, if it is one."""
         self.silent_since_s = trio.current_time()
         self._look_began_s = None
 
     def is_looked_at(self, now_s: float) -> bool:
-        """Return whether no bytes wait on the connection; has that looked at where need be.
+        """Return whether the holder has found no bytes; makes it look where it has not.
 
         A process without a processor has not read what has come: that is no silence of the host.
         """
-        if self.look is None or self._is_looked_at:
+        if self.look is None:
             return True
         if self._look_began_s is None:
-            self._look_began_s = now_s
-            self.look()
-        return self._is_looked_at or (
-            self._look_began_s is not None and now_s - self._look_began_s >= LOOKING_S
-        )
+            self._begin_look(self.look, now_s)
+        began_s = self._look_began_s
+        if began_s is None:  # bytes were found at once
+            return False
+        if self._is_looked_at or now_s - began_s >= LOOKING_S:
+            self._look_began_s = None  # before the next decision it looks again
+            return True
+        return False
+
+    def _begin_look(self, look: Callable[[], None], now_s: float) -> None:
+        self._look_began_s, self._is_looked_at = now_s, False
+        look()
 
     def note_connection(
         self,
@@ -145,7 +152,7 @@ class Permit:
         bytes wait to be received there.
         """
         self.is_new, self.is_ahead = is_new, is_ahead
-        self.look = lambda: self.has_bytes() if has_bytes() else self.looked()
+        self.look = lambda: self.note_bytes() if has_bytes() else self.note_no_bytes()
 
     def answered(self) -> None:
         """Note that the host has answered on this connection."""

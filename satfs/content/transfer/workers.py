@@ -355,7 +355,7 @@ class WorkerPool:
         permit = state.delivery.attempt.permit
         if isinstance(report, LookReport):
             if permit is not None:
-                (permit.answered if report.has_begun else permit.looked)()
+                (permit.answered if report.has_begun else permit.note_no_bytes)()
             return
         if isinstance(report, OutcomeReport):
             if permit is not None and report.is_kept:
