@@ -152,26 +152,21 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         found = sorted(found, key=lambda each: each.path)
         return [described(each) if detail else each.path for each in found]
 
-    async def _walk(
-        self, path: str, maxdepth: int | None = None, on_error: Any = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
+    async def _walk(self, path: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Walk as fsspec does, but raise where a directory cannot be listed.
 
         fsspec leaves it out, so that `find` and `glob` would return nothing while the API is away.
         With *on_error* as fsspec has it ("omit", "raise" or a function); a directory that has gone
         meanwhile is left out anyway.
         """
-        walk = super()._walk(path, maxdepth=maxdepth, on_error=on_error or _raise_failure, **kwargs)
-        async for found in walk:
+        kwargs.setdefault("on_error", _raise_failure)
+        async for found in super()._walk(path, *args, **kwargs):
             yield found
 
-    def walk(
-        self, path: str, maxdepth: int | None = None, on_error: Any = None, **kwargs: Any
-    ) -> Iterator[Any]:
+    def walk(self, path: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Walk as the coroutine does."""
-        yield from super().walk(
-            path, maxdepth=maxdepth, on_error=on_error or _raise_failure, **kwargs
-        )
+        kwargs.setdefault("on_error", _raise_failure)
+        yield from super().walk(path, *args, **kwargs)
 
     def modified(self, path: str) -> datetime:
         """Return when the content was last modified, as far as the record states it (UTC)."""

@@ -130,6 +130,13 @@ def test_nothing_is_left_out_because_the_api_is_away(
     assert fs.find("tasks", on_error="omit") == []
 
 
+def test_a_walk_goes_upwards_as_well(by_address: SatfsFileSystem) -> None:
+    down = [path for path, _, _ in by_address.walk("scenes", 3)]
+    up = [path for path, _, _ in by_address.walk("scenes", 3, False)]
+    assert sorted(down) == sorted(up)
+    assert (down[0], up[-1]) == ("scenes", "scenes")
+
+
 def test_text_is_read_by_lines(by_address: SatfsFileSystem) -> None:
     data = by_address.cat("README.txt")
     with by_address.open("README.txt", "rt", encoding="utf-8") as file:
