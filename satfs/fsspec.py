@@ -30,7 +30,13 @@ from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileOpener
 
 from satfs.embedded.access import MountUse, TreeAccess, raised_for
-from satfs.embedded.fsspec_objects import SatfsFile, SatfsStreamedFile, described
+from satfs.embedded.fsspec_objects import (
+    SatfsFile,
+    SatfsStreamedFile,
+    Walk,
+    described,
+    raise_failure,
+)
 
 if TYPE_CHECKING:
     from satfs.components import Components
@@ -159,14 +165,14 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         With *on_error* as fsspec has it ("omit", "raise" or a function); a directory that has gone
         meanwhile is left out anyway.
         """
-        kwargs.setdefault("on_error", _raise_failure)
-        async for found in super()._walk(path, *args, **kwargs):
+        walk = Walk(self, kwargs.pop("on_error", raise_failure))
+        async for found in walk._walk(path, *args, **kwargs):
             yield found
 
     def walk(self, path: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Walk as the coroutine does."""
-        kwargs.setdefault("on_error", _raise_failure)
-        yield from super().walk(path, *args, **kwargs)
+        walk = Walk(self, kwargs.pop("on_error", raise_failure))
+        yield from walk.walk(path, *args, **kwargs)
 
     def modified(self, path: str) -> datetime:
         """Return when the content was last modified, as far as the record states it (UTC)."""
@@ -377,11 +383,6 @@ def _with_sentence(method: Callable[..., T]) -> Callable[..., T]:
             raise
 
     return called
-
-
-def _raise_failure(failure: OSError) -> None:
-    if not isinstance(failure, FileNotFoundError | NotADirectoryError):
-        raise failure
 
 
 def _read_only(path: str) -> OSError:

@@ -1,14 +1,15 @@
-"""What fsspec is given: the description of a name, and open files for programs and coroutines."""
+"""What fsspec is given: the description of a name, walks, and open files."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from fsspec.asyn import AbstractAsyncStreamedFile
+from fsspec.asyn import AbstractAsyncStreamedFile, AsyncFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 if TYPE_CHECKING:
@@ -42,6 +43,34 @@ def described(info: NodeInfo) -> dict[str, Any]:
     if info.reason is not None:
         described["error"] = info.reason
     return described
+
+
+class Walk:
+    """*fs* in a walk that treats all failures by *on_error*; fsspec forgets it below the top."""
+
+    def __init__(self, fs: AsyncFileSystem, on_error: Any) -> None:
+        self._fs = fs
+        self._on_error = on_error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fs, name)
+
+    def _walk(self, path: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        kwargs["on_error"] = self._on_error
+        found: AsyncIterator[Any] = AsyncFileSystem._walk(self, path, *args, **kwargs)
+        return found
+
+    def walk(self, path: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield each directory below *path*, with its directories and its files."""
+        kwargs["on_error"] = self._on_error
+        found: Iterator[Any] = AsyncFileSystem.walk(self, path, *args, **kwargs)
+        return found
+
+
+def raise_failure(failure: OSError) -> None:
+    """Raise *failure*, unless a directory has gone meanwhile."""
+    if not isinstance(failure, FileNotFoundError | NotADirectoryError):
+        raise failure
 
 
 class SatfsFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
