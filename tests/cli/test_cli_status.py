@@ -242,7 +242,7 @@ def test_a_refused_credential_is_told(aleph: Program, place: Path) -> None:
         other.revoke_tokens()
         time.sleep(0.3)
         with pytest.raises(PermissionError):
-            os.listdir(place / "tasks")
+            os.listdir(place / "tasks" / "341271")
         assert only(aleph("status", place, "--json"), place)["state"] == "refused"
         shown = " ".join(aleph("status", place).stdout.split())
         assert "SATFS_CLIENT_SECRET" in shown

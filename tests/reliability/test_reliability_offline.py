@@ -135,9 +135,9 @@ def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeSt
     with stand.opened(cached) as descriptor:
         stand.compare(descriptor, content)
     with stand.opened(other) as descriptor, refused(*FAILS):
-        stand.pread(descriptor, 0, KIB)
+        stand.pread(descriptor, MIB, KIB)
     stand.origin.resume_listening()
-    stand.until(10, lambda: stand.read_at(other, 0, KIB))
+    stand.until(10, lambda: stand.read_at(other, MIB, KIB))
 
 
 def test_the_command_line_mounts_without_network_when_told(make_stand: MakeStand) -> None:

@@ -255,14 +255,14 @@ def test_a_foreign_next_page_gets_no_credential(make_stand: MakeStand) -> None:
     """A listing that goes on under another path at another host fails; that host is never asked."""
     stand = make_stand()
     with contextlib.closing(_Trap()) as trap:
-        stand.origin.faults.add("endless-next", "tasks")
-        stand.origin.faults.add("foreign-next", "tasks", base=trap.url, path="/elsewhere/")
+        stand.origin.faults.add("endless-next", "captures")
+        stand.origin.faults.add("foreign-next", "captures", base=trap.url, path="/elsewhere/")
         with refused(errno.EIO):
-            stand.list(stand.root / "tasks")
+            stand.list(stand.root / "tasks" / "1")
         assert trap.n_connections() == 0
 
 
-@pytest.mark.parametrize("endpoint", ["tasks", "sign"])
+@pytest.mark.parametrize("endpoint", ["captures", "sign"])
 def test_a_redirect_to_another_host_gets_no_credential(
     make_stand: MakeStand, endpoint: str
 ) -> None:
@@ -272,8 +272,8 @@ def test_a_redirect_to_another_host_gets_no_credential(
     with contextlib.closing(_Trap()) as trap:
         fault = stand.origin.faults.add("redirect", endpoint, location=f"{trap.url}/elsewhere")
         with refused(errno.EIO, errno.EACCES, errno.ETIMEDOUT):
-            if endpoint == "tasks":
-                stand.list(stand.root / "tasks")
+            if endpoint == "captures":
+                stand.list(stand.root / "tasks" / "1")
             else:
                 stand.read_at(scene, 0, 10)
         assert fault.hits
