@@ -14,7 +14,7 @@ read, plus an allowance without which nothing could be predicted at the start.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -142,11 +142,20 @@ class AccessPattern:
         least_bytes = _BULK_BYTES_OF_STRIPS if is_strips else BULK_BYTES_ELSEWHERE
         return n_bytes // (READ_PER_VAIN + 1) if n_bytes >= least_bytes else 0
 
-    def read(self, image: Image, number: int, span: ByteRange, *, is_in_order: bool = True) -> None:
+    def read(
+        self,
+        image: Image,
+        number: int,
+        span: ByteRange,
+        *,
+        is_in_order: bool = True,
+        n_cached_before: int = 0,
+    ) -> None:
         """Note that a program reads block *number* of an image, which lies at *span*.
 
         *is_in_order* is False where requests may have overtaken each other, as those of the
-        kernel's read-ahead do.
+        kernel's read-ahead do. *n_cached_before* is how many blocks directly to the left are
+        cached: a program may have read these unseen.
         """
         block = Block(image.number, number)
         place = image.place(number)
@@ -157,9 +166,10 @@ class AccessPattern:
         window = self._window
         n_out_of_order = 0 if is_in_order else _OVERTAKING_BYTES // self._mean_bytes(image.number)
         if window is None or not window.takes(image, place, n_out_of_order):
-            window = self._begin(image, place)
+            window = self._begin(image, place, max(0, place.column - n_cached_before))
         elif len(window.read) >= _MAX_REMEMBERED_BLOCKS:
-            window = ReadWindow(image, place.row, place.row + 1, window.left, window.right, [])
+            left, right = window.left, window.right
+            window = ReadWindow(image, place.row, place.row + 1, left, right, [], left)
         self._is_new_plane = bool(window.planes) and place.plane not in window.planes
         window.add(place)
         self._window = window
@@ -182,24 +192,25 @@ class AccessPattern:
             return ()
         predictions: list[Prediction] = []
         shapes = self._shapes.get(window.image.number, ())
-        free = self._free_bytes
-        mean_bytes = self._mean_bytes(window.image.number)
-        following = NextBlocks(window, last[1], shapes, mean_bytes)
-        self._take(following.likely(), free, span_of, predictions)
-        beside = following.beside()
-        if self._size_bytes(beside, span_of) <= min(_MAX_BESIDE_BYTES, self._free_bytes):
-            certain = ((block, 1.0) for block in beside)
-            self._take(certain, _MAX_BESIDE_BYTES, span_of, predictions)
+        following = NextBlocks(window, last[1], shapes, self._mean_bytes(window.image.number))
+        n_tries = 0
+        for n_rows, row in enumerate(following.likely()):
+            n_tries += max(1, len(row))
+            # Part of another row would be a request more.
+            is_taken = self._take(row, self._free_bytes, span_of, predictions, is_whole=n_rows > 0)
+            if not is_taken or n_tries >= _MAX_TRIES:
+                break
+        beside = [(block, 1.0) for block in following.beside()]
+        max_bytes = min(_MAX_BESIDE_BYTES, self._free_bytes)
+        self._take(beside, max_bytes, span_of, predictions, is_whole=True)
         # How many strips a window has is the least certain: most of what may still be fetched in
         # vain is kept for the windows behind it.
         free = self._free_bytes // (4 if window.image.n_columns == 1 else 1)
-        for row in following.rows_below():
-            size = self._size_bytes(row, span_of)
-            if size > free and predictions:
-                break  # half a row more would be a request more
-            self._take(((block, following.fill) for block in row), free, span_of, predictions)
-            free -= size
-            if free <= 0:
+        least = self._free_bytes - free
+        for blocks in following.rows_below():
+            row = [(block, following.fill) for block in blocks]
+            free = self._free_bytes - least
+            if not self._take(row, free, span_of, predictions, is_whole=True):
                 break
         if predictions or not is_due:
             self._n_made, self._n_hits = len(predictions), 0
@@ -207,32 +218,42 @@ class AccessPattern:
 
     def _take(
         self,
-        candidates: Iterator[tuple[Block, float]],
+        candidates: Sequence[tuple[Block, float]],
         free: int,
         span_of: SpanOf,
         predictions: list[Prediction],
-    ) -> None:
-        """Predict what is certain enough of some candidates, of *free* bytes at most."""
-        tried: set[Block] = set()
-        for n_tries, (block, confidence) in enumerate(candidates):
-            if free <= 0 or n_tries >= _MAX_TRIES or len(self._outstanding) >= MAX_OUTSTANDING:
-                break
-            is_known = block in tried or block in self._recent or block in self._outstanding
-            if is_known or confidence < MIN_CONFIDENCE:
+        *,
+        is_whole: bool,
+    ) -> bool:
+        """Predict what is certain enough of some candidates, of *free* bytes at most.
+
+        With *is_whole* it is all of that, or nothing. Returns whether there was room for all.
+        """
+        found: list[tuple[Block, float, int]] = []
+        left = free
+        for block, confidence in candidates:
+            if block in self._recent or block in self._outstanding or confidence < MIN_CONFIDENCE:
                 continue
-            tried.add(block)
             span = span_of(block)
             if span is not None and not span:
                 continue
             size = len(span) if span else self._mean_bytes(block.image)
             # A large block takes longer than the round trip that is saved.
-            if size > free or (size > _LARGE_BYTES and 2 * size > free):
+            is_too_much = size > left or (size > _LARGE_BYTES and 2 * size > left)
+            if is_too_much or len(self._outstanding) + len(found) >= MAX_OUTSTANDING:
+                if is_whole:
+                    return False
                 break
-            free -= size
+            left -= size
+            found.append((block, confidence, size))
+        else:
+            is_whole = True
+        for block, confidence, size in found:
             if block in self._vain:  # fetched already, and wanted after all
                 self.vain_bytes -= self._vain.pop(block)
             self._outstanding[block] = size
             predictions.append(Prediction(block, confidence))
+        return is_whole
 
     @property
     def _free_bytes(self) -> int:
@@ -276,7 +297,7 @@ class AccessPattern:
 
     # -- windows ----------------------------------------------------------------------------------
 
-    def _begin(self, image: Image, place: BlockPlace) -> ReadWindow:
+    def _begin(self, image: Image, place: BlockPlace, first_left: int) -> ReadWindow:
         """Return a new window; what was predicted for the last one was fetched in vain."""
         if self._window is not None:
             self._remember(self._window)
@@ -286,7 +307,8 @@ class AccessPattern:
             if len(self._vain) > _MAX_REMEMBERED_BLOCKS:
                 self._vain.popitem(last=False)  # it stays counted
         self._outstanding.clear()
-        return ReadWindow(image, place.row, place.row + 1, place.column, place.column + 1, [])
+        row, column = place.row, place.column
+        return ReadWindow(image, row, row + 1, column, column + 1, [], first_left)
 
     def _remember(self, window: ReadWindow) -> None:
         n_rows, n_columns = window.bottom - window.top, window.right - window.left
@@ -296,11 +318,3 @@ class AccessPattern:
         shape = WindowShape(n_rows, n_columns, frozenset(window.planes), fill)
         shapes = self._shapes.setdefault(window.image.number, deque(maxlen=N_REMEMBERED))
         shapes.append(shape)
-
-    def _size_bytes(self, blocks: Sequence[Block], span_of: SpanOf) -> int:
-        """Return how many bytes of blocks would have to be fetched."""
-        new = [b for b in blocks if b not in self._recent and b not in self._outstanding]
-        known = ((block, span_of(block)) for block in new)
-        return sum(
-            self._mean_bytes(block.image) if span is None else len(span) for block, span in known
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,9 +15,9 @@ from satfs.imagery.layout import Block, BlockPlace, Image
 MIN_CONFIDENCE: Final = 0.8
 #: Windows that must have been read before the extent of the next is predicted from theirs.
 _N_FOR_SHAPE: Final = 2
-#: Columns that a first row of two is expected to become: a window of 512 by 512 pixels has three in
-#: tiles of 256 by 256, and one of 1024 by 1024 has five.
-_USUAL_COLUMNS: Final = 4
+#: The width that a first row of two blocks is expected to reach, in pixels: a window of 512 by 512
+#: has three columns in tiles of 256 by 256, and two in tiles of 512 by 512.
+_USUAL_WIDTH: Final = 1024
 #: A strip is as wide as the image, so that the width of a window tells nothing of its height. It is
 #: expected to become so many times as high as it is, and to hold at least so many bytes (one tile
 #: of 256 by 256 pixels, four bands of 16 bits), but not to pass one of these heights, in pixels:
@@ -40,6 +41,9 @@ class ReadWindow:
     left: int
     right: int
     planes: list[int]
+    #: Where the window may begin: blocks from here to `left` are cached, so that a program may have
+    #: read them from the kernel's pages, which nobody sees.
+    first_left: int
     read: set[int] = field(default_factory=set)
 
     def takes(self, image: Image, place: BlockPlace, n_out_of_order: int) -> bool:
@@ -54,7 +58,7 @@ class ReadWindow:
         is_right, is_below = place.column == self.right, place.row == self.bottom
         return (
             self.top <= place.row <= self.bottom
-            and self.left <= place.column <= self.right
+            and self.first_left <= place.column <= self.right
             and not (is_right and is_below)
         )
 
@@ -62,6 +66,7 @@ class ReadWindow:
         """Enter a block that continues the window."""
         self.top = min(self.top, place.row)
         self.bottom = max(self.bottom, place.row + 1)
+        self.left = min(self.left, place.column)
         self.right = max(self.right, place.column + 1)
         if place.plane not in self.planes:
             self.planes.append(place.plane)
@@ -99,35 +104,48 @@ class NextBlocks:
         #: Which share of the blocks of the last windows was read.
         self.fill = sum(shape.fill for shape in shapes) / len(shapes) if shapes else 1.0
 
-    def likely(self) -> Iterator[tuple[Block, float]]:
-        """Yield blocks that may come next, the likeliest first, with the confidence in each."""
+    def likely(self) -> Iterator[list[tuple[Block, float]]]:
+        """Yield rows of blocks that may come next, with the confidence in each block.
+
+        The first is the rest of the present row; the likeliest come first.
+        """
         window, last, shapes, fill = self._window, self._last, self._shapes, self.fill
         image = window.image
-        planes = self._planes()
         rows, columns = range(window.top, window.bottom), range(window.left, window.right)
-        # The rest of the row.
         here = image.block(last).number
-        for block in _blocks(image, last.plane, range(last.row, window.bottom), columns):
-            if block.number > here:
-                yield block, fill
-        # What the last windows had to the right and below.
+        row = range(last.row, last.row + 1)
+        yield [(b, fill) for b in _blocks(image, last.plane, row, columns) if b.number > here]
+        planes = self._planes() if self._is_plane_wise else [(last.plane, 1.0)]
+        share = fill
         if self._has_shape:
+            # What the last windows had to the right and below.
             n_columns, column_share = _extent([shape.n_columns for shape in shapes])
             _, row_share = _extent([shape.n_rows for shape in shapes])
             share = min(fill, column_share, row_share)
-            right = max(window.right, window.left + n_columns)
-            bottom = self._known_bottom()
-            for plane, confidence in planes:
-                top = last.row if plane == last.plane else window.top
-                for block in _blocks(image, plane, range(top, bottom), range(window.left, right)):
-                    yield block, min(share, confidence)
-        # What the window has in other planes: they come after the whole of this one, so that what
-        # is fetched for them too early takes the place of what comes before.
-        if shapes or len(window.read) == 1 or len(window.planes) > 1:
-            for plane, confidence in planes:
-                if plane != last.plane:
-                    for block in _blocks(image, plane, rows, columns):
-                        yield block, min(fill, confidence)
+            columns = range(window.left, max(window.right, window.left + n_columns))
+            rows = range(window.top, self._known_bottom())
+        for plane, confidence in planes:
+            top = last.row if plane == last.plane else window.top
+            for number in range(top, rows.stop):
+                row = range(number, number + 1)
+                found = _blocks(image, plane, row, columns)
+                yield [(block, min(share, confidence)) for block in found]
+
+    @property
+    def _is_plane_wise(self) -> bool:
+        """Return whether other planes are predicted now.
+
+        They are read after the whole of the first one. Where the last windows differ in size, that
+        one shows how large this window is, and what is to be fetched of the others, as whole rows.
+        """
+        if len(self._window.planes) > 1:
+            return True
+        if not self._shapes:
+            return False
+        sizes = Counter((shape.n_rows, shape.n_columns) for shape in self._shapes)
+        ((size, n_windows),) = sizes.most_common(1)
+        is_steady = n_windows >= MIN_CONFIDENCE * len(self._shapes)
+        return is_steady and (self._has_shape or size == (1, 1))
 
     def beside(self) -> Sequence[Block]:
         """Return the blocks beside a first row of two that is expected to become longer."""
@@ -135,7 +153,8 @@ class NextBlocks:
         is_begun = len(window.read) == 2 == window.right - window.left
         if not is_begun or self._has_shape:
             return ()
-        columns = range(window.right, window.left + _USUAL_COLUMNS)
+        n_columns = _USUAL_WIDTH // window.image.block_width
+        columns = range(window.right, window.first_left + n_columns)
         return list(_blocks(window.image, last.plane, range(last.row, last.row + 1), columns))
 
     def rows_below(self) -> Iterator[list[Block]]:

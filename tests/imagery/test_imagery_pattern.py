@@ -92,14 +92,30 @@ def test_nothing_is_predicted_for_points(image: Image) -> None:
         assert n_predicted == 0
 
 
-def test_the_other_bands_come_with_the_first() -> None:
-    """In band interleave the first block of a window brings those of the other bands."""
+def test_the_other_bands_come_with_the_second() -> None:
+    """In band interleave: the first band shows how large the first window is."""
     image = IMAGES["512 tiles, band"]
     pattern = AccessPattern()
     where = spans(image)
-    pattern.read(image, 10, where[10])
+    for number in (10, 11, 18, 19):
+        pattern.read(image, number, where[number])
+        predicted = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+        assert all(number < 64 for number in predicted)
+    pattern.read(image, 64 + 10, where[64 + 10])
+    predicted = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+    window = (10, 11, 18, 19)
+    assert predicted == [64 * plane + number for plane in (1, 2, 3) for number in window][1:]
+
+
+def test_the_other_bands_of_a_point_come_with_its_first() -> None:
+    """In band interleave, once a point was read; and of windows that have all one size."""
+    image = IMAGES["512 tiles, band"]
+    pattern = AccessPattern()
+    where = spans(image)
+    follow(pattern, image, (Block(0, 10 + 64 * plane) for plane in range(4)))
+    pattern.read(image, 30, where[30])
     predicted = pattern.predict(lambda block: where[block.number])
-    assert [p.block.number for p in predicted] == [10 + 64 * plane for plane in (1, 2, 3)]
+    assert [p.block.number for p in predicted] == [30 + 64 * plane for plane in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("bands", [[0], [0, 1, 2], [2], [3, 1]])
@@ -164,6 +180,7 @@ def test_blocks_that_are_sparse_are_not_predicted() -> None:
     image = IMAGES["512 tiles, band"]
     pattern = AccessPattern()
     pattern.read(image, 0, ByteRange(1000, 2000))
+    pattern.read(image, 64, ByteRange(2000, 3000))
     assert pattern.predict(lambda _: ByteRange(0, 0)) == ()
     assert pattern.outstanding_bytes == 0
 
@@ -173,8 +190,9 @@ def test_blocks_of_unknown_size_count_like_those_before_them() -> None:
     image = IMAGES["512 tiles, band"]
     pattern = AccessPattern()
     pattern.read(image, 0, ByteRange(1000, 301_000))
-    assert len(pattern.predict(lambda _: None)) == 3
-    assert pattern.outstanding_bytes == 900_000
+    pattern.read(image, 64, ByteRange(301_000, 601_000))
+    assert len(pattern.predict(lambda _: None)) == 2
+    assert pattern.outstanding_bytes == 600_000
 
 
 def test_a_band_that_comes_late_was_not_fetched_in_vain() -> None:
@@ -182,12 +200,13 @@ def test_a_band_that_comes_late_was_not_fetched_in_vain() -> None:
     image = IMAGES["512 tiles, band"]
     pattern = AccessPattern()
     where = spans(image)
-    pattern.read(image, 0, where[0])
+    for number in (0, 64):
+        pattern.read(image, number, where[number])
     pattern.predict(lambda block: where[block.number])
     pattern.read(image, 40, where[40])
-    assert pattern.vain_bytes == 3 * len(where[0])
-    pattern.read(image, 64, where[64])
     assert pattern.vain_bytes == 2 * len(where[0])
+    pattern.read(image, 128, where[128])
+    assert pattern.vain_bytes == len(where[0])
     assert pattern.hit_bytes == len(where[0])
 
 
@@ -265,7 +284,8 @@ def test_predictions_are_bounded_however_small_blocks_are() -> None:
     pattern = AccessPattern()
     n_open = 0
     for number in range(0, 100_000, 4999):
-        pattern.read(image, number, ByteRange(1000 + number, 1001 + number))
+        for block in (number, number + 100_000):  # of the second plane
+            pattern.read(image, block, ByteRange(1000 + block, 1001 + block))
         for _ in range(30):
             n_open += len(pattern.predict(lambda _: ByteRange(1, 2)))
         assert pattern.outstanding_bytes <= MAX_OUTSTANDING
@@ -298,3 +318,19 @@ def test_strips_are_predicted_many_at_a_time(name: str) -> None:
             n_requests += bool(made) or block not in predicted
             predicted |= made | {block}
     assert n_requests <= 4 * n_chips
+
+
+def test_a_window_may_begin_where_blocks_are_cached() -> None:
+    """To the right of cached blocks nothing is predicted in vain; in the next row it goes on."""
+    image = IMAGES["256 tiles"]
+    pattern = AccessPattern()
+    where = spans(image)
+
+    def read(number: int, n_cached_before: int = 0) -> list[int]:
+        pattern.read(image, number, where[number], n_cached_before=n_cached_before)
+        return [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+
+    assert read(36, n_cached_before=3) == []
+    assert read(37) == []  # columns 1 to 5 may be the window: as wide as a usual one
+    assert read(52) == [53]
+    assert read(67) == [68, 69]  # the first row of which the third column is not cached

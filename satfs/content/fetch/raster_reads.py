@@ -59,6 +59,11 @@ FREE_BULK_BYTES: Final = 4 * MIB
 MERGE_GAP_BYTES: Final = 16 * KIB
 #: Blocks of one request that are looked at; a request of more is read as bytes.
 MAX_BLOCKS_PER_REQUEST: Final = 256
+#: Requests in the middle of a block that were refused and needed after all: from then on they are
+#: answered, since a program begins to read anywhere.
+MAX_NEEDED_STRAYS: Final = 2
+#: Blocks to the left of a window's first one that are looked for in the cache.
+_MAX_LOOKS_LEFT: Final = 8
 #: Requests that were refused and may come again, page by page.
 _MAX_REFUSED: Final = 64
 #: Places where the kernel may go on to read ahead, whatever a program has read since.
@@ -145,6 +150,9 @@ class RasterReads:
         self._ahead: ByteRange | None = None
         self._is_copy = False
         self._refused: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
+        #: Requests that were taken for strays of the kernel, and how many a program needed.
+        self._strays: deque[ByteRange] = deque(maxlen=_MAX_REFUSED)
+        self._n_needed_strays = 0
         #: Blocks for which a request was refused, the last ones, each with that request.
         self._doubted: OrderedDict[Block, ByteRange] = OrderedDict()
         #: Requests of this run that were refused although their blocks were needed.
@@ -177,6 +185,17 @@ class RasterReads:
         last = self._raster.span_of(Block(image.number, image.n_blocks - 1))
         return self._with_tail(last).stop if last else None
 
+    @property
+    def wanted_stop(self) -> int | None:
+        """Return where the last block ends that is read or predicted; None while that is not known.
+
+        None, too, for a program that reads everything.
+        """
+        if self.bulk_bytes != 0:
+            return None
+        stops = [span.stop for span in self._spans_of((*self._current, *self.pattern.outstanding))]
+        return max(stops, default=None)
+
     def begin(self, span: ByteRange) -> None:
         """Take in the read that the layout was learnt from: the handle's first."""
         span = self._inside(span)
@@ -195,6 +214,8 @@ class RasterReads:
             return None
         is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
         is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
+        is_stray = not is_ahead and self._is_stray(span)
+        is_ahead = is_ahead or is_stray
         if len(span) <= PAGE_BYTES or is_known_end or not is_ahead:
             return True
         if self._was_refused(span):
@@ -205,7 +226,7 @@ class RasterReads:
         doubted = self._unseen(blocks)
         if (
             doubted
-            and not self._is_cached
+            and not (self._is_cached or is_stray)
             and self.pattern.predict(self._raster.span_of, is_due=True)
         ):
             self._is_plan_due = True
@@ -213,6 +234,9 @@ class RasterReads:
         if not doubted:
             return True
         self._refused.append(span)
+        if is_stray:
+            self._strays.append(span)
+            return False
         if self._is_in_run(span):
             # The kernel's next request of the run shows that a program has come to this one.
             self._ahead = span
@@ -231,6 +255,11 @@ class RasterReads:
         *holds* returns whether bytes of the object are in the cache.
         """
         inside = self._inside(span)
+        if len(inside) <= PAGE_BYTES:
+            self._note_needed_stray(inside)
+            if self._is_rest(inside):
+                self._front = max(self._front, inside.stop)
+                return None
         is_held = holds(span)
         is_jump = not self._is_in_run(inside)
         if is_jump:
@@ -248,7 +277,7 @@ class RasterReads:
                 map(holds, self._spans_of(touched))
             )
             self._current = touched
-            self._note_blocks(touched, is_long=len(inside) > SHORT_BYTES)
+            self._note_blocks(touched, holds, is_long=len(inside) > SHORT_BYTES)
         else:
             is_fetched = is_held or bool(touched)  # the rest of a block that is being fetched
         if is_fetched and not self._is_plan_due:
@@ -261,7 +290,9 @@ class RasterReads:
         now = next(each for each in merged if each.start <= span.start < each.stop)
         return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
 
-    def _note_blocks(self, touched: tuple[Block, ...], *, is_long: bool) -> None:
+    def _note_blocks(
+        self, touched: tuple[Block, ...], holds: Callable[[ByteRange], bool], *, is_long: bool
+    ) -> None:
         layout = self._raster.layout
         for block in touched:
             if (refused := self._doubted.pop(block, None)) is not None:
@@ -269,9 +300,57 @@ class RasterReads:
             where = self._raster.span_of(block)
             if where and layout is not None:
                 image = layout.images[block.image]
-                self.pattern.read(image, block.number, where, is_in_order=not is_long)
+                n_before = (
+                    0 if self.pattern.has_seen(block) else self._n_cached_before(block, holds)
+                )
+                self.pattern.read(
+                    image,
+                    block.number,
+                    where,
+                    is_in_order=not is_long,
+                    n_cached_before=n_before,
+                )
         if not self._is_cached and self.pattern.predict(self._raster.span_of):
             self._is_plan_due = True
+
+    def _is_rest(self, page: ByteRange) -> bool:
+        """Return whether a page goes on with the present block, which shows nothing new.
+
+        After a refused request a block comes in a hundred pages.
+        """
+        where = self._raster.span_of(self._current[-1]) if self._current else None
+        is_inside = where is not None and where.start <= page.start and page.stop <= where.stop
+        return is_inside and self._is_in_run(page) and not self._is_plan_due
+
+    def _is_stray(self, span: ByteRange) -> bool:
+        """Return whether the kernel reads ahead behind pages that an earlier handle has read.
+
+        It does when a program comes to them, and the program's own reads of them are not seen here.
+        Such a request begins where an earlier one ended; a program reads a block from its start.
+        """
+        if len(span) <= SHORT_BYTES or self._n_needed_strays >= MAX_NEEDED_STRAYS:
+            return False
+        block = self._raster.block_at(span.start)
+        where = self._raster.span_of(block) if block is not None else None
+        return where is not None and span.start - where.start >= BUFFER_BYTES
+
+    def _note_needed_stray(self, page: ByteRange) -> None:
+        """Note that a program needs a page of what was taken for a stray request."""
+        for stray in self._strays:
+            if page.overlaps(stray):
+                self._strays.remove(stray)
+                self._n_needed_strays += 1
+                return
+
+    def _n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
+        """Return how many blocks directly to the left of one are cached, of a few."""
+        layout = self._raster.layout
+        column = layout.block_coordinates(block).column if layout is not None else 0
+        for n in range(min(column, _MAX_LOOKS_LEFT)):
+            spans = list(self._spans_of([Block(block.image, block.number - n - 1)]))
+            if not spans or not all(map(holds, spans)):
+                return n
+        return min(column, _MAX_LOOKS_LEFT)
 
     def _unseen(self, blocks: Iterable[tuple[Block, int]]) -> list[Block]:
         return [block for block, part in blocks if part and not self.pattern.has_seen(block)]
@@ -299,6 +378,8 @@ class RasterReads:
             del blocks[0]
         elif is_begun and is_jump and is_short and where is not None and where.stop < span.stop:
             return ()  # a directory or a table behind the last block
+        if is_jump and self._is_stray(span):
+            return ()
         is_ahead = not is_short and (is_held or self._was_refused(span))
         if not is_jump and not is_short and self.pattern.has_seen(blocks[0][0]):
             # The kernel sends it when a program has come to where the last one began.
