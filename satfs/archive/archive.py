@@ -228,7 +228,9 @@ class Archive:
         identity = self._member_identity(body)
         if body.member.method == DEFLATED:
             require_zlib()
-            return PackedReader(await self._deflated_member(row, body, identity), zip_reader)
+            deflated = await self._deflated_member(row, body, identity)
+            return PackedReader(deflated, zip_reader, body=body)
+        # Unpacked as a whole, whatever is read of it.
         return PackedReader(await self._spooled_member(row, body, identity), zip_reader)
 
     async def _deflated_member(self, row: Row, body: MemberData, identity: bytes) -> DeflatedMember:

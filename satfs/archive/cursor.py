@@ -42,6 +42,7 @@ class Cursor:
         self.bound_for = start.out_position  # where whoever holds the lock is going
         self.forgets_to = 0  # output before this is forgotten on the way
         self.served_to = -1  # where the last read that it served stopped
+        self.ahead_stop = 0  # up to where it may inflate ahead of its reader
         self.n_in_row = 0  # reads that each went on where the one before stopped
         self.is_ahead = False  # whether a task inflates ahead
         self.is_over = False  # whether nothing more can come out

@@ -2,7 +2,8 @@
 
 Deflate can only be read forwards, from a place where everything needed is at hand. There are two
 kinds of such places. A `IdleCursor` is a running inflater, with what it put out last still in
-memory: it serves sequential readers, and inflates ahead of them. A `Checkpoint` is 32 KiB of output
+memory: it serves sequential readers, and inflates ahead of them: of a raster no further than to the
+last block that is expected to be read. A `Checkpoint` is 32 KiB of output
 and a position, taken on the way every 2 MiB: a cursor can be started there, so no read inflates
 more in vain than that distance, once the member has been passed through.
 
@@ -26,7 +27,7 @@ from satfs.archive.cursor import Cursor, InflateStep
 from satfs.archive.member_data import MemberData, OpenZip
 from satfs.archive.resources import ArchiveResources
 from satfs.errors import Damaged, SatfsError
-from satfs.model import ByteRange, Reader
+from satfs.model import ByteRange, LimitsReadAhead, Reader
 
 log = structlog.get_logger(__name__)
 
@@ -100,9 +101,11 @@ class DeflatedMember:
             self._save()
             self._resources.put_away(self._identity, self._checkpoints)
 
-    async def read(self, span: ByteRange) -> bytes | memoryview:
+    async def read(self, span: ByteRange, wanted_stop: int | None = None) -> bytes | memoryview:
         """Return the bytes of *span*; fewer only at the end of the member.
 
+        *wanted_stop* is up to where the reader is expected to read on: what lies behind it is
+        neither inflated nor requested ahead. With None both follow from the reader's offsets.
         Waits for nothing when the bytes are still in memory.
 
         Raises:
@@ -117,14 +120,14 @@ class DeflatedMember:
         while True:
             cursor = self._near(span)
             if cursor is None:
-                await self._enter(span)
+                await self._enter(span, wanted_stop)
             elif cursor.covers(span):
                 break
             else:
-                await self._pursue(cursor, span)
+                await self._pursue(cursor, span, wanted_stop)
         data = cursor.take(span)
         self._body.require_sound()
-        self._served(cursor, span)
+        self._served(cursor, span, wanted_stop)
         return data
 
     # -- finding a place -------------------------------------------------------------------------
@@ -145,17 +148,17 @@ class DeflatedMember:
                     best, least = cursor, gap
         return best
 
-    async def _enter(self, span: ByteRange) -> None:
+    async def _enter(self, span: ByteRange, wanted_stop: int | None) -> None:
         """Start a cursor at the nearest checkpoint, and take it to *span*."""
         point = self._checkpoints.before(span.start)
         if span.start - point.out_position <= 2 * self._checkpoints.distance_bytes:
-            await self._pursue(await self._start(point), span)
+            await self._pursue(await self._start(point), span, wanted_stop)
             return
         async with self._exploring:
             # A reader that explored before us has left checkpoints, and perhaps a cursor.
             if self._near(span) is None:
                 point = self._checkpoints.before(span.start)
-                await self._pursue(await self._start(point), span)
+                await self._pursue(await self._start(point), span, wanted_stop)
 
     async def _start(self, point: Checkpoint) -> Cursor:
         """Return a new cursor at *point*, one of the others giving way if there are too many."""
@@ -179,14 +182,32 @@ class DeflatedMember:
 
     # -- going there -----------------------------------------------------------------------------
 
-    async def _pursue(self, cursor: Cursor, span: ByteRange) -> None:
+    async def _pursue(
+        self, cursor: Cursor, span: ByteRange, wanted_stop: int | None = None
+    ) -> None:
         """Inflate on with *cursor* until it covers *span*, if it still can when its turn comes."""
         async with cursor.held():
             if cursor.is_closed or cursor.first_kept > span.start:
                 return
+            self._limit_requests(cursor, span, wanted_stop)
             cursor.bound_for = max(cursor.out_position, span.stop)
             cursor.forgets_to = span.start - self._resources.share_bytes
             await self._advance(cursor, span.stop)
+
+    def _limit_requests(self, cursor: Cursor, span: ByteRange, wanted_stop: int | None) -> None:
+        """Have *cursor*'s reader of the zip read nothing ahead that is not expected to be inflated.
+
+        How far that is in the packed bytes is known by the member's average alone.
+        """
+        if not isinstance(cursor.reader, LimitsReadAhead):
+            return
+        bounds, member = self._body.bounds, self._body.member
+        if wanted_stop is not None:
+            n_out = min(max(span.stop, wanted_stop), self.size_bytes)
+            n_in = n_out * member.compressed_bytes // max(1, member.size_bytes) * 9 // 8
+            stop = min(bounds.start + n_in + _MIN_INPUT_BYTES, bounds.stop)
+            bounds = ByteRange(bounds.start, stop)
+        cursor.reader.limit_read_ahead(bounds)
 
     async def _advance(self, cursor: Cursor, stop: int) -> None:
         """Inflate on until *cursor*, which we hold, is at *stop*, step by step."""
@@ -262,8 +283,9 @@ class DeflatedMember:
             self._is_worth_saving = False
             self._resources.save_soon(self._identity, self._checkpoints, self._body.label)
 
-    def _served(self, cursor: Cursor, span: ByteRange) -> None:
+    def _served(self, cursor: Cursor, span: ByteRange, wanted_stop: int | None) -> None:
         """Note that *cursor* served *span*, and inflate ahead of a reader that goes on."""
+        cursor.ahead_stop = self.size_bytes if wanted_stop is None else wanted_stop
         self._resources.used(cursor)
         goes_on = abs(span.start - cursor.served_to) <= _SEQUENTIAL_BYTES
         cursor.n_in_row = cursor.n_in_row + 1 if goes_on else 0
@@ -273,7 +295,7 @@ class DeflatedMember:
             cursor.n_in_row >= _SEQUENTIAL_READS
             and not cursor.is_ahead
             and n_ahead < self._resources.share_bytes
-            and cursor.out_position < self.size_bytes
+            and cursor.out_position < min(cursor.ahead_stop, self.size_bytes)
         ):
             cursor.is_ahead = True
             self._resources.nursery.start_soon(self._run_ahead, cursor)
@@ -284,10 +306,12 @@ class DeflatedMember:
             while not cursor.is_closed:
                 share = self._resources.share_bytes
                 before = cursor.out_position
-                if before >= min(cursor.served_to + share, self.size_bytes):
+                stop = min(cursor.ahead_stop, self.size_bytes)
+                if before >= min(cursor.served_to + share, stop):
                     break
-                step = ByteRange(cursor.served_to, min(before + 2 * share, self.size_bytes))
-                await self._pursue(cursor, step)
+                step = ByteRange(cursor.served_to, min(before + 2 * share, stop))
+                wanted_stop = None if stop == self.size_bytes else stop
+                await self._pursue(cursor, step, wanted_stop)
                 if cursor.out_position == before:
                     break  # another reader took the cursor elsewhere
         except SatfsError as failure:

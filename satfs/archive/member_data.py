@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeAlias
 
 from satfs.archive.checksum import Checksum
 from satfs.archive.members import LOCAL_HEADER_BYTES, Member
+from satfs.content.fetch.raster_reads import MAGIC_BYTES, RasterFile, RasterReads, is_tiff
 from satfs.errors import Damaged
 from satfs.model import ByteRange, Reader, RemoteReader
 
@@ -46,6 +47,8 @@ class MemberData:
         """What people know it by, among the members of all zips."""
         self.is_checked = False
         """Whether every byte was seen, and the CRC was right."""
+        self.raster: RasterFile | None = None
+        """The layout of a packed TIFF, in offsets of the unpacked member, once it was begun."""
         self._stop = stop
         self._data_start: int | None = None
         self._checksum = Checksum(member.size_bytes)
@@ -182,8 +185,11 @@ class PackedMember(Protocol):
         """Count one reader more, which brings the open zip *zip_reader* with it."""
         ...
 
-    async def read(self, span: ByteRange) -> bytes | memoryview:
-        """Return the bytes of *span*."""
+    async def read(self, span: ByteRange, wanted_stop: int | None = None) -> bytes | memoryview:
+        """Return the bytes of *span*.
+
+        *wanted_stop* is up to where a program is expected to read on; None where that is not known.
+        """
         ...
 
     def release(self) -> None:
@@ -192,25 +198,58 @@ class PackedMember(Protocol):
 
 
 class PackedReader:
-    """One open handle of a packed member."""
+    """One open handle of a packed member.
 
-    def __init__(self, member: PackedMember, zip_reader: Reader) -> None:
+    With *body*, the blocks of a TIFF that the handle reads decide how much is unpacked ahead.
+    """
+
+    def __init__(
+        self, member: PackedMember, zip_reader: Reader, *, body: MemberData | None = None
+    ) -> None:
         self.size_bytes = member.size_bytes
         self._member = member
+        self._body = body
+        raster = None if body is None else body.raster
+        self._reads = None if raster is None else RasterReads(raster)
         member.open(zip_reader)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
         """Return the bytes of *span*, unpacked."""
-        return await self._member.read(span)
+        wanted_stop: int | None = None
+        if self._reads is not None:
+            self._reads.note(span, _nothing_held)
+            wanted_stop = self._reads.wanted_stop
+        data = await self._member.read(span, wanted_stop)
+        # No await from here on: the bytes may be a view that is good until then.
+        self._learn(span, data)
+        return data
 
     def is_near(self, span: ByteRange) -> bool:
         """Return False: what is held is the packed member, if anything."""
         return False
 
     def is_expected(self, span: ByteRange) -> bool | None:
-        """Return None: the layout of a packed member is not looked at."""
-        return None
+        """Return whether a program needs *span*, as far as the layout of a raster shows it."""
+        return None if self._reads is None else self._reads.is_expected(span)
 
     def close(self) -> None:
         """Release the member."""
         self._member.release()
+
+    def _learn(self, span: ByteRange, data: bytes | memoryview) -> None:
+        """Learn the layout of a raster from bytes that were read."""
+        body = self._body
+        if body is None:
+            return
+        if body.raster is None and span.start == 0 and is_tiff(bytes(data[:MAGIC_BYTES])):
+            body.raster = RasterFile(ByteRange(0, self.size_bytes))
+        if body.raster is None:
+            return
+        if self._reads is None:
+            self._reads = RasterReads(body.raster)
+            self._reads.begin(span)
+        body.raster.feed(span.start, data)
+
+
+def _nothing_held(_span: ByteRange) -> bool:
+    return False

@@ -125,7 +125,7 @@ class SpooledMember:
                 self._zip = None
             self._file.close()
 
-    async def read(self, span: ByteRange) -> bytes:
+    async def read(self, span: ByteRange, wanted_stop: int | None = None) -> bytes:
         """Return the bytes of *span*; fewer only at the end of the member.
 
         Raises:

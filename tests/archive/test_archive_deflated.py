@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -14,12 +15,14 @@ import pytest
 import trio
 from archive.opening import MIB, MemoryStore, Opened, read_all, wordy
 from archive.zips import Entry, build, deflated
+from imagery.rasters import learn, pixels, write
 
 from satfs.archive import cursor as cursor_module
 from satfs.archive import deflated as deflated_module
 from satfs.archive import inflate as inflate_module
 from satfs.archive.checkpoints import MIN_DISTANCE_BYTES, Checkpoints
 from satfs.errors import Damaged, Unreachable, Unsupported
+from satfs.imagery.layout import Block
 from satfs.model import ByteRange
 
 
@@ -345,3 +348,33 @@ async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
 
     monkeypatch.setattr(deflated_module.DeflatedMember, "_pursue", breaking)
     assert await read_all(reader) == content
+
+
+async def test_of_a_raster_no_more_is_inflated_than_its_blocks(
+    opened: Callable[..., Opened], tmp_path: Path
+) -> None:
+    """A window of a deflated TIFF inflates to the last block that it needs, and 64 KiB further."""
+    tiles: dict[str, Any] = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    data = write(tmp_path / "image.tif", pixels(4, 1536, 1536), **tiles).read_bytes()
+    raster = learn(data, whole=True)
+    it = opened(build([Entry(b"a.tif", data, method=8)]))
+    reader = await it.reader("a.tif")
+
+    async def read(start: int, stop: int) -> None:
+        if reader.is_expected(ByteRange(start, stop)) is not False:
+            assert await reader.read(ByteRange(start, stop)) == data[start:stop]
+
+    await read(0, 32 * 1024)
+    member = reader._member  # type: ignore[attr-defined]
+    spans = {n: raster.span_of(Block(0, n)) or ByteRange(0, 0) for n in (7, 8, 13, 14)}
+    for number, block in spans.items():  # two rows of two tiles
+        start = block.start // 8192 * 8192
+        await read(start, start + 8192)
+        for at in range(start + 8192, block.stop + 512 * 1024, 128 * 1024):  # and the kernel's
+            await read(at, at + 128 * 1024)
+        while any(cursor.is_ahead for cursor in member._cursors):
+            await trio.lowlevel.checkpoint()
+        inflated = max(cursor.out_position for cursor in member._cursors)
+        # The second tile of a row is expected with the first one, once there was a row before.
+        last = spans[14] if number == 13 else block
+        assert inflated <= last.stop + 64 * 1024

@@ -105,6 +105,17 @@ class ReadAhead:
         self._n_strides = 0
         self._n_strays = 0
 
+    def limit(self, bounds: ByteRange) -> None:
+        """Plan nothing beyond *bounds* from now on; what was seen of the reads is kept."""
+        self._bounds = bounds
+        if self._pattern is Pattern.START:
+            self._run_start = self._front = bounds.start
+
+    @property
+    def bounds(self) -> ByteRange:
+        """Return what plans are limited to."""
+        return self._bounds
+
     @property
     def pattern(self) -> Pattern:
         """Return how the handle is being read."""

@@ -111,7 +111,13 @@ class ObjectReader:
         For a handle of which is known beforehand what is read. With an empty *place* reads in any
         order and at the same time are no habit: each fetches its own bytes.
         """
-        self._habit = ReadAhead(place.clip(self.size_bytes)) if place else None
+        place = place.clip(self.size_bytes)
+        if not place:
+            self._habit = None
+        elif self._habit is not None and self._habit.bounds.start == place.start:
+            self._habit.limit(place)
+        else:
+            self._habit = ReadAhead(place)
         self._place = self._raster = self._raster_reads = None
         self._is_looked_up = True
 
