@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ from benchmarks.objects import StoredObject, make_zip
 from benchmarks.origin import Origin, run_origin
 from benchmarks.profiles import PROFILES, Profile
 from benchmarks.quiet import STOLEN_SHARE, Moment, claim_memory, wait_until_quiet
-from benchmarks.rasters import LAYOUTS, WORK, make_raster_zip
+from benchmarks.rasters import LAYOUTS, WORK, copies_of, make_raster_zip
 from benchmarks.results import Results, Run
 from benchmarks.workloads import (
     CASE,
@@ -212,7 +213,9 @@ def _measure(plan: Plan, workspace: tuple[Path, Path]) -> Iterator[Run]:
     store = quick / "store"
     objects = _make_objects(plan, store)
     digests = {name: stored.digests() for name, stored in objects.items() if name not in LAYOUTS}
-    scene_ids = sorted({stored.scene_id for stored in objects.values()})
+    copies = _make_copies(plan, objects)
+    shown = [*objects.values(), *chain(*copies.values())]
+    scene_ids = sorted({stored.scene_id for stored in shown})
     machine, versions = describe_machine(), describe_versions()
     for profile in plan.profiles:
         wanted = [workload for workload in plan.workloads if profile.name in workload.profiles]
@@ -224,7 +227,7 @@ def _measure(plan: Plan, workspace: tuple[Path, Path]) -> Iterator[Run]:
             line = stack.enter_context(open_line(profile, room, relay=plan.relay))
             origin = stack.enter_context(run_origin(profile, line, store, room, scene_ids))
             told = _describe_line(profile, line, origin, objects)
-            scene = Scene(origin, objects, digests, slow, plan.sizes, {})
+            scene = Scene(origin, objects, digests, slow, plan.sizes, {}, copies)
             for workload in wanted:
                 run = Run(
                     workload=workload.name,
@@ -353,6 +356,16 @@ def _make_objects(plan: Plan, store: Path) -> dict[str, StoredObject]:
         for number in range(sizes.n_entries):
             (many / f"entry-{number:06}.bin").write_bytes(b"x" * 1024)
     return made
+
+
+def _make_copies(plan: Plan, objects: dict[str, StoredObject]) -> dict[str, list[StoredObject]]:
+    """Return the objects of works on several rasters, by layout."""
+    wanted: dict[str, int] = {}
+    for name in WORKLOADS["window"].contenders:
+        _, layout, work = name.split(CASE)
+        if layout in objects and _takes(plan, name):
+            wanted[layout] = max(wanted.get(layout, 1), WORK[work].n_rasters)
+    return {layout: copies_of(objects[layout], n) for layout, n in wanted.items()}
 
 
 def _describe_line(

@@ -175,7 +175,7 @@ def _draw_windows(subplots: Callable[..., Any], run: Run) -> Any:
     layouts = [layout for layout in LAYOUTS if any(layout == one for one, _ in ratios)]
     height = 0.32 * len(layouts) + 1.2
     figure, panel = subplots(1, 1, figsize=(8, height), layout="constrained")
-    for marker, work in zip("osD^vPX", WORK, strict=True):
+    for marker, work in zip("osD^vPX*hd", WORK, strict=True):
         points = [(ratios[lay, work], y) for y, lay in enumerate(layouts) if (lay, work) in ratios]
         if points:
             panel.scatter(*zip(*points, strict=True), marker=marker, s=34, label=work, zorder=3)

@@ -6,6 +6,7 @@ import random
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,18 +43,29 @@ class Work:
     """What a program reads: windows as (top, left, side), some bands, at what size.
 
     No *windows*: all blocks, in the order of their numbers. *bands* count from 1; None is all.
-    *out_side* asks for a smaller picture, which GDAL reads from an overview.
+    *out_side* asks for a smaller picture, which GDAL reads from an overview. With *n_processes*,
+    so many read at once, each other windows of as many (see `windows_of`): of one raster in turn
+    of *n_rasters*. With *is_copy* the file is copied as it is, and nothing is unpacked.
     """
 
     title: str
     windows: Sequence[tuple[int, int, int]]
     bands: Sequence[int] | None = None
     out_side: int | None = None
+    n_processes: int = 1
+    n_rasters: int = 1
+    is_copy: bool = False
+    #: Layouts that it is done on: all, if none is named.
+    layouts: tuple[str, ...] = ()
+
+    def windows_of(self, process: int) -> Sequence[tuple[int, int, int]]:
+        """Return the windows that one process reads, counted from 0."""
+        return self.windows if self.n_processes == 1 else tuple(_chips(50, seed=100 + process))
 
 
-def _chips() -> Iterator[tuple[int, int, int]]:
-    dice = random.Random(3)  # noqa: S311 - repeatable, no secret
-    for _ in range(20):
+def _chips(n: int = 20, seed: int = 3) -> Iterator[tuple[int, int, int]]:
+    dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
+    for _ in range(n):
         yield dice.randrange(SIDE - 256), dice.randrange(SIDE - 256), 256
 
 
@@ -71,7 +83,23 @@ WORK: Final[Mapping[str, Work]] = {
     "overview": Work("all of it, as 512 by 512", [(0, 0, SIDE)], out_side=512),
     "three-bands": Work("1024 by 1024, three of four bands", [(1300, 1700, 1024)], bands=(1, 2, 3)),
     "whole": Work("all blocks in order", ()),
-}
+    # Beside all blocks in order: without compression both read the same bytes.
+    "cp": Work("the file, by cp", (), is_copy=True, layouts=("1024-raw",)),
+    "training-1": Work(
+        "8 processes, 50 chips each, one raster", (), n_processes=8, layouts=("256-lzw",)
+    ),
+    "training-8": Work(
+        "8 processes, 50 chips each, eight rasters", (), n_processes=8, n_rasters=8,
+        layouts=("256-lzw",),
+    ),
+}  # fmt: skip
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """Yield each layout with each work that is done on it."""
+    for layout, (name, work) in product(LAYOUTS, WORK.items()):
+        if not work.layouts or layout in work.layouts:
+            yield layout, name
 
 
 def make_raster_zip(directory: Path, scene_id: str, layout: str) -> StoredObject:
@@ -111,6 +139,17 @@ def make_raster_zip(directory: Path, scene_id: str, layout: str) -> StoredObject
     return StoredObject(scene_id, path, path.stat().st_size)
 
 
+def copies_of(stored: StoredObject, n: int) -> list[StoredObject]:
+    """Return *n* objects of equal bytes and other scenes, the first one being *stored* itself."""
+    copies = [stored]
+    for number in range(1, n):
+        scene_id = f"{stored.scene_id}_{number}"
+        path = stored.path.with_name(f"{scene_id}.zip")
+        path.hardlink_to(stored.path)
+        copies.append(StoredObject(scene_id, path, stored.size_bytes))
+    return copies
+
+
 @dataclass(frozen=True, slots=True)
 class Least:
     """What a work needs at least: bytes of the blocks it touches, and ranges that they lie in."""
@@ -143,16 +182,25 @@ def least(stored: StoredObject, work: Work) -> Least:
             for table in (image.offsets, image.sizes):
                 feed(table.span.start, table.span.stop)
     image = layout.images[0]
-    windows = [Window(t, t + side, left, left + side) for t, left, side in work.windows]
+    if work.n_processes > 1:
+        by_process = [work.windows_of(process) for process in range(work.n_processes)]
+    else:
+        by_process = [work.windows]
+    windows = [Window(t, t + side, left, left + side) for t, left, side in chain(*by_process)]
     if work.out_side is not None:
         levels = [i for i in layout.images if not i.is_mask and i.width >= work.out_side]
         image = min(levels, key=lambda level: level.width)
     if work.out_side is not None or not windows:
         windows = [Window(0, image.height, 0, image.width)]
     bands = None if work.bands is None else [band - 1 for band in work.bands]
+    if work.is_copy:
+        return Least(stored.member().size_bytes, 1)
     seen: set[Block] = set()
     n_bytes = n_ranges = 0
-    for window in windows:
+    n_each = len(windows) // work.n_rasters
+    for number, window in enumerate(windows):
+        if work.n_rasters > 1 and number % n_each == 0:
+            seen.clear()  # another raster
         new = set(layout.blocks_of_window(image, window, bands)) - seen
         seen |= new
         places = [place for block in new if (place := raster.fetch_span_of(block))]

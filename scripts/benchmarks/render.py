@@ -8,14 +8,13 @@ import statistics
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu import FLAMES
 from benchmarks.names import title
 from benchmarks.profiles import MB, PROFILES
-from benchmarks.rasters import LAYOUTS, WORK
+from benchmarks.rasters import WORK, cases
 from benchmarks.results import IN_PARTS, Results, Run
 from benchmarks.targets import Verdict, verdicts
 from benchmarks.workloads import CASE, WINDOW_READERS, WORKLOADS
@@ -223,7 +222,7 @@ def windows_table(run: Run) -> tuple[list[str], list[list[str]]]:
     head = ["layout", "work", "least: MB / ranges"]
     head += [f"{title(reader)}: MB / requests / s" for reader in WINDOW_READERS]
     rows = []
-    for layout, work in product(LAYOUTS, WORK):
+    for layout, work in cases():
         names = [CASE.join((reader, layout, work)) for reader in WINDOW_READERS]
         needed = [run.median(names[0], key) for key in ("least_bytes", "least_ranges")]
         if needed[0] is None or needed[1] is None:
@@ -257,7 +256,7 @@ def _windows_summary(run: Run) -> str:
 def window_ratios(run: Run, reader: str) -> dict[tuple[str, str], float]:
     """Return the time of a reader over that of GDAL without a mount, by layout and work."""
     found = {}
-    for layout, work in product(LAYOUTS, WORK):
+    for layout, work in cases():
         ours = run.median(CASE.join((reader, layout, work)), "took_s")
         others = run.median(CASE.join((WINDOW_READERS[-1], layout, work)), "took_s")
         if ours is not None and others:

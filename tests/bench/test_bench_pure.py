@@ -16,6 +16,7 @@ from benchmarks.counters import Request, peak_concurrency, summarise
 from benchmarks.objects import DIGEST_BLOCK_BYTES, StoredObject, make_zip
 from benchmarks.profiles import MB, PROFILES
 from benchmarks.quiet import Moment
+from benchmarks.rasters import LAYOUTS, WORK, cases
 from benchmarks.results import Results, Run
 from benchmarks.workloads import WORKLOADS, percentile
 from hypothesis import given
@@ -232,3 +233,24 @@ def test_every_module_that_the_benchmarks_start_exists() -> None:
 
 def test_results_are_kept_in_the_repository_and_not_beside_its_scripts() -> None:
     assert (REPOSITORY / "docs" / "PERFORMANCE.md").is_file()
+
+
+def test_each_work_is_done_on_layouts_that_there_are() -> None:
+    """Some works on one layout alone; each with every reader, once."""
+    found = list(cases())
+    assert len(found) == len(set(found))
+    assert {layout for layout, _ in found} == set(LAYOUTS)
+    assert {work for _, work in found} == set(WORK)
+    assert ("1024-raw", "cp") in found
+    assert ("256-lzw", "cp") not in found
+    assert len(WORKLOADS["window"].contenders) == 3 * len(found)
+
+
+def test_processes_of_one_work_read_other_chips_each() -> None:
+    """The same ones in each run, so that both readers read the same."""
+    work = WORK["training-8"]
+    windows = [tuple(work.windows_of(process)) for process in range(work.n_processes)]
+    assert len(set(windows)) == work.n_processes == work.n_rasters
+    assert all(len(each) == 50 for each in windows)
+    assert windows[3] == tuple(work.windows_of(3))
+    assert WORK["chips"].windows_of(0) == WORK["chips"].windows
