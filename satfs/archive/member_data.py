@@ -9,7 +9,8 @@ from typing import Final, Protocol, TypeAlias
 
 from satfs.archive.checksum import Checksum
 from satfs.archive.members import LOCAL_HEADER_BYTES, Member
-from satfs.content.fetch.raster_reads import MAGIC_BYTES, RasterFile, RasterReads, is_tiff
+from satfs.content.fetch.raster_files import MAGIC_BYTES, RasterFile, is_tiff
+from satfs.content.fetch.raster_reads import RasterReads
 from satfs.errors import Damaged
 from satfs.model import ByteRange, Reader, RemoteReader
 

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from imagery.rasters import directory, tiff, tiled_fields
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.raster_reads import (
-    BUFFER_BYTES,
-    MAX_RASTERS,
-    PAGE_BYTES,
-    RasterFile,
-    RasterFiles,
-    RasterReads,
-    is_tiff,
-)
+from satfs.content.fetch.raster_files import MAX_RASTERS, RasterFile, RasterFiles, is_tiff
+from satfs.content.fetch.raster_reads import BUFFER_BYTES, PAGE_BYTES, RasterReads
 from satfs.content.fetch.readahead import Pattern
 from satfs.demo.contents import BytesContent
 from satfs.model import ByteRange

@@ -24,7 +24,7 @@ from satfs.content.fetch.check_ahead import CheckAhead
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
 from satfs.content.fetch.range_retry import BULK_BYTES
-from satfs.content.fetch.raster_reads import RasterFiles
+from satfs.content.fetch.raster_files import RasterFiles
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.content.fetch.span_index import SpanIndex
 from satfs.errors import Changed, SatfsError

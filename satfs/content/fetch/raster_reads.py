@@ -16,27 +16,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from cachetools import LRUCache
-
+from satfs.content.fetch.raster_files import RasterFile
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.imagery.layout import Block
 from satfs.imagery.pattern import AccessPattern
-from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
 from satfs.model import ByteRange
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
-
-#: How a TIFF begins, classic and BigTIFF, in both byte orders (TIFF 6.0, page 13; BigTIFF design).
-_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAGIC_BYTES: Final = 4
-
-#: Rasters of one object whose layouts are remembered, and how much of the tables of each: those of
-#: some 75,000 blocks. A delivery has fewer than eight rasters; of a larger one the last pages of
-#: the tables are kept.
-MAX_RASTERS: Final = 8
-MAX_TABLE_BYTES: Final = 2 * MIB
 
 #: The unit in which the kernel reads when nothing is read ahead.
 PAGE_BYTES: Final = 4 * KIB
@@ -71,59 +59,6 @@ _MAX_FRONTS: Final = 64
 #: Requests of one run that were refused and needed after all: from then on the run is served as it
 #: is requested, since a program reads on.
 MAX_WRONG_REFUSALS: Final = 8
-
-
-def is_tiff(head: bytes) -> bool:
-    """Return whether a file that begins with *head* calls itself a TIFF."""
-    return head[:MAGIC_BYTES] in _MAGIC
-
-
-class RasterFile:
-    """A TIFF that lies, as it is, at *place* in an object; shared by all handles on it."""
-
-    def __init__(self, place: ByteRange) -> None:
-        self.place = place
-        self.raster = Raster(len(place), max_kept_bytes=MAX_TABLE_BYTES)
-
-    def feed(self, start: int, data: bytes | memoryview) -> None:
-        """Learn from bytes of the object, which begin at *start*."""
-        skip = max(0, self.place.start - start)
-        data = memoryview(data)[skip : max(0, self.place.stop - start)]
-        if data:
-            self.raster.feed(start + skip - self.place.start, data)
-
-    def needs(self) -> list[ByteRange]:
-        """Return the spans of the object that the layout needs next."""
-        return [self._shift(span) for span in self.raster.needs()]
-
-    def tables(self) -> list[ByteRange]:
-        """Return where the block tables lie in the object, those that are kept as a whole."""
-        layout = self.raster.layout
-        images = layout.images if layout is not None else ()
-        tables = (table for image in images for table in (image.offsets, image.sizes))
-        return [self._shift(t.span) for t in tables if len(t.span) <= MAX_TABLE_BYTES // 4]
-
-    def _shift(self, span: ByteRange) -> ByteRange:
-        return ByteRange(span.start + self.place.start, span.stop + self.place.start)
-
-
-class RasterFiles:
-    """The TIFFs known in one object: itself, or members of a zip; the last ones used."""
-
-    def __init__(self) -> None:
-        self._files: LRUCache[ByteRange, RasterFile] = LRUCache(MAX_RASTERS)
-
-    def get(self, place: ByteRange) -> RasterFile | None:
-        """Return the raster at exactly that place, None when none is known."""
-        found: RasterFile | None = self._files.get(place)
-        return found
-
-    def add(self, place: ByteRange) -> RasterFile:
-        """Return the raster at that place, a new one if need be."""
-        found = self.get(place)
-        if found is None:
-            found = self._files[place] = RasterFile(place)
-        return found
 
 
 class RasterReads:

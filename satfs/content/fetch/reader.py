@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from satfs.content.fetch.fetcher import Fetcher
-from satfs.content.fetch.raster_reads import MAGIC_BYTES, RasterFile, RasterReads, is_tiff
+from satfs.content.fetch.raster_files import MAGIC_BYTES, RasterFile, is_tiff
+from satfs.content.fetch.raster_reads import RasterReads
 from satfs.content.fetch.readahead import Plan, ReadAhead
 from satfs.errors import Damaged, Misuse
 from satfs.model import ByteRange
