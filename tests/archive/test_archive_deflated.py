@@ -340,11 +340,14 @@ async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
     pursue = deflated_module.DeflatedMember._pursue
 
     async def breaking(
-        self: deflated_module.DeflatedMember, cursor: cursor_module.Cursor, span: ByteRange
+        self: deflated_module.DeflatedMember,
+        cursor: cursor_module.Cursor,
+        span: ByteRange,
+        wanted_stop: int | None = None,
     ) -> None:
         if "_run_ahead" in trio.lowlevel.current_task().name:
             raise ZeroDivisionError
-        await pursue(self, cursor, span)
+        await pursue(self, cursor, span, wanted_stop)
 
     monkeypatch.setattr(deflated_module.DeflatedMember, "_pursue", breaking)
     assert await read_all(reader) == content
