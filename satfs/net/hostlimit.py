@@ -118,7 +118,11 @@ class HostLimit:
     def note_opened(self, took_s: float) -> None:
         """Take in the time from the wish for a new connection to its first byte."""
         known_s = self._opening_s
-        self._opening_s = took_s if known_s is None else 0.7 * known_s + 0.3 * took_s
+        if known_s is None:
+            self._opening_s = took_s
+        elif took_s < SILENCE_FACTOR * known_s:
+            # One that waited until another connection closed would make silence last ever longer.
+            self._opening_s = 0.7 * known_s + 0.3 * took_s
 
     def note_response(self, took_s: float) -> None:
         """Take in the time from a request to its first byte, on a connection that was open."""

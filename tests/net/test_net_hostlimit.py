@@ -198,3 +198,16 @@ def test_silence_is_tried_again_sooner_than_a_refusal() -> None:
     limit.note_refused(0.0, n_others=4, n_answering=4, is_silence=True)
     assert limit.allowed(0.0) == 4
     assert limit.allowed(RAISE_AFTER_SILENCE_S) == 5
+
+
+def test_what_waited_for_another_connection_does_not_prolong_silence() -> None:
+    """A host that keeps further connections waiting serves each when another one closes."""
+    host = HostLimit()
+    host.note_opened(0.3)
+    before_s = host.silence_s()
+    for _ in range(20):
+        host.note_opened(5.0)
+    assert host.silence_s() == before_s
+    for _ in range(20):
+        host.note_opened(0.5)
+    assert host.silence_s() > before_s
