@@ -22,7 +22,7 @@ Examples:
       --where intersects=harbour.geojson  the visual rasters of an area
   satfs prefetch ~/aleph/scenes/SCENE_ID/contents/rasters
                                          some members of a zip
-  satfs prefetch ~/aleph/tasks/268095 --bands visual \
+  satfs prefetch ~/aleph/tasks/268095 --bands visual \\
       --bbox 4.7,52.3,5.0,52.5 --overviews
                                          of each visual raster what shows
                                          an area, and the overviews
