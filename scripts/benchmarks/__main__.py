@@ -32,19 +32,17 @@ from benchmarks.profiles import PROFILES, Profile
 from benchmarks.quiet import STOLEN_SHARE, Moment, claim_memory, wait_until_quiet
 from benchmarks.rasters import LAYOUTS, WORK, copies_of, make_raster_zip
 from benchmarks.results import Results, Run
-from benchmarks.workloads import (
-    CASE,
+from benchmarks.samples import (
     LOCAL,
     LOCAL_SMALL_PAGES,
     QUICK,
-    WINDOW_READERS,
-    WORKLOADS,
     Sample,
     Scene,
     Sizes,
-    Workload,
     WrongBytes,
 )
+from benchmarks.window_works import CASE, WINDOW_READERS
+from benchmarks.workloads import WORKLOADS, Workload
 
 REPOSITORY = Path(__file__).parent.parent.parent
 

@@ -12,7 +12,7 @@ from benchmarks.profiles import MB, PROFILES
 from benchmarks.rasters import LAYOUTS, WORK
 from benchmarks.render import window_ratios
 from benchmarks.results import Results, Run
-from benchmarks.workloads import WINDOW_READERS
+from benchmarks.window_works import WINDOW_READERS
 
 #: satfs stands out; a limit is grey; everybody else looks alike.
 OURS, LIMIT, PEER, POINT = "#d1495b", "#8d99ae", "#9cc5d9", "#22333b"

@@ -17,7 +17,8 @@ from benchmarks.profiles import MB, PROFILES
 from benchmarks.rasters import WORK, cases
 from benchmarks.results import IN_PARTS, Results, Run
 from benchmarks.targets import Verdict, verdicts
-from benchmarks.workloads import CASE, WINDOW_READERS, WORKLOADS
+from benchmarks.window_works import CASE, WINDOW_READERS
+from benchmarks.workloads import WORKLOADS
 
 
 @dataclass(frozen=True, slots=True)

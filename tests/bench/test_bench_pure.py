@@ -18,7 +18,8 @@ from benchmarks.profiles import MB, PROFILES
 from benchmarks.quiet import Moment
 from benchmarks.rasters import LAYOUTS, WORK, cases
 from benchmarks.results import Results, Run
-from benchmarks.workloads import WORKLOADS, percentile
+from benchmarks.samples import percentile
+from benchmarks.workloads import WORKLOADS
 from hypothesis import given
 from hypothesis import strategies as st
 
