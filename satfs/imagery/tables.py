@@ -111,7 +111,8 @@ class BlockTables:
 
     def needs(self, block: Block) -> tuple[ByteRange, ...]:
         """Return the spans of the file that must be fed before `span` can answer; may be empty."""
-        image = self._images[block.image]
+        if (image := self._image(block)) is None:
+            return ()
         return tuple(
             _piece_span(table, block.number * table.item_bytes // PIECE_BYTES)
             for table in (image.offsets, image.sizes)
@@ -120,15 +121,17 @@ class BlockTables:
 
     def offset(self, block: Block) -> int | None:
         """Return where a block starts, in bytes; 0 for a sparse one, None when it is not known."""
-        return self._item(self._images[block.image].offsets, block.number)
+        image = self._image(block)
+        return None if image is None else self._item(image.offsets, block.number)
 
     def span(self, block: Block) -> ByteRange | None:
         """Return the bytes of a block; empty for a sparse one, None when it is not known."""
-        offset = self.offset(block)
+        image, offset = self._image(block), self.offset(block)
+        if image is None or offset is None:
+            return None
         if offset == 0:
             return ByteRange(0, 0)
-        size = self._item(self._images[block.image].sizes, block.number)
-        if offset is None or size is None:
+        if (size := self._item(image.sizes, block.number)) is None:
             return None
         return ByteRange(offset, offset + size).clip(self._size_bytes) if size else ByteRange(0, 0)
 
@@ -183,6 +186,10 @@ class BlockTables:
                 return False
             stop = max(stop, span.stop)
         return True
+
+    def _image(self, block: Block) -> Image | None:
+        """Return the image of a block; None where the layout was given up since."""
+        return self._images[block.image] if block.image < len(self._images) else None
 
     def _item(self, table: Table, number: int) -> int | None:
         index, position = divmod(number * table.item_bytes, PIECE_BYTES)
