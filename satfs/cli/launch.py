@@ -90,7 +90,7 @@ def _serve(prepare: Preparation, options: MountOptions, manner: Manner, waiter: 
             return _serve_and_log(prepare, options, manner, waiter)
     except BaseException as error:  # the log itself: there is no other place to report it
         failure = failure_of(error, with_details=manner.with_details)
-        waiter.tell_failure(failure)
+        _report(failure, options, waiter)
         return failure.code
 
 
@@ -110,5 +110,15 @@ def _serve_and_log(
         if not waiter.is_waiting:
             return Exit.DONE
         failure = Failure(Exit.INTERRUPTED, "asked to end before the mount worked")
-    waiter.tell_failure(failure)
+    _report(failure, options, waiter)
     return failure.code
+
+
+def _report(failure: Failure, options: MountOptions, waiter: Waiter) -> None:
+    """Report *failure* to the command in front, which may be run again as soon as it has ended.
+
+    So the mountpoint is no longer held then, though this process ends a moment later.
+    """
+    if options.hold is not None:
+        options.hold.close()
+    waiter.tell_failure(failure)

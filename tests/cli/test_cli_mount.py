@@ -275,6 +275,12 @@ def test_a_mount_that_nobody_waits_for_any_more_is_taken_down(aleph: Program, pl
     assert not is_mounted(place)
 
 
+def test_a_mount_that_failed_can_be_tried_again_at_once(aleph: Program, place: Path) -> None:
+    """The mountpoint is free when the command has ended, though its background ends later."""
+    codes = [aleph("mount", place, SATFS_CLIENT_SECRET="wrong").returncode for _ in range(5)]
+    assert codes == [3] * 5
+
+
 def test_a_traceback_is_for_those_who_ask(aleph: Program, place: Path) -> None:
     plain = aleph("mount", place, SATFS_CLIENT_SECRET="wrong")
     asked = aleph("mount", "-vv", place, SATFS_CLIENT_SECRET="wrong")
