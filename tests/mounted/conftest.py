@@ -72,6 +72,7 @@ def mount_it(tmp_path: Path) -> Iterator[MountIt]:
             options: dict[str, object] | None = None,
             cache: Path | None = None,
             sabotage: str = "",
+            may_be_forked: bool = True,
             **settings: object,
         ) -> RealMount:
             nonlocal n_mounts
@@ -87,6 +88,7 @@ def mount_it(tmp_path: Path) -> Iterator[MountIt]:
                 tmp_path / f"mount{n_mounts}.log",
                 options or {},
                 sabotage,
+                may_be_forked,
             )
             return stack.enter_context(real)
 

@@ -63,6 +63,8 @@ class RealMount:
     options: Mapping[str, object] = field(default_factory=dict)
     #: Code for the mount's process; may define `after_ready`, which then runs in its event loop.
     sabotage: str = ""
+    #: False: a new interpreter, whose memory is its own: no fork has what its template had freed.
+    may_be_forked: bool = True
     process: forking.Process | subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
@@ -72,7 +74,7 @@ class RealMount:
         with self.log_path.open("ab") as log:
             environment = {**os.environ, **self.environment}
             arguments = [json.dumps(options), self.sabotage]
-            if forking.takes(environment):
+            if self.may_be_forked and forking.takes(environment):
                 self.process = forking.start(_CHILD, arguments, environment, log)
             else:
                 self.process = subprocess.Popen(

@@ -55,7 +55,7 @@ def test_a_costly_page_is_an_error_of_its_own_directory(
 ) -> None:
     """Nobody waits for it, its memory is bounded, and its listing ends in time."""
     origin = start_origin(many_tasks(3))
-    mount = mount_it(origin, metadata_deadline_s=DEADLINE_S)
+    mount = mount_it(origin, may_be_forked=False, metadata_deadline_s=DEADLINE_S)
     known = mount.path / "tasks" / "100000"
     known.stat()
     before = resident_bytes(mount)
@@ -88,7 +88,7 @@ def test_many_costly_pages_cost_no_more_than_a_few(
     origin = start_origin(many_tasks(2000))
     others = [make_scene(f"other-{number}", []) for number in range(N_OTHERS)]
     origin.catalogue.add_task(make_task(9, [make_capture(capture_uuid("others", 1), others)]))
-    mount = mount_it(origin, metadata_deadline_s=DEADLINE_S)
+    mount = mount_it(origin, may_be_forked=False, metadata_deadline_s=DEADLINE_S)
     before = resident_bytes(mount)
     costly = origin.faults.add("costly-page", "tasks", skip=1, gzip=is_packed)
     waits_s = []
