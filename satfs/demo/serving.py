@@ -82,7 +82,6 @@ class Port:
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         #: Connections that wait to be served, or are at their handshake.
         self._joining: set[asyncio.Task[None]] = set()
         self._n_shaking = 0  # handshakes under way
@@ -108,15 +107,15 @@ class Port:
             listener.setblocking(False)
             self._listener = listener
             self.port = listener.getsockname()[1]
-            self._accepting = asyncio.create_task(self._accept(listener))
+            # Not `sock_accept`: a connection that comes while it is cancelled would stay open.
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     async def stop_listening(self) -> None:
         """Refuse new connections and drop those there are, as a machine that went down."""
-        if self._listener is not None and self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
-            self._listener = self._accepting = None
+            self._listener = None
         await self.drop_connections()
 
     async def drop_connections(self) -> None:
@@ -142,13 +141,22 @@ class Port:
 
     # -- connections -----------------------------------------------------------------------------
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            plug, peer = await loop.sock_accept(listener)
-            joining = loop.create_task(self._join(plug, peer))
-            self._joining.add(joining)
-            joining.add_done_callback(self._joining.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept a connection; called whenever one may wait."""
+        try:
+            plug, peer = listener.accept()
+        except OSError:  # none waits, or it is broken already
+            return
+        plug.setblocking(False)
+        joining = asyncio.get_running_loop().create_task(self._join(plug, peer))
+        self._joining.add(joining)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._joining.discard(task)
+            if task.cancelled():  # before it began: `_join` itself lets no cancellation out
+                plug.close()
+
+        joining.add_done_callback(ended)
 
     async def _join(self, plug: socket.socket, peer: object) -> None:
         """Serve a connection, unless it is beyond a limit."""
