@@ -16,7 +16,9 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 #: What the functions of `scripts/setup` run, apart from what a test lets them find.
-PROGRAMS = ("bash", "cat", "dirname", "env", "grep", "mktemp", "readlink", "rm", "sleep", "stat")
+PROGRAMS = (
+    *("bash", "cat", "dirname", "env", "grep", "mktemp", "readlink", "rm", "sleep", "sort", "stat"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,23 @@ def test_a_python_that_is_too_old_is_the_last_word(machine: BareMachine) -> None
 
     assert done.returncode == 1
     assert "satfs needs Python 3.11 or newer. Debian 12" in done.stdout.splitlines()[-1]
+
+
+def test_a_python_that_pyenv_has_installed_is_found_by_its_name(machine: BareMachine) -> None:
+    """The newest of its series, also where the shim in PATH fails since none is chosen."""
+    machine.program("python3.12", "echo pyenv: python3.12: command not found >&2; exit 127")
+    for version, code in (("3.12.9", 0), ("3.12.11", 0), ("3.12.12", 1), ("3.13.0", 0)):
+        directory = machine.root / "pyenv/versions" / version / "bin"
+        directory.mkdir(parents=True)
+        python = directory / f"python{version.rpartition('.')[0]}"
+        python.write_text(f"#!/bin/bash\nexit {code}\n")
+        python.chmod(0o755)
+
+    found = machine.run(f"PYENV_ROOT={machine.root}/pyenv; python_named python3.12")
+    missing = machine.run(f"PYENV_ROOT={machine.root}/pyenv; python_named python3.14")
+
+    assert found.stdout == f"{machine.root}/pyenv/versions/3.12.11/bin/python3.12\n"
+    assert (missing.returncode, missing.stdout) == (1, "")
 
 
 def test_a_held_lock_is_waited_for(machine: BareMachine, tmp_path: Path) -> None:
