@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,12 +137,18 @@ def test_a_wheel_names_its_programs_and_its_pythons(built: Built) -> None:
 
 
 def test_the_same_source_makes_the_same_bytes(built: Built, tmp_path: Path) -> None:
-    again = build("wheel", built.source, tmp_path)
-    sdist = build("sdist", built.source, tmp_path)
+    """In another directory, with other times and other permissions, and from an unpacked sdist."""
+    source = tmp_path / "elsewhere" / "satfs"
+    shutil.copytree(built.source, source)
+    for path in source.rglob("*.py"):
+        path.chmod(0o600)
+        os.utime(path, (1, 1))
+
+    again = build("wheel", source, tmp_path)
+    sdist = build("sdist", source, tmp_path)
 
     assert again.read_bytes() == built.wheel.read_bytes()
-    with tarfile.open(sdist) as one, tarfile.open(built.sdist) as other:
-        assert one.getnames() == other.getnames()
+    assert sdist.read_bytes() == built.sdist.read_bytes()
 
 
 def test_the_wheel_runs_where_there_is_no_checkout(built: Built, tmp_path: Path) -> None:
