@@ -315,7 +315,7 @@ def resolve_settings(
     given = [
         Layer(OriginKind.FLAG, flags),
         Layer(
-            OriginKind.ENVIRONMENT, _values_of(os.environ if environment is None else environment)
+            OriginKind.ENVIRONMENT, values_of(os.environ if environment is None else environment)
         ),
         *([] if unit is None else [unit]),
     ]
@@ -363,7 +363,7 @@ def _no_such_profile(flag: Any, known: Sequence[str]) -> str:
     return f"{knows_none} ({there_are}); `satfs login` makes one"
 
 
-def _values_of(environment: Mapping[str, str]) -> dict[str, str]:
+def values_of(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that *environment* holds, by field name; empty values count as unset."""
     upper = {name.upper(): value for name, value in environment.items()}
     named = {name: upper.get(variable_of(name), "") for name in Settings.model_fields}

@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import Final
 
 from satfs import __version__
-from satfs.api import secret_store
 from satfs.cli.commands.config import shown_value
+from satfs.cli.known_secrets import IDENTITIES, secrets_of_user
 from satfs.cli.output import show
 from satfs.doctor.findings import Finding, Severity
-from satfs.errors import BadSettings, SatfsError
+from satfs.errors import BadSettings
 from satfs.redaction import redact
-from satfs.settings import Resolved, Settings, is_secret, variable_of
+from satfs.settings import Resolved, Settings
 
 #: libfuse by its soname: 3.0 to 3.16, and from 3.17 on.
 _LIBFUSE: Final = ("libfuse3.so.3", "libfuse3.so.4")
 #: Libraries whose version decides how satfs behaves.
 _LIBRARIES: Final = ("pyfuse3", "trio", "httpx", "httpcore", "h11", "pydantic", "isal")
 #: These values name an account or a file; a report for the public shows only that they are set.
-_IDENTITIES: Final = ("client_id", "contract_id")
-_PERSONAL: Final = (*_IDENTITIES, "token_file", "token_command")
+_PERSONAL: Final = (*IDENTITIES, "token_file", "token_command")
 #: Lines of each mount's log, the latest.
 MAX_LOG_LINES: Final = 200
-#: Shorter values are no secrets, and are part of many words.
-_MIN_SECRET_LENGTH: Final = 4
 
 
 def versions() -> dict[str, str]:
@@ -81,9 +78,9 @@ def report_text(
 ) -> str:
     """Return the report as text: versions, *findings*, settings that are not the default, *logs*.
 
-    *logs* are the lines of each mount by its mountpoint. The report never has a secret of the
-    settings, of the stored login or of *environment*, the query of a link, a token, or the user in
-    a URL; the user's home directory is `~`. Waits for the keyring, if the login is there.
+    *logs* are the lines of each mount by its mountpoint. The report never has a secret of any
+    profile (`secrets_of_user`, which may wait for the keyring), the query of a link, a token, or
+    the user in a URL; the user's home directory is `~`.
     """
     day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     parts = [f"# A report of satfs doctor, {day}", "## Versions", versions_text(), "## Findings"]
@@ -92,7 +89,7 @@ def report_text(
     for mountpoint, lines in logs.items():
         tail = lines.splitlines()[-MAX_LOG_LINES:]
         parts += [f"## Log of {show(mountpoint)}", "\n".join(map(show, tail)) or "(empty)"]
-    return without_secrets("\n\n".join(parts) + "\n", _secrets(resolved, environment))
+    return without_secrets("\n\n".join(parts) + "\n", secrets_of_user(resolved, environment))
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
@@ -142,19 +139,3 @@ def _settings_text(resolved: Resolved | None) -> str:
             value = "(set, not shown)" if hidden else shown_value(resolved.settings, name)
             lines.append(show(f"{name} = {value}  # {resolved.origins[name].kind}"))
     return "\n".join(lines) or "(none)"
-
-
-def _secrets(resolved: Resolved | None, environment: Mapping[str, str]) -> set[str]:
-    """Return the values of secret settings, those of the environment also if they are not used."""
-    names = [name for name in Settings.model_fields if is_secret(name)]
-    found = {environment.get(variable_of(name), "") for name in names}
-    if resolved is not None:
-        values = (getattr(resolved.settings, name) for name in names)
-        found |= {value.get_secret_value() for value in values if value is not None}
-        if (place := resolved.settings.secret_store) is not None:
-            with suppress(SatfsError):  # nothing can be read, so nothing can be shown either
-                stored = secret_store.fetch(resolved.settings.profile, place)
-                found.add(stored.secret.get_secret_value())
-        # They are no secrets; with them a reader of the issue would know the account.
-        found |= {str(getattr(resolved.settings, name) or "") for name in _IDENTITIES}
-    return {value for value in found if len(value) >= _MIN_SECRET_LENGTH}

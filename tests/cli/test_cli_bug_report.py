@@ -10,11 +10,14 @@ import pytest
 from cli.conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from satfs import __version__
+from satfs.api import secret_store
+from satfs.api.secret_store import StoredLogin
 from satfs.cli.bug_report import MAX_LOG_LINES, report_text, versions, without_secrets
 from satfs.doctor.findings import Area, Finding, Severity
-from satfs.settings import resolve_settings
+from satfs.settings import AuthMode, SecretPlace, resolve_settings
 
 SECRET = "5eedfeed-never-to-be-shown"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
@@ -77,6 +80,82 @@ def test_a_report_has_no_secret_wherever_it_stood(
     for value in (SECRET, CLIENT, TOKEN, "deadbeef", "hunter22", "ana:", "--key"):
         assert value not in text
     assert "client_id = (set, not shown)" in text
+
+
+CONFIG = """\
+client_secret = "secret-above-all-profiles"
+[profiles.harbour]
+client_id = "client-of-the-harbour"
+contract_id = "contract-of-the-harbour"
+token = "token-of-the-harbour"
+[profiles.forest]
+token_file = "forest.token"
+[profiles.lake]
+client_id = "client-of-the-lake"
+secret_store = "file"
+[profiles.mountain]
+secret_store = "keyring"
+"""
+#: Each secret and identity of a user with several profiles, by the place where it is.
+EVERYWHERE = {
+    "environment": "secret-of-the-environment",
+    "environment, not used": "token-of-the-environment",
+    "file, above all profiles": "secret-above-all-profiles",
+    "file, a profile that is not used": "token-of-the-harbour",
+    "file, client id": "client-of-the-harbour",
+    "file, contract": "contract-of-the-harbour",
+    "token file": "opaque-token-of-the-forest",
+    "file of a login": "secret-of-the-lake",
+    "keyring": "secret-of-the-mountain",
+    "keyring, client id": "client-of-the-mountain",
+    "proxy, as written": "hunter%402",
+    "proxy, as typed": "hunter@2",
+    "proxy, as sent": "YW5hOmh1bnRlckAy",
+    "link": "X-Amz-Signature=c0ffee",
+}
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give the user a secret in every place that can have one."""
+    file = tmp_path / "config.toml"
+    file.write_text(CONFIG)
+    file.chmod(0o600)
+    (tmp_path / "forest.token").write_text("Bearer opaque-token-of-the-forest\n")
+    monkeypatch.setenv("SATFS_CONFIG_FILE", str(file))
+    monkeypatch.setenv("SATFS_CLIENT_SECRET", "secret-of-the-environment")
+    monkeypatch.setenv("satfs_token", "token-of-the-environment")
+    monkeypatch.setenv("https_proxy", "http://ana:hunter%402@proxy.example:3128")
+    addresses = ("https://api.example", "https://auth.example/token")
+    lake, mountain = (
+        StoredLogin(
+            AuthMode.OAUTH, SecretStr(f"secret-of-the-{name}"), f"client-of-the-{name}", *addresses
+        )
+        for name in ("lake", "mountain")
+    )
+    secret_store.keep("lake", lake, SecretPlace.FILE)
+    fetch = secret_store.fetch
+    monkeypatch.setattr(
+        secret_store,
+        "fetch",
+        lambda profile, place: mountain if place is SecretPlace.KEYRING else fetch(profile, place),
+    )
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("place", EVERYWHERE)
+def test_a_report_has_no_secret_of_any_profile_or_place(place: str) -> None:
+    """Logs of mounts with other profiles are part of it, and findings about them."""
+    secret = EVERYWHERE[place]
+    text = secret if place != "link" else f"GET https://store.example/a.zip?{secret}"
+    finding = Finding(Area.NETWORK, "x", Severity.FAILURE, text, text, text, (text,))
+
+    report = report_text([finding], resolve_settings({}), {"/mnt": f"a line with {text}"})
+    without_settings = report_text([finding], None, {"/mnt": f"a line with {text}"})
+
+    assert secret not in report
+    assert secret not in without_settings
+    assert "a line with " in report
 
 
 @given(
