@@ -38,8 +38,13 @@ KEPT_FOR_S = 90 * 86400.0
 #: Time after which a call that was cancelled is blamed on the disk. Measured on the real clock: a
 #: thread does not know trio's.
 CALL_LIMIT_S = 2.0
-#: Time to wait for another mount that is writing.
+#: Time to wait for another mount that is writing, and for one that opens the file.
 _BUSY_LIMIT_S = 1.0
+#: Time between two attempts to open a file that another mount opens: it takes milliseconds.
+_OPENING_S = 0.01
+#: Calls in a row that may find the file in use. A process that was stopped while it wrote keeps it
+#: so for good, and each call would wait.
+_MAX_BUSY_CALLS = 3
 
 #: The number of the layout below, in `PRAGMA user_version`. Version 1 had one row for a listing.
 _VERSION = 2
@@ -93,6 +98,7 @@ class ListingStore:
         self._limiter = trio.CapacityLimiter(1)
         self._db: sqlite3.Connection | None = None
         self._is_broken = False
+        self._n_busy_calls = 0
 
     async def save(self, kind: str, id: str, pages: Sequence[RecordPage]) -> None:
         """Keep *pages* as what was listed now."""
@@ -177,12 +183,15 @@ class ListingStore:
         try:
             if self._db is None:
                 self._db = _open(self._directory)
-            if work is _close:
-                return work(self._db)
-            return _in_transaction(self._db, work)
+            result = work(self._db) if work is _close else _in_transaction(self._db, work)
         except (sqlite3.Error, OSError, ValueError) as failure:
-            self._give_up(type(failure).__name__, str(failure))
+            self._n_busy_calls += 1
+            # Another mount writes: that costs this call, not all later ones.
+            if not _is_busy(failure) or self._n_busy_calls == _MAX_BUSY_CALLS:
+                self._give_up(type(failure).__name__, str(failure))
             return None
+        self._n_busy_calls = 0
+        return result
 
     def _give_up(self, reason: str, detail: str = "") -> None:
         self._is_broken = True
@@ -208,7 +217,7 @@ def _open(directory: Path) -> sqlite3.Connection:
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
     try:
-        return _connect(path)
+        return _connect_in_turn(path)
     except sqlite3.OperationalError:
         raise  # locked, read-only, out of space: the file itself may be good
     except sqlite3.DatabaseError:
@@ -217,6 +226,29 @@ def _open(directory: Path) -> sqlite3.Connection:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
         return _connect(path)
+
+
+def _connect_in_turn(path: Path) -> sqlite3.Connection:
+    """Return a connection; wait for another mount that opens the file, at most `_BUSY_LIMIT_S`.
+
+    SQLite's own time limit does not hold there: of two connections that change a new file to WAL
+    mode, each has a lock that the other one needs, so one fails at once. Measured with two mounts
+    that start together: in one case of 150.
+    """
+    until_s = time.monotonic() + _BUSY_LIMIT_S
+    while True:
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError as failure:
+            if not _is_busy(failure) or time.monotonic() > until_s:
+                raise
+            time.sleep(_OPENING_S)
+
+
+def _is_busy(failure: Exception) -> bool:
+    """Return whether another connection has the file in use; the low byte is the primary code."""
+    code = failure.sqlite_errorcode if isinstance(failure, sqlite3.OperationalError) else 0
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from satfs.api import readers, wire
+from satfs.api import listing_store, readers, wire
 from satfs.api.listing_store import FILE_NAME, ListingStore
 from satfs.api.record_list import page_bytes
 
@@ -78,6 +80,65 @@ async def test_two_mounts_share_one_file(tmp_path: Path) -> None:
     for store in stores:
         assert len(await store.load_all(1000)) == 100
         await store.aclose()
+
+
+async def test_mounts_that_start_at_the_same_moment_all_keep_their_listings(tmp_path: Path) -> None:
+    """As at a login: each finds the file in use while another one makes it."""
+    for attempt in range(20):
+        stores = [ListingStore(tmp_path / str(attempt)) for _ in range(4)]
+        async with trio.open_nursery() as nursery:
+            for number, store in enumerate(stores):
+                nursery.start_soon(store.save, f"kind-{number}", "", RECORDS)
+        for store in stores:
+            assert len(await store.load_all(10)) == 4
+            await store.aclose()
+
+
+@pytest.mark.parametrize("while_it_is", ["new", "open"])
+async def test_a_file_in_use_costs_the_call_and_not_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_it_is: str
+) -> None:
+    """Another mount may write for longer than a call waits."""
+    monkeypatch.setattr(listing_store, "_BUSY_LIMIT_S", 0.0)
+    store, other = ListingStore(tmp_path / "a"), ListingStore(tmp_path / "a")
+    await other.save("tasks", "", RECORDS)
+    if while_it_is == "open":
+        await store.save("scenes", "a", RECORDS)
+    with writing(tmp_path / "a"):
+        await store.save("scenes", "b", RECORDS)
+
+    await store.save("scenes", "c", RECORDS)
+
+    kept = {one.id for one in await other.load_all(10)}
+    assert kept == {"", "c"} | ({"a"} if while_it_is == "open" else set())
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_file_that_stays_in_use_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Any
+) -> None:
+    """By a process that was stopped while it wrote: not each listing waits for it."""
+    expect_log("listings are not kept on disk", reason="OperationalError")
+    monkeypatch.setattr(listing_store, "_BUSY_LIMIT_S", 0.0)
+    store = ListingStore(tmp_path / "a")
+    await store.save("tasks", "", RECORDS)
+    with writing(tmp_path / "a"):
+        for _ in range(3):
+            await store.save("tasks", "", MORE)
+
+    assert await store.load("tasks", "") is None
+    await store.aclose()
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Hold the file in *directory* as another mount does that writes."""
+    db = sqlite3.connect(directory / FILE_NAME, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    yield
+    db.execute("ROLLBACK")
+    db.close()
 
 
 async def test_a_broken_file_is_put_away(tmp_path: Path, expect_log: Any) -> None:
