@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 import pytest
+import trio
+import trio.testing
 from fakes.vendor import Vendor, settings_for_vendor
 
 from satfs.api.client import Aleph
@@ -19,6 +21,32 @@ Connect: TypeAlias = Callable[..., AbstractAsyncContextManager[Aleph]]
 def vendor() -> Vendor:
     """Return a vendor with nothing to list."""
     return Vendor()
+
+
+@pytest.fixture
+def thread_clock(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> trio.testing.MockClock:
+    """Return the clock that jumps, except while a thread works: trio's does not see threads.
+
+    On a busy machine a thread needs a moment to start, and the clock would jump to the deadline.
+    """
+    run_sync = trio.to_thread.run_sync
+    n_at_work = 0
+
+    async def run_and_count(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_at_work
+        n_at_work += 1
+        autojump_clock.autojump_threshold = float("inf")
+        try:
+            return await run_sync(*arguments, **options)
+        finally:
+            n_at_work -= 1
+            if n_at_work == 0:
+                autojump_clock.autojump_threshold = 0
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_and_count)
+    return autojump_clock
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def large_tasks(n_tasks: int, n_bytes: int) -> list[dict[str, Any]]:
 
 
 async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
-    vendor: Vendor, connect: Any, autojump_clock: Any
+    vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
     """More bytes than `listing_memory_bytes` are refused, also when no page is large."""
     vendor.tasks = large_tasks(250, 200_000)
@@ -227,7 +227,7 @@ async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
 
 
 async def test_unfinished_listings_are_bounded_together(
-    vendor: Vendor, connect: Any, autojump_clock: Any
+    vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
     """Those that nobody has gone on with for longest give way; the last one is gone on with."""
     records = [
@@ -252,7 +252,7 @@ async def test_unfinished_listings_are_bounded_together(
 
 
 async def test_listings_that_are_read_at_once_have_one_limit(
-    vendor: Vendor, connect: Any, autojump_clock: Any
+    vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
     """Four that fit by themselves do not fit together: some fail, and give back what they took."""
     records = [

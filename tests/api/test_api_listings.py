@@ -305,7 +305,7 @@ async def test_a_long_listing_stays_known_whatever_is_listed_beside_it(
 
 
 async def test_what_leaves_the_memory_is_read_from_disk(
-    vendor: Vendor, remember: Remember, store: ListingStore, autojump_clock: Any
+    vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any
 ) -> None:
     """It is believed as long as if it had stayed, and then asked for again."""
     add_large_captures(vendor)
@@ -326,7 +326,7 @@ async def test_what_leaves_the_memory_is_read_from_disk(
 
 
 async def test_a_long_listing_of_a_moment_ago_is_believed_after_a_remount(
-    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+    vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
     """It would take many requests; when its time is over, it is asked for again."""
     vendor.scenes["long"] = [some_scene(f"long-{n}", "long") for n in range(250)]
@@ -480,13 +480,11 @@ async def test_a_walk_through_what_is_known_does_not_wait_for_a_refused_credenti
 async def test_what_is_known_on_disk_does_not_wait_for_a_refused_credential(
     vendor: Vendor,
     remember: Remember,
-    autojump_clock: Any,
+    thread_clock: Any,
     expect_log: Any,
     store: ListingStore,
 ) -> None:
     """A listing of an earlier mount is served as soon as one of this mount."""
-    # A thread reads the disk. The clock, which does not see it, jumps only after a time of silence.
-    autojump_clock.autojump_threshold = 0.5
     expect_log("listing is served stale")
     async with remember(store) as listings:
         known = await listings.tasks()
@@ -581,7 +579,7 @@ async def store(tmp_path: Path) -> AsyncIterator[ListingStore]:
 
 
 async def test_a_mount_without_network_comes_up_with_what_was_known(
-    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any, expect_log: Any
+    vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any, expect_log: Any
 ) -> None:
     """Listings, look-ups and all; without being told to, upon the first failure."""
     expect_log("host counts as offline")
@@ -607,7 +605,7 @@ async def test_a_mount_without_network_comes_up_with_what_was_known(
 
 
 async def test_recalled_listings_are_known_at_once_and_asked_again(
-    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+    vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
     """What is recalled is shown as known, and not believed while there is somebody to ask."""
     before = ListingStore(tmp_path / "account")
@@ -627,7 +625,7 @@ async def test_recalled_listings_are_known_at_once_and_asked_again(
 
 
 async def test_what_stays_the_same_is_not_written_again(
-    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+    vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
     """A mount that is looked at all day writes its listings when they change."""
 
@@ -651,7 +649,7 @@ async def test_what_stays_the_same_is_not_written_again(
 
 
 async def test_what_is_gone_is_not_recalled(
-    vendor: Vendor, remember: Remember, store: ListingStore, autojump_clock: Any
+    vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any
 ) -> None:
     """A withdrawn task does not come back with the next mount."""
     async with remember(store) as listings:
@@ -664,7 +662,7 @@ async def test_what_is_gone_is_not_recalled(
 
 
 async def test_nothing_kept_holds_a_link(
-    vendor: Vendor, remember: Remember, tmp_path: Path, autojump_clock: Any
+    vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
     """Neither signatures nor the token nor the client's secret reach the disk."""
     kept = ListingStore(tmp_path / "account")
