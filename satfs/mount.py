@@ -31,8 +31,6 @@ from satfs.control.commands import commands_on
 from satfs.control.components import MountComponents
 from satfs.control.kernel import KernelMemory
 from satfs.control.server import serve_control, socket_path
-from satfs.coredumps import leave_no_core
-from satfs.descriptors import raise_limit
 from satfs.errors import FuseMissing
 from satfs.fuse.callers import Callers
 from satfs.fuse.crawlers import CrawlerGate, crawler_rules
@@ -48,6 +46,7 @@ from satfs.kernel_tuning import tune
 from satfs.mountpoint_hold import MountpointHold
 from satfs.net.ready_connections import ReadyConnections
 from satfs.notify import Notifier, describe_mount
+from satfs.process_limits import allow_all_descriptors, leave_no_core
 from satfs.settings import ContentsView, Settings, Views
 from satfs.tree.desktop_volume import volume_files
 from satfs.tree.nodes import Node
@@ -120,7 +119,7 @@ def run_mount(
         Exception: whatever *on_ready* raises; then the mount is taken down again.
     """
     leave_no_core()
-    raise_limit()
+    allow_all_descriptors()
     save_addresses()
     try:
         trio.run(partial(serve, settings, options, on_ready=on_ready, notifier=notifier))

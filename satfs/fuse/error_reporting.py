@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 from cachetools import TTLCache
 
-from satfs.descriptors import is_exhausted
 from satfs.errors import Misuse, SatfsError, TooManyOpen
 from satfs.fuse.errnos import errno_of, gravest_of, is_answer
+from satfs.process_limits import is_exhausted
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from satfs.content.cache.directory import path_of
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject, Layer
 from satfs.content.cache.room import MemoryBudget
-from satfs.descriptors import has_room, require_room
+from satfs.process_limits import has_room, require_room
 
 K = TypeVar("K")
 

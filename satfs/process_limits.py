@@ -1,4 +1,7 @@
-"""File descriptors of this process: raise the limit, and keep a reserve for what is not a file."""
+"""Limits of this process: how many file descriptors it may have, and no core dump of its memory.
+
+Open files leave a reserve of descriptors for connections and commands.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,21 @@ from typing import Final
 
 from satfs.errors import TooManyOpen
 
-#: Descriptors that open files leave alone: connections to the API and the store, the cache's index,
-#: the control socket and its conversations, pipes of worker processes.
+#: Descriptors that open files do not take: connections to the API and the store, the cache's index,
+#: the control socket and its connections, pipes of worker processes.
 _RESERVED: Final = 128
-#: Where so few are allowed altogether that this would be most of them: a third.
+#: Where the limit is so low that `_RESERVED` would be most of it, a third of it is reserved.
 _RESERVED_SHARE: Final = 3
+
+#: With this limit, in bytes, the kernel writes no core and starts no program to take one: it never
+#: writes a file of less than a page, and where `core_pattern` is a pipe, a limit of 1 keeps it from
+#: starting the program (core(5); fs/coredump.c). With a limit of 0 it would start the program.
+_NO_CORE_BYTES: Final = 1
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-def raise_limit() -> None:
+def allow_all_descriptors() -> None:
     """Allow this process as many descriptors as its hard limit does (getrlimit(2)).
 
     The usual soft limit of 1,024 is there for programs that call select(2), which satfs does not.
@@ -63,3 +71,16 @@ def require_room() -> None:
 def is_exhausted(failure: BaseException) -> bool:
     """Return whether *failure* is that no descriptor is left, here or on the machine."""
     return isinstance(failure, OSError) and failure.errno in _EXHAUSTED
+
+
+def leave_no_core() -> None:
+    """Keep the memory of this process, and of the processes that it will start, out of any core.
+
+    The token is in that memory. The log has where Python was when the process crashed.
+
+    PR_SET_DUMPABLE (prctl(2)) would do the same, but would also give `/proc/PID` to root: neither
+    the process nor its user could look at the process any more.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    # A hard limit of 0 allows no core anyway, and no process may set a soft limit above it.
+    resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE_BYTES if hard else 0, hard))
