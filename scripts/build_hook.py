@@ -63,7 +63,7 @@ def write_files(root: Path, share: Path) -> None:
         from satfs.cli.commands.completion import completion_script
         from satfs.cli.commands.man import man_pages
         from satfs.cli.main import satfs
-        from satfs.cli.units import template_unit_text
+        from satfs.cli.systemd import template_unit_text
 
         files = {f"man/man{name[-1]}/{name}": text for name, text in man_pages(satfs).items()}
         for shell, name in COMPLETIONS.items():

@@ -1,19 +1,43 @@
-"""Flags that several commands share."""
+"""What several commands share: flags, what these ask of the log, and groups of commands."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from satfs.cli.completion_values import values_for
-from satfs.cli.log_choice import LogChoice, LogFormat, level_for
 from satfs.cli.options import secret_refusal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    CONSOLE = "console"  #: for people
+    JSON = "json"  #: one object a line, for programs
+
+
+@dataclass(frozen=True, slots=True)
+class LogChoice:
+    """What one command line asks of the log."""
+
+    level: int = logging.WARNING
+    format: LogFormat = LogFormat.CONSOLE
+    file: Path | None = None
+
+
+def level_for(verbosity: int) -> int:
+    """Return the level for *verbosity*: the number of `-v`, less the number of `-q`."""
+    if verbosity < 0:
+        return logging.ERROR
+    return (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
 
 
 @dataclass(slots=True)
@@ -171,3 +195,23 @@ def _refuse(flag: str, setting: str) -> Callable[[click.Context, click.Parameter
             raise click.UsageError(secret_refusal(flag, setting))
 
     return refuse
+
+
+class Commands(click.Group):
+    """A group of commands; a name that none of them has ends with the nearest that there is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that *args* begin with, its name, and the rest of them.
+
+        Raises:
+            click.UsageError: there is no such command.
+        """
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from satfs.settings import did_you_mean  # a tenth of a second, for a mistake only
+
+            there_are = self.list_commands(ctx)
+            ctx.fail(f"There is no command {name!r}{did_you_mean(name, there_are)}.")
+        return super().resolve_command(ctx, args)

@@ -30,7 +30,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from satfs import log_level
-from satfs.cli.log_choice import LogChoice, LogFormat, level_for
+from satfs.cli.flags import LogChoice, LogFormat, level_for
 from satfs.cli.output import show
 from satfs.errors import BadSettings
 from satfs.introspection.log_ring import LogRing

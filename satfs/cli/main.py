@@ -18,8 +18,7 @@ from click.shell_completion import CompletionItem
 
 from satfs import __version__
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
-from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.groups import Commands
+from satfs.cli.flags import Commands, Manner, verbosity_flags
 from satfs.cli.hints import next_step
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8

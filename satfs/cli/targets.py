@@ -12,8 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 import click
 import trio
 
-from satfs.cli.flags import Manner
-from satfs.cli.log_choice import LogChoice, level_for
+from satfs.cli.flags import LogChoice, Manner, level_for
 from satfs.cli.output import show
 from satfs.cli.waiting import hurried, waiting_told
 from satfs.control import records

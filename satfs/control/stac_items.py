@@ -15,7 +15,7 @@ from satfs.control.server import SendNotice
 from satfs.control.walk import Wanted, find, lineage, scenes, words_of
 from satfs.errors import SatfsError
 from satfs.model import Json
-from satfs.stac.export import relocated
+from satfs.stac.items import relocated
 from satfs.tree.scenes import SceneDirectory
 
 #: Scenes at once. Each needs one round of reads; this many hide a far store's round trips.

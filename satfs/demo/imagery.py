@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from satfs.demo.place import Place
-from satfs.demo.png import png
 from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Land
 from satfs.errors import Unsupported
 
@@ -281,3 +282,25 @@ def _vrt_source(tile: Tile, band: int) -> str:
         f'<DstRect xOff="{tile.left}" yOff="{tile.top}" {size}/>'
         "</SimpleSource>"
     )
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture, given as [band, row, column], as the bytes of a PNG file (RFC 2083).
+
+    GDAL's own writer warns of a picture that has no place on Earth.
+    """
+    _, rows, columns = pixels.shape
+    lines = np.moveaxis(pixels, 0, -1).reshape(rows, columns * 3)
+    filtered = np.empty((rows, columns * 3 + 1), np.uint8)
+    filtered[:, 0] = 2  # each row as its difference to the one above, which packs better
+    filtered[0, 1:] = lines[0]
+    filtered[1:, 1:] = lines[1:] - lines[:-1]
+    head = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
+    # Level 3 is a twentieth larger than the default, and three times as quick.
+    body = zlib.compress(filtered.tobytes(), 3)
+    chunks = _chunk(b"IHDR", head) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

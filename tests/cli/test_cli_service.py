@@ -21,7 +21,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from satfs.cli.install_helper import writable_by_others
-from satfs.cli.units import MARK, Unit, quoted_command, read_unit, unit_name, unit_text
+from satfs.cli.systemd import MARK, Unit, quoted_command, read_unit, unit_name, unit_text
 from satfs.errors import BadSettings
 
 text = st.text(

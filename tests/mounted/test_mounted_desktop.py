@@ -31,7 +31,7 @@ from satfs.demo.catalogue import (
     make_scene,
     make_task,
 )
-from satfs.demo.png import png
+from satfs.demo.imagery import png
 from satfs.demo.request_log import LoggedRequest
 from satfs.demo.server import DemoOrigin
 

@@ -18,7 +18,7 @@ from satfs.cli.commands.completion import SHELLS, completion_script
 from satfs.cli.commands.man import man_pages
 from satfs.cli.main import COMMANDS
 from satfs.cli.main import satfs as root
-from satfs.cli.units import template_unit_text
+from satfs.cli.systemd import template_unit_text
 
 ROOT = Path(__file__).parents[2]
 #: The day of the release that is built here: 2026-01-01.

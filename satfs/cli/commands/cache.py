@@ -11,8 +11,7 @@ from rich.table import Table
 
 from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.groups import Commands
+from satfs.cli.flags import Commands, Manner, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
 from satfs.cli.output import console, print_remark, print_sentence, show

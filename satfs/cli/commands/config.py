@@ -15,8 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
-from satfs.cli.groups import Commands
+from satfs.cli.flags import Commands, Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import home_name
 from satfs.cli.output import print_remark, print_sentence, print_table, show
 from satfs.profiles import (

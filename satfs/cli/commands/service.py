@@ -15,14 +15,21 @@ from rich.table import Table
 
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.completion_values import directories
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.groups import Commands
+from satfs.cli.flags import Commands, Manner, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
 from satfs.cli.output import print_remark, print_sentence, print_table, show
-from satfs.cli.units import MARK, Unit, is_unit_name, read_unit, require_plain, unit_name, unit_text
-from satfs.cli.user_manager import UserManager
+from satfs.cli.systemd import (
+    MARK,
+    Unit,
+    UserManager,
+    is_unit_name,
+    read_unit,
+    require_plain,
+    unit_name,
+    unit_text,
+)
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.mountpoints import absolute, mount_at
 from satfs.settings import Settings, resolve_settings, variable_of

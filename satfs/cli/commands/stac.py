@@ -16,8 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from satfs.atomic_file import write_atomically
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
-from satfs.cli.groups import Commands
+from satfs.cli.flags import Commands, Manner, verbosity_flags
 from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.progress import outcome_of
 from satfs.cli.selection_flags import where_flag
@@ -27,7 +26,7 @@ from satfs.control.protocol import Done, Notice
 from satfs.errors import BadSettings, NotThere
 from satfs.humanize import format_count
 from satfs.model import Json
-from satfs.stac.export import item_collection
+from satfs.stac.items import item_collection
 
 _NEEDS_RUSTAC: Final = (
     "--geoparquet needs the package rustac: run `pipx inject satfs rustac`, or install the extra"

@@ -1,9 +1,11 @@
-"""The systemd user unit of a mount: its name, its text, and the parsing of an earlier one."""
+"""systemd: the unit of a mount (its name, text and parser), and the user manager that runs it."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterable, Sequence
 from configparser import Error, RawConfigParser
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from satfs.cli.exit_codes import Exit
+from satfs.cli.output import show
 from satfs.errors import BadSettings
 
 #: How the units that are ours begin; others are left alone.
@@ -21,7 +24,8 @@ _SUFFIX: Final = ".service"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:_.-]")
 #: Another attempt would fail like the first: a person has to change something.
 _HOPELESS: Final = (Exit.USAGE, Exit.CREDENTIALS, Exit.FUSE, Exit.CACHE)
-
+#: systemctl(1) responds at once, or its manager does not respond at all.
+_TIMEOUT_S: Final = 30
 
 #: What all units of ours hold in common.
 _REST: Final = f"""\
@@ -175,3 +179,45 @@ def _quoted(word: str) -> str:
     if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII):
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class UserManager:
+    """The user's systemd, reached through systemctl(1); `is_there` is false where it does not run.
+
+    Each method waits for systemctl, thirty seconds at most.
+    """
+
+    def __init__(self) -> None:
+        found = shutil.which("systemctl")
+        self._systemctl = found or ""
+        self.is_there = found is not None and self._call("show-environment").returncode == 0
+
+    def run(self, *words: str, timeout_s: float = _TIMEOUT_S) -> None:
+        """Run `systemctl --user` with *words*.
+
+        Raises:
+            BadSettings: it failed; the message has what systemctl printed.
+        """
+        done = self._call(*words, timeout_s=timeout_s)
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            raise BadSettings(
+                f"systemctl --user {' '.join(words)} failed: {show(said)}; "
+                "the reason is in: satfs service status; journalctl --user -u 'satfs-*'"
+            )
+
+    def properties(self, name: str) -> dict[str, str]:
+        """Return state, enablement and status text of the unit *name*, as systemd shows them."""
+        shown = self._call("show", "-p", "ActiveState,UnitFileState,StatusText", name).stdout
+        pairs = (line.partition("=") for line in shown.splitlines())
+        return {key: value for key, _, value in pairs}
+
+    def _call(self, *words: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+        command = [self._systemctl, "--user", *words]
+        try:
+            return subprocess.run(  # noqa: S603 - found in PATH, no shell
+                command, capture_output=True, text=True, timeout=timeout_s, check=False
+            )
+        except (subprocess.TimeoutExpired, OSError) as failure:
+            said = "cannot be run" if isinstance(failure, OSError) else "did not answer in time"
+            return subprocess.CompletedProcess(command, 1, "", said)
