@@ -99,7 +99,7 @@ def node_for(raster: str, nodes: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NodeBytes:
-    """What one node has fetched from the object store and served to its workers."""
+    """Bytes that one node has fetched from the object store and served to its workers."""
 
     node: str
     n_workers: int

@@ -4,8 +4,8 @@
     fs.ls("tasks")
     rasterio.open("scenes/…/contents/rasters/…_TOA_0.tif", opener=fs)
 
-Paths are those of a mount, and so are names, sizes, versions and failures (docs/fsspec.md). What
-serves them is decided in `embedded/access.py`: a mount of this node, or a trio loop in a thread of
+Paths are those of a mount, and so are names, sizes, versions and failures (docs/fsspec.md).
+`embedded/access.py` decides what serves them: a mount of this node, or a trio loop in a thread of
 this process. fsspec's own loop is asyncio: its coroutines wait for futures of that thread.
 
 Options name a profile and never a secret, so what is pickled or written as JSON holds none.
@@ -57,8 +57,8 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
             always serves them in this process; "only" raises FileNotFoundError without a mount.
 
     Methods raise `FileNotFoundError`, `PermissionError`, `TimeoutError` and other `OSError` as a
-    mount does, and `ValueError` for settings that cannot be. Whatever would write raises `OSError`
-    with EROFS.
+    mount does, and `ValueError` for settings that cannot be. Calls that write raise `OSError` with
+    EROFS.
     """
 
     protocol = "satfs"
@@ -99,7 +99,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         return "/".join(parts)
 
     def local_path(self, path: str) -> str | None:
-        """Return where *path* lies on this node's mount of the profile; None without a mount.
+        """Return the path of *path* on this node's mount of the profile; None without a mount.
 
         For programs that read local files best, as GDAL does. Does not look whether it is there.
         """
@@ -163,7 +163,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
 
         fsspec leaves it out, so that `find` and `glob` would return nothing while the API is away.
         With *on_error* as fsspec has it ("omit", "raise" or a function); a directory that has gone
-        meanwhile is left out anyway.
+        since it was listed is left out in any case.
         """
         walk = Walk(self, kwargs.pop("on_error", raise_failure))
         async for found in walk._walk(path, *args, **kwargs):
@@ -192,7 +192,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         return int(self.ukey(path), 16)
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Believe no name and no listing any more, whatever *path* is: the API is requested again.
+        """Believe no name and no listing any more, for any *path*: calls request them again.
 
         Names on a mount are the mount's (`satfs refresh`).
         """
@@ -312,7 +312,7 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         file = await asyncio.to_thread(self._open, path, mode)
         return SatfsStreamedFile(self, self._strip_protocol(path), file)
 
-    # -- whatever would write --------------------------------------------------------------------
+    # -- calls that write ------------------------------------------------------------------------
 
     async def _pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
         raise _read_only(path)

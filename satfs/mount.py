@@ -6,8 +6,8 @@ The order of a mount's life, which the order of the `async with`s below is:
     → a `stat` answered → `on_ready` → …
     → every waiting call answered → the kernel's mount gone → content committed → connections closed
 
-Nothing here calls the mount: a process that calls its own mount waits for itself, and when it is
-killed meanwhile it never ends.
+Nothing here calls the mount: a process that calls its own mount waits for itself, and a kill during
+that wait never ends it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def run_mount(
     Raises:
         CannotMount: something has to be changed first; nothing is mounted.
         NeedsLogin, NeedsContract, Unreachable: the first request to the API failed.
-        Exception: whatever *on_ready* raises; then the mount is taken down again.
+        Exception: *on_ready* raised it; then the mount is taken down again.
     """
     leave_no_core()
     allow_all_descriptors()
@@ -137,8 +137,8 @@ async def serve(
 ) -> None:
     """Do what `run_mount` does, in a running event loop.
 
-    SIGTERM, SIGINT and SIGHUP unmount and return, whatever is in flight; so does an unmount from
-    outside.
+    SIGTERM, SIGINT and SIGHUP unmount and return, also while calls are in flight; so does an
+    unmount from outside.
     """
     mountpoint = mountpoints.absolute(options.mountpoint)
     with ExitStack() as stack:
@@ -275,7 +275,7 @@ def _introspection(
 
 
 async def _wait_until_answering(operations: Operations, mountpoint: Path) -> None:
-    """Return when the kernel has shaken hands and statvfs(2) of another process was answered.
+    """Return when the kernel's handshake is over and a statvfs(2) of another process has returned.
 
     Raises:
         FuseMissing: neither happened in time.

@@ -1,1 +1,1 @@
-"""Checks of a machine, a network and an account, for whatever would keep satfs from working."""
+"""Checks of a machine, a network and an account, for any obstacle to satfs."""

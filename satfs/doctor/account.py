@@ -16,7 +16,7 @@ import trio
 
 from satfs.api.client import Aleph
 from satfs.api.token_sources import source_of
-from satfs.doctor.findings import Area, Finding, Severity, Tell, fine
+from satfs.doctor.findings import Area, Finding, Report, Severity, fine
 from satfs.doctor.reach import Host, reach
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError, Unreachable
 from satfs.model import DELIVERY_ZIP, Contract, Link, Task
@@ -29,7 +29,7 @@ SEARCH_LIMIT_S: Final = 6.0
 #: Tasks and captures looked into for a scene: an account may have thousands that hold none yet.
 _MAX_TASKS: Final = 8
 _MAX_CAPTURES: Final = 4
-#: How a store answers a request for one byte that it grants; the last where there is no byte.
+#: Statuses by which a store grants a request for one byte; the last for an object without bytes.
 _DELIVERED: Final = frozenset({200, 206, 416})
 
 #: A token that is not renewed is worth a note when it ends within this, in seconds: a mount is
@@ -44,10 +44,10 @@ _SOURCES: Final = {
 }
 
 
-async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, ...] | None:
+async def account(aleph: Aleph, settings: Settings, report: Report) -> tuple[Task, ...] | None:
     """Check credential and contract at the API; return the first tasks, None if refused.
 
-    Waits for the API, at most the metadata deadline for each of three questions.
+    Waits for the API, at most the metadata deadline for each of three requests.
     """
     contracts: tuple[Contract, ...] | None = None
     try:
@@ -55,45 +55,46 @@ async def account(aleph: Aleph, settings: Settings, tell: Tell) -> tuple[Task, .
         if aleph.credential.needs_contract:
             # The one request without a contract: it distinguishes a bad credential from a bad
             # contract.
-            contracts = await _listed(aleph, tell)
+            contracts = await _listed(aleph, report)
     except SatfsError as failure:
-        tell(refusal("credential", failure))
+        report(refusal("credential", failure))
         return None
     accepted = credential_finding(settings, aleph.credential.token_expires_at_s, time.time())
     if contracts is not None:
-        tell(accepted)
+        report(accepted)
         named = contract_finding(contracts, settings.contract_id)
-        tell(named)
+        report(named)
         if named.severity is Severity.FAILURE:
             return None
     try:
         tasks = tuple(await aleph.check())
     except SatfsError as failure:
         # Where the contracts show nothing, this is the first request that proves the credential.
-        tell(refusal("tasks" if contracts is not None else "credential", failure))
+        report(refusal("tasks" if contracts is not None else "credential", failure))
         return None
     if contracts is None:
-        tell(accepted)
+        report(accepted)
     some = "there are some" if tasks else "there is none yet"
-    tell(fine(Area.ACCOUNT, "tasks", f"Tasks are listed; {some}."))
+    report(fine(Area.ACCOUNT, "tasks", f"Tasks are listed; {some}."))
     return tasks
 
 
-async def _listed(aleph: Aleph, tell: Tell) -> tuple[Contract, ...] | None:
+async def _listed(aleph: Aleph, report: Report) -> tuple[Contract, ...] | None:
     """Return the contracts; None, and a note of it, where the API does not list them."""
     try:
         return tuple(await aleph.contracts())
     except (NeedsLogin, Unreachable):
         raise
     except SatfsError as failure:
-        tell(_unlisted(failure))
+        report(_unlisted(failure))
         return None
 
 
 def credential_finding(settings: Settings, expires_at_s: float | None, now_s: float) -> Finding:
     """Return that the credential is accepted, and for how long where no program renews it.
 
-    *expires_at_s* is when the token in use ends, as far as it tells; both by the wall clock.
+    *expires_at_s* is when the token in use expires, None where the token does not state it; both by
+    the wall clock.
     """
     source = source_of(settings)
     left_s = math.inf if expires_at_s is None else expires_at_s - now_s
@@ -132,14 +133,14 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
         )
 
     if chosen is not None:
-        told = next((name for contract, name in names.items() if contract == chosen), None)
-        if told is None:
+        contract_name = next((name for contract, name in names.items() if contract == chosen), None)
+        if contract_name is None:
             return failed(
                 f"{chosen} is not a contract of this account.",
                 "The API refuses whatever names it.",
                 "Name one of the account's:" if choices else "The account has none.",
             )
-        return fine(Area.ACCOUNT, "contract", f"{chosen} ({told}) is the contract.")
+        return fine(Area.ACCOUNT, "contract", f"{chosen} ({contract_name}) is the contract.")
     match contracts:
         case ():
             return failed(
@@ -172,7 +173,7 @@ def _unlisted(failure: SatfsError) -> Finding:
 
 
 def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Finding:
-    """Return what it means that a question to the API failed like that."""
+    """Return the finding for a request to the API that failed with *failure*."""
     commands: tuple[str, ...] = ()
     match failure:
         case NeedsContract():
@@ -205,17 +206,17 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
 
 
 async def store(
-    aleph: Aleph, http: Http, tasks: tuple[Task, ...], proxies: Proxies, tell: Tell
+    aleph: Aleph, http: Http, tasks: tuple[Task, ...], proxies: Proxies, report: Report
 ) -> None:
-    """Return whether bytes come from the object store, by a link signed for it. Waits for both.
+    """Report whether the store sends bytes for a signed link. Waits for the API and the store.
 
-    *http* is for the store alone: nothing that knows a credential.
+    *http* is used for the store alone, and knows no credential.
     """
     try:
         with trio.fail_after(SEARCH_LIMIT_S):
             link = await _sign_any(aleph, tasks)
     except trio.TooSlowError:
-        tell(
+        report(
             Finding(
                 Area.STORE,
                 "store-link",
@@ -227,7 +228,7 @@ async def store(
         )
         return
     except NotAllowed as failure:
-        tell(
+        report(
             Finding(
                 Area.STORE,
                 "store-link",
@@ -241,20 +242,20 @@ async def store(
         )
         return
     except SatfsError as failure:
-        tell(refusal("store-link", failure, Area.STORE))
+        report(refusal("store-link", failure, Area.STORE))
         return
     if link is None:
-        tell(_unasked("No scene was found to sign a link of."))
+        report(_unasked("No scene was found to sign a link of."))
         return
     host = Host("store", "the object store", link.url, Area.STORE)
     way = await reach(http, host, proxies, {"Range": "bytes=0-0"})
-    status = 0 if way.heard is None else way.heard.status
-    if way.heard is None or status in _DELIVERED:
+    status = 0 if way.reply is None else way.reply.status
+    if way.reply is None or status in _DELIVERED:
         for finding in way.findings:
-            tell(finding)
+            report(finding)
     else:
-        tell(way.findings[0])
-        tell(_refused(status, is_spent=_is_spent(link, way.heard.sent_at_s)))
+        report(way.findings[0])
+        report(_refused(status, is_spent=_is_spent(link, way.reply.sent_at_s)))
 
 
 def _is_spent(link: Link, now_s: float) -> bool:

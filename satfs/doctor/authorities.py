@@ -1,4 +1,4 @@
-"""Whose certificates are trusted: the system's, and those that settings and environment name."""
+"""The certificate authorities that are trusted: of the system, settings and environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPENSSL_CA: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Look whose certificates are trusted. Reads the files that settings and environment name."""
+    """Report the certificate authorities that are trusted. Reads the files that name them."""
     broken = False
     for variable in _OPENSSL_CA:
         path = environment.get(variable)

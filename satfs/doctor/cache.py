@@ -1,4 +1,4 @@
-"""The cache directory: whose it is, what its filesystem can do, and whether there is room."""
+"""The cache directory: its owner, what its filesystem can do, and its free space."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def directory(machine: Machine, settings: Settings) -> Iterator[Finding]:
         says = "Nothing is kept on disk: cache_bytes is 0."
         yield fine(Area.CACHE, "cache-directory", says)
         return
-    # Before anything else touches it: who waits for a stuck filesystem cannot even end.
+    # Before anything else touches it: a process that waits for a stuck filesystem cannot even end.
     if machine.errno_of(path) is None:
         yield _failure(
             f"The disk of {path} does not answer.",
@@ -138,7 +138,7 @@ def _has_holes(there: Path) -> bool | None:
     """Return whether files at *there* can have holes, by a file without a name; None: not known."""
     try:
         fd = os.open(there, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:  # not writable, or no such files there
+    except OSError:  # not writable, or the filesystem has no files without a name
         return None
     try:
         os.ftruncate(fd, 1 << 20)
@@ -174,7 +174,7 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
 def judge_space(
     path: Path, *, limit_bytes: int, held_bytes: int, free_bytes: int, reserve_bytes: int
 ) -> Finding:
-    """Return what it means to hold *held_bytes* of *limit_bytes*, with so much free.
+    """Return the finding for a cache with *held_bytes* of *limit_bytes* and *free_bytes* free.
 
     *reserve_bytes* is what is always left free (`cache_free_fraction`).
     """
@@ -220,7 +220,7 @@ def _held_bytes(path: Path) -> int:
                 return total
             try:
                 total += os.lstat(os.path.join(above, file)).st_blocks * 512
-            except OSError:  # evicted meanwhile
+            except OSError:  # evicted since it was listed
                 continue
     return total
 

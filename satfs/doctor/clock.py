@@ -1,16 +1,16 @@
-"""How wrong this machine's clock is, judged by the vendor's. Decides only.
+"""By how much this machine's clock differs from the vendor's. Decides only.
 
-A signed link tells until when it is good, by the vendor's clock; satfs compares that with ours, and
-asks for another link a minute before the end (`satfs.content.fetch.links.MARGIN_S`). So up to a
-minute our clock may be wrong without anybody noticing. From there on:
+A signed link states when it expires, by the vendor's clock. satfs compares that with its own clock,
+and requests another link a minute before (`satfs.content.fetch.links.MARGIN_S`). So a difference of
+up to a minute has no effect. With a larger one, a clock that is:
 
-- behind: links are used after their end. The store refuses them, each refusal costs a request, and
-  a program that does not ask again (curl with a link from elsewhere) fails.
-- ahead: links are taken for spent too early, those that live shorter than the difference at once;
-  each is then used for some seconds, and another asked for.
+- behind: links are used after they expired. The store refuses them, each refusal costs a request,
+  and a program that sends no second request (curl with a link from elsewhere) fails.
+- ahead: links count as expired too early, and those that live shorter than the difference at once;
+  satfs uses each for some seconds and then requests another.
 
-From days on certificates are not valid yet, or not any more, and nothing works at all; that shows
-as a failure of TLS.
+With a difference of days certificates are not valid yet, or not any more, and every connection
+fails; the doctor reports that as a failure of TLS.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Final
 from satfs.content.fetch.links import MARGIN_S
 from satfs.doctor.findings import Area, Finding, Severity, fine
 
-#: From here on a difference is worth a note: NTP keeps clocks within milliseconds, so it does not
-#: run. Below lie what a `Date` of whole seconds and a slow answer make of a clock that is right.
+#: A difference from this on gets a note: NTP keeps clocks within milliseconds, so NTP does not run.
+#: Smaller ones may come from a `Date` in whole seconds and a slow response.
 NOTE_FROM_S: Final = 5.0
-#: From here on links are used after their end, or given up too early.
+#: A difference from this on makes satfs use links after they expired, or replace them too early.
 WARN_FROM_S: Final = MARGIN_S
 
 _SET_CLOCK: Final = ("timedatectl status", "sudo timedatectl set-ntp true")
@@ -34,20 +34,20 @@ _SET_CLOCK: Final = ("timedatectl status", "sudo timedatectl set-ntp true")
 def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") -> float | None:
     """Return by how many seconds our clock is ahead of the writer of *date* (negative: behind).
 
-    *date* is a `Date` header (RFC 9110 §6.6.1), *age* the `Age` of an answer out of a cache. The
-    moments are by our wall clock. The result is right to half a second and half the time that the
-    answer took, and drawn towards 0 by so much: a clock that may be right counts as right. None
-    when *date* is no date.
+    *date* is a `Date` header (RFC 9110 §6.6.1), *age* the `Age` of a response from a cache.
+    *sent_at_s* and *received_at_s* are by our wall clock. Of all differences that fit the header
+    and the duration of the request, the one nearest to 0 is returned: a clock that may be right
+    counts as right. None when *date* is not a date.
     """
     try:
         moment = parsedate_to_datetime(date)
-        told_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        stated_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
     if age.strip().isdecimal() and len(age) < 10:
-        told_s += int(age)
-    # The header's moment lies anywhere in its second, and anywhere between question and answer.
-    earliest_s, latest_s = sent_at_s - (told_s + 1), received_at_s - told_s
+        stated_s += int(age)
+    # The store read its clock at any moment between request and response, and cut it to seconds.
+    earliest_s, latest_s = sent_at_s - (stated_s + 1), received_at_s - stated_s
     if earliest_s <= 0 <= latest_s:
         return 0.0
     return min(earliest_s, latest_s, key=abs)

@@ -1,7 +1,7 @@
-"""Programs that walk every directory and would fetch files in vain: updatedb, indexers.
+"""Programs that walk every directory and would fetch files that no user reads: updatedb, indexers.
 
-A mount keeps those it knows from what would have to be asked for (`satfs.fuse.crawlers`). Leaving
-the mount out of their walk is better still: they do not come, and nothing is refused to them.
+A mount refuses the programs it knows what would take a request (`satfs.fuse.crawlers`). It is
+better to configure these programs to leave the mount out: then they send no call at all.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _TRACKER_SCHEMA: Final = "org.freedesktop.Tracker3.Miner.Files"
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What updatedb leaves out: filesystem types, in lower case, and paths."""
+    """The filesystem types, in lower case, and the paths that updatedb leaves out."""
 
     types: frozenset[str] = frozenset()
     paths: tuple[Path, ...] = ()
 
     def covers(self, place: Path) -> bool:
-        """Return whether *place* is left out, whatever its type."""
+        """Return whether updatedb leaves *place* out because of its path."""
         return any(place.is_relative_to(path) for path in self.paths)
 
 
@@ -81,7 +81,7 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
         for each in satfs_mounts(machine)
         if not pruned.covers(each.mountpoint)
     )
-    # Appended where there is such a line already: the last one counts.
+    # Appended also where the file sets the variable already: the last line counts.
     append = f's/^(\\s*PRUNEFS\\s*=\\s*"[^"]*)"/\\1 {FS_TYPE}"/'
     command = (
         f"sudo sed -i -E '{append}' {UPDATEDB_CONF}"
@@ -117,10 +117,10 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     if not names:
         yield fine(Area.CRAWLERS, "indexers", "No desktop indexer runs or is set up.")
         return
-    told = " and ".join(names)
+    indexers = " and ".join(names)
     inside = [place for place in places if place.is_relative_to(machine.home)]
     if not inside:
-        says = f"{told} indexes homes, and no mount lies in yours."
+        says = f"{indexers} indexes homes, and no mount lies in yours."
         yield fine(Area.CRAWLERS, "indexers", says)
         return
     commands: list[str] = []
@@ -137,12 +137,12 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
         Area.CRAWLERS,
         "indexers",
         Severity.NOTE if is_kept_out else Severity.WARNING,
-        f"{told} indexes your home, in which {inside[0]} lies.",
+        f"{indexers} indexes your home, in which {inside[0]} lies.",
         "It opens what it finds; satfs gives it only what is in the cache."
         if is_kept_out
         else "It opens what it finds, to look what is in it, and satfs then fetches that.",
         "Mount outside of your home, or leave the mountpoint out"
-        + (":" if commands else f" in the settings of {told}."),
+        + (":" if commands else f" in the settings of {indexers}."),
         tuple(commands),
     )
 
@@ -159,7 +159,7 @@ def _running(machine: Machine) -> Iterator[str]:
             if entry.stat().st_uid != machine.uid:
                 continue
             comm = (entry / "comm").read_text("utf-8", "replace").strip()
-        except OSError:  # ended meanwhile
+        except OSError:  # ended since it was listed
             continue
         for beginning, name in INDEXERS.items():
             if comm.startswith(beginning):
@@ -180,7 +180,7 @@ def _configured(machine: Machine) -> Iterator[str]:
 
 
 def _tracker_setting(machine: Machine, key: str) -> str:
-    """Return a list among Tracker's settings as GVariant text; empty where there is none."""
+    """Return a list among Tracker's settings as GVariant text; empty for a setting it lacks."""
     gsettings = machine.program("gsettings")
     if gsettings is None:
         return ""

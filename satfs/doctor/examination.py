@@ -19,7 +19,7 @@ from satfs.api.token_sources import mode_of
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
-from satfs.doctor.findings import Area, Finding, Severity, Tell
+from satfs.doctor.findings import Area, Finding, Report, Severity
 from satfs.doctor.machine import Machine
 from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
@@ -31,8 +31,8 @@ from satfs.settings import AuthMode, Settings
 
 #: Time for a check of this machine, in seconds. They take milliseconds, or something is stuck.
 LOCAL_LIMIT_S: Final = 8.0
-#: Time for all requests over the network, in seconds. With the start of the program this stays
-#: below the 30 s that people were found to wait for an answer about what is wrong.
+#: Time for all requests over the network, in seconds. Together with the start of the program it
+#: stays below 30 s, the longest that users were found to wait for a diagnosis.
 NETWORK_LIMIT_S: Final = 22.0
 #: Limits of single requests, in seconds; the settings' own where these are shorter.
 _REQUEST_LIMITS: Final[Mapping[str, float]] = {
@@ -82,61 +82,61 @@ def local_checks(
 
 
 async def examine(
-    machine: Machine, settings: Settings | None, mountpoint: Path | None, tell: Tell
+    machine: Machine, settings: Settings | None, mountpoint: Path | None, report: Report
 ) -> None:
-    """Make all checks; report findings with *tell*, in order, each as soon as possible.
+    """Make all checks; pass findings to *report*, in order, each as soon as possible.
 
-    Without *settings*, which are wrong then, only the checks that do not need them.
+    *settings* are None where they are wrong; then only the checks that need none are made.
     """
     local = await trio.to_thread.run_sync(local_checks, machine, settings, mountpoint)
-    jobs: list[Callable[[Tell], Awaitable[None]]] = [
+    jobs: list[Callable[[Report], Awaitable[None]]] = [
         partial(_checked_here, area, check, looks) for area, check, looks in local
     ]
     if settings is not None:
         jobs.append(partial(_checked_there, machine, settings))
     async with trio.open_nursery() as nursery:
-        heard = []
+        receivers = []
         for job in jobs:
             sender, receiver = trio.open_memory_channel[Finding](1_000)
-            heard.append(receiver)
+            receivers.append(receiver)
             nursery.start_soon(_run, job, sender)
-        for receiver in heard:
+        for receiver in receivers:
             async for finding in receiver:
-                tell(finding)
+                report(finding)
 
 
 async def _run(
-    job: Callable[[Tell], Awaitable[None]], sender: trio.MemorySendChannel[Finding]
+    job: Callable[[Report], Awaitable[None]], sender: trio.MemorySendChannel[Finding]
 ) -> None:
     with sender:
         await job(sender.send_nowait)
 
 
-async def _checked_here(area: Area, check: str, looks: _Check, tell: Tell) -> None:
+async def _checked_here(area: Area, check: str, looks: _Check, report: Report) -> None:
     try:
         with trio.fail_after(LOCAL_LIMIT_S):
             findings = await trio.to_thread.run_sync(lambda: list(looks()), abandon_on_cancel=True)
     except trio.TooSlowError:
-        tell(_unfinished(area, check, LOCAL_LIMIT_S))
+        report(_unfinished(area, check, LOCAL_LIMIT_S))
     except Exception as failure:
-        tell(_broken(area, check, failure))
+        report(_broken(area, check, failure))
     else:
         for finding in findings:
-            tell(finding)
+            report(finding)
 
 
-async def _checked_there(machine: Machine, settings: Settings, tell: Tell) -> None:
+async def _checked_there(machine: Machine, settings: Settings, report: Report) -> None:
     proxies = proxies_of_environment()
     with trio.move_on_after(NETWORK_LIMIT_S) as limit:
         try:
-            await _network(machine, _hurried(settings), proxies, tell)
+            await _network(machine, _hurried(settings), proxies, report)
         except Exception as failure:
-            tell(_broken(Area.NETWORK, "network", failure))
+            report(_broken(Area.NETWORK, "network", failure))
     if limit.cancelled_caught:
-        tell(_unfinished(Area.NETWORK, "network", NETWORK_LIMIT_S))
+        report(_unfinished(Area.NETWORK, "network", NETWORK_LIMIT_S))
 
 
-async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell: Tell) -> None:
+async def _network(machine: Machine, settings: Settings, proxies: Proxies, report: Report) -> None:
     hosts = hosts_of(settings)
     before: Sequence[Finding] = [
         *on_the_way(hosts, proxies),
@@ -145,9 +145,9 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
         ),
     ]
     for finding in before:
-        tell(finding)
+        report(finding)
     if any(finding.severity is Severity.FAILURE for finding in before):
-        tell(_skipped(Area.NETWORK, "api-connection", "That must be mended first."))
+        report(_skipped(Area.NETWORK, "api-connection", "That must be mended first."))
         return
     # Two connection pools that share nothing: no credential can stray to the store.
     rule = LinkRule(settings.api_url, settings.allow_private_store)
@@ -160,10 +160,10 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
         ways = await _reach_all(http, hosts, proxies)
         for way in ways:
             for finding in way.findings:
-                tell(finding)
-        api = ways[0].heard
+                report(finding)
+        api = ways[0].reply
         if api is not None:
-            tell(
+            report(
                 clock.judge(
                     clock.skew_s(
                         api.headers.get("date", ""),
@@ -173,13 +173,13 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, tell:
                     )
                 )
             )
-        if any(way.heard is None for way in ways):
-            tell(_skipped(Area.ACCOUNT, "credential", "Who was to judge it cannot be reached."))
+        if any(way.reply is None for way in ways):
+            report(_skipped(Area.ACCOUNT, "credential", "Who was to judge it cannot be reached."))
             return
         aleph = Aleph(http, settings)
-        tasks = await account(aleph, settings, tell)
+        tasks = await account(aleph, settings, report)
         if tasks is not None:
-            await store(aleph, store_http, tasks, proxies, tell)
+            await store(aleph, store_http, tasks, proxies, report)
 
 
 def hosts_of(settings: Settings) -> tuple[Host, ...]:
@@ -225,12 +225,12 @@ def _unfinished(area: Area, check: str, limit_s: float) -> Finding:
 
 def _broken(area: Area, check: str, failure: Exception) -> Finding:
     # Only the name of a foreign error: its words may quote a secret.
-    told = f": {failure}" if isinstance(failure, SatfsError) else ""
+    details = f": {failure}" if isinstance(failure, SatfsError) else ""
     return Finding(
         area,
         check,
         Severity.WARNING,
-        f"The check itself broke ({type(failure).__name__}{told}).",
+        f"The check itself broke ({type(failure).__name__}{details}).",
         "So nothing is known about this. It is a bug in satfs.",
         "Please report it, with the version above.",
     )

@@ -11,7 +11,7 @@ from satfs.errors import SatfsError
 
 
 class Severity(IntEnum):
-    """How grave a finding is; the larger the graver."""
+    """The severity of a finding; a larger number is more severe."""
 
     OK = 0  #: as it should be
     NOTE = 1  #: worth knowing; nothing is wrong
@@ -25,7 +25,7 @@ class Severity(IntEnum):
 
 
 class Area(StrEnum):
-    """What a finding is about, in the order in which things are looked at."""
+    """The subject of a finding, in the order in which subjects are checked."""
 
     SETTINGS = "Settings"
     FUSE = "FUSE"
@@ -39,11 +39,12 @@ class Area(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    *check* is its name for scripts, the same in every release; *says* what was found, in a
-    sentence; *means* why that matters. *remedy* says what to do, *commands* are for a shell.
-    *cause* is the error that a mount fails with for a failure's sake: it decides the exit code.
+    *check* is its name for scripts, the same in every release. *says* is the result as a sentence,
+    *means* is why it matters, *remedy* is what the user can do, and *commands* are the remedy's
+    shell commands. *cause* is the error that a mount raises for a finding of severity FAILURE; it
+    decides the exit code.
     """
 
     area: Area
@@ -57,25 +58,25 @@ class Finding:
 
     @property
     def error(self) -> SatfsError:
-        """Return the error that a mount fails with, its sentence made of finding and remedy."""
+        """Return the error that a mount raises, with sentence, remedy and commands as message."""
         commands = "; ".join(self.commands)
         return self.cause(" ".join(filter(None, (self.says, self.remedy, commands))))
 
 
 #: Reports a finding as soon as it is there.
-Tell: TypeAlias = Callable[[Finding], None]
+Report: TypeAlias = Callable[[Finding], None]
 
 
 def fine(area: Area, check: str, says: str) -> Finding:
-    """Return a finding that nothing is to be done about."""
+    """Return a finding of severity OK."""
     return Finding(area, check, Severity.OK, says)
 
 
 def worst(findings: Iterable[Finding]) -> Severity:
-    """Return the gravest severity there is; OK when nothing was found."""
+    """Return the highest severity of *findings*; OK for no finding."""
     return max((finding.severity for finding in findings), default=Severity.OK)
 
 
 def deciding_failure(findings: Iterable[Finding]) -> Finding | None:
-    """Return the first failure, as the one to be mended first; None when there is none."""
+    """Return the first finding of severity FAILURE, to be mended first; None without one."""
     return next((each for each in findings if each.severity is Severity.FAILURE), None)

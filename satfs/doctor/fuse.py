@@ -1,6 +1,7 @@
-"""What FUSE needs of a machine: the device, the helper, the permission, the kernel, the library.
+"""The requirements of FUSE: the device, the helper, the permission, the kernel, the library.
 
-The one judge of that: the doctor prints every finding, and a mount raises the first failure.
+`satfs doctor` and `satfs mount` use the same checks: the doctor prints every finding, a mount
+raises the first failure.
 """
 
 from __future__ import annotations

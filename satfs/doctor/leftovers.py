@@ -1,4 +1,4 @@
-"""What killed mounts and demos leave behind: sockets without a listener, directories."""
+"""Files that killed mounts and demos leave behind: sockets without a listener, directories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONNECT_S: Final = 1.0
 
 
 def leftovers(machine: Machine) -> Iterator[Finding]:
-    """Look for what no process uses any more."""
+    """Report files that no process uses any more."""
     sockets, demos = list(_stale_sockets(machine)), list(_stale_demos(machine))
     if sockets:
         yield _leftover(f"Nobody listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}")

@@ -73,7 +73,7 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
 
 
 def _home() -> Path:
-    """Return the user's home; the root for one who has none, in a container perhaps."""
+    """Return the user's home; the root directory for a user without one, as in a container."""
     try:
         return Path.home()
     except RuntimeError:
@@ -96,7 +96,7 @@ class Machine:
         return self.uid == 0
 
     def at(self, path: str) -> Path:
-        """Return where the file lies that is *path* to this machine."""
+        """Return the path at which this process finds the file that is *path* on the machine."""
         return self.root / path.lstrip("/")
 
     def text(self, path: str) -> str | None:
@@ -108,7 +108,7 @@ class Machine:
             return None
 
     def program(self, name: str) -> Path | None:
-        """Return where the program is that *name* starts, or None."""
+        """Return the path of the program *name*, or None where it is not installed."""
         found = shutil.which(name, path=self.environment.get("PATH", os.defpath))
         return None if found is None else Path(found)
 
@@ -117,7 +117,7 @@ class Machine:
         return parse_mountinfo(self.text("/proc/self/mountinfo") or "")
 
     def errno_of(self, path: Path) -> int | None:
-        """Return the errno that the filesystem at *path* answers with: 0 if well, None if never."""
+        """Return the errno of a stat of *path*: 0 for success, None if it took too long."""
         ran = self.run(probe_command(path))
         if ran is None:
             return None

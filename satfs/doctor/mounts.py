@@ -32,7 +32,7 @@ def satfs_mounts(machine: Machine) -> tuple[Mounted, ...]:
 
 
 def mounts(machine: Machine) -> Iterator[Finding]:
-    """Look whether each mount answers, and how the kernel reads from it."""
+    """Report whether each mount responds, and how the kernel reads from it."""
     found = satfs_mounts(machine)
     if not found:
         yield fine(Area.MOUNTS, "mounts", "Nothing is mounted by satfs.")

@@ -1,6 +1,6 @@
 """The way to a host, step by step: name, connection, TLS, response; and proxies in between.
 
-What a mount uses is used here, too: the same proxies, authorities and connections.
+The same proxies, certificate authorities and connections are used as in a mount.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from satfs.net.trust import is_strictness
 #: Time for a name to be resolved, in seconds. A resolver sends a second query after five; one that
 #: has not answered once in four makes every program on the machine slow.
 NAME_LIMIT_S: Final = 4.0
-#: Time for a connection, TLS and an answer together, in seconds.
+#: Time for a connection, TLS and a response together, in seconds.
 ANSWER_LIMIT_S: Final = 6.0
 
-#: What a certificate can be refused for (OpenSSL, X509_V_ERR_*).
+#: Reasons to refuse a certificate (OpenSSL, X509_V_ERR_*).
 _EXPIRED: Final = frozenset({9, 10})  # not yet valid, has expired
 _WRONG_NAME: Final = frozenset({62, 64})  # host name or address mismatch
 
@@ -67,15 +67,15 @@ class HostReply:
 
 @dataclass(slots=True)
 class Way:
-    """What was found on the way to a host; *heard* is None when it did not respond."""
+    """The findings about one host; *reply* is None when the host did not respond."""
 
     findings: list[Finding]
-    heard: HostReply | None = None
+    reply: HostReply | None = None
 
 
 def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
     """Look through which proxies the hosts are reached, and whether satfs can use those."""
-    told: dict[str, list[str]] = {}
+    by_proxy: dict[str, list[str]] = {}
     for host in hosts:
         parts = urlsplit(host.url)
         proxy = _proxy_for(host.url, proxies)
@@ -122,12 +122,12 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                 Unreachable,
             )
         else:
-            told.setdefault(where, []).append(host.name)
-    for where, names in told.items():
+            by_proxy.setdefault(where, []).append(host.name)
+    for where, names in by_proxy.items():
         yield fine(
             Area.NETWORK, "proxy", f"{_first_up(' and '.join(names))}: asked through {where}."
         )
-    if not told and not any(_proxy_for(host.url, proxies) for host in hosts):
+    if not by_proxy and not any(_proxy_for(host.url, proxies) for host in hosts):
         yield fine(Area.NETWORK, "proxy", "No proxy is asked.")
 
 
@@ -151,16 +151,16 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
         with trio.fail_after(ANSWER_LIMIT_S):
             async with http.stream(host.url, headers=headers) as response:
                 status, received_at_s = response.status, time.time()
-                heard = dict(response.headers)
+                received = dict(response.headers)
     except (SatfsError, trio.TooSlowError) as failure:
         took_s = trio.current_time() - began
         way.findings.append(_no_answer(host, failure, took_s, is_proxied=proxy is not None))
         return way
     took_ms = (trio.current_time() - began) * 1000
-    way.heard = HostReply(status, heard, sent_at_s, received_at_s)
+    way.reply = HostReply(status, received, sent_at_s, received_at_s)
     secured = ", its certificate trusted" if host.url.startswith("https:") else ""
     check = f"{host.check}-connection"
-    elsewhere = _led_elsewhere(host.url, way.heard)
+    elsewhere = _led_elsewhere(host.url, way.reply)
     if elsewhere:
         way.findings.append(
             Finding(
@@ -240,7 +240,7 @@ def _nameless(host: Host, check: str, says: str, means: str, name: str) -> Findi
 
 
 def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied: bool) -> Finding:
-    """Return what it means that asking failed like that, after so many seconds."""
+    """Return the finding for a request that failed with *failure* after *took_s* seconds."""
     origin, port = origin_of(host.url), _port_of(host.url)
     name = urlsplit(host.url).hostname or ""
     causes = list(_causes(failure))
@@ -337,10 +337,10 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
     return Finding(host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable)
 
 
-def _led_elsewhere(url: str, heard: HostReply) -> str | None:
-    """Return the host that an answer sends us on to, when it is another one."""
-    location = heard.headers.get("location", "")
-    if not 300 <= heard.status < 400 or not location:
+def _led_elsewhere(url: str, reply: HostReply) -> str | None:
+    """Return the host that a response redirects to, when it is another host."""
+    location = reply.headers.get("location", "")
+    if not 300 <= reply.status < 400 or not location:
         return None
     try:
         host = urlsplit(location).hostname

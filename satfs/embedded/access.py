@@ -1,4 +1,4 @@
-"""What serves the paths of one profile in this process: a mount of the node, or a thread.
+"""Paths of one profile in this process, served by a mount of the node or by a thread.
 
 Where this node has a mount of the profile, paths lead to it, so that its cache and the kernel's are
 shared by all; else a trio loop in a thread of this process serves them from the same cache
@@ -41,8 +41,8 @@ class TreeAccess:
         profile: the profile of config.toml; None is the one that a mount would take.
         mount: see `MountUse`.
 
-    What has been started ends with `close`, or when the object is collected. A call after `close`
-    starts it again.
+    `close` ends the thread, as does the collection of the object. A call after `close` starts it
+    again.
     """
 
     def __init__(self, profile: str | None, mount: MountUse) -> None:
@@ -59,7 +59,7 @@ class TreeAccess:
     # -- the mount -------------------------------------------------------------------------------
 
     def mountpoint(self) -> Path | None:
-        """Return where this node has a mount that paths lead to; None where they do not.
+        """Return the mountpoint of this node's mount of the profile; None if no mount is used.
 
         Raises:
             FileNotFoundError: only a mount may be used, and there is none.
@@ -81,7 +81,7 @@ class TreeAccess:
     def on_mount(self, work: Callable[[NodeMount, Path], T]) -> tuple[bool, T | None]:
         """Return whether a mount has done *work*, and the result; waits for the mount.
 
-        False without a mount, or when it went away meanwhile and something else may do the work.
+        False without a mount, or when the mount went away during *work* and the thread may do it.
         """
         place = self.mountpoint()
         node_mount = self._node_mount

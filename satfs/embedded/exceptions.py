@@ -15,11 +15,11 @@ log = structlog.get_logger(__name__)
 
 
 def exception_for(failure: BaseException, path: str) -> Exception:
-    """Return what to raise in a program for *failure*, which concerned *path*.
+    """Return the exception to raise in a program for *failure* of a call about *path*.
 
     A `FileNotFoundError`, `PermissionError`, `TimeoutError` or another `OSError` with our sentence;
-    `ValueError` for settings that cannot be. An exception that is none of ours is a bug: it is
-    logged, and becomes an `OSError` with EIO.
+    `ValueError` for settings that cannot be. An exception of another library is a bug in satfs: it
+    is logged, and becomes an `OSError` with EIO.
     """
     gravest = gravest_of(failure)
     if isinstance(gravest, CannotMount):

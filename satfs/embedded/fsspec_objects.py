@@ -1,4 +1,4 @@
-"""What fsspec is given: the description of a name, walks, and open files."""
+"""The objects that fsspec is given: descriptions of names, walks, and open files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Walk:
 
 
 def raise_failure(failure: OSError) -> None:
-    """Raise *failure*, unless a directory has gone meanwhile."""
+    """Raise *failure*, unless it is that a directory has gone since it was listed."""
     if not isinstance(failure, FileNotFoundError | NotADirectoryError):
         raise failure
 
@@ -129,7 +129,7 @@ class SatfsFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             return 0
         access = self._access
         if self._thread is None or self._thread is not access.thread:
-            # A fork, or the filesystem was closed meanwhile: the same version, opened again.
+            # A fork, or the filesystem was closed since: the same version is opened again.
             self._opened = access.wait(self.path, _opened, self.path, self._number)
             self._thread = access.thread
         return access.wait(self.path, _filled, self._opened, start, view)

@@ -1,4 +1,4 @@
-"""What satfs logs inside another program: to the standard library's loggers, without secrets.
+"""The log of satfs inside another program: lines for the standard library, without secrets.
 
 A library does not decide where a program's log goes. Lines go to the logger `satfs` and those below
 it, which show warnings on standard error unless the program configures them (`logging` in Python's

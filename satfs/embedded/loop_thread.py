@@ -61,7 +61,7 @@ class TreeThread:
         self._nursery: trio.Nursery
         self._opened: Future[None] = Future()
         self._has_ended = False
-        # No daemon, whoever starts it: the interpreter waits for it in the end.
+        # No daemon, also where a daemon thread starts it: the interpreter waits for it at its end.
         self._thread = threading.Thread(
             target=self._run, name=f"satfs-{settings.profile}", daemon=False
         )
@@ -145,7 +145,7 @@ class TreeThread:
                 self._has_ended = True
 
     async def _end_with_program(self) -> None:
-        while threading.main_thread().is_alive():  # noqa: ASYNC110 - no event tells of its end
+        while threading.main_thread().is_alive():  # noqa: ASYNC110 - no event announces its end
             await trio.sleep(_LOOK_S)
         self._cancel()
 
@@ -175,7 +175,7 @@ class TreeThread:
 def _complete(
     future: Future[T], result: T | None = None, failure: BaseException | None = None
 ) -> None:
-    """Complete *future*, unless the program has cancelled it meanwhile."""
+    """Complete *future*, unless the program has cancelled it."""
     with contextlib.suppress(InvalidStateError):
         if failure is not None:
             future.set_exception(failure)
@@ -187,7 +187,7 @@ def _complete(
 
 _lock = threading.Lock()
 _threads: dict[Settings, TreeThread] = {}
-#: What a fork has left here: kept for good, so that nothing of it is closed (see above).
+#: Objects of the parent in a forked process: held for good, so that none is closed (see above).
 _inherited: list[object] = []
 
 

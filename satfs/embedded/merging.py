@@ -1,4 +1,4 @@
-"""Which ranges of one file are read as one."""
+"""Ranges of one file, merged into fewer and longer reads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def merged(
     max_gap_bytes: int = MAX_GAP_BYTES,
     max_bytes: int = MAX_MERGED_BYTES,
 ) -> list[tuple[ByteRange, list[int]]]:
-    """Return the reads that serve *spans*: each with the indices of the spans that lie in it.
+    """Return the reads that cover *spans*, each with the indices of the spans that it covers.
 
-    Each span lies in exactly one read. A read is longer than *max_bytes* only where one span is.
+    Exactly one read covers each span. A read is longer than *max_bytes* only where one span is.
     """
     reads: list[tuple[ByteRange, list[int]]] = []
     for index in sorted(range(len(spans)), key=lambda each: (spans[each].start, spans[each].stop)):

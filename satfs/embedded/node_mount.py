@@ -1,7 +1,7 @@
 """The mount of a profile on this node, if it has one, as a place to read paths from.
 
-What is known of mounts is what the kernel lists. A mount counts that shows the profile's name as
-its source (`satfs:PROFILE`), lets this process in, lies where its path leads, and answers.
+The kernel lists the mounts. A mount is used if its source is the profile's name (`satfs:PROFILE`),
+this process may enter it, no other mount covers it, and it responds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class NodeMount:
         return None
 
     def info(self, mountpoint: Path, path: str) -> NodeInfo:
-        """Return what *path* leads to, as the mount shows it; an `OSError` is the mount's own."""
+        """Describe the node at *path* as the mount shows it; an `OSError` is the mount's own."""
         return _info(path, os.stat(mountpoint / path))
 
     def children(self, mountpoint: Path, path: str) -> list[NodeInfo]:
@@ -81,12 +81,12 @@ class NodeMount:
     ) -> list[bytes | Exception]:
         """Return several ranges of *path*, read at once; bounds are as in a slice of the file.
 
-        A range that cannot be had is the reason in its place.
+        A range that cannot be read has its failure in its place.
         """
         with (mountpoint / path).open("rb", buffering=0) as file:
             descriptor = file.fileno()
             spans = [span_of(each, os.fstat(descriptor).st_size) for each in bounds]
-            # The kernel's own read-ahead would take what lies between for wanted.
+            # The kernel's own read-ahead would also request the bytes between the ranges.
             if len(spans) > 1:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             if len(spans) == 1:

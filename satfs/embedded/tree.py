@@ -1,4 +1,4 @@
-"""Paths of the tree for a program: what lies there, its bytes, and which bytes are read at once.
+"""Paths of the tree for a program: entries, their bytes, and which ranges are read together.
 
 Everything here runs in the trio loop of `embedded.loop_thread`. It does for a program what the
 kernel does for a mount: it walks a path name by name, remembers for a while where a path leads,
@@ -40,7 +40,7 @@ _MAX_LINKS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What is known of one name.
+    """The description of one name.
 
     *path* begins without a slash; the root's is empty. *size_bytes* is None where it could not be
     learnt, where *reason* states why, and in a listing for a file that is rendered when it is
@@ -85,12 +85,12 @@ class PathTree:
     # -- names -----------------------------------------------------------------------------------
 
     async def info(self, path: str) -> NodeInfo:
-        """Return what *path* leads to, symbolic links followed.
+        """Return the node at *path*, symbolic links followed.
 
         Raises:
             NotThere: nothing has that name.
-            DeadlineReached: no answer within `metadata_deadline_s`.
-            SatfsError: it cannot be had now.
+            DeadlineReached: no response within `metadata_deadline_s`.
+            SatfsError: the node is not available now.
         """
         return self._info(await self._in_time(self._node(path), path), path)
 
@@ -216,7 +216,7 @@ class PathTree:
 
         Raises:
             Changed: the file was replaced, and the cache lacks bytes of the opened version.
-            SatfsError: the bytes cannot be had.
+            SatfsError: the bytes cannot be read now.
         """
         reader = opened.reader
         span = ByteRange(start, start + len(buffer)).clip(reader.size_bytes)
@@ -246,9 +246,9 @@ class PathTree:
         """Return the bytes of several ranges of *path*, all requested at once, in their order.
 
         Bounds are as in a slice of the file: negative ones count from its end, None is an end of
-        it. A range that cannot be had is the reason in its place. Nothing is read ahead: the caller
-        has named what it needs. All are of one version: where the file is replaced meanwhile, all
-        are read again.
+        it. A range that cannot be read has its failure in its place. Nothing is read ahead: the
+        caller has named what it needs. All ranges are of one version: if the file is replaced
+        during the call, all are read again.
 
         Raises as `open`.
         """

@@ -1,8 +1,9 @@
-"""Facts of a delivery: which members are read, how much of each, and what they state. *Pure*.
+"""Facts of a delivery: the members to read, how much of each, and the facts in them. *Pure*.
 
-`DeliveryParser` never waits: it states what it needs, is fed, and returns `DeliveryFacts`, whatever
-the members hold. These depend on the version of the zip alone, so they are kept with it; `to_bytes`
-and `of_bytes` are the form in which they are kept. `combine` adds them to what the record states.
+`DeliveryParser` never waits: it states which bytes it needs, is given them, and returns
+`DeliveryFacts` for any content of the members. These facts depend on the version of the zip alone,
+so they are cached with it, in the form of `to_bytes` and `of_bytes`. `combine` adds them to the
+facts of the record.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ MAX_HEADERS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """What one version of a zip states. `members` and `rasters` are as in `SceneFacts`."""
+    """The facts of one version of a zip. `members` and `rasters` are as in `SceneFacts`."""
 
     members: tuple[MemberFacts, ...] = ()
     rasters: tuple[RasterFacts, ...] = ()

@@ -17,7 +17,7 @@ from satfs.model import Json
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-#: How deep the positions of each type lie (RFC 7946 §3.1).
+#: The nesting depth of positions in each type (RFC 7946 §3.1).
 _DEPTHS: Final = {
     "Point": 0,
     "MultiPoint": 1,
@@ -26,8 +26,8 @@ _DEPTHS: Final = {
     "Polygon": 2,
     "MultiPolygon": 3,
 }
-#: Positions of one geometry. A footprint has five, the outline of a coast some thousands; cutting
-#: so many takes about 50 ms.
+#: Limit of positions of one geometry. A footprint has five, the outline of a coast some thousands;
+#: to cut a geometry of this size takes about 50 ms.
 MAX_POSITIONS: Final = 20_000
 #: Longitudes beyond 180 are how a vendor may write what crosses the antimeridian.
 _MAX_LONGITUDE: Final = 540.0
@@ -38,8 +38,8 @@ _MIN_RING: Final = 4
 def checked_geometry(value: Json) -> dict[str, Json] | None:
     """Return *value* if it is a GeoJSON geometry in degrees, with type and coordinates only.
 
-    A ring that is not closed is closed. None for anything else: another type, a collection, a
-    number that is none, a ring of fewer than three corners, more than `MAX_POSITIONS`.
+    An open ring is closed. None for anything else: another type, a collection, a number that is not
+    finite, a ring of fewer than three corners, more than `MAX_POSITIONS`.
     """
     if not isinstance(value, Mapping):
         return None
@@ -154,7 +154,7 @@ def _lines(geometry: Mapping[str, Json]) -> list[list[list[float]]]:
 
 
 def _parts(geometry: Mapping[str, Json]) -> list[list[list[float]]]:
-    """Return the lines of each part that lies on one side of the antimeridian."""
+    """Return the lines of each part on one side of the antimeridian."""
     if geometry["type"] == "MultiPolygon":
         return [[p for ring in polygon for p in ring] for polygon in geometry["coordinates"]]
     if geometry["type"] == "Polygon":
@@ -171,7 +171,7 @@ def _box(positions: Sequence[Sequence[float]]) -> Bbox:
 def _narrowest(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return the narrowest span of longitudes that holds all *spans*, over ±180 if need be.
 
-    It lies over ±180 only when parts touch it on both sides.
+    The span crosses ±180 only when parts touch that meridian on both sides.
     """
     ordered = sorted(spans)
     west, east = ordered[0][0], max(stop for _, stop in ordered)

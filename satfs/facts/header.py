@@ -1,9 +1,9 @@
-"""What the header of a raster states, from as few of its bytes as possible. *Pure*.
+"""Facts from the header of a raster, read from as few bytes as possible. *Pure*.
 
 The first piece of a raster holds its first directory, and of a cloud-optimised GeoTIFF all of them
-with their tables: so one piece answers everything for most rasters. What is missing then is read
-where it is needed for the facts themselves; other directories are read only near the beginning,
-since a file that has them elsewhere is no cloud-optimised GeoTIFF.
+with their tables: so one piece is enough for most rasters. Further pieces are read where the facts
+need them; other directories are read only near the beginning, since a file with directories
+elsewhere is not a cloud-optimised GeoTIFF.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from satfs.model import ByteRange
 #: bands of 16 bits has about a megabyte, one of 256 pixels and 8 bits about 50 KiB.
 _MIN_PIECE, _MAX_PIECE = 16 * 1024, 256 * 1024
 _BYTES_PER_PIECE_BYTE: Final = 8192
-#: How far from the beginning directories are followed: a share of the file, since the overviews of
-#: a small one lie near its end and near its beginning at once. How often something is read.
+#: How far from the beginning directories are followed: a share of the file, since in a small file
+#: the overviews are near the end and near the beginning at once. How often something is read.
 _MAX_HEAD_BYTES: Final = 1024 * 1024
 _BYTES_PER_HEAD_BYTE: Final = 256
 _MAX_ROUNDS: Final = 4

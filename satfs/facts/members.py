@@ -1,4 +1,4 @@
-"""What a member of a delivery is, by its name. *Pure*.
+"""The kind of a delivery's member, by its name. *Pure*.
 
 Two layouts are known. Most deliveries have `<stem>_metadata_stac.geojson` beside a directory
 `rasters/` with `<stem>_TOA_0.tif`, `<stem>_VISUAL_0.tif` and `<stem>_CLOUD_0.tif`; others have no
@@ -33,7 +33,7 @@ _KINDS: Final = (
     (re.compile(r"(?:^|_)preview\.png$", re.I), MemberKind.PREVIEW),
     (re.compile(r"(?:^|_)thumbnail\.png$", re.I), MemberKind.THUMBNAIL),
 )
-#: What macOS puts beside each file: AppleDouble, whose names end like the file's own.
+#: macOS puts an AppleDouble file beside each file, whose name ends like the file's own.
 _APPLE_DOUBLE: Final = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$)")
 _DIGITS: Final = re.compile(r"(\d+)")
 _ORDER: Final = {kind: place for place, kind in enumerate(MemberKind)}
@@ -45,7 +45,7 @@ def may_be_known(name: bytes) -> bool:
 
 
 def kind_of(path: str) -> MemberKind:
-    """Return what the member at *path* is; OTHER when its name does not tell."""
+    """Return the kind of the member at *path*; OTHER for a name of no known kind."""
     if _APPLE_DOUBLE.search(path):
         return MemberKind.OTHER
     name = path.rpartition("/")[2]

@@ -1,8 +1,8 @@
 """Facts of a scene from the API's record alone. *Pure*.
 
-What a record holds is known in part (`scene_id`, `productname`, `satellite_name`, `timestamp`,
-`footprint`); clouds and angles are looked for under the names that the vendor's own STAC items use
-and under plain ones, in the record and in its `metadata`.
+The vendor documents some fields of a record (`scene_id`, `productname`, `satellite_name`,
+`timestamp`, `footprint`). Clouds and angles are looked up in the record and in its `metadata`,
+under the names of the vendor's own STAC items and under plain ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def facts_of_record(scene: Scene) -> SceneFacts:
     Time, satellite and product that it does not state are taken from an id that has the form of the
     vendor's.
     """
-    # `items` once: a record is decoded whenever it is asked for anything.
+    # `items` once: each access to a record decodes it.
     fields = dict(scene.record.items())
     metadata = fields.get("metadata")
     record: Mapping[str, Json] = ChainMap(
@@ -84,7 +84,7 @@ def view_of(record: Mapping[str, Json]) -> ViewFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Stated:
-    """What an id states."""
+    """The facts in an id."""
 
     moment: datetime | None = None
     platform: str | None = None

@@ -23,7 +23,7 @@ Transform: TypeAlias = tuple[float, float, float, float, float, float]
 
 
 class MemberKind(StrEnum):
-    """What a member of a delivery is, as its name states."""
+    """The kind of a delivery's member, by its name."""
 
     ANALYTIC = "analytic"  # *_TOA_<n>.tif, *_analytic.tif: reflectances
     VISUAL = "visual"  # *_VISUAL_<n>.tif, *_visual.tif: colours for people
@@ -72,12 +72,12 @@ class RasterFacts:
     `kind` is ANALYTIC, VISUAL or CLOUD. `path` is relative to `contents/`. `width` and `height` are
     in pixels, `block_width` and `block_height` those of a tile or strip. `data_type` is a name of
     numpy (`uint16`). `bands` has one entry for each band, in the order of the file, or none when
-    the number of bands is not known; a band of which only the number is known is `BandFacts()`.
+    the number of bands is not known; a band without known facts is `BandFacts()`.
 
-    `epsg` and `transform` are None for a raster without a map projection (L1C); then `has_rpc`
-    tells whether it has rational polynomial coefficients. `is_cog` is True only where the raster's
-    own header was read and is that of a cloud-optimised GeoTIFF, False where it is not, and None
-    where the header was not read, or is too long to be read in one piece.
+    `epsg` and `transform` are None for a raster without a map projection (L1C); then `has_rpc` is
+    whether it has rational polynomial coefficients. `is_cog` is True only where the raster's own
+    header was read and is that of a cloud-optimised GeoTIFF, False where it is not, and None where
+    the header was not read, or is too long to be read in one piece.
     """
 
     kind: MemberKind
@@ -114,7 +114,7 @@ class ViewFacts:
 
 @dataclass(frozen=True, slots=True)
 class SceneFacts:
-    """What is known of one scene.
+    """The facts of one scene.
 
     `geometry` is a GeoJSON geometry in degrees (RFC 7946), as the delivery, else the record states
     it; one that crosses the antimeridian may be of one piece, with longitudes beyond 180, or cut in
@@ -126,8 +126,8 @@ class SceneFacts:
 
     `members` are the files of the zip whose kind is known, 1,000 at most, sorted by kind and path,
     numbers in paths by their value; `rasters` are those of them that are rasters. Both are empty
-    when the facts were made of the record alone, and for a scene without a zip. `has_delivery`
-    tells which: True when the zip was looked into.
+    when the facts were made of the record alone, and for a scene without a zip. `has_delivery` is
+    True when the zip was read.
     """
 
     scene_id: SceneId

@@ -3,11 +3,11 @@
     bbox=-58.5,-34.7,-58.3,-34.5    intersects={"type":"Polygon",…}    cloud<20    off-nadir<=25
     from=2026-01-15    to=2026-02-01T12:00:00Z    product=L1D_SR
 
-They are judged by facts, of the record alone or of the delivery, too. What is not known fulfils no
-condition, so that a scene without a footprint lies in no area.
+Conditions are judged by facts, of the record alone or of the delivery, too. A fact that is not
+known fulfils no condition: a scene without a footprint is in no area.
 
-`plain_condition` turns what only the user's own program can know, a file and the present moment,
-into these words: `intersects=FILE.geojson` and `since 7 days`.
+`plain_condition` turns conditions that only the user's own program can resolve, since they name a
+file or the present moment (`intersects=FILE.geojson`, `since 7 days`), into the ones above.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _overlaps(area: Mapping[str, Any]) -> Callable[[SceneFacts], bool]:
         if facts.geometry is None:
             return False
         if not prepared:
-            # Boxes of the bbox kind lie on one side of the antimeridian each: nothing is to be cut.
+            # Each box of a bbox is on one side of the antimeridian: nothing has to be cut.
             shape = shape_of(area) if any(True for _ in positions_of(area)) else None
             if shape is None:
                 return False

@@ -1,6 +1,6 @@
 """Single values from a vendor's JSON: each a number, text or code that can be relied on, or None.
 
-*Pure*. None stands for "not known", whatever was in the field's place.
+*Pure*. None stands for "not known", for any unusable value in the field.
 """
 
 from __future__ import annotations

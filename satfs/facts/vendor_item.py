@@ -39,7 +39,7 @@ COMMON_NAMES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class VendorItem:
-    """What the delivery's item states; see `SceneFacts` for the fields of the same names.
+    """The facts of the delivery's own item; see `SceneFacts` for the fields of the same names.
 
     `bands` are those of each asset, by the file name of its `href` and by its key.
     """
@@ -117,7 +117,7 @@ def bands_of(item: VendorItem | None, name: str, kind: str, n_bands: int) -> tup
 
 
 def common_name_of(description: str | None) -> str | None:
-    """Return the common name that a band's description is, whatever its case; None for others."""
+    """Return the common name that equals a band's description without regard to case, or None."""
     name = (description or "").strip().lower()
     return name if name in COMMON_NAMES else None
 

@@ -1,7 +1,7 @@
-"""What a vendor's VRT states of the rasters that it shows. *Pure*.
+"""Facts of rasters from the vendor's VRT that shows them. *Pure*.
 
 A VRT is GDAL's XML ("VRT -- GDAL Virtual Format"): size, SRS, GeoTransform, the type of each band,
-and where each source lies in the whole. What is no well-formed VRT states nothing.
+and the place of each source in the whole. A text that is not a well-formed VRT gives no facts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class VrtSource:
 
 @dataclass(frozen=True, slots=True)
 class Vrt:
-    """What a VRT states. `sources` are by path, relative to `contents/`."""
+    """The facts in a VRT. `sources` are by path, relative to `contents/`."""
 
     n_bands: int = 0
     data_type: str | None = None
@@ -53,7 +53,7 @@ class Vrt:
 
 
 def read_vrt(body: bytes, directory: str = "") -> Vrt | None:
-    """Return what the VRT in *body*, which lies in *directory* of the delivery, states, or None.
+    """Return the facts of the VRT in *body*, a member in *directory* of the delivery, or None.
 
     A document type is refused: GDAL writes none, and entities expand to gigabytes.
     """

@@ -17,8 +17,8 @@ PNG_TYPE: Final = "image/png"
 
 #: Reflectance of one count in rasters of reflectances (the vendor's product documentation).
 _REFLECTANCE_SCALE: Final = 0.0001
-#: What cloud masks hold, from these product versions on (the vendor's release notes of 17 November
-#: 2025). Older masks have other values.
+#: The values of cloud masks, from these product versions on (the vendor's release notes of 17
+#: November 2025). Older masks have other values.
 _CLOUD_CLASSES: Final = "0 no data, 1 clear, 2 haze, 3 cloud"
 _FIRST_WITH_CLASSES: Final = {"L1B": (1, 9, 0), "L1C": (2, 2, 0), "L1D": (2, 0, 0)}
 
@@ -37,11 +37,11 @@ _PICTURES: Final = {"preview": ["overview"], "thumbnail": ["thumbnail"]}
 
 @dataclass(frozen=True, slots=True)
 class SceneFiles:
-    """What lies beside an item.
+    """The files beside an item.
 
     `attachments` are file names by the API's key, *zip_bytes* is the size of the delivery if it is
     known. `contents` is the name of the directory with the members of the zip, `record` that of the
-    file with the API's record; None without one.
+    file with the API's record; each is None where the mount shows none.
     """
 
     attachments: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class SceneFiles:
     record: str | None = "scene.json"
 
 
-#: What `href` escapes, and how that looks: `?`, `#`, and a percent sign before an escape of these.
+#: The characters that `href` escapes: `?`, `#`, and a percent sign before an escape of these.
 _ENDS_PATH: Final = re.compile("[?#]|%(?=3F|23|25)")
 _ESCAPE: Final = re.compile("%(3F|23|25)")
 
@@ -95,9 +95,9 @@ def assets_of(facts: SceneFacts, files: SceneFiles) -> dict[str, dict[str, Any]]
 def href(*parts: str) -> str:
     """Return a relative address of a path below the item's directory.
 
-    Only what would end the path of an address is escaped (RFC 3986 §3.3), and what would read as
-    such an escape. pystac, odc-stac and GDAL take the address of a local file for its path, and
-    find no name in which more is escaped.
+    Only characters that would end the path of an address are escaped (RFC 3986 §3.3), and text that
+    would read as one of these escapes. pystac, odc-stac and GDAL use the address of a local file as
+    its path, and do not find a file when more is escaped.
     """
     return "./" + _ENDS_PATH.sub(lambda found: f"%{ord(found[0]):02X}", "/".join(parts))
 

@@ -33,7 +33,7 @@ _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class ItemPlace:
-    """Where an item lies, and hence what it links to; see `satfs.stac` for `root`.
+    """The place of an item, which decides its links; see `satfs.stac` for `root`.
 
     The addresses are relative. `collection_id` is given if and only if `collection` is.
     """
@@ -57,7 +57,7 @@ def in_capture() -> ItemPlace:
 
 
 def alone() -> ItemPlace:
-    """Return the place `scenes/<scene>/`: such an item needs no links to be valid."""
+    """Return the place `scenes/<scene>/`: an item there needs no links to be valid."""
     return ItemPlace()
 
 
@@ -150,7 +150,7 @@ def _times(moment: datetime | None) -> dict[str, str]:
 
 
 def relocated(item: Mapping[str, Json], directory: Iterable[str], mountpoint: str | None) -> Json:
-    """Return *item*, which lies in *directory* of a mount, for a file at another place.
+    """Return *item*, a file in *directory* of a mount, for a file at another place.
 
     *directory* are the names below the mountpoint. With *mountpoint* addresses are absolute paths,
     as GDAL and GeoPandas open them; without, they are relative to the mountpoint. Of the links only

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 from satfs.json_bytes import json_bytes
 from satfs.model import Json
 
-#: What XML 1.0 §2.2 has no way to write: controls, surrogates, and two non-characters.
+#: Characters that XML 1.0 §2.2 cannot hold: controls, surrogates, and two non-characters.
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 

@@ -121,7 +121,7 @@ def _outline(scene: SceneView) -> Json:
 
 
 def _place(scene: SceneView) -> Json:
-    """Return where the picture of a scene lies: its width by its height, and three corners.
+    """Return the place of a scene's picture: its width divided by its height, and three corners.
 
     The corners are the upper left, upper right and lower left one. None where they are not known.
     """
@@ -139,7 +139,7 @@ def _place(scene: SceneView) -> Json:
 def _common_grid(
     rasters: Sequence[RasterFacts],
 ) -> tuple[int, float, float, float, float, float] | None:
-    """Return EPSG, left, top, right, bottom and aspect of rasters that lie on one grid."""
+    """Return EPSG, left, top, right, bottom and aspect of rasters on one grid."""
     boxes = list(_boxes(rasters))
     if not boxes or len(boxes) < len(rasters):
         return None

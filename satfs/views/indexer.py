@@ -35,14 +35,15 @@ _PAUSE_S: Final = 0.1
 #: Longest wait of a program for an index that was never complete, in seconds: small accounts are
 #: complete by then, and a program that lists a directory is not kept waiting for large ones.
 _FIRST_WAIT_S: Final = 3.0
-#: An index is complete for so long, in seconds, and for so many times as long as it took to make.
+#: An index counts as complete for this many seconds, and at least for this multiple of the time
+#: that it took to make.
 _REFRESH_S: Final = 600.0
 _REFRESH_SHARE: Final = 20
 #: The pause after a failure, in seconds.
 _RETRY_S: Final = 60.0
 #: The index is written while it is made, too, in seconds between: a mount may end any time.
 _SAVE_S: Final = 60.0
-#: From so many scenes on, sorting them takes longer than others should wait: some 20 ms.
+#: From this number of scenes on, sorting takes 20 ms, longer than other tasks should wait.
 _MANY: Final = 2000
 
 
@@ -85,7 +86,7 @@ class SceneIndexer:
         )
 
     async def links(self) -> Mapping[str, Links]:
-        """Return the directories of links, as far as the scenes are known, and ask for the rest.
+        """Return the directories of links for the scenes that are known, and request the others.
 
         Waits for an index that was never complete, for some seconds at most.
         """

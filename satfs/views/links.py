@@ -25,7 +25,7 @@ class ByName(Directory):
         self._catalogue = catalogue
 
     async def lookup(self, name: bytes) -> Node:
-        """Return the link called *name*; requests that one task at most, but for odd names."""
+        """Return the link called *name*; requests one task, or all tasks for an unusual name."""
         text = names.text_of(name)
         task_id = None if text is None else _id_in(text)
         if task_id is not None:
@@ -66,9 +66,9 @@ def _id_in(label: str) -> TaskId | None:
 
 
 class IndexDirectory(Directory):
-    """A directory of links to scenes, or of such directories; *load* returns what it holds now.
+    """A directory of links to scenes, or of directories of links; *load* returns its entries.
 
-    What it holds may change from one look to the next, as the index does.
+    The entries may change from one listing to the next, as the index does.
     """
 
     __slots__ = ("_load",)

@@ -105,7 +105,7 @@ def mosaics_of(scenes: Sequence[SceneView]) -> dict[str, bytes]:
 def expected_mosaics(scenes: Sequence[SceneView]) -> frozenset[str]:
     """Return the names of the mosaics that *scenes*, known by their records, will probably have.
 
-    One of each kind for each UTM zone that the middle of a footprint lies in. A delivery may be in
+    One of each kind for each UTM zone that holds the middle of a footprint. A delivery may be in
     the next zone, or without one of the kinds: `mosaics_of` what the zips state decides.
     """
     zones = {

@@ -1,4 +1,4 @@
-"""What the renderers of a task's view know of each scene. *Pure*."""
+"""A scene as the renderers of a task's view see it. *Pure*."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class SceneView:
 
     `directory` is the path of the scene's directory, relative to `views/task/<task>/`, with slashes
     (`captures/<capture>/<scene>`). `preview`, `thumbnail` and `delivery` are the names of those
-    attachments in it, None where the scene has none. `contents` is the name of the directory with
-    the zip's members, None where a mount has no such directory.
+    attachments in it, None for an attachment that the scene lacks. `contents` is the name of the
+    directory with the zip's members, None where the mount does not show it.
     """
 
     facts: SceneFacts

@@ -1,4 +1,4 @@
-"""What is known of the scenes of one task, collected for its view."""
+"""The facts of the scenes of one task, collected for its view."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SCENES_AT_ONCE: Final = 16
 _INCOMPLETE_S: Final = 2.0
 #: Scenes remembered for all tasks together; what is known and rendered of one takes some 20 KB.
 _MAX_SCENES: Final = 2000
-#: From so many scenes on, rendering takes longer than others should wait: some 10 ms.
+#: From this number of scenes on, rendering takes 10 ms, longer than other tasks should wait.
 _MANY: Final = 50
 
 T = TypeVar("T")
@@ -65,10 +65,10 @@ class TaskScenes:
 
 @dataclass(frozen=True, slots=True)
 class ScenesTerms:
-    """How scenes are collected: where facts are from, for how long they are believed.
+    """How scenes are collected: the source of facts, and how long facts are believed.
 
-    `contents` is the name of the directory with the members of a zip, None where there is none.
-    `deadline_s` is the longest wait for the facts of all scenes together.
+    `contents` is the name of the directory with the members of a zip, None where the mount shows
+    none. `deadline_s` is the longest wait for the facts of all scenes together.
     """
 
     facts_of: FactsOf
@@ -242,7 +242,8 @@ async def _scene_directories(directory: TaskDirectory) -> list[SceneDirectory]:
     """Return the scenes of all published captures, in the order of the listings.
 
     Raises:
-        SatfsError: a listing cannot be had; what is missing would not be noticed.
+        SatfsError: a listing is not available. Without it, readers would not notice that scenes
+        lack.
     """
     captures = await _capture_directories(directory)
     found: dict[CaptureDirectory, list[SceneDirectory]] = {}

@@ -247,7 +247,7 @@ class TrueColour(Directory):
         """Return the VRT called *name*; of the zips, that of its scene is read.
 
         Raises:
-            NotThere: no scene has such a file.
+            NotThere: no scene has a file of that name.
             SatfsError: the scene's zip cannot be read now.
         """
         text = name.decode("utf-8", "replace")

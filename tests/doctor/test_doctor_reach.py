@@ -66,8 +66,8 @@ async def test_an_answer_of_any_kind_is_what_is_wanted() -> None:
         way = await way_to(origin.url("/close"))
 
     assert [finding.severity for finding in way.findings] == [Severity.OK, Severity.OK]
-    assert way.heard is not None
-    assert way.heard.sent_at_s <= way.heard.received_at_s
+    assert way.reply is not None
+    assert way.reply.sent_at_s <= way.reply.received_at_s
 
 
 async def test_a_trusted_certificate_is_told(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from satfs.cli.log_setup import logging_as
 from satfs.cli.mount_status import mounts_of_user, read_log
 from satfs.cli.output import console, print_sentence, show
 from satfs.doctor.examination import examine
-from satfs.doctor.findings import Area, Finding, Severity, Tell, deciding_failure, fine, worst
+from satfs.doctor.findings import Area, Finding, Report, Severity, deciding_failure, fine, worst
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.fuse.errnos import gravest_of
@@ -133,29 +133,29 @@ def code_of(findings: Sequence[Finding]) -> Exit:
     return Exit.WARNINGS if worst(findings) is Severity.WARNING else Exit.DONE
 
 
-def _examine(mountpoint: str | None, profile: str | None, tell: Tell) -> None:
+def _examine(mountpoint: str | None, profile: str | None, report: Report) -> None:
     machine = Machine()
     place = None if mountpoint is None else _place(machine, Path(mountpoint))
     source = next((each.source for each in machine.mounts() if each.mountpoint == place), "")
     settings: Settings | None = None
     if source == DEMO_SOURCE:
         says = f"{place} is a demo, which needs no settings, network or account: not looked at."
-        tell(fine(Area.SETTINGS, "settings", says))
+        report(fine(Area.SETTINGS, "settings", says))
     else:
-        settings = _settings(profile, tell)
+        settings = _settings(profile, report)
     try:
-        trio.run(examine, machine, settings, place, tell)
+        trio.run(examine, machine, settings, place, report)
     except BaseExceptionGroup as group:
         # Ctrl-C, or a pipe that no process reads any more: a nursery wraps what ends it (PEP 654).
         raise gravest_of(group) from None
 
 
-def _settings(profile: str | None, tell: Tell) -> Settings | None:
+def _settings(profile: str | None, report: Report) -> Settings | None:
     """Return the settings of a mount, and report their problems; None if they are unusable."""
     try:
         resolved = resolve_settings({"profile": profile})
     except BadSettings as failure:
-        tell(
+        report(
             Finding(
                 Area.SETTINGS,
                 "settings",
@@ -169,7 +169,7 @@ def _settings(profile: str | None, tell: Tell) -> Settings | None:
         )
         return None
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
-        tell(
+        report(
             Finding(
                 Area.SETTINGS,
                 "settings",
@@ -181,7 +181,7 @@ def _settings(profile: str | None, tell: Tell) -> Settings | None:
             )
         )
     named = resolved.settings.profile
-    tell(fine(Area.SETTINGS, "settings", f"The settings of the profile {named} can be used."))
+    report(fine(Area.SETTINGS, "settings", f"The settings of the profile {named} can be used."))
     return resolved.settings
 
 
@@ -201,21 +201,21 @@ def _examine_aloud(
 ) -> None:
     """Print each finding as soon as it is there, from *least* on; keep them all in *findings*."""
     screen = console()
-    told: list[Finding] = []
+    reported: list[Finding] = []
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         findings.append(finding)
         if finding.severity < least:
             return
-        if not told or told[-1].area is not finding.area:
+        if not reported or reported[-1].area is not finding.area:
             screen.print(Text(finding.area, style="bold"))
-        told.append(finding)
+        reported.append(finding)
         screen.print(shown(finding, screen.width), soft_wrap=True)
 
     # Something that moves while the network is waited for; a pipe gets none of it.
     waiting = screen.status("Looking…") if screen.is_terminal else nullcontext()
     with waiting:
-        _examine(mountpoint, profile, tell)
+        _examine(mountpoint, profile, report)
 
 
 def shown(finding: Finding, width: int) -> Text:
