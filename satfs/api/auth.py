@@ -310,7 +310,7 @@ class Credential:
         record = told if isinstance(told, dict) else {}
         token = record.get("access_token")
         if not isinstance(token, str) or not tokens.is_header_text(token):
-            raise Garbled(f"{shown(url)} answered without a token")
+            raise Garbled(f"{shown(url)} responded without a token")
         told_s = tokens.lifetime_told_s(record.get("expires_in"))
         lifetime_s = UNTOLD_LIFETIME_S if told_s is None else told_s
         self._expires_at_s = (

@@ -329,7 +329,7 @@ class CachedListing(Generic[Item]):
                 "listing is served stale",
                 kind=self.key[0],
                 id=self.key[1],
-                reason="no answer in time" if failure is None else str(failure),
+                reason="no response in time" if failure is None else str(failure),
             )
         self.is_stale = True
         self._stale_until = trio.current_time() + self._terms.negative_ttl_s

@@ -296,7 +296,7 @@ class Aleph:
             for record in wire.packed(entries, reader):
                 if is_it(record):
                     return record
-            raise Garbled("the answer is about something else")
+            raise Garbled("the response is about something else")
 
         url = question.url(self._settings.api_url)
         return await self._session.ask(url, read, question.what, deadline, max_bytes=MAX_PAGE_BYTES)

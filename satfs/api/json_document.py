@@ -106,7 +106,7 @@ def max_values_in(body: bytes) -> int:
 def check_size(body: bytes, max_values: int) -> None:
     """Raise `Garbled` where *body* may hold more than *max_values* values."""
     if max_values_in(body) > max_values:
-        raise Garbled(f"the answer has more than {max_values} values")
+        raise Garbled(f"the response has more than {max_values} values")
 
 
 def no_json(body: bytes) -> Garbled:

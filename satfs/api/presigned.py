@@ -32,13 +32,13 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str
     if status in _REDIRECTS:
         location = headers.get("location", "").strip()
         if not location:
-            raise Garbled("the answer is a redirect to nowhere")
+            raise Garbled("the response is a redirect without an address")
         return from_url(resolved(asked_url, location))
     value = document(body)
     if isinstance(value, dict):
         value = next((value[key] for key in _KEYS if value.get(key)), None)
     if not isinstance(value, str) or not value.strip():
-        raise Garbled("the answer holds no link")
+        raise Garbled("the response holds no link")
     value = value.strip()
     return from_url(resolved(asked_url, value) if value.startswith("/") else value)
 

@@ -178,7 +178,7 @@ def forget(profile: str, *, but: SecretPlace | None = None) -> tuple[SecretPlace
                 found.append(SecretPlace.KEYRING)
         except Exception as failure:
             raise BadSettings(
-                f"the keyring does not let go of the secret ({type(failure).__name__}); unlock it"
+                f"the keyring does not remove the secret ({type(failure).__name__}); unlock it"
             ) from None
     return tuple(found)
 

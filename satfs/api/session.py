@@ -321,7 +321,7 @@ class ApiSession:
 
     def _words(self, response: Response) -> str:
         told = error_text.error_text(response.body, self.credential.secrets())
-        return f"the vendor answered {response.status}" + (f": {told}" if told else "")
+        return f"the vendor responded with {response.status}" + (f": {told}" if told else "")
 
     # -- contracts and refusals --------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ def page_of(body: bytes, reader: Reader[R]) -> Page:
             packer.add(cleaned)
     kept = packer.finish()
     if sent.entries and not kept:
-        raise Garbled("no entry of the answer's page has an id")
+        raise Garbled("no entry of the page has an id")
     return replace(sent, entries=kept, n_unusable=n_unusable, n_unreadable=n_unreadable)
 
 
@@ -145,7 +145,7 @@ def one(body: bytes) -> Mapping[str, Json]:
     """
     value = document(body)
     if not isinstance(value, dict):
-        raise Garbled("the answer is not a single record")
+        raise Garbled("the response is not a single record")
     return cast(Mapping[str, Json], without_secrets(value) if may_hold_secrets(body) else value)
 
 
@@ -166,21 +166,21 @@ def _sent(body: bytes) -> Page:
         if isinstance(top, list):
             return Page(tuple(top), tells_next=False)
         if not isinstance(top, dict):
-            raise Garbled("the answer is no page of a listing") from None
+            raise Garbled("the response is not a page of a listing") from None
         envelope = top
     fields = _fields(envelope)
     sent = next((fields[key] for key in _ENTRY_LISTS if key in fields), _MISSING)
     if sent is _MISSING:
-        raise Garbled("the answer is no page of a listing")
+        raise Garbled("the response is not a page of a listing")
     count = _count(_field(fields.get("count")))
     entries = _entries(sent)
     if entries is None and count == 0:
         entries = []
     if entries is None:
-        raise Garbled("the answer's page holds no list")
+        raise Garbled("the page holds no list")
     following = _field(fields.get("next"))
     if following is not None and not isinstance(following, str):
-        raise Garbled("the answer's next page has no address")
+        raise Garbled("the next page has no address")
     return Page(tuple(entries), count, following or None, "next" in fields)
 
 
@@ -214,11 +214,11 @@ def _split(content: bytes | msgspec.Raw) -> list[Json] | None:
         return None
     if max_values_in(text) > MAX_VALUES:
         if text.count(b"{") > MAX_PAGE_OBJECTS:
-            raise Garbled(f"the answer has more than {MAX_PAGE_OBJECTS} objects")
+            raise Garbled(f"the response has more than {MAX_PAGE_OBJECTS} objects")
         try:
             _OBJECTS.decode(text)
         except (ValueError, RecursionError):
-            raise Garbled("an entry of the answer's page is no object") from None
+            raise Garbled("an entry of the page is not an object") from None
     try:
         return cast(list[Json], _LIST.decode(text))
     except (ValueError, RecursionError):
@@ -231,7 +231,7 @@ def _field(value: Json) -> Json:
         return value
     content = bytes(value)
     if len(content) > MAX_FIELD_BYTES:
-        raise Garbled("a field of the answer's page is too long")
+        raise Garbled("a field of the page is too long")
     try:
         return decoded(content)
     except (ValueError, RecursionError):

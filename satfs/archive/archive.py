@@ -171,7 +171,7 @@ class Archive:
     async def _read(reader: Reader, span: ByteRange) -> bytes:
         data = bytes(await reader.read(span))
         if len(data) != len(span):
-            raise Damaged("it is shorter than it says")
+            raise Damaged("it is shorter than it states")
         return data
 
     # -- its members -----------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class _ZipLzma:
     @staticmethod
     def _from_properties(length: bytes, packed: int, dictionary: bytes) -> lzma.LZMADecompressor:
         if length != b"\x05\x00" or packed >= 9 * 5 * 5:
-            raise Damaged("its LZMA properties are none")
+            raise Damaged("its LZMA properties are not valid")
         filters = {
             "id": lzma.FILTER_LZMA1,
             "dict_size": int.from_bytes(dictionary, "little"),

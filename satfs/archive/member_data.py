@@ -120,7 +120,7 @@ class MemberData:
             raise self.damaged("its local header is cut off")
         signature, _, flags, method, _, _, _, _, _, n_name, n_extra = _HEADER.unpack_from(header)
         if signature != _SIGNATURE:
-            raise self.damaged("there is no local header where the directory says")
+            raise self.damaged("there is no local header where the directory places it")
         if method != member.method or bool(flags & _ENCRYPTED_FLAG) != member.is_encrypted:
             raise self.damaged("its local header contradicts the directory")
         start = member.header_offset + LOCAL_HEADER_BYTES + int(n_name) + int(n_extra)

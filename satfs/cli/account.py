@@ -23,7 +23,7 @@ Choice = Callable[[Settings, tuple[Contract, ...] | None], Settings]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who the API takes us for. Holds no secret."""
+    """The account that a credential belongs to. Holds no secret."""
 
     client_id: str | None
     #: The subject of the token; not verified.
@@ -48,7 +48,7 @@ def ask_account(
     Raises:
         NeedsLogin, NeedsContract: one of them is refused or missing.
         Unreachable, Garbled: the API is away, or makes no sense.
-        Exception: whatever *choose* raises.
+        Exception: *choose* raised it.
     """
     # The result is printed in any case; the log is for users who want to see how.
     level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL

@@ -1,8 +1,8 @@
 """Send work to the background, and wait until it is ready or has failed.
 
-The terminal's command ends with success only once the work says that it is ready; when it fails
-before that, what it says is told on the terminal, with its exit code. Both travel over one pipe,
-a JSON object a line:
+The command in the terminal ends with success only once the work reports that it is ready. If the
+work fails before that, the command prints the failure and ends with its exit code. Both reports
+travel over one pipe, a JSON object a line:
 
     {"pid": 4711}                                   the background process is there
     {"ready": true}                                 it is ready: the command may end
@@ -39,10 +39,10 @@ class Waiter:
         return self._pipe is not None
 
     def tell_ready(self) -> None:
-        """Let the command in front end with success, and let go of its terminal.
+        """Have the command in the terminal end with success, and detach from its terminal.
 
         Raises:
-            BrokenPipeError: nobody waits any more: whoever started this has given up.
+            BrokenPipeError: the command in the terminal has ended: it waits no more.
         """
         if self._leaves_late:
             os.setsid()
@@ -83,15 +83,16 @@ def in_background(work: Callable[[Waiter], int], *, leaves_late: bool = False) -
     """Run *work* in a process of its own, in a session of its own, and wait until it is ready.
 
     With *leaves_late* it moves to its session only then, and is in our process group until then. An
-    automounter (systemd.automount(5), autofs(5)) that has us mount lets nobody look at the
-    mountpoint meanwhile but its own process group: others wait for the mount that they should make.
+    automounter (systemd.automount(5), autofs(5)) that runs satfs makes every other process group
+    wait at the mountpoint until the mount is there: a process that mounts in another group would
+    wait for itself.
 
     Returns twice over, as fork(2) does: in the caller, None once the work is ready, or how it
     failed; in the background this call never returns, but raises SystemExit with what *work*
     returned.
 
     Raises:
-        KeyboardInterrupt: in the caller; the work was told to end (SIGTERM).
+        KeyboardInterrupt: in the caller; the work was sent SIGTERM.
         SystemExit: in the background.
     """
     sys.stdout.flush()  # what is still buffered would come out twice

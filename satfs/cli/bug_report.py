@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, findings, settings and log lines, without secrets."""
+"""The text of a bug report: versions, findings, settings and log lines, without secrets."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def write_report(path: Path, text: str) -> None:
     """Write the report to *path*, for its owner alone. A file that exists is not replaced.
 
     Raises:
-        BadSettings: it cannot be written; says why.
+        BadSettings: it cannot be written; the message has the reason.
     """
     try:
         with open(path, "x", encoding="utf-8", opener=_for_owner) as file:

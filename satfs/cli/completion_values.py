@@ -1,4 +1,4 @@
-"""What a shell completes for arguments and flags: directories, mountpoints, profiles, choices."""
+"""Completions of arguments and flags in a shell: directories, mountpoints, profiles, choices."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def mountpoints(
 ) -> list[CompletionItem]:
     """Offer the mountpoints of satfs that are there, or any directory where none fits.
 
-    Only those of this user and of root: another user chooses the names of their own. None with a
-    control character, which a shell or a terminal might act on. Looks at the kernel's table of
-    mounts only: a mount that does not answer holds up no shell.
+    Only mountpoints of this user and of root: another user may have chosen a misleading name. None
+    with a control character, which a shell or a terminal might act on. Reads the kernel's table of
+    mounts only: a mount that does not respond blocks no shell.
     """
     given = set(context.params.get(parameter.name or "") or ())
     owners = (os.getuid(), 0, None)

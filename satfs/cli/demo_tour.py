@@ -19,7 +19,7 @@ from satfs.cli.hints import program_name, shell_path
 from satfs.cli.output import console, show
 from satfs.humanize import format_count
 
-#: What is run in the mountpoint, as a visitor would type it, and how many lines of each are shown.
+#: Commands to run in the mountpoint, as a user would type them, with the number of lines to show.
 _AT_THE_TOP: Final = (("ls", 6), ("ls -gG tasks", 9))
 #: The same in a scene. A command whose program or file is not there is left out.
 _IN_A_SCENE: Final = (
@@ -30,7 +30,7 @@ _IN_A_SCENE: Final = (
     ("gdalinfo contents/rasters/*_VISUAL*.tif", 12),
 )
 _FIRST_SCENE: Final = "$(ls -d tasks/*/*/*/ | head -n 1)"
-#: A demo answers in milliseconds; longer is a fault that must not keep people waiting, in seconds.
+#: Time limit of a command, in seconds. A demo responds in milliseconds; a longer wait is a fault.
 _STEP_TIMEOUT_S: Final = 30
 
 
@@ -80,7 +80,7 @@ def is_colorful() -> bool:
 def shortened(line: str, columns: int) -> str:
     """Return *line* cut to *columns* in its middle.
 
-    Names of deliveries begin alike and differ at their end, where the kind of the file is told.
+    Names of deliveries begin alike and differ at their end, where the kind of the file is.
     """
     if len(line) <= columns:
         return line
@@ -118,5 +118,5 @@ def _run(command: str, directory: Path) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"(no answer within {_STEP_TIMEOUT_S} s)"
+        return f"(no response within {_STEP_TIMEOUT_S} s)"
     return done.stdout

@@ -53,11 +53,11 @@ MEANINGS: Final[Mapping[Exit, str]] = MappingProxyType(
         Exit.FAILED: "failed in a way that has no code of its own",
         Exit.USAGE: "wrong usage, or a setting that cannot be",
         Exit.CREDENTIALS: "credentials or contract missing or refused",
-        Exit.NETWORK: "the API cannot be reached, or does not answer in time",
+        Exit.NETWORK: "the API cannot be reached, or does not respond in time",
         Exit.MOUNTPOINT: "the mountpoint cannot be used, or is busy",
         Exit.FUSE: "FUSE is missing, or not allowed",
         Exit.CACHE: "the cache directory cannot be used",
-        Exit.VENDOR: "the API answers something that makes no sense",
+        Exit.VENDOR: "the API sends a response that makes no sense",
         Exit.WARNINGS: "it works, and `satfs doctor` has warnings",
         Exit.INTERRUPTED: "interrupted (Ctrl-C)",
     }
@@ -119,7 +119,8 @@ class Failure:
 
 
 def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
-    """Return *error*, or the gravest of a group, for people; *with_details* adds its traceback."""
+    """Return *error*, or the worst of a group, for users; *with_details* adds its traceback.
+    """
     told = gravest_of(error)
     details = "".join(traceback.format_exception(error)) if with_details else None
     if isinstance(told, SatfsError) and not isinstance(told, Misuse):
@@ -130,6 +131,6 @@ def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
     return Failure(
         exit_code(told),
         f"satfs broke: {type(told).__name__}: {told}",
-        "This is a bug. Please report it, with what `-vv` says.",
+        "This is a bug. Please report it, with the output of `-vv`.",
         details,
     )

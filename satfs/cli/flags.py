@@ -1,4 +1,4 @@
-"""What several commands share: flags, what these ask of the log, and groups of commands."""
+"""Flags that several commands share, the log that they choose, and groups of commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogChoice:
-    """What one command line asks of the log."""
+    """The log as one command line chooses it."""
 
     level: int = logging.WARNING
     format: LogFormat = LogFormat.CONSOLE
@@ -55,7 +55,7 @@ class Manner:
 
     @property
     def log(self) -> LogChoice:
-        """What the log is to be like."""
+        """The log that the flags choose."""
         return LogChoice(level_for(self.verbosity), self.log_format, self.log_file)
 
 
@@ -144,7 +144,7 @@ SETTING_FLAGS: Final = (
 ACCOUNT_SETTINGS: Final = frozenset(
     {"profile", "api_url", "auth_url", "auth_mode", "client_id", "contract_id", "ca_file"}
 )
-#: What people try, and must not: these values would be shown by ps.
+#: Flags that users try, and must not use: ps would show their values to every user.
 _SECRET_FLAGS: Final = (
     ("--client-secret", "client_secret"),
     ("--secret", "client_secret"),
@@ -198,7 +198,7 @@ def _refuse(flag: str, setting: str) -> Callable[[click.Context, click.Parameter
 
 
 class Commands(click.Group):
-    """A group of commands; a name that none of them has ends with the nearest that there is."""
+    """A group of commands; the error for an unknown name proposes the nearest command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -206,7 +206,7 @@ class Commands(click.Group):
         """Return the command that *args* begin with, its name, and the rest of them.
 
         Raises:
-            click.UsageError: there is no such command.
+            click.UsageError: no command has that name.
         """
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:

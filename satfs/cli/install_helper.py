@@ -91,7 +91,7 @@ def _helper() -> Path:
         if os.access(program, os.X_OK):
             return program
     raise BadSettings(
-        f"{PROGRAMS[0]} is not installed beside {show(sys.argv[0])}; install satfs anew, with pip"
+        f"{PROGRAMS[0]} is not installed beside {show(sys.argv[0])}; install satfs again, with pip"
     )
 
 

@@ -75,7 +75,7 @@ def _stay(
         notifier = take_notifier(os.environ)
         try:
             with prepare() as settings:
-                notifier.status("asking the API")
+                notifier.status("waiting for the API")
                 run_mount(settings, options, note, notifier)
         except Exception as error:
             notifier.status(redact(failure_of(error).sentence))
@@ -109,7 +109,7 @@ def _serve_and_log(
     else:
         if not waiter.is_waiting:
             return Exit.DONE
-        failure = Failure(Exit.INTERRUPTED, "asked to end before the mount worked")
+        failure = Failure(Exit.INTERRUPTED, "ended before the mount worked")
     _report(failure, options, waiter)
     return failure.code
 

@@ -1,12 +1,12 @@
-"""Where log lines go, how they look, and what they never hold.
+"""The log: where its lines go, their form, and the secrets that they never hold.
 
-Every module logs events with fields (`log.warning("link renewed", scene=...)`); this one decides
-what becomes of them. Two promises hold for every line, whoever wrote it, libraries included:
+Every module logs events with fields (`log.warning("link renewed", scene=...)`); this module writes
+them. Two promises hold for every line, also for lines of libraries:
 
-- no token, and no query of a link (whoever holds a presigned URL may read the object), however
-  they got into a message or a traceback;
-- no control character from outside, so that a scene's name can neither forge a line nor steer a
-  terminal.
+- it holds no token, and no query of a link (a presigned URL lets anyone read the object), also
+  where one is in a message or a traceback;
+- it holds no control character from outside, so that a scene's name can neither forge a line nor
+  steer a terminal.
 
 Writing happens in a thread: a full pipe or a slow disk must not stop the mount.
 """
@@ -57,7 +57,7 @@ _TALKATIVE: Final = ("httpx", "httpcore", "h11", "hpack")
 
 
 class Place(StrEnum):
-    """What reads the lines that are written to standard error."""
+    """The kind of reader of the lines that are written to standard error."""
 
     TERMINAL = "terminal"
     JOURNAL = "journal"  #: takes a priority from the beginning of each line (sd-daemon(3))
@@ -68,8 +68,8 @@ class Place(StrEnum):
 def place_of(stream: TextIO, environment: Mapping[str, str]) -> Place:
     """Return the kind of reader of *stream*, from its type and from *environment*.
 
-    The journal is told by `JOURNAL_STREAM`, which names device and inode of the socket that leads
-    to it (systemd.exec(5)): a variable that was only inherited names another.
+    The journal is recognised by `JOURNAL_STREAM`, which names device and inode of the socket that
+    leads to it (systemd.exec(5)): a variable that was only inherited names another socket.
     """
     if stream.isatty():
         return Place.TERMINAL
@@ -102,13 +102,13 @@ def _brief(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 def _leave_to_journal(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Leave out what the journal notes itself: when, and how grave."""
+    """Leave out the fields that the journal adds itself: time and level."""
     event.pop("timestamp", None)
     event.pop("level", None)
     return event
 
 
-#: The priorities of syslog(3) for the levels of `logging`, the gravest first.
+#: The priorities of syslog(3) for the levels of `logging`, the most severe first.
 _PRIORITIES: Final = MappingProxyType(
     {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 )
@@ -233,7 +233,7 @@ def _formatter(format: LogFormat, place: Place) -> logging.Formatter:
 
 
 class _LogFile(logging.handlers.WatchedFileHandler):
-    """A log file; one that it makes is for its owner alone, whatever the umask."""
+    """A log file; a file that it makes is for its owner alone, with any umask."""
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_owner)

@@ -70,7 +70,7 @@ OLD_NAMES: Final = {
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Collect no garbage meanwhile: importing makes none, and a hundred thousand objects to scan.
+    """Collect no garbage during imports: they make none, but a hundred thousand objects to scan.
 
     It takes a sixth of the processor time of `satfs mount` until its event loop runs.
     """
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(refused.exit_code)
     except click.Abort:
         sys.exit(Exit.INTERRUPTED)
-    except Exception as error:  # the one boundary: whatever it is, people get a sentence
+    except Exception as error:  # the one boundary: users get a sentence for every failure
         failure = failure_of(error, with_details=manner.with_details)
         print_error(failure.sentence, failure.remedy, failure.details)
         sys.exit(failure.code)

@@ -43,8 +43,8 @@ class Section:
 class Manual:
     """One command as its help describes it.
 
-    `name` is what is typed ("satfs cache info"), `usage` what follows it, `paragraphs` prose of
-    which the first says what the command does. `children` are the commands of a group.
+    `name` is what the user types ("satfs cache info"), `usage` what follows it, `paragraphs` prose
+    whose first paragraph states what the command does. `children` are the commands of a group.
     """
 
     name: str

@@ -2,9 +2,9 @@
 
     mount.satfs SOURCE DIR [-sfnv] [-o OPTIONS] [-t TYPE]
 
-SOURCE is `satfs:PROFILE`. The exit codes are those of mount(8), not ours. Where no such program is
+SOURCE is `satfs:PROFILE`. The exit codes are those of mount(8), not ours. Where mount.satfs is not
 installed, mount(8) finds mount.fuse3 for the type `fuse.satfs`, which runs `satfs` with the same
-words; `satfs.cli.main` sends these here, too.
+words; `satfs.cli.main` passes them to this module, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from satfs.cli.output import print_error, print_sentence
 from satfs.cli.process_start import fuse_library_explained
 from satfs.errors import BadSettings
 
-#: What sources begin with; the rest is the profile. Its colon makes `df -l` see a remote mount.
+#: The beginning of every source; the rest is the profile. The colon makes `df -l` see a remote
+#: mount.
 SOURCE_PREFIX: Final = "satfs:"
 #: The programs that mount(8) looks for; what they are called decides what they do.
 PROGRAMS: Final = ("mount.satfs", "mount.fuse.satfs")
@@ -88,7 +89,7 @@ def read_words(words: Sequence[str]) -> Asked:
     """Parse *words*, the command line without its first word.
 
     Raises:
-        BadSettings: they make no sense; says which do.
+        BadSettings: they make no sense; the message has the usage.
     """
     places: list[str] = []
     texts: list[str] = []
@@ -164,7 +165,7 @@ def become(name: str, environment: MutableMapping[str, str]) -> None:
     `token_command` is given is the user's alone.
 
     Raises:
-        BadSettings: there is no such user, or we may not become anybody.
+        BadSettings: no user has that name, or this process may not change its user.
     """
     try:
         user = pwd.getpwnam(name)
@@ -182,7 +183,7 @@ def become(name: str, environment: MutableMapping[str, str]) -> None:
     changed = environment_of(user.pw_name, user.pw_dir, environment)
     if os.path.isdir(runtime):
         changed["XDG_RUNTIME_DIR"] = runtime
-        if os.path.exists(f"{runtime}/bus"):  # where a keyring may answer
+        if os.path.exists(f"{runtime}/bus"):  # where a keyring may be reached
             changed["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={runtime}/bus"
     environment.clear()
     environment.update(changed)

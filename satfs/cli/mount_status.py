@@ -66,15 +66,15 @@ class State(StrEnum):
     SILENT = "does not answer"
     DEAD = "dead"  #: its process has ended
     CLOSED = "not for you"
-    MUTE = "says nothing"  #: an older satfs, for example
+    MUTE = "reports nothing"  #: an older satfs, for example
 
 
-#: What to do about each state, for people; `remedy_of` fills in the commands.
+#: The remedy for each state, for users; `remedy_of` fills in the commands.
 REMEDIES: Final[Mapping[State, str]] = {
     State.SILENT: "It may be busy or stuck. Try again later, or unmount it: {umount} -z {place}",
     State.DEAD: "Its process was killed. Unmount it: {umount} {place}",
-    State.CLOSED: "Another user mounted it, and lets nobody else in.",
-    State.MUTE: "It was mounted by a satfs that does not tell.",
+    State.CLOSED: "Another user mounted it, and lets no other user in.",
+    State.MUTE: "It was mounted by a satfs that does not report its state.",
 }
 
 
@@ -115,10 +115,10 @@ def mounts_of_user(*, with_others: bool = False) -> list[Mounted]:
 
 
 def mount_of(path: Path) -> Mounted:
-    """Return the satfs mount that *path* lies in. Looks at nothing in it.
+    """Return the satfs mount that holds *path*. Sends no call to the mount.
 
     Raises:
-        BadMountpoint: it lies in none.
+        BadMountpoint: no satfs mount holds it.
     """
     found = locate(path)
     if found is None:
@@ -129,7 +129,7 @@ def mount_of(path: Path) -> Mounted:
 
 
 def the_mount(path: str | None) -> Mounted:
-    """Return the satfs mount that *path* lies in, or without one the only mount of this user.
+    """Return the satfs mount that holds *path*, or without *path* the only mount of this user.
 
     Raises:
         BadMountpoint: there is none, or without *path* there are several.
@@ -141,7 +141,7 @@ def the_mount(path: str | None) -> Mounted:
         raise BadMountpoint("nothing is mounted")
     if len(found) > 1:
         places = ", ".join(str(each.mountpoint) for each in found)
-        raise BadMountpoint(f"there are {len(found)} mounts: say which one ({places})")
+        raise BadMountpoint(f"there are {len(found)} mounts: name one of them ({places})")
     return found[0]
 
 

@@ -22,7 +22,7 @@ def prepare_mountpoint(hold: MountpointHold, path: Path, *, nonempty: bool = Fal
     for what is mounted there.
 
     Raises:
-        BadMountpoint: it cannot be mounted on; says why, and what to do.
+        BadMountpoint: it cannot be mounted on; the message has the reason and the remedy.
     """
     mountpoint = hold.mountpoint
     while mount_at(mountpoint) is not None:

@@ -1,8 +1,8 @@
 """Words given with `-o`, as mount(8) writes them, to what they mean for a satfs mount.
 
-Decides only; `cli/commands/mount.py` acts on it. What mount(8), fstab and systemd pass along for
-themselves is accepted and dropped, what satfs cannot do is refused by name, and so is what nobody
-knows: a misspelt option that is silently dropped is found out months later.
+Decides only; `cli/commands/mount.py` acts on it. Options that mount(8), fstab and systemd pass
+along for themselves are accepted and dropped. Options that satfs cannot fulfil are refused by name,
+and so are unknown ones: users find a misspelt option that is silently dropped months later.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class GivenOptions:
 
 _SWITCHES: Final = ("allow_other", "allow_root", "default_permissions", "auto_unmount", "nonempty")
 _NUMBERS: Final = {"uid": 10, "gid": 10, "umask": 8}
-#: Linux ids are 32 bits wide, and the last one means "none" (chown(2)); a mode has nine such bits.
+#: Linux ids are 32 bits wide, and the last one means "none" (chown(2)); a mode has nine bits.
 _LARGEST: Final = {"uid": 2**32 - 2, "gid": 2**32 - 2, "umask": 0o777}
 
 
@@ -68,7 +68,7 @@ def parse_options(texts: Iterable[str], *, is_sloppy: bool = False) -> GivenOpti
     r"""Parse *texts*, each a list of options separated by commas.
 
     The last of contradicting options wins, as in mount(8). A comma inside a value is written `\,`
-    and a backslash `\\`, as in libfuse. With *is_sloppy* what nobody knows is dropped (`mount -s`).
+    and a backslash `\\`, as in libfuse. With *is_sloppy* unknown options are dropped (`mount -s`).
 
     Raises:
         BadSettings: an option is not known, not possible, or its value cannot be. The message

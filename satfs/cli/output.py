@@ -1,7 +1,7 @@
 """Output on a terminal: errors, remarks and panels.
 
-Standard output is for what was asked for, standard error for the rest. A terminal gets lines of
-its own width and, unless `NO_COLOR` is set (no-color.org), colours; a pipe gets plain text, a
+Standard output is for the result of a command, standard error for the rest. A terminal gets lines
+of its own width and, unless `NO_COLOR` is set (no-color.org), colours; a pipe gets plain text, a
 sentence a line, so that it can be searched.
 """
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-#: What `show` spells out: also marks of direction, and what no encoding of a terminal has.
+#: Characters that `show` spells out: also marks of direction, and characters that no terminal
+#: shows.
 _UNSHOWN: Final = re.compile(f"[{CONTROLS}{SURROGATES}\u061c\u200e\u200f]")
 #: The width of a table in a pipe: more than a path (4,096 bytes) and its record need, so that
 #: each row stays one line, which `grep` finds and `awk` splits.
@@ -43,7 +44,7 @@ def _spelt_out(found: re.Match[str]) -> str:
 def console(stream: IO[str] | None = None) -> Console:
     """Return rich's console for *stream* (standard output by default), 80 columns at most.
 
-    What it prints is text: nothing in it is markup, the name of an emoji, or coloured by guess.
+    It prints text as it is: without markup, names of emojis, or guessed colours.
     """
     from rich.console import Console  # takes as long to import as all that most commands need
 

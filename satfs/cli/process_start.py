@@ -1,4 +1,4 @@
-"""What a command needs of its process: standard streams, UTF-8, a home, the FUSE library.
+"""Prepare the process of a command: standard streams, UTF-8, a home, the FUSE library.
 
 Service managers, cron and minimal images start programs with less than a shell does.
 """
@@ -44,9 +44,9 @@ def settle_descriptors() -> None:
 def settle_encoding() -> None:
     """Start the program again in Python's UTF-8 mode where the locale has another encoding.
 
-    Names in a mount are UTF-8, whatever the locale: under ISO-8859-1 most of them could be neither
-    opened nor printed. Returns where that is done already, or cannot be; what a stream's encoding
-    lacks is then printed as escapes.
+    Names in a mount are UTF-8 in every locale: under ISO-8859-1 most of them could be neither
+    opened nor printed. Returns where that is done already, or cannot be; characters that a stream's
+    encoding lacks are then printed as escapes.
     """
     if sys.getfilesystemencoding() != "utf-8" and sys.executable:
         # The same interpreter, options and arguments, byte for byte.
@@ -61,9 +61,8 @@ def settle_encoding() -> None:
 def settle_home() -> None:
     """Give a user without a home directory the one that container runtimes give: `/`.
 
-    Nothing of ours is in `/`, and nothing can be written there: it is as a home that holds nothing,
-    where files that are not there are asked for, and content is kept in memory. Must come before
-    anybody asks where settings and caches are.
+    Nothing of ours is in `/`, and nothing can be written there: it serves as an empty home, and
+    content is kept in memory. Must be called before settings and caches are looked up.
     """
     try:
         Path.home()

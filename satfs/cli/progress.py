@@ -68,7 +68,7 @@ def follow(
 
 
 def outcome_of(result: Mapping[str, Json]) -> Exit:
-    """Return the exit code for what came of work on many files: that of the gravest failure."""
+    """Return the exit code for the results of many files: that of the most severe failure."""
     failures = [
         error_of(Failed(str(each.get("error")), str(each.get("message"))))
         for each in result.get("failed", ())

@@ -1,4 +1,4 @@
-"""What `satfs info` prints of rasters: names and values for people, from what a mount describes.
+"""Rows of `satfs info` about rasters: names and values for users, from a mount's description.
 
 *Pure*.
 """
@@ -12,7 +12,7 @@ from satfs.humanize import format_bytes, format_count
 
 Row = tuple[str, str]
 
-#: What a predictor does, by its number in TIFF (TIFF 6.0, page 64; libtiff's tiff.h).
+#: The name of a predictor, by its number in TIFF (TIFF 6.0, page 64; libtiff's tiff.h).
 _PREDICTORS: Final = {2: "horizontal differences", 3: "floating point differences"}
 
 

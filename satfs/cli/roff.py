@@ -1,7 +1,7 @@
 """A command's manual as the text of a man page, in the macros of man(7).
 
-Written here, and not by a library: click-man knows no examples and no sections of an epilog. What
-man(7) and groff_char(7) ask for is little: macros at the beginning of a line, four characters
+Written here, and not by a library: click-man knows no examples and no sections of an epilog. The
+rules of man(7) and groff_char(7) are few: macros at the beginning of a line, four characters
 escaped, and nothing outside of ASCII.
 """
 

@@ -27,7 +27,7 @@ _HOPELESS: Final = (Exit.USAGE, Exit.CREDENTIALS, Exit.FUSE, Exit.CACHE)
 #: systemctl(1) responds at once, or its manager does not respond at all.
 _TIMEOUT_S: Final = 30
 
-#: What all units of ours hold in common.
+#: The part that all units of ours have in common.
 _REST: Final = f"""\
 Documentation=man:satfs(1) man:satfs-mount(1)
 
@@ -64,7 +64,7 @@ WantedBy=default.target
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a unit mounts, and where."""
+    """The profile that a unit mounts, and the mountpoint."""
 
     profile: str
     mountpoint: Path
@@ -219,5 +219,5 @@ class UserManager:
                 command, capture_output=True, text=True, timeout=timeout_s, check=False
             )
         except (subprocess.TimeoutExpired, OSError) as failure:
-            said = "cannot be run" if isinstance(failure, OSError) else "did not answer in time"
+            said = "cannot be run" if isinstance(failure, OSError) else "did not respond in time"
             return subprocess.CompletedProcess(command, 1, "", said)

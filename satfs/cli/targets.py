@@ -1,4 +1,4 @@
-"""What a command works on: a path on a mount, or an id that the API knows."""
+"""The target of a command: a path on a mount, or an id that the API knows."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class OnMount:
 
 
 def on_mounts(paths: Sequence[str]) -> list[tuple[Mounted, list[OnMount]]]:
-    """Return what *paths* are on their mounts, those of one mount together.
+    """Return the mount and the names below it for each of *paths*, grouped by mount.
 
     Raises:
-        BadMountpoint: one is on no satfs mount; says where there are mounts.
+        BadMountpoint: a path is on no satfs mount; the message names the mounts.
     """
     found: dict[Path, tuple[Mounted, list[OnMount]]] = {}
     for path in paths:
@@ -53,9 +53,9 @@ def on_mounts(paths: Sequence[str]) -> list[tuple[Mounted, list[OnMount]]]:
 
 
 def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
-    """Return what *text* is on a mount, or its words for the API: an id, or a path of the tree.
+    """Return *text* as a path on a mount, or as words for the API: an id, or a path of the tree.
 
-    None is all tasks, whatever directory we are in.
+    None is all tasks, in any working directory.
 
     Raises:
         BadMountpoint: it is a path of the file system, and on no satfs mount.
@@ -141,7 +141,7 @@ class Missing(click.ClickException):
         from satfs.cli.output import print_error
 
         print_error(
-            self.message, "`satfs ls` lists what there is; `satfs refresh` asks the vendor again."
+            self.message, "`satfs ls` lists what there is; `satfs refresh` requests it again."
         )
 
 
@@ -153,7 +153,7 @@ def print_json(answer: Json, *, is_line: bool = False) -> None:
 def _located(text: str) -> OnMount | None:
     try:
         found = locate(Path(text).expanduser())
-    except (RuntimeError, OSError):  # no such home; a working directory that is gone
+    except (RuntimeError, OSError):  # the user has no home, or the working directory is gone
         return None
     return None if found is None else OnMount(*found)
 

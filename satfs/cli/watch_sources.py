@@ -45,13 +45,13 @@ class Source(Protocol):
         ...
 
     def forget(self) -> None:
-        """Believe nothing that was answered before."""
+        """Believe no earlier response."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OfMount:
-    """A mount, asked over its socket; it believes its listings as long as it does for others."""
+    """A mount, through its socket; it believes its listings as long as for other programs."""
 
     mounted: Mounted
 
@@ -82,7 +82,7 @@ class OfMount:
 
 @dataclass(frozen=True, slots=True)
 class OfApi:
-    """The API, asked directly."""
+    """The API, without a mount."""
 
     listings: Listings
 
@@ -112,7 +112,7 @@ async def _nothing_kept() -> Sequence[CachedVersion]:
 
 
 def item_of_mount(mounted: Mounted, given: Mapping[str, Json]) -> Json:
-    """Return the one STAC item that *given* leads to on a mount. Waits.
+    """Return the STAC item of the scene *given* on a mount. Waits for the mount.
 
     Raises:
         SatfsError: there is none now.

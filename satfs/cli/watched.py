@@ -146,7 +146,7 @@ class Watch:
     #: Scenes are reported as STAC items, and nothing else is reported.
     as_items: bool = False
     webhook: Webhook | None = None
-    #: What a scene must fulfil, by its record, to be reported.
+    #: Conditions that a scene's record must fulfil for the scene to be reported.
     conditions: Sequence[AnyCondition] = ()
     _seen: Seen = field(default_factory=Seen)
     _n_failed: int = 0
@@ -183,17 +183,17 @@ class Watch:
                 n_captures = len(self._seen.captures)
                 self._remark(
                     f"{format_count(n_captures, 'capture')} published so far; "
-                    "what comes now is told."
+                    "later ones are reported."
                 )
             if interval_s is None:
                 return Exit.FAILED if self._n_failed else Exit.DONE
             await trio.sleep(interval_s)
 
     async def _look(self) -> None:
-        """List what there is, and report what is new.
+        """List captures and scenes, and report the new ones.
 
         Raises:
-            Unreachable: nobody can be asked; what was found until then has been told.
+            Unreachable: the API cannot be reached; what was found until then has been reported.
         """
         self.source.forget()
         seen, now_s = self._seen, time.time()
@@ -310,7 +310,7 @@ class Watch:
             "WATCH_SCENE_ID": told["scene_id"],
             "WATCH_PATH": told.get("path"),
         }
-        # An environment cannot hold NUL; a command that needs such an id finds it in the JSON.
+        # An environment cannot hold NUL; a command that needs an id with NUL finds it in the JSON.
         shown = {k: v for k, v in facts.items() if isinstance(v, str) and "\0" not in v}
         # No setting and no secret of ours: the command gets what it needs.
         inherited = {

@@ -159,7 +159,7 @@ async def _require_room(mount: MountComponents, sound: Sequence[Target]) -> None
     if needed > room:
         raise BadCache(
             f"{format_bytes(needed)} do not fit: the cache can keep {format_bytes(room)} of them at"
-            " once. Mount with a larger --cache-size, ask for less, or unpin something"
+            " once. Mount with a larger --cache-size, fetch less, or unpin something"
         )
 
 

@@ -55,9 +55,7 @@ async def read_layout(reader: Reader, max_bytes: int | None = None) -> Raster:
     raster.feed(0, bytes(await reader.read(head)))
     await feed(raster, reader, lambda: (*raster.needs(), *raster.needs_for_facts()), max_bytes)
     if raster.layout is None:
-        raise Unsupported(
-            f"its layout is not known: {raster.reason or 'its header lies too far in'}"
-        )
+        raise Unsupported(f"its layout is not known: {raster.reason or 'its header is too far in'}")
     return raster
 
 

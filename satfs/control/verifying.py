@@ -136,7 +136,7 @@ async def _verify_members(mount: MountComponents, scene: SceneDirectory, facts: 
             except (Encrypted, Unsupported) as failure:
                 facts.unchecked.append(str(failure))
     if not facts.n_members and facts.unchecked:
-        raise Damaged("the zip cannot be read: contents/UNREADABLE.txt says why")
+        raise Damaged("the zip cannot be read: contents/UNREADABLE.txt has the reason")
     if damaged:
         more = f", and {len(damaged) - 1} more members" if len(damaged) > 1 else ""
         raise Damaged(f"{damaged[0]}{more}")

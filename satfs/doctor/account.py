@@ -137,7 +137,7 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
         if contract_name is None:
             return failed(
                 f"{chosen} is not a contract of this account.",
-                "The API refuses whatever names it.",
+                "The API refuses every request that names it.",
                 "Name one of the account's:" if choices else "The account has none.",
             )
         return fine(Area.ACCOUNT, "contract", f"{chosen} ({contract_name}) is the contract.")
@@ -190,7 +190,7 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
             means = "It was reached a moment ago, and is in trouble or slow now."
             remedy = "Wait, and try again."
         case _:
-            means = "Something answers there, and it is not the API that we know."
+            means = "The address responds, but not as the API does."
             remedy = "Check SATFS_API_URL and SATFS_AUTH_URL:"
             commands = ("satfs config show --origin",)
     return Finding(

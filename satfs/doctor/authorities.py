@@ -85,7 +85,7 @@ def _unusable(settings: Settings) -> Finding | None:
                 "authorities",
                 Severity.FAILURE,
                 f"Everybody may change {path} (SATFS_CA_FILE).",
-                "Whoever changes it decides whom satfs trusts; no connection is made.",
+                "A user who changes it decides which servers satfs trusts; no connection is made.",
                 "Let its owner alone change it:",
                 (f"chmod o-w {shlex.quote(str(path))}",),
                 BadSettings,

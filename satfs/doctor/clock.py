@@ -61,7 +61,7 @@ def judge(ahead_s: float | None) -> Finding:
             "clock",
             Severity.NOTE,
             "The API sends no date.",
-            "So nobody knows whether this machine's clock is right, which signed links need.",
+            "So it is not known whether this machine's clock is right, which signed links need.",
             "See whether it is synchronised:",
             _SET_CLOCK[:1],
         )

@@ -174,7 +174,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
                 )
             )
         if any(way.reply is None for way in ways):
-            report(_skipped(Area.ACCOUNT, "credential", "Who was to judge it cannot be reached."))
+            report(_skipped(Area.ACCOUNT, "credential", "It needs a host that cannot be reached."))
             return
         aleph = Aleph(http, settings)
         tasks = await account(aleph, settings, report)
@@ -217,8 +217,8 @@ def _unfinished(area: Area, check: str, limit_s: float) -> Finding:
         area,
         check,
         Severity.WARNING,
-        f"No answer within {limit_s:.0f} s.",
-        "What was to be looked at is stuck, or very slow; what follows from it was not looked at.",
+        f"No response within {limit_s:.0f} s.",
+        "The check is stuck, or very slow; checks that depend on it were not made.",
         "Look at it by hand, or run satfs doctor again.",
     )
 

@@ -153,7 +153,7 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
             "fuse-helper",
             f"{path} lies on a filesystem mounted with nosuid.",
             means,
-            "Install it on another filesystem, or mount this one anew:",
+            "Install it on another filesystem, or mount this one again:",
             ("sudo mount -o remount,suid " + _mounted_on(machine, path),),
         )
     return None
@@ -175,7 +175,7 @@ def privileges(machine: Machine) -> Iterator[Finding]:
             yield _failure(
                 "privileges",
                 "Root lacks the capability SYS_ADMIN here.",
-                "Without it nobody can mount: “Operation not permitted”.",
+                "Without it no user can mount: “Operation not permitted”.",
                 "A container is given it at its start:",
                 (_IN_CONTAINER,),
             )
@@ -224,7 +224,7 @@ def kernel(machine: Machine) -> Iterator[Finding]:
     found = re.match(r"(\d+)\.(\d+)", release)
     version = (int(found[1]), int(found[2])) if found else None
     if version is None:
-        yield fine(Area.FUSE, "kernel", "The kernel does not tell its version.")
+        yield fine(Area.FUSE, "kernel", "The kernel's version is not known.")
     elif version < _OLDEST:
         yield _failure(
             "kernel",
@@ -238,7 +238,7 @@ def kernel(machine: Machine) -> Iterator[Finding]:
             "kernel",
             Severity.NOTE,
             f"Linux {release} is older than 4.20.",
-            "It asks a FUSE filesystem for 128 KiB at a time at most: bulk reads are slower.",
+            "It requests at most 128 KiB at a time from a FUSE filesystem: bulk reads are slower.",
             "Update the system, if speed matters.",
         )
     else:

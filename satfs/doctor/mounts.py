@@ -61,7 +61,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
                 "mounts",
                 f"{place} is a dead mount: its process has ended.",
                 "Programs get “Transport endpoint is not connected” there.",
-                "Unmount it, or mount anew, which does that first:",
+                "Unmount it, or mount again, which unmounts it first:",
                 (f"satfs umount {name}",),
             )
             return
@@ -73,7 +73,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
                 Area.MOUNTS,
                 "mounts",
                 Severity.NOTE,
-                f"{place} belongs to the user with the id {owner}, and lets nobody else in.",
+                f"{place} belongs to the user with the id {owner}, and lets no other user in.",
                 "That is so for every FUSE mount without -o allow_other, and for root, too.",
                 "If others shall be let in, its owner mounts it with:",
                 (f"satfs mount -o allow_other {name}",),
@@ -85,7 +85,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
                 "mounts",
                 f"{place} answers with an error: {os.strerror(response)}.",
                 "Programs get that error, too.",
-                "Look into its log, or mount anew:",
+                "Look into its log, or mount again:",
                 ("journalctl -t satfs", f"satfs umount {name}"),
             )
             return
@@ -103,7 +103,7 @@ def _read_ahead(machine: Machine, mounted: Mounted) -> Iterator[Finding]:
         "read-ahead",
         Severity.NOTE,
         f"The kernel reads ahead {text} KiB at {mounted.mountpoint}.",
-        f"Copies are faster with {READ_AHEAD_KB}, which only root may set, for each mount anew.",
+        f"Copies are faster with {READ_AHEAD_KB}, which only root may set, after each mount.",
         "If speed matters:",
         (f"echo {READ_AHEAD_KB} | sudo tee {setting}",),
     )
@@ -127,7 +127,7 @@ def mount_helper(machine: Machine) -> Iterator[Finding]:
         "mount-helper",
         Severity.WARNING,
         f"/etc/fstab mounts {ours[0][1]} with satfs, which mount(8) does not know.",
-        "It says “unknown filesystem type”, at each start of the machine as well.",
+        "It reports “unknown filesystem type”, at each start of the machine as well.",
         "Let it know, once:",
         ("sudo satfs service install-helper",),
     )
@@ -168,7 +168,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
         yield _failure(
             "mountpoint",
             f"{path} cannot be looked at: {os.strerror(response)}.",
-            "What cannot be looked at cannot be mounted on.",
+            "A directory that cannot be read cannot be mounted on.",
             elsewhere,
             (f"ls -ld {name}",),
         )
@@ -207,7 +207,7 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
             "mountpoint",
             Severity.WARNING,
             f"{path} is not empty.",
-            "What is in it would be hidden; `satfs mount` refuses it.",
+            "The mount would hide its content; `satfs mount` refuses it.",
             "Choose another directory, or mount over it:",
             (f"satfs mount --nonempty {name}",),
         )

@@ -89,7 +89,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                 "proxy",
                 Severity.FAILURE,
                 f"{_first_up(str(problem))}.",
-                "Nothing can be asked through it.",
+                "No request can go through it.",
                 "Correct it, or do without a proxy:",
                 (f"unset {proxy.variable} {proxy.variable.upper()}",),
                 BadSettings,
@@ -99,10 +99,10 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                 Area.NETWORK,
                 "proxy",
                 Severity.FAILURE,
-                f"{_first_up(host.name)} would be asked through {where}, "
+                f"{_first_up(host.name)} would be reached through {where}, "
                 f"and satfs speaks no {kind}.",
                 "It speaks to HTTP proxies only.",
-                "Name an HTTP proxy, or ask this host directly:",
+                "Name an HTTP proxy, or reach this host without one:",
                 (
                     "unset all_proxy ALL_PROXY",
                     f"export no_proxy={shlex.quote(str(parts.hostname))}",
@@ -114,7 +114,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
                 Area.NETWORK,
                 "proxy",
                 Severity.FAILURE,
-                f"{_first_up(host.name)} would be asked through {where}, "
+                f"{_first_up(host.name)} would be reached through {where}, "
                 "which is TLS inside of TLS.",
                 "satfs cannot do that. The tunnel itself is encrypted in any case.",
                 "Name the proxy with http:, which most are meant to be:",
@@ -125,10 +125,10 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
             by_proxy.setdefault(where, []).append(host.name)
     for where, names in by_proxy.items():
         yield fine(
-            Area.NETWORK, "proxy", f"{_first_up(' and '.join(names))}: asked through {where}."
+            Area.NETWORK, "proxy", f"{_first_up(' and '.join(names))}: reached through {where}."
         )
     if not by_proxy and not any(_proxy_for(host.url, proxies) for host in hosts):
-        yield fine(Area.NETWORK, "proxy", "No proxy is asked.")
+        yield fine(Area.NETWORK, "proxy", "No proxy is used.")
 
 
 async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]) -> Way:
@@ -212,7 +212,7 @@ async def _resolve(host: Host, name: str, port: int, whom: str) -> Finding:
             f"The name of {whom}, {name}, leads nowhere.",
             "No DNS server answers; the network is gone, perhaps."
             if is_silent
-            else "DNS knows no such name"
+            else "DNS does not know the name"
             + (f"; {host.variable} has it." if host.variable else "."),
             name,
         )
@@ -233,7 +233,7 @@ def _nameless(host: Host, check: str, says: str, means: str, name: str) -> Findi
         Severity.FAILURE,
         says,
         means,
-        "See what the system says of it, and of its network:",
+        "See what the system knows of it, and of its network:",
         (f"getent ahosts {shlex.quote(name)}", "resolvectl status"),
         Unreachable,
     )
@@ -289,7 +289,7 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
         return failed(
             f"{origin} speaks no TLS that we understand.",
             "Something else listens at this port, or a box on the way breaks TLS.",
-            "See what it says:",
+            "See its response:",
             f"openssl s_client -connect {name}:{port} -servername {name} </dev/null",
         )
     if any(isinstance(each, OSError) and each.errno == errno.ECONNREFUSED for each in causes):
@@ -299,7 +299,7 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
             f"Check {host.variable}." if host.variable else "Try again later.",
         )
     if isinstance(failure, Garbled):
-        return failed(f"{origin} cannot be asked.", "What it was given as is no address.")
+        return failed(f"{origin} cannot be reached.", "Its setting is not an address.")
     return failed(
         f"{origin} cannot be reached{through}: {_reason(causes)}.",
         "Nothing can be listed or fetched that is not in the cache.",
@@ -325,12 +325,12 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
             "It departs from RFC 5280, as certificates of boxes that inspect TLS often do. curl "
             "and browsers accept it; satfs does not, and neither does Python from 3.13 on."
         )
-        remedy = "Whoever runs the box can mend it. Until then, check as curl and browsers do:"
+        remedy = "Its administrator can mend it. Until then, check as curl and browsers do:"
         commands = ("export SATFS_TLS_STRICT=false", look)
     else:
         means = (
-            "Programs say “CERTIFICATE_VERIFY_FAILED”. A company's proxy that looks into TLS has "
-            "an authority of its own, which this machine, or Python, does not know."
+            "Programs report “CERTIFICATE_VERIFY_FAILED”. A company's proxy that looks into TLS "
+            "has an authority of its own, which this machine, or Python, does not know."
         )
         remedy = "Get that authority's PEM file from the owner of the network, and name it:"
         commands = ("export SATFS_CA_FILE=/path/to/authority.pem", look)

@@ -310,7 +310,7 @@ class PathTree:
 
     @staticmethod
     def _late(path: str, deadline_s: float) -> DeadlineReached:
-        return DeadlineReached(f"/{path}: no answer within {deadline_s:g} s")
+        return DeadlineReached(f"/{path}: no response within {deadline_s:g} s")
 
 
 def joined(directory: str, target: str) -> str:

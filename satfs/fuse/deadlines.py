@@ -78,7 +78,7 @@ class PendingCalls:
         if call.scope.cancelled_caught:
             if self._closing.is_set():
                 raise Closing
-            raise DeadlineReached(f"no answer within {call.deadline_s:g} s")
+            raise DeadlineReached(f"no response within {call.deadline_s:g} s")
 
     async def end(self) -> None:
         """Cancel every call, refuse every new one, and wait until all have ended."""

@@ -140,7 +140,7 @@ class OpenFile:
             content = await self._reader.read(span)
         except BaseException as reason:  # cancellation, too: that is the deadline
             if trio.current_time() - started_s > _LONG_WAIT_S:
-                late = DeadlineReached("no answer in time, a moment ago")
+                late = DeadlineReached("no response in time, a moment ago")
                 failure = copy(reason) if isinstance(reason, Exception) else late
                 self._given_up = (span, trio.current_time(), failure)
             raise

@@ -84,7 +84,7 @@ def reasons(trace: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[
     """Yield, in sentences, why reading was as slow as it was."""
     own = trace.own
     for host in away:
-        yield f"{host.origin} has not answered for {host.for_s:.0f} s ({host.reason})."
+        yield f"{host.origin} has not responded for {host.for_s:.0f} s ({host.reason})."
     if own.n_failures:
         last = trace.failures[-1]
         yield f"{_times(own.n_failures)} a read ended with an error; the last was {last.kind}."

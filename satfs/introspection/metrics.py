@@ -61,15 +61,17 @@ def metrics_of(status: Record) -> Iterator[Metric]:
         },
     )
     yield _gauge("up_seconds", "Time since the mount works", status["up_s"])
-    yield _gauge("online", "1 while every host that was asked answers", int(status["is_online"]))
+    yield _gauge(
+        "online", "1 while every host that was requested responds", int(status["is_online"])
+    )
     yield _gauge(
         "credential_refused",
-        "1 if the API has refused who we are when it was asked last",
+        "1 if the API refused the credential at the last request",
         int(status["credential"]["refused"] is not None),
     )
     yield _gauge(
         "token_left_seconds",
-        "Time until the token ends; a new one is asked for before",
+        "Time until the token expires; a new one is requested before",
         status["credential"]["token_left_s"],
     )
     yield _gauge(
@@ -88,21 +90,21 @@ def metrics_of(status: Record) -> Iterator[Metric]:
     )
     yield _gauge(
         "cache_limit_bytes",
-        "Most content that may be kept",
+        "Limit of the content that is kept",
         {"disk": cache["disk_limit_bytes"], "memory": cache["memory_limit_bytes"]},
         "place",
     )
-    yield _gauge("transfers", "Ranges in the air", transfers["n"])
+    yield _gauge("transfers", "Ranges in flight", transfers["n"])
     yield _gauge("transfers_queued", "Ranges that wait for a connection", transfers["n_queued"])
     yield _gauge(
         "connections_wanted",
-        "Connections that pay, as measured",
+        "Connections that raise the throughput, as measured",
         transfers["connections_wanted"],
     )
     yield _gauge("open_files", "Attachments and members open", reading["open_files"])
     yield _counter("opens", "Times that an attachment or member was opened", reading["opens"])
     yield _counter("reads", "Reads of attachments and members", reading["reads"])
-    yield _counter("read_bytes", "Bytes that these reads were given", reading["served_bytes"])
+    yield _counter("read_bytes", "Bytes that these reads returned", reading["served_bytes"])
     yield _counter(
         "predicted_bytes",
         "Raster blocks fetched before they were read, by whether they were read then",
@@ -121,11 +123,11 @@ def metrics_of(status: Record) -> Iterator[Metric]:
         "Bytes fetched from the object store today (UTC) by every mount of the account",
         egress["fetched_bytes"],
     )
-    yield _gauge("egress_limit_bytes", "Most that may be fetched in a day", egress["limit_bytes"])
+    yield _gauge("egress_limit_bytes", "Limit of the bytes fetched in a day", egress["limit_bytes"])
     yield _counter("api_requests", "Requests sent to the API", api.get("requests", 0))
     yield _counter(
         "api_answers",
-        "Answers of the API, by HTTP status",
+        "Responses of the API, by HTTP status",
         {name.removeprefix("status_"): n for name, n in api.items() if name.startswith("status_")},
         "status",
     )
@@ -141,14 +143,14 @@ def metrics_of(status: Record) -> Iterator[Metric]:
         requests["unlucky"],
         "outcome",
     )
-    yield _counter("retries", "Ranges asked for again after a failure", requests["retries"])
-    yield _gauge("calls_waiting", "Calls of the kernel that wait for an answer", calls["waiting"])
+    yield _counter("retries", "Ranges requested again after a failure", requests["retries"])
+    yield _gauge("calls_waiting", "Calls of the kernel that wait for a response", calls["waiting"])
     yield _counter("calls", "Calls of the kernel", calls["asked"], "operation")
     yield _counter("call_errors", "Calls answered with an error", calls["errnos"], "errno")
     read_ahead_kb = status["kernel"]["read_ahead_kb"]
     yield _gauge(
         "kernel_read_ahead_bytes",
-        "What the kernel was told to read ahead; absent where that is not allowed",
+        "The kernel's read-ahead of the mount; absent where satfs may not set it",
         None if read_ahead_kb is None else read_ahead_kb * 1024,
     )
 

@@ -180,7 +180,7 @@ def moment(at_s: float) -> str:
 
 def _why(away: UnreachableHost) -> str:
     reason = f": {away.reason}" if away.reason else ""
-    return f"{away.origin} has not answered for {away.for_s:.0f} s{reason}"
+    return f"{away.origin} has not responded for {away.for_s:.0f} s{reason}"
 
 
 def _links(links: Sequence[tuple[str, float]], clean: Callable[[str], str]) -> Json:

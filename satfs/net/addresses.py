@@ -68,7 +68,7 @@ def shown(url: str) -> str:
     try:
         parts = _split(url)
     except Garbled:
-        return "an address that is none"
+        return "an invalid address"
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{_bracketed(parts)}{port}{parts.path}"
 
@@ -84,7 +84,7 @@ def resolved(base_url: str, reference: str) -> str:
     try:
         return urljoin(base_url, reference)
     except ValueError:  # a bracket that does not close
-        raise Garbled("the address in an answer is none") from None
+        raise Garbled("the address in a response is not valid") from None
 
 
 def request_target(url: str) -> bytes | None:

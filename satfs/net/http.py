@@ -208,7 +208,7 @@ class Http:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > max_bytes:
-                    raise Garbled(f"{where} answered with more than {max_bytes} bytes")
+                    raise Garbled(f"{where} responded with more than {max_bytes} bytes")
                 if not is_large and len(body) * inflation > LARGE_ANSWER_BYTES:
                     is_large = True
                     if before_large is not None:
@@ -285,7 +285,7 @@ class Http:
                 with permit.scope:
                     return await self._send_with(permit, request, where), permit
                 permit.raise_if_silent()
-                raise DeadlineReached(f"{where}: no connection that answers")
+                raise DeadlineReached(f"{where}: no connection that responds")
             except Crowded as crowded:
                 permit.end()
                 await trio.sleep(crowded.wait_s)
@@ -341,14 +341,14 @@ class Http:
         try:
             return httpx.Request(method, url, headers=sent, content=content, extensions=extensions)
         except httpx.InvalidURL:
-            raise Garbled(f"{where} is not an address that can be asked") from None
+            raise Garbled(f"{where} is not an address that can be requested") from None
 
     async def _send(self, request: httpx.Request, where: str) -> httpx.Response:
         """Return the answer's head. The limit also bounds transports that know no timeouts."""
         limit_s = self._connect_timeout_s + self._progress_timeout_s
         with trio.CancelScope(deadline=trio.current_time() + limit_s), translating(where):
             return await self._transport.handle_async_request(request)
-        raise DeadlineReached(f"{where} did not answer within {limit_s:g} s")
+        raise DeadlineReached(f"{where} did not respond within {limit_s:g} s")
 
 
 class _NoIdle:

@@ -151,13 +151,13 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where:
         return body
     max_bytes = min(max_bytes, max(LARGE_ANSWER_BYTES, MAX_INFLATION * len(body)))
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise Garbled(f"{where} answered in an encoding that was not asked for")
+        raise Garbled(f"{where} responded in an encoding that was not requested")
     # 32: recognise gzip and zlib by their headers.
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         plain = inflater.decompress(body, max_bytes + 1)
     except zlib.error as failure:
-        raise Garbled(f"{where} answered with a broken compressed body") from failure
+        raise Garbled(f"{where} responded with a broken compressed body") from failure
     if len(plain) > max_bytes or not inflater.eof:
-        raise Garbled(f"{where} answered with more than {max_bytes} bytes, or a cut body")
+        raise Garbled(f"{where} responded with more than {max_bytes} bytes, or a cut body")
     return plain

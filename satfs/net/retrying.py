@@ -125,7 +125,7 @@ class Retries:
         except trio.Cancelled:
             # Our caller's own deadline may come a moment before ours: that is silence, too.
             if trio.current_time() - since_s >= 0.9 * (deadline_at - since_s):
-                reason = f"{what}: no answer in time"
+                reason = f"{what}: no response in time"
                 self._note_failure(origin, since_s, reason, about)
             raise
         finally:
@@ -197,7 +197,7 @@ class Retries:
                 await trio.sleep(wait_s)
         spent_s = trio.current_time() - started_s
         before = "" if last is None else f"; the try before it: {last}"
-        late = DeadlineReached(f"{what}: no answer from {origin} within {spent_s:.3g} s{before}")
+        late = DeadlineReached(f"{what}: no response from {origin} within {spent_s:.3g} s{before}")
         # When the last try was cut off, the failure before it is the better reason.
         late.is_silence = last is None or is_silence(last)
         raise late from last

@@ -288,7 +288,7 @@ class SceneDirectory(Directory):
         for attachment in attachments:
             if attachment not in wanted:
                 learnt[attachment] = Unsupported(
-                    f"a listing asks for the sizes of {MAX_VERSIONS_PER_LISTING} attachments, and"
+                    f"a listing requests the sizes of {MAX_VERSIONS_PER_LISTING} attachments, and"
                     f" scene {scene.scene_id} has {len(attachments)}"
                 )
             elif attachment not in learnt:

@@ -184,7 +184,7 @@ def test_whoever_has_seen_enough_may_go(doctor: Program) -> None:
 def test_ctrl_c_ends_it_at_once(doctor: Program, black_hole: str) -> None:
     process = doctor.start("doctor", SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/t")
     assert process.stdout is not None
-    while "No proxy is asked" not in process.stdout.readline():
+    while "No proxy is used" not in process.stdout.readline():
         pass
     began_s = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)

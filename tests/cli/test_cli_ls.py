@@ -118,7 +118,7 @@ def test_without_network_what_mounts_have_kept_is_shown_with_its_age(aleph: Moun
     answer = aleph.program("ls", "--json", "tasks", SATFS_METADATA_DEADLINE_S="2")
 
     assert done.returncode == 0
-    assert "Nobody could be asked: this is the listing of" in done.stderr
+    assert "The API could not be reached: this is the listing of" in done.stderr
     assert "published" in done.stdout
     assert answer.returncode == 4, "all tasks were never listed"
 

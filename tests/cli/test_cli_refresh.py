@@ -170,7 +170,7 @@ def test_nobody_to_ask_is_told_and_what_was_known_stays(aleph: Mounted) -> None:
     answer = aleph.answer("refresh", "--json", task, code=4)
 
     assert told.returncode == 4
-    assert "nobody could be asked" in told.stderr
+    assert "the API could not be reached" in told.stderr
     assert answer["refreshed"][0]["is_stale"] is True
     assert sorted(os.listdir(task)) == sorted(before)
 

@@ -496,7 +496,7 @@ def test_systemd_is_told_when_it_works_that_it_lives_and_when_it_ends(
 
     assert process.returncode == 0
     assert manager.has_heard("STOPPING=1")
-    assert manager.said.index("STATUS=asking the API") < manager.said.index("READY=1")
+    assert manager.said.index("STATUS=waiting for the API") < manager.said.index("READY=1")
     assert not is_mounted(place)
     assert any(re.match(r"<6>mounted ", line) for line in lines), lines
 

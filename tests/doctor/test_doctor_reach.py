@@ -187,9 +187,12 @@ class Resolver(trio.abc.HostnameResolver):
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "DNS knows no such name"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "DNS does not know the name",
+        ),
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "No DNS server answers"),
-        (UnicodeError("label too long"), "DNS knows no such name"),
+        (UnicodeError("label too long"), "DNS does not know the name"),
         (None, "DNS servers of this machine do not answer"),
     ],
 )
@@ -260,14 +263,14 @@ async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFi
 
 
 def test_no_proxy_is_fine() -> None:
-    assert only(on_the_way((API,), DIRECTLY)).says == "No proxy is asked."
+    assert only(on_the_way((API,), DIRECTLY)).says == "No proxy is used."
 
 
 def test_a_proxy_is_named_without_its_password() -> None:
     finding = only(on_the_way((API,), Proxies({"https": "http://me:secret@proxy.test:3128"})))
 
     assert finding.severity is Severity.OK
-    assert finding.says == "The API: asked through http://proxy.test:3128."
+    assert finding.says == "The API: reached through http://proxy.test:3128."
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def test_proxies_that_cannot_be_spoken_to_are_failures(
 def test_hosts_that_are_excepted_are_asked_directly() -> None:
     proxies = Proxies({"https": "http://proxy.test:3128", "no": "api.test"})
 
-    assert only(on_the_way((API,), proxies)).says == "No proxy is asked."
+    assert only(on_the_way((API,), proxies)).says == "No proxy is used."
 
 
 def test_the_limits_leave_room_below_thirty_seconds() -> None:

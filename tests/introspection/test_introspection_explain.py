@@ -97,7 +97,7 @@ def test_what_went_wrong_is_told(scene: Scene) -> None:
     text = explain_object(
         scene.trace, away=[UnreachableHost("https://store.test:443", 12.0, "silence")]
     )
-    assert "- https://store.test:443 has not answered for 12 s (silence)." in text
+    assert "- https://store.test:443 has not responded for 12 s (silence)." in text
     assert "- twice a read ended with an error; the last was Unreachable." in text
     assert "- 2 requests ended early (2 Unreachable)." in text
     assert "Unreachable: scene/zip: the object store is silent" in text
@@ -132,7 +132,7 @@ def test_no_line_is_wider_than_a_terminal(scene: Scene) -> None:
         scene.ask(BYTES, 60.5, n_bytes=11_000_000_000 + n)
     with scene.trace.request(BYTES, ByteRange(10**10, 10**10 + 5)) as request:
         request.outcome = "Unreachable: the connection was reset by the other side, once more"
-    words = "no answer from a host with a long name " * 3
+    words = "no response from a host with a long name " * 3
     scene.trace.failures.append(TracedFailure(scene.now_s, "Unreachable", words))
     scene.trace.served(10**12)
 

@@ -89,7 +89,7 @@ async def test_an_attempt_is_cut_off_at_the_deadline(autojump_clock: Any, expect
     expect_log("host counts as offline", origin=HOST)
     attempts = Attempts(takes_s=1000)
     began = trio.current_time()
-    with pytest.raises(DeadlineReached, match=f"ask: no answer from {HOST} within 15 s$"):
+    with pytest.raises(DeadlineReached, match=f"ask: no response from {HOST} within 15 s$"):
         await run(attempts)
     assert trio.current_time() - began == pytest.approx(15)
 

@@ -138,7 +138,7 @@ async def test_every_call_is_answered_within_its_deadline(
     assert caught.value.errno == errno.ETIMEDOUT
     allowed_s = 60 if operation == "read" else 15
     assert trio.current_time() - started == allowed_s
-    expect_log("call failed", errno="ETIMEDOUT", reason=f"no answer within {allowed_s} s")
+    expect_log("call failed", errno="ETIMEDOUT", reason=f"no response within {allowed_s} s")
 
 
 async def test_one_read_never_lasts_two_deadlines(

@@ -423,7 +423,7 @@ async def test_an_unreadable_record_is_an_error_of_its_own_name(
 ) -> None:
     """It is listed, without anything that could be believed; its neighbours are what they are."""
     expect_log("call failed", errno="EIO")
-    problem = "the answer has more than 200000 values"
+    problem = "the response has more than 200000 values"
     catalogue.put_scenes(
         "cap-1",
         make_scene("scene-a", "cap-1"),

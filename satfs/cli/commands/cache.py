@@ -177,7 +177,7 @@ def _directory(mountpoint: str | None, given: Path | None) -> Path:
     """Return the cache directory of the mount at *mountpoint*, or the one *given*, or ours.
 
     Raises:
-        BadMountpoint: there is no satfs mount, or it does not answer.
+        BadMountpoint: there is no satfs mount, or it does not respond.
     """
     if mountpoint is None:
         return load_settings(cache_dir=given).cache_dir

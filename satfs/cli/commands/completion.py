@@ -10,12 +10,11 @@ from click.shell_completion import get_completion_class
 from satfs.cli.flags import Manner, verbosity_flags
 
 SHELLS: Final = ("bash", "zsh", "fish")
-#: The variable in which the shell sends a request; `entry.satfs` is asked under this name by
-#: click's own convention.
+#: The variable in which the shell sends a request to `main.satfs`, by click's convention.
 VARIABLE: Final = "_SATFS_COMPLETE"
 
 #: As click's own script for bash, which takes values as bash words: it would split and expand them,
-#: and a name such as `x;reboot` would become two commands on the line. Here each value is quoted.
+#: and a name like `x;reboot` would become two commands on the line. Here each value is quoted.
 _BASH: Final = """\
 %(complete_func)s() {
     local response type value
@@ -71,8 +70,8 @@ def completion_script(root: click.Command, shell: str) -> str:
     """Return the script by which *shell*, one of SHELLS, completes *root*."""
     kind = get_completion_class(shell)
     assert kind is not None, "click completes in all of SHELLS"  # noqa: S101 - a bug, not a case
-    # Not `kind.source()`: for bash that starts a bash to learn its version, which says nothing of
-    # the shell that will read this.
+    # Not `kind.source()`: for bash that starts a bash to learn its version, which may be another
+    # one than that of the shell that will read this.
     answer = kind(root, {}, "satfs", VARIABLE)
     template = _BASH if shell == "bash" else answer.source_template
     return template % answer.source_vars() + "\n"

@@ -244,7 +244,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def summary(findings: Sequence[Finding]) -> Text:
-    """Return how many findings there are of each severity, the gravest first."""
+    """Return the number of findings of each severity, the highest severity first."""
     counts = Counter(finding.severity for finding in findings)
     parts = [
         _counted(each, counts[each]) for each in sorted(Severity, reverse=True) if counts[each]

@@ -20,7 +20,7 @@ from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
 from satfs.settings import load_settings
 
-#: A nested value is shown in so many characters; `--json` shows all of it.
+#: A nested value is cut to this number of characters; `--json` shows all of it.
 _NESTED = 120
 
 

@@ -35,11 +35,11 @@ from satfs.settings import AuthMode, Resolved, SecretPlace, Settings, resolve_se
 _MAX_CHARACTERS = 64 * 1024
 #: Kept in the profile when they were given for this login: the secret is for these addresses.
 _ADDRESSES = ("api_url", "auth_url", "audience", "ca_file", "tls_strict")
-#: What would win over what is kept, were it left in the profile's table.
+#: Keys of the profile's table that would win over the new login, and are removed.
 _RIVALS = ("token", "token_file", "token_command", "client_secret")
 #: Origins of what was given for this login, and not written down for others.
 _GIVEN_NOW = (OriginKind.FLAG, OriginKind.ENVIRONMENT, OriginKind.UNIT)
-#: What a user types in place of a directory to mount nothing.
+#: Texts that a user types in place of a directory to mount nothing.
 _NOWHERE = "-"
 
 
@@ -109,7 +109,7 @@ def login(
     return Exit.DONE
 
 
-# -- asking ----------------------------------------------------------------------------------------
+# -- prompts ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _chosen(
         return named
     listed = "; ".join(show(f"{contract.contract_id} ({contract.name})") for contract in contracts)
     if named is not None and is_asked:
-        raise NeedsContract(f"the contract {named!r} is none of this account's: {listed}")
+        raise NeedsContract(f"the contract {named!r} is not one of this account: {listed}")
     if len(ids) == 1:
         return ids[0]
     if not sys.stdin.isatty():
@@ -252,7 +252,7 @@ def _keep(
     return removed
 
 
-# -- telling ---------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
 def _record(settings: Settings, account: Account, place: SecretPlace) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def _remark_rivals(settings: Settings) -> None:
 
 
 def _offer_mount(profile: str) -> int:
-    """Mount *profile* where the user says, as a service if that is wanted; return the exit code.
+    """Mount *profile* where the user wants it, or install a service; return the exit code.
 
     Runs the program again, since a mount goes to the background by fork, before any event loop.
     """

@@ -16,7 +16,7 @@ from satfs.cli.profilefile import change_profile
 from satfs.profiles import OriginKind, user_file
 from satfs.settings import SecretPlace, resolve_settings
 
-#: What a login has written to the profile and makes no sense without it.
+#: Keys that a login has written to the profile and that make no sense without it.
 _WRITTEN = ("auth_mode", "client_id", "contract_id", "secret_store")
 _PLACES = {SecretPlace.KEYRING: "the keyring", SecretPlace.FILE: "its file"}
 

@@ -65,7 +65,7 @@ def ls(
     if listing.get("is_stale"):
         asked = listing.get("asked_at_s")
         since = f" of {format_age(time.time() - asked)}" if isinstance(asked, int | float) else ""
-        print_remark(f"Nobody could be asked: this is the listing{since}.")
+        print_remark(f"The API could not be reached: this is the listing{since}.")
     return Exit.DONE
 
 

@@ -48,7 +48,9 @@ def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
         print_json({"refreshed": done})
     for each in done:
         if each["is_stale"]:
-            print_remark(f"{each['path']}: nobody could be asked; it shows what was known before")
+            print_remark(
+                f"{each['path']}: the API could not be reached; it shows what was known before"
+            )
         elif not as_json and manner.verbosity >= 0:
             entries = each["entries"]
             held = f", {format_count(entries, 'name')}" if isinstance(entries, int) else ""

@@ -97,7 +97,7 @@ def install(
         )
     manager = UserManager()
     if no_start or not manager.is_there:
-        why = "Start it" if no_start else "No user manager of systemd answers here. Where one does"
+        why = "Start it" if no_start else "No user manager of systemd runs here. Where one runs"
         print_sentence(
             f"{why}: systemctl --user daemon-reload; systemctl --user enable --now {unit.name}"
         )
@@ -184,11 +184,11 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
             show(state.unit.profile),
             show(str(state.unit.mountpoint)),
             "yes" if state.is_mounted else "no",
-            show(said or "not asked"),
+            show(said or "not known"),
         )
     print_table(table)
     if not manager.is_there:
-        print_remark("No user manager of systemd answers here.")
+        print_remark("No user manager of systemd runs here.")
     return 0
 
 

@@ -273,10 +273,10 @@ def _account(status: Mapping[str, Any]) -> str:
 
 def _listings(listings: Mapping[str, Any]) -> str:
     if not listings["n"]:
-        return "none asked for yet"
+        return "none requested yet"
     text = f"{listings['n']} known, the oldest is {format_duration(listings['oldest_age_s'])} old"
     if listings["n_stale"]:
-        text += f"; {listings['n_stale']} STALE: nobody answers"
+        text += f"; {listings['n_stale']} STALE: no host responds"
     return text
 
 

@@ -15,10 +15,10 @@ from satfs.control.server_process import ServingProcess
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import absolute, detach, mount_at, satfs_mounts
 
-#: People are shown so many processes that keep a mount busy; the rest is a number.
+#: Processes that keep a mount busy and are shown by name; of more, the number is shown.
 _HOLDERS_SHOWN = 5
-#: Longest wait for the mount's process, in seconds: it answers who waits, and gives its disk up to
-#: five seconds to take what was fetched.
+#: Longest wait for the mount's process, in seconds: it returns from the calls that wait, and waits
+#: up to five seconds for the disk to take the fetched blocks.
 _ENDING_S = 10.0
 
 
@@ -37,7 +37,10 @@ Examples:
     shell_complete=offer_mountpoints,
 )
 @click.option(
-    "-z", "--lazy", is_flag=True, help="Detach now; it goes when the last program lets go of it."
+    "-z",
+    "--lazy",
+    is_flag=True,
+    help="Detach now; it ends when the last program has closed its files.",
 )
 @verbosity_flags
 @click.pass_obj
@@ -54,7 +57,7 @@ def unmount(path: Path, *, is_lazy: bool) -> None:
     """Unmount the satfs mount at *path*, and wait for its process to end.
 
     Raises:
-        BadMountpoint: there is none, or somebody keeps it busy; says who.
+        BadMountpoint: there is no mount, or processes keep it busy; the message names them.
         FuseMissing: there is no program to unmount with.
     """
     mounted = mount_at(path)

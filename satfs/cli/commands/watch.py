@@ -147,7 +147,7 @@ async def _watch(
     async with poster(webhook) as post:
         if isinstance(target, OnMount):
             return await watch_of(OfMount(target.mounted), target.words, post).run(interval_s)
-        assert settings is not None  # noqa: S101 - an id is asked of the API of settings
+        assert settings is not None  # noqa: S101 - an id is requested from the API of settings
         async with open_listings(settings, with_all=False) as listings:
             watch = watch_of(OfApi(listings), target, post)
             with waiting_told(settings, is_quiet=watch.is_quiet) as answered:

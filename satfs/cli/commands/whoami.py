@@ -18,7 +18,7 @@ from satfs.humanize import format_duration
 from satfs.model import Contract
 from satfs.settings import AuthMode, Settings, load_settings
 
-#: What each source is called, and what it brings.
+#: The name of each source, and the credential that it provides.
 _SOURCES: Final = {
     "token": "a token that was set",
     "token_file": "the token in {token_file}",
@@ -60,7 +60,7 @@ def _rows(settings: Settings, account: Account) -> list[tuple[str, str]]:
     who = account.client_id if account.mode is not AuthMode.TOKEN else None
     rows = [
         ("profile", settings.profile),
-        ("account", who or account.subject or "(the token does not say)"),
+        ("account", who or account.subject or "(the token does not state it)"),
         ("API", settings.api_url),
         ("logs in by", f"{source} ({account.mode})"),
     ]
@@ -79,10 +79,10 @@ def _named(contract: Contract) -> str:
 
 def _life(expires_at_s: float | None, now_s: float) -> str:
     if expires_at_s is None:
-        return "does not say when it ends"
+        return "does not state when it expires"
     until = datetime.fromtimestamp(expires_at_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if expires_at_s <= now_s:
-        return f"says that it ended {until}"
+        return f"states that it expired {until}"
     return f"{format_duration(expires_at_s - now_s)} left, until {until}"
 
 

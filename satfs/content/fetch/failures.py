@@ -36,7 +36,9 @@ def error_for(
                 return Unreachable(text)
             return Throttled(text, retry_after_s=retry_after_s)
         case _:
-            return Garbled(f"the object store's answer for {label} makes no sense: {response.code}")
+            return Garbled(
+                f"the object store's response for {label} makes no sense: {response.code}"
+            )
 
 
 def refused(label: str, code: str) -> NotAllowed:

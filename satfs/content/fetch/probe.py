@@ -91,7 +91,7 @@ class Probe:
         Raises:
             NotThere: no such object.
             NotAllowed: refused, with a new link too.
-            Unreachable: no answer in time.
+            Unreachable: no response in time.
             Garbled: an answer that makes no sense.
         """
         deadline_at = trio.current_time() + self._deadline_s
@@ -263,7 +263,7 @@ class Probe:
                     attempt,
                     origin=origin_of(link.url),
                     deadline_at=deadline_at,
-                    what=f"asking the object store for {label}",
+                    what=f"a request to the object store for {label}",
                     about=label,
                 )
                 links.accepted(link)

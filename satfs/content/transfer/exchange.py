@@ -116,7 +116,7 @@ class Exchange:
             asked = h11.Request(method="GET", target=target, headers=list(headers.items()))
             sent = self._parser.send(asked)
         except (h11.LocalProtocolError, UnicodeError) as problem:
-            raise ValueError("not a target that can be asked for") from problem
+            raise ValueError("not a target that can be requested") from problem
         end = self._parser.send(h11.EndOfMessage())
         return (sent or b"") + (end or b"")
 
@@ -175,7 +175,7 @@ class Exchange:
     def _take_head(self, data: bytes, now_s: float) -> None:
         if not data:
             if self._refused is None:
-                self.broke("closed without an answer", now_s=now_s)
+                self.broke("closed without a response", now_s=now_s)
             else:
                 self._refuse_as_told()
             return
@@ -196,7 +196,7 @@ class Exchange:
                 self._n_informational += 1
                 if self._n_informational > MAX_INFORMATIONAL:
                     self._refuse(
-                        ResponseClass(ResponseKind.GARBLED, "informational answers without end")
+                        ResponseClass(ResponseKind.GARBLED, "informational responses without end")
                     )
             case h11.Response():
                 headers = {
