@@ -119,8 +119,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
-    """Return *error*, or the worst of a group, for users; *with_details* adds its traceback.
-    """
+    """Return *error*, or the worst of a group, for users; *with_details* adds its traceback."""
     told = gravest_of(error)
     details = "".join(traceback.format_exception(error)) if with_details else None
     if isinstance(told, SatfsError) and not isinstance(told, Misuse):

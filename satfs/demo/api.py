@@ -1,8 +1,8 @@
-"""What the API answers: token, contracts, tasks, captures, scenes and links. *Pure*.
+"""Responses of the API: token, contracts, tasks, captures, scenes and links. *Pure*.
 
 Checks are made in this order: token, contract, route, as behind a gateway with a token authorizer.
-Tasking errors speak Django REST framework (`detail`), delivery errors `message`, the gateway's own
-`message` or, from its authorizer, `Message`.
+Errors of tasking have the form of Django REST framework (`detail`), those of delivery the key
+`message`, the gateway's own `message` or, from its authorizer, `Message`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PRODUCTS: Final = [
 
 
 def route(raw_path: str) -> tuple[str, tuple[str, ...]]:
-    """Return the endpoint of a raw path and its arguments, decoded; `other` when there is none."""
+    """Return the endpoint of a raw path and its arguments, decoded; `other` for an unknown path."""
     for endpoint, shape in _ROUTES:
         found = shape.match(raw_path)
         if found:
@@ -65,56 +65,56 @@ class Api:
     sign: Callable[[Attachment, Sequence[Fault]], str]
     limits: PageLimits = field(default_factory=PageLimits)
 
-    def answer(self, question: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
+    def respond(self, request: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request."""
-        endpoint, arguments = route(question.raw_path)
+        endpoint, arguments = route(request.raw_path)
         if endpoint == "token":
-            if question.method != "POST":
+            if request.method != "POST":
                 return json_response({"message": "Method Not Allowed"}, 405)
-            return self.office.answer(question.body, now_s, faults)
-        if self.leaked_credential(question):
+            return self.office.respond(request.body, now_s, faults)
+        if self.leaked_credential(request):
             return gateway_error(400, "BadRequestException", "A credential was sent in the query")
-        refusal = self._token_refusal(question, now_s)
+        refusal = self._token_refusal(request, now_s)
         if refusal:
             return refusal
         if endpoint == "contracts":
             contracts = self.office.account.contracts
             return json_response([{"contract_id": key, "name": name} for key, name in contracts])
-        contract, refusal = self._contract(question, now_s)
+        contract, refusal = self._contract(request, now_s)
         if refusal:
             return refusal
         if endpoint == "other":
-            return _no_route(question)
-        if question.method != "GET":
-            detail = f'Method "{question.method}" not allowed.'
+            return _no_route(request)
+        if request.method != "GET":
+            detail = f'Method "{request.method}" not allowed.'
             return tasking_error(405, detail).with_headers(allow="GET, HEAD, OPTIONS")
         match endpoint:
             case "products":
-                return self._page(question, _PRODUCTS, faults)
+                return self._page(request, _PRODUCTS, faults)
             case "clients":
-                return self._page(question, [{"pk": 1, "name": "Example Geo Ltd"}], faults)
+                return self._page(request, [{"pk": 1, "name": "Example Geo Ltd"}], faults)
             case "tasks":
-                return self._tasks(question, self.catalogue.tasks_of(contract), faults)
+                return self._tasks(request, self.catalogue.tasks_of(contract), faults)
             case "task" | "captures":
-                return self._task(question, endpoint, arguments[0], contract, faults)
+                return self._task(request, endpoint, arguments[0], contract, faults)
             case "scenes":
-                return self._scenes(question, contract, faults)
+                return self._scenes(request, contract, faults)
             case _:
-                return self._scene(question, arguments, contract, faults)
+                return self._scene(request, arguments, contract, faults)
 
-    def leaked_credential(self, question: Request) -> bool:
+    def leaked_credential(self, request: Request) -> bool:
         """Return whether a credential was put where proxies and logs see it: into path or query."""
-        return self.holds_secret(question.path) or self.holds_secret(unquote(question.raw_query))
+        return self.holds_secret(request.path) or self.holds_secret(unquote(request.raw_query))
 
     def holds_secret(self, text: str) -> bool:
         """Return whether a text holds the client secret or any token ever given out."""
         secrets = (self.office.account.client_secret, *self.office.given_out)
         return any(secret and secret in text for secret in secrets)
 
-    # -- who asks --------------------------------------------------------------------------------
+    # -- credentials -----------------------------------------------------------------------------
 
-    def _token_refusal(self, question: Request, now_s: float) -> Response | None:
-        match self.office.standing(question.headers.get("authorizationtoken"), now_s):
+    def _token_refusal(self, request: Request, now_s: float) -> Response | None:
+        match self.office.standing(request.headers.get("authorizationtoken"), now_s):
             case Standing.NONE:
                 return gateway_error(401, "UnauthorizedException", "Unauthorized")
             case Standing.DENIED:
@@ -123,11 +123,11 @@ class Api:
             case _:
                 return None
 
-    def _contract(self, question: Request, now_s: float) -> tuple[str | None, Response | None]:
-        header = question.headers.get("authorizationtoken")
+    def _contract(self, request: Request, now_s: float) -> tuple[str | None, Response | None]:
+        header = request.headers.get("authorizationtoken")
         if self.office.standing(header, now_s) is Standing.LEGACY:
             return None, None  # an old credential belongs to one contract, and names none
-        contract = question.headers.get("x-satellogic-contract-id")
+        contract = request.headers.get("x-satellogic-contract-id")
         if not contract:
             text = "Missing required header X-Satellogic-Contract-Id"
             return None, gateway_error(401, "UnauthorizedException", text)
@@ -138,8 +138,8 @@ class Api:
 
     # -- tasking ---------------------------------------------------------------------------------
 
-    def _tasks(self, question: Request, tasks: list[Task], faults: Sequence[Fault]) -> Response:
-        query = question.query
+    def _tasks(self, request: Request, tasks: list[Task], faults: Sequence[Fault]) -> Response:
+        query = request.query
         status = query.get("status")
         if status:
             if status not in {*TASK_STATUSES, *(str(t.record.get("status")) for t in tasks)}:
@@ -149,11 +149,11 @@ class Api:
         for name in ("task_name", "project_name"):
             if query.get(name):
                 tasks = [task for task in tasks if task.record.get(name) == query[name]]
-        return self._page(question, tasks, faults, tell=lambda task: task.record)
+        return self._page(request, tasks, faults, shown=lambda task: task.record)
 
     def _task(
         self,
-        question: Request,
+        request: Request,
         endpoint: str,
         task_id: str,
         contract: str | None,
@@ -164,12 +164,12 @@ class Api:
             return tasking_error(404, "Not found.")
         if endpoint == "task":
             return json_response(task.record)
-        return self._page(question, [capture.record for capture in task.captures], faults)
+        return self._page(request, [capture.record for capture in task.captures], faults)
 
     # -- delivery --------------------------------------------------------------------------------
 
-    def _scenes(self, question: Request, contract: str | None, faults: Sequence[Fault]) -> Response:
-        query = question.query
+    def _scenes(self, request: Request, contract: str | None, faults: Sequence[Fault]) -> Response:
+        query = request.query
         sceneset = query.get("sceneset_id")
         if sceneset:
             capture: Capture | None = self.catalogue.capture(sceneset)
@@ -182,11 +182,11 @@ class Api:
         for name in ("scene_id", "productname"):
             if query.get(name):
                 scenes = [scene for scene in scenes if scene.record.get(name) == query[name]]
-        return self._page(question, scenes, faults, tell=lambda scene: self._told(scene, faults))
+        return self._page(request, scenes, faults, shown=lambda scene: self._listed(scene, faults))
 
     def _scene(
         self,
-        question: Request,
+        request: Request,
         arguments: tuple[str, ...],
         contract: str | None,
         faults: Sequence[Fault],
@@ -195,22 +195,24 @@ class Api:
         if scene is None or not self._is_visible_scene(scene, contract):
             return telluric_error(404, f"No item found with id {arguments[0]}")
         if len(arguments) == 1:
-            return json_response(self._told(scene, faults))
+            return json_response(self._listed(scene, faults))
         attachment = scene.attachment(arguments[1])
         if attachment is None:
             return telluric_error(404, f"No item found with id {arguments[1]}")
         url = self.sign(attachment, faults)
-        if question.query.get("redirect", "true").lower() != "false":
+        if request.query.get("redirect", "true").lower() != "false":
             return Response(302, {"Location": url})
         return json_response({} if named(faults, "no-link") else {"url": url})
 
-    def _told(self, scene: Scene, faults: Sequence[Fault]) -> dict[str, Any]:
+    def _listed(self, scene: Scene, faults: Sequence[Fault]) -> dict[str, Any]:
         if "attachments" in scene.record:
             return scene.record
-        told = [self._told_attachment(attachment, faults) for attachment in scene.attachments]
-        return {**scene.record, "attachments": told}
+        attachments = [
+            self._listed_attachment(attachment, faults) for attachment in scene.attachments
+        ]
+        return {**scene.record, "attachments": attachments}
 
-    def _told_attachment(self, attachment: Attachment, faults: Sequence[Fault]) -> Any:
+    def _listed_attachment(self, attachment: Attachment, faults: Sequence[Fault]) -> Any:
         if attachment.record is not None:
             return attachment.record
         named_as = {"name": attachment.name, "file_name": attachment.file_name}
@@ -228,47 +230,47 @@ class Api:
 
     def _page(
         self,
-        question: Request,
+        request: Request,
         entries: Sequence[Any],
         faults: Sequence[Fault],
-        tell: Callable[[Any], Any] = lambda entry: entry,
+        shown: Callable[[Any], Any] = lambda entry: entry,
     ) -> Response:
-        query, path = question.query, question.raw_path
+        query, path = request.query, request.raw_path
         limit, offset = page_window(query, self.limits)
         entries = _shifted(entries, offset, faults)
-        envelope = page(entries, question.base_url, path, query, self.limits)
-        envelope["results"] = [tell(entry) for entry in envelope["results"]]
+        envelope = page(entries, request.base_url, path, query, self.limits)
+        envelope["results"] = [shown(entry) for entry in envelope["results"]]
         for fault in faults:
             match fault.name:
                 case "endless-next":
                     following = {"limit": limit, "offset": offset + limit}
-                    envelope["next"] = page_url(question.base_url, path, query, following)
+                    envelope["next"] = page_url(request.base_url, path, query, following)
                     if entries:
-                        envelope["results"] = _renumbered(tell(entries[0]), offset, limit)
+                        envelope["results"] = _renumbered(shown(entries[0]), offset, limit)
                 case "page-loop" if envelope["next"] is None:
-                    envelope["next"] = page_url(question.base_url, path, query, {"offset": 0})
+                    envelope["next"] = page_url(request.base_url, path, query, {"offset": 0})
                 case "foreign-next" if envelope["next"]:
                     following = {"limit": limit, "offset": offset + limit}
                     path_told = fault["path"] or path
                     envelope["next"] = page_url(fault["base"], path_told, query, following)
                 case "relative-next" if envelope["next"]:
-                    envelope["next"] = envelope["next"].removeprefix(question.base_url)
+                    envelope["next"] = envelope["next"].removeprefix(request.base_url)
                 case "wrong-count":
                     envelope["count"] = fault["told"]
         return json_response(envelope)
 
 
-def _no_route(question: Request) -> Response:
-    with_slash = question.raw_path + "/"
+def _no_route(request: Request) -> Response:
+    with_slash = request.raw_path + "/"
     if route(with_slash)[0] != "other":
-        query = f"?{question.raw_query}" if question.raw_query else ""
+        query = f"?{request.raw_query}" if request.raw_query else ""
         return Response(301, {"Location": f"{with_slash}{query}"})
     text = "Missing Authentication Token"
     return gateway_error(403, "MissingAuthenticationTokenException", text)
 
 
 def _shifted(entries: Sequence[Any], offset: int, faults: Sequence[Fault]) -> Sequence[Any]:
-    """Return the listing as it is by the time later pages are asked for."""
+    """Return the listing as it is when later pages are requested."""
     for fault in faults:
         if fault.name == "listing-grows" and offset > 0:
             entries = [*entries[-fault["entries"] :], *entries]
@@ -278,7 +280,7 @@ def _shifted(entries: Sequence[Any], offset: int, faults: Sequence[Fault]) -> Se
 
 
 def _renumbered(entry: Any, offset: int, limit: int) -> list[Any]:
-    """Return a page of entries that nobody has seen before, in the shape of *entry*."""
+    """Return a page of entries that no earlier page had, in the shape of *entry*."""
     if not isinstance(entry, dict):
         return [entry]
     text = json.dumps(entry)

@@ -37,11 +37,11 @@ class Member:
 class Make:
     """How an archive is made.
 
-    `folder`: everything lies in it (with its final slash). `zip64`: even what would fit is written
-    with 64-bit fields. `descriptors`: sizes follow the data instead of preceding it. `absolute`:
-    names begin with a slash. `directories`: each directory is an entry as well, marked by its
-    attributes alone, without a slash at the end of its name. `zeros_bytes`: how many zeros follow
-    the end record.
+    `folder`: it holds all members (with its final slash). `zip64`: also values that would fit are
+    written with 64-bit fields. `descriptors`: sizes follow the data instead of preceding it.
+    `absolute`: names begin with a slash. `directories`: each directory is an entry as well, marked
+    by its attributes alone, without a slash at the end of its name. `zeros_bytes`: how many zeros
+    follow the end record.
     """
 
     folder: str = ""

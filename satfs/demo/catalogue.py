@@ -1,4 +1,4 @@
-"""What is for sale: tasks, captures, scenes and attachments, as the API tells of them.
+"""Tasks, captures, scenes and attachments, as the API returns them.
 
 Records are plain dictionaries and are sent as they are, so that a test can put anything into them:
 nulls, missing fields, hostile names. `make_task`, `make_capture` and `make_scene` fill in what a
@@ -47,7 +47,7 @@ class Attachment:
 
 @dataclass
 class Scene:
-    """One deliverable of a capture; `record` without its attachments, which are added when told."""
+    """One deliverable of a capture; `record` lacks the attachments, which responses add."""
 
     scene_id: str
     record: dict[str, Any]
@@ -60,7 +60,7 @@ class Scene:
 
 @dataclass
 class Capture:
-    """One acquisition of a task. Its scenes are told only while its status is `published`."""
+    """One acquisition of a task. Its scenes are listed only while its status is `published`."""
 
     capture_id: str
     record: dict[str, Any]
@@ -68,7 +68,7 @@ class Capture:
 
     @property
     def is_published(self) -> bool:
-        """Return whether the scenes are to be had."""
+        """Return whether the scenes are delivered."""
         return bool(self.record.get("status") == PUBLISHED)
 
 
@@ -182,7 +182,7 @@ def capture_uuid(*parts: object) -> str:
 
 
 def _key_part(text: str) -> str:
-    """Return *text* fit for a URL's path, told apart by a hash when it had to change."""
+    """Return *text* fit for a URL's path, with a hash where characters had to be replaced."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", text)[:120].lstrip(".") or "x"
     return safe if safe == text else f"{safe}-{hash_number(text) % 16**8:08x}"
 
@@ -241,11 +241,11 @@ class Catalogue:
         return self._scene_by_id.get(scene_id) if capture and capture.is_published else None
 
     def published_scenes(self) -> list[Scene]:
-        """Return all scenes to be had, in the order of tasks and captures."""
+        """Return all delivered scenes, in the order of tasks and captures."""
         return [scene for capture in self.published_captures() for scene in capture.scenes]
 
     def published_captures(self) -> list[Capture]:
-        """Return all captures whose scenes are to be had, in the order of tasks."""
+        """Return all captures whose scenes are delivered, in the order of tasks."""
         with self._lock:
             return [each for task in self.tasks for each in task.captures if each.is_published]
 
@@ -332,8 +332,8 @@ class Catalogue:
     ) -> None:
         """Put other bytes behind a scene's attachment, under the same key.
 
-        The scene's `last_modified` becomes *moment* when given, and else stays, since nobody
-        promises that a reprocessed product changes it. None removes the object only.
+        The scene's `last_modified` becomes *moment* when given, and else stays, since the vendor
+        does not promise that a reprocessed product changes it. None removes the object only.
         """
         with self._lock:
             scene = self._scene_by_id[scene_id]

@@ -1,4 +1,4 @@
-"""What an attachment holds: bytes in memory, a file on disk, or bytes computed on the fly."""
+"""Contents of attachments: bytes in memory, a file on disk, or bytes computed on the fly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RAMP: Final = bytes(range(RAMP_PERIOD)) * 4179  # 1 MiB and a little more
 
 
 class Content(Protocol):
-    """The bytes of one object, and what the store says about them."""
+    """The bytes of one object, and the headers that the store sends with them."""
 
     @property
     def size_bytes(self) -> int:
@@ -32,7 +32,7 @@ class Content(Protocol):
         """Return the entity tag, quotes included."""
 
     def read(self, start: int, stop: int) -> bytes | memoryview:
-        """Return bytes [start, stop), which lie inside; may block on a disk, never for long."""
+        """Return bytes [start, stop) of the object; may block on a disk, never for long."""
 
 
 def _upload_etag(digest: str, size_bytes: int) -> str:
@@ -91,7 +91,7 @@ class FileContent:
 
     @cached_property
     def size_bytes(self) -> int:
-        """Return the length when first asked."""
+        """Return the length; computed at the first use."""
         return self.path.stat().st_size
 
     @cached_property
@@ -111,7 +111,7 @@ class FileContent:
 class SparseContent:
     """Zeros with *pieces* of bytes at some offsets: gigabytes of a zip without its rasters.
 
-    Pieces do not overlap, and lie inside of *size_bytes*.
+    Pieces do not overlap, and end within *size_bytes*.
     """
 
     size_bytes: int

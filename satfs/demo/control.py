@@ -1,4 +1,4 @@
-"""The commands a demo process takes from its parent: one JSON object a line, one answer a line."""
+"""Commands of the parent of a demo process: one JSON object a line, one response a line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _set_line(
     line.latency_s, line.bytes_per_s = latency_s, bytes_per_s
 
 
-#: What may be asked for by the name in `do`; the other fields are keyword arguments.
+#: Commands by the name in `do`; the other fields are keyword arguments.
 COMMANDS: Final[Mapping[str, Callable[..., Any]]] = {
     "add_fault": _add_fault,
     "advance_clock": DemoOrigin.advance_clock,
@@ -63,7 +63,7 @@ COMMANDS: Final[Mapping[str, Callable[..., Any]]] = {
 
 
 def obey(origin: DemoOrigin, line: str) -> str:
-    """Do what a line says; return the answer's line: `{"result": …}` or `{"error": …}`."""
+    """Carry out the command in a line; return the response: `{"result": …}` or `{"error": …}`."""
     try:
         order = json.loads(line)
         result = COMMANDS[order.pop("do")](origin, **order)

@@ -7,7 +7,7 @@ from typing import Final
 
 import platformdirs
 
-#: Raised whenever what is drawn or packed changes: the version of what lies in a directory.
+#: The version of a directory's content: raised when the drawing or the packing changes.
 GENERATION: Final = 5
 #: Written last: a directory that holds it is complete.
 MANIFEST: Final = "manifest.json"

@@ -1,4 +1,4 @@
-"""What each fault does: to an answer, or to the way it is sent. *Pure*."""
+"""Effects of each fault on a response, or on the way it is sent. *Pure*."""
 
 from __future__ import annotations
 
@@ -63,23 +63,23 @@ def delivery(faults: Sequence[Fault], bytes_per_s: float | None = None) -> BodyP
 
 
 def delay_s(faults: Sequence[Fault]) -> float:
-    """Return how much later the answer starts, in seconds."""
+    """Return the delay of the response's start, in seconds."""
     return float(sum(fault["seconds"] for fault in faults if fault.name == "latency"))
 
 
 def replacement(fault: Fault, endpoint: str, now_s: float) -> Response | None:
-    """Return what is answered instead of the right answer, or None when the fault does not."""
+    """Return the response in place of the right one, or None where the fault replaces none."""
     make = _REPLACEMENTS.get(fault.name)
     return make(fault, endpoint, now_s) if make else None
 
 
-def altered(answer: Response, fault: Fault) -> Response:
-    """Return the answer as the fault leaves it; most faults leave it alone."""
+def altered(response: Response, fault: Fault) -> Response:
+    """Return the response as the fault changes it; most faults do not."""
     alter = _ALTERATIONS.get(fault.name)
-    return alter(answer, fault) if alter else answer
+    return alter(response, fault) if alter else response
 
 
-# -- instead of an answer ------------------------------------------------------------------------
+# -- in place of a response ----------------------------------------------------------------------
 
 
 def _server_error(fault: Fault, endpoint: str, now_s: float) -> Response:
@@ -88,36 +88,36 @@ def _server_error(fault: Fault, endpoint: str, now_s: float) -> Response:
         code, text = {
             500: ("InternalError", "We encountered an internal error. Please try again."),
         }.get(status, ("SlowDown", "Please reduce your request rate."))
-        answer = xml_error(status, code, text)
+        response = xml_error(status, code, text)
     else:
         text = {504: "Endpoint request timed out"}.get(status, "Internal server error")
-        answer = gateway_error(status, "InternalServerErrorException", text)
-    return _with_retry_after(answer, fault["retry_after"], as_date=False, now_s=now_s)
+        response = gateway_error(status, "InternalServerErrorException", text)
+    return _with_retry_after(response, fault["retry_after"], as_date=False, now_s=now_s)
 
 
 def _throttled(fault: Fault, endpoint: str, now_s: float) -> Response:
     after = fault["retry_after"]
     if endpoint == "object":
-        answer = xml_error(503, "SlowDown", "Please reduce your request rate.")
+        response = xml_error(503, "SlowDown", "Please reduce your request rate.")
     elif endpoint in _TASKING:
         text = f"Request was throttled. Expected available in {after or 1} seconds."
-        answer = tasking_error(429, text)
+        response = tasking_error(429, text)
     elif endpoint == "token":
-        answer = json_response(
+        response = json_response(
             {"error": "too_many_requests", "error_description": "Global limit has been reached"},
             429,
         )
     else:
-        answer = gateway_error(429, "TooManyRequestsException", "Too Many Requests")
-    return _with_retry_after(answer, after, as_date=fault["as_date"], now_s=now_s)
+        response = gateway_error(429, "TooManyRequestsException", "Too Many Requests")
+    return _with_retry_after(response, after, as_date=fault["as_date"], now_s=now_s)
 
 
 def _with_retry_after(
-    answer: Response, after: float | None, *, as_date: bool, now_s: float
+    response: Response, after: float | None, *, as_date: bool, now_s: float
 ) -> Response:
     if after is None:
-        return answer
-    return answer.with_headers(retry_after=http_date(now_s + after) if as_date else str(after))
+        return response
+    return response.with_headers(retry_after=http_date(now_s + after) if as_date else str(after))
 
 
 def _forbidden(fault: Fault, endpoint: str, now_s: float) -> Response:
@@ -137,8 +137,8 @@ def _not_found(fault: Fault, endpoint: str, now_s: float) -> Response:
 
 def _costly_page(fault: Fault, endpoint: str, now_s: float) -> Response:
     body = _costly_body(fault["shape"], int(fault["size_bytes"]), is_packed=bool(fault["gzip"]))
-    answer = Response(200, {"Content-Type": "application/json"}, body)
-    return answer.with_headers(content_encoding="gzip") if fault["gzip"] else answer
+    response = Response(200, {"Content-Type": "application/json"}, body)
+    return response.with_headers(content_encoding="gzip") if fault["gzip"] else response
 
 
 @lru_cache(maxsize=1)  # it must cost the client, not the origin
@@ -197,12 +197,14 @@ _REPLACEMENTS: Final[Mapping[str, Callable[[Fault, str, float], Response | None]
 }
 
 
-# -- an answer that is not what it should be -----------------------------------------------------
+# -- a changed response --------------------------------------------------------------------------
 
 
-def _broken_json(answer: Response, fault: Fault) -> Response:
-    whole = answer.body
-    return replace(answer, body=whole[: len(whole) // 2]) if isinstance(whole, bytes) else answer
+def _broken_json(response: Response, fault: Fault) -> Response:
+    whole = response.body
+    return (
+        replace(response, body=whole[: len(whole) // 2]) if isinstance(whole, bytes) else response
+    )
 
 
 def scrambled(value: Any) -> Any:
@@ -220,10 +222,10 @@ def scrambled(value: Any) -> Any:
             return 7
 
 
-def _wrong_types(answer: Response, fault: Fault) -> Response:
-    if not isinstance(answer.body, bytes):
-        return answer
-    right = json.loads(answer.body)
+def _wrong_types(response: Response, fault: Fault) -> Response:
+    if not isinstance(response.body, bytes):
+        return response
+    right = json.loads(response.body)
     entries = right.get("results") if isinstance(right, dict) else right
     entries = entries if isinstance(entries, list) else [right]
     envelope = right if isinstance(right, dict) else {}
@@ -239,68 +241,70 @@ def _wrong_types(answer: Response, fault: Fault) -> Response:
         if "results" in envelope
         else scrambled(right),
     }
-    return json_response(shapes[fault["shape"]], answer.status)
+    return json_response(shapes[fault["shape"]], response.status)
 
 
-def _whole_for_range(answer: Response, fault: Fault) -> Response:
-    if answer.status != 206 or not isinstance(answer.body, Span):
-        return answer
-    content = answer.body.content
-    whole = replace(answer, status=200, body=Span(content, 0, content.size_bytes))
+def _whole_for_range(response: Response, fault: Fault) -> Response:
+    if response.status != 206 or not isinstance(response.body, Span):
+        return response
+    content = response.body.content
+    whole = replace(response, status=200, body=Span(content, 0, content.size_bytes))
     return whole.with_headers(content_range=None)
 
 
-def _range_as_whole(answer: Response, fault: Fault) -> Response:
-    if answer.status != 206:
-        return answer
-    return replace(answer, status=200).with_headers(content_range=None)
+def _range_as_whole(response: Response, fault: Fault) -> Response:
+    if response.status != 206:
+        return response
+    return replace(response, status=200).with_headers(content_range=None)
 
 
-def _wrong_content_range(answer: Response, fault: Fault) -> Response:
-    if answer.status != 206 or not isinstance(answer.body, Span):
-        return answer
-    start, stop = answer.body.start + fault["shift"], answer.body.stop + fault["shift"]
-    total = answer.body.content.size_bytes
-    return answer.with_headers(content_range=f"bytes {start}-{stop - 1}/{total}")
+def _wrong_content_range(response: Response, fault: Fault) -> Response:
+    if response.status != 206 or not isinstance(response.body, Span):
+        return response
+    start, stop = response.body.start + fault["shift"], response.body.stop + fault["shift"]
+    total = response.body.content.size_bytes
+    return response.with_headers(content_range=f"bytes {start}-{stop - 1}/{total}")
 
 
-def _wrong_total(answer: Response, fault: Fault) -> Response:
-    if answer.status != 206 or not isinstance(answer.body, Span):
-        return answer
-    span = answer.body
+def _wrong_total(response: Response, fault: Fault) -> Response:
+    if response.status != 206 or not isinstance(response.body, Span):
+        return response
+    span = response.body
     total = span.content.size_bytes + fault["by"]
-    return answer.with_headers(content_range=f"bytes {span.start}-{span.stop - 1}/{total}")
+    return response.with_headers(content_range=f"bytes {span.start}-{span.stop - 1}/{total}")
 
 
-def _labelled_encoding(answer: Response, fault: Fault) -> Response:
-    is_object = isinstance(answer.body, Span)
-    return answer.with_headers(content_encoding=fault["value"]) if is_object else answer
+def _labelled_encoding(response: Response, fault: Fault) -> Response:
+    is_object = isinstance(response.body, Span)
+    return response.with_headers(content_encoding=fault["value"]) if is_object else response
 
 
-def _encoded_body(answer: Response, fault: Fault) -> Response:
-    if not isinstance(answer.body, Span):
-        return answer
-    span = answer.body
+def _encoded_body(response: Response, fault: Fault) -> Response:
+    if not isinstance(response.body, Span):
+        return response
+    span = response.body
     packed = gzip.compress(bytes(span.content.read(span.start, span.stop)), 1)
-    return replace(answer, body=packed).with_headers(content_encoding="gzip")
+    return replace(response, body=packed).with_headers(content_encoding="gzip")
 
 
-def _unknown_total(answer: Response, fault: Fault) -> Response:
-    told = answer.headers.get("Content-Range", "")
-    if answer.status != 206:
-        return answer
-    return answer.with_headers(content_range=f"{told.partition('/')[0]}/*")
+def _unknown_total(response: Response, fault: Fault) -> Response:
+    stated = response.headers.get("Content-Range", "")
+    if response.status != 206:
+        return response
+    return response.with_headers(content_range=f"{stated.partition('/')[0]}/*")
 
 
-def _short_body(answer: Response, fault: Fault) -> Response:
-    body = answer.body
+def _short_body(response: Response, fault: Fault) -> Response:
+    body = response.body
     if isinstance(body, Span):
-        return replace(answer, body=replace(body, stop=min(body.stop, body.start + fault["bytes"])))
-    return replace(answer, body=body[: fault["bytes"]])
+        return replace(
+            response, body=replace(body, stop=min(body.stop, body.start + fault["bytes"]))
+        )
+    return replace(response, body=body[: fault["bytes"]])
 
 
-def _etag(answer: Response, value: str | None) -> Response:
-    return answer.with_headers(etag=value) if "ETag" in answer.headers else answer
+def _etag(response: Response, value: str | None) -> Response:
+    return response.with_headers(etag=value) if "ETag" in response.headers else response
 
 
 _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {

@@ -1,6 +1,6 @@
-"""What to break, by name: which requests a fault meets, how often, and with which parameters.
+"""Faults by name: the requests that a fault meets, how often, and with which parameters.
 
-`KINDS` is the list of names. What each does to an answer is in `effects`.
+`KINDS` is the list of names. `effects` has what each of them does to a response.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ENDPOINTS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Kind:
-    """What a name stands for, and its parameters with their defaults."""
+    """The meaning of a name, and its parameters with their defaults."""
 
     sentence: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Kind:
 LIMIT_MODES: Final = frozenset({"reset", "503", "queue"})
 
 KINDS: Final[Mapping[str, Kind]] = {
-    # instead of an answer
+    # in place of a response
     "server-error": Kind("A 5xx of the endpoint's dialect.", {"status": 503, "retry_after": None}),
     "throttled": Kind(
         "429 (503 SlowDown at the store). Retry-After: seconds, or those as a date, or none.",
@@ -48,7 +48,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "not-found": Kind("404 of the endpoint's dialect."),
     "html": Kind("A maintenance page as text/html.", {"status": 200}),
-    "broken-json": Kind("The right answer, its second half missing, framing correct."),
+    "broken-json": Kind("The right response, its second half missing, framing correct."),
     "wrong-types": Kind(
         "JSON of another shape. As: null, list, string, number, results-null, results-object, "
         "results-strings, fields-scrambled.",
@@ -65,7 +65,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "expired-request": Kind("400 ExpiredRequest (store)."),
     "precondition-failed": Kind("412 (store)."),
     "range-not-satisfiable": Kind("416 (store).", {"size_bytes": 0}),
-    # the answer about bytes tells untruths
+    # headers about the bytes are wrong
     "whole-for-range": Kind("200 with the whole body for a range (store)."),
     "range-as-whole": Kind(
         "A proxy makes the 206 a 200 without Content-Range: it looks like a shorter object (store)."
@@ -94,7 +94,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "no-length": Kind("No Content-Length: chunked transfer encoding."),
     "short-body": Kind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
     # on the way
-    "latency": Kind("The answer starts later.", {"seconds": 1.0}),
+    "latency": Kind("The response starts later.", {"seconds": 1.0}),
     "hang": Kind("Nothing is ever answered; the connection stays open."),
     "cut": Kind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
     "reset": Kind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
@@ -138,7 +138,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"seconds": 1.0, "status": 401},
     ),
     "temporary-credentials": Kind(
-        "The link is signed with a session that ends so soon, whatever the link says.",
+        "The link is signed with a session that ends before the time that the link states.",
         {"seconds": 2.0},
     ),
     "link-by-name": Kind(
@@ -147,7 +147,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"host": "localhost"},
     ),
     "foreign-link": Kind("The link is this instead.", {"url": "file:///etc/passwd"}),
-    "no-link": Kind("The answer names no link."),
+    "no-link": Kind("The response names no link."),
 }  # fmt: skip
 
 
@@ -248,7 +248,7 @@ class FaultTable:
         """Switch a fault on; see `Fault` for when it strikes and `KINDS` for its parameters.
 
         Raises:
-            ValueError: no such fault, endpoint or parameter.
+            ValueError: no fault, endpoint or parameter has that name.
         """
         fault = Fault(
             name, endpoint, count, skip, every, probability, seed, path_contains, ranged, parameters

@@ -26,7 +26,7 @@ except ImportError as missing:
 #: A large raster: the side of its tiles, and of what is made at once (whole tiles), in pixels.
 _LARGE_TILE: Final = 512
 _STRIPE: Final = 1024
-#: What such a raster takes on disk per pixel, in bytes, overviews and empty borders included.
+#: Size of a large raster on disk per pixel, in bytes, overviews and empty borders included.
 #: Measured; good to a tenth.
 LARGE_BYTES_PER_PIXEL: Final = 5.45
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 @dataclass(frozen=True)
 class PageLimits:
-    """How many entries a page has when nobody asks, and at most."""
+    """The number of entries of a page: without a `limit` in the request, and at most."""
 
     default: int = 100
     maximum: int = 500
@@ -47,7 +47,7 @@ def page_url(base: str, path: str, query: Mapping[str, str], changes: Mapping[st
 def page(
     entries: Sequence[Any], base: str, path: str, query: Mapping[str, str], limits: PageLimits
 ) -> dict[str, Any]:
-    """Return the envelope of the page that *query* asks for."""
+    """Return the envelope of the page that *query* requests."""
     limit, offset = page_window(query, limits)
     after, before = offset + limit, offset - limit
     following = previous = None

@@ -1,4 +1,4 @@
-"""Where a raster of the demo lies on the earth, and how its pixels map to it."""
+"""The place of a raster of the demo on Earth, and the place of each pixel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRACK_DEGREES: Final = 9.5
 
 @dataclass(frozen=True)
 class Place:
-    """Where a square of *n* pixels lies: its centre in degrees, and its pixels' size in metres."""
+    """The place of a square of *n* pixels: its centre in degrees, the pixels' size in metres."""
 
     longitude: float
     latitude: float
@@ -40,7 +40,7 @@ class Place:
 
     @cached_property
     def corner(self) -> tuple[float, float]:
-        """Return the upper left corner in metres; it lies on a whole pixel."""
+        """Return the upper left corner in metres, a multiple of the pixels' size."""
         crs = f"EPSG:{self.epsg}"
         x, y = rasterio.warp.transform("EPSG:4326", crs, [self.longitude], [self.latitude])
         half = self.n * self.pixel_m / 2

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 from satfs.demo.drawings import default_directory, home_of, is_drawn
 from satfs.errors import Unreachable, Unsupported
 
-#: What `pip install satfs[demo]` brings.
+#: The packages of `pip install satfs[demo]`.
 _EXTRAS = ("aiohttp", "numpy", "rasterio")
 _STOP_TIMEOUT_S = 10.0
 
@@ -30,8 +30,8 @@ class DemoProcess:
         data_dir: where generated products are kept for the next start; None: a directory of the
             user's cache.
         api_port, store_port: 0 chooses free ones.
-        arguments: more arguments of `python -m satfs.demo`, such as `--latency-ms`.
-        prefix: words in front of the command, such as `nsenter` with its options.
+        arguments: more arguments of `python -m satfs.demo`, for example `--latency-ms`.
+        prefix: words in front of the command, for example `nsenter` with its options.
     """
 
     def __init__(
@@ -66,23 +66,23 @@ class DemoProcess:
 
     @staticmethod
     def require_extras() -> None:
-        """Return if what the demo needs is installed.
+        """Return if the packages that the demo needs are installed.
 
         Raises:
-            Unsupported: it is not; says what to install.
+            Unsupported: one is missing; the message has the command that installs it.
         """
         for name in _EXTRAS:
             if importlib.util.find_spec(name) is None:
                 raise Unsupported(f"the demo origin needs {name}: install satfs[demo]")
 
     def start(self) -> dict[str, str]:
-        """Start it and return the `SATFS_*` variables that lead to it; waits until it answers.
+        """Start it and return the `SATFS_*` variables that lead to it; waits until it responds.
 
         The first start with a seed and size draws the imagery, which takes some seconds.
 
         Raises:
-            Unsupported: what the demo needs is not installed.
-            Unreachable: it did not come up; the message is what it said.
+            Unsupported: a package that the demo needs is not installed.
+            Unreachable: it did not start; the message is its standard error.
         """
         self.require_extras()
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop
@@ -93,7 +93,8 @@ class DemoProcess:
             stderr=self._stderr,
             text=True,
             env={k: v for k, v in os.environ.items() if not k.startswith("SATFS_")},
-            # Ctrl-C is for whoever started us: it unmounts first, and stops the origin then.
+            # Ctrl-C is for the program that started us: it unmounts first, and stops the origin
+            # then.
             start_new_session=True,
         )
         line = self._child.stdout.readline() if self._child.stdout else ""
@@ -124,10 +125,10 @@ class DemoProcess:
                 line = ""
         if not line:
             raise Unreachable("the demo origin has ended")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise ValueError(answer["error"])
-        return answer["result"]
+        response = json.loads(line)
+        if "error" in response:
+            raise ValueError(response["error"])
+        return response["result"]
 
     def stop(self) -> None:
         """End it, gently and then not; does nothing when it is not running."""

@@ -41,7 +41,7 @@ _BANDS: Final = {
     "Red": ("red", 0.65, 0.06),
     "NIR": ("nir08", 0.83, 0.13),
 }
-#: What a raster of each kind is called in the layout without a directory `rasters/`.
+#: The name of a raster of each kind in the layout without a directory `rasters/`.
 _TILE_NAMES: Final = {"TOA": "analytic", "VISUAL": "visual", "CLOUD": "cloud"}
 
 
@@ -71,7 +71,7 @@ PACKINGS: Final = {
 
 @dataclass(frozen=True)
 class Form:
-    """What the files of a delivery look like, however they are packed.
+    """The form of the files of a delivery, in any packing.
 
     `order`: the bands of TOA. `n_tiles`: as many rasters a side and kind, by zone, column and row,
     beside the documents; 0: one for each frame, in `rasters/`. `extension`: of rasters. `has_rpc`:
@@ -99,7 +99,7 @@ FORMS: Final = {
 
 @dataclass(frozen=True)
 class Product:
-    """What a scene's files are made from."""
+    """The source of a scene's files."""
 
     scene_id: str
     level: str
@@ -146,9 +146,9 @@ def write_product(
 ) -> Product:
     """Write `delivery.zip`, `preview.png` and `thumbnail.png` into an existing directory.
 
-    With *toa_bytes* the TOA raster covers so much ground that it takes about that many bytes, laid
-    out as *layout* (one of `imagery.LARGE_LAYOUTS`), and the others show the same ground in larger
-    pixels. Returns the product as it covers that ground.
+    With *toa_bytes* the TOA raster is enlarged until it takes about that many bytes, laid out as
+    *layout* (one of `imagery.LARGE_LAYOUTS`), and the others show the same ground in larger pixels.
+    Returns the product with that ground.
     """
     work = directory / "work"
     (work / "rasters").mkdir(parents=True)

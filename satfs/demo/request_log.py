@@ -1,4 +1,4 @@
-"""What was asked and answered, to count; and what should never have come."""
+"""The log of requests and responses, to be counted, and of secrets that leaked into requests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 class LoggedRequest:
     """One request. `path` has no query: a signed link is a secret. Moments are wall-clock seconds.
 
-    `status` is 0 until the answer starts; `bytes_sent` counts the body's bytes handed to the
-    kernel; `ended_s` is None while the answer is under way.
+    `status` is 0 until the response starts; `bytes_sent` counts the body's bytes handed to the
+    kernel; `ended_s` is None while the response is being sent.
     """
 
     endpoint: str
@@ -70,7 +70,7 @@ class RequestLog:
         return len(self.of(endpoint))
 
     def counts(self) -> dict[str, int]:
-        """Return the number of requests per endpoint; endpoints never asked are missing."""
+        """Return the number of requests per endpoint; endpoints without requests are missing."""
         counts: dict[str, int] = {}
         for request in self.of():
             counts[request.endpoint] = counts.get(request.endpoint, 0) + 1
@@ -81,9 +81,9 @@ class RequestLog:
         return sum(request.bytes_sent for request in self.of(endpoint))
 
     def wait_until_idle(self, timeout_s: float = 5.0) -> bool:
-        """Wait until no request is under way; tell whether that came about in time.
+        """Wait until no request is in flight; return whether that happened in time.
 
-        A client has an answer some microseconds before its `ended_s` is written down.
+        A client has a response some microseconds before its `ended_s` is set.
         """
         deadline_s = time.monotonic() + timeout_s
         while self.n_open():

@@ -1,4 +1,4 @@
-"""HTTP as data: what was asked, what is answered, and the three dialects errors are told in."""
+"""HTTP as data: requests, responses, and the forms of errors."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Response:
-    """One response. `Content-Length` is that of the body unless a header says otherwise."""
+    """One response. `Content-Length` is that of the body unless a header states another."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Span = b""
 
     def with_headers(self, **changes: str | None) -> Response:
-        """Return the answer with headers set, or removed where None; `_` stands for `-`."""
+        """Return the response with headers set, or removed where None; `_` stands for `-`."""
         headers = dict(self.headers)
         for name, value in changes.items():
             key = name.replace("_", "-").title().replace("Etag", "ETag")
@@ -83,13 +83,13 @@ def request_id(*parts: object) -> str:
 
 
 def json_response(value: Any, status: int = 200, **headers: str) -> Response:
-    """Return *value* as a JSON answer."""
+    """Return *value* as a JSON response."""
     plain = Response(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
     return plain.with_headers(**headers)
 
 
 def gateway_error(status: int, kind: str, message: str | None, *, key: str = "message") -> Response:
-    """Return an error as AWS API Gateway tells it (`Message` with a capital M: an authorizer's)."""
+    """Return an error as AWS API Gateway sends it (`Message` with a capital M: an authorizer's)."""
     return json_response(
         {key: message},
         status,
@@ -99,22 +99,22 @@ def gateway_error(status: int, kind: str, message: str | None, *, key: str = "me
 
 
 def tasking_error(status: int, detail: str) -> Response:
-    """Return an error as Django REST framework tells it."""
+    """Return an error as Django REST framework sends it."""
     return json_response({"detail": detail}, status)
 
 
 def telluric_error(status: int, message: str) -> Response:
-    """Return an error as the delivery service tells it."""
+    """Return an error as the delivery service sends it."""
     return json_response({"message": message}, status)
 
 
 def oauth_error(status: int, error: str, description: str) -> Response:
-    """Return an error as RFC 6749 §5.2 has it (and Auth0 tells it)."""
+    """Return an error as RFC 6749 §5.2 has it (and Auth0 sends it)."""
     return json_response({"error": error, "error_description": description}, status)
 
 
 def xml_error(status: int, code: str, message: str, **more: str) -> Response:
-    """Return an error as S3 tells it; *more* are further elements."""
+    """Return an error as S3 sends it; *more* are further elements."""
     elements = {"Code": code, "Message": message, **more}
     elements |= {"RequestId": request_id(code, message), "HostId": "ZGVtbyBvcmlnaW4="}
     inner = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in elements.items())

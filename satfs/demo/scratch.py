@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-#: What such a directory's name begins with, below the directory for temporary files.
+#: The beginning of a demo directory's name, below the directory for temporary files.
 PREFIX: Final = "satfs-demo-"
 
 
@@ -77,7 +77,7 @@ def _is_abandoned(path: Path, user: int) -> bool:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock what *descriptor* is open on, and tell whether nobody else had; waits for nobody."""
+    """Lock the file of *descriptor*; return False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

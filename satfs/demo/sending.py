@@ -37,27 +37,27 @@ _MIN_PACED: Final = 2_000_000
 
 
 async def send(
-    request: web.BaseRequest, answer: Response, way: BodyPace, entry: LoggedRequest
+    request: web.BaseRequest, response: Response, way: BodyPace, entry: LoggedRequest
 ) -> web.StreamResponse:
-    """Send *answer* as *way* says, and count in *entry* what leaves."""
-    response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
-    if "Transfer-Encoding" in response.headers:
-        del response.headers["Transfer-Encoding"]
-        response.enable_chunked_encoding()
+    """Send *response* in the way *way*, and count the sent bytes in *entry*."""
+    outgoing = web.StreamResponse(status=response.status, headers=dict(response.headers))
+    if "Transfer-Encoding" in outgoing.headers:
+        del outgoing.headers["Transfer-Encoding"]
+        outgoing.enable_chunked_encoding()
     else:
-        response.content_length = len(answer.body)
-    await response.prepare(request)
-    if request.method == "HEAD" or not answer.body:
+        outgoing.content_length = len(response.body)
+    await outgoing.prepare(request)
+    if request.method == "HEAD" or not response.body:
         if way.cut_at is not None or way.reset_at is not None:
             _break(request, reset=way.reset_at is not None)
-        await response.write_eof()
-        return response
-    if isinstance(answer.body, Span) and _may_sendfile(request, response, answer.body, way):
-        await _sendfile(request, answer.body, entry)
+        await outgoing.write_eof()
+        return outgoing
+    if isinstance(response.body, Span) and _may_sendfile(request, outgoing, response.body, way):
+        await _sendfile(request, response.body, entry)
     else:
-        await _write(request, response, answer.body, way, entry)
-    await response.write_eof()
-    return response
+        await _write(request, outgoing, response.body, way, entry)
+    await outgoing.write_eof()
+    return outgoing
 
 
 def _may_sendfile(
@@ -74,7 +74,7 @@ def _may_sendfile(
 
 
 def _paced(transport: asyncio.Transport, bytes_per_s: float | None) -> bool:
-    """Have the kernel pace the connection, or stop pacing it; tell whether it does as wished."""
+    """Have the kernel pace the connection, or stop pacing it; return whether the kernel can."""
     if bytes_per_s is not None and bytes_per_s < _MIN_PACED:
         return False
     rate = _UNPACED if bytes_per_s is None else min(int(bytes_per_s), _UNPACED - 1)

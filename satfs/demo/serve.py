@@ -1,4 +1,4 @@
-"""The demo origin as a program: serve until told to end, or until the parent is gone."""
+"""The demo origin as a program: serve until a signal, or until the parent is gone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address of both ports")
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--store-port", type=int, default=0)
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="before each answer")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="before each response")
     parser.add_argument("--store-latency-ms", type=float, help="if the store's is another")
     parser.add_argument("--connection-mb-s", type=float, help="MB/s of one store connection")
     parser.add_argument("--link-lifetime-s", type=int, default=3600)
@@ -41,7 +41,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--legacy-keys", action="store_true", help="accept the Key,Secret header")
     parser.add_argument("--tls-certificate", type=Path, help="PEM, with the chain")
     parser.add_argument("--tls-key", type=Path, help="PEM")
-    parser.add_argument("--ca-file", type=Path, help="told to clients in the environment")
+    parser.add_argument("--ca-file", type=Path, help="named to clients in the environment")
     parser.add_argument("--control", action="store_true", help="commands on stdin; end with it")
     return parser.parse_args(arguments)
 
@@ -95,7 +95,7 @@ def _tell(out: TextIO, line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, or (with `--control`) until standard input ends.
 
-    The first line on standard output, written when both ports answer, is a JSON object of the
+    The first line on standard output, written when both ports respond, is a JSON object of the
     environment variables that point satfs here.
     """
     options = _options(arguments)

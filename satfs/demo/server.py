@@ -34,17 +34,17 @@ class _ApiService:
         self._api = api
         self._watched = watched
 
-    def endpoint(self, question: Request) -> str:
-        return route(question.raw_path)[0]
+    def endpoint(self, request: Request) -> str:
+        return route(request.raw_path)[0]
 
-    def leak(self, question: Request) -> str | None:
-        if self._api.leaked_credential(question):
+    def leak(self, request: Request) -> str | None:
+        if self._api.leaked_credential(request):
             return "query"
-        texts = (question.raw_path, question.raw_query, *question.headers.values())
+        texts = (request.raw_path, request.raw_query, *request.headers.values())
         return "watched" if any(s in text for s in self._watched for text in texts) else None
 
-    def answer(self, question: Request, now_s: float, faults: Sequence[Fault]) -> Response:
-        return self._api.answer(question, now_s, faults)
+    def respond(self, request: Request, now_s: float, faults: Sequence[Fault]) -> Response:
+        return self._api.respond(request, now_s, faults)
 
 
 class _StoreService:
@@ -53,14 +53,14 @@ class _StoreService:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def endpoint(self, question: Request) -> str:
+    def endpoint(self, request: Request) -> str:
         return "object"
 
-    def leak(self, question: Request) -> str | None:
-        return self._store.stray_credential(question)
+    def leak(self, request: Request) -> str | None:
+        return self._store.stray_credential(request)
 
-    def answer(self, question: Request, now_s: float, faults: Sequence[Fault]) -> Response:
-        return self._store.answer(question, now_s, faults)
+    def respond(self, request: Request, now_s: float, faults: Sequence[Fault]) -> Response:
+        return self._store.respond(request, now_s, faults)
 
 
 class DemoOrigin:
@@ -74,11 +74,11 @@ class DemoOrigin:
         origin.environment()    the `SATFS_*` variables that lead here
 
     Args:
-        catalogue: what is for sale; by default the small one of `sample_catalogue`.
-        account: who may ask.
+        catalogue: tasks, captures and scenes; by default the small one of `sample_catalogue`.
+        account: the customer's credentials and contracts.
         page_limits: default and maximum page size.
-        latency_s: delay before each answer of the API, and of the store unless
-            *store_latency_s* says otherwise.
+        latency_s: delay before each response of the API, and of the store without
+            *store_latency_s*.
         bytes_per_s: speed of one connection to the store, paced by the kernel where it can be.
         link_lifetime_s, token_lifetime_s: how long links and tokens live, in seconds; whole
             seconds for links.
@@ -160,7 +160,7 @@ class DemoOrigin:
             self._wait(port.start())
 
     def stop(self) -> None:
-        """Stop both ports; drops whatever is under way."""
+        """Stop both ports; drops the requests in flight."""
         if self._loop is None or self._thread is None:
             return
         for port in self._ports.values():
@@ -264,11 +264,11 @@ class DemoOrigin:
         return time.time() + self._clock_offset_s
 
     def advance_clock(self, seconds: float) -> None:
-        """Let the origin's clock jump: links and tokens age by so much at once."""
+        """Set the origin's clock forward: links and tokens age by *seconds* at once."""
         self._clock_offset_s += seconds
 
     def expire_links(self) -> None:
-        """Make every link signed so far answer "Request has expired", whatever its query says."""
+        """Have every link signed so far refused with "Request has expired"."""
         self.store.expired_key_ids.update(key.key_id for key in self._keys)
         self._change_key()
 

@@ -29,11 +29,11 @@ except ImportError as missing:
 #: How often a connection that waits for another to close looks whether one has, in seconds.
 _QUEUE_LOOK_S: Final = 0.002
 
-# A client that gives up in mid answer is daily life here, and is in the journal.
+# A client may end a response early at any time; the request log has it.
 logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
-#: What a load balancer says, of itself.
+#: The body of a load balancer's own responses.
 _BEYOND: Final = Response(
     503,
     {"Content-Type": "text/html"},
@@ -46,19 +46,19 @@ class Answering(Protocol):
 
     side: str
 
-    def endpoint(self, question: Request) -> str:
-        """Return the name of the endpoint asked."""
+    def endpoint(self, request: Request) -> str:
+        """Return the name of the endpoint."""
 
-    def leak(self, question: Request) -> str | None:
+    def leak(self, request: Request) -> str | None:
         """Return where the request carries a credential that must not be there, or None."""
 
-    def answer(self, question: Request, now_s: float, faults: Sequence[Fault]) -> Response:
+    def respond(self, request: Request, now_s: float, faults: Sequence[Fault]) -> Response:
         """Return the response."""
 
 
 @dataclass
 class Line:
-    """The line between client and service: delay before each answer, and speed per connection."""
+    """The line between client and service: delay before each response, and speed per connection."""
 
     latency_s: float = 0.0
     bytes_per_s: float | None = None
@@ -84,13 +84,13 @@ class Port:
         self._listener: socket.socket | None = None
         #: Connections that wait to be served, or are at their handshake.
         self._joining: set[asyncio.Task[None]] = set()
-        self._n_shaking = 0  # handshakes under way
+        self._n_shaking = 0  # handshakes in flight
         #: Peers of connections beyond a limit, each of whose requests is answered with 503.
         self._beyond: set[object] = set()
         self._seen_connections: dict[int, int] = {}
 
     async def start(self) -> None:
-        """Bind and answer; the port chosen stays the same for good."""
+        """Bind and serve; the port chosen stays the same for good."""
         if self._runner is None:
             self._server = web.Server(
                 self._handle,
@@ -128,7 +128,7 @@ class Port:
         await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """Stop for good; whatever is under way is dropped."""
+        """Stop for good; requests in flight are dropped."""
         await self.stop_listening()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -199,29 +199,29 @@ class Port:
 
     # -- one request -----------------------------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        question = await _question(request, "https" if self.tls else "http")
-        endpoint = self.service.endpoint(question)
-        asked_range = question.headers.get("range")
+    async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        request = await _request_of(incoming, "https" if self.tls else "http")
+        endpoint = self.service.endpoint(request)
+        asked_range = request.headers.get("range")
         entry = self.journal.open(
             LoggedRequest(
-                endpoint, question.method, question.path, asked_range, self._connection(request)
+                endpoint, request.method, request.path, asked_range, self._connection(incoming)
             )
         )
         try:
-            return await self._answer(request, question, entry)
+            return await self._respond(incoming, request, entry)
         finally:
             entry.ended_s = time.time()
 
-    async def _answer(
-        self, request: web.BaseRequest, question: Request, entry: LoggedRequest
+    async def _respond(
+        self, incoming: web.BaseRequest, request: Request, entry: LoggedRequest
     ) -> web.StreamResponse:
-        peer = request.transport.get_extra_info("peername") if request.transport else None
+        peer = incoming.transport.get_extra_info("peername") if incoming.transport else None
         if peer in self._beyond:
             entry.status = 503
             entry.faults = ("connection-limit",)
-            return await send(request, _BEYOND, BodyPace(), entry)
-        place = self.service.leak(question)
+            return await send(incoming, _BEYOND, BodyPace(), entry)
+        place = self.service.leak(request)
         if place is not None:
             leak = Leak(self.service.side, entry.endpoint, place, entry.path)
             self.journal.leaks.append(leak)
@@ -230,38 +230,38 @@ class Port:
         await asyncio.sleep(self.line.latency_s + delay_s(faults))
         if named(faults, "hang"):
             await asyncio.Event().wait()
-        answer = self._decided(question, entry.endpoint, faults, leaked=place is not None)
-        entry.status = answer.status
-        # By the origin's own clock, which a test may set: the library would tell the machine's.
-        answer = answer.with_headers(date=http_date(self.now_s()))
-        return await send(request, answer, delivery(faults, self.line.bytes_per_s), entry)
+        response = self._decided(request, entry.endpoint, faults, leaked=place is not None)
+        entry.status = response.status
+        # By the origin's own clock, which a test may set: the library would send the machine's.
+        response = response.with_headers(date=http_date(self.now_s()))
+        return await send(incoming, response, delivery(faults, self.line.bytes_per_s), entry)
 
     def _decided(
-        self, question: Request, endpoint: str, faults: Sequence[Fault], *, leaked: bool
+        self, request: Request, endpoint: str, faults: Sequence[Fault], *, leaked: bool
     ) -> Response:
         now_s = self.now_s()
-        if not leaked:  # a leak is answered as such, whatever else is broken
+        if not leaked:  # a leak has its own response, also while a fault is on
             for fault in faults:
                 instead = replacement(fault, endpoint, now_s)
                 if instead is not None:
                     return instead
-        answer = self.service.answer(question, now_s, faults)
+        response = self.service.respond(request, now_s, faults)
         for fault in faults:
-            answer = altered(answer, fault)
-        return answer
+            response = altered(response, fault)
+        return response
 
-    def _connection(self, request: web.BaseRequest) -> int:
+    def _connection(self, incoming: web.BaseRequest) -> int:
         """Return the connection's number, counting it when it is new."""
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        key = hash((id(request.protocol), peer))
+        peer = incoming.transport.get_extra_info("peername") if incoming.transport else None
+        key = hash((id(incoming.protocol), peer))
         if key not in self._seen_connections:
             self._seen_connections[key] = len(self._seen_connections)
             self.journal.n_connections[self.service.side] += 1
         return self._seen_connections[key]
 
 
-async def _question(request: web.BaseRequest, scheme: str) -> Request:
-    raw_path, _, raw_query = request.raw_path.partition("?")
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    body = await request.read() if request.body_exists else b""
-    return Request(request.method, raw_path, raw_query, headers, body, scheme)
+async def _request_of(incoming: web.BaseRequest, scheme: str) -> Request:
+    raw_path, _, raw_query = incoming.raw_path.partition("?")
+    headers = {name.lower(): value for name, value in incoming.headers.items()}
+    body = await incoming.read() if incoming.body_exists else b""
+    return Request(incoming.method, raw_path, raw_query, headers, body, scheme)

@@ -1,12 +1,12 @@
-"""The default catalogue: invented places, real formats, everything a delivery may look like.
+"""The default catalogue: invented places, real formats, every form of a delivery.
 
-Drawn once for each seed and size, and kept: `built` fills a directory, atomically, and writes what
-it did into a manifest; `showcase_catalogue` needs no more than that, so that a second start draws
-nothing. What is in it:
+Drawn once for each seed and size, and kept: `built` fills a directory, atomically, and describes it
+in a manifest; `showcase_catalogue` needs no more than that, so that a second start draws nothing.
+The catalogue has:
 
 - a harbour, farmland, a delta, a desert and a town, each with captures in several states;
 - scenes of the levels L1C (several frames), L1D and L1D_SR, in zips packed in nine ways;
-- one zip as large as asked for, and two whose raster is laid out in another way;
+- one zip of the requested size, and two whose raster is laid out in another way;
 - an island on the antimeridian, whose deliveries have the other order of bands, the other layout
   of files, rational polynomials, previews with borders, and a record without a footprint;
 - two tasks of the same name, one whose name holds a slash, one without any capture, a published
@@ -66,7 +66,7 @@ class Shot:
     products: tuple[tuple[str, str], ...]
     #: One of `products.FORMS`.
     form: str = "frames"
-    #: Whether the record tells where the scene lies.
+    #: Whether the record has a footprint.
     has_footprint: bool = True
 
 
@@ -84,7 +84,7 @@ class Order:
     status: str = "completed"
     project: str = "Coast 2026"
     is_area: bool = False
-    #: How far from the target the pass may lie, in degrees of longitude and latitude.
+    #: Largest distance of the pass from the target, in degrees of longitude and latitude.
     spread: float = 0.02
 
 
@@ -172,7 +172,7 @@ def built(directory: Path, *, seed: int, large_mb: int) -> Path:
         manifest = _draw_all(work, seed, large_mb)
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:
-            work.rename(home)  # over an existing directory it fails: somebody else was quicker
+            work.rename(home)  # over an existing directory it fails: another process was quicker
         except OSError:
             if not is_drawn(home):
                 raise
@@ -273,7 +273,7 @@ def _draw_shot(
     return drawn
 
 
-# -- telling --------------------------------------------------------------------------------------
+# -- records --------------------------------------------------------------------------------------
 
 
 def _task(order: Order, number: int, seed: int, home: Path, drawn: dict[str, Any]) -> Task:

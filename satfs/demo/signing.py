@@ -1,8 +1,8 @@
 """Presigned URLs: AWS Signature Version 4 in the query string, made and checked.
 
 The algorithm is the documented one ("Authenticating Requests: Using Query Parameters", Amazon S3
-API reference), so any S3 tool that presigns or verifies agrees with it. What is signed: method,
-path, every query parameter, and the host.
+API reference), so any S3 tool that presigns or verifies agrees with it. The signature covers
+method, path, every query parameter, and the host.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SigningKey:
 
 
 class SignatureState(Enum):
-    """What is wrong with a presigned request, if anything."""
+    """The state of a presigned request: right, or in which way wrong."""
 
     GOOD = auto()
     UNSIGNED = auto()
@@ -110,7 +110,7 @@ def presign(
 ) -> str:
     """Return *url* (scheme, host and quoted path) signed for *method* from *now_s* on.
 
-    *overrides* are parameters such as `response-content-disposition`, signed along.
+    *overrides* are further signed parameters, for example `response-content-disposition`.
     """
     parts = urlsplit(url)
     stamp = datetime.fromtimestamp(now_s, UTC).strftime(_STAMP)

@@ -16,7 +16,7 @@ _FILLERS: Final = 3
 def silent_addresses(n_addresses: int, port: int = 0) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield a port (*port*, if not 0), and addresses of loopback where it responds to nothing.
 
-    They are silent until the end of the block; 127.0.0.1 is none of them.
+    They are silent until the end of the block; 127.0.0.1 is not among them.
     """
     with contextlib.ExitStack() as stack:
         listeners = []

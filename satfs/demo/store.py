@@ -1,4 +1,4 @@
-"""What the object store answers: presigned GETs of objects, as strict as S3. *Pure*.
+"""Responses of the object store: presigned GETs of objects, as strict as S3. *Pure*.
 
 Order of the checks, as S3's: one authentication only, form and time and signature of the link, the
 object, `If-Match`, `If-None-Match`, the range.
@@ -37,14 +37,14 @@ class Store:
     session_ends_at_s: dict[str, float]
     #: Tells whether a text holds a secret of the API: none may ever arrive here.
     holds_secret: Callable[[str], bool]
-    #: Keys whose links are answered as too old, whatever their query says.
+    #: Keys whose links count as expired, whatever time their query states.
     expired_key_ids: set[str] = field(default_factory=set)
     #: When links of a key begin that are not valid at once, and the error's code until then.
     begins_by_key_id: dict[str, tuple[float, str]] = field(default_factory=dict)
 
-    def answer(self, question: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
+    def respond(self, request: Request, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the response to one request, as the faults drawn for it want the object."""
-        stray = self.stray_credential(question)
+        stray = self.stray_credential(request)
         if stray == "authorization":
             return xml_error(
                 400,
@@ -56,14 +56,14 @@ class Store:
         if stray:
             return xml_error(400, "InvalidArgument", "A credential of another service was sent")
         checked = check(
-            question.method,
-            question.raw_path,
-            question.query_pairs,
-            question.headers.get("host", ""),
+            request.method,
+            request.raw_path,
+            request.query_pairs,
+            request.headers.get("host", ""),
             keys=self.keys,
             now_s=now_s,
         )
-        refusal = _refusal(checked, now_s) or self._session_refusal(question, now_s)
+        refusal = _refusal(checked, now_s) or self._session_refusal(request, now_s)
         if refusal:
             return refusal
         begins_at_s, code = self.begins_by_key_id.get(checked.key_id, (0.0, ""))
@@ -71,33 +71,33 @@ class Store:
             return xml_error(403, code, "Request is not valid yet")
         if checked.key_id in self.expired_key_ids:
             return expired_response(checked.lifetime_s, now_s - 1, now_s)
-        if question.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD"):
             return xml_error(405, "MethodNotAllowed", "The specified method is not allowed")
-        return self._object(question, faults)
+        return self._object(request, faults)
 
-    def stray_credential(self, question: Request) -> str | None:
+    def stray_credential(self, request: Request) -> str | None:
         """Return where a request carries a credential that has no business here, or None."""
-        if "authorization" in question.headers:
+        if "authorization" in request.headers:
             return "authorization"
         for name in _CREDENTIAL_HEADERS:
-            if name in question.headers:
+            if name in request.headers:
                 return name
-        for name, value in question.headers.items():
+        for name, value in request.headers.items():
             if self.holds_secret(value):
                 return name
-        for place, text in (("path", question.path), ("query", str(question.query_pairs))):
+        for place, text in (("path", request.path), ("query", str(request.query_pairs))):
             if self.holds_secret(text):
                 return place
-        return "body" if self.holds_secret(question.body.decode("latin-1")) else None
+        return "body" if self.holds_secret(request.body.decode("latin-1")) else None
 
-    def _session_refusal(self, question: Request, now_s: float) -> Response | None:
-        token = question.query.get("X-Amz-Security-Token", "")
+    def _session_refusal(self, request: Request, now_s: float) -> Response | None:
+        token = request.query.get("X-Amz-Security-Token", "")
         if token and now_s >= self.session_ends_at_s.get(token, float("inf")):
             return xml_error(400, "ExpiredToken", "The provided token has expired.")
         return None
 
-    def _object(self, question: Request, faults: Sequence[Fault]) -> Response:
-        bucket, _, key = question.path.lstrip("/").partition("/")
+    def _object(self, request: Request, faults: Sequence[Fault]) -> Response:
+        bucket, _, key = request.path.lstrip("/").partition("/")
         if bucket != BUCKET:
             return xml_error(404, "NoSuchBucket", "The specified bucket does not exist")
         attachment = self.catalogue.stored_at(key)
@@ -106,12 +106,12 @@ class Store:
         content = attachment.content
         if (flipping := named(faults, "flipping-etag")) is not None:
             tagged = Tagged(content, flipping["etag"])
-            return object_response(question, replace(attachment, content=tagged))
+            return object_response(request, replace(attachment, content=tagged))
         if named(faults, "compressed-representation") is not None:
             packed = gzip.compress(bytes(content.read(0, content.size_bytes)), 1, mtime=0)
             other = replace(attachment, content=BytesContent(packed))
-            return object_response(question, other).with_headers(content_encoding="gzip")
-        return object_response(question, attachment)
+            return object_response(request, other).with_headers(content_encoding="gzip")
+        return object_response(request, attachment)
 
 
 def _refusal(checked: Check, now_s: float) -> Response | None:
@@ -137,15 +137,15 @@ def _refusal(checked: Check, now_s: float) -> Response | None:
 
 
 def expired_response(lifetime_s: int, expires_at_s: float, now_s: float) -> Response:
-    """Return S3's answer to a link that is too old."""
+    """Return S3's response to a link that has expired."""
     moments = (datetime.fromtimestamp(s, UTC) for s in (expires_at_s, now_s))
     expires, now = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in moments)
     more = {"X-Amz-Expires": str(lifetime_s), "Expires": expires, "ServerTime": now}
     return xml_error(403, "AccessDenied", "Request has expired", **more)
 
 
-def object_response(question: Request, attachment: Attachment) -> Response:
-    """Return the object, or the part of it that was asked for, as RFC 9110 and S3 have it."""
+def object_response(request: Request, attachment: Attachment) -> Response:
+    """Return the object, or the requested part of it, as RFC 9110 and S3 have it."""
     content = attachment.content
     assert content is not None  # noqa: S101 - the caller looked
     headers = {
@@ -154,41 +154,41 @@ def object_response(question: Request, attachment: Attachment) -> Response:
         "ETag": content.etag,
         "Last-Modified": http_date(attachment.last_modified_s),
     }
-    for name, value in question.query_pairs:
+    for name, value in request.query_pairs:
         if name.startswith("response-content-") or name == "response-cache-control":
             headers[name.removeprefix("response-").title()] = value
-    wanted = question.headers.get("if-match")
+    wanted = request.headers.get("if-match")
     if wanted is not None and not _matches(wanted, content.etag):
         text = "At least one of the pre-conditions you specified did not hold"
         return xml_error(412, "PreconditionFailed", text, Condition="If-Match")
-    unwanted = question.headers.get("if-none-match")
+    unwanted = request.headers.get("if-none-match")
     if unwanted is not None and _matches(unwanted, content.etag):
         kept = {name: headers[name] for name in ("ETag", "Last-Modified")}
         return Response(304, kept)
     size_bytes = content.size_bytes
-    span = byte_span(question.headers.get("range"), size_bytes)
+    span = byte_span(request.headers.get("range"), size_bytes)
     if span is None:
         return Response(200, headers, Span(content, 0, size_bytes))
     start, stop = span
     if start >= stop:
-        return unsatisfiable_response(question.headers.get("range", ""), size_bytes)
+        return unsatisfiable_response(request.headers.get("range", ""), size_bytes)
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
     return Response(206, headers, Span(content, start, stop))
 
 
-def unsatisfiable_response(asked: str, size_bytes: int) -> Response:
-    """Return S3's answer to a range that lies behind the end."""
+def unsatisfiable_response(requested: str, size_bytes: int) -> Response:
+    """Return S3's response to a range behind the end."""
     text = "The requested range is not satisfiable"
-    more = {"RangeRequested": asked, "ActualObjectSize": str(size_bytes)}
-    answer = xml_error(416, "InvalidRange", text, **more)
-    return answer.with_headers(content_range=f"bytes */{size_bytes}")
+    more = {"RangeRequested": requested, "ActualObjectSize": str(size_bytes)}
+    response = xml_error(416, "InvalidRange", text, **more)
+    return response.with_headers(content_range=f"bytes */{size_bytes}")
 
 
 def byte_span(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     """Return the span [start, stop) that a `Range` header means.
 
-    None: the header asks for nothing we serve (several ranges, another unit, nonsense) and is
-    ignored, as RFC 9110 §14.2 allows and S3 does. An empty span: the range is unsatisfiable.
+    None: the header is none that we serve (several ranges, another unit, nonsense) and is ignored,
+    as RFC 9110 §14.2 allows and S3 does. An empty span: the range is unsatisfiable.
     """
     found = _ONE_RANGE.match((header or "").strip())
     if not found:

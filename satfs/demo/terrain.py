@@ -1,7 +1,7 @@
 """Invented land seen from above: fields, forest, rivers, towns, coasts, clouds and shadows.
 
 *Pure*: a seed and a kind of land give reflectances, the same every time. Everything is made of
-smooth noise and of parcels (a jittered grid), evaluated over a square of so many pixels.
+smooth noise and of parcels (a jittered grid), evaluated over a square of pixels.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Land:
         return Land(self.window(n, whole, whole), self.mask[np.ix_(nearest, nearest)])
 
     def _between(self, n: int, wanted: slice) -> tuple[NDArray[np.intp], Field]:
-        """Return which two lines each wanted line lies between, and how far from the first."""
+        """Return the two lines around each wanted line, and its distance from the first."""
         n_now = self.mask.shape[0]
         at = (np.arange(wanted.start, wanted.stop) + 0.5) * (n_now / n) - 0.5
         at = np.clip(at, 0, n_now - 1)
@@ -156,13 +156,13 @@ def _ramp(low: float, high: float, value: Field) -> Field:
 
 
 def _paint(bands: Field, colour: Colour, cover: Field) -> None:
-    """Lay a colour over the picture, as opaque as *cover* says."""
+    """Lay a colour over the picture with the opacity *cover*."""
     for band, tint in zip(bands, colour, strict=True):  # one at a time: what fits caches is quick
         band += (np.float32(tint) - band) * cover
 
 
 def _paint_textured(bands: Field, colour: Colour, texture: Field, cover: Field) -> None:
-    """Lay a colour over the picture that is lighter and darker as *texture* says."""
+    """Lay a colour over the picture, lighter and darker by *texture*."""
     for band, tint in zip(bands, colour, strict=True):
         band += (np.float32(tint) * texture - band) * cover
 
@@ -258,7 +258,7 @@ def _ground(noise: Noise, kind: str, x: Field, y: Field) -> Field:
 
 
 def _blow_dunes(noise: Noise, bands: Field, x: Field, y: Field) -> None:
-    """Cover rock and gravel with sand whose crests lie across the wind."""
+    """Cover rock and gravel with sand whose crests are across the wind."""
     _paint(bands, _DUNES[3], _ramp(0.2, 1.0, noise.fractal(3, 7, 0.65)) * np.float32(0.85))
     _paint(bands, _DUNES[1], _ramp(-0.4, 0.7, noise.fractal(5, 7, 0.7)) * np.float32(0.7))
     along, _ = _turned(x, y, noise.random.uniform(0, math.pi))

@@ -1,4 +1,4 @@
-"""Who may ask: the account, its credentials and contracts, and the tokens given out."""
+"""The account: its credentials and contracts, and the tokens issued to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCOPE: Final = "api:tasking api:delivery"
 
 @dataclass(frozen=True)
 class Account:
-    """What the demo's customer owns. Contracts are (id, name); legacy keys are the old header."""
+    """The demo's customer. Contracts are (id, name); legacy keys are the old header."""
 
     client_id: str = "demo-client"
     client_secret: str = field(default="demo-secret-never-to-be-shown", repr=False)
@@ -42,7 +42,7 @@ class Account:
 
 
 class Standing(Enum):
-    """What a credential in a header is worth."""
+    """The state of the credential in a header."""
 
     NONE = auto()
     TOKEN = auto()
@@ -59,7 +59,7 @@ class TokenOffice:
         self._expiry_by_token: dict[str, float] = {}
         #: When tokens begin that are not valid at once, and the status until then.
         self._begins_by_token: dict[str, tuple[float, int]] = {}
-        #: Every token ever given out, for whoever looks for leaks.
+        #: Every token that was issued, for the search for leaks.
         self.given_out: list[str] = []
 
     def issue(self, now_s: float) -> str:
@@ -96,8 +96,8 @@ class TokenOffice:
             return Standing.LEGACY if good else Standing.DENIED
         return Standing.NONE
 
-    def answer(self, body: bytes, now_s: float, faults: Sequence[Fault] = ()) -> Response:
-        """Return what the token endpoint says to a request's body (shapes of Auth0)."""
+    def respond(self, body: bytes, now_s: float, faults: Sequence[Fault] = ()) -> Response:
+        """Return the token endpoint's response to a request's body (shapes of Auth0)."""
         try:
             form: Mapping[str, Any] = json.loads(body)
         except ValueError:

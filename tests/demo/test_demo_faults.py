@@ -341,7 +341,7 @@ def test_drip(origin: DemoOrigin, url: str) -> None:
 
 
 def test_latency(origin: DemoOrigin, customer: Customer) -> None:
-    """The answer starts later."""
+    """The response starts later."""
     origin.faults.add("latency", "contracts", seconds=0.2)
     start_s = time.monotonic()
     assert customer.get("/contracts").status == 200
