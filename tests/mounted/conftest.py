@@ -1,6 +1,6 @@
 """Real mounts: the demo origin in this process, satfs in a process of its own, the kernel between.
 
-Skipped with a reason where FUSE is missing. Whatever a test leaves behind is taken away.
+Skipped with a reason where FUSE is missing. A fixture removes all that a test leaves behind.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuratio
 <policy context="default"><allow send_destination="*" eavesdrop="true"/>
 <allow eavesdrop="true"/><allow own="*"/></policy></busconfig>
 """
-#: What a desktop without a screen takes.
+#: The programs of a desktop without a screen.
 PROGRAMS = ("Xvfb", "dbus-daemon", "xdotool")
 #: How long a window may take, on a machine that does something else as well, in seconds.
 PATIENCE_S = 30.0
@@ -40,7 +40,7 @@ def missing(*programs: str) -> str | None:
 
 
 def wait_for(is_so: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Return when *is_so* answers yes; fail when it does not."""
+    """Return when *is_so* returns True; fail when it does not in time."""
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline_s, f"{what} did not happen in {timeout_s:g} s"
@@ -53,7 +53,7 @@ class Desktop:
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
-    #: Whose the programs are, in the words of `subprocess`; nothing: ours.
+    #: The user of the programs, as arguments of `subprocess`; empty: the user of the tests.
     owner: dict[str, Any] = field(default_factory=dict)
 
     def run(self, *command: str | Path, timeout_s: float = PATIENCE_S) -> str:

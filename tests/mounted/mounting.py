@@ -1,4 +1,4 @@
-"""A real mount of satfs in a process of its own, and how it is taken away whatever happens."""
+"""A real mount of satfs in a process of its own, and its removal in every state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Self
 
 from fakes import forking
 
-#: What the child runs: settings from its environment, options from its argument, a word when ready.
+#: The child's program: settings from its environment, options from its argument, a word when ready.
 _CHILD = """
 import ctypes, json, logging, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: unmount when the tests have crashed
@@ -50,7 +50,7 @@ except Exception as failure:
 
 
 class MountFailed(AssertionError):
-    """The mount did not come up; says what it said."""
+    """The mount did not start; the message is its output."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ class RealMount:
             return any(line.split()[4] == str(self.path) for line in file)
 
     def clean(self) -> None:
-        """Take everything away, whatever state it is in."""
+        """End the process and remove the mount, in any state."""
         if self.process.poll() is None:
             self.process.terminate()
             try:

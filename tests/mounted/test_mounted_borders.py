@@ -1,4 +1,4 @@
-"""What an archive from elsewhere cannot make this machine's programs do."""
+"""Programs of this machine obey no file of an archive from elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def repository(config: bytes) -> list[tuple[str, bytes]]:
 def test_git_obeys_no_archive(
     start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path, place: str
 ) -> None:
-    """No program runs a command because somebody looks into `contents/`."""
+    """No program runs a command because a user lists `contents/`."""
     proof = tmp_path / "proof"
     contents = mounted(start_origin, mount_it, build(entries(proof)))
     done = subprocess.run(
@@ -71,7 +71,7 @@ def test_git_obeys_no_archive(
 def test_names_that_programs_obey_are_told_and_not_shown(
     start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
 ) -> None:
-    """A member is shown under its own name, if that is none that programs obey."""
+    """A member is shown under its own name, unless programs obey files of that name."""
     contents = mounted(start_origin, mount_it, build(entries(tmp_path / "proof")))
     told = (contents / "UNREADABLE.txt").read_text()
     for name in (*OBEYED, ".git/config", ".git/HEAD", "deep/HEAD"):

@@ -133,7 +133,7 @@ def test_open_members_share_the_memory_of_their_decoders(
 def test_looking_in_costs_nothing_that_listing_the_scene_has_not_paid(
     origin: DemoOrigin, mount_it: MountIt
 ) -> None:
-    """`ls -lR contents` after `ls` of the scene asks the vendor for nothing."""
+    """`ls -lR contents` after `ls` of the scene sends no request to the vendor."""
     scene = mount_it(origin).path / "scenes/deflated"
     os.listdir(scene)
     origin.journal.clear()
@@ -193,7 +193,7 @@ Cursor.step = counting
 def test_hostile_and_broken_zips_leave_the_mount_alone(
     start_origin: StartOrigin, mount_it: MountIt
 ) -> None:
-    """Nothing escapes, nothing crashes; the zip stays readable, and what is wrong is said."""
+    """Nothing escapes, nothing crashes; the zip stays readable, and the failure is reported."""
     zips = {
         "evil": build(
             [
@@ -238,7 +238,7 @@ def test_hostile_and_broken_zips_leave_the_mount_alone(
 def test_zips_of_programs_with_habits_of_their_own(
     start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
 ) -> None:
-    """What unzip makes of local names of another length, absolute names, and bytes behind it."""
+    """Local names of another length, absolute names and bytes behind the zip are as with unzip."""
     content = wordy(200_000, 8)
     zips = {
         "short": build([Entry(b"a name.tif", b"1" * 40, local_name=b"a"), Entry(b"b", content)]),

@@ -1,4 +1,4 @@
-"""Through the kernel: answers that cost far more to read than to send cost nobody else anything."""
+"""Through the kernel: responses that cost more to read than to send delay no other program."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from satfs.demo.sample import many_tasks
 MIB = 2**20
 #: How long satfs may try for one listing, in seconds.
 DEADLINE_S = 6
-#: What others may notice: a tenth of what the costly answer took from them before it was bounded.
+#: Longest delay of other programs: a tenth of the delay before costly responses were bounded.
 PATIENCE_S = 1.5
 #: A body of 31 MiB is received, decompressed and looked at; what it stands for is not built.
 MAX_GROWTH_BYTES = 100 * MIB
 #: Two bodies are received at once, and each is there twice for the moment in which it is copied.
 MAX_GROWTH_OF_MANY_BYTES = 150 * MIB
-#: Names that are looked up meanwhile, at most: 20 in a second.
+#: Names that are looked up beside it, at most: 20 in a second.
 N_OTHERS = 200
 
 

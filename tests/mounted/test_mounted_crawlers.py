@@ -1,4 +1,4 @@
-"""Who is kept from fetching, and how much is fetched in a day, through the kernel."""
+"""Programs that may not fetch, and the limit of bytes fetched in a day, through the kernel."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_indexer_costs_nothing(origin: DemoOrigin, mount: RealMount, program:
 def test_updatedb_itself_costs_nothing(
     origin: DemoOrigin, mount: RealMount, tmp_path: Path
 ) -> None:
-    """The real updatedb, told to go through a mount, ends soon and has asked for nothing."""
+    """The real updatedb, configured to index a mount, ends soon and causes no request."""
     origin.journal.clear()
     command = ["updatedb", "-o", str(tmp_path / "names.db"), "-U", str(mount.path)]
     everywhere = ["--prunefs", "", "--prunepaths", "", "--require-visibility", "no"]
@@ -76,7 +76,7 @@ def test_updatedb_itself_costs_nothing(
 
 
 def test_backups_and_people_are_let_in(origin: DemoOrigin, mount: RealMount) -> None:
-    """Whoever is not known to crawl reads everything: a backup program, too."""
+    """A program that is not known to crawl reads everything: a backup program, too."""
     scene = first_scene(origin, mount)
     archive = next(scene.glob("*.zip"))
     size = archive.stat().st_size

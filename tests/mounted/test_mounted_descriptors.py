@@ -28,7 +28,7 @@ def catalogue() -> Catalogue:
 def test_more_open_files_than_descriptors(
     start_origin: StartOrigin, mount_it: MountIt, soft: int, hard: int
 ) -> None:
-    """With more files open than a mount has descriptors, ENFILE; commands are still answered."""
+    """With more files open than a mount has descriptors, ENFILE; commands still get a response."""
     origin = start_origin(catalogue())
     mount = mount_it(origin, sabotage=LIMIT.format(soft=soft, hard=hard), contents="off")
     top = mount.path / "tasks/1/capture"

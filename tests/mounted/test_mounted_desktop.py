@@ -37,11 +37,11 @@ from satfs.demo.server import DemoOrigin
 
 SCENE = "20260128_155747_636_SN33_L1D_MS_1"
 TASK = "1"
-#: A program that draws has made up its mind when nothing was asked for so long, in seconds.
+#: A program that draws has ended its requests when none came for this time, in seconds.
 CALM_S = 1.5
-#: What starts the thumbnailer that Thunar asks.
+#: The file that starts Thunar's thumbnailer.
 TUMBLER = Path("/usr/share/dbus-1/services/org.xfce.Tumbler.Thumbnailer1.service")
-#: What is fetched of an object to learn its size.
+#: The range of an object that is fetched to learn its size.
 TAIL_BYTES = 32 * 1024
 
 
@@ -118,7 +118,7 @@ def scene_directory(mount: RealMount) -> Path:
 
 
 def when_calm(origin: DemoOrigin) -> list[LoggedRequest]:
-    """Return everything that was asked, once nothing has been asked for a while."""
+    """Return all requests, once none has come for a while."""
     n_seen, since_s = -1, time.monotonic()
     while time.monotonic() - since_s < CALM_S:
         n_now = origin.journal.n_requests() + origin.journal.bytes_sent(None)
@@ -163,7 +163,7 @@ def test_walking_to_a_scene_pulls_no_raster(
 def test_what_file_managers_look_for_costs_nothing(
     origin: DemoOrigin, mount: RealMount, desk: Desktop, file_manager: str
 ) -> None:
-    """In a directory that was listed, a file manager's own questions reach nobody."""
+    """In a directory that was listed, a file manager's own look-ups cause no request."""
     scene = scene_directory(mount)
     for directory in (mount.path, mount.path / "tasks", scene):
         os.listdir(directory)
@@ -212,7 +212,7 @@ def test_a_thumbnailer_is_given_no_raster(
 def test_gio_lists_tells_and_copies(
     origin: DemoOrigin, mount: RealMount, gio: str, tmp_path: Path
 ) -> None:
-    """`gio` lists a scene, tells its files' types without reading them, and copies one whole."""
+    """`gio` lists a scene, shows its files' types without reading them, and copies one whole."""
     environment = {**os.environ, "HOME": str(tmp_path), "GIO_USE_VFS": "local", "LC_ALL": "C.UTF-8"}
 
     def run(*words: str | Path) -> str:

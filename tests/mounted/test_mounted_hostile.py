@@ -60,7 +60,7 @@ def hostile_catalogue() -> Catalogue:
             twins = [Attachment(key, "same.zip", BytesContent(key.encode())) for key in "ab"]
             scenes.append(make_scene(scene_id, [*files, *twins]))
         tasks.append(make_task(f"t{name}", [make_capture(f"c{name}", scenes)]))
-    # And as such, where nothing but the name is hostile.
+    # And as members, where only the name is hostile.
     tasks += [make_task(name, [make_capture(name + "#", [])]) for name in NAMES]
     return Catalogue(tasks)
 

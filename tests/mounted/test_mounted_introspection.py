@@ -1,4 +1,4 @@
-"""Through the kernel: what a mount says about itself, to the programs that people ask with."""
+"""Through the kernel: a mount's reports about itself, read by the programs that users read with."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_it_is_there_by_name_and_listed_nowhere(mount: RealMount, tmp_path: Path
 
 
 def test_looking_at_it_asks_nobody(origin: DemoOrigin, mount: RealMount) -> None:
-    """What a mount says about itself is told from memory: the vendor hears of no question."""
+    """A mount reports about itself from memory: the vendor gets no request."""
     origin.journal.clear()
     for name in ("status.json", "metrics", "log"):
         (mount.path / ".satfs" / name).read_bytes()
@@ -94,7 +94,7 @@ PROGRAMS = (
 
 @pytest.mark.parametrize("command", PROGRAMS, ids=lambda command: command[0])
 def test_programs_see_one_moment_as_a_whole(mount: RealMount, command: tuple[str, ...]) -> None:
-    """Whatever program reads the status gets all of one moment, though it is another each time."""
+    """Every program that reads the status gets one moment whole, and another one each time."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     path = mount.path / ".satfs/status.json"
@@ -116,7 +116,7 @@ def test_copies_never_tear(mount: RealMount, tmp_path: Path) -> None:
 
 
 def test_an_open_file_stays_what_it_was(mount: RealMount) -> None:
-    """A file that is open tells one moment to its end, however long it is read."""
+    """An open file shows one moment to its end, for as long as it is read."""
     path = mount.path / ".satfs/status.json"
     with path.open("rb", buffering=0) as file:
         beginning = file.read(50)
@@ -185,7 +185,7 @@ def test_explaining_a_file_asks_for_nothing(origin: DemoOrigin, mount: RealMount
 
 
 def test_the_mirror_looks_like_the_tree(origin: DemoOrigin, mount: RealMount) -> None:
-    """Walking the mirror asks for listings as the tree does, and for no object at all."""
+    """A walk of the mirror requests listings as one of the tree does, and no object."""
     mirror = mount.path / ".satfs/explain"
     origin.journal.clear()
     scene = scene_path(origin)
@@ -208,7 +208,7 @@ def test_the_mirror_looks_like_the_tree(origin: DemoOrigin, mount: RealMount) ->
 def test_stale_listings_are_marked(
     start_origin: StartOrigin, mount_it: MountIt, tmp_path: Path
 ) -> None:
-    """A listing that is served though nobody could renew it is marked stale in status.json."""
+    """A listing that is served though it could not be renewed is marked stale in status.json."""
     origin = start_origin()
     mount = mount_it(
         origin,
@@ -223,7 +223,7 @@ def test_stale_listings_are_marked(
     assert status(mount)["listings"]["n_stale"] == 0
     origin.stop_listening()
     deadline_s = time.monotonic() + 15
-    while True:  # until the listing is no longer believed, and an answer under way has come
+    while True:  # until the listing is no longer believed, and a response in flight has come
         time.sleep(0.4)
         assert sorted(os.listdir(mount.path / "tasks")) == listed
         told = status(mount)
@@ -288,7 +288,7 @@ def test_connections_to_the_metrics_port_take_nothing_from_readers(
     caught.value.close()
 
 
-#: The mount takes questions about itself, and sits on them: nothing can kill who asked.
+#: The mount takes calls about itself and does not return: no signal can kill the callers.
 SITS_ON_IT = """
 import satfs.introspection.directory, trio
 answer = satfs.introspection.directory.IntrospectionDirectory.lookup
@@ -331,7 +331,7 @@ fuse.Operations.statfs = counted
 
 
 def test_moments_that_are_over_are_forgotten(mount_it: MountIt, origin: DemoOrigin) -> None:
-    """However often somebody looks, the kernel holds on to few moments, and so does satfs."""
+    """After any number of reads, the kernel and satfs hold few moments."""
     mount = mount_it(origin, sabotage=COUNTED)
     before = os.statvfs(mount.path).f_files
     for _ in range(300):

@@ -24,7 +24,7 @@ from satfs.kernel_tuning import READ_AHEAD_KB
 KIB, MIB = 1024, 1024 * 1024
 SIZE = 64 * MIB + 4321
 WHOLE = bytes(RampContent(SIZE, 7).read(0, SIZE))
-#: What GDAL reads of three tiles of a row, through stdio's buffer of 8 KiB.
+#: The reads of GDAL for three tiles of a row, through stdio's buffer of 8 KiB.
 TILES = (8 * KIB, 152 * KIB, 8 * KIB, 144 * KIB, 8 * KIB, 144 * KIB, 8 * KIB)
 ROWS = tuple(range(5 * MIB, 61 * MIB, 7 * MIB))
 
@@ -69,7 +69,7 @@ def read_tiles(file: int, row: int) -> None:
 
 
 def test_a_window_of_a_raster_costs_its_rows_of_tiles(origin: DemoOrigin, path: Path) -> None:
-    """What the kernel was denied is read anew: every byte of the file is the object's."""
+    """The kernel reads again what it was refused: every byte of the file is the object's."""
     origin.journal.clear()
     for first in range(0, len(ROWS), 2):
         with opened(path) as file:
@@ -86,7 +86,7 @@ def test_a_window_of_a_raster_costs_its_rows_of_tiles(origin: DemoOrigin, path: 
 def test_nothing_is_fetched_ahead_of_a_program_that_has_ended(
     mount: RealMount, origin: DemoOrigin, path: Path
 ) -> None:
-    """The kernel tells of a close only when all its reads are answered; procfs tells sooner."""
+    """The kernel reports a close only when all its reads have ended; procfs shows it sooner."""
     program = "import os, sys; file = os.open(sys.argv[1], os.O_RDONLY)\n"
     program += "for at, n in ((0, 8), (8, 152), (160, 8)):\n"
     program += "    os.pread(file, n << 10, int(sys.argv[2]) + (at << 10))\nos._exit(0)"

@@ -23,9 +23,9 @@ from satfs.demo.sample import many_scenes
 
 N_SCENES = int(os.environ.get("SATFS_TEST_SCENES", "20000"))
 CAPTURE = Path("tasks") / "500000" / "many-scenes"
-#: What RELIABILITY.md promises of all processes of a mount.
+#: The limit that RELIABILITY.md promises for all processes of a mount.
 MAX_MEMORY_MIB = 200
-#: What others may notice of a listing that is read, in seconds.
+#: Longest delay of other programs while a listing is read, in seconds.
 PATIENCE_S = 1.5
 
 
@@ -95,7 +95,7 @@ def ran(mount: RealMount, what: str, command: str) -> list[str]:
 def test_a_capture_of_very_many_scenes_is_listed_at_the_first_try(
     start_origin: StartOrigin, mount_it: MountIt
 ) -> None:
-    """All of it, whatever asks; others are answered meanwhile; memory is bounded."""
+    """Each program gets all of it; other programs are served beside it; memory is bounded."""
     origin = start_origin(many_scenes(N_SCENES))
     n_pages = -(-N_SCENES // 100)
     mount = mount_it(origin, listing_ttl_s=3600)
@@ -108,7 +108,7 @@ def test_a_capture_of_very_many_scenes_is_listed_at_the_first_try(
     assert f"{scene}.zip" in ran(mount, "`ls` of one scene", f"ls {scene}")
     assert len(ran(mount, "`ls -l`", "ls -l")) == N_SCENES + 4
     assert len(ran(mount, "`ls ../../../scenes`", "ls ../../../scenes")) == N_SCENES
-    # Once each, but for those on their way when a call of the kernel ended before the listing did.
+    # Once each, except those in flight when a call of the kernel ended before the listing did.
     n_requests = origin.counts("scenes")
     assert n_pages <= n_requests <= n_pages + 2 * 16
     assert peak_mib(mount) < MAX_MEMORY_MIB

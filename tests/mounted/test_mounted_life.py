@@ -1,4 +1,4 @@
-"""Through the kernel: a mount's life, and its end, whatever is in flight."""
+"""Through the kernel: a mount's life, and its end, with calls in flight."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from satfs.demo.sample import many_tasks
 from satfs.demo.server import DemoOrigin
 from satfs.mountpoints import is_dead_mount, mount_at
 
-#: What "within seconds" means for the end of a mount.
+#: Time limit for the end of a mount, in seconds.
 SOON_S = 5.0
 SIZE = 40 * 2**20
 
@@ -59,7 +59,7 @@ except OSError as failure:
 
 @contextlib.contextmanager
 def readers(path: Path, number: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Run so many readers of *path*, each a process that can be killed; all are open already."""
+    """Run *n* readers of *path*, each a process that can be killed; all have opened it."""
     command = [sys.executable, "-S", "-c", _READER, str(path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(number)]
     try:
@@ -83,7 +83,7 @@ def test_a_signal_unmounts(mount: RealMount, number: int) -> None:
 
 
 def test_a_signal_unmounts_with_reads_in_flight(origin: DemoOrigin, mount: RealMount) -> None:
-    """However much waits: it is answered with an error, and the mount is gone within seconds."""
+    """Any number of waiting calls end with an error, and the mount is gone within seconds."""
     (mount.path / FILE).stat()
     origin.faults.add("stall", "object")
     with readers(mount.path / FILE, 20) as running:
@@ -188,7 +188,7 @@ def test_a_read_is_answered_within_its_deadline(origin: DemoOrigin, mount_it: Mo
 
 
 #: Keeps the loop from reading requests that the kernel has announced, for a while at a time, so
-#: that those who asked can be killed in between; tells how long the loop was stuck at most.
+#: that the calling programs can be killed in between; prints the loop's longest stop.
 _DAWDLE = """
 import sys, time, trio
 
@@ -210,10 +210,10 @@ async def dawdle():
 def test_programs_killed_at_any_moment_do_not_stop_the_mount(
     origin: DemoOrigin, mount_it: MountIt
 ) -> None:
-    """A request whose program is gone before it was read stops nobody, not even for a second."""
+    """A request whose program is gone before it was read delays no other, not even for a second."""
     mount = mount_it(origin, sabotage=_DAWDLE)
     for n in range(8):
-        # Nothing else asks meanwhile: any other request would get the loop going again.
+        # No other request comes: it would make the loop run again.
         asking = subprocess.Popen(["stat", "-f", str(mount.path)], stderr=-3, stdout=-3)
         time.sleep(0.012 + 0.002 * n)
         asking.kill()
@@ -226,7 +226,7 @@ def test_programs_killed_at_any_moment_do_not_stop_the_mount(
 def test_a_loop_that_does_not_turn_is_told_with_where(
     origin: DemoOrigin, mount_it: MountIt
 ) -> None:
-    """Whatever blocks everybody for over a second is in the log, with the line of code."""
+    """Code that blocks the event loop for over a second is in the log, with its line."""
     sabotage = """
 import time, trio
 def after_ready():
@@ -243,7 +243,7 @@ async def block_for_two_seconds():
 
 
 class StaleFile(Exception):
-    """A read was answered with ESTALE."""
+    """A read failed with ESTALE."""
 
 
 def pread(descriptor: int, size: int, offset: int) -> bytes:
@@ -258,7 +258,7 @@ def pread(descriptor: int, size: int, offset: int) -> bytes:
 def test_a_replaced_object_is_read_whole_or_not_at_all(
     origin: DemoOrigin, mount_it: MountIt
 ) -> None:
-    """Opened anew the name leads to the new object; nobody ever reads a mixture."""
+    """Opened again, the name leads to the new object; no reader gets a mixture."""
     mount = mount_it(origin, listing_ttl_s=1, entry_timeout_s=60)
     path = mount.path / FILE
     old, new = RampContent(SIZE, 0), RampContent(SIZE - 7, 99)
@@ -278,7 +278,7 @@ def test_a_replaced_object_is_read_whole_or_not_at_all(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root lets others in, wherever it runs")
 def test_everything_belongs_to_whom_it_should(origin: DemoOrigin, mount_it: MountIt) -> None:
-    """uid, gid and umask are as asked; type and source as `findmnt` users expect."""
+    """uid, gid and umask are as requested; type and source as `findmnt` users expect."""
     mount = mount_it(
         origin,
         options={
@@ -299,7 +299,7 @@ def test_everything_belongs_to_whom_it_should(origin: DemoOrigin, mount_it: Moun
 
 
 def test_nothing_can_be_written(mount: RealMount) -> None:
-    """Whatever would write fails with EROFS."""
+    """Every call that would write fails with EROFS."""
     file, directory = str(mount.path / "README.txt"), str(mount.path / "tasks")
     for attempt in (
         lambda: os.open(file, os.O_WRONLY),
@@ -322,7 +322,7 @@ def test_nothing_can_be_written(mount: RealMount) -> None:
 
 
 def test_extended_attributes(mount: RealMount) -> None:
-    """Ids and versions are attributes; one that is not there says so."""
+    """Ids and versions are attributes; a missing one is ENODATA."""
     path = mount.path / FILE
     assert os.getxattr(path, "user.satfs.scene_id") == b"scene-0"
     assert "user.satfs.etag" in os.listxattr(path)
@@ -382,7 +382,7 @@ def test_many_mounts_and_unmounts_leave_nothing(origin: DemoOrigin, mount_it: Mo
 def test_a_mount_works_without_parallel_lookups(
     origin: DemoOrigin, mount_it: MountIt, missing: str
 ) -> None:
-    """Where the handshake cannot be completed, the mount is as before, and the log tells it."""
+    """Where the handshake cannot be completed, the mount is as before, and the log has a line."""
     nobody = "satfs.fuse.handshake._REQUEST_S = 0"  # as if libfuse had taken the request
     none = "satfs.fuse_session.fuse_descriptors = frozenset"
     line = none if missing == "the descriptor" else nobody

@@ -1,4 +1,4 @@
-"""The directory that is mounted on, when somebody changes it or the machine while satfs mounts."""
+"""The directory that is mounted on, when it or the machine changes while satfs mounts."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_of_two_users_one_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_directory_that_somebody_keeps_locked_can_be_mounted_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who may read a directory may lock it: that stops nobody."""
+    """A user who may read a directory may lock it: that stops no mount."""
     monkeypatch.setattr("satfs.mountpoint_hold.ALONE_S", 0.05)
     first, second = MountpointHold(tmp_path), MountpointHold(tmp_path / "other")
     second.mountpoint = tmp_path

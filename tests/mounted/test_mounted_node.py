@@ -133,7 +133,7 @@ def mounter(
 def test_a_reader_goes_on_within_ten_seconds_after_the_mounter_was_killed(
     mounter: tuple[Node, Callable[[], subprocess.Popen[str]]], origin: DemoOrigin, shared: Path
 ) -> None:
-    """The reader is not restarted; what it gets meanwhile is an error, and never a wrong byte."""
+    """The reader is not restarted; until then it gets errors, and never a wrong byte."""
     node, start = mounter
     process = start()
     name, data = an_object(origin)

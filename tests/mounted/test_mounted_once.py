@@ -42,7 +42,7 @@ def digest_of(path: Path) -> str:
 def test_a_second_cp_after_a_remount_fetches_no_content(
     origin: DemoOrigin, mount_it: MountIt, tmp_path: Path, digest: str, workers: int
 ) -> None:
-    """The cache on disk has it all; the second mount knows, and asks for no byte."""
+    """The cache on disk has it all; the second mount finds it, and requests no byte."""
     copies = [tmp_path / "first", tmp_path / "second"]
     for copy in copies:
         origin.journal.clear()

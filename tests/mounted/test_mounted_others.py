@@ -24,7 +24,7 @@ pytestmark = [
 
 #: An ordinary user without a home, and one of a group.
 STRANGER, GROUP = 54_321, 54_400
-#: What a program of theirs does: list, `stat`, open, read, and try to write. Tells errnos, or 0.
+#: A program of other users: list, `stat`, open, read, and try to write. Prints errnos, or 0.
 _PROGRAM = """
 import errno, os, sys
 root = sys.argv[1]
@@ -95,7 +95,7 @@ def test_who_is_let_in_reads_as_the_owner_does(place: Path, origin: DemoOrigin) 
 
 
 def test_what_a_mount_tells_about_itself_is_for_its_user(place: Path, origin: DemoOrigin) -> None:
-    """`.satfs` is for root and the user whose process serves the mount, whoever is let in."""
+    """`.satfs` is for root and the user whose process serves the mount, with `allow_other`, too."""
     with mounted(place, origin, allow_other=True, uid=STRANGER, gid=GROUP) as mount:
         assert does(mount.path, STRANGER)["status"] == "EACCES"
         assert does(mount.path, STRANGER + 1)["status"] == "EACCES"
@@ -105,13 +105,13 @@ def test_what_a_mount_tells_about_itself_is_for_its_user(place: Path, origin: De
 
 
 def test_without_allow_other_nobody_else_gets_in(place: Path, origin: DemoOrigin) -> None:
-    """Not even a `stat` of what is below the mount: the kernel answers, and we are not asked."""
+    """Not even a `stat` of names below the mount: the kernel refuses, and satfs gets no call."""
     with mounted(place, origin) as mount:
         assert set(does(mount.path, STRANGER).values()) == {errno.errorcode[errno.EACCES]}
 
 
 def test_a_umask_keeps_others_out_and_lets_the_group_in(place: Path, origin: DemoOrigin) -> None:
-    """The kernel compares modes with who asks: `umask=027` is for the owner and the group."""
+    """The kernel compares modes with the caller: `umask=027` is for the owner and the group."""
     options = {"allow_other": True, "uid": 0, "gid": GROUP, "umask": 0o027}
     with mounted(place, origin, **options) as mount:
         assert set(does(mount.path, STRANGER).values()) == {"EACCES"}

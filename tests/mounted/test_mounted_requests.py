@@ -42,7 +42,7 @@ def test_listing_a_thousand_tasks(start_origin: StartOrigin, mount_it: MountIt) 
 
 
 def test_one_path_does_not_cost_a_listing(start_origin: StartOrigin, mount_it: MountIt) -> None:
-    """Looking up one task asks for that task, not for all of them."""
+    """A look-up of one task requests that task, not all of them."""
     origin = start_origin(many_tasks(1000))
     mount = mount_it(origin, page_limit=100)
     origin.journal.clear()
@@ -81,7 +81,7 @@ def test_reading_one_scene(origin: DemoOrigin, mount: RealMount) -> None:
 
 
 def test_what_desktops_poll_costs_nothing(origin: DemoOrigin, mount: RealMount) -> None:
-    """A file manager asks for a dozen names per directory, and the vendor hears of none."""
+    """A file manager looks up a dozen names per directory, and none causes a request."""
     scene = scene_path(origin, mount)
     os.listdir(scene)
     origin.journal.clear()
@@ -103,7 +103,7 @@ def test_a_missing_name_is_asked_for_once(origin: DemoOrigin, mount: RealMount) 
 
 
 def round_trips(requests: Sequence[LoggedRequest]) -> int:
-    """Return how many requests had to wait for the one before them: the longest such chain."""
+    """Return the length of the longest chain of requests that each waited for the one before."""
     chains: list[tuple[float, int]] = []  # the end of each request, and the chain it ends
     for request in sorted(requests, key=lambda each: each.started_s):
         assert request.ended_s is not None

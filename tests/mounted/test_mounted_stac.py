@@ -42,7 +42,7 @@ def _requests(origin: DemoOrigin) -> dict[str, int]:
 
 
 def test_a_mount_is_a_catalogue(mount: RealMount, origin: DemoOrigin) -> None:
-    """A mount is a valid STAC 1.1 catalogue, from the top down, whatever is delivered."""
+    """A mount is a valid STAC 1.1 catalogue, from the top down, for every form of delivery."""
     items = validated(mount.path / "catalog.json")
     scenes = origin.catalogue.published_scenes()
     assert {item.id for item in items} == {scene.scene_id for scene in scenes}
@@ -175,7 +175,7 @@ def test_what_an_item_costs(mount_it: MountIt, origin: DemoOrigin, number: int) 
 
 
 def test_items_are_there_without_a_network(mount_it: MountIt, origin: DemoOrigin) -> None:
-    """What an earlier mount has read is shown offline."""
+    """Items that an earlier mount has read are shown offline."""
     mount = mount_it(origin)
     name = f"tasks/{TASK}/{CAPTURE}/{product(2).scene_id}/item.json"
     first = (mount.path / name).read_bytes()
@@ -186,7 +186,7 @@ def test_items_are_there_without_a_network(mount_it: MountIt, origin: DemoOrigin
 
 @pytest.mark.parametrize("stac", ["records", "off"])
 def test_a_mount_may_do_with_less(mount_it: MountIt, origin: DemoOrigin, stac: str) -> None:
-    """With `stac=records` an item requests nothing of the zip; with `off` there is none."""
+    """With `stac=records` an item requests nothing of the zip; with `off` there is no item."""
     mount = mount_it(origin, stac=stac)
     scene = mount.path / f"tasks/{TASK}/{CAPTURE}/{product(1).scene_id}"
     os.listdir(scene.parent)

@@ -232,7 +232,7 @@ def test_views_may_be_hidden_or_off(mount_it: MountIt, origin: DemoOrigin, setti
 
 
 def test_hostile_names_are_names(mount_it: MountIt, start_origin: StartOrigin) -> None:
-    """Whatever a task or a product is called, a view has one file name for it."""
+    """A view has one file name for every name of a task or a product."""
     names = [
         "../../etc",
         "a/b",

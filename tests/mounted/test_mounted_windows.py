@@ -43,7 +43,7 @@ MEMBER: Final = "rasters/image.tif"
 #: (top, left, side) in pixels.
 Windows = Sequence[tuple[int, int, int]]
 
-#: What a program does: opens the raster, reads windows one after the other, and tells a digest.
+#: A program that opens the raster, reads windows one after the other, and prints a digest.
 _PROGRAM: Final = """
 import hashlib, json, sys
 import rasterio
@@ -102,7 +102,7 @@ WORK: Final[dict[str, Windows]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A raster, the zip that it is stored in, and how to tell what a window takes."""
+    """A raster, the zip that it is stored in, and the requests that a window takes."""
 
     path: Path
     zipped: bytes
@@ -128,9 +128,9 @@ class Sample:
         return self.image.is_band_interleaved
 
     def least(self, windows: Windows) -> tuple[int, int, int]:
-        """Return the bytes of the blocks touched, their number, and that of ranges they lie in.
+        """Return the bytes of the blocks touched, their number, and the number of their ranges.
 
-        Blocks of one window that lie side by side in the file are one range.
+        Blocks of one window that touch in the file are one range.
         """
         raster, image = self.raster, self.image
         assert raster.layout is not None
@@ -215,8 +215,8 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
         if sample.is_striped:  # how high a window of strips is shows when it ends: parts that grow
             n_parts += min(n_blocks // 2, 24)
         if door == ZIP:
-            # GDAL looks into the zip itself, and reads 64 KiB from where a block begins: what lies
-            # behind the last block of a row is often a request of its own.
+            # GDAL looks into the zip itself, and reads 64 KiB from where a block begins: the bytes
+            # behind the last block of a row are often a request of their own.
             n_parts += n_ranges
         assert len(asked) <= n_ranges + 4 + n_parts, work
     received, unread = (

@@ -29,8 +29,8 @@ def workers_of(pid: int) -> list[int]:
 class CrashLoop:
     """Readers on a stand whose mount is killed again and again, its cache kept.
 
-    A byte is *verified* when a reader has compared it and the index had its half second to be told:
-    from then on it must not cross the line again.
+    A byte is *verified* when a reader has compared it and half a second, the index's interval, has
+    passed: from then on it must not be fetched again.
     """
 
     stand: Stand
@@ -58,7 +58,7 @@ class CrashLoop:
             stand.tally.n_kills += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(dice.choice(pids), signal.SIGKILL)
-            self._end(readers)  # a dead worker is seen by nobody
+            self._end(readers)  # no thread waits for a dead worker
             return
         stand.current.process.kill()
         stand.tally.n_kills += 1
@@ -77,7 +77,7 @@ class CrashLoop:
             raise failure
 
     def _read(self, scene: str, where: float) -> None:
-        """Read on from a place to the end of the file, and some at random; whatever comes is right.
+        """Read on from a place to the end of the file, and some at random; all bytes are right.
 
         Not by the stand's own calls: each of these would take a second thread.
         """
@@ -102,7 +102,7 @@ class CrashLoop:
                 self.stand.compare(file, self.stand.content(scene))
 
     def check_kept(self) -> None:
-        """What was read to the end and committed is read again, after a kill, without the store."""
+        """A file that was read to its end and committed is read again without the store."""
         stand = self.stand
         self.verify_all()
         time.sleep(1.2)  # two rounds of the index

@@ -22,7 +22,7 @@ from satfs.demo.catalogue import (
     make_task,
 )
 
-#: A program that reads each file that it is told of in a thread of its own, all at once.
+#: A program that reads each file named on its standard input in a thread of its own, all at once.
 _READERS = """
 import os, sys, threading
 def read(path):
@@ -47,9 +47,9 @@ def files_to_cancel(stand: Stand, n_files: int = 400) -> list[str]:
 
 
 def cancel_reads(stand: Stand, n_reads: int, scenes: list[str]) -> None:
-    """Begin *n_reads* reads that the store never answers, and kill whoever waits for them.
+    """Begin *n_reads* reads that the store never responds to, and kill the processes that wait.
 
-    A process that waits for a FUSE request which was taken up already ends only with its answer
+    A process that waits for a FUSE request which was taken up already ends only with its reply
     (fuse(4), `request_wait_answer`): so each read is cancelled at its deadline, in the middle of
     headers that never come or of a body, and then the killed process goes, and its files with it.
     """
@@ -137,7 +137,7 @@ def open_files(stand: Stand, n_files: int) -> Iterator[list[int]]:
 
 
 def read_slowly(stand: Stand, n_bytes: int, bytes_per_s: float) -> None:
-    """Read a long file like a slow program: what nobody asks for yet must not pile up."""
+    """Read a long file like a slow program: blocks ahead of it must not pile up."""
     scene = stand.publish(256 * MIB)
     content = stand.content(scene)
     with stand.opened(scene) as file:

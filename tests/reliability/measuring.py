@@ -1,4 +1,4 @@
-"""What a process holds: memory, descriptors, sockets, threads; read from /proc."""
+"""Resources of a process: memory, descriptors, sockets, threads; read from /proc."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from reliability.crashing import workers_of
 class Usage:
     """One look at a mount and its workers.
 
-    `memory_bytes` is what nobody else could use meanwhile: anonymous pages, and blocks kept in
-    memory. Mapped pages of the cache's files are not among them: they belong to the page cache, and
-    go when memory is short.
+    `memory_bytes` is memory that no other process could use: anonymous pages, and blocks kept in
+    memory. Mapped pages of the cache's files are not counted: they belong to the page cache, and
+    the kernel drops them when memory is short.
     """
 
     memory_bytes: int

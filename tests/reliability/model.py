@@ -1,7 +1,7 @@
-"""A small reference model of what a mount may tell, and every way to disturb it.
+"""A small reference model of what a mount may show, and every way to disturb it.
 
 The model knows each version that each scene ever had. Versions of one scene differ in length and in
-every byte, so that a file's size tells which one it is, and a byte of another is wrong.
+every byte, so that a file's size identifies the version, and a byte of another is wrong.
 
 After every step: bytes equal those of the version that was opened, or the call ended in an errno
 that what is broken at the moment explains; within the deadline, which `Calls` watches.
@@ -42,7 +42,7 @@ class ModelScene:
     scene_id: str
     versions: list[RampContent]
     is_published: bool = True
-    #: When it last changed, on the monotonic clock: for a moment either state may be told.
+    #: When it last changed, on the monotonic clock: for a moment the mount may show either state.
     changed_at_s: float = field(default_factory=time.monotonic)
 
     def version_of(self, size_bytes: int) -> RampContent:
@@ -66,7 +66,7 @@ indexes = st.integers(0, 1000)
 
 
 class Reliability(RuleBasedStateMachine):
-    """A real mount, a vendor, and somebody who breaks one thing after the other."""
+    """A real mount and a vendor; the rules break one thing after the other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Reliability(RuleBasedStateMachine):
 
     def _content(self, size_bytes: int) -> RampContent:
         self._seed += 1
-        # Another length each time, so that the length tells the version.
+        # Another length each time, so that the length identifies the version.
         return RampContent(size_bytes + self._seed, 17 * self._seed)
 
     # -- things break ----------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Reliability(RuleBasedStateMachine):
 
     @invariant()
     def look_and_read(self) -> None:
-        """Whatever has just happened: look at one file, and read somewhere in one that is open."""
+        """After every step: stat one file, and read somewhere in one that is open."""
         if not self.scenes:
             return
         self._n_looks += 1
@@ -183,7 +183,7 @@ class Reliability(RuleBasedStateMachine):
             where = (self._n_looks * 0.37) % 1
             self.read_at_random(self._n_looks, where, 50_000)
 
-    # -- somebody uses the mount -----------------------------------------------------------------
+    # -- programs use the mount ------------------------------------------------------------------
 
     @rule()
     def walk(self) -> None:

@@ -56,7 +56,7 @@ DISTURBANCES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 @dataclass
 class Series:
-    """What a mount held, second by second."""
+    """The resources of a mount, second by second."""
 
     seconds: list[float] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Report:
     rows: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, value: str) -> None:
-        """Enter a figure, and tell it at once."""
+        """Enter a figure, and print it at once."""
         self.rows.append((name, value))
         print(f"  {name:<58} {value}", flush=True)  # noqa: T201 - this is a program
 

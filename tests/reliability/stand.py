@@ -1,7 +1,7 @@
 """A test stand: a vendor that can be broken, a real mount of it, and calls that are timed.
 
-Every call on the mount runs in a thread of its own and must be answered within its limit: a call
-that is not answered is what these tests are about, so it must not hang them, too.
+Every call on the mount runs in a thread of its own and must return within its limit: these tests
+look for calls that hang, so a call that hangs must not hang the tests.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ QUICK: Final[Mapping[str, str]] = {
     "SATFS_PAGE_LIMIT": "10",
     "SATFS_RANGE_BYTES": "1MiB",
 }
-#: What a busy machine may add to a deadline, in seconds: threads here and there wait for a core.
+#: Time that a busy machine may add to a deadline, in seconds: some threads wait for a core.
 SLACK_S: Final = 1.0
-#: The kernel asks again, once and for a single page, for what its read-ahead did not get
+#: The kernel requests again, once and for a single page, what its read-ahead did not get
 #: (filemap_read → read_folio): a read(2) that fails by silence takes two deadlines at most.
 READ_CALL_S: Final = 2 * READ_S + SLACK_S
 #: open(2) and stat(2) look up each name of a path: two below `scenes/`, and the file is opened.
@@ -63,22 +63,22 @@ PATH_CALL_S: Final = 4 * METADATA_S + SLACK_S
 #: Time after which everything works again when it is mended: the probe of a host that was away
 #: comes every 2 s, and what was remembered about an absence is short (see QUICK).
 RECOVERY_S: Final = 10.0
-#: A call on something that is known, or known to be away, waits for nobody.
+#: Limit of a call on something that is known, or known to be away: it waits for no network.
 AT_ONCE_S: Final = 1.0
 
 _numbers = itertools.count(1)
 
 
 class Hung(AssertionError):
-    """A call on the mount was not answered."""
+    """A call on the mount did not return."""
 
 
 class Late(AssertionError):
-    """A call on the mount was answered after its deadline."""
+    """A call on the mount returned after its deadline."""
 
 
 class Wrong(AssertionError):
-    """The mount told wrong bytes."""
+    """The mount returned wrong bytes."""
 
 
 class Calls:
@@ -111,8 +111,8 @@ class Calls:
         """Return what a call returns.
 
         Raises:
-            OSError: as the mount answered.
-            Late, Hung: after *limit_s*, or not at all.
+            OSError: the call failed.
+            Late, Hung: it returned after *limit_s*, or not at all.
         """
         return self.end(name, limit_s, self.start(name, limit_s, function, *args))
 
@@ -228,7 +228,7 @@ class Stand:
         self.origin.catalogue.remove_scene(probe)
 
     def until(self, within_s: float, work: Callable[[], T]) -> T:
-        """Return what *work* returns, tried again while the mount answers it with an error.
+        """Return what *work* returns, tried again while the mount fails it.
 
         Raises:
             OSError: it still does after *within_s*.
@@ -265,7 +265,7 @@ class Stand:
     # -- calls -----------------------------------------------------------------------------------
 
     def stat(self, path: Path, limit_s: float = PATH_CALL_S) -> os.stat_result:
-        """Tell what stat tells."""
+        """Return the attributes of *path*."""
         return self.calls.make(f"stat {path.name}", limit_s, os.stat, path)
 
     def list(self, path: Path, limit_s: float = PATH_CALL_S) -> list[str]:
@@ -306,7 +306,7 @@ class Stand:
 
         Raises:
             Wrong: it isn't.
-            OSError: as the mount answered; what came before was right.
+            OSError: a call failed; the bytes before it were right.
         """
         end = content.size_bytes if stop is None else min(stop, content.size_bytes)
         at = start
@@ -315,10 +315,10 @@ class Stand:
             at += self.check(self.pread(descriptor, at, wanted, limit_s), content, at, wanted)
 
     def check(self, got: bytes, content: Content, start: int, n_bytes: int) -> int:
-        """Compare what a read of *n_bytes* got with what it must be; return its length.
+        """Compare the result of a read of *n_bytes* with the right bytes; return its length.
 
-        A read that meets an error after some bytes tells these alone, and the next one the error
-        (read(2)). One that tells none says that the file is over.
+        A read that meets an error after some bytes returns these alone, and the next one the error
+        (read(2)). A read that returns no byte means that the file is over.
 
         Raises:
             Wrong: the bytes differ, or the file is not over.
@@ -335,7 +335,7 @@ class Stand:
 
 @contextlib.contextmanager
 def refused(*numbers: int) -> Iterator[None]:
-    """Expect that the body's call on the mount is answered with one of these errnos."""
+    """Expect that the body's call on the mount fails with one of these errnos."""
     try:
         yield
     except OSError as failure:

@@ -1,4 +1,4 @@
-"""What the reliability tests did: calls made, the longest of them, bytes compared, faults injected.
+"""Figures of the reliability tests: calls, the longest call, bytes compared, faults injected.
 
 `docs/RELIABILITY.md` quotes these figures; each run prints its own.
 """
@@ -53,7 +53,7 @@ class Tally:
         }
 
     def add(self, sums: dict[str, Any]) -> None:
-        """Enter what another process did, as its `sums` tell."""
+        """Add the figures of another process, its `sums`."""
         with self._lock:
             if sums["longest_s"] > self.longest_s:
                 self.longest_s, self.longest_call = sums["longest_s"], sums["longest_call"]

@@ -1,4 +1,4 @@
-"""What satfs holds on to: nothing after cancelled reads, and never more memory than it may."""
+"""Resources of satfs: none is left of cancelled reads, and memory keeps its limit."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_mount_killed_at_any_moment_serves_no_wrong_byte(make_stand: MakeStand
 
 
 def test_a_stopped_worker_costs_time_and_nothing_else(make_stand: MakeStand) -> None:
-    """A worker that stands still is killed; its ranges are moved otherwise, and nobody is away."""
+    """A worker that stops is killed; its ranges are moved otherwise, and no host counts as away."""
     stand = make_stand(workers=2, progress_timeout_s=1, read_deadline_s=10, range_bytes="4MiB")
     stand.origin.store_line.bytes_per_s = 4e6
     scene = stand.publish(24 * MIB)
@@ -52,7 +52,7 @@ def test_a_stopped_worker_costs_time_and_nothing_else(make_stand: MakeStand) -> 
 
 
 def test_a_dead_mount_is_cleaned_by_the_next_one(make_stand: MakeStand) -> None:
-    """`satfs mount` recognises what a killed mount left behind, removes it and says so."""
+    """`satfs mount` recognises what a killed mount left behind, removes it and reports that."""
     stand = make_stand(workers=0)
     stand.current.stop(signal.SIGKILL)
     assert stand.current.is_mounted()
@@ -142,7 +142,7 @@ def test_a_vanished_cache_costs_speed_and_nothing_else(make_stand: MakeStand) ->
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_flipped_bits_in_the_cache_are_fetched_again(make_stand: MakeStand, workers: int) -> None:
-    """A cache file rots between two mounts: bad blocks are fetched anew, all bytes are right."""
+    """A cache file rots between two mounts: bad blocks are fetched again, all bytes are right."""
     stand = make_stand(workers=workers)
     scene = stand.publish(8 * MIB)
     _read_right(stand, scene)
@@ -165,7 +165,7 @@ def test_flipped_bits_in_the_cache_are_fetched_again(make_stand: MakeStand, work
 
 @pytest.mark.parametrize("name", ["index.sqlite", "listings.sqlite"])
 def test_a_ruined_index_costs_speed_and_nothing_else(make_stand: MakeStand, name: str) -> None:
-    """Garbage in place of what tells what is cached: it is put away, and everything is right."""
+    """Garbage in place of the cache's index: it is put away, and everything is right."""
     stand = make_stand(workers=0)
     scene = stand.publish(4 * MIB)
     _read_right(stand, scene)
@@ -177,7 +177,7 @@ def test_a_ruined_index_costs_speed_and_nothing_else(make_stand: MakeStand, name
 
 
 def test_two_mounts_share_a_cache(make_stand: MakeStand) -> None:
-    """What one mount fetched the other need not; one is killed, the other goes on."""
+    """Two mounts share fetched blocks; one is killed, the other goes on."""
     stand = make_stand(workers=2)
     scene = stand.publish(8 * MIB)
     _read_right(stand, scene)

@@ -108,7 +108,7 @@ STORE_FAULTS = [
         FAILS,
         is_about_links=True,
     ),
-    # -- bodies that lie
+    # -- wrong bodies --
     Fault(
         "truncated with correct framing",
         store("short-body", bytes=200_000, count=4),
@@ -243,11 +243,11 @@ def stand(
 @pytest.mark.parametrize("stand", [0], indirect=True, ids=["in the loop"])
 @pytest.mark.parametrize("fault", STORE_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_of_the_store(stand: Stand, fault: Fault) -> None:
-    """Whatever the store does, a read gives the right bytes or the errno of the table, in time."""
+    """With every fault of the store, a read gives the right bytes or the table's errno, in time."""
     suffer(stand, fault)
 
 
-#: What meets a transfer by a worker process on another way than one in the loop.
+#: Faults that meet a transfer by a worker process otherwise than one in the loop.
 BY_WORKERS = [each for each in STORE_FAULTS if not each.is_before and not each.is_about_links]
 
 
@@ -261,7 +261,7 @@ def test_a_fault_of_the_store_met_by_a_worker(stand: Stand, fault: Fault) -> Non
 @pytest.mark.parametrize("stand", [0], indirect=True, ids=["in the loop"])
 @pytest.mark.parametrize("fault", API_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_of_the_api(stand: Stand, fault: Fault) -> None:
-    """Whatever the API does, a read gives the right bytes or the errno of the table, in time."""
+    """With every fault of the API, a read gives the right bytes or the table's errno, in time."""
     suffer(stand, fault)
 
 

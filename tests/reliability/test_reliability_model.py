@@ -27,7 +27,7 @@ def test_any_calls_under_any_faults_give_right_bytes_or_a_reason_in_time(
             deadline=None,
             derandomize="SATFS_TEST_MODEL_EXAMPLES" not in os.environ,
             database=None,
-            # A step takes a second: what fails is told as it is, with its steps.
+            # A step takes a second: a failure is reported as it is, with its steps.
             phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,

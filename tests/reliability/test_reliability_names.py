@@ -64,7 +64,7 @@ def test_twenty_names_that_hang_hold_up_no_other(make_stand: MakeStand) -> None:
 
 
 def test_a_name_that_hangs_is_found_once_the_vendor_responds(make_stand: MakeStand) -> None:
-    """A lookup that is answered late, within its deadline, is answered with the truth."""
+    """A look-up whose response comes late, within its deadline, gets the truth."""
     stand = hanging_stand(make_stand)
     late = stand.publish(64 * KIB)
     stand.origin.faults.add("latency", "scene", path_contains=late, seconds=0.3)

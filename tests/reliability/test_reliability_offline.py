@@ -82,7 +82,7 @@ def test_without_network_what_is_known_stays_and_it_comes_back(make_stand: MakeS
 
 
 def test_while_the_api_sends_garbage_what_is_listed_stays(make_stand: MakeStand) -> None:
-    """For however long: told once as stale in the log, and renewed when there is sense again."""
+    """For any time: logged once as stale, and renewed when the responses make sense again."""
     stand = make_stand(workers=0, contents="off")
     scene, tasks = stand.publish(KIB), stand.root / "tasks"
 
@@ -118,7 +118,7 @@ def _must_differ(now: object, before: object) -> None:
 
 
 def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeStand) -> None:
-    """`--offline`: tree, sizes and cached bytes of an earlier mount, without asking anybody."""
+    """`--offline`: tree, sizes and cached bytes of an earlier mount, without any request."""
     stand = make_stand(workers=0, contents="off", stac="off", views="off")
     cached, other = stand.publish(3 * MIB), stand.publish(3 * MIB)
     content = stand.content(cached)
@@ -141,7 +141,7 @@ def test_a_mount_without_network_comes_up_with_what_was_known(make_stand: MakeSt
 
 
 def test_the_command_line_mounts_without_network_when_told(make_stand: MakeStand) -> None:
-    """`satfs mount` says what to do when the vendor is away; with `--offline` it mounts."""
+    """`satfs mount` reports the remedy when the vendor is away; with `--offline` it mounts."""
     stand = make_stand(workers=0)
     stand.list(stand.root / "tasks")
     stand.current.stop()

@@ -38,7 +38,7 @@ def test_a_token_that_is_not_valid_yet_is_tried_again(make_stand: MakeStand, sta
 
 
 def test_a_mount_begins_with_a_token_that_is_not_valid_yet(make_stand: MakeStand) -> None:
-    """Nothing is told about client id and secret, which are right."""
+    """The log has nothing about client id and secret, which are right."""
     stand = make_stand(workers=0, **PATIENT)
     stand.publish(MIB)
     stand.origin.faults.add("token-not-yet-valid", "token", seconds=1.0)
@@ -60,7 +60,7 @@ def test_a_link_that_is_not_valid_yet_is_tried_again(
     stand.origin.faults.add("link-not-yet-valid", "sign", seconds=0.7, code=code)
     with stand.opened(scene) as file:
         stand.compare(file, stand.content(scene), limit_s=5)
-    # A code that says that the time is over asks for another link, as young as the first one.
+    # A code for an expired link makes satfs request another link, as young as the first one.
     assert stand.origin.counts("sign") <= 3
 
 

@@ -19,7 +19,7 @@ import pytest
 from reliability.conftest import MakeStand
 from reliability.stand import KIB, MIB, READ_CALL_S, Stand, refused
 
-#: What each signed link has in its query, whatever its values.
+#: Parameters in the query of each signed link.
 SIGNATURES = (b"X-Amz-Signature", b"X-Amz-Credential", b"X-Amz-Security-Token", b"AKIADEMO")
 
 
@@ -77,7 +77,7 @@ class Satfs:
 
 
 def misbehave(stand: Stand, scene: str) -> None:
-    """Have every kind of failure happen that has something to say."""
+    """Have every kind of failure happen that is reported."""
     faults = stand.origin.faults
     for name, endpoint in (
         *((name, "object") for name in ("forbidden", "html", "server-error", "not-found", "reset",
@@ -179,7 +179,7 @@ def test_a_mount_that_cannot_be_says_so_without_secrets(make_stand: MakeStand) -
 
 
 def test_settings_are_shown_without_secrets(make_stand: MakeStand) -> None:
-    """`satfs config show` tells that a secret is set, and not which."""
+    """`satfs config show` shows that a secret is set, and not which."""
     stand = make_stand()
     token = "eyJ-a-token-that-nobody-may-see"
     environment = {**os.environ, **stand.environment(), "SATFS_TOKEN": token}
@@ -193,7 +193,7 @@ def test_settings_are_shown_without_secrets(make_stand: MakeStand) -> None:
 
 
 def test_a_crash_leaves_no_secret(make_stand: MakeStand) -> None:
-    """A mount that is aborted in mid read says nothing secret, not even with its last words."""
+    """A mount that is aborted in mid read logs no secret, not even in its last line."""
     stand = make_stand(workers=2)
     satfs = Satfs(stand, "-vv")
     scene = stand.publish(16 * MIB)
@@ -252,7 +252,7 @@ def _children(pid: int) -> list[int]:
 
 
 def test_a_foreign_next_page_gets_no_credential(make_stand: MakeStand) -> None:
-    """A listing that goes on under another path at another host fails; that host is never asked."""
+    """A listing that goes on at another host fails; that host gets no request."""
     stand = make_stand()
     with contextlib.closing(_Trap()) as trap:
         stand.origin.faults.add("endless-next", "captures")
@@ -283,7 +283,7 @@ def test_a_redirect_to_another_host_gets_no_credential(
 
 
 def test_a_redirecting_store_passes_the_rules_for_links(make_stand: MakeStand) -> None:
-    """What a store's redirect leads to is judged like a link: file: and link-local are refused."""
+    """The target of a store's redirect is judged like a link: file: and link-local are refused."""
     stand = make_stand(workers=0)
     for location in ("file:///etc/passwd", "http://169.254.169.254/latest/meta-data"):
         scene = stand.publish(KIB)
@@ -296,7 +296,7 @@ def test_a_redirecting_store_passes_the_rules_for_links(make_stand: MakeStand) -
 
 
 class _Trap:
-    """A port that listens, answers nothing, and keeps what it hears."""
+    """A port that listens, sends no response, and keeps what it receives."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -329,7 +329,7 @@ class _Trap:
 
 
 def test_the_cache_is_for_its_owner_alone(make_stand: MakeStand) -> None:
-    """Directories are 0700 and files 0600, whatever the umask and whatever was there before."""
+    """Directories are 0700 and files 0600, for any umask and any earlier mode."""
     before = os.umask(0)
     try:
         stand = make_stand()

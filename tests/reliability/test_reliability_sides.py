@@ -57,7 +57,7 @@ def test_links_that_live_two_seconds_are_renewed_while_reading(stand: Stand) -> 
 
 @pytest.mark.parametrize("stand", [0], indirect=True, ids=["in the loop"])
 def test_links_that_die_before_their_time_are_renewed(stand: Stand) -> None:
-    """A link of temporary credentials ends with these, whatever it says of itself."""
+    """A link of temporary credentials expires with these, whatever time it states."""
     scene = stand.publish(8 * MIB)
     content = stand.content(scene)
     stand.origin.faults.add("temporary-credentials", "sign", seconds=1.0)
@@ -146,7 +146,7 @@ def test_what_is_listed_survives_the_store(stand: Stand) -> None:
 def test_a_listing_that_changes_between_its_pages_loses_nothing_that_stays(
     make_stand: MakeStand, change: str
 ) -> None:
-    """What is there from the first page to the last is listed, and nothing twice."""
+    """Entries that exist from the first page to the last are listed, and none twice."""
     origin = DemoOrigin(many_tasks(45), page_limits=PageLimits(10, 10))
     stand = make_stand(origin=origin, workers=0)
     stay = {task.task_id for task in origin.catalogue.tasks[1:]}
@@ -206,7 +206,7 @@ def test_where_the_system_has_no_authorities_all_of_a_file_is_read(
 
 
 def test_an_api_with_a_wrong_certificate_is_not_mounted(tmp_path: Path) -> None:
-    """No credential is sent to an API that cannot prove who it is, and the mount says why."""
+    """No credential is sent to an API that cannot prove its identity; the reason is reported."""
     from mounted.mounting import MountFailed
 
     other, ours = trustme.CA(), trustme.CA()
@@ -225,7 +225,7 @@ def _reads_as(stand: Stand, scene: str, content: RampContent) -> None:
 
 
 def test_a_path_that_must_be_asked_for_is_answered_in_time(make_stand: MakeStand) -> None:
-    """An API that says nothing at all: each look-up takes its deadline at most, then none."""
+    """An API without any response: each look-up takes its deadline at most, then no time."""
     stand = make_stand(workers=0)
     stand.origin.faults.add("hang", "api")
     with refused(*FAILS):

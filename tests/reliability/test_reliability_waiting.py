@@ -16,7 +16,7 @@ from reliability.stand import AT_ONCE_S, KIB, MIB, READ_CALL_S, SLACK_S, Stand
 
 from satfs.demo.catalogue import make_task
 
-#: More than the requests that the kernel has answered by pyfuse3 at once by default, 99.
+#: More than the requests that pyfuse3 serves at once by default, 99.
 N_READERS = 150
 
 
@@ -29,7 +29,7 @@ def block(stand: Stand) -> list[Callable[[], bytes]]:
 
 
 def test_metadata_is_answered_while_a_hundred_and_fifty_reads_wait(make_stand: MakeStand) -> None:
-    """`ls` and `stat` are quick, of what is known and of what must be asked for; SIGTERM ends."""
+    """`ls` and `stat` are quick, of known names and of names that take a request; SIGTERM ends."""
     stand = make_stand(workers=2, read_deadline_s=60, progress_timeout_s=60)
     started = [stand.calls.start("blocked read", 70, read) for read in block(stand)]
     time.sleep(0.5)
@@ -56,7 +56,7 @@ def test_metadata_is_answered_while_a_hundred_and_fifty_reads_wait(make_stand: M
 
 
 def test_every_one_of_many_reads_is_answered_in_time(make_stand: MakeStand) -> None:
-    """A hundred and fifty readers of a store that hangs: each hears of it by its deadline."""
+    """A hundred and fifty readers of a store that hangs: each fails by its deadline."""
     stand = make_stand(workers=2)
     started = [stand.calls.start("blocked read", READ_CALL_S, read) for read in block(stand)]
     done, waiting = wait(started, READ_CALL_S + SLACK_S)
@@ -83,7 +83,7 @@ def test_an_episode_is_one_line_in_the_log(make_stand: MakeStand) -> None:
 
 @pytest.mark.parametrize("endpoint", ["captures", "object"])
 def test_one_that_hangs_costs_a_walk_one_error(make_stand: MakeStand, endpoint: str) -> None:
-    """`find` and `cp -r` ask for one thing after the other, so nobody else vouches for the host."""
+    """`find` and `cp -r` send one request after the other: none proves the host's health."""
     stand = make_stand(workers=0)
     tasks = range(101, 109)
     for task_id in tasks:

@@ -22,7 +22,7 @@ from satfs.tree.nodes import Node
 
 @dataclass
 class Token:
-    """Room for so many entries of a directory, and those that were put in."""
+    """Space for *room* entries of a directory, and the entries that were put in."""
 
     room: int
     told: list[tuple[bytes, pyfuse3.EntryAttributes, int]] = field(default_factory=list)
@@ -36,7 +36,7 @@ def _reply(token: Token, name: bytes, attr: pyfuse3.EntryAttributes, next_id: in
 
 
 class Kernel:
-    """Asks what a kernel asks, in its order."""
+    """Sends the requests of a kernel, in its order."""
 
     def __init__(
         self, operations: Operations, inodes: Inodes[Node], patch: pytest.MonkeyPatch
@@ -44,7 +44,7 @@ class Kernel:
         self.operations = operations
         self.inodes = inodes
         self.references: Counter[int] = Counter()
-        self.caller = 0  # the thread that asks; 0 is nobody that we can see
+        self.caller = 0  # the calling thread; 0 is one of another PID namespace
         patch.setattr(pyfuse3, "readdir_reply", _reply)
 
     @property
@@ -59,7 +59,7 @@ class Kernel:
         return entry
 
     async def walk(self, path: str) -> pyfuse3.EntryAttributes:
-        """Return what `stat` tells of *path*; raises FUSEError as open(2) would fail."""
+        """Return the attributes of *path*; raises FUSEError as open(2) would fail."""
         entry = await self.operations.getattr(ROOT, self._context)
         for name in path.split("/"):
             if name:

@@ -1,4 +1,4 @@
-"""A vendor's catalogue and its objects, in memory: what the tree asks of the packages below."""
+"""A vendor's catalogue and its objects, in memory, in place of the packages below the tree."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ class Listed(tuple[R, ...]):
 
 @dataclass
 class FakeCatalogue:
-    """Answers from memory, counts what it was asked, and fails or dawdles when told to.
+    """Returns records from memory, counts calls, and fails or waits as configured.
 
-    *failures* are by the method's name; *delay_s* is waited before every answer. The next
-    *n_unfinished* listings of scenes end before all of their pages have come.
+    *failures* are by the method's name; *delay_s* is waited in every call. The next *n_unfinished*
+    listings of scenes end before all of their pages have come.
     """
 
     asked: Counter[str] = field(default_factory=Counter)
@@ -163,7 +163,7 @@ class FakeCatalogue:
 
 @dataclass
 class FakeObjects:
-    """Holds the bytes of attachments; fails, dawdles and changes when told to."""
+    """Holds the bytes of attachments; fails, waits and changes as configured."""
 
     asked: Counter[str] = field(default_factory=Counter)
     failures: dict[tuple[str, str], Exception] = field(default_factory=dict)

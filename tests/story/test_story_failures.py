@@ -46,7 +46,7 @@ EVERY = [
 async def test_every_failure_is_an_errno(
     mount_it: MountIt, catalogue: FakeCatalogue, failure: Exception, log_book: LogBook
 ) -> None:
-    """Whatever comes out of the tree, groups included, is an errno; and the mount lives."""
+    """Every exception of the tree, groups included, becomes an errno; and the mount lives."""
     kernel = mount_it()
     tasks = (await kernel.walk("tasks")).st_ino
     catalogue.failures = {"task": failure, "tasks": failure}
@@ -69,7 +69,7 @@ async def test_every_failure_is_an_errno(
 async def test_an_episode_is_one_line(
     mount_it: MountIt, catalogue: FakeCatalogue, autojump_clock: object, log_book: LogBook
 ) -> None:
-    """A failure that repeats is said once, and once more after it had been quiet for a while."""
+    """A failure that repeats is logged once, and once more after a while without it."""
     kernel = mount_it()
     catalogue.failures["tasks"] = errors.Unreachable("api.example is away")
 
@@ -144,7 +144,7 @@ async def test_every_call_is_answered_within_its_deadline(
 async def test_one_read_never_lasts_two_deadlines(
     mount_it: MountIt, objects: FakeObjects, autojump_clock: object, log_book: LogBook
 ) -> None:
-    """The kernel asks again for what it failed to read ahead: that is answered at once."""
+    """The kernel requests again what it failed to read ahead: that fails at once."""
     kernel = mount_it(limits=Limits(read_deadline_s=60))
     fh = await kernel.open(FILE)
 
@@ -170,7 +170,7 @@ async def test_one_read_never_lasts_two_deadlines(
 async def test_a_read_that_failed_at_once_is_tried_again(
     mount_it: MountIt, objects: FakeObjects, log_book: LogBook
 ) -> None:
-    """What failed quickly may succeed when the kernel asks again, and then nobody notices."""
+    """A read that failed quickly may succeed when the kernel repeats it, unseen by programs."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
     objects.read_failure = errors.Unreachable("a blip")
@@ -184,7 +184,7 @@ async def test_a_read_that_failed_at_once_is_tried_again(
 async def test_metadata_never_queues_behind_data(
     mount_it: MountIt, objects: FakeObjects, autojump_clock: object
 ) -> None:
-    """With 150 reads waiting for the network, `ls` and `stat` are answered at once."""
+    """With 150 reads waiting for the network, `ls` and `stat` return at once."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
     objects.delay_s = 30
@@ -202,7 +202,7 @@ async def test_metadata_never_queues_behind_data(
 async def test_closing_answers_all_who_wait(
     mount_it: MountIt, objects: FakeObjects, autojump_clock: object
 ) -> None:
-    """When the mount is taken down nobody is left waiting, and every file is closed."""
+    """When the mount is taken down no caller is left waiting, and every file is closed."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
     objects.delay_s = 30
@@ -227,7 +227,7 @@ async def test_closing_answers_all_who_wait(
 
 
 async def test_cancellation_passes(mount_it: MountIt, objects: FakeObjects) -> None:
-    """Only from outside can a call be cancelled without an answer; nothing is left of it."""
+    """Only from outside can a call be cancelled without a reply; nothing is left of it."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
     objects.delay_s = 1e9
@@ -264,7 +264,7 @@ async def test_a_replaced_object_is_another_file(
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC])
 async def test_opening_for_writing_is_refused(kernel: Kernel, flags: int) -> None:
-    """The mount is read-only and says so with EROFS."""
+    """The mount is read-only: EROFS."""
     with pytest.raises(FUSEError) as caught:
         await kernel.open(FILE, flags)
     assert caught.value.errno == errno.EROFS
@@ -288,7 +288,7 @@ WRITING = [
 
 @pytest.mark.parametrize("operation", WRITING)
 async def test_whatever_would_write_is_refused(kernel: Kernel, operation: str) -> None:
-    """Every operation that writes answers EROFS, should the kernel ever ask."""
+    """Every operation that writes fails with EROFS, should the kernel ever send it."""
     parameters = inspect.signature(getattr(pyfuse3.Operations, operation)).parameters
     with pytest.raises(FUSEError) as caught:
         await getattr(kernel.operations, operation)(*[None] * (len(parameters) - 1))
@@ -296,7 +296,7 @@ async def test_whatever_would_write_is_refused(kernel: Kernel, operation: str) -
 
 
 def test_every_operation_is_decided() -> None:
-    """Of the operations that pyfuse3 knows, each is answered, refused, or left out on purpose."""
+    """Of the operations that pyfuse3 knows, each is served, refused, or left out on purpose."""
     known = {
         name
         for name, thing in vars(pyfuse3.Operations).items()
@@ -333,7 +333,7 @@ async def test_never_fewer_bytes_and_never_others(
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[memoryview], bytes],
 ) -> None:
-    """Should a reader ever answer short or long, the caller gets an error, not a wrong file."""
+    """Should a reader ever return too few or too many bytes, the caller gets an error."""
     kernel = mount_it()
     fh = await kernel.open(FILE)
     reader = kernel.operations._files[fh]._reader
@@ -377,7 +377,7 @@ async def test_misuse_of_handles_and_references_is_survived(
 async def test_a_listing_that_changes_while_it_is_read(
     mount_it: MountIt, catalogue: FakeCatalogue
 ) -> None:
-    """Entries that stay are told once, also when the directory is opened again in between."""
+    """Entries that stay are listed once, also when the directory is opened again in between."""
     kernel = mount_it()
     for number in range(20):
         catalogue.put(make_task(str(number)), make_capture("c"))

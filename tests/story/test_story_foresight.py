@@ -1,4 +1,4 @@
-"""What the kernel asks for ahead of a program is held back until somebody comes for it."""
+"""Reads that the kernel sends ahead of a program are held back until a program needs them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_what_nobody_came_for_is_not_fetched(
 async def test_what_may_be_waited_for_is_held_back_for_a_moment_only(
     kernel: Kernel, autojump_clock: object
 ) -> None:
-    """FUSE does not tell whether a program waits: it may, and then gets its bytes."""
+    """FUSE does not report whether a program waits: it may, and then gets its bytes."""
     fh = await kernel.open(FILE)
     await read_row(kernel, fh)
     ahead = Ahead(kernel, fh)
@@ -91,7 +91,7 @@ async def test_what_may_be_waited_for_is_held_back_for_a_moment_only(
 
 
 async def test_whoever_reads_on_is_not_held_up(kernel: Kernel, autojump_clock: object) -> None:
-    """The next piece tells that somebody came for this one."""
+    """A read of the next piece shows that a program needs this one."""
     fh = await kernel.open(FILE)
     await read_row(kernel, fh)
     ahead = Ahead(kernel, fh)
@@ -106,7 +106,7 @@ async def test_whoever_reads_on_is_not_held_up(kernel: Kernel, autojump_clock: o
 async def test_what_a_program_left_behind_when_it_ended_is_not_fetched(
     kernel: Kernel, objects: FakeObjects, autojump_clock: object
 ) -> None:
-    """The kernel tells of a close only when all its reads are answered; procfs tells sooner."""
+    """The kernel reports a close only when all its reads have ended; procfs shows it sooner."""
     kernel.caller = _ended_process()
     fh = await kernel.open(FILE)
     await read_row(kernel, fh)

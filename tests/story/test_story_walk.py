@@ -35,7 +35,7 @@ SCENE = "tasks/341271/cap-1/scene-a"
 
 
 async def test_the_tree_is_laid_out_as_documented(kernel: Kernel) -> None:
-    """Root, tasks, captures, scenes and files are where README and SEMANTICS say."""
+    """Root, tasks, captures, scenes and files are where README and SEMANTICS show them."""
     assert set(await kernel.ls()) == {"README.txt", "tasks", "captures", "scenes"}
     assert set(await kernel.ls("tasks")) == {"341271"}
     assert set(await kernel.ls("tasks/341271")) == {"task.json", "captures.json", "cap-1"}
@@ -111,7 +111,7 @@ async def test_a_file_that_takes_time_is_listed_by_name(
 
 
 async def test_sizes_modes_and_times_are_exact(kernel: Kernel) -> None:
-    """`stat` tells exact sizes, modes that a copy can live with, and times from the records."""
+    """`stat` shows exact sizes, modes that a copy can keep, and times from the records."""
     zip_file = await kernel.walk(f"{SCENE}/scene-a.zip")
     assert zip_file.st_size == len(ZIP)
     assert zip_file.st_blocks == -(-len(ZIP) // 512)
@@ -139,7 +139,7 @@ async def test_a_umask_takes_permissions_from_everything(mount_it: MountIt) -> N
 
 @pytest.mark.parametrize("room", [1, 2, 3, 100])
 async def test_references_are_counted_as_the_kernel_counts(kernel: Kernel, room: int) -> None:
-    """Each entry told and each name found is one reference; none is left when all came back."""
+    """Each entry listed and each name found is one reference; forgets leave none."""
     await kernel.ls("tasks", room, dots=True)
     await kernel.ls("tasks/341271/cap-1", room)
     await kernel.ls(SCENE, room)
@@ -172,7 +172,7 @@ async def test_inode_numbers_survive_a_remount(mount_it: MountIt) -> None:
 async def test_memory_answers_what_needs_no_asking(
     kernel: Kernel, catalogue: FakeCatalogue, objects: FakeObjects
 ) -> None:
-    """The root, `statfs`, `stat` of a known inode and names that desktops poll ask nobody."""
+    """The root, `statfs`, `stat` of a known inode and names that desktops poll send no request."""
     scene = await kernel.walk(SCENE)
     catalogue.asked.clear()
     await kernel.ls()
@@ -191,7 +191,7 @@ async def test_memory_answers_what_needs_no_asking(
 async def test_listing_asks_once_and_only_about_that_directory(
     kernel: Kernel, catalogue: FakeCatalogue, objects: FakeObjects
 ) -> None:
-    """`ls` asks about that directory alone; the sizes in a scene once, when it is listed."""
+    """`ls` requests that directory alone; the sizes in a scene once, when it is listed."""
     await kernel.walk(SCENE)
     catalogue.asked.clear()
     objects.asked.clear()
@@ -239,7 +239,7 @@ async def test_an_attachment_without_a_known_size_is_no_file_of_size_zero(
     failure: Exception,
     number: int,
 ) -> None:
-    """It is listed, so that nobody takes the rest for the whole; all about it is an error."""
+    """It is listed, so that the rest does not pass for the whole; every call on it is an error."""
     objects.failures["scene-a", "delivery_zip"] = failure
     entry = (await kernel.ls(SCENE))["scene-a.zip"]
     assert stat.S_IMODE(entry.st_mode) == 0
@@ -274,7 +274,7 @@ async def test_a_size_that_takes_too_long_does_not_hold_up_the_listing(
 async def test_a_listing_asks_for_a_hundred_sizes_at_most(
     kernel: Kernel, catalogue: FakeCatalogue, objects: FakeObjects
 ) -> None:
-    """Of any number of attachments all names are listed, and a hundred sizes are asked for."""
+    """Of any number of attachments all names are listed, and a hundred sizes are requested."""
     files = [(f"a{n}", f"f{n}.tif") for n in range(3000)]
     catalogue.put_scenes("cap-1", make_scene("scene-a", "cap-1", files))
     for name, _ in files:
@@ -345,7 +345,7 @@ HOSTILE = [
 async def test_hostile_ids_and_names_are_only_names(
     mount_it: MountIt, catalogue: FakeCatalogue, objects: FakeObjects
 ) -> None:
-    """Whatever a vendor calls a thing: it is listed once, found by that name, and reads right."""
+    """An entry of any name is listed once, found by that name, and reads right."""
     kernel = mount_it()
     catalogue._tasks = Listed()
     for task_id in HOSTILE:
