@@ -34,6 +34,9 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: What parsers of addresses disagree about: they strip, split or map these differently.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\]")
+#: Host and port with an IPv6 address (RFC 3986 §3.2.2). Versions of Python differ in what else with
+#: brackets they split: some take `[::1]]` for `::1`.
+_IN_BRACKETS = re.compile(r"\[[^][@:]*:[^][@]*\](:[0-9]*)?")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 #: Longest label and longest name (RFC 1035 §2.3.4); no resolver takes more.
 _MAX_LABEL_CHARACTERS = 63
@@ -236,13 +239,17 @@ def _split(url: str) -> SplitResult:
         raise Garbled("not a web address") from None
     if parts.scheme not in DEFAULT_PORTS or not _is_host(parts.hostname or ""):
         raise Garbled("not a web address")
+    if re.search(r"[][]", parts.netloc) and not _IN_BRACKETS.fullmatch(
+        parts.netloc.rpartition("@")[2]
+    ):
+        raise Garbled("not a web address")
     return parts
 
 
 def _is_host(host: str) -> bool:
     """Return whether *host* is an address or a name that can be resolved."""
     if ":" in host:
-        return True
+        return literal_address(host) is not None
     labels = host.removesuffix(".").split(".")
     return len(host) <= _MAX_NAME_CHARACTERS + 1 and all(
         0 < len(label) <= _MAX_LABEL_CHARACTERS for label in labels

@@ -190,7 +190,10 @@ def test_loopback_names() -> None:
 def test_a_reference_is_an_address_or_garbled() -> None:
     """A `Location` with a bracket that does not close is refused with one of our errors."""
     assert resolved("https://a.example/x/y", "../z?q") == "https://a.example/z?q"
-    for reference in ("https://[", "//[::1", "https://[::1]]/"):
+    for reference in (
+        *("https://[", "//[::1", "https://[::1]]/", "https://[[::1]]/", "https://[::1]a/"),
+        *("https://a[::1]/", "https://[a]b@[::1]x/", "https://[v1.a]/", "https://[::g]/"),
+    ):
         with pytest.raises(Garbled):
             origin_of(resolved("https://a.example/", reference))
 
