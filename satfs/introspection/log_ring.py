@@ -71,7 +71,7 @@ class LogFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: one file, whatever it holds."""
+        """The identity of the node: one file, whatever it holds."""
         return (*self.path, "/live")
 
     def attributes(self) -> Attributes:

@@ -113,7 +113,7 @@ class SnapshotFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and its bytes."""
+        """The identity of the node: its path and its bytes."""
         return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:

@@ -1,9 +1,9 @@
 """`contents/` of a scene: the members of its zip as ordinary files.
 
-Nothing is asked until somebody looks in. A directory is a path, and finds what it holds in whatever
-version of the zip there is when it is asked; a file is a member of one version, as the zip itself
-is a file of one version. Names are those in the archive, since members name each other; those that
-cannot be shown as they are (`satfs.archive.paths`) are told in a file `UNREADABLE.txt`.
+No request is sent until a program looks in. A directory is a path, and shows the members of the
+zip's version at the time of the call; a file is a member of one version, as the zip itself is a
+file of one version. Names are those in the archive, since members name each other; a file
+`UNREADABLE.txt` lists those that cannot be shown as they are (`satfs.archive.paths`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CONTENTS: Final = b"contents"
 
 #: The file that lists members that are not shown; with a number if a member has that very name.
 _NOTICE: Final = "UNREADABLE{}.txt"
-#: What a member's node keeps: size, time, compressed size, CRC, method, whether it is executable.
+#: Facts in a member's node: size, time, compressed size, CRC, method, whether it is executable.
 _FACTS: Final = struct.Struct("<QqQIH?")
 #: Members that a file manager would read as a whole to draw them small.
 _RASTERS: Final = (b".tif", b".tiff", b".jp2", b".vrt")
@@ -249,10 +249,10 @@ class ContentsDirectory(_InnerDirectory):
             return []
 
     async def shown(self) -> _Shown:
-        """Return the zip that there is now, looked into.
+        """Return the present version of the zip, its directory read.
 
         Raises:
-            NotThere: there is none (yet).
+            NotThere: the scene has no zip (yet).
             Damaged: it is not a zip, or contradicts itself.
         """
         file = await self.scene.attachment(DELIVERY_ZIP)
@@ -339,7 +339,7 @@ class MemberFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and the version of the zip."""
+        """The identity of the node: its path and the version of the zip."""
         return (*self.path, *self._zip.words)
 
     def attributes(self) -> Attributes:

@@ -53,7 +53,7 @@ class ChildCache:
                     nodes[name] = make(name, record)
                 if count % _BATCH == 0:
                     await trio.lowlevel.checkpoint()
-            # Together, with no await between. Another task may have made the same meanwhile, and
+            # Together, with no await between. Another task may have made the same by now, and
             # either result is right.
             self.listing, self.nodes = listing, nodes
         return self.nodes

@@ -1,8 +1,8 @@
 """Facts of deliveries for the tree: read from the zip once, then kept with the cache.
 
 Reading takes one round trip for most deliveries: all parts of members that are needed are read at
-once. What was learnt depends on the version of the zip alone, so it is kept under its name, over
-remounts, and needs no network then.
+once. The facts depend on the version of the zip alone, so they are kept under its name, over
+remounts, and need no network then.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class DeliveryFactsReader:
         self._slots = RequestSlots(_PARTS_AT_ONCE)
 
     async def delivery(self, scene: SceneDirectory) -> Delivery | None:
-        """Return the zip of *scene* as it is now; None when there is none (yet).
+        """Return the present version of the zip of *scene*; None when the scene has no zip (yet).
 
-        A zip that cannot be read as such states nothing; a member that cannot be read is unknown.
+        A damaged zip has no facts; a member that cannot be read is unknown.
 
         Raises:
             Changed: the zip was replaced while it was read.

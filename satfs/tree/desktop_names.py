@@ -2,9 +2,9 @@
 
 A file manager that opens a directory asks for a handful of names that a delivery never holds, and
 repeats itself every few seconds; a shell prompt probes each directory for a repository. A request
-per question would cost more than the browsing itself (s3fs issue 858, libfuse issue 651). The names
-below do not exist in a mount, whatever the vendor has: `satfs.tree.names` gives a vendor's text
-that equals one of them another spelling.
+for each look-up would cost more than the browsing itself (s3fs issue 858, libfuse issue 651). The
+names below never exist in a mount: `satfs.tree.names` gives a vendor's text that equals one of them
+another spelling.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The name and the icon by which desktops show a mount.
 
 `.xdg-volume-info` is what GVfs reads from the top of a volume (GNOME's and other GTK desktops); it
-names an icon beside it. Both are made here, of nothing that the vendor would be asked for.
+names an icon beside it. Both are made here, without a request to the vendor.
 """
 
 from __future__ import annotations

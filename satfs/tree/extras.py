@@ -1,7 +1,7 @@
-"""What other modules add to every scene directory: a directory, or a file that is rendered.
+"""Additions of other modules to every scene directory: a directory, or a file that is rendered.
 
-The scene directory knows these interfaces alone, so that what a mount shows besides records and
-attachments (`contents/`, `item.json`, thumbnails) is added where the tree is built.
+The scene directory knows these interfaces alone, so that entries besides records and attachments
+(`contents/`, `item.json`, thumbnails) are added where the tree is built.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Extra(Protocol):
     def directory(
         self, scene: SceneDirectory, attachments: Sequence[Attachment]
     ) -> Directory | None:
-        """Return it for *scene*, which has *attachments*; None when it has no such thing.
+        """Return the directory for *scene*, which has *attachments*; None when the scene has none.
 
         Never waits. The attachments come from a record that the caller has at hand: to decode the
         record again would cost a walk a tenth of its time.

@@ -1,7 +1,7 @@
 """The children of a directory that holds one node for each record of a listing.
 
-A capture may have 100,000 scenes. So nothing is made of a record before its name is asked for or
-told: a listing that is read from its beginning to its end makes one node after the other.
+A capture may have 100,000 scenes. So the node of a record is made when its name is looked up or
+listed: a listing that is read from its beginning to its end makes one node after the other.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def find(
         Garbled: its record could not be read.
     """
     id = names.text_of(name, reserved)
-    if id is None and names.is_cut(name):  # the name does not tell the id
+    if id is None and names.is_cut(name):  # the name does not contain the id
         id = next((each for each in records.ids() if names.name_of(each, reserved) == name), None)
     found = None if id is None else records.find(id)
     if found is None:

@@ -1,11 +1,11 @@
 """Any vendor text as a legal, stable, unique file name, and back.
 
-A name is the text itself wherever a file name can hold it. What it cannot hold is written as the
-percent-escaped bytes of its UTF-8 form, as in a URL: `a/b` is `a%2Fb`. Escaped are
+A name is the text itself wherever a file name can hold it. Other characters are written as the
+percent-escaped bytes of their UTF-8 form, as in a URL: `a/b` is `a%2Fb`. Escaped are
 
 - `/` and NUL, which no name can hold; `.` and `..` as a whole, which mean something else;
-- control characters, line and paragraph separators and bidirectional overrides: what makes a
-  terminal or a listing show something that is not there;
+- control characters, line and paragraph separators and bidirectional overrides: they make a
+  terminal or a listing show a wrong name;
 - lone surrogates, which JSON can carry and UTF-8 cannot;
 - a percent sign, where it would otherwise read as an escape, so that no two texts share a name;
 - the first character of a text that is a name of our own beside it (`task.json` among captures),
@@ -15,8 +15,8 @@ Nothing else is touched. Unicode normalisation, in particular, stays as sent: tw
 only in it are two files. The empty text is `%`.
 
 A name longer than a directory entry may be is cut, keeps its extension and gets a digest of the
-whole text (`….%~0123….zip`). Only that is irreversible: `text_of` answers None, and whoever looks
-such a name up compares it with the names of a listing.
+whole text (`….%~0123….zip`). Only that is irreversible: `text_of` returns None, and the caller
+compares the name with the names of a listing.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def name_of(text: str, reserved: Collection[str] = ()) -> bytes:
 
 
 def text_of(name: bytes, reserved: Collection[str] = ()) -> str | None:
-    """Return the text whose name is *name*; None when there is none, or when it was cut.
+    """Return the text whose name is *name*; None when no text has it, or when it was cut.
 
     The exact inverse of `name_of` with the same *reserved*, on names that were not cut.
     """
@@ -110,8 +110,8 @@ def file_names(
     """Return a file name for each *(text, key)* of one directory, all of them different.
 
     A text that is wanted once is its own name. Where several want the same, each has its key before
-    the extension (`a~preview.zip`), the same whatever the order they are listed in. Equal pairs
-    have one name.
+    the extension (`a~preview.zip`), the same in every order of the listing. Equal pairs have one
+    name.
     """
     pairs = sorted(set(wanted))
     counts = Counter(text for text, _ in pairs)

@@ -1,10 +1,10 @@
-"""What the tree is made of: directories, files, and the interface the FUSE operations use.
+"""The nodes of the tree: directories and files, and the interface the FUSE operations use.
 
 A node is found by name, from its directory, and stands for what the name meant at that moment. Its
-`identity` says what it is: the path, and for a file also which version of the content. Two nodes
-with equal identities are the same thing seen twice; when the vendor replaces an object, its name
-leads to a node of another identity. Nothing that is true of an identity ever changes but times and
-extended attributes, so whatever the kernel remembers of one stays right.
+`identity` is the path, and for a file also the version of the content. Two nodes with equal
+identities are the same file or directory; when the vendor replaces an object, its name leads to a
+node of another identity. Of an identity only times and extended attributes ever change, so
+everything else that the kernel remembers of it stays right.
 
 `attributes`, `xattrs` and `identity` never wait. Everything else may.
 """
@@ -31,7 +31,7 @@ XATTR_VALUE_BYTES: Final = 4096
 
 
 class Kind(IntEnum):
-    """What sort of thing a node is, in the kernel's terms (inode(7))."""
+    """The kind of a node, in the kernel's terms (inode(7))."""
 
     DIRECTORY = stat.S_IFDIR
     FILE = stat.S_IFREG
@@ -73,7 +73,7 @@ class Node(ABC):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is, for every caller and at any time: the same after a remount.
+        """The node's identity, the same for every caller, at any time, and after a remount.
 
         The path, and for all but directories more words behind it. Those begin with a slash, as no
         name does, so that a file is never taken for a directory.
@@ -94,7 +94,7 @@ class Node(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a listing, and what it leads to: a node, or why there is none now."""
+    """A name in a listing, with its node, or with the reason why it has none now."""
 
     name: bytes
     target: Node | SatfsError
@@ -127,8 +127,8 @@ class Directory(Node):
 
     __slots__ = ()
 
-    #: Whether a name that desktops poll (`tree.desktop_names`) may be one that the directory has.
-    #: If not, such names are not looked up here.
+    #: Whether the directory may have a name that desktops poll (`tree.desktop_names`). If not,
+    #: these names are not looked up here.
     holds_polled_names: ClassVar[bool] = False
     #: Whether `.satfs/explain/` mirrors it: each file in it comes of one listing, or of one object.
     is_explained: ClassVar[bool] = True
@@ -175,15 +175,15 @@ class File(Node):
         """
 
     async def is_held(self) -> bool:
-        """Return whether the whole file can be read without asking the vendor for anything.
+        """Return whether the whole file can be read without a request to the vendor.
 
-        Waits for no more than a disk. False where that is not known.
+        Waits for a disk at most. False where that is not known.
         """
         return False
 
 
 class Symlink(Node):
-    """A node that names another path; `mtime_ns` is the time of what lies there, where known."""
+    """A node that names another path; `mtime_ns` is the time of the node there, where known."""
 
     __slots__ = ("mtime_ns", "target")
 
@@ -196,7 +196,7 @@ class Symlink(Node):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and where it leads."""
+        """The identity of the node: its path and where it leads."""
         return (*self.path, "/" + self.target.decode("utf-8", "backslashreplace"))
 
     def attributes(self) -> Attributes:
@@ -223,7 +223,7 @@ class Unresolved(Node):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: not the file that the name will lead to."""
+        """The identity of the node: not the file that the name will lead to."""
         return (*self.path, "/unresolved")
 
     def attributes(self) -> Attributes:
@@ -258,7 +258,7 @@ class MadeFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and its bytes."""
+        """The identity of the node: its path and its bytes."""
         return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:
@@ -312,7 +312,7 @@ class BytesFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and its bytes."""
+        """The identity of the node: its path and its bytes."""
         return (*self.path, f"/{self._digest}")
 
     def attributes(self) -> Attributes:

@@ -1,7 +1,7 @@
 """Files that are listed by name, and rendered when a program looks at them.
 
 Rendering can cost requests (a STAC item reads the zip) or time (the footprints of 100,000 scenes),
-and most programs that list a directory want its names alone. So such a file is listed as a
+and most programs that list a directory want its names alone. So a file of this kind is listed as a
 `ListedFile`, which the kernel may not remember: `stat` and `open` look the name up, and get the
 `MadeFile` with its true size. `ls`, `find -name` and `ls -R` do not look it up.
 """
@@ -43,7 +43,7 @@ class ListedFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: not the file that the name leads to."""
+        """The identity of the node: not the file that the name leads to."""
         return (*self.path, "/listed")
 
     def attributes(self) -> Attributes:

@@ -171,7 +171,7 @@ class SceneDirectory(Directory):
         for extra in self._sources.extras:
             if extra.name == name:
                 directory = extra.directory(self, self.attachments)
-                if directory is None:  # its record may have got what was missing meanwhile
+                if directory is None:  # its record may have got by now what was missing
                     directory = extra.directory(self, (await self.record()).attachments)
                 if directory is None:
                     raise not_there(self, name)
@@ -342,7 +342,7 @@ class AttachmentFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and the version of the object."""
+        """The identity of the node: its path and the version of the object."""
         return (*self.path, f"/{self.version.etag}", f"/{self.version.size_bytes}")
 
     def attributes(self) -> Attributes:

@@ -37,7 +37,7 @@ def task_json(task: Task) -> bytes:
 
 
 def captures_json(captures: Iterable[Capture]) -> bytes:
-    """Return `captures.json`: the records of all *captures* of a task, whatever their status.
+    """Return `captures.json`: the records of all *captures* of a task, of every status.
 
     Raises:
         Garbled: a record is nested too deeply to be written.

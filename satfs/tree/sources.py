@@ -1,4 +1,4 @@
-"""What the tree needs of the layers below, as two small protocols."""
+"""The interface of the layers below the tree, as two small protocols."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Records(Protocol[R]):
         ...
 
     def find(self, id: str) -> R | None:
-        """Return the record with that *id*; None when there is none."""
+        """Return the record with that *id*; None when no record has it."""
         ...
 
 
 class Catalogue(Protocol):
-    """The vendor's records, requested or remembered (`api.listings.Listings`).
+    """The vendor's records, requested or from memory (`api.listings.Listings`).
 
-    A listing that is answered from memory is the same object as before, so that what was made of
-    it can be kept as long as it is.
+    A listing from memory is the same object as before, so that nodes made of it can be kept as long
+    as the listing.
     """
 
     async def tasks(self) -> Records[Task]:
@@ -63,11 +63,11 @@ class Catalogue(Protocol):
         ...
 
     async def task(self, task_id: TaskId) -> Task:
-        """Return one task; raise NotThere when there is none."""
+        """Return one task; raise NotThere when the vendor has no task of that id."""
         ...
 
     async def captures(self, task_id: TaskId) -> Records[Capture]:
-        """Return all captures of a task, whatever their status."""
+        """Return all captures of a task, of every status."""
         ...
 
     async def capture(self, capture_id: CaptureId) -> Capture:
@@ -75,11 +75,11 @@ class Catalogue(Protocol):
         ...
 
     async def scenes(self, capture_id: CaptureId) -> Records[Scene]:
-        """Return the scenes of a capture; none when there is no such capture."""
+        """Return the scenes of a capture; none for an unknown capture."""
         ...
 
     async def scene(self, scene_id: SceneId) -> Scene:
-        """Return one scene; raise NotThere when there is none."""
+        """Return one scene; raise NotThere when the vendor has no scene of that id."""
         ...
 
     def known_captures(self) -> Records[Capture]:

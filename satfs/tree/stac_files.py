@@ -1,4 +1,4 @@
-"""The STAC files of a mount: where each lies, what it is made of, and what it costs.
+"""The STAC files of a mount: the place, the source and the cost of each.
 
 Catalogues and collections are made of the listing that the directory shows anyway. An item reads
 the zip, unless the mount is to show what the records hold alone.
@@ -94,7 +94,7 @@ class ItemFile:
 
 
 def place_of(scene: SceneDirectory) -> ItemPlace:
-    """Return where in the tree *scene* lies, which decides what its item links to."""
+    """Return the place of *scene* in the tree, which decides the links of its item."""
     capture = scene.parent
     task = None if capture is None else capture.parent
     if isinstance(task, TaskDirectory):

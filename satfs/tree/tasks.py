@@ -58,7 +58,7 @@ class Tasks(Directory):
         if name == CATALOG.encode() and self._sources.has_catalogs:
             return await self._catalog().node(self, name, mtime_ns=TREE_NS)
         text = names.text_of(name, RESERVED_BESIDE_TASKS)
-        if text is None and names.is_cut(name):  # only a listing can tell
+        if text is None and names.is_cut(name):  # only a listing decides that
             known = await self._tasks()
             if name in known:
                 text = known[name].task_id

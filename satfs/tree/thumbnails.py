@@ -2,12 +2,12 @@
 
 A file manager that shows a folder of rasters would read every one of them to draw it small. The
 Thumbnail Managing Standard (freedesktop.org) has a place for thumbnails that are there already:
-`.sh_thumbnails/<size>/<MD5 of the name>.png` beside the files, a PNG whose text chunks say of which
-file and of which time it is. So the vendor's own picture of the scene is shown there, with those
-chunks put in, for each attachment of a scene and each raster in its zip. It is as large as it was
-sent: programs scale it.
+`.sh_thumbnails/<size>/<MD5 of the name>.png` beside the files, a PNG whose text chunks name the
+file and its time. So the vendor's own picture of the scene is shown there, with those chunks put
+in, for each attachment of a scene and each raster in its zip. It is as large as it was sent:
+programs scale it.
 
-Nothing here is listed by the scene, and the vendor is asked for nothing before one is opened.
+The scene lists none of these, and no request is sent before one is opened.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 #: Signature and header chunk of every PNG, bytes (PNG specification §5.2, §11.2.2). Text chunks may
 #: stand right behind it.
 _HEAD_BYTES: Final = 8 + 12 + 13
-#: What GLib leaves alone in the path of a URI (g_filename_to_uri).
+#: Characters that GLib does not escape in the path of a URI (g_filename_to_uri).
 _URI_SAFE: Final = "!$&'()*+,;=:@-._~"
 
 
@@ -169,7 +169,7 @@ class Thumbnail(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the node is: its path and the version of the picture."""
+        """The identity of the node: its path and the version of the picture."""
         version = self._picture.version
         return (*self.path, f"/{version.etag}", f"/{version.size_bytes}")
 
@@ -188,7 +188,7 @@ class Thumbnail(File):
 
         Raises:
             Changed: the vendor has replaced the picture.
-            Unsupported: it is no PNG, whatever its name.
+            Unsupported: it is not a PNG.
         """
         reader = await self._picture.open()
         try:

@@ -1,6 +1,6 @@
 """Modification times of the tree: the records' own dates, as nanoseconds the kernel can hold.
 
-The answer depends on the record alone, never on when or how it was learnt: a backup that runs twice
+A time depends on the record alone, never on when or how it was learnt: a backup that runs twice
 finds the same times, also after a remount.
 """
 

@@ -48,7 +48,7 @@ def archive_of(archives: Archives, zips: Zips, scene_id: SceneId, version: Versi
 
 
 class ZippedObjects:
-    """The bytes of attachments; zips are read knowing where their members lie."""
+    """The bytes of attachments; zips are read with knowledge of their members' places."""
 
     def __init__(self, objects: Objects, archives: Archives, zips: Zips) -> None:
         self._objects = objects
