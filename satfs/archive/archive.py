@@ -200,7 +200,7 @@ class Archive:
             raise
 
     async def stored_at(self, position: int) -> MemberData | None:
-        """Return the member whose bytes, stored as they are, lie at *position* of the zip.
+        """Return the stored member whose bytes are at *position* of the zip.
 
         Raises:
             Damaged: it is not a zip, or contradicts itself.
@@ -230,7 +230,7 @@ class Archive:
             require_zlib()
             deflated = await self._deflated_member(row, body, identity)
             return PackedReader(deflated, zip_reader, body=body)
-        # Unpacked as a whole, whatever is read of it.
+        # Unpacked as a whole for any read.
         return PackedReader(await self._spooled_member(row, body, identity), zip_reader)
 
     async def _deflated_member(self, row: Row, body: MemberData, identity: bytes) -> DeflatedMember:
@@ -315,9 +315,9 @@ class Archives:
 async def open_archives(
     *, derived_store: DerivedStore | None = None, unpack_bytes: int = 0
 ) -> AsyncIterator[Archives]:
-    """Yield `Archives`; what it does behind readers ends with the `async with`.
+    """Yield `Archives`; its background work ends with the `async with`.
 
-    Whatever was opened must be closed before. See `Archives` for the arguments.
+    Callers must have closed all that they opened. See `Archives` for the arguments.
     """
     async with trio.open_nursery() as nursery:
         try:

@@ -1,8 +1,8 @@
 """Inflate checkpoints of one deflated member, in memory and as bytes to keep.
 
-Memory: 32 KiB for each checkpoint. Who goes through a member leaves at most `MOST` of them, 8 MiB
-for a member of any size; several who go through parts of it at most twice as many. Up to 512 MiB
-they are `MIN_DISTANCE_BYTES` apart, beyond that farther.
+Memory: 32 KiB for each checkpoint. A reader that goes through a member leaves at most
+`MAX_CHECKPOINTS` of them, 8 MiB for a member of any size; several readers of its parts leave at
+most twice as many. Up to 512 MiB they are `MIN_DISTANCE_BYTES` apart, beyond that farther.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from xxhash import xxh3_128_digest
 #: Two MiB take some 10 ms, and their windows add 1.6 % to what is kept.
 MIN_DISTANCE_BYTES: Final = 2 * 1024 * 1024
 #: Most checkpoints of one member that is read through.
-MOST: Final = 256
+MAX_CHECKPOINTS: Final = 256
 
 _MAGIC: Final = b"satfs deflate 1\n"
 #: Identity, size of the member, whether its CRC was right, number of checkpoints.
@@ -30,7 +30,7 @@ _DIGEST_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A block boundary: how much output and input lie before it, and the last of the output."""
+    """A block boundary: the lengths of output and input before it, and the last of the output."""
 
     out_position: int
     in_bits: int
@@ -49,7 +49,7 @@ class Checkpoints:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self.distance_bytes = max(MIN_DISTANCE_BYTES, -(-size_bytes // MOST))
+        self.distance_bytes = max(MIN_DISTANCE_BYTES, -(-size_bytes // MAX_CHECKPOINTS))
         self.is_checked = False
         self._points = [BEGINNING]
         self._positions = [0]

@@ -18,7 +18,7 @@ from satfs.model import ByteRange, Reader
 
 @dataclass(slots=True)
 class InflateStep:
-    """What one step in a thread found out."""
+    """The result of one step in a thread."""
 
     output: memoryview
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Cursor:
         self.chunks: deque[tuple[int, memoryview]] = deque()
         self.out_position = start.out_position
         self.in_position = start.in_bits // 8
-        self.bound_for = start.out_position  # where whoever holds the lock is going
+        self.bound_for = start.out_position  # where the holder of the lock is going
         self.forgets_to = 0  # output before this is forgotten on the way
         self.served_to = -1  # where the last read that it served stopped
         self.ahead_stop = 0  # up to where it may inflate ahead of its reader
@@ -86,7 +86,7 @@ class Cursor:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def note(self, outcome: InflateStep) -> None:
-        """Take over what a step did; forget output that lies before `forgets_to`."""
+        """Take over the result of a step; forget output before `forgets_to`."""
         if outcome.output:
             self.chunks.append((self.out_position, outcome.output))
             self.out_position += len(outcome.output)
@@ -169,7 +169,7 @@ class Cursor:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Hold the lock; a task that closes the cursor meanwhile leaves the rest to us."""
+        """Hold the lock; a task that closes the cursor during that time leaves the rest to us."""
         try:
             async with self.lock:
                 try:

@@ -1,9 +1,9 @@
 """The true numbers of a zip over 4 GiB that was written without ZIP64 records.
 
 macOS' Archive Utility (Finder's "Compress") writes sizes and offsets modulo 2^32 and the number of
-entries modulo 65,536. What was cut off is found again: a local header with the member's name stands
-where a member begins, and a member ends where the next one begins. How much an unpacked member was
-longer is stated nowhere; where that leaves two sizes possible, no size is reported.
+entries modulo 65,536. The true numbers are found again: a local header with the member's name
+stands where a member begins, and a member ends where the next one begins. The true size of an
+unpacked member is stated nowhere; where two sizes are possible, no size is reported.
 
 Nothing here reads: `settle` yields the ranges that it needs.
 """
@@ -38,7 +38,7 @@ _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
 _DESCRIPTOR_SIGNATURE: Final = b"PK\x07\x08"
 #: Lengths of a data descriptor (APPNOTE 4.3.9): CRC and two sizes of 32 or 64 bits each, with a
-#: signature or without; 0 where there is none.
+#: signature or without; 0 for a member without one.
 _NARROW_DESCRIPTORS: Final = (12, 16)
 _WIDE_DESCRIPTORS: Final = (20, 24)
 
@@ -75,8 +75,8 @@ Settling = Generator[ByteRange, bytes, list[Settled | None]]
 def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool:
     """Return whether *size_bytes* may have been cut: whether 2^32 more is possible and as likely.
 
-    A larger size is impossible where the method cannot make it out of so few bytes (RFC 1951), and
-    is ruled out where only the smaller one is what imagery packs to.
+    A larger size is impossible where the method cannot make it out of the packed bytes (RFC 1951),
+    and is ruled out where imagery packs to the smaller one only.
     """
     longer = size_bytes + WRAP
     if longer > compressed_bytes * most_ratio:

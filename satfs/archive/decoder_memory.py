@@ -2,8 +2,8 @@
 
 A decoder of xz or zstandard holds a dictionary of up to 128 MiB, and a program may have hundreds of
 such members open. So a decoder is not a member's own: the member reserves memory for it, and loses
-it to another member when it is idle. What the decoder had put out lies in the derived store; the
-member makes a new decoder when it needs more.
+it to another member when it is idle. The decoder's output is in the derived store; the member makes
+a new decoder when it needs more.
 """
 
 from __future__ import annotations

@@ -18,15 +18,14 @@ from satfs.errors import Damaged, Unsupported
 #: Largest dictionary of a decoder, in bytes: what `zstd --long` and `zstd -22` write, and twice
 #: what the strongest presets of 7-Zip and xz do. A header may require 4 GiB.
 MAX_DICTIONARY_BYTES: Final = 128 * 1024 * 1024
-#: What a decoder holds beside its dictionary: tables and blocks of a zstandard decoder are the
+#: Memory of a decoder beside its dictionary: tables and blocks of a zstandard decoder are the
 #: largest, less than 1 MiB.
 _TABLES_BYTES: Final = 1024 * 1024
-#: What a decoder of bzip2 holds: four bytes for each of a block's 900,000 (bzip2's manual, 2.4).
+#: Memory of a bzip2 decoder: four bytes for each of a block's 900,000 (bzip2's manual, 2.4).
 _BZIP2_BYTES: Final = 4 * 1024 * 1024
 #: Compressed bytes fed to a decoder, and unpacked bytes taken from it, in one step.
 STEP_BYTES: Final = 1024 * 1024
-#: What waits on both sides of a decoder: a step of input in it, and as much output, twice while
-#: it is handed on.
+#: Buffers of a decoder: a step of input, and as much output, twice while it is handed on.
 _STEPS_BYTES: Final = 3 * STEP_BYTES
 #: Most memory that one decoder takes.
 MAX_DECODER_BYTES: Final = MAX_DICTIONARY_BYTES + _TABLES_BYTES + _STEPS_BYTES
@@ -57,7 +56,7 @@ METHOD_NAMES: Final = {
 
 
 class Decoder(Protocol):
-    """What `bz2.BZ2Decompressor` and its like have in common."""
+    """The interface that `bz2.BZ2Decompressor` and other decompressors have in common."""
 
     @property
     def eof(self) -> bool:
@@ -117,7 +116,7 @@ class _ZipLzma:
 # The same module, as Python 3.14 has it and as a package for those before.
 _zstd: Any = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
-#: What decoders raise for bytes that are not what their method writes.
+#: Exceptions of decoders for bytes that their method does not write.
 _FAILURES: Final[tuple[type[Exception], ...]] = (
     OSError,  # bz2 raises it; there is no file here
     ValueError,

@@ -1,17 +1,17 @@
 """Any range of a deflated member, inflated from the nearest checkpoint or cursor.
 
-Deflate can only be read forwards, from a place where everything needed is at hand. There are two
-kinds of such places. A `IdleCursor` is a running inflater, with what it put out last still in
-memory: it serves sequential readers, and inflates ahead of them: of a raster no further than to the
-last block that is expected to be read. A `Checkpoint` is 32 KiB of output
-and a position, taken on the way every 2 MiB: a cursor can be started there, so no read inflates
-more in vain than that distance, once the member has been passed through.
+Deflate can only be read forwards, from a place with all that the inflater needs. There are two
+kinds of these places. A `Cursor` is a running inflater with its last output in memory: it serves
+sequential readers and inflates ahead of them, of a raster no further than to the last block that is
+expected to be read. A `Checkpoint` is 32 KiB of output and a position, taken every 2 MiB: a cursor
+can be started there, so that no read inflates more in vain than that distance, once the member has
+been passed through.
 
 Both belong to the member, not to an open file: several readers share them. Bytes are inflated in
 threads, one step at a time; what a step found out (output, checkpoints, CRCs) is noted on the event
 loop, all at once, so a reader that is cancelled leaves everything as if it had read less.
 
-Where nothing is known yet, a far read must pass through all that lies before it. One reader at a
+Where no checkpoint is known yet, a far read must pass through all bytes before it. One reader at a
 time does: the others wait for it, and go on from the checkpoints it left.
 """
 
@@ -104,12 +104,12 @@ class DeflatedMember:
     async def read(self, span: ByteRange, wanted_stop: int | None = None) -> bytes | memoryview:
         """Return the bytes of *span*; fewer only at the end of the member.
 
-        *wanted_stop* is up to where the reader is expected to read on: what lies behind it is
-        neither inflated nor requested ahead. With None both follow from the reader's offsets.
-        Waits for nothing when the bytes are still in memory.
+        *wanted_stop* is where the reader is expected to stop: bytes behind it are neither inflated
+        nor requested ahead. With None both follow from the reader's offsets. Waits for nothing when
+        the bytes are still in memory.
 
         Raises:
-            Damaged: the compressed bytes are none, give more or fewer bytes than the directory
+            Damaged: the bytes are not deflate data, give more or fewer bytes than the directory
                 declares, or others than were checksummed; the last is known, and raised, once every
                 byte of the member was inflated.
         """
@@ -141,7 +141,7 @@ class DeflatedMember:
         for cursor in self._cursors:
             if cursor.covers(span):
                 return cursor
-            # What it has when its lock is free: its holder goes on, and forgets what lies behind.
+            # Its position when the lock is free: its holder goes on, and forgets the output behind.
             if max(cursor.first_kept, cursor.forgets_to) <= span.start:
                 gap = max(0, span.start - max(cursor.out_position, cursor.bound_for))
                 if gap <= least:

@@ -1,9 +1,9 @@
 """A zip's central directory, from bytes to members.
 
-Whatever the bytes are, the outcome is `Members` or `Damaged`: members that cannot be shown are
-counted and named with the reason (`paths.Refusal`), and a directory that contradicts itself is not
-shown in part, since nobody could tell the part from the whole. Facts are from PKWARE's APPNOTE.TXT
-6.3.10, section 4.3.12, and Info-ZIP's extrafld.txt for the extra fields.
+For any bytes the outcome is `Members` or `Damaged`: members that cannot be shown are counted and
+named with the reason (`paths.NameProblem`), and a directory that contradicts itself is not shown in
+part, since users could not see that it is a part. Facts are from PKWARE's APPNOTE.TXT 6.3.10,
+section 4.3.12, and Info-ZIP's extrafld.txt for the extra fields.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DEFLATED: Final = 8
 _MAX_FROM_DEFLATE: Final = 1032
 #: An encrypted member is longer by its encryption header: 12 bytes, or what AES adds.
 _MAX_ENCRYPTION_BYTES: Final = 64
-#: What no other method reaches either: bzip2 makes 46 MB of zeros out of 40 bytes.
+#: A ratio that no other method reaches: bzip2 makes 46 MB of zeros out of 40 bytes.
 _MAX_FROM_OTHERS: Final = 1 << 21
 
 #: The file type in a Unix mode, and the one that a plain file has.
@@ -287,7 +287,7 @@ def _widened(body: bytes, size: int, compressed: int, offset: int) -> tuple[int,
     """Return size, compressed size and offset with ZIP64 values where 32 bits were not enough.
 
     The field holds those that are needed, in this order (APPNOTE 4.5.3). One that is missing stays
-    as it is, and will be found to lie outside of the archive.
+    as it is, and is later found to be outside of the archive.
     """
     numbers = [size, compressed, offset]
     position = 0
@@ -317,7 +317,7 @@ def _extra_time_ns(fields: dict[int, bytes], otherwise_ns: int | None) -> int | 
 
 @lru_cache(maxsize=4096)
 def _dos_time_ns(date: int, time: int) -> int | None:
-    """Return an MS-DOS date and time, taken as UTC, in ns since the epoch; None if there is none.
+    """Return an MS-DOS date and time, taken as UTC, in ns since the epoch; None if it is not valid.
 
     It is local time in a zone that the archive does not state, in steps of two seconds.
     """

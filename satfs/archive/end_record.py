@@ -1,4 +1,4 @@
-"""Where a zip's central directory lies, from the last bytes of the zip.
+"""The place of a zip's central directory, from the last bytes of the zip.
 
 A zip is read from its end: the last record names the directory's size, place and number of entries.
 The record is found by a signature that may just as well occur in the comment behind it, so every
@@ -17,13 +17,13 @@ from typing import Final
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: What is read of an unknown zip, in bytes: for nearly every delivery the whole directory (some 230
-#: members at 70 bytes each), and nothing that was not fetched to learn the zip's size. That is the
+#: Bytes that are read of an unknown zip: for nearly every delivery the whole directory (some 230
+#: members at 70 bytes each), and only bytes that were fetched to learn the zip's size. That is the
 #: last 32 KiB (`content.fetch.probe`), of which whole blocks of 16 KiB are kept.
 TAIL_BYTES: Final = 16 * 1024
-#: What is requested when the tail does not settle it, in bytes, one after the other: the longest
-#: comment (65,535), all end records (98), and as much again for what ZIP64 calls extensible data;
-#: then what a store or a tool may have put behind the archive (a block device's rest, zeros).
+#: Bytes that are requested when the tail is too short, one number after the other: the longest
+#: comment (65,535), all end records (98), and as much again for ZIP64's extensible data; then the
+#: bytes that a store or a tool may have put behind the archive (a block device's rest, zeros).
 _WINDOWS_BYTES: Final = (128 * 1024, 2 * 1024 * 1024, 8 * 1024 * 1024)
 #: End records that are looked at, from the last one: a tail full of signatures must not cost more
 #: than a tenth of a second.

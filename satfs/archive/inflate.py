@@ -1,6 +1,6 @@
 """Raw deflate, entered and left at any block boundary, through the system's zlib.
 
-Random access needs two things of an inflater: to stop between two blocks and tell at which *bit*
+Random access needs two things of an inflater: to stop between two blocks and report at which *bit*
 of the input that is, and to start there again, given the 32 KiB of output before. zlib has had both
 for twenty years (`Z_BLOCK`, `inflatePrime`, `inflateSetDictionary`; its own example is zran.c), but
 Python's `zlib` module passes none of them on. So this module calls the system's zlib itself, the
@@ -60,7 +60,7 @@ def _zlib() -> ctypes.CDLL:
     """Return the system's zlib with its prototypes stated.
 
     Raises:
-        Unsupported: there is no such method.
+        Unsupported: the system's zlib lacks a function.
     """
     try:
         library = ctypes.CDLL(_LIBRARY)
@@ -163,7 +163,7 @@ class Inflater:
         *to_block*, between two blocks.
 
         Raises:
-            Damaged: the input is not deflate data. What came before it was returned first.
+            Damaged: the input is not deflate data. Output before that place was returned first.
         """
         if self.is_damaged:
             raise Damaged("its compressed bytes are not what deflate writes")

@@ -14,7 +14,7 @@ from satfs.content.fetch.raster_reads import RasterReads
 from satfs.errors import Damaged
 from satfs.model import ByteRange, Reader, RemoteReader
 
-#: Reads a range of the zip, which lies inside of it. All that this package needs of `content`.
+#: Reads a range inside of the zip. All that this package needs of `content`.
 ReadRange: TypeAlias = Callable[[ByteRange], Awaitable[bytes | memoryview]]
 
 
@@ -57,11 +57,11 @@ class MemberData:
 
     @property
     def bounds(self) -> ByteRange:
-        """Where in the zip the member lies, local header included: exact, or a little too far."""
+        """The member's place in the zip, local header included: exact, or a little too long."""
         return self._header_span(_EXTRA_GUESS_BYTES + self.member.compressed_bytes)
 
     def bounds_of(self, first_bytes: int | None) -> ByteRange:
-        """Return where the first bytes of the stored member lie, as `bounds`; None: all of them."""
+        """Return the place of the stored member's first bytes, as `bounds`; None: of all bytes."""
         if first_bytes is None:
             return self.bounds
         n_bytes = min(first_bytes, self.member.compressed_bytes)

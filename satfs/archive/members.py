@@ -2,7 +2,7 @@
 
 Half a million members as Python objects would be half a gigabyte. Here a name is a row in a handful
 of arrays: about 45 bytes for each name (directories included), 33 more for each file, and the
-bytes of the name itself, whatever the archive says. A `Member` is made when somebody asks for one.
+bytes of the name itself, for any archive. A `Member` is made when a caller requests one.
 
 Rows are numbered as they are added, and the root is 0; a number means the same thing every time the
 same directory is read.
@@ -184,7 +184,7 @@ class Members:
         return self._starts[index] if index < len(self._starts) else self.data_stop
 
     def file_at(self, position: int) -> Row | None:
-        """Return the shown file whose local header or bytes lie at *position*; None for none.
+        """Return the shown file whose local header or bytes are at *position*, or None.
 
         The file may end before: behind its bytes there may be some that no member has.
         """

@@ -1,10 +1,10 @@
-"""Names that programs obey wherever they come upon them, without a command of the user.
+"""Names of files that programs obey in any directory, without a command of the user.
 
 A shell's prompt asks git about the current directory, and git runs what `.git/config` there names
 as its file system monitor; a file manager draws what `.directory` names; an editor runs what
 `.vscode` or `.envrc` hold. In an archive from elsewhere the user wants none of that, so
-members of such names are not shown (`paths.Refusal.OBEYED`). Compared without regard to case: a
-mount that is exported to another system is read there without regard to case, too.
+members of these names are not shown (`paths.NameProblem.OBEYED`). Compared without regard to case:
+a mount that is exported to another system is read there without regard to case, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAMES: Final = frozenset(
         ".xdg-volume-info", ".volumeicon.icns", ".volume.icns",
     }
 )  # fmt: skip
-#: What starts when a volume appears (freedesktop.org's autostart specification; Windows).
+#: Programs that start when a volume appears (freedesktop.org's autostart specification; Windows).
 _BEGINNING: Final = "autorun"
 #: Launchers and links that a file manager draws and opens as what they name (freedesktop.org's
 #: desktop entries); Windows fetches the icons of the others from wherever they lead.

@@ -1,10 +1,10 @@
 """A member's name as a path inside the archive, or the reason why it cannot be one.
 
-Names come from whoever made the archive: nothing about them is believed. A path that is returned
-here stays below the directory it is shown in, and each of its parts is a name that Linux can hold
-and that a terminal shows as what it is. Nothing is renamed, since programs look for members by
-the names that other members hold (a VRT names its rasters); what cannot be shown as it is called is
-not shown, and listed as such.
+Names come from the maker of the archive, and nothing about them is believed. A path that is
+returned here stays below the directory it is shown in, and each of its parts is a name that Linux
+can hold and that a terminal shows as what it is. Nothing is renamed, since programs look for
+members by the names that other members hold (a VRT names its rasters); a member that cannot be
+shown under its own name is not shown, but listed in a file (`unreadable.py`).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def split_path(name: str, *, made_on: int) -> tuple[tuple[bytes, ...], bool]:
     elsewhere a backslash is a character like any other.
 
     Raises:
-        RefusedError: the path leads outside, no file can be called that, or programs would obey it.
+        UnsafeName: the path leads outside, no file can have that name, or programs would obey it.
     """
     if _PLAIN.fullmatch(name):
         if any(map(is_obeyed, name.split("/"))):

@@ -1,11 +1,10 @@
-"""What all archives of one mount share: threads for unpacking, memory and disk space.
+"""Resources that all archives of one mount share: threads for unpacking, memory and disk space.
 
-Ceilings, whatever is opened: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints of
-members that are not open, 96 MiB of directories beyond the one in use, and what
+Limits for any number of open members: 64 MiB of unpacked bytes and positions, 64 MiB of checkpoints
+of members that are not open, 96 MiB of directories beyond the one in use, and what
 `decoder_memory.py` gives to decoders of members that are unpacked as a whole. An open deflated
-member adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. What is kept on disk
-lies on the `DerivedStore`, which is the cache of what was fetched: its bounds hold for both
-together.
+member adds its checkpoints, 1.6 % of its size and hardly ever more than 8 MiB. Bytes on disk are in
+the `DerivedStore`, which is the cache of fetched blocks: its bounds hold for both together.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class DerivedStoreFile(Protocol):
         ...
 
     async def first_gap(self, span: ByteRange) -> int | None:
-        """Return where the first missing byte of *span* lies, at most; None: all are kept."""
+        """Return an offset not behind the first missing byte of *span*; None: all are kept."""
         ...
 
     async def read(self, span: ByteRange) -> bytes | None:
@@ -71,7 +70,7 @@ class DerivedStoreFile(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the file. What is kept stays as long as there is room."""
+        """Close the file. Its bytes stay as long as there is room."""
         ...
 
 
@@ -100,7 +99,7 @@ class DerivedStore(Protocol):
 
 
 class IdleCursor(Protocol):
-    """A position in a member that holds memory, and can be had again at a price."""
+    """A position in a member that holds memory, and can be made again at a cost."""
 
     @property
     def is_busy(self) -> bool:

@@ -1,7 +1,7 @@
 """Members without checkpoints: unpacked once, as far as they are read, into the derived store.
 
 Unpacked bytes are kept in the derived store, for all mounts, until their room is needed. Evicted
-bytes are unpacked again, from the beginning: such methods know no other way. The same happens when
+bytes are unpacked again, from the beginning: these methods know no other way. The same happens when
 a member lost its decoder to others (`decoder_memory.py`) before all was unpacked.
 """
 
@@ -129,8 +129,8 @@ class SpooledMember:
         """Return the bytes of *span*; fewer only at the end of the member.
 
         Raises:
-            Damaged: the compressed bytes are none, or give others than the directory declares.
-            Unsupported: they require too much memory, or there is no room to keep what comes out.
+            Damaged: the bytes are not of the method, or give others than the directory declares.
+            Unsupported: they require too much memory, or there is no room for the unpacked bytes.
         """
         span = span.clip(self.size_bytes)
         self._body.require_sound()

@@ -1,7 +1,7 @@
 """A zip that is open as a file, read by a program that looks into it itself, as `/vsizip/` does.
 
-Which member a read lies in is known from the zip's directory, so that a raster is read in the same
-way as through `contents/`: the reader below is told where the member lies.
+The zip's directory shows in which member a read is, so that a raster is read in the same way as
+through `contents/`: the reader below is given the member's place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WholeZipReader:
         self.size_bytes = reader.size_bytes
         self._reader = reader
         self._archive: Archive | None = archive
-        #: The member that was read last, and where its bytes lie, once that is known.
+        #: The member that was read last, and the place of its bytes, once that is known.
         self._body: MemberData | None = None
         self._place: ByteRange | None = None
         #: Up to where the zip was read from its beginning on; None once it was read elsewhere.
@@ -62,7 +62,7 @@ class WholeZipReader:
         return self._reader.is_expected(span) if is_inside else None
 
     def limit_read_ahead(self, span: ByteRange) -> None:
-        """Read nothing ahead beyond *span* of the zip, whatever members lie there."""
+        """Read nothing ahead beyond *span* of the zip."""
         self._archive = None
         if isinstance(self._reader, LimitsReadAhead):
             self._reader.limit_read_ahead(span)
@@ -78,7 +78,7 @@ class WholeZipReader:
         return span.start == 0 or 0 < self._copied_to >= span.start - _SEQUENTIAL_BYTES
 
     async def _look_up(self, position: int) -> None:
-        """Find the member that a read lies in, and give the reader its place."""
+        """Find the member of a read, and give the reader its place."""
         if self._archive is None or not await self._may_look_up(self._archive):
             return
         if self._body is None or not self._body.holds(position):

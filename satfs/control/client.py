@@ -88,7 +88,7 @@ def result_of(
     time_limit_s: float = math.inf,
     max_bytes: int = MESSAGE_BYTES,
 ) -> Mapping[str, Json]:
-    """Send a request to a mount, and return its result; raises what `ask` raises."""
+    """Send a request to a mount, and return its result; raises as `ask` does."""
     for message in ask(mounted, do, given, time_limit_s=time_limit_s, max_bytes=max_bytes):
         if isinstance(message, Done):
             return message.result

@@ -17,7 +17,7 @@ from satfs.tree.stac_files import ItemFile
 
 
 class Kernel(Protocol):
-    """What the kernel remembers of the tree (`control.kernel.KernelMemory`)."""
+    """The kernel's cache of the tree (`control.kernel.KernelMemory`)."""
 
     async def forget_below(self, path: Sequence[str], now: Sequence[bytes] | None) -> int:
         """Have the kernel forget what it knows of files at and below *path*; return how many names.
@@ -41,5 +41,5 @@ class MountComponents:
     keeping: Pins
     kernel: Kernel
     introspection: Introspection
-    #: The STAC item of any scene, with the facts of its zip, whatever the mount shows.
+    #: The STAC item of any scene, with the facts of its zip, also where the mount shows no items.
     items: ItemFile

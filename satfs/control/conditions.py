@@ -4,10 +4,10 @@
 
 A condition is a field, an operator and a value. The field is looked for in the scene's record,
 then in its capture's, then in its task's, unless it begins with `scene.`, `capture.` or `task.`;
-dots go down into nested objects. What a record does not have fulfils no condition, not even `!=`.
+dots go down into nested objects. A missing field fulfils no condition, not even `!=`.
 
 Fields that imagery people know (`bbox`, `cloud`, `product`, …: `satfs.facts.selection`) are looked
-for in the facts of the scene instead, whatever its record calls them.
+for in the facts of the scene instead, under any name that its record has for them.
 
 *Pure*. Numbers compare as numbers, dates as moments (a date without a time is a day of UTC),
 anything else as text.
@@ -29,7 +29,7 @@ from satfs.facts.record import facts_of_record
 from satfs.facts.selection import COMPARISONS, DAY, SceneCondition, scene_condition
 from satfs.model import Json
 
-#: What records there are, the nearest to a scene first.
+#: The kinds of records, the nearest to a scene first.
 LEVELS: Final = ("scene", "capture", "task")
 
 _CONDITION: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
@@ -120,7 +120,7 @@ def _look_up(record: Json, field: tuple[str, ...]) -> tuple[bool, Json]:
 
 def _judge(actual: Json, sign: str, wanted: str) -> bool:
     if isinstance(actual, list):
-        # A list fulfils what one of its elements does; and differs from what none of them is.
+        # A list fulfils a condition that one of its elements fulfils; `!=` is for all of them.
         if sign == "!=":
             return all(_judge(each, sign, wanted) for each in actual)
         return any(_judge(each, sign, wanted) for each in actual)

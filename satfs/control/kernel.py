@@ -1,11 +1,11 @@
 """Invalidate names in the kernel's cache, outside of any request that the kernel waits for.
 
 The kernel takes the lock of a directory to forget a name in it, and holds that lock while it waits
-for an answer about the directory. So this happens in a thread, one name at a time, while the loop
-goes on answering, and never in an answer (fuse_lowlevel_notify_inval_entry, libfuse).
+for a reply about the directory. So this happens in a thread, one name at a time, while the loop
+goes on to reply, and never within a request (fuse_lowlevel_notify_inval_entry, libfuse).
 
 Directories that are still there stay: to forget the name of a directory is to take it away from
-under every shell that stands in it. What it holds is asked anew each time it is listed.
+under every shell that stands in it. Its entries are requested again each time it is listed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from satfs.tree.nodes import Directory, Node
 log = structlog.get_logger(__name__)
 
 #: Longest wait for a call into the kernel when the mount is taken down, in seconds. All calls of
-#: others have been answered by then, so that none holds a lock.
+#: programs have returned by then, so that none holds a lock.
 _ENDING_S: Final = 1.0
 #: Names forgotten in one thread job; in between, the loop looks whether it is to end.
 _BATCH: Final = 1000
@@ -38,7 +38,7 @@ ForgetAttributes = Callable[[int], None]
 
 
 class KernelMemory:
-    """What the kernel remembers of the nodes in *inodes*."""
+    """The kernel's cache of the nodes in *inodes*."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class KernelMemory:
             try:
                 job()
             except FileNotFoundError:
-                pass  # the kernel did not know it, or has forgotten it meanwhile
+                pass  # the kernel did not know it, or has forgotten it
             except OSError as failure:
                 log.debug("kernel did not forget", errno=failure.errno)
 

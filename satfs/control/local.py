@@ -25,7 +25,7 @@ _CLOSING_S: Final = 2.0
 async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[Listings]:
     """Hand out the listings of the account that *settings* name.
 
-    *with_all* reads back all that mounts have kept, which is what knows of an id without asking.
+    *with_all* reads back all listings that mounts have kept; an id is looked up in these first.
     """
     store = ListingStore(settings.cache_dir / account_key(settings))
     try:
@@ -40,7 +40,7 @@ async def open_listings(settings: Settings, *, with_all: bool) -> AsyncIterator[
 
 
 async def cached_versions_of(settings: Settings) -> Iterable[CachedVersion]:
-    """Return what the cache on disk holds; nothing where there is none."""
+    """Return the versions in the cache on disk; none where there is no cache."""
     try:
         return (await trio.to_thread.run_sync(maintenance.info, settings.cache_dir)).objects
     except (NotThere, BadCache):

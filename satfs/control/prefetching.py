@@ -1,7 +1,7 @@
 """Fetch every file below a path once, so that it can be read without a network.
 
-What is there already is checked, not fetched: so this goes on where it was ended. On the way each
-directory is listed, which keeps the listings and the records that sidecars are made of.
+Blocks that are in the cache are checked, not fetched: so this goes on where it was ended. On the
+way each directory is listed, which keeps the listings and the records that sidecars are made of.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from satfs.tree.scenes import AttachmentFile, SceneDirectory
 #: where files are small.
 JOBS: Final = 4
 MAX_JOBS: Final = 64
-#: Times that files which left the cache meanwhile are fetched again. Once is another program's
-#: reading; more is a cache that is too small.
+#: Times that files which left the cache are fetched again. Once is another program's reading; more
+#: is a cache that is too small.
 _ROUNDS: Final = 2
 
 
@@ -55,7 +55,7 @@ async def prefetch(
     `is_for_later` it is not fetched.
 
     Raises:
-        BadSettings: a condition is none, or no path was given.
+        BadSettings: a condition is not valid, or no path was given.
         BadCache: it would not fit, or nothing is kept on disk. Nothing is fetched then.
     """
     progress, jobs = CommandProgress(send), jobs_of(given)
@@ -283,11 +283,11 @@ async def read_whole(
 ) -> int:
     """Read *file* from *start* to its end, hand each piece to *take*, and return the length.
 
-    Where the network fails the piece is tried again after each of *pauses_s*, counted anew when
-    something has come.
+    Where the network fails the piece is tried again after each of *pauses_s*, which begin again
+    after a success.
 
     Raises:
-        SatfsError: a part cannot be had.
+        SatfsError: a part cannot be read.
     """
     reader = await file.open()
     try:
@@ -311,7 +311,7 @@ async def read_piece(
     A memoryview is good until the next checkpoint.
 
     Raises:
-        SatfsError: they cannot be had.
+        SatfsError: they cannot be read.
     """
     for n_tries in range(len(pauses_s) + 1):
         try:

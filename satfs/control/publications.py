@@ -1,10 +1,10 @@
-"""What has been published since the last look: which listings to request again, and what is new.
+"""Publications since the last look: the listings to request again, and the new entries.
 
-*Pure*. Works on the records as the API sends them, whether a mount or the API itself was asked.
+*Pure*. Works on the records as the API sends them, from a mount or from the API itself.
 
-The vendor cannot be asked what is new, so it is listed anew: the tasks, the captures of each task,
-the scenes of each published capture. Where there are very many, those that are most likely finished
-take turns: tasks that are long over, captures that were published long ago.
+The API has no request for new entries, so all is listed again: the tasks, the captures of each
+task, the scenes of each published capture. Where there are very many, those that are most likely
+finished take turns: tasks that are long over, captures that were published long ago.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fetch chosen blocks of rasters once: those of a window or a box, and those of the overviews.
 
-The header of each raster is read first, which shows where its blocks lie. What is fetched is what a
-program requests when it reads these blocks: the header, the tables and the blocks, as whole
-buffers.
+The header of each raster is read first, which has the places of its blocks. Then the bytes are
+fetched that a program requests when it reads these blocks: the header, the tables and the blocks,
+as whole buffers.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ async def prefetch_blocks(
 ) -> dict[str, Json]:
     """Fetch the blocks of *choice* of all rasters that *given* (as for `prefetch`) selects.
 
-    Of a scene these are the rasters in its zip. A raster that the window or box lies outside of is
+    Of a scene these are the rasters in its zip. A raster that does not touch the window or box is
     left out, and counted as `outside`.
 
     Raises:
-        BadSettings: a condition is none, or no path was given.
+        BadSettings: a condition is not valid, or no path was given.
         BadCache: it would not fit. Nothing but headers is fetched then.
         NotThere: the paths lead to no raster.
     """

@@ -1,4 +1,4 @@
-"""What a running mount reads of a raster's header: its layout, and where chosen blocks lie."""
+"""Rasters in a running mount: the layout, from the header, and the places of chosen blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from satfs.tree.nodes import File, MadeFile, Node
 from satfs.tree.rendered import ListedFile
 from satfs.tree.scenes import AttachmentFile
 
-#: What is read first of a raster, in bytes: what the kernel requests for a program that opens one.
+#: Bytes of a raster that are read first: the kernel requests them for a program that opens one.
 HEAD_BYTES: Final = 64 * 1024
 #: Reads after which a header is given up: a directory, its long values and its tables are three,
 #: and a file may have 256 directories.
@@ -41,8 +41,8 @@ def may_be_raster(node: Node) -> bool:
 async def read_layout(reader: Reader, max_bytes: int | None = None) -> Raster:
     """Return the raster that *reader* reads, with its layout and its facts.
 
-    *max_bytes*: what lies behind so many bytes is not read, and counts as unknown. The reader is
-    told to read nothing ahead.
+    Nothing behind the first *max_bytes* is read; it counts as unknown. The reader reads nothing
+    ahead.
 
     Raises:
         Unsupported: it is no TIFF, or one whose layout cannot be used; the message has the reason.
@@ -132,7 +132,7 @@ async def _described_raster(node: File) -> dict[str, Json]:
 
 
 def packing_of(node: File) -> str:
-    """Return how a file lies in the store: `stored`, or the method by which it is packed."""
+    """Return how a file is packed in the store: `stored`, or a method of compression."""
     method = node.xattrs().get("user.satfs.compression")
     return METHOD_NAMES[STORED] if method is None else method.decode()
 

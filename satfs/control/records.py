@@ -1,8 +1,8 @@
 """The vendor's records for a path or an id, the same with a mount and without.
 
 A path is that of the tree (`tasks/268095/…`, `captures/…`, `scenes/…`), a lone id that of a task, a
-capture or a scene. Answers come from the listings, and so from memory or disk while those may be
-believed, or when nobody can be reached.
+capture or a scene. Records come from the listings, and so from memory or disk while those may be
+believed, or when the API cannot be reached.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a path or an id means: its kind, and its record where it has one."""
+    """The target of a path or an id: its kind, and its record where it has one."""
 
     kind: str
     record: Task | Capture | Scene | None = None
@@ -101,7 +101,7 @@ async def _resolved(catalogue: Listings, words: Sequence[str]) -> Found:
 async def listed(
     catalogue: Listings, words: Sequence[str], cached_versions: CachedVersionsOf
 ) -> dict[str, Json]:
-    """Return what is in the thing that *words* mean, and how old the answer is."""
+    """Return the entries of the target of *words*, and the age of the listing."""
     thing = await resolve(catalogue, words)
     match thing.record:
         case Task(task_id):

@@ -20,9 +20,9 @@ from satfs.tree.tasks import TaskDirectory, Tasks
 async def refresh(
     mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
-    """Forget the listings at and below each of the `paths`, and list each path anew.
+    """Forget the listings at and below each of the `paths`, and list each path again.
 
-    What lies further below is requested when a program looks. For a scene, the versions of its
+    Entries further below are requested when a program looks. For a scene, the versions of its
     attachments are requested from the store as well. Returns for each path how many entries it has
     now, and whether they are those of before, because the vendor did not respond.
 

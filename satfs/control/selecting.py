@@ -23,11 +23,11 @@ _AT_ONCE: Final = 8
 async def selected(
     catalogue: Listings, words: Sequence[str], where: Sequence[str]
 ) -> dict[str, Json]:
-    """Return the scenes below what *words* mean that fulfil *where*, as a listing of scenes.
+    """Return the scenes below the target of *words* that fulfil *where*, as a listing.
 
     Raises:
         BadSettings: a condition cannot be read.
-        SatfsError: a listing cannot be had.
+        SatfsError: a listing is not available.
     """
     conditions = [parse_condition(text) for text in where]
     records = await _records_below(catalogue, await resolve(catalogue, words), conditions)

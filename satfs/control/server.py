@@ -1,6 +1,6 @@
 """The mount's end of the control socket: one request a connection.
 
-Only requests of the user who serves the mount, and of root, are accepted: the socket lies in a
+Only requests of the user who serves the mount, and of root, are accepted: the socket is in a
 directory that is closed to others, has mode 0600, and the kernel names the user of the other
 process (SO_PEERCRED, unix(7)). A client that closes its connection cancels its request.
 """
@@ -66,9 +66,9 @@ async def serve_control(
     """Serve *commands* at *path* until cancelled.
 
     Started with the path, or None when there can be no socket now: a mount works without one, and
-    the log has the reason. What lies at *path* is taken for a dead mount's, and removed. A socket
-    that is removed is made again as soon as that is possible: the runtime directory of a user is
-    removed at the end of the session and made at the next one, while mounts stay.
+    the log has the reason. A file at *path* counts as a dead mount's, and is removed. A socket that
+    is removed is made again as soon as that is possible: the runtime directory of a user is removed
+    at the end of the session and made at the next one, while mounts stay.
     """
     handler = _RequestHandler(commands)
     is_told = False

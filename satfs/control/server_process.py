@@ -1,7 +1,7 @@
 """Wait until the process that serves a mount has ended and released its cache.
 
-Unmounting is over when the kernel says so; the process then still enters in its cache what it has
-fetched. A program that mounts again at once, removes the cache or ends a container waits for that.
+When umount(2) has returned, the process still enters fetched blocks in its cache. A program that
+mounts again at once, removes the cache or ends a container waits for that.
 """
 
 from __future__ import annotations

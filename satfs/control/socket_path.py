@@ -1,7 +1,7 @@
 """Where a mount's control socket is, derived from the mountpoint alone.
 
 A directory of the user's own, closed to all others, that goes when the machine is shut down:
-`$XDG_RUNTIME_DIR/satfs` (XDG Base Directory Specification); where there is none, `/run/satfs` for
+`$XDG_RUNTIME_DIR/satfs` (XDG Base Directory Specification); without that variable `/run/satfs` for
 root and `/tmp/satfs-UID` for others. The socket's name is a digest of the mountpoint, since the
 address of a socket is at most 107 bytes long (unix(7)).
 """
@@ -76,7 +76,7 @@ def prepare_directory(directory: Path) -> None:
 
 
 def is_trusted(path: Path, users: tuple[int, ...]) -> bool:
-    """Return whether the socket at *path* lies where only one of *users* can have put it."""
+    """Return whether only one of *users* can have put the socket at *path*."""
     try:
         found = path.parent.lstat()
     except OSError:

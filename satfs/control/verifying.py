@@ -38,7 +38,8 @@ class _Facts:
     etag: str = ""
     is_md5: bool | None = None
     n_members: int | None = None
-    #: What could not be checked and need not be wrong: encrypted, or packed in an unknown way.
+    #: Failures of members that could not be checked and may be right: encrypted, or packed in an
+    #: unknown way.
     unchecked: list[str] = field(default_factory=list)
     was_replaced: bool = False
 

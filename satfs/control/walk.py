@@ -40,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for: *conditions* on scenes, and in each of them rasters of some *kinds*.
+    """The aim of a walk: *conditions* on scenes, and in each of them rasters of some *kinds*.
 
     Without kinds it is every file of a scene. *members* gives the directory of a scene's members.
     """
@@ -97,7 +97,7 @@ async def find(root: Directory, words: Sequence[str]) -> Node:
 
 
 async def lineage(node: Node, wanted: Wanted) -> Wanted | None:
-    """Return *wanted* with the records of what *node* lies in; None when one breaks a condition."""
+    """Return *wanted* with the records above *node*; None when one breaks a condition."""
     above: list[Node] = []
     here: Node | None = node
     while here is not None:
@@ -113,9 +113,9 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
     """Yield every file at and below *node* whose bytes come from the store, scene by scene.
 
     With kinds of rasters, only members of zips are yielded. Looks at every directory on the way, so
-    that its listing and records are remembered. What cannot be looked at is yielded with its error;
-    the walk goes on. Into `contents/` it goes only when *node* is there: it shows the bytes of the
-    zip once more.
+    that its listing and records are remembered. A node that cannot be listed is yielded with its
+    error; the walk goes on. Into `contents/` it goes only when *node* is there: it shows the bytes
+    of the zip once more.
     """
     if isinstance(node, File):
         if not isinstance(node, MadeFile | ListedFile) and holds_all(
@@ -156,7 +156,7 @@ async def scenes(
 ) -> AsyncGenerator[SceneDirectory | tuple[str, SatfsError], None]:
     """Yield every scene at and below *node* that fulfils the conditions; needs listings alone.
 
-    What cannot be looked at is yielded as its path and the error; the walk goes on.
+    A directory that cannot be listed is yielded as its path and the error; the walk goes on.
     """
     if not isinstance(node, Directory):
         return
@@ -219,7 +219,7 @@ async def _with_record(node: Node, wanted: Wanted) -> Wanted | None:
 
 
 def scene_of(node: Node) -> SceneDirectory | None:
-    """Return the scene that *node* is, or lies in."""
+    """Return the scene that *node* is, or is part of."""
     here: Node | None = node
     while here is not None and not isinstance(here, SceneDirectory):
         here = here.parent

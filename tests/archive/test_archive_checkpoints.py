@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.archive.checkpoints import BEGINNING, MIN_DISTANCE_BYTES, MOST, Checkpoint, Checkpoints
+from satfs.archive.checkpoints import (
+    BEGINNING,
+    MAX_CHECKPOINTS,
+    MIN_DISTANCE_BYTES,
+    Checkpoint,
+    Checkpoints,
+)
 
 MIB = 1024 * 1024
 IDENTITY = bytes(range(32))
@@ -34,7 +40,7 @@ def test_places_are_found_and_never_crowd(size_bytes: int, positions: list[int])
     kept.sort()
     half = checkpoints.distance_bytes // 2
     assert all(later - earlier >= half for earlier, later in pairwise(kept))
-    assert len(checkpoints) <= 2 * MOST + 1
+    assert len(checkpoints) <= 2 * MAX_CHECKPOINTS + 1
     for position in positions:
         expected = max(start for start in kept if start <= position)
         assert checkpoints.before(position).out_position == expected
@@ -53,7 +59,7 @@ def test_who_passes_once_leaves_no_gap_larger_than_the_distance(size_bytes: int)
         for position in range(0, size_bytes, 50_000)
     )
     assert worst <= checkpoints.distance_bytes + block
-    assert checkpoints.n_bytes <= (MOST + 1) * (32768 + 300)
+    assert checkpoints.n_bytes <= (MAX_CHECKPOINTS + 1) * (32768 + 300)
     if size_bytes <= 512 * MIB:
         assert checkpoints.distance_bytes == MIN_DISTANCE_BYTES
 
