@@ -374,7 +374,7 @@ def test_a_script_must_say_which_contract(satfs: Program, several: DemoOrigin) -
         assert done.returncode == 3
         assert "cont.first (Imagery 2026); cont.second (Emergency response)" in done.stderr
     assert "give --contract ID" in unsaid.stderr
-    assert "'cont.third' is none of this account's" in wrong.stderr
+    assert "'cont.third' is not one of this account" in wrong.stderr
     assert said.returncode == 0
     assert "acting for Emergency response" in said.stderr
 

@@ -219,7 +219,7 @@ def test_an_absent_vendor_is_told(aleph: Program, origin: DemoOrigin, place: Pat
         assert only(told, place)["state"] == "offline"
         assert told.returncode == 0
         shown = aleph("status", place).stdout
-        assert "has not answered" in shown
+        assert "has not responded" in shown
         assert "STALE" in shown
     finally:
         origin.resume_listening()

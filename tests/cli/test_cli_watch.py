@@ -194,7 +194,7 @@ def test_a_watch_goes_on_until_it_is_ended(aleph: Mounted) -> None:
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    assert "what comes now is told" in process.stderr.readline()
+    assert "later ones are reported" in process.stderr.readline()
     aleph.origin.stop_listening()
     assert "The watch goes on." in process.stderr.readline()
     publish(aleph, "cap-new")
@@ -209,7 +209,7 @@ def test_two_watches_of_the_same_are_told_apart(aleph: Mounted, tmp_path: Path) 
     """Each event would be told by one of them only."""
     first = aleph.program.start("watch", "--interval", "60")
     assert first.stderr is not None
-    assert "what comes now is told" in first.stderr.readline()
+    assert "later ones are reported" in first.stderr.readline()
 
     refused = aleph.program("watch", "--once")
     beside = aleph.program("watch", "--once", "--state", tmp_path / "mine")

@@ -97,7 +97,9 @@ def test_every_command_of_a_page_works_and_prints_what_it_says(
     environment = {
         **kept,
         **account.environment,
-        "SATFS_READ_DEADLINE_S": "5",  # pages show what happens, tests need not wait for it
+        # Pages show what happens at a deadline; tests need not wait as long.
+        "SATFS_READ_DEADLINE_S": "5",
+        "SATFS_METADATA_DEADLINE_S": "5",
         "ORIGIN_PID": str(account.pid),
         "HOME": str(home),
         "XDG_CACHE_HOME": str(drawn),
