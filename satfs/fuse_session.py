@@ -54,25 +54,25 @@ async def mounted(
     hold: MountpointHold,
     *,
     source: str,
-    words: Collection[str],
+    mount_options: Collection[str],
     before_end: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[trio.Event]:
     """Mount, and unmount in the end; the event is set when another process has unmounted.
 
-    *source* is what `findmnt` shows; *words* are options of libfuse and the kernel beside those
-    that every mount of satfs has. *before_end* is awaited when every call has been answered, right
-    before the mount goes.
+    *source* is what `findmnt` shows; *mount_options* are options of libfuse and the kernel beside
+    those that every mount of satfs has. *before_end* is awaited when every call has been answered,
+    right before the mount ends.
 
     Raises:
         BadMountpoint: the mountpoint is another directory than the one that is held.
         FuseMissing: libfuse could not mount.
     """
-    descriptor = _mount(operations, hold, source, words)
+    descriptor = _mount(operations, hold, source, mount_options)
     ended = trio.Event()
     try:
         _require_mounted_there(hold.mountpoint)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_answer_kernel, descriptor, ended)
+            nursery.start_soon(_serve_kernel, descriptor, ended)
             try:
                 yield ended
             finally:
@@ -88,7 +88,7 @@ async def mounted(
         _detach_severed(hold.mountpoint)
 
 
-async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
+async def _serve_kernel(descriptor: int | None, ended: trio.Event) -> None:
     try:
         if descriptor is None or not await negotiate(descriptor, partial(pyfuse3.main, 1, 1)):
             log.warning("lookups of one directory are answered one after the other")
@@ -100,10 +100,10 @@ async def _answer_kernel(descriptor: int | None, ended: trio.Event) -> None:
 
 
 def _mount(
-    operations: Operations, hold: MountpointHold, source: str, words: Collection[str]
+    operations: Operations, hold: MountpointHold, source: str, mount_options: Collection[str]
 ) -> int | None:
     """Mount, and return libfuse's descriptor of /dev/fuse; None where it is not known."""
-    options = {*_ALWAYS, f"fsname={_escaped(source)}", *words} - _UNKNOWN
+    options = {*_ALWAYS, f"fsname={_escaped(source)}", *mount_options} - _UNKNOWN
     others = fuse_descriptors()
     with hold.alone():
         _mount_at(hold.require_unchanged(), operations, hold.mountpoint, options)
@@ -120,12 +120,12 @@ def _mount_at(
     # fusermount3, another process, needs the path: it looks at the directory as the user does.
     is_by_descriptor = _may_call_mount() and "auto_unmount" not in options
     place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(mountpoint)
-    with _captured_stderr() as said:
+    with _captured_stderr() as captured_text:
         try:
             pyfuse3.init(operations, place, set(options))
         except RuntimeError as failure:
             # libfuse and fusermount3 explain themselves on standard error only.
-            reason = " ".join(said().split()) or str(failure)
+            reason = " ".join(captured_text().split()) or str(failure)
             raise FuseMissing(f"{mountpoint} could not be mounted: {reason}") from failure
 
 
@@ -168,16 +168,16 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
     """Keep what C code writes to standard error, and yield a function that returns it."""
     sys.stderr.flush()
     # In memory: there may be no directory for temporary files that can be written.
-    with os.fdopen(os.memfd_create("stderr"), "w+b") as heard:
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as captured:
         before = os.dup(2)
-        os.dup2(heard.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
 
-            def said() -> str:
-                heard.seek(0)
-                return heard.read().decode("utf-8", "replace")
+            def captured_text() -> str:
+                captured.seek(0)
+                return captured.read().decode("utf-8", "replace")
 
-            yield said
+            yield captured_text
         finally:
             os.dup2(before, 2)
             os.close(before)

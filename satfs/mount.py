@@ -92,14 +92,14 @@ class MountOptions:
         return "exec" in self.extra
 
     @property
-    def words(self) -> frozenset[str]:
+    def kernel_options(self) -> frozenset[str]:
         """Return the options of libfuse and the kernel that differ from mount to mount."""
-        words = set(self.extra)
+        kernel_options = set(self.extra)
         if not self.is_exec:
-            words.add("noexec")
+            kernel_options.add("noexec")
         if self.allow_other:
-            words.add("allow_other")
-        return frozenset(words)
+            kernel_options.add("allow_other")
+        return frozenset(kernel_options)
 
 
 def run_mount(
@@ -187,7 +187,7 @@ async def _serve(
                 operations,
                 hold,
                 source=options.source,
-                words=options.words,
+                mount_options=options.kernel_options,
                 before_end=kernel.end,
             ) as ended,
         ):

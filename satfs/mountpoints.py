@@ -129,11 +129,11 @@ def locate(path: Path) -> tuple[Mounted, tuple[str, ...]] | None:
     left = deque((Path.cwd() / path).parts[1:])
     n_links = 0
     while left:
-        word = left.popleft()
-        if word == "..":
+        part = left.popleft()
+        if part == "..":
             here = here.parent
             continue
-        here = here / word
+        here = here / part
         if here in mounts:
             inner = _take_inner_names(left)
             if inner is not None:
@@ -153,9 +153,9 @@ def _take_inner_names(left: deque[str]) -> tuple[str, ...] | None:
     """Take the names below a mountpoint from *left*; None when `..` leads out of it again."""
     names: list[str] = []
     while left:
-        word = left.popleft()
-        if word != "..":
-            names.append(word)
+        part = left.popleft()
+        if part != "..":
+            names.append(part)
         elif not names:
             return None
         else:
@@ -272,8 +272,8 @@ def detach(path: Path, *, is_lazy: bool = False) -> None:
     except subprocess.TimeoutExpired:
         raise BadMountpoint(f"{mountpoint} was not unmounted in time; try it lazily") from None
     if done.returncode != 0:
-        said = done.stderr.strip() or f"{command[0]} failed with {done.returncode}"
-        raise BadMountpoint(f"{mountpoint} was not unmounted: {said}")
+        reason = done.stderr.strip() or f"{command[0]} failed with {done.returncode}"
+        raise BadMountpoint(f"{mountpoint} was not unmounted: {reason}")
 
 
 def unescape(text: str) -> str:

@@ -33,7 +33,7 @@ POLL_S: Final = 0.02
 #: Longest wait for a named lock, in seconds: well above what a request takes that is answered.
 PATIENCE_S: Final = 3.0
 #: How long it is believed whether other processes are there, in seconds.
-_BELIEVED_S: Final = 0.5
+_VALID_S: Final = 0.5
 
 # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for these locks).
 _FLOCK: Final = "hhqqi4x"
@@ -70,7 +70,7 @@ class NodeLocks:
 
         *now_s* is a moment of any clock that never runs backwards.
         """
-        if self._fd is not None and now_s - self._looked_at_s > _BELIEVED_S:
+        if self._fd is not None and now_s - self._looked_at_s > _VALID_S:
             self._looked_at_s = now_s
             self._is_shared = self.holder(_PRESENCE, _PRESENCE + 1) is not None
         return self._fd is not None and self._is_shared

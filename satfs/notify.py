@@ -43,29 +43,29 @@ class Notifier:
         self.watchdog_s = watchdog_s if address else None
 
     @property
-    def is_heard(self) -> bool:
+    def has_listener(self) -> bool:
         """Return whether a service manager has requested reports."""
         return self._address is not None
 
     def ready(self) -> None:
         """Report that the mount works: it is mounted, and the first listing has come."""
-        self._tell({"READY": "1"})
+        self._send({"READY": "1"})
 
     def status(self, sentence: str) -> None:
         """Report in *sentence* what the mount does, for `systemctl status`, if it changed."""
         line = " ".join(sentence.split())[:_STATUS_CHARACTERS]
         if line != self._status:
             self._status = line
-            self._tell({"STATUS": line})
+            self._send({"STATUS": line})
 
     def alive(self) -> None:
         """Send that the event loop turns, and what could not be sent before."""
-        self._tell({} if self.watchdog_s is None else {"WATCHDOG": "1"})
+        self._send({} if self.watchdog_s is None else {"WATCHDOG": "1"})
 
     def stopping(self) -> None:
         """Report that the mount is being taken down."""
         self._status = "unmounting"
-        self._tell({"STOPPING": "1", "STATUS": self._status})
+        self._send({"STOPPING": "1", "STATUS": self._status})
 
     async def run(self, describe: Callable[[], str]) -> None:
         """Report that we are alive, and what *describe* returns, until cancelled; then the end.
@@ -73,7 +73,7 @@ class Notifier:
         Runs on the loop that serves the mount: when that stands still, so does this, and the
         manager's watchdog ends the process and starts another.
         """
-        if not self.is_heard:
+        if not self.has_listener:
             await trio.sleep_forever()
         pause_s = min(_STATUS_S, (self.watchdog_s or _STATUS_S) / _BEATS)
         try:
@@ -84,7 +84,7 @@ class Notifier:
         finally:
             self.stopping()
 
-    def _tell(self, fields: Mapping[str, str]) -> None:
+    def _send(self, fields: Mapping[str, str]) -> None:
         if self._address is None:
             return
         self._unsent.update(fields)

@@ -148,7 +148,7 @@ def _read(
     try:
         with path.open("rb") as stream:
             status = os.fstat(stream.fileno())
-            told = tomllib.load(stream)
+            document = tomllib.load(stream)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as failure:
@@ -159,19 +159,19 @@ def _read(
         raise BadSettings(f"{path} cannot be read: {failure.strerror}") from failure
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
         # Its text names a place, and at most a character there.
-        told_why = failure if isinstance(failure, tomllib.TOMLDecodeError) else "it is no UTF-8"
-        raise BadSettings(f"{path} is no TOML: {told_why}") from None
-    tables = told.pop("profiles", {})
+        reason = failure if isinstance(failure, tomllib.TOMLDecodeError) else "it is no UTF-8"
+        raise BadSettings(f"{path} is no TOML: {reason}") from None
+    tables = document.pop("profiles", {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
         raise BadSettings(f"{path}: profiles are tables, such as [profiles.{DEFAULT_PROFILE}]")
-    for table in (told, *tables.values()):
+    for table in (document, *tables.values()):
         _check_values(path, table)
         for name in table.keys() & set(paths):
             if isinstance(table[name], str):
                 table[name] = path.parent / Path(table[name]).expanduser()
-    is_private = any(key in private for table in (told, *tables.values()) for key in table)
+    is_private = any(key in private for table in (document, *tables.values()) for key in table)
     _check_permissions(path, status, is_private=is_private)
-    return ConfigFile(kind, path, told, tables)
+    return ConfigFile(kind, path, document, tables)
 
 
 def _check_values(path: Path, table: Mapping[str, Any]) -> None:

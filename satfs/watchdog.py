@@ -64,13 +64,13 @@ class Watchdog:
                 self._ended.set()
 
     def _watch(self, thread_id: int) -> None:
-        told_beat_s = 0.0
+        reported_beat_s = 0.0
         while not self._ended.wait(_BEAT_S):
             beat_s = self._beat_s
             stalled_s = time.monotonic() - beat_s
-            if stalled_s < STALL_S + _BEAT_S or beat_s == told_beat_s:
+            if stalled_s < STALL_S + _BEAT_S or beat_s == reported_beat_s:
                 continue
-            told_beat_s = beat_s
+            reported_beat_s = beat_s
             frame = sys._current_frames().get(thread_id)
             stack = "".join(traceback.format_stack(frame)) if frame is not None else "unknown"
             log.warning("event loop stalled", stalled_s=round(stalled_s, 1), stack=stack)

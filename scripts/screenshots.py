@@ -159,7 +159,7 @@ class Stage:
         done = self.desktop.home / "done"
         done.unlink(missing_ok=True)
         if shot.after_s is not None:
-            self.demo.ask("set_line", side="store", bytes_per_s=400_000)
+            self.demo.call("set_line", side="store", bytes_per_s=400_000)
         xterm = ["xterm", "-geometry", "80x60", *_LOOKS, "-e", "bash", "-c"]
         with self.ours.running(*xterm, f"{prompt}; {command}; touch ~/done; sleep 600"):
             window = Window(self.ours, "xterm")

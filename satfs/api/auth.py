@@ -49,7 +49,7 @@ UNTOLD_LIFETIME_S = 600.0
 #: Longest wait for a keyring, in seconds: a locked one may wait for a user who is not there.
 KEYRING_S = 10.0
 #: Longest response of the token endpoint; tokens are a few kilobytes.
-MAX_TOKEN_ANSWER_BYTES = 256 * 1024
+MAX_TOKEN_RESPONSE_BYTES = 256 * 1024
 #: How long a refusal is believed: wrong credentials must not be tried at the speed of `ls`.
 REFUSAL_MEMORY_S = 5.0
 #: Waits before further tries when the token endpoint refuses credentials that it accepted before in
@@ -89,7 +89,7 @@ class Credential:
             self._command = TokenCommand(
                 settings.token_command, settings.profile, wall_clock=wall_clock
             )
-        self._token: Refreshable[str] = Refreshable(self._received_anew, wall_clock=wall_clock)
+        self._token: Refreshable[str] = Refreshable(self._renewed, wall_clock=wall_clock)
         self._refusal: tuple[NeedsLogin, float] | None = None
         self._expires_at_s: float | None = None
         #: What is known of the tokens (or of the legacy key) from this source.
@@ -146,7 +146,7 @@ class Credential:
     def is_young(self, headers: Mapping[str, str]) -> bool:
         """Return whether the token in *headers* is so new that it may not be valid yet."""
         sent = _sent(headers)
-        return self.standing.is_young(sent, trio.current_time(), self._told_age_s(sent))
+        return self.standing.is_young(sent, trio.current_time(), self._stated_age_s(sent))
 
     def again(self, headers: Mapping[str, str], refusals: Refusals) -> Again | None:
         """Return how to go on after *headers* were refused; None: give up."""
@@ -156,10 +156,10 @@ class Credential:
             sent,
             trio.current_time(),
             is_proven=self.standing.is_proven,
-            told_age_s=self._told_age_s(sent),
+            stated_age_s=self._stated_age_s(sent),
         )
 
-    def _told_age_s(self, token: str) -> float:
+    def _stated_age_s(self, token: str) -> float:
         begins_at_s = tokens.begins_at_s(token)
         return 0.0 if begins_at_s is None else self._wall_clock() - begins_at_s
 
@@ -186,7 +186,7 @@ class Credential:
 
     # -- where it comes from -----------------------------------------------------------------------
 
-    async def _received_anew(self) -> tuple[str, float]:
+    async def _renewed(self) -> tuple[str, float]:
         """Return what `_renew` does, and note since when a token is held that was not before."""
         token, used_for_s = await self._renew()
         self.standing.received(token, trio.current_time())
@@ -195,27 +195,27 @@ class Credential:
     async def _renew(self) -> tuple[str, float]:
         """Return a token, and for how many seconds it is used before the next is looked for."""
         if self.mode is AuthMode.OAUTH:
-            return await self._ask_for_token()
+            return await self._request_token()
         if self._file is not None:
-            told = await self._file.look()
+            stored = await self._file.look()
             used_for_s = LOOK_S
         elif self._command is not None:
-            told = await self._command.run()
-            lifetime_s = UNTOLD_LIFETIME_S if told.lifetime_s is None else told.lifetime_s
+            stored = await self._command.run()
+            lifetime_s = UNTOLD_LIFETIME_S if stored.lifetime_s is None else stored.lifetime_s
             used_for_s = usable_for_s(lifetime_s)
             log.debug("token renewed", source=self.source, lifetime_s=lifetime_s)
         else:
             given = self._settings.token
             text = _opened(await self._kept_secret() if given is None else given, "SATFS_TOKEN")
-            told = tokens.parse(text, now_s=self._wall_clock()) or ReceivedToken(text)
+            stored = tokens.parse(text, now_s=self._wall_clock()) or ReceivedToken(text)
             used_for_s = math.inf
-        self._note_expiry(told)
-        return told.token, used_for_s
+        self._note_expiry(stored)
+        return stored.token, used_for_s
 
-    def _note_expiry(self, told: ReceivedToken) -> None:
-        if self._file is not None and told.token == self._token.last():
+    def _note_expiry(self, stored: ReceivedToken) -> None:
+        if self._file is not None and stored.token == self._token.last():
             return  # read before; its life was told from then
-        lifetime_s = told.lifetime_s
+        lifetime_s = stored.lifetime_s
         self._expires_at_s = None if lifetime_s is None else self._wall_clock() + lifetime_s
 
     async def _client_secret(self) -> str:
@@ -251,7 +251,7 @@ class Credential:
             raise NeedsLogin("the keyring does not answer; is it locked?")
         return self._kept.secret
 
-    async def _ask_for_token(self) -> tuple[str, float]:
+    async def _request_token(self) -> tuple[str, float]:
         settings = self._settings
         if self._refusal is not None and trio.current_time() < self._refusal[1]:
             raise copy(self._refusal[0])
@@ -302,28 +302,28 @@ class Credential:
             url,
             headers={"Content-Type": "application/json"},
             content=body,
-            max_bytes=MAX_TOKEN_ANSWER_BYTES,
+            max_bytes=MAX_TOKEN_RESPONSE_BYTES,
         )
         if response.status not in (200, 201):
             raise self._not_a_token(response)
-        told = document(response.body)
-        record = told if isinstance(told, dict) else {}
+        stored = document(response.body)
+        record = stored if isinstance(stored, dict) else {}
         token = record.get("access_token")
         if not isinstance(token, str) or not tokens.is_header_text(token):
             raise Garbled(f"{shown(url)} responded without a token")
-        told_s = tokens.lifetime_told_s(record.get("expires_in"))
-        lifetime_s = UNTOLD_LIFETIME_S if told_s is None else told_s
+        stated_s = tokens.stated_lifetime_s(record.get("expires_in"))
+        lifetime_s = UNTOLD_LIFETIME_S if stated_s is None else stated_s
         self._expires_at_s = (
-            tokens.expiry_s(token) if told_s is None else self._wall_clock() + told_s
+            tokens.expiry_s(token) if stated_s is None else self._wall_clock() + stated_s
         )
         log.debug("token renewed", lifetime_s=lifetime_s)
         return token, usable_for_s(lifetime_s)
 
     def _not_a_token(self, response: Response) -> Exception:
         where = shown(self._settings.auth_url)
-        told = error_text.error_text(response.body, self.secrets())
+        stored = error_text.error_text(response.body, self.secrets())
         message = f"ask for a token: {where} answered {response.status}" + (
-            f": {told}" if told else ""
+            f": {stored}" if stored else ""
         )
         if response.status in (400, 401, 403):
             return NeedsLogin(f"{message}; {self.advice()}")
@@ -339,18 +339,18 @@ def account_key(settings: Settings) -> str:
     a token given by itself, its hash; with one that is renewed by others, where it comes from, so
     that it stays the same. Known without any request, so that a mount can start offline.
     """
-    who = settings.client_id or ""
+    client = settings.client_id or ""
     if mode_of(settings) is AuthMode.TOKEN:
         match source_of(settings):
             case "token" if settings.token is not None:
-                who = hashlib.sha256(settings.token.get_secret_value().encode()).hexdigest()
+                client = hashlib.sha256(settings.token.get_secret_value().encode()).hexdigest()
             case "token_file":
-                who = f"{who} file {settings.token_file}"
+                client = f"{client} file {settings.token_file}"
             case "token_command":
-                who = f"{who} command {settings.token_command}"
+                client = f"{client} command {settings.token_command}"
             case "secret_store":
-                who = f"{who} profile {settings.profile}"
-    parts = (settings.api_url, mode_of(settings).value, who, settings.contract_id or "")
+                client = f"{client} profile {settings.profile}"
+    parts = (settings.api_url, mode_of(settings).value, client, settings.contract_id or "")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

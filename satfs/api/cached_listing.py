@@ -24,7 +24,7 @@ from satfs.refreshable import Refreshable
 log = structlog.get_logger(__name__)
 
 #: A listing that stays the same is written to disk again after this time: it must not look old.
-KEPT_ANEW_S = 86_400.0
+STORED_AGAIN_AFTER_S = 86_400.0
 #: How long a listing that is known waits to be renewed, once the vendor has not responded in full
 #: time: the known one is served then, instead of having each directory wait for a deadline.
 UNWELL_PATIENCE_S = 2.0
@@ -38,12 +38,12 @@ Key: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ListingState:
-    """What is known about one listing, for a status display. *asked_at_s* is wall clock."""
+    """What is known about one listing, for a status display. *requested_at_s* is wall clock."""
 
     kind: str
     id: str
     n_records: int
-    asked_at_s: float
+    requested_at_s: float
     is_stale: bool
 
 
@@ -115,7 +115,7 @@ class Terms:
             if listing is None or listing.is_known:
                 limit.deadline = min(limit.deadline, self.hasty_from_s)
 
-    def note_answer(self) -> None:
+    def note_response(self) -> None:
         """Take in that the vendor has responded."""
         self.is_unwell, self.refused_until_s = False, -math.inf
 
@@ -123,7 +123,7 @@ class Terms:
 class CachedListing(Generic[Item]):
     """The records of one listing.
 
-    *ask* gets them from the vendor, *reader* makes them of what was kept on disk. A listing that
+    *fetch* gets them from the vendor, *reader* makes them of what was kept on disk. A listing that
     was renewed and is equal stays the same object.
 
     The records may be spilled: they leave the memory, and are read from disk when they are wanted.
@@ -133,25 +133,25 @@ class CachedListing(Generic[Item]):
     def __init__(
         self,
         key: Key,
-        ask: Callable[[], Awaitable[RecordList[Item]]],
+        fetch: Callable[[], Awaitable[RecordList[Item]]],
         reader: Reader[Item],
         terms: Terms,
     ) -> None:
         self.key = key
         self.is_stale = False
-        self._ask: Callable[[], Awaitable[RecordList[Item]]] = ask
+        self._fetch: Callable[[], Awaitable[RecordList[Item]]] = fetch
         self._reader: Reader[Item] = reader
         self._terms = terms
         self._none: RecordList[Item] = RecordList(reader)
         self._fresh: Refreshable[RecordList[Item]] = Refreshable(self._renew)
-        self._asked_at_s = 0.0
+        self._requested_at_s = 0.0
         self._stale_until = float("-inf")
         self._absence: tuple[NotThere, float] | None = None
         self._kept: RecordList[Item] | None = None
         self._kept_at_s = 0.0
         #: Until when spilled records are believed, on trio's clock and on the wall's.
         self._spilled_until = (float("-inf"), float("-inf"))
-        self._may_believe_disk = True
+        self._may_use_disk = True
         self._invalid_at_s = float("-inf")  # wall clock
 
     async def get(self) -> RecordList[Item]:
@@ -175,7 +175,7 @@ class CachedListing(Generic[Item]):
                 is_known=self.is_known, listing=self, is_long=len(self.last().pages) > 1
             ):
                 items = await self._fresh.get()
-                self._note_answer()
+                self._note_response()
                 return items
         except NotThere as absence:
             await self._note_absence(absence)
@@ -215,7 +215,7 @@ class CachedListing(Generic[Item]):
         self._stale_until = float("-inf")
         self._absence = None
         self._spilled_until = (float("-inf"), float("-inf"))
-        self._may_believe_disk = False
+        self._may_use_disk = False
         self._invalid_at_s = self._terms.wall_clock()
 
     def spill(self) -> bool:
@@ -247,45 +247,45 @@ class CachedListing(Generic[Item]):
         items = RecordList(self._reader, stored.pages)
         now_s, now_wall_s = trio.current_time(), self._terms.wall_clock()
         left_s = min(self._spilled_until[0] - now_s, self._spilled_until[1] - now_wall_s)
-        age_s = now_wall_s - stored.asked_at_s
-        if len(stored.pages) > 1 and self._may_believe_disk and 0 <= age_s < self._terms.ttl_s:
+        age_s = now_wall_s - stored.requested_at_s
+        if len(stored.pages) > 1 and self._may_use_disk and 0 <= age_s < self._terms.ttl_s:
             left_s = max(left_s, self._terms.ttl_s - age_s)
         self._fresh.recall(items, left_s)
-        self._asked_at_s = stored.asked_at_s
+        self._requested_at_s = stored.requested_at_s
         if is_on_disk:
-            self._kept, self._kept_at_s = items, stored.asked_at_s
+            self._kept, self._kept_at_s = items, stored.requested_at_s
         self._terms.weigh(self, items)
 
     def state(self) -> ListingState:
         """Return what is known about the listing."""
-        return ListingState(*self.key, len(self.last()), self._asked_at_s, self.is_stale)
+        return ListingState(*self.key, len(self.last()), self._requested_at_s, self.is_stale)
 
     async def _renew(self) -> tuple[RecordList[Item], float]:
         locks = self._terms.locks
         if locks is None or not locks.is_shared(trio.current_time()):
-            return await self._asked()
+            return await self._fetched()
         async with locks.alone(f"listing {self._terms.account} {self.key[0]} {self.key[1]}"):
-            return await self._left_by_another() or await self._asked(is_shared=True)
+            return await self._left_by_another() or await self._fetched(is_shared=True)
 
     async def _left_by_another(self) -> tuple[RecordList[Item], float] | None:
         """Return what another process of this node has listed, while it may be believed."""
         stored = None if self._terms.store is None else await self._terms.store.load(*self.key)
-        if stored is None or stored.asked_at_s <= self._invalid_at_s:
+        if stored is None or stored.requested_at_s <= self._invalid_at_s:
             return None
-        age_s = self._terms.wall_clock() - stored.asked_at_s
+        age_s = self._terms.wall_clock() - stored.requested_at_s
         if not 0 <= age_s < self._terms.ttl_s:
             return None
         items = RecordList(self._reader, stored.pages).sharing(self.last())
-        self._asked_at_s = stored.asked_at_s
+        self._requested_at_s = stored.requested_at_s
         self._absence = None
         self._terms.weigh(self, items)
-        self._kept, self._kept_at_s = items, stored.asked_at_s
+        self._kept, self._kept_at_s = items, stored.requested_at_s
         return items, self._terms.ttl_s - age_s
 
-    async def _asked(self, *, is_shared: bool = False) -> tuple[RecordList[Item], float]:
+    async def _fetched(self, *, is_shared: bool = False) -> tuple[RecordList[Item], float]:
         """Return what the vendor lists now; where it is shared, others find it on disk."""
-        items = (await self._ask()).sharing(self.last())
-        self._asked_at_s = self._terms.wall_clock()
+        items = (await self._fetch()).sharing(self.last())
+        self._requested_at_s = self._terms.wall_clock()
         self._absence = None
         self._terms.weigh(self, items)
         await self._keep(items, is_shared=is_shared)
@@ -294,7 +294,7 @@ class CachedListing(Generic[Item]):
     async def _keep(self, items: RecordList[Item], *, is_shared: bool) -> None:
         """Keep *items* on disk, unless they are there since not too long ago."""
         store, now_s = self._terms.store, self._terms.wall_clock()
-        kept_for_s = 0.0 if is_shared else KEPT_ANEW_S
+        kept_for_s = 0.0 if is_shared else STORED_AGAIN_AFTER_S
         if store is None or (items is self._kept and 0 <= now_s - self._kept_at_s < kept_for_s):
             return
         await store.save(*self.key, items.pages)
@@ -316,8 +316,8 @@ class CachedListing(Generic[Item]):
         if self._terms.store is not None:
             await self._terms.store.delete(*self.key)
 
-    def _note_answer(self) -> None:
-        self._terms.note_answer()
+    def _note_response(self) -> None:
+        self._terms.note_response()
         if self.is_stale:
             self.is_stale = False
             log.info("listing is fresh again", kind=self.key[0], id=self.key[1])

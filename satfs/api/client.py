@@ -85,7 +85,7 @@ class Aleph:
         self._session = ApiSession(http, settings, retries=retries, wall_clock=wall_clock)
         self._link_rule = LinkRule(settings.api_url, settings.allow_private_store)
         self._progress = ListingsInProgress(settings.listing_memory_bytes)
-        self._is_told_short = False
+        self._is_short_reported = False
 
     def on_refusal(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have *work* done when the credential is refused, before the request is tried again."""
@@ -112,9 +112,9 @@ class Aleph:
 
     async def task(self, task_id: TaskId) -> Task:
         """Return one task; raises NotThere when there is none."""
-        question = requests.task(task_id)
+        request = requests.task(task_id)
         return await self._one(
-            question, readers.task, lambda task: task.task_id == task_id, self._deadline()
+            request, readers.task, lambda task: task.task_id == task_id, self._deadline()
         )
 
     async def captures(self, task_id: TaskId) -> RecordList[Capture]:
@@ -141,10 +141,10 @@ class Aleph:
         listing is requested, which is inferred as well. Only an exact id counts in either.
         """
         deadline = self._deadline()
-        question = requests.scene(scene_id)
+        request = requests.scene(scene_id)
         try:
             return await self._one(
-                question, readers.scene, lambda scene: scene.scene_id == scene_id, deadline
+                request, readers.scene, lambda scene: scene.scene_id == scene_id, deadline
             )
         except (NeedsLogin, NeedsContract):
             raise
@@ -157,18 +157,18 @@ class Aleph:
         Raises NotAllowed also when the link leads where links may not lead
         (`satfs.net.addresses.LinkRule`).
         """
-        question = requests.sign(scene_id, attachment)
-        url = question.url(self._settings.api_url)
+        request = requests.sign(scene_id, attachment)
+        url = request.url(self._settings.api_url)
 
         def read(response: Response) -> Link:
-            link = presigned.link(response.status, response.headers, response.body, asked_url=url)
+            link = presigned.link(response.status, response.headers, response.body, request_url=url)
             self._link_rule.check(link.url)
             return link
 
-        return await self._session.ask(
+        return await self._session.fetch(
             url,
             read,
-            question.what,
+            request.what,
             self._deadline(),
             takes_redirect=True,
             max_bytes=MAX_LINK_BYTES,
@@ -189,16 +189,16 @@ class Aleph:
 
     async def first_tasks(self) -> tuple[RecordList[Task], bool]:
         """Return the first page of tasks, and whether it holds all tasks."""
-        question = requests.tasks(self._settings.page_limit)
-        url = question.url(self._settings.api_url)
-        page = await self._session.ask(
+        request = requests.tasks(self._settings.page_limit)
+        url = request.url(self._settings.api_url)
+        page = await self._session.fetch(
             url,
             _page_with(readers.task),
-            question.what,
+            request.what,
             self._deadline(),
             max_bytes=MAX_PAGE_BYTES,
         )
-        is_last = page.next is None and (page.tells_next or page.n_sent >= (page.count or 0))
+        is_last = page.next is None and (page.has_next_field or page.n_sent >= (page.count or 0))
         return cast(RecordList[Task], page.entries), is_last
 
     # -- the shapes of a request -------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Aleph:
 
     async def _list(
         self,
-        question: ApiRequest,
+        request: ApiRequest,
         reader: Reader[R],
         *,
         with_contract: bool = True,
@@ -221,7 +221,7 @@ class Aleph:
             Unfinished: the deadline is reached, and pages have come in this call.
         """
         deadline = self._deadline()
-        first_url = question.url(self._settings.api_url)
+        first_url = request.url(self._settings.api_url)
         listing: PartialListing[R] = self._progress.go_on_with(
             first_url, trio.current_time()
         ) or PartialListing(first_url, self._settings.max_entries, reader, self._progress)
@@ -230,10 +230,10 @@ class Aleph:
         scope = trio.CancelScope()
 
         async def get_page(url: str) -> wire.Page:
-            return await self._session.ask(
+            return await self._session.fetch(
                 url,
                 _page_with(reader),
-                question.what,
+                request.what,
                 deadline,
                 with_contract=with_contract,
                 max_bytes=MAX_PAGE_BYTES,
@@ -248,41 +248,41 @@ class Aleph:
         try:
             with scope:
                 await pages.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
-                while listing.must_begin_anew:
-                    listing.begin_anew()
+                while listing.must_restart:
+                    listing.restart()
                     await pages.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
                 is_unfinished = False
             if is_unfinished:
                 raise Unfinished(
-                    f"{question.what}: {listing.n_pages} pages have come, and there are more"
+                    f"{request.what}: {listing.n_pages} pages have come, and there are more"
                 )
-            self._note(question, listing)
+            self._note(request, listing)
             return listing.records()
         except Garbled as failure:
             is_unfinished = False
-            raise Garbled(prefixed(question.what, failure)) from failure
+            raise Garbled(prefixed(request.what, failure)) from failure
         finally:
             if is_unfinished and listing.is_begun:
                 self._progress.put_by(listing, trio.current_time())
             else:
                 listing.let_go()
 
-    def _note(self, question: ApiRequest, listing: PartialListing[R]) -> None:
+    def _note(self, request: ApiRequest, listing: PartialListing[R]) -> None:
         """Log what is odd about a listing that has been read to its end."""
         if listing.n_unusable:
-            log.warning("entries without id skipped", what=question.what, n=listing.n_unusable)
+            log.warning("entries without id skipped", what=request.what, n=listing.n_unusable)
         if listing.n_unreadable:
-            log.warning("records are unreadable", what=question.what, n=listing.n_unreadable)
+            log.warning("records are unreadable", what=request.what, n=listing.n_unreadable)
         if listing.is_shrunk:
-            log.info("listing shrank each time it was read", what=question.what)
-        elif listing.is_short and not self._is_told_short:
+            log.info("listing shrank each time it was read", what=request.what)
+        elif listing.is_short and not self._is_short_reported:
             # Once: a vendor that counts otherwise than we do does so in each listing.
-            self._is_told_short = True
-            log.warning("listing ended before its count", what=question.what)
+            self._is_short_reported = True
+            log.warning("listing ended before its count", what=request.what)
 
     async def _one(
         self,
-        question: ApiRequest,
+        request: ApiRequest,
         reader: Reader[R],
         is_it: Callable[[R], bool],
         deadline: Deadline,
@@ -298,18 +298,20 @@ class Aleph:
                     return record
             raise Garbled("the response is about something else")
 
-        url = question.url(self._settings.api_url)
-        return await self._session.ask(url, read, question.what, deadline, max_bytes=MAX_PAGE_BYTES)
+        url = request.url(self._settings.api_url)
+        return await self._session.fetch(
+            url, read, request.what, deadline, max_bytes=MAX_PAGE_BYTES
+        )
 
     async def _search_scene(
         self, scene_id: SceneId, deadline: Deadline, refusal: SatfsError
     ) -> Scene:
         """Return the scene by a filtered listing; only its first page is looked at."""
-        question = requests.scene_search(scene_id)
-        url = question.url(self._settings.api_url)
+        request = requests.scene_search(scene_id)
+        url = request.url(self._settings.api_url)
         try:
-            page = await self._session.ask(
-                url, _page_with(readers.scene), question.what, deadline, max_bytes=MAX_PAGE_BYTES
+            page = await self._session.fetch(
+                url, _page_with(readers.scene), request.what, deadline, max_bytes=MAX_PAGE_BYTES
             )
         except (NeedsLogin, NeedsContract):
             raise
@@ -320,7 +322,7 @@ class Aleph:
         for scene in found:
             if scene.scene_id == scene_id:
                 return scene
-        raise NotThere(f"{question.what}: there is none")
+        raise NotThere(f"{request.what}: there is none")
 
 
 def _page_with(reader: Reader[Any]) -> Callable[[Response], wire.Page]:

@@ -46,22 +46,22 @@ def _of_json(value: Json) -> str:
         if isinstance(inner, str) and inner:
             return inner
         if isinstance(inner, dict | list):
-            told = _of_json(inner)
-            if told:
-                return told
+            parsed = _of_json(inner)
+            if parsed:
+                return parsed
     # A refused field: {"status": ["not a valid choice"]}.
     fields = (
-        f"{key}: {told}"
+        f"{key}: {parsed}"
         for key, inner in list(value.items())[:3]
-        if isinstance(inner, list) and (told := _of_json(inner))
+        if isinstance(inner, list) and (parsed := _of_json(inner))
     )
     return "; ".join(fields)
 
 
 def _of_html(text: str) -> str:
     title = _TITLE.search(text)
-    told = _TAG.sub(" ", title.group(2)) if title else ""
-    return f"an HTML page {told!r}" if told.strip() else "an HTML page"
+    parsed = _TAG.sub(" ", title.group(2)) if title else ""
+    return f"an HTML page {parsed!r}" if parsed.strip() else "an HTML page"
 
 
 def prefixed(what: str, failure: SatfsError) -> str:

@@ -83,7 +83,7 @@ class Stored:
 
     kind: str
     id: str
-    asked_at_s: float
+    requested_at_s: float
     pages: tuple[RecordPage, ...]
 
 

@@ -248,8 +248,8 @@ class Listings:
 
         A mount that loses its network right after its start shows what it has seen.
         """
-        asked_at_s = self._terms.wall_clock()
-        self._tasks.take_in(Stored(TASKS, "", asked_at_s, tasks.pages), is_on_disk=False)
+        requested_at_s = self._terms.wall_clock()
+        self._tasks.take_in(Stored(TASKS, "", requested_at_s, tasks.pages), is_on_disk=False)
 
     async def recall(self) -> int:
         """Take in what earlier mounts kept on disk, as stale; return the number of listings.
@@ -301,22 +301,22 @@ class Listings:
         )
 
     def _looked_up_task(self, task_id: TaskId) -> CachedListing[Task]:
-        async def ask() -> RecordList[Task]:
+        async def fetch() -> RecordList[Task]:
             task = await self._client.task(task_id)
             return list_of_one(readers.task, task_id, task.record)
 
         return self._listing(
-            (TASK, task_id), lambda key: CachedListing(key, ask, readers.task, self._terms)
+            (TASK, task_id), lambda key: CachedListing(key, fetch, readers.task, self._terms)
         )
 
     def _looked_up_scene(self, scene_id: SceneId) -> CachedListing[Scene]:
-        async def ask() -> RecordList[Scene]:
+        async def fetch() -> RecordList[Scene]:
             scene = await self._client.scene(scene_id)
             return list_of_one(readers.scene, scene_id, scene.record)
 
         return self._listing(
             (SCENE, scene_id),
-            lambda key: CachedListing(key, ask, readers.scene, self._terms),
+            lambda key: CachedListing(key, fetch, readers.scene, self._terms),
         )
 
     def _listing(self, key: Key, make: Callable[[Key], CachedListing[Item]]) -> CachedListing[Item]:

@@ -25,7 +25,7 @@ MAX_NEW_EXPECTATIONS = 4
 class _Expected:
     """A page requested ahead. Its failure counts only if the chain comes to it."""
 
-    asking: trio.CancelScope = field(default_factory=trio.CancelScope)
+    request_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     arrived: trio.Event = field(default_factory=trio.Event)
     page: Page | None = None
     failure: SatfsError | None = None
@@ -90,7 +90,7 @@ class _Ahead:
     def _expect(self, url: str, page: Page) -> None:
         """Forget what was expected; expect what *page* lets us expect."""
         for expected in self._expected.values():
-            expected.asking.cancel()
+            expected.request_scope.cancel()
         self._expected.clear()
         self._count = page.count
         self._n_expectations += 1
@@ -106,7 +106,7 @@ class _Ahead:
             self._nursery.start_soon(self._fetch, url, expected)
 
     async def _fetch(self, url: str, expected: _Expected) -> None:
-        with expected.asking:
+        with expected.request_scope:
             try:
                 expected.page = await self._get_page(url)
             except SatfsError as failure:

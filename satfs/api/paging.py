@@ -73,7 +73,7 @@ class Chain:
             if origin_of(following) != origin_of(self.first_url):
                 raise Garbled("the listing's next page is at another host, under another path")
             return following
-        if page.tells_next or page.count is None or page.n_sent == 0:
+        if page.has_next_field or page.count is None or page.n_sent == 0:
             return None
         # No `next` at all, but a count: some services leave the arithmetic to their clients.
         offset = _offset(url) + page.n_sent

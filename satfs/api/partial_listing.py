@@ -82,7 +82,7 @@ class PartialListing(Generic[R]):
         return bool(self._pages)
 
     @property
-    def must_begin_anew(self) -> bool:
+    def must_restart(self) -> bool:
         """Return whether entries may be missing that another reading would bring."""
         return self.is_shrunk and self._n_readings < MAX_READINGS
 
@@ -95,7 +95,7 @@ class PartialListing(Generic[R]):
         """Return what has come."""
         return RecordList(self.reader, self._pages, self._index)
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Forget what has come, and start from the first page."""
         self.let_go()
         self.chain = Chain(self.first_url, self.max_entries)

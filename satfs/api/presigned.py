@@ -20,7 +20,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_LIFETIME_S = 604_800.0
 
 
-def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str) -> Link:
+def link(status: int, headers: Mapping[str, str], body: bytes, *, request_url: str) -> Link:
     """Return the link in a response: JSON with a `url`, or a redirect to it.
 
     `redirect=false` requests JSON; a server that ignores it responds with a `Location`. Nothing is
@@ -33,14 +33,14 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, asked_url: str
         location = headers.get("location", "").strip()
         if not location:
             raise Garbled("the response is a redirect without an address")
-        return from_url(resolved(asked_url, location))
+        return from_url(resolved(request_url, location))
     value = document(body)
     if isinstance(value, dict):
         value = next((value[key] for key in _KEYS if value.get(key)), None)
     if not isinstance(value, str) or not value.strip():
         raise Garbled("the response holds no link")
     value = value.strip()
-    return from_url(resolved(asked_url, value) if value.startswith("/") else value)
+    return from_url(resolved(request_url, value) if value.startswith("/") else value)
 
 
 def from_url(url: str) -> Link:

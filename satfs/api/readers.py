@@ -151,16 +151,16 @@ def moment(value: Json) -> datetime | None:
     """
     try:
         if isinstance(value, str):
-            told = datetime.fromisoformat(value.strip())
-            told = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+            parsed = datetime.fromisoformat(value.strip())
+            parsed = parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-            told = datetime.fromtimestamp(seconds, UTC)
+            parsed = datetime.fromtimestamp(seconds, UTC)
         else:
             return None
     except (ValueError, OverflowError, OSError):
         return None
-    return told if _FIRST_MOMENT <= told < _LAST_MOMENT else None
+    return parsed if _FIRST_MOMENT <= parsed < _LAST_MOMENT else None
 
 
 def without_secrets(value: Json) -> Json:

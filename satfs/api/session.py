@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 CONTRACT_HEADER = "X-Satellogic-Contract-Id"
 #: Responses above `net.responses.LARGE_ANSWER_BYTES` that are held at once, from their first
 #: megabyte until they have been read. A page of 100 records of 10 kB is below it.
-MAX_LARGE_ANSWERS = 2
+MAX_LARGE_RESPONSES = 2
 #: Longest response about contracts; an account has a handful.
 MAX_SMALL_BYTES = 256 * 1024
 #: Redirects followed within the API's own origin, for one request (a missing slash, a moved path).
@@ -89,7 +89,7 @@ class ApiSession:
         self._wall_clock = wall_clock
         self._origin = origin_of(settings.api_url)
         self._slots = RequestSlots(settings.api_concurrency)
-        self._large_slots = trio.Semaphore(MAX_LARGE_ANSWERS)
+        self._large_slots = trio.Semaphore(MAX_LARGE_RESPONSES)
         self._reading = trio.CapacityLimiter(1)
         self._refusal: tuple[NotAllowed, float] | None = None
         self._contract: Refreshable[ContractId] = Refreshable(self._choose_contract)
@@ -99,7 +99,7 @@ class ApiSession:
         #: Awaited when the credential is refused, before the request is tried again.
         self.on_refusal: Callable[[], Awaitable[None]] | None = None
 
-    async def ask(
+    async def fetch(
         self,
         url: str,
         read: Callable[[Response], R],
@@ -136,9 +136,9 @@ class ApiSession:
                     await self.on_refusal()
                 if not is_contract_good and not refusals.is_first:
                     # The vendor responds 401 to a wrong contract, too, which no wait cures.
-                    meaning = await self._explained(result.response, headers, what, deadline)
-                    if isinstance(meaning, NeedsContract):
-                        raise meaning
+                    explanation = await self._explained(result.response, headers, what, deadline)
+                    if isinstance(explanation, NeedsContract):
+                        raise explanation
                     is_contract_good = True
                 wait_s = self._wait_before_next_s(result, headers, refusals)
                 if wait_s is None or trio.current_time() + wait_s >= deadline.at_s:
@@ -168,10 +168,10 @@ class ApiSession:
         return None if is_hopeless and not self.credential.standing.is_proven else again.wait_s
 
     def _refused(self, response: Response, what: str) -> NotAllowed:
-        told = f"{what}: {self._words(response)}"
+        sentence = f"{what}: {self._error_text(response)}"
         if response.status == 403:
-            return NotAllowed(told)
-        return NeedsLogin(f"{told}; {self.credential.advice()}")
+            return NotAllowed(sentence)
+        return NeedsLogin(f"{sentence}; {self.credential.advice()}")
 
     def refusal(self) -> str | None:
         """Return why the credential was refused at the last request; None: it was not."""
@@ -198,8 +198,8 @@ class ApiSession:
             if with_contract and self.credential.needs_contract:
                 contract = (self._settings.contract_id or await self._contract.get()).strip()
                 if not is_header_text(contract):
-                    told = for_people(contract)
-                    raise NeedsContract(f"the contract's id cannot be sent: {told!r}")
+                    sentence = for_people(contract)
+                    raise NeedsContract(f"the contract's id cannot be sent: {sentence!r}")
                 headers[CONTRACT_HEADER] = contract
             return headers
         raise DeadlineReached(f"{what}: no token or contract in time")
@@ -286,17 +286,17 @@ class ApiSession:
     def _outcome(
         self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
     ) -> R | _Failed:
-        """Return what `_judged` returns, or the failure that it raises, without its traceback.
+        """Return what `_checked` returns, or the failure that it raises, without its traceback.
 
         A failure is remembered until its page's turn comes, and its traceback would hold the body.
         """
         try:
-            return self._judged(response, read, what, takes_redirect)
+            return self._checked(response, read, what, takes_redirect)
         except SatfsError as failure:
             failure.__traceback__ = failure.__cause__ = failure.__context__ = None
             return _Failed(failure)
 
-    def _judged(
+    def _checked(
         self, response: Response, read: Callable[[Response], R], what: str, takes_redirect: bool
     ) -> R:
         """Return what *read* makes of a good answer; raise what the status of another means."""
@@ -308,7 +308,7 @@ class ApiSession:
                 raise Garbled(error_text.prefixed(what, failure)) from failure
             except NotAllowed as failure:
                 raise NotAllowed(error_text.prefixed(what, failure)) from failure
-        message = f"{what}: {self._words(response)}"
+        message = f"{what}: {self._error_text(response)}"
         match status:
             case 403:
                 raise NotAllowed(message)
@@ -319,20 +319,22 @@ class ApiSession:
             case _:
                 raise Garbled(message)
 
-    def _words(self, response: Response) -> str:
-        told = error_text.error_text(response.body, self.credential.secrets())
-        return f"the vendor responded with {response.status}" + (f": {told}" if told else "")
+    def _error_text(self, response: Response) -> str:
+        sentence = error_text.error_text(response.body, self.credential.secrets())
+        return f"the vendor responded with {response.status}" + (
+            f": {sentence}" if sentence else ""
+        )
 
     # -- contracts and refusals --------------------------------------------------------------------
 
     async def _choose_contract(self) -> tuple[ContractId, float]:
         """Return the account's only contract, for as long as it is not refused."""
-        question = requests.contracts()
+        contracts_request = requests.contracts()
         try:
-            contracts = await self.ask(
-                question.url(self._settings.api_url),
+            contracts = await self.fetch(
+                contracts_request.url(self._settings.api_url),
                 _contracts,
-                question.what,
+                contracts_request.what,
                 Deadline.within(self._settings.metadata_deadline_s),
                 with_contract=False,
                 max_bytes=MAX_SMALL_BYTES,
@@ -360,7 +362,7 @@ class ApiSession:
         The vendor responds 401 to a wrong contract as well as to a wrong token. A request for
         `/contracts` with the token alone shows which one it is.
         """
-        told = f"{what}: {self._words(response)}"
+        sentence = f"{what}: {self._error_text(response)}"
         refused = self._refused(response, what)
         sent = headers.get(CONTRACT_HEADER)
         if sent is None:
@@ -381,7 +383,7 @@ class ApiSession:
         if contracts is None or any(contract.contract_id == sent for contract in contracts):
             return refused
         return NeedsContract(
-            f"{told}; the contract {sent!r} is not one of this account's"
+            f"{sentence}; the contract {sent!r} is not one of this account's"
             + (f"; set SATFS_CONTRACT_ID to one of: {_listed(contracts)}" if contracts else "")
         )
 

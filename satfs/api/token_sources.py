@@ -46,7 +46,7 @@ class TokenFile:
         self.path = path
         self._wall_clock = wall_clock
         self._seen: tuple[int, ...] | None = None
-        self._told: ReceivedToken | None = None
+        self._received: ReceivedToken | None = None
         self._warned_of: tuple[str, ...] = ()
 
     async def look(self) -> ReceivedToken:
@@ -61,22 +61,22 @@ class TokenFile:
     def refused(self) -> None:
         """Note that the token was refused: the next look reads the file, whatever its time is."""
         self._seen = None
-        self._told = None
+        self._received = None
 
     def _look(self) -> ReceivedToken:
         try:
             status = self.path.stat()
             seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-            told = self._told
-            if told is None or seen != self._seen:
-                told = self._read(status)
-            self._seen, self._told = seen, told
-            return told
+            received = self._received
+            if received is None or seen != self._seen:
+                received = self._read(status)
+            self._seen, self._received = seen, received
+            return received
         except (OSError, NeedsLogin) as failure:
             why = failure.strerror if isinstance(failure, OSError) else str(failure)
-            if self._told is not None:
+            if self._received is not None:
                 self._warn("token file unusable; going on with the token read before", str(why))
-                return self._told
+                return self._received
             raise NeedsLogin(f"token_file {self.path}: {why}") from None
 
     def _read(self, status: os.stat_result) -> ReceivedToken:
@@ -89,10 +89,10 @@ class TokenFile:
             self._warn("token file open to others", f"run: chmod 600 {self.path}")
         with self.path.open("rb") as stream:
             text = stream.read(MAX_BYTES + 1)
-        told = _parsed(text, self._wall_clock())
-        if told is None:
+        received = _parsed(text, self._wall_clock())
+        if received is None:
             raise NeedsLogin("holds no token")
-        return told
+        return received
 
     def _warn(self, event: str, why: str) -> None:
         """Log it, once for each change of what is wrong."""
@@ -112,7 +112,7 @@ class TokenCommand:
     def __init__(
         self, command: str, profile: str, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self._words = shlex.split(command)
+        self._command = shlex.split(command)
         self._profile = profile
         self._wall_clock = wall_clock
 
@@ -123,7 +123,7 @@ class TokenCommand:
             NeedsLogin: it cannot be run, fails, takes too long or prints no token. It does not run
                 any more then.
         """
-        name = f"token_command {Path(self._words[0]).name}"
+        name = f"token_command {Path(self._command[0]).name}"
         with trio.move_on_after(COMMAND_S):
             try:
                 code, text = await self._output()
@@ -132,15 +132,15 @@ class TokenCommand:
             if code != 0:
                 ended = f"exit code {code}" if code > 0 else f"signal {-code}"
                 raise NeedsLogin(f"{name} failed with {ended}; run it by hand to see why")
-            told = _parsed(text, self._wall_clock())
-            if told is None:
+            received = _parsed(text, self._wall_clock())
+            if received is None:
                 raise NeedsLogin(f"{name} printed no token")
-            return told
+            return received
         raise NeedsLogin(f"{name} did not end within {COMMAND_S:g} s")
 
     async def _output(self) -> tuple[int, bytes]:
         process = await trio.lowlevel.open_process(
-            self._words,
+            self._command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

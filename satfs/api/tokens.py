@@ -43,7 +43,7 @@ def parse(text: str, *, now_s: float) -> ReceivedToken | None:
         if not isinstance(token, str):
             return None
         text = token.strip()
-        lifetime_s = lifetime_told_s(record.get("expires_in"))
+        lifetime_s = stated_lifetime_s(record.get("expires_in"))
     token = text.removeprefix("Bearer ").strip()
     if not is_header_text(token) or " " in token:
         return None
@@ -58,7 +58,7 @@ def is_header_text(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable()
 
 
-def lifetime_told_s(value: Any) -> float | None:
+def stated_lifetime_s(value: Any) -> float | None:
     """Return `expires_in`, in seconds, however it was written; None when it cannot be meant."""
     try:
         lifetime_s = float(value)

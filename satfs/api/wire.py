@@ -71,14 +71,14 @@ _IDS = msgspec.json.Decoder(_Ids)
 class Page:
     """One page of a listing: its entries, or the records made of them (a `RecordList`).
 
-    *tells_next* is False when the response has no `next` at all. *n_unusable* entries are left out;
-    of *n_unreadable* nothing but the id was read.
+    *has_next_field* is False when the response has no `next` at all. *n_unusable* entries are left
+    out; of *n_unreadable* nothing but the id was read.
     """
 
     entries: Sequence[Any]
     count: int | None = None
     next: str | None = None
-    tells_next: bool = True
+    has_next_field: bool = True
     n_unusable: int = 0
     n_unreadable: int = 0
 
@@ -158,13 +158,13 @@ def _sent(body: bytes) -> Page:
     content = body.removeprefix(_BOM)
     entries = _split(content)
     if entries is not None:
-        return Page(tuple(entries), tells_next=False)
+        return Page(tuple(entries), has_next_field=False)
     try:
         envelope: _Envelope | dict[str, Json] = _ENVELOPE.decode(content)
     except (ValueError, RecursionError):
         top = document(body, MAX_VALUES)
         if isinstance(top, list):
-            return Page(tuple(top), tells_next=False)
+            return Page(tuple(top), has_next_field=False)
         if not isinstance(top, dict):
             raise Garbled("the response is not a page of a listing") from None
         envelope = top

@@ -28,7 +28,7 @@ _ENCRYPTED_FLAG: Final = 1
 
 #: Extra field of a local header that is allowed for, in bytes, when its header is read together
 #: with the first data: Info-ZIP's two fields take 28, ZIP64 20. A longer one costs a second read.
-_EXTRA_GUESS_BYTES: Final = 64
+_EXPECTED_EXTRA_BYTES: Final = 64
 #: The farthest beginning of a first read that the header is still read together with, in bytes.
 _TOGETHER_BYTES: Final = 64 * 1024
 
@@ -58,14 +58,14 @@ class MemberData:
     @property
     def bounds(self) -> ByteRange:
         """The member's place in the zip, local header included: exact, or a little too long."""
-        return self._header_span(_EXTRA_GUESS_BYTES + self.member.compressed_bytes)
+        return self._header_span(_EXPECTED_EXTRA_BYTES + self.member.compressed_bytes)
 
     def bounds_of(self, first_bytes: int | None) -> ByteRange:
         """Return the place of the stored member's first bytes, as `bounds`; None: of all bytes."""
         if first_bytes is None:
             return self.bounds
         n_bytes = min(first_bytes, self.member.compressed_bytes)
-        return self._header_span(_EXTRA_GUESS_BYTES + n_bytes)
+        return self._header_span(_EXPECTED_EXTRA_BYTES + n_bytes)
 
     def holds(self, position: int) -> bool:
         """Return whether a position of the zip is in the local header, the data, or just behind."""
@@ -96,10 +96,10 @@ class MemberData:
         return data
 
     async def _fetch_with_header(self, read: ReadRange, span: ByteRange) -> bytes | memoryview:
-        asked = self._header_span(_EXTRA_GUESS_BYTES + span.stop)
-        data = memoryview(await read(asked))
+        requested = self._header_span(_EXPECTED_EXTRA_BYTES + span.stop)
+        data = memoryview(await read(requested))
         start = self._find_start(data)
-        first, stop = start + span.start - asked.start, start + span.stop - asked.start
+        first, stop = start + span.start - requested.start, start + span.stop - requested.start
         if stop <= len(data):
             return data[first:stop]
         # A longer extra field than guessed: the rest of the span is requested on its own.
@@ -131,7 +131,7 @@ class MemberData:
 
     def reach(self, span: ByteRange) -> ByteRange:
         """Return where in the zip reading *span* may look: the local header is included."""
-        return self._header_span(_EXTRA_GUESS_BYTES + span.stop)
+        return self._header_span(_EXPECTED_EXTRA_BYTES + span.stop)
 
     def learn_start(self, header: bytes | memoryview) -> None:
         """Take in the local *header* from another read; a wrong one is ignored."""

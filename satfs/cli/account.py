@@ -11,7 +11,7 @@ import trio
 from satfs.api.client import Aleph, http_for
 from satfs.cli.flags import Manner
 from satfs.cli.log_setup import logging_as
-from satfs.cli.waiting import hurried, waiting_told
+from satfs.cli.waiting import hurried, waiting_shown
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Contract, ContractId
 from satfs.settings import AuthMode, Settings
@@ -38,7 +38,7 @@ class Account:
     token_expires_at_s: float | None
 
 
-def ask_account(
+def query_account(
     settings: Settings, manner: Manner, choose: Choice | None = None
 ) -> tuple[Account, Settings]:
     """Log in with *settings*; return the account, with the settings that *choose* has chosen.
@@ -54,14 +54,14 @@ def ask_account(
     level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
     with (
         logging_as(replace(manner.log, level=level), in_background=False),
-        waiting_told(settings, is_quiet=manner.verbosity < 0),
+        waiting_shown(settings, is_quiet=manner.verbosity < 0),
     ):
-        account, kept = trio.run(_ask, hurried(settings), choose)
+        account, kept = trio.run(_query, hurried(settings), choose)
         deadline = {"metadata_deadline_s": settings.metadata_deadline_s}
         return account, kept.model_copy(update=deadline)
 
 
-async def _ask(settings: Settings, choose: Choice | None) -> tuple[Account, Settings]:
+async def _query(settings: Settings, choose: Choice | None) -> tuple[Account, Settings]:
     async with http_for(settings) as http:
         aleph = Aleph(http, settings)
         contracts = await _contracts(aleph)

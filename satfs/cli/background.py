@@ -31,14 +31,14 @@ class Waiter:
     def __init__(self, pipe: int, *, leaves_late: bool = False) -> None:
         self._pipe: int | None = pipe
         self._leaves_late = leaves_late
-        self._tell({"pid": os.getpid()})
+        self._send({"pid": os.getpid()})
 
     @property
     def is_waiting(self) -> bool:
         """Return whether neither readiness nor a failure was reported yet."""
         return self._pipe is not None
 
-    def tell_ready(self) -> None:
+    def report_ready(self) -> None:
         """Have the command in the terminal end with success, and detach from its terminal.
 
         Raises:
@@ -46,17 +46,17 @@ class Waiter:
         """
         if self._leaves_late:
             os.setsid()
-        self._tell({"ready": True})
+        self._send({"ready": True})
         self._close()
         detach(0, 1, 2)
 
-    def tell_failure(self, failure: Failure) -> None:
+    def report_failure(self, failure: Failure) -> None:
         """Let the command in front end with *failure*, if it still waits."""
         with suppress(BrokenPipeError):
-            self._tell(asdict(failure))
+            self._send(asdict(failure))
         self._close()
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         if self._pipe is not None:
             view = memoryview(json.dumps(message).encode() + b"\n")
             while view:

@@ -121,10 +121,10 @@ def _for_owner(path: str, flags: int) -> int:
 
 
 def _finding_text(finding: Finding) -> str:
-    lines = [f"{finding.severity.word} [{finding.area.value}: {finding.check}] {finding.says}"]
+    lines = [f"{finding.severity.word} [{finding.area.value}: {finding.check}] {finding.statement}"]
     if finding.severity is not Severity.OK:
         lines += [
-            f"  {text}" for text in (finding.means, finding.remedy, *finding.commands) if text
+            f"  {text}" for text in (finding.explanation, finding.remedy, *finding.commands) if text
         ]
     return "\n".join(map(show, lines))
 

@@ -45,10 +45,10 @@ def show_around(mountpoint: Path) -> None:
         words = command.split()
         if shutil.which(words[0]) and ("contents" not in command or (scene / "contents").is_dir()):
             _step(command, n_lines, scene)
-    tell_demo(mountpoint)
+    print_demo(mountpoint)
 
 
-def tell_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
+def print_demo(mountpoint: Path, *, ends_with_us: bool = False) -> None:
     """Print what to try in the demo at *mountpoint*, and how it ends."""
     name = shell_path(mountpoint)
     end = "Ctrl-C" if ends_with_us else f"{program_name()} umount {name}"

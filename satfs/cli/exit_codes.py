@@ -120,16 +120,16 @@ class Failure:
 
 def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
     """Return *error*, or the worst of a group, for users; *with_details* adds its traceback."""
-    told = gravest_of(error)
+    failure = gravest_of(error)
     details = "".join(traceback.format_exception(error)) if with_details else None
-    if isinstance(told, SatfsError) and not isinstance(told, Misuse):
-        sentence = str(told) or type(told).__name__
-        return Failure(exit_code(told), sentence, remedy(told), details)
-    if isinstance(told, KeyboardInterrupt):
+    if isinstance(failure, SatfsError) and not isinstance(failure, Misuse):
+        sentence = str(failure) or type(failure).__name__
+        return Failure(exit_code(failure), sentence, remedy(failure), details)
+    if isinstance(failure, KeyboardInterrupt):
         return Failure(Exit.INTERRUPTED, "interrupted", None, details)
     return Failure(
-        exit_code(told),
-        f"satfs broke: {type(told).__name__}: {told}",
+        exit_code(failure),
+        f"satfs broke: {type(failure).__name__}: {failure}",
         "This is a bug. Please report it, with the output of `-vv`.",
         details,
     )

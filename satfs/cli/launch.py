@@ -99,7 +99,7 @@ def _serve_and_log(
 ) -> int:
     try:
         with prepare() as settings:
-            run_mount(settings, options, waiter.tell_ready)
+            run_mount(settings, options, waiter.report_ready)
     except (
         BaseException
     ) as error:  # any error that ends the mount is reported; nothing goes on after it
@@ -121,4 +121,4 @@ def _report(failure: Failure, options: MountOptions, waiter: Waiter) -> None:
     """
     if options.hold is not None:
         options.hold.close()
-    waiter.tell_failure(failure)
+    waiter.report_failure(failure)

@@ -72,7 +72,7 @@ def mount_code(code: int) -> MountExit:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MountRequest:
     """The options of one command line."""
 
     profile: str
@@ -85,8 +85,8 @@ class Asked:
     act_as: str | None = None
 
 
-def read_words(words: Sequence[str]) -> Asked:
-    """Parse *words*, the command line without its first word.
+def parse_arguments(arguments: Sequence[str]) -> MountRequest:
+    """Parse *arguments*, the command line without its first word.
 
     Raises:
         BadSettings: they make no sense; the message has the usage.
@@ -94,24 +94,24 @@ def read_words(words: Sequence[str]) -> Asked:
     places: list[str] = []
     texts: list[str] = []
     letters = ""
-    rest = iter(words)
-    for word in rest:
-        if word in ("-o", "-t", "-N"):
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-o", "-t", "-N"):
             value = next(rest, None)
             if value is None:
-                raise BadSettings(f"{word} needs a value; {_USAGE}")
-            _check_value(word, value)
-            texts += [value] if word == "-o" else []
-        elif word.startswith("-") and len(word) > 1 and set(word[1:]) <= set("sfnv"):
-            letters += word[1:]
-        elif word.startswith("-"):
+                raise BadSettings(f"{argument} needs a value; {_USAGE}")
+            _check_value(argument, value)
+            texts += [value] if argument == "-o" else []
+        elif argument.startswith("-") and len(argument) > 1 and set(argument[1:]) <= set("sfnv"):
+            letters += argument[1:]
+        elif argument.startswith("-"):
             raise BadSettings(_USAGE)
         else:
-            places.append(word)
+            places.append(argument)
     if len(places) != 2:
         raise BadSettings(_USAGE)
     return _sort_out(
-        Asked(
+        MountRequest(
             _profile(places[0]),
             places[1],
             is_sloppy="s" in letters,
@@ -136,7 +136,7 @@ def _profile(source: str) -> str:
     return profile
 
 
-def _sort_out(asked: Asked, options: Sequence[str]) -> Asked:
+def _sort_out(request: MountRequest, options: Sequence[str]) -> MountRequest:
     """Take from *options* what is for this program alone, and leave the rest in `options`."""
     kept, act_as = [], None
     for option in options:
@@ -147,11 +147,11 @@ def _sort_out(asked: Asked, options: Sequence[str]) -> Asked:
             if not value:
                 raise BadSettings("-o setuid needs a user: -o setuid=NAME")
             act_as = value
-        elif name == "profile" and value != asked.profile:
+        elif name == "profile" and value != request.profile:
             raise BadSettings("-o profile: the source names the profile: satfs:PROFILE")
         elif name != "profile":
             kept.append(option)
-    return replace(asked, options=tuple(kept), act_as=act_as)
+    return replace(request, options=tuple(kept), act_as=act_as)
 
 
 # -- acting as another user ------------------------------------------------------------------------
@@ -207,19 +207,21 @@ def _descriptor_limit() -> int:
 # -- the program -----------------------------------------------------------------------------------
 
 
-def is_called_by_mount(words: Sequence[str]) -> bool:
-    """Return whether *words*, a whole command line, come from mount(8) and not from a person."""
-    if not words:
+def is_called_by_mount(arguments: Sequence[str]) -> bool:
+    """Return whether *arguments*, a whole command line, come from mount(8), not from a person."""
+    if not arguments:
         return False
-    return Path(words[0]).name in PROGRAMS or (
+    return Path(arguments[0]).name in PROGRAMS or (
         # from mount.fuse3: `satfs SOURCE DIR -o …`
-        len(words) > 2 and words[1].startswith(SOURCE_PREFIX) and Path(words[0]).name == "satfs"
+        len(arguments) > 2
+        and arguments[1].startswith(SOURCE_PREFIX)
+        and Path(arguments[0]).name == "satfs"
     )
 
 
-def main(words: Sequence[str] | None = None) -> NoReturn:
-    """Mount as *words*, the program's own, describe, and exit with a code of mount(8)."""
-    given = list(sys.argv[1:] if words is None else words)
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Mount as *arguments*, the program's own, describe, and exit with a code of mount(8)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["-V"], ["--version"]):
         print(f"mount.satfs {__version__}")
         sys.exit(MountExit.DONE)
@@ -231,34 +233,36 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         code = _mount(given, manner)
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error, with_details=manner.with_details)
-        _tell(failure)
+        _print_failure(failure)
         code = failure.code
     sys.exit(mount_code(code))
 
 
-def _mount(words: Sequence[str], manner: Manner) -> int:
-    asked = read_words(words)
-    if asked.act_as is not None:
-        become(asked.act_as, os.environ)
-    given = parse_options([join_escaped(["", *asked.options])], is_sloppy=asked.is_sloppy)
-    manner.verbosity += asked.is_verbose
+def _mount(arguments: Sequence[str], manner: Manner) -> int:
+    request = parse_arguments(arguments)
+    if request.act_as is not None:
+        become(request.act_as, os.environ)
+    given = parse_options([join_escaped(["", *request.options])], is_sloppy=request.is_sloppy)
+    manner.verbosity += request.is_verbose
     with fuse_library_explained():
         from satfs.cli.commands.mount import mount_as
     return mount_as(
-        asked.directory,
+        request.directory,
         given,
-        {"profile": asked.profile},
+        {"profile": request.profile},
         manner,
-        is_fake=asked.is_fake,
+        is_fake=request.is_fake,
         leaves_late=True,
-        on_ready=lambda: _tell_mounted(asked),
+        on_ready=lambda: _print_mounted(request),
     )
 
 
-def _tell_mounted(asked: Asked) -> None:
-    if asked.is_verbose:
-        print_sentence(f"mount.satfs: {SOURCE_PREFIX}{asked.profile} mounted on {asked.directory}")
+def _print_mounted(request: MountRequest) -> None:
+    if request.is_verbose:
+        print_sentence(
+            f"mount.satfs: {SOURCE_PREFIX}{request.profile} mounted on {request.directory}"
+        )
 
 
-def _tell(failure: Failure) -> None:
+def _print_failure(failure: Failure) -> None:
     print_error(failure.sentence, failure.remedy, failure.details)

@@ -157,12 +157,12 @@ def _setting(name: str, value: str) -> str:
     return value
 
 
-def secret_refusal(said: str, setting: str) -> str:
-    """Return the sentence that refuses a secret given as *said* on a command line."""
+def secret_refusal(stated: str, setting: str) -> str:
+    """Return the sentence that refuses a secret given as *stated* on a command line."""
     from satfs.settings import variable_of
 
     return (
-        f"{said}: a secret on a command line is shown to everybody by ps; "
+        f"{stated}: a secret on a command line is shown to everybody by ps; "
         f"set the environment variable {variable_of(setting)} instead"
     )
 

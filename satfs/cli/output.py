@@ -76,17 +76,17 @@ def print_error(sentence: str, remedy: str | None = None, details: str | None = 
     """Say what went wrong, what to do about it, and *details* (a traceback) when given."""
     if details:
         click.echo(redact(details).rstrip(), err=True)
-    _say("Error:", sentence, "red")
+    _print_sentence("Error:", sentence, "red")
     if remedy:
-        _say("", remedy, None)
+        _print_sentence("", remedy, None)
 
 
 def print_remark(sentence: str) -> None:
     """Say something that does not stop us, and that people should know."""
-    _say("Note:", sentence, "yellow")
+    _print_sentence("Note:", sentence, "yellow")
 
 
-def _say(label: str, text: str, color: str | None) -> None:
+def _print_sentence(label: str, text: str, color: str | None) -> None:
     text = show(redact(text.strip()))
     margin = "       "
     lead = f"{label} " if label else margin

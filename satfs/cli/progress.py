@@ -27,7 +27,7 @@ from satfs.cli.exit_codes import Exit, exit_code
 from satfs.cli.flags import Manner
 from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import missing, on_mounts, print_json
-from satfs.control.client import ask
+from satfs.control.client import messages_of
 from satfs.control.protocol import Done, Failed, Notice, error_of
 from satfs.errors import NotThere
 from satfs.fuse.errnos import gravest_of
@@ -63,7 +63,7 @@ def follow(
             elif shown is not None:
                 shown.take(message.what)
             else:
-                _tell_line(message.what, verb, is_quiet=is_quiet)
+                _print_line(message.what, verb, is_quiet=is_quiet)
     return result
 
 
@@ -83,7 +83,7 @@ def outcome_of(result: Mapping[str, Json]) -> Exit:
     return exit_code(gravest)
 
 
-def _tell_line(what: Mapping[str, Json], verb: str, *, is_quiet: bool) -> None:
+def _print_line(what: Mapping[str, Json], verb: str, *, is_quiet: bool) -> None:
     if what.get("event") == "ended":
         if what.get("error") is not None:
             print_remark(f"{what['path']}: {what['message']}")
@@ -201,7 +201,7 @@ def fetch(
         }
         try:
             result = follow(
-                ask(mounted, command, given),
+                messages_of(mounted, command, given),
                 as_json=as_json,
                 is_quiet=manner.verbosity < 0,
                 verb=verb,

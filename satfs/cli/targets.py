@@ -14,7 +14,7 @@ import trio
 
 from satfs.cli.flags import LogChoice, Manner, level_for
 from satfs.cli.output import show
-from satfs.cli.waiting import hurried, waiting_told
+from satfs.cli.waiting import hurried, waiting_shown
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.local import cached_versions_of, open_listings
@@ -70,13 +70,13 @@ def anywhere(text: str | None) -> OnMount | tuple[str, ...]:
     return tuple(word for word in text.split("/") if word)
 
 
-def answer(
+def query(
     target: OnMount | tuple[str, ...],
-    question: str,
+    command: str,
     settings: Settings | None,
     where: Sequence[str] = (),
 ) -> Mapping[str, Json]:
-    """Return the result of *question* (`list` or `describe`) for *target*.
+    """Return the result of *command* (`list` or `describe`) for *target*.
 
     From a mount over its socket, else from the API of *settings*, with what mounts have kept.
 
@@ -85,10 +85,10 @@ def answer(
     """
     if isinstance(target, OnMount):
         given = {"paths": [list(target.words)], "where": list(where)}
-        return result_of(target.mounted, question, given)
+        return result_of(target.mounted, command, given)
     assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
-    with waiting_told(settings):
-        return run_alone(_ask_api, hurried(settings), question, target, where)
+    with waiting_shown(settings):
+        return run_alone(_query_api, hurried(settings), command, target, where)
 
 
 def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:
@@ -102,10 +102,10 @@ def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Ar
         raise gravest_of(group) from group
 
 
-async def _ask_api(
-    settings: Settings, question: str, words: tuple[str, ...], where: Sequence[str]
+async def _query_api(
+    settings: Settings, command: str, words: tuple[str, ...], where: Sequence[str]
 ) -> dict[str, Json]:
-    ask = {"list": records.listed, "describe": records.described}[question]
+    call = {"list": records.listed, "describe": records.described}[command]
     knows_all = (len(words) == 1 and words[0] != "tasks") or words[:1] in (
         ("captures",),
         ("scenes",),
@@ -113,7 +113,7 @@ async def _ask_api(
     async with open_listings(settings, with_all=knows_all) as listings:
         if where:
             return await selected(listings, words, where)
-        return await ask(listings, words, lambda: cached_versions_of(settings))
+        return await call(listings, words, lambda: cached_versions_of(settings))
 
 
 def quiet_log(manner: Manner) -> LogChoice:
@@ -145,9 +145,9 @@ class Missing(click.ClickException):
         )
 
 
-def print_json(answer: Json, *, is_line: bool = False) -> None:
-    """Print *answer* as JSON, on one line or for people to read as well."""
-    click.echo(json.dumps(answer) if is_line else json.dumps(answer, indent=2))
+def print_json(document: Json, *, is_line: bool = False) -> None:
+    """Print *document* as JSON, on one line or for people to read as well."""
+    click.echo(json.dumps(document) if is_line else json.dumps(document, indent=2))
 
 
 def _located(text: str) -> OnMount | None:

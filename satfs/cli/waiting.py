@@ -27,7 +27,7 @@ _NO_ROUTE: Final = frozenset(
 
 
 @contextmanager
-def waiting_told(settings: Settings, *, is_quiet: bool = False) -> Iterator[Callable[[], None]]:
+def waiting_shown(settings: Settings, *, is_quiet: bool = False) -> Iterator[Callable[[], None]]:
     """Say on standard error which host is waited for when the body takes longer than `NOTICE_S`.
 
     Yields a function that ends the wait before the body does.

@@ -12,7 +12,7 @@ from satfs.api import readers
 from satfs.api.listings import Listings
 from satfs.content.cache.index import CachedVersion
 from satfs.control import records
-from satfs.control.client import ask, result_of
+from satfs.control.client import messages_of, result_of
 from satfs.control.protocol import Done, Failed, error_of
 from satfs.control.publications import Event
 from satfs.errors import Garbled
@@ -28,16 +28,16 @@ Listing: TypeAlias = Mapping[str, Json]
 class Source(Protocol):
     """Where listings and items come from: a mount, or the API."""
 
-    async def ask(self, question: str, words: Sequence[str]) -> Listing:
-        """Return the answer to *question* (`list` or `describe`)."""
+    async def query(self, command: str, path_names: Sequence[str]) -> Listing:
+        """Return the answer to *command* (`list` or `describe`)."""
         ...
 
-    def path(self, words: Sequence[str]) -> str | None:
-        """Return where *words* are in the file system; None without a mount."""
+    def path(self, path_names: Sequence[str]) -> str | None:
+        """Return where *path_names* are in the file system; None without a mount."""
         ...
 
-    async def item(self, words: Sequence[str], event: Event) -> Json | None:
-        """Return the STAC item of the scene at *words*; None while its delivery is not there.
+    async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
+        """Return the STAC item of the scene at *path_names*; None while its delivery is not there.
 
         Raises:
             SatfsError: it cannot be made now.
@@ -55,20 +55,20 @@ class OfMount:
 
     mounted: Mounted
 
-    async def ask(self, question: str, words: Sequence[str]) -> Listing:
+    async def query(self, command: str, path_names: Sequence[str]) -> Listing:
         """See `Source`."""
-        given = {"paths": [list(words)]}
+        given = {"paths": [list(path_names)]}
         return await trio.to_thread.run_sync(
-            result_of, self.mounted, question, given, abandon_on_cancel=True
+            result_of, self.mounted, command, given, abandon_on_cancel=True
         )
 
-    def path(self, words: Sequence[str]) -> str | None:
+    def path(self, path_names: Sequence[str]) -> str | None:
         """See `Source`."""
-        return str(self.mounted.mountpoint.joinpath(*words))
+        return str(self.mounted.mountpoint.joinpath(*path_names))
 
-    async def item(self, words: Sequence[str], event: Event) -> Json | None:
+    async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
         """See `Source`: with absolute paths of the mount."""
-        given = {"paths": [list(words)], "absolute": True}
+        given = {"paths": [list(path_names)], "absolute": True}
         item = await trio.to_thread.run_sync(
             item_of_mount, self.mounted, given, abandon_on_cancel=True
         )
@@ -86,16 +86,16 @@ class OfApi:
 
     listings: Listings
 
-    async def ask(self, question: str, words: Sequence[str]) -> Listing:
+    async def query(self, command: str, path_names: Sequence[str]) -> Listing:
         """See `Source`."""
-        answer = records.listed if question == "list" else records.described
-        return await answer(self.listings, words, _nothing_kept)
+        call = records.listed if command == "list" else records.described
+        return await call(self.listings, path_names, _nothing_kept)
 
-    def path(self, words: Sequence[str]) -> str | None:
+    def path(self, path_names: Sequence[str]) -> str | None:
         """See `Source`."""
         return None
 
-    async def item(self, words: Sequence[str], event: Event) -> Json | None:
+    async def item(self, path_names: Sequence[str], event: Event) -> Json | None:
         """See `Source`: made of the record alone, without assets."""
         scene = scene_of_record(event.record)
         if scene is None:
@@ -118,7 +118,7 @@ def item_of_mount(mounted: Mounted, given: Mapping[str, Json]) -> Json:
         SatfsError: there is none now.
     """
     item: Json = None
-    for message in ask(mounted, "stac", given):
+    for message in messages_of(mounted, "stac", given):
         if isinstance(message, Done):
             for failure in message.result["failed"]:
                 raise error_of(Failed(failure["error"], failure["message"]))

@@ -26,7 +26,7 @@ from satfs.cli.targets import OnMount, print_json
 from satfs.cli.watch_sources import Listing, Source
 from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, Seen
-from satfs.control.selecting import answers_in_order
+from satfs.control.selecting import results_in_order
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
 from satfs.model import Json
@@ -136,13 +136,13 @@ class Watch:
     """One watch: looks, reports, remembers."""
 
     source: Source
-    words: Sequence[str]
+    path_names: Sequence[str]
     memory: Memory
     command: Sequence[str]
     as_json: bool
     is_quiet: bool
     #: Called when the first look has ended, well or not.
-    on_first_answer: Callable[[], None] = lambda: None
+    on_first_response: Callable[[], None] = lambda: None
     #: Scenes are reported as STAC items, and nothing else is reported.
     as_items: bool = False
     webhook: Webhook | None = None
@@ -170,7 +170,7 @@ class Watch:
                 try:
                     await self._look()
                 finally:
-                    self.on_first_answer()
+                    self.on_first_response()
                 self._is_away = False
             except Unreachable as failure:
                 if interval_s is None:
@@ -202,34 +202,34 @@ class Watch:
         async def captures(task: str) -> tuple[str, Listing]:
             return task, await self._fresh(("tasks", _name(task, RESERVED_BESIDE_TASKS)))
 
-        for task, listing in await answers_in_order(captures, seen.due_tasks(tasks, now_s)):
+        for task, listing in await results_in_order(captures, seen.due_tasks(tasks, now_s)):
             for event in seen.note_captures(task, listing["entries"], now_s):
-                await self._tell(event)
+                await self._emit(event)
 
         async def scenes(capture: str) -> tuple[str, Listing]:
             return capture, await self._fresh(("captures", names.name_of(capture).decode()))
 
-        for capture, listing in await answers_in_order(scenes, seen.due_captures(now_s)):
+        for capture, listing in await results_in_order(scenes, seen.due_captures(now_s)):
             for event in seen.note_scenes(capture, listing["entries"], now_s):
-                await self._tell(event)
+                await self._emit(event)
         seen.is_begun = True
 
     async def _tasks(self) -> Sequence[Mapping[str, Json]]:
         """Return the tasks to look at; of a single capture, see that it is watched."""
-        if tuple(self.words) in ((), ("tasks",)):
+        if tuple(self.path_names) in ((), ("tasks",)):
             entries: Sequence[Mapping[str, Json]] = (await self._fresh(("tasks",)))["entries"]
             return entries
-        told = await self.source.ask("describe", self.words)
-        if told["kind"] == "capture":
-            self._seen.note_captures("", [told], time.time())  # the task is not known
+        described = await self.source.query("describe", self.path_names)
+        if described["kind"] == "capture":
+            self._seen.note_captures("", [described], time.time())  # the task is not known
             return ()
-        if told["kind"] != "task":
+        if described["kind"] != "task":
             raise BadSettings("only tasks, a task or a capture can be watched")
-        return [told]
+        return [described]
 
-    async def _fresh(self, words: Sequence[str]) -> Listing:
+    async def _fresh(self, path_names: Sequence[str]) -> Listing:
         try:
-            listing = await self.source.ask("list", words)
+            listing = await self.source.query("list", path_names)
         except NotThere:  # withdrawn since it was listed
             return {"entries": ()}
         if listing.get("is_stale"):
@@ -238,22 +238,22 @@ class Watch:
             )
         return listing
 
-    async def _tell(self, event: Event) -> None:
+    async def _emit(self, event: Event) -> None:
         """Report *event*, and remember that; not if its command fails."""
-        words = ["captures", _name(event.capture_id)]
+        path_names = ["captures", _name(event.capture_id)]
         if event.task_id:
             capture = _name(event.capture_id, RESERVED_IN_TASK)
-            words = ["tasks", _name(event.task_id, RESERVED_BESIDE_TASKS), capture]
+            path_names = ["tasks", _name(event.task_id, RESERVED_BESIDE_TASKS), capture]
         if event.scene_id is not None:
-            words.append(_name(event.scene_id, RESERVED_IN_CAPTURE))
-        told: Json = event.as_json()
-        if (path := self.source.path(words)) is not None:
-            told["path"] = path
+            path_names.append(_name(event.scene_id, RESERVED_IN_CAPTURE))
+        fields: Json = event.as_json()
+        if (path := self.source.path(path_names)) is not None:
+            fields["path"] = path
         if self._is_wanted(event):
-            content = told
+            content = fields
             if self.as_items:
                 try:
-                    content = await self.source.item(words, event)
+                    content = await self.source.item(path_names, event)
                 except SatfsError as failure:
                     if isinstance(failure, Unreachable):
                         raise
@@ -262,7 +262,7 @@ class Watch:
                     return
                 if content is None:  # announced; its delivery is not there yet
                     return
-            if not await self._hand_over(event, told, content):
+            if not await self._hand_over(event, fields, content):
                 self._n_failed += 1
                 return
             self._show(event, content)
@@ -274,18 +274,18 @@ class Watch:
             return not self.as_items and not self.conditions
         return holds_all(self.conditions, {"scene": event.record})
 
-    async def _hand_over(self, event: Event, told: Mapping[str, Json], content: Json) -> bool:
+    async def _hand_over(self, event: Event, fields: Mapping[str, Json], content: Json) -> bool:
         """Return whether command and webhook, as far as there are, have taken *content*."""
         if self._has_no_receiver:
             return False
-        if self.command and not await self._execute(told, content):
+        if self.command and not await self._execute(fields, content):
             return False
         if self.webhook is None:
             return True
         refusal = await self.webhook.post(content)
         if refusal is not None:
             self._has_no_receiver = refusal.is_absent
-            what = f"{told['event']} {event.scene_id or event.capture_id}"
+            what = f"{fields['event']} {event.scene_id or event.capture_id}"
             and_others = " and what follows it" if refusal.is_absent else " again"
             print_remark(
                 f"--webhook: {refusal.reason} for {what}; the next look sends it{and_others}."
@@ -302,13 +302,13 @@ class Watch:
             click.echo(f"{moment}  {event.kind:<7}  {show(id)}{of}")
         sys.stdout.flush()
 
-    async def _execute(self, told: Mapping[str, Json], content: Json) -> bool:
+    async def _execute(self, fields: Mapping[str, Json], content: Json) -> bool:
         facts = {
-            "WATCH_EVENT": told["event"],
-            "WATCH_TASK_ID": told["task_id"],
-            "WATCH_CAPTURE_ID": told["capture_id"],
-            "WATCH_SCENE_ID": told["scene_id"],
-            "WATCH_PATH": told.get("path"),
+            "WATCH_EVENT": fields["event"],
+            "WATCH_TASK_ID": fields["task_id"],
+            "WATCH_CAPTURE_ID": fields["capture_id"],
+            "WATCH_SCENE_ID": fields["scene_id"],
+            "WATCH_PATH": fields.get("path"),
         }
         # An environment cannot hold NUL; a command that needs an id with NUL finds it in the JSON.
         shown = {k: v for k, v in facts.items() if isinstance(v, str) and "\0" not in v}
@@ -331,8 +331,8 @@ class Watch:
             ) from failure
         if done.returncode != 0:
             print_remark(
-                f"{self.command[0]} failed with {done.returncode} for {told['event']}"
-                f" {told['scene_id'] or told['capture_id']}; the next look reports it again."
+                f"{self.command[0]} failed with {done.returncode} for {fields['event']}"
+                f" {fields['scene_id'] or fields['capture_id']}; the next look reports it again."
             )
         return done.returncode == 0
 

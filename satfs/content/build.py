@@ -110,7 +110,7 @@ async def open_attachments(
                 retries,
                 check_url,
                 deadline_s=settings.metadata_deadline_s,
-                heard=lambda took_s: controller.note_answer(trio.current_time(), took_s),
+                on_response=lambda took_s: controller.note_response(trio.current_time(), took_s),
             )
             contents = Attachments(
                 cache=cache,

@@ -152,7 +152,7 @@ class Versions:
         known = self._known.get(key)
         index = self._cache.index
         if known is None and index is not None and not self._forgetting[key]:
-            known = await self._cache.ask(lambda: index.version(self._account, *key))
+            known = await self._cache.on_index(lambda: index.version(self._account, *key))
             if self._forgetting[key] or key in self._known:
                 known = self._known.get(key)  # something newer came during the wait
             elif known is not None:
@@ -318,7 +318,7 @@ class Versions:
             return False
         name = f"version {self._account} {label_of(scene, attachment)}"
         await turn.enter_async_context(self._locks.alone(name))
-        known = await self._cache.ask(lambda: index.version(self._account, scene, attachment))
+        known = await self._cache.on_index(lambda: index.version(self._account, scene, attachment))
         if known is None or known.revision != revision or known.confirmed_at_s < since_s:
             return False
         self._remember((scene, attachment), known)
@@ -330,7 +330,7 @@ class Versions:
         self._remember(key, known)
         index = self._cache.index
         if index is not None:
-            await self._cache.ask(lambda: index.note_version(self._account, *key, known))
+            await self._cache.on_index(lambda: index.note_version(self._account, *key, known))
         return known
 
     def forget(self, scene: SceneId, attachment: AttachmentName) -> None:
@@ -345,7 +345,7 @@ class Versions:
         self._forgetting[key] += 1
 
         async def forget_in_index() -> None:
-            await self._cache.ask(lambda: index.forget_version(self._account, *key))
+            await self._cache.on_index(lambda: index.forget_version(self._account, *key))
             self._forgetting[key] -= 1
             self._forgetting += Counter()  # drops zeros
 

@@ -40,7 +40,7 @@ class MountSilent(BadMountpoint):
     """The process of a mount accepts a connection, and does not respond in time."""
 
 
-def ask(
+def messages_of(
     mounted: Mounted,
     do: str,
     given: Mapping[str, Json],
@@ -88,8 +88,8 @@ def result_of(
     time_limit_s: float = math.inf,
     max_bytes: int = MESSAGE_BYTES,
 ) -> Mapping[str, Json]:
-    """Send a request to a mount, and return its result; raises as `ask` does."""
-    for message in ask(mounted, do, given, time_limit_s=time_limit_s, max_bytes=max_bytes):
+    """Send a request to a mount, and return its result; raises as `messages_of` does."""
+    for message in messages_of(mounted, do, given, time_limit_s=time_limit_s, max_bytes=max_bytes):
         if isinstance(message, Done):
             return message.result
     raise Garbled("the mount ended its response without a result")

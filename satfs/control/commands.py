@@ -17,7 +17,7 @@ from satfs.control.selecting import selected
 from satfs.control.server import Command, SendNotice
 from satfs.control.stac_items import stac_items
 from satfs.control.verifying import verify
-from satfs.control.walk import words_of
+from satfs.control.walk import paths_of
 from satfs.errors import BadSettings
 from satfs.log_level import set_level
 from satfs.model import Json
@@ -43,19 +43,19 @@ def commands_on(mount: MountComponents) -> dict[str, Command]:
 async def _list(
     mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
-    (words,) = words_of(given.get("paths"))
+    (path_names,) = paths_of(given.get("paths"))
     where = given.get("where")
     if isinstance(where, list) and where:
-        return await selected(mount.listings, words, [str(each) for each in where])
-    return await records.listed(mount.listings, words, partial(_cached_versions, mount))
+        return await selected(mount.listings, path_names, [str(each) for each in where])
+    return await records.listed(mount.listings, path_names, partial(_cached_versions, mount))
 
 
 async def _describe(
     mount: MountComponents, given: Mapping[str, Json], _send: SendNotice
 ) -> dict[str, Json]:
-    (words,) = words_of(given.get("paths"))
-    found = await records.described(mount.listings, words, partial(_cached_versions, mount))
-    return {**found, **await described_rasters(mount, words)}
+    (path_names,) = paths_of(given.get("paths"))
+    found = await records.described(mount.listings, path_names, partial(_cached_versions, mount))
+    return {**found, **await described_rasters(mount, path_names)}
 
 
 async def _prefetch(

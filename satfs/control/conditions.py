@@ -49,7 +49,7 @@ class Condition:
         for level in LEVELS if self.level is None else (self.level,):
             found, actual = _look_up(records.get(level), self.field)
             if found:
-                return _judge(actual, self.operator, self.value)
+                return _compares(actual, self.operator, self.value)
         return False
 
 
@@ -118,12 +118,12 @@ def _look_up(record: Json, field: tuple[str, ...]) -> tuple[bool, Json]:
     return here is not None, here
 
 
-def _judge(actual: Json, sign: str, wanted: str) -> bool:
+def _compares(actual: Json, sign: str, wanted: str) -> bool:
     if isinstance(actual, list):
         # A list fulfils a condition that one of its elements fulfils; `!=` is for all of them.
         if sign == "!=":
-            return all(_judge(each, sign, wanted) for each in actual)
-        return any(_judge(each, sign, wanted) for each in actual)
+            return all(_compares(each, sign, wanted) for each in actual)
+        return any(_compares(each, sign, wanted) for each in actual)
     if isinstance(actual, Mapping) or actual is None:
         return False
     text = {True: "true", False: "false"}[actual] if isinstance(actual, bool) else str(actual)

@@ -9,7 +9,7 @@ from satfs.control.components import MountComponents
 from satfs.control.prefetching import collect
 from satfs.control.progress import CommandProgress
 from satfs.control.server import SendNotice
-from satfs.control.walk import Target, find, scene_of, words_of
+from satfs.control.walk import Target, find, paths_of, scene_of
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
@@ -26,17 +26,19 @@ async def unpin(
         BadCache: nothing is kept on disk.
     """
     labels: set[str] = set()
-    for words in words_of(given.get("paths")):
+    for path_names in paths_of(given.get("paths")):
         try:
-            found = await collect(mount, {**given, "paths": [list(words)]}, CommandProgress(send))
+            found = await collect(
+                mount, {**given, "paths": [list(path_names)]}, CommandProgress(send)
+            )
             labels.update(filter(None, map(_label, found)))
-            node = await find(mount.root, words)
+            node = await find(mount.root, path_names)
         except NotThere:
             node = None
         if node is not None and scene_of(node) is None:
             continue
         # Also objects that the store has no longer, or whose version is not known now.
-        scene = words[-1] if node is None else _scene_id(scene_of(node))
+        scene = path_names[-1] if node is None else _scene_id(scene_of(node))
         kept = await mount.keeping.kept()
         if node is None or isinstance(node, SceneDirectory):
             labels.update(each.label for each in kept.values() if _is_of(each, scene))

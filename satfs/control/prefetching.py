@@ -24,8 +24,8 @@ from satfs.control.walk import (
     attachment_of,
     find,
     lineage,
+    paths_of,
     targets,
-    words_of,
 )
 from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unreachable
 from satfs.facts.scene import RASTER_KINDS, MemberKind
@@ -60,7 +60,7 @@ async def prefetch(
     """
     progress, jobs = CommandProgress(send), jobs_of(given)
     found = await collect(mount, given, progress)
-    if any(words[:1] == ("tasks",) for words in words_of(given.get("paths"))):
+    if any(path_names[:1] == ("tasks",) for path_names in paths_of(given.get("paths"))):
         # `ls tasks` without network needs the list; looking up one task does not fetch it.
         try:
             await mount.listings.tasks()
@@ -107,8 +107,8 @@ async def collect(
     wanted = Wanted(mount.listings, conditions, _kinds(given.get("bands")), members)
     found: dict[tuple[str, ...], Target] = {}
     n_bytes = 0
-    for words in words_of(given.get("paths")):
-        node = await find(mount.root, words)
+    for path_names in paths_of(given.get("paths")):
+        node = await find(mount.root, path_names)
         known = await lineage(node, wanted)
         if known is None:
             continue
@@ -266,9 +266,9 @@ class _WholeFiles:
             # Replaced since it was listed: the name leads to the new one.
             if not isinstance(node, AttachmentFile) or not isinstance(node.parent, SceneDirectory):
                 raise
-            anew = await node.parent.attachment(node.attachment.name)
-            self.instead[target.path] = Target(target.path, anew)
-            return await read_whole(anew, take)
+            looked_up = await node.parent.attachment(node.attachment.name)
+            self.instead[target.path] = Target(target.path, looked_up)
+            return await read_whole(looked_up, take)
 
 
 #: Bytes read at once: the largest read that the kernel sends.

@@ -26,7 +26,7 @@ class CommandProgress:
     n_bytes: int = 0
     n_bytes_done: int = 0
     failures: list[dict[str, Json]] = field(default_factory=list)
-    _told_s: dict[str, float] = field(default_factory=dict)
+    _reported_s: dict[str, float] = field(default_factory=dict)
 
     async def found(self, n_files: int, n_bytes: int) -> None:
         """Return how much has been found to do so far."""
@@ -40,7 +40,7 @@ class CommandProgress:
 
     async def begun(self, path: str, size_bytes: int) -> None:
         """Send that a file is begun."""
-        self._told_s[path] = trio.current_time()
+        self._reported_s[path] = trio.current_time()
         await self.send({"event": "begun", "path": path, "bytes": size_bytes})
 
     async def moved(self, path: str, n_bytes: int) -> None:
@@ -56,12 +56,12 @@ class CommandProgress:
         facts: Mapping[str, Json] | None = None,
     ) -> None:
         """Send that a file of *n_bytes* is done, or (with *failure*) given up; add *facts*."""
-        self._told_s.pop(path, None)
+        self._reported_s.pop(path, None)
         if failure is None:
             self.n_bytes_done += n_bytes
         else:
-            self.failures.append({"path": path, **told(failure)})
-        outcome = told(failure) if failure is not None else {"error": None}
+            self.failures.append({"path": path, **failure_record(failure)})
+        outcome = failure_record(failure) if failure is not None else {"error": None}
         message = {"event": "ended", "path": path, "bytes": n_bytes, **outcome, **(facts or {})}
         await self.send(message)
 
@@ -76,12 +76,12 @@ class CommandProgress:
 
     def _is_due(self, path: str) -> bool:
         now_s = trio.current_time()
-        if now_s - self._told_s.get(path, float("-inf")) < INTERVAL_S:
+        if now_s - self._reported_s.get(path, float("-inf")) < INTERVAL_S:
             return False
-        self._told_s[path] = now_s
+        self._reported_s[path] = now_s
         return True
 
 
-def told(failure: SatfsError) -> dict[str, Json]:
+def failure_record(failure: SatfsError) -> dict[str, Json]:
     """Return *failure* as fields of a message."""
     return {"error": type(failure).__name__, "message": str(failure) or type(failure).__name__}

@@ -137,10 +137,10 @@ def request_of(line: bytes) -> ControlRequest:
     Raises:
         Garbled: it is not a request, or one of another version of satfs.
     """
-    said = _object(line)
-    if said.get("satfs") != VERSION:
+    parsed = _object(line)
+    if parsed.get("satfs") != VERSION:
         raise Garbled("the mount and this command are of different versions of satfs; mount again")
-    do, given = said.get("do"), said.get("with")
+    do, given = parsed.get("do"), parsed.get("with")
     if not isinstance(do, str) or not isinstance(given, dict):
         raise Garbled("a request has a command and its parameters")
     return ControlRequest(do, given)
@@ -152,8 +152,8 @@ def message_of(line: bytes) -> Message:
     Raises:
         Garbled: it is not a message.
     """
-    said = _object(line)
-    match said:
+    parsed = _object(line)
+    match parsed:
         case {"done": dict(result)}:
             return Done(result)
         case {"told": dict(what)}:

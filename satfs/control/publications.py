@@ -58,7 +58,7 @@ class SeenCapture:
 
     task_id: str
     seen_at_s: float
-    asked_at_s: float = 0.0
+    requested_at_s: float = 0.0
     scenes: set[str] | None = None
 
 
@@ -90,7 +90,7 @@ class Seen:
         for id, seen in self.captures.items():
             is_late = seen.scenes is not None and not 0 <= now_s - seen.seen_at_s < SETTLED_S
             (finished if is_late else due).append(id)
-        finished.sort(key=lambda id: self.captures[id].asked_at_s)
+        finished.sort(key=lambda id: self.captures[id].requested_at_s)
         return due + finished[:TURNS]
 
     def note_captures(
@@ -100,7 +100,7 @@ class Seen:
 
         They count as seen only after `note`.
         """
-        news = []
+        published = []
         for entry in entries:
             record = entry.get("record") or {}
             id = str(entry["id"])
@@ -108,12 +108,12 @@ class Seen:
                 continue
             event = Event("capture", task_id, id, None, record)
             if self.is_begun:
-                news.append(event)
+                published.append(event)
             else:
                 self.captures[id] = SeenCapture(task_id, now_s)
-        if not news:
+        if not published:
             self.tasks[task_id] = now_s
-        return news
+        return published
 
     def note_scenes(
         self, capture_id: str, entries: Sequence[Mapping[str, Json]], now_s: float
@@ -122,17 +122,17 @@ class Seen:
         seen = self.captures[capture_id]
         ids = {str(entry["id"]) for entry in entries}
         if seen.scenes is None:  # what was there before anybody watched
-            seen.scenes, seen.asked_at_s = ids, now_s
+            seen.scenes, seen.requested_at_s = ids, now_s
             return []
         known = seen.scenes
-        news = [
+        published = [
             Event("scene", seen.task_id, capture_id, str(entry["id"]), entry.get("record") or {})
             for entry in entries
             if str(entry["id"]) not in known
         ]
-        if not news:
-            seen.asked_at_s = now_s
-        return news
+        if not published:
+            seen.requested_at_s = now_s
+        return published
 
     def note(self, event: Event, now_s: float) -> None:
         """Note that *event* was reported: it is not reported again."""
@@ -149,7 +149,7 @@ class Seen:
             id: {
                 "task": seen.task_id,
                 "seen_at_s": seen.seen_at_s,
-                "asked_at_s": seen.asked_at_s,
+                "asked_at_s": seen.requested_at_s,
                 "scenes": None if seen.scenes is None else sorted(seen.scenes),
             }
             for id, seen in self.captures.items()
@@ -172,12 +172,12 @@ class Seen:
                 reported again.
         """
         try:
-            told = json.loads(text)
-            if told["satfs_watch"] != _VERSION:
+            document = json.loads(text)
+            if document["satfs_watch"] != _VERSION:
                 raise ValueError
             return cls(
-                bool(told["is_begun"]),
-                {str(id): float(at_s) for id, at_s in told["tasks"].items()},
+                bool(document["is_begun"]),
+                {str(id): float(at_s) for id, at_s in document["tasks"].items()},
                 {
                     str(id): SeenCapture(
                         str(each["task"]),
@@ -185,7 +185,7 @@ class Seen:
                         float(each["asked_at_s"]),
                         None if each["scenes"] is None else set(map(str, each["scenes"])),
                     )
-                    for id, each in told["captures"].items()
+                    for id, each in document["captures"].items()
                 },
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -87,18 +87,18 @@ def as_buffers(span: ByteRange, size_bytes: int) -> ByteRange:
     return ByteRange(start, -(-span.stop // BUFFER_BYTES) * BUFFER_BYTES).clip(size_bytes)
 
 
-async def described_rasters(mount: MountComponents, words: Sequence[str]) -> dict[str, Json]:
-    """Return what `satfs info` shows of a raster, or of the rasters in a zip, at *words*.
+async def described_rasters(mount: MountComponents, path_names: Sequence[str]) -> dict[str, Json]:
+    """Return what `satfs info` shows of a raster, or of the rasters in a zip, at *path_names*.
 
     Empty for any other path. Rasters in a zip come from what was read of its members at once.
 
     Raises:
         SatfsError: it cannot be read now.
     """
-    if len(words) < 2 or words[0] not in ("tasks", "captures", "scenes"):
+    if len(path_names) < 2 or path_names[0] not in ("tasks", "captures", "scenes"):
         return {}
     try:
-        node = await find(mount.root, words)
+        node = await find(mount.root, path_names)
     except NotThere:
         return {}
     if isinstance(node, File) and may_be_raster(node):

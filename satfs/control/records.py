@@ -53,23 +53,23 @@ class Found:
         return f"{self.kind}s/{names.name_of(self.id, reserved).decode()}" if self.id else self.kind
 
 
-async def resolve(catalogue: Listings, words: Sequence[str]) -> Found:
-    """Return what *words*, the names of a path or one lone id, mean.
+async def resolve(catalogue: Listings, path_names: Sequence[str]) -> Found:
+    """Return what *path_names*, the names of a path or one lone id, mean.
 
     Raises:
         NotThere: nothing.
         SatfsError: that is not known now.
     """
     try:
-        return await _resolved(catalogue, words)
+        return await _resolved(catalogue, path_names)
     except NotThere as absence:
-        if len(words) == 1:
+        if len(path_names) == 1:
             raise
-        raise NotThere(f"there is no {'/'.join(words)}") from absence
+        raise NotThere(f"there is no {'/'.join(path_names)}") from absence
 
 
-async def _resolved(catalogue: Listings, words: Sequence[str]) -> Found:
-    match list(words):
+async def _resolved(catalogue: Listings, path_names: Sequence[str]) -> Found:
+    match list(path_names):
         case [] | ["tasks"]:
             return Found("tasks")
         case ["captures"]:
@@ -94,15 +94,15 @@ async def _resolved(catalogue: Listings, words: Sequence[str]) -> Found:
             return await _by_id(catalogue, id)
         case _:
             raise NotThere(
-                f"there is no {'/'.join(words)}: paths begin with tasks/, captures/ or scenes/"
+                f"there is no {'/'.join(path_names)}: paths begin with tasks/, captures/ or scenes/"
             )
 
 
 async def listed(
-    catalogue: Listings, words: Sequence[str], cached_versions: CachedVersionsOf
+    catalogue: Listings, path_names: Sequence[str], cached_versions: CachedVersionsOf
 ) -> dict[str, Json]:
-    """Return the entries of the target of *words*, and the age of the listing."""
-    thing = await resolve(catalogue, words)
+    """Return the entries of the target of *path_names*, and the age of the listing."""
+    thing = await resolve(catalogue, path_names)
     match thing.record:
         case Task(task_id):
             captures = await catalogue.captures(task_id)
@@ -121,18 +121,18 @@ async def listed(
 
 
 async def described(
-    catalogue: Listings, words: Sequence[str], cached_versions: CachedVersionsOf
+    catalogue: Listings, path_names: Sequence[str], cached_versions: CachedVersionsOf
 ) -> dict[str, Json]:
-    """Return all that is known of the thing that *words* mean."""
-    thing = await resolve(catalogue, words)
-    answer: dict[str, Json] = {"kind": thing.kind, "id": thing.id, "path": thing.path}
+    """Return all that is known of the thing that *path_names* mean."""
+    thing = await resolve(catalogue, path_names)
+    fields: dict[str, Json] = {"kind": thing.kind, "id": thing.id, "path": thing.path}
     if thing.record is not None:
-        answer["record"] = dict(thing.record.record.items())
+        fields["record"] = dict(thing.record.record.items())
     if isinstance(thing.record, Scene):
-        answer["files"] = _files(thing.record, await cached_versions())
+        fields["files"] = _files(thing.record, await cached_versions())
     if thing.record is None:
-        answer["entries"] = len((await listed(catalogue, words, cached_versions))["entries"])
-    return answer
+        fields["entries"] = len((await listed(catalogue, path_names, cached_versions))["entries"])
+    return fields
 
 
 def _listing(
@@ -150,7 +150,7 @@ def _listing(
             for each in things
             if each.record is not None
         ],
-        "asked_at_s": None if state is None else state.asked_at_s,
+        "asked_at_s": None if state is None else state.requested_at_s,
         "is_stale": state is not None and state.is_stale,
     }
 
@@ -215,14 +215,14 @@ async def _by_id(catalogue: Listings, id: str) -> Found:
         return Found("scene", await catalogue.scene(SceneId(id)))
 
     if id.isdecimal():
-        questions = (task, scene, capture)
+        lookups = (task, scene, capture)
     elif _UUID.fullmatch(id):
-        questions = (capture, scene, task)
+        lookups = (capture, scene, task)
     else:
-        questions = (scene, task, capture)
-    for question in questions:
+        lookups = (scene, task, capture)
+    for lookup in lookups:
         try:
-            return await question()
+            return await lookup()
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed):

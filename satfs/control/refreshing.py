@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from satfs.api import listings as kinds
 from satfs.control.components import MountComponents
 from satfs.control.server import SendNotice
-from satfs.control.walk import find, scene_of, words_of
+from satfs.control.walk import find, paths_of, scene_of
 from satfs.errors import NotThere
 from satfs.model import Json
 from satfs.tree.captures import CaptureDirectory
@@ -30,38 +30,42 @@ async def refresh(
         NotThere: a path leads nowhere, also after a new request.
         SatfsError: that is not known now, and was not known before.
     """
-    return {"refreshed": [await _refresh(mount, words) for words in words_of(given.get("paths"))]}
+    return {
+        "refreshed": [
+            await _refresh(mount, path_names) for path_names in paths_of(given.get("paths"))
+        ]
+    }
 
 
-async def _refresh(mount: MountComponents, words: Sequence[str]) -> dict[str, Json]:
-    node = await _found(mount, words)
+async def _refresh(mount: MountComponents, path_names: Sequence[str]) -> dict[str, Json]:
+    node = await _found(mount, path_names)
     state = await _forget(mount, node)
     now: list[bytes] | None = None
     if isinstance(node, Directory):
         now = [entry.name for entry in await node.children()]
-    n_names = await mount.kernel.forget_below(tuple(words), now)
+    n_names = await mount.kernel.forget_below(tuple(path_names), now)
     known = None if state is None else mount.listings.state(*state)
     return {
-        "path": "/".join(words),
+        "path": "/".join(path_names),
         "entries": None if now is None else len(now),
         "forgotten": n_names,
         "is_stale": known is not None and known.is_stale,
     }
 
 
-async def _found(mount: MountComponents, words: Sequence[str]) -> Node:
+async def _found(mount: MountComponents, path_names: Sequence[str]) -> Node:
     try:
-        return await find(mount.root, words)
+        return await find(mount.root, path_names)
     except NotThere:
         # New since the directories above it were listed: those are requested again, from the top.
         node: Node = mount.root
-        for length in range(len(words)):
+        for length in range(len(path_names)):
             if not isinstance(node, Directory):
                 break
             await _forget(mount, node)
             names = [entry.name for entry in await node.children()]
             await mount.kernel.forget_below(node.path, names)
-            node = await find(mount.root, words[: length + 1])
+            node = await find(mount.root, path_names[: length + 1])
         return node
 
 

@@ -21,16 +21,16 @@ _AT_ONCE: Final = 8
 
 
 async def selected(
-    catalogue: Listings, words: Sequence[str], where: Sequence[str]
+    catalogue: Listings, path_names: Sequence[str], where: Sequence[str]
 ) -> dict[str, Json]:
-    """Return the scenes below the target of *words* that fulfil *where*, as a listing.
+    """Return the scenes below the target of *path_names* that fulfil *where*, as a listing.
 
     Raises:
         BadSettings: a condition cannot be read.
         SatfsError: a listing is not available.
     """
     conditions = [parse_condition(text) for text in where]
-    records = await _records_below(catalogue, await resolve(catalogue, words), conditions)
+    records = await _records_below(catalogue, await resolve(catalogue, path_names), conditions)
     found = [Found("scene", scene) for scene in records]
     entries = [
         {"id": each.id, "path": each.path, "record": dict(each.record.record)}
@@ -60,7 +60,7 @@ async def _records_below(
                 return []
             return [(task, capture) for capture in listing if capture.is_published]
 
-        captures = [each for found in await answers_in_order(captures_of, wanted) for each in found]
+        captures = [each for found in await results_in_order(captures_of, wanted) for each in found]
 
     async def scenes_of(place: tuple[Task | None, Capture]) -> list[Scene]:
         task, capture = place
@@ -72,23 +72,23 @@ async def _records_below(
         scenes = await catalogue.scenes(capture.capture_id)
         return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
 
-    return [each for found in await answers_in_order(scenes_of, captures) for each in found]
+    return [each for found in await results_in_order(scenes_of, captures) for each in found]
 
 
-async def answers_in_order(ask: Callable[[T], Awaitable[R]], subjects: Sequence[T]) -> list[R]:
-    """Return what *ask* returns for each of *subjects*, in order; some run at once.
+async def results_in_order(work: Callable[[T], Awaitable[R]], subjects: Sequence[T]) -> list[R]:
+    """Return what *work* returns for each of *subjects*, in order; some run at once.
 
     Raises:
         SatfsError: the first failure; not as a group.
     """
-    answers: dict[int, R] = {}
+    results: dict[int, R] = {}
     failures: list[SatfsError] = []
     limit = trio.CapacityLimiter(_AT_ONCE)
 
     async def one(index: int, subject: T, scope: trio.CancelScope) -> None:
         async with limit:
             try:
-                answers[index] = await ask(subject)
+                results[index] = await work(subject)
             except SatfsError as failure:
                 failures.append(failure)
                 scope.cancel()
@@ -98,4 +98,4 @@ async def answers_in_order(ask: Callable[[T], Awaitable[R]], subjects: Sequence[
             nursery.start_soon(one, index, subject, nursery.cancel_scope)
     if failures:
         raise failures[0]
-    return [answers[index] for index in range(len(subjects))]
+    return [results[index] for index in range(len(subjects))]

@@ -71,24 +71,24 @@ async def serve_control(
     at the end of the session and made at the next one, while mounts stay.
     """
     handler = _RequestHandler(commands)
-    is_told = False
+    is_reported = False
     async with trio.open_nursery() as conversations:
         while True:
             try:
                 sock, inode = await trio.to_thread.run_sync(_listen, path)
             except OSError as failure:
-                if not is_told:
+                if not is_reported:
                     reason = failure.strerror or str(failure)
                     log.warning("no control socket", path=str(path), reason=reason)
                     task_status.started(None)
             else:
-                if not is_told:
+                if not is_reported:
                     task_status.started(path)
                 try:
                     await _serve_while_there(path, inode, sock, handler, conversations)
                 except* OSError as group:  # no more memory, or another error of accept(2)
                     log.warning("control socket broken", path=str(path), reason=str(group))
-            is_told = True
+            is_reported = True
             await trio.sleep(_LOOK_S)
             while _inode(path) is not None:  # noqa: ASYNC110 - the disk has no events for us
                 await trio.sleep(_LOOK_S)  # a mount that came after us has its own there
@@ -179,7 +179,7 @@ class _RequestHandler:
         self._n_connections += 1
         try:
             async with stream:
-                await self._answer(stream)
+                await self._respond(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             log.debug("control connection ended early")
         except Exception:
@@ -187,7 +187,7 @@ class _RequestHandler:
         finally:
             self._n_connections -= 1
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def _respond(self, stream: trio.SocketStream) -> None:
         line = _Line(stream)
         try:
             # Read in any case: unread bytes at the close would discard our response (unix(7)).
@@ -222,7 +222,7 @@ async def _carry_out(
     with trio.CancelScope() as scope:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_say_alive, line)
+                nursery.start_soon(_send_alive, line)
                 nursery.start_soon(_cancel_on_close, stream, scope)
                 outcome = Done(await command(request.given, send))
                 nursery.cancel_scope.cancel()
@@ -259,7 +259,7 @@ class _Line:
                 await self._stream.send_all(message_line(message))
 
 
-async def _say_alive(line: _Line) -> None:
+async def _send_alive(line: _Line) -> None:
     while True:
         await line.send(Alive())
         await trio.sleep(ALIVE_S)

@@ -31,9 +31,9 @@ def directories(user: int, environment: Mapping[str, str]) -> tuple[Path, ...]:
     *environment* is that of this process, and counts for its own user only.
     """
     found = []
-    told = environment.get("XDG_RUNTIME_DIR", "")
-    if user == os.geteuid() and os.path.isabs(told):
-        found.append(Path(told) / _NAME)
+    runtime_dir = environment.get("XDG_RUNTIME_DIR", "")
+    if user == os.geteuid() and os.path.isabs(runtime_dir):
+        found.append(Path(runtime_dir) / _NAME)
     found.append(Path(f"/run/user/{user}") / _NAME)
     found.append(Path("/run") / _NAME if user == 0 else Path(f"/tmp/{_NAME}-{user}"))  # noqa: S108
     return tuple(dict.fromkeys(found))

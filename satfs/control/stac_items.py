@@ -10,9 +10,9 @@ import trio
 
 from satfs.control.components import MountComponents
 from satfs.control.conditions import parse_condition
-from satfs.control.progress import told
+from satfs.control.progress import failure_record
 from satfs.control.server import SendNotice
-from satfs.control.walk import Wanted, find, lineage, scenes, words_of
+from satfs.control.walk import Wanted, find, lineage, paths_of, scenes
 from satfs.errors import SatfsError
 from satfs.model import Json
 from satfs.stac.items import relocated
@@ -45,7 +45,7 @@ async def stac_items(
             try:
                 item = await mount.items.item(scene)
             except SatfsError as failure:
-                failures.append({"path": "/".join(scene.path), **told(failure)})
+                failures.append({"path": "/".join(scene.path), **failure_record(failure)})
                 continue
             moved = relocated(item, scene.path, mountpoint)
             await send({"event": "item", "number": number, "item": moved})
@@ -67,8 +67,8 @@ async def _wanted(
     wanted = Wanted(mount.listings, [parse_condition(text) for text in texts])
     found: dict[str, SceneDirectory] = {}
     failures: list[dict[str, Json]] = []
-    for words in words_of(given.get("paths")):
-        node = await find(mount.root, words)
+    for path_names in paths_of(given.get("paths")):
+        node = await find(mount.root, path_names)
         known = await lineage(node, wanted)
         if known is None:
             continue
@@ -78,5 +78,5 @@ async def _wanted(
                 if isinstance(each, SceneDirectory):
                     found.setdefault(each.scene_id, each)
                 else:
-                    failures.append({"path": each[0], **told(each[1])})
+                    failures.append({"path": each[0], **failure_record(each[1])})
     return list(found.values()), failures

@@ -60,7 +60,7 @@ class Wanted:
         return replace(self, records=known)
 
 
-def words_of(given: object) -> list[tuple[str, ...]]:
+def paths_of(given: object) -> list[tuple[str, ...]]:
     """Return the paths that a request gives, each as its names below the root of the mount.
 
     Raises:
@@ -70,28 +70,28 @@ def words_of(given: object) -> list[tuple[str, ...]]:
         paths = [
             tuple(each)
             for each in given
-            if isinstance(each, list) and all(isinstance(word, str) for word in each)
+            if isinstance(each, list) and all(isinstance(part, str) for part in each)
         ]
         if len(paths) == len(given):
             return paths
     raise BadSettings("no path was given")
 
 
-async def find(root: Directory, words: Sequence[str]) -> Node:
-    """Return the node that *words* lead to from *root*.
+async def find(root: Directory, path_names: Sequence[str]) -> Node:
+    """Return the node that *path_names* lead to from *root*.
 
     Raises:
         NotThere: nothing is there.
         SatfsError: that is not known now.
     """
     node: Node = root
-    for word in words:
+    for part in path_names:
         if not isinstance(node, Directory):
             raise NotThere(f"{'/'.join(node.path)} is no directory")
         try:
-            node = await node.lookup(os.fsencode(word))
+            node = await node.lookup(os.fsencode(part))
         except NotThere as absence:
-            here = "/".join((*node.path, word))
+            here = "/".join((*node.path, part))
             raise NotThere(f"there is no {here}") from absence
     return node
 

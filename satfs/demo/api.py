@@ -251,8 +251,8 @@ class Api:
                     envelope["next"] = page_url(request.base_url, path, query, {"offset": 0})
                 case "foreign-next" if envelope["next"]:
                     following = {"limit": limit, "offset": offset + limit}
-                    path_told = fault["path"] or path
-                    envelope["next"] = page_url(fault["base"], path_told, query, following)
+                    path_sent = fault["path"] or path
+                    envelope["next"] = page_url(fault["base"], path_sent, query, following)
                 case "relative-next" if envelope["next"]:
                     envelope["next"] = envelope["next"].removeprefix(request.base_url)
                 case "wrong-count":

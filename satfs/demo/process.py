@@ -100,13 +100,15 @@ class DemoProcess:
         line = self._child.stdout.readline() if self._child.stdout else ""
         if not line:
             self._stderr.seek(0)
-            said = self._stderr.read().strip()[-2000:]
+            stderr_text = self._stderr.read().strip()[-2000:]
             self.stop()
-            raise Unreachable(f"the demo origin did not start: {said or 'it said nothing'}")
+            raise Unreachable(
+                f"the demo origin did not start: {stderr_text or 'it stderr_text nothing'}"
+            )
         self.environment = json.loads(line)
         return self.environment
 
-    def ask(self, do: str, **arguments: Any) -> Any:
+    def call(self, do: str, **arguments: Any) -> Any:
         """Have the origin do one of `satfs.demo.control.COMMANDS`, and return the result.
 
         Raises:

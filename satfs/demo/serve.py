@@ -87,7 +87,7 @@ def _origin(options: argparse.Namespace) -> DemoOrigin:
     )
 
 
-def _tell(out: TextIO, line: str) -> None:
+def _print(out: TextIO, line: str) -> None:
     out.write(f"{line}\n")
     out.flush()
 
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     with _origin(options) as origin:
-        _tell(sys.stdout, json.dumps(origin.environment()))
+        _print(sys.stdout, json.dumps(origin.environment()))
         if options.control:
             threading.Thread(target=_listen, args=(origin, ending), daemon=True).start()
         ending.wait()
@@ -112,5 +112,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _listen(origin: DemoOrigin, ending: threading.Event) -> None:
     for line in sys.stdin:
-        _tell(sys.stdout, obey(origin, line))
+        _print(sys.stdout, obey(origin, line))
     ending.set()

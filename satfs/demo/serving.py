@@ -202,10 +202,10 @@ class Port:
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         request = await _request_of(incoming, "https" if self.tls else "http")
         endpoint = self.service.endpoint(request)
-        asked_range = request.headers.get("range")
+        requested_range = request.headers.get("range")
         entry = self.journal.open(
             LoggedRequest(
-                endpoint, request.method, request.path, asked_range, self._connection(incoming)
+                endpoint, request.method, request.path, requested_range, self._connection(incoming)
             )
         )
         try:

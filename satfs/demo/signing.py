@@ -51,7 +51,7 @@ class SignatureState(Enum):
 class Check:
     """A verdict, and the two moments a store mentions in its error, in seconds since the epoch."""
 
-    verdict: SignatureState
+    state: SignatureState
     signed_at_s: float = 0.0
     lifetime_s: int = 0
     canonical_request: str = ""
@@ -191,5 +191,5 @@ def check(
     good = hmac.compare_digest(made, given["X-Amz-Signature"].encode())
     if key.session_token != given.get("X-Amz-Security-Token", ""):
         good = False
-    verdict = SignatureState.GOOD if good else SignatureState.MISMATCH
-    return Check(verdict, *times, canonical, key.key_id)
+    state = SignatureState.GOOD if good else SignatureState.MISMATCH
+    return Check(state, *times, canonical, key.key_id)

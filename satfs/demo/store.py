@@ -115,7 +115,7 @@ class Store:
 
 
 def _refusal(checked: Check, now_s: float) -> Response | None:
-    match checked.verdict:
+    match checked.state:
         case SignatureState.GOOD:
             return None
         case SignatureState.UNSIGNED:

@@ -120,13 +120,13 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
         f"export SATFS_CONTRACT_ID={shlex.quote(each.contract_id)}" for each in contracts[:5]
     )
 
-    def failed(says: str, means: str, remedy: str) -> Finding:
+    def failed(statement: str, explanation: str, remedy: str) -> Finding:
         return Finding(
             Area.ACCOUNT,
             "contract",
             Severity.FAILURE,
-            says,
-            means,
+            statement,
+            explanation,
             remedy,
             choices,
             NeedsContract,
@@ -177,20 +177,20 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
     commands: tuple[str, ...] = ()
     match failure:
         case NeedsContract():
-            means, remedy = "The API wants to know which contract.", ""
+            explanation, remedy = "The API wants to know which contract.", ""
         case NeedsLogin():
-            means = "The API does not know us; nothing is listed or fetched."
+            explanation = "The API does not know us; nothing is listed or fetched."
             remedy = "Credentials are made in Aleph (aleph.satellogic.com), under My Profile. Then:"
             commands = ("satfs login",)
         case NotAllowed():
-            means = "The API knows us, and does not let us in."
+            explanation = "The API knows us, and does not let us in."
             remedy = "Ask the owner of the account for the rights, or log in as another user:"
             commands = ("satfs login",)
         case Unreachable():
-            means = "It was reached a moment ago, and is in trouble or slow now."
+            explanation = "It was reached a moment ago, and is in trouble or slow now."
             remedy = "Wait, and try again."
         case _:
-            means = "The address responds, but not as the API does."
+            explanation = "The address responds, but not as the API does."
             remedy = "Check SATFS_API_URL and SATFS_AUTH_URL:"
             commands = ("satfs config show --origin",)
     return Finding(
@@ -198,7 +198,7 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
         check,
         Severity.FAILURE,
         f"{str(failure).rstrip('.') or type(failure).__name__}.",
-        means,
+        explanation,
         remedy,
         commands,
         type(failure),
@@ -278,32 +278,32 @@ async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
     return None
 
 
-def _unasked(says: str) -> Finding:
+def _unasked(statement: str) -> Finding:
     return Finding(
         Area.STORE,
         "store-link",
         Severity.NOTE,
-        says,
+        statement,
         "The host of the object store is known from links only, so it was not tried.",
     )
 
 
 def _refused(status: int, *, is_spent: bool) -> Finding:
-    means = "The store does not take the link that the API signed a moment ago."
+    explanation = "The store does not take the link that the API signed a moment ago."
     remedy, commands = "If it lasts, report it to the vendor's support.", tuple[str, ...]()
     if is_spent:
-        means = (
+        explanation = (
             "By this machine's clock the link was over before it was used: one of them is wrong."
         )
         remedy, commands = "Have the clock synchronised:", ("sudo timedatectl set-ntp true",)
     elif status == 404:
-        means = "The object is listed, and is not in the store; others may be."
+        explanation = "The object is listed, and is not in the store; others may be."
     return Finding(
         Area.STORE,
         "store-connection",
         Severity.FAILURE if status != 404 else Severity.WARNING,
         f"The object store refuses a link signed a moment ago ({status}).",
-        means,
+        explanation,
         remedy,
         commands,
         Unreachable,

@@ -34,8 +34,8 @@ def directory(machine: Machine, settings: Settings) -> Iterator[Finding]:
     """Look whether the cache directory can be used, and whether its filesystem fits."""
     path = settings.cache_dir
     if settings.cache_bytes == 0:
-        says = "Nothing is kept on disk: cache_bytes is 0."
-        yield fine(Area.CACHE, "cache-directory", says)
+        statement = "Nothing is kept on disk: cache_bytes is 0."
+        yield fine(Area.CACHE, "cache-directory", statement)
         return
     # Before anything else touches it: a process that waits for a stuck filesystem cannot even end.
     if machine.errno_of(path) is None:
@@ -99,8 +99,8 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
 def _absent(path: Path) -> Iterator[Finding]:
     above = _existing(path)
     if os.access(above, os.W_OK | os.X_OK):
-        says = f"{path} is not there yet; the first mount makes it."
-        yield fine(Area.CACHE, "cache-directory", says)
+        statement = f"{path} is not there yet; the first mount makes it."
+        yield fine(Area.CACHE, "cache-directory", statement)
     else:
         yield _memory_only(f"{path} cannot be made in {above}.", (_OTHER_PLACE,))
 
@@ -162,7 +162,7 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
     limit = settings.cache_bytes
     if limit is None:
         limit = default_bytes(path)
-    yield judge_space(
+    yield space_finding(
         path,
         limit_bytes=limit,
         held_bytes=_held_bytes(path),
@@ -171,7 +171,7 @@ def space(machine: Machine, settings: Settings) -> Iterator[Finding]:
     )
 
 
-def judge_space(
+def space_finding(
     path: Path, *, limit_bytes: int, held_bytes: int, free_bytes: int, reserve_bytes: int
 ) -> Finding:
     """Return the finding for a cache with *held_bytes* of *limit_bytes* and *free_bytes* free.
@@ -249,19 +249,26 @@ def _mount_of(machine: Machine, path: Path) -> Mounted | None:
     return best
 
 
-def _memory_only(says: str, commands: tuple[str, ...]) -> Finding:
+def _memory_only(statement: str, commands: tuple[str, ...]) -> Finding:
     return Finding(
         Area.CACHE,
         "cache-directory",
         Severity.WARNING,
-        says,
+        statement,
         "Content is kept in memory only, little of it, and for as long as the mount lives.",
         "Mend it, or use another directory:",
         commands,
     )
 
 
-def _failure(says: str, means: str, remedy: str, commands: tuple[str, ...]) -> Finding:
+def _failure(statement: str, explanation: str, remedy: str, commands: tuple[str, ...]) -> Finding:
     return Finding(
-        Area.CACHE, "cache-directory", Severity.FAILURE, says, means, remedy, commands, BadCache
+        Area.CACHE,
+        "cache-directory",
+        Severity.FAILURE,
+        statement,
+        explanation,
+        remedy,
+        commands,
+        BadCache,
     )

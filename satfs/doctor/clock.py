@@ -53,7 +53,7 @@ def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") 
     return min(earliest_s, latest_s, key=abs)
 
 
-def judge(ahead_s: float | None) -> Finding:
+def finding_of(ahead_s: float | None) -> Finding:
     """Return the finding for a clock that is *ahead_s* seconds ahead; None: not known."""
     if ahead_s is None:
         return Finding(
@@ -69,18 +69,18 @@ def judge(ahead_s: float | None) -> Finding:
     if amount_s < NOTE_FROM_S:
         return fine(Area.NETWORK, "clock", "The clock agrees with the API's.")
     way = "ahead of" if ahead_s > 0 else "behind"
-    says = f"The clock is {_duration(amount_s)} {way} the API's."
+    statement = f"The clock is {_duration(amount_s)} {way} the API's."
     if amount_s < WARN_FROM_S:
         return Finding(
             Area.NETWORK,
             "clock",
             Severity.NOTE,
-            says,
+            statement,
             f"Nothing suffers below {WARN_FROM_S:.0f} s; but a clock that is off drifts on.",
             "Have it synchronised:",
             _SET_CLOCK,
         )
-    means = (
+    explanation = (
         "Signed links are taken for spent too early, and are requested again and again."
         if ahead_s > 0
         else "Signed links are used after their end: the store refuses them, and each costs "
@@ -90,8 +90,8 @@ def judge(ahead_s: float | None) -> Finding:
         Area.NETWORK,
         "clock",
         Severity.WARNING,
-        says,
-        f"{means} satfs allows for {WARN_FROM_S:.0f} s. Days of difference break TLS.",
+        statement,
+        f"{explanation} satfs allows for {WARN_FROM_S:.0f} s. Days of difference break TLS.",
         "Have it synchronised:",
         _SET_CLOCK,
     )

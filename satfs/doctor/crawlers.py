@@ -69,12 +69,12 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
         return
     pruned = parse_updatedb(text or "")
     if FS_TYPE in pruned.types:
-        says = f"updatedb leaves {FS_TYPE} out (PRUNEFS)."
-        yield fine(Area.CRAWLERS, "updatedb", says)
+        statement = f"updatedb leaves {FS_TYPE} out (PRUNEFS)."
+        yield fine(Area.CRAWLERS, "updatedb", statement)
         return
     if places and all(pruned.covers(place) for place in places):
-        says = "updatedb leaves the mountpoints out (PRUNEPATHS)."
-        yield fine(Area.CRAWLERS, "updatedb", says)
+        statement = "updatedb leaves the mountpoints out (PRUNEPATHS)."
+        yield fine(Area.CRAWLERS, "updatedb", statement)
         return
     lets_root_in = any(
         {"allow_other", "allow_root"} & each.super_options or "user_id=0" in each.super_options
@@ -90,17 +90,21 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     )
     is_kept_out = _is_kept_out("updatedb", guard)
     if not lets_root_in:
-        means = "It is root, and walks mounts that let root in each night; none here does now."
+        explanation = (
+            "It is root, and walks mounts that let root in each night; none here does now."
+        )
     elif is_kept_out:
-        means = "Each night it comes to a mount that lets root in, and is kept out there."
+        explanation = "Each night it comes to a mount that lets root in, and is kept out there."
     else:
-        means = "Each night it walks every task, capture and scene of a mount that lets root in."
+        explanation = (
+            "Each night it walks every task, capture and scene of a mount that lets root in."
+        )
     yield Finding(
         Area.CRAWLERS,
         "updatedb",
         Severity.WARNING if lets_root_in and not is_kept_out else Severity.NOTE,
         f"updatedb does not leave {FS_TYPE} out.",
-        means,
+        explanation,
         "Add the type to PRUNEFS:",
         (command,),
     )
@@ -120,8 +124,8 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     indexers = " and ".join(names)
     inside = [place for place in places if place.is_relative_to(machine.home)]
     if not inside:
-        says = f"{indexers} indexes homes, and no mount lies in yours."
-        yield fine(Area.CRAWLERS, "indexers", says)
+        statement = f"{indexers} indexes homes, and no mount lies in yours."
+        yield fine(Area.CRAWLERS, "indexers", statement)
         return
     commands: list[str] = []
     for place in inside:

@@ -164,7 +164,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
         api = ways[0].reply
         if api is not None:
             report(
-                clock.judge(
+                clock.finding_of(
                     clock.skew_s(
                         api.headers.get("date", ""),
                         sent_at_s=api.sent_at_s,

@@ -41,17 +41,17 @@ class Area(StrEnum):
 class Finding:
     """The result of one check.
 
-    *check* is its name for scripts, the same in every release. *says* is the result as a sentence,
-    *means* is why it matters, *remedy* is what the user can do, and *commands* are the remedy's
-    shell commands. *cause* is the error that a mount raises for a finding of severity FAILURE; it
-    decides the exit code.
+    *check* is its name for scripts, the same in every release. *statement* is the result as a
+    sentence, *explanation* is why it matters, *remedy* is what the user can do, and *commands* are
+    the remedy's shell commands. *cause* is the error that a mount raises for a finding of severity
+    FAILURE; it decides the exit code.
     """
 
     area: Area
     check: str
     severity: Severity
-    says: str
-    means: str = ""
+    statement: str
+    explanation: str = ""
     remedy: str = ""
     commands: tuple[str, ...] = ()
     cause: type[SatfsError] = SatfsError
@@ -60,16 +60,16 @@ class Finding:
     def error(self) -> SatfsError:
         """Return the error that a mount raises, with sentence, remedy and commands as message."""
         commands = "; ".join(self.commands)
-        return self.cause(" ".join(filter(None, (self.says, self.remedy, commands))))
+        return self.cause(" ".join(filter(None, (self.statement, self.remedy, commands))))
 
 
 #: Reports a finding as soon as it is there.
 Report: TypeAlias = Callable[[Finding], None]
 
 
-def fine(area: Area, check: str, says: str) -> Finding:
+def fine(area: Area, check: str, statement: str) -> Finding:
     """Return a finding of severity OK."""
-    return Finding(area, check, Severity.OK, says)
+    return Finding(area, check, Severity.OK, statement)
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

@@ -33,25 +33,27 @@ _IN_CONTAINER: Final = "docker run --device /dev/fuse --cap-add SYS_ADMIN …"
 
 
 def _failure(
-    check: str, says: str, means: str, remedy: str = "", commands: tuple[str, ...] = ()
+    check: str, statement: str, explanation: str, remedy: str = "", commands: tuple[str, ...] = ()
 ) -> Finding:
-    return Finding(Area.FUSE, check, Severity.FAILURE, says, means, remedy, commands, FuseMissing)
+    return Finding(
+        Area.FUSE, check, Severity.FAILURE, statement, explanation, remedy, commands, FuseMissing
+    )
 
 
 def device(machine: Machine) -> Iterator[Finding]:
     """Look whether the user can open /dev/fuse."""
-    path, means = machine.at(DEVICE), "Every FUSE filesystem talks to the kernel through it."
+    path, explanation = machine.at(DEVICE), "Every FUSE filesystem talks to the kernel through it."
     in_container = "A container is given the device, and the capability to mount, at its start:"
     if not path.exists():
         if machine.is_container:
             yield _failure(
-                "fuse-device", f"{DEVICE} is missing.", means, in_container, (_IN_CONTAINER,)
+                "fuse-device", f"{DEVICE} is missing.", explanation, in_container, (_IN_CONTAINER,)
             )
         else:
             yield _failure(
                 "fuse-device",
                 f"{DEVICE} is missing.",
-                means,
+                explanation,
                 "Load the kernel module, now and at each start:",
                 ("sudo modprobe fuse", "echo fuse | sudo tee /etc/modules-load.d/fuse.conf"),
             )
@@ -59,21 +61,25 @@ def device(machine: Machine) -> Iterator[Finding]:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as failure:
-        says = f"{DEVICE} cannot be opened: {os.strerror(failure.errno or 0)}."
+        statement = f"{DEVICE} cannot be opened: {os.strerror(failure.errno or 0)}."
         if failure.errno == errno.EACCES:
             yield _failure(
                 "fuse-device",
-                says,
-                means,
+                statement,
+                explanation,
                 "Everybody may read and write it, usually:",
                 (f"sudo chmod 666 {DEVICE}",),
             )
         elif failure.errno == errno.ENODEV:
             yield _failure(
-                "fuse-device", says, means, "The module is not loaded:", ("sudo modprobe fuse",)
+                "fuse-device",
+                statement,
+                explanation,
+                "The module is not loaded:",
+                ("sudo modprobe fuse",),
             )
         else:
-            yield _failure("fuse-device", says, means, in_container, (_IN_CONTAINER,))
+            yield _failure("fuse-device", statement, explanation, in_container, (_IN_CONTAINER,))
         return
     yield fine(Area.FUSE, "fuse-device", f"{DEVICE} can be opened.")
 
@@ -135,7 +141,7 @@ def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Fi
 
 def _lame_helper(machine: Machine, path: Path) -> Finding | None:
     """Return why *path* would not get root's rights, without which it cannot mount."""
-    means = "It mounts for those who are not root, and must be root itself for that."
+    explanation = "It mounts for those who are not root, and must be root itself for that."
     try:
         status, flags = path.stat(), os.statvfs(path).f_flag
     except OSError:
@@ -144,7 +150,7 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
         return _failure(
             "fuse-helper",
             f"{path} is not setuid root.",
-            means,
+            explanation,
             "Give it back what its package gave it:",
             (f"sudo chown root {path} && sudo chmod u+s {path}",),
         )
@@ -152,7 +158,7 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
         return _failure(
             "fuse-helper",
             f"{path} lies on a filesystem mounted with nosuid.",
-            means,
+            explanation,
             "Install it on another filesystem, or mount this one again:",
             ("sudo mount -o remount,suid " + _mounted_on(machine, path),),
         )
@@ -199,11 +205,11 @@ def allow_other(machine: Machine, *, is_needed: bool = False) -> Iterator[Findin
         line.partition("#")[0].strip() == "user_allow_other" for line in (text or "").splitlines()
     )
     if is_allowed:
-        says = "Users may let others into their mounts (-o allow_other)."
-        yield fine(Area.FUSE, "user-allow-other", says)
+        statement = "Users may let others into their mounts (-o allow_other)."
+        yield fine(Area.FUSE, "user-allow-other", statement)
     elif machine.is_root:
-        says = "Root may let others into its mounts (-o allow_other)."
-        yield fine(Area.FUSE, "user-allow-other", says)
+        statement = "Root may let others into its mounts (-o allow_other)."
+        yield fine(Area.FUSE, "user-allow-other", statement)
     else:
         yield Finding(
             Area.FUSE,
@@ -252,10 +258,10 @@ def library(machine: Machine) -> Iterator[Finding]:
     if ran is not None and ran.code == 0:
         yield fine(Area.FUSE, "fuse-library", f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
         return
-    said = ran.stderr.strip().splitlines() if ran is not None else []
+    lines = ran.stderr.strip().splitlines() if ran is not None else []
     yield _failure(
         "fuse-library",
-        "The FUSE library cannot be loaded" + (f": {said[-1]}" if said else "."),
+        "The FUSE library cannot be loaded" + (f": {lines[-1]}" if lines else "."),
         "satfs mounts through pyfuse3, which is built on libfuse 3.",
         "Install libfuse, and build pyfuse3 against it:",
         (

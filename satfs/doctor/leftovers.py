@@ -41,12 +41,12 @@ def _quoted(paths: Sequence[Path]) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
-def _leftover(says: str, command: str) -> Finding:
+def _leftover(statement: str, command: str) -> Finding:
     return Finding(
         Area.MOUNTS,
         "leftovers",
         Severity.NOTE,
-        says,
+        statement,
         "It does no harm, and takes up room.",
         "To be rid of it:",
         (command,),

@@ -119,8 +119,8 @@ def mount_helper(machine: Machine) -> Iterator[Finding]:
     if not ours:
         return
     if any(machine.at(f"{place}/mount.satfs").exists() for place in ("/sbin", "/usr/sbin")):
-        says = "mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it."
-        yield fine(Area.MOUNTS, "mount-helper", says)
+        statement = "mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it."
+        yield fine(Area.MOUNTS, "mount-helper", statement)
         return
     yield Finding(
         Area.MOUNTS,
@@ -216,8 +216,15 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
 
 
 def _failure(
-    check: str, says: str, means: str, remedy: str, commands: tuple[str, ...] = ()
+    check: str, statement: str, explanation: str, remedy: str, commands: tuple[str, ...] = ()
 ) -> Finding:
     return Finding(
-        Area.MOUNTS, check, Severity.FAILURE, says, means, remedy, commands, BadMountpoint
+        Area.MOUNTS,
+        check,
+        Severity.FAILURE,
+        statement,
+        explanation,
+        remedy,
+        commands,
+        BadMountpoint,
     )

@@ -36,7 +36,7 @@ from satfs.net.trust import is_strictness
 #: has not answered once in four makes every program on the machine slow.
 NAME_LIMIT_S: Final = 4.0
 #: Time for a connection, TLS and a response together, in seconds.
-ANSWER_LIMIT_S: Final = 6.0
+RESPONSE_LIMIT_S: Final = 6.0
 
 #: Reasons to refuse a certificate (OpenSSL, X509_V_ERR_*).
 _EXPIRED: Final = frozenset({9, 10})  # not yet valid, has expired
@@ -134,27 +134,27 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
 async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]) -> Way:
     """Resolve, connect, request and receive; stop at the first failure. No body is read.
 
-    Waits for the network, at most `NAME_LIMIT_S` and `ANSWER_LIMIT_S`. Only the host and never the
-    path of *host.url* is shown: that may lead to an object by a signed link.
+    Waits for the network, at most `NAME_LIMIT_S` and `RESPONSE_LIMIT_S`. Only the host and never
+    the path of *host.url* is shown: that may lead to an object by a signed link.
     """
     proxy = _proxy_for(host.url, proxies)
-    asked = host.url if proxy is None else proxy.address
-    name = urlsplit(asked).hostname or ""
-    whom = f"the proxy to {host.name}" if proxy else host.name
-    resolved = await _resolve(host, name, _port_of(asked), whom)
+    requested = host.url if proxy is None else proxy.address
+    name = urlsplit(requested).hostname or ""
+    peer = f"the proxy to {host.name}" if proxy else host.name
+    resolved = await _resolve(host, name, _port_of(requested), peer)
     if resolved.severity is Severity.FAILURE:
         return Way([resolved])
     way = Way([resolved])
     sent_at_s = time.time()
     began = trio.current_time()
     try:
-        with trio.fail_after(ANSWER_LIMIT_S):
+        with trio.fail_after(RESPONSE_LIMIT_S):
             async with http.stream(host.url, headers=headers) as response:
                 status, received_at_s = response.status, time.time()
                 received = dict(response.headers)
     except (SatfsError, trio.TooSlowError) as failure:
         took_s = trio.current_time() - began
-        way.findings.append(_no_answer(host, failure, took_s, is_proxied=proxy is not None))
+        way.findings.append(_no_response(host, failure, took_s, is_proxied=proxy is not None))
         return way
     took_ms = (trio.current_time() - began) * 1000
     way.reply = HostReply(status, received, sent_at_s, received_at_s)
@@ -191,7 +191,7 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
     return way
 
 
-async def _resolve(host: Host, name: str, port: int, whom: str) -> Finding:
+async def _resolve(host: Host, name: str, port: int, peer: str) -> Finding:
     check = f"{host.check}-dns"
     try:
         with trio.fail_after(NAME_LIMIT_S):
@@ -209,7 +209,7 @@ async def _resolve(host: Host, name: str, port: int, whom: str) -> Finding:
         return _nameless(
             host,
             check,
-            f"The name of {whom}, {name}, leads nowhere.",
+            f"The name of {peer}, {name}, leads nowhere.",
             "No DNS server answers; the network is gone, perhaps."
             if is_silent
             else "DNS does not know the name"
@@ -222,24 +222,24 @@ async def _resolve(host: Host, name: str, port: int, whom: str) -> Finding:
     return fine(
         host.area,
         check,
-        f"{_first_up(whom)} is {name}" + ("." if is_number else f", at {addresses[0]}{more}."),
+        f"{_first_up(peer)} is {name}" + ("." if is_number else f", at {addresses[0]}{more}."),
     )
 
 
-def _nameless(host: Host, check: str, says: str, means: str, name: str) -> Finding:
+def _nameless(host: Host, check: str, statement: str, explanation: str, name: str) -> Finding:
     return Finding(
         host.area,
         check,
         Severity.FAILURE,
-        says,
-        means,
+        statement,
+        explanation,
         "See what the system knows of it, and of its network:",
         (f"getent ahosts {shlex.quote(name)}", "resolvectl status"),
         Unreachable,
     )
 
 
-def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied: bool) -> Finding:
+def _no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied: bool) -> Finding:
     """Return the finding for a request that failed with *failure* after *took_s* seconds."""
     origin, port = origin_of(host.url), _port_of(host.url)
     name = urlsplit(host.url).hostname or ""
@@ -249,9 +249,16 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _untrusted(host, check, cause)
 
-    def failed(says: str, means: str, remedy: str = "", *commands: str) -> Finding:
+    def failed(statement: str, explanation: str, remedy: str = "", *commands: str) -> Finding:
         return Finding(
-            host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable
+            host.area,
+            check,
+            Severity.FAILURE,
+            statement,
+            explanation,
+            remedy,
+            commands,
+            Unreachable,
         )
 
     if isinstance(failure, ProxyRefused):
@@ -311,30 +318,35 @@ def _no_answer(host: Host, failure: BaseException, took_s: float, *, is_proxied:
 def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> Finding:
     origin, port = origin_of(host.url), _port_of(host.url)
     name = urlsplit(host.url).hostname or ""
-    says = f"The certificate of {origin} is not trusted: {cause.verify_message}."
-    look = f"openssl s_client -connect {name}:{port} -servername {name} </dev/null"
+    statement = f"The certificate of {origin} is not trusted: {cause.verify_message}."
+    examine = f"openssl s_client -connect {name}:{port} -servername {name} </dev/null"
     if cause.verify_code in _EXPIRED:
-        means, remedy = "It is not valid now; or the clock of this machine is wrong.", "See both:"
-        commands: tuple[str, ...] = ("timedatectl status", look)
+        explanation, remedy = (
+            "It is not valid now; or the clock of this machine is wrong.",
+            "See both:",
+        )
+        commands: tuple[str, ...] = ("timedatectl status", examine)
     elif cause.verify_code in _WRONG_NAME:
-        means = "It was made for another host, which responds here."
+        explanation = "It was made for another host, which responds here."
         remedy = f"Check {host.variable}, and the network:" if host.variable else "See whose it is:"
-        commands = (look,)
+        commands = (examine,)
     elif is_strictness(cause):
-        means = (
+        explanation = (
             "It departs from RFC 5280, as certificates of boxes that inspect TLS often do. curl "
             "and browsers accept it; satfs does not, and neither does Python from 3.13 on."
         )
         remedy = "Its administrator can mend it. Until then, check as curl and browsers do:"
-        commands = ("export SATFS_TLS_STRICT=false", look)
+        commands = ("export SATFS_TLS_STRICT=false", examine)
     else:
-        means = (
+        explanation = (
             "Programs report “CERTIFICATE_VERIFY_FAILED”. A company's proxy that looks into TLS "
             "has an authority of its own, which this machine, or Python, does not know."
         )
         remedy = "Get that authority's PEM file from the owner of the network, and name it:"
-        commands = ("export SATFS_CA_FILE=/path/to/authority.pem", look)
-    return Finding(host.area, check, Severity.FAILURE, says, means, remedy, commands, Unreachable)
+        commands = ("export SATFS_CA_FILE=/path/to/authority.pem", examine)
+    return Finding(
+        host.area, check, Severity.FAILURE, statement, explanation, remedy, commands, Unreachable
+    )
 
 
 def _led_elsewhere(url: str, reply: HostReply) -> str | None:
@@ -365,8 +377,8 @@ def _causes(failure: BaseException) -> Iterator[BaseException]:
 
 def _reason(causes: list[BaseException]) -> str:
     """Return the system's words for a failure. Not its own: they hold paths of links."""
-    words = (each.strerror for each in causes if isinstance(each, OSError) and each.strerror)
-    return next(words, "the connection broke")
+    reasons = (each.strerror for each in causes if isinstance(each, OSError) and each.strerror)
+    return next(reasons, "the connection broke")
 
 
 def _proxy_for(url: str, proxies: Proxies) -> Proxy | None:

@@ -22,7 +22,7 @@ from satfs.model import ByteRange
 from satfs.tree.nodes import Kind
 
 #: How long what the kernel lists is believed, in seconds: a look takes some 50 µs for each mount.
-_BELIEVED_S: Final = 1.0
+_VALID_S: Final = 1.0
 #: Threads that read ranges of one file at once; each waits for the mount.
 _MAX_READERS: Final = 64
 
@@ -38,7 +38,7 @@ class NodeMount:
     def mountpoint(self) -> Path | None:
         """Return where the profile is mounted on this node; None where it is not."""
         now_s = time.monotonic()
-        if now_s - self._looked_at_s > _BELIEVED_S:
+        if now_s - self._looked_at_s > _VALID_S:
             self._found = self._look()
             self._looked_at_s = now_s
         return self._found

@@ -78,7 +78,7 @@ class PathTree:
         self._sums = sums
         self._metadata_deadline_s = settings.metadata_deadline_s
         self._read_deadline_s = settings.read_deadline_s
-        self._believed_s = settings.entry_timeout_s
+        self._entry_timeout_s = settings.entry_timeout_s
         self._number = keyed_numbering(settings.api_url.encode())
         self._known: LRUCache[str, tuple[Node, float]] = LRUCache(MAX_KNOWN_PATHS)
 
@@ -104,7 +104,7 @@ class PathTree:
             return [self._info(node, path)]
         entries = await self._in_time(node.children(), path)
         found: list[NodeInfo] = []
-        until_s = trio.current_time() + self._believed_s
+        until_s = trio.current_time() + self._entry_timeout_s
         for number, entry in enumerate(entries, start=1):
             name = entry.name.decode("utf-8", "backslashreplace")
             child_path = f"{path}/{name}" if path else name
@@ -149,7 +149,7 @@ class PathTree:
             target = joined(parent_path, found.target.decode("utf-8", "surrogateescape"))
             return await self._node(target, n_links + 1)
         if found.is_lasting:
-            self._known[path] = (found, trio.current_time() + self._believed_s)
+            self._known[path] = (found, trio.current_time() + self._entry_timeout_s)
         return found
 
     def _info(self, node: Node, path: str) -> NodeInfo:
@@ -303,9 +303,9 @@ class PathTree:
         finally:
             opened.reader.close()
 
-    async def _in_time(self, answer: Awaitable[T], path: str) -> T:
+    async def _in_time(self, awaited: Awaitable[T], path: str) -> T:
         with trio.move_on_after(self._metadata_deadline_s):
-            return await answer
+            return await awaited
         raise self._late(path, self._metadata_deadline_s)
 
     @staticmethod
@@ -318,11 +318,11 @@ def joined(directory: str, target: str) -> str:
     parts: list[str] = (
         [] if target.startswith("/") else [each for each in directory.split("/") if each]
     )
-    for word in target.split("/"):
-        if word == "..":
+    for part in target.split("/"):
+        if part == "..":
             del parts[-1:]
-        elif word not in ("", "."):
-            parts.append(word)
+        elif part not in ("", "."):
+            parts.append(part)
     return "/".join(parts)
 
 

@@ -16,7 +16,7 @@ from cachetools import TTLCache
 
 #: How long an answer is believed, in seconds: ids are given to others in time, and a process takes
 #: its name when it executes a program.
-_BELIEVED_S: Final = 2.0
+_VALID_S: Final = 2.0
 _MOST: Final = 1024
 
 
@@ -33,7 +33,7 @@ class Callers:
 
     def __init__(self, clock: Callable[[], float], *, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._known: TTLCache[int, Caller | None] = TTLCache(_MOST, _BELIEVED_S, timer=clock)
+        self._known: TTLCache[int, Caller | None] = TTLCache(_MOST, _VALID_S, timer=clock)
 
     def caller(self, thread_id: int) -> Caller | None:
         """Return who has that thread id; None when it has ended or is hidden.

@@ -117,14 +117,14 @@ class CrawlerRules:
         return habit is not Habit.CRAWLS
 
 
-def crawler_rules(words: str) -> CrawlerRules:
+def crawler_rules(names: str) -> CrawlerRules:
     """Return the guard that a setting describes.
 
     `default` stands for the known programs, `none` for no program; other words, separated by
     spaces, are more names or patterns of crawlers. Without `default` the known programs are let in.
     """
-    chosen = words.split()
-    crawlers = [word for word in chosen if word not in (DEFAULT, NONE)]
+    chosen = names.split()
+    crawlers = [entry for entry in chosen if entry not in (DEFAULT, NONE)]
     if DEFAULT in chosen:
         return CrawlerRules((*CRAWLERS, *crawlers))
     return CrawlerRules(crawlers, ())
@@ -199,9 +199,9 @@ class CrawlerGate:
 
     def _note(self, program: str, habit: Habit, node: Node) -> None:
         episode = (program, habit)
-        is_news = episode not in self._running
+        is_first = episode not in self._running
         self._running[episode] = None  # also when it is no news: its quiet time starts again
-        if not is_news:
+        if not is_first:
             return
         fields = {"program": program, "path": "/" + "/".join(node.path)}
         if habit is Habit.DRAWS:

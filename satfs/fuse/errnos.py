@@ -57,7 +57,7 @@ def gravest_of(failure: BaseException) -> BaseException:
     return min(_leaves(failure), key=_weight)
 
 
-def is_answer(failure: BaseException) -> bool:
+def is_result(failure: BaseException) -> bool:
     """Return whether *failure* is an ordinary result, such as "no such name", and no fault."""
     kinds = errors.NotThere | errors.ReadOnly | errors.Unsupported | errors.Unneeded
     return isinstance(failure, kinds)

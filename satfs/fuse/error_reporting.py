@@ -14,7 +14,7 @@ import structlog
 from cachetools import TTLCache
 
 from satfs.errors import Misuse, SatfsError, TooManyOpen
-from satfs.fuse.errnos import errno_of, gravest_of, is_answer
+from satfs.fuse.errnos import errno_of, gravest_of, is_result
 from satfs.process_limits import is_exhausted
 
 log = structlog.get_logger(__name__)
@@ -67,17 +67,17 @@ class ErrorReporter:
         name = errno.errorcode[number]
         kind = type(gravest).__name__
         self.counters[name] += 1
-        if is_answer(gravest):
+        if is_result(gravest):
             log.debug("refused", operation=operation, path=path, errno=name, error=kind)
             return number
         episode = (operation, path, kind)
-        is_news = episode not in self._running
-        words = (
+        is_first = episode not in self._running
+        sentence = (
             str(gravest) if isinstance(gravest, SatfsError) else "a bug in satfs; the log has it"
         )
-        self._note(FailureReport(self._wall_clock(), operation, path, name, kind, words))
+        self._note(FailureReport(self._wall_clock(), operation, path, name, kind, sentence))
         self._running[episode] = None  # also when it is no news: its quiet minute starts again
-        if not is_news:
+        if not is_first:
             return number
         cause = gravest.__cause__
         fields = {

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
 from satfs.fuse.callers import is_gone
 from satfs.fuse.dir_cookies import Listing
-from satfs.fuse.kernel_readahead import Guess, KernelReadAhead
+from satfs.fuse.kernel_readahead import KernelReadAhead, ReadKind
 from satfs.model import ByteRange, Reader
 from satfs.tree.nodes import Directory, Entry, File, LazyEntries, Node, Unresolved
 
@@ -53,9 +53,9 @@ class OpenDirectory:
             children = await self.node.children()
             listing = await self._large.listing(self.node, children)
             self._children, self._listing = children, listing
-        return self._told(listing, self._children, cookie)
+        return self._entries_after(listing, self._children, cookie)
 
-    def _told(
+    def _entries_after(
         self, listing: Listing, children: Sequence[Entry], behind: int
     ) -> Iterator[tuple[int, bytes, Node]]:
         for cookie, index in listing.after(behind):
@@ -134,7 +134,7 @@ class OpenFile:
         span = ByteRange(offset, offset + size).clip(self._reader.size_bytes)
         self._raise_again(span)
         if self._foresight is not None:
-            await self._judge(span, self._foresight)
+            await self._wait_until_needed(span, self._foresight)
         started_s = trio.current_time()
         try:
             content = await self._reader.read(span)
@@ -152,7 +152,7 @@ class OpenFile:
         """Close the reader."""
         self._reader.close()
 
-    async def _judge(self, span: ByteRange, foresight: KernelReadAhead) -> None:
+    async def _wait_until_needed(self, span: ByteRange, foresight: KernelReadAhead) -> None:
         """Return when a request is to be answered.
 
         Raises:
@@ -165,13 +165,13 @@ class OpenFile:
             await self._hold_back(span, foresight)
 
     async def _hold_back(self, span: ByteRange, foresight: KernelReadAhead) -> None:
-        guess = foresight.note(span)
+        kind = foresight.note(span)
         if self._is_left:
             self._opener_id = 0  # another program reads on
         if (other := self._held_back) is not None:
-            other.is_unneeded = guess is Guess.ELSEWHERE
+            other.is_unneeded = kind is ReadKind.ELSEWHERE
             other.is_decided.set()
-        if guess is not Guess.AHEAD or self._reader.is_near(span):
+        if kind is not ReadKind.AHEAD or self._reader.is_near(span):
             return
         self._held_back = mine = _HeldBack()
         try:

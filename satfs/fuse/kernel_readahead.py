@@ -34,7 +34,7 @@ MAX_PATIENCE_S: Final = 0.2
 MIN_PATIENCE_S: Final = 0.003
 
 
-class Guess(StrEnum):
+class ReadKind(StrEnum):
     """What a read looks like."""
 
     NEEDED = "needed"
@@ -56,13 +56,13 @@ class KernelReadAhead:
         self._is_reading_on = True
         self.patience_s = PATIENCE_S
 
-    def note(self, span: ByteRange) -> Guess:
+    def note(self, span: ByteRange) -> ReadKind:
         """Take in one read, and return what it looks like."""
         if not self._run_start <= span.start <= self._front:
             self._run_start, self._front = span.start, span.stop
             self._last_bytes = len(span)
             self._is_reading_on = span.start == 0 or len(span) >= AHEAD_BYTES
-            return Guess.ELSEWHERE
+            return ReadKind.ELSEWHERE
         is_next = span.start == self._front
         is_after_ahead = self._last_bytes >= AHEAD_BYTES
         self._front = max(self._front, span.stop)
@@ -70,8 +70,8 @@ class KernelReadAhead:
         if self._front - self._run_start > PLACE_BYTES:
             self._is_reading_on = True
         if is_next and is_after_ahead and len(span) >= AHEAD_BYTES and not self._is_reading_on:
-            return Guess.AHEAD
-        return Guess.NEEDED
+            return ReadKind.AHEAD
+        return ReadKind.NEEDED
 
     def was_right(self) -> None:
         """Take in that a program sought on while a piece was held back."""

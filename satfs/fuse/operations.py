@@ -1,9 +1,9 @@
 """The FUSE operations: find the node or handle, call it, reply. The only error boundary.
 
-In pyfuse3 any exception other than FUSEError ends the mount for all programs. So each handler
-stands behind `_answers`, which gives it a deadline and turns each failure into an errno. Only
-cancellation from outside passes: that is the mount being taken down. Longer than 400 lines, since
-it has a handler for each FUSE request.
+In pyfuse3 any exception other than FUSEError ends the mount for all programs. So each handler is
+wrapped by `_request_handler`, which gives it a deadline and turns each failure into an errno. Only
+cancellation from outside passes: it unmounts. Longer than 400 lines, since it has a handler for
+each FUSE request.
 
 Replies stay right without a second request because:
 
@@ -95,11 +95,13 @@ class Limits:
     negative_ttl_s: float = 5.0
 
 
-def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T]], Handler[P, T]]:
+def _request_handler(
+    about: Subject, *, is_read: bool = False
+) -> Callable[[Handler[P, T]], Handler[P, T]]:
     """Return a decorator for a handler: a deadline around it, and every failure an errno."""
 
     def decorate(handler: Handler[P, T]) -> Handler[P, T]:
-        async def answered(operations: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def handled(operations: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
             limits = operations.limits
             operations.counters[handler.__name__] += 1
             try:
@@ -116,7 +118,7 @@ def _answers(about: Subject, *, is_read: bool = False) -> Callable[[Handler[P, T
                 number = operations.error_reporter.errno_for(handler.__name__, path, failure)
                 raise FUSEError(number) from None
 
-        return update_wrapper(answered, handler)
+        return update_wrapper(handled, handler)
 
     return decorate
 
@@ -209,7 +211,7 @@ class Operations(pyfuse3.Operations):
 
     # -- names -----------------------------------------------------------------------------------
 
-    @_answers(_name)
+    @_request_handler(_name)
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> EntryAttributes:
@@ -247,7 +249,7 @@ class Operations(pyfuse3.Operations):
             except Misuse as failure:
                 self.error_reporter.errno_for("forget", f"inode {inode}", failure)
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory; its entries are loaded when it is read."""
         directory = self._directory(inode)
@@ -258,7 +260,7 @@ class Operations(pyfuse3.Operations):
         self._directories[handle] = OpenDirectory(directory, self._large)
         return handle
 
-    @_answers(_handle)
+    @_request_handler(_handle)
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List a directory, from behind *start_id* on, as much as the kernel takes.
 
@@ -276,10 +278,10 @@ class Operations(pyfuse3.Operations):
                 raise
         # No await from here on: the entries that are counted are those that are sent.
         if start_id < DOT:
-            is_taken = self._tell_dots(opened.node, b".", DOT, token)
+            is_taken = self._add_dots(opened.node, b".", DOT, token)
             if entries is None or not is_taken:
                 return
-        if start_id < DOT_DOT and not self._tell_dots(opened.node, b"..", DOT_DOT, token):
+        if start_id < DOT_DOT and not self._add_dots(opened.node, b"..", DOT_DOT, token):
             return
         for cookie, name, node in entries or ():
             inode = self._inodes.remember(node)
@@ -287,7 +289,7 @@ class Operations(pyfuse3.Operations):
                 self._inodes.forget(inode, 1)  # not sent after all
                 return
 
-    def _tell_dots(
+    def _add_dots(
         self, directory: Node, name: bytes, cookie: int, token: pyfuse3.ReaddirToken
     ) -> bool:
         node = directory if name == b"." else directory.parent or directory
@@ -301,7 +303,7 @@ class Operations(pyfuse3.Operations):
 
     # -- attributes: from memory, always ---------------------------------------------------------
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
         """Return the attributes of a node that the kernel knows."""
         node = self._inodes.node(inode)
@@ -309,17 +311,17 @@ class Operations(pyfuse3.Operations):
             raise copy(node.error)
         return self._entry(node, inode)
 
-    @_answers(_mount)
+    @_request_handler(_mount)
     async def statfs(self, ctx: pyfuse3.RequestContext) -> StatvfsData:
         """Return what `df` shows: the same in every mount, at any time."""
-        answer = StatvfsData()
-        answer.f_bsize = answer.f_frsize = _BLOCK_BYTES
-        answer.f_blocks = answer.f_bfree = answer.f_bavail = _STATFS_BLOCKS
-        answer.f_files = answer.f_ffree = answer.f_favail = _STATFS_FILES
-        answer.f_namemax = 255
-        return answer
+        statistics = StatvfsData()
+        statistics.f_bsize = statistics.f_frsize = _BLOCK_BYTES
+        statistics.f_blocks = statistics.f_bfree = statistics.f_bavail = _STATFS_BLOCKS
+        statistics.f_files = statistics.f_ffree = statistics.f_favail = _STATFS_FILES
+        statistics.f_namemax = 255
+        return statistics
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Return whether *mode* is allowed. With `default_permissions` the kernel knows itself."""
         if mode & os.W_OK:
@@ -329,7 +331,7 @@ class Operations(pyfuse3.Operations):
         wanted = (0o444 if mode & os.R_OK else 0) | (0o111 if mode & os.X_OK else 0)
         return permissions & wanted == wanted
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Return where a symbolic link leads."""
         node = self._inodes.node(inode)
@@ -337,7 +339,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EINVAL)
         return node.target
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """Return one extended attribute."""
         if not name.startswith(b"user."):
@@ -348,14 +350,14 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(pyfuse3.ENOATTR)
         return value
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Return which extended attributes there are."""
         return [name.encode() for name in self._inodes.node(inode).xattrs()]
 
     # -- content ---------------------------------------------------------------------------------
 
-    @_answers(_inode)
+    @_request_handler(_inode)
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
         """Open a file for reading."""
         node = self._inodes.node(inode)
@@ -373,7 +375,7 @@ class Operations(pyfuse3.Operations):
         # The kernel hands out nothing beyond the size it knows, unless every read has to come here.
         return FileInfo(fh=handle, keep_cache=not node.is_live, direct_io=node.is_live)
 
-    @_answers(_handle, is_read=True)
+    @_request_handler(_handle, is_read=True)
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Return all bytes of the request that exist, or raise."""
         opened = self._files.get(fh)

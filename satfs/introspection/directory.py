@@ -113,7 +113,7 @@ class Introspection:
         text = "Made from records that came with a listing: no request of its own.\n"
         if found is None:
             return text + "The listing has not been requested yet, or was forgotten since.\n"
-        age_s = max(0.0, time.time() - found.asked_at_s)
+        age_s = max(0.0, time.time() - found.requested_at_s)
         state = "STALE: no response when it was to be renewed" if found.is_stale else "fresh"
         of = f" of {self._clean(found.id)}" if found.id else ""
         return (

@@ -157,9 +157,9 @@ def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
             f"Of raster blocks, {format_bytes(own.predicted_bytes)} were fetched before they were"
             f" read, and {format_bytes(own.unread_bytes)} were never read."
         )
-    asked = [_n(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS]
-    if asked:
-        yield f"Requests: {', '.join(asked)}; {format_bytes(own.received_bytes)} received."
+    requested = [_n(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS]
+    if requested:
+        yield f"Requests: {', '.join(requested)}; {format_bytes(own.received_bytes)} received."
     if link_left_s is not None and link_left_s != float("inf"):
         yield f"Its link is good for {_life(max(0.0, link_left_s))} more."
 

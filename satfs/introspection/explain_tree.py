@@ -131,10 +131,10 @@ class ExplainDirectory(Directory):
             ),
         )
 
-    def _titled(self, name: bytes, tell: Callable[[], str]) -> Callable[[], bytes]:
+    def _titled(self, name: bytes, render: Callable[[], str]) -> Callable[[], bytes]:
         title = "/".join((*self._mirrored.path, name.decode("utf-8", "replace")))
 
         def make() -> bytes:
-            return f"{title}\n\n{tell()}".encode("utf-8", "backslashreplace")
+            return f"{title}\n\n{render()}".encode("utf-8", "backslashreplace")
 
         return make

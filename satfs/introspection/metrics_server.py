@@ -79,10 +79,10 @@ async def _serve(
                 log.debug("metrics not served", reason=failure.strerror)
                 await trio.sleep(_PAUSE_S)
                 continue
-            nursery.start_soon(_answer, stream, port, status, free)
+            nursery.start_soon(_respond, stream, port, status, free)
 
 
-async def _answer(
+async def _respond(
     stream: trio.SocketStream, port: int, status: Callable[[], Record], free: trio.Semaphore
 ) -> None:
     """Answer one request, and close the connection."""

@@ -196,9 +196,9 @@ def _links(links: Sequence[tuple[str, float]], clean: Callable[[str], str]) -> J
 def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[str], str]) -> Json:
     # The stale ones first, then those requested last.
     shown = heapq.nsmallest(
-        MAX_LISTINGS, listings, key=lambda each: (not each.is_stale, -each.asked_at_s)
+        MAX_LISTINGS, listings, key=lambda each: (not each.is_stale, -each.requested_at_s)
     )
-    ages_s = [now_s - each.asked_at_s for each in listings]
+    ages_s = [now_s - each.requested_at_s for each in listings]
     return {
         "n": len(listings),
         "n_stale": sum(each.is_stale for each in listings),
@@ -209,7 +209,7 @@ def _listings(listings: Sequence[ListingState], now_s: float, clean: Callable[[s
                 "kind": each.kind,
                 "id": clean(each.id),
                 "n_records": each.n_records,
-                "age_s": _rounded(now_s - each.asked_at_s),
+                "age_s": _rounded(now_s - each.requested_at_s),
                 "is_stale": each.is_stale,
             }
             for each in shown

@@ -24,7 +24,7 @@ from typing import Any
 import httpcore
 import trio
 
-from satfs.net.connecting import CheckPeer, first_to_answer, resolved_addresses
+from satfs.net.connecting import CheckPeer, first_connected, resolved_addresses
 from satfs.net.happy_eyeballs import SlowAddresses
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
@@ -340,7 +340,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         with _limit(timeout):
             try:
                 addresses = await resolved_addresses(host, port, self._check_peer)
-                raw = await first_to_answer(addresses, port, self._slow)
+                raw = await first_connected(addresses, port, self._slow)
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
             stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))

@@ -38,7 +38,7 @@ async def resolved_addresses(host: str, port: int, check_peer: CheckPeer | None)
     return allowed
 
 
-async def first_to_answer(
+async def first_connected(
     addresses: Sequence[str], port: int, slow: SlowAddresses
 ) -> trio.SocketStream:
     """Return a connection to the first of *addresses* that answers, tried as RFC 8305 has it.

@@ -66,7 +66,7 @@ class HostLimit:
     def __init__(self) -> None:
         #: The connections that the host lets through, or None while nothing was refused.
         self.limit: int | None = None
-        self._n_answered = 0  # at once, the most that were seen
+        self._n_responding = 0  # at once, the most that were seen
         self._step = 1
         self._raise_at_s = 0.0
         self._raise_after_s = RAISE_AFTER_S
@@ -85,20 +85,20 @@ class HostLimit:
         have answered at once.
         """
         if self.limit is None:
-            n_seen = max(GROWTH * self._n_answered, self._n_recalled)
+            n_seen = max(GROWTH * self._n_responding, self._n_recalled)
             return max(MIN_ALLOWED, n_seen, self._n_stepped)
         if now_s >= self._raise_at_s:
             return self.limit + self._step
-        return max(1, min(self.limit, self._n_answered)) if n_unproven else self.limit
+        return max(1, min(self.limit, self._n_responding)) if n_unproven else self.limit
 
     @property
-    def n_answered(self) -> int:
+    def n_responding(self) -> int:
         """Return how many connections have answered at once: the most, and no more than a limit."""
-        return self._n_answered if self.limit is None else min(self.limit, self._n_answered)
+        return self._n_responding if self.limit is None else min(self.limit, self._n_responding)
 
-    def recall(self, n_answered: int) -> None:
+    def recall(self, n_responding: int) -> None:
         """Allow as many connections as have answered at once before, and no more than those."""
-        self._n_recalled = n_answered
+        self._n_recalled = n_responding
 
     def note_wanted(self, now_s: float) -> None:
         """Take in that more connections are wanted than are allowed now."""
@@ -135,11 +135,11 @@ class HostLimit:
         in_order = sorted(self._responses_s)
         return in_order[int((1 - SLOWER_SHARE) * (len(in_order) - 1))]
 
-    def note_answered(self, now_s: float, n_answered: int) -> None:
-        """Take in that *n_answered* connections are open at once that have answered."""
-        self._n_answered = max(self._n_answered, n_answered)
-        if self.limit is not None and n_answered > self.limit:
-            self.limit = n_answered
+    def note_responding(self, now_s: float, n_responding: int) -> None:
+        """Take in that *n_responding* connections are open at once that have answered."""
+        self._n_responding = max(self._n_responding, n_responding)
+        if self.limit is not None and n_responding > self.limit:
+            self.limit = n_responding
             self._step *= 2
             self._raise_at_s = now_s
             self._raise_after_s = RAISE_AFTER_S

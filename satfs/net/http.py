@@ -39,7 +39,7 @@ from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.reachability import Reachability
 from satfs.net.responses import (
-    LARGE_ANSWER_BYTES,
+    LARGE_RESPONSE_BYTES,
     MAX_INFLATION,
     BodyChunks,
     Response,
@@ -186,8 +186,8 @@ class Http:
     ) -> Response:
         """Return the whole answer, whatever its status; redirects are not followed.
 
-        *before_large* is awaited once before more than `LARGE_ANSWER_BYTES` of the body, compressed
-        or not, are held. A compressed body is decompressed in a thread if it may be large.
+        *before_large* is awaited once before more than `LARGE_RESPONSE_BYTES` of the body,
+        compressed or not, are held. A compressed body that may be large is unpacked in a thread.
 
         Raises:
             Unreachable: no connection, or it broke.
@@ -196,7 +196,7 @@ class Http:
         """
         where = shown(url)
         async with (
-            self._answer(method, url, headers, content) as (response, chunks),
+            self._respond(method, url, headers, content) as (response, chunks),
             contextlib.AsyncExitStack() as at_end,
         ):
             body = bytearray()
@@ -209,7 +209,7 @@ class Http:
                 body += chunk
                 if len(body) > max_bytes:
                     raise Garbled(f"{where} responded with more than {max_bytes} bytes")
-                if not is_large and len(body) * inflation > LARGE_ANSWER_BYTES:
+                if not is_large and len(body) * inflation > LARGE_RESPONSE_BYTES:
                     is_large = True
                     if before_large is not None:
                         await before_large()
@@ -238,11 +238,11 @@ class Http:
 
         Raises what `request` raises, and from `chunks` likewise.
         """
-        async with self._answer("GET", url, headers, None, permit) as (response, chunks):
+        async with self._respond("GET", url, headers, None, permit) as (response, chunks):
             yield StreamedResponse(response, chunks, chunks.permit)
 
     @asynccontextmanager
-    async def _answer(
+    async def _respond(
         self,
         method: str,
         url: str,
@@ -260,7 +260,7 @@ class Http:
             else:
                 response, permit = await self._send_when_permitted(origin, request, where)
             try:
-                self.reachability.answered(origin, trio.current_time())
+                self.reachability.responded(origin, trio.current_time())
                 chunks = BodyChunks(response, self._progress_timeout_s, where, permit)
                 try:
                     yield response, chunks
@@ -316,7 +316,7 @@ class Http:
                 permit.refused()
             raise
         if not may_refuse_connection(response):
-            permit.answered()
+            permit.responded()
         return response
 
     def _request(

@@ -34,20 +34,22 @@ def translating(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as failure:
-        for theirs, ours, words in _FAILURES:
+        for theirs, ours, sentence in _FAILURES:
             if isinstance(failure, theirs):
-                raise _told(failure, ours, words, where) from failure
+                raise _translated(failure, ours, sentence, where) from failure
         raise
 
 
-def _told(failure: Exception, ours: type[SatfsError], words: str, where: str) -> SatfsError:
+def _translated(
+    failure: Exception, ours: type[SatfsError], sentence: str, where: str
+) -> SatfsError:
     causes = list(causes_of(failure))
-    told = ours(words.format(where=where, why=_why(causes)))
-    if isinstance(told, Unreachable):
-        told.is_lasting = any(isinstance(cause, _LASTING) for cause in causes)
-    if isinstance(told, DeadlineReached):
-        told.is_silence = not isinstance(failure, httpx.ConnectTimeout)
-    return told
+    translated = ours(sentence.format(where=where, why=_why(causes)))
+    if isinstance(translated, Unreachable):
+        translated.is_lasting = any(isinstance(cause, _LASTING) for cause in causes)
+    if isinstance(translated, DeadlineReached):
+        translated.is_silence = not isinstance(failure, httpx.ConnectTimeout)
+    return translated
 
 
 def causes_of(failure: BaseException) -> Iterator[BaseException]:

@@ -78,13 +78,13 @@ class Permit:
         self.is_patient = False
         self.scope = trio.CancelScope()
         self.began_s = trio.current_time()
-        self.has_answered = False
+        self.has_responded = False
         self.takes_idle = False  # an idle connection is counted twice until the request has it
         self.is_ahead = False  # its connection was opened before, or begun to be, for no request
         self.is_counted = True
         self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
         #: Makes the holder look whether bytes wait on the connection. The holder then calls
-        #: `note_no_bytes`, `note_bytes` or `answered`, at once or later.
+        #: `note_no_bytes`, `note_bytes` or `responded`, at once or later.
         self.look: Callable[[], None] | None = None
         self.silent_since_s = self.began_s
         self._look_began_s: float | None = None
@@ -100,7 +100,7 @@ class Permit:
     @property
     def is_proven(self) -> bool:
         """Return whether the host has ever answered on its connection."""
-        return self.has_answered or not self.is_new
+        return self.has_responded or not self.is_new
 
     def begin(self) -> None:
         """Note that the request has its connection, or that one is being opened for it."""
@@ -154,20 +154,20 @@ class Permit:
         self.is_new, self.is_ahead = is_new, is_ahead
         self.look = lambda: self.note_bytes() if has_bytes() else self.note_no_bytes()
 
-    def answered(self) -> None:
+    def responded(self) -> None:
         """Note that the host has answered on this connection."""
-        if not self.has_answered:
-            self.has_answered = True
-            self._permits.note_answered(self._host, self)
+        if not self.has_responded:
+            self.has_responded = True
+            self._permits.note_responding(self._host, self)
 
     def carried(self) -> None:
         """Note that bytes came."""
-        self.answered()
+        self.responded()
         self._host.carried_at_s = trio.current_time()
 
     def broke(self) -> None:
         """Note that the host broke the connection off."""
-        if self.has_answered:
+        if self.has_responded:
             self._host.limit.note_broken(trio.current_time())
 
     def refused(self) -> None:
@@ -284,9 +284,9 @@ class Permits:
         host = self._host(origin)
         return None if host.limit.limit is None else host.limit.allowed(trio.current_time())
 
-    def n_answered(self) -> dict[str, int]:
+    def n_responding(self) -> dict[str, int]:
         """Return for each host how many connections have answered at once, if any have."""
-        seen = {origin: host.limit.n_answered for origin, host in self._hosts.items()}
+        seen = {origin: host.limit.n_responding for origin, host in self._hosts.items()}
         return {origin: n for origin, n in seen.items() if n}
 
     def room(self, origin: str) -> int:
@@ -317,7 +317,7 @@ class Permits:
 
     # -- what becomes of connections -------------------------------------------------------------
 
-    def note_answered(self, host: _Host, permit: Permit) -> None:
+    def note_responding(self, host: _Host, permit: Permit) -> None:
         """Take in the first answer on the connection of *permit*."""
         now_s = trio.current_time()
         if not permit.is_new:
@@ -326,7 +326,7 @@ class Permits:
             # Of one that was opened ahead the handshakes would be missing, and over a far line each
             # connection that is opened for a request would look silent.
             host.limit.note_opened(now_s - permit.began_s)
-        host.limit.note_answered(now_s, self._n_answering(host))
+        host.limit.note_responding(now_s, self._n_answering(host))
         self._serve(host)
 
     def note_refused(self, host: _Host, permit: Permit) -> float | None:
@@ -379,7 +379,7 @@ class Permits:
             for permit in list(host.permits)
             if permit.is_new
             and permit.is_counted
-            and not permit.has_answered
+            and not permit.has_responded
             and now_s - permit.silent_since_s >= silence_s
             and (host.carried_at_s > permit.began_s or self._has_idle_elsewhere(host))
             and permit.is_looked_at(now_s)
@@ -395,7 +395,7 @@ class Permits:
         for permit in host.permits:
             if (
                 permit.is_counted
-                and not (permit.is_new or permit.is_patient or permit.has_answered)
+                and not (permit.is_new or permit.is_patient or permit.has_responded)
                 and now_s - permit.silent_since_s >= 2 * silence_s
                 and host.carried_at_s > permit.began_s
                 and permit.is_looked_at(now_s)

@@ -73,7 +73,7 @@ class _Connection:
     name: str  # of the origin, as `addresses.origin_of` writes it
     login: ProxyLogin | None  # None: not through a proxy
     n_requests: int = 0
-    has_answered: bool = False
+    has_responded: bool = False
     #: It was opened before there was a request for it.
     is_ahead: bool = False
     idle_until: float = 0.0
@@ -153,12 +153,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         note = request.extensions.get("on_connection", _ignore)
         connection = self._take(wanted.url.origin)
         note(
-            is_new=not connection.has_answered,
+            is_new=not connection.has_responded,
             is_ahead=connection.is_ahead,
             has_bytes=connection.dialer.has_bytes,
         )
         try:
-            return await self._ask(connection, wanted)
+            return await self._request(connection, wanted)
         except _STALE_CONNECTION as failure:
             is_first = connection.n_requests == 1 and not connection.is_ahead
             if is_first or request.method not in ("GET", "HEAD"):
@@ -170,7 +170,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         try:
             connection = self._open(wanted.url.origin)
             note(is_new=True, has_bytes=connection.dialer.has_bytes)
-            return await self._ask(connection, wanted)
+            return await self._request(connection, wanted)
         except NotAllowed:
             raise
         except Exception as failure:
@@ -187,7 +187,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     def n_idle(self, origin: str) -> tuple[int, int]:
         """See `permits.Holder`."""
         self._expire()
-        idle = [each.has_answered for each in self._idle if each.name == origin]
+        idle = [each.has_responded for each in self._idle if each.name == origin]
         return sum(idle), len(idle) - sum(idle) + self._opening_ahead[origin]
 
     def n_open(self, origin: str) -> int:
@@ -252,7 +252,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         while self._idle:
             self._idle.pop().dialer.abort()
 
-    async def _ask(self, connection: _Connection, request: httpcore.Request) -> httpx.Response:
+    async def _request(self, connection: _Connection, request: httpcore.Request) -> httpx.Response:
         connection.n_requests += 1
         connection.dialer.expect_head()
         try:
@@ -266,7 +266,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         connection.dialer.expect_body()
         # A 503 may be all that this connection will ever get: what counts them refuses it so.
         is_refusal = response.status == 503 and connection.n_requests == 1
-        connection.has_answered = not is_refusal
+        connection.has_responded = not is_refusal
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
@@ -328,7 +328,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if connection not in self._in_use:
             return
         # Refused, or the other side sent "Connection: close".
-        if not (connection.has_answered and connection.http.is_idle()):
+        if not (connection.has_responded and connection.http.is_idle()):
             self._in_use.discard(connection)
             connection.dialer.abort()
             return
@@ -349,7 +349,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if connection in self._in_use:
             self._in_use.discard(connection)
             self._counts.abandoned += 1
-            if connection.has_answered:
+            if connection.has_responded:
                 self._on_closed(connection.name)
 
     def _expire(self) -> None:

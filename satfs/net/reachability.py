@@ -39,7 +39,7 @@ class Admission:
 
 @dataclass(slots=True)
 class _Host:
-    answered_at: float = float("-inf")
+    responded_at_s: float = float("-inf")
     offline_since: float | None = None
     reason: str = ""
     #: What it was silent about, since it counts as offline.
@@ -96,10 +96,10 @@ class Reachability:
             and host.n_probes > 0
         )
 
-    def answered(self, origin: str, now_s: float) -> None:
+    def responded(self, origin: str, now_s: float) -> None:
         """Note that *origin* sent an answer, of whatever kind."""
         host = self._hosts.setdefault(origin, _Host())
-        host.answered_at = now_s
+        host.responded_at_s = now_s
         host.offline_since = None
         host.n_failed_probes = 0
         host.silent_about.clear()
@@ -120,7 +120,7 @@ class Reachability:
         A host that responded to any request meanwhile is slow, not away, and stays as it is.
         """
         host = self._hosts.setdefault(origin, _Host())
-        if host.offline_since is not None or host.answered_at >= since_s:
+        if host.offline_since is not None or host.responded_at_s >= since_s:
             return False
         host.offline_since = now_s
         host.reason = reason
@@ -135,8 +135,8 @@ class Reachability:
         host.n_probes = max(0, host.n_probes - 1)
         if host.offline_since is not None:
             # Silence about the same thing again is no news.
-            is_news = host.n_failed_probes or about not in host.silent_about
-            host.n_failed_probes += bool(is_news)
+            is_first = host.n_failed_probes or about not in host.silent_about
+            host.n_failed_probes += bool(is_first)
             host.next_probe_at = now_s + self.probe_interval_s
 
     def offline_since(self, origin: str) -> float | None:

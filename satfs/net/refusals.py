@@ -54,7 +54,7 @@ class Refusals:
         self._began_s = 0.0
         self._own_waits: tuple[float, ...] = ()
         self._has_waited = False
-        self._n_asked_for = 0
+        self._n_requested = 0
         self._n_different = 0
 
     @property
@@ -65,7 +65,7 @@ class Refusals:
     @property
     def is_repeated(self) -> bool:
         """Return whether another credential was requested, and the same one came."""
-        return self._n_asked_for > 1 and self._n_different == 0
+        return self._n_requested > 1 and self._n_different == 0
 
     def again(
         self, key: str, now_s: float, *, age_s: float, was_accepted: bool, is_proven: bool
@@ -93,8 +93,8 @@ class Refusals:
         is_spent = now_s - self._began_s >= UNPROVEN_S or self._n_different >= MAX_UNPROVEN
         if is_spent and not is_proven:
             return None
-        n_waited = self._n_asked_for
-        self._n_asked_for += 1
+        n_waited = self._n_requested
+        self._n_requested += 1
         if n_waited == 0:
             return Again(0.0, is_another=True)
         return Again(min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(n_waited - 1, 10)), is_another=True)
@@ -129,13 +129,13 @@ class Standing:
         """Note that the tries are over: the next refusal is believed sooner."""
         self.is_proven = False
 
-    def is_young(self, key: str, now_s: float, told_age_s: float = 0.0) -> bool:
+    def is_young(self, key: str, now_s: float, stated_age_s: float = 0.0) -> bool:
         """Return whether *key* may not be valid yet: until it is accepted, while it is that new.
 
-        *told_age_s* is the age by the credential itself. A last try may be under way when
+        *stated_age_s* is the age by the credential itself. A last try may be under way when
         `YOUNG_S` are over, hence a little more.
         """
-        age_s = max(self._age_s(key, now_s), told_age_s)
+        age_s = max(self._age_s(key, now_s), stated_age_s)
         return key != self._accepted and age_s <= YOUNG_S + FIRST_WAIT_S
 
     def was_accepted(self, key: str) -> bool:
@@ -149,13 +149,13 @@ class Standing:
         now_s: float,
         *,
         is_proven: bool,
-        told_age_s: float = 0.0,
+        stated_age_s: float = 0.0,
     ) -> Again | None:
         """Return how to go on after *key* was refused (`Refusals.again`); None: give up."""
         return refusals.again(
             key,
             now_s,
-            age_s=max(self._age_s(key, now_s), told_age_s),
+            age_s=max(self._age_s(key, now_s), stated_age_s),
             was_accepted=self.was_accepted(key),
             is_proven=is_proven,
         )

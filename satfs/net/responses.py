@@ -15,8 +15,8 @@ from satfs.net.http_errors import translating
 from satfs.net.permits import Permit
 
 #: A response above this size is large: the caller may let few of them be read at once.
-LARGE_ANSWER_BYTES = 1024 * 1024
-#: How many times as long as its compressed form a response may be, beyond `LARGE_ANSWER_BYTES`.
+LARGE_RESPONSE_BYTES = 1024 * 1024
+#: How many times as long as its compressed form a response may be, beyond `LARGE_RESPONSE_BYTES`.
 #: JSON pages whose records repeat each other come to 60; DEFLATE itself reaches 1,032.
 MAX_INFLATION = 100
 #: Most bytes of an error's body that are looked at.
@@ -96,7 +96,7 @@ class BodyChunks:
         self._timeout_s = timeout_s
         self._where = where
         #: Whether it shows that the connection is let through: the body of a refusal does not.
-        self._is_answer = not may_refuse_connection(response)
+        self._is_response = not may_refuse_connection(response)
         self.permit = permit
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -110,7 +110,7 @@ class BodyChunks:
             except (httpx.NetworkError, httpx.ProtocolError):
                 self.permit.broke()
                 raise
-            if self._is_answer:
+            if self._is_response:
                 self.permit.carried()
             return chunk
         raise DeadlineReached(f"{self._where} sent nothing for {self._timeout_s:g} s")
@@ -149,7 +149,7 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int, where:
     encoding = _encoding(headers)
     if not is_compressed(headers) or not body:
         return body
-    max_bytes = min(max_bytes, max(LARGE_ANSWER_BYTES, MAX_INFLATION * len(body)))
+    max_bytes = min(max_bytes, max(LARGE_RESPONSE_BYTES, MAX_INFLATION * len(body)))
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise Garbled(f"{where} responded in an encoding that was not requested")
     # 32: recognise gzip and zlib by their headers.

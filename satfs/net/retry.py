@@ -26,17 +26,19 @@ BASE_S = 0.25
 CAP_S = 4.0
 
 
-def failure_for(status: int, headers: Mapping[str, str], said: str, *, now_s: float) -> Unreachable:
+def failure_for(
+    status: int, headers: Mapping[str, str], detail: str, *, now_s: float
+) -> Unreachable:
     """Return the error for a status of 429 or 5xx, ready to be raised.
 
-    *headers* have lower-case names; *said* is the whole message; *now_s* is wall-clock seconds.
+    *headers* have lower-case names; *detail* is the whole message; *now_s* is wall-clock seconds.
     A 429, and a 503 with a `Retry-After`, is `Throttled`. A 5xx that is not named above
     (501, 505, …) is marked as lasting.
     """
-    asked_s = retry_after_s(headers, now_s=now_s)
-    if status == 429 or (status == 503 and asked_s is not None):
-        return Throttled(said, retry_after_s=asked_s)
-    failure = Unreachable(said)
+    stated_s = retry_after_s(headers, now_s=now_s)
+    if status == 429 or (status == 503 and stated_s is not None):
+        return Throttled(detail, retry_after_s=stated_s)
+    failure = Unreachable(detail)
     failure.is_lasting = status not in RETRIED_STATUSES
     return failure
 
@@ -60,9 +62,9 @@ def wait_before_next_s(n_failed: int, failure: BaseException | None, draw: float
     """
     # The exponent is bounded because 2**2000 is no float.
     limit_s = min(CAP_S, BASE_S * 2.0 ** min(n_failed - 1, 30))
-    asked_s = failure.retry_after_s if isinstance(failure, Throttled) else None
-    if asked_s is not None:
-        return max(asked_s + draw * BASE_S, draw * limit_s)
+    stated_s = failure.retry_after_s if isinstance(failure, Throttled) else None
+    if stated_s is not None:
+        return max(stated_s + draw * BASE_S, draw * limit_s)
     return draw * limit_s
 
 

@@ -140,8 +140,8 @@ class Retries:
         """
         while (left_s := self._pauses.left_s(origin)) > 0:
             if trio.current_time() + left_s >= deadline_at:
-                told = f"{what}: {origin} requires a wait of {left_s:.3g} s"
-                busy = Throttled(told, retry_after_s=left_s)
+                sentence = f"{what}: {origin} requires a wait of {left_s:.3g} s"
+                busy = Throttled(sentence, retry_after_s=left_s)
                 busy.is_lasting = True  # no request was sent: the host is not known to be away
                 raise busy
             # Not all at the same moment.

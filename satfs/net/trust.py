@@ -127,7 +127,7 @@ def is_strictness(failure: ssl.SSLCertVerificationError) -> bool:
 
 def untrusted(failure: ssl.SSLCertVerificationError) -> str:
     """Return in a sentence why a certificate is refused, and which setting may help."""
-    said = f"its certificate is not trusted ({getattr(failure, 'verify_message', failure)})"
+    reason = f"its certificate is not trusted ({getattr(failure, 'verify_message', failure)})"
     if is_strictness(failure):
-        said += "; tls_strict = false (SATFS_TLS_STRICT=false) checks as curl and browsers do"
-    return said
+        reason += "; tls_strict = false (SATFS_TLS_STRICT=false) checks as curl and browsers do"
+    return reason

@@ -92,7 +92,7 @@ class _Zip:
 
     file: AttachmentFile
     archive: Archive
-    words: tuple[str, ...]
+    path_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +258,8 @@ class ContentsDirectory(_InnerDirectory):
         file = await self.scene.attachment(DELIVERY_ZIP)
         version, archive = file.version, self._archive(file)
         # Half a million members have the same words: interned, they are held once.
-        words = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
-        return _Shown(_Zip(file, archive, words), await archive.members())
+        path_names = (intern(f"/{version.etag}"), intern(f"/{version.size_bytes}"))
+        return _Shown(_Zip(file, archive, path_names), await archive.members())
 
     async def archive(self) -> tuple[Archive, int]:
         """Return the archive that the zip is now, and the zip's size; nothing of it is read.
@@ -282,10 +282,10 @@ class ContentsDirectory(_InnerDirectory):
         except NotThere:
             return []
         else:
-            told = unreadable.of_members(shown.members)
-            if told is None:
+            unreadable_text = unreadable.of_members(shown.members)
+            if unreadable_text is None:
                 return []
-            text, taken = told, shown.members
+            text, taken = unreadable_text, shown.members
         name, number = _NOTICE.format("").encode(), 0
         while taken is not None and taken.find(ROOT, name) is not None:
             number += 1
@@ -340,7 +340,7 @@ class MemberFile(File):
     @property
     def identity(self) -> tuple[str, ...]:
         """The identity of the node: its path and the version of the zip."""
-        return (*self.path, *self._zip.words)
+        return (*self.path, *self._zip.path_names)
 
     def attributes(self) -> Attributes:
         """Return the attributes: size and time by the archive, else the scene's time."""

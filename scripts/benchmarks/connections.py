@@ -120,9 +120,9 @@ def measured(case: Case) -> Sample:
         profile = Profile("far", "", case.tls, DELAY_S if case.line == "far" else 0.0)
         line = stack.enter_context(open_line(profile, room))
         origin = stack.enter_context(_origin(case, line, room))
-        scene = origin.ask("scenes")[0]
-        origin.ask("replace_by_ramp", scene_id=scene, size_bytes=case.size_bytes)
-        origin.ask(
+        scene = origin.call("scenes")[0]
+        origin.call("replace_by_ramp", scene_id=scene, size_bytes=case.size_bytes)
+        origin.call(
             "add_fault",
             name="connection-limit",
             endpoint="object",
@@ -143,7 +143,7 @@ def measured(case: Case) -> Sample:
         right = RampContent(case.size_bytes).read(0, case.size_bytes)
         if b"".join(pieces) != bytes(right):
             raise AssertionError(f"wrong bytes: {case}")
-        (fault,) = origin.ask("faults")
+        (fault,) = origin.call("faults")
         return Sample(took_s, fault["hits"])
 
 

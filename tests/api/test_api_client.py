@@ -264,7 +264,7 @@ async def test_listings_that_are_read_at_once_have_one_limit(
     ended: Counter[str] = Counter()
     async with connect(listing_memory_bytes=16 * 2**20, page_limit=1) as aleph:
 
-        async def ask(task_id: str) -> None:
+        async def fetch(task_id: str) -> None:
             try:
                 ended[f"{len(await aleph.captures(TaskId(task_id)))} records"] += 1
             except Garbled as failure:
@@ -272,7 +272,7 @@ async def test_listings_that_are_read_at_once_have_one_limit(
 
         async with trio.open_nursery() as nursery:
             for task_id in vendor.captures:
-                nursery.start_soon(ask, task_id)
+                nursery.start_soon(fetch, task_id)
         refusal = "what is being listed takes more than 16777216 bytes of memory"
         assert set(ended) == {"60 records", refusal}
         assert aleph._progress.n_bytes == 0

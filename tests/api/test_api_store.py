@@ -35,7 +35,7 @@ async def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
     found = await store.load("scenes", "c/1\n")
     assert found is not None
     assert list(found.pages) == [*RECORDS, *MORE]
-    assert abs(found.asked_at_s - os.stat(tmp_path / "a").st_mtime) < 60
+    assert abs(found.requested_at_s - os.stat(tmp_path / "a").st_mtime) < 60
     assert await store.load("scenes", "other") is None
     assert {(one.kind, len(one.pages)) for one in await store.load_all(10)} == {
         ("scenes", 2),

@@ -37,7 +37,7 @@ API = "https://api.vendor.test"
 
 
 @asynccontextmanager
-async def asking(vendor: Vendor, **changes: Any) -> AsyncIterator[Aleph]:
+async def request_scope(vendor: Vendor, **changes: Any) -> AsyncIterator[Aleph]:
     """Open a client of *vendor* that logs in as told, and not with client credentials."""
     given: dict[str, Any] = {"client_id": None, "client_secret": None, **changes}
     async with Http(
@@ -169,7 +169,7 @@ async def test_a_refused_token_is_replaced_by_the_one_in_the_file_at_once(
     """Also when the file looks the same to stat(2); nobody hears of the refusal."""
     path = write(tmp_path / "token", "first")
     vendor.accept_token("first")
-    async with asking(vendor, token_file=path) as aleph:
+    async with request_scope(vendor, token_file=path) as aleph:
         await aleph.tasks()
         status = path.stat()
         path.write_text("other")
@@ -185,7 +185,7 @@ async def test_a_token_that_stays_refused_is_sent_a_few_times_and_says_which_fil
     """It may be so new that it is not valid yet, for two seconds."""
     expect_log("request refused")
     path = write(tmp_path / "token", SECRET)
-    async with asking(vendor, token_file=path, contract_id="c") as aleph:
+    async with request_scope(vendor, token_file=path, contract_id="c") as aleph:
         with pytest.raises(NeedsLogin, match=f"still valid to {path}") as failure:
             await aleph.tasks()
     assert SECRET not in str(failure.value)
@@ -524,7 +524,7 @@ async def test_a_kept_secret_logs_in(
 ) -> None:
     """Read once, off the event loop: a keyring may take its time."""
     secret_store.keep("default", login(), place)
-    async with asking(vendor, client_id=CLIENT_ID, secret_store=place) as aleph:
+    async with request_scope(vendor, client_id=CLIENT_ID, secret_store=place) as aleph:
         await aleph.tasks()
         assert CLIENT_SECRET in aleph.credential.secrets()
     assert threading.get_ident() not in ring.threads
@@ -537,7 +537,7 @@ async def test_another_login_counts_while_mounted(
     expect_log("credential refused")
     expect_log("request refused")
     secret_store.keep("default", login("wrong"), SecretPlace.FILE)
-    async with asking(vendor, client_id=CLIENT_ID, secret_store="file") as aleph:
+    async with request_scope(vendor, client_id=CLIENT_ID, secret_store="file") as aleph:
         with pytest.raises(NeedsLogin, match="satfs login --profile default"):
             await aleph.tasks()
         secret_store.keep("default", login(), SecretPlace.FILE)
@@ -548,7 +548,7 @@ async def test_another_login_counts_while_mounted(
 async def test_another_kept_token_counts_while_mounted(vendor: Vendor, ring: MemoryKeyring) -> None:
     vendor.accept_token("first")
     secret_store.keep("p", login("first", mode=AuthMode.TOKEN), SecretPlace.FILE)
-    async with asking(vendor, profile="p", auth_mode="token", secret_store="file") as aleph:
+    async with request_scope(vendor, profile="p", auth_mode="token", secret_store="file") as aleph:
         await aleph.tasks()
         vendor.refuse_tokens()
         vendor.accept_token("second")
@@ -558,7 +558,7 @@ async def test_another_kept_token_counts_while_mounted(vendor: Vendor, ring: Mem
 
 async def test_a_kept_key_logs_in_the_old_way(vendor: Vendor, ring: MemoryKeyring) -> None:
     secret_store.keep("default", login(mode=AuthMode.LEGACY), SecretPlace.FILE)
-    async with asking(
+    async with request_scope(
         vendor, client_id=CLIENT_ID, auth_mode="legacy", secret_store="file"
     ) as aleph:
         await aleph.tasks()

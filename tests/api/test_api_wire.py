@@ -53,7 +53,7 @@ def test_the_documented_envelope() -> None:
     """Count, an absolute next, and the results."""
     page = wire.page(body({"count": 3, "next": "https://a/?offset=2", "results": [1, 2]}))
     assert (page.count, page.next, page.entries) == (3, "https://a/?offset=2", (1, 2))
-    assert page.tells_next
+    assert page.has_next_field
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_a_link_tells_its_end(url: str, expires_at_s: float | None) -> None:
 def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: Any) -> None:
     """JSON with a url, a bare text, or a redirect where JSON was asked for."""
     raw = json.dumps(body).encode()
-    link = presigned.link(status, headers, raw, asked_url="https://api.test/x/download/")
+    link = presigned.link(status, headers, raw, request_url="https://api.test/x/download/")
     assert link.url == SIGNED
 
 
@@ -229,7 +229,7 @@ def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: 
 def test_without_a_link_it_is_garbled(status: int, headers: dict[str, str], body: bytes) -> None:
     """The zip in the place of a link, say, when `redirect` is not understood at all."""
     with pytest.raises(Garbled):
-        presigned.link(status, headers, body, asked_url="https://api.test/")
+        presigned.link(status, headers, body, request_url="https://api.test/")
 
 
 @given(
@@ -240,7 +240,7 @@ def test_without_a_link_it_is_garbled(status: int, headers: dict[str, str], body
 def test_any_answer_is_a_link_or_garbled(status: int, location: str, body: bytes) -> None:
     """Nothing else comes of it."""
     try:
-        link = presigned.link(status, {"location": location}, body, asked_url="https://api.test/")
+        link = presigned.link(status, {"location": location}, body, request_url="https://api.test/")
     except Garbled:
         return
     assert isinstance(link.url, str)

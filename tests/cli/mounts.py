@@ -45,7 +45,7 @@ class Mounted:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def answer(self, *arguments: object, code: int = 0) -> Any:
+    def query(self, *arguments: object, code: int = 0) -> Any:
         """Run a command that answers with one JSON document."""
         done = self.program(*arguments)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)

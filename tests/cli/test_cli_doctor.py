@@ -115,7 +115,7 @@ class Told:
         )
 
 
-def ask(program: Program, *arguments: object, **environment: str | None) -> Told:
+def query(program: Program, *arguments: object, **environment: str | None) -> Told:
     """Run it for a script, which hears what the exit code says, in time."""
     began_s = time.monotonic()
     done = program("doctor", "--json", *arguments, **environment)
@@ -132,7 +132,7 @@ def ask(program: Program, *arguments: object, **environment: str | None) -> Told
 
 @needs_root
 def test_where_all_is_well_it_ends_with_success(doctor: Program) -> None:
-    told = ask(doctor)
+    told = query(doctor)
 
     assert told.code == Exit.DONE, told.record
     assert {each["severity"] for each in told.record["findings"]} <= {"ok", "note"}
@@ -225,7 +225,7 @@ def test_nothing_is_changed(doctor: Program, tmp_path: Path, origin: DemoOrigin)
     before = sorted(path for path in tmp_path.rglob("*"))
     origin.journal.clear()
 
-    ask(doctor, tmp_path / "home")
+    query(doctor, tmp_path / "home")
 
     assert sorted(path for path in tmp_path.rglob("*")) == before
     assert origin.journal.wait_until_idle()
@@ -313,7 +313,7 @@ def test_what_is_set_wrongly_is_told_with_a_code_of_its_own(
     doctor: Program, changes: dict[str, str | None], check: str, code: Exit
 ) -> None:
     """The code that a mount would end with."""
-    told = ask(doctor, **changes)
+    told = query(doctor, **changes)
 
     assert (told.severity(check), told.code) == ("failure", code), told.record
     assert told.finding(check)["commands"]
@@ -322,7 +322,7 @@ def test_what_is_set_wrongly_is_told_with_a_code_of_its_own(
 def test_a_contract_that_is_not_ours_is_answered_with_those_that_are(
     doctor: Program, origin: DemoOrigin
 ) -> None:
-    told = ask(doctor, SATFS_CONTRACT_ID="cont.nobody")
+    told = query(doctor, SATFS_CONTRACT_ID="cont.nobody")
 
     assert told.finding("contract")["commands"] == [
         f"export SATFS_CONTRACT_ID={origin.account.contract_id}"
@@ -345,8 +345,8 @@ def test_a_profile_is_looked_at_with_its_own_account(
     )
     unset = dict.fromkeys((name for name in origin.environment()), None)
 
-    harbour = ask(doctor, "--profile", "harbour", **unset)
-    nobody = ask(doctor, **unset, SATFS_PROFILE="nobody")
+    harbour = query(doctor, "--profile", "harbour", **unset)
+    nobody = query(doctor, **unset, SATFS_PROFILE="nobody")
 
     assert harbour.severity("credential") == harbour.severity("contract") == "ok"
     assert "harbour" in harbour.finding("settings")["says"]
@@ -369,9 +369,9 @@ def test_a_token_that_ends_soon_is_noted(doctor: Program) -> None:
             ).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request) as answer:
-            said = answer.read().decode()  # the endpoint's whole answer, which tells the end
-        told = ask(doctor, **origin.environment(), SATFS_TOKEN=said, SATFS_AUTH_MODE="token")
+        with urllib.request.urlopen(request) as query:
+            said = query.read().decode()  # the endpoint's whole answer, which tells the end
+        told = query(doctor, **origin.environment(), SATFS_TOKEN=said, SATFS_AUTH_MODE="token")
 
     assert told.severity("tasks") == "ok"
     assert told.severity("auth-connection") == "nothing"
@@ -380,13 +380,13 @@ def test_a_token_that_ends_soon_is_noted(doctor: Program) -> None:
 
 
 def test_a_profile_that_is_nowhere_is_told(doctor: Program) -> None:
-    told = ask(doctor, "--profile", "harbour")
+    told = query(doctor, "--profile", "harbour")
 
     assert told.severity("settings") == "failure"
 
 
 def test_a_misspelt_variable_is_noted(doctor: Program) -> None:
-    told = ask(doctor, SATFS_CACHE_BITES="1")
+    told = query(doctor, SATFS_CACHE_BITES="1")
 
     assert "SATFS_CACHE_BITES" in told.finding("settings")["says"]
 
@@ -410,7 +410,7 @@ def test_a_wrong_clock_is_told_by_how_much(
 ) -> None:
     origin.advance_clock(skew_s)
 
-    told = ask(doctor)
+    told = query(doctor)
 
     assert (told.severity("clock"), told.code) == (severity, code), told.record
 
@@ -442,7 +442,7 @@ def test_each_fault_is_found_where_it_is(
     """What comes before it is in order, and what depends on it is not blamed."""
     origin.faults.add(fault, endpoint)
 
-    told = ask(doctor)
+    told = query(doctor)
 
     assert told.severity(check) == severity, told.record
     worse = {each["check"] for each in told.record["findings"] if each["severity"] == "failure"}
@@ -454,7 +454,7 @@ def test_a_link_that_is_over_already_is_the_clocks_fault(
 ) -> None:
     origin.faults.add("stale-link", "sign")
 
-    told = ask(doctor)
+    told = query(doctor)
 
     assert "timedatectl" in told.finding("store-connection")["commands"][0]
 
@@ -464,9 +464,9 @@ def test_a_store_that_is_away_is_told_from_an_api_that_is(
     doctor: Program, origin: DemoOrigin
 ) -> None:
     origin.stop_listening("store")
-    store = ask(doctor)
+    store = query(doctor)
     origin.stop_listening("api")
-    both = ask(doctor)
+    both = query(doctor)
 
     assert (store.code, store.severity("api-connection")) == (Exit.NETWORK, "ok")
     assert "refuses connections" in store.finding("store-connection")["says"]
@@ -487,7 +487,7 @@ def black_hole() -> Iterator[str]:
 def test_a_network_that_swallows_everything_is_told_in_time(
     doctor: Program, black_hole: str
 ) -> None:
-    told = ask(doctor, SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/oauth/token")
+    told = query(doctor, SATFS_API_URL=black_hole, SATFS_AUTH_URL=f"{black_hole}/oauth/token")
 
     assert told.code == Exit.NETWORK
     assert "did not answer" in told.finding("api-connection")["says"]
@@ -543,9 +543,9 @@ def test_an_authority_that_nobody_knows_is_told_and_the_remedy_mends_it(
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
     with DemoOrigin(tls=context) as secured:
-        refused = ask(doctor, **secured.environment())
+        refused = query(doctor, **secured.environment())
         pem = {"SATFS_CA_FILE": str(tmp_path / "company.pem")}
-        mended = ask(doctor, **secured.environment(), **pem)
+        mended = query(doctor, **secured.environment(), **pem)
 
     assert refused.code == Exit.NETWORK
     assert "CERTIFICATE_VERIFY_FAILED" in refused.finding("api-connection")["means"]
@@ -554,14 +554,14 @@ def test_an_authority_that_nobody_knows_is_told_and_the_remedy_mends_it(
 
 
 def test_a_proxy_that_satfs_cannot_use_is_told(doctor: Program) -> None:
-    told = ask(doctor, SATFS_API_URL="https://api.test", https_proxy="socks5://127.0.0.1:1080")
+    told = query(doctor, SATFS_API_URL="https://api.test", https_proxy="socks5://127.0.0.1:1080")
 
     assert told.severity("proxy") == "failure"
 
 
 def test_an_account_without_deliveries_has_no_store_to_try(doctor: Program) -> None:
     with DemoOrigin(Catalogue()) as empty:
-        told = ask(doctor, **empty.environment())
+        told = query(doctor, **empty.environment())
 
     assert (told.severity("tasks"), told.severity("store-link")) == ("ok", "note")
 
@@ -573,7 +573,7 @@ def test_an_account_without_deliveries_has_no_store_to_try(doctor: Program) -> N
 def test_a_mount_that_answers_is_fine(aleph: Program, doctor: Alone, place: Path) -> None:
     assert aleph("mount", place).returncode == 0
 
-    told = ask(replace(doctor, kept=str(place)), place)
+    told = query(replace(doctor, kept=str(place)), place)
 
     assert told.finding("mounts")["says"].startswith(f"{place} answers")
 
@@ -589,12 +589,12 @@ def test_a_dead_mount_is_told_and_the_remedy_removes_it(
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not mount_processes(place))
 
-    dead = ask(replace(doctor, kept=str(place)))
+    dead = query(replace(doctor, kept=str(place)))
     assert dead.code == Exit.MOUNTPOINT
     assert dead.finding("mounts")["commands"] == [f"satfs umount {place}"]
 
     assert aleph("umount", place).returncode == 0
-    assert ask(replace(doctor, kept=str(place)), place).code == Exit.DONE
+    assert query(replace(doctor, kept=str(place)), place).code == Exit.DONE
 
 
 @needs_root
@@ -605,7 +605,7 @@ def test_a_mount_that_is_stuck_keeps_nobody(aleph: Program, doctor: Alone, place
     (pid,) = mount_processes(place)
     os.kill(pid, signal.SIGSTOP)
     try:
-        told = ask(replace(doctor, kept=str(place)), place)
+        told = query(replace(doctor, kept=str(place)), place)
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -627,7 +627,7 @@ def test_a_directory_to_mount_on_is_looked_at(
 ) -> None:
     prepare(tmp_path / "mnt")
 
-    assert ask(doctor, "mnt").severity("mountpoint") == severity
+    assert query(doctor, "mnt").severity("mountpoint") == severity
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -680,7 +680,7 @@ def test_it_works_without_the_fuse_library(doctor: Program, tmp_path: Path) -> N
     """That is one of the things it is asked about."""
     (tmp_path / "pyfuse3.py").write_text("raise ImportError('libfuse3.so.3: cannot open')\n")
 
-    told = ask(doctor, PYTHONPATH=str(tmp_path))
+    told = query(doctor, PYTHONPATH=str(tmp_path))
 
     assert "libfuse3.so.3" in told.finding("fuse-library")["says"]
     assert told.severity("credential") == "ok"

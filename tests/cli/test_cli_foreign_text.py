@@ -16,7 +16,7 @@ from cli.conftest import Program, is_mounted, mount_processes, wait_until
 from cli.mounts import Mounted, vendor
 
 from satfs.cli.commands import status
-from satfs.cli.commands.status import answer_of, rows_of
+from satfs.cli.commands.status import json_of, rows_of
 from satfs.cli.mount_status import State, query_mounts, report_of
 from satfs.cli.output import console, show
 from satfs.demo.catalogue import (
@@ -146,7 +146,7 @@ def test_a_status_of_another_shape_is_told_so() -> None:
     """Numbers that are none, and texts for a terminal."""
     said = b'{"why_offline": "\\u001b[2J", "since": "2026-01-01T00:00:00", "up_s": 1e999, "pid": 1}'
     heard = report_of(ELSEWHERE, 0, said)
-    assert answer_of(heard)["status"] is not None
+    assert json_of(heard)["status"] is not None
     with pytest.raises((LookupError, ArithmeticError, ValueError)):
         list(rows_of(heard.status or {}))
     with redirect_stdout(io.StringIO()) as printed:

@@ -20,19 +20,19 @@ def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
         yield mounted
 
 
-def ids(answer: dict[str, list[dict[str, str]]]) -> list[str]:
-    return [each["id"] for each in answer["entries"]]
+def ids(query: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [each["id"] for each in query["entries"]]
 
 
 def test_everything_can_be_walked_to_without_a_mount(aleph: Mounted) -> None:
     """From all tasks to the files of a scene, by nothing but the ids that were listed."""
-    tasks = aleph.answer("ls", "--json")
-    captures = aleph.answer("ls", "--json", TASK)
+    tasks = aleph.query("ls", "--json")
+    captures = aleph.query("ls", "--json", TASK)
     capture = next(
         each["id"] for each in captures["entries"] if each["record"]["status"] == "published"
     )
-    scenes = aleph.answer("ls", "--json", capture)
-    files = aleph.answer("ls", "--json", ids(scenes)[0])
+    scenes = aleph.query("ls", "--json", capture)
+    files = aleph.query("ls", "--json", ids(scenes)[0])
 
     assert ids(tasks) == [TASK, "341290", OTHER_TASK]
     assert len(ids(captures)) == 5
@@ -42,24 +42,24 @@ def test_everything_can_be_walked_to_without_a_mount(aleph: Mounted) -> None:
 
 
 def test_paths_of_the_tree_are_as_good_as_ids(aleph: Mounted) -> None:
-    capture = aleph.answer("ls", "--json", TASK)["entries"][0]["id"]
+    capture = aleph.query("ls", "--json", TASK)["entries"][0]["id"]
 
-    by_path = aleph.answer("ls", "--json", f"tasks/{TASK}/{capture}")
+    by_path = aleph.query("ls", "--json", f"tasks/{TASK}/{capture}")
 
-    assert by_path["entries"] == aleph.answer("ls", "--json", capture)["entries"]
-    assert by_path["entries"] == aleph.answer("ls", "--json", f"captures/{capture}")["entries"]
+    assert by_path["entries"] == aleph.query("ls", "--json", capture)["entries"]
+    assert by_path["entries"] == aleph.query("ls", "--json", f"captures/{capture}")["entries"]
 
 
 def test_a_mount_answers_the_same_from_memory(aleph: Mounted) -> None:
     """And knows the sizes of what was looked at, and how much of it is kept."""
-    without = aleph.answer("ls", "--json", TASK)
+    without = aleph.query("ls", "--json", TASK)
     aleph.mount()
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
     next(scene.glob("*.zip")).read_bytes()
     aleph.origin.journal.clear()
 
-    assert aleph.answer("ls", "--json", scene.parents[1])["entries"] == without["entries"]
-    files = {each["attachment"]: each for each in aleph.answer("ls", "--json", scene)["entries"]}
+    assert aleph.query("ls", "--json", scene.parents[1])["entries"] == without["entries"]
+    files = {each["attachment"]: each for each in aleph.query("ls", "--json", scene)["entries"]}
 
     assert files["delivery_zip"]["size_bytes"] == next(scene.glob("*.zip")).stat().st_size
     assert files["delivery_zip"]["held_bytes"] == files["delivery_zip"]["size_bytes"]
@@ -68,7 +68,7 @@ def test_a_mount_answers_the_same_from_memory(aleph: Mounted) -> None:
 
 def test_tables_are_for_people_and_fit_their_terminal(aleph: Mounted) -> None:
     tasks = aleph.program("ls").stdout
-    capture = aleph.answer("ls", "--json", TASK)["entries"][0]["id"]
+    capture = aleph.query("ls", "--json", TASK)["entries"][0]["id"]
     scenes = aleph.program("ls", capture).stdout
 
     assert "Harbour monitoring" in tasks
@@ -81,7 +81,7 @@ def test_a_record_is_shown_as_the_api_sends_it(aleph: Mounted) -> None:
     task = aleph.origin.catalogue.task(TASK)
     assert task is not None
 
-    told = aleph.answer("info", "--json", TASK)
+    told = aleph.query("info", "--json", TASK)
     shown = aleph.program("info", TASK).stdout
 
     assert told == {
@@ -98,7 +98,7 @@ def test_a_scene_is_shown_with_its_files_and_without_links(aleph: Mounted) -> No
     aleph.mount()
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
 
-    told = aleph.answer("info", "--json", scene)
+    told = aleph.query("info", "--json", scene)
     shown = aleph.program("info", scene.name).stdout
 
     assert told["path"] == str(aleph.place / "scenes" / scene.name)
@@ -111,16 +111,16 @@ def test_a_scene_is_shown_with_its_files_and_without_links(aleph: Mounted) -> No
 
 
 def test_without_network_what_mounts_have_kept_is_shown_with_its_age(aleph: Mounted) -> None:
-    aleph.answer("ls", "--json", TASK)
+    aleph.query("ls", "--json", TASK)
     aleph.origin.stop_listening()
 
     done = aleph.program("ls", TASK, SATFS_METADATA_DEADLINE_S="2")
-    answer = aleph.program("ls", "--json", "tasks", SATFS_METADATA_DEADLINE_S="2")
+    query = aleph.program("ls", "--json", "tasks", SATFS_METADATA_DEADLINE_S="2")
 
     assert done.returncode == 0
     assert "The API could not be reached: this is the listing of" in done.stderr
     assert "published" in done.stdout
-    assert answer.returncode == 4, "all tasks were never listed"
+    assert query.returncode == 4, "all tasks were never listed"
 
 
 def test_an_id_of_nothing_is_told(aleph: Mounted) -> None:

@@ -29,13 +29,13 @@ from hypothesis import strategies as st
 from satfs.cli.exit_codes import Exit
 from satfs.cli.mount_helper import (
     PROGRAMS,
-    Asked,
     MountExit,
+    MountRequest,
     become,
     environment_of,
     is_called_by_mount,
     mount_code,
-    read_words,
+    parse_arguments,
 )
 from satfs.cli.options import join_escaped, parse_options
 from satfs.errors import BadSettings
@@ -54,7 +54,7 @@ def test_the_words_of_mount_are_understood() -> None:
     """The order is that of mount(8); flags may be together, options in several `-o`."""
     words = ["satfs:prod", "/mnt/aleph", "-sn", "-v", "-o", "rw,uid=7", "-o", r"fsname=a\,b"]
 
-    assert read_words(words) == Asked(
+    assert parse_arguments(words) == MountRequest(
         "prod",
         "/mnt/aleph",
         ("uid=7", "fsname=a,b"),
@@ -65,7 +65,7 @@ def test_the_words_of_mount_are_understood() -> None:
 
 @pytest.mark.parametrize("flag", ["-s", "-f", "-n", "-v", "-sfnv"])
 def test_each_flag_of_a_mount_program_is_taken(flag: str) -> None:
-    assert read_words(["satfs:prod", "/mnt", flag]).is_fake == ("f" in flag)
+    assert parse_arguments(["satfs:prod", "/mnt", flag]).is_fake == ("f" in flag)
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_each_flag_of_a_mount_program_is_taken(flag: str) -> None:
 )
 def test_words_that_make_no_sense_are_refused(words: list[str]) -> None:
     with pytest.raises(BadSettings):
-        read_words(words)
+        parse_arguments(words)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
 def test_any_words_are_understood_or_refused(words: list[str]) -> None:
     with suppress(BadSettings):
-        read_words(words)
+        parse_arguments(words)
 
 
 @given(st.lists(st.sampled_from(["ro", "rw", "uid=1", "noexec"])))
 def test_ro_and_rw_change_nothing(options: list[str]) -> None:
     """mount(8) adds `rw` by itself, and a mount of satfs is read-only either way."""
-    asked = read_words(["satfs:prod", "/mnt", "-o", ",".join(["rw", *options])])
+    asked = parse_arguments(["satfs:prod", "/mnt", "-o", ",".join(["rw", *options])])
 
     assert list(asked.options) == [o for o in options if o not in ("ro", "rw")]
 
@@ -490,7 +490,7 @@ def test_the_lines_for_fstab_that_are_recommended_are_understood() -> None:
 
     assert len(lines) == 3
     for source, directory, fs_type, options, *_ in lines:
-        asked = read_words([source, directory, "-o", options])
+        asked = parse_arguments([source, directory, "-o", options])
         given_options = parse_options([join_escaped(asked.options)])
         assert (asked.profile, fs_type) == ("harbour", "satfs")
         assert given_options.settings == {}

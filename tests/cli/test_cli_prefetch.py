@@ -220,7 +220,7 @@ def test_what_is_pinned_stays_when_the_cache_is_full(
             (place / "scenes" / f"scene-{n}" / f"scene-{n}.zip").read_bytes()
         held = {
             each["label"]: each["held_bytes"]
-            for each in aleph.answer("cache", "info", "--json")["objects"]
+            for each in aleph.query("cache", "info", "--json")["objects"]
         }
         assert held["scene-0/delivery_zip"] == 4 * MIB
         assert held.get("scene-1/delivery_zip", 0) < 4 * MIB
@@ -234,13 +234,13 @@ def test_pins_are_listed_with_a_mount_and_without(aleph: Mounted) -> None:
     shown = aleph.program("pin").stdout
     (with_mount,) = (
         each
-        for each in aleph.answer("pin", "--json")["caches"]
+        for each in aleph.query("pin", "--json")["caches"]
         if each["cache_dir"] == aleph.program.environment["SATFS_CACHE_DIR"]
     )
     aleph.unmount()
     (without,) = (
         each
-        for each in aleph.answer("pin", "--json")["caches"]
+        for each in aleph.query("pin", "--json")["caches"]
         if each["cache_dir"] == aleph.program.environment["SATFS_CACHE_DIR"]
     )
 
@@ -260,7 +260,7 @@ def test_a_pin_can_wait_for_its_content(aleph: Mounted) -> None:
     done = aleph.program("pin", "--no-fetch", scene)
 
     assert done.returncode == 0
-    pinned = [each for cache in aleph.answer("pin", "--json")["caches"] for each in cache["pinned"]]
+    pinned = [each for cache in aleph.query("pin", "--json")["caches"] for each in cache["pinned"]]
     (zip_,) = (each for each in pinned if each["label"].endswith("delivery_zip"))
     assert zip_["held_bytes"] < zip_["size_bytes"]
 
@@ -270,7 +270,7 @@ def test_what_is_unpinned_is_named(aleph: Mounted) -> None:
     scene = next(task.glob("*/*_L1C_*"))
     aleph.program("pin", task)
 
-    one = aleph.answer("unpin", "--json", scene)
+    one = aleph.query("unpin", "--json", scene)
     rest = aleph.program("unpin", task)
 
     assert {each["label"].partition("/")[0] for each in one["unpinned"]} == {scene.name}
@@ -299,7 +299,7 @@ def test_a_replaced_file_is_pinned_in_its_new_version_only(aleph: Mounted) -> No
     done = aleph.program("pin", scene)
 
     assert done.returncode == 0, done.stderr
-    pinned = [each for cache in aleph.answer("pin", "--json")["caches"] for each in cache["pinned"]]
+    pinned = [each for cache in aleph.query("pin", "--json")["caches"] for each in cache["pinned"]]
     sizes = [each["size_bytes"] for each in pinned if each["label"].endswith("/delivery_zip")]
     assert sizes == [300_000]
 

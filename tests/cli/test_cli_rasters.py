@@ -224,7 +224,7 @@ def test_what_cannot_be_chosen_is_a_sentence(shown: Shown) -> None:
 )
 def test_a_raster_is_shown_by_its_layout(shown: Shown) -> None:
     """`satfs info` of a raster states its layout and what a window costs, from its header."""
-    told = shown.mounted.answer("info", "--json", shown.raster)
+    told = shown.mounted.query("info", "--json", shown.raster)
     text = shown.mounted.program("info", shown.raster).stdout
 
     assert shown.fetched() <= 256 * KIB
@@ -245,10 +245,10 @@ def test_a_raster_is_shown_by_its_layout(shown: Shown) -> None:
 @pytest.mark.parametrize("shown", _STORED[:1], indirect=True)
 def test_a_zip_is_shown_as_its_rasters(shown: Shown) -> None:
     """And so is `contents/`; any other file of a scene is shown as the scene."""
-    answer = shown.mounted.answer
-    by_zip = answer("info", "--json", next(shown.scene.glob("*.zip")))
-    by_contents = answer("info", "--json", shown.scene / "contents")
-    other = answer("info", "--json", shown.scene / "scene.json")
+    query = shown.mounted.query
+    by_zip = query("info", "--json", next(shown.scene.glob("*.zip")))
+    by_contents = query("info", "--json", shown.scene / "contents")
+    other = query("info", "--json", shown.scene / "scene.json")
 
     assert by_zip["rasters"] == by_contents["rasters"]
     assert [each["path"] for each in by_zip["rasters"]] == list(MEMBERS)

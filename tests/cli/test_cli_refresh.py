@@ -167,11 +167,11 @@ def test_nobody_to_ask_is_told_and_what_was_known_stays(aleph: Mounted) -> None:
     aleph.origin.stop_listening()
 
     told = aleph.program("refresh", task)
-    answer = aleph.answer("refresh", "--json", task, code=4)
+    query = aleph.query("refresh", "--json", task, code=4)
 
     assert told.returncode == 4
     assert "the API could not be reached" in told.stderr
-    assert answer["refreshed"][0]["is_stale"] is True
+    assert query["refreshed"][0]["is_stale"] is True
     assert sorted(os.listdir(task)) == sorted(before)
 
 

@@ -115,9 +115,9 @@ class Systemctl:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.answer("exit 0")
+        self.query("exit 0")
 
-    def answer(self, script: str) -> None:
+    def query(self, script: str) -> None:
         program = self.directory / "systemctl"
         program.write_text(f'#!/bin/sh\necho "$*" >> {self.directory}/asked\n{script}\n')
         program.chmod(0o755)
@@ -145,7 +145,7 @@ def managed(satfs: Program, systemctl: Systemctl) -> Program:
 @pytest.fixture
 def alone(satfs: Program, systemctl: Systemctl) -> Program:
     """Return the program where no manager answers, as in a container."""
-    systemctl.answer("echo Failed to connect to bus >&2; exit 1")
+    systemctl.query("echo Failed to connect to bus >&2; exit 1")
     path = f"{systemctl.directory}:{os.environ['PATH']}"
     return Program({**satfs.environment, "PATH": path}, satfs.directory)
 
@@ -290,7 +290,7 @@ def test_variables_of_the_shell_are_remarked_on(alone: Program, tmp_path: Path) 
 def test_systemds_own_words_are_told(
     managed: Program, systemctl: Systemctl, tmp_path: Path
 ) -> None:
-    systemctl.answer('case "$*" in *restart*) echo "Job failed." >&2; exit 1;; esac')
+    systemctl.query('case "$*" in *restart*) echo "Job failed." >&2; exit 1;; esac')
 
     done = managed("service", "install", "default", tmp_path / "aleph")
 
@@ -323,7 +323,7 @@ def test_how_services_are_doing_is_shown(
     managed: Program, systemctl: Systemctl, tmp_path: Path
 ) -> None:
     managed("service", "install", "default", tmp_path / "aleph")
-    systemctl.answer(
+    systemctl.query(
         'case "$*" in *show\\ -p*) echo ActiveState=active; echo UnitFileState=enabled; '
         'echo "StatusText=satfs:default at /x";; esac'
     )

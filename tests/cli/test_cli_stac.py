@@ -176,8 +176,8 @@ def test_scenes_are_selected_by_place_and_time(aleph: Mounted, tmp_path: Path) -
         ("since 3000 days", 17),
         ("product=L1D", 2),
     ):
-        by_mount = aleph.answer("ls", "--json", "--where", where, aleph.place)["entries"]
-        by_api = aleph.answer("ls", "--json", "--where", where, "tasks")["entries"]
+        by_mount = aleph.query("ls", "--json", "--where", where, aleph.place)["entries"]
+        by_api = aleph.query("ls", "--json", "--where", where, "tasks")["entries"]
         exported = aleph.lines("stac", "export", "--ndjson", "--where", where, aleph.place)
         ids = {entry["id"] for entry in by_mount}
         assert ids == {entry["id"] for entry in by_api} == {item["id"] for item in exported}

@@ -104,10 +104,10 @@ def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
 
     told = aleph("status", mounted, "--json")
     assert told.returncode == 0
-    answer = only(told, mounted)
-    assert answer["state"] == "works"
-    assert answer["status"] == json.loads((mounted / ".satfs/status.json").read_text()) | {
-        name: answer["status"][name]  # type: ignore[index]
+    query = only(told, mounted)
+    assert query["state"] == "works"
+    assert query["status"] == json.loads((mounted / ".satfs/status.json").read_text()) | {
+        name: query["status"][name]  # type: ignore[index]
         for name in ("now", "up_s", "credential", "listings", "calls", "links")
     }
     listed = aleph("list", "--json")

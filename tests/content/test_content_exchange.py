@@ -137,7 +137,7 @@ class TestBytes:
             stand.feed(head(*span) + OBJECT[slice(*span)], cycled(pieces), step_s)
             outcome = stand.exchange.outcome
             assert outcome is not None
-            assert outcome.verdict is None
+            assert outcome.response_class is None
             assert outcome.broken is None
             assert stand.front == span[1]
             assert stand.exchange.may_follow
@@ -227,7 +227,7 @@ class TestAnswers:
             stands(0, 16384, "https://s.example/a b").exchange.request("t")
 
     @pytest.mark.parametrize(
-        ("response", "meaning"),
+        ("response", "kind"),
         [
             (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", ResponseKind.RENEW),
             (b"HTTP/1.1 412 No\r\nContent-Length: 2\r\n\r\nno", ResponseKind.CHANGED),
@@ -247,16 +247,14 @@ class TestAnswers:
             (head(0, SIZE, status="200 OK", Content_Range=""), ResponseKind.BYTES),
         ],
     )
-    def test_what_an_answer_means(
-        self, stands: Any, response: bytes, meaning: ResponseKind
-    ) -> None:
+    def test_what_an_answer_means(self, stands: Any, response: bytes, kind: ResponseKind) -> None:
         """Bytes that are not those asked for are refused, and never put in the file."""
         stand = stands(0, 16384)
         stand.exchange.request("t")
         stand.feed(response + OBJECT[:16384], forever(7))
-        if meaning is ResponseKind.BYTES:
+        if kind is ResponseKind.BYTES:
             return  # a whole object, where its beginning was asked for
-        assert stand.exchange.outcome.verdict.meaning is meaning
+        assert stand.exchange.outcome.response_class.kind is kind
         assert os.pread(stand.fd, 16384, 0) == bytes(16384)
         assert not stand.told
 
@@ -307,7 +305,7 @@ def test_informational_answers_without_end_are_refused(stands: Any) -> None:
     stand = stands(0, SIZE)
     stand.exchange.request("test")
     stand.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, forever(1000))
-    assert stand.exchange.outcome.verdict.meaning is ResponseKind.GARBLED
+    assert stand.exchange.outcome.response_class.kind is ResponseKind.GARBLED
 
 
 def test_some_informational_answers_are_passed_over(stands: Any) -> None:

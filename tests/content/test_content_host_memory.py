@@ -23,12 +23,12 @@ async def opened(directory: Path) -> BlockCache:
     )
 
 
-async def learn(cache: BlockCache, n_answered: int, now_s: float, origin: str = HOST) -> None:
-    """Keep what a process has seen that had *n_answered* connections to *origin*."""
+async def learn(cache: BlockCache, n_responding: int, now_s: float, origin: str = HOST) -> None:
+    """Keep what a process has seen that had *n_responding* connections to *origin*."""
     permits = Permits()
     memory = HostMemory(permits, cache, lambda: now_s)
     await memory.load()
-    permits.known(origin).note_answered(0.0, n_answered)
+    permits.known(origin).note_responding(0.0, n_responding)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(memory.keep)
         await trio.sleep(1.5 * KEEP_EVERY_S)
@@ -63,9 +63,9 @@ def test_a_new_process_takes_no_steps_to_what_a_host_has_let_through(tmp_path: P
 
 def test_a_limit_that_was_found_is_what_is_kept(tmp_path: Path) -> None:
     permits = Permits()
-    permits.known(HOST).note_answered(0.0, 40)
+    permits.known(HOST).note_responding(0.0, 40)
     permits.known(HOST).note_refused(10.0, n_others=6, n_answering=6)
-    assert permits.n_answered() == {HOST: 6}
+    assert permits.n_responding() == {HOST: 6}
 
 
 @given(

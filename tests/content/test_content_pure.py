@@ -316,7 +316,7 @@ class TestController:
             elif what == "range":
                 controller.note_range(now_s, n_bytes, passed_s)
             elif what == "answer":
-                controller.note_answer(now_s, passed_s / 3)
+                controller.note_response(now_s, passed_s / 3)
             else:
                 controller.note_throttled(now_s)
                 assert controller.target <= before
@@ -339,14 +339,14 @@ class TestController:
                 left[each] -= rate * step_s
                 controller.note_progress(now_s, int(rate * step_s), n, is_wanting=True)
                 if left[each] <= 0:
-                    controller.note_answer(now_s, 0.1)
+                    controller.note_response(now_s, 0.1)
                     controller.note_range(now_s, 8_000_000, now_s - began[each])
         return now_s
 
     def test_a_near_line_begins_with_few(self) -> None:
         """An answer that comes at once needs no crowd, unless what follows is slow."""
         controller = ConnectionController(64)
-        controller.note_answer(0.0, 0.001)
+        controller.note_response(0.0, 0.001)
         assert controller.target == MIN_CONNECTIONS
         controller.note_range(1.0, 8_000_000, 0.4)
         assert controller.target == 64
@@ -365,7 +365,7 @@ class TestController:
         None is ever seen alone here, so half as many must be tried, again and again.
         """
         controller = ConnectionController(64)
-        controller.note_answer(0.0, 0.1)
+        controller.note_response(0.0, 0.1)
         assert controller.target == 64
         self.play(controller, lambda n: min(whole / 2, whole / n), 60)
         assert controller.target <= 2 * INITIAL_CONNECTIONS

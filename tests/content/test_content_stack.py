@@ -496,11 +496,11 @@ class TestLinks:
                 reader = await contents.open(SCENE, ZIP, await learn(contents))
                 store.expire_links()
                 store.repeats_links_until_s = trio.current_time() + seconds
-                n_asked = store.n_requests
+                n_requested = store.n_requests
                 read = await reader.read(ByteRange(MIB, MIB + 9))
                 assert bytes(read) == content.read(MIB, MIB + 9)
                 assert store.n_signed <= 3 + seconds
-                assert store.n_requests - n_asked <= 8 + seconds
+                assert store.n_requests - n_requested <= 8 + seconds
 
         run(main)
 
@@ -835,18 +835,18 @@ class TestVersions:
             async with opened(store, tmp_path) as contents:
                 versions = []
 
-                async def ask(patience_s: float) -> None:
+                async def on_index(patience_s: float) -> None:
                     with trio.move_on_after(patience_s):
                         versions.append(await learn(contents))
 
                 async with trio.open_nursery() as nursery:
                     for n in range(50):
-                        nursery.start_soon(ask, 1.5 if n == who_gives_up else math.inf)
+                        nursery.start_soon(on_index, 1.5 if n == who_gives_up else math.inf)
                         if n == 0:  # tasks that start together run in any order
                             await trio.testing.wait_all_tasks_blocked()
                     await trio.sleep(1.6)
                     for _ in range(3):
-                        nursery.start_soon(ask, math.inf)
+                        nursery.start_soon(on_index, math.inf)
                 assert len(versions) == 52
                 assert len(set(versions)) == 1
                 assert store.n_requests == n_requests

@@ -47,13 +47,13 @@ def test_any_answer_has_a_meaning(
     status: int, headers: dict[str, str], span: ByteRange, version: Version | None
 ) -> None:
     """No answer is an exception, and bytes are believed only where they are the bytes asked for."""
-    verdict = classify_success(status, headers, span, version)
-    assert isinstance(verdict, ResponseClass)
-    if verdict.meaning is ResponseKind.BYTES:
-        assert verdict.seen is not None
+    response_class = classify_success(status, headers, span, version)
+    assert isinstance(response_class, ResponseClass)
+    if response_class.kind is ResponseKind.BYTES:
+        assert response_class.seen is not None
         if version is not None:
-            assert verdict.seen.size_bytes == version.size_bytes
-        assert verdict.skip_bytes in (0, span.start)
+            assert response_class.seen.size_bytes == version.size_bytes
+        assert response_class.skip_bytes in (0, span.start)
 
 
 @given(st.integers(100, 999), headers)
@@ -67,12 +67,12 @@ def test_any_tail_has_a_meaning(status: int, headers: dict[str, str]) -> None:
 
 @given(st.integers(0, 999), st.binary(max_size=300))
 def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
-    assert classify_error(status, body).meaning is not ResponseKind.BYTES
+    assert classify_error(status, body).kind is not ResponseKind.BYTES
 
 
 #: Table 7.2 of the facts about presigned URLs: status, S3's code, what it means.
 @pytest.mark.parametrize(
-    ("status", "code", "meaning"),
+    ("status", "code", "kind"),
     [
         (403, "AccessDenied", ResponseKind.RENEW),
         (400, "ExpiredToken", ResponseKind.RENEW),
@@ -102,9 +102,9 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
         (307, "TemporaryRedirect", ResponseKind.REDIRECT),
     ],
 )
-def test_the_stores_own_words(status: int, code: str, meaning: ResponseKind) -> None:
+def test_the_stores_own_words(status: int, code: str, kind: ResponseKind) -> None:
     body = f"<Error><Code>{code}</Code><Message>Request</Message></Error>".encode()
-    assert classify_error(status, body) == ResponseClass(meaning, code or str(status))
+    assert classify_error(status, body) == ResponseClass(kind, code or str(status))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_label_is_believed_by_how_the_object_begins(
 
 
 @pytest.mark.parametrize(
-    ("status", "changes", "meaning"),
+    ("status", "changes", "kind"),
     [
         (206, {}, ResponseKind.BYTES),
         (206, {"content-length": None}, ResponseKind.BYTES),
@@ -196,11 +196,9 @@ def test_a_label_is_believed_by_how_the_object_begins(
         (204, {}, ResponseKind.GARBLED),
     ],
 )
-def test_bytes_are_checked(
-    status: int, changes: dict[str, str | None], meaning: ResponseKind
-) -> None:
+def test_bytes_are_checked(status: int, changes: dict[str, str | None], kind: ResponseKind) -> None:
     told = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
-    assert classify_success(status, told, ASKED, V).meaning is meaning
+    assert classify_success(status, told, ASKED, V).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -228,7 +226,7 @@ def test_a_whole_body_is_skipped_only_so_far() -> None:
     far = ByteRange(MAX_SKIPPED_BYTES + 1, MAX_SKIPPED_BYTES + 2)
     big = Version('"abc"', 10**9)
     told = {"etag": '"abc"', "content-length": str(10**9)}
-    assert classify_success(200, told, far, big).meaning is ResponseKind.GARBLED
+    assert classify_success(200, told, far, big).kind is ResponseKind.GARBLED
     assert classify_success(200, told, ASKED, big) == ResponseClass(
         ResponseKind.BYTES, "", 100, big
     )

@@ -90,16 +90,16 @@ async def test_the_loop_goes_on_while_the_kernel_takes_its_time() -> None:
     """The kernel may wait for an answer of ours before it forgets: here it does."""
     tree = Tree()
     await tree.walk((*SCENE, "scene.json"))
-    answered = threading.Event()
+    responded = threading.Event()
 
     def wait(_directory: int, _name: bytes) -> None:
-        assert answered.wait(5)
+        assert responded.wait(5)
 
     tree.memory = KernelMemory(tree.inodes, wait, lambda inode: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tree.memory.forget_below, SCENE, None)
         await trio.sleep(0.05)
-        answered.set()  # what an answer to the kernel would do
+        responded.set()  # what an answer to the kernel would do
 
 
 async def test_a_call_that_hangs_does_not_hold_up_the_end(

@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from satfs.control import server, socket_path
-from satfs.control.client import ask, result_of
+from satfs.control.client import messages_of, result_of
 from satfs.control.protocol import (
     Alive,
     ControlRequest,
@@ -374,7 +374,7 @@ async def test_hanging_up_is_closing_the_iterator(path: Path) -> None:
         raise AssertionError
 
     def hear_one() -> Message:
-        messages = ask(mounted_at("/mnt/x"), "last", {})
+        messages = messages_of(mounted_at("/mnt/x"), "last", {})
         try:
             return next(messages)
         finally:

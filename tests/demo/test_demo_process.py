@@ -43,32 +43,32 @@ def test_it_answers_once_started(process: DemoProcess) -> None:
 
 def test_it_obeys(process: DemoProcess) -> None:
     """Faults, objects and counters are at hand over the pipe."""
-    scene_id = process.ask("scenes")[0]
-    link = process.ask("link", scene_id=scene_id)
-    process.ask("replace_by_ramp", scene_id=scene_id, size_bytes=1000, seed=3)
+    scene_id = process.call("scenes")[0]
+    link = process.call("link", scene_id=scene_id)
+    process.call("replace_by_ramp", scene_id=scene_id, size_bytes=1000, seed=3)
     assert len(ask(link).body) == 1000
-    process.ask("add_fault", name="not-found", endpoint="object", count=1)
+    process.call("add_fault", name="not-found", endpoint="object", count=1)
     assert ask(link).status == 404
-    assert process.ask("counts")["object"] == 2
-    assert [r["status"] for r in process.ask("requests", endpoint="object")] == [200, 404]
-    process.ask("clear_journal")
-    assert process.ask("counts") == {}
-    process.ask("stop_listening", sides=["store"])
+    assert process.call("counts")["object"] == 2
+    assert [r["status"] for r in process.call("requests", endpoint="object")] == [200, 404]
+    process.call("clear_journal")
+    assert process.call("counts") == {}
+    process.call("stop_listening", sides=["store"])
     with pytest.raises(ConnectionRefusedError):
         ask(link)
-    process.ask("resume_listening", sides=["store"])
+    process.call("resume_listening", sides=["store"])
     assert ask(link).status == 200
-    process.ask("set_line", side="store", latency_s=0.0, bytes_per_s=None)
-    assert process.ask("leaks") == []
-    assert process.ask("environment") == process.environment
+    process.call("set_line", side="store", latency_s=0.0, bytes_per_s=None)
+    assert process.call("leaks") == []
+    assert process.call("environment") == process.environment
 
 
 def test_it_says_what_it_does_not_understand(process: DemoProcess) -> None:
     """A wrong order is an error for the one who gave it, and does no harm."""
     for order in ({"do": "dance"}, {"do": "add_fault"}, {"do": "link", "scene_id": "none"}):
         with pytest.raises(ValueError, match="Error"):
-            process.ask(**order)
-    assert process.ask("environment") == process.environment
+            process.call(**order)
+    assert process.call("environment") == process.environment
     assert "dance" not in COMMANDS
 
 
@@ -80,7 +80,7 @@ def test_it_ends_on_stop() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     with pytest.raises(Unreachable):
-        process.ask("counts")
+        process.call("counts")
     process.stop()
 
 

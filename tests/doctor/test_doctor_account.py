@@ -89,5 +89,5 @@ def test_each_kind_of_failure_is_told_with_a_reason(failure: SatfsError) -> None
     finding = refusal("tasks", failure)
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, type(failure))
-    assert finding.means
-    assert not finding.says.endswith("..")
+    assert finding.explanation
+    assert not finding.statement.endswith("..")

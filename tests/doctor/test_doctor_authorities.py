@@ -20,7 +20,7 @@ def test_a_ca_file_that_holds_no_certificate_is_a_failure(tmp_path: Path) -> Non
     for path, words in ((tmp_path / "ca.pem", "holds no"), (tmp_path / "none", "cannot be read")):
         finding = only(authorities(load_settings({}, ca_file=path), {}))
         assert (finding.severity, finding.cause) == (Severity.FAILURE, BadSettings)
-        assert words in finding.says
+        assert words in finding.statement
 
 
 def test_a_ca_file_that_everybody_may_change_is_a_failure(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_ca_file_that_everybody_may_change_is_a_failure(tmp_path: Path) -> Non
     finding = only(authorities(load_settings({}, ca_file=path), {}))
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, BadSettings)
-    assert f"Everybody may change {path}" in finding.says
+    assert f"Everybody may change {path}" in finding.statement
     assert finding.commands == (f"chmod o-w {path}",)
 
 
@@ -41,7 +41,7 @@ def test_a_ca_file_that_holds_one_is_fine(tmp_path: Path) -> None:
     finding = only(authorities(load_settings({}, ca_file=tmp_path / "ca.pem"), {}))
 
     assert finding.severity is Severity.OK
-    assert str(tmp_path / "ca.pem") in finding.says
+    assert str(tmp_path / "ca.pem") in finding.statement
 
 
 def test_a_system_without_authorities_is_noted(
@@ -52,14 +52,14 @@ def test_a_system_without_authorities_is_noted(
 
     finding = only(authorities(load_settings({}), {}))
     assert finding.severity is Severity.NOTE
-    assert "certifi" in finding.says
+    assert "certifi" in finding.statement
 
 
 def test_a_relaxed_check_is_noted() -> None:
     *_, finding = authorities(load_settings({}, tls_strict=False), {})
 
     assert finding.severity is Severity.NOTE
-    assert "SATFS_TLS_STRICT=false" in finding.says
+    assert "SATFS_TLS_STRICT=false" in finding.statement
 
 
 def test_variables_that_only_others_read_are_noted() -> None:

@@ -64,7 +64,7 @@ def test_a_file_in_its_place_means_memory_only(made: MadeUp, tmp_path: Path) -> 
     finding = looked_at(made, tmp_path / "cache")
 
     assert finding.severity is Severity.WARNING
-    assert "memory only" in finding.means
+    assert "memory only" in finding.explanation
 
 
 def test_a_directory_open_to_others_is_noted_and_its_remedy_closes_it(
@@ -107,7 +107,7 @@ def test_a_network_filesystem_is_warned_of(made: MadeUp, tmp_path: Path, kind: s
     finding = filesystem(made, tmp_path / "cache")
 
     assert finding.severity is Severity.WARNING
-    assert kind in finding.says
+    assert kind in finding.statement
 
 
 def test_a_filesystem_without_holes_is_warned_of(
@@ -124,7 +124,7 @@ def test_a_filesystem_without_holes_is_warned_of(
     finding = filesystem(made, tmp_path)
 
     assert finding.severity is Severity.WARNING
-    assert "(vfat) has no holes" in finding.says
+    assert "(vfat) has no holes" in finding.statement
 
 
 def test_the_look_for_holes_leaves_nothing_behind(made: MadeUp, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_room_is_judged_as_eviction_does(
     limit_bytes: int, held_bytes: int, free_bytes: int, reserve_bytes: int
 ) -> None:
     """Nothing is kept below the minimum; below the limit, less than was asked for."""
-    finding = cache.judge_space(
+    finding = cache.space_finding(
         Path("/c"),
         limit_bytes=limit_bytes,
         held_bytes=held_bytes,
@@ -177,4 +177,4 @@ def test_what_is_held_counts_by_the_space_it_takes(made: MadeUp, tmp_path: Path)
 
     finding = only(cache.space(made.machine, settings_for(tmp_path, cache_bytes=2_000_000)))
 
-    assert finding.says.startswith("1.0 MB of 2.0 MB are used")
+    assert finding.statement.startswith("1.0 MB of 2.0 MB are used")

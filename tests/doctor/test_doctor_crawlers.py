@@ -113,7 +113,7 @@ def test_an_indexer_that_runs_is_told_of_mounts_in_the_home(
     outside = only(crawlers.indexers(made.machine, [ALEPH], KEEPS_OUT))
 
     assert (inside.severity, outside.severity) == (Severity.NOTE, Severity.OK)
-    assert inside.says.startswith(f"{name} indexes your home")
+    assert inside.statement.startswith(f"{name} indexes your home")
     assert inside.commands
 
 
@@ -121,7 +121,7 @@ def test_other_users_indexers_do_not_count(made: MadeUp) -> None:
     run_indexer(made, "baloo_file")
     made.uid = os.getuid() + 1
 
-    assert only(crawlers.indexers(made.machine, [], KEEPS_OUT)).says == (
+    assert only(crawlers.indexers(made.machine, [], KEEPS_OUT)).statement == (
         "No desktop indexer runs or is set up."
     )
 
@@ -143,7 +143,7 @@ def test_an_indexer_that_is_set_up_counts_before_it_runs(
 
     finding = only(crawlers.indexers(made.machine, [made.machine.home / "aleph"], KEEPS_OUT))
 
-    assert ("Baloo" in finding.says) is is_on
+    assert ("Baloo" in finding.statement) is is_on
 
 
 def test_trackers_own_list_is_kept_and_added_to(made: MadeUp) -> None:

@@ -78,7 +78,7 @@ async def test_a_check_that_breaks_is_told_by_the_kind_of_its_error(
     (finding,) = await findings_of(made)
 
     assert finding.severity is Severity.WARNING
-    assert "RuntimeError" in finding.says
+    assert "RuntimeError" in finding.statement
     assert "eyJ" not in repr(finding)
 
 
@@ -91,7 +91,7 @@ async def test_a_machine_without_anything_is_looked_at_to_the_end(made: MadeUp) 
         Area.MOUNTS,
         Area.CRAWLERS,
     }
-    assert [each for each in found if "broke" in each.says] == []
+    assert [each for each in found if "broke" in each.statement] == []
 
 
 async def test_what_is_stuck_on_the_way_ends_in_time(
@@ -135,8 +135,8 @@ some_findings = st.lists(
         area=st.sampled_from(Area),
         check=st.just("check"),
         severity=st.sampled_from(Severity),
-        says=sentences,
-        means=sentences,
+        statement=sentences,
+        explanation=sentences,
         remedy=sentences,
         commands=st.tuples(sentences),
         cause=causes,
@@ -214,6 +214,6 @@ async def test_the_store_is_connected_to_by_the_rule_of_a_mount(
 
     (finding,) = [each for each in found if each.check == "store-connection"]
     assert (finding.severity, finding.cause) == (Severity.FAILURE, NotAllowed)
-    assert "leads to a private address" in finding.says
+    assert "leads to a private address" in finding.statement
     assert finding.commands == ("export SATFS_ALLOW_PRIVATE_STORE=true",)
     assert n_asked == 0

@@ -48,7 +48,7 @@ def test_a_device_that_cannot_be_opened_is_told_with_the_systems_words(made: Mad
     finding = only(fuse.device(made.machine))
 
     assert finding.severity is Severity.FAILURE
-    assert finding.says == "/dev/fuse cannot be opened: Is a directory."
+    assert finding.statement == "/dev/fuse cannot be opened: Is a directory."
 
 
 def helper_of_root(made: MadeUp) -> Path:
@@ -65,7 +65,7 @@ def test_a_helper_that_is_root_is_fine(made: MadeUp) -> None:
     if os.statvfs(path).f_flag & os.ST_NOSUID:
         pytest.skip("the temporary directory lies on a filesystem mounted with nosuid")
 
-    assert only(fuse.helper(made.machine)).says == f"{path} is there (3.14.0)."
+    assert only(fuse.helper(made.machine)).statement == f"{path} is there (3.14.0)."
 
 
 def test_a_helper_without_roots_rights_cannot_mount(made: MadeUp) -> None:
@@ -83,7 +83,7 @@ def test_a_helper_that_is_somebody_elses_cannot_mount(made: MadeUp) -> None:
     os.chown(path, 1000, 1000)
     path.chmod(path.stat().st_mode | stat.S_ISUID)
 
-    assert only(fuse.helper(made.machine)).says == f"{path} is not setuid root."
+    assert only(fuse.helper(made.machine)).statement == f"{path} is not setuid root."
 
 
 def test_without_a_helper_only_root_mounts(made: MadeUp) -> None:
@@ -106,7 +106,7 @@ def test_root_of_a_container_may_not_mount(made: MadeUp) -> None:
 
     finding = only(fuse.privileges(made.machine))
 
-    assert "SYS_ADMIN" in finding.says
+    assert "SYS_ADMIN" in finding.statement
     assert "--cap-add SYS_ADMIN" in finding.commands[0]
 
 
@@ -161,7 +161,7 @@ def test_a_library_that_is_not_there_is_told_in_the_loaders_words(made: MadeUp) 
     finding = only(fuse.library(made.machine))
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, FuseMissing)
-    assert words in finding.says
+    assert words in finding.statement
 
 
 def test_a_library_that_never_loads_is_told_too(made: MadeUp) -> None:

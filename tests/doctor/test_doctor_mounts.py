@@ -45,7 +45,7 @@ def test_a_dead_mount_is_told_with_the_words_that_people_search(made: MadeUp, nu
     finding = only(mounts.mounts(made.machine))
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, BadMountpoint)
-    assert os.strerror(errno.ENOTCONN) in finding.means
+    assert os.strerror(errno.ENOTCONN) in finding.explanation
     assert finding.commands == ("satfs umount /mnt/aleph",)
 
 
@@ -55,7 +55,7 @@ def test_a_mount_that_does_not_answer_is_detached_or_cut_off(made: MadeUp) -> No
 
     finding = only(mounts.mounts(made.machine))
 
-    assert finding.says == "/mnt/aleph does not answer."
+    assert finding.statement == "/mnt/aleph does not answer."
     assert finding.commands == (
         "satfs umount -z /mnt/aleph",
         "echo 1 | sudo tee /sys/fs/fuse/connections/77/abort",
@@ -70,22 +70,22 @@ def test_another_users_mount_is_no_failure(made: MadeUp) -> None:
     finding = only(mounts.mounts(made.machine))
 
     assert finding.severity is Severity.NOTE
-    assert "1000" in finding.says
-    assert "for root, too" in finding.means
+    assert "1000" in finding.statement
+    assert "for root, too" in finding.explanation
 
 
 def test_a_mount_that_answers_with_an_error_is_broken(made: MadeUp) -> None:
     made.mount(line())
     made.errnos[ALEPH] = errno.EIO
 
-    assert "Input/output error" in only(mounts.mounts(made.machine)).says
+    assert "Input/output error" in only(mounts.mounts(made.machine)).statement
 
 
 def test_of_two_mounts_at_one_place_the_upper_one_counts(made: MadeUp) -> None:
     made.mount(line(source="satfs:below"), line(source="satfs:above"))
     made.errnos[ALEPH] = 0
 
-    assert "satfs:above" in only(mounts.mounts(made.machine)).says
+    assert "satfs:above" in only(mounts.mounts(made.machine)).statement
 
 
 @pytest.mark.parametrize("kib", [128, READ_AHEAD_KB - 1, READ_AHEAD_KB, 4096])
@@ -155,7 +155,7 @@ def test_a_file_is_no_directory(made: MadeUp, tmp_path: Path) -> None:
 
     finding = only(mounts.mountpoint(made.machine, tmp_path / "file"))
 
-    assert finding.says == f"{tmp_path / 'file'} is not a directory."
+    assert finding.statement == f"{tmp_path / 'file'} is not a directory."
 
 
 def test_others_directories_are_not_ours_to_mount_on(made: MadeUp, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_others_directories_are_not_ours_to_mount_on(made: MadeUp, tmp_path: Pat
     (tmp_path / "mnt").chmod(0o1777)
     made.uid = os.getuid() + 1
 
-    assert "not yours" in only(mounts.mountpoint(made.machine, tmp_path / "mnt")).says
+    assert "not yours" in only(mounts.mountpoint(made.machine, tmp_path / "mnt")).statement
 
 
 @pytest.mark.parametrize("response", [None, errno.ENOTCONN, errno.EACCES])

@@ -19,8 +19,8 @@ from fakes.origin import serving
 
 from satfs.doctor.findings import Area, Severity
 from satfs.doctor.reach import (
-    ANSWER_LIMIT_S,
     NAME_LIMIT_S,
+    RESPONSE_LIMIT_S,
     Host,
     Way,
     on_the_way,
@@ -77,7 +77,7 @@ async def test_a_trusted_certificate_is_told(tmp_path: Path) -> None:
     async with serving(server_side(authority)) as origin:
         way = await way_to(origin.url("/close"), ca_file=tmp_path / "ca.pem")
 
-    assert way.findings[-1].says.endswith("its certificate trusted.")
+    assert way.findings[-1].statement.endswith("its certificate trusted.")
 
 
 async def test_an_unknown_authority_is_a_companys_proxy() -> None:
@@ -86,7 +86,7 @@ async def test_an_unknown_authority_is_a_companys_proxy() -> None:
     finding = way.findings[-1]
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
-    assert "CERTIFICATE_VERIFY_FAILED" in finding.means
+    assert "CERTIFICATE_VERIFY_FAILED" in finding.explanation
     assert finding.commands[0].startswith("export SATFS_CA_FILE=")
 
 
@@ -100,7 +100,7 @@ async def test_a_certificate_that_only_a_strict_check_refuses_names_the_setting(
     finding = way.findings[-1]
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, Unreachable)
-    assert "curl and browsers accept it" in finding.means
+    assert "curl and browsers accept it" in finding.explanation
     assert finding.commands[0] == "export SATFS_TLS_STRICT=false"
 
 
@@ -113,7 +113,7 @@ async def test_a_certificate_that_is_over_may_be_a_wrong_clock(tmp_path: Path) -
     async with serving(context) as origin:
         way = await way_to(origin.url("/close"), ca_file=tmp_path / "ca.pem")
 
-    assert "the clock of this machine is wrong" in way.findings[-1].means
+    assert "the clock of this machine is wrong" in way.findings[-1].explanation
     assert way.findings[-1].commands[0] == "timedatectl status"
 
 
@@ -124,7 +124,7 @@ async def test_a_certificate_of_another_host_is_somebody_else(tmp_path: Path) ->
     async with serving(server_side(authority, "other.test")) as origin:
         way = await way_to(origin.url("/close"), ca_file=tmp_path / "ca.pem")
 
-    assert "another host" in way.findings[-1].means
+    assert "another host" in way.findings[-1].explanation
 
 
 @asynccontextmanager
@@ -146,7 +146,7 @@ async def test_what_speaks_no_tls_is_told_from_what_is_not_trusted() -> None:
     async with saying(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
         way = await way_to(f"https://localhost:{port}")
 
-    assert "speaks no TLS" in way.findings[-1].says
+    assert "speaks no TLS" in way.findings[-1].statement
 
 
 async def test_a_closed_port_refuses() -> None:
@@ -156,7 +156,7 @@ async def test_a_closed_port_refuses() -> None:
 
     way = await way_to(f"http://127.0.0.1:{port}")
 
-    assert "refuses connections" in way.findings[-1].says
+    assert "refuses connections" in way.findings[-1].statement
     assert "SATFS_API_URL" in way.findings[-1].remedy
 
 
@@ -166,7 +166,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for() -> None:
             way = await way_to(origin.url("/silent"), timeout_s=0.2)
 
     assert way.findings[-1].severity is Severity.FAILURE
-    assert "did not answer" in way.findings[-1].says
+    assert "did not answer" in way.findings[-1].statement
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -207,8 +207,8 @@ async def test_a_name_that_leads_nowhere_is_told_with_the_reason(
 
     finding = only(way.findings)
     assert (finding.check, finding.severity) == ("api-dns", Severity.FAILURE)
-    assert words in finding.means
-    assert "api.test" in finding.says
+    assert words in finding.explanation
+    assert "api.test" in finding.statement
     assert trio.current_time() - began <= NAME_LIMIT_S
 
 
@@ -223,7 +223,10 @@ async def test_behind_a_proxy_the_proxys_name_is_resolved(
     async with asking() as http:
         way = await reach(http, API, proxies, {})
 
-    assert only(way.findings).says == "The name of the proxy to the API, proxy.test, leads nowhere."
+    assert (
+        only(way.findings).statement
+        == "The name of the proxy to the API, proxy.test, leads nowhere."
+    )
 
 
 async def test_a_login_page_of_the_network_is_recognised() -> None:
@@ -235,7 +238,7 @@ async def test_a_login_page_of_the_network_is_recognised() -> None:
         way = await way_to(f"http://localhost:{port}")
 
     assert way.findings[-1].severity is Severity.WARNING
-    assert "sends us on to login.hotel.test" in way.findings[-1].says
+    assert "sends us on to login.hotel.test" in way.findings[-1].statement
 
 
 async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFixture) -> None:
@@ -263,14 +266,14 @@ async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFi
 
 
 def test_no_proxy_is_fine() -> None:
-    assert only(on_the_way((API,), DIRECTLY)).says == "No proxy is used."
+    assert only(on_the_way((API,), DIRECTLY)).statement == "No proxy is used."
 
 
 def test_a_proxy_is_named_without_its_password() -> None:
     finding = only(on_the_way((API,), Proxies({"https": "http://me:secret@proxy.test:3128"})))
 
     assert finding.severity is Severity.OK
-    assert finding.says == "The API: reached through http://proxy.test:3128."
+    assert finding.statement == "The API: reached through http://proxy.test:3128."
 
 
 @pytest.mark.parametrize(
@@ -288,16 +291,16 @@ def test_proxies_that_cannot_be_spoken_to_are_failures(
     finding = only(on_the_way((API,), Proxies({"all": proxy})))
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, cause)
-    assert words.lower() in finding.says.lower()
-    assert "secret" not in finding.says
+    assert words.lower() in finding.statement.lower()
+    assert "secret" not in finding.statement
 
 
 def test_hosts_that_are_excepted_are_asked_directly() -> None:
     proxies = Proxies({"https": "http://proxy.test:3128", "no": "api.test"})
 
-    assert only(on_the_way((API,), proxies)).says == "No proxy is used."
+    assert only(on_the_way((API,), proxies)).statement == "No proxy is used."
 
 
 def test_the_limits_leave_room_below_thirty_seconds() -> None:
     """Each step of a way may take its whole time, and the next one is not tried then."""
-    assert NAME_LIMIT_S + ANSWER_LIMIT_S <= 10
+    assert NAME_LIMIT_S + RESPONSE_LIMIT_S <= 10

@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 from satfs import errors
-from satfs.fuse.errnos import BUG, ERRNOS, errno_of, gravest_of, is_answer
+from satfs.fuse.errnos import BUG, ERRNOS, errno_of, gravest_of, is_result
 
 ALL = [
     thing
@@ -73,8 +73,8 @@ def test_a_group_is_the_gravest_of_its_members() -> None:
 
 def test_answers_are_nobodys_fault() -> None:
     """That a name is not there, or that nothing is written, is no failure to log."""
-    assert is_answer(errors.NotThere("x"))
-    assert is_answer(errors.ReadOnly("x"))
-    assert is_answer(errors.Unneeded("x"))
-    assert not is_answer(errors.Unreachable("x"))
-    assert not is_answer(KeyError("x"))
+    assert is_result(errors.NotThere("x"))
+    assert is_result(errors.ReadOnly("x"))
+    assert is_result(errors.Unneeded("x"))
+    assert not is_result(errors.Unreachable("x"))
+    assert not is_result(KeyError("x"))

@@ -29,11 +29,11 @@ def test_the_one_flag_is_set_if_it_is_offered(offered: int, accepted: int) -> No
     assert accept_parallel_dirops(request(offered), response(accepted)) == response(both)
 
 
-@given(asked=st.binary(max_size=200), answered=st.binary(max_size=200))
-def test_bytes_that_are_no_handshake_pass_unchanged(asked: bytes, answered: bytes) -> None:
+@given(asked=st.binary(max_size=200), responded=st.binary(max_size=200))
+def test_bytes_that_are_no_handshake_pass_unchanged(asked: bytes, responded: bytes) -> None:
     """Random bytes are no whole response to a FUSE_INIT."""
-    assert accept_parallel_dirops(asked, answered) == answered
-    assert accept_parallel_dirops(request(2**32 - 1), answered) == answered
+    assert accept_parallel_dirops(asked, responded) == responded
+    assert accept_parallel_dirops(request(2**32 - 1), responded) == responded
 
 
 def test_other_requests_and_refusals_pass_unchanged() -> None:
@@ -41,7 +41,7 @@ def test_other_requests_and_refusals_pass_unchanged() -> None:
     offered = request(PARALLEL_DIROPS)
     assert is_init(offered)
     assert not is_init(request(PARALLEL_DIROPS, opcode=3))
-    for asked, answered in (
+    for asked, responded in (
         (request(PARALLEL_DIROPS, opcode=3), response(0)),
         (request(PARALLEL_DIROPS, major=8), response(0)),
         (offered, response(0, unique=4)),
@@ -50,4 +50,4 @@ def test_other_requests_and_refusals_pass_unchanged() -> None:
         (offered, response(0)[:-1]),
         (offered, struct.pack("=IiQ", 16, -71, 2)),
     ):
-        assert accept_parallel_dirops(asked, answered) == answered
+        assert accept_parallel_dirops(asked, responded) == responded

@@ -45,7 +45,7 @@ def check_answer(given: tuple[int, str, bytes]) -> None:
     """The answer to a sign request is a link or `Garbled`."""
     status, location, body = given
     try:
-        found = link(status, {"location": location}, body, asked_url="https://api.example/sign")
+        found = link(status, {"location": location}, body, request_url="https://api.example/sign")
     except Garbled:
         return
     assert found.url

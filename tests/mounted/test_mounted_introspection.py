@@ -307,9 +307,9 @@ def test_a_stuck_mount_without_a_socket_is_given_up(mount_it: MountIt, origin: D
     """
     mount = mount_it(origin, sabotage=SITS_ON_IT)
     command = [str(Path(sys.executable).with_name("satfs")), "status", str(mount.path), "--json"]
-    answered = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[0]
-    assert answered["state"] == "works"
-    Path(answered["status"]["control"]).unlink()
+    responded = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[0]
+    assert responded["state"] == "works"
+    Path(responded["status"]["control"]).unlink()
     began_s = time.monotonic()
     asked = subprocess.run(command, capture_output=True, check=False, timeout=30)
     assert time.monotonic() - began_s < 6

@@ -123,12 +123,12 @@ async def test_the_loop_pays_once_for_dead_addresses(
     slow = SlowAddresses()
     addresses = [*dead_addresses(n_dead), "192.0.2.1"]
     began_s = trio.current_time()
-    assert await connecting.first_to_answer(addresses, 443, slow) is ours
+    assert await connecting.first_connected(addresses, 443, slow) is ours
     assert trio.current_time() - began_s <= ATTEMPT_DELAY_S * n_dead + 0.02
     tried.clear()
     for _ in range(5):
         began_s = trio.current_time()
-        assert await connecting.first_to_answer(addresses, 443, slow) is ours
+        assert await connecting.first_connected(addresses, 443, slow) is ours
         assert trio.current_time() - began_s < 0.02
     assert tried == ["192.0.2.1"] * 5
 

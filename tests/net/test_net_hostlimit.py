@@ -26,12 +26,12 @@ def opened_all(limit: HostLimit, n_let_through: int, n_wanted: int, now_s: float
         n_new = min(limit.allowed(now_s), n_wanted) - n_open
         if n_new <= 0:
             return n_refused
-        n_answered = min(n_open + n_new, n_let_through)
-        limit.note_answered(now_s, n_answered)
-        for n_left in range(n_open + n_new - 1, n_answered - 1, -1):
+        n_responding = min(n_open + n_new, n_let_through)
+        limit.note_responding(now_s, n_responding)
+        for n_left in range(n_open + n_new - 1, n_responding - 1, -1):
             n_refused += 1
-            assert limit.note_refused(now_s, n_others=n_left, n_answering=n_answered) is not None
-        n_open = n_answered
+            assert limit.note_refused(now_s, n_others=n_left, n_answering=n_responding) is not None
+        n_open = n_responding
 
 
 @given(n_let_through=st.integers(1, 64), n_wanted=st.integers(1, 96))
@@ -54,7 +54,7 @@ def test_what_is_let_through_again_is_used_again(n_let_through: int) -> None:
     assert limit.limit == n_let_through
     now_s, n_steps = RAISE_AFTER_S, 0
     while limit.allowed(now_s) < 64:
-        limit.note_answered(now_s, limit.allowed(now_s))
+        limit.note_responding(now_s, limit.allowed(now_s))
         n_steps += 1
     assert n_steps <= 7
 
@@ -115,7 +115,7 @@ def test_one_connection_is_always_allowed(events: list[tuple[str, int, float]]) 
         now_s += after_s
         match kind:
             case "a":
-                limit.note_answered(now_s, n)
+                limit.note_responding(now_s, n)
             case "r":
                 limit.note_refused(now_s, n_others=n, n_answering=n)
             case "c":
@@ -130,7 +130,7 @@ def test_one_connection_is_always_allowed(events: list[tuple[str, int, float]]) 
 def test_connections_that_have_not_answered_allow_no_others(n_opened: int) -> None:
     """A host may complete every handshake, and refuse the request after it."""
     limit = HostLimit()
-    limit.note_answered(0.0, n_opened)
+    limit.note_responding(0.0, n_opened)
     limit.note_wanted(0.0)
     assert limit.allowed(0.0) <= max(MIN_ALLOWED, 3 * n_opened)
 
@@ -140,7 +140,7 @@ def test_a_host_without_a_limit_has_64_connections_after_four_answers() -> None:
     limit = HostLimit()
     n_answers = 0
     while limit.allowed(0.0) < 64:
-        limit.note_answered(0.0, max(1, limit.allowed(0.0)) if n_answers else 1)
+        limit.note_responding(0.0, max(1, limit.allowed(0.0)) if n_answers else 1)
         n_answers += 1
     assert n_answers <= 4
 
@@ -149,7 +149,7 @@ def test_no_step_is_taken_after_a_refusal() -> None:
     """What is refused ends the opening for requests that hang, too."""
     limit = HostLimit()
     limit.note_opened(0.1)
-    limit.note_answered(0.0, 1)
+    limit.note_responding(0.0, 1)
     limit.note_wanted(0.0)
     limit.note_wanted(1.0)
     assert limit.allowed(1.0) == 12
@@ -161,7 +161,7 @@ def test_no_step_is_taken_after_a_refusal() -> None:
 def test_none_is_opened_in_place_of_a_refused_one_before_the_others_have_answered() -> None:
     """Those opened together with it may be refused as well."""
     limit = HostLimit()
-    limit.note_answered(0.0, 4)
+    limit.note_responding(0.0, 4)
     limit.note_refused(0.0, n_others=13, n_answering=4)
     assert limit.allowed(0.0, n_unproven=9) == 4
     assert limit.allowed(0.0) == 13
@@ -171,7 +171,7 @@ def test_more_is_opened_beside_requests_that_hang() -> None:
     """But not before silence would have been found, if it were that of a limit."""
     limit = HostLimit()
     limit.note_opened(0.01)
-    limit.note_answered(0.0, 1)
+    limit.note_responding(0.0, 1)
     limit.note_wanted(0.0)
     limit.note_wanted(MIN_SILENCE_S)
     assert limit.allowed(MIN_SILENCE_S) == 3
@@ -194,7 +194,7 @@ def test_a_host_that_responds_slowly_is_not_silent() -> None:
 def test_silence_is_tried_again_sooner_than_a_refusal() -> None:
     """Silence may have been one slow response."""
     limit = HostLimit()
-    limit.note_answered(0.0, 4)
+    limit.note_responding(0.0, 4)
     limit.note_refused(0.0, n_others=4, n_answering=4, is_silence=True)
     assert limit.allowed(0.0) == 4
     assert limit.allowed(RAISE_AFTER_SILENCE_S) == 5

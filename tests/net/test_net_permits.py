@@ -294,7 +294,7 @@ async def test_where_responses_are_slow_no_connection_counts_as_silent(
 
 @pytest.mark.parametrize(
     ("what_is_found", "until_s"),
-    [("note_no_bytes", 1.0), ("answered", None), ("note_bytes", None), (None, LOOKING_S + 1.0)],
+    [("note_no_bytes", 1.0), ("responded", None), ("note_bytes", None), (None, LOOKING_S + 1.0)],
     ids=["nothing has come", "a response has begun", "bytes wait there", "it does not look"],
 )
 async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(

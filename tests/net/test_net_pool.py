@@ -49,7 +49,7 @@ def serve(request: Any, authority: trustme.CA, tmp_path: Path) -> Serve:
             Http(**{**given, "ca_file": ca_file, **changes}) as http,
         ):
             # Of a host that is not known yet fewer would be opened at once (`net/hostlimit.py`).
-            http.permits.known(origin_of(origin.url("/"))).note_answered(0.0, 64)
+            http.permits.known(origin_of(origin.url("/"))).note_responding(0.0, 64)
             yield http, origin
 
     return running

@@ -56,7 +56,7 @@ def test_one_probe_is_let_through_every_few_seconds() -> None:
 def test_an_answer_of_any_kind_brings_the_host_back() -> None:
     """Also when it came to somebody else."""
     hosts = offline_at(100)
-    hosts.answered(HOST, 101)
+    hosts.responded(HOST, 101)
     admission = hosts.admit(HOST, 101)
     assert admission is not None
     assert not admission.is_probe
@@ -65,7 +65,7 @@ def test_an_answer_of_any_kind_brings_the_host_back() -> None:
 def test_a_slow_host_is_not_offline() -> None:
     """It answered somebody while this call ran out of time."""
     hosts = Reachability()
-    hosts.answered(HOST, 95)
+    hosts.responded(HOST, 95)
     assert not hosts.gave_up(HOST, since_s=90, now_s=105)
     assert hosts.admit(HOST, 105) is not None
     assert hosts.gave_up(HOST, since_s=96, now_s=111)
@@ -117,7 +117,7 @@ class ReachabilityModel(RuleBasedStateMachine):
 
     @rule()
     def response(self) -> None:
-        self.hosts.answered(HOST, self.now_s)
+        self.hosts.responded(HOST, self.now_s)
         assert self.hosts.admit(HOST, self.now_s) is not None
 
     @rule(spent_s=st.floats(0, 20))

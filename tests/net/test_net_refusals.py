@@ -67,7 +67,7 @@ def test_youth_ends_by_acceptance_by_time_and_by_own_words() -> None:
     standing.received("a", 12.0)  # held already
     assert standing.is_young("a", 10.5)
     assert not standing.is_young("a", 13.0)
-    assert not standing.is_young("a", 10.5, told_age_s=100.0)
+    assert not standing.is_young("a", 10.5, stated_age_s=100.0)
     assert not standing.is_young("b", 10.5)
     standing.accepted("a")
     assert not standing.is_young("a", 10.5)

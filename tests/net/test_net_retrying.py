@@ -161,7 +161,7 @@ async def test_one_question_that_hangs_does_not_take_the_others_with_it(
 
     async def healthy() -> str:
         await trio.sleep(0.1)
-        hosts.answered(HOST, trio.current_time())
+        hosts.responded(HOST, trio.current_time())
         return "done"
 
     async def ask(attempt: Any) -> None:

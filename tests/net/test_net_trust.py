@@ -19,7 +19,7 @@ from satfs.net.trust import Roots, tls_context, trusted_roots
 
 
 @asynccontextmanager
-async def asking(
+async def request_scope(
     chain: Chain, *, tls_strict: bool
 ) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
     """Yield a function that fetches three bytes from a server with *chain*."""
@@ -44,11 +44,11 @@ async def test_a_strict_check_can_be_relaxed(tmp_path: Path) -> None:
     """Certificates of an inspection box: refused with the setting's name, accepted with it."""
     chain = inspection_box(tmp_path)
 
-    async with asking(chain, tls_strict=True) as fetch:
+    async with request_scope(chain, tls_strict=True) as fetch:
         with pytest.raises(Unreachable, match="SATFS_TLS_STRICT=false") as refused:
             await fetch()
         assert refused.value.is_lasting
-    async with asking(chain, tls_strict=False) as fetch:
+    async with request_scope(chain, tls_strict=False) as fetch:
         assert await fetch() == b"\0\1\2"
 
 
@@ -56,7 +56,7 @@ async def test_a_relaxed_check_is_still_a_check(tmp_path: Path) -> None:
     """An unknown authority is refused, and the error does not name a setting that cannot help."""
     chain = inspection_box(tmp_path)
 
-    async with asking(Chain(Path(certifi.where()), chain.server), tls_strict=False) as fetch:
+    async with request_scope(Chain(Path(certifi.where()), chain.server), tls_strict=False) as fetch:
         with pytest.raises(Unreachable, match="certificate is not trusted") as refused:
             await fetch()
         assert "TLS_STRICT" not in str(refused.value)

@@ -187,7 +187,7 @@ def test_children_do_not_inherit_the_voice(manager: Manager) -> None:
     notifier = take_notifier(environment)
 
     assert environment == {"HOME": "/root"}
-    assert notifier.is_heard
+    assert notifier.has_listener
     assert notifier.watchdog_s == 30.0
 
 
@@ -202,7 +202,7 @@ async def test_without_a_manager_nothing_is_said(
         notifier.ready()
         await notifier.run(lambda: "fine")
 
-    assert not notifier.is_heard
+    assert not notifier.has_listener
     assert notifier.watchdog_s is None
     assert logged == []
 

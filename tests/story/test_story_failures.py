@@ -18,7 +18,7 @@ from story.kernel import Kernel, Token
 from story.shelves import FakeCatalogue, FakeObjects, Listed, failing, make_capture, make_task
 
 from satfs import errors
-from satfs.fuse.errnos import errno_of, is_answer
+from satfs.fuse.errnos import errno_of, is_result
 from satfs.fuse.error_reporting import QUIET_S
 from satfs.fuse.inodes import ROOT
 from satfs.fuse.operations import Limits, Operations
@@ -60,7 +60,7 @@ async def test_every_failure_is_an_errno(
         await kernel.ls("tasks")
     assert caught.value.errno == errno_of(failure)
     told = [line for line in log_book.lines if line.event.startswith("call failed")]
-    assert len(told) == (0 if is_answer(failure) else 2)
+    assert len(told) == (0 if is_result(failure) else 2)
     log_book.lines.clear()
     catalogue.failures.clear()
     assert await kernel.ls("tasks")

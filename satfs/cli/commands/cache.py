@@ -88,7 +88,7 @@ def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_jso
         )
         return
     if mountpoint is None and cache_dir is None:
-        _tell_others()
+        _notify_mounts()
     screen = console()
     screen.print(f"{show(str(directory))} holds {format_bytes(found.held_bytes)} of content.")
     if not found.objects:
@@ -186,7 +186,7 @@ def _directory(mountpoint: str | None, given: Path | None) -> Path:
     return Path(str(result_of(mount_of(Path(mountpoint).expanduser()), "pins", {})["cache_dir"]))
 
 
-def _tell_others() -> None:
+def _notify_mounts() -> None:
     """Say where content is that is not in the cache of the settings: a demo keeps its own."""
     for each in satfs_mounts():
         if each.source == DEMO_SOURCE:
@@ -194,8 +194,8 @@ def _tell_others() -> None:
             print_remark(f"The demo has a cache of its own: {hint(f'satfs cache info {place}')}")
 
 
-def _print_json(answer: object) -> None:
-    click.echo(json.dumps(answer, indent=2))
+def _print_json(query: object) -> None:
+    click.echo(json.dumps(query, indent=2))
 
 
 def _age(seconds: float) -> str:

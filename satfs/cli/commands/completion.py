@@ -72,6 +72,6 @@ def completion_script(root: click.Command, shell: str) -> str:
     assert kind is not None, "click completes in all of SHELLS"  # noqa: S101 - a bug, not a case
     # Not `kind.source()`: for bash that starts a bash to learn its version, which may be another
     # one than that of the shell that will read this.
-    answer = kind(root, {}, "satfs", VARIABLE)
-    template = _BASH if shell == "bash" else answer.source_template
-    return template % answer.source_vars() + "\n"
+    query = kind(root, {}, "satfs", VARIABLE)
+    template = _BASH if shell == "bash" else query.source_template
+    return template % query.source_vars() + "\n"

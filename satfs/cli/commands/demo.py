@@ -12,7 +12,7 @@ import click
 
 from satfs.cli.commands.mount import mount_options
 from satfs.cli.completion_values import directories
-from satfs.cli.demo_tour import show_around, tell_demo
+from satfs.cli.demo_tour import print_demo, show_around
 from satfs.cli.flags import Manner, log_flags, verbosity_flags
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
@@ -101,7 +101,7 @@ def demo(
             manner,
             foreground=foreground,
             on_ready=lambda: (
-                tell_demo(place, ends_with_us=True) if foreground else show_around(place)
+                print_demo(place, ends_with_us=True) if foreground else show_around(place)
             ),
         )
 

@@ -129,7 +129,7 @@ def code_of(findings: Sequence[Finding]) -> Exit:
     """Return the exit code for *findings*: that of the first failure, else of a warning."""
     failure = deciding_failure(findings)
     if failure is not None:
-        return exit_code(failure.cause(failure.says))
+        return exit_code(failure.cause(failure.statement))
     return Exit.WARNINGS if worst(findings) is Severity.WARNING else Exit.DONE
 
 
@@ -139,8 +139,10 @@ def _examine(mountpoint: str | None, profile: str | None, report: Report) -> Non
     source = next((each.source for each in machine.mounts() if each.mountpoint == place), "")
     settings: Settings | None = None
     if source == DEMO_SOURCE:
-        says = f"{place} is a demo, which needs no settings, network or account: not looked at."
-        report(fine(Area.SETTINGS, "settings", says))
+        statement = (
+            f"{place} is a demo, which needs no settings, network or account: not looked at."
+        )
+        report(fine(Area.SETTINGS, "settings", statement))
     else:
         settings = _settings(profile, report)
     try:
@@ -222,12 +224,12 @@ def shown(finding: Finding, width: int) -> Text:
     """Return *finding* as lines of at most *width* columns; commands are not broken."""
     style = _STYLES[finding.severity]
     lines = Text()
-    for n, line in enumerate(_wrapped(finding.says, width)):
+    for n, line in enumerate(_wrapped(finding.statement, width)):
         word = finding.severity.word if n == 0 else ""
         lines.append(f"  {word:<{_MARGIN - 2}}", style=style)
         lines.append(f"{line}\n")
     if finding.severity is not Severity.OK:
-        for text in (finding.means, finding.remedy):
+        for text in (finding.explanation, finding.remedy):
             for line in _wrapped(text, width):
                 lines.append(f"{'':<{_MARGIN}}{line}\n")
         for command in finding.commands:
@@ -271,8 +273,8 @@ def as_record(findings: Sequence[Finding], code: int, took_s: float) -> dict[str
                 "area": each.area.value,
                 "check": each.check,
                 "severity": each.severity.word,
-                "says": redact(each.says),
-                "means": redact(each.means),
+                "says": redact(each.statement),
+                "means": redact(each.explanation),
                 "remedy": redact(each.remedy),
                 "commands": [redact(command) for command in each.commands],
             }

@@ -14,7 +14,7 @@ from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import print_table, show
 from satfs.cli.raster_rows import list_rows, raster_rows
-from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
+from satfs.cli.targets import OnMount, anywhere, missing, print_json, query, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_bytes, format_count
 from satfs.model import Json
@@ -52,7 +52,7 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
         with logging_as(quiet_log(manner), in_background=False):
-            found = dict(answer(target, "describe", settings))
+            found = dict(query(target, "describe", settings))
     except NotThere as failure:
         raise missing(failure) from failure
     if isinstance(target, OnMount):

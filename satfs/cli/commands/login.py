@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from satfs.api import secret_store, tokens
 from satfs.api.secret_store import StoredLogin
 from satfs.api.token_sources import source_of
-from satfs.cli.account import Account, ask_account
+from satfs.cli.account import Account, query_account
 from satfs.cli.exit_codes import CREDENTIALS_ARE_MADE, Exit
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
@@ -79,24 +79,24 @@ def login(
     """
     before = resolve_settings(flags, may_be_new=True)
     is_token = with_token or flags.get("auth_mode") == str(AuthMode.TOKEN)
-    given = _asked_for(before.settings, with_token=is_token)
+    given = _prompted_for(before.settings, with_token=is_token)
     settings = resolve_settings({**flags, **given.settings}, may_be_new=True).settings
-    is_asked = any(
+    is_prompted = any(
         name == "contract_id" and origin.kind in _GIVEN_NOW
         for name, origin in before.origins.items()
     )
 
     def choose(settings: Settings, contracts: tuple[Contract, ...] | None) -> Settings:
-        chosen = _chosen(settings.contract_id, contracts, is_asked=is_asked)
+        chosen = _chosen(settings.contract_id, contracts, is_prompted=is_prompted)
         return settings.model_copy(update={"contract_id": chosen})
 
-    account, settings = ask_account(settings, manner, choose)
+    account, settings = query_account(settings, manner, choose)
     store = SecretPlace(place) if place else _best_place()
     removed = _keep(before, settings, account, given.secret, store)
     if as_json:
         click.echo(json.dumps(_record(settings, account, store), indent=2))
     elif manner.verbosity >= 0:
-        _tell(settings, account, store)
+        _print_account(settings, account, store)
     for key in removed:
         print_remark(
             f"{key} of profile {settings.profile} was removed: it would win over the login."
@@ -105,7 +105,7 @@ def login(
     if not as_json and manner.verbosity >= 0:
         if sys.stdin.isatty():
             return _offer_mount(settings.profile)
-        _tell_next_step(settings.profile)
+        _print_next_step(settings.profile)
     return Exit.DONE
 
 
@@ -120,7 +120,7 @@ class _Given:
     secret: SecretStr
 
 
-def _asked_for(settings: Settings, *, with_token: bool) -> _Given:
+def _prompted_for(settings: Settings, *, with_token: bool) -> _Given:
     if with_token:
         return _token_given(settings)
     mode = AuthMode.LEGACY if settings.auth_mode is AuthMode.LEGACY else AuthMode.OAUTH
@@ -154,9 +154,9 @@ def _token_given(settings: Settings) -> _Given:
         text = click.prompt("Token (not shown)", hide_input=True, err=True)
     else:
         text = sys.stdin.read(_MAX_CHARACTERS)
-    told = tokens.parse(text, now_s=0.0)
-    if told is not None:
-        secret = SecretStr(told.token)
+    parsed = tokens.parse(text, now_s=0.0)
+    if parsed is not None:
+        secret = SecretStr(parsed.token)
     elif settings.token is not None and not text.strip():
         secret = settings.token
     else:
@@ -184,16 +184,16 @@ def _piped_pair() -> tuple[str | None, SecretStr | None]:
 
 
 def _chosen(
-    named: str | None, contracts: tuple[Contract, ...] | None, *, is_asked: bool
+    named: str | None, contracts: tuple[Contract, ...] | None, *, is_prompted: bool
 ) -> str | None:
     """Return the contract to act for; None leaves it to the API."""
     if not contracts:
         return named
     ids = [str(contract.contract_id) for contract in contracts]
-    if named in ids and (is_asked or not sys.stdin.isatty()):
+    if named in ids and (is_prompted or not sys.stdin.isatty()):
         return named
     listed = "; ".join(show(f"{contract.contract_id} ({contract.name})") for contract in contracts)
-    if named is not None and is_asked:
+    if named is not None and is_prompted:
         raise NeedsContract(f"the contract {named!r} is not one of this account: {listed}")
     if len(ids) == 1:
         return ids[0]
@@ -268,11 +268,11 @@ def _record(settings: Settings, account: Account, place: SecretPlace) -> dict[st
     }
 
 
-def _tell(settings: Settings, account: Account, place: SecretPlace) -> None:
-    who = settings.client_id or account.subject or "the token's owner"
+def _print_account(settings: Settings, account: Account, place: SecretPlace) -> None:
+    client = settings.client_id or account.subject or "the token's owner"
     contract = account.contract
     acting = f", acting for {contract.name or contract.contract_id}" if contract else ""
-    print_sentence(f"Logged in as {who}{acting}.")
+    print_sentence(f"Logged in as {client}{acting}.")
     if place is SecretPlace.KEYRING:
         print_sentence(f"The secret is kept in the keyring ({secret_store.keyring_name()}).")
     else:
@@ -283,7 +283,7 @@ def _tell(settings: Settings, account: Account, place: SecretPlace) -> None:
         print_sentence(f"{what} is kept in {path}, which only you can read.")
 
 
-def _tell_next_step(profile: str) -> None:
+def _print_next_step(profile: str) -> None:
     flag = "" if profile == "default" else f" --profile {shlex.quote(profile)}"
     print_sentence(f"To mount what was delivered: {hint(f'satfs mount{flag}')} DIRECTORY")
     install = hint(f"satfs service install {shlex.quote(profile)}")
@@ -313,7 +313,7 @@ def _offer_mount(profile: str) -> int:
         f"Mount it now? A directory, or {_NOWHERE} for not now", default=proposed, err=True
     ).strip()
     if named == _NOWHERE:
-        _tell_next_step(profile)
+        _print_next_step(profile)
         return Exit.DONE
     directory = Path(named).expanduser().absolute()
     is_service = UserManager().is_there and click.confirm(

@@ -15,7 +15,7 @@ from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import print_remark, print_table, show
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import OnMount, answer, anywhere, missing, print_json, quiet_log
+from satfs.cli.targets import OnMount, anywhere, missing, print_json, query, quiet_log
 from satfs.errors import NotThere
 from satfs.humanize import format_age, format_bytes
 from satfs.model import Json
@@ -55,7 +55,7 @@ def ls(
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
         with logging_as(quiet_log(manner), in_background=False):
-            listing = answer(target, "list", settings, where)
+            listing = query(target, "list", settings, where)
     except NotThere as failure:
         raise missing(failure) from failure
     if as_json:
@@ -63,8 +63,12 @@ def ls(
     else:
         _show(listing)
     if listing.get("is_stale"):
-        asked = listing.get("asked_at_s")
-        since = f" of {format_age(time.time() - asked)}" if isinstance(asked, int | float) else ""
+        requested = listing.get("asked_at_s")
+        since = (
+            f" of {format_age(time.time() - requested)}"
+            if isinstance(requested, int | float)
+            else ""
+        )
         print_remark(f"The API could not be reached: this is the listing{since}.")
     return Exit.DONE
 

@@ -91,7 +91,7 @@ def mount(
         manner,
         foreground=foreground,
         is_offline=offline,
-        on_ready=lambda: tell_mounted(mountpoint, manner, foreground=foreground),
+        on_ready=lambda: print_mounted(mountpoint, manner, foreground=foreground),
     )
 
 
@@ -144,7 +144,7 @@ def mount_as(
         )
 
 
-def tell_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
+def print_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
     """Print that the mount works, and how it ends, unless less is wanted."""
     if manner.verbosity >= 0:
         command = hint(f"satfs umount {shell_path(mountpoint)}")

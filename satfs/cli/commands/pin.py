@@ -122,11 +122,11 @@ def pinned_anywhere() -> list[Mapping[str, Json]]:
     mounts = satfs_mounts()
     found: dict[str, Mapping[str, Json]] = {}
     with ThreadPoolExecutor(max(1, min(_MAX_ASKED_AT_ONCE, len(mounts)))) as pool:
-        for answer in pool.map(_pins_of, mounts):
-            if isinstance(answer, SatfsError):
-                print_remark(str(answer))
+        for query in pool.map(_pins_of, mounts):
+            if isinstance(query, SatfsError):
+                print_remark(str(query))
             else:
-                found[str(answer["cache_dir"])] = answer
+                found[str(query["cache_dir"])] = query
     ours = load_settings().cache_dir
     if str(ours) not in found:
         try:

@@ -179,12 +179,12 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
     for name in ("profile", "mountpoint", "mounted", "systemd"):
         table.add_column(name, overflow="fold")
     for state in states:
-        said = f"{state.active}: {state.said}" if state.said else state.active
+        detail = f"{state.active}: {state.detail}" if state.detail else state.active
         table.add_row(
             show(state.unit.profile),
             show(str(state.unit.mountpoint)),
             "yes" if state.is_mounted else "no",
-            show(said or "not known"),
+            show(detail or "not known"),
         )
     print_table(table)
     if not manager.is_there:
@@ -199,7 +199,7 @@ class _State:
     is_mounted: bool
     active: str = ""
     enabled: str = ""
-    said: str = ""
+    detail: str = ""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -210,7 +210,7 @@ class _State:
             "is_mounted": self.is_mounted,
             "active": self.active or None,
             "enabled": self.enabled or None,
-            "status": self.said or None,
+            "status": self.detail or None,
         }
 
 

@@ -21,7 +21,7 @@ from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.progress import outcome_of
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import missing, on_mounts
-from satfs.control.client import ask
+from satfs.control.client import messages_of
 from satfs.control.protocol import Done, Notice
 from satfs.errors import BadSettings, NotThere
 from satfs.humanize import format_count
@@ -106,7 +106,9 @@ def export(
         }
         found: dict[int, Json] = {}
         try:
-            for message in _shown(ask(mounted, "stac", given), is_quiet=manner.verbosity < 0):
+            for message in _shown(
+                messages_of(mounted, "stac", given), is_quiet=manner.verbosity < 0
+            ):
                 if isinstance(message, Done):
                     outcome = outcome or outcome_of(message.result)
                 elif message.what.get("event") == "item":

@@ -90,7 +90,7 @@ def status(
     return Exit.DONE if short else code_of(reports)
 
 
-def answer_of(report: MountReport) -> dict[str, Any]:
+def json_of(report: MountReport) -> dict[str, Any]:
     """Return the report of one mount, for scripts."""
     return {
         "mountpoint": report.place,
@@ -100,7 +100,7 @@ def answer_of(report: MountReport) -> dict[str, Any]:
     }
 
 
-def short_answer_of(report: MountReport) -> dict[str, Any]:
+def short_json_of(report: MountReport) -> dict[str, Any]:
     """Return the report of one mount in short, for scripts."""
     return {
         "mountpoint": report.place,
@@ -151,8 +151,8 @@ def _print(
     indent: int | None = 2,
 ) -> None:
     if as_json:
-        answer = short_answer_of if short else answer_of
-        click.echo(json.dumps([answer(each) for each in reports], indent=indent))
+        query = short_json_of if short else json_of
+        click.echo(json.dumps([query(each) for each in reports], indent=indent))
         return
     if short and reports:
         print_table(_table(reports))

@@ -39,9 +39,9 @@ def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_js
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes_done"] for each in results)
-        verdict = f"{format_count(n_failed, 'file')} failed" if n_failed else "none failed"
+        summary = f"{format_count(n_failed, 'file')} failed" if n_failed else "none failed"
         click.echo(
             f"Verified: {format_count(n_files - n_failed, 'file')}, "
-            f"{format_bytes(n_bytes)}; {verdict}."
+            f"{format_bytes(n_bytes)}; {summary}."
         )
     return outcome

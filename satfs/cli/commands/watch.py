@@ -14,7 +14,7 @@ from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
-from satfs.cli.waiting import waiting_told
+from satfs.cli.waiting import waiting_shown
 from satfs.cli.watch_sources import OfApi, OfMount, Source
 from satfs.cli.watched import Memory, Watch, Webhook, state_file
 from satfs.cli.webhook import check_address, poster
@@ -108,19 +108,19 @@ def watch(
     """
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
-    words = _words(command)
+    arguments = _arguments(command)
     conditions = [parse_condition(text) for text in where]
     if any(each.level in ("task", "capture") for each in conditions):
         raise BadSettings("`satfs watch` knows conditions on scenes alone, not on task or capture")
     if webhook is not None:
         check_address(webhook)
 
-    def watch_of(source: Source, words_of_target: Sequence[str], post: Webhook | None) -> Watch:
+    def watch_of(source: Source, names_of_target: Sequence[str], post: Webhook | None) -> Watch:
         return Watch(
             source,
-            words_of_target,
+            names_of_target,
             memory,
-            words,
+            arguments,
             as_json,
             manner.verbosity < 0,
             as_items=as_items,
@@ -150,16 +150,16 @@ async def _watch(
         assert settings is not None  # noqa: S101 - an id is requested from the API of settings
         async with open_listings(settings, with_all=False) as listings:
             watch = watch_of(OfApi(listings), target, post)
-            with waiting_told(settings, is_quiet=watch.is_quiet) as answered:
-                watch.on_first_answer = answered
+            with waiting_shown(settings, is_quiet=watch.is_quiet) as on_response:
+                watch.on_first_response = on_response
                 return await watch.run(interval_s)
 
 
-def _words(command: str | None) -> tuple[str, ...]:
+def _arguments(command: str | None) -> tuple[str, ...]:
     try:
-        words = tuple(shlex.split(command or ""))
+        arguments = tuple(shlex.split(command or ""))
     except ValueError as failure:
         raise BadSettings(f"--exec: its quotes do not match ({failure})") from None
-    if command is not None and not words:
+    if command is not None and not arguments:
         raise BadSettings("--exec names no command")
-    return words
+    return arguments

@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from satfs.cli.account import Account, ask_account
+from satfs.cli.account import Account, query_account
 from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.output import print_table, show
 from satfs.humanize import format_duration
@@ -41,7 +41,7 @@ Examples:
 @click.pass_obj
 def whoami(manner: Manner, /, as_json: bool, **flags: str | None) -> None:
     """Show the account, the contract, and how long the token is valid, as the API reports them."""
-    account, settings = ask_account(load_settings(**flags), manner)
+    account, settings = query_account(load_settings(**flags), manner)
     if as_json:
         click.echo(json.dumps(_record(settings, account), indent=2))
         return
@@ -57,10 +57,10 @@ def _rows(settings: Settings, account: Account) -> list[tuple[str, str]]:
     source = _SOURCES[account.source].format(
         token_file=settings.token_file, secret_store=settings.secret_store
     )
-    who = account.client_id if account.mode is not AuthMode.TOKEN else None
+    client = account.client_id if account.mode is not AuthMode.TOKEN else None
     rows = [
         ("profile", settings.profile),
-        ("account", who or account.subject or "(the token does not state it)"),
+        ("account", client or account.subject or "(the token does not state it)"),
         ("API", settings.api_url),
         ("logs in by", f"{source} ({account.mode})"),
     ]

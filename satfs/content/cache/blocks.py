@@ -317,7 +317,7 @@ class BlockCache:
         await self.commit()
         self.objects.close()
         if self.index is not None:
-            await self.ask(self.index.close)
+            await self.on_index(self.index.close)
 
     async def commit(self) -> None:
         """Enter what has been fetched and used in the index."""
@@ -342,13 +342,13 @@ class BlockCache:
 
     async def look_around(self) -> None:
         """Take in what other mounts have fetched of the objects that are open here."""
-        if not await self._index_sync.has_news():
+        if not await self._index_sync.has_changes():
             return
         # Not while eviction is between dropping blocks here and in the index.
         async with self._eviction.lock:
             for cached in list(self.objects):
                 if cached.n_users:
-                    await self._index_sync.load_news(cached)
+                    await self._index_sync.load_changes(cached)
 
     async def changes(self, max_age_s: float = 0.0) -> int | None:
         """Return a number that differs when another process has entered blocks since.
@@ -357,14 +357,14 @@ class BlockCache:
         """
         return await self._index_sync.changes(max_age_s)
 
-    async def load_news(self, cached: CachedObject, span: ByteRange) -> None:
+    async def load_changes(self, cached: CachedObject, span: ByteRange) -> None:
         """Take in what other processes have entered of *span* of an object that is open here."""
         async with self._eviction.lock:  # as in `look_around`
-            await self._index_sync.load_news(cached, cached.top.map.segments_of(span))
+            await self._index_sync.load_changes(cached, cached.top.map.segments_of(span))
 
-    async def ask(self, question: Callable[[], T]) -> T | None:
-        """Run *question* on the index in a thread; None when the index fails, which is survived."""
-        return await self._index_sync.ask(question)
+    async def on_index(self, call: Callable[[], T]) -> T | None:
+        """Run *call* on the index in a thread; None when the index fails, which is survived."""
+        return await self._index_sync.on_index(call)
 
     # -- eviction --------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Derived:
         index = self._cache.index
         if index is None:
             return []
-        return await self._cache.ask(lambda: index.find(f"{self._stem(key)}-")) or []
+        return await self._cache.on_index(lambda: index.find(f"{self._stem(key)}-")) or []
 
 
 class DerivedFile:

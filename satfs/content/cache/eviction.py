@@ -58,7 +58,7 @@ class Eviction:
         while freed < wanted:
             keep = Protected(frozenset(refused), self._landing())
             choose = partial(choose_victims, needed_bytes=wanted - freed, keep=keep)
-            victims = await self._index_sync.ask(partial(index.victims, choose))
+            victims = await self._index_sync.on_index(partial(index.victims, choose))
             if not victims:
                 break
             for name, group in _by_object(victims):
@@ -66,7 +66,7 @@ class Eviction:
                 freed += n_bytes
                 if not n_bytes:
                     refused.add(group[0].object_id)
-        held = await self._index_sync.ask(index.held_bytes)
+        held = await self._index_sync.on_index(index.held_bytes)
         if held is not None:
             self._room.held_bytes = held
         return freed
@@ -78,7 +78,7 @@ class Eviction:
             return
         async with self._objects.alone_with(name):
             if self._objects.get(name) is None:
-                await self._index_sync.ask(
+                await self._index_sync.on_index(
                     partial(_discard_closed, index, directory, name, size_bytes)
                 )
 

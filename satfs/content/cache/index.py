@@ -366,11 +366,11 @@ def merge(old: Segment, new: Segment) -> Segment:
     """Return the blocks of both; where both hold one, the new checksum counts."""
     hashes: array[int] = array("Q")
     hashes.frombytes(old.hashes)
-    news: array[int] = array("Q")
-    news.frombytes(new.hashes)
+    changed: array[int] = array("Q")
+    changed.frombytes(new.hashes)
     for bit in range(BLOCKS_PER_SEGMENT):
         if new.mask >> bit & 1:
-            hashes[bit] = news[bit]
+            hashes[bit] = changed[bit]
     return Segment(new.number, old.mask | new.mask, hashes.tobytes())
 
 

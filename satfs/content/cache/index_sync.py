@@ -33,22 +33,22 @@ class IndexSync:
         self._changes_at_s = float("-inf")
         self._is_warned = False
 
-    async def ask(self, question: Callable[[], T]) -> T | None:
-        """Run *question* on the index in a thread; None when the index fails, which is survived."""
+    async def on_index(self, call: Callable[[], T]) -> T | None:
+        """Run *call* on the index in a thread; None when the index fails, which is survived."""
         try:
-            return await self.demand(question)
+            return await self.demand(call)
         except (OSError, sqlite3.Error) as problem:
             self.warn("cache index failed: new blocks won't survive this mount", problem)
             return None
 
-    async def demand(self, question: Callable[[], T]) -> T:
-        """Run *question* on the index in a thread.
+    async def demand(self, call: Callable[[], T]) -> T:
+        """Run *call* on the index in a thread.
 
         Raises:
             OSError, sqlite3.Error: it failed.
         """
         async with self._lock:
-            return await trio.to_thread.run_sync(question)
+            return await trio.to_thread.run_sync(call)
 
     def warn(self, event: str, problem: BaseException | None = None) -> None:
         """Log that the disk fails: once, for what fails afterwards fails for the same reason."""
@@ -81,13 +81,13 @@ class IndexSync:
                     index.touch(object_id, used)
             return index.held_bytes()
 
-        return [cached for cached, _, _, _ in work], await self.ask(write)
+        return [cached for cached, _, _, _ in work], await self.on_index(write)
 
-    async def has_news(self) -> bool:
+    async def has_changes(self) -> bool:
         """Return whether another mount has written since the last time."""
         if self.index is None:
             return False
-        changes = await self.ask(self.index.changes)
+        changes = await self.on_index(self.index.changes)
         is_new = changes is not None and changes != self._seen_changes
         self._seen_changes = changes
         return is_new
@@ -101,16 +101,16 @@ class IndexSync:
             return None
         if trio.current_time() - self._changes_at_s > max_age_s:
             at_s = trio.current_time()
-            self._changes = await self.ask(self.index.changes)
+            self._changes = await self.on_index(self.index.changes)
             self._changes_at_s = at_s
         return self._changes
 
-    async def load_news(self, cached: CachedObject, numbers: range | None = None) -> None:
+    async def load_changes(self, cached: CachedObject, numbers: range | None = None) -> None:
         """Take in what other mounts have fetched of *cached*, in segments *numbers* or in all."""
         index, object_id = self.index, cached.object_id
         if index is None or object_id is None:
             return
-        for segment in await self.ask(lambda: index.segments(object_id, numbers)) or ():
+        for segment in await self.on_index(lambda: index.segments(object_id, numbers)) or ():
             cached.layers[0].map.load(segment)
 
     async def forget_blocks(self, cached: CachedObject, blocks: Sequence[int]) -> None:
@@ -127,7 +127,7 @@ class IndexSync:
             for number, mask in keep.items():
                 index.forget_blocks(object_id, number, mask)
 
-        await self.ask(forget)
+        await self.on_index(forget)
 
 
 def reason_of(problem: BaseException) -> str:

@@ -40,7 +40,7 @@ class Pins:
         if index is None:
             return {}
         await self._cache.commit()
-        return {each.name: each for each in await self._cache.ask(index.kept) or ()}
+        return {each.name: each for each in await self._cache.on_index(index.kept) or ()}
 
     async def pin(self, objects: Iterable[StoredObject]) -> None:
         """Keep *objects* against eviction, fetched or not; other versions of them no longer.
@@ -49,7 +49,7 @@ class Pins:
             BadCache: nothing is kept on disk here.
         """
         index, wanted = self._index(), tuple(objects)
-        kept = await self._cache.ask(index.kept) or ()
+        kept = await self._cache.on_index(index.kept) or ()
         names = {each.name for each in wanted}
         labels = {each.label for each in wanted}
 
@@ -61,7 +61,7 @@ class Pins:
                 if other.is_pinned and other.label in labels and other.name not in names:
                     index.pin(other.name, is_pinned=False)
 
-        await self._cache.ask(pin)
+        await self._cache.on_index(pin)
 
     async def unpin(self, labels: Collection[str]) -> list[CachedVersion]:
         """Keep what is called one of *labels* no longer; return what was pinned of it.
@@ -70,7 +70,7 @@ class Pins:
             BadCache: nothing is kept on disk here.
         """
         index = self._index()
-        return await self._cache.ask(lambda: unpin(index, labels)) or []
+        return await self._cache.on_index(lambda: unpin(index, labels)) or []
 
     async def capacity_bytes(self, besides: Collection[str]) -> int:
         """Return how much could be kept of the objects called *besides*, all at once, in bytes.

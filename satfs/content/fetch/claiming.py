@@ -100,7 +100,7 @@ class Claiming:
             return False
         range_request.sharing.seen_changes = changes
         absent = range_request.absent
-        await self._cache.load_news(range_request.cached, absent)
+        await self._cache.load_changes(range_request.cached, absent)
         gap = next(range_request.cached.gaps(absent), None)
         if gap == absent:
             return False

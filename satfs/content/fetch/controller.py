@@ -42,7 +42,7 @@ SPARE: Final = 1.5
 #: then each was slow for a reason of its own, and more of them is what helps.
 STILL_CARRIED: Final = 0.8
 #: A level is judged by this many intervals in a row: one may hold handshakes, or a hiccup.
-INTERVALS_TO_JUDGE: Final = 3
+INTERVALS_TO_COMPARE: Final = 3
 #: Intervals in a row at one level before half of it is tried, and seconds between two such
 #: trials. One that was worth it is followed by the next at once, and counts as long.
 INTERVALS_TO_TRIAL: Final = 6
@@ -99,7 +99,7 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
-    def note_answer(self, now_s: float, response_s: float) -> None:
+    def note_response(self, now_s: float, response_s: float) -> None:
         """Take in the time from asking to a first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)
         self._aim(now_s)
@@ -144,11 +144,11 @@ class ConnectionController:
         self._carried_bytes += n_bytes
         elapsed_s = now_s - self._since_s
         if elapsed_s >= INTERVAL_S:
-            self._judge(now_s, self._carried_bytes / elapsed_s)
+            self._compare(now_s, self._carried_bytes / elapsed_s)
             self._since_s, self._carried_bytes = now_s, 0
         return self._target
 
-    def _judge(self, now_s: float, carried_bytes_per_s: float) -> None:
+    def _compare(self, now_s: float, carried_bytes_per_s: float) -> None:
         solo = self._solo_bytes_per_s
         if solo is None:
             return
@@ -167,7 +167,7 @@ class ConnectionController:
         if now_s >= self._ceiling_until_s:
             is_short = carried_bytes_per_s < SHARED * solo * self._target
             self._n_short = self._n_short + 1 if is_short else 0
-            if self._n_short >= INTERVALS_TO_JUDGE:
+            if self._n_short >= INTERVALS_TO_COMPARE:
                 self._n_short = 0
                 self._try(math.ceil(SPARE * carried_bytes_per_s / solo), now_s, carried_bytes_per_s)
         self._n_even += 1

@@ -190,7 +190,7 @@ class Dispatcher:
         before, now_s = self.controller.target, trio.current_time()
         attempt = range_request.attempt
         if attempt.lift_limit() and attempt.response_s is not None:
-            self.controller.note_answer(now_s, attempt.response_s)
+            self.controller.note_response(now_s, attempt.response_s)
         n_active, is_wanting = len(self._active), bool(self._queue)
         if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
             self.pump()

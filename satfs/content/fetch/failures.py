@@ -25,7 +25,7 @@ def error_for(
 
     *retry_after_s*: the seconds that it requires to wait, if any; then it is a `Throttled`.
     """
-    match response.meaning:
+    match response.kind:
         case ResponseKind.RENEW | ResponseKind.REFUSED:
             return refused(label, response.code)
         case ResponseKind.GONE:

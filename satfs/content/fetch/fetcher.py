@@ -424,10 +424,10 @@ class Fetcher:
 
     def _note_outdated(self, failure: Changed) -> None:
         """Take in that the store serves another version, and cancel what is queued."""
-        is_news = self._outdated is None
+        is_first = self._outdated is None
         self._outdated = failure
         self._outdated_until_s = trio.current_time() + OUTDATED_S
-        if is_news:
+        if is_first:
             self._on_outdated()
         for range_request in list(self._requests):
             if not range_request.is_active:

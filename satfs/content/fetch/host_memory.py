@@ -46,7 +46,7 @@ class HostMemory:
     async def load(self) -> None:
         """Have *permits* begin with what is kept; waits for the disk."""
         index = self._cache.index
-        text = None if index is None else await self._cache.ask(partial(index.note, _KEY))
+        text = None if index is None else await self._cache.on_index(partial(index.note, _KEY))
         self._known = parsed(text or b"", self._wall_clock())
         self._permits.n_known_before = self._n_known
 
@@ -64,18 +64,18 @@ class HostMemory:
         return self._known.get(_digest(origin), (0, 0.0))[0]
 
     async def _keep(self) -> None:
-        index, seen = self._cache.index, self._permits.n_answered()
+        index, seen = self._cache.index, self._permits.n_responding()
         if index is None or seen == self._kept:
             return
         self._kept = seen
         now_s = self._wall_clock()
-        text = await self._cache.ask(partial(index.note, _KEY))
+        text = await self._cache.on_index(partial(index.note, _KEY))
         hosts = {
             **parsed(text or b"", now_s),  # other processes keep theirs as well
             **{_digest(origin): (n, now_s) for origin, n in seen.items()},
         }
         latest = sorted(hosts.items(), key=lambda each: -each[1][1])[:MAX_HOSTS]
-        await self._cache.ask(partial(index.note, _KEY, json.dumps(dict(latest)).encode()))
+        await self._cache.on_index(partial(index.note, _KEY, json.dumps(dict(latest)).encode()))
 
 
 def parsed(text: bytes, now_s: float) -> dict[str, tuple[int, float]]:

@@ -48,7 +48,7 @@ T = TypeVar("T")
 #: Ranges that are requested for the length, one after the other, until a response shows it, each
 #: with its own length: some stores know no suffixes. The last request is for the whole object, of
 #: which only the headers are read.
-_QUESTIONS: Final = ((f"bytes=-{TAIL_BYTES}", TAIL_BYTES), ("bytes=0-0", 1), (None, None))
+_REQUESTS: Final = ((f"bytes=-{TAIL_BYTES}", TAIL_BYTES), ("bytes=0-0", 1), (None, None))
 #: Statuses of a store that does not understand the range.
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
 
@@ -56,8 +56,8 @@ _NOT_UNDERSTOOD: Final = frozenset({400, 501})
 class Probe:
     """Requests to the store, with retries within `deadline_s`.
 
-    *heard* is called with the time of each response in seconds, on a connection that was open: for
-    many a transfer that is the first measurement of the line.
+    *on_response* is called with the time of each response in seconds, on a connection that was
+    open: for many a transfer that is the first measurement of the line.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Probe:
         check_url: Callable[[str], None],
         *,
         deadline_s: float,
-        heard: Callable[[float], None] = lambda response_s: None,
+        on_response: Callable[[float], None] = lambda response_s: None,
     ) -> None:
         self._http = http
         self._retries = retries
         self._check_url = check_url
         self._deadline_s = deadline_s
-        self._heard = heard
+        self._on_response = on_response
 
     async def tail(
         self,
@@ -120,29 +120,31 @@ class Probe:
                     return
                 if (known := await version()) is None:
                     return
-                asked = ByteRange(0, min(n_bytes, known.size_bytes))
-                verdict = classify_success(response.status, response.headers, asked, known)
-                if verdict.meaning is ResponseKind.BYTES:
-                    await hand_over(response, len(asked), receive)
+                requested = ByteRange(0, min(n_bytes, known.size_bytes))
+                response_class = classify_success(
+                    response.status, response.headers, requested, known
+                )
+                if response_class.kind is ResponseKind.BYTES:
+                    await hand_over(response, len(requested), receive)
 
     async def _tail(
         self, links: LinkCache, label: str, deadline_at: float, take: TakeTail | None = None
     ) -> Tail:
-        verdict = ResponseClass(ResponseKind.GARBLED)
-        for asked, n_asked in _QUESTIONS:
+        response_class = ResponseClass(ResponseKind.GARBLED)
+        for requested, n_requested in _REQUESTS:
 
             async def read(
-                response: StreamedResponse, label: str, n_asked: int | None = n_asked
+                response: StreamedResponse, label: str, n_requested: int | None = n_requested
             ) -> Tail:
-                return await read_tail(response, label, n_asked, take)
+                return await read_tail(response, label, n_requested, take)
 
             headers = {"Accept-Encoding": "identity"}
-            if asked is not None:
-                headers["Range"] = asked
+            if requested is not None:
+                headers["Range"] = requested
             try:
-                tail = await self._ask(links, label, headers, read, deadline_at)
+                tail = await self._request(links, label, headers, read, deadline_at)
             except NoLength as nothing:
-                verdict = nothing.verdict
+                response_class = nothing.response_class
                 if nothing.part is None:
                     continue
                 sized = await self._sized(links, label, nothing.part, deadline_at)
@@ -152,7 +154,7 @@ class Probe:
             if tail.encodings:
                 await self._check_label(links, label, tail, deadline_at)
             return tail
-        raise _failure(verdict, label)
+        raise _failure(response_class, label)
 
     async def _sized(
         self, links: LinkCache, label: str, part: Tail, deadline_at: float
@@ -176,7 +178,7 @@ class Probe:
             return Tail(version, total, b"", part.encodings)
 
         try:
-            return await self._ask(links, label, headers, read, deadline_at)
+            return await self._request(links, label, headers, read, deadline_at)
         except NoLength:
             return None
 
@@ -194,9 +196,11 @@ class Probe:
             headers = request_headers(span, None)
 
             async def read(response: StreamedResponse, label: str) -> bytes:
-                verdict = classify_success(response.status, response.headers, span, tail.version)
-                if verdict.meaning is not ResponseKind.BYTES:
-                    raise _failure(verdict, label)
+                response_class = classify_success(
+                    response.status, response.headers, span, tail.version
+                )
+                if response_class.kind is not ResponseKind.BYTES:
+                    raise _failure(response_class, label)
                 data = bytearray()
                 async for chunk in response.chunks():
                     data += chunk
@@ -204,7 +208,7 @@ class Probe:
                         break
                 return bytes(data[: len(span)])
 
-            beginning = await self._ask(links, label, headers, read, deadline_at)
+            beginning = await self._request(links, label, headers, read, deadline_at)
         path = urlsplit((await links.get()).url).path
         if not is_object_itself(tail.encodings, beginning, path):
             codings = ", ".join(tail.encodings)
@@ -237,11 +241,11 @@ class Probe:
             return version if is_same(seen, version) else seen
 
         try:
-            return await self._ask(links, label, headers, read, deadline_at)
+            return await self._request(links, label, headers, read, deadline_at)
         except NoLength:
             return (await self._tail(links, label, deadline_at)).version
 
-    async def _ask(
+    async def _request(
         self,
         links: LinkCache,
         label: str,
@@ -269,8 +273,10 @@ class Probe:
                 links.accepted(link)
                 return found
             except UnusableResponse as refusal:
-                code = refusal.verdict.code
-                wait_s = links.wait_after_refusal_s(link, refusals, is_over=refusal.verdict.is_over)
+                code = refusal.response_class.code
+                wait_s = links.wait_after_refusal_s(
+                    link, refusals, is_over=refusal.response_class.is_over
+                )
                 if known is not None or code in LASTING_CODES:
                     wait_s = None
                     links.spent(link)
@@ -288,30 +294,30 @@ class Probe:
     ) -> T:
         for _ in range(MAX_REDIRECTS + 1):
             async with self._http.stream(url, headers=headers) as response:
-                self._heard(response_s(response, response.took_s))
+                self._on_response(response_s(response, response.took_s))
                 if response.status in (200, 206, 304, 416):
                     return await read(response, label)
-                verdict = classify_error(response.status, await response.read_error_body())
-                if is_of_connection(response.status, verdict):
+                response_class = classify_error(response.status, await response.read_error_body())
+                if is_of_connection(response.status, response_class):
                     with contextlib.suppress(Crowded):  # the next try waits for its turn
                         response.refuses_connection()
                 location = response.headers.get("location")
-                if verdict.meaning is ResponseKind.REDIRECT and location is not None:
+                if response_class.kind is ResponseKind.REDIRECT and location is not None:
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
-                if response.status in _NOT_UNDERSTOOD and verdict.meaning in (
+                if response.status in _NOT_UNDERSTOOD and response_class.kind in (
                     ResponseKind.REFUSED,
                     ResponseKind.GARBLED,
                 ):
-                    raise NoLength(verdict)
+                    raise NoLength(response_class)
                 wait_s = retry_after_s(response.headers, now_s=time.time())
-                raise _failure(verdict, label, wait_s)
+                raise _failure(response_class, label, wait_s)
         raise Garbled(f"the object store redirects {label} without end")
 
 
-def _failure(verdict: ResponseClass, label: str, wait_s: float | None = None) -> Exception:
+def _failure(response_class: ResponseClass, label: str, wait_s: float | None = None) -> Exception:
     """Return what to raise for a response without an answer: a refused link may be renewed."""
-    if verdict.meaning is ResponseKind.RENEW:
-        return UnusableResponse(verdict)
-    return error_for(verdict, label, wait_s)
+    if response_class.kind is ResponseKind.RENEW:
+        return UnusableResponse(response_class)
+    return error_for(response_class, label, wait_s)

@@ -141,22 +141,22 @@ class RangeRetry:
             trial.n_crowded += 1
             trial.wait_s = crowded.wait_s
         except UnusableResponse as refusal:
-            return self._judge(range_request, refusal, link, trial)
+            return self._after_refusal(range_request, refusal, link, trial)
         except Unreachable as failure:
             # Signing has had its own tries; a store that is known to be away gets none.
             if link is None or failure.is_lasting or isinstance(failure, Throttled):
                 return failure
             trial.failed(failure, self._draw())
             if trial.is_over:
-                told = trial.last or failure
+                decisive = trial.last or failure
                 self._reachability.gave_up(
                     origin_of(link.url),
                     since_s=trial.since_s,
                     now_s=trio.current_time(),
-                    reason=str(told),
-                    silent_about=range_request.source.label if is_silence(told) else None,
+                    reason=str(decisive),
+                    silent_about=range_request.source.label if is_silence(decisive) else None,
                 )
-                return told
+                return decisive
         except NotThere as gone:
             # Nothing is signed for it any more. A read of an open file knows no names, so that
             # "no such file" would mean nothing to the program that reads.
@@ -191,16 +191,18 @@ class RangeRetry:
             await self._cache.reserve(range_request.cached, range_request.missing)
             range_request.begin()
             attempt.start = range_request.held_until
-            asked_at_s = trio.current_time()
+            requested_at_s = trio.current_time()
             # Bytes that come lift the limit (note_progress): a slow store is not a silent one.
             limit_s = trial.left_s
             if admission.patience_s is not None:
                 limit_s = min(limit_s, admission.patience_s)
             self.counters["requests"] += 1
             with range_request.source.trace.request(BYTES, range_request.missing) as request:
-                await self._move(mover, link, range_request, permit, asked_at_s + limit_s, request)
+                await self._move(
+                    mover, link, range_request, permit, requested_at_s + limit_s, request
+                )
         except UnusableResponse:
-            self._reachability.answered(origin, trio.current_time())
+            self._reachability.responded(origin, trio.current_time())
             raise
         finally:
             attempt.silence = None
@@ -213,7 +215,7 @@ class RangeRetry:
             if began_at_s is not None:
                 range_request.source.doubt.matched()
                 range_request.source.links.accepted(link)
-                self._reachability.answered(origin, trio.current_time())
+                self._reachability.responded(origin, trio.current_time())
                 took_s = trio.current_time() - began_at_s
                 self._controller.note_range(
                     trio.current_time(),
@@ -225,7 +227,7 @@ class RangeRetry:
                     label=range_request.source.label,
                     start=started_at,
                     stop=range_request.held_until,
-                    first_byte_s=round(began_at_s - asked_at_s, 4),
+                    first_byte_s=round(began_at_s - requested_at_s, 4),
                     took_s=round(took_s, 4),
                 )
             if admission.is_probe:
@@ -279,7 +281,7 @@ class RangeRetry:
         request: TracedRequest,
     ) -> None:
         """Have *mover* make one request, and note what came of it."""
-        attempt, asked_at_s = range_request.attempt, trio.current_time()
+        attempt, requested_at_s = range_request.attempt, trio.current_time()
         try:
             with trio.CancelScope(deadline=deadline_at) as attempt.silence:
                 with permit.scope:
@@ -288,14 +290,14 @@ class RangeRetry:
             if attempt.silence.cancelled_caught:
                 raise DeadlineReached(f"{range_request.source.label}: the object store is silent")
         except UnusableResponse as refusal:
-            request.outcome = f"refused: {refusal.verdict.code}"
+            request.outcome = f"refused: {refusal.response_class.code}"
             raise
         finally:
             request.received_bytes = range_request.held_until - attempt.start
             if attempt.first_byte_at_s is not None:
-                request.first_byte_s = attempt.first_byte_at_s - asked_at_s
+                request.first_byte_s = attempt.first_byte_at_s - requested_at_s
 
-    def _judge(
+    def _after_refusal(
         self,
         range_request: RangeRequest,
         refusal: UnusableResponse,
@@ -303,23 +305,23 @@ class RangeRetry:
         trial: AttemptCounts,
     ) -> SatfsError | None:
         """Return what to report for a refusal; None when another attempt makes sense."""
-        verdict, label = refusal.verdict, range_request.source.label
-        match verdict.meaning:
+        response_class, label = refusal.response_class, range_request.source.label
+        match response_class.kind:
             case ResponseKind.RENEW:
                 links = range_request.source.links
-                if link is not None and verdict.code not in LASTING_CODES:
+                if link is not None and response_class.code not in LASTING_CODES:
                     wait_s = links.wait_after_refusal_s(
-                        link, trial.refusals, is_over=verdict.is_over
+                        link, trial.refusals, is_over=response_class.is_over
                     )
                     if wait_s is not None and wait_s < trial.left_s:
                         trial.wait_s = wait_s
                         return None
-                links.refused(verdict.code)
-                return error_for(verdict, label)
+                links.refused(response_class.code)
+                return error_for(response_class, label)
             case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
-                failure = error_for(verdict, label, refusal.retry_after_s)
+                failure = error_for(response_class, label, refusal.retry_after_s)
                 wait_s = failure.retry_after_s if isinstance(failure, Throttled) else None
-                if verdict.meaning is ResponseKind.SLOW_DOWN or wait_s is not None:
+                if response_class.kind is ResponseKind.SLOW_DOWN or wait_s is not None:
                     self._controller.note_throttled(trio.current_time())
                 if wait_s is not None and link is not None:
                     self._pauses.note(origin_of(link.url), wait_s)
@@ -337,11 +339,11 @@ class RangeRetry:
             case ResponseKind.GONE:
                 return Changed(f"{label} was removed while it was open")
             case ResponseKind.REFUSED:
-                return error_for(verdict, label)
+                return error_for(response_class, label)
             case _:
                 # Forgiven once, as in net.retry: a balancer's error page is gone a moment later.
                 trial.n_garbled += 1
                 if trial.n_garbled <= 1:
                     trial.failed(None, self._draw())
                     return None
-                return error_for(verdict, label)
+                return error_for(response_class, label)

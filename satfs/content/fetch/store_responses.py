@@ -65,16 +65,19 @@ class ResponseClass:
     says that the time of the link, or of what signed it, is over.
     """
 
-    meaning: ResponseKind
+    kind: ResponseKind
     code: str = ""
     skip_bytes: int = 0
     seen: Version | None = None
     is_over: bool = field(default=False, compare=False)
 
 
-def request_headers(asked: ByteRange, version: Version | None) -> dict[str, str]:
+def request_headers(requested: ByteRange, version: Version | None) -> dict[str, str]:
     """Return the headers that request a range of one version of an object."""
-    headers = {"Range": f"bytes={asked.start}-{asked.stop - 1}", "Accept-Encoding": "identity"}
+    headers = {
+        "Range": f"bytes={requested.start}-{requested.stop - 1}",
+        "Accept-Encoding": "identity",
+    }
     if version is not None and version.is_strong:
         headers["If-Match"] = version.etag
     return headers
@@ -116,10 +119,10 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
         return ResponseClass(ResponseKind.SLOW_DOWN, code)
-    told_over = 400 <= status < 500 and _IS_OVER.search(code) is not None
-    if told_over or status in (401, 403) or (status == 400 and _ABOUT_LINK.search(code)):
+    is_over_by_code = 400 <= status < 500 and _IS_OVER.search(code) is not None
+    if is_over_by_code or status in (401, 403) or (status == 400 and _ABOUT_LINK.search(code)):
         # S3 has no code of its own for a link that has expired: AccessDenied, with the moment.
-        is_over = told_over or b"<Expires>" in body[:8192]
+        is_over = is_over_by_code or b"<Expires>" in body[:8192]
         return ResponseClass(ResponseKind.RENEW, code, is_over=is_over)
     if code == "RequestTimeout" or status in (408, 500, 502, 503, 504):
         return ResponseClass(ResponseKind.RETRY, code)
@@ -136,17 +139,17 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
     return ResponseClass(ResponseKind.GARBLED, code)
 
 
-def is_of_connection(status: int, verdict: ResponseClass) -> bool:
+def is_of_connection(status: int, response_class: ResponseClass) -> bool:
     """Return whether an error may be about the connection, if it is the first answer on it.
 
     A limit for the connections of a client responds 503 to those beyond. A store that gets too many
     requests responds `SlowDown`.
     """
-    return status == 503 and verdict.meaning is ResponseKind.RETRY
+    return status == 503 and response_class.kind is ResponseKind.RETRY
 
 
 def classify_success(
-    status: int, headers: Mapping[str, str], asked: ByteRange, version: Version | None
+    status: int, headers: Mapping[str, str], requested: ByteRange, version: Version | None
 ) -> ResponseClass:
     """Return what a 200 or 206 means. *headers* have lower-case names.
 
@@ -155,7 +158,7 @@ def classify_success(
     length = _number(headers.get("content-length"))
     if not _is_range(status, headers):
         if status == 200:
-            return _judge_whole(headers, length, asked, version)
+            return _classify_whole(headers, length, requested, version)
         return ResponseClass(ResponseKind.GARBLED, str(status))
     span = _content_range(headers)
     if span is None:
@@ -172,15 +175,15 @@ def classify_success(
         return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
     if not _is_label_alone(headers, length, last + 1 - first, total):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding", seen=seen)
-    if first != asked.start or last + 1 != min(asked.stop, total):
+    if first != requested.start or last + 1 != min(requested.stop, total):
         return ResponseClass(ResponseKind.GARBLED, "Content-Range", seen=seen)
     if length is not None and length > last + 1 - first:
         return ResponseClass(ResponseKind.GARBLED, "Content-Length", seen=seen)
     return ResponseClass(ResponseKind.BYTES, seen=seen)
 
 
-def _judge_whole(
-    headers: Mapping[str, str], length: int | None, asked: ByteRange, version: Version | None
+def _classify_whole(
+    headers: Mapping[str, str], length: int | None, requested: ByteRange, version: Version | None
 ) -> ResponseClass:
     # RFC 9110 §14.2 lets a server ignore Range; then the whole object comes.
     if length is None:
@@ -189,15 +192,15 @@ def _judge_whole(
     if encodings_of(headers) and (version is None or seen != version):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding")
     if version is not None and not _is_same(seen, version, headers):
-        if length == len(asked) and (not _names(headers) or seen.etag == version.etag):
+        if length == len(requested) and (not _names(headers) or seen.etag == version.etag):
             # A proxy has made a 200 of the range: nothing shows which bytes these are.
             return ResponseClass(ResponseKind.GARBLED, "200 for a range")
         if headers.get("content-type", "").startswith(("text/html", "application/json")):
             return ResponseClass(ResponseKind.GARBLED, "Content-Type")
         return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
-    if asked.start > MAX_SKIPPED_BYTES or asked.stop > length:
+    if requested.start > MAX_SKIPPED_BYTES or requested.stop > length:
         return ResponseClass(ResponseKind.GARBLED, "200 for a range", seen=seen)
-    return ResponseClass(ResponseKind.BYTES, skip_bytes=asked.start, seen=seen)
+    return ResponseClass(ResponseKind.BYTES, skip_bytes=requested.start, seen=seen)
 
 
 def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> bool:
@@ -228,8 +231,8 @@ def _names(headers: Mapping[str, str]) -> bool:
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
     """Return first and last byte, and the total length as far as it is told; None for nonsense."""
-    told = headers.get("content-range", "").strip()
-    found = _CONTENT_RANGE.fullmatch(told) or _CONTENT_RANGE_ALONE.fullmatch(told)
+    stated = headers.get("content-range", "").strip()
+    found = _CONTENT_RANGE.fullmatch(stated) or _CONTENT_RANGE_ALONE.fullmatch(stated)
     if found is None:
         return None
     first, last, *total = (int(number) for number in found.groups())

@@ -54,18 +54,18 @@ class NoLength(Exception):
     the part's end, which may or may not be the object's.
     """
 
-    def __init__(self, verdict: ResponseClass, part: Tail | None = None) -> None:
-        super().__init__(verdict.code)
-        self.verdict = verdict
+    def __init__(self, response_class: ResponseClass, part: Tail | None = None) -> None:
+        super().__init__(response_class.code)
+        self.response_class = response_class
         self.part = part
 
 
 async def read_tail(
-    response: StreamedResponse, label: str, n_asked: int | None, take: TakeTail | None = None
+    response: StreamedResponse, label: str, n_requested: int | None, take: TakeTail | None = None
 ) -> Tail:
     """Return the tail in a 200, 206 or 416; a whole body in place of it is not read.
 
-    *n_asked*: the length of the requested range, if any. *take*: see `TakeTail`.
+    *n_requested*: the length of the requested range, if any. *take*: see `TakeTail`.
 
     Raises:
         NoLength: it does not show the length of the object.
@@ -89,7 +89,7 @@ async def read_tail(
     if isinstance(found, ResponseClass):
         raise error_for(found, label)
     version, start, length = found
-    if not _is_range(response) and length == n_asked:
+    if not _is_range(response) and length == n_requested:
         # A proxy may have made a 200 of a range. Another request shows which of both it is.
         raise NoLength(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
     encodings = encodings_of(response.headers)

@@ -58,18 +58,18 @@ class Exchange:
     """
 
     def __init__(
-        self, move: MoveOrder, fd: int, tell: Callable[[bytes], None], now_s: float
+        self, move: MoveOrder, fd: int, send_report: Callable[[bytes], None], now_s: float
     ) -> None:
         self.move = move
         self.stop = move.stop
         #: When something came last, or the request was sent.
-        self.heard_s = self.asked_s = now_s
+        self.received_s = self.requested_s = now_s
         self.outcome: OutcomeReport | None = None
         self.has_begun = False
         self._fd = fd
-        self._tell = tell
+        self._send_report = send_report
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=ERROR_BYTES)
-        self._asked = ByteRange(move.start, move.stop)
+        self._requested = ByteRange(move.start, move.stop)
         self._refused: tuple[int, float | None] | None = None  # status, seconds to wait
         self._error_body = b""
         self._is_lasting = False
@@ -79,7 +79,7 @@ class Exchange:
         self._n_held = 0
         self.front = move.start
         self._hashes: list[int] = []
-        self._began_s = self._told_s = self._answer_s = 0.0
+        self._began_s = self._reported_s = self._response_s = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -89,9 +89,9 @@ class Exchange:
     @property
     def refuses_connection(self) -> bool:
         """Return whether the answer may be about the connection, if it is the first one on it."""
-        verdict = self.outcome.verdict if self.outcome is not None else None
+        response_class = self.outcome.response_class if self.outcome is not None else None
         status = self._refused[0] if self._refused is not None else 0
-        return verdict is not None and is_of_connection(status, verdict)
+        return response_class is not None and is_of_connection(status, response_class)
 
     @property
     def may_follow(self) -> bool:
@@ -110,11 +110,11 @@ class Exchange:
         headers = {
             "Host": _host(parts),
             "User-Agent": user_agent,
-            **request_headers(self._asked, version),
+            **request_headers(self._requested, version),
         }
         try:
-            asked = h11.Request(method="GET", target=target, headers=list(headers.items()))
-            sent = self._parser.send(asked)
+            h11_request = h11.Request(method="GET", target=target, headers=list(headers.items()))
+            sent = self._parser.send(h11_request)
         except (h11.LocalProtocolError, UnicodeError) as problem:
             raise ValueError("not a target that can be requested") from problem
         end = self._parser.send(h11.EndOfMessage())
@@ -140,16 +140,16 @@ class Exchange:
             n_bytes = recv_into(room)
         except BlockingIOError:
             return False
-        self.heard_s = clock()
+        self.received_s = clock()
         if self._body_left is None:
-            self._take_head(bytes(room[:n_bytes]), self.heard_s)
+            self._take_head(bytes(room[:n_bytes]), self.received_s)
             return n_bytes == len(room)
         self._n_held += n_bytes
         self._body_left -= n_bytes
         if n_bytes:
-            self._settle(self.heard_s)
+            self._settle(self.received_s)
         else:
-            self._finish_broken("the body was cut short", self.heard_s)
+            self._finish_broken("the body was cut short", self.received_s)
         return n_bytes == len(room)
 
     def look_at_clock(self, now_s: float) -> None:
@@ -177,7 +177,7 @@ class Exchange:
             if self._refused is None:
                 self.broke("closed without a response", now_s=now_s)
             else:
-                self._refuse_as_told()
+                self._refuse_by_body()
             return
         self.has_begun = True
         try:
@@ -186,11 +186,11 @@ class Exchange:
                 event = self._parser.next_event()
                 if event is h11.NEED_DATA:
                     return
-                self._hear(event, now_s)
+                self._take_event(event, now_s)
         except h11.RemoteProtocolError:
             self._refuse(ResponseClass(ResponseKind.GARBLED, "not HTTP"))
 
-    def _hear(self, event: object, now_s: float) -> None:
+    def _take_event(self, event: object, now_s: float) -> None:
         match event:
             case h11.InformationalResponse():
                 self._n_informational += 1
@@ -202,35 +202,35 @@ class Exchange:
                 headers = {
                     name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
                 }
-                self._judge(event.status_code, headers, event.http_version, now_s)
+                self._take_response(event.status_code, headers, event.http_version, now_s)
             case h11.Data() if len(self._error_body) < ERROR_BYTES:
                 self._error_body += bytes(event.data)
             case _:  # the body's end, or as much of it as we look at
-                self._refuse_as_told()
+                self._refuse_by_body()
 
-    def _judge(
+    def _take_response(
         self, status: int, headers: dict[str, str], http_version: bytes, now_s: float
     ) -> None:
         self._refused = (status, retry_after_s(headers, now_s=time.time()))
         if status not in (200, 206):
             return  # its body tells more
         version = Version(self.move.etag, self.move.size_bytes)
-        verdict = classify_success(status, headers, self._asked, version)
+        response_class = classify_success(status, headers, self._requested, version)
         length = headers.get("content-length", "")
-        if verdict.meaning is ResponseKind.BYTES:
-            if verdict.skip_bytes:
+        if response_class.kind is ResponseKind.BYTES:
+            if response_class.skip_bytes:
                 # The loop slices whole bodies; here they are refused.
-                verdict = ResponseClass(ResponseKind.GARBLED, "200 for a range")
+                response_class = ResponseClass(ResponseKind.GARBLED, "200 for a range")
             elif "transfer-encoding" in headers or not length.strip().isdecimal():
                 # Only a parser knows where such a body ends; the loop has one.
-                verdict = ResponseClass(ResponseKind.GARBLED, "Content-Length")
-        if verdict.meaning is not ResponseKind.BYTES:
-            self._refuse(verdict)
+                response_class = ResponseClass(ResponseKind.GARBLED, "Content-Length")
+        if response_class.kind is not ResponseKind.BYTES:
+            self._refuse(response_class)
             return
         self._is_lasting = http_version == b"1.1" and "close" not in (
             headers.get("connection", "").lower()
         )
-        self._began_s, self._answer_s = now_s, max(0.0, now_s - self.asked_s)
+        self._began_s, self._response_s = now_s, max(0.0, now_s - self.requested_s)
         self._body_left = int(length)
         early, _ = self._parser.trailing_data
         early = early[: self._body_left]
@@ -239,13 +239,13 @@ class Exchange:
         self._body_left -= len(early)
         self._settle(now_s)
 
-    def _refuse_as_told(self) -> None:
+    def _refuse_by_body(self) -> None:
         status = self._refused[0] if self._refused else 0
         self._refuse(classify_error(status, self._error_body))
 
-    def _refuse(self, verdict: ResponseClass) -> None:
+    def _refuse(self, response_class: ResponseClass) -> None:
         wait_s = self._refused[1] if self._refused else None
-        self.outcome = OutcomeReport(self.move.move, verdict, retry_after_s=wait_s)
+        self.outcome = OutcomeReport(self.move.move, response_class, retry_after_s=wait_s)
 
     # -- writing and telling ---------------------------------------------------------------------
 
@@ -253,13 +253,13 @@ class Exchange:
         """Write what is worth it, report what is due, and end when all is there."""
         received = min(self.front + self._n_held, self.stop)
         is_last = received == self.stop or not self._body_left
-        is_due = now_s - self._told_s >= REPORT_AFTER_S
+        is_due = now_s - self._reported_s >= REPORT_AFTER_S
         if is_last or is_due or self._n_held >= WRITE_BYTES:
             whole = received if received == self.stop else received // BLOCK_BYTES * BLOCK_BYTES
             if whole > self.front:
                 self._write(whole - self.front)
-        is_worth_telling = len(self._hashes) * BLOCK_BYTES >= REPORT_BYTES
-        if self._hashes and (is_last or is_due or is_worth_telling):
+        is_worth_reporting = len(self._hashes) * BLOCK_BYTES >= REPORT_BYTES
+        if self._hashes and (is_last or is_due or is_worth_reporting):
             self._report(now_s)
         if self.front >= self.stop:
             self.outcome = OutcomeReport(self.move.move)
@@ -295,10 +295,10 @@ class Exchange:
         for first in range(0, len(self._hashes), messages.MAX_BLOCKS):
             hashes = self._hashes[first : first + messages.MAX_BLOCKS]
             upto = min(self.front, start + (first + len(hashes)) * BLOCK_BYTES)
-            told = ProgressReport(self.move.move, upto, hashes, receiving_s, self._answer_s)
-            self._tell(messages.pack_progress(told))
+            report = ProgressReport(self.move.move, upto, hashes, receiving_s, self._response_s)
+            self._send_report(messages.pack_progress(report))
         self._hashes = []
-        self._told_s = now_s
+        self._reported_s = now_s
 
 
 def _host(parts: SplitResult) -> str:

@@ -66,27 +66,31 @@ class InLoopMover:
         for _ in range(MAX_REDIRECTS + 1):
             delivery.begin()
             headers = request_headers(delivery.missing, version)
-            asked_s = trio.current_time()
+            requested_s = trio.current_time()
             permit = delivery.attempt.permit
             async with self._http.stream(url, headers=headers, permit=permit) as response:
-                delivery.attempt.response_s = response_s(response, trio.current_time() - asked_s)
+                delivery.attempt.response_s = response_s(
+                    response, trio.current_time() - requested_s
+                )
                 if response.status not in (200, 206):
-                    verdict = classify_error(response.status, await response.read_error_body())
-                    if is_of_connection(response.status, verdict):
+                    response_class = classify_error(
+                        response.status, await response.read_error_body()
+                    )
+                    if is_of_connection(response.status, response_class):
                         response.refuses_connection()
                     location = response.headers.get("location")
-                    if verdict.meaning is not ResponseKind.REDIRECT or location is None:
+                    if response_class.kind is not ResponseKind.REDIRECT or location is None:
                         wait_s = retry_after_s(response.headers, now_s=time.time())
-                        raise UnusableResponse(verdict, wait_s)
+                        raise UnusableResponse(response_class, wait_s)
                     url = resolved(url, location)
                     self._check_url(url)
                     continue
-                verdict = classify_success(
+                response_class = classify_success(
                     response.status, response.headers, delivery.missing, version
                 )
-                if verdict.meaning is not ResponseKind.BYTES:
-                    raise UnusableResponse(verdict)
-                await self._receive(response, delivery, verdict.skip_bytes)
+                if response_class.kind is not ResponseKind.BYTES:
+                    raise UnusableResponse(response_class)
+                await self._receive(response, delivery, response_class.skip_bytes)
             return
         raise UnusableResponse(ResponseClass(ResponseKind.GARBLED, "too many redirects"))
 

@@ -24,9 +24,9 @@ class UnusableResponse(Exception):
     `retry_after_s`: the seconds that it requires to wait, if any. Never leaves the content package.
     """
 
-    def __init__(self, verdict: ResponseClass, retry_after_s: float | None = None) -> None:
-        super().__init__(verdict.meaning)
-        self.verdict = verdict
+    def __init__(self, response_class: ResponseClass, retry_after_s: float | None = None) -> None:
+        super().__init__(response_class.kind)
+        self.response_class = response_class
         self.retry_after_s = retry_after_s
 
 
@@ -71,7 +71,7 @@ class Attempt:
         if self.first_byte_at_s is None:
             self.first_byte_at_s = at_s
             if self.permit is not None:
-                self.permit.answered()
+                self.permit.responded()
 
     def progressed(self, held_until: int) -> None:
         """Note that the blocks up to *held_until* may be served."""

@@ -77,7 +77,7 @@ class OutcomeReport:
     """
 
     move: int
-    verdict: ResponseClass | None = None
+    response_class: ResponseClass | None = None
     broken: str | None = None
     is_timeout: bool = False
     is_file_failure: bool = False
@@ -133,18 +133,18 @@ def read_order(packet: bytes) -> tuple[str, dict[str, object]]:
 def pack_progress(progress: ProgressReport) -> bytes:
     """Return a progress report."""
     receiving_us = round(progress.receiving_s * 1e6)
-    answer_us = round(progress.response_s * 1e6)
-    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, receiving_us, answer_us)
+    response_us = round(progress.response_s * 1e6)
+    head = _REPORT.pack(_PROGRESS, progress.move, progress.front, receiving_us, response_us)
     return head + array("Q", progress.hashes).tobytes()
 
 
 def pack_outcome(outcome: OutcomeReport) -> bytes:
     """Return the report of an ending."""
-    verdict = outcome.verdict
-    told = {
-        "meaning": verdict.meaning.value if verdict else None,
-        "code": verdict.code if verdict else "",
-        "is_over": verdict is not None and verdict.is_over,
+    response_class = outcome.response_class
+    record = {
+        "meaning": response_class.kind.value if response_class else None,
+        "code": response_class.code if response_class else "",
+        "is_over": response_class is not None and response_class.is_over,
         "broken": outcome.broken,
         "is_timeout": outcome.is_timeout,
         "is_file_failure": outcome.is_file_failure,
@@ -153,7 +153,7 @@ def pack_outcome(outcome: OutcomeReport) -> bytes:
         "is_kept": outcome.is_kept,
         "retry_after_s": outcome.retry_after_s,
     }
-    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(told).encode()
+    return _REPORT.pack(_OUTCOME, outcome.move, 0, 0, 0) + json.dumps(record).encode()
 
 
 def pack_connections(connections: Connections) -> bytes:
@@ -173,14 +173,14 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | 
         ValueError: no report.
     """
     try:
-        kind, move, front, receiving_us, answer_us = _REPORT.unpack_from(packet)
+        kind, move, front, receiving_us, response_us = _REPORT.unpack_from(packet)
     except struct.error as problem:
         raise ValueError("a packet too short for a report") from problem
     rest = packet[_REPORT.size :]
     if kind == _PROGRESS:
         hashes = array("Q")
         hashes.frombytes(rest)
-        return ProgressReport(move, front, hashes.tolist(), receiving_us / 1e6, answer_us / 1e6)
+        return ProgressReport(move, front, hashes.tolist(), receiving_us / 1e6, response_us / 1e6)
     if kind == _LOOKED:
         return LookReport(move, bool(front))
     if kind == _CONNECTIONS:
@@ -190,23 +190,23 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | 
             raise ValueError("a report that lacks something") from problem
     if kind != _OUTCOME:
         raise ValueError("a report of no known kind")
-    told = json.loads(rest)
+    record = json.loads(rest)
     try:
-        verdict = None
-        if told["meaning"] is not None:
-            verdict = ResponseClass(
-                ResponseKind(told["meaning"]), told["code"], is_over=told["is_over"]
+        response_class = None
+        if record["meaning"] is not None:
+            response_class = ResponseClass(
+                ResponseKind(record["meaning"]), record["code"], is_over=record["is_over"]
             )
         return OutcomeReport(
             move,
-            verdict,
-            told["broken"],
-            told["is_timeout"],
-            told["is_file_failure"],
-            told["retry_after_s"],
-            told["is_lasting"],
-            told["is_refused"],
-            told["is_kept"],
+            response_class,
+            record["broken"],
+            record["is_timeout"],
+            record["is_file_failure"],
+            record["retry_after_s"],
+            record["is_lasting"],
+            record["is_refused"],
+            record["is_kept"],
         )
     except (KeyError, TypeError) as problem:
         raise ValueError("a report that lacks something") from problem

@@ -111,7 +111,7 @@ class Opener:
         parts = urlsplit(f"{origin[0]}://{origin[1]}")
         host, is_tls = parts.hostname or "", origin[0] == "https"
         port = parts.port or (443 if is_tls else 80)
-        sock = self._first_to_answer(host, port)
+        sock = self._first_connected(host, port)
         try:
             # A request is one small packet, and is not to wait for another.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -124,7 +124,7 @@ class Opener:
             sock.close()
             raise
 
-    def _first_to_answer(self, host: str, port: int) -> socket.socket:
+    def _first_connected(self, host: str, port: int) -> socket.socket:
         """Return a connection to the first address that may be connected to and answers."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         targets = {str(each[4][0]): (each[0], each[4]) for each in found}

@@ -86,7 +86,7 @@ class _Line:
     origin: Origin
     since_s: float
     job: _Job | None = None
-    has_answered: bool = False
+    has_responded: bool = False
 
 
 class Worker:
@@ -113,7 +113,7 @@ class Worker:
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._opener.wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
-        self._tell(messages.pack_progress(messages.ALIVE))
+        self._send_report(messages.pack_progress(messages.ALIVE))
         try:
             while True:
                 pause_s = TICK_S if self._jobs else IDLE_CONNECTION_S if self._has_idle() else None
@@ -122,7 +122,7 @@ class Worker:
                 self._unfinished = set()
                 for key, _ in ready:
                     if key.fileobj is self._channel:
-                        if not self._hear():
+                        if not self._take_order():
                             return
                     elif key.fileobj is self._opener.wake_reader:
                         self._take_opened()
@@ -146,7 +146,7 @@ class Worker:
 
     # -- orders ----------------------------------------------------------------------------------
 
-    def _hear(self) -> bool:
+    def _take_order(self) -> bool:
         """Take one order; return False when the mount is gone."""
         try:
             packet, fds, _, _ = socket.recv_fds(self._channel, messages.MAX_BYTES, 1)
@@ -191,7 +191,7 @@ class Worker:
             self._user_agent = str(fields["user_agent"])
         return True
 
-    def _tell(self, packet: bytes) -> None:
+    def _send_report(self, packet: bytes) -> None:
         try:
             self._channel.send(packet)
         except OSError:
@@ -201,7 +201,7 @@ class Worker:
 
     def _begin(self, move: MoveOrder) -> None:
         file = self._files[move.file]
-        exchange = Exchange(move, file.use(), self._tell, time.monotonic())
+        exchange = Exchange(move, file.use(), self._send_report, time.monotonic())
         job = _Job(move, _origin_of(urlsplit(move.url)), file, exchange)
         self._jobs[move.move] = job
         self._carried_out[job.origin].append(move.move)
@@ -211,7 +211,7 @@ class Worker:
         """Close connections that no job has; first those that never answered, or are opening."""
         lines = self._idle[origin]
         for _ in range(n_connections):
-            unused = next((each for each in lines if not each.has_answered), None)
+            unused = next((each for each in lines if not each.has_responded), None)
             if unused is None and self._n_spare(origin):
                 self._opener.abandon(origin)
             elif lines:
@@ -225,7 +225,7 @@ class Worker:
         kept = self._idle[job.origin]
         while kept:
             # One that has answered before will answer now, too.
-            line = max(kept, key=lambda each: (each.has_answered, each.since_s))
+            line = max(kept, key=lambda each: (each.has_responded, each.since_s))
             kept.remove(line)
             if now_s - line.since_s < IDLE_CONNECTION_S:
                 self._send(line, job)
@@ -243,8 +243,8 @@ class Worker:
             request = job.exchange.request(self._user_agent)
         except ValueError:
             # The loop's client knows what to do with odd links.
-            verdict = ResponseClass(ResponseKind.GARBLED, "not a target")
-            self._end(job, OutcomeReport(job.move.move, verdict))
+            response_class = ResponseClass(ResponseKind.GARBLED, "not a target")
+            self._end(job, OutcomeReport(job.move.move, response_class))
             return
         try:
             # Nothing else is on its way out here: this waits for nothing.
@@ -254,7 +254,7 @@ class Worker:
         except OSError as problem:
             self._lose(line, problem)
             return
-        job.exchange.heard_s = job.exchange.asked_s = time.monotonic()
+        job.exchange.received_s = job.exchange.requested_s = time.monotonic()
 
     def _receive(self, line: _Line) -> None:
         """Take in what has come on *line*, up to its turn."""
@@ -279,7 +279,7 @@ class Worker:
             return
         if exchange.outcome is None:
             return
-        if exchange.outcome.broken is not None and line.has_answered and not exchange.has_begun:
+        if exchange.outcome.broken is not None and line.has_responded and not exchange.has_begun:
             self._lose(line, ConnectionResetError())
             return
         self._end(job, exchange.outcome)
@@ -289,7 +289,7 @@ class Worker:
         if (job := self._jobs.get(move)) is not None and job.line is not None:
             self._receive(job.line)
         if (job := self._jobs.get(move)) is not None:
-            self._tell(messages.pack_look(LookReport(move, job.exchange.has_begun)))
+            self._send_report(messages.pack_look(LookReport(move, job.exchange.has_begun)))
 
     def _look_at_idle(self, line: _Line) -> None:
         """Take in what comes on an idle connection: its end, or TLS's own records."""
@@ -303,7 +303,7 @@ class Worker:
         idle = self._idle[line.origin]
         if line in idle:
             idle.remove(line)
-            self._n_refused[line.origin] += not line.has_answered
+            self._n_refused[line.origin] += not line.has_responded
             self._part(line)
 
     def _lose(self, line: _Line, problem: OSError) -> None:
@@ -312,13 +312,13 @@ class Worker:
         if job is None:
             return
         if (
-            line.has_answered
+            line.has_responded
             and not job.exchange.has_begun
             and not isinstance(problem, TimeoutError)
         ):
             self._part(line)
             old = job.exchange
-            job.exchange = Exchange(job.move, job.file.fd, self._tell, time.monotonic())
+            job.exchange = Exchange(job.move, job.file.fd, self._send_report, time.monotonic())
             job.exchange.stop = old.stop
             self._connect(job)
             return
@@ -340,12 +340,12 @@ class Worker:
         if line is None:
             self._waiting[job.origin].remove(job)
         else:
-            is_new = not line.has_answered
+            is_new = not line.has_responded
             is_lost = outcome.broken is not None and not job.exchange.has_begun
             is_refusal = job.exchange.refuses_connection or (is_lost and not outcome.is_timeout)
             if is_new and is_refusal:
                 outcome = replace(outcome, is_refused=True)
-            line.has_answered = line.has_answered or job.exchange.has_begun
+            line.has_responded = line.has_responded or job.exchange.has_begun
             if job.exchange.may_follow:
                 line.job = None
                 self._keep(line)
@@ -353,7 +353,7 @@ class Worker:
             else:
                 self._part(line)
         job.file.leave()
-        self._tell(messages.pack_outcome(outcome))
+        self._send_report(messages.pack_outcome(outcome))
 
     def _part(self, line: _Line) -> None:
         """Close a connection for good."""
@@ -373,7 +373,7 @@ class Worker:
             self._progress_timeout_s / messages.ALIVE_PER_TIMEOUT
         ):
             self._alive_s = now_s
-            self._tell(messages.pack_progress(messages.ALIVE))
+            self._send_report(messages.pack_progress(messages.ALIVE))
         for lines in self._idle.values():
             while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
                 self._part(lines.pop(0))
@@ -387,7 +387,7 @@ class Worker:
                     job, OutcomeReport(job.move.move, broken="the file", is_file_failure=True)
                 )
                 continue
-            if now_s - job.exchange.heard_s >= self._progress_timeout_s:
+            if now_s - job.exchange.received_s >= self._progress_timeout_s:
                 self._break(job, "no byte in time", is_timeout=True)
 
     # -- connections -----------------------------------------------------------------------------
@@ -418,15 +418,15 @@ class Worker:
         """Report the connections that no move has, where they have changed."""
         for origin in {*self._idle, *self._n_refused, *self._carried_out}:
             lines = self._idle[origin]
-            n_idle = sum(line.has_answered for line in lines)
+            n_idle = sum(line.has_responded for line in lines)
             name = f"{origin[0]}://{origin[1]}"
             now = Connections(name, n_idle, len(lines) - n_idle + self._n_spare(origin))
             n_refused = self._n_refused.pop(origin, 0)
             orders = self._carried_out.pop(origin, [])
             if n_refused or orders or now != self._reported.get(origin, Connections(name, 0, 0)):
                 self._reported[origin] = now
-                told = replace(now, n_refused=n_refused, orders=orders)
-                self._tell(messages.pack_connections(told))
+                reported = replace(now, n_refused=n_refused, orders=orders)
+                self._send_report(messages.pack_connections(reported))
 
     def _n_spare(self, origin: Origin) -> int:
         """Return how many connections are being opened beside those that moves wait for."""

@@ -50,7 +50,7 @@ class WorkerProcess:
         self.slow: tuple[str, ...] = ()  # addresses that it was told of
         self.idle = IdleConnections()
         self.idle_since_s = trio.current_time()
-        self.heard_at_s = trio.current_time()
+        self.reported_at_s = trio.current_time()
         self.is_suspect = False  # overdue at the last look
         self.is_ready = False  # its interpreter runs, and has imported what it needs
         #: Where it is to open connections when it is ready, and how many all workers together.
@@ -114,7 +114,7 @@ class Move:
         self.outcome: OutcomeReport | None = None
         self.failure: Exception | None = None
 
-    def judge(self, where: str, permit: Permit | None) -> None:
+    def check_outcome(self, where: str, permit: Permit | None) -> None:
         """Return when the move is complete; *where* is the address, for messages.
 
         Raises: as `Mover.move`.
@@ -125,12 +125,12 @@ class Move:
         if permit is not None:
             if outcome.is_refused:
                 permit.refused()
-            elif outcome.verdict is not None:
-                permit.answered()
+            elif outcome.response_class is not None:
+                permit.responded()
             elif outcome.broken is not None:
                 permit.broke()
-        if outcome.verdict is not None:
-            raise UnusableResponse(outcome.verdict, outcome.retry_after_s)
+        if outcome.response_class is not None:
+            raise UnusableResponse(outcome.response_class, outcome.retry_after_s)
         if delivery.is_done:
             return
         if outcome.broken is None:

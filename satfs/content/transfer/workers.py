@@ -109,7 +109,7 @@ class WorkerPool:
                 return
             except UnusableResponse as refusal:
                 # The loop follows redirects, finds a range in a whole body, and knows no packets.
-                if refusal.verdict.meaning not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
+                if refusal.response_class.kind not in (ResponseKind.REDIRECT, ResponseKind.GARBLED):
                     raise
         permit = delivery.attempt.permit
         if permit is not None and permit.holder is self:
@@ -133,7 +133,7 @@ class WorkerPool:
         )
         if not (process.moves or process.cancelled):
             # A worker without moves reports nothing: its time begins now.
-            process.heard_at_s, process.is_suspect = trio.current_time(), False
+            process.reported_at_s, process.is_suspect = trio.current_time(), False
         packet = messages.pack_move(order)
         if len(packet) > messages.MAX_BYTES:
             raise UnusableResponse(
@@ -160,12 +160,12 @@ class WorkerPool:
                 if state.outcome is None:
                     process.cancelled.add(number)
                 is_silent = permit is not None and permit.wait_s is not None
-                if permit is not None and permit.has_answered:
+                if permit is not None and permit.has_responded:
                     self._permits.note_closed(permit.origin)
                 await process.send_order("cancel", {"move": number, "is_silent": is_silent})
         if state.failure is not None:
             raise state.failure
-        state.judge(shown(link.url), permit)
+        state.check_outcome(shown(link.url), permit)
 
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Start the processes and open connections to where *link* leads, ahead of need.
@@ -295,8 +295,8 @@ class WorkerPool:
                         break
                     if not worker.is_ready:
                         self._note_ready(worker)
-                    worker.heard_at_s, worker.is_suspect = trio.current_time(), False
-                    self._hear(worker, messages.read_report(packet))
+                    worker.reported_at_s, worker.is_suspect = trio.current_time(), False
+                    self._take_report(worker, messages.read_report(packet))
                     continue
                 if not worker.moves and trio.current_time() - worker.idle_since_s >= self._idle_s:
                     break
@@ -324,7 +324,7 @@ class WorkerPool:
         """
         while not worker.is_dead:
             await trio.sleep(self._silence_s / messages.ALIVE_PER_TIMEOUT)
-            is_overdue = trio.current_time() - worker.heard_at_s >= self._silence_s
+            is_overdue = trio.current_time() - worker.reported_at_s >= self._silence_s
             if not (worker.moves or worker.cancelled) or not is_overdue:
                 continue
             if not worker.is_suspect:
@@ -336,7 +336,7 @@ class WorkerPool:
             # Not when it has ended: in a call to a disk that hangs it cannot.
             self._bury(worker)
 
-    def _hear(
+    def _take_report(
         self,
         worker: WorkerProcess,
         report: ProgressReport | OutcomeReport | LookReport | Connections,
@@ -355,7 +355,7 @@ class WorkerPool:
         permit = state.delivery.attempt.permit
         if isinstance(report, LookReport):
             if permit is not None:
-                (permit.answered if report.has_begun else permit.note_no_bytes)()
+                (permit.responded if report.has_begun else permit.note_no_bytes)()
             return
         if isinstance(report, OutcomeReport):
             if permit is not None and report.is_kept:
