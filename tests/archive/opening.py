@@ -18,11 +18,10 @@ def wordy(n_bytes: int, seed: int = 1) -> bytes:
     """Return bytes that compress about threefold, in many blocks."""
     source = random.Random(seed)
     words = [source.randbytes(source.randint(2, 12)) for _ in range(300)]
-    parts, length = [], 0
-    while length < n_bytes:
-        parts.append(source.choice(words))
-        length += len(parts[-1])
-    return b"".join(parts)[:n_bytes]
+    data = b""
+    while len(data) < n_bytes:
+        data += b"".join(source.choices(words, k=n_bytes // 7 + 1))  # words of 7 bytes on average
+    return data[:n_bytes]
 
 
 class MemoryStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import lzma
 import os
@@ -47,14 +48,20 @@ def archive(methods: list[int], *, comment: bytes = b"") -> bytes:
     return buffer.getvalue()
 
 
-ARCHIVES = {
-    "stored": archive([zipfile.ZIP_STORED]),
-    "deflated": archive([zipfile.ZIP_DEFLATED]),
-    "mixed": archive(
-        [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
-        comment=b"a comment that is longer than a tail; " * 1700,
-    ),
-}
+NAMES = ("stored", "deflated", "mixed")
+
+
+@functools.cache
+def archives() -> dict[str, bytes]:
+    """Return a zip for each of `NAMES`, made at the first use: packing takes seconds."""
+    return {
+        "stored": archive([zipfile.ZIP_STORED]),
+        "deflated": archive([zipfile.ZIP_DEFLATED]),
+        "mixed": archive(
+            [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+            comment=b"a comment that is longer than a tail; " * 1700,
+        ),
+    }
 
 
 def catalogue_of(zips: dict[str, bytes]) -> Catalogue:
@@ -66,7 +73,7 @@ def catalogue_of(zips: dict[str, bytes]) -> Catalogue:
 
 @pytest.fixture
 def origin(start_origin: StartOrigin) -> DemoOrigin:
-    return start_origin(catalogue_of(ARCHIVES))
+    return start_origin(catalogue_of(archives()))
 
 
 def unzipped(data: bytes, directory: Path) -> Path:
@@ -79,19 +86,19 @@ def object_bytes(origin: DemoOrigin) -> int:
     return origin.journal.bytes_sent("object")
 
 
-@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize("name", NAMES)
 def test_contents_equal_an_unzipped_copy(
     origin: DemoOrigin, mount_it: MountIt, tmp_path: Path, name: str
 ) -> None:
     """`diff -r` between `contents/` and an unzipped copy of the zip finds nothing."""
     contents = mount_it(origin).path / "scenes" / name / "contents"
-    copy = unzipped(ARCHIVES[name], tmp_path / "copy")
+    copy = unzipped(archives()[name], tmp_path / "copy")
     subprocess.run(["diff", "-r", contents, copy], check=True)
     subprocess.run(["cp", "-r", contents, tmp_path / "again"], check=True)
     subprocess.run(["diff", "-r", tmp_path / "again", copy], check=True)
 
 
-@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_zip_and_its_members_share_their_bytes(
     origin: DemoOrigin, mount_it: MountIt, tmp_path: Path, name: str
 ) -> None:
@@ -107,7 +114,7 @@ def test_the_zip_and_its_members_share_their_bytes(
         for paths in order:
             for path in paths:
                 path.read_bytes()
-        assert object_bytes(origin) <= len(ARCHIVES[name])
+        assert object_bytes(origin) <= len(archives()[name])
         mount.stop()
 
 
@@ -145,7 +152,7 @@ def test_looking_in_costs_nothing_that_listing_the_scene_has_not_paid(
 def test_random_reads_of_members(origin: DemoOrigin, mount_it: MountIt, name: str) -> None:
     """Any range of any member, through the kernel, is what unzip makes of it."""
     contents = mount_it(origin).path / "scenes" / name / "contents"
-    with zipfile.ZipFile(io.BytesIO(ARCHIVES[name])) as made:
+    with zipfile.ZipFile(io.BytesIO(archives()[name])) as made:
         expected = {each: made.read(each) for each in made.namelist() if not each.endswith("/")}
     source = random.Random(1)
     for _ in range(150):
@@ -209,7 +216,7 @@ def test_hostile_and_broken_zips_leave_the_mount_alone(
         ),
         "empty": b"",
         "html": b"<html>no</html>",
-        "cut": ARCHIVES["stored"][:-1],
+        "cut": archives()["stored"][:-1],
     }
     mount = mount_it(start_origin(catalogue_of(zips)))
     contents = mount.path / "scenes/evil/contents"
