@@ -135,7 +135,10 @@ def place(tmp_path: Path) -> Iterator[Path]:
     pids = mount_processes(place)
     while is_mounted(place):
         subprocess.run(["fusermount3", "-uz", str(place)], check=True)
-    wait_until(lambda: not any(is_running(pid) for pid in pids), or_else=lambda: kill(pids))
+    # It writes its index to a disk that other tests keep busy.
+    wait_until(
+        lambda: not any(is_running(pid) for pid in pids), timeout_s=30, or_else=lambda: kill(pids)
+    )
 
 
 def is_fuse_for_others() -> bool:
@@ -150,8 +153,11 @@ def require_fuse_for_others() -> None:
 
 
 def kill(pids: list[int]) -> None:
-    """End processes of this test that did not end by themselves."""
+    """End processes of this test that did not end by themselves; print what they wait for."""
     for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{pid} {thread.name} {(thread / 'wchan').read_text()}\n")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

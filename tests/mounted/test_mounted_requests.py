@@ -117,7 +117,7 @@ def test_sizes_of_a_capture_are_learnt_side_by_side(
     start_origin: StartOrigin, mount_it: MountIt, command: str
 ) -> None:
     """Fifty scenes are walked in a handful of round trips, and each link is requested once."""
-    origin = start_origin(many_scenes(50), latency_s=0.1)
+    origin = start_origin(many_scenes(50), latency_s=0.2)
     mount = mount_it(origin, contents="off", stac="off")  # `ls -l` has an item made, which reads
     capture = mount.path / "tasks" / "500000" / "many-scenes"
     os.listdir(capture)
