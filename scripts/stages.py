@@ -23,16 +23,19 @@ STAGES = (
     *("scripts", "mounted", "semantics", "cli", "reliability", "bench"),
 )
 #: The stages whose tests start programs and wait for them, most of them on real mounts. They run
-#: after the others, in more processes than there are cores: most of the time each waits. The other
-#: stages compute, and `documents` types its pages on a machine without mounts of other tests.
-WAITING_STAGES = ("reliability", "mounted", "cli", "scripts", "semantics", "packages")
-#: Stages that begin first of all, since a file of theirs takes longest.
-LONG_STAGES = ("documents", "content", "archive", "demo")
+#: after the others. Those with the longest files come first, so that no process is left with one at
+#: the end. The other stages compute, and `documents` types its pages on a machine without mounts of
+#: other tests.
+WAITING_STAGES = ("reliability", "mounted", "scripts", "packages", "cli", "semantics")
+#: Of the stages that compute, those that begin first, since a file of theirs takes longest.
+LONG_STAGES = ("documents", "embedded", "content", "archive", "demo")
 #: pytest's options: file by file, in the order of the stages, in processes beside each other.
 BESIDE_EACH_OTHER = (
     *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
-N_COMPUTING, N_WAITING = "2", "3"
+#: Processes of pytest, for two cores. Of three that compute, one waits for the programs of
+#: `documents` and `embedded`; of four that wait, two have something to compute at most times.
+N_COMPUTING, N_WAITING = "3", "4"
 
 #: What `--quick` leaves out whole: its tests mount, or start programs.
 SLOW_STAGES = frozenset(
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     results: dict[str, Result] = {}
     is_green = True
     computing = [stage for stage in chosen if stage not in WAITING_STAGES]
-    computing.sort(key=lambda stage: stage not in LONG_STAGES)
+    computing.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
     waiting = [stage for stage in WAITING_STAGES if stage in chosen]
     for stages, n_processes in ((computing, N_COMPUTING), (waiting, N_WAITING)):
         if stages:
