@@ -190,8 +190,16 @@ class ListingStore:
             if not _is_busy(failure) or self._n_busy_calls == _MAX_BUSY_CALLS:
                 self._give_up(type(failure).__name__, str(failure))
             return None
+        finally:
+            self._close_if_broken()
         self._n_busy_calls = 0
         return result
+
+    def _close_if_broken(self) -> None:
+        if self._is_broken and self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
 
     def _give_up(self, reason: str, detail: str = "") -> None:
         self._is_broken = True

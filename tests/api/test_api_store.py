@@ -128,7 +128,15 @@ async def test_a_file_that_stays_in_use_is_given_up(
             await store.save("tasks", "", MORE)
 
     assert await store.load("tasks", "") is None
+    assert open_files(tmp_path) == []
     await store.aclose()
+
+
+def open_files(directory: Path) -> list[str]:
+    """Return the files below *directory* that this process has open."""
+    descriptors = [file for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    paths = [os.readlink(file) for file in descriptors]
+    return [path for path in paths if path.startswith(str(directory))]
 
 
 @contextmanager
