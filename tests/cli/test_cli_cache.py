@@ -42,9 +42,9 @@ def filled(tmp_path: Path) -> Path:
 def test_info_tells_what_is_kept(satfs: Program, filled: Path) -> None:
     told = satfs("cache", "info", "--json", "--cache-dir", filled)
     assert told.returncode == 0, told.stderr
-    query = json.loads(told.stdout)
-    assert [each["label"] for each in query["objects"]] == ["SCENE/delivery_zip"]
-    assert query["objects"][0]["size_bytes"] == SIZE
+    listing = json.loads(told.stdout)
+    assert [each["label"] for each in listing["objects"]] == ["SCENE/delivery_zip"]
+    assert listing["objects"][0]["size_bytes"] == SIZE
     shown = satfs("cache", "info", "--cache-dir", filled)
     assert "SCENE/delivery_zip" in shown.stdout
     assert shown.returncode == 0

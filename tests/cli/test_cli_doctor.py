@@ -369,13 +369,13 @@ def test_a_token_that_ends_soon_is_noted(doctor: Program) -> None:
             ).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request) as query:
-            said = query.read().decode()  # the endpoint's whole answer, which tells the end
-        told = query(doctor, **origin.environment(), SATFS_TOKEN=said, SATFS_AUTH_MODE="token")
+        with urllib.request.urlopen(request) as response:
+            token = response.read().decode()  # with `expires_in`
+        told = query(doctor, **origin.environment(), SATFS_TOKEN=token, SATFS_AUTH_MODE="token")
 
     assert told.severity("tasks") == "ok"
     assert told.severity("auth-connection") == "nothing"
-    assert json.loads(said)["access_token"] not in json.dumps(told.record)
+    assert json.loads(token)["access_token"] not in json.dumps(told.record)
     assert told.severity("credential") == "note"
 
 

@@ -20,8 +20,8 @@ def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
         yield mounted
 
 
-def ids(query: dict[str, list[dict[str, str]]]) -> list[str]:
-    return [each["id"] for each in query["entries"]]
+def ids(listing: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [each["id"] for each in listing["entries"]]
 
 
 def test_everything_can_be_walked_to_without_a_mount(aleph: Mounted) -> None:
@@ -115,12 +115,12 @@ def test_without_network_what_mounts_have_kept_is_shown_with_its_age(aleph: Moun
     aleph.origin.stop_listening()
 
     done = aleph.program("ls", TASK, SATFS_METADATA_DEADLINE_S="2")
-    query = aleph.program("ls", "--json", "tasks", SATFS_METADATA_DEADLINE_S="2")
+    shown = aleph.program("ls", "--json", "tasks", SATFS_METADATA_DEADLINE_S="2")
 
     assert done.returncode == 0
     assert "The API could not be reached: this is the listing of" in done.stderr
     assert "published" in done.stdout
-    assert query.returncode == 4, "all tasks were never listed"
+    assert shown.returncode == 4, "all tasks were never listed"
 
 
 def test_an_id_of_nothing_is_told(aleph: Mounted) -> None:
