@@ -37,7 +37,7 @@ class PackedBlock(NamedTuple):
 
 
 class Block:
-    """The JSON of several records, each compressed. Filled by `Packer`, or with what was kept."""
+    """The JSON of several records, each compressed; filled by `RecordPacker`, or from a store."""
 
     __slots__ = ("_dictionary", "_ends", "_packed")
 

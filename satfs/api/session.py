@@ -48,7 +48,7 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 CONTRACT_HEADER = "X-Satellogic-Contract-Id"
-#: Responses above `net.responses.LARGE_ANSWER_BYTES` that are held at once, from their first
+#: Responses above `net.responses.LARGE_RESPONSE_BYTES` that are held at once, from their first
 #: megabyte until they have been read. A page of 100 records of 10 kB is below it.
 MAX_LARGE_RESPONSES = 2
 #: Longest response about contracts; an account has a handful.

@@ -92,7 +92,7 @@ class Catalogue(Protocol):
 
 
 class Objects(Protocol):
-    """The bytes behind the attachments (`content.attachments.Contents`)."""
+    """The bytes behind the attachments (`content.attachments.Attachments`)."""
 
     async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
         """Return which version the object has now; raise NotThere when there is no object."""

@@ -179,14 +179,14 @@ class Mover(Protocol):
         Raises:
             UnusableResponse: the store sent something else.
             Unreachable: the network failed, or was silent for too long.
-            Spilled: the disk failed meanwhile.
+            Spilled: the disk failed.
             WorkerDied: try again.
             Crowded: the host lets no further connection through; the attempt's permit is spent.
         """
 
 
 class BulkMover(Mover, Holder, Protocol):
-    """A way of moving bytes over connections of its own, that gains from knowing early."""
+    """A way of moving bytes over connections of its own, that works better with early notice."""
 
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether it can move *delivery* from where *link* leads now; never waits."""
