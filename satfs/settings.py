@@ -105,7 +105,6 @@ class Settings(BaseModel):
         extra="ignore",
         validate_default=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,  # `satfs config show --describe` prints them
     )
 
     # -- the vendor ------------------------------------------------------------------------------
@@ -381,6 +380,30 @@ def _explain(failure: ValidationError, origins: Mapping[str, Origin]) -> list[st
         where = origin.place if origin is not None and in_file else variable_of(name)
         sentences.append(f"{name} ({where}): {text}" if name else text)
     return sentences
+
+
+def meanings() -> dict[str, str]:
+    """Return what each setting means: the text below its field, with the line breaks it has.
+
+    Read from this module's source. Pydantic can do it as well (`use_attribute_docstrings`), at each
+    start of a mount, which is a twentieth of its processor time.
+    """
+    import ast
+    import inspect
+
+    (settings,) = ast.parse(inspect.getsource(Settings)).body
+    found: dict[str, str] = {}
+    name = None
+    for statement in settings.body if isinstance(settings, ast.ClassDef) else ():
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                pass
+            case ast.Expr(value=ast.Constant(value=str(text))) if name is not None:
+                found[name] = inspect.cleandoc(text)
+                name = None
+            case _:
+                name = None
+    return found
 
 
 def variable_of(setting: str) -> str:

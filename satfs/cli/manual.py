@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import click
 
-from satfs.settings import Settings, is_secret, load_settings, variable_of
+from satfs.settings import Settings, is_secret, load_settings, meanings, variable_of
 
 #: Marks a block whose lines click leaves alone.
 _KEEP = "\b"
@@ -95,10 +95,10 @@ def manual_of(
 
 def settings_listed() -> tuple[tuple[str, str, str], ...]:
     """Return each setting as it is documented: name, default ("" for none), meaning."""
-    defaults = load_settings({})
+    defaults, meaning_of = load_settings({}), meanings()
     return tuple(
-        (name, _default(name, getattr(defaults, name)), " ".join((field.description or "").split()))
-        for name, field in Settings.model_fields.items()
+        (name, _default(name, getattr(defaults, name)), " ".join(meaning_of[name].split()))
+        for name in Settings.model_fields
     )
 
 

@@ -18,7 +18,6 @@ from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.explain import explain_object
 from satfs.introspection.explain_tree import ExplainDirectory, MirrorContext
 from satfs.introspection.log_ring import LogFile, LogRing
-from satfs.introspection.metrics import exposition
 from satfs.introspection.snapshots import Snapshots
 from satfs.introspection.status import (
     Identity,
@@ -91,6 +90,8 @@ class Introspection:
 
     def metrics(self) -> bytes:
         """Return the metrics as `metrics` has them."""
+        from satfs.introspection.metrics import exposition  # few mounts are ever asked for them
+
         return exposition(self.status)
 
     def of_object(self, scene: SceneId, attachment: AttachmentName) -> str:

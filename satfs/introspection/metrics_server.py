@@ -7,17 +7,16 @@ thread; and a request that names another host (DNS rebinding) is refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 import h11
 import structlog
 import trio
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from satfs.errors import BadSettings
-from satfs.introspection.metrics import Record, exposition
+from satfs.model import Json
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +33,8 @@ _NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _PATHS: Final = frozenset({"/", "/metrics"})
 #: How long to wait after a connection could not be accepted (no descriptor is left), in seconds.
 _PAUSE_S: Final = 0.5
+
+Record: TypeAlias = Mapping[str, Json]
 
 
 @asynccontextmanager
@@ -108,6 +109,11 @@ async def _exchange(
         connection.receive_data(await stream.receive_some(_MAX_HEAD_BYTES))
     if not isinstance(event, h11.Request):
         return
+    # Most mounts serve no metrics, and none is to wait at its start for what does.
+    from prometheus_client import CONTENT_TYPE_LATEST
+
+    from satfs.introspection.metrics import exposition
+
     code, text = response_to(event, port)
     body = exposition(status) if code == 200 else text.encode()
     headers = [

@@ -11,7 +11,7 @@ from satfs.cli.exit_codes import MEANINGS
 from satfs.cli.flags import SETTING_FLAGS
 from satfs.cli.main import COMMANDS
 from satfs.cli.options import FOR_OTHERS, KERNEL_FLAGS, REFUSED
-from satfs.settings import Settings, load_settings, variable_of
+from satfs.settings import Settings, load_settings, meanings, variable_of
 
 ROOT = Path(__file__).parents[2]
 USAGE = (ROOT / "docs" / "USAGE.md").read_text(encoding="utf-8")
@@ -20,12 +20,13 @@ USAGE = (ROOT / "docs" / "USAGE.md").read_text(encoding="utf-8")
 def settings_rows() -> list[str]:
     """Return the rows of the settings' table, as they must be."""
     rows = []
-    for name, field in Settings.model_fields.items():
+    meaning_of = meanings()
+    for name in Settings.model_fields:
         default = getattr(load_settings({}), name)
         shown = {"cache_dir": "`~/.cache/satfs`"}.get(
             name, "" if default is None else f"`{default}`"
         )
-        meaning = " ".join((field.description or "").split())
+        meaning = " ".join(meaning_of[name].split())
         rows.append(f"| `{variable_of(name)}` | {shown} | {meaning} |")
     return rows
 

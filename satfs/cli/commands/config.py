@@ -30,6 +30,7 @@ from satfs.settings import (
     Settings,
     is_secret,
     load_settings,
+    meanings,
     resolve_settings,
     unknown_remarks,
     variable_of,
@@ -175,15 +176,15 @@ def shown_value(settings: Settings, name: str) -> str:
 
 
 def _print_descriptions(resolved: Resolved) -> None:
-    defaults = load_settings({})
+    defaults, meaning_of = load_settings({}), meanings()
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 0, 1, 0))
     table.add_column()
-    for name, field in Settings.model_fields.items():
+    for name in Settings.model_fields:
         is_changed = getattr(resolved.settings, name) != getattr(defaults, name)
         value = Text(show(shown_value(resolved.settings, name)), "green" if is_changed else "")
         line = Text.assemble((variable_of(name), "bold"), " = ", value)
         # Every line of a long description stands under the setting's name.
-        description = Padding(Text(field.description or "", "dim"), (0, 0, 0, 2))
+        description = Padding(Text(meaning_of[name], "dim"), (0, 0, 0, 2))
         table.add_row(Group(line, description))
     print_table(table)
 
