@@ -103,13 +103,18 @@ class TlsConnection:
         if self._problem is not None:
             raise self._problem
         read, size_bytes, n_bytes = self._tls.read, len(buffer), 0
+        is_all_taken = False  # no more had come at the last look
         try:
             # 65,536 times for each GiB: nothing else belongs into this loop.
             while n_bytes < size_bytes:
                 try:
                     n_read = read(size_bytes - n_bytes, buffer[n_bytes:])
                 except ssl.SSLWantReadError:
-                    self._feed(self._ciphertext)
+                    if is_all_taken:
+                        if not n_bytes:
+                            raise BlockingIOError from None  # a part of a record
+                        break
+                    is_all_taken = self._feed(self._ciphertext)
                     continue
                 if not n_read:
                     self._wake()
@@ -134,13 +139,17 @@ class TlsConnection:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
 
-    def _feed(self, ciphertext: memoryview) -> None:
-        """Take in encrypted bytes that have come, or the end."""
+    def _feed(self, ciphertext: memoryview) -> bool:
+        """Take in encrypted bytes that have come, or the end.
+
+        Returns whether that was all that had come: less than *ciphertext* holds.
+        """
         n_bytes = self._sock.recv_into(ciphertext)
-        if n_bytes:
-            self._incoming.write(ciphertext[:n_bytes])
-        else:
+        if not n_bytes:
             self._incoming.write_eof()
+            return False
+        self._incoming.write(ciphertext[:n_bytes])
+        return n_bytes < len(ciphertext)
 
     def _flush(self) -> None:
         if data := self._outgoing.read():
