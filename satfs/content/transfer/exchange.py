@@ -159,7 +159,7 @@ class Exchange:
             FileFailure: the file won't take it.
         """
         if self._body_left is not None and not self.is_over:
-            self._settle(now_s)
+            self._settle(now_s, is_due=now_s - self._reported_s >= REPORT_AFTER_S)
 
     def broke(self, reason: str, *, is_timeout: bool = False, now_s: float) -> None:
         """Take in that the connection is lost; what has come is kept.
@@ -249,11 +249,11 @@ class Exchange:
 
     # -- writing and telling ---------------------------------------------------------------------
 
-    def _settle(self, now_s: float) -> None:
+    def _settle(self, now_s: float, *, is_due: bool = False) -> None:
         """Write what is worth it, report what is due, and end when all is there."""
         received = min(self.front + self._n_held, self.stop)
         is_last = received == self.stop or not self._body_left
-        is_due = now_s - self._reported_s >= REPORT_AFTER_S
+        is_due = is_due or not self._reported_s  # a read may wait for the first block
         if is_last or is_due or self._n_held >= WRITE_BYTES:
             whole = received if received == self.stop else received // BLOCK_BYTES * BLOCK_BYTES
             if whole > self.front:

@@ -29,6 +29,9 @@ from satfs.settings import worker_environment
 SATURATED_SHARE: Final = 0.8
 #: How long a worker's processor time is looked at, at least, in seconds.
 LOOK_S: Final = 0.2
+#: Packets of a worker that are taken in before others have their turn: a millisecond or two. With
+#: many connections some come at the same time, and one wake-up costs as much as three of them.
+MAX_PACKETS: Final = 32
 #: Time for a worker to take an order; it takes microseconds.
 SEND_TIMEOUT_S: Final = 5.0
 #: Time for a worker to end by itself once its channel is closed, and once it was killed: a process
@@ -39,9 +42,10 @@ END_TIMEOUT_S: Final = 2.0
 class WorkerProcess:
     """One worker, its channel, and the moves it has been given."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: trio.socket.SocketType) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
         self.process = process
-        self.channel = channel
+        self._incoming = channel
+        self.channel = trio.socket.from_stdlib_socket(channel)  # which never blocks from now on
         self.sending = trio.Lock()
         self.moves: dict[int, Move] = {}
         #: Moves that were cancelled, of which the worker has not reported the end yet.
@@ -68,6 +72,19 @@ class WorkerProcess:
         cpu_s = cpu_seconds_of(self.process.pid)
         self.is_saturated = cpu_s - self._cpu_s >= SATURATED_SHARE * elapsed_s
         self._looked_s, self._cpu_s = now_s, cpu_s
+
+    async def receive(self) -> list[bytes]:
+        """Wait for a packet, and return all that have come, `MAX_PACKETS` at most; b"" is the end.
+
+        Raises:
+            OSError, trio.ClosedResourceError: the channel is broken, or closed here.
+        """
+        await trio.lowlevel.wait_readable(self._incoming)
+        packets: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(packets) < MAX_PACKETS and (not packets or packets[-1]):
+                packets.append(self._incoming.recv(messages.MAX_BYTES))
+        return packets
 
     async def send_slow_addresses(self, slow: tuple[str, ...]) -> None:
         """Send the addresses that are slow, if the worker does not know them."""
@@ -167,7 +184,7 @@ async def start_worker() -> WorkerProcess:
         raise
     finally:
         theirs.close()
-    return WorkerProcess(process, trio.socket.from_stdlib_socket(ours))
+    return WorkerProcess(process, ours)
 
 
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -290,13 +290,14 @@ class WorkerPool:
         try:
             while True:
                 with trio.move_on_after(self._idle_s):
-                    packet = await worker.channel.recv(messages.MAX_BYTES)
-                    if not packet:
-                        break
+                    packets = await worker.receive()
                     if not worker.is_ready:
                         self._note_ready(worker)
                     worker.reported_at_s, worker.is_suspect = trio.current_time(), False
-                    self._take_report(worker, messages.read_report(packet))
+                    for packet in packets:
+                        if not packet:
+                            return
+                        self._take_report(worker, messages.read_report(packet))
                     continue
                 if not worker.moves and trio.current_time() - worker.idle_since_s >= self._idle_s:
                     break
