@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 #: when all are taken no call is answered any more, so reads that wait for the network must not get
 #: near it (pyfuse3's own default is 99).
 MAX_CALLS: Final = 1000
+#: Tasks that stay when they have answered. A sequential reader has a few requests in flight: with
+#: fewer tasks each request started one, with a buffer of a megabyte from the system, and ended one.
+MIN_TASKS: Final = 16
 #: Longest wait for calls in flight to be answered when the mount is taken down, in seconds. They
 #: are cancelled, so this is for tasks that do not turn.
 _ANSWERING_S: Final = 1.0
@@ -92,7 +95,7 @@ async def _serve_kernel(descriptor: int | None, ended: trio.Event) -> None:
     try:
         if descriptor is None or not await negotiate(descriptor, partial(pyfuse3.main, 1, 1)):
             log.warning("lookups of one directory are answered one after the other")
-        await pyfuse3.main(max_tasks=MAX_CALLS)
+        await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_CALLS)
     except OSError as failure:
         # The connection was aborted (/sys/fs/fuse/connections/*/abort).
         log.error("connection to the kernel lost", errno=failure.errno)
