@@ -22,6 +22,7 @@ from fakes.processes import is_running
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
+from satfs.content.fetch.controller import INITIAL_CONNECTIONS
 from satfs.content.transfer import messages, worker, worker_process
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.interface import UnusableResponse
@@ -395,7 +396,6 @@ async def test_another_worker_comes_with_the_work(
 ) -> None:
     """One moves short transfers alone; a long one gets another, where a processor is the limit."""
     monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 16 * MIB)
-    monkeypatch.setattr(pool, "MANY_CONNECTIONS", 1000)  # a busy machine looks like a far one
     monkeypatch.setattr(worker_process, "LOOK_S", 0.0)
     monkeypatch.setattr(worker_process, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
     with origin_of(bytes_per_s=60e6) as origin:
@@ -422,16 +422,16 @@ async def test_the_first_bytes_come_over_the_connection_of_the_tail(tmp_path: Pa
 
 
 @pytest.mark.slow
-async def test_a_far_line_has_all_workers_and_many_connections_at_once(tmp_path: Path) -> None:
-    """The first answer tells how far it is; nobody waits for long ranges, or for much work."""
+async def test_a_far_line_has_many_connections_at_once_in_one_worker(tmp_path: Path) -> None:
+    """The first response shows how far it is; that needs no long range, and no other process."""
     with origin_of(latency_s=0.15, bytes_per_s=20e6) as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
             controller = contents._dispatcher.controller
             version = await contents.version(SCENE, ZIP, "r")
             reader = await contents.open(SCENE, ZIP, version)
             await reader.read(ByteRange(0, MIB // 2))
-            assert controller.target >= pool.MANY_CONNECTIONS
-            await eventually(lambda: bulk.statistics()["workers"] == 2)
+            assert controller.target >= 2 * INITIAL_CONNECTIONS
+            await eventually(lambda: bulk.statistics()["workers"] == 1)
             reader.close()
 
 

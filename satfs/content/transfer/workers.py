@@ -41,9 +41,6 @@ MAX_DEATHS: Final = 5
 #: Bytes that one worker moves before another is started: a process costs a tenth of a second of
 #: processor time, and one receives 1 GB/s on a processor of its own (docs/decisions/0008).
 GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
-#: This many connections make a far line, where processes wait for bytes more than bytes for them.
-#: All start at once there: one that joined later would open its share while a read waits.
-MANY_CONNECTIONS: Final = 16
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
 #: A worker with moves that has reported nothing for the progress timeout stands still, and is
@@ -179,7 +176,7 @@ class WorkerPool:
         parts, origin = urlsplit(link.url), origin_of(link.url)
         if self._permits.limit(origin) is not None:
             return  # every connection has its use already
-        await self._grow(is_far=n_connections >= MANY_CONNECTIONS)
+        await self._grow()
         if len(parts.netloc) > MAX_HOST_CHARACTERS:
             return
         # Beside those that have something to do now.
@@ -202,13 +199,11 @@ class WorkerPool:
 
     # -- processes -------------------------------------------------------------------------------
 
-    def _is_room(self, *, is_far: bool = False) -> bool:
+    def _is_room(self) -> bool:
         """Return whether another process would help: a first one, or one beside busy ones."""
         living = [each for each in self._processes if not each.is_dead]
         if self._n_deaths >= MAX_DEATHS or len(living) >= self._n_workers:
             return False
-        if is_far:
-            return True
         if self._n_moved_bytes < GROW_AFTER_BYTES:
             return not living
         now_s = trio.current_time()
@@ -261,10 +256,10 @@ class WorkerPool:
             self._nursery.start_soon(self._grow)
         return least_busy
 
-    async def _grow(self, *, is_far: bool = False) -> None:
-        """Start a process, or all for a far line, unless there are enough by now."""
+    async def _grow(self) -> None:
+        """Start a process, unless there are enough by now."""
         async with self._starting:
-            while self._is_room(is_far=is_far):
+            while self._is_room():
                 try:
                     await self._start()
                 except OSError as problem:
