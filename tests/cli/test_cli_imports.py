@@ -54,6 +54,13 @@ def test_status_waits_for_no_heavy_library(tmp_path: Path) -> None:
         assert imported_by(*arguments, home=tmp_path, exit_codes=(0, 5)).isdisjoint(HEAVY)
 
 
+def test_a_mount_waits_for_no_library_that_it_may_never_need(tmp_path: Path) -> None:
+    """A table, a page of metrics: what draws them is imported when one is wanted."""
+    seen = imported_by("mount", "--help", home=tmp_path)
+    assert "structlog" in seen
+    assert seen.isdisjoint({"numpy", "prometheus_client", "rich", "shapely"})
+
+
 def test_the_collector_works_again_after_a_command_was_imported() -> None:
     assert gc.isenabled()
     assert satfs.get_command(click.Context(satfs), "status") is not None
