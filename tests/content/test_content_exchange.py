@@ -196,6 +196,15 @@ class TestBytes:
         stand.exchange.look_at_clock(stand.now_s + 0.03)
         assert stand.front == 3 * BLOCK_BYTES
 
+    def test_all_connections_report_at_the_same_tick(self, stands: Any) -> None:
+        """The first block is reported at once, those that follow when the worker's clock ticks."""
+        stand = stands(0, SIZE)
+        stand.exchange.request("test")
+        stand.feed(head(0, SIZE) + OBJECT[: 9 * BLOCK_BYTES], forever(BLOCK_BYTES), 0.005)
+        assert stand.front == BLOCK_BYTES
+        stand.exchange.look_at_clock(stand.now_s)
+        assert [each.front for each in stand.told] == [BLOCK_BYTES, 9 * BLOCK_BYTES]
+
 
 class TestAnswers:
     def test_the_request(self, stands: Any) -> None:

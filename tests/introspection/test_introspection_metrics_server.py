@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from satfs.errors import BadSettings
-from satfs.introspection import metrics_server as port_module
+from satfs.introspection import metrics as introspection_metrics
 from satfs.introspection.metrics_server import (
     CONNECTION_S,
     HOST,
@@ -40,7 +40,7 @@ def free_port() -> int:
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> bytes:
     text = b"# HELP satfs_online x\n# TYPE satfs_online gauge\nsatfs_online 1.0\n"
-    monkeypatch.setattr(port_module, "exposition", lambda _status: text)
+    monkeypatch.setattr(introspection_metrics, "exposition", lambda _status: text)
     return text
 
 
