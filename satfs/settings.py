@@ -10,6 +10,7 @@ Each field `x_y` is set by the environment variable `SATFS_X_Y`, and by `x_y` in
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -392,18 +393,14 @@ def meanings() -> dict[str, str]:
     import inspect
 
     (settings,) = ast.parse(inspect.getsource(Settings)).body
-    found: dict[str, str] = {}
-    name = None
-    for statement in settings.body if isinstance(settings, ast.ClassDef) else ():
-        match statement:
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                pass
-            case ast.Expr(value=ast.Constant(value=str(text))) if name is not None:
-                found[name] = inspect.cleandoc(text)
-                name = None
-            case _:
-                name = None
-    return found
+    body = settings.body if isinstance(settings, ast.ClassDef) else []
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if isinstance(text.value.value, str)
+    }
 
 
 def variable_of(setting: str) -> str:
