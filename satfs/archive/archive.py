@@ -13,7 +13,6 @@ import structlog
 import trio
 from cachetools import LRUCache
 
-from satfs.archive.cut import Settled, Settling
 from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.deflated import DeflatedMember
 from satfs.archive.directory import DEFLATED, STORED, DirectoryParser
@@ -21,6 +20,7 @@ from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, loc
 from satfs.archive.inflate import require_zlib
 from satfs.archive.member_data import MemberData, OpenZip, PackedReader
 from satfs.archive.members import Members, Row
+from satfs.archive.missing_zip64 import Settled, Settling
 from satfs.archive.resources import ArchiveResources, DerivedStore
 from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from satfs.archive.cut import Settled, Settling, Stated, is_doubtful, settle
 from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
+from satfs.archive.missing_zip64 import Settled, Settling, Stated, is_doubtful, settle
 from satfs.archive.paths import NameProblem, UnsafeName, decode_name, split_path
 from satfs.errors import Damaged
 

@@ -57,7 +57,7 @@ class CentralDirectory:
     `shift` is added to every offset that the archive states: how many bytes were put in front of it
     after it was made (a self-extractor). `n_entries` is right modulo 65,536 at least: old programs
     write what fits into 16 bits. With `is_cut` the archive is over 4 GiB without ZIP64 records, so
-    its sizes and offsets are right modulo 2^32 only (`archive.cut`).
+    its sizes and offsets are right modulo 2^32 only (`archive.missing_zip64`).
     """
 
     span: ByteRange

@@ -9,8 +9,8 @@ from pathlib import Path
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.derived import Derived
 from satfs.content.cache.pins import Pins, StoredObject
-from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.egress_limit import Budget
 from satfs.content.fetch.links import LinkCaches, Sign
 from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_request import TransferStatus

@@ -11,10 +11,10 @@ import trio
 from satfs.content.attachments import Attachments
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import default_bytes
-from satfs.content.fetch.budget import FILE_NAME, Budget, keep_settled, settle
 from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.dispatch import Dispatcher
-from satfs.content.fetch.host_memory import HostMemory
+from satfs.content.fetch.egress_limit import FILE_NAME, Budget, keep_settled, settle
+from satfs.content.fetch.host_limit_store import HostMemory
 from satfs.content.fetch.links import Sign
 from satfs.content.fetch.probe import Probe
 from satfs.content.fetch.range_retry import RangeRetry

@@ -14,8 +14,8 @@ from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.directory import object_name
 from satfs.content.cache.open_objects import alone_with
 from satfs.content.cache.pins import StoredObject
-from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.egress_limit import Budget
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.links import LinkCaches
 from satfs.content.fetch.range_request import ObjectSource

@@ -19,8 +19,8 @@ from satfs import read_trace
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.open_objects import alone_with
-from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.egress_limit import Budget
 from satfs.content.fetch.first_reads import BEGINNING_BYTES, FirstReads
 from satfs.content.fetch.links import LinkCaches
 from satfs.content.fetch.probe import Probe

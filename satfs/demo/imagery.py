@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from satfs.demo.place import Place
+from satfs.demo.georeference import Place
 from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Land
 from satfs.errors import Unsupported
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from satfs.demo.archives import DEFLATED, STORED, Make, Member, write_zip
+from satfs.demo.georeference import Place
 from satfs.demo.imagery import (
     LARGE_BYTES_PER_PIXEL,
     TOA_ORDER,
@@ -27,7 +28,6 @@ from satfs.demo.imagery import (
     write_geotiff,
     write_png,
 )
-from satfs.demo.place import Place
 from satfs.demo.terrain import Land
 
 #: Overlap of neighbouring frames of an L1C product, as a share of their height (documented: 10 %).

@@ -232,7 +232,7 @@ def _draw_shot(
 ) -> dict[str, Any]:
     # Only drawing needs the imagery libraries; a start from what is kept does without.
     from satfs.demo import products, terrain
-    from satfs.demo.place import Place
+    from satfs.demo.georeference import Place
 
     number, order, shot = job
     dice = random.Random(repr((seed, order.longitude)))

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from satfs.errors import DeadlineReached, Misuse, SatfsError, Unneeded
 from satfs.fuse.callers import is_gone
 from satfs.fuse.dir_cookies import Listing
-from satfs.fuse.kernel_readahead import KernelReadAhead, ReadKind
+from satfs.fuse.readahead_detection import KernelReadAhead, ReadKind
 from satfs.model import ByteRange, Reader
 from satfs.tree.nodes import Directory, Entry, File, LazyEntries, Node, Unresolved
 
@@ -103,7 +103,7 @@ class OpenFile:
     """An open file, opened with *flags* (open(2)) by the thread *opener_id*, 0 for an unseen one.
 
     A read that looks like the kernel's read-ahead is held back for a moment, and refused when the
-    program has sought on meanwhile, or has ended (`kernel_readahead`). The opener may have handed
+    program has since sought on, or has ended (`readahead_detection`). The opener may have handed
     the file to another program; so its end counts only while no other program reads.
 
     The kernel reads ahead of a program, and when that fails it requests the program's own page once

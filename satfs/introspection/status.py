@@ -16,7 +16,7 @@ from typing import Any, Final
 from satfs import __version__
 from satfs.api.cached_listing import ListingState
 from satfs.api.scrub import for_people
-from satfs.content.fetch.budget import Spent
+from satfs.content.fetch.egress_limit import Spent
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.fuse.error_reporting import FailureReport
 from satfs.model import Json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from satfs.archive.archive import Archive, Archives
-from satfs.archive.whole import WholeZipReader
+from satfs.archive.whole_zip import WholeZipReader
 from satfs.model import (
     DELIVERY_ZIP,
     AttachmentName,

@@ -32,7 +32,7 @@ from satfs.demo.catalogue import (
     make_task,
 )
 from satfs.demo.contents import FileContent
-from satfs.demo.place import Place
+from satfs.demo.georeference import Place
 from satfs.demo.products import Product, write_product
 from satfs.demo.server import DemoOrigin
 from satfs.demo.terrain import draw

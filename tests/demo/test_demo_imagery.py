@@ -12,6 +12,7 @@ import rasterio.warp
 from rasterio.errors import NotGeoreferencedWarning
 
 from satfs.demo import terrain
+from satfs.demo.georeference import Place
 from satfs.demo.imagery import (
     LARGE_LAYOUTS,
     Tile,
@@ -21,7 +22,6 @@ from satfs.demo.imagery import (
     write_geotiff,
     write_png,
 )
-from satfs.demo.place import Place
 
 N = 160
 PLACE = Place(-58.37, -34.6, N, 1.0)

@@ -22,7 +22,7 @@ from rasterio.transform import RPCTransformer
 from satfs.demo import products, showcase
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.contents import FileContent
-from satfs.demo.place import Place
+from satfs.demo.georeference import Place
 from satfs.demo.server import DemoOrigin
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from satfs.demo.place import Place
+from satfs.demo.georeference import Place
 from satfs.demo.products import Product, write_product
 from satfs.demo.terrain import draw
 from satfs.facts.delivery import DeliveryFacts, DeliveryParser

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from satfs.api.cached_listing import ListingState
 from satfs.cli.commands.status import rows_of
-from satfs.content.fetch.budget import Spent
+from satfs.content.fetch.egress_limit import Spent
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.metrics import exposition

@@ -18,7 +18,7 @@ from satfs.demo.catalogue import (
     make_task,
 )
 from satfs.demo.contents import FileContent
-from satfs.demo.place import Place
+from satfs.demo.georeference import Place
 from satfs.demo.products import PACKINGS, Form, Product, write_product
 from satfs.demo.terrain import draw
 

@@ -14,7 +14,7 @@ from story.conftest import MountIt
 from story.kernel import Kernel
 from story.shelves import FakeObjects
 
-from satfs.fuse.kernel_readahead import PATIENCE_S
+from satfs.fuse.readahead_detection import PATIENCE_S
 
 KIB = 1024
 LARGE = bytes(range(256)) * (32 * KIB)  # 8 MiB

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from facts.deliveries import facts_of_zip
 
-from satfs.demo.place import Place
+from satfs.demo.georeference import Place
 from satfs.demo.products import FORMS, Product, write_product
 from satfs.demo.terrain import draw
 from satfs.facts.delivery import combine

@@ -25,6 +25,7 @@ from satfs.content.cache.blockmap import (
     SEGMENT_BYTES,
     BlockMap,
 )
+from satfs.content.cache.capacity import DiskRoom, MemoryBudget, Reservation
 from satfs.content.cache.claims import Claims
 from satfs.content.cache.directory import open_index
 from satfs.content.cache.eviction import Eviction
@@ -32,7 +33,6 @@ from satfs.content.cache.index import Index
 from satfs.content.cache.index_sync import IndexSync, reason_of
 from satfs.content.cache.objects import CachedObject, Layer, Spilled, check_blocks
 from satfs.content.cache.open_objects import OpenObjects
-from satfs.content.cache.room import DiskRoom, MemoryBudget, Reservation
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 from satfs.node_locks import NodeLocks

@@ -12,12 +12,12 @@ import trio
 
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import segment_span
+from satfs.content.cache.capacity import DiskRoom
 from satfs.content.cache.directory import path_of
 from satfs.content.cache.index import Index, Protected, Victim, choose_victims
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject
 from satfs.content.cache.open_objects import OpenObjects
-from satfs.content.cache.room import DiskRoom
 
 #: Evict this much below the limit, so that eviction comes in batches.
 EVICTION_SLACK: Final = 0.02

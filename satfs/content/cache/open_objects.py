@@ -12,10 +12,10 @@ import trio
 
 from satfs.content.cache.blockfile import BlockFile
 from satfs.content.cache.blockmap import BlockMap, Segment
+from satfs.content.cache.capacity import MemoryBudget
 from satfs.content.cache.directory import path_of
 from satfs.content.cache.index_sync import IndexSync
 from satfs.content.cache.objects import CachedObject, Layer
-from satfs.content.cache.room import MemoryBudget
 from satfs.process_limits import has_room, require_room
 
 K = TypeVar("K")

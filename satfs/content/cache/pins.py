@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.capacity import spare_bytes
 from satfs.content.cache.index import CachedVersion, Index
-from satfs.content.cache.room import spare_bytes
 from satfs.errors import BadCache
 
 #: Share of the cache's limit that is never planned with: what is on its way is counted before it

@@ -17,11 +17,11 @@ import trio
 
 from satfs.content.cache.blockmap import BLOCK_BYTES, align
 from satfs.content.cache.blocks import BlockCache
+from satfs.content.cache.capacity import Reservation
 from satfs.content.cache.objects import CachedObject
-from satfs.content.cache.room import Reservation
-from satfs.content.fetch.budget import Budget
 from satfs.content.fetch.check_ahead import CheckAhead
 from satfs.content.fetch.dispatch import Dispatcher
+from satfs.content.fetch.egress_limit import Budget
 from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
 from satfs.content.fetch.range_retry import BULK_BYTES
 from satfs.content.fetch.raster_files import RasterFiles

@@ -14,7 +14,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.objects import Spilled
-from satfs.content.fetch.budget import Budget
+from satfs.content.fetch.egress_limit import Budget
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.range_request import RangeRequest
 from satfs.errors import Misuse

@@ -12,7 +12,7 @@ from content.fakestore import SCENE, ZIP, FakeStore, learn, opened, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.fetch.budget import Budget, Spent, add_to_file, settle
+from satfs.content.fetch.egress_limit import Budget, Spent, add_to_file, settle
 from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.errors import OverBudget
 from satfs.model import ByteRange
@@ -34,7 +34,7 @@ def test_all_that_is_fetched_counts(pieces: list[int], limit: int) -> None:
     """What is left is the limit without what was fetched, and never less than nothing."""
     budget = Budget(limit, wall_clock=Clock())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("satfs.content.fetch.budget.log.warning", lambda *_, **__: None)
+        patch.setattr("satfs.content.fetch.egress_limit.log.warning", lambda *_, **__: None)
         for piece in pieces:
             budget.note(piece)
     assert budget.spent() == Spent("2023-11-14", sum(pieces), limit)

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from satfs.archive.archive import Archives
-from satfs.archive.cut import SAMPLE_BYTES
 from satfs.archive.members import Members
+from satfs.archive.missing_zip64 import SAMPLE_BYTES
 from satfs.errors import Damaged
 
 GIB = 1 << 30

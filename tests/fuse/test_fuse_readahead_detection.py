@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.fuse.kernel_readahead import (
+from satfs.fuse.readahead_detection import (
     AHEAD_BYTES,
     MAX_PATIENCE_S,
     MIN_PATIENCE_S,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.fetch.host_memory import KEEP_EVERY_S, MAX_AGE_S, HostMemory, parsed
+from satfs.content.fetch.host_limit_store import KEEP_EVERY_S, MAX_AGE_S, HostMemory, parsed
 from satfs.net.permits import Permits
 
 HOST, OTHER = "https://store:443", "https://other:443"

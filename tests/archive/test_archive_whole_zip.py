@@ -9,7 +9,7 @@ from archive.opening import Opened
 from archive.zips import Entry, build, extra_field
 
 from satfs.archive.end_record import TAIL_BYTES
-from satfs.archive.whole import WholeZipReader
+from satfs.archive.whole_zip import WholeZipReader
 from satfs.model import ByteRange
 
 MIB = 1024 * 1024
