@@ -315,8 +315,10 @@ def test_opening_a_project_reads_little_of_each_raster(
     (view / "map.js").read_bytes()
     n_requests(origin)
     layers = opened(view / "project.qgz", tmp_path / "home")["layers"]
+    assert len(layers) > 1
     assert all(layer["valid"] for layer in layers)
-    assert 0 < n_requests(origin) <= 3 * (len(layers) - 1)
+    # QGIS 3.40 reads no more of a raster than the view has read of it: there it is none.
+    assert n_requests(origin) <= 3 * (len(layers) - 1)
 
 
 def test_true_colour_of_a_delivery(mount_it: MountIt, origin: DemoOrigin) -> None:
