@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import platform
 import re
 import shutil
 import signal
@@ -16,8 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -26,8 +23,10 @@ from typing import Any, NoReturn
 from benchmarks import connections, curl, render
 from benchmarks.contenders import CURL, MOUNTED, SATFS, VSICURL, DidNotMount, gdal_library, program
 from benchmarks.line import Line, open_line
+from benchmarks.machine import REPOSITORY, describe_machine, describe_versions
 from benchmarks.objects import StoredObject, make_zip
 from benchmarks.origin import Origin, run_origin
+from benchmarks.performance_page import write_documents
 from benchmarks.profiles import PROFILES, Profile
 from benchmarks.quiet import STOLEN_SHARE, Moment, claim_memory, wait_until_quiet
 from benchmarks.rasters import LAYOUTS, WORK, copies_of, make_raster_zip
@@ -43,8 +42,6 @@ from benchmarks.samples import (
 )
 from benchmarks.window_works import CASE, WINDOW_READERS
 from benchmarks.workloads import WORKLOADS, Workload
-
-REPOSITORY = Path(__file__).parent.parent.parent
 
 #: What `--quick` measures: the headline figures, against the peer that comes nearest.
 QUICK_WORKLOADS = {
@@ -380,64 +377,11 @@ def _describe_line(
     return told
 
 
-def describe_machine() -> dict[str, str]:
-    """Return what kind of machine this is, and nothing that tells which one."""
-    model = "unknown"
-    with contextlib.suppress(OSError):
-        for text in Path("/proc/cpuinfo").read_text().splitlines():
-            if text.startswith("model name"):
-                model = text.partition(":")[2].strip()
-                break
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "processor": model,
-        "cores": str(os.cpu_count()),
-        "memory": f"{memory_bytes / (1 << 30):.0f} GiB",
-        "kernel": re.sub(r"^(\d+\.\d+).*", r"\1", platform.release()),
-        "python": platform.python_version(),
-    }
-
-
-def describe_versions() -> dict[str, str]:
-    """Return the versions of satfs, its main libraries and its peers, where they are installed."""
-    found: dict[str, str] = {}
-    for package in ("satfs", "pyfuse3", "trio", "httpx"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = installed_version(package)
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, check=True
-        )
-        found["satfs"] = f"{found.get('satfs', '')} ({commit.stdout.decode().strip()})"
-    for name, words in {
-        "nginx": ["nginx", "-v"],
-        "curl": ["curl", "--version"],
-        "rclone": ["rclone", "version"],
-        "s3fs": ["s3fs", "--version"],
-        "httpdirfs": ["httpdirfs", "--version"],
-        "ratarmount": ["ratarmount", "--version"],
-        "GDAL": ["gdalinfo", "--version"],
-    }.items():
-        where = program(words[0]) or shutil.which(words[0], path="/usr/sbin:/sbin")
-        if where is None:
-            continue
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            said = subprocess.run([where, *words[1:]], capture_output=True, timeout=20, check=False)
-            told = said.stderr + said.stdout
-            # The first number after its own name, since libraries are named as well.
-            number = re.search(
-                rb"(?i)\b(?:%s|version)\D{0,12}(\d+\.\d+(?:\.\d+)?)" % name.encode(), told
-            ) or re.search(rb"(\d+\.\d+(?:\.\d+)?)", told)
-            if number is not None:
-                found[name] = number[1].decode()
-    return found
-
-
 def _render_only(files: list[Path]) -> int:
     results = Results(())
     for file in files:
         results = results.merged(Results.from_json(file.read_text()))
-    written = render.write_documents(results, REPOSITORY / "docs")
+    written = write_documents(results, REPOSITORY / "docs")
     print("written: " + ", ".join(str(path.relative_to(REPOSITORY)) for path in written))
     return 0
 

@@ -1,6 +1,7 @@
 """Workloads that read whole files, or parts of them.
 
-Each starts from a fresh mount with dropped pages.
+Each starts from a fresh mount with dropped pages. Longer than 400 lines, since workloads that read
+files share how they read.
 """
 
 from __future__ import annotations

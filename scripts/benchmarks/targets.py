@@ -1,4 +1,7 @@
-"""Where satfs is to arrive, and whether a run shows it there: a row for each promise. Pure."""
+"""The targets of satfs, a row for each promise, and whether a run meets them. Pure.
+
+Longer than 400 lines, since each row stands with its target.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from benchmarks import children, curl, render, targets, workloads
-from benchmarks.__main__ import REPOSITORY
 from benchmarks.counters import Request, peak_concurrency, summarise
+from benchmarks.machine import REPOSITORY
 from benchmarks.objects import DIGEST_BLOCK_BYTES, StoredObject, make_zip
 from benchmarks.profiles import MB, PROFILES
 from benchmarks.quiet import Moment

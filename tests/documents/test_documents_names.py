@@ -35,6 +35,7 @@ FOREIGN = {
     *("GDAL_TIFF_USE_MMAP", "gdal_translate", "gdalvrt"),
     *("analytic_0", "analytic_1"),  # keys of assets in an item with several rasters of a kind
     "Containerfile",  # Podman
+    "use_attribute_docstrings",  # pydantic
     *("AsyncRetrying", "SSLSocket", "indexed_gzip", "zran.c", "Z_BLOCK"),  # tenacity, CPython, zlib
 }
 
