@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
@@ -15,13 +16,15 @@ from satfs.model import Json, Link
 from satfs.net.addresses import resolved
 
 _KEYS = ("url", "download_url", "href", "link")
+#: A response that is the URL and nothing else, in the characters of RFC 3986 §2.
+_BARE_URL = re.compile(rb"\s*https?://[!#-;=?-\[\]_a-z~]+\s*")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: Longest validity that a SigV4 URL may have (AWS: seven days). More is taken for nonsense.
 _MAX_LIFETIME_S = 604_800.0
 
 
 def link(status: int, headers: Mapping[str, str], body: bytes, *, request_url: str) -> Link:
-    """Return the link in a response: JSON with a `url`, or a redirect to it.
+    """Return the link in a response: JSON with a `url`, the URL as plain text, or a redirect.
 
     `redirect=false` requests JSON; a server that ignores it responds with a `Location`. Nothing is
     checked here about where the link leads (`satfs.net.addresses.LinkRule` does).
@@ -34,6 +37,8 @@ def link(status: int, headers: Mapping[str, str], body: bytes, *, request_url: s
         if not location:
             raise Garbled("the response is a redirect without an address")
         return from_url(resolved(request_url, location))
+    if _BARE_URL.fullmatch(body):
+        return from_url(body.strip().decode("ascii"))
     value = document(body)
     if isinstance(value, dict):
         value = next((value[key] for key in _KEYS if value.get(key)), None)

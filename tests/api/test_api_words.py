@@ -213,9 +213,18 @@ def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: 
     assert link.url == SIGNED
 
 
+@pytest.mark.parametrize("body", [SIGNED, f" {SIGNED}\r\n"])
+def test_a_link_may_be_the_whole_text(body: str) -> None:
+    """The URL itself, as `text/plain`, without the quotes of JSON."""
+    found = presigned.link(200, {}, body.encode(), request_url="https://api.test/x/download/")
+    assert found.url == SIGNED
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
+        (200, {}, b"https://b.test/a https://b.test/b"),
+        (200, {}, b"see https://b.test/a"),
         (200, {}, b"{}"),
         (200, {}, b'{"url": null}'),
         (200, {}, b'{"url": ["x"]}'),
