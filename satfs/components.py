@@ -57,7 +57,7 @@ _VERSION_SHARE: Final = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """What the tree is built on, each part once."""
+    """The parts below the tree, each once."""
 
     aleph: Aleph
     listings: Listings

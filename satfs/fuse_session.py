@@ -37,7 +37,7 @@ MIN_TASKS: Final = 16
 #: are cancelled, so this is for tasks that do not turn.
 _ANSWERING_S: Final = 1.0
 
-#: What every mount of ours is: read-only, checked by the kernel, and of no use to an attacker.
+#: Options of every mount: read-only, checked by the kernel, and of no use to an attacker.
 _ALWAYS: Final = frozenset({"ro", "default_permissions", "nosuid", "nodev", "subtype=satfs"})
 #: The number of the capability that mount(2) takes (capabilities(7), linux/capability.h).
 _CAP_SYS_ADMIN: Final = 21

@@ -1,17 +1,17 @@
 """Collect cyclic garbage in small steps, so that no request waits long for it.
 
-Python's collector looks at every container alive when it collects its oldest generation, and nobody
-is answered meanwhile: 0.8 µs each, a second with the half million files of one directory in the
-kernel's memory, and again and again while such a directory is listed. But what is alive for long
-is hardly ever garbage later: nodes are freed by their reference counts.
+Python's collector looks at every container alive when it collects its oldest generation, and no
+request is served during that time: 0.8 µs for each, a second with the half million files of one
+directory in the kernel's memory, and again and again while a directory of that size is listed. But
+long-lived containers are hardly ever garbage later: nodes are freed by their reference counts.
 
-The younger generations grow out of bounds, too: Python counts what was made less what was freed,
-and of a directory that is listed anew it frees as much as it makes.
+The younger generations grow out of bounds, too: Python counts the containers made less those freed,
+and when a directory is listed again it frees as many as it makes.
 
-So the oldest generation is collected here, and never by itself. While there is little, it is
-collected as always. When there is much, everything is set aside (`gc.freeze`), where nobody looks
-at it any more; it is looked at again once most of it has gone. What cyclic garbage it holds stays
-until then: a share of what there is, which does not grow.
+So the oldest generation is collected here, and never by Python. While it is small, it is collected
+as always. When it is large, all containers are set aside (`gc.freeze`), and the collector does not
+look at them; it does once most of them have gone. Cyclic garbage among them stays until then: a
+share of all containers, which does not grow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """JSON for people and programs: indented, always valid, and harmless in a terminal. *Pure*.
 
-What JSON cannot hold becomes what it can: NaN and the infinities are null (RFC 8259 §6 has no such
-numbers), and a lone surrogate is its own escape. Characters that steer a terminal, or make it show
-a text in another order, are written as escapes, which RFC 8259 §7 allows for any character.
+Values that JSON cannot hold are replaced: NaN and the infinities by null (RFC 8259 §6), a lone
+surrogate by its own escape. Characters that steer a terminal, or make it show a text in another
+order, are written as escapes, which RFC 8259 §7 allows for any character.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the kernel allows a mount beyond its defaults, where we may change it (root, usually).
+"""Set the kernel's limits of a mount above their defaults, where the process may (root, usually).
 
-pyfuse3 has no way to ask for these when it connects, so they are set from outside, in /sys.
+pyfuse3 cannot request these when it connects, so they are set from outside, in /sys.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONGESTION_THRESHOLD: Final = MAX_BACKGROUND * 3 // 4
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What has been set; None where it was not allowed."""
+    """The limits that were set; None where it was not allowed."""
 
     read_ahead_kb: int | None
     max_background: int | None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NewType, Protocol, TypeAlias, runtime_checkable
 
-#: What JSON can hold. Values come from a vendor, so nothing about them is promised.
+#: A value of JSON. Values come from a vendor, so nothing about them is promised.
 Json: TypeAlias = Any
 
 TaskId = NewType("TaskId", str)

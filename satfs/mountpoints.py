@@ -1,7 +1,7 @@
 """Mounts as the kernel lists them: their owners, whether a new one is possible, and unmounting.
 
-What is known about a mount is read from /proc and /sys, never from the mount itself: a process that
-calls its own mount waits for itself, and one that calls a stuck mount is stuck.
+Facts of a mount are read from /proc and /sys, never from the mount itself: a process that calls its
+own mount waits for itself, and one that calls a stuck mount is stuck.
 """
 
 from __future__ import annotations

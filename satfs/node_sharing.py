@@ -1,7 +1,7 @@
-"""What the processes of a node share of the API's answers: links, and waits.
+"""Links and waits of the API that the processes of a node share.
 
-A link that one process has got serves the others, and a `Retry-After` that one has met is kept to
-by all. Only while several processes use one cache directory; a process alone shares nothing.
+A link that one process has received serves the others, and all keep to a `Retry-After` that one has
+received. Only while several processes use one cache directory; a process alone shares nothing.
 """
 
 from __future__ import annotations

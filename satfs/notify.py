@@ -107,7 +107,7 @@ def take_notifier(environment: MutableMapping[str, str], pid: int | None = None)
     """Return the notifier that *environment* requests, and remove its variables there.
 
     *pid* is ours unless another is given: a watchdog meant for another process is not ours to feed.
-    What cannot be parsed counts as not set.
+    A variable that cannot be parsed counts as not set.
     """
     found = {name: environment.pop(name, "") for name in VARIABLES}
     address = found["NOTIFY_SOCKET"]

@@ -35,7 +35,7 @@ SYSTEM_FILE: Final = Path("/etc/satfs/config.toml")
 
 #: Set by systemd for a unit with LoadCredential= or SetCredential= (systemd.exec(5)).
 CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
-#: What may come that way, as files `satfs.NAME`. A token is read again when it changes.
+#: Settings that may come as files `satfs.NAME`. A token is read again when it changes.
 UNIT_CREDENTIALS: Final = ("client_id", "client_secret", "contract_id", "token")
 
 #: Each is enough to log in with, for the modes named; they exclude each other.

@@ -1,7 +1,7 @@
-"""What reading one object took: its requests, its waits and its failures, in bounded memory.
+"""A trace of the reads of one object: requests, waits and failures, in bounded memory.
 
-Whoever asks, waits or fails leaves a note here; `satfs.introspection` makes an explanation of it.
-Notes are never looked at to decide anything. *Pure*: the clocks are handed in.
+Code that requests, waits or fails adds an entry here; `satfs.introspection` makes an explanation of
+the entries. No decision depends on them. *Pure*: the clocks are handed in.
 
 No secret gets in: a request is a kind and a byte range, a failure one of our own (`satfs.errors`),
 whose words hold none; of any other only the class is kept.
@@ -30,7 +30,7 @@ MAX_FAILURES: Final = 8
 #: Longest sentence of a failure that is kept.
 _MAX_CHARACTERS: Final = 300
 
-#: What a request can be for.
+#: The purpose of a request.
 LINK, SIZE, CONFIRM, BYTES = "link", "size", "confirm", "bytes"
 #: How a request can end, besides by an error, which is shown by its class.
 UNDER_WAY, DONE, GIVEN_UP = "under way", "done", "given up"
@@ -151,7 +151,7 @@ class ReadTrace:
                 request.outcome = type(failure).__name__
             raise
         finally:
-            # What neither returns nor raises an error was cancelled.
+            # A request that neither returned nor raised an error was cancelled.
             request.took_s = self._clock() - since_s
             if request.outcome == UNDER_WAY:
                 request.outcome = GIVEN_UP

@@ -83,7 +83,7 @@ class ContentsView(StrEnum):
 
 
 class StacView(StrEnum):
-    """What a mount shows as STAC (`catalog.json`, `collection.json`, `item.json`)."""
+    """The STAC files that a mount shows (`catalog.json`, `collection.json`, `item.json`)."""
 
     FULL = "full"  #: items with the facts of the zip: projection, shape, bands
     RECORDS = "records"  #: items made of the API's records alone, which read nothing of a zip

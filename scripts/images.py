@@ -137,7 +137,7 @@ def settings_of(config: dict[str, Any]) -> str:
         "health": health[1:],  # the first word is CMD
     }
     lines = [f"{name}=({shlex.join(words)})" for name, words in lists.items()]
-    # What the demo needs comes by variables, as a container engine's --env-file brings them.
+    # The demo's settings come by variables, as a container engine's --env-file brings them.
     lines.append('for name in ${!SATFS_*}; do environment+=("$name=${!name}"); done')
     lines.append(f"user={shlex.quote(config['User'])}")
     lines.append(f"signal={shlex.quote(config['StopSignal'].removeprefix('SIG'))}")

@@ -23,7 +23,7 @@ _AMONG_MODULES: Final = re.compile(r"(^|/)(LICEN[CS]E|COPYING|NOTICE)(\.(txt|md|
 _SBOM: Final = re.compile(r"\.dist-info/sboms/[^/]+\.json$")
 #: A shared library that was put into a wheel (auditwheel): its name, a hash, its version.
 _SHARED_LIBRARY: Final = re.compile(r"\.libs/(?P<name>lib[\w.+-]+?)(-[0-9a-f]{8})*\.so[\w.]*$")
-#: What builds and installs; no package ships it.
+#: Packages that build and install; no package ships them.
 _TOOLS: Final = {"pip", "setuptools", "wheel"}
 #: Libraries in wheels that name no licence there: that of each project, as SPDX expression.
 OF_LIBRARIES: Final[Mapping[str, str]] = {

@@ -2,7 +2,7 @@
 
 The documents are read in the repository and on the site. In the repository a link may lead to any
 file; the site has the files of `docs/`, and these of the root. A link to anything else becomes its
-text, and a link to a directory leads to its README. Whatever is wrong ends a strict build.
+text, and a link to a directory leads to its README. Any error ends a strict build.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LINK: Final = re.compile(
     r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)"
 )
 _FENCED: Final = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ ]*$", re.MULTILINE | re.DOTALL)
-#: What pages and style sheets load from another host. Links that people click are no matter.
+#: Elements of pages and style sheets that load from another host. Links to click are allowed.
 _LOADED: Final = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*?\bsrc=[\"']?(?:https?:)?//[^\"'\s>]*"
     r"|<link\b[^>]*?\brel=[\"']?(?:stylesheet|preload|preconnect|icon)[^>]*?href=[\"']?(?:https?:)?//[^\"'\s>]*"

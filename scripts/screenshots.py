@@ -49,7 +49,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Terminal:
-    """What a command says, in a terminal of 80 columns.
+    """The output of a command, in a terminal of 80 columns.
 
     *after_s* looks at it while it runs, on a slow line.
     """

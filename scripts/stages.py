@@ -37,20 +37,20 @@ BESIDE_EACH_OTHER = (
 #: `documents` and `embedded`; of four that wait, two have something to compute at most times.
 N_COMPUTING, N_WAITING = "3", "4"
 
-#: What `--quick` leaves out whole: its tests mount, or start programs.
+#: Stages that `--quick` leaves out: their tests mount, or start programs.
 SLOW_STAGES = frozenset(
     {"scripts", "packages", "mounted", "cli", "documents", "reliability", "bench"}
 )
 #: Words of a test file whose tests start processes; `--quick` leaves the file out.
 STARTS_PROCESSES = ("subprocess", "multiprocessing", "os.fork", "WorkerPool")
 
-#: What pytest counts, in the order in which it prints them.
+#: The outcomes that pytest counts, in the order in which it prints them.
 OUTCOMES = ("failed", "passed", "skipped", "errors")
 
 
 @dataclass
 class Result:
-    """What became of the tests of one stage, or of all stages together."""
+    """The results of the tests of one stage, or of all stages together."""
 
     counts: Counter[str] = field(default_factory=Counter)
     #: The tests that failed, as pytest takes them.

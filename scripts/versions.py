@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Whose lower bounds count. Tests, and the libraries that only tests use, are as new as they are
-#: allowed to be: distributed fits the pandas of its own year.
+#: Requirements whose lower bounds count. Tests, and the libraries that only tests use, are as new
+#: as they are allowed to be: distributed fits the pandas of its own year.
 EXTRAS = ("demo", "fsspec", "geoparquet")
 
 

@@ -1,10 +1,9 @@
 """The credential and its token; the only module that reads secrets.
 
 Three ways, as `auth_mode` says: client credentials exchanged for a token that is renewed before it
-ends (OAuth 2.0, RFC 6749 §4.4), a token that somebody else makes, or the deprecated `Key,Secret`
-header. What they need is in the settings, in a file, printed by a command, or was kept by
-`satfs login`. What is returned here are headers, made for the API's own origin alone; the client
-sees to that.
+ends (OAuth 2.0, RFC 6749 §4.4), a token that another program makes, or the deprecated `Key,Secret`
+header. Their secrets come from the settings, a file, a command, or the store of `satfs login`. The
+headers that are returned here are for the API's own origin alone; the client sees to that.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Credential:
         self._token: Refreshable[str] = Refreshable(self._renewed, wall_clock=wall_clock)
         self._refusal: tuple[NeedsLogin, float] | None = None
         self._expires_at_s: float | None = None
-        #: What is known of the tokens (or of the legacy key) from this source.
+        #: The history of tokens (or of the legacy key) from this source.
         self.standing = Standing()
 
     @property

@@ -32,13 +32,13 @@ UNWELL_PATIENCE_S = 2.0
 REFUSED_S = 5.0
 
 Item = TypeVar("Item", Task, Capture, Scene)
-#: What is listed (`tasks`, `captures`, …), and of which id.
+#: The kind of the listing (`tasks`, `captures`, …), and the id that it belongs to.
 Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ListingState:
-    """What is known about one listing, for a status display. *requested_at_s* is wall clock."""
+    """One listing, for a status display. *requested_at_s* is wall clock."""
 
     kind: str
     id: str
@@ -49,7 +49,7 @@ class ListingState:
 
 @dataclass(slots=True)
 class Terms:
-    """What all listings have in common.
+    """The configuration that all listings share.
 
     A listing is believed for *ttl_s*; an absence, and a stale listing that was served because
     there was no response, for *negative_ttl_s*. *weigh* is called with the records of a listing.

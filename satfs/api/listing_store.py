@@ -1,9 +1,8 @@
 """Listings on disk, so that a mount without a network starts with the last known records.
 
-One small SQLite file per account, in WAL mode, so that several mounts share it. What is kept are
-the pages of each listing as they are held in memory, and records hold no links. Nothing here is
-needed for a right answer: a file that is broken, or a directory that is not ours alone, means one
-warning and no file.
+One small SQLite file per account, in WAL mode, so that several mounts share it. It holds the pages
+of each listing in the form that they have in memory; records hold no links. No result depends on
+it: a broken file, or a directory that others can write to, means one warning and no file.
 
 Everything runs in a worker thread, one call at a time.
 """
@@ -33,7 +32,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 FILE_NAME = "listings.sqlite"
-#: What has not been listed for this long is not kept.
+#: A listing that was not renewed for this long is dropped.
 KEPT_FOR_S = 90 * 86400.0
 #: Time after which a call that was cancelled is blamed on the disk. Measured on the real clock: a
 #: thread does not know trio's.

@@ -72,7 +72,7 @@ class RecordSource(Protocol):
 
 
 class Listings:
-    """Listings and look-ups, remembered. What may be believed is not requested twice.
+    """Listings and look-ups, remembered. Nothing that may still be believed is requested again.
 
     *store* keeps listings over a restart; without one they live in memory only. With *locks*, the
     processes of a node that use it request a listing of *account* once.
@@ -101,7 +101,7 @@ class Listings:
             wall_clock,
             # One call may need several listings, after the one that found the vendor unwell.
             min(UNWELL_PATIENCE_S, settings.metadata_deadline_s / 8),
-            # What is known is served before the deadline of the kernel's call.
+            # A known listing is served before the deadline of the kernel's call.
             _WAIT_SHARE * settings.metadata_deadline_s,
             locks=locks,
             account=account,
@@ -189,7 +189,7 @@ class Listings:
     async def note_refusal(self) -> None:
         """Take in that the vendor refuses the credential, and that it is tried again.
 
-        What is known is waited for no longer than a moment from now on.
+        From now on, a renewal of a known listing is waited for no longer than a moment.
         """
         await self._terms.note_refusal()
 

@@ -101,7 +101,7 @@ class Block:
 class PackedRecord(Mapping[str, Json]):
     """The fields of one record, decoded at each access.
 
-    Equal to any mapping with the same fields. What is returned belongs to the caller.
+    Equal to any mapping with the same fields. Returned values belong to the caller.
     """
 
     __slots__ = ("_block", "_index")

@@ -34,7 +34,7 @@ class _Expected:
 async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -> None:
     """Hand every page of *chain* to *keep*, in order; at most *n_ahead* are requested ahead.
 
-    What the chain turns out not to need is cancelled.
+    Requests for pages that turn out not to be in the chain are cancelled.
 
     Raises what *get_page* raises for a page that is needed, and `Garbled` for a broken pager.
     """

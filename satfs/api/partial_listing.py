@@ -1,8 +1,8 @@
-"""A listing that is being read page by page: what has come of it, and what may be missing.
+"""A listing that is being read page by page: its records so far, and whether some may be missing.
 
 *Pure*. All listings that are being read have one limit for their memory: a broken service that
-sends many large ones at the same time gets no more of it than with one. What has come of a listing
-whose deadline was reached is kept for a while, for the next try to go on with.
+sends many large ones at the same time gets no more of it than with one. The pages of a listing
+whose deadline was reached are kept for a while, and the next try goes on with them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The records of one listing, held compactly, and read one by one.
 
 *Pure*. A listing of 100,000 scenes takes some 40 MB here, and 500 MB as objects. So a record is
-made whenever somebody asks for it, which takes some 20 microseconds. What is made is equal each
-time, and never the same object.
+made at each access, which takes some 20 microseconds. The records of two accesses are equal, and
+never the same object.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from satfs.model import Json
 
 R = TypeVar("R")
 
-#: What a record takes beside its compressed JSON and the characters of its id, in bytes: the id as
-#: a Python object (49) and the reference to it (8), its entry in the dictionary that finds it (up
-#: to 100, when that has just been enlarged), and its position there (28). Measured with
-#: `sys.getsizeof` on CPython 3.11, 64 bits.
+#: Bytes of a record beside its compressed JSON and the characters of its id: the id as a Python
+#: object (49) and the reference to it (8), its entry in the dictionary that finds it (up to 100,
+#: when that has just been enlarged), and its position there (28). Measured with `sys.getsizeof` on
+#: CPython 3.11, 64 bits.
 RECORD_BYTES: Final = 185
 
 
@@ -110,7 +110,7 @@ class RecordList(Sequence[R], Generic[R]):
     def sharing(self, other: RecordList[R]) -> RecordList[R]:
         """Return this list, with the pages of *other* where they are equal; *other*, if all are.
 
-        What was made of the other list refers to its pages: each is to be in memory once.
+        Objects made of the other list refer to its pages, and each page is to be in memory once.
         """
         if self.pages and self.pages == other.pages:
             return other

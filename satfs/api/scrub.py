@@ -15,7 +15,7 @@ from satfs.redaction import redact
 
 #: Longest text of the vendor that is quoted in a message.
 MAX_QUOTE_CHARACTERS = 300
-#: What lies further back in a text is not looked at for a quote.
+#: Characters at the beginning of a text in which a quote is looked for.
 _LOOKED_AT_CHARACTERS = 4096
 #: Texts shorter than this are not searched for as secrets: they would match by chance.
 _MIN_SECRET = 4

@@ -1,8 +1,8 @@
-"""What `satfs login` stores between mounts: in the keyring, or in a file.
+"""The secrets that `satfs login` stores between mounts: in the keyring, or in a file.
 
-Each is kept for one profile, together with whom it is for: a secret that was checked against one
-host is never sent to another because an address has changed. Nothing here waits for the network,
-but a keyring may ask people for a password: call from a thread.
+Each is stored for one profile, together with the host it is for: a secret that was checked against
+one host is never sent to another because an address has changed. Nothing here waits for the
+network, but a keyring may prompt the user for a password: call from a thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from satfs.net.addresses import origin_of
 from satfs.profiles import user_file
 from satfs.settings import AuthMode, SecretPlace, Settings
 
-#: What the keyring shows beside our entries; the profile is the user name.
+#: The service name of our entries in the keyring; the profile is the user name.
 SERVICE: Final = "satfs"
 #: Keyrings below it are no place for secrets (`keyring.backend.recommended`).
 _MIN_PRIORITY: Final = 1

@@ -105,8 +105,8 @@ class TokenCommand:
     """The token that a command prints on its standard output.
 
     The command is run without a shell, without input, in a session of its own, with our environment
-    but for the settings of satfs; `SATFS_PROFILE` is there. What it says on standard error goes
-    nowhere: it may quote secrets.
+    except the settings of satfs; `SATFS_PROFILE` is there. Its standard error is discarded: it may
+    quote secrets.
     """
 
     def __init__(

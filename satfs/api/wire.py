@@ -40,7 +40,7 @@ _MISSING: Final = object()
 
 
 class _Envelope(msgspec.Struct):
-    """What is read of a page, undecoded; empty where a field is missing. Others are skipped."""
+    """The fields of a page that are read, undecoded; empty where missing. Others are skipped."""
 
     results: msgspec.Raw = msgspec.Raw()
     features: msgspec.Raw = msgspec.Raw()

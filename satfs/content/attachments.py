@@ -40,9 +40,9 @@ class Attachments:
         locks: NodeLocks | None = None,
         n_idle: Callable[[str], int] = lambda origin: 0,
     ) -> None:
-        #: What reading took, object by object, for people to look at.
+        #: Traces of reads, object by object, for users.
         self.traces = traces or ReadTraces()
-        #: What may be fetched in a day, and what has been.
+        #: The limit of bytes fetched in a day, and the bytes fetched so far.
         self.budget = budget or Budget()
         self._cache = cache
         self._dispatcher = dispatcher
@@ -70,7 +70,7 @@ class Attachments:
             locks=locks or NodeLocks(),
             n_idle=n_idle,
         )
-        #: What others make out of these bytes, kept in the same cache.
+        #: Data that others derive from these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
 
     # -- versions (`Versions` has the details) -----------------------------------------------------

@@ -231,7 +231,7 @@ async def _carry_out(
         except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             outcome = None
         except* Exception as group:
-            # Whatever it is, it must not take the mount down with it.
+            # No failure of a command may end the mount.
             log.exception("control request failed by a bug in satfs", do=request.do)
             outcome = failed(Misuse(str(group)))
     if outcome is not None:

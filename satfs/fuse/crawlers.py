@@ -58,8 +58,8 @@ THUMBNAILERS: Final = (
     "thumbnail.so*",
     "pcmanfm/loader",
 )
-#: What a thumbnailer may fetch: a picture for the screen, up to this size. Previews that vendors
-#: deliver are a few megabytes; above this, drawing one costs more than it is worth.
+#: A thumbnailer may fetch pictures for the screen up to this size. Previews that vendors deliver
+#: are a few megabytes; to draw a larger one costs more than it is worth.
 PICTURE_BYTES: Final = 8 * 1024 * 1024
 _PICTURE: Final = re.compile(r".+\.(png|jpe?g|gif|webp|svg)", re.IGNORECASE | re.DOTALL)
 
@@ -74,7 +74,7 @@ NONE: Final = "none"
 
 
 class Habit(Enum):
-    """What a program is known to do."""
+    """The known behaviour of a program."""
 
     PEOPLE = "people"  #: reads what a user wants to read
     CRAWLS = "crawls"
@@ -180,7 +180,7 @@ class CrawlerGate:
     async def refuses_open(self, thread_id: int, file: File) -> bool:
         """Return whether the caller may not open *file*. Waits for a disk at most, for few callers.
 
-        What is in the cache may be read by every program.
+        Every program may read bytes that are in the cache.
         """
         program, habit = self._known(thread_id)
         if habit is Habit.PEOPLE:

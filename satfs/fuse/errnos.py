@@ -36,7 +36,7 @@ ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.NotThere: errno.ENOENT,
 }
 
-#: What anything else is that a handler lets out: a bug of ours.
+#: The errno of any other exception of a handler: a bug in satfs.
 BUG: Final = errno.EIO
 
 _WEIGHTS: Final = {error: weight for weight, error in enumerate(ERRNOS)}

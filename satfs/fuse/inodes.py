@@ -34,11 +34,11 @@ _LIMIT: Final = 2**63
 
 
 class Identified(Protocol):
-    """Whatever can be numbered."""
+    """A node that can be numbered."""
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What it is, for every caller and at any time."""
+        """Its identity, the same for every caller and at any time."""
         ...
 
 
@@ -72,8 +72,7 @@ class Inodes(Generic[N]):
 
     Invariants:
         Each known identity has exactly one number, and each number one identity.
-        What is known, the root aside, has a lookup count above zero.
-        The root is always known.
+        Each known node, the root aside, has a lookup count above zero. The root is always known.
     """
 
     def __init__(self, root: N, numbering: Numbering) -> None:

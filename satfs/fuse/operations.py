@@ -44,8 +44,8 @@ from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, U
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
 #: round trip per so much. The kernel's default read-ahead is as long.
 _BLOCK_BYTES: Final = 128 * 1024
-#: What `df` shows. Nobody knows how much an account holds; zeros make programs refuse to copy, or
-#: warn of a full disk. So: 1 PiB, all of it free.
+#: The size that `df` shows. The size of an account is not known; zeros make programs refuse to
+#: copy, or warn of a full disk. So: 1 PiB, all of it free.
 _STATFS_BLOCKS: Final = 2**50 // _BLOCK_BYTES
 _STATFS_FILES: Final = 2**32
 #: References taken back between two checkpoints: some milliseconds' worth.
@@ -64,9 +64,9 @@ Subject = Callable[["Operations", Sequence[Any]], str]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whom everything belongs to, and the permissions that are taken from everybody.
+    """The owner of all nodes, and the permissions that are removed for all users.
 
-    With *has_executables* a file that its archive marks as executable is shown as such.
+    With *has_executables* a file that its archive marks as executable is shown as executable.
     *server_uid* is the user whose process serves the mount.
     """
 

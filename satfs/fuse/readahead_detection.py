@@ -35,7 +35,7 @@ MIN_PATIENCE_S: Final = 0.003
 
 
 class ReadKind(StrEnum):
-    """What a read looks like."""
+    """The kind of a read."""
 
     NEEDED = "needed"
     AHEAD = "ahead"  #: requested by the kernel alone, not by a program
@@ -43,11 +43,11 @@ class ReadKind(StrEnum):
 
 
 class KernelReadAhead:
-    """What one handle's reads show about the next one.
+    """The reads of one handle, and what they show about the next one.
 
     Invariants:
-        Nothing of a run that begins at the file's beginning, or with a long piece, is taken for
-        read-ahead: so copies are not held up, nor are reads of a megabyte at any place.
+        No read of a run that begins at the file's beginning, or with a long piece, counts as
+        read-ahead: so copies are not delayed, nor are reads of a megabyte at any place.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""What the bytes of a raster file mean: its layout, its facts, and how programs read it.
+"""The meaning of a raster file's bytes: its layout, its facts, and how programs read it.
 
 Everything here decides and never waits. `raster.Raster` is where to begin: it is given bytes of a
-TIFF that were fetched anyway, and then answers which block lies where. `pattern.AccessPattern`
-predicts which blocks one open file will be asked for next.
+TIFF that were fetched anyway, and then has the place of each block. `pattern.AccessPattern`
+predicts which blocks of one open file are read next.
 
 A *block* is a tile or a strip of a TIFF: the unit that is compressed, and so read, as a whole.
 """

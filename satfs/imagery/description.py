@@ -1,4 +1,4 @@
-"""What `satfs info` shows of a raster: its layout, and what a window of it costs."""
+"""The description of a raster for `satfs info`: its layout, and the cost of a window."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Final
 from satfs.errors import Damaged
 from satfs.model import ByteRange
 
-#: What a header takes at most, in bytes: 8 of a classic TIFF, 16 of a BigTIFF.
+#: The longest header, in bytes: 8 of a classic TIFF, 16 of a BigTIFF.
 HEADER_BYTES: Final = 16
 #: Fields of one directory. A GDAL file has about 20, a camera's some 60; a million would be made
 #: in order to cost memory.

@@ -1,4 +1,4 @@
-"""What a raster states about itself: samples, where on Earth it lies, what its bands are called.
+"""A raster's statements about itself: its samples, its place on Earth, the names of its bands.
 
 Facts are from the OGC's GeoTIFF standard 1.1 (19-008r4), chapter 7, and from GDAL's GTiff driver
 documentation for the two fields of its own (42112 GDAL_METADATA, 42113 GDAL_NODATA).
@@ -54,7 +54,7 @@ _READ: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the first image of a file states about itself. None: it states nothing usable.
+    """The statements of the first image of a file. None: it states nothing usable.
 
     `data_type` is like `uint16`, of the first band, or `unknown`. `epsg` is the code of the
     projected system, else of the geographic one. `transform` is (a, b, c, d, e, f) with

@@ -131,7 +131,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What GDAL's COG driver states of a file in its ghost area (GDAL, "COG driver", 2024).
+    """The statements of GDAL's COG driver in a file's ghost area (GDAL, "COG driver", 2024).
 
     A statement is only kept while the file is as the driver left it: a program that edits such a
     file in place sets KNOWN_INCOMPATIBLE_EDITION, and then nothing is to be relied on.

@@ -31,7 +31,7 @@ from satfs.imagery.spans import SpanParser, Steps
 from satfs.model import ByteRange
 
 #: Directories of one file that are read. A COG of a million pixels a side has 12 overviews, each
-#: with a mask: 26. What lies behind so many pages is read as bytes.
+#: with a mask: 26. The images behind this number of pages are read as bytes.
 MAX_DIRECTORIES: Final = 256
 #: Directories that one directory may hold in itself. Microscopes write one for each overview.
 MAX_SUB_DIRECTORIES: Final = 64

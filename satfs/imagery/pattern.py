@@ -1,13 +1,13 @@
-"""Which blocks one open file will be asked for next, from those that it was asked for.
+"""Predict the blocks of one open file that are read next, from those that were read.
 
 Programs read rasters in windows. GDAL reads a window from left to right and then from top to
 bottom, block by block; in band interleave it does so for one band after the other. So the blocks
-that one file was asked for are grouped into windows, and the shape of the last ones, counted in
-blocks, is what is expected of the next. A program that reads points has windows of one block, and
-nothing is predicted for it.
+of one file that were read are grouped into windows, and the shape of the last ones, counted in
+blocks, is expected of the next. A program that reads points has windows of one block, and nothing
+is predicted for it.
 
-What is predicted is fetched, and a prediction that is wrong was fetched in vain. The sum of what
-was fetched in vain and of what is predicted and not yet read never exceeds a fifth of what was
+Predicted blocks are fetched; those of a wrong prediction were fetched in vain. The bytes fetched in
+vain, together with those predicted and not yet read, never exceed a fifth of the bytes that were
 read, plus an allowance without which nothing could be predicted at the start.
 """
 
@@ -24,9 +24,9 @@ from satfs.model import ByteRange
 
 #: How much may be fetched in vain: one byte for so many that are read.
 READ_PER_VAIN: Final = 5
-#: What may be fetched in vain beyond that, once for each open file, in bytes: the other three bands
-#: of a tile of 512 by 512 pixels of 16 bits, or a row of a window of 1024 by 1024 pixels, four
-#: bands of 16 bits, in tiles of 256 by 256.
+#: Bytes that may be fetched in vain beyond that, once for each open file: the other three bands of
+#: a tile of 512 by 512 pixels of 16 bits, or a row of a window of 1024 by 1024 pixels, four bands
+#: of 16 bits, in tiles of 256 by 256.
 ALLOWANCE_BYTES: Final = 4 * 1024 * 1024
 #: Windows whose shapes are remembered for each image: enough for a share, few enough to follow a
 #: program that begins to do something else.
@@ -37,7 +37,7 @@ MAX_OUTSTANDING: Final = 256
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 #: Places that one call looks at in order to find its predictions.
 _MAX_TRIES: Final = 512
-#: What these columns may take, in bytes. Of tiles of 512 by 512 pixels a window has two, or three.
+#: Limit of the bytes of these columns. Of tiles of 512 by 512 pixels a window has two, or three.
 _MAX_BESIDE_BYTES: Final = 1536 * 1024
 #: Blocks of a window, and of the past, that are remembered. Beyond it a window is continued as a
 #: new one of the same columns, and the oldest blocks are forgotten.

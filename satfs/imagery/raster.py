@@ -18,7 +18,7 @@ _SMALL_SIDE: Final = 512
 
 
 class Raster:
-    """What is known of one version of one file of *size_bytes*, from the bytes it was fed.
+    """One version of one raster file of *size_bytes*, as far as the given bytes show it.
 
     It never waits, and never raises for what the file holds. While `layout` is None, and for every
     block or offset that is unknown, the file is to be read as bytes. A layout that is wrong leads

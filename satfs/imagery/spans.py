@@ -14,7 +14,7 @@ T = TypeVar("T")
 #: Raises Damaged when the bytes contradict themselves.
 Steps: TypeAlias = Generator[tuple[ByteRange, ...], tuple[bytes, ...], T]
 
-#: What a parser states as needed is widened to this, in bytes: an image directory with its small
+#: A span that a parser needs is widened to this length, in bytes: an image directory with its small
 #: values is rarely longer, and a request for twelve bytes costs as much time as one for 4 KiB.
 WINDOW_BYTES: Final = 4096
 #: Bytes that a parser keeps while it waits for others. Its largest need is 64 KiB.
@@ -85,8 +85,8 @@ class HeldSpans:
 class SpanParser(Generic[T]):
     """Runs a parser's steps with the bytes that come by. It never raises for what they hold.
 
-    Bytes may come in any order, more than once, and cut anywhere. What lies beyond the end of the
-    file cannot be had, so a parser that needs it ends without a result.
+    Bytes may come in any order, more than once, and cut anywhere. A parser that needs bytes beyond
+    the end of the file ends without a result.
     """
 
     def __init__(self, steps: Steps[T], size_bytes: int) -> None:

@@ -23,8 +23,8 @@ from satfs.model import ByteRange
 #: The unit in which a table is kept, in bytes, counted from the start of the table: 128 offsets of
 #: a BigTIFF. GDAL reads tables in pages of 4 KiB of the file, which hold three of these at least.
 PIECE_BYTES: Final = 1024
-#: What is kept of one file's tables, the way back included, in bytes: that of a million blocks.
-#: Beyond it everything is forgotten, and learnt again from what is read next.
+#: Limit of the bytes of one file's tables, the way back included: those of a million blocks. Beyond
+#: it all are forgotten, and learnt again from later reads.
 MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
 #: Blocks in one sorted array of the way back. Two arrays become one of this length at most, so that
 #: a merge takes three milliseconds, and a search goes through 64 arrays per million blocks. Blocks
@@ -32,7 +32,7 @@ MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
 _MAX_RUN: Final = 16_384
 #: Parts of pieces that wait for the rest, in bytes: two for each of some thirty reads.
 _MAX_PARTS_BYTES: Final = 64 * 1024
-#: What a piece costs beside its bytes: the object, its key, its place in the dictionary.
+#: The memory of a piece beside its bytes: the object, its key, its place in the dictionary.
 _PIECE_OVERHEAD_BYTES: Final = 200
 
 
@@ -54,7 +54,7 @@ class _Run:
 
 
 class BlockTables:
-    """What is known of the tables of one file of *size_bytes*.
+    """The tables of one file of *size_bytes*, as far as they are known.
 
     Nothing here waits or raises for what the file holds. A span that a table states beyond the end
     of the file ends there.

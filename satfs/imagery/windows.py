@@ -75,7 +75,7 @@ class ReadWindow:
 
 @dataclass(frozen=True, slots=True)
 class WindowShape:
-    """What a window was, in blocks; `fill` is the share of its blocks that was read."""
+    """The shape of a window, in blocks; `fill` is the share of its blocks that was read."""
 
     n_rows: int
     n_columns: int
@@ -84,7 +84,7 @@ class WindowShape:
 
 
 class NextBlocks:
-    """What may be read next: of *window*, whose last block was at *last*.
+    """The blocks that may be read next: of *window*, whose last block was at *last*.
 
     *shapes* are those of the last windows of the same image, and *mean_bytes* is the mean length
     of its blocks.
@@ -118,7 +118,7 @@ class NextBlocks:
         planes = self._planes() if self._is_plane_wise else [(last.plane, 1.0)]
         share = fill
         if self._has_shape:
-            # What the last windows had to the right and below.
+            # The blocks that the last windows had to the right and below.
             n_columns, column_share = _extent([shape.n_columns for shape in shapes])
             _, row_share = _extent([shape.n_rows for shape in shapes])
             share = min(fill, column_share, row_share)

@@ -1,1 +1,1 @@
-"""What a mount reports about itself: `.satfs/`, reachable by name and never listed."""
+"""A mount's reports about itself: `.satfs/`, reachable by name and never listed."""

@@ -63,7 +63,7 @@ class Introspection:
     """
 
     def __init__(self, identity: Identity, instruments: Instruments, lines: LogRing) -> None:
-        #: What the kernel accepted (`kernel_tuning`); None where that is not allowed.
+        #: The settings that the kernel accepted (`kernel_tuning`); None where that is not allowed.
         self.read_ahead_kb: int | None = None
         self.max_background: int | None = None
         #: Where commands are taken, if they are: the path of a socket.

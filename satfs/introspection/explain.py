@@ -1,4 +1,4 @@
-"""What reading one file took, in words: whether it was slow, and why.
+"""An explanation of the reads of one file: whether they were slow, and why.
 
 *Pure*: a trace and what is known besides go in, text comes out, 80 columns wide where names allow.
 """
@@ -32,10 +32,10 @@ MOSTLY_LATENCY: Final = 0.5
 #: A program that reads this little at a time waits for round trips, and not for bytes.
 SMALL_BYTES: Final = 1024 * 1024
 
-#: What a terminal shows on a line.
+#: The width of a terminal's line, in columns.
 _COLUMNS: Final = 80
 
-#: What each kind of request was for, one of them and several.
+#: The purpose of each kind of request, in singular and plural.
 _KINDS: Final = {
     LINK: ("link from the API", "links from the API"),
     SIZE: ("request for size and version", "requests for size and version"),

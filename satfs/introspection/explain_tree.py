@@ -35,7 +35,7 @@ class Explainer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MirrorContext:
-    """What all directories of the mirror have in common."""
+    """The parts that all directories of the mirror share."""
 
     snapshots: Snapshots
     explainer: Explainer

@@ -1,8 +1,8 @@
 """The metrics on a port of this machine, for a Prometheus that scrapes instead of reading files.
 
-Any user of the machine, and any web page in its browsers, may connect to that port. What they can
-take is therefore bounded here: a few connections, a few seconds each, in the event loop without any
-thread; and a request that names another host (DNS rebinding) is refused.
+Any user of the machine, and any web page in its browsers, may connect to that port. So the cost is
+bounded here: a few connections, a few seconds each, in the event loop without any thread; and a
+request that names another host (DNS rebinding) is refused.
 """
 
 from __future__ import annotations

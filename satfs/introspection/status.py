@@ -44,7 +44,7 @@ class UnreachableHost:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What stays the same as long as the mount lives. *since_s* is wall clock."""
+    """The constant part of a mount's status. *since_s* is wall clock."""
 
     pid: int
     mountpoint: str
@@ -60,7 +60,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class MountStatus:
-    """What was true at *now_s* (wall clock), as the packages report it."""
+    """The state at *now_s* (wall clock), as the packages report it."""
 
     now_s: float
     identity: Identity

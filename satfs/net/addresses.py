@@ -11,10 +11,10 @@ The rule for links to objects, which arrive in answers of the API and in redirec
   private stores (`allow_private_store`).
 
 Addresses are judged as written, in every notation that a resolver takes for one (`127.1`, an IPv4
-address inside an IPv6 one), by `LinkRule.check`. What a *name* resolves to is judged by
-`LinkRule.check_peer` after it was resolved and before anything is connected to: whoever controls a
-name's DNS could otherwise have us knock at any port of this machine or its network. Where a proxy
-resolves names, it alone decides.
+address inside an IPv6 one), by `LinkRule.check`. The addresses of a *name* are judged by
+`LinkRule.check_peer` after it was resolved and before a connection is opened: an attacker who
+controls a name's DNS could otherwise have satfs connect to any port of this machine or its network.
+Where a proxy resolves names, it alone decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: What parsers of addresses disagree about: they strip, split or map these differently.
+#: Characters that parsers of addresses disagree about: they strip, split or map them differently.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\]")
 #: Host and port with an IPv6 address (RFC 3986 §3.2.2). Versions of Python differ in what else with
 #: brackets they split: some take `[::1]]` for `::1`.

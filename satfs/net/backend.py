@@ -250,7 +250,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
 
 
 class _TlsAhead(httpcore.AsyncNetworkStream):
-    """What stands for a connection whose TLS was agreed on before httpcore wanted it."""
+    """A connection whose TLS handshake took place before httpcore requested it."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream

@@ -57,7 +57,7 @@ UNKNOWN_SILENCE_S: Final = 1.0
 
 
 class HostLimit:
-    """What is known of one host. All moments are seconds of any one clock.
+    """The state of one host. All moments are seconds of any one clock.
 
     Invariants:
         `limit` is None or at least 1. `allowed` is at least 1.

@@ -110,7 +110,7 @@ class Http:
                 on_closed=self.permits.note_closed,
             )
         self._transport: httpx.AsyncBaseTransport = transport
-        #: What permits for this client's connections name.
+        #: The holder that permits for this client's connections name.
         self.holder: Holder = self._pool or _NoIdle()
         self.permits.add_holder(self.holder)
         self.reachability = reachability or Reachability()

@@ -7,8 +7,8 @@ deadline, each read that is no longer wanted. So httpcore lends its HTTP/1.1 con
 the public `create_connection`, and this module alone decides who owns them:
 
 - A connection is in exactly one place: in the hands of one request, or in the idle list.
-- It goes back to the idle list only when its answer was read to the end. Whatever else happens
-  (a failure, a cancellation, a response that was not read to its end) closes and forgets it.
+- It goes back to the idle list only when its response was read to the end. Any other event (a
+  failure, a cancellation, a response that was not read to its end) closes and forgets it.
 - Closing means `Dialer.abort`, which closes the sockets without waiting. No cancellation can come
   between.
 

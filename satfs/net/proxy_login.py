@@ -1,4 +1,4 @@
-"""What happens when a proxy refuses user and password (407): one request, then none for a while.
+"""A proxy that refuses user and password (407): one request is sent, then none for a while.
 
 Every request with a wrong password counts at the proxy, and directory services lock an account
 after a few. So the first request through a proxy goes alone, and after a 407 nothing is sent for

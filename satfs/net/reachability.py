@@ -42,7 +42,7 @@ class _Host:
     responded_at_s: float = float("-inf")
     offline_since: float | None = None
     reason: str = ""
-    #: What it was silent about, since it counts as offline.
+    #: Requests that it did not respond to since it counts as offline.
     silent_about: set[str] = field(default_factory=set)
     next_probe_at: float = 0.0
     probed_at: float = 0.0
@@ -62,7 +62,7 @@ class _Host:
 
 @dataclass(slots=True)
 class Reachability:
-    """What is known of each origin (`satfs.net.addresses.origin_of`). Never waits."""
+    """The state of each origin (`satfs.net.addresses.origin_of`). Never waits."""
 
     probe_interval_s: float = PROBE_INTERVAL_S
     probe_patience_s: float = PROBE_PATIENCE_S

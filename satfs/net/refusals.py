@@ -107,7 +107,7 @@ def _own_waits(age_s: float, was_accepted: bool) -> tuple[float, ...]:
 
 
 class Standing:
-    """What is known of the credentials of one source: age, and whether they were accepted."""
+    """The credentials of one source: their age, and whether they were accepted."""
 
     def __init__(self) -> None:
         self._received: tuple[str, float] = ("", -math.inf)

@@ -100,7 +100,7 @@ class Retries:
             Unreachable: the host counts as offline, or tries are spent; the last failure as it was.
             Throttled: the other side requires a wait longer than the time that is left.
             DeadlineReached: time ran out in the middle of a try.
-            Whatever else *attempt* raises, at once.
+            Any other exception of *attempt*, at once.
         """
         started_s = trio.current_time()
         since_s = started_s if since_s is None else since_s

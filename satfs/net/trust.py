@@ -1,4 +1,4 @@
-"""Whose certificates are trusted, and how strictly they are checked.
+"""The certificate authorities that are trusted, and the strictness of the checks.
 
 The event loop and the worker processes get their TLS context from `tls_context`, so that a host
 that one of them trusts is trusted by the other as well.
@@ -42,7 +42,7 @@ _BUNDLES: Final = (
 #: A certificate in a directory of OpenSSL's: the hash of its subject, and a number
 #: (openssl-rehash(1)). OpenSSL reads it when it is needed, and counts none before.
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-#: What only a strict check refuses (OpenSSL, x509_vfy.h: X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to
+#: Errors of strict checks alone (OpenSSL, x509_vfy.h: X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to
 #: X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3).
 _STRICT_CODES: Final = range(80, 94)
 

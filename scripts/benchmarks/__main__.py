@@ -43,7 +43,7 @@ from benchmarks.samples import (
 from benchmarks.window_works import CASE, WINDOW_READERS
 from benchmarks.workloads import WORKLOADS, Workload
 
-#: What `--quick` measures: the headline figures, against the peer that comes nearest.
+#: The workloads of `--quick`: the headline figures, against the peer that comes nearest.
 QUICK_WORKLOADS = {
     "sequential": ("tls", "wan"),
     "first-byte": ("wan",),
@@ -63,7 +63,7 @@ MEMORY_CLAIMED = 4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for on the command line."""
+    """The choices of the command line."""
 
     workloads: tuple[Workload, ...]
     profiles: tuple[Profile, ...]
@@ -248,7 +248,7 @@ def _take(plan: Plan, scene: Scene, workload: Workload, profile: Profile, run: R
         turn = 2 * repetition % len(takers)
         for name in takers[turn:] + takers[:turn]:
             started = time.monotonic()
-            # Who broke in one round is not asked again: a hang costs minutes.
+            # A contender that failed in one round is left out of the others: a hang costs minutes.
             sample = broken.get(name) or _sample(plan, scene, workload, name, repetition)
             if "failed" in sample and name != SATFS.name:
                 broken[name] = sample

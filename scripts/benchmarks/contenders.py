@@ -1,4 +1,4 @@
-"""Who takes part: satfs, and what a user would run instead, as a user would run it."""
+"""The contenders: satfs, and the programs that a user would run instead, as a user runs them."""
 
 from __future__ import annotations
 

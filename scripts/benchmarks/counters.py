@@ -1,4 +1,4 @@
-"""What the origin saw: requests and bytes, from the lines of its access log. Pure."""
+"""The requests and bytes that the origin counted, from the lines of its access log. Pure."""
 
 from __future__ import annotations
 

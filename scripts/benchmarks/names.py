@@ -1,4 +1,4 @@
-"""What contenders are called, for people. Pure."""
+"""The names of contenders, for people. Pure."""
 
 from __future__ import annotations
 

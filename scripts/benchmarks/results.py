@@ -1,4 +1,4 @@
-"""What a run found, as it is kept in a file: samples, and what they were measured on. Pure."""
+"""The results of a run, as they are kept in a file: samples, and the machine. Pure."""
 
 from __future__ import annotations
 

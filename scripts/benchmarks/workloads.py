@@ -1,4 +1,4 @@
-"""What is measured: each workload by its name, where it runs, and who takes part.
+"""The workloads: each by its name, the lines that it runs on, and its contenders.
 
 A workload is one function from a contender to one sample.
 """

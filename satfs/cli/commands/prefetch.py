@@ -69,8 +69,9 @@ def prefetch(
     Listings, records and files are then there without any network, also after a remount (with
     `satfs mount --offline`), until the cache needs the room: `satfs pin` keeps them for good.
 
-    Ends with 0 only if every file is there as a whole. May be ended and run again at any time: what
-    is there is checked, and not fetched again. What would not fit is not begun.
+    Ends with 0 only if every file is there as a whole. May be ended and run again at any time:
+    blocks that are there are checked, and not fetched again. Files that would not fit are not
+    begun.
 
     With --window, --bbox or --overviews, rasters alone are fetched, and of these the header and the
     chosen blocks.

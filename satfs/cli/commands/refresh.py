@@ -29,7 +29,7 @@ def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
     """Request the listing of each PATH on a mount again.
 
     A mount uses a listing for a minute, and the kernel a name; this command is for a program that
-    cannot wait. What lies below PATH is requested again as well, when a program reads it. For a
+    cannot wait. Listings below PATH are requested again as well, when a program reads them. For a
     scene, the store is queried for the versions of its files.
 
     Exits with 4 if the API cannot be reached; then the earlier listing stays.

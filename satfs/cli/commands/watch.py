@@ -99,10 +99,10 @@ def watch(
 ) -> int:
     """Report each capture and scene that is published, from now on, until Ctrl-C.
 
-    PATH-OR-ID is a task, a capture, or all tasks. What was reported is kept on disk, and the next
-    run does not report it again; the first run only records what there is. With --exec, an event
-    counts as reported when the command has ended with 0; otherwise it is reported again after the
-    next look. With --where only scenes are reported, those whose records fulfil it.
+    PATH-OR-ID is a task, a capture, or all tasks. Reported events are kept on disk, and the next
+    run does not report them again; the first run only records the present state. With --exec, an
+    event counts as reported when the command has ended with 0; otherwise it is reported again after
+    the next look. With --where only scenes are reported, those whose records fulfil it.
 
     Each event is reported at least once: after a run that was killed, the last one comes again.
     """

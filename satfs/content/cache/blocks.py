@@ -273,8 +273,8 @@ class BlockCache:
 
         Where there is no room, the object goes on in memory.
         """
-        # Space that is being given back is not written to before it has gone. What is landing is
-        # not evicted, so once it has gone, it is ours.
+        # Space that is being freed is not written to before it is free. Reserved blocks are not
+        # evicted, so free space is ours.
         while not cached.leaving.isdisjoint(cached.layers[0].map.segments_of(span)):
             async with self._eviction.lock:
                 pass

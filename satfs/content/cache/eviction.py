@@ -1,4 +1,4 @@
-"""What leaves the cache, and in which order: first from the block map, then from the disk."""
+"""Eviction: which blocks leave the cache, first from the block map, then from the disk."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 One SQLite file in WAL mode serves any number of mounts at once. Every method waits for the disk and
 belongs in a thread; a lock lets one in at a time.
 
-What crash leaves what (docs/CONCURRENCY.md): rows are written after the data they speak of, and
-deleted before it goes, so a row never promises what isn't there. A power cut may still lose data
-that the kernel had not written; checksums find that on first use.
+After a crash (docs/CONCURRENCY.md): rows are written after the data that they describe, and deleted
+before it, so a row never promises data that is not there. A power cut may still lose data that the
+kernel had not written; checksums find that on first use.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """What must not be evicted: whole objects, and segments as (object, number)."""
+    """Objects and segments, as (object, number), that must not be evicted."""
 
     objects: frozenset[int] = frozenset()
     segments: frozenset[tuple[int, int]] = frozenset()

@@ -20,7 +20,7 @@ from satfs.errors import BadCache, NotThere
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """What a cache directory holds; `disk_bytes` is what its files take up on the disk."""
+    """The content of a cache directory; `disk_bytes` is the space of its files on the disk."""
 
     directory: Path
     objects: list[CachedVersion]
@@ -30,7 +30,7 @@ class CacheInfo:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What became of one object's check, in bytes. Damaged blocks are gone afterwards."""
+    """The result of one object's check, in bytes. Damaged blocks have been removed."""
 
     kept: CachedVersion
     good_bytes: int

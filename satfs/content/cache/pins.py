@@ -1,4 +1,4 @@
-"""What a mount has cached of which objects, what is pinned, and what would still fit."""
+"""The objects in a mount's cache, the pinned ones, and the space that is left."""
 
 from __future__ import annotations
 

@@ -36,9 +36,10 @@ class Claiming:
         self.n_elsewhere = 0
 
     async def wait_for_others(self, range_request: RangeRequest) -> None:
-        """Return when no other process fetches where *range_request* begins.
+        """Wait until no other process fetches the first block of *range_request*.
 
-        What others have fetched meanwhile is left out of it; it may have nothing left to do.
+        Blocks that others have fetched by then are left out of it; it may have nothing left to
+        fetch.
         """
         cache, cached = self._cache, range_request.cached
         if not cache.claims.is_shared(trio.current_time()):
@@ -91,9 +92,9 @@ class Claiming:
         return claim
 
     async def _take_in(self, range_request: RangeRequest, max_age_s: float = 0.0) -> bool:
-        """Leave out of *range_request* what other processes have fetched; return whether any is.
+        """Remove blocks that other processes have fetched from *range_request*; return if any were.
 
-        What was entered within the last *max_age_s* may be overlooked.
+        Entries of the last *max_age_s* seconds may be missed.
         """
         changes = await self._cache.changes(max_age_s)
         if changes == range_request.sharing.seen_changes:

@@ -1,8 +1,8 @@
-"""How much may be fetched from the store in a day, and how much has been.
+"""The limit of bytes fetched from the store in a day, and the count of them.
 
-For those who pay by the byte, or share a line: with a limit, bytes that are not in the cache are
-refused once it is reached, and what is in the cache goes on being read. What was fetched is kept in
-the account's cache directory, so that neither a remount nor a second mount begins at nothing.
+For users who pay by the byte, or share a line: once the limit is reached, reads of bytes that are
+not in the cache fail, and cached bytes can still be read. The count is in the account's cache
+directory, so that neither a remount nor a second mount begins at 0.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 
 #: From this share of the limit on there is a warning: early enough to finish what matters.
 WARN_SHARE: Final = 0.8
-#: How often what was fetched is written down, in seconds. What a killed mount has not written is
-#: not counted, and another mount's bytes are learnt this late.
+#: The interval at which the count is written, in seconds. Bytes that a killed mount has not written
+#: are not counted, and another mount's bytes are known this late.
 SETTLE_INTERVAL_S: Final = 5.0
 #: A name of our own in the account's directory.
 FILE_NAME: Final = "egress.json"
@@ -38,7 +38,7 @@ _DAY_S: Final = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was fetched on one day (UTC, `YYYY-MM-DD`); `limit_bytes` is None without a limit."""
+    """The bytes fetched on one day (UTC, `YYYY-MM-DD`); `limit_bytes` is None without a limit."""
 
     day: str
     spent_bytes: int

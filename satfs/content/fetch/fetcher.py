@@ -163,7 +163,7 @@ class Fetcher:
         launched = self._launched.get(reader)
         if launched is not None and launched.start <= plan.now.start < launched.stop:
             # Looking through a whole window at each of its thousand reads would cost more than
-            # reading. What failed or was evicted meanwhile is fetched when it is waited for.
+            # reading. Blocks that failed or were evicted are fetched when a read waits for them.
             left = max(0, ahead.stop - launched.stop)
             if left < min(self._dispatcher.range_bytes(len(ahead)), max(1, len(ahead) // 2)):
                 return

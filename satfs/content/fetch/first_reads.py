@@ -1,9 +1,9 @@
 """Whether programs of this mount read the beginning of a file right after they looked it up.
 
-Decides, and never waits. What is looked up for the first time needs its size, which is one request,
-and what is read of it then another one. Where a program is going to read the beginning anyway, both
-can be sent at the same time. The kernel does not announce it: it looks a name up in the same way
-for `stat` and for `cat`. So the last look-up decides.
+Decides, and never waits. The first look-up of a file needs its size, which is one request, and a
+read is another one. Where a program is going to read the beginning anyway, both can be sent at the
+same time. The kernel does not announce it: it looks a name up in the same way for `stat` and for
+`cat`. So the last look-up decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SOON_S: Final = 2.0
 
 
 class FirstReads:
-    """What follows the look-ups of files whose size was not known.
+    """The reads that follow look-ups of files whose size was not known.
 
     Invariants:
         While one look-up has not been followed by anything, no beginning is expected for another: a

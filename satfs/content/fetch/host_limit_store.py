@@ -1,9 +1,8 @@
 """How many connections hosts let through, remembered beyond this process.
 
-A host that nothing is known of gets its connections in steps (`net/hostlimit.py`), which take a
-short program the better part of its time. What was seen is kept in the cache's index for a day, for
-all processes that use the directory: not the host's name, which is part of its links, but a digest
-of it.
+An unknown host gets its connections in steps (`net/hostlimit.py`), which take most of the time of a
+short program. The number is kept in the cache's index for a day, for all processes that use the
+directory: not with the host's name, which is part of its links, but with a digest of it.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class RangeRequest(Download):
     def brought_elsewhere(self, gap: ByteRange | None) -> None:
         """Leave out what another process has fetched: all but *gap*, the first part still missing.
 
-        What lies beyond *gap* is fetched by another request, if a reader still wants it.
+        Blocks beyond *gap* are fetched by another request, if a reader still needs them.
         """
         position = self.stop if gap is None else gap.start
         if self.held_until == self.start:

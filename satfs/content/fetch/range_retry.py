@@ -1,7 +1,7 @@
 """One range request's way through failures: retried, moved to the loop, or given up.
 
-What a response means is decided in `store_responses` and how long to wait in `net.retry`; which
-requests are in flight at once, in `dispatch`.
+`store_responses` decides the meaning of a response, `net.retry` the wait before the next attempt,
+and `dispatch` which requests are in flight at once.
 """
 
 from __future__ import annotations

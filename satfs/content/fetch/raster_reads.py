@@ -32,8 +32,8 @@ PAGE_BYTES: Final = 4 * KIB
 SHORT_BYTES: Final = 16 * KIB
 #: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
 #: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64),
-#: and begins at a multiple of its length. What it takes in behind a block is fetched with the
-#: block, and does not show that the next block is needed.
+#: and begins at a multiple of its length. Bytes that it takes in behind a block are fetched with
+#: the block, and do not show that the next block is needed.
 BUFFER_BYTES: Final = 8 * KIB
 #: The same of a program that looks into a zip itself: unzip's buffer, from any place on (GDAL's
 #: copy of minizip, UNZ_BUFSIZE).
@@ -338,7 +338,7 @@ class RasterReads:
     def _reached(self, span: ByteRange, block: Block, *, is_fetched: bool) -> tuple[Block, ...]:
         """Return the blocks up to which a run of requests has come: that of the next one's start.
 
-        What lies behind it may be read ahead.
+        Blocks behind it may be read ahead.
         """
         where = self._raster.span_of(block)
         if where is None:

@@ -71,7 +71,7 @@ class Pattern(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to fetch: `now` is what a program reads, `ahead` the rest that is worth it, in order."""
+    """Ranges to fetch: `now` has those of the read, `ahead` those to read ahead, in order."""
 
     now: ByteRange
     ahead: tuple[ByteRange, ...]

@@ -59,7 +59,7 @@ class ObjectReader:
         Raises:
             Changed: the vendor now serves another version, and the cache lacks bytes of this one.
             NotAllowed: the store refuses the object.
-            Unreachable: retries are spent. What was fetched is kept.
+            Unreachable: retries are spent. Fetched blocks are kept.
             Garbled: the store broke its contract.
         """
         if self._is_closed:

@@ -1,4 +1,4 @@
-"""What covers a span of bytes of one object, found by the offsets: requests in flight, waiters.
+"""An index by offset of what covers a span of one object: requests in flight, or waiters.
 
 Pure. Every read looks for the requests that bring its bytes, and every piece that arrives for the
 reads that wait for it. Hundreds of each may exist, and a look at all of them took longer than the

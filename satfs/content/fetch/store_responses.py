@@ -1,4 +1,4 @@
-"""What a response of the object store means for the requested range.
+"""The meaning of the object store's responses for the requested range.
 
 Pure, and shared by both ways of moving bytes. Sources: RFC 9110 §§13-15 for ranges and conditions,
 the S3 API for error codes and presigned URLs.
@@ -43,7 +43,7 @@ MAX_SKIPPED_BYTES: Final = 1024 * 1024
 
 
 class ResponseKind(StrEnum):
-    """What to do about an answer."""
+    """The kind of a response, by what follows from it."""
 
     BYTES = "bytes"  #: the requested bytes follow
     RENEW = "renew"  #: the link is refused: try again, with another if need be
@@ -165,8 +165,8 @@ def classify_success(
         return ResponseClass(ResponseKind.GARBLED, "Content-Range")
     first, last, total = span
     if total is None:
-        # What was asked for lies inside of the version that we opened; the name must show that it
-        # is the one, since the length does not.
+        # The range is inside of the version that was opened; the ETag must show that it is this
+        # version, since the length does not.
         if version is None or not (_names(headers) or version.is_strong):
             return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         total = version.size_bytes

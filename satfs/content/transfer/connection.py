@@ -20,7 +20,7 @@ CIPHERTEXT_BYTES: Final = 256 * 1024
 
 
 class Connection(Protocol):
-    """What a worker needs of a connection: a `socket.socket`, or a `TlsConnection`."""
+    """The interface of a worker's connection: a `socket.socket`, or a `TlsConnection`."""
 
     def fileno(self) -> int:
         """Return the descriptor that a selector waits for."""

@@ -52,9 +52,9 @@ class Exchange:
     """Requests the bytes of one move, and takes the response in.
 
     Invariants:
-        Bytes [move.start, `front`) are in the file; what follows up to `_n_held` more is in the
-        buffer. What was reported is in the file, whole blocks, and ends at or before `front`.
-        `stop` only ever shrinks.
+        Bytes [move.start, `front`) are in the file; up to `_n_held` more are in the buffer.
+        Reported bytes are in the file, are whole blocks, and end at or before `front`. `stop` only
+        ever shrinks.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What both ways of moving bytes share: a range, its destination, its attempts, its failures."""
+"""The interface of both ways of moving bytes: a range, its destination, attempts and failures."""
 
 from __future__ import annotations
 

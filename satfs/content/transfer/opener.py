@@ -24,7 +24,7 @@ from satfs.net.trust import tls_context
 
 #: Scheme and network location.
 Origin: TypeAlias = tuple[str, str]
-#: What came of opening a connection: `BadSettings` where this process cannot make a TLS context.
+#: The result of opening a connection: `BadSettings` where this process cannot make a TLS context,
 #: `NotAllowed` where a name leads to addresses that links may not lead to.
 Opened: TypeAlias = Connection | OSError | BadSettings | NotAllowed
 #: Family and place of an address, as `socket` has them.

@@ -165,7 +165,7 @@ class Worker:
         elif kind == "cancel":
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
                 if job.line is None and fields.get("is_silent"):
-                    # What is being opened for it would be silent as well.
+                    # A connection that is being opened for it would be silent as well.
                     self._opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
         elif kind == "look":

@@ -152,7 +152,7 @@ class WorkerPool:
         finally:
             process.moves.pop(number, None)
             process.idle_since_s = trio.current_time()
-            # What was cut is done here, but not there.
+            # A move that was cut has ended here, but not in the worker.
             if (state.outcome is None or delivery.stop < stop) and not process.is_dead:
                 if state.outcome is None:
                     process.cancelled.add(number)
@@ -315,7 +315,7 @@ class WorkerPool:
     async def _watch_over(self, worker: WorkerProcess) -> None:
         """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
 
-        What it was moving ends with `WorkerDied`, and is moved otherwise. That is no failure of the
+        Its moves end with `WorkerDied`, and are made in another way. That is no failure of the
         store.
         """
         while not worker.is_dead:
