@@ -16,7 +16,16 @@ from typing import Final
 
 from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
-from satfs.archive.missing_zip64 import Settled, Settling, Stated, is_doubtful, settle
+from satfs.archive.missing_zip64 import (
+    WRAP,
+    Settled,
+    Settling,
+    Stated,
+    fits_together,
+    is_doubtful,
+    settle,
+    settle_sizes,
+)
 from satfs.archive.paths import NameProblem, UnsafeName, decode_name, split_path
 from satfs.errors import Damaged
 
@@ -62,7 +71,8 @@ _UNIX_DIRECTORY: Final = 0o040000
 #: The directory bit of MS-DOS attributes, which many programs set on any system.
 _DOS_DIRECTORY: Final = 0x10
 
-#: The longest directory with cut numbers that is read, in bytes: it is held as a whole.
+#: The longest directory whose numbers may be cut and are looked into, in bytes: it is held as a
+#: whole.
 _MAX_CUT_BYTES: Final = 16 * 1024 * 1024
 #: 1601-01-01, the beginning of NTFS time, in seconds of the epoch; its unit is 100 ns.
 _NTFS_EPOCH_S: Final = -11_644_473_600
@@ -84,10 +94,14 @@ class DirectoryParser:
         self._n_bytes = 0
         self._n_entries = 0
         self._is_over = False
-        # Entries of a directory with cut numbers, until the true ones are known.
-        self._cut: list[tuple[bytes, Stated]] = []
-        if directory.is_cut and len(directory.span) > _MAX_CUT_BYTES:
-            raise Damaged("it is over 4 GiB without ZIP64 records, and has too many members")
+        # Entries whose numbers may be cut, until the true ones are known.
+        self._held: list[tuple[bytes, Stated]] = []
+        self._is_held = directory.is_cut or directory.span.start >= WRAP
+        self._is_settled = False
+        if len(directory.span) > _MAX_CUT_BYTES:
+            if directory.is_cut:
+                raise Damaged("it is over 4 GiB without ZIP64 records, and has too many members")
+            self._is_held = False
 
     def feed(self, piece: bytes | memoryview) -> None:
         """Take the next *piece* of the directory.
@@ -110,9 +124,11 @@ class DirectoryParser:
             stop = position + _entry_bytes(data, position)
             if stop > len(data):
                 break
-            if self._directory.is_cut:
+            if self._n_entries == 0 and _is_of_archive_utility(data, position):
+                self._is_held = len(self._directory.span) <= _MAX_CUT_BYTES
+            if self._is_held:
                 entry = data[position:stop]
-                self._cut.append((entry, _stated(entry)))
+                self._held.append((entry, _stated(entry)))
             else:
                 self._entry(data, position)
             self._n_entries += 1
@@ -124,10 +140,15 @@ class DirectoryParser:
 
         Give its result to `finish`. None where the numbers are as they should be.
         """
-        if not self._directory.is_cut:
-            return None
-        directory = self._directory
-        return settle([stated for _, stated in self._cut], directory.shift, directory.span.start)
+        stated = [each for _, each in self._held]
+        shift, data_stop = self._directory.shift, self._directory.span.start
+        if self._directory.is_cut or not fits_together(stated, shift, data_stop):
+            find = settle if data_stop >= WRAP else None
+        else:
+            is_archive_utility = bool(self._held) and _is_of_archive_utility(self._held[0][0], 0)
+            find = settle_sizes if is_archive_utility else None
+        self._is_settled = find is not None
+        return None if find is None else find(stated, shift, data_stop)
 
     def finish(self, settled: Sequence[Settled | None] = ()) -> Members:
         """Return the members, once everything was fed, and *settled* is the result of `settling`.
@@ -144,7 +165,8 @@ class DirectoryParser:
             raise Damaged(
                 f"its directory announces {directory.n_entries} entries and has {self._n_entries}"
             )
-        for (entry, _), numbers in zip(self._cut, settled, strict=True):
+        found = settled if self._is_settled else [None] * len(self._held)
+        for (entry, _), numbers in zip(self._held, found, strict=True):
             self._entry(entry, 0, numbers)
         self._members.hide_overlaps()
         return self._members
@@ -176,7 +198,7 @@ class DirectoryParser:
                 if self._members.add_directory(parts, mtime_ns) is None:
                     raise UnsafeName(NameProblem.TOO_MANY)
                 return
-            if self._directory.is_cut:
+            if self._is_settled:
                 if settled is None:
                     raise UnsafeName(NameProblem.CUT)
                 offset = settled.offset
@@ -191,7 +213,7 @@ class DirectoryParser:
             if (
                 (made_by, made_on) == _ARCHIVE_UTILITY
                 and flags & _DESCRIPTOR_FLAG
-                and not (is_wide or self._directory.is_cut or method == STORED)
+                and not (is_wide or self._is_settled or method == STORED)
                 and is_doubtful(compressed, size, _most_ratio(method))
             ):
                 raise UnsafeName(NameProblem.CUT)
@@ -221,6 +243,12 @@ def _entry_bytes(data: bytes, position: int) -> int:
     """Return the length of the entry at *position*: fixed part, name, extra field, comment."""
     n_name, n_extra, n_comment = _LENGTHS.unpack_from(data, position + 28)
     return _ENTRY.size + int(n_name) + int(n_extra) + int(n_comment)
+
+
+def _is_of_archive_utility(data: bytes, position: int) -> bool:
+    """Return whether the entry at *position* was made by a program that cuts sizes."""
+    made_by, made_on, _, flags = struct.unpack_from("<2B2H", data, position + 4)
+    return (made_by, made_on) == _ARCHIVE_UTILITY and bool(flags & _DESCRIPTOR_FLAG)
 
 
 def _is_directory(attributes: int) -> bool:
@@ -267,6 +295,7 @@ def _stated(entry: bytes) -> Stated:
         is_stored=method == STORED and not flags & _ENCRYPTED_FLAG,
         is_deflated=method == DEFLATED and not flags & _ENCRYPTED_FLAG,
         most_ratio=_most_ratio(method),
+        is_wide=_ZIP64_FIELD in fields,
     )
 
 

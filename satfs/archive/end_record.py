@@ -170,8 +170,9 @@ class _Window:
         if placed is None:
             return None
         evidence, span, shift = placed
-        # Without ZIP64 the offset has 32 bits: one that is too small by 4 GiB or more was cut.
-        is_cut = zip64 is None and shift >= _WRAP
+        # An offset of 32 bits that is too small by 4 GiB or more was cut. Programs that cut it have
+        # written it into ZIP64 records, too.
+        is_cut = shift >= _WRAP
         if is_cut:
             shift %= _WRAP
         return _Candidate(

@@ -1,7 +1,8 @@
-"""The true numbers of a zip over 4 GiB that was written without ZIP64 records.
+"""The true numbers of a zip whose directory has them cut to 32 bits.
 
 macOS' Archive Utility (Finder's "Compress") writes sizes and offsets modulo 2^32 and the number of
-entries modulo 65,536. The true numbers are found again: a local header with the member's name
+entries modulo 65,536, without ZIP64 records; other programs write the ZIP64 end record, and cut
+the numbers of the entries. The true numbers are found again: a local header with the member's name
 stands where a member begins, and a member ends where the next one begins. The true size of an
 unpacked member is stated nowhere; where two sizes are possible, no size is reported.
 
@@ -31,6 +32,10 @@ _UNUSUAL_RATIO: Final = 8
 #: The same of a zip whose numbers were cut for certain: there a member of 4 GiB that packs well is
 #: nothing strange, so that more has to speak for the smaller size.
 _RARE_RATIO: Final = 64
+#: Bytes that a sample is unpacked to at most, and compressed bytes of which a packing ratio shows
+#: anything.
+_MAX_UNPACKED_BYTES: Final = 8 * 1024 * 1024
+_MIN_SAMPLE_BYTES: Final = 4 * 1024
 #: Compressed bytes from the beginning of a member that are unpacked to see how well it packs.
 SAMPLE_BYTES: Final = 64 * 1024
 
@@ -56,6 +61,8 @@ class Stated:
     is_deflated: bool
     most_ratio: int
     """How many bytes its method can make of one."""
+    is_wide: bool = False
+    """Whether a ZIP64 field states its numbers, which are the true ones then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,40 @@ def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool
     )
 
 
+def is_possibly_cut(entry: Stated) -> bool:
+    """Return whether the entry's method can make 2^32 bytes more than it states."""
+    is_longer_possible = entry.size_bytes + WRAP <= entry.compressed_bytes * entry.most_ratio
+    return is_longer_possible and not (entry.is_wide or entry.is_stored)
+
+
+def fits_together(stated: Sequence[Stated], shift: int, data_stop: int) -> bool:
+    """Return whether the entries, as stated, fill the zip: no overlap, and no gap of 4 GiB.
+
+    Between a member and the next one lie two fields of at most 64 KiB and a data descriptor.
+    """
+    stop: int | None = None
+    for entry in sorted(stated, key=lambda each: each.offset):
+        start = entry.offset + shift
+        if stop is not None and not stop <= start < stop + WRAP:
+            return False
+        stop = start + LOCAL_HEADER_BYTES + entry.compressed_bytes
+    return stop is None or stop <= data_stop < stop + WRAP
+
+
+def packing(sample: bytes) -> float | None:
+    """Return how many bytes are deflated into one of *sample*, the beginning of deflated data.
+
+    None where it is not deflated data, or too little of it.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        n_bytes = len(inflater.decompress(sample, _MAX_UNPACKED_BYTES))
+    except zlib.error:
+        return None
+    n_read = len(sample) - len(inflater.unconsumed_tail)
+    return n_bytes / n_read if n_read >= _MIN_SAMPLE_BYTES else None
+
+
 def packs_as_usual(sample: bytes, n_compressed: int) -> bool:
     """Return whether deflated data that begins with *sample* packs as imagery does, there at least.
 
@@ -118,6 +159,23 @@ def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
             settled.append(None)
         else:
             settled.append((yield from probes.numbers(entry, offset, following[offset])))
+    return settled
+
+
+def settle_sizes(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
+    """Find out which of the entries have a size that was cut, where no offset was.
+
+    Nothing states it. How the first bytes of a member pack tells two sizes apart of which one is a
+    multiple of the other; where both are as likely, or the sample is not deflated data, there is
+    none. Waits for nothing.
+    """
+    probes = _Probes(stated, shift, data_stop)
+    settled: list[Settled | None] = []
+    for entry in stated:
+        offset = entry.offset + shift
+        is_known = not is_possibly_cut(entry) or (yield from probes.is_as_stated(entry, offset))
+        found = Settled(offset, entry.compressed_bytes, entry.size_bytes)
+        settled.append(found if is_known else None)
     return settled
 
 
@@ -160,7 +218,7 @@ class _Probes:
             pending.append((middle + 1, stop, low if found is None else found, high))
             pending.append((start, middle, low, high if found is None else found))
         offsets = [
-            None if wrap is None else entry.offset + self._shift + wrap * WRAP
+            None if wrap is None else entry.offset % WRAP + self._shift + wrap * WRAP
             for entry, wrap in zip(self._stated, wraps, strict=True)
         ]
         known = [offset for offset in offsets if offset is not None]
@@ -172,14 +230,15 @@ class _Probes:
         found: list[int | None] = []
         for index, entry in enumerate(self._stated):
             wraps = yield from self._wraps(index, 0, self._data_stop // WRAP)
-            found.append(None if wraps is None else entry.offset + self._shift + wraps * WRAP)
+            start = entry.offset % WRAP + self._shift
+            found.append(None if wraps is None else start + wraps * WRAP)
         return found
 
     def _wraps(self, index: int, low: int, high: int) -> Generator[ByteRange, bytes, int | None]:
         """Return the multiple of 2^32, from *low* to *high*, at which the entry begins."""
         entry = self._stated[index]
         for wraps in range(low, high + 1):
-            start = entry.offset + self._shift + wraps * WRAP
+            start = entry.offset % WRAP + self._shift + wraps * WRAP
             data = yield from self._read(start, LOCAL_HEADER_BYTES + len(entry.name))
             if data.startswith(_LOCAL_SIGNATURE) and data[LOCAL_HEADER_BYTES:] == entry.name:
                 return wraps
@@ -198,7 +257,9 @@ class _Probes:
         compressed_bytes = entry.compressed_bytes + wraps * WRAP
         size_bytes: int | None = entry.size_bytes
         is_sample_wanted = False
-        if entry.is_stored:
+        if entry.is_wide and not wraps:
+            pass  # stated in 64 bits
+        elif entry.is_stored:
             if (compressed_bytes - entry.size_bytes) % WRAP == 0:
                 size_bytes = compressed_bytes
         elif wraps or is_doubtful(compressed_bytes, entry.size_bytes, entry.most_ratio):
@@ -229,6 +290,26 @@ class _Probes:
         elif length != 0:
             return None
         return None if size_bytes is None else Settled(offset, compressed_bytes, size_bytes)
+
+    def is_as_stated(self, entry: Stated, offset: int) -> Generator[ByteRange, bytes, bool]:
+        """Return whether *entry*, which begins at *offset*, is as long as it states."""
+        if not entry.is_deflated or is_doubtful(
+            entry.compressed_bytes, entry.size_bytes, entry.most_ratio
+        ):
+            return False
+        # Header and sample in one read: a zip may have some hundred such members.
+        n_wanted = LOCAL_HEADER_BYTES + len(entry.name) + SAMPLE_BYTES
+        data = yield from self._read(offset, min(n_wanted, self._data_stop - offset))
+        if len(data) < LOCAL_HEADER_BYTES or not data.startswith(_LOCAL_SIGNATURE):
+            return False
+        n_name, n_extra = _LOCAL.unpack_from(data)[-2:]
+        start = LOCAL_HEADER_BYTES + int(n_name) + int(n_extra)
+        ratio = packing(data[start : start + entry.compressed_bytes])
+        # Nearer to the stated size than to the larger one, as multiples.
+        longer = entry.size_bytes + WRAP
+        return ratio is not None and (
+            (ratio * entry.compressed_bytes) ** 2 < entry.size_bytes * longer
+        )
 
     def _is_smaller(self, entry: Stated, start: int) -> Generator[ByteRange, bytes, bool]:
         """Return whether *entry*, whose data begin at *start*, has the stated size, not 2^32 more.

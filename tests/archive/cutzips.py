@@ -65,8 +65,19 @@ class SparseZip:
         pass
 
 
-def build_cut(members: list[Big], *, prefix: int = 0, made_by: int = 0x0315) -> SparseZip:
-    """Return a zip as macOS' Archive Utility writes it."""
+def build_cut(
+    members: list[Big],
+    *,
+    prefix: int = 0,
+    made_by: int = 0x0315,
+    has_zip64: bool = False,
+    is_offset_cut: bool = False,
+) -> SparseZip:
+    """Return a zip as macOS' Archive Utility writes it.
+
+    With *has_zip64* its entries alone are cut, and the ZIP64 end record is right but for the offset
+    of the directory with *is_offset_cut*.
+    """
     made = SparseZip(size_bytes=prefix)
     directory = b""
     for member in members:
@@ -98,7 +109,17 @@ def build_cut(members: list[Big], *, prefix: int = 0, made_by: int = 0x0315) -> 
         ) + member.name  # fmt: skip
     start = made.size_bytes - prefix
     n_entries = len(members) & 0xFFFF
+    end = made.size_bytes + len(directory)
     made.write(directory)
+    if has_zip64:
+        stated_start = start & FULL if is_offset_cut else start
+        made.write(
+            struct.pack(
+                "<4sQ2H2L4Q", b"PK\6\6", 44, made_by, 45, 0, 0, len(members), len(members),
+                len(directory), stated_start,
+            )
+            + struct.pack("<4sLQL", b"PK\6\7", 0, end - prefix, 1)
+        )  # fmt: skip
     made.write(
         struct.pack(
             "<4s4H2LH", b"PK\5\6", 0, 0, n_entries, n_entries, len(directory), start & FULL, 0

@@ -52,16 +52,19 @@ def sizes(tree: Members) -> dict[str, tuple[int, int]]:
     }
 
 
-@given(
-    st.lists(
-        st.one_of(
-            st.integers(0, 10_000),
-            st.integers(0, 9 * GIB),
-            st.sampled_from([4 * GIB, 4 * GIB - 1, 4 * GIB + 1, 8 * GIB, 12 * GIB + 7]),
-        ),
-        min_size=1,
-        max_size=12,
+LENGTHS = st.lists(
+    st.one_of(
+        st.integers(0, 10_000),
+        st.integers(0, 9 * GIB),
+        st.sampled_from([4 * GIB, 4 * GIB - 1, 4 * GIB + 1, 8 * GIB, 12 * GIB + 7]),
     ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(
+    LENGTHS,
     st.sampled_from(["", "<4s3L", "<3L", "<4sLQQ", "<LQQ"]),
     st.sampled_from([0, 1, 10_000]),
 )
@@ -78,6 +81,81 @@ def test_stored_members_of_any_size_have_their_true_size(
         member.name.decode(): (member.packed, member.packed) for member in given_members
     }
     assert tree.n_refused == 0
+
+
+@given(LENGTHS, st.sampled_from(["", "<4s3L", "<4sLQQ"]), st.sampled_from([0, 7]), st.booleans())
+def test_entries_that_are_cut_beside_zip64_records_have_their_true_size(
+    packed: list[int], descriptor: str, prefix: int, is_offset_cut: bool
+) -> None:
+    """The end record has 64 bits and the entries have 32, whoever wrote them."""
+    given_members = [
+        Big(b"%d.tif" % number, size, descriptor=descriptor) for number, size in enumerate(packed)
+    ]
+    zipped = build_cut(
+        given_members, prefix=prefix, made_by=45, has_zip64=True, is_offset_cut=is_offset_cut
+    )
+    tree = members_of(zipped)
+    assert sizes(tree) == {
+        member.name.decode(): (member.packed, member.packed) for member in given_members
+    }
+    assert tree.n_refused == 0
+
+
+def test_a_deflated_member_cut_beside_zip64_records_is_not_shown() -> None:
+    """Nor is one whose bytes end where no member ends."""
+    members = [Big(b"a.tif", 5 * GIB, 9 * GIB, method=8), Big(b"b.tif", 4 * GIB + 5)]
+    tree = members_of(build_cut(members, has_zip64=True))
+    assert sizes(tree) == {"b.tif": (4 * GIB + 5, 4 * GIB + 5)}
+    assert refusals(tree) == {"a.tif": "CUT"}
+
+
+def packed_to(ratio: int) -> bytes:
+    """Return the beginning of deflated data, which unpacks to *ratio* times its bytes."""
+    source = random.Random(ratio)
+    n_noise = 64 if ratio > 1 else 1024
+    piece = b"".join(
+        source.randbytes(n_noise) + bytes(n_noise * max(0, ratio - 2))
+        for _ in range(2 * SAMPLE_BYTES // n_noise)
+    )
+    return deflated(piece)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 12 * GIB), st.sampled_from([1, 2, 3, 5, 8, 10, 16, 30, 60, 200])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_finder_zip_below_4_gib_shows_true_sizes_or_none(drawn: list[tuple[int, int]]) -> None:
+    """A member of 5 GiB that packs ten times looks like one of 1 GiB that packs twice."""
+    given_members: list[Big] = []
+    for number, (size, ratio) in enumerate(drawn):
+        beginning = packed_to(ratio)
+        unpacked = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(beginning))
+        packed = max(len(beginning), size * len(beginning) // unpacked)
+        if sum(each.packed for each in given_members) + packed < 4 * GIB - 10_000_000:
+            given_members.append(Big(b"%d" % number, packed, size, method=8, beginning=beginning))
+
+    shown = sizes(members_of(build_cut(given_members)))
+
+    for member in given_members:
+        name, size = member.name.decode(), member.size or 0
+        is_as_imagery = size < 4 * GIB and member.packed <= size < 4 * member.packed
+        if name in shown or (is_as_imagery and size + 4 * GIB > 16 * member.packed):
+            assert shown[name] == (member.packed, size)
+
+
+def test_a_member_of_a_finder_zip_costs_one_read_more() -> None:
+    """And none where its method cannot make 4 GiB more of its bytes."""
+    usual = Big(b"usual.tif", 100_000_000, 150_000_000, method=8, beginning=NOISE)
+    small = [Big(b"%d.json" % number, 3_000, 9_000, method=8) for number in range(50)]
+    with_small = build_cut(small)
+    members_of(with_small)
+    with_one = build_cut([usual, *small])
+    assert sizes(members_of(with_one))["usual.tif"] == (100_000_000, 150_000_000)
+    assert with_one.n_reads == with_small.n_reads + 1
 
 
 def test_a_deflated_member_whose_unpacked_size_was_cut_is_not_shown() -> None:
