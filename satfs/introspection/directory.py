@@ -16,7 +16,7 @@ from satfs.api.scrub import for_people
 from satfs.content.attachments import Attachments
 from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.explain import explain_object
-from satfs.introspection.explain_tree import ExplainDirectory, MirrorContext
+from satfs.introspection.explain_tree import ExplainRoot, MirrorContext
 from satfs.introspection.log_ring import LogFile, LogRing
 from satfs.introspection.snapshots import Snapshots
 from satfs.introspection.status import (
@@ -83,6 +83,12 @@ class Introspection:
     def status_json(self) -> bytes:
         """Return the status record as `status.json` has it."""
         return json.dumps(self.status(), indent=2).encode() + b"\n"
+
+    @property
+    def mountpoint_names(self) -> tuple[bytes, ...]:
+        """Return the names in the path of the mountpoint; none where it is no text."""
+        path = self._identity.mountpoint
+        return tuple(name.encode() for name in path.split("/") if name)
 
     def log_text(self) -> str:
         """Return the last lines of the log, as `log` has them."""
@@ -209,7 +215,8 @@ class IntrospectionDirectory(Directory):
 
     def _explain(self) -> Node:
         context = MirrorContext(self._snapshots, self._about)
-        return ExplainDirectory(self, EXPLAIN, _Shown(self._root), context)
+        mountpoint = self._about.mountpoint_names
+        return ExplainRoot(self, EXPLAIN, _Shown(self._root), context, mountpoint)
 
 
 class _Shown(Directory):

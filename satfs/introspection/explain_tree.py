@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Protocol
 
 import trio
 
+from satfs.errors import NotThere
 from satfs.introspection.snapshots import Snapshots
 from satfs.model import DELIVERY_ZIP, AttachmentName, SceneId
 from satfs.tree.nodes import Attributes, Directory, Entry, Node, not_there
@@ -138,3 +139,72 @@ class ExplainDirectory(Directory):
             return f"{title}\n\n{render()}".encode("utf-8", "backslashreplace")
 
         return make
+
+
+class ExplainRoot(ExplainDirectory):
+    """`.satfs/explain`: the mirror, by paths in the mount and by absolute paths.
+
+    *mountpoint* has the names of the path of the mount. They lead to the mirror as well, without
+    being listed, where the top of the mount has no such name.
+    """
+
+    __slots__ = ("_mountpoint",)
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        mirrored: Directory,
+        context: MirrorContext,
+        mountpoint: Sequence[bytes],
+    ) -> None:
+        super().__init__(parent, name, mirrored, context)
+        self._mountpoint = tuple(mountpoint)
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the directory or the text called *name*, or the way to the mountpoint."""
+        try:
+            return await super().lookup(name)
+        except NotThere:
+            if self._mountpoint[:1] != (name,):
+                raise
+        return _towards_mountpoint(self, self._mountpoint, self._mirrored, self._context)
+
+
+class _AboveMountpoint(Directory):
+    """A directory above the mountpoint in an absolute path below `.satfs/explain`."""
+
+    __slots__ = ("_below", "_context", "_mirrored")
+    holds_polled_names: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        below: Sequence[bytes],
+        mirrored: Directory,
+        context: MirrorContext,
+    ) -> None:
+        super().__init__(parent, name)
+        self._below = below
+        self._mirrored = mirrored
+        self._context = context
+
+    async def lookup(self, name: bytes) -> Node:
+        """Return the next directory of the path; waits for nothing."""
+        if name != self._below[0]:
+            raise not_there(self, name)
+        return _towards_mountpoint(self, self._below, self._mirrored, self._context)
+
+    async def children(self) -> Sequence[Entry]:
+        """Return nothing: files have paths in the mount, which are listed."""
+        return ()
+
+
+def _towards_mountpoint(
+    parent: Directory, names: Sequence[bytes], mirrored: Directory, context: MirrorContext
+) -> Directory:
+    """Return the node of the first of *names*, of which the last is the mountpoint's."""
+    if len(names) == 1:
+        return ExplainDirectory(parent, names[0], mirrored, context)
+    return _AboveMountpoint(parent, names[0], names[1:], mirrored, context)

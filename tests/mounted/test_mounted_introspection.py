@@ -184,6 +184,21 @@ def test_explaining_a_file_asks_for_nothing(origin: DemoOrigin, mount: RealMount
     assert "in all" in words
 
 
+def test_an_absolute_path_is_explained_as_well(origin: DemoOrigin, mount: RealMount) -> None:
+    """The path of a file as a program has it, behind `.satfs/explain`."""
+    scene = scene_path(origin)
+    mirror = mount.path / ".satfs/explain"
+    file = mount.path / scene / the_zip(mount, scene)
+    by_absolute_path = Path(f"{mirror}{file}")
+
+    assert by_absolute_path.read_text().startswith(f"{scene}/{file.name}\n")
+    assert sorted(os.listdir(by_absolute_path.parent)) == sorted(os.listdir(mount.path / scene))
+    assert mount.path.parts[1] not in os.listdir(mirror)
+    assert os.listdir(f"{mirror}{mount.path.parent}") == []
+    with pytest.raises(FileNotFoundError):
+        Path(f"{mirror}{mount.path.parent}/nothing").stat()
+
+
 def test_the_mirror_looks_like_the_tree(origin: DemoOrigin, mount: RealMount) -> None:
     """A walk of the mirror requests listings as one of the tree does, and no object."""
     mirror = mount.path / ".satfs/explain"
