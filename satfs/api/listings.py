@@ -201,6 +201,11 @@ class Listings:
         """Return the captures seen in listings, each id once. Never waits."""
         return joined(readers.capture, (each.last() for each in self._of_kind(CAPTURES)))
 
+    def last_scenes(self, capture_id: CaptureId) -> RecordList[Scene] | None:
+        """Return the scenes of a capture as they came last; None: never. Never waits."""
+        listing = self._others.get((SCENES, capture_id))
+        return listing.last() if listing is not None and listing.is_known else None
+
     def known_scenes(self) -> RecordList[Scene]:
         """Return the scenes seen in listings or looked up, each id once. Never waits."""
         return joined(readers.scene, (each.last() for each in self._of_kind(SCENES, SCENE)))

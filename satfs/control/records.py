@@ -106,7 +106,8 @@ async def listed(
     match thing.record:
         case Task(task_id):
             captures = await catalogue.captures(task_id)
-            return _listing(catalogue, "captures", captures, (CAPTURES, task_id))
+            listing = _listing(catalogue, "captures", captures, (CAPTURES, task_id))
+            return {**listing, "taken": _dates(catalogue, captures)}
         case Capture(capture_id):
             scenes = await catalogue.scenes(capture_id)
             return _listing(catalogue, "scenes", scenes, (SCENES, capture_id))
@@ -114,7 +115,8 @@ async def listed(
             return {"kind": "files", "entries": _files(thing.record, await cached_versions())}
     if thing.kind == "captures":
         published = [each for each in catalogue.known_captures() if each.is_published]
-        return _listing(catalogue, "captures", published, None)
+        listing = _listing(catalogue, "captures", published, None)
+        return {**listing, "taken": _dates(catalogue, published)}
     if thing.kind == "scenes":
         return _listing(catalogue, "scenes", tuple(catalogue.known_scenes()), None)
     return _listing(catalogue, "tasks", await catalogue.tasks(), (TASKS, ""))
@@ -153,6 +155,19 @@ def _listing(
         "asked_at_s": None if state is None else state.requested_at_s,
         "is_stale": state is not None and state.is_stale,
     }
+
+
+def _dates(catalogue: Listings, captures: Iterable[Capture]) -> dict[str, Json]:
+    """Return when captures were taken, by their ids, as far as their scenes are known.
+
+    The API promises no date in the record of a capture. The scenes of one differ by a second.
+    """
+    dates: dict[str, Json] = {}
+    for capture in captures:
+        scenes = catalogue.last_scenes(capture.capture_id)
+        if scenes and (taken := scenes[0].timestamp) is not None:
+            dates[capture.capture_id] = taken.isoformat()
+    return dates
 
 
 def _files(scene: Scene, kept: Iterable[CachedVersion]) -> list[Json]:

@@ -77,6 +77,26 @@ def test_tables_are_for_people_and_fit_their_terminal(aleph: Mounted) -> None:
     assert max(map(len, (tasks + scenes).splitlines())) <= 80
 
 
+def test_captures_have_the_dates_of_their_scenes_the_latest_last(aleph: Mounted) -> None:
+    """As far as the scenes have been listed: a date costs no request."""
+    captures = [
+        each["id"]
+        for each in aleph.query("ls", "--json", TASK)["entries"]
+        if each["record"]["status"] == "published"
+    ]
+    assert "taken" not in aleph.program("ls", TASK).stdout
+    for capture in captures:
+        aleph.query("ls", "--json", capture)
+
+    lines = aleph.program("ls", TASK).stdout.splitlines()
+
+    dates = [line[48:].strip() for line in lines[1:]]
+    known = [date for date in dates if date]
+    assert lines[0].split() == ["id", "status", "taken"]
+    assert len(known) == len(captures)
+    assert dates[: len(known)] == sorted(known)
+
+
 def test_a_record_is_shown_as_the_api_sends_it(aleph: Mounted) -> None:
     task = aleph.origin.catalogue.task(TASK)
     assert task is not None

@@ -74,15 +74,22 @@ def ls(
 
 
 def _show(listing: Mapping[str, Json]) -> None:
-    columns = _COLUMNS[listing["kind"]]
+    dates = listing.get("taken", {})
+    entries = [{**each, "taken": dates.get(each.get("id"))} for each in listing["entries"]]
+    entries.sort(key=_order)
+    columns = [
+        (name, is_right, of)
+        for name, is_right, of in _COLUMNS[listing["kind"]]
+        if name != "taken" or any(of(entry) for entry in entries)
+    ]
     table = Table(box=None, pad_edge=False)
     for name, is_right, _ in columns:
         table.add_column(
             name, justify="right" if is_right else "left", overflow="fold", no_wrap=name == "id"
         )
-    for entry in listing["entries"]:
+    for entry in entries:
         table.add_row(*(show(of(entry)) for _, _, of in columns))
-    if listing["entries"]:
+    if entries:
         print_table(table)
 
 
@@ -100,7 +107,13 @@ def _field(*names: str) -> Callable[[Entry], str]:
 
 def _day(*names: str) -> Callable[[Entry], str]:
     field = _field(*names)
-    return lambda entry: field(entry)[:16].replace("T", " ")
+    return lambda entry: (field(entry) or str(entry.get("taken") or ""))[:16].replace("T", " ")
+
+
+def _order(entry: Entry) -> tuple[bool, str]:
+    """Return where *entry* is listed: the latest last, behind those the ones without a date."""
+    date = _DATE(entry)
+    return (not date, date)
 
 
 def _id(entry: Entry) -> str:
@@ -119,22 +132,26 @@ def _cached(entry: Entry) -> str:
     return f"{share}, pinned" if entry["is_pinned"] else share
 
 
+#: When a scene or capture was taken, or a task was created; empty where that is not known.
+_DATE: Final = _day("timestamp", "created_time", "created_at")
+
 #: By what is listed: the heading of each column, whether it is flush right, and what is in it.
 _COLUMNS: Final[Mapping[str, tuple[tuple[str, bool, Callable[[Any], str]], ...]]] = {
     "tasks": (
         ("id", False, _id),
         ("name", False, _field("task_name", "name")),
         ("status", False, _field("status")),
-        ("created", False, _day("created_time", "created_at")),
+        ("created", False, _DATE),
     ),
     "captures": (
         ("id", False, _id),
         ("status", False, _field("status")),
+        ("taken", False, _DATE),
     ),
     "scenes": (
         ("id", False, _id),
         ("product", False, _field("productname", "product_name")),
-        ("taken", False, _day("timestamp")),
+        ("taken", False, _DATE),
     ),
     "files": (
         ("name", False, lambda entry: str(entry["name"])),
