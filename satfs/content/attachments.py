@@ -39,6 +39,7 @@ class Attachments:
         budget: Budget | None = None,
         locks: NodeLocks | None = None,
         n_idle: Callable[[str], int] = lambda origin: 0,
+        absent_s: float = 0.0,
     ) -> None:
         #: Traces of reads, object by object, for users.
         self.traces = traces or ReadTraces()
@@ -69,6 +70,7 @@ class Attachments:
             budget=self.budget,
             locks=locks or NodeLocks(),
             n_idle=n_idle,
+            absent_s=absent_s,
         )
         #: Data that others derive from these bytes, kept in the same cache.
         self.derived = Derived(cache, account)

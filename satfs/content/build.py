@@ -29,6 +29,11 @@ from satfs.settings import Settings
 #: A transfer gives up this much before the read that waits for it, so that the reader hears what
 #: was wrong and not merely that time is up.
 GIVE_UP_SHARE: Final = 0.9
+#: For how many times as long as the kernel believes that a name is not there an object is taken to
+#: be absent that the store did not have. Each look at it would cost a link and a request, and
+#: listings of directories are not cached by the kernel; an object that was uploaded since is to be
+#: seen soon.
+ABSENT_FACTOR: Final = 3
 #: Longest wait for the disk in the end.
 CLOSING_S: Final = 5.0
 
@@ -122,6 +127,7 @@ async def open_attachments(
                 budget=budget,
                 locks=locks,
                 n_idle=lambda origin: sum(http.holder.n_idle(origin)),
+                absent_s=ABSENT_FACTOR * settings.negative_ttl_s,
             )
             nursery.start_soon(cache.run)
             nursery.start_soon(http.permits.watch)

@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 import trio
+from cachetools import TTLCache
 
 from satfs import read_trace
 from satfs.content.cache.blocks import BlockCache
@@ -54,7 +55,8 @@ BEGINNING_S: Final = 2.0
 class Versions:
     """The versions of all attachments of one *account*.
 
-    *n_idle* returns how many connections to an origin are open and have no request.
+    *n_idle* returns how many connections to an origin are open and have no request. An object that
+    is not there is looked for again after *absent_s*.
 
     Invariants:
         A version is learnt once, however many callers wait for it (`_learning`).
@@ -75,6 +77,7 @@ class Versions:
         budget: Budget,
         locks: NodeLocks,
         n_idle: Callable[[str], int],
+        absent_s: float,
     ) -> None:
         self._cache = cache
         self._dispatcher = dispatcher
@@ -88,6 +91,10 @@ class Versions:
         self._budget = budget
         self._locks = locks
         self._known: OrderedDict[Key, KnownVersion] = OrderedDict()
+        #: Attachments without an object, with the revision of the record, while that is believed.
+        self._absent: TTLCache[Key, tuple[str, str]] = TTLCache(
+            MAX_VERSIONS, absent_s, timer=trio.current_time
+        )
         self._learning: dict[tuple[SceneId, AttachmentName, str], Refreshable[KnownVersion]] = {}
         self._n_learners: Counter[tuple[SceneId, AttachmentName, str]] = Counter()
         self._forgetting: Counter[Key] = Counter()
@@ -111,8 +118,15 @@ class Versions:
         known = await self._recall((scene, attachment))
         if known is not None and known.revision == revision:
             return known.version
+        if (absent := self._absent.get((scene, attachment))) is not None:
+            absent_revision, why = absent
+            if absent_revision == revision:
+                raise NotThere(why)
         try:
             return (await self._learn(scene, attachment, revision)).version
+        except NotThere as gone:
+            self._absent[scene, attachment] = revision, str(gone)
+            raise
         except (Unreachable, NotAllowed):
             if known is None:
                 raise
@@ -328,6 +342,7 @@ class Versions:
     async def _note(self, key: Key, version: Version, revision: str) -> KnownVersion:
         known = KnownVersion(revision, version.etag, version.size_bytes, self._now())
         self._remember(key, known)
+        self._absent.pop(key, None)
         index = self._cache.index
         if index is not None:
             await self._cache.on_index(lambda: index.note_version(self._account, *key, known))
@@ -337,6 +352,7 @@ class Versions:
         """Forget an attachment's version: the next caller learns it with a request."""
         key = (scene, attachment)
         self._known.pop(key, None)
+        self._absent.pop(key, None)
         self._links.forget_refusal(key)
         index = self._cache.index
         if index is None:

@@ -891,15 +891,29 @@ class TestVersions:
 
         run(main)
 
-    def test_what_is_not_there(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("what", ["time", "revision", "refresh", "no memory"])
+    def test_what_is_not_there_is_believed_for_a_while(self, tmp_path: Path, what: str) -> None:
+        """One request for many looks; a new record, a refresh or some time ends it."""
         store = FakeStore()
+        negative_ttl_s = 0.0 if what == "no memory" else 5.0
 
         async def main() -> None:
-            async with opened(store, tmp_path) as contents:
-                with pytest.raises(NotThere):
-                    await learn(contents)
+            async with opened(store, tmp_path, negative_ttl_s=negative_ttl_s) as contents:
+                for _ in range(5):
+                    with pytest.raises(NotThere, match="the object store has no"):
+                        await learn(contents)
+                assert store.n_requests == (5 if what == "no memory" else 1)
                 store.add(99)
-                assert (await learn(contents)).size_bytes == 99
+                match what:
+                    case "time":
+                        await trio.sleep(14)
+                        with pytest.raises(NotThere):
+                            await learn(contents)
+                        await trio.sleep(2)
+                    case "refresh":
+                        contents.forget(SceneId(SCENE), ZIP)
+                revision = "r2" if what == "revision" else "r1"
+                assert (await learn(contents, revision=revision)).size_bytes == 99
 
         run(main)
 
