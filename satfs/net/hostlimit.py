@@ -43,15 +43,18 @@ CLOSING_S: Final = 0.5
 CLOSING_WAIT_S: Final = 0.1
 #: A host that broke connections off so recently is failing, which is no limit. Seconds.
 FAILING_S: Final = 2.0
-#: A new connection is silent when its first byte takes this many times what others took, and what
-#: responses take on connections that are open, and never sooner than after the second number. In
-#: seconds.
+#: A new connection is silent when its first byte takes this many times what that of others took,
+#: and this many times what responses take on connections that are open, which vary more than
+#: handshakes do; and never sooner than after the third number, in seconds.
+OPENING_FACTOR: Final = 2.0
 SILENCE_FACTOR: Final = 3.0
 MIN_SILENCE_S: Final = 0.3
 #: Responses that are remembered for that: of some seconds, as a rule. One in four may be slower
 #: than what is compared with, so that a few that stalled do not make all others be waited for.
 N_RESPONSES: Final = 16
 SLOWER_SHARE: Final = 0.25
+#: Share of that time after which it is late: reason enough not to count on it.
+LATE_FACTOR: Final = 0.75
 #: The same while it is not known how long a new connection takes.
 UNKNOWN_SILENCE_S: Final = 1.0
 
@@ -113,14 +116,19 @@ class HostLimit:
         """Return after how many seconds without a byte a new connection counts as silent."""
         if self._opening_s is None:
             return UNKNOWN_SILENCE_S
-        return max(MIN_SILENCE_S, SILENCE_FACTOR * max(self._opening_s, self._response_s()))
+        by_opening_s = OPENING_FACTOR * self._opening_s
+        return max(MIN_SILENCE_S, by_opening_s, SILENCE_FACTOR * self._response_s())
+
+    def is_late(self, waited_s: float) -> bool:
+        """Return whether a new connection without a byte for *waited_s* may not be let through."""
+        return waited_s >= LATE_FACTOR * self.silence_s()
 
     def note_opened(self, took_s: float) -> None:
         """Take in the time from the wish for a new connection to its first byte."""
         known_s = self._opening_s
         if known_s is None:
             self._opening_s = took_s
-        elif took_s < SILENCE_FACTOR * known_s:
+        elif took_s < OPENING_FACTOR * known_s:
             # One that waited until another connection closed would make silence last ever longer.
             self._opening_s = 0.7 * known_s + 0.3 * took_s
 

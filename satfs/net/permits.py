@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from satfs.net.hostlimit import HostLimit
+from satfs.net.hostlimit import GROWTH, HostLimit
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,9 @@ LOOK_INTERVAL_S: Final = 0.1
 #: it has no processor for as long as that; a process that was stopped never looks.
 LOOKING_S: Final = 2.0
 
+#: How long a request waits for a connection that is about to be idle, in seconds: opening another
+#: one takes two round trips, and its first bytes come slowly.
+IDLE_SOON_S: Final = 0.15
 #: How long a waiter waits before a connection that was opened ahead of need is closed for it.
 UNUSED_KEPT_S: Final = 0.2
 
@@ -205,6 +208,7 @@ class _Waiter:
         self.since_s = trio.current_time()
         self.event = trio.Event()
         self.permit: Permit | None = None
+        self.is_behind = False  # another one was given a permit at the same moment, before it
 
 
 class _Host:
@@ -214,6 +218,7 @@ class _Host:
         self.permits: list[Permit] = []
         self.waiters: list[_Waiter] = []
         self.carried_at_s = float("-inf")
+        self.expected_of: Holder | None = None  # a connection of it will soon be idle
 
 
 class Permits:
@@ -222,7 +227,8 @@ class Permits:
     Invariants:
         The permits of a host and the idle connections to it are together at most what its limit
         allowed when the last of them was given.
-        A waiter is given nothing while one of a smaller rank waits for the same host.
+        A waiter is given nothing while one of a smaller rank waits for the same host, but a new
+        connection while that one waits for an idle one.
     """
 
     def __init__(self) -> None:
@@ -260,9 +266,16 @@ class Permits:
 
         waiter = _Waiter(holders, rank, is_metadata=is_metadata)
         host.waiters.append(waiter)
-        self._serve(host)
         try:
+            # Tasks that begin together run in any order: all of them are in the queue before one
+            # is chosen.
+            await trio.lowlevel.checkpoint()
+            self._serve(host)
             await waiter.event.wait()
+            if waiter.is_behind:
+                # Woken together, tasks run in any order, and the one whose turn it was uses the
+                # connection that is open.
+                await trio.lowlevel.checkpoint()
         except BaseException:
             if waiter.permit is not None:
                 waiter.permit.end()
@@ -283,6 +296,18 @@ class Permits:
         """Return how many connections may be open to a host with a known limit, else None."""
         host = self._host(origin)
         return None if host.limit.limit is None else host.limit.allowed(trio.current_time())
+
+    def n_expected(self, origin: str) -> int:
+        """Return how many connections may be open soon: by the limit, or once those now answer."""
+        host, now_s = self._host(origin), trio.current_time()
+        limit = host.limit
+        if limit.limit is not None:
+            return limit.allowed(now_s)
+        oldest_s = min((p.began_s for p in host.permits if not p.is_proven), default=now_s)
+        n_answering = self._n_answering(host)
+        if n_answering and limit.is_late(now_s - oldest_s):
+            return n_answering
+        return GROWTH * limit.allowed(now_s)
 
     def n_responding(self) -> dict[str, int]:
         """Return for each host how many connections have answered at once, if any have."""
@@ -343,6 +368,21 @@ class Permits:
         """Take in that a connection was closed on this side which had answered."""
         self._host(origin).limit.note_closed(trio.current_time())
 
+    def expect_idle(self, origin: str, holder: Holder) -> None:
+        """Have the first task that waits for a connection of *holder* wait for an idle one.
+
+        Others have connections opened meanwhile. To be followed by `expected_idle`.
+        """
+        self._host(origin).expected_of = holder
+
+    async def expected_idle(self, origin: str, is_idle: trio.Event) -> None:
+        """Wait until the expected connection is idle, or for `IDLE_SOON_S`; expect none then."""
+        host = self._host(origin)
+        with trio.move_on_after(IDLE_SOON_S):
+            await is_idle.wait()
+        host.expected_of = None
+        self._serve(host)
+
     def note_idle(self, origin: str) -> None:
         """Take in that the idle connections of a holder are others than before."""
         self._serve(self._host(origin))
@@ -355,6 +395,10 @@ class Permits:
 
     def _note_refused(self, host: _Host, *, is_silence: bool = False) -> float | None:
         before, n_others = host.limit.limit, self._n_open(host)
+        if is_silence:
+            # Of those that are open and never answered others are as silent, perhaps without a
+            # request: they are not let through either.
+            n_others = self._n_answering(host)
         wait_s = host.limit.note_refused(
             trio.current_time(),
             n_others=n_others,
@@ -392,6 +436,8 @@ class Permits:
                 permit.is_counted = True
             else:
                 permit.scope.cancel()
+        if any(permit.wait_s is not None for permit in silent):
+            self._close_unused(host)
         for permit in host.permits:
             if (
                 permit.is_counted
@@ -403,6 +449,12 @@ class Permits:
                 permit.is_counted = False
                 permit.wait_s = 0.0
                 permit.scope.cancel()
+
+    def _close_unused(self, host: _Host) -> None:
+        """Have the connections closed that were opened ahead of need and never answered."""
+        for holder in self._holders:
+            if n_unused := holder.n_idle(host.origin)[1]:
+                holder.close_some_idle(host.origin, n_unused)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -447,8 +499,8 @@ class Permits:
         """Give permits to waiting tasks, in the order of their ranks, as far as it goes."""
         if host.permits or host.waiters:
             self._has_work.set()
-        while host.waiters:
-            waiter = min(host.waiters, key=lambda each: each.rank())
+        is_behind = False
+        while (waiter := self._first_waiter(host)) is not None:
             permit = self._permit(host, waiter)
             if permit is None:
                 host.limit.note_wanted(trio.current_time())
@@ -459,8 +511,19 @@ class Permits:
                 continue
             host.waiters.remove(waiter)
             host.permits.append(permit)
-            waiter.permit = permit
+            waiter.permit, waiter.is_behind, is_behind = permit, is_behind, True
             waiter.event.set()
+
+    def _first_waiter(self, host: _Host) -> _Waiter | None:
+        """Return the waiting task whose turn it is; None where it waits for an idle connection."""
+        waiters = sorted(host.waiters, key=lambda each: each.rank())
+        holder = host.expected_of
+        if holder is not None and not sum(self._n_idle(host, holder)):
+            for waiter in waiters:
+                if holder in waiter.holders and not waiter.is_metadata:
+                    waiters.remove(waiter)
+                    break
+        return waiters[0] if waiters else None
 
     def _permit(self, host: _Host, waiter: _Waiter) -> Permit | None:
         holders = waiter.holders

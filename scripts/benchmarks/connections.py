@@ -5,7 +5,8 @@
 Each figure is a new mount of the demo origin, whose store serves so many connections and no more
 (its fault `connection-limit`), and one file, whose size is known, read from its first byte to its
 last. It is compared with what as many connections could do at best, opened together and each with
-its share of the file.
+its share of the file (`Case.ideal_s`), and with what a client takes that knows their number
+(`best_client`): that pays for TCP's slow start, and for this machine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import itertools
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -74,9 +76,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one reading took, and how many connections (503: requests) were refused."""
+    """What one reading took, what the best client took, and how many connections (503: requests) were refused."""
 
     took_s: float
+    best_s: float
     n_refused: int
 
 
@@ -89,8 +92,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tls", action=argparse.BooleanOptionalAction, help="both without")
     parser.add_argument("--reps", type=int, default=1, help="the median counts")
     given = parser.parse_args(arguments)
-    print("| N | beyond | line | | seconds | ideal | times | refused |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| N | beyond | line | | seconds | ideal | times | best client | times | refused |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for line, tls in itertools.product(
         given.line or LINES, [False, True] if given.tls is None else [given.tls]
     ):
@@ -100,9 +103,11 @@ def main(arguments: Sequence[str]) -> int:
             case = Case(n, how, line, tls)
             samples = [measured(case) for _ in range(given.reps)]
             took_s = statistics.median(each.took_s for each in samples)
+            best_s = statistics.median(each.best_s for each in samples)
             print(
                 f"| {n} | {how} | {line} | {'TLS' if tls else 'plain'} | {took_s:.2f} |"
-                f" {case.ideal_s:.2f} | {took_s / case.ideal_s:.2f} |"
+                f" {case.ideal_s:.2f} | {took_s / case.ideal_s:.2f} | {best_s:.2f} |"
+                f" {took_s / best_s:.2f} |"
                 f" {max(each.n_refused for each in samples)} |",
                 flush=True,
             )
@@ -122,6 +127,7 @@ def measured(case: Case) -> Sample:
         origin = stack.enter_context(_origin(case, line, room))
         scene = origin.call("scenes")[0]
         origin.call("replace_by_ramp", scene_id=scene, size_bytes=case.size_bytes)
+        best_s = _best_s(case, line, origin, scene)
         origin.call(
             "add_fault",
             name="connection-limit",
@@ -144,7 +150,17 @@ def measured(case: Case) -> Sample:
         if b"".join(pieces) != bytes(right):
             raise AssertionError(f"wrong bytes: {case}")
         (fault,) = origin.call("faults")
-        return Sample(took_s, fault["hits"])
+        return Sample(took_s, best_s, fault["hits"])
+
+
+def _best_s(case: Case, line: Line, origin: DemoProcess, scene: str) -> float:
+    """Return the seconds of a client that knows how many connections there are."""
+    words = [str(case.n_let_through), str(case.size_bytes), origin.call("link", scene_id=scene)]
+    if case.tls:
+        words.append(origin.environment["SATFS_CA_FILE"])
+    command = [*line.client_prefix, sys.executable, "-m", "benchmarks.best_client", *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
 
 
 @contextlib.contextmanager

@@ -111,6 +111,7 @@ class TestReads:
             async with opened(store, tmp_path) as contents:
                 for scene in scenes:
                     reader = await contents.open(scene, ZIP, await learn(contents, scene))
+                    await trio.sleep(1)  # the tail has come, and its connection is idle
                     n_before = store.n_requests
                     await reader.read(ByteRange(0, MIB))
                     sent = store.sent_ranges[n_before:]

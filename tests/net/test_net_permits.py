@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from satfs.net.hostlimit import RAISE_AFTER_S
-from satfs.net.permits import LOOKING_S, METADATA, READ_AHEAD, Crowded, Holder, Permits
+from satfs.net.permits import IDLE_SOON_S, LOOKING_S, METADATA, READ_AHEAD, Crowded, Holder, Permits
 
 HOST = "https://store:443"
 
@@ -338,3 +338,111 @@ async def test_requests_that_hang_hold_no_others_up(autojump_clock: trio.testing
         await trio.sleep(0.01)
         with trio.fail_after(0.01):
             await permits.take(HOST, [holder])
+
+
+@pytest.mark.parametrize("n_tasks", [2, 6])
+async def test_tasks_that_begin_together_have_their_turns_by_rank(
+    autojump_clock: trio.testing.MockClock, n_tasks: int
+) -> None:
+    """In whatever order trio runs them, the first bytes of a file get the first connections."""
+    for _ in range(20):
+        holder = FakeHolder()
+        given: list[int] = []
+        async with watching(holder) as permits, trio.open_nursery() as nursery:
+
+            async def take(number: int, given: list[int], permits: Permits) -> None:
+                await permits.take(HOST, [holder], lambda: (READ_AHEAD, number))  # noqa: B023
+                given.append(number)
+
+            for number in range(n_tasks):
+                nursery.start_soon(take, number, given, permits)
+            await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        assert given[0] == 0
+        assert sorted(given) == list(range(len(given)))
+
+
+async def test_of_requests_beside_a_tail_one_waits_for_its_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first one; for the others connections are opened meanwhile."""
+    holder = FakeHolder()
+    is_idle, order = trio.Event(), []
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        tail = await permits.take(HOST, [holder])
+        tail.responded()
+        permits.expect_idle(HOST, holder)
+        nursery.start_soon(permits.expected_idle, HOST, is_idle)
+
+        async def take(number: int) -> None:
+            permit = await permits.take(HOST, [holder], lambda: (READ_AHEAD, number))
+            order.append((number, permit.takes_idle))
+
+        for number in range(3):
+            nursery.start_soon(take, number)
+        await trio.sleep(0.05)
+        assert order == [(1, False), (2, False)]
+        holder.n_proven = 1
+        tail.end()
+        is_idle.set()
+        await trio.sleep(0.05)
+        assert order[2:] == [(0, True)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_does_not_become_idle_is_not_waited_for_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Then another one is opened."""
+    holder = FakeHolder()
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.expect_idle(HOST, holder)
+        nursery.start_soon(permits.expected_idle, HOST, trio.Event())
+        began_s = trio.current_time()
+        await permits.take(HOST, [holder], lambda: (READ_AHEAD, 0))
+        assert trio.current_time() - began_s == pytest.approx(IDLE_SOON_S)
+
+
+async def test_what_was_opened_ahead_and_is_silent_is_closed_with_the_limit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The limit is what answers; a connection that waits in vain is given to no request again."""
+    holder = FakeHolder(n_proven=1, n_unused=2)
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        permits.known(HOST).note_opened(0.1)
+        carrying = await permits.take(HOST, [holder])
+        carrying.begin()
+        holder.n_proven = 0
+        silent = await permits.take(HOST, [holder])
+        silent.begin()
+
+        async def carry() -> None:
+            for _ in range(20):
+                carrying.carried()
+                await trio.sleep(0.1)
+
+        nursery.start_soon(carry)
+        with silent.scope:
+            await trio.sleep(5)
+        with pytest.raises(Crowded):
+            silent.raise_if_silent()
+        assert permits.limit(HOST) == 1
+        assert holder.closed == [2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_late_connections_are_not_counted_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Ranges are made for as many connections as are expected soon."""
+    holder = FakeHolder()
+    async with watching(holder) as permits:
+        permits.known(HOST).note_opened(0.4)
+        first = await permits.take(HOST, [holder])
+        first.responded()
+        new = await permits.take(HOST, [holder])
+        assert permits.n_expected(HOST) == 3 * 3
+        await trio.sleep(0.7)
+        assert permits.n_expected(HOST) == 1
+        new.responded()
+        assert permits.n_expected(HOST) == 3 * 6

@@ -80,15 +80,20 @@ class Dispatcher:
 
     # -- for readers -----------------------------------------------------------------------------
 
-    def range_bytes(self, window_bytes: int) -> int:
-        """Return how long ranges should be for a reader with this window."""
-        longest = self._range_bytes
+    def range_bytes(self, window_bytes: int, n_connections: int | None = None) -> int:
+        """Return how long ranges should be for a reader with this window.
+
+        It has *n_connections*, or as many as are worth having.
+        """
+        longest, target = self._range_bytes, self.controller.target
+        if n_connections is not None:
+            target = min(target, n_connections)
         rate = self.controller.rate_bytes_per_s
         if rate is not None:
             longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
         # As many for each connection: one range more than fits would take a turn of its own.
-        n_turns = -(-window_bytes // max(1, longest * self.controller.target))
-        share = window_bytes // max(1, n_turns * self.controller.target)
+        n_turns = -(-window_bytes // max(1, longest * target))
+        share = window_bytes // max(1, n_turns * target)
         return max(min(longest, MIN_RANGE_BYTES), min(longest, share))
 
     def window_bytes(self) -> int:
@@ -113,7 +118,9 @@ class Dispatcher:
 
     def expect_connection(self, origin: str, is_free: trio.Event) -> None:
         """Take in that a connection of the loop to *origin* is free when *is_free* is set."""
-        self._attempts.expect_connection(origin, is_free)
+        permits = self._attempts.permits
+        permits.expect_idle(origin, self._attempts.loop_holder)
+        self._nursery.start_soon(permits.expected_idle, origin, is_free)
 
     def submit(self, range_requests: list[RangeRequest]) -> None:
         """Queue requests, and start those for which there is a connection."""
@@ -158,7 +165,6 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start what can be started."""
-        is_first = True
         while self._queue:
             room = self.controller.target
             if self._urgent:
@@ -172,10 +178,7 @@ class Dispatcher:
             range_request.is_active = True
             self._active[range_request] = None
             self._n_by_reader.update(range_request.readers)
-            self._nursery.start_soon(
-                self._run, range_request, tuple(range_request.readers), is_first
-            )
-            is_first = False
+            self._nursery.start_soon(self._run, range_request, tuple(range_request.readers))
         if self._active and not self._is_watching:
             self._is_watching = True
             self._nursery.start_soon(self._watch)
@@ -200,16 +203,9 @@ class Dispatcher:
 
     # -- the life of a request -------------------------------------------------------------------
 
-    async def _run(
-        self, range_request: RangeRequest, readers: tuple[object, ...], is_first: bool
-    ) -> None:
+    async def _run(self, range_request: RangeRequest, readers: tuple[object, ...]) -> None:
         failure: SatfsError | None = None
         try:
-            if not is_first:
-                # Tasks that start together run in any order, and there may be one connection that
-                # is open. It is for the one that was chosen first: a new one takes three round
-                # trips more to its first byte.
-                await trio.lowlevel.checkpoint()
             failure = await self._attempts.download(range_request)
         except Exception as bug:  # raised in its readers; the mount goes on
             log.exception("transfer failed unexpectedly", label=range_request.source.label)

@@ -310,8 +310,8 @@ class Fetcher:
 
     # -- fitting (`RangeOwner`) ------------------------------------------------------------------
 
-    def fit(self, range_request: RangeRequest) -> None:
-        """Make *range_request*, which has got one of few connections, worth its round trip.
+    def fit(self, range_request: RangeRequest, n_connections: int) -> None:
+        """Make *range_request*, which has one of *n_connections*, worth its round trip.
 
         Ranges are cut before it is known how many connections a host lets through. While they wait
         for one, those that follow on each other become one range, so long that all connections
@@ -321,7 +321,7 @@ class Fetcher:
             return
         waiting = [each for each in self._requests if not (each.has_begun or each.is_cancelled)]
         n_bytes = sum(len(each.missing) for each in self._requests)
-        longest = self._dispatcher.range_bytes(n_bytes) // BLOCK_BYTES * BLOCK_BYTES
+        longest = self._dispatcher.range_bytes(n_bytes, n_connections) // BLOCK_BYTES * BLOCK_BYTES
         by_start = {each.start: each for each in waiting}
         stop = range_request.stop
         while (follower := by_start.get(stop)) is not None and follower.is_bulk:

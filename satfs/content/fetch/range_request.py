@@ -89,8 +89,8 @@ class RangeOwner(Protocol):
     def note_brought_elsewhere(self) -> None:
         """Take in that another process has fetched bytes, whose blocks are unchecked here."""
 
-    def fit(self, range_request: RangeRequest) -> None:
-        """Fit the length of *range_request*, which has got one of few connections, to these."""
+    def fit(self, range_request: RangeRequest, n_connections: int) -> None:
+        """Fit the length of *range_request*, which has one of *n_connections*, to their number."""
 
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
         """Take in that *range_request* has ended, with *failure* unless it is done or cancelled."""

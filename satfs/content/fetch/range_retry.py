@@ -49,11 +49,6 @@ MAX_DEATHS: Final = 2
 MAX_MOVES: Final = 2
 
 
-#: How long a small range waits for a connection that is about to be free, in seconds: opening
-#: another one takes two round trips, and its first bytes come slowly.
-FREE_SOON_S: Final = 0.15
-
-
 class RangeRetry:
     """Downloads range requests, each until all of it is there or a failure is final."""
 
@@ -76,19 +71,13 @@ class RangeRetry:
         self._in_loop = in_loop
         self._bulk = bulk
         self._reachability = reachability
-        self._permits = permits
-        self._loop_holder = loop_holder
+        self.permits = permits
+        self.loop_holder = loop_holder
         self._give_up_s = give_up_s
         self.counters: Counter[str] = Counter()
         self.claiming = Claiming(cache)
         self._pauses = pauses or NoPauses()
         self._draw = draw
-        #: By origin: set when a connection of the loop that carries a tail is free again.
-        self._free_soon: dict[str, trio.Event] = {}
-
-    def expect_connection(self, origin: str, is_free: trio.Event) -> None:
-        """Take in that a connection of the loop to *origin* will soon be free."""
-        self._free_soon[origin] = is_free
 
     async def download(self, range_request: RangeRequest) -> SatfsError | None:
         """Download a range; return None when it is complete or cancelled, else the failure."""
@@ -182,8 +171,9 @@ class RangeRetry:
         try:
             if not range_request.is_wanted():
                 return  # given up, or made part of another range, after it was let on
-            if self._permits.limit(origin) is not None:
-                range_request.owner.fit(range_request)
+            n_expected = self.permits.n_expected(origin)
+            if self.permits.limit(origin) is not None or n_expected < self._controller.target:
+                range_request.owner.fit(range_request, n_expected)
             attempt.claim = claim = await self.claiming.claim(range_request)
             if claim is None:
                 return  # another process fetches these blocks, or has
@@ -239,7 +229,7 @@ class RangeRetry:
     ) -> Permit:
         """Wait until *range_request* may use a connection, and return leave to."""
         origin, bulk = origin_of(link.url), self._bulk
-        holders: list[Holder] = [self._loop_holder]
+        holders: list[Holder] = [self.loop_holder]
         is_long = len(range_request.missing) >= BULK_BYTES
         if (
             bulk is not None
@@ -255,20 +245,11 @@ class RangeRetry:
             return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
 
         began_s = trio.current_time()
-        is_free = self._free_soon.get(origin)
-        if is_free is not None and holders[0] is self._loop_holder:
-            if not any(self._loop_holder.n_idle(origin)):
-                with trio.move_on_after(FREE_SOON_S):
-                    await is_free.wait()
-                if not range_request.is_urgent:
-                    await trio.lowlevel.checkpoint()  # the connection is for an urgent request
-            if self._free_soon.get(origin) is is_free:
-                del self._free_soon[origin]  # free by now, or too slow to be waited for again
-        range_request.attempt.permit = permit = await self._permits.take(
+        range_request.attempt.permit = permit = await self.permits.take(
             origin, holders, rank, is_patient=trial.n_crowded >= MAX_MOVES
         )
         trial.waited(trio.current_time() - began_s)
-        self._controller.note_limit(trio.current_time(), self._permits.limit(origin))
+        self._controller.note_limit(trio.current_time(), self.permits.limit(origin))
         return permit
 
     async def _move(

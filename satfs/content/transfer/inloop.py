@@ -90,6 +90,8 @@ class InLoopMover:
                 )
                 if response_class.kind is not ResponseKind.BYTES:
                     raise UnusableResponse(response_class)
+                if permit is not None:
+                    permit.responded()
                 await self._receive(response, delivery, response_class.skip_bytes)
             return
         raise UnusableResponse(ResponseClass(ResponseKind.GARBLED, "too many redirects"))
