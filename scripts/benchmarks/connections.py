@@ -76,7 +76,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one reading took, what the best client took, and how many connections (503: requests) were refused."""
+    """What a reading and the best client took; how many connections (503: calls) were refused."""
 
     took_s: float
     best_s: float
