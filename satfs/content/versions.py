@@ -8,6 +8,7 @@ confirmed again when a file is opened after `confirm_after_s`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +21,7 @@ from satfs import read_trace
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.index import KnownVersion
 from satfs.content.cache.open_objects import alone_with
+from satfs.content.fetch.beginning import bring_beginning, parts_of_beginning
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.egress_limit import Budget
 from satfs.content.fetch.first_reads import BEGINNING_BYTES, FirstReads
@@ -47,9 +49,6 @@ PROBES_AT_ONCE: Final = 16
 #: in seconds.
 MAX_LEARNT_AHEAD: Final = 64
 LEARN_AHEAD_S: Final = 10.0
-#: For how long a read waits for the beginning that was requested beside the version, in seconds;
-#: then it makes a request of its own.
-BEGINNING_S: Final = 2.0
 
 
 class Versions:
@@ -213,7 +212,9 @@ class Versions:
         delivery = PartDelivery(self._cache, self._budget)
         beginning = PartDelivery(self._cache, self._budget)
         is_beginning_expected = self._first_reads.looked_up(key, trio.current_time())
-        turn = contextlib.AsyncExitStack()
+        parts: tuple[ByteRange, ...] = ()
+        starts: list[int] = []  # of the tail, as it is expected
+        turn, settling, n_takers = contextlib.AsyncExitStack(), trio.Lock(), itertools.count()
 
         async def settle(tail: Tail) -> Version:
             before = await self._recall(key)
@@ -225,37 +226,61 @@ class Versions:
             learning.known = await self._note(key, version, revision)
             return version
 
+        async def announce(tail: Tail) -> None:
+            """Settle the version, unless another response has; what comes may be joined then."""
+            async with settling:
+                if learning.is_settled.is_set():
+                    return
+                version = await settle(tail)
+                origin = origin_of((await self._links.of(key).get()).url)
+                self._dispatcher.expect_connection(origin, delivery.has_ended)
+                async with self._fetchers.alone_with((key, version)):
+                    # A task that opens the file from now on waits until it can join the delivery.
+                    learning.is_settled.set()
+                    await begin(version, tail.start)
+                starts.append(tail.start)
+                beginning.is_decided.set()
+
         async def take(tail: Tail) -> Callable[[bytes], None]:
-            if learning.is_settled.is_set():
-                return lambda data: None  # of another try: the bytes would begin again
-            version = await settle(tail)
-            origin = origin_of((await self._links.of(key).get()).url)
-            self._dispatcher.expect_connection(origin, delivery.has_ended)
-            async with self._fetchers.alone_with((key, version)):
-                # A task that opens the file from now on waits until it can join the delivery.
-                learning.is_settled.set()
-                await begin(version, tail.start)
-            beginning.is_decided.set()
+            is_first = next(n_takers) == 0
+            await announce(tail)
             await turn.aclose()  # others of this node find the version, and a claim on the tail
-            return delivery.receive
+            known = learning.known
+            is_known = known is not None and is_same(known.version, tail.version)
+            if is_first and is_known and starts == [tail.start]:
+                return delivery.receive
+            delivery.end()
+            return lambda data: None  # of another try, whose bytes begin again, or another version
+
+        async def learn(version: Version) -> None:
+            await announce(Tail(version, max(0, version.size_bytes - TAIL_BYTES), b""))
+
+        async def bring(link: Link) -> None:
+            trace = self._traces.of(label)
+            await bring_beginning(self._probe, link, parts, beginning, trace, wanted_version, learn)
+            self._fetchers.close_idle()
 
         def beside(link: Link) -> None:
+            nonlocal parts
             left_bytes = self._budget.left_bytes()
-            is_affordable = left_bytes is None or left_bytes > BEGINNING_BYTES + TAIL_BYTES
-            # One for the tail, one for the beginning: a new connection would come too late.
-            if is_affordable and self._n_idle(origin_of(link.url)) >= 2:
-                self._dispatcher.run_in_background(
-                    self._bring_beginning, link, label, learning, beginning
-                )
-            else:
+            if left_bytes is None or left_bytes > BEGINNING_BYTES + TAIL_BYTES:
+                parts = parts_of_beginning(self._n_idle(origin_of(link.url)))
+            if not parts:
                 beginning.end()
+                return
+            self._dispatcher.run_in_background(bring, link)
+
+        async def wanted_version() -> Version | None:
+            await beginning.is_decided.wait()
+            known = learning.known
+            return known.version if known is not None and beginning.is_wanted else None
 
         async def begin(version: Version, start: int) -> None:
             with contextlib.suppress(TooManyOpen):  # else the bytes are fetched when they are read
                 fetcher = await self._fetchers.get((key, version))
                 await delivery.begin(fetcher, ByteRange(start, version.size_bytes))
-                if is_beginning_expected and start >= BEGINNING_BYTES:
-                    await beginning.begin(fetcher, ByteRange(0, BEGINNING_BYTES))
+                if parts and start >= parts[-1].stop:
+                    await beginning.begin(fetcher, ByteRange(0, parts[-1].stop))
 
         try:
             with learning.scope:
@@ -277,7 +302,7 @@ class Versions:
                             await begin(version, tail.start)
                         delivery.receive(tail.data)
         except Exception as failure:  # raised in the tasks that wait; the mount goes on
-            if learning.is_settled.is_set():
+            if learning.is_settled.is_set() and not isinstance(failure, SatfsError):
                 log.exception("the rest of a tail was lost", label=label)
             learning.failure = failure
         finally:
@@ -286,30 +311,6 @@ class Versions:
             if learning.known is None and learning.failure is None:
                 learning.failure = Unreachable(f"the request for {label} was cancelled")
             learning.is_settled.set()
-            self._fetchers.close_idle()
-
-    async def _bring_beginning(
-        self, link: Link, label: str, learning: Learning, beginning: PartDelivery
-    ) -> None:
-        """Request the beginning of an object beside its version. Raises nothing."""
-
-        async def version() -> Version | None:
-            await beginning.is_decided.wait()
-            known = learning.known
-            return known.version if known is not None and beginning.is_wanted else None
-
-        span = ByteRange(0, BEGINNING_BYTES)
-        try:
-            with (
-                trio.move_on_after(BEGINNING_S),
-                self._traces.of(label).request(read_trace.BYTES, span) as request,
-            ):
-                await self._probe.beginning(link, len(span), version, beginning.receive)
-                request.received_bytes = beginning.n_bytes
-        except Exception:  # no task waits for this one; the mount goes on
-            log.exception("the beginning of an object was lost", label=label)
-        finally:
-            beginning.end()
             self._fetchers.close_idle()
 
     def note_first_read(self, key: Key, start: int) -> None:

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 
 import trio
 
-#: Connections that are ready to each host. To the store two: the tail of a file comes over one,
-#: and what a program reads of it over the other at the same time.
-READY_CONNECTIONS: Final = 2
+#: Connections that are ready to each host. To the store three: the tail of a file comes over one,
+#: and the first block that a program reads of it over the others at the same time, half of it each.
+READY_CONNECTIONS: Final = 3
 #: Only to hosts that were used within so many seconds: a program that looks up names all day, and
 #: reads no file, has no connection opened to a store.
 USED_WITHIN_S: Final = 600.0

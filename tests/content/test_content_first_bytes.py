@@ -11,10 +11,10 @@ import trio
 from content.fakestore import PASSING, SCENE, ZIP, FakeStore, learn, opened, run
 
 from satfs.content.attachments import Attachments
+from satfs.content.fetch.beginning import BEGINNING_S
 from satfs.content.fetch.fetcher import NEARLY_DONE_BYTES
 from satfs.content.fetch.first_reads import BEGINNING_BYTES
 from satfs.content.fetch.tails import TAIL_BYTES
-from satfs.content.versions import BEGINNING_S
 from satfs.errors import Changed
 from satfs.model import ByteRange, SceneId
 
@@ -142,34 +142,71 @@ class TestBeginning:
 
         run(main)
 
+    def test_halves_of_the_first_block_come_over_two_connections(self, tmp_path: Path) -> None:
+        """What a server sends before it waits for an acknowledgement is less than one block."""
+        store = FakeStore(latency_s=LATENCY_S)
+        contents_of = {scene: store.add(3 * MIB, scene=scene) for scene in ("first", "second")}
+
+        async def main() -> None:
+            async with in_use(store, tmp_path, n_idle=3) as contents:
+                await read_beginning(contents, "first")
+                n_before, began_s = store.n_requests, trio.current_time()
+                data = await read_beginning(contents, "second")
+                assert trio.current_time() - began_s <= 2 * LATENCY_S + 0.01
+                assert data == contents_of["second"].read(0, 16 * 1024)
+                assert store.n_requests == n_before + 3
+                assert set(map(_length, store.spans()[-3:])) == {8 * 1024, TAIL_BYTES}
+
+        run(main)
+
+    def test_the_beginning_shows_the_version_where_the_tail_is_late(self, tmp_path: Path) -> None:
+        store = FakeStore(latency_s=LATENCY_S)
+        content = store.add(3 * MIB, scene="second")
+        store.add(3 * MIB, scene="first")
+
+        async def main() -> None:
+            async with in_use(store, tmp_path, n_idle=3) as contents:
+                await read_beginning(contents, "first")
+                store.silent_ranges.add(f"bytes=-{TAIL_BYTES}")
+                began_s = trio.current_time()
+                assert await read_beginning(contents, "second") == content.read(0, 16 * 1024)
+                assert trio.current_time() - began_s <= 2 * LATENCY_S + 0.01
+
+        run(main)
+
     # One that hangs is below: the size is waited for to the deadline of a look-up.
     @pytest.mark.parametrize("fault", [each for each in PASSING if each != "hang"])
-    @pytest.mark.parametrize("which", [0, 1])
-    def test_whatever_becomes_of_either_request_the_bytes_are_right(
-        self, tmp_path: Path, fault: str, which: int
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    @pytest.mark.parametrize("n_idle", [2, 3])
+    def test_whatever_becomes_of_any_request_the_bytes_are_right(
+        self, tmp_path: Path, fault: str, which: int, n_idle: int
     ) -> None:
         store = FakeStore(latency_s=LATENCY_S)
         store.add(3 * MIB, scene="first")
         content = store.add(3 * MIB, scene="second")
 
         async def main() -> None:
-            async with in_use(store, tmp_path) as contents:
+            async with in_use(store, tmp_path, n_idle) as contents:
                 await read_beginning(contents, "first")
                 store.break_with(fault, skip=which)
                 assert await read_beginning(contents, "second") == content.read(0, 16 * 1024)
 
         run(main)
 
-    def test_the_beginning_of_another_version_is_not_taken(self, tmp_path: Path) -> None:
-        """The object is replaced between the two requests."""
+    @pytest.mark.parametrize("n_idle", [2, 3])
+    @pytest.mark.parametrize("which", [1, 2])
+    def test_the_beginning_of_another_version_is_not_taken(
+        self, tmp_path: Path, n_idle: int, which: int
+    ) -> None:
+        """The object is replaced between the requests."""
         store = FakeStore(latency_s=LATENCY_S)
         store.add(3 * MIB, scene="first")
         store.add(3 * MIB, scene="second")
 
         async def main() -> None:
-            async with in_use(store, tmp_path) as contents:
+            async with in_use(store, tmp_path, n_idle) as contents:
                 await read_beginning(contents, "first")
-                store.break_with("changed", skip=1)
+                store.break_with("changed", skip=which)
                 try:
                     data = await read_beginning(contents, "second")
                 except Changed:
@@ -195,10 +232,10 @@ class TestBeginning:
 
 
 @asynccontextmanager
-async def in_use(store: FakeStore, directory: Path) -> AsyncIterator[Attachments]:
-    """Yield `Attachments` for which connections to the store are open."""
+async def in_use(store: FakeStore, directory: Path, n_idle: int = 2) -> AsyncIterator[Attachments]:
+    """Yield `Attachments` for which *n_idle* connections to the store are open."""
     async with opened(store, directory) as contents:
-        contents._versions._n_idle = lambda origin: 2
+        contents._versions._n_idle = lambda origin: n_idle
         yield contents
 
 

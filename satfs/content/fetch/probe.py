@@ -23,6 +23,8 @@ from satfs.content.fetch.store_responses import (
     ResponseKind,
     classify_error,
     classify_success,
+    classify_tail,
+    encodings_of,
     is_object_itself,
     is_of_connection,
     is_same,
@@ -102,25 +104,29 @@ class Probe:
     async def beginning(
         self,
         link: Link,
-        n_bytes: int,
+        span: ByteRange,
         version: Callable[[], Awaitable[Version | None]],
         receive: Callable[[bytes], None],
+        learn: Callable[[Version], Awaitable[None]] | None = None,
     ) -> None:
-        """Give *receive* the first *n_bytes* of the object behind *link*, in its right version.
+        """Give *receive* the bytes of *span* of the object behind *link*, in its right version.
 
         The request is sent before the version is known: *version* waits for it, and returns None
-        where the bytes are not wanted. There is one try, and a failure is not raised: a task that
-        needs the bytes requests them then.
+        where the bytes are not wanted. *learn* gets the version that the headers show, if they show
+        one. There is one try, and a failure is not raised: a task that needs the bytes requests
+        them then.
         """
-        headers = request_headers(ByteRange(0, n_bytes), None)
+        headers = request_headers(span, None)
         with contextlib.suppress(SatfsError, Crowded):
             async with self._http.stream(link.url, headers=headers) as response:
                 if response.status not in (200, 206):
                     await response.read_error_body()  # its end gives the connection back
                     return
+                if learn is not None and (shown := _version_shown(response, span)) is not None:
+                    await learn(shown)
                 if (known := await version()) is None:
                     return
-                requested = ByteRange(0, min(n_bytes, known.size_bytes))
+                requested = span.clip(known.size_bytes)
                 response_class = classify_success(
                     response.status, response.headers, requested, known
                 )
@@ -314,6 +320,16 @@ class Probe:
                 wait_s = retry_after_s(response.headers, now_s=time.time())
                 raise _failure(response_class, label, wait_s)
         raise Garbled(f"the object store redirects {label} without end")
+
+
+def _version_shown(response: StreamedResponse, span: ByteRange) -> Version | None:
+    """Return the version in a response that has *span* of an object; None for any other."""
+    shown = classify_tail(response.status, response.headers)
+    if isinstance(shown, ResponseClass) or response.status != 206:
+        return None
+    version, start, length = shown
+    is_whole = ByteRange(start, start + length) == span.clip(version.size_bytes)
+    return version if is_whole and not encodings_of(response.headers) else None
 
 
 def _failure(response_class: ResponseClass, label: str, wait_s: float | None = None) -> Exception:

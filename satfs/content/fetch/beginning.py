@@ -1,0 +1,85 @@
+"""The beginning of an object, requested beside its version.
+
+Over connections that were idle for a moment a server sends ten segments, some 14 KB, before it
+waits for an acknowledgement (RFC 5681 §4.1, RFC 6928). A block of 16 KiB is more than that, and one
+record of TLS, of which nothing can be decrypted before its last byte: it takes two round trips. Its
+two halves come in one, over two connections. Their headers show the version in the same round trip;
+those of the tail, which begin a record of 16 KiB, come in two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+import trio
+
+from satfs import read_trace
+from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.fetch.first_reads import BEGINNING_BYTES
+from satfs.content.fetch.probe import Probe
+from satfs.content.fetch.tail_delivery import PartDelivery
+from satfs.model import ByteRange, Link, Version
+from satfs.read_trace import ReadTrace
+
+log = structlog.get_logger(__name__)
+
+#: For how long a read waits for the beginning that was requested beside the version, in seconds;
+#: then it makes a request of its own.
+BEGINNING_S: Final = 2.0
+#: What the first flight of a connection brings, headers and TLS included.
+_HALF_BYTES: Final = BLOCK_BYTES // 2
+
+
+def parts_of_beginning(n_idle: int) -> tuple[ByteRange, ...]:
+    """Return what to request of a beginning beside its version, with *n_idle* connections.
+
+    One of them is for the tail. A new connection would come too late.
+    """
+    if n_idle >= 3:
+        return (ByteRange(0, _HALF_BYTES), ByteRange(_HALF_BYTES, BLOCK_BYTES))
+    return (ByteRange(0, BEGINNING_BYTES),) if n_idle == 2 else ()
+
+
+async def bring_beginning(
+    probe: Probe,
+    link: Link,
+    parts: tuple[ByteRange, ...],
+    delivery: PartDelivery,
+    trace: ReadTrace,
+    version: Callable[[], Awaitable[Version | None]],
+    learn: Callable[[Version], Awaitable[None]],
+) -> None:
+    """Request *parts* of an object at the same time, and give *delivery* their bytes in order.
+
+    *version* waits until it is known, and returns None where no bytes are wanted. *learn* gets the
+    version that the first response shows. Raises nothing, and ends *delivery*.
+    """
+    ended = [trio.Event() for _ in parts]
+
+    async def bring(number: int, part: ByteRange) -> None:
+        async def version_in_turn() -> Version | None:
+            known = await version()
+            if number:
+                await ended[number - 1].wait()
+            return known if delivery.n_bytes == part.start else None
+
+        try:
+            with trace.request(read_trace.BYTES, part) as request:
+                await probe.beginning(
+                    link, part, version_in_turn, delivery.receive, None if number else learn
+                )
+                request.received_bytes = max(0, min(delivery.n_bytes, part.stop) - part.start)
+        finally:
+            ended[number].set()
+
+    try:
+        with trio.move_on_after(BEGINNING_S):
+            async with trio.open_nursery() as nursery:
+                for number, part in enumerate(parts):
+                    nursery.start_soon(bring, number, part)
+    except Exception:  # no task waits for this one; the mount goes on
+        log.exception("the beginning of an object was lost", label=trace.label)
+    finally:
+        delivery.end()
