@@ -29,7 +29,7 @@ from satfs.model import ByteRange
 async def test_a_deflated_member_is_read_through_without_reading_twice(
     opened: Callable[..., Opened],
 ) -> None:
-    """Read from beginning to end, a member's compressed bytes are asked for once."""
+    """Read from beginning to end, a member's compressed bytes are requested once."""
     content = wordy(12 * MIB)
     it = opened(build([Entry(b"a", content, method=8)]))
     reader = await it.reader("a")

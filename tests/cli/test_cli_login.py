@@ -636,7 +636,7 @@ def test_a_broken_file_is_told_by_every_command(satfs: Program) -> None:
 def test_a_token_that_is_rotated_while_mounted_is_used(
     there: Program, place: Path, tmp_path: Path
 ) -> None:
-    """A token file that is replaced while mounted counts; nobody hears of the old one's refusal.
+    """A token file that is replaced while mounted is used; a refusal of the old one fails no call.
 
     And no line of the log holds either.
     """

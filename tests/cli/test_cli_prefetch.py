@@ -119,7 +119,7 @@ def test_members_of_a_zip_alone_can_be_fetched(aleph: Mounted) -> None:
 
 
 def test_what_would_not_fit_is_not_begun(satfs: Program, place: Path, tmp_path: Path) -> None:
-    """What would not fit into the cache is not begun; the remedy is told."""
+    """What would not fit into the cache is not begun; the message names the remedy."""
     with vendor(satfs, place, tmp_path / "cache", large(6, 6)) as aleph:
         aleph.mount(SATFS_CACHE_BYTES="10MB")
         done = aleph.program("prefetch", place / "tasks")

@@ -43,7 +43,7 @@ def first_scene(aleph: Mounted) -> Path:
 
 
 def test_a_capture_shows_as_soon_as_it_is_asked_for(aleph: Mounted) -> None:
-    """After `satfs refresh` what is new shows at once, whatever the kernel had believed."""
+    """After `satfs refresh` what is new shows at once, whatever the kernel had kept."""
     task = aleph.place / "tasks" / TASK
     before = set(os.listdir(task))
     assert not (task / planned(aleph)).exists()

@@ -480,7 +480,7 @@ def end(process: subprocess.Popen[str]) -> list[str]:
 def test_systemd_is_told_when_it_works_that_it_lives_and_when_it_ends(
     aleph: Program, place: Path, manager: Manager
 ) -> None:
-    """Told by a service manager that it listens, a mount says when it works, lives and ends.
+    """Where a service manager listens, a mount notifies it of its start, its life and its end.
 
     READY comes after the first listing, and when READY is there, so is the mount.
     """

@@ -60,7 +60,7 @@ def told(written: Path) -> list[Any]:
 
 @pytest.mark.parametrize("is_mounted", [False, True])
 def test_what_is_published_is_told_once(aleph: Mounted, is_mounted: bool) -> None:
-    """`satfs watch` tells what is published once, over all runs; the first only remembers."""
+    """`satfs watch` reports each publication once, over all runs; the first run only remembers."""
     target: tuple[object, ...] = ()
     if is_mounted:
         aleph.mount("-o", "listing_ttl_s=0.1")

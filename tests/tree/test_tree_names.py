@@ -79,7 +79,7 @@ def test_different_texts_have_different_names(one: str, other: str) -> None:
 @example("100%")
 @example("CVS")
 def test_a_name_leads_back_to_its_text(text: str) -> None:
-    """A name that was not cut tells the id, so that it can be looked up without a listing."""
+    """A name that was not cut contains the id, and is looked up without a listing."""
     name = name_of(text, OWN)
     assert text_of(name, OWN) == (None if is_cut(name) else text)
 

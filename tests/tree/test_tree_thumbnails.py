@@ -83,7 +83,7 @@ async def test_a_zip_has_the_scenes_picture(kernel: Kernel) -> None:
 async def test_thumbnails_are_hidden_and_cost_nothing_to_look_for(
     kernel: Kernel, shelves: tuple[FakeCatalogue, FakeObjects]
 ) -> None:
-    """A thumbnail repository is not listed; nothing is asked before a thumbnail is opened."""
+    """A thumbnail repository is not listed; nothing is requested before a thumbnail is opened."""
     catalogue, objects = shelves
     assert set(await kernel.ls(SCENE)) == {
         "scene.json",
