@@ -50,7 +50,7 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 class Mounted:
     """One line of mountinfo. *device* is the major and minor number that `stat` shows.
 
-    *options* are those of this mount, *super_options* those of the filesystem, where FUSE tells
+    *options* are those of this mount, *super_options* those of the filesystem, where FUSE shows
     whose it is and whom it lets in (`user_id=1000`, `allow_other`).
     """
 

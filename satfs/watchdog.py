@@ -2,11 +2,11 @@
 
 One thread serves the whole mount, so whatever blocks it blocks everybody. Two things do:
 
-- A bug of ours: something waits or computes on the loop. `Watchdog` says where, in the log.
+- A bug of ours: something waits or computes on the loop. `Watchdog` logs where.
 - A gap in the binding. pyfuse3 waits until the kernel has a request and then reads it. If the
-  process that asked is killed in between, the request is gone and the read waits for the next one,
-  with the interpreter locked: nothing else runs, and no thread could help. A signal can: it ends
-  the read with EINTR, and pyfuse3 goes on. So a timer sends one a few times a second.
+  process that sent it is killed in between, the request is lost and the read waits for the next
+  one, with the interpreter locked: nothing else runs, and no thread could help. A signal can: it
+  ends the read with EINTR, and pyfuse3 goes on. So a timer sends one a few times a second.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Credential:
         return {TOKEN_HEADER: f"Bearer {await self._token.get()}"}
 
     def refused(self, headers: Mapping[str, str]) -> bool:
-        """Say that *headers* were refused; return True if asking again may help.
+        """Take in that *headers* were refused; return True if another request may succeed.
 
         It helps when the `headers` are others then: a new token, for example.
         """
@@ -213,7 +213,7 @@ class Credential:
 
     def _note_expiry(self, stored: ReceivedToken) -> None:
         if self._file is not None and stored.token == self._token.last():
-            return  # read before; its life was told from then
+            return  # read before, with its lifetime from then
         lifetime_s = stored.lifetime_s
         self._expires_at_s = None if lifetime_s is None else self._wall_clock() + lifetime_s
 

@@ -210,7 +210,7 @@ class Listings:
         """Return the scenes seen in listings or looked up, each id once. Never waits."""
         return joined(readers.scene, (each.last() for each in self._of_kind(SCENES, SCENE)))
 
-    # -- forgetting, recalling, telling ------------------------------------------------------------
+    # -- forgetting, recalling, reporting ----------------------------------------------------------
 
     def forget(self) -> None:
         """Believe nothing any more: the next call sends a request to the vendor."""

@@ -190,8 +190,8 @@ class ApiSession:
     async def _headers(self, with_contract: bool, what: str, deadline: Deadline) -> dict[str, str]:
         """Return the headers of a request, waiting for token and contract until the deadline.
 
-        Asked for before the request, not within its retries: that the token endpoint is away says
-        nothing about the API.
+        They are made before the request, not within its retries: a token endpoint that is away
+        shows nothing about the API.
         """
         with trio.CancelScope(deadline=deadline.at_s):
             headers = {"Accept": "application/json", **await self.credential.headers()}

@@ -165,8 +165,8 @@ def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
 def settle_sizes(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
     """Find out which of the entries have a size that was cut, where no offset was.
 
-    Nothing states it. How the first bytes of a member pack tells two sizes apart of which one is a
-    multiple of the other; where both are as likely, or the sample is not deflated data, there is
+    Nothing states it. How the first bytes of a member pack distinguishes two sizes of which one is
+    a multiple of the other; where both are as likely, or the sample is not deflated data, there is
     none. Waits for nothing.
     """
     probes = _Probes(stated, shift, data_stop)

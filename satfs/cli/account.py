@@ -1,4 +1,4 @@
-"""Ask the API for the account: shared by `satfs login` and `satfs whoami`."""
+"""Request the account from the API: shared by `satfs login` and `satfs whoami`."""
 
 from __future__ import annotations
 

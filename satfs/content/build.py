@@ -26,7 +26,7 @@ from satfs.net.retrying import Pauses, Retries
 from satfs.node_locks import NodeLocks
 from satfs.settings import Settings
 
-#: A transfer gives up this much before the read that waits for it, so that the reader hears what
+#: A transfer gives up this much before the read that waits for it, so that the read returns what
 #: was wrong and not merely that time is up.
 GIVE_UP_SHARE: Final = 0.9
 #: For how many times as long as the kernel believes that a name is not there an object is taken to
@@ -56,8 +56,9 @@ async def open_attachments(
 
     *http* is for the object store alone: nothing that knows a credential. *check_url* raises for
     addresses that must not be followed, *allows_private*: names may lead to private
-    addresses (`net/addresses.py`). *account* tells apart whose objects are cached. With *locks* all
-    processes that use the cache directory fetch a block once; *pauses* are those of all of them.
+    addresses (`net/addresses.py`). *account* separates the cached objects of different accounts.
+    With *locks* all processes that use the cache directory fetch a block once; *pauses* are shared
+    by all of them.
 
     Raises:
         BadCache: the cache directory is not ours to use.

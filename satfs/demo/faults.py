@@ -194,7 +194,7 @@ class Fault:
         return self.parameters[parameter]
 
     def lasts(self, now_s: float) -> bool:
-        """Tell whether fewer than its *seconds*, if it has any, have passed since its first hit."""
+        """Return whether less than its *seconds*, if any, have passed since its first hit."""
         if self.since_s is None:
             self.since_s = now_s
         return self["seconds"] is None or now_s - self.since_s < self["seconds"]

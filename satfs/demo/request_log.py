@@ -31,7 +31,7 @@ class LoggedRequest:
 
 @dataclass(frozen=True)
 class Leak:
-    """A credential that arrived where it must not. Tells where it was, never what."""
+    """A credential that arrived where it must not. Has the place, never the credential."""
 
     side: str
     endpoint: str

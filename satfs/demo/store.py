@@ -35,7 +35,7 @@ class Store:
     catalogue: Catalogue
     keys: list[SigningKey]
     session_ends_at_s: dict[str, float]
-    #: Tells whether a text holds a secret of the API: none may ever arrive here.
+    #: Returns whether a text holds a secret of the API: none may ever arrive here.
     holds_secret: Callable[[str], bool]
     #: Keys whose links count as expired, whatever time their query states.
     expired_key_ids: set[str] = field(default_factory=set)

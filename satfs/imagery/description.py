@@ -62,7 +62,7 @@ def describe(raster: Raster, gap_bytes: int) -> dict[str, Any] | None:
 
     Lengths are in pixels unless a name ends otherwise. Blocks that lie at most *gap_bytes* apart
     count as one range of the window. `window` is left out while the places of its blocks are not
-    known, and `is_cog` is None where the header does not tell.
+    known, and `is_cog` is None where the header does not show it.
     """
     layout, facts = raster.layout, raster.facts() or Facts()
     image = layout.image() if layout is not None else None

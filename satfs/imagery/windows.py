@@ -18,7 +18,7 @@ _N_FOR_SHAPE: Final = 2
 #: The width that a first row of two blocks is expected to reach, in pixels: a window of 512 by 512
 #: has three columns in tiles of 256 by 256, and two in tiles of 512 by 512.
 _USUAL_WIDTH: Final = 1024
-#: A strip is as wide as the image, so that the width of a window tells nothing of its height. It is
+#: A strip is as wide as the image, so that the width of a window does not show its height. It is
 #: expected to become so many times as high as it is, and to hold at least so many bytes (one tile
 #: of 256 by 256 pixels, four bands of 16 bits), but not to pass one of these heights, in pixels:
 #: they are the usual ones of chips and windows, and so are their doubles.

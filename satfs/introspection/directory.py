@@ -96,7 +96,7 @@ class Introspection:
 
     def metrics(self) -> bytes:
         """Return the metrics as `metrics` has them."""
-        from satfs.introspection.metrics import exposition  # few mounts are ever asked for them
+        from satfs.introspection.metrics import exposition  # few mounts ever have them read
 
         return exposition(self.status)
 

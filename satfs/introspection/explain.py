@@ -27,7 +27,7 @@ from satfs.read_trace import (
 
 #: A wait shorter than this is nothing that a person notices, in seconds.
 NOTICED_S: Final = 0.25
-#: A first byte that takes this share of a request says that the way is long, and not narrow.
+#: A first byte that takes this share of a request shows that the way is long, and not narrow.
 MOSTLY_LATENCY: Final = 0.5
 #: A program that reads this little at a time waits for round trips, and not for bytes.
 SMALL_BYTES: Final = 1024 * 1024

@@ -310,7 +310,7 @@ class Http:
         except DeadlineReached:
             raise
         except Unreachable as failure:
-            # A name that cannot be resolved now says nothing about the host.
+            # A name that cannot be resolved now shows nothing about the host.
             is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
             if is_safe and not (failure.is_lasting or is_unresolved):
                 permit.refused()

@@ -43,7 +43,7 @@ def man(context: click.Context, directory: Path | None) -> None:
     """Write the man pages of all commands below DIRECTORY, in man1 and man8.
 
     Without DIRECTORY they go to ~/.local/share/man, where man(1) looks if ~/.local/bin is in PATH.
-    They say what `--help` says, and are written from it.
+    They have the text of `--help`, and are made from it.
     """
     place = directory or platformdirs.user_data_path() / "man"
     pages = man_pages(context.find_root().command)

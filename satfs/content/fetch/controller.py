@@ -100,7 +100,7 @@ class ConnectionController:
         return self._rate_bytes_per_s
 
     def note_response(self, now_s: float, response_s: float) -> None:
-        """Take in the time from asking to a first byte, without that to open a connection."""
+        """Take in the time from a request to its first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)
         self._aim(now_s)
 

@@ -29,7 +29,7 @@ OPENING_WINDOW_BYTES: Final = 128 * KIB
 #: (bytes of the run read so far, window ahead of its front) of a reader that began at the very
 #: beginning; the last is "as much as the share allows". Steep, since a line of 400 MB/s and 120 ms
 #: holds 48 MB in flight: doubling from 128 KiB would take nine round trips. The first step is what
-#: the kernel asks for first on behalf of a program that says it will read all (sha256sum reads 32
+#: the kernel requests first for a program that announces to read all (sha256sum reads 32
 #: KiB at a time, cp 128), and more than on behalf of one that looks at a header of 16 KiB. What is
 #: fetched in vain is cancelled with the handle.
 WINDOW_STEPS: Final = (

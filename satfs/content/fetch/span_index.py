@@ -20,7 +20,7 @@ CELL_BYTES: Final = 1024 * 1024
 
 
 class SpanIndex(Generic[T]):
-    """Items with a span each; spans may overlap. Items are told apart by `==` and hashed.
+    """Items with a span each; spans may overlap. Items are compared by `==` and hashed.
 
     Each item is entered in all cells that its span touches, so that a look-up costs what its own
     cells hold, however many items there are elsewhere.

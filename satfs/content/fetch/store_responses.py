@@ -37,7 +37,7 @@ _BY_DATE: Final = "modified:"
 #: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
 #: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
 MAX_OBJECT_BYTES: Final = 256 * 1024**3
-#: A whole body in place of a range is read through up to here, to the bytes that were asked for;
+#: A whole body in place of a range is read through up to here, to the requested bytes;
 #: beyond, the answer is refused.
 MAX_SKIPPED_BYTES: Final = 1024 * 1024
 
@@ -60,9 +60,9 @@ class ResponseKind(StrEnum):
 class ResponseClass:
     """A meaning, with what else is needed to act on it.
 
-    `skip_bytes` come before those asked for. `seen` is the version that the answer shows, if it
+    `skip_bytes` come before the requested ones. `seen` is the response's version, if it
     shows one. `code` is the store's own word for an error, or the status. `is_over`: the answer
-    says that the time of the link, or of what signed it, is over.
+    means that the time of the link, or of what signed it, is over.
     """
 
     kind: ResponseKind
@@ -101,7 +101,7 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 
 def _is_range(status: int, headers: Mapping[str, str]) -> bool:
-    """Return whether the body is a part of the object: what says which part is one, 206 or not.
+    """Return whether the body is a part of the object: it has a `Content-Range`, with 206 or not.
 
     A 200 whose `Content-Range` were ignored would be taken for the whole object.
     """
@@ -230,7 +230,7 @@ def _names(headers: Mapping[str, str]) -> bool:
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
-    """Return first and last byte, and the total length as far as it is told; None for nonsense."""
+    """Return first and last byte, and the total length where it is stated; None for nonsense."""
     stated = headers.get("content-range", "").strip()
     found = _CONTENT_RANGE.fullmatch(stated) or _CONTENT_RANGE_ALONE.fullmatch(stated)
     if found is None:
@@ -273,7 +273,7 @@ def encodings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
 def _is_label_alone(
     headers: Mapping[str, str], length: int | None, n_bytes: int, total: int
 ) -> bool:
-    """Return whether a part of an object is sent as it is, whatever its label says.
+    """Return whether a part of an object is sent as it is, in spite of its label.
 
     Uploads leave `aws-chunked` or `gzip` on objects that are not coded. We request identity; a body
     that was coded on its way has another length than its range, or none in advance.

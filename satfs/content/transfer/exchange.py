@@ -213,7 +213,7 @@ class Exchange:
     ) -> None:
         self._refused = (status, retry_after_s(headers, now_s=time.time()))
         if status not in (200, 206):
-            return  # its body tells more
+            return  # its body has more
         version = Version(self.move.etag, self.move.size_bytes)
         response_class = classify_success(status, headers, self._requested, version)
         length = headers.get("content-length", "")
@@ -247,7 +247,7 @@ class Exchange:
         wait_s = self._refused[1] if self._refused else None
         self.outcome = OutcomeReport(self.move.move, response_class, retry_after_s=wait_s)
 
-    # -- writing and telling ---------------------------------------------------------------------
+    # -- writing and reporting -------------------------------------------------------------------
 
     def _settle(self, now_s: float, *, is_due: bool = False) -> None:
         """Write what is worth it, report what is due, and end when all is there."""

@@ -447,7 +447,8 @@ def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
 def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> OutcomeReport:
     """Return the end of a move for which there is no connection."""
     if isinstance(problem, NotAllowed):
-        return OutcomeReport(move, ResponseClass(ResponseKind.GARBLED, "peer"))  # the loop says why
+        # The loop finds the reason.
+        return OutcomeReport(move, ResponseClass(ResponseKind.GARBLED, "peer"))
     if isinstance(problem, BadSettings):
         # `ca_file` has changed since the mount read it; the mount's own client still has it.
         return OutcomeReport(move, ResponseClass(ResponseKind.GARBLED, "no TLS context"))

@@ -51,7 +51,7 @@ class WorkerProcess:
         #: Moves that were cancelled, of which the worker has not reported the end yet.
         self.cancelled: set[int] = set()
         self.files: dict[BlockFile, int] = {}
-        self.slow: tuple[str, ...] = ()  # addresses that it was told of
+        self.slow: tuple[str, ...] = ()  # addresses that were sent to it
         self.idle = IdleConnections()
         self.idle_since_s = trio.current_time()
         self.reported_at_s = trio.current_time()
