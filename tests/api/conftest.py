@@ -1,4 +1,4 @@
-"""A vendor in memory, and the client that asks it."""
+"""A vendor in memory, and a client of it."""
 
 from __future__ import annotations
 

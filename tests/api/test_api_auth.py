@@ -1,4 +1,4 @@
-"""Who we are to the vendor: tokens, keys, and what may be said about them."""
+"""Credentials for the vendor: tokens, keys, and what may be shown of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def credential_for(vendor: Vendor, **changes: Any) -> AsyncIterator[Creden
 
 
 async def test_many_who_need_a_token_cause_one_request(vendor: Vendor, autojump_clock: Any) -> None:
-    """However many ask at once."""
+    """For any number of callers at once."""
     vendor.delay_s = 0.5
     async with credential_for(vendor) as credential, trio.open_nursery() as nursery:
         for _ in range(50):
@@ -61,7 +61,7 @@ async def test_many_who_need_a_token_cause_one_request(vendor: Vendor, autojump_
 async def test_a_token_is_used_until_shortly_before_its_end(
     vendor: Vendor, autojump_clock: Any, told: Any, used_s: float
 ) -> None:
-    """A minute before, or half its life when that is short; modestly when nothing is told."""
+    """A minute before, or half its life when that is short; early when no lifetime is stated."""
     vendor.token_lifetime_s = told
     async with credential_for(vendor) as credential:
         await credential.headers()
@@ -142,7 +142,7 @@ async def test_every_odd_answer_has_its_error(
     response: httpx.Response,
     error: type[Exception],
 ) -> None:
-    """Refusals ask for another login; nonsense is garbled; nothing is followed elsewhere."""
+    """A refusal is NeedsLogin; nonsense is Garbled; no redirect is followed elsewhere."""
     if error is NeedsLogin:
         expect_log("credential refused")
     vendor.fail_next(response, times=5)

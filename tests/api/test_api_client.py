@@ -1,4 +1,4 @@
-"""The questions end to end, against a vendor in memory."""
+"""All requests from end to end, against a vendor in memory."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_every_way_of_paging_gives_every_task_once(
     async with connect(page_limit=50) as aleph:
         tasks = await aleph.tasks()
     if next_style == "absent" and not tells_count:
-        # Nothing tells that there is more.
+        # Nothing shows that there is more.
         assert len(tasks) == min(50, max_limit)
     else:
         assert [task.task_id for task in tasks] == [str(341000 + n) for n in range(333)]
@@ -80,7 +80,7 @@ async def test_every_way_of_paging_gives_every_task_once(
 async def test_a_listing_that_grows_meanwhile_is_followed_to_its_end(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """What is inserted between two pages shifts the others: none is lost, none shown twice."""
+    """An entry inserted between two pages shifts the others: none is lost, none shown twice."""
     vendor.tasks = some_tasks(250)
 
     def insert(asked: Any) -> None:
@@ -98,7 +98,7 @@ async def test_a_listing_that_grows_meanwhile_is_followed_to_its_end(
 async def test_a_listing_that_shrinks_meanwhile_ends_where_the_pages_say(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """Pages expected from the first one's count may be gone when they are asked for."""
+    """Pages expected from the first one's count may be gone when they are requested."""
     vendor.tasks = some_tasks(500)
 
     def withdraw(asked: Any) -> None:
@@ -117,7 +117,7 @@ async def test_a_listing_that_shrinks_meanwhile_ends_where_the_pages_say(
 async def test_what_stays_in_a_listing_that_shrinks_is_listed(
     vendor: Vendor, connect: Any, autojump_clock: Any, n_gone: int, at_offset: str, n_at_once: int
 ) -> None:
-    """Entries that move to pages that were asked for already are found by reading once more."""
+    """Entries that move to pages that were requested already are found by reading once more."""
     vendor.tasks = some_tasks(1000)
 
     def withdraw(asked: Any) -> None:
@@ -134,7 +134,7 @@ async def test_what_stays_in_a_listing_that_shrinks_is_listed(
 async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """Without a count each page waits for the one before; what has come is not asked for again."""
+    """Without a count each page waits for the one before; no page is requested twice."""
     vendor.tasks = some_tasks(3000)
     vendor.next_style, vendor.tells_count = "cursor", False
     async with connect(page_limit=50) as aleph:
@@ -168,7 +168,7 @@ async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
 async def test_a_listing_that_ends_before_its_count_is_noticed(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """`next: null` is the end, whatever the count says; that they differ is told, once."""
+    """`next: null` is the end, with any count; a difference between them is logged once."""
     expect_log("listing ended before its count")
     vendor.tasks = some_tasks(230)
     vendor.next_style = lambda url, offset: None
@@ -229,7 +229,7 @@ async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
 async def test_unfinished_listings_are_bounded_together(
     vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
-    """Those that nobody has gone on with for longest give way; the last one is gone on with."""
+    """The listing that was continued least recently gives way; the last one can be continued."""
     records = [
         {"capture_id": f"c{n}", "status": "published", **task}
         for n, task in enumerate(large_tasks(140, 200_000))
@@ -295,7 +295,7 @@ async def test_listings_that_are_read_at_once_have_one_limit(
 async def test_a_next_at_another_host_is_not_asked(
     vendor: Vendor, connect: Any, autojump_clock: Any, elsewhere: str
 ) -> None:
-    """Credentials go to the scheme, host and port of the API, whatever a page says."""
+    """Credentials go to the scheme, host and port of the API alone, for any address in a page."""
     vendor.tasks = some_tasks(300)
     vendor.next_style = lambda url, offset: elsewhere
     async with connect() as aleph:
@@ -307,7 +307,7 @@ async def test_a_next_at_another_host_is_not_asked(
 async def test_a_redirect_inside_the_api_is_followed(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """A moved path of the API's own is asked at its new place."""
+    """A moved path of the API's own is requested at its new place."""
     vendor.tasks = some_tasks(3)
     moved = httpx.Response(301, headers={"Location": "/tasking/tasks/?limit=100&offset=0"})
     vendor.fail_next(moved, path="/tasking")
@@ -374,7 +374,7 @@ async def test_a_configured_contract_is_not_asked_for(
 async def test_several_contracts_are_listed_for_people(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """With several contracts one must be named; the error says which there are."""
+    """With several contracts one must be named; the error lists them."""
     expect_log("request refused")
     vendor.contracts = [{"contract_id": "cont.a", "name": "One"}, {"id": 2, "name": None}]
     async with connect() as aleph:
@@ -398,7 +398,7 @@ async def test_a_contract_that_no_header_can_hold_is_said_so(
 async def test_no_contract_is_said_so(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """An account without contracts cannot ask for anything."""
+    """An account without contracts cannot request anything."""
     expect_log("request refused")
     vendor.contracts = []
     async with connect() as aleph:
@@ -409,7 +409,7 @@ async def test_no_contract_is_said_so(
 async def test_a_wrong_contract_is_told_from_a_wrong_token(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """The vendor answers 401 to both; the list of contracts tells which it was."""
+    """The vendor sends 401 for both; the list of contracts shows which it was."""
     expect_log("request refused")
     async with connect(contract_id="cont.other") as aleph:
         with pytest.raises(NeedsContract, match=r"cont\.other.*" + CONTRACT):
@@ -493,7 +493,7 @@ async def test_a_revoked_token_is_renewed_once_for_all_pages(
 async def test_a_token_that_is_not_valid_yet_is_tried_again_itself(
     vendor: Vendor, connect: Any, autojump_clock: Any, ahead_s: float, status: int
 ) -> None:
-    """The issuer's clock is ahead: at the start and after each renewal, one token is asked for."""
+    """The issuer's clock is ahead: at the start and after each renewal, one token is requested."""
     vendor.tasks = some_tasks(1)
     vendor.token_begins_s = ahead_s
     vendor.refuses_early_with = status
@@ -563,7 +563,7 @@ async def test_a_token_that_was_never_good_is_told_soon_and_not_hammered(
 async def test_a_token_refused_for_good_is_told_at_the_deadline_once(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """It was good before, so that the call's whole time is taken; the next call is told sooner."""
+    """It was good before, so that the call takes its whole time; the next call fails sooner."""
     expect_log("request refused")
     vendor.tasks = some_tasks(1)
     async with connect(contract_id=CONTRACT, metadata_deadline_s=15) as aleph:
@@ -626,7 +626,7 @@ async def test_broken_connections_are_tried_again(
 
 
 async def test_retry_after_is_honoured(vendor: Vendor, connect: Any, autojump_clock: Any) -> None:
-    """The vendor says seven seconds: seven it is, and not much more."""
+    """The vendor requires seven seconds: the wait is seven, and not much more."""
     slow = httpx.Response(429, headers={"Retry-After": "7"}, json={"detail": "throttled"})
     vendor.fail_next(slow, path="/tasking")
     async with connect() as aleph:
@@ -652,7 +652,7 @@ async def test_a_retry_after_past_the_deadline_is_an_error_at_once(
 async def test_every_operation_ends_within_its_deadline(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """A vendor that says nothing costs the deadline once; the next call fails at once."""
+    """A vendor that does not respond costs the deadline once; the next call fails at once."""
     expect_log("host counts as offline", origin="https://auth.vendor.test:443")
     vendor.is_silent = True
     async with connect(metadata_deadline_s=15, contract_id=CONTRACT) as aleph:
@@ -703,7 +703,7 @@ async def test_an_html_page_once_is_forgiven(
 async def test_an_html_page_twice_is_an_error(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """…and when it is not, it is said so; it is no empty listing."""
+    """…and when it is not, the error states that; it is no empty listing."""
     vendor.fail_next(HTML, path="/tasking", times=2)
     async with connect() as aleph:
         with pytest.raises(Garbled, match="HTML"):
@@ -717,7 +717,7 @@ async def test_an_html_page_twice_is_an_error(
 async def test_a_refusal_carries_the_vendors_words(
     vendor: Vendor, connect: Any, autojump_clock: Any, status: int, error: type[Exception]
 ) -> None:
-    """What the vendor said is what people search for."""
+    """The message has the vendor's own words: users search for them."""
     said = httpx.Response(status, json={"detail": "You may not.\x00\nGo away."})
     vendor.fail_next(said, path="/tasking", times=2)
     async with connect() as aleph:
@@ -741,7 +741,7 @@ async def test_a_scene_is_found_by_its_path(
 async def test_a_scene_is_found_by_the_filter_when_it_has_no_path(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """The gateway answers 403 to a path that it does not know."""
+    """The gateway sends 403 for a path that it does not know."""
     vendor.scenes = {"c": [some_scene("s1", "c")]}
     vendor.knows_scene_path = False
     async with connect() as aleph:
@@ -764,7 +764,7 @@ async def test_only_the_exact_scene_counts(
 async def test_a_delivery_in_place_of_a_link_is_not_fetched(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """What should name the bytes and sends them is left off after a megabyte."""
+    """A response that should name the bytes, and sends them, is ended after a megabyte."""
     sent: list[int] = []
 
     class Delivery(httpx.AsyncByteStream):
@@ -791,7 +791,7 @@ async def test_a_delivery_in_place_of_a_link_is_not_fetched(
 async def test_a_link_is_signed_and_tells_its_end(
     vendor: Vendor, connect: Any, autojump_clock: Any, signing: str
 ) -> None:
-    """The URL itself tells until when it holds; a 302 in the place of JSON will do."""
+    """The URL itself states when it expires; a 302 in place of JSON is accepted."""
     vendor.signing = signing
     async with connect() as aleph:
         link = await aleph.sign(SceneId("a/b"), ZIP)
@@ -849,7 +849,7 @@ async def test_an_id_that_would_ask_another_question_is_never_sent(
 async def test_any_other_id_arrives_as_it_is(
     vendor: Vendor, connect: Any, autojump_clock: Any, id: str
 ) -> None:
-    """Whatever characters an id has, the vendor gets that id and no other question."""
+    """An id with any characters reaches the vendor as that id, in the same request."""
     vendor.captures = {id: [{"capture_id": id, "status": "published"}]}
     vendor.scenes = {id: [some_scene(id, id)]}
     async with connect() as aleph:
@@ -895,7 +895,7 @@ async def test_no_error_holds_a_secret(
 async def test_a_page_of_nothing_but_nonsense_is_no_empty_listing(
     vendor: Vendor, connect: Any, autojump_clock: Any, entry: Any
 ) -> None:
-    """Entries of which none has an id are a broken answer: what was listed must not disappear."""
+    """Entries without any id are a broken response: the earlier listing must not disappear."""
     vendor.tasks = [entry, entry]
     async with connect() as aleph:
         with pytest.raises(Garbled):

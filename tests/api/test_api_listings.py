@@ -1,4 +1,4 @@
-"""What each directory holds, remembered: counted requests, staleness, restarts."""
+"""The entries of each directory, remembered: counted requests, staleness, restarts."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_without_a_ttl_each_call_asks(
 async def test_a_task_is_answered_from_the_list_while_that_is_believed(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
-    """`stat` of what was just listed asks nothing, nor does a name that is not in the list."""
+    """`stat` of a listed entry sends no request, nor does a name that is not in the list."""
     async with remember() as listings:
         listed = await listings.tasks()
         n_asked = len(vendor.asked)
@@ -126,7 +126,7 @@ async def test_a_task_is_answered_from_the_list_while_that_is_believed(
 async def test_a_single_task_is_looked_up_by_itself(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
-    """One path does not cost a whole listing; asked again within the ttl it costs nothing."""
+    """One path does not cost a whole listing; a second look-up within the ttl costs nothing."""
     async with remember() as listings:
         for _ in range(3):
             assert (await listings.task(TASK)).task_id == TASK
@@ -180,7 +180,7 @@ async def test_a_scene_just_listed_is_not_looked_up(
 async def test_a_capture_is_known_from_a_listing_or_by_its_scenes(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
-    """The vendor has no question for one capture."""
+    """The vendor has no request for one capture."""
     async with remember() as listings:
         found = await listings.capture(CAPTURE)
         assert found.capture_id == CAPTURE
@@ -209,7 +209,7 @@ async def test_known_is_what_was_seen(
 async def test_a_renewed_listing_that_is_equal_is_the_same_object(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
-    """What callers made of it stays good; a changed one is another."""
+    """Objects that callers made of it stay good; a changed listing is another."""
     async with remember() as listings:
         before = await listings.tasks()
         await trio.sleep(61)
@@ -307,7 +307,7 @@ async def test_a_long_listing_stays_known_whatever_is_listed_beside_it(
 async def test_what_leaves_the_memory_is_read_from_disk(
     vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any
 ) -> None:
-    """It is believed as long as if it had stayed, and then asked for again."""
+    """It is believed as long as if it had stayed, and then requested again."""
     add_large_captures(vendor)
     async with remember(store, listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
         for number in range(12):
@@ -328,7 +328,7 @@ async def test_what_leaves_the_memory_is_read_from_disk(
 async def test_a_long_listing_of_a_moment_ago_is_believed_after_a_remount(
     vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
-    """It would take many requests; when its time is over, it is asked for again."""
+    """It would take many requests; when its time is over, it is requested again."""
     vendor.scenes["long"] = [some_scene(f"long-{n}", "long") for n in range(250)]
     for n_requests in (1 + 3, 0):  # the token, and three pages
         kept = ListingStore(tmp_path / "account")
@@ -406,7 +406,7 @@ async def test_what_was_listed_stays_listed_without_network(
 async def test_known_listings_do_not_wait_for_a_vendor_that_is_unwell(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """A vendor that answers 503 for minutes costs one deadline, then a moment per directory."""
+    """A vendor that sends 503 for minutes costs one deadline, then a moment per directory."""
     expect_log("listing is served stale")
     async with remember() as listings:
         await walk(listings)
@@ -428,7 +428,7 @@ async def test_known_listings_do_not_wait_for_a_vendor_that_is_unwell(
 async def test_what_was_listed_stays_listed_while_the_vendor_refuses(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any, status: int
 ) -> None:
-    """What was listed stays listed while the vendor refuses, marked as stale."""
+    """A listing stays while the vendor refuses, marked as stale."""
     expect_log("listing is served stale")
     async with remember() as listings:
         known = await listings.tasks()
@@ -462,7 +462,7 @@ async def test_the_page_that_a_mount_begins_with_is_shown_when_nothing_else_come
 async def test_a_walk_through_what_is_known_does_not_wait_for_a_refused_credential(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """One listing tries again, for two seconds; all others are served at once meanwhile."""
+    """One listing tries again, for two seconds; all others are served at once."""
     for _ in range(3):
         expect_log("listing is served stale")
     async with remember() as listings:
@@ -521,7 +521,7 @@ async def test_what_was_never_listed_is_refused(
 async def test_nonsense_takes_no_listing_away(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
 ) -> None:
-    """What was listed stays listed while the vendor sends what makes no sense, marked as stale."""
+    """A listing stays while the vendor's responses make no sense, marked as stale."""
     expect_log("listing is served stale")
     async with remember() as listings:
         await walk(listings)
@@ -581,7 +581,7 @@ async def store(tmp_path: Path) -> AsyncIterator[ListingStore]:
 async def test_a_mount_without_network_comes_up_with_what_was_known(
     vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any, expect_log: Any
 ) -> None:
-    """Listings, look-ups and all; without being told to, upon the first failure."""
+    """Listings and look-ups; without a setting, upon the first failure."""
     expect_log("host counts as offline")
     expect_log("listing is served stale")
     before = ListingStore(tmp_path / "account")
@@ -607,7 +607,7 @@ async def test_a_mount_without_network_comes_up_with_what_was_known(
 async def test_recalled_listings_are_known_at_once_and_asked_again(
     vendor: Vendor, remember: Remember, tmp_path: Path, thread_clock: Any
 ) -> None:
-    """What is recalled is shown as known, and not believed while there is somebody to ask."""
+    """Recalled listings are shown as known, and not believed while the vendor can be reached."""
     before = ListingStore(tmp_path / "account")
     async with remember(before) as listings:
         await walk(listings)

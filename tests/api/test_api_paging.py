@@ -97,7 +97,7 @@ def test_whatever_is_expected_the_chain_is_what_counts(
 def test_nothing_is_lost_when_entries_are_inserted_meanwhile(
     before: list[int], inserted: list[int], at: int, request: int, n_ahead: int
 ) -> None:
-    """What was there all the time is listed, wherever and whenever others come in."""
+    """Entries that were there all the time are listed, wherever and whenever others come in."""
     after = before[:at] + inserted + before[at:]
     listing = Listing(before, changes={request: after})
     try:
@@ -112,14 +112,14 @@ def test_nothing_is_lost_when_entries_are_inserted_meanwhile(
 
 @given(n=st.integers(0, 40), count_is=st.sampled_from(["right", "none", "low", "high"]))
 def test_without_next_the_count_leads(n: int, count_is: str) -> None:
-    """A service that tells a count and no next leaves the arithmetic to us."""
+    """For a service that sends a count and no next, the offsets are computed."""
     listing = Listing(list(range(n)), count_is=count_is, next_is="absent")
     found = trio.run(listed, listing, 4)
     assert found == list(range(n if count_is in ("right", "high") else min(n, 3)))
 
 
 def test_expected_pages_cost_no_more_requests() -> None:
-    """A plain listing is asked for page by page, each once, whatever is asked ahead."""
+    """A plain listing is requested page by page, each once, with any number of pages ahead."""
     for n_ahead in (1, 4, 16):
         listing = Listing(list(range(100)))
         trio.run(listed, listing, n_ahead)
@@ -130,14 +130,14 @@ def test_expected_pages_cost_no_more_requests() -> None:
 
 
 def test_a_lying_count_costs_a_window_at_most() -> None:
-    """A count of ten thousand for five entries: no more than the window is asked for."""
+    """A count of ten thousand for five entries: no more than the window is requested."""
     listing = Listing(list(range(5)), count_is="high")
     assert trio.run(listed, listing, 8) == list(range(5))
     assert len(listing.asked) <= 2 + 8
 
 
 def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:
-    """A page that nobody needs may fail; one that is needed may not."""
+    """A page that is not needed may fail; one that is needed may not."""
 
     async def failing(url: str) -> Page:
         offset = int(parse_qs(urlsplit(url).query)["offset"][0])
@@ -167,7 +167,7 @@ def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:
 
 
 def test_a_page_that_was_there_already_is_a_circle() -> None:
-    """In whatever order its parameters stand."""
+    """In any order of its parameters."""
     chain = Chain(FIRST, 100)
     chain.take(Page((1,), None, "/tasks/?offset=1&limit=3"), 1)
     with pytest.raises(Garbled, match="circle"):
@@ -202,7 +202,7 @@ def test_any_next_is_an_address_or_garbled(following: str) -> None:
 
 
 def test_predictions_need_a_plain_pattern() -> None:
-    """Another path, another filter, a jump, no count: nothing is asked ahead."""
+    """Another path, another filter, a jump, no count: nothing is requested ahead."""
     entries = (1, 2, 3)
     assert len(list(predictions(FIRST, Page(entries, 9, with_offset(FIRST, 3))))) == 2
     for following in (
@@ -226,7 +226,7 @@ def test_offsets_are_set_where_they_stand() -> None:
 
 
 def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
-    """`http://` at the same host is asked as before; other types of address are none."""
+    """`http://` at the same host is requested as before; other schemes are refused."""
     assert resolve(FIRST, "http://A.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
     assert resolve(FIRST, "http://x@a.test/tasks/?offset=3") == "https://a.test/tasks/?offset=3"
     for elsewhere in (
@@ -253,7 +253,7 @@ def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
     ],
 )
 def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -> None:
-    """A service that does not know its public name is followed, and the other host never asked."""
+    """A service that does not know its public name is followed; the other host gets no request."""
     chain = Chain(FIRST, 100)
     chain.take(Page((1, 2, 3), 9, elsewhere), 3)
     assert chain.next_url is not None

@@ -93,7 +93,7 @@ def test_lists_are_equal_when_their_records_are() -> None:
 
 
 def test_pages_that_are_equal_are_shared() -> None:
-    """What was made of the old listing and of the new one refers to one page in memory."""
+    """Objects made of the old listing and of the new one refer to one page in memory."""
     old = joined(readers.scene, [listing([{"scene_id": str(n)}]) for n in range(3)])
     same = joined(readers.scene, [listing([{"scene_id": str(n)}]) for n in range(3)])
     assert same.sharing(old) is old
@@ -109,7 +109,7 @@ def test_pages_that_are_equal_are_shared() -> None:
 
 
 def test_a_looked_up_record_is_a_list_of_one() -> None:
-    """Under the id that was asked for."""
+    """Under the id that was requested."""
     found = readers.scene({"scene_id": "s", "note": 1})
     assert found is not None
     assert list_of_one(readers.scene, "s", found.record) == (found,)
@@ -120,7 +120,7 @@ def test_a_looked_up_record_is_a_list_of_one() -> None:
     [PackedBlock(b"", b"\1\0\0\0", b""), PackedBlock(b"", b"\1\0\0", b"x")],
 )
 def test_a_block_that_contradicts_itself_is_refused(kept: PackedBlock) -> None:
-    """What was damaged on disk does not come back as another record."""
+    """A record that was damaged on disk does not come back as another one."""
     with pytest.raises(ValueError, match=r"end|multiple"):
         Block(kept)
     with pytest.raises(ValueError, match="ids"):

@@ -48,7 +48,7 @@ async def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
 
 
 async def test_files_are_ours_alone(tmp_path: Path) -> None:
-    """Directories 0700, files 0600, whatever the umask."""
+    """Directories 0700, files 0600, with any umask."""
     before = os.umask(0)
     try:
         store = ListingStore(tmp_path / "cache" / "account")
@@ -183,7 +183,7 @@ async def test_a_broken_page_is_not_found(tmp_path: Path, damage: str) -> None:
 async def test_where_nothing_can_be_kept_one_warning_is_all(
     tmp_path: Path, expect_log: Any, log_book: Any, obstacle: str
 ) -> None:
-    """Memory will do: no call fails, and the log says it once."""
+    """Memory is used instead: no call fails, and one line is logged."""
     expect_log("listings are not kept on disk")
     place = tmp_path / "a"
     match obstacle:
@@ -208,7 +208,7 @@ async def test_where_nothing_can_be_kept_one_warning_is_all(
 async def test_somebody_elses_directory_is_refused(
     tmp_path: Path, expect_log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What others may write could be anything."""
+    """A file that others may write could hold anything."""
     expect_log("listings are not kept on disk", reason="PermissionError")
     (tmp_path / "a").mkdir()
     me = os.geteuid()
@@ -241,7 +241,7 @@ async def test_only_so_much_is_read_back(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_the_first_version_is_emptied(tmp_path: Path) -> None:
-    """What an earlier release kept is not read, and takes no room."""
+    """Files of an earlier release are not read, and take no space."""
     store = ListingStore(tmp_path / "a")
     await store.save("tasks", "", RECORDS)
     await store.aclose()

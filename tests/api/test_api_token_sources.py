@@ -1,4 +1,4 @@
-"""Tokens that somebody else makes, and what a login has kept: read when needed, never told."""
+"""Tokens that other programs make, and stored logins: read when needed, never shown."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_a_token_file_that_changes_counts_a_second_later(
 async def test_a_refused_token_is_replaced_by_the_one_in_the_file_at_once(
     vendor: Vendor, tmp_path: Path
 ) -> None:
-    """Also when the file looks the same to stat(2); nobody hears of the refusal."""
+    """Also when the file looks the same to stat(2); no caller sees the refusal."""
     path = write(tmp_path / "token", "first")
     vendor.accept_token("first")
     async with request_scope(vendor, token_file=path) as aleph:
@@ -235,7 +235,7 @@ async def test_a_file_that_is_being_replaced_harms_nobody(
 async def test_a_token_file_that_cannot_be_used_is_told_with_its_name(
     vendor: Vendor, tmp_path: Path, make: Callable[[Path], Any], sentence: str
 ) -> None:
-    """A pipe that nobody writes to keeps nobody waiting."""
+    """A pipe without a writer keeps no caller waiting."""
     make(tmp_path / "token")
     async with credential_for(vendor, token_file=tmp_path / "token") as credential:
         with pytest.raises(NeedsLogin, match=sentence):
@@ -245,7 +245,7 @@ async def test_a_token_file_that_cannot_be_used_is_told_with_its_name(
 async def test_a_token_file_that_others_may_read_is_warned_of_once(
     vendor: Vendor, late_clock: Any, tmp_path: Path, expect_log: Any, log_book: Any
 ) -> None:
-    """Whoever writes it for us may have reasons; whoever looks at the log is told."""
+    """The program that writes it may have reasons; the log has a line."""
     path = tmp_path / "token"
     expect_log("token file open to others", path=str(path), reason=f"run: chmod 600 {path}")
     write(path, "first").chmod(0o644)
@@ -320,7 +320,7 @@ async def test_a_command_is_run_again_before_its_token_ends(
 async def test_a_command_sees_no_secret_of_ours(
     vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its environment is ours without our settings, but for the profile's name."""
+    """Its environment is ours without our settings, except the profile's name."""
     monkeypatch.setenv("SATFS_CLIENT_SECRET", SECRET)
     monkeypatch.setenv("KEPT", "yes")
     text = (
@@ -367,7 +367,7 @@ child.wait()
             await credential.headers()
     pid = int((tmp_path / "pid").read_text())
     with trio.fail_after(5):
-        while is_running(pid):  # noqa: ASYNC110 - another process tells nobody
+        while is_running(pid):  # noqa: ASYNC110 - another process sends no event
             await trio.sleep(0.01)
 
 
@@ -450,7 +450,7 @@ def test_what_is_kept_is_there_until_it_is_forgotten(
 
 
 def test_a_kept_file_is_its_owners_alone(ring: MemoryKeyring, tmp_path: Path) -> None:
-    """Whatever the umask is, and whatever was there before."""
+    """With any umask, and any earlier file."""
     before = os.umask(0)
     try:
         secret_store.keep("a", login(), SecretPlace.FILE)
@@ -506,7 +506,7 @@ def test_a_place_that_does_not_take_it_is_told_without_it(
 def test_a_keyring_that_guards_nothing_is_none(
     ring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keyrings below priority 1 are no place for secrets, says their library."""
+    """Keyrings below priority 1 are no place for secrets, as their library states."""
     assert secret_store.keyring_name() == "memory"
     ring.priority = 0
     assert secret_store.keyring_name() is None
@@ -576,9 +576,9 @@ async def test_a_kept_key_logs_in_the_old_way(vendor: Vendor, ring: MemoryKeyrin
 async def test_a_kept_secret_goes_nowhere_but_where_it_was_checked(
     vendor: Vendor, ring: MemoryKeyring, kept: Any, sentence: str
 ) -> None:
-    """What a login has kept goes to the addresses it was checked against, and to no other.
+    """A stored login goes to the addresses it was checked against, and to no other.
 
-    One that has changed meanwhile gets nothing.
+    An address that has changed since gets nothing.
     """
     secret_store.keep("default", login(**kept), SecretPlace.FILE)
     async with credential_for(vendor, client_id=CLIENT_ID, secret_store="file") as credential:
@@ -591,7 +591,7 @@ async def test_a_kept_secret_goes_nowhere_but_where_it_was_checked(
 async def test_a_keyring_that_does_not_answer_keeps_nobody_waiting(
     vendor: Vendor, ring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be asking for a password, of somebody who is not there."""
+    """It may show a prompt for a password, with no user there."""
     released = threading.Event()
     monkeypatch.setattr("keyring.get_password", lambda *_: released.wait(30) and None)
     monkeypatch.setattr("satfs.api.auth.KEYRING_S", 0.2)

@@ -1,4 +1,4 @@
-"""Answers to records, whatever the vendor sends."""
+"""From any response of the vendor to records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ json_values = st.recursive(
 
 
 def body(value: Any) -> bytes:
-    """Return *value* as an answer's body."""
+    """Return *value* as a response's body."""
     return json.dumps(value).encode()
 
 
@@ -99,7 +99,7 @@ def test_what_is_no_page_is_garbled_and_never_empty(value: Any) -> None:
 
 
 def test_no_results_of_none() -> None:
-    """Null in the place of an empty list, when the count says so too."""
+    """Null in the place of an empty list, when the count is 0, too."""
     assert wire.page(body({"results": None, "count": 0})).entries == ()
 
 
@@ -166,11 +166,11 @@ def test_any_json_gives_records(value: Any) -> None:
         assert len(page.entries) + page.n_unusable == page.n_sent == n_entries
 
 
-# -- what an answer may cost ---------------------------------------------------------------------
+# -- the cost of a response ----------------------------------------------------------------------
 
 
 def count_values(value: Any) -> int:
-    """Return the number of values in *value*, itself among them; names of fields are none."""
+    """Return the number of values in *value*, itself among them; names of fields do not count."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(count_values(inner) for inner in inside)
 
@@ -191,7 +191,7 @@ def test_no_document_has_more_values_than_its_bytes_tell(value: Any) -> None:
 
 @given(json_values, st.integers(0, 30))
 def test_a_document_is_refused_by_its_values(value: Any, max_values: int) -> None:
-    """What has more values than allowed is no document; what has not is one."""
+    """A text with more values than allowed is no document; one with fewer is."""
     if json_document.max_values_in(body(value)) <= max_values:
         json_document.document(body(value), max_values)
     else:
@@ -264,7 +264,7 @@ def test_a_record_over_its_limit_is_unreadable_alone(large: bytes) -> None:
 
 
 def test_a_record_over_its_limit_without_an_id_is_counted() -> None:
-    """Nothing could be shown in its place; the log is told by the number."""
+    """Nothing could be shown in its place; the log has their number."""
     raw = b'[{"scene_id":1},{"a":[' + b"0," * 200_001 + b"0]}]"
     page = wire.page_of(raw, readers.scene)
     assert [each.scene_id for each in page.entries] == ["1"]
@@ -350,7 +350,7 @@ def test_missing_and_null_fields_are_survived() -> None:
 
 
 def test_unknown_fields_are_kept() -> None:
-    """Whatever the vendor adds tomorrow is in the record."""
+    """A field that the vendor adds tomorrow is in the record."""
     for reader, key in (
         (readers.task, "task_id"),
         (readers.capture, "capture_id"),
@@ -419,7 +419,7 @@ def test_signed_links_and_tokens_are_dropped_wherever_they_stand(secret: str) ->
 
 
 def test_fields_that_name_a_secret_are_dropped() -> None:
-    """Whatever their value looks like."""
+    """For any form of their value."""
     entry = {"task_id": 1, "access_token": "opaque", "client-secret": "x", "tokens": 3}
     task = wire.page_of(body([entry]), readers.task).entries[0]
     assert task.record == {"task_id": 1, "tokens": 3}
@@ -427,7 +427,7 @@ def test_fields_that_name_a_secret_are_dropped() -> None:
 
 @given(json_values)
 def test_the_quick_look_misses_nothing(value: Any) -> None:
-    """What is taken for harmless as a whole has nothing in it that would be dropped."""
+    """A record that counts as harmless as a whole has no field that would be dropped."""
     for raw in (body(value), json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")):
         if not may_hold_secrets(raw):
             document = json_document.document(raw)
@@ -450,7 +450,7 @@ def test_the_quick_look_misses_nothing(value: Any) -> None:
     ],
 )
 def test_attachments_are_read_leniently(attachments: Any, files: dict[str, str]) -> None:
-    """Without a name there is nothing to ask for; without a file name there is one to make."""
+    """Without a name nothing can be requested; without a file name one is made."""
     scene = readers.scene({"scene_id": "s", "attachments": attachments})
     assert scene is not None
     assert {found.name: found.file_name for found in scene.attachments} == files
@@ -495,6 +495,6 @@ def test_silly_moments_are_none(value: Any) -> None:
 
 @given(st.text() | st.integers() | st.floats() | st.datetimes().map(str))
 def test_any_moment_fits_a_files_time(value: Any) -> None:
-    """What is told lies where nanoseconds in 64 bits can tell it."""
+    """A time is one that nanoseconds in 64 bits can hold."""
     told = readers.moment(value)
     assert told is None or 0 <= told.timestamp() < 2**63 / 1e9

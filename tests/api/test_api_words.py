@@ -16,7 +16,7 @@ from satfs.model import AttachmentName, CaptureId, SceneId, TaskId
 
 API = "https://api.test/base"
 
-# -- questions -------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
 def test_the_documented_paths() -> None:
@@ -60,7 +60,7 @@ def test_half_a_surrogate_is_no_id() -> None:
         requests.scenes(CaptureId("\ud800"), 1)
 
 
-# -- what the vendor said --------------------------------------------------------------------------
+# -- the vendor's words ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_is_no_json_is_quoted_in_short(body: bytes, words: str) -> None:
 
 @given(st.binary(max_size=2000), st.lists(st.text(min_size=4, max_size=20), max_size=3))
 def test_any_body_is_one_short_line(body: bytes, secrets: list[str]) -> None:
-    """Whatever arrives can be shown on a terminal."""
+    """Any text that arrives can be shown on a terminal."""
     words = error_text.error_text(body, secrets)
     assert len(words) <= MAX_QUOTE_CHARACTERS
     assert "\n" not in words
@@ -207,7 +207,7 @@ def test_a_link_tells_its_end(url: str, expires_at_s: float | None) -> None:
     ],
 )
 def test_links_come_in_several_ways(status: int, headers: dict[str, str], body: Any) -> None:
-    """JSON with a url, a bare text, or a redirect where JSON was asked for."""
+    """JSON with a url, a bare text, or a redirect where JSON was requested."""
     raw = json.dumps(body).encode()
     link = presigned.link(status, headers, raw, request_url="https://api.test/x/download/")
     assert link.url == SIGNED
@@ -236,7 +236,7 @@ def test_a_link_may_be_the_whole_text(body: str) -> None:
     ],
 )
 def test_without_a_link_it_is_garbled(status: int, headers: dict[str, str], body: bytes) -> None:
-    """The zip in the place of a link, say, when `redirect` is not understood at all."""
+    """For example the zip in place of a link, when `redirect` is not understood at all."""
     with pytest.raises(Garbled):
         presigned.link(status, headers, body, request_url="https://api.test/")
 

@@ -1,4 +1,4 @@
-"""A whole zip: its directory when somebody asks, and who may open what."""
+"""A whole zip: its directory at the first use, and the members that can be opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from satfs.model import ByteRange, Reader
 
 
 async def test_nothing_is_read_until_somebody_looks(opened: Callable[..., Opened]) -> None:
-    """And then the tail, once, however many ask."""
+    """And then the tail, once, for any number of callers."""
     it = opened(honest({f"{number}.txt": b"x" for number in range(100)}))
     assert it.zip.asked == []
     async with trio.open_nursery() as nursery:
@@ -84,7 +84,7 @@ async def test_a_cancelled_look_is_taken_up_where_it_was(
 async def test_a_damaged_zip_is_read_once(
     opened: Callable[..., Opened], expect_log: Callable[..., None]
 ) -> None:
-    """What it is does not change: the next one hears it without a request."""
+    """The directory does not change: the next caller gets it without a request."""
     expect_log("archive not readable", archive="zip 1")
     it = opened(b"<html>not a zip</html>")
     for _ in range(2):
@@ -96,7 +96,7 @@ async def test_a_damaged_zip_is_read_once(
 async def test_a_failed_look_is_tried_again(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network that is down says nothing about the zip."""
+    """A network that is down is no statement about the zip."""
     it = opened(honest({"a": b"x"}))
 
     async def fail(span: ByteRange) -> bytes:
@@ -110,7 +110,7 @@ async def test_a_failed_look_is_tried_again(
 
 
 async def test_one_version_of_a_zip_is_one_archive(nursery: trio.Nursery) -> None:
-    """Whatever path leads to it; another version is another archive."""
+    """The same for every path that leads to it; another version is another archive."""
     archives = Archives(nursery)
     source = CountingZip(honest({"a": b"x"}))
     first = archives.archive("v1", source.open)
@@ -122,7 +122,7 @@ async def test_one_version_of_a_zip_is_one_archive(nursery: trio.Nursery) -> Non
 async def test_an_encrypted_member_is_refused_when_opened(
     opened: Callable[..., Opened], method: int
 ) -> None:
-    """Known, and not readable: whatever its method."""
+    """Known, and not readable, with any method."""
     it = opened(build([Entry(b"a", b"x" * 10, method=method, packed=b"?" * 22, flags=1)]))
     with pytest.raises(Encrypted):
         await it.reader("a")

@@ -1,4 +1,4 @@
-"""The CRC of a whole, whatever its parts and their order."""
+"""The CRC of a whole, from any parts in any order."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_the_index_survives_a_remount(
 async def test_a_harmed_index_costs_time_and_no_byte(
     opened: Callable[..., Opened], harm: str
 ) -> None:
-    """What was kept is not believed when it was touched."""
+    """Stored checkpoints that were changed are not believed."""
     content, shelf = wordy(5 * MIB), MemoryStore()
     data = build([Entry(b"a", content, method=8)])
     async with trio.open_nursery() as first_mount:
@@ -192,7 +192,7 @@ async def test_several_readers_share_what_one_learns(
 
 
 async def test_many_sequential_readers_of_one_member(opened: Callable[..., Opened]) -> None:
-    """Each gets every byte, in whatever order the kernel asks."""
+    """Each gets every byte, in any order of the kernel's requests."""
     content = wordy(3 * MIB)
     it = opened(build([Entry(b"a", content, method=8)]))
 
@@ -269,7 +269,7 @@ async def test_a_read_that_fails_can_be_repeated(
 async def test_inflating_is_never_done_on_the_event_loop(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inflating runs in threads; meanwhile everybody else is answered."""
+    """Inflating runs in threads; other requests are served during that time."""
     threads = set()
     step = cursor_module.Cursor.step
 
@@ -332,7 +332,7 @@ async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch,
     expect_log: Callable[..., None],
 ) -> None:
-    """What fails while inflating ahead is met again by who reads on, and by nobody else."""
+    """A failure while inflating ahead is raised in a read that goes on, and in no other."""
     expect_log("inflating ahead failed", reason="ZeroDivisionError")
     content = wordy(8 * MIB)
     it = opened(build([Entry(b"a", content, method=8)]))

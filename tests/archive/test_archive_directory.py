@@ -1,4 +1,4 @@
-"""From the bytes of a directory to members, whatever the bytes are."""
+"""From any bytes of a directory to members."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_a_directory_that_contradicts_its_end_record_is_damaged(layout: Layout) 
 
 
 def test_a_count_that_overflowed_sixteen_bits_is_understood() -> None:
-    """Programs without ZIP64 write what fits; the directory itself says the rest."""
+    """Programs without ZIP64 write the numbers that fit; the directory itself has the others."""
     entries = [Entry(b"%05d" % number) for number in range(65_537)]
     tree = read_members(build(entries), tail_bytes=4 << 20)
     assert len(tree) == 65_538
@@ -361,7 +361,7 @@ def test_a_masked_directory_is_damaged() -> None:
 
 
 def test_a_digital_signature_behind_the_entries_is_skipped() -> None:
-    """It belongs to the directory, and says nothing about members."""
+    """It belongs to the directory, and states nothing about members."""
     data = build([Entry(b"x", b"abc")])
     found = find_directory(data)
     signature = b"PK\5\5\4\0abcd"
@@ -372,7 +372,7 @@ def test_a_digital_signature_behind_the_entries_is_skipped() -> None:
 
 
 def test_names_beyond_the_limit_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the archive says, memory is bounded."""
+    """Memory is bounded for any statements of the archive."""
     monkeypatch.setattr(members_module, "MAX_NAMES", 4)
     monkeypatch.setattr(members_module, "MAX_REFUSALS", 2)
     entries = [Entry(b"%d" % number) for number in range(5)] + [Entry(b"d/e/f"), Entry(b"g/")]
@@ -454,7 +454,7 @@ def test_valid_archives_with_odd_names_agree_with_zipfile(
 
 
 def test_half_a_million_entries_stay_under_a_hundred_bytes_each() -> None:
-    """A member takes under 100 bytes of memory besides its name, whatever the zip says."""
+    """A member of any zip takes under 100 bytes of memory besides its name."""
     n_entries = 20_000
     entries = build([Entry(b"%07d.tif" % number) for number in range(n_entries)])
     tree = read_members(entries, tail_bytes=1 << 24)

@@ -46,7 +46,7 @@ def test_the_directory_is_found_whatever_surrounds_it(
 
 @pytest.mark.parametrize("filler", [b"PK\5\6", EMPTY_END, b"PK\6\6", b"\0"])
 def test_the_longest_comment_takes_one_more_read(filler: bytes) -> None:
-    """65,535 bytes of comment, of signatures or not: found with the one read that is asked for."""
+    """65,535 bytes of comment, of signatures or not: found with the one read that is requested."""
     comment = (filler * 65535)[:65535]
     data = build(MEMBERS, Layout(comment=comment))
     assert isinstance(locate(data[-65536:], len(data)), NeedMore)
@@ -60,7 +60,7 @@ def test_a_zip_inside_a_comment_is_not_taken_when_its_numbers_do_not_fit() -> No
 
 
 def test_one_tail_is_enough_for_a_directory_larger_than_it() -> None:
-    """The end record says where the directory is: nothing is asked again for it."""
+    """The end record states where the directory is: nothing more is requested for it."""
     data = honest({f"{number:05}.tif": b"" for number in range(2000)})
     found = locate(data[-65536:], len(data))
     assert isinstance(found, CentralDirectory)
@@ -92,7 +92,7 @@ def test_no_more_is_read_than_a_found_directory_takes() -> None:
 
 
 def test_a_gap_between_directory_and_end_record_is_tolerated() -> None:
-    """The directory is where the end record says, when the signature there confirms it."""
+    """The directory is where the end record places it, when the signature there confirms it."""
     data = build(MEMBERS, Layout(gap=b"?" * 64))
     found = find_directory(data)
     assert found.shift == 0
@@ -123,7 +123,7 @@ def test_an_empty_archive_has_no_members() -> None:
     ids=lambda data: f"{len(data)}-{data[:4]!r}",
 )
 def test_what_is_not_a_zip_is_damaged(data: bytes) -> None:
-    """Not a zip, cut off, numbers that cannot be: said so, at most three reads later."""
+    """Not a zip, cut off, numbers that cannot be: reported after three reads at most."""
     with pytest.raises(Damaged):
         find_directory(data)
 
@@ -138,7 +138,7 @@ def test_a_directory_of_gigabytes_is_not_read() -> None:
 
 @given(st.binary(max_size=300), st.integers(0, 1 << 66))
 def test_any_tail_gives_a_place_a_question_or_damaged(tail: bytes, before: int) -> None:
-    """And what is asked for is larger than what was given, and ends where the object ends."""
+    """And the requested range is larger than the given one, and ends where the object ends."""
     size_bytes = len(tail) + before
     try:
         found = locate(tail, size_bytes)

@@ -32,7 +32,7 @@ def inflate_all(inflater: Inflater, data: bytes, piece_bytes: int, out_bytes: in
 def test_it_inflates_what_zlib_deflates(
     data: bytes, level: int, piece_bytes: int, out_bytes: int
 ) -> None:
-    """Whatever the pieces that go in and come out."""
+    """For any pieces that go in and come out."""
     assert inflate_all(Inflater(), deflated(data, level), piece_bytes, out_bytes) == data
 
 
@@ -66,7 +66,7 @@ def test_every_block_boundary_is_a_place_to_start(level: int, piece_bytes: int) 
 
 @given(st.binary(min_size=1, max_size=300))
 def test_any_bytes_inflate_or_are_damaged(data: bytes) -> None:
-    """What zlib's own decompressor makes of them, no more and no less."""
+    """The output of zlib's own decompressor, no more and no less."""
     reference = zlib.decompressobj(-15)
     try:
         expected = reference.decompress(data)
@@ -78,7 +78,7 @@ def test_any_bytes_inflate_or_are_damaged(data: bytes) -> None:
 
 
 def test_what_comes_before_damage_is_still_there() -> None:
-    """The good bytes first, then the error, as often as asked."""
+    """The good bytes first, then the error, at each call."""
     data = wordy(200_000)
     compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
     packed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
@@ -93,7 +93,7 @@ def test_what_comes_before_damage_is_still_there() -> None:
 
 
 def test_closing_twice_is_closing_once() -> None:
-    """What zlib holds is freed once."""
+    """The memory of zlib is freed once."""
     inflater = Inflater()
     inflater.close()
     inflater.close()

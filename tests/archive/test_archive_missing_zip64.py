@@ -252,7 +252,7 @@ def test_more_members_than_sixteen_bits_count_and_more_than_4_gib() -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mutated_zips_show_true_sizes_or_none(log_book: LogBook, data: st.DataObject) -> None:
-    """Flipped bytes: members or a damaged zip, and what is shown lies inside of the zip."""
+    """Flipped bytes: members or a damaged zip, and shown members are inside of the zip."""
     zipped = build_cut([Big(b"a", 300), Big(b"big", 4 * GIB + 9), Big(b"c", 5, 10, method=8)])
     for _ in range(data.draw(st.integers(1, 6))):
         start = data.draw(st.sampled_from(sorted(zipped.pieces)))

@@ -27,7 +27,7 @@ def unicode_path(raw: bytes, name: str, *, version: int = 1, crc: int | None = N
 @example("./././a/.", MADE_ON_UNIX)
 @example("C:a", MADE_ON_FAT)
 def test_every_path_stays_below_and_can_be_a_file(name: str, made_on: int) -> None:
-    """Whatever the name: its parts are legal file names that lead down, or it is refused."""
+    """The parts of any name are legal file names that lead down, or it is refused."""
     try:
         parts, is_directory = split_path(name, made_on=made_on)
     except UnsafeName:
@@ -103,7 +103,7 @@ def test_parts_of_ordinary_names(name: str, parts: tuple[bytes, ...], is_directo
     ],
 )
 def test_names_that_no_file_can_have_are_refused(name: str, refusal: NameProblem) -> None:
-    """The reason is told, so that it can be shown."""
+    """The error has the reason, so that it can be shown."""
     with pytest.raises(UnsafeName) as caught:
         split_path(name, made_on=MADE_ON_UNIX)
     assert caught.value.refusal is refusal

@@ -136,7 +136,7 @@ async def test_a_member_that_takes_too_much_is_refused_when_opened(
 async def test_a_member_that_would_fill_the_cache_is_refused(
     opened: Callable[..., Opened],
 ) -> None:
-    """Whatever the setting says: it would push out what it is made of."""
+    """With any setting: it would evict the bytes that it is made of."""
     entry = Entry(b"a", b"x" * 5000, method=12, packed=bz2.compress(b"x" * 5000))
     it = opened(build([entry]), derived_store=MemoryStore(max_bytes=4999), unpack_bytes=MIB)
     with pytest.raises(Unsupported, match="cache"):
@@ -145,7 +145,7 @@ async def test_a_member_that_would_fill_the_cache_is_refused(
 
 
 async def test_what_was_unpacked_is_there_after_a_remount(opened: Callable[..., Opened]) -> None:
-    """Not a byte of the member is asked for again; its CRC is checked again."""
+    """No byte of the member is requested again; its CRC is checked again."""
     content, shelf = wordy(900_000), MemoryStore()
     data = build([Entry(b"a", content, method=12, packed=bz2.compress(content))])
     async with trio.open_nursery() as first_mount:
@@ -392,7 +392,7 @@ def test_whatever_a_header_holds_its_dictionary_is_bounded(
 @given(st.integers(12, 27), st.sampled_from([93, 95]))
 @settings(max_examples=20, deadline=None)
 def test_the_dictionary_that_was_asked_for_is_found(log: int, method: int) -> None:
-    """What the library writes for a window is what is read from the header."""
+    """The window that the library writes is read from the header."""
     if method == 95:
         packed = with_dictionary(b"abc" * 100, 1 << log)
     else:

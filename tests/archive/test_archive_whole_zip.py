@@ -91,7 +91,7 @@ async def test_a_packed_member_is_read_as_bytes(opened: Callable[..., Opened]) -
 
 
 async def test_what_is_no_zip_is_read_as_bytes(opened: Callable[..., Opened]) -> None:
-    """Nothing more of it is read, and nobody is warned."""
+    """Nothing more of it is read, and nothing is logged."""
     it = opened(FILLING)
     reader = await whole(it)
     at = 2 * MIB + 500_000

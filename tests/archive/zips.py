@@ -1,7 +1,7 @@
 """Zips for tests: honest ones from the standard library, and any other made by hand.
 
-`Entry` states each field of a member's headers; `build` lays members, directory and end records out
-as told, wrong numbers included. What is not stated is what an honest program would write.
+`Entry` states each field of a member's headers; `build` writes members, directory and end records
+as stated, wrong numbers included. Fields that are not stated are those of an honest program.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def deflated(data: bytes, level: int = 6) -> bytes:
 
 @dataclass(frozen=True)
 class Entry:
-    """A member, and what its headers say when that is not the truth."""
+    """A member, and the statements of its headers where these are wrong."""
 
     name: bytes
     content: bytes = b""
@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """What surrounds the members, honest by default."""
+    """The records around the members, honest by default."""
 
     prefix: bytes = b""
     comment: bytes = b""
@@ -163,7 +163,7 @@ def honest(contents: Mapping[str, bytes], *, method: int = zipfile.ZIP_DEFLATED)
 
 
 def find_directory(data: bytes, tail_bytes: int = TAIL_BYTES) -> CentralDirectory:
-    """Return the directory's place in the zip *data*, asking for more as a reader does."""
+    """Return the directory's place in the zip *data*, requesting more as a reader does."""
     tail = data[max(0, len(data) - tail_bytes) :]
     found = locate(tail, len(data))
     for _ in range(3):
@@ -193,7 +193,7 @@ def directories(tree: Members) -> set[str]:
 
 
 def walk(tree: Members) -> dict[str, Row]:
-    """Return path and row of everything shown, as somebody who lists directories finds it."""
+    """Return path and row of every entry, as a program that lists directories finds it."""
     found: dict[str, Row] = {}
     pending = [ROOT]
     while pending:
@@ -212,14 +212,14 @@ def refusals(tree: Members) -> dict[str, str]:
 
 
 class CountingZip:
-    """A zip in memory that is read as satfs reads one, and counts what is asked for."""
+    """A zip in memory that is read as satfs reads one, and counts the requests."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.size_bytes = len(data)
         self.asked: list[ByteRange] = []
         self.located: list[ByteRange | None] = []
-        #: What is cached of the zip.
+        #: The cached ranges of the zip.
         self.kept = ByteRange(0, 0)
         self.n_open = 0
         self._lent: list[bytearray] = []
@@ -245,7 +245,7 @@ class CountingZip:
         return None
 
     def locate_file(self, place: ByteRange | None) -> None:
-        """Note where a file is said to lie; look at no layout."""
+        """Note the place that a file is given; look at no layout."""
         self.located.append(place)
 
     def is_near(self, span: ByteRange) -> bool:
@@ -253,7 +253,7 @@ class CountingZip:
         return self.kept.start <= span.start and span.stop <= self.kept.stop
 
     async def _take_back(self) -> None:
-        """Spoil what was lent: whoever still looks at it after a checkpoint sees something else."""
+        """Overwrite lent bytes: a reader that still uses them after a checkpoint sees others."""
         while self._lent:
             lent = self._lent.pop()
             lent[:] = b"\xaa" * len(lent)
@@ -264,5 +264,5 @@ class CountingZip:
 
     @property
     def n_bytes_asked(self) -> int:
-        """Return the sum of the lengths asked for."""
+        """Return the sum of the requested lengths."""
         return sum(len(span) for span in self.asked)

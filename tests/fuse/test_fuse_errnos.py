@@ -17,7 +17,7 @@ ALL = [
 
 @pytest.mark.parametrize("error", [cls for cls in ALL if cls is not errors.SatfsError])
 def test_every_error_has_an_errno(error: type[errors.SatfsError]) -> None:
-    """No error of ours reaches a user as a number that nobody chose."""
+    """Each error of ours reaches a user as an errno that was chosen for it."""
     assert any(cls in ERRNOS for cls in error.__mro__)
     assert errno_of(error("x")) == next(ERRNOS[cls] for cls in error.__mro__ if cls in ERRNOS)
 
