@@ -80,7 +80,7 @@ def test_requests_are_told_apart(method: str, path: str, asked: str | None, kind
 
 
 def test_only_bytes_of_objects_count_as_content() -> None:
-    """What an API says is not what it delivers."""
+    """The statements of an API are not its deliveries."""
     seen = summarise(
         [
             Request(1, 0.5, 1, 1, 200, 900, "GET", "/tasking/tasks/", None),

@@ -1,4 +1,4 @@
-"""What the tests of the content package share."""
+"""Fixtures of the tests of the content package."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class FakeStore:
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self.n_requests = 0
-        #: What was asked for, in the order in which requests were sent.
+        #: The requested ranges, in the order in which requests were sent.
         self.sent_ranges: list[str] = []
         #: Ranges to which nothing is said.
         self.silent_ranges: set[str] = set()
@@ -128,7 +128,7 @@ class FakeStore:
         self.n_signed = 0
         self.is_down = False
         self.sends_etag = True
-        #: What is said to a suffix range, where it is not answered.
+        #: The status for a suffix range, where that is refused.
         self.refuses_suffix: tuple[int, str] | None = None
         #: Whether an unsatisfiable range is told how long the object is.
         self.tells_length = True

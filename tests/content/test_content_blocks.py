@@ -139,7 +139,7 @@ def test_whatever_happens_the_bytes_are_the_objects(
 ) -> None:
     """Any order of fetching, reading, evicting, remounting and damage between mounts.
 
-    What is served equals the object; what is held stays within the limit.
+    Served bytes equal the object's; held bytes stay within the limit.
     """
     allow_log("cached blocks were damaged.*|cache file could not.*")
     allow_log(".*: keeping new content in memory")  # a disk that fails, or has no room left
@@ -184,7 +184,7 @@ def blocks_on_disk(directory: Path) -> int:
 
 class TestEviction:
     def test_it_frees_the_disk(self, tmp_path: Path) -> None:
-        """What eviction counts as free, the disk has again."""
+        """The disk has the space again that eviction counts as free."""
 
         async def main() -> None:
             async with opened(tmp_path) as cache:

@@ -120,7 +120,7 @@ def test_what_was_sent_comes_out_in_order(
 def test_a_buffer_that_is_not_filled_means_that_nothing_more_is_there(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
-    """Whoever waits for the socket then misses nothing that lies decrypted in memory."""
+    """A wait for the socket then misses no byte that is decrypted in memory."""
     with connected(contexts) as (server, connection):
         server.send(server.encrypted(DATA[:50_000]))
         room = memoryview(bytearray(40_000))

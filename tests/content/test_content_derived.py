@@ -1,4 +1,4 @@
-"""What is made out of fetched bytes counts, stays and goes as they do."""
+"""Data derived from fetched bytes counts, stays and is evicted as they are."""
 
 from __future__ import annotations
 

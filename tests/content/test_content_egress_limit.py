@@ -31,7 +31,7 @@ class Clock:
 
 @given(st.lists(st.integers(0, 10**9), max_size=30), st.integers(1, 10**10))
 def test_all_that_is_fetched_counts(pieces: list[int], limit: int) -> None:
-    """What is left is the limit without what was fetched, and never less than nothing."""
+    """The limit less the fetched bytes is left, and never less than 0."""
     budget = Budget(limit, wall_clock=Clock())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("satfs.content.fetch.egress_limit.log.warning", lambda *_, **__: None)
@@ -113,7 +113,7 @@ def test_mounts_add_up(
     ],
 )
 def test_a_file_of_nonsense_counts_as_nothing(tmp_path: Path, content: bytes) -> None:
-    """What was fetched is counted from nothing when the file says nothing, and written anew."""
+    """When the file is unreadable, the count begins at 0, and the file is written again."""
     path = tmp_path / "account" / "egress.json"
     path.parent.mkdir()
     path.write_bytes(content)
@@ -170,7 +170,7 @@ def test_beyond_the_limit_the_cache_still_serves(
 def test_a_remount_does_not_begin_at_nothing(
     tmp_path: Path, expect_log: Callable[..., None]
 ) -> None:
-    """What was fetched today is remembered across mounts."""
+    """The bytes fetched today are remembered across mounts."""
     store = FakeStore()
     store.add(8 * MIB)
     expect_log("egress limit reached")

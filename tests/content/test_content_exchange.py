@@ -41,7 +41,7 @@ class Stand:
         self.check()
 
     def check(self) -> None:
-        """What was told is in the file, whole blocks or up to the object's end, in order."""
+        """Reported bytes are in the file, whole blocks or up to the object's end, in order."""
         at = self.exchange.move.start
         for report in self.told:
             for number, found in enumerate(report.hashes):
@@ -187,7 +187,7 @@ class TestBytes:
             stand.close()
 
     def test_blocks_do_not_wait_for_what_does_not_come(self, stands: Any) -> None:
-        """What came is told a moment later, though nothing follows it."""
+        """Received bytes are reported a moment later, though no more follow."""
         stand = stands(0, SIZE)
         stand.exchange.request("test")
         stand.feed(head(0, SIZE) + OBJECT[:BLOCK_BYTES], forever(1 << 20))

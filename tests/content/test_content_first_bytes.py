@@ -143,7 +143,7 @@ class TestBeginning:
         run(main)
 
     def test_halves_of_the_first_block_come_over_two_connections(self, tmp_path: Path) -> None:
-        """What a server sends before it waits for an acknowledgement is less than one block."""
+        """A server sends less than one block before it waits for an acknowledgement."""
         store = FakeStore(latency_s=LATENCY_S)
         contents_of = {scene: store.add(3 * MIB, scene=scene) for scene in ("first", "second")}
 

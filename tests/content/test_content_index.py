@@ -35,7 +35,7 @@ def seg(number: int, mask: int, hashes: bytes = HASHES) -> Segment:
 
 class TestTogether:
     def test_two_mounts_add_to_each_other(self, tmp_path: Path) -> None:
-        """What one commits the other finds; neither takes anything away."""
+        """One finds what the other commits; neither removes anything."""
         one, two = open_index(tmp_path), open_index(tmp_path)
         number = one.open_object("a", "label", 99, is_new=True)
         assert two.open_object("a", "label", 99, is_new=False) == number
@@ -299,7 +299,7 @@ def test_mounts_share_a_directory(tmp_path: Path, limit: int) -> None:
 
 
 class TestUpkeep:
-    """What is done to a cache from outside, while a mount uses it."""
+    """Changes of a cache from outside, while a mount uses it."""
 
     def test_clear_and_verify_under_an_open_object(self, tmp_path: Path) -> None:
         content = RampContent(3 << 20, 4)
@@ -323,7 +323,8 @@ class TestUpkeep:
             assert (checked.good_bytes, checked.damaged_bytes) == (1 << 20, 0)
             assert maintenance.info(tmp_path).disk_bytes >= 1 << 20
             assert maintenance.clear(tmp_path) == 1 << 20
-            # What the mount holds it goes on holding; what it commits now has no name any more.
+            # The mount goes on with the files that it holds; its commits now go to a file without a
+            # name.
             await fetch(cache, cached, ByteRange(1 << 20, 2 << 20))
             await cache.commit()
             view = cached.view(ByteRange(0, 2 << 20))

@@ -78,7 +78,7 @@ def test_of_two_processes_that_make_a_file_one_finds_it_new(
 def test_a_file_that_was_cut_to_nothing_is_replaced_while_another_has_it_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever believes what was in it keeps the old file, where reading notices."""
+    """A mount that uses the old blocks keeps the old file, and its reads notice."""
     place = tmp_path / "object"
     old, _ = BlockFile.on_disk(place, 100)
     old.write(0, b"x" * 100)

@@ -1,4 +1,4 @@
-"""What only decides: block map, alignment, read-ahead, connections, messages, choice of flights."""
+"""Modules that only decide: block map, alignment, read-ahead, connections, messages, requests."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ class TestReadAhead:
     def test_never_outside_nor_beyond_the_window(
         self, bounds: ByteRange, reads: Any, limit: int
     ) -> None:
-        """Whatever is read, plans stay inside the bounds and the window."""
+        """For any reads, plans stay inside the bounds and the window."""
         habit, front = ReadAhead(bounds), bounds.start
         for start, n_bytes, follows in reads:
             start = front if follows else max(0, start)

@@ -162,7 +162,7 @@ def test_a_read_of_all_blocks_in_order_becomes_a_bulk_read() -> None:
 
 
 def test_a_bulk_read_of_one_image_ends_with_it() -> None:
-    """What lies behind the image, its overviews, is not read ahead; a copy reads on."""
+    """The overviews behind the image are not read ahead; a copy reads on."""
     reads = RasterReads(known(RASTER + bytes(5 * TILE_BYTES)))
     for number in range(20):
         reads.note(first_read(number), nothing)

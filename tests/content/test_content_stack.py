@@ -266,7 +266,7 @@ class TestFewConnections:
         run(main)
 
     def test_a_byte_waited_for_elsewhere_is_not_put_behind_others(self, tmp_path: Path) -> None:
-        """What two readers wait for at two places keeps a range of its own."""
+        """Bytes that two readers wait for at two places have a range each."""
         store = FakeStore(latency_s=0.1, bytes_per_s=10e6)
         content = store.add(64 * MIB)
 
@@ -545,7 +545,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("fault", ["precondition", "unsatisfied", "missing", "changed"])
     def test_a_replaced_object_is_stale(self, tmp_path: Path, fault: str) -> None:
-        """Whatever shows that the object is another one ends in Changed, never in other bytes."""
+        """Each sign that the object is another one ends in Changed, never in other bytes."""
         store = FakeStore()
         store.add(3 * MIB)
 
@@ -662,7 +662,7 @@ class TestOffline:
         run(main)
 
     def test_cached_bytes_stay_readable_while_the_store_refuses(self, tmp_path: Path) -> None:
-        """What is cached is read while all is refused; the rest is refused, and back later."""
+        """Cached bytes are read while all is refused; the rest is refused, and back later."""
         store = FakeStore()
         content = store.add(64 * MIB)
 

@@ -1,4 +1,4 @@
-"""What an answer of the store means, for any answer at all."""
+"""The meaning of a response of the store, for any response."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def worker_thread() -> Iterator[socket.socket]:
 def test_a_transfer_given_up_writes_no_wrong_byte(
     tmp_path: Path, allow_log: Callable[[str], None]
 ) -> None:
-    """What a worker still receives after it was told to stop is what belongs there, or nothing.
+    """Bytes that a worker receives after the order to stop are the right ones, or none.
 
     Shutting an `ssl.SSLSocket` down takes its TLS away: a thread in the middle of a body went on
     reading, and put ciphertext where another transfer had put the right bytes a moment ago.
@@ -270,7 +270,7 @@ async def test_a_worker_that_cannot_read_the_ca_file_is_not_needed(tmp_path: Pat
 async def test_a_link_longer_than_a_packet_kills_no_worker(
     tmp_path: Path, n_characters: int
 ) -> None:
-    """What does not fit into an order is moved by the loop, and the workers live."""
+    """A move that does not fit into an order is made by the loop, and the workers live."""
     with origin_of() as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             link = Link(f"{origin.store_url}/x?y=".ljust(n_characters, "z"))
@@ -532,7 +532,7 @@ async def test_workers_end_with_their_mount(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_closed_handle_stops_its_workers(tmp_path: Path) -> None:
-    """What only a closed handle wanted is not fetched on; the workers stay for the next."""
+    """Ranges that only a closed handle needed are fetched no further; the workers stay."""
     with origin_of(bytes_per_s=1e6) as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             await read_all(contents, until=2 * MIB)
@@ -547,7 +547,7 @@ async def test_a_closed_handle_stops_its_workers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_leap_into_a_range_is_cut_out_of_it(tmp_path: Path) -> None:
-    """What a leap took over is not fetched by the worker that had been told to."""
+    """A range that a leap took over is not fetched by the worker that had the order."""
     with origin_of(bytes_per_s=2e6) as origin:
         async with opened(origin, tmp_path, range_bytes=32 * MIB) as (contents, _):
             version = await contents.version(SCENE, ZIP, "r")
@@ -630,7 +630,7 @@ async def test_a_replaced_object_is_never_mixed(tmp_path: Path) -> None:
 async def test_a_worker_is_told_of_slow_addresses_once_and_before_its_orders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the loop has learnt of a name's addresses, no worker has to learn again."""
+    """No worker has to learn again which addresses of a name respond."""
     sent: list[tuple[int, str, object]] = []
     monkeypatch.setattr(Http, "slow_addresses", lambda self: ("192.0.2.1", "2001:db8::1"))
     real = worker_process.WorkerProcess.send

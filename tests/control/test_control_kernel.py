@@ -1,4 +1,4 @@
-"""What the kernel is told to forget: files and what is gone, never a directory that is there."""
+"""The kernel forgets files and names that are gone, never a directory that is there."""
 
 from __future__ import annotations
 

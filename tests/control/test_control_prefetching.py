@@ -1,4 +1,4 @@
-"""What is fetched, given up and told, when the vendor, the line and the cache change meanwhile."""
+"""Prefetching while the vendor, the line and the cache change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels over the control socket arrives as it left; nonsense is told from it."""
+"""Messages arrive over the control socket as they were sent; nonsense is recognised."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_lines_are_the_same_however_they_are_cut(messages: list[Message], data: 
 
 @given(st.binary(max_size=60))
 def test_nonsense_is_told_as_such(line: bytes) -> None:
-    """Whatever comes, it is a request or a message or `Garbled`, and nothing else."""
+    """Any bytes are a request, a message or `Garbled`, and nothing else."""
     for read in (request_of, message_of):
         with contextlib.suppress(Garbled):
             read(line)

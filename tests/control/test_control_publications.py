@@ -1,4 +1,4 @@
-"""What is new is told once, what was there before is not, and nothing is missed."""
+"""New entries are reported once, earlier ones are not, and none is missed."""
 
 from __future__ import annotations
 

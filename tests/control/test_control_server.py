@@ -233,7 +233,7 @@ async def test_too_many_at_once_are_told_so(path: Path, monkeypatch: pytest.Monk
 
 
 async def test_another_user_is_not_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the modes of socket and directory allow."""
+    """With any modes of socket and directory."""
     monkeypatch.setattr(server, "peer_credentials", lambda _: (1, os.geteuid() + 1, 1))
     async with serving(path, echo=echo):
         (failure,) = await request(path, "echo")
@@ -314,7 +314,7 @@ def test_a_mount_that_does_not_listen_is_told(runtime: Path) -> None:
 def test_an_ordinary_user_after_root_has_used_satfs(owner: int, message: str) -> None:
     """Root's directory for sockets is closed; that says nothing about the user's own mount."""
     prepare_directory(Path("/run/satfs"))
-    # What is needed is imported as root: the source may lie in a home that others may not enter.
+    # The modules are imported as root: the source may be in a home that others may not enter.
     program = f"""
 import os
 from pathlib import Path
@@ -352,7 +352,7 @@ def test_a_mount_that_does_not_answer_is_not_waited_for(
 
 
 def test_a_socket_that_anybody_may_have_put_there_is_not_trusted(path: Path) -> None:
-    """Whoever may write to a directory may listen in it, and be told paths."""
+    """A user who may write to a directory may listen in it, and would receive paths."""
     path.parent.mkdir(mode=0o700)
     path.parent.chmod(0o777)
     with socket.socket(socket.AF_UNIX) as foreign:

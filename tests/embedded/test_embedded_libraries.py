@@ -101,7 +101,7 @@ def test_rasterio_reads_through_an_open_file_and_an_opener(site: Site) -> None:
 
 
 def test_a_window_costs_its_blocks(site: Site) -> None:
-    """What is read ahead follows the layout of the raster: no other blocks are fetched."""
+    """Read-ahead follows the layout of the raster: no other blocks are fetched."""
     with rasterio.open(RASTER, opener=site.fs) as dataset:
         dataset.read(window=rasterio.windows.Window(0, 0, BLOCK, BLOCK))
     site.origin.journal.wait_until_idle()

@@ -1,4 +1,4 @@
-"""What else fsspec offers on top of a filesystem, and how programs end that use it."""
+"""Further offers of fsspec on top of a filesystem, and the end of programs that use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fsspec.implementations.reference import ReferenceFileSystem
 from satfs.fsspec import SatfsFileSystem
 
 OPTIONS = {"mount": "never"}
-#: What lies in the only delivery, below `scenes/one/contents`.
+#: The members of the only delivery, below `scenes/one/contents`.
 MEMBERS = {"a.txt": b"first\nsecond\n", "rasters/b.bin": bytes(range(256)) * 300, "empty": b""}
 
 

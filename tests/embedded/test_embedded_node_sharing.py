@@ -1,4 +1,4 @@
-"""What processes of a node share besides bytes: links in memory, and waits that hosts ask for."""
+"""Processes of a node share links in memory, and waits that hosts require, besides bytes."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ async def test_a_listing_of_another_process_is_believed_for_the_rest_of_its_time
         assert vendor.n_asked == 1
         await trio.sleep(10)  # 65 s after it was asked for
         assert len(await other.tasks()) == 2
-        # What a process was told to forget it does not take from another.
+        # A process does not take an entry that it has forgotten from another process.
         await trio.sleep(1)
         one.forget()
         assert len(await one.tasks()) == 3

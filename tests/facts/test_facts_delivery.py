@@ -1,4 +1,4 @@
-"""What a delivery states, whatever its packing, and whatever its members hold."""
+"""The facts of a delivery, in any packing, and with any content of its members."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_an_epsg_code_that_is_text_is_a_number() -> None:
 
 
 def test_no_link_and_no_token_of_an_item_is_kept() -> None:
-    """What is passed on of the vendor's own properties holds no credential."""
+    """The vendor's properties that are passed on hold no credential."""
     properties = {
         "satl:download": "https://bucket.example/x?X-Amz-Signature=abc",
         "satl:token": "eyJhbGciOiJIUzI1NiJ9.e30.abc",

@@ -122,7 +122,7 @@ _JSON = st.recursive(
 
 @given(st.sampled_from(["Point", "LineString", "Polygon", "MultiPolygon", "MultiPoint"]), _JSON)
 def test_any_coordinates_are_a_geometry_or_none(kind: str, coordinates: Any) -> None:
-    """What passes is JSON, has a box, and can be cut."""
+    """An accepted geometry is JSON, has a box, and can be cut."""
     checked = checked_geometry({"type": kind, "coordinates": coordinates})
     if checked is None:
         return

@@ -1,4 +1,4 @@
-"""What the API's record alone states of a scene."""
+"""The facts of a scene from the API's record alone."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _VALUES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_
     )
 )
 def test_any_record_has_facts(record: dict[str, Any]) -> None:
-    """Whatever the fields hold: known, or None."""
+    """For any content of the fields: known, or None."""
     scene = readers.scene({"scene_id": "x", **record})
     assert scene is not None
     facts = facts_of_record(scene)

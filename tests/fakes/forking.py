@@ -2,8 +2,8 @@
 
 A command takes a few milliseconds then in place of the half second in which Python imports what it
 needs. It is a process of its own all the same: arguments, environment, working directory, standard
-streams and exit code are those of execve(2). What the interpreter itself reads at its start cannot
-be given to it (`takes`).
+streams and exit code are those of execve(2). Settings that the interpreter itself reads at its
+start cannot be given to it (`takes`).
 """
 
 from __future__ import annotations

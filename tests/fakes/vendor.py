@@ -56,11 +56,11 @@ class Vendor:
     delay_s: float = 0.0
     token_lifetime_s: Any = 86400
     knows_scene_path: bool = True
-    #: What signing answers: json, redirect, or a function of (scene id, attachment).
+    #: The response to a sign request: json, redirect, or a function of (scene id, attachment).
     signing: str | Callable[[str, str], httpx.Response] = "json"
     #: Seconds until a new token is valid, on trio's clock: the issuer's clock is ahead.
     token_begins_s: float = 0.0
-    #: What is answered to a token that is not valid yet.
+    #: The status for a token that is not valid yet.
     refuses_early_with: int = 401
     #: Until when, on trio's clock, every token is refused.
     refuses_until_s: float = 0.0

@@ -1,4 +1,4 @@
-"""Who is kept from fetching: by name, by what is asked for, and said once."""
+"""Programs that may not fetch: by name and by file; one log line for each."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_cookies_are_positions_in_a_file(names: list[bytes]) -> None:
 def test_nothing_is_told_twice_or_skipped_while_entries_come_and_go(
     staying: list[bytes], coming: list[bytes], going: list[bytes], after: int
 ) -> None:
-    """Whoever goes on in a directory that was opened again finds each entry that stayed once."""
+    """A program that goes on in a directory opened again finds each entry that stayed once."""
     staying = [name for name in staying if name not in coming and name not in going]
     going = [name for name in going if name not in coming]
     before = of(staying + going)

@@ -87,7 +87,7 @@ def test_two_things_never_share_a_number() -> None:
 
 
 def test_looking_at_a_number_counts_nothing() -> None:
-    """What was only numbered is not known."""
+    """A node that was only numbered is not known."""
     inodes = Inodes(TOP, keyed_numbering(b""))
     inode = inodes.number(Thing(("a",)))
     assert not inodes.knows(inode)

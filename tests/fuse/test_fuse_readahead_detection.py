@@ -56,7 +56,7 @@ def test_nothing_of_a_file_read_from_its_beginning(lengths: list[int]) -> None:
     st.integers(1, 1 << 40),
 )
 def test_nothing_behind_a_long_read(first: int, lengths: list[int], start: int) -> None:
-    """Who reads a megabyte at some place gets it in pieces, and waits for each."""
+    """A program that reads a megabyte at some place gets it in pieces, and waits for each."""
     assert ReadKind.AHEAD not in guesses(first, *lengths, start=start)
 
 
@@ -68,7 +68,7 @@ def test_nothing_where_the_kernel_reads_little_ahead(lengths: list[int], start: 
 
 @given(st.lists(st.tuples(st.integers(0, 8 * MIB), st.integers(1, MIB)), max_size=40))
 def test_read_ahead_is_long_and_follows_something_long(reads: list[tuple[int, int]]) -> None:
-    """Whatever is read: only a long piece right behind a long piece is taken for read-ahead."""
+    """For any reads, only a long piece right behind a long piece counts as read-ahead."""
     foresight, last = KernelReadAhead(), ByteRange(0, 0)
     for start, length in reads:
         span = ByteRange(start, start + length)

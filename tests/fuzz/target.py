@@ -1,4 +1,4 @@
-"""What a fuzz target is, and how the targets of this directory are found.
+"""Fuzz targets: their form, and how those of this directory are found.
 
 A target hands foreign bytes to one parser of satfs. Any input is allowed to be refused with the
 errors that the parser documents; any other exception, and any broken promise, is a finding.

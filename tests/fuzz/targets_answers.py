@@ -53,7 +53,7 @@ answers = st.tuples(
 
 
 def check_exchange(given: tuple[bytes, bytes, list[int]]) -> None:
-    """Whatever comes, the order ends with an outcome, and only blocks that came are reported."""
+    """For any response, the order ends with an outcome, and only received blocks are reported."""
     head, body, sizes = given
     fd = os.memfd_create("fuzz")
     told: list[ProgressReport] = []

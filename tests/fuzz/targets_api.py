@@ -44,7 +44,7 @@ _envelopes = st.fixed_dictionaries(
     {"results": st.lists(_values, max_size=5)},
     optional={"count": _values, "next": _values, "features": _values},
 )
-#: What a body is cut into and put together from again.
+#: The pieces that a body is cut into and joined from again.
 _PIECES = st.sampled_from(
     [b"[", b"]", b"{", b"}", b",", b":", b'"', b"\\", b"\\ud800", b"\\udc00", b"NaN", b"-Infinity",
      b"1e999", b"0" * 500, b"[" * 100, b'{"results":[', b'"scene_id":1', b"\xef\xbb\xbf", b"\xff"]

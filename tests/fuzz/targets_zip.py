@@ -84,7 +84,7 @@ def _read(content: BytesContent | SparseContent) -> Members:
 
 
 def check_zip(content: BytesContent | SparseContent) -> None:
-    """What is shown lies inside of the zip, and in front of the next member."""
+    """Shown members are inside of the zip, and in front of the next member."""
     try:
         tree = _read(content)
     except Damaged:

@@ -1,4 +1,4 @@
-"""What is described of a raster is what rasterio states of it."""
+"""The description of a raster agrees with rasterio's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a raster says of itself is what GDAL says of it."""
+"""The statements of a raster agree with GDAL's about it."""
 
 from __future__ import annotations
 

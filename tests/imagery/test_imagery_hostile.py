@@ -45,7 +45,7 @@ def test_a_hostile_header_ends_in_no_layout(name: str, is_whole: bool) -> None:
 
 
 def test_a_file_of_many_directories_is_read_as_far_as_is_sensible() -> None:
-    """What lies behind the limit is no part of the layout, which then says that it is cut."""
+    """Images behind the limit are no part of the layout, which then states that it is cut."""
     n, length = MAX_DIRECTORIES + 10, len(directory(GOOD))
     made = [directory(GOOD, 8 + length * (k + 1), at=8 + length * k) for k in range(n)]
     raster = learn(tiff(*made, size_bytes=length * n + SIZE))

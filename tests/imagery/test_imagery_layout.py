@@ -143,7 +143,7 @@ def test_how_the_bytes_come_makes_no_difference(
 
 @pytest.mark.parametrize("name", WRITTEN_AT_ONCE)
 def test_one_read_of_the_head_is_enough_for_the_first_image(raster_of: RasterOf, name: str) -> None:
-    """What GDAL writes begins with its directory: the first need brings the first image."""
+    """A file of GDAL begins with its directory: the first need brings the first image."""
     content = raster_of(name).read_bytes()
     raster = Raster(len(content))
     (span,) = raster.needs()

@@ -1,4 +1,4 @@
-"""What is predicted of the next reads: in time, within the image, and hardly ever in vain."""
+"""Predictions of the next reads: in time, within the image, and hardly ever in vain."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_blocks_of_unknown_size_count_like_those_before_them() -> None:
 
 
 def test_a_band_that_comes_late_was_not_fetched_in_vain() -> None:
-    """What was predicted for an earlier window, and is read after all, counts as read."""
+    """A block predicted for an earlier window, and read after all, counts as read."""
     image = IMAGES["512 tiles, band"]
     pattern = AccessPattern()
     where = spans(image)
@@ -293,7 +293,7 @@ def test_predictions_are_bounded_however_small_blocks_are() -> None:
 
 
 def test_overviews_have_shapes_of_their_own() -> None:
-    """What is learnt at one level is not expected of another one."""
+    """Shapes learnt at one level are not expected of another one."""
     full = IMAGES["256 tiles"]
     small = plain_image(1024, 1024, 256, n_bands=4, number=1)
     pattern = AccessPattern()

@@ -84,7 +84,7 @@ def test_any_type_and_order_of_blocks(
 def test_pieces_may_be_cut_anywhere(
     n: int, letters: str, cuts: list[int], order: str, seed: int
 ) -> None:
-    """What is not fed whole is not known, and says what it needs; nothing known is wrong."""
+    """A table that is not given whole is unknown, and states its needs; no known entry is wrong."""
     offsets = [100_000 + 50 * k for k in range(n)]
     random.Random(seed).shuffle(offsets)
     image, data = tabled(offsets, [40] * n, letters, order)

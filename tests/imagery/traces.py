@@ -47,7 +47,7 @@ def in_file_order(image: Image) -> Iterator[Block]:
 
 @dataclass
 class Outcome:
-    """What came of a trace: the requests that were waited for, and what was predicted."""
+    """The result of a trace: the requests that were waited for, and the predictions."""
 
     n_waits: int = 0
     predicted: set[Block] = field(default_factory=set)
@@ -62,9 +62,9 @@ class Outcome:
 def follow(
     pattern: AccessPattern, image: Image, reads: Iterator[Block], before: Outcome | None = None
 ) -> Outcome:
-    """Read blocks, fetch what is predicted; check what holds for every prediction.
+    """Read blocks, fetch predicted ones; check each prediction.
 
-    What was fetched *before* need not be waited for.
+    Blocks fetched *before* need not be waited for.
     """
     where = spans(image)
     outcome = Outcome()

@@ -1,4 +1,4 @@
-"""What is said of reading a file: true of what was noted, and on lines that fit."""
+"""The explanation of a file's reads: true of its trace, and on lines that fit."""
 
 from __future__ import annotations
 

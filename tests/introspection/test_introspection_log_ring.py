@@ -48,7 +48,7 @@ async def test_a_reader_reads_on_and_begins_anew_after_the_older_half_went() -> 
 
 
 def test_it_is_found_among_the_handlers_of_the_log() -> None:
-    """Whoever sets the log up puts it there; where nobody has, it is empty and harmless."""
+    """The set-up of the log puts it there; without a set-up it is empty and harmless."""
     assert len(log_ring().text) == 0
     lines, root = LogRing(), logging.getLogger()
     root.addHandler(lines)

@@ -59,7 +59,7 @@ async def read(file: SnapshotFile) -> bytes:
 
 
 async def test_size_and_bytes_belong_together(stage: Stage) -> None:
-    """What `stat` tells is the size of what is read, also when it is opened much later."""
+    """`stat` shows the size of the bytes that are read, also when it is opened much later."""
     for _ in range(5):
         file = stage.look()
         stage.now_s += FRESH_S
@@ -93,7 +93,7 @@ def test_however_often_somebody_looks_it_is_never_old(pauses: list[float]) -> No
 
 
 async def test_what_is_kept_no_more_is_changed(stage: Stage) -> None:
-    """Whoever opens too late is told that it is another file by now, and looks again."""
+    """An open that comes too late raises Changed: the name leads to another file by then."""
     file = stage.look()
     for number in range(100):
         stage.snapshots.file(

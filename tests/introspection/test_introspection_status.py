@@ -171,7 +171,7 @@ def test_any_clock_makes_a_moment(at_s: float) -> None:
 
 
 def test_no_field_is_forgotten() -> None:
-    """Whatever is gathered is told: changing any field changes the record."""
+    """The record has each field: changing any field changes the record."""
     before = status_record(MountStatus(2_000.0, IDENTITY))
     others: dict[str, Any] = {
         "now_s": 3_000.0,

@@ -145,7 +145,7 @@ def test_any_text_is_allowed_or_refused_by_our_errors(text: str) -> None:
 
 @given(st.ip_addresses())
 def test_every_private_address_is_refused_in_every_spelling(address: object) -> None:
-    """What `ipaddress` calls not global never passes for a public API."""
+    """An address that `ipaddress` calls not global never passes for a public API."""
     literal = literal_address(str(address))
     assert literal is not None
     host = f"[{address}]" if ":" in str(address) else str(address)

@@ -180,7 +180,7 @@ def test_a_worker_gets_past_addresses_that_swallow_packets(
 def test_a_worker_that_was_told_tries_slow_addresses_last(
     monkeypatch: pytest.MonkeyPatch, silent: list[str]
 ) -> None:
-    """What the loop has learnt: the worker never tries them, not even once."""
+    """The loop has learnt of the dead addresses: the worker never tries them."""
     port, dead = int(silent[0]), silent[1:]
     tried: list[str] = []
 

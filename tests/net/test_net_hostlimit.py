@@ -109,7 +109,7 @@ def test_a_connection_closed_a_moment_ago_may_still_be_counted() -> None:
     )
 )
 def test_one_connection_is_always_allowed(events: list[tuple[str, int, float]]) -> None:
-    """Whatever happens, in whatever order."""
+    """For any events in any order."""
     limit, now_s = HostLimit(), 0.0
     for kind, n, after_s in events:
         now_s += after_s
@@ -146,7 +146,7 @@ def test_a_host_without_a_limit_has_64_connections_after_four_answers() -> None:
 
 
 def test_no_step_is_taken_after_a_refusal() -> None:
-    """What is refused ends the opening for requests that hang, too."""
+    """A refusal ends the opening of connections for requests that hang, too."""
     limit = HostLimit()
     limit.note_opened(0.1)
     limit.note_responding(0.0, 1)
@@ -180,7 +180,7 @@ def test_more_is_opened_beside_requests_that_hang() -> None:
 
 
 def test_a_host_that_responds_slowly_is_not_silent() -> None:
-    """What its open connections take is no silence of another one; a few stalls change nothing."""
+    """Silence is longer than the host's usual responses take; a few stalls change nothing."""
     limit = HostLimit()
     limit.note_opened(0.05)
     for took_s in (0.8, 0.7, 0.9, 0.8):

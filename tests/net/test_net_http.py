@@ -212,7 +212,7 @@ async def test_a_compressed_body_that_lies_is_garbled(
 
 
 async def test_a_stream_may_be_left_at_any_point(autojump_clock: Any) -> None:
-    """What was not read is given up at the end, and the connection's slot is free again."""
+    """An unread body is dropped at the end, and the connection's slot is free again."""
     bodies: list[Slow] = []
 
     def handler(request: httpx.Request) -> httpx.Response:

@@ -100,7 +100,7 @@ async def test_a_connection_is_used_again(serve: Serve) -> None:
 
 
 async def test_a_request_notes_whether_its_connection_is_new(serve: Serve) -> None:
-    """Whatever it was allowed: the request that begins first takes an idle connection."""
+    """The request that begins first takes an idle connection, with any permit."""
     async with serve() as (http, origin):
         url = origin.url("/ramp/10")
         permits = [await http.permits.take(origin_of(url), [http.holder]) for _ in range(2)]
@@ -260,7 +260,7 @@ async def test_a_ready_connection_that_the_host_closed_is_not_used(serve: Serve)
 
 
 async def test_a_connection_that_cannot_be_opened_ahead_is_no_failure(serve: Serve) -> None:
-    """Whoever needs one later meets the reason."""
+    """A request that needs a connection later gets the reason."""
     async with serve() as (http, origin):
         await get(http, origin.url("/ramp/10"))
         name = origin_of(origin.url("/"))

@@ -93,7 +93,7 @@ def test_a_change_of_network_lets_the_next_call_through() -> None:
 
 
 class ReachabilityModel(RuleBasedStateMachine):
-    """Whatever happens, in whatever order: never two probes at once, never locked out for good."""
+    """For any events in any order: never two probes at once, never locked out for good."""
 
     def __init__(self) -> None:
         super().__init__()

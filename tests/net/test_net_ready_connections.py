@@ -20,7 +20,7 @@ STORE = "https://store.test:443"
 
 
 class Client:
-    """What was wanted of it, and when; `is_up` tells whether connections come about."""
+    """The connections that were requested, and when; `is_up` is whether they open."""
 
     def __init__(self, used_at_s: float | None) -> None:
         self.used_at_s = used_at_s

@@ -41,7 +41,7 @@ def test_a_young_credential_is_tried_itself_over_two_seconds_first() -> None:
     st.booleans(),
 )
 def test_no_operation_hammers(names: list[str], age_s: float, is_proven: bool) -> None:
-    """Whatever is handed out: few tries, and those that are not proven end within seconds."""
+    """For any credentials: few tries, and those of unproven ones end within seconds."""
     steps = tries_of(Refusals(), list(names), age_s=age_s, is_proven=is_proven)
     assert all(0 <= step.wait_s <= MAX_WAIT_S for step in steps)
     if not is_proven:

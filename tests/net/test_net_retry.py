@@ -1,4 +1,4 @@
-"""What is tried again, and when."""
+"""Which failures are tried again, and when."""
 
 from __future__ import annotations
 

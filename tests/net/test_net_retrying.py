@@ -55,7 +55,7 @@ async def test_it_works_in_the_end(autojump_clock: Any) -> None:
 
 @pytest.mark.parametrize("failure", [NotThere("no"), ValueError("bug")])
 async def test_other_failures_are_final(autojump_clock: Any, failure: Exception) -> None:
-    """What cannot change is raised at once, as it is."""
+    """A failure that cannot change is raised at once, as it is."""
     attempts = Attempts(failure)
     with pytest.raises(type(failure)) as raised:
         await run(attempts)

@@ -1,4 +1,4 @@
-"""Whose certificates are trusted, and how strictly, on every Python alike."""
+"""The trusted authorities, and the strictness of the checks, on every Python alike."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_relaxed_check_is_still_a_check(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_the_flags_are_ours_on_every_python(*, is_strict: bool) -> None:
-    """What a connection needs does not change with Python's version."""
+    """The requirements of a connection do not change with Python's version."""
     context = tls_context(None, is_strict=is_strict)
 
     assert bool(context.verify_flags & ssl.VERIFY_X509_STRICT) is is_strict
@@ -82,7 +82,7 @@ def no_system_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_authorities_that_everybody_may_change_are_refused(tmp_path: Path) -> None:
-    """Whoever changes that file decides whom satfs trusts; the sentence names the remedy."""
+    """A user who changes that file decides whom satfs trusts; the sentence names the remedy."""
     file = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(file)
     tls_context(file, is_strict=True)

@@ -110,7 +110,7 @@ async def test_a_loop_that_turns_feeds_the_watchdog(
 async def test_a_loop_that_stands_still_feeds_nobody(
     manager: Manager, autojump_clock: MockClock
 ) -> None:
-    """What is said depends on the loop, on no thread: else the manager would never find out."""
+    """Notifications depend on the loop, not on a thread: else the manager would not see a stall."""
     notifier = Notifier(manager.address, watchdog_s=3.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(notifier.run, lambda: "fine")

@@ -107,7 +107,7 @@ async def test_a_failure_is_raised_to_all_who_waited_then_forgotten(autojump_clo
 
 
 async def test_a_failed_renewal_leaves_the_last_value_known(autojump_clock: Any) -> None:
-    """What was known before stays available to those who can use it stale."""
+    """The earlier value stays available to callers that can use it stale."""
     source = Source()
     fresh = Refreshable(source.renew)
     await fresh.get()
@@ -143,7 +143,7 @@ async def test_a_cancelled_renewer_hands_over(autojump_clock: Any) -> None:
 
 
 async def test_a_cancelled_waiter_disturbs_nobody(autojump_clock: Any) -> None:
-    """Who gives up waiting leaves the renewal to the others."""
+    """A caller that is cancelled leaves the renewal to the others."""
     source = Source()
     fresh = Refreshable(source.renew)
 
@@ -171,7 +171,7 @@ async def test_invalidating_another_value_does_nothing(autojump_clock: Any) -> N
 
 
 async def test_a_renewal_begun_before_an_invalidation_is_not_believed(autojump_clock: Any) -> None:
-    """What was asked before somebody said "look again" may be answered from before, too."""
+    """A call before an invalidation may get the earlier value."""
     source = Source()
     fresh = Refreshable(source.renew)
     async with trio.open_nursery() as nursery:
@@ -205,7 +205,7 @@ async def test_a_wall_clock_set_back_keeps_nothing_alive(autojump_clock: Any) ->
 
 
 async def test_a_recalled_value_is_stale(autojump_clock: Any) -> None:
-    """What is known from elsewhere may be looked at, and is renewed by whoever asks."""
+    """A value from elsewhere can be peeked at, and is renewed by the next call."""
     source = Source()
     fresh = Refreshable(source.renew)
     fresh.recall(-1)

@@ -1,4 +1,4 @@
-"""What a public host runs: its matrices name all that the scripts of today know."""
+"""The jobs of a public host: their matrices name all that the present scripts know."""
 
 from __future__ import annotations
 

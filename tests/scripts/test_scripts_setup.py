@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-#: What the functions of `scripts/setup` run, apart from what a test lets them find.
+#: Programs that the functions of `scripts/setup` run, beside those that a test provides.
 PROGRAMS = (
     *("bash", "cat", "dirname", "env", "grep", "mktemp", "readlink", "rm", "sleep", "sort", "stat"),
 )
@@ -66,7 +66,7 @@ def machine() -> Iterator[BareMachine]:
 
 
 def test_without_sudo_the_way_out_is_told(machine: BareMachine) -> None:
-    """What root has to run stands on the terminal, not in a log."""
+    """The commands for root are on the terminal, not in a log."""
     machine.program("apt-get", "exit 1")
 
     done = machine.run("prepare_programs nosuch:its-package")

@@ -92,7 +92,7 @@ def test_a_name_leads_back_to_its_text(text: str) -> None:
 @example(b"task.json")
 @example(b"%FF")
 def test_a_text_has_one_name_only(name: bytes) -> None:
-    """Whatever a program asks for, it finds a thing under its one name or not at all."""
+    """A program finds an entry under its one name or not at all."""
     text = text_of(name, OWN)
     assert text is None or name_of(text, OWN) == name
 

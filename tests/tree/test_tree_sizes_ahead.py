@@ -60,7 +60,7 @@ def test_who_looks_at_single_scenes_causes_no_request_for_others() -> None:
 
 
 def test_another_listing_is_another_walk() -> None:
-    """What has changed is learnt anew; a very large capture is left alone."""
+    """Changed objects are learnt again; a very large capture is left alone."""
     ahead = SizesAhead(clock=lambda: 0.0)
     for _ in range(2):
         listing = scenes(4)

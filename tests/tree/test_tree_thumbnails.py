@@ -111,7 +111,7 @@ async def test_thumbnails_are_hidden_and_cost_nothing_to_look_for(
 async def test_a_picture_that_is_none_is_no_thumbnail(
     kernel: Kernel, shelves: tuple[FakeCatalogue, FakeObjects]
 ) -> None:
-    """What is called a PNG and is something else is refused, and let go of."""
+    """A file that is called a PNG and is not one is refused, and closed."""
     shelves[1].put("scene-a", b"GIF89a" * 50, "preview")
     name = thumbnail_names(b"scene-a.zip")[0].decode()
     with pytest.raises(FUSEError) as refused:

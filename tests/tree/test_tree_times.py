@@ -54,5 +54,5 @@ def test_the_fallback_can_be_zipped_anywhere() -> None:
 
 @given(st.text() | st.integers() | st.floats() | st.none() | st.lists(st.none()))
 def test_any_value_is_a_date_or_none(value: object) -> None:
-    """What is no date is none, and no exception."""
+    """A text that is not a date is None, and no exception."""
     assert parse_time(value) is None or isinstance(parse_time(value), datetime)

@@ -41,7 +41,7 @@ def data_of(script: bytes) -> dict[str, Any]:
 
 @given(st.text(), st.text())
 def test_text_ends_no_script(task_name: str, product: str) -> None:
-    """Whatever a task is called, the data is one expression, and holds no tag of HTML."""
+    """For any name of a task, the data is one expression, and holds no tag of HTML."""
     facts = SceneFacts(SceneId("x"), product=product)
     script = map_script("1", task_name, [SceneView(facts, "captures/c/x")])
     assert b"<" not in script
@@ -149,7 +149,7 @@ def test_a_picture_lies_where_its_rasters_lie(shown: Page) -> None:
         for what in (".placed", "path.outline.chosen")
     )
     for side in ("left", "right", "top", "bottom"):
-        # What was seen touches the middle of the raster's sides: a few pixels of stroke and turn.
+        # The seen area touches the middle of the raster's sides: a few pixels of stroke and turn.
         assert picture[side] == pytest.approx(outline[side], abs=12)
 
 

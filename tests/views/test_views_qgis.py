@@ -97,7 +97,7 @@ def test_all_layers_are_valid_and_in_place(name: str, tmp_path: Path) -> None:
 
 @given(st.text())
 def test_hostile_titles_are_text(title: str) -> None:
-    """Whatever a task is called, both files are well-formed, and the title is text in them."""
+    """For any name of a task, both files are well-formed, and the title is text in them."""
     with zipfile.ZipFile(io.BytesIO(project_of(title, []))) as archive:
         project = ElementTree.fromstring(archive.read("project.qgs"))
     shown = project.findtext("title")

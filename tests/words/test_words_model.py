@@ -72,7 +72,7 @@ def test_only_the_documented_status_counts_as_published(
 
 
 def test_a_link_is_not_shown_by_its_repr() -> None:
-    """Whoever holds a presigned URL may read the object: it must not reach a log by accident."""
+    """A presigned URL lets its holder read the object: it must not reach a log by accident."""
     link = Link("https://store.example/o.zip?X-Amz-Signature=feed", expires_at_s=12.0)
 
     assert "feed" not in f"{link} {link!r} {[link]}"

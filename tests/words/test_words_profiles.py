@@ -183,7 +183,7 @@ def test_a_file_without_one_may_be_read_but_not_changed(user_toml: Callable[[str
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_somebody_else_is_refused(user_toml: Callable[[str], Path]) -> None:
-    """What root mounts must not be led by a file of whoever called sudo."""
+    """Root's mounts must not be configured by a file of the user who called sudo."""
     os.chown(user_toml("workers = 1"), 12345, 12345)
 
     with pytest.raises(BadSettings, match="belongs to another user"):
@@ -264,7 +264,7 @@ def sources_of(layers: Any) -> list[set[str]]:
 def test_the_first_fitting_credential_is_the_only_one(layers: list[Layer]) -> None:
     """Two ways to log in are never mixed: the origin closest to the run that has one decides.
 
-    Whatever was stored long ago does not overrule what is set for this run.
+    A login stored long ago does not overrule the settings of this run.
     """
     left = settled(layers)
 

@@ -1,4 +1,4 @@
-"""What is removed from text before people see it."""
+"""Secrets are removed from text before people see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is noted of reading an object: everything is counted, and little is kept."""
+"""The trace of an object's reads: everything is counted, and little is kept."""
 
 from __future__ import annotations
 
