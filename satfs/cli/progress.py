@@ -49,7 +49,7 @@ def follow(
     file that has ended, unless *is_quiet*; *as_json*, an object a line. *verb* is what is done to a
     file ("fetched").
     """
-    shown = _Bars(verb) if sys.stderr.isatty() and not as_json and not is_quiet else None
+    shown = _Bars() if sys.stderr.isatty() and not as_json and not is_quiet else None
     result: Mapping[str, Json] = {}
     context: AbstractContextManager[Any] = nullcontext() if shown is None else shown.progress
     with context:
@@ -94,7 +94,7 @@ def _print_line(what: Mapping[str, Json], verb: str, *, is_quiet: bool) -> None:
 class _Bars:
     """Bars on a terminal of 80 columns or more."""
 
-    def __init__(self, verb: str) -> None:
+    def __init__(self) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", table_column=None),
             BarColumn(bar_width=10),
@@ -106,7 +106,6 @@ class _Bars:
             ),
             transient=True,
         )
-        self._verb = verb
         self._total: TaskID | None = None
         self._files: dict[str, TaskID] = {}
         self._sizes: dict[str, int] = {}

@@ -64,7 +64,6 @@ class Facts:
     """
 
     data_type: str = "unknown"
-    bits_per_sample: int = 1
     epsg: int | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
     no_data: str | None = None
@@ -106,7 +105,6 @@ def read_facts(tiff: TiffFormat, directory: Directory) -> Steps[Facts]:
     codes = (keys.get(_PROJECTED_TYPE, 0), keys.get(_GEOGRAPHIC_TYPE, 0))
     return Facts(
         data_type=f"{kind}{bits}" if kind else "unknown",
-        bits_per_sample=bits,
         epsg=next((code for code in codes if code not in _NAMELESS), None),
         transform=affine_transform(
             doubles(Tag.MODEL_PIXEL_SCALE),

@@ -190,24 +190,6 @@ class Layout:
             if image.holds(place):
                 yield image.block(place)
 
-    def neighbours(self, block: Block) -> tuple[Block, ...]:
-        """Return the up to eight blocks that touch a block in its plane, in order of number."""
-        image = self.images[block.image]
-        place = image.place(block.number)
-        around = [
-            BlockPlace(place.plane, place.row + down, place.column + right)
-            for down, right in product((-1, 0, 1), repeat=2)
-            if down or right
-        ]
-        return tuple(image.block(other) for other in around if image.holds(other))
-
-    def same_place(self, block: Block) -> tuple[Block, ...]:
-        """Return the blocks at the same place in the other planes, in order of number."""
-        image = self.images[block.image]
-        place = image.place(block.number)
-        planes = (plane for plane in range(image.n_planes) if plane != place.plane)
-        return tuple(image.block(BlockPlace(plane, place.row, place.column)) for plane in planes)
-
 
 def _touched(start: int, stop: int, length: int, step: int) -> range:
     """Return which steps a range touches within [0, length)."""

@@ -189,7 +189,6 @@ def test_a_window_touches_the_blocks_that_gdal_says(raster_of: RasterOf, name: s
             (plane, row, column) for plane in range(image.n_planes)
         ]
         assert [image.block(place) for place in places] == blocks
-        assert set(layout.same_place(blocks[0])) == set(blocks[1:])
     assert len(windows) * image.n_planes == image.n_blocks
 
 
@@ -209,7 +208,7 @@ def test_blocks_of_a_window_are_those_that_overlap_it(
     is_band: bool,
     window: tuple[int, int, int, int],
 ) -> None:
-    """Exactly these, ascending, each in the image; neighbours are mutual."""
+    """Exactly these, ascending, each in the image."""
     image = plain_image(width, height, side, n_bands=n_bands, is_band_interleaved=is_band)
     layout = Layout("<", False, (image,))
     area = Window(*window)
@@ -221,11 +220,6 @@ def test_blocks_of_a_window_are_those_that_overlap_it(
         if _overlaps(image, layout.block_coordinates(Block(0, number)), area)
     }
     assert {block.number for block in found} == expected
-    if found:
-        block = found[0]
-        near = layout.neighbours(block)
-        assert block not in near
-        assert all(block in layout.neighbours(other) for other in near)
 
 
 def _overlaps(image: Image, place: BlockPlace, window: Window) -> bool:
