@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.store_responses import ResponseKind
 from satfs.content.transfer import exchange as module
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import MoveOrder, ProgressReport, read_report
+from satfs.content.transfer.store_responses import ResponseKind
 
 SIZE = 40 * BLOCK_BYTES + 777
 OBJECT = bytes(os.urandom(SIZE))

@@ -38,9 +38,9 @@ from satfs.content.fetch.readahead import (
     ReadAhead,
     window_for,
 )
-from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
+from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.model import ByteRange, Link
 
 KIB = 1024

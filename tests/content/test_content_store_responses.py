@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.fetch.store_responses import (
+from satfs.content.transfer.store_responses import (
     MAX_SKIPPED_BYTES,
     ResponseClass,
     ResponseKind,

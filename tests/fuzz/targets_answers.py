@@ -9,18 +9,18 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.store_responses import (
-    classify_error,
-    classify_success,
-    classify_tail,
-    total_if_unsatisfied,
-)
 from satfs.content.transfer.exchange import Exchange
 from satfs.content.transfer.messages import (
     MoveOrder,
     OutcomeReport,
     ProgressReport,
     read_report,
+)
+from satfs.content.transfer.store_responses import (
+    classify_error,
+    classify_success,
+    classify_tail,
+    total_if_unsatisfied,
 )
 from satfs.model import ByteRange, Version
 
@@ -138,7 +138,7 @@ TARGETS = (
     ),
     Target(
         "verdicts",
-        "status, headers and error document of the store (content/fetch/store_responses.py)",
+        "status, headers and error document of the store (content/transfer/store_responses.py)",
         st.tuples(st.integers(0, 999), _headers, st.binary(max_size=300)),
         check_verdicts,
     ),

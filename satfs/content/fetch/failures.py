@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
+from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.errors import (
     DeadlineReached,
     Garbled,

@@ -16,7 +16,10 @@ import trio
 
 from satfs.content.fetch.failures import error_for, refused
 from satfs.content.fetch.links import LASTING_CODES, LinkCache
-from satfs.content.fetch.store_responses import (
+from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand_over, read_tail
+from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
+from satfs.content.transfer.interface import UnusableResponse
+from satfs.content.transfer.store_responses import (
     BEGINNING_BYTES,
     MAX_OBJECT_BYTES,
     ResponseClass,
@@ -33,9 +36,6 @@ from satfs.content.fetch.store_responses import (
     unsized_part,
     version_of,
 )
-from satfs.content.fetch.tails import TAIL_BYTES, NoLength, Tail, TakeTail, hand_over, read_tail
-from satfs.content.transfer.inloop import MAX_REDIRECTS, Streams, response_s
-from satfs.content.transfer.interface import UnusableResponse
 from satfs.errors import Garbled, SatfsError
 from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of, resolved

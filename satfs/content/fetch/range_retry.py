@@ -22,8 +22,8 @@ from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.failures import AttemptCounts, error_for, refused
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
-from satfs.content.fetch.store_responses import ResponseKind
 from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
+from satfs.content.transfer.store_responses import ResponseKind
 from satfs.errors import (
     Changed,
     DeadlineReached,

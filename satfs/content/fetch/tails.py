@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from satfs.content.fetch.failures import error_for
-from satfs.content.fetch.store_responses import (
+from satfs.content.transfer.store_responses import (
     ResponseClass,
     ResponseKind,
     classify_error,

@@ -16,7 +16,9 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 
 from satfs.content.cache.blockmap import BLOCK_BYTES, hash_blocks, start_of_blocks
-from satfs.content.fetch.store_responses import (
+from satfs.content.transfer import messages
+from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
+from satfs.content.transfer.store_responses import (
     ResponseClass,
     ResponseKind,
     classify_error,
@@ -24,8 +26,6 @@ from satfs.content.fetch.store_responses import (
     is_of_connection,
     request_headers,
 )
-from satfs.content.transfer import messages
-from satfs.content.transfer.messages import MoveOrder, OutcomeReport, ProgressReport
 from satfs.model import ByteRange, Version
 from satfs.net.retry import retry_after_s
 

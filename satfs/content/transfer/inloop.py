@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 import trio
 
-from satfs.content.fetch.store_responses import (
+from satfs.content.transfer.interface import Download, UnusableResponse
+from satfs.content.transfer.store_responses import (
     ResponseClass,
     ResponseKind,
     classify_error,
@@ -17,7 +18,6 @@ from satfs.content.fetch.store_responses import (
     is_of_connection,
     request_headers,
 )
-from satfs.content.transfer.interface import Download, UnusableResponse
 from satfs.model import Link, Version
 from satfs.net.addresses import resolved
 from satfs.net.permits import Permit

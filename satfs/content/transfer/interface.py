@@ -12,7 +12,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.cache.claims import Claim
 from satfs.content.cache.objects import CachedObject, Layer
-from satfs.content.fetch.store_responses import ResponseClass
+from satfs.content.transfer.store_responses import ResponseClass
 from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
 from satfs.net.permits import Holder, Permit

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
+from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 
 #: Longer than any message: a report holds the checksums of at most 1024 blocks.
 MAX_BYTES: Final = 64 * 1024

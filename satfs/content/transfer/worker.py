@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
-from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.connection import Connection
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Connections, LookReport, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
+from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
 from satfs.net.trust import untrusted

@@ -18,7 +18,6 @@ import trio
 
 import satfs
 from satfs.content.cache.blockfile import BlockFile
-from satfs.content.fetch.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer import messages
 from satfs.content.transfer.interface import Download, Mover, UnusableResponse, WorkerDied
 from satfs.content.transfer.messages import (
@@ -28,6 +27,7 @@ from satfs.content.transfer.messages import (
     OutcomeReport,
     ProgressReport,
 )
+from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.content.transfer.worker_process import Move, WorkerProcess, fitting, reap, start_worker
 from satfs.model import Link, Version
 from satfs.net.addresses import origin_of, shown
