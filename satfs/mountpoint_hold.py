@@ -31,7 +31,7 @@ class MountpointHold:
 
     Invariants:
         At most one process of this user holds a mountpoint, as long as the user has a directory for
-        sockets (`control.socket_path`); where there is none, nothing is locked.
+        sockets (`control.socket_path`); without one, nothing is locked.
     """
 
     def __init__(self, mountpoint: Path) -> None:
@@ -58,7 +58,7 @@ class MountpointHold:
         """Return a descriptor of the directory (`O_PATH`), the same one at each call.
 
         Raises:
-            OSError: there is none, or it is a symbolic link.
+            OSError: it does not exist, or is a symbolic link.
         """
         if self._directory_fd is None:
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC

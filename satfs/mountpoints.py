@@ -254,7 +254,7 @@ def detach(path: Path, *, is_lazy: bool = False) -> None:
     A lazy one disappears at once, and is gone when its last user is.
 
     Raises:
-        BadMountpoint: there is none, it is busy, or it is not ours; the message has the reason.
+        BadMountpoint: no mount is there, it is busy, or it is not ours; the message has the reason.
         FuseMissing: there is no program to unmount with.
     """
     mountpoint = absolute(path)

@@ -1,6 +1,6 @@
 """A few short notes that all processes of a node may read: in memory, for this user alone.
 
-Links are secrets: whoever has one may read its object until it expires. So notes are never on a
+Links are secrets: a link lets its holder read its object until it expires. So notes are never on a
 disk, where a backup would copy them: only in a directory of mode 0700 on a tmpfs, in files of mode
 0600, which go when the machine is shut down. Where a node has no such place there are no notes, and
 each process requests its own.
@@ -41,7 +41,7 @@ class NodeBoard:
         self._is_looked_for = False
 
     def read(self, key: str) -> Mapping[str, Any] | None:
-        """Return the note under *key*; None when there is none."""
+        """Return the note under *key*, or None."""
         directory = self._place()
         if directory is None:
             return None

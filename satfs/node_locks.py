@@ -84,7 +84,7 @@ class NodeLocks:
         except OSError as problem:
             if problem.errno in (errno.EAGAIN, errno.EACCES):
                 return False
-            # No locks to be had (ENOLCK, a network filesystem): as if there were no other process.
+            # The filesystem has no locks (ENOLCK, on a network): as if there were no other process.
         return True
 
     def unlock(self, start: int, stop: int) -> None:

@@ -1,8 +1,8 @@
 """Report the state of a mount to the service manager: ready, alive, busy, ending.
 
 The protocol is sd_notify(3): a datagram of `NAME=value` lines to the socket that the environment
-names. Where there is none, all of this does nothing. Nobody waits for a manager that does not
-listen: what could not be sent goes along with the next message.
+names. Without one, all of this does nothing. No call waits for a manager that does not listen:
+lines that could not be sent go along with the next message.
 """
 
 from __future__ import annotations

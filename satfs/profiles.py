@@ -95,7 +95,7 @@ class ConfigFile:
         )
 
     def unknown(self, known: Collection[str]) -> tuple[str, ...]:
-        """Return the keys that are none of *known*, each with its table."""
+        """Return the keys that are not in *known*, each with its table."""
         tables = {"": self.shared} | {f"profiles.{n}.": t for n, t in self.profiles.items()}
         return tuple(
             f"{prefix}{key}"
@@ -249,8 +249,8 @@ def settled(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
     A secret, a token file and a token command exclude each other. So the first layer that has one
     (fit for `auth_mode`) decides, and those of later layers are left out: a variable set for one
-    run wins over a login that was stored, whatever the kind of each. An `auth_mode` that comes
-    after a credential which it does not fit is left out as well.
+    run wins over a login that was stored, for any kind of the two. An `auth_mode` that comes after
+    a credential which it does not fit is left out as well.
     """
     layers = tuple(layers)
     rank, mode = _mode(layers)

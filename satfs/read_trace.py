@@ -186,7 +186,7 @@ class ReadTraces:
         return len(self._traces)
 
     def of(self, label: str) -> ReadTrace:
-        """Return the trace of the object called *label*, a new one if there is none."""
+        """Return the trace of the object called *label*, or a new one."""
         trace: ReadTrace | None = self._traces.get(label)
         if trace is None:
             trace = self._traces[label] = ReadTrace(label, self.sums, self._clock, self._wall_clock)

@@ -414,7 +414,7 @@ def is_secret(setting: str) -> bool:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names in *environment* that look like settings of ours and are none, sorted."""
+    """Return the names in *environment* that look like settings of ours and are not, sorted."""
     known = {variable_of(name) for name in Settings.model_fields}
     known |= {profiles.USER_FILE_VARIABLE, profiles.SYSTEM_FILE_VARIABLE}
     return tuple(

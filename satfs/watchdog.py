@@ -1,6 +1,6 @@
 """Notice an event loop that stalls, and wake it where that is possible.
 
-One thread serves the whole mount, so whatever blocks it blocks everybody. Two things do:
+One thread serves the whole mount, so code that blocks it blocks all programs. Two causes:
 
 - A bug of ours: something waits or computes on the loop. `Watchdog` logs where.
 - A gap in the binding. pyfuse3 waits until the kernel has a request and then reads it. If the

@@ -1,4 +1,4 @@
-"""One listing: its records, when they expire, and what to serve when no new ones can be had."""
+"""One listing: its records, their expiry, and the records to serve when a renewal fails."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class CachedListing(Generic[Item]):
         self._invalid_at_s = float("-inf")  # wall clock
 
     async def get(self) -> RecordList[Item]:
-        """Return the records: believed, renewed, or the last ones known when those cannot be had.
+        """Return the records: believed, renewed, or the last known ones when a renewal fails.
 
         Raises what the vendor's response means; `Unreachable`, `Garbled` and `NotAllowed` only
         when nothing is known (docs/decisions/0009).

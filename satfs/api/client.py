@@ -111,14 +111,14 @@ class Aleph:
         return await self._list(requests.tasks(self._settings.page_limit), readers.task)
 
     async def task(self, task_id: TaskId) -> Task:
-        """Return one task; raises NotThere when there is none."""
+        """Return one task; raises NotThere when no task has that id."""
         request = requests.task(task_id)
         return await self._one(
             request, readers.task, lambda task: task.task_id == task_id, self._deadline()
         )
 
     async def captures(self, task_id: TaskId) -> RecordList[Capture]:
-        """Return every capture of a task, whatever its status, each id once.
+        """Return every capture of a task, of every status, each id once.
 
         Raises NotThere when there is no such task.
         """
@@ -135,7 +135,7 @@ class Aleph:
         )
 
     async def scene(self, scene_id: SceneId) -> Scene:
-        """Return one scene; raises NotThere when there is none.
+        """Return one scene; raises NotThere when no scene has that id.
 
         That a scene has a path of its own is inferred, so a refusal is no proof: then a filtered
         listing is requested, which is inferred as well. Only an exact id counts in either.
@@ -152,7 +152,7 @@ class Aleph:
             return await self._search_scene(scene_id, deadline, refusal)
 
     async def sign(self, scene_id: SceneId, attachment: AttachmentName) -> Link:
-        """Return a new presigned link to an attachment; raises NotThere when there is none.
+        """Return a new presigned link to an attachment; raises NotThere without that attachment.
 
         Raises NotAllowed also when the link leads where links may not lead
         (`satfs.net.addresses.LinkRule`).

@@ -22,7 +22,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 def error_text(body: bytes, secrets: Iterable[str] = ()) -> str:
-    """Return the vendor's own words in *body*, or "" when there are none.
+    """Return the vendor's own words in *body*, or "" when it has none.
 
     One line, cut short, control characters removed, *secrets* and signatures taken out.
     """

@@ -50,7 +50,7 @@ def decoded(body: bytes) -> Json:
     """Return *body* as JSON that can be written again.
 
     Raises:
-        ValueError, RecursionError: it is none, or nests too deeply.
+        ValueError, RecursionError: it is not JSON, or nests too deeply.
     """
     # msgspec is three times as fast, and refuses all that would have to be mended.
     if _LONG_NUMBER not in body.translate(_ZEROS):

@@ -259,8 +259,8 @@ def _is_busy(failure: Exception) -> bool:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # One call at a time, each in whatever thread: see `ListingStore._limiter`.
-    # No transactions of its own (isolation_level): see `_in_transaction`.
+    # One call at a time, each in any thread: see `ListingStore._limiter`. No transactions of its
+    # own (isolation_level): see `_in_transaction`.
     db = sqlite3.connect(path, timeout=_BUSY_LIMIT_S, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -317,7 +317,7 @@ def _checksum(*parts: bytes) -> int:
 
 
 def _stored(db: sqlite3.Connection, kind: str, id: str) -> Stored | None:
-    """Return one listing; None where there is none, or one of its pages is damaged."""
+    """Return one listing; None where it is not stored, or one of its pages is damaged."""
     head = db.execute(
         "SELECT asked_at_s, n_pages FROM listing WHERE kind = ? AND id = ?", (kind, id)
     ).fetchone()

@@ -1,10 +1,10 @@
 """The records of each directory, from memory until they expire.
 
-The questions of `api.client.Aleph`, answered from memory. A listing is asked for once, however many
-wait for it, believed for `listing_ttl_s`, and then asked for again. When the vendor is out of
-reach, or sends what makes no sense, the last one known is served and marked as stale, be it from
-memory or from the disk of an earlier mount: what was listed stays listed. A renewed listing that
-turned out equal is the same object as before.
+The requests of `api.client.Aleph`, served from memory. A listing is requested once for all callers
+that wait for it, believed for `listing_ttl_s`, and then requested again. When the vendor is out of
+reach, or its responses make no sense, the last known listing is served and marked as stale, from
+memory or from the disk of an earlier mount: entries stay listed. A renewed listing that turned out
+equal is the same object as before.
 
 The records in memory are bounded in bytes, over all listings. Those used least recently leave it,
 and are read from disk when they are wanted again.
@@ -149,7 +149,7 @@ class Listings:
         return await self._captures(task_id).get()
 
     async def capture(self, capture_id: CaptureId) -> Capture:
-        """Return one capture; raises NotThere when there is none.
+        """Return one capture; raises NotThere when no capture has that id.
 
         The API has no request for a single capture. One that was seen in a listing is known;
         of any other only its scenes can be requested, and with some, it must be published.
@@ -169,7 +169,7 @@ class Listings:
         return await self._scenes(capture_id).get()
 
     async def scene(self, scene_id: SceneId) -> Scene:
-        """Return one scene; raises NotThere when there is none."""
+        """Return one scene; raises NotThere when no scene has that id."""
         stale: Scene | None = None
         for listing in self._of_kind(SCENES):
             found: Scene | None = listing.find(scene_id)

@@ -1,11 +1,11 @@
 """Which page comes next, which pages may be requested ahead, and when paging has gone wrong.
 
-*Pure*. What a listing holds is what following `next` from page to page gives, and nothing else. But
-that is slow: each page waits for the one before. When `next` turns out to be our own question with
-another `offset`, and the first page tells `count`, the addresses of the later pages can be
-*predicted*, and asked for while the chain is still being followed. A prediction that is right saves
-the wait; one that is wrong costs a request, and never an entry: servers that cut `limit`, listings
-that grow or shrink meanwhile, and cursors all end up on the chain that the pages themselves tell.
+*Pure*. A listing has the entries on the chain of pages that `next` leads through, and no others.
+But that is slow: each page waits for the one before. When `next` turns out to be our own request
+with another `offset`, and the first page has a `count`, the addresses of the later pages can be
+*predicted*, and requested while the chain is still being followed. A right prediction saves the
+wait; a wrong one costs a request, and never an entry: with servers that cut `limit`, listings that
+change during the reads, and cursors, the pages themselves define the chain.
 """
 
 from __future__ import annotations

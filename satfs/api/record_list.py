@@ -101,7 +101,7 @@ class RecordList(Sequence[R], Generic[R]):
             yield from page.ids
 
     def find(self, id: str) -> R | None:
-        """Return the record with that *id*; None when there is none."""
+        """Return the record with that *id*; None when no record has it."""
         if self._index is None:
             self._index = {each: position for position, each in enumerate(self.ids())}
         position = self._index.get(id)
@@ -171,7 +171,7 @@ def list_of_one(reader: Reader[R], id: str, record: Mapping[str, Json]) -> Recor
 def new_records(page: RecordPage, index: dict[str, int]) -> RecordPage | None:
     """Return the records of *page* whose ids are not in *index*, and put them there.
 
-    Returns None when there are none.
+    Returns None when all are in it.
     """
     places = []
     for place, id in enumerate(page.ids):

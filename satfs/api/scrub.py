@@ -80,7 +80,7 @@ def is_secret_like(value: Any) -> bool:
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether a field of this name holds a secret, whatever that looks like."""
+    """Return whether a field of this name holds a secret, of any form."""
     return key.lower().replace("-", "").replace("_", "") in _SECRET_KEYS
 
 

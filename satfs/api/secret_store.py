@@ -93,10 +93,10 @@ def _foreign(file: Path) -> Path | None:
 
 
 def keyring_name() -> str | None:
-    """Return the name of the system's keyring, or None when there is none to be trusted."""
+    """Return the name of the system's keyring, or None without one that can be trusted."""
     try:
         backend: Any = _keyring().get_keyring()
-        # A chain of keyrings writes to its first, whatever its own priority.
+        # A chain of keyrings writes to its first one; the chain's own priority does not matter.
         first: Any = next(iter(getattr(backend, "backends", ())), backend)
         return str(first.name) if first.priority >= _MIN_PRIORITY else None
     except Exception:  # a backend that raises anything does not work
@@ -132,10 +132,10 @@ def keep(profile: str, login: StoredLogin, place: SecretPlace) -> None:
 
 
 def fetch(profile: str, place: SecretPlace) -> StoredLogin:
-    """Return what is kept for *profile* at *place*.
+    """Return the login that is stored for *profile* at *place*.
 
     Raises:
-        NeedsLogin: nothing is, or it cannot be had, or others could have read it.
+        NeedsLogin: none is stored, it cannot be read, or other users could have read it.
     """
     if place is SecretPlace.FILE:
         text = _read(secret_file(profile))

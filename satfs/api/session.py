@@ -1,7 +1,7 @@
-"""One authorised request: with credential, contract and retries, and what a refusal means.
+"""One authorised request: with credential, contract and retries, and the meaning of refusals.
 
-Credentials are sent to the origin of `api_url` and nowhere else: an address that came out of an
-answer (a `next`, a redirect) is compared with it before it is asked.
+Credentials are sent to the origin of `api_url` and nowhere else: an address from a response (a
+`next`, a redirect) is compared with it before it is requested.
 """
 
 from __future__ import annotations

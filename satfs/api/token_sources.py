@@ -59,7 +59,7 @@ class TokenFile:
         return await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
 
     def refused(self) -> None:
-        """Note that the token was refused: the next look reads the file, whatever its time is."""
+        """Note that the token was refused: the next look reads the file in any case."""
         self._seen = None
         self._received = None
 
@@ -150,7 +150,7 @@ class TokenCommand:
         )
         text = bytearray()
         try:
-            assert process.stdout is not None  # noqa: S101 - asked for, three lines up
+            assert process.stdout is not None  # noqa: S101 - requested three lines above
             async with process.stdout as stdout:
                 async for piece in stdout:
                     text += piece
@@ -166,7 +166,7 @@ class TokenCommand:
 
 
 def _parsed(text: bytes, now_s: float) -> ReceivedToken | None:
-    """Return the token in *text*; None when there is none, or far more than a token."""
+    """Return the token in *text*; None when it has none, or far more than a token."""
     if len(text) > MAX_BYTES:
         return None
     return tokens.parse(text.decode("utf-8", "replace"), now_s=now_s)

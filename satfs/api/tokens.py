@@ -1,8 +1,8 @@
 """A token, parsed from text: the token itself, and the expiry that it states.
 
-*Pure*. Tokens of the vendor are JSON web tokens (RFC 7519) as far as anybody has seen, but no
-promise says so; every claim in one may be missing, and none is verified here: they are for people,
-and for knowing when to ask for another.
+*Pure*. Every token of the vendor that was seen is a JSON web token (RFC 7519), but that is not
+promised; every claim in one may be missing, and none is verified here: claims are for display, and
+for the time of the next renewal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ReceivedToken:
 
 
 def parse(text: str, *, now_s: float) -> ReceivedToken | None:
-    """Return the token in *text*, or None when there is none that a header could carry.
+    """Return the token in *text*, or None without one that a header can carry.
 
     Either the token alone, with or without `Bearer` in front, or the JSON that token endpoints
     answer with (RFC 6749 §5.1). *now_s* is the wall clock's time.

@@ -1,8 +1,8 @@
 """From response bodies to records; every irregularity of the vendor's JSON is handled here.
 
-*Pure*. Strict in one thing: an answer that is not what was asked for is `Garbled`, never an empty
-listing. Lenient in all else: fields may be missing, null or of another type, ids are numbers or
-text, unknown fields are kept. For any bytes whatever, each function returns records or raises
+*Pure*. Strict in one thing: a response of another form than the requested one is `Garbled`, never
+an empty listing. Lenient in all else: fields may be missing, null or of another type, ids are
+numbers or text, unknown fields are kept. For any bytes, each function returns records or raises
 `Garbled`.
 
 The cost of a response is bounded before it is parsed (`json_document`), and so are the bytes of
@@ -92,7 +92,7 @@ def page(body: bytes) -> Page:
     """Return the page in *body*: an envelope with `results` or `features`, or a bare list.
 
     Raises:
-        Garbled: it is none of these.
+        Garbled: it is neither.
     """
     sent = _sent(body)
     return replace(sent, entries=tuple(_entry(raw) for raw in sent.entries))

@@ -91,8 +91,8 @@ class _Candidate:
         )
 
 
-#: Evidence for a candidate: a first entry was seen where it says; it lies before the tail; there is
-#: no entry; there is none, and not even the offset is right.
+#: Evidence for a candidate: a first entry was seen at the stated place; that place is before the
+#: tail; there is no entry; there is no entry, and the offset is wrong as well.
 _SEEN, _UNSEEN, _EMPTY, _ODD_EMPTY = 3, 2, 1, 0
 
 

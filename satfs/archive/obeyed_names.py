@@ -1,10 +1,11 @@
 """Names of files that programs obey in any directory, without a command of the user.
 
-A shell's prompt asks git about the current directory, and git runs what `.git/config` there names
-as its file system monitor; a file manager draws what `.directory` names; an editor runs what
-`.vscode` or `.envrc` hold. In an archive from elsewhere the user wants none of that, so
-members of these names are not shown (`paths.NameProblem.OBEYED`). Compared without regard to case:
-a mount that is exported to another system is read there without regard to case, too.
+A shell's prompt runs git in the current directory, and git runs the program that `.git/config`
+there names as its file system monitor; a file manager draws the icon that `.directory` names; an
+editor runs the commands in `.vscode` or `.envrc`. In an archive from elsewhere the user wants none
+of that, so members of these names are not shown (`paths.NameProblem.OBEYED`). Compared without
+regard to case: a mount that is exported to another system is read there without regard to case,
+too.
 """
 
 from __future__ import annotations

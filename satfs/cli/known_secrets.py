@@ -34,7 +34,7 @@ def secrets_of_user(resolved: Resolved | None, environment: Mapping[str, str]) -
 
     Of both `config.toml` for each profile in them, with the token in a token file and the login in
     a secret store; and the passwords of proxies. Waits for the disk, and for the keyring where a
-    profile uses it. What cannot be read is left out; satfs cannot have shown it either.
+    profile uses it. Secrets that cannot be read are left out; satfs cannot have shown them either.
     """
     found = set(_of_proxies(environment))
     stored = set()

@@ -89,7 +89,7 @@ class Attachments:
         self._versions.learn_ahead(scene, attachment, revision)
 
     async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
-        """Return the version that the store has now, whatever is known from before.
+        """Return the version that the store has now; an earlier one is not believed.
 
         Raises: as `Versions.renew`.
         """

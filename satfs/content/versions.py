@@ -153,7 +153,7 @@ class Versions:
         self._dispatcher.run_in_background(learn)
 
     async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
-        """Return the version that the store has now, whatever is known from before.
+        """Return the version that the store has now; an earlier one is not believed.
 
         Raises:
             NotThere, NotAllowed: as `get`.

@@ -196,7 +196,8 @@ def jobs_of(given: Mapping[str, Json]) -> int:
     return jobs
 
 
-#: Told each piece, and up to where the file is read. The piece is good until the next checkpoint.
+#: Called with each piece, and the offset up to which the file is read. The piece is good until the
+#: next checkpoint.
 Take = Callable[[bytes | memoryview, int], Awaitable[None]]
 #: Reads what is wanted of a file, and returns how many bytes that were.
 ReadFile = Callable[[Target, File, Take], Awaitable[int]]

@@ -76,7 +76,7 @@ class LargeListings:
         """Return the order of *children*, which *node* holds now."""
         if len(children) < _LARGE:
             return _listing_of(children)
-        if isinstance(children, LazyEntries):  # made anew each time
+        if isinstance(children, LazyEntries):  # made again each time
             return await trio.to_thread.run_sync(_listing_of, children)
         known, listing = self._recent.get(node.identity, (None, None))
         if known is not children or listing is None:

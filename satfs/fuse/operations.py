@@ -42,7 +42,7 @@ from satfs.tree.desktop_names import is_polled
 from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
 
 #: Preferred size of a read, in bytes: programs that obey it (Python's buffered files do) pay a
-#: round trip per so much. The kernel's default read-ahead is as long.
+#: round trip for each piece of this size. The kernel's default read-ahead is as long.
 _BLOCK_BYTES: Final = 128 * 1024
 #: The size that `df` shows. The size of an account is not known; zeros make programs refuse to
 #: copy, or warn of a full disk. So: 1 PiB, all of it free.
@@ -240,7 +240,7 @@ class Operations(pyfuse3.Operations):
         return self._entry(found, self._inodes.remember(found))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Take references back. Must not raise, whatever the kernel counts."""
+        """Take references back. Must not raise, also for a wrong count of the kernel."""
         for number, (inode, n_lookups) in enumerate(inode_list, start=1):
             if number % _FORGOTTEN_AT_ONCE == 0:  # the kernel sends up to 65,536 of them
                 await trio.lowlevel.checkpoint()
@@ -393,7 +393,7 @@ class Operations(pyfuse3.Operations):
         except Exception as failure:
             self.error_reporter.errno_for("release", _path(opened.node), failure)
 
-    # -- whatever would write --------------------------------------------------------------------
+    # -- calls that write ------------------------------------------------------------------------
 
     setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
     create = write = setxattr = removexattr = _refuse

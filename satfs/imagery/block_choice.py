@@ -26,7 +26,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 #: pixels are a raster of 131,072 pixels a side, some 100 GB. It is fetched as a file.
 MAX_BLOCKS: Final = 250_000
 #: Points along each side of a box, or of a raster, that are projected. A side of 100 km is curved
-#: by some 100 m in UTM; between two of so many points that is less than a pixel.
+#: by some 100 m in UTM; between two neighbouring points that is less than a pixel.
 _N_POINTS: Final = 65
 
 

@@ -138,7 +138,7 @@ def parse_n_fields(tiff: TiffFormat, data: bytes) -> int:
     """Return the number of fields that the first bytes of a directory state.
 
     Raises:
-        Damaged: there is none, or more than `MAX_FIELDS`.
+        Damaged: they state no field, or more than `MAX_FIELDS`.
     """
     n: int = struct.unpack_from(tiff.byte_order + ("Q" if tiff.is_big else "H"), data)[0]
     if not 1 <= n <= MAX_FIELDS:

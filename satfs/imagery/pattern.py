@@ -22,7 +22,7 @@ from satfs.imagery.layout import Block, BlockPlace, Image
 from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape
 from satfs.model import ByteRange
 
-#: How much may be fetched in vain: one byte for so many that are read.
+#: How much may be fetched in vain: one byte for this number of bytes that are read.
 READ_PER_VAIN: Final = 5
 #: Bytes that may be fetched in vain beyond that, once for each open file: the other three bands of
 #: a tile of 512 by 512 pixels of 16 bits, or a row of a window of 1024 by 1024 pixels, four bands
@@ -44,8 +44,8 @@ _MAX_BESIDE_BYTES: Final = 1536 * 1024
 _MAX_REMEMBERED_BLOCKS: Final = 8192
 #: How far requests of the kernel may overtake each other: two of its longest, in bytes.
 _OVERTAKING_BYTES: Final = 1024 * 1024
-#: A read of everything has begun when so many bytes lie one behind the other in the file, over at
-#: least two whole rows of blocks: from an image's first block on, and from anywhere else. The
+#: A read of everything has begun when this number of bytes was read in the order of the file, over
+#: at least two whole rows of blocks: from an image's first block on, and from anywhere else. The
 #: second is more than a window of 512 rows takes in strips (16 bytes a pixel, 1000 pixels).
 BULK_BYTES: Final = 2 * 1024 * 1024
 BULK_BYTES_ELSEWHERE: Final = 8 * 1024 * 1024
@@ -181,8 +181,8 @@ class AccessPattern:
         They count as fetched from now on. *span_of* gives sizes where they are known, and names
         sparse blocks, which are not predicted.
 
-        While a program reads what was predicted, nothing is added before it has read half of it,
-        unless *is_due*: so many small blocks are fetched in one range, and not one by one.
+        While a program reads predicted blocks, none are added before it has read half of them,
+        unless *is_due*: thus small blocks are fetched in one range, and not one by one.
         """
         window, last = self._window, self._last
         if window is None or last is None:

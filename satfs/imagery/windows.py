@@ -19,13 +19,13 @@ _N_FOR_SHAPE: Final = 2
 #: has three columns in tiles of 256 by 256, and two in tiles of 512 by 512.
 _USUAL_WIDTH: Final = 1024
 #: A strip is as wide as the image, so that the width of a window does not show its height. It is
-#: expected to become so many times as high as it is, and to hold at least so many bytes (one tile
-#: of 256 by 256 pixels, four bands of 16 bits), but not to pass one of these heights, in pixels:
-#: they are the usual ones of chips and windows, and so are their doubles.
+#: expected to become this number of times as high as it is, and to hold at least this number of
+#: bytes (one tile of 256 by 256 pixels, four bands of 16 bits), but not to pass one of these
+#: heights, in pixels: they are the usual ones of chips and windows, and so are their doubles.
 _GROWTH: Final = 4
 _MIN_GROUP_BYTES: Final = 512 * 1024
 _USUAL_HEIGHTS: Final = (64, *(256 * 2**k for k in range(24)))
-#: A window that has become higher than all before it is expected to go on for one row of so many.
+#: A window that is higher than all before it is expected to go on for this share of its rows.
 _ROWS_PER_VAIN: Final = 6
 #: A program that reads more planes of each block than this reads everything.
 _MAX_PLANES: Final = 512
@@ -42,7 +42,7 @@ class ReadWindow:
     right: int
     planes: list[int]
     #: Where the window may begin: blocks from here to `left` are cached, so that a program may have
-    #: read them from the kernel's pages, which nobody sees.
+    #: read them from the kernel's pages, without a request.
     first_left: int
     read: set[int] = field(default_factory=set)
 
@@ -236,7 +236,7 @@ def _blocks(image: Image, plane: int, rows: range, columns: range) -> Iterator[B
 
 
 def _n_touched(height: int, block_height: int) -> int:
-    """Return the greatest number of blocks that so many rows of pixels touch."""
+    """Return the greatest number of blocks that *n_rows* rows of pixels touch."""
     return -(-height // block_height) + (block_height > 1)
 
 

@@ -267,7 +267,7 @@ def identity_of(
 
 
 def _text(path: str) -> str:
-    """Return *path* as text that any encoder takes, whatever bytes it was made of."""
+    """Return *path*, made of any bytes, as text that any encoder takes."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,7 +1,7 @@
 """`.satfs/explain/`: the tree again, with a text about each file in the file's place.
 
-A directory here looks at the directory that it mirrors when somebody looks at it, which may ask for
-a listing as that one does. It never asks for anything about an object: a file's name is enough.
+A directory here looks at the directory that it mirrors when a program lists it, which may request a
+listing as that one does. It sends no request about an object: a file's name is enough.
 """
 
 from __future__ import annotations

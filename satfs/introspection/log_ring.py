@@ -71,7 +71,7 @@ class LogFile(File):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The identity of the node: one file, whatever it holds."""
+        """The identity of the node: one file, with any content."""
         return (*self.path, "/live")
 
     def attributes(self) -> Attributes:

@@ -1,10 +1,10 @@
 """Files made when they are looked up, and unchanged while they are read.
 
-Such a file changes from one moment to the next, and programs must see one moment as a whole: size
-and bytes that belong together, and for `cp`, which looks twice, the same inode both times. So what
-is made for a look is kept for a second, and a moment longer while somebody goes on looking; until
-then the name leads to the same file, with the same bytes, which the kernel may keep as those of any
-other. After that it leads to another one. Nothing here waits.
+A file of this kind changes from one moment to the next, and programs must see one moment as a
+whole: size and bytes that belong together, and for `cp`, which looks twice, the same inode both
+times. So the content made for a look-up is kept for a second, and a moment longer while look-ups go
+on; until then the name leads to the same file, with the same bytes, which the kernel may cache as
+those of any other. After that it leads to another one. Nothing here waits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The state of a mount at one moment, and the record made from it (`status.json`).
 
-*Pure*: the caller gathers the values. Every text that came from outside is scrubbed here once
-more, whatever it went through before.
+*Pure*: the caller gathers the values. Every text from outside is scrubbed here once more.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The rule for links to objects, which arrive in answers of the API and in redirects of the store:
 
-- `https` always; `http` only when the API itself is asked over `http` (settings allow that for a
+- `https` always; `http` only when the API itself is requested over `http` (settings allow that for
+a
   loopback address only: the demo origin, a test).
 - No user name or password in the address.
 - Link-local, multicast, unspecified and reserved addresses never: cloud machines keep their

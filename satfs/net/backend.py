@@ -6,7 +6,7 @@ backend implements httpcore's public `AsyncNetworkBackend` with receives of up t
 TLS over `ssl.MemoryBIO`: one large receive, then all the records that it held, in one chunk
 (measured: 1.9 times on plain connections, 1.8 times on TLS; docs/decisions/0001).
 
-httpcore asks for at most 64 KiB; more is returned, since its parser takes what it gets.
+httpcore requests at most 64 KiB; more is returned, since its parser takes any length.
 
 A `Dialer` remembers each socket that it opened and closes them all at once without waiting
 (`abort`), so that the owner of the dialer can be sure that nothing of it is left, at whatever
@@ -63,7 +63,7 @@ class TcpStream(httpcore.AsyncNetworkStream):
         self._head_left = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes, up to 1 MiB whatever *max_bytes* is; empty at the end."""
+        """Return the next bytes, up to 1 MiB for any *max_bytes*; empty at the end."""
         size = self._receive_bytes
         if self._head_left is not None:
             if self._head_left <= 0:

@@ -150,9 +150,9 @@ class Http:
         return () if self._pool is None else self._pool.keeping(within_s)
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
-        """Open connections to *origin*, up to so many in all; return False where one failed.
+        """Open connections to *origin*, up to *n_connections*; return False where one failed.
 
-        Opens none where it is known that few are let through, and to a host that does not answer.
+        Opens none where the host is known to let few through, or does not respond.
         """
         if self._pool is None or self.permits.limit(origin) is not None:
             return True
@@ -184,7 +184,7 @@ class Http:
         max_bytes: int = MAX_RESPONSE_BYTES,
         before_large: Callable[[], Awaitable[None]] | None = None,
     ) -> Response:
-        """Return the whole answer, whatever its status; redirects are not followed.
+        """Return the whole response, of any status; redirects are not followed.
 
         *before_large* is awaited once before more than `LARGE_RESPONSE_BYTES` of the body,
         compressed or not, are held. A compressed body that may be large is unpacked in a thread.
@@ -250,7 +250,7 @@ class Http:
         content: bytes | None,
         given: Permit | None = None,
     ) -> AsyncIterator[tuple[httpx.Response, BodyChunks]]:
-        """Send a request; give its answer up at the end, whatever happens."""
+        """Send a request; drop the rest of its response at the end, in every case."""
         origin, where = origin_of(url), shown(url)
         request = self._request(method, url, headers, content, where)
         async with self._slots:

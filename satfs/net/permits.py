@@ -55,7 +55,7 @@ class Crowded(Exception):
 
 
 class Holder(Protocol):
-    """Whatever holds connections: a pool, or the worker processes."""
+    """A holder of connections: a pool, or the worker processes."""
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         """Return the connections to *origin* without a request: answered before, and never used.
@@ -71,8 +71,8 @@ class Permit:
     """Leave for one request over one connection of *holder*. End it with `end`.
 
     *scope* is cancelled when the connection is found to be silent while others carry. *is_new*:
-    the connection has not answered before. *is_patient*: a connection that has answered before is
-    waited for, whatever others carry.
+    the connection has not responded before. *is_patient*: a connection that has responded before is
+    waited for, also while others carry.
     """
 
     def __init__(self, permits: Permits, host: _Host, holder: Holder, *, is_new: bool) -> None:

@@ -1,11 +1,10 @@
 """Which proxy, if any, a request to a host goes through.
 
 The rules are those of `urllib` and curl: `http_proxy`, `https_proxy` and `all_proxy` name a proxy
-by the scheme of what is asked for, `no_proxy` lists hosts that are asked directly. Loopback
-addresses never go through a proxy, which would look for them on its own machine.
+by the scheme of the request, `no_proxy` lists hosts that are reached directly. Loopback addresses
+never go through a proxy, which would look for them on its own machine.
 
-*Pure.* Where a proxy is asked, and what happens to a password that it refuses, is in
-`net/proxy_login.py`.
+*Pure.* `net/proxy_login.py` sends requests to a proxy, and handles a refused password.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Which hosts do not respond now, so that no second task waits for them.
 
-When a call has spent all its time and tries on a host without one answer, the host counts as
+When a call has spent all its time and tries on a host without one response, the host counts as
 offline: further calls fail at once. Every few seconds one of them is let through as a probe; the
-first answer of any kind puts the host back. What refuses us (a 500, a 403) is an answer: only
-silence and broken connections make a host offline.
+first response of any kind puts the host back. A refusal (a 500, a 403) is a response: only silence
+and broken connections make a host offline.
 
-Silence may be that about one question alone, on which a healthy host chokes. So after silence the
-next call that asks something else is a probe at once, and another one soon after it; as long as
-none of them has failed, the host is in doubt, and whoever comes waits for what they find out
-(`is_deciding`). Who asks the same again is told at once what the last one was told.
+A healthy host may be silent about one request alone. So after silence the next call with another
+request is a probe at once, and another one soon after it; as long as none of them has failed, the
+host is in doubt, and further calls wait for the result (`is_deciding`). A call with the same
+request fails at once as the last one did.
 
 *Pure*: moments come in as numbers of seconds, on any clock that never runs backwards.
 """
@@ -72,7 +72,7 @@ class Reachability:
         """Return leave to send a request; None when *origin* is offline and no probe is due.
 
         *about* names the request: it is equal for equal ones. A probe's caller must report
-        `probe_ended`, whatever came of it.
+        `probe_ended` for every result.
         """
         host = self._hosts.get(origin)
         if host is None or host.offline_since is None:
@@ -97,7 +97,7 @@ class Reachability:
         )
 
     def responded(self, origin: str, now_s: float) -> None:
-        """Note that *origin* sent an answer, of whatever kind."""
+        """Note that *origin* sent a response, of any kind."""
         host = self._hosts.setdefault(origin, _Host())
         host.responded_at_s = now_s
         host.offline_since = None
@@ -115,9 +115,9 @@ class Reachability:
     ) -> bool:
         """Note that a call begun at *since_s* spent its time; return True if that is news.
 
-        *reason* is what the call met last, for people (`offline_reason`). *silent_about* names the
-        question where it was silence, and no broken connection.
-        A host that responded to any request meanwhile is slow, not away, and stays as it is.
+        *reason* is the last failure of the call, for people (`offline_reason`). *silent_about*
+        names the request where it was silence, and no broken connection. A host that responded to
+        any request since is slow, not away, and stays as it is.
         """
         host = self._hosts.setdefault(origin, _Host())
         if host.offline_since is not None or host.responded_at_s >= since_s:

@@ -17,8 +17,8 @@ import trio
 #: Connections that are ready to each host. To the store three: the tail of a file comes over one,
 #: and the first block that a program reads of it over the others at the same time, half of it each.
 READY_CONNECTIONS: Final = 3
-#: Only to hosts that were used within so many seconds: a program that looks up names all day, and
-#: reads no file, has no connection opened to a store.
+#: Only to hosts that were used within this time, in seconds: for a program that looks up names all
+#: day, and reads no file, no connection to a store is opened.
 USED_WITHIN_S: Final = 600.0
 #: Least time between two openings, in seconds, however many names are looked up.
 LOOK_EVERY_S: Final = 1.0
@@ -33,7 +33,7 @@ class Connects(Protocol):
         """Return the origins that have kept a connection open within the last *within_s*."""
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
-        """Have so many connections to *origin*; return False where one did not come about."""
+        """Have *n_connections* connections to *origin*; return False where one failed."""
 
 
 class ReadyConnections:

@@ -9,9 +9,9 @@ of the API or a presigned link; both are refused for a moment by servers that ar
 - A server behind a load balancer does not know the credential yet, or refuses all for a moment.
 - An API hands a link out again that has expired, from a cache of its own.
 
-Wrong credentials are refused by the same answers. What tells them apart is whether a credential is
+Wrong credentials are refused by the same responses. The difference is whether a credential is
 proven: a token, when one of its source was accepted before; a link, when it was accepted itself, or
-when the store or its own query tells that its time is over. Then the tries go on, further and
+when the store or its own query states that its time is over. Then the tries go on, further and
 further apart, until the caller's deadline. Otherwise they end after `UNPROVEN_S`.
 """
 

@@ -63,7 +63,7 @@ class StreamedResponse:
     def chunks(self) -> AsyncIterator[bytes]:
         """Return an iterator over the body as it comes, in pieces of up to 1 MiB.
 
-        May be left at any point; whatever was not read is given up at the end of the `async with`.
+        May be left at any point; the unread rest is dropped at the end of the `async with`.
 
         Raises:
             Unreachable: the connection broke before the body's announced end.

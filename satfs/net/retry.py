@@ -44,9 +44,9 @@ def failure_for(
 
 
 def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
-    """Return whether the same question may be answered next time.
+    """Return whether the same request may succeed next time.
 
-    *n_garbled* counts the garbled answers so far, this one included. One is forgiven: a load
+    *n_garbled* counts the garbled responses so far, this one included. One is forgiven: a load
     balancer's HTML page or a cut body is gone a moment later; a vendor's bug is not.
     """
     if isinstance(failure, Unreachable):

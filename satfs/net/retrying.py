@@ -93,7 +93,7 @@ class Retries:
         *deadline_at* and *since_s* are moments on trio's clock. The attempt is cancelled at the
         deadline; a wait that would pass it is not begun. *since_s* is when the operation began
         that this call is a part of (default: now): a host that stayed silent from there to the
-        end counts as offline afterwards. *what* names the question in messages, *about* (default:
+        end counts as offline afterwards. *what* names the request in messages, *about* (default:
         the same) to *reachability*.
 
         Raises:

@@ -5,15 +5,15 @@ that one of them trusts is trusted by the other as well.
 
 Trusted are the system's authorities and those in `ca_file`. Where OpenSSL finds none of the
 system's, which happens with a Python that brings its own OpenSSL, the bundles of the distributions
-are looked for; where there is none either (a slim container), those that certifi ships are taken.
-certifi is not taken besides the system's: an authority that the administrator has removed must not
-be trusted all the same.
+are looked for; without these either (a slim container), those that certifi ships are taken. certifi
+is not taken besides the system's: an authority that the administrator has removed must not be
+trusted all the same.
 
 Chains are checked as Python 3.13 does it, on every Python: `VERIFY_X509_STRICT` refuses
 certificates that depart from RFC 5280, `VERIFY_X509_PARTIAL_CHAIN` lets an intermediate authority
-in `ca_file` be enough (Python 3.13, "What's New", `ssl`). So another Python changes nothing for
-whoever mounts. Boxes that inspect TLS often make certificates that a strict check refuses and curl
-and browsers accept; `tls_strict = false` accepts them, too.
+in `ca_file` be enough (Python 3.13, "What's New", `ssl`). So another Python changes nothing for the
+user. Boxes that inspect TLS often make certificates that a strict check refuses and curl and
+browsers accept; `tls_strict = false` accepts them, too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names that desktops, shells and tools probe for in every directory; answered from memory.
 
-A file manager that opens a directory asks for a handful of names that a delivery never holds, and
+A file manager that opens a directory looks up a handful of names that a delivery never holds, and
 repeats itself every few seconds; a shell prompt probes each directory for a repository. A request
 for each look-up would cost more than the browsing itself (s3fs issue 858, libfuse issue 651). The
 names below never exist in a mount: `satfs.tree.names` gives a vendor's text that equals one of them

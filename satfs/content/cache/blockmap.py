@@ -1,7 +1,7 @@
 """Which blocks of one object are held, and which of those have been checked.
 
-Pure: numbers and checksums. A block is present when this map has it, whatever the cache file's
-holes look like; the map's persistent half (`content/cache/index.py`) is written after the data.
+Pure: numbers and checksums. A block is present when this map has it; holes in the cache file decide
+nothing; the map's persistent half (`content/cache/index.py`) is written after the data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which blocks this process fetches, for all processes that share the cache directory.
 
 A claim is a lock on the numbers of blocks (`node_locks.py`). It is taken when a range is requested,
-and given back block by block as soon as the index has them, so that whoever waited for it finds
+and given back block by block as soon as the index has them, so that a process that waited finds
 them there. The kernel gives it back when the process dies.
 
 A process that stands still keeps its claims. A process that has waited for long claims the

@@ -70,8 +70,8 @@ def open_index(directory: Path) -> Index:
     except sqlite3.DatabaseError as problem:
         if isinstance(problem, sqlite3.OperationalError):
             raise
-        # Not an index: whatever lies there can promise nothing. Data without an index is worth
-        # nothing either, and is overwritten as objects are opened again.
+        # Not an index: the file there promises nothing. Data without an index is of no use either,
+        # and is overwritten as objects are opened again.
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(objects, ignore_errors=True)

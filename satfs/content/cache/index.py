@@ -135,8 +135,8 @@ class Index:
     def _write_ahead(self) -> None:
         """Switch to write-ahead logging, which the file then remembers.
 
-        SQLite doesn't wait for others here, whatever the timeout: mounts that make the same new
-        cache together would be turned away.
+        SQLite doesn't wait for others here, with any timeout: mounts that make the same new cache
+        together would fail.
         """
         give_up_at_s = time.monotonic() + _BUSY_TIMEOUT_S
         while True:
@@ -158,7 +158,7 @@ class Index:
     def open_object(self, name: str, label: str, size_bytes: int, *, is_new: bool) -> int:
         """Return the number of the object called *name*, entering it if need be.
 
-        *is_new*: its data file was empty, so whatever an old row promises is gone.
+        *is_new*: its data file was empty, so the blocks of an old row are gone.
         """
         with self._lock, _Transaction(self._db):
             if is_new:

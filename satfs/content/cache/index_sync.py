@@ -1,7 +1,7 @@
 """Keep the index in step with the open objects: blocks fetched, used, lost and found.
 
-The index is asked in threads, one question at a time. When it fails, the mount goes on without:
-what is fetched from then on is forgotten with it.
+The index is used in threads, one call at a time. When it fails, the mount goes on without it:
+blocks fetched from then on are forgotten when the mount ends.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ K = TypeVar("K")
 
 
 class OpenObjects:
-    """The objects in use, in *directory*, or in memory where there is none.
+    """The objects in use, in *directory*, or in memory without one.
 
     Invariants:
-        An object that is open has users, or something that the index is yet to learn of it.
+        An open object has users, or changes that the index does not have yet.
     """
 
     def __init__(self, directory: Path | None, index_sync: IndexSync, memory: MemoryBudget) -> None:

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 #: For how long a read waits for the beginning that was requested beside the version, in seconds;
 #: then it makes a request of its own.
 BEGINNING_S: Final = 2.0
-#: What the first flight of a connection brings, headers and TLS included.
+#: Bytes that a connection brings in its first round trip, headers and TLS included.
 _HALF_BYTES: Final = BLOCK_BYTES // 2
 
 

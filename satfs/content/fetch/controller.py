@@ -1,15 +1,15 @@
 """How many connections are worth having, decided from their throughput.
 
-Pure: bytes and seconds in, a number out. First a prediction: so many connections as it would take,
-at the rate that one was seen to carry, to reach the rate that we can handle at all. Then what they
-carry together is measured: where it is much less than so many times one, they share something
-narrower (a line, a core), and as many as fill that are kept. Where many have filled it from the
-beginning, nobody has seen what one alone would carry; so now and then half as many are tried.
+Pure: bytes and seconds in, a number out. First a prediction: the number of connections that would
+reach the rate that satfs can handle, at the rate that one was seen to carry. Then their common rate
+is measured: where it is much less than their number times the rate of one, they share something
+narrower (a line, a core), and only as many as fill that are kept. Where many have filled it from
+the beginning, the rate of one alone is not known; so now and then half as many are tried.
 
 A connection begins slowly (TCP's slow start takes some seven round trips to fill a wide-area line),
-so what a short range carried says little about what a long one will. Until a long one has been
-seen, the line's length decides how many are tried, from the first answer on: the longer, the more
-get up to speed together.
+so the rate of a short range shows little about that of a long one. Until a long one has been seen,
+the line's length decides how many are tried, from the first response on: on a longer line more get
+up to speed together.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Final
 
 #: The beginning of a file, in bytes: what the kernel reads first of it. Two blocks of the cache.
 BEGINNING_BYTES: Final = 32 * 1024
-#: A read so many seconds after the look-up belongs to it.
+#: A read within this time after the look-up belongs to it, in seconds.
 SOON_S: Final = 2.0
 
 

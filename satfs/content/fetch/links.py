@@ -71,10 +71,10 @@ class LinkCache:
         self._refused_until_s = 0.0
 
     async def get(self) -> Link:
-        """Return a link that can be used now; waits for the vendor when there is none.
+        """Return a link that can be used now; waits for the vendor without one.
 
         Raises:
-            SatfsError: whatever signing raised.
+            SatfsError: the sign request failed.
         """
         return await self._fresh.get()
 
@@ -109,7 +109,7 @@ class LinkCache:
         return None if again is None else again.wait_s
 
     def refused(self, code: str) -> None:
-        """Remember for a while that the object is refused, whatever the link."""
+        """Remember for a while that the object is refused with any link."""
         self._refused_for, self._refused_until_s = code, trio.current_time() + REFUSED_S
 
     def forget_refusal(self) -> None:
@@ -123,7 +123,7 @@ class LinkCache:
         return self._refused_for if is_recent else None
 
     def left_s(self) -> float | None:
-        """Return the seconds that the present link has left, or None when there is none."""
+        """Return the seconds that the present link has left, or None without a link."""
         link = self._fresh.peek()
         if link is None:
             return None

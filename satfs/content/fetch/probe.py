@@ -1,7 +1,7 @@
 """One small request that learns an object's length and version.
 
-HEAD is not asked: a link is signed for GET alone, and answers 403 to anything else. A suffix range
-tells the length, the ETag and the end of the object in one round trip (RFC 9110 §14.1.2).
+HEAD is not used: a link is signed for GET alone, and any other method gets 403. A suffix range
+brings the length, the ETag and the end of the object in one round trip (RFC 9110 §14.1.2).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Probe:
     async def _sized(
         self, links: LinkCache, label: str, part: Tail, deadline_at: float
     ) -> Tail | None:
-        """Return *part* with the object's length, by a question for the byte behind it.
+        """Return *part* with the object's length, by a request for the byte behind it.
 
         None where there is such a byte: then the part is not the object's end.
         """

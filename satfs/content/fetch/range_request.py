@@ -132,7 +132,7 @@ class RangeRequest(Download):
         on_progress: Callable[[RangeRequest, int], None],
     ) -> None:
         super().__init__(cache, cached, span)
-        self.requested = span  # as it was begun, whatever was cut from it since
+        self.requested = span  # as it was begun, without later cuts
         self.source = source
         self.owner = owner
         self.is_bulk = is_bulk

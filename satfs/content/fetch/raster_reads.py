@@ -5,9 +5,10 @@ whole block is needed, since a program cannot unpack less. Nothing behind a bloc
 of its offset alone, only the blocks that the handle's pattern predicts (`imagery.pattern`).
 
 The kernel reads ahead by offsets, half a megabyte at a time, also beyond the block that a program
-has read. FUSE does not tell such requests from those that a program waits for, but the layout does:
-what reaches into blocks that nobody expects is refused. The kernel forgets a read-ahead that failed
-(mm/readahead.c), and asks page by page for what a program needs after all (mm/filemap.c).
+has read. FUSE does not distinguish these requests from those that a program waits for, but the
+layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
+a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
+(mm/filemap.c).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ MAX_NEEDED_STRAYS: Final = 2
 _MAX_LOOKS_LEFT: Final = 8
 #: Requests that were refused and may come again, page by page.
 _MAX_REFUSED: Final = 64
-#: Places where the kernel may go on to read ahead, whatever a program has read since.
+#: Places where the kernel may go on to read ahead, also after reads at other places.
 _MAX_FRONTS: Final = 64
 #: Requests of one run that were refused and needed after all: from then on the run is served as it
 #: is requested, since a program reads on.
@@ -94,7 +95,7 @@ class RasterReads:
         self._wrong: set[ByteRange] = set()
         self._current: tuple[Block, ...] = ()
         #: Whether the last block was cached before anything was fetched for this handle. Then
-        #: nothing is predicted: predictions save round trips, and there are none.
+        #: nothing is predicted: predictions save round trips, and cached blocks take none.
         self._is_cached = False
         #: Whether blocks were predicted since the last plan was made.
         self._is_plan_due = False

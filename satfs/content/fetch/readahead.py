@@ -30,8 +30,8 @@ OPENING_WINDOW_BYTES: Final = 128 * KIB
 #: beginning; the last is "as much as the share allows". Steep, since a line of 400 MB/s and 120 ms
 #: holds 48 MB in flight: doubling from 128 KiB would take nine round trips. The first step is what
 #: the kernel requests first for a program that announces to read all (sha256sum reads 32
-#: KiB at a time, cp 128), and more than on behalf of one that looks at a header of 16 KiB. What is
-#: fetched in vain is cancelled with the handle.
+#: KiB at a time, cp 128), and more than on behalf of one that looks at a header of 16 KiB. Requests
+#: made in vain are cancelled with the handle.
 WINDOW_STEPS: Final = (
     (0, 0),
     (128 * KIB, 4 * MIB),

@@ -107,10 +107,10 @@ class ObjectReader:
         self._is_looked_up = place is None
 
     def limit_read_ahead(self, place: ByteRange) -> None:
-        """Read nothing ahead beyond *place* of the object, whatever lies there.
+        """Read nothing ahead beyond *place* of the object.
 
-        For a handle of which is known beforehand what is read. With an empty *place* reads in any
-        order and at the same time are no habit: each fetches its own bytes.
+        For a handle whose reads are known beforehand. With an empty *place* nothing is concluded
+        from the order of reads: each fetches its own bytes.
         """
         place = place.clip(self.size_bytes)
         if not place:

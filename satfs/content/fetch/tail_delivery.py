@@ -1,7 +1,7 @@
 """An attachment's version while it is being learnt, and the tail that comes with it.
 
-The headers of one request tell the version; the last bytes of the object follow, and whoever reads
-them meanwhile waits for that request instead of making another.
+The headers of one request have the version; the last bytes of the object follow, and a reader that
+needs them waits for that request instead of making another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Learning:
     def result(self) -> KnownVersion:
         """Return what was learnt, once it is settled; raises what went wrong before."""
         if self.known is not None:
-            return self.known  # whatever became of the tail
+            return self.known  # also where the tail failed
         raise self.failure or Misuse("a version that is not settled")
 
 

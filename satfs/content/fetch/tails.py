@@ -43,7 +43,7 @@ class Tail:
 
 
 #: Called with the end of an object, without its bytes, as soon as the headers have come: returns
-#: what takes the bytes, piece by piece. What it raises ends the request.
+#: the function that takes the bytes, piece by piece. An exception of it ends the request.
 TakeTail = Callable[[Tail], Awaitable[Callable[[bytes], None]]]
 
 

@@ -34,7 +34,7 @@ _WAKE_UPS: Final = 4096
 
 
 class Opener:
-    """Opens connections, and wakes a selector when one is there or cannot be had.
+    """Opens connections, and wakes a selector when one is open or has failed.
 
     To be called by one thread, except for what runs in the threads that it starts. `wake_reader` is
     readable when `opened` has something.
@@ -78,7 +78,7 @@ class Opener:
             self._n_abandoned[origin] += 1
 
     def opened(self) -> Iterator[tuple[Origin, Opened]]:
-        """Yield each connection that is there by now, or why there is none."""
+        """Yield each connection that is open by now, or its failure."""
         self.wake_reader.recv(_WAKE_UPS)
         with contextlib.suppress(queue.Empty):
             while True:
@@ -101,7 +101,7 @@ class Opener:
             found: Opened = self._connected(origin)
         except (OSError, BadSettings, NotAllowed) as problem:
             found = problem
-        except Exception as problem:  # whatever it is: a job waits for an end
+        except Exception as problem:  # every failure: a job waits for an end
             found = OSError(None, type(problem).__name__)
         self._opened.put((origin, found))
         with contextlib.suppress(OSError):

@@ -22,9 +22,9 @@ _CONTENT_RANGE_ALONE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18}
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) \*/([0-9]{1,18})")
 _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
-#: Codes of S3 and its kin for credentials, links or requests whose time is over, whatever status
-#: they come with (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed).
-#: Their spellings differ (`ExpiredRequest`, `RequestExpired`, `ExpiredTokenException`).
+#: Codes of S3 and similar stores for credentials, links or requests whose time is over, with any
+#: status (S3 API, "Error responses": 400 for ExpiredToken, 403 for RequestTimeTooSkewed). Their
+#: spellings differ (`ExpiredRequest`, `RequestExpired`, `ExpiredTokenException`).
 _IS_OVER: Final = re.compile(r"expired|skewed|refreshrequired", re.IGNORECASE)
 #: Codes for what a link holds of its signer: another link may be accepted. Nothing else of the
 #: request but the range is ours.
@@ -308,10 +308,10 @@ def is_object_itself(encodings: tuple[str, ...], beginning: bytes, path: str) ->
 def classify_tail(
     status: int, headers: Mapping[str, str]
 ) -> tuple[Version, int, int] | ResponseClass:
-    """Return version, first offset and length of the body of an answer to a question about size.
+    """Return version, first offset and length of the body of a response to a size request.
 
-    The question was a small range, given by its offsets or as a suffix. *headers* have lower-case
-    names.
+    The request was for a small range, given by its offsets or as a suffix. *headers* have
+    lower-case names.
     """
     length = _number(headers.get("content-length"))
     if _is_range(status, headers):
