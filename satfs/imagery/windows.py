@@ -25,7 +25,7 @@ _USUAL_WIDTH: Final = 1024
 _GROWTH: Final = 4
 _MIN_GROUP_BYTES: Final = 512 * 1024
 _USUAL_HEIGHTS: Final = (64, *(256 * 2**k for k in range(24)))
-#: A window that is higher than all before it is expected to go on for this share of its rows.
+#: A window that is higher than all before it is expected to go on for one row for each six it has.
 _ROWS_PER_VAIN: Final = 6
 #: A program that reads more planes of each block than this reads everything.
 _MAX_PLANES: Final = 512
@@ -236,7 +236,7 @@ def _blocks(image: Image, plane: int, rows: range, columns: range) -> Iterator[B
 
 
 def _n_touched(height: int, block_height: int) -> int:
-    """Return the greatest number of blocks that *n_rows* rows of pixels touch."""
+    """Return the greatest number of blocks that *height* rows of pixels touch."""
     return -(-height // block_height) + (block_height > 1)
 
 
