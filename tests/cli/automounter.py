@@ -1,9 +1,9 @@
-"""An automounter as systemd is one: mounts a satfs when somebody looks (autofs(5), the kernel's).
+"""An automounter as systemd is one: mounts a satfs when a process looks (autofs(5), the kernel's).
 
     automounter.py DIRECTORY COMMAND...
 
-To be run as the first process of a PID and mount namespace of its own. Has somebody else list
-DIRECTORY, runs COMMAND once the kernel says so, and prints what that somebody saw.
+To be run as the first process of a PID and mount namespace of its own. Has another process list
+DIRECTORY, runs COMMAND once the kernel requests it, and prints the other process's list.
 """
 
 from __future__ import annotations

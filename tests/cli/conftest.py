@@ -79,8 +79,8 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A suite that runs in the background of a script was told to ignore Ctrl-C, and what it
-            # starts would be, too.
+            # A suite that runs in the background of a script ignores Ctrl-C, and programs that it
+            # starts would, too.
             preexec_fn=_hear_ctrl_c,
         )
 
@@ -126,7 +126,7 @@ def demo(satfs: Program) -> Program:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """Return an empty directory to mount on; whatever is mounted there is taken away again."""
+    """Return an empty directory to mount on; a mount that is left there is removed."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None:
         pytest.skip("nothing can be mounted here: /dev/fuse or fusermount3 is missing")
     place = tmp_path / "mnt"

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real server, which notes each request and does what it is told."""
+"""A receiver of webhooks: a real server, which records each request and responds as configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going to the background: what the command in front hears, and when."""
+"""Going to the background: the reports that the command in the terminal gets, and when."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ raise SystemExit(0 if failure is None else failure.code)
 
 
 def front(work: str) -> subprocess.CompletedProcess[str]:
-    """Run *work* in the background of a process of its own; return what its front told."""
+    """Run *work* in the background of a process of its own; return the output of its front."""
     return subprocess.run(
         [sys.executable, "-c", _FRONT.format(work=textwrap.indent(work, "    "))],
         capture_output=True,
@@ -33,7 +33,7 @@ def front(work: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_front_ends_when_the_work_is_ready_and_not_with_it() -> None:
-    """`capture_output` waits for every holder of the pipes: the work has let go of them."""
+    """`capture_output` waits for every holder of the pipes: the work has closed them."""
     done = front("waiter.tell_ready(); time.sleep(20); return 0")
 
     assert (done.returncode, done.stdout) == (0, "told: None\n")

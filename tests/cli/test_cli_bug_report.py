@@ -1,4 +1,4 @@
-"""What is attached to an issue: complete, and without anything that a stranger must not have."""
+"""A report for an issue is complete, and has nothing that a stranger must not have."""
 
 from __future__ import annotations
 

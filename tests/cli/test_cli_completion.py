@@ -63,7 +63,7 @@ class Terminal:
             if left_s < 0 or not select.select([self._front], [], [], max(left_s, 0))[0]:
                 pytest.fail(f"no {until!r} within {timeout_s} s of {keys!r}; shown: {seen!r}")
             piece = os.read(self._front, 4096).decode(errors="replace")
-            if "\x1b[c" in piece or "\x1b[0c" in piece:  # fish asks what terminal this is
+            if "\x1b[c" in piece or "\x1b[0c" in piece:  # fish queries the type of the terminal
                 os.write(self._front, b"\x1b[?62;c")
             seen += re.sub(
                 r"\x1b(\[[0-9;?>]*[a-zA-Z]|[()][A-B0-9]|[=>])|\x1b\][^\x07]*\x07", "", piece
@@ -123,7 +123,7 @@ def test_zsh_completes_commands_and_explains_them(satfs: Program) -> None:
 
 
 def test_fish_completes_commands_and_explains_them(satfs: Program) -> None:
-    """Asked through fish's own `complete`, since its line editor is no line of text."""
+    """Through fish's own `complete`, since its line editor is no line of text."""
     completions = Path(satfs.environment["HOME"]) / ".config/fish/completions"
     completions.mkdir(parents=True)
     (completions / "satfs.fish").write_text(satfs("completion", "fish").stdout)
@@ -167,7 +167,7 @@ def test_what_is_mounted_is_offered_for_umount(aleph: Program, place: Path) -> N
 
 
 def test_a_mountpoint_is_no_command(aleph: Program, place: Path) -> None:
-    """What a real bash completes is one word that names the mount, whatever it is called."""
+    """A real bash completes one word that names the mount, for any name of it."""
     named = place / "x;id>proof;# $(touch proof) *'"
     named.mkdir()
     done = aleph("mount", named)

@@ -41,7 +41,7 @@ def test_the_demo_is_mounted_shown_and_left_there(demo: Program, place: Path) ->
 
 
 def test_unmounting_the_demo_ends_all_of_it(demo: Program, place: Path) -> None:
-    """Also with the very command that it was told with."""
+    """Also with the very command that was printed."""
     told = demo("demo", place).stdout
     everything = mount_processes(place) + origins_of(place)
     assert len(everything) >= 2
@@ -64,7 +64,7 @@ def test_a_killed_demo_takes_its_origin_along(demo: Program, place: Path) -> Non
 
 
 def test_starting_it_again_replaces_it(demo: Program, place: Path) -> None:
-    """Even if somebody still looks at the old one."""
+    """Even if a process still uses the old one."""
     demo("demo", place)
     old = mount_processes(place)
     sitting = subprocess.Popen(["sleep", "60"], cwd=place / "tasks")
@@ -90,7 +90,7 @@ def test_a_mount_that_is_no_demo_is_not_replaced(aleph: Program, place: Path) ->
 
 
 def test_the_demo_never_uses_a_real_account(demo: Program, place: Path, tmp_path: Path) -> None:
-    """Whatever credentials and cache the environment holds are left alone."""
+    """Credentials and cache of the environment are left alone."""
     real = {
         "SATFS_API_URL": "https://api.satellogic.com",
         "SATFS_CLIENT_SECRET": "real",
@@ -172,7 +172,7 @@ def test_drawing_is_announced_only_when_there_is_something_to_draw(
 def test_a_directory_that_is_not_empty_is_refused_unless_asked_for(
     demo: Program, place: Path
 ) -> None:
-    """What the refusal advises is accepted."""
+    """The command that the refusal advises is accepted."""
     (place / "file").touch()
 
     refused = demo("demo", place)
@@ -211,7 +211,7 @@ def test_its_hints_can_be_pasted_in_any_directory(demo: Program, place: Path) ->
 
 @given(st.text(max_size=200), st.integers(20, 200))
 def test_lines_are_shortened_in_their_middle(line: str, columns: int) -> None:
-    """Names of one delivery begin alike; how they end tells them apart."""
+    """Names of one delivery begin alike, and differ at their end."""
     shown = shortened(line, columns)
 
     assert len(shown) <= columns

@@ -31,7 +31,7 @@ from satfs.demo.catalogue import Catalogue
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import AUDIENCE, Account
 
-#: What people are promised, in seconds.
+#: The promised time limit, in seconds.
 PROMISED_S: Final = 30
 
 #: Runs a command where no mount of satfs is to be seen but those at the places named first: other
@@ -93,20 +93,20 @@ def mended(origin: DemoOrigin) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Told:
-    """What the program told a script."""
+    """The program's output for a script."""
 
     code: int
     record: dict[str, Any]
     took_s: float
 
     def severity(self, check: str) -> str:
-        """Return the gravest that was told under a name."""
+        """Return the highest severity of the findings under a name."""
         order = ["ok", "note", "warning", "failure"]
         found = [each["severity"] for each in self.record["findings"] if each["check"] == check]
         return max(found, key=order.index, default="nothing")
 
     def finding(self, check: str) -> dict[str, Any]:
-        """Return the gravest finding under a name."""
+        """Return the most severe finding under a name."""
         severity = self.severity(check)
         return next(
             each
@@ -116,7 +116,7 @@ class Told:
 
 
 def query(program: Program, *arguments: object, **environment: str | None) -> Told:
-    """Run it for a script, which hears what the exit code says, in time."""
+    """Run it for a script, in time; its output agrees with the exit code."""
     began_s = time.monotonic()
     done = program("doctor", "--json", *arguments, **environment)
     took_s = time.monotonic() - began_s
@@ -272,7 +272,7 @@ def told_to_user(doctor: Alone, uid: int, environment: dict[str, str]) -> Told:
 
 @needs_root
 def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
-    """Somebody who has no home and no cache, and may read little of the machine."""
+    """A user without home and cache, who may read little of the machine."""
     environment = {**doctor.environ(HOME="/nonexistent", SATFS_CACHE_DIR=None), "TMPDIR": "/tmp"}
     told = told_to_user(doctor, 65534, environment)
     assert told.severity("credential") == "ok"
@@ -282,7 +282,7 @@ def test_an_ordinary_user_needs_no_rights(doctor: Alone) -> None:
 
 @needs_root
 def test_a_user_without_a_home_is_told(doctor: Alone) -> None:
-    """Containers run programs as users that nobody has entered in /etc/passwd."""
+    """Containers run programs as users that /etc/passwd does not have."""
     environment = doctor.environ(HOME=None, SATFS_CACHE_DIR=None, XDG_RUNTIME_DIR=None)
     told = told_to_user(doctor, 54321, environment)
     code = Exit.WARNINGS if is_fuse_for_others() else Exit.FUSE
@@ -439,7 +439,7 @@ def test_a_wrong_clock_is_told_by_how_much(
 def test_each_fault_is_found_where_it_is(
     doctor: Program, origin: DemoOrigin, fault: str, endpoint: str, check: str, severity: str
 ) -> None:
-    """What comes before it is in order, and what depends on it is not blamed."""
+    """Earlier steps are in order, and later ones are not blamed."""
     origin.faults.add(fault, endpoint)
 
     told = query(doctor)
@@ -602,7 +602,7 @@ def test_a_dead_mount_is_told_and_the_remedy_removes_it(
 @needs_root
 @pytest.mark.mounts
 def test_a_mount_that_is_stuck_keeps_nobody(aleph: Program, doctor: Alone, place: Path) -> None:
-    """Whoever looks into it cannot even be killed; the program ends all the same."""
+    """A process that looks into it cannot even be killed; the program ends all the same."""
     assert aleph("mount", place).returncode == 0
     (pid,) = mount_processes(place)
     os.kill(pid, signal.SIGSTOP)
@@ -636,7 +636,7 @@ def test_a_directory_to_mount_on_is_looked_at(
 
 
 def on_a_machine_with(doctor: Alone, setup: str) -> Told:
-    """Return what is told where *setup*, a shell's words, has been done to files of the system."""
+    """Return the output on a system whose files *setup*, a shell's words, has changed."""
     command = doctor.command("doctor", "--json")
     began_s = time.monotonic()
     done = subprocess.run(
@@ -679,7 +679,7 @@ def test_a_disk_that_is_full_is_told(doctor: Alone, tmp_path: Path) -> None:
 
 
 def test_it_works_without_the_fuse_library(doctor: Program, tmp_path: Path) -> None:
-    """That is one of the things it is asked about."""
+    """That is one of the faults it is used for."""
     (tmp_path / "pyfuse3.py").write_text("raise ImportError('libfuse3.so.3: cannot open')\n")
 
     told = query(doctor, PYTHONPATH=str(tmp_path))

@@ -1,4 +1,4 @@
-"""What the documents say of commands, settings and exit codes is so."""
+"""The documents are right about commands, settings and exit codes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 
 def test_the_readme_opens_with_two_commands_and_four_lines() -> None:
-    """What satfs is, how to try it, how to test it, and the real mount: nothing comes before."""
+    """The README begins with what satfs is, how to try it, how to test it, and the real mount."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
     assert re.findall(r"scripts/\w+", blocks[0]) == ["scripts/demo", "scripts/test"]

@@ -47,7 +47,7 @@ ALL = [
     ],
 )
 def test_exit_codes_are_a_promise(error: BaseException, code: int) -> None:
-    """Scripts tell failures apart by these numbers: they never change."""
+    """Scripts distinguish failures by these numbers: they never change."""
     assert exit_code(error) == code
 
 

@@ -1,4 +1,4 @@
-"""What the vendor, a file or another user named is text in every command, and nothing else."""
+"""Names by the vendor, a file or another user are text in every command, and nothing else."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_listing_shows_names_as_they_are(aleph: Mounted) -> None:
 
 
 def test_a_console_prints_nothing_but_text() -> None:
-    """Whatever a command hands it: no markup, no emoji, no colours by guess."""
+    """Any text of a command: no markup, no emoji, no colours by guess."""
     stream = io.StringIO()
     console(stream).print("[bold]x[/bold] [/nope] :warning: 12.5 'text'")
     assert stream.getvalue() == "[bold]x[/bold] [/nope] :warning: 12.5 'text'\n"
@@ -143,7 +143,7 @@ def test_a_status_of_any_depth_is_no_status(said: bytes) -> None:
 
 
 def test_a_status_of_another_shape_is_told_so() -> None:
-    """Numbers that are none, and texts for a terminal."""
+    """Values that are not numbers, and texts for a terminal."""
     said = b'{"why_offline": "\\u001b[2J", "since": "2026-01-01T00:00:00", "up_s": 1e999, "pid": 1}'
     heard = report_of(ELSEWHERE, 0, said)
     assert json_of(heard)["status"] is not None

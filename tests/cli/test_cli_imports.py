@@ -1,4 +1,4 @@
-"""What a command need not wait for: libraries that take as long to import as all the rest."""
+"""A command does not import libraries that take as long as all the rest, unless it needs them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_help_waits_for_no_heavy_library(arguments: tuple[str, ...], tmp_path: P
 
 
 def test_status_waits_for_no_heavy_library(tmp_path: Path) -> None:
-    """A mount is asked over its socket; only the table needs a library, and that one is light.
+    """A mount is queried over its socket; only the table needs a library, and that one is light.
 
     The exit code is 5 while any mount of this machine is dead or stopped: another test's may be.
     """

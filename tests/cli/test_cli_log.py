@@ -66,7 +66,7 @@ def test_where_nothing_is_mounted(aleph: Program, tmp_path: Path) -> None:
 
 
 def test_a_mount_whose_process_stands_still(aleph: Program, mounted: Path) -> None:
-    """Nobody waits for it: neither for its lines, nor for another level."""
+    """No command waits for it: neither for its lines, nor for another level."""
     (pid,) = mount_processes(mounted)
     try:
         os.kill(pid, signal.SIGSTOP)

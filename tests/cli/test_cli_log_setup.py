@@ -99,7 +99,7 @@ def test_each_v_says_more_and_q_says_less(verbosity: int, level: int) -> None:
 
 
 def test_json_is_an_object_a_line(tmp_path: Path) -> None:
-    """Fields stay fields, whoever logs: our modules, libraries, or Python's warnings."""
+    """Fields stay fields in lines of our modules, of libraries, and of Python's warnings."""
     file = tmp_path / "log"
 
     with logging_as(LogChoice(logging.INFO, LogFormat.JSON, file), in_background=False):
@@ -212,7 +212,7 @@ def test_without_a_system_log_a_mount_in_the_background_is_silent(
 
 
 def test_a_log_file_is_for_its_owner(tmp_path: Path) -> None:
-    """Whatever the umask; one that is there keeps its mode, for a group that reads it."""
+    """With any umask; a file that is there keeps its mode, for a group that reads it."""
     new, old = tmp_path / "new", tmp_path / "old"
     old.touch()
     old.chmod(0o640)

@@ -96,7 +96,7 @@ def piped(
 
 
 def typed(program: Program, answers: dict[str, str], *arguments: object) -> tuple[int, str]:
-    """Run the program on a terminal, and answer what it asks; return code and what was shown."""
+    """Run the program on a terminal, and answer its prompts; return its exit code and output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(program.directory)
@@ -118,7 +118,7 @@ def typed(program: Program, answers: dict[str, str], *arguments: object) -> tupl
             looked_at = len(shown)
             time.sleep(
                 0.2
-            )  # until the terminal echoes no more: getpass asks before it sees to that
+            )  # until the terminal echoes no more: getpass prompts before it switches echo off
             os.write(terminal, left.pop(question).encode() + b"\n")
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
@@ -249,7 +249,7 @@ def test_root_runs_no_keyring_of_somebody_else(
 
 
 def test_only_one_place_keeps_the_secret(with_keyring: Program, origin: DemoOrigin) -> None:
-    """Whoever changes his mind leaves nothing behind."""
+    """A login that is given up leaves nothing behind."""
     account = origin.account
     text = f"{account.client_id}\n{account.client_secret}\n"
     assert piped(with_keyring, text, "login").returncode == 0
@@ -294,7 +294,7 @@ def new_place(there: Program) -> Iterator[Path]:
 
 
 def answers(origin: DemoOrigin, **more: str) -> dict[str, str]:
-    """Return what a user types at the questions of `satfs login`."""
+    """Return the answers that a user types at the prompts of `satfs login`."""
     account = origin.account
     return {
         "Client id": account.client_id,
@@ -341,7 +341,7 @@ def test_a_login_on_a_terminal_offers_the_service(there: Program, origin: DemoOr
 def test_a_login_on_a_terminal_says_where_it_cannot_mount(
     there: Program, origin: DemoOrigin
 ) -> None:
-    """What was logged in is kept all the same."""
+    """The login is stored all the same."""
     code, shown = typed(
         without_service(there), answers(origin, **{"Mount it now?": "/dev/null/aleph"}), "login"
     )
@@ -450,7 +450,7 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_comments_and_other_settings_stay(there: Program, origin: DemoOrigin) -> None:
-    """What would win over the login leaves its table, and that is told."""
+    """Settings that would win over the login are removed from its table, with a remark."""
     account = origin.account
     home(there).mkdir(parents=True)
     config = home(there) / "config.toml"
@@ -660,7 +660,7 @@ def test_a_token_that_is_rotated_while_mounted_is_used(
         task = place / "tasks" / tasks[0]
         assert os.listdir(task)
 
-        # A token that nobody accepts any more is an error, until the next one is there.
+        # A token that is not accepted any more is an error, until the next one is there.
         origin.revoke_tokens()
         other = place / "tasks" / tasks[-1]
         assert not can_list(other)

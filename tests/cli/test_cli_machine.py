@@ -1,4 +1,4 @@
-"""What a machine may lack, whose a directory is, and who keeps a mount busy: each in a sentence."""
+"""Faults of a machine, foreign directories, and busy mounts: each in a sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_missing_library_is_told_when_it_is_needed(
     assert "Unmount" in capsys.readouterr().out
 
 
-#: Makes of whoever runs Python a user that the system does not know.
+#: Makes Python's user one that the system does not know.
 UNKNOWN_USER = """
 import pwd
 def getpwuid(uid): raise KeyError(uid)

@@ -116,7 +116,7 @@ def test_umount_of_a_killed_mount_waits_for_nobody(aleph: Program, place: Path) 
 def test_a_mount_in_the_foreground_stays_until_told(
     aleph: Program, place: Path, number: signal.Signals
 ) -> None:
-    """Ctrl-C and SIGTERM unmount cleanly within seconds, also while somebody looks in."""
+    """Ctrl-C and SIGTERM unmount cleanly within seconds, also while a process looks in."""
     process = aleph.start("mount", "--foreground", place)
     assert process.stderr is not None
     assert "Ctrl-C unmounts it" in process.stderr.readline()
@@ -134,7 +134,7 @@ def test_a_mount_in_the_foreground_stays_until_told(
 
 
 def test_paths_may_be_relative_and_links(aleph: Program, place: Path, tmp_path: Path) -> None:
-    """The mount works from / in the background, and everything it was told still holds."""
+    """The mount works from / in the background, and all its options still hold."""
     (tmp_path / "link").symlink_to(place)
 
     done = aleph(
@@ -262,7 +262,7 @@ def test_giving_up_while_waiting_leaves_nothing_behind(aleph: Program, place: Pa
 
 
 def test_a_mount_that_nobody_waits_for_any_more_is_taken_down(aleph: Program, place: Path) -> None:
-    """Nobody was told that it works, so it must not stay (`timeout 1 satfs mount …`)."""
+    """No command has reported that it works, so it must not stay (`timeout 1 satfs mount …`)."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = aleph.start("mount", "-o", "metadata_deadline_s=2", "--api-url", api_url, place)
@@ -363,7 +363,7 @@ def test_two_mounts_at_once_on_one_directory(
 
 
 def test_what_a_killed_mount_leaves_behind_is_cleaned_away(aleph: Program, place: Path) -> None:
-    """What says "Transport endpoint is not connected" is ours to repair, when it is ours."""
+    """A mount with "Transport endpoint is not connected" is repaired, when it is ours."""
     aleph("mount", place)
     (pid,) = mount_processes(place)
     os.kill(pid, signal.SIGKILL)

@@ -275,7 +275,7 @@ def test_mount_mounts_and_umount_unmounts(aleph: Program, place: Path, fs_type: 
 @pytest.mark.mounts
 @pytest.mark.usefixtures("installed")
 def test_a_line_in_fstab_is_all_it_takes(aleph: Program, place: Path, tmp_path: Path) -> None:
-    """`mount DIR`, and `mount -a` at boot: once, however often; and owner and modes are as told."""
+    """`mount DIR`, and `mount -a` at boot: one mount, with owner and modes as requested."""
     fstab = tmp_path / "fstab"
     options = f"{FSTAB_OPTIONS},uid=1000,gid=4711,umask=027,allow_other"
     fstab.write_text(f"satfs:default {place} satfs {options} 0 0\n")
@@ -402,7 +402,7 @@ def test_the_program_says_how_it_is_used(satfs: Program) -> None:
 
 @pytest.fixture
 def somebody() -> Iterator[Path]:
-    """Return the home of somebody who is not root, and whom only the test's program knows."""
+    """Return the home of a user who is not root, and whom only the test's program knows."""
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
     home = Path(tempfile.mkdtemp(prefix="satfs-home-"))
@@ -419,7 +419,7 @@ def somebody() -> Iterator[Path]:
 def interpreter_for(user: int, path: str) -> str:
     """Return a Python like ours that *user* can run, and that finds satfs on *path*.
 
-    Our own may lie in root's home, which nobody else may enter; so may satfs and its libraries.
+    Our own may be in root's home, which no other user may enter; so may satfs and its libraries.
     """
     known = dict.fromkeys((sys.executable, "/usr/bin/python3"))
     question = "import sys, satfs.cli.mount_helper, satfs.mount; print(*sys.version_info[:2])"

@@ -158,7 +158,7 @@ def test_secrets_are_refused_and_not_repeated(name: str, value: str) -> None:
 
 @given(markers, st.sampled_from("=:/ .@"))
 def test_values_of_unknown_options_are_not_repeated(value: str, between: str) -> None:
-    """What follows a misspelt name may be anything, a secret included."""
+    """The text behind a misspelt name may be anything, a secret included."""
     with pytest.raises(BadSettings) as refused:
         parse_options([f"clientsecret{between}{value}"])
 

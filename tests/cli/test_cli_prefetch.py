@@ -43,7 +43,7 @@ def large(*sizes_mib: int) -> Catalogue:
 
 @pytest.mark.slow
 def test_a_task_that_was_prefetched_is_there_without_network(aleph: Mounted) -> None:
-    """What was prefetched reads without network: listings, sidecars, files, members of zips."""
+    """Prefetched listings, sidecars, files and members of zips are read without network."""
     task = aleph.place / "tasks" / TASK
     done = aleph.program("prefetch", task)
     assert (done.returncode, done.stdout) == (0, "Available offline: 10 files, 228.1 kB.\n")
@@ -91,7 +91,7 @@ def test_progress_is_told_as_json_a_line_for_each_event(aleph: Mounted) -> None:
 
 
 def test_only_scenes_that_fulfil_all_conditions_are_fetched(aleph: Mounted) -> None:
-    """And of tasks that break one of their own, not even the captures are asked for."""
+    """And of tasks that break one of their own, not even the captures are requested."""
     aleph.origin.journal.clear()
     told = aleph.lines(
         *("prefetch", "--json", aleph.place),
@@ -119,7 +119,7 @@ def test_members_of_a_zip_alone_can_be_fetched(aleph: Mounted) -> None:
 
 
 def test_what_would_not_fit_is_not_begun(satfs: Program, place: Path, tmp_path: Path) -> None:
-    """What would not fit into the cache is not begun; the message names the remedy."""
+    """Files that would not fit into the cache are not begun; the message names the remedy."""
     with vendor(satfs, place, tmp_path / "cache", large(6, 6)) as aleph:
         aleph.mount(SATFS_CACHE_BYTES="10MB")
         done = aleph.program("prefetch", place / "tasks")
@@ -155,7 +155,7 @@ def test_a_store_out_of_reach_is_a_matter_of_the_network(
         assert done.stderr.count("Note: tasks/") == 1
         assert done.stdout == "Available offline: 1 file, 78 B. 1 file failed.\n"
         aleph.origin.resume_listening("store")
-        # It is asked again when it has been away for a moment.
+        # It is requested again when it has been away for a moment.
         wait_until(lambda: aleph.program("prefetch", scene).returncode == 0, 30)
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_it_and_keeps_what_has_come(
 def test_what_is_pinned_stays_when_the_cache_is_full(
     satfs: Program, place: Path, tmp_path: Path
 ) -> None:
-    """What is pinned stays when reading more than fits pushes out the rest."""
+    """Pinned files stay when reads of more than fits evict the rest."""
     with vendor(satfs, place, tmp_path / "cache", large(4, 4, 4, 4)) as aleph:
         aleph.mount(SATFS_CACHE_BYTES="12MB")
         done = aleph.program("pin", place / "scenes" / "scene-0")
@@ -290,7 +290,7 @@ def test_all_can_be_unpinned_without_a_mount(aleph: Mounted) -> None:
 
 
 def test_a_replaced_file_is_pinned_in_its_new_version_only(aleph: Mounted) -> None:
-    """What nobody can read any more must not fill the cache for ever."""
+    """Blocks that no program can read any more must not fill the cache for ever."""
     scene = next((aleph.place / "tasks" / TASK).glob("*/*_L1C_*"))
     aleph.program("pin", scene)
     aleph.origin.catalogue.replace(scene.name, b"x" * 300_000)

@@ -1,4 +1,4 @@
-"""One profile is changed, and whatever else people wrote into the file stays."""
+"""One profile is changed, and the rest of the file stays as people wrote it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_changed_is_left_alone(tmp_path: Path, text: str) 
 
 
 def test_permissions_and_links_stay(tmp_path: Path) -> None:
-    """Whoever keeps his configuration elsewhere, and links to it, goes on doing so."""
+    """A configuration that is elsewhere, behind a link, stays there."""
     real, link = tmp_path / "dotfiles.toml", tmp_path / "config.toml"
     real.write_text("workers = 1\n")
     real.chmod(0o640)

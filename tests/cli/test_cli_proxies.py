@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cli.conftest import Program
 
-#: Not this machine: loopback addresses are asked directly.
+#: Not this machine: loopback addresses are reached directly.
 ELSEWHERE = {"SATFS_API_URL": "https://api.test", "SATFS_AUTH_URL": "https://auth.test/token"}
 
 

@@ -1,4 +1,4 @@
-"""What people read of a raster's layout."""
+"""The rows about a raster's layout."""
 
 from __future__ import annotations
 

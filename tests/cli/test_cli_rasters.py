@@ -197,7 +197,7 @@ def test_of_a_packed_raster_the_way_to_the_blocks_is_fetched(shown: Shown) -> No
 
 @pytest.mark.parametrize("shown", _STORED[:1], indirect=True)
 def test_what_cannot_be_chosen_is_a_sentence(shown: Shown) -> None:
-    """A window beyond the raster, a form that is none, two choices, and a path without rasters."""
+    """A window beyond the raster, a wrong form, two choices, and a path without rasters."""
     program = shown.mounted.program
     outside = program("prefetch", "--window", "9000,9000,10,10", shown.raster)
     assert outside.returncode == 0

@@ -43,7 +43,7 @@ def first_scene(aleph: Mounted) -> Path:
 
 
 def test_a_capture_shows_as_soon_as_it_is_asked_for(aleph: Mounted) -> None:
-    """After `satfs refresh` what is new shows at once, whatever the kernel had kept."""
+    """After `satfs refresh` new entries show at once, whatever the kernel had kept."""
     task = aleph.place / "tasks" / TASK
     before = set(os.listdir(task))
     assert not (task / planned(aleph)).exists()
@@ -63,7 +63,7 @@ def test_a_capture_shows_as_soon_as_it_is_asked_for(aleph: Mounted) -> None:
 
 
 def test_a_capture_that_was_withdrawn_is_gone(aleph: Mounted) -> None:
-    """Also for whoever names it: the kernel is told to forget it."""
+    """Also for programs that name it: the kernel forgets it."""
     scene = first_scene(aleph)
     assert (scene / "scene.json").exists()
     aleph.origin.catalogue.remove_capture(scene.parent.name)
@@ -84,7 +84,7 @@ def test_what_lies_below_is_asked_for_anew_as_well(aleph: Mounted) -> None:
 
 
 def test_what_is_new_can_be_named_at_once(aleph: Mounted) -> None:
-    """Nobody has seen it listed, and its name was not there a moment ago."""
+    """No program has listed it, and its name was not there a moment ago."""
     new = aleph.place / "tasks" / "900001"
     os.listdir(aleph.place / "tasks")
     assert not new.exists()
@@ -97,7 +97,7 @@ def test_what_is_new_can_be_named_at_once(aleph: Mounted) -> None:
 
 
 def test_a_replaced_file_shows_its_new_length(aleph: Mounted) -> None:
-    """Length and version are asked of the store, and the kernel forgets those it knew."""
+    """Length and version are requested from the store, and the kernel forgets those it knew."""
     scene = first_scene(aleph)
     (path,) = scene.glob("*.zip")
     before = path.stat()

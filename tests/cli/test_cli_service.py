@@ -111,7 +111,7 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, profile: str) -> No
 
 
 class Systemctl:
-    """A stand-in for systemctl(1) that notes what it is asked, and answers as told."""
+    """A stand-in for systemctl(1) that records its calls, and responds as configured."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -262,7 +262,7 @@ def test_an_option_begins_no_directive(alone: Program, tmp_path: Path, option: s
 
 @given(st.text(max_size=30))
 def test_no_word_of_a_unit_begins_a_line(word: str) -> None:
-    """Whatever a profile, an option or a mountpoint is called: as many lines, or it is refused."""
+    """For any name of a profile, option or mountpoint: as many lines, or it is refused."""
     plain = unit_text(Unit("p", Path("/m")), ["/bin/satfs"], ["x"])
     try:
         text = unit_text(Unit(word, Path("/m", word)), ["/bin/satfs"], [word])
@@ -444,7 +444,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def start(
     program: Program, manager: Manager, *arguments: object, **environment: str
 ) -> subprocess.Popen[str]:
-    """Start a mount as a service: told of the socket, standard error to the journal."""
+    """Start a mount as a service: with the manager's socket, standard error to the journal."""
     ours, theirs = socket.socketpair()
     status = os.fstat(theirs.fileno())
     process = subprocess.Popen(

@@ -48,7 +48,7 @@ def mounted(aleph: Program, place: Path) -> Path:
 
 
 def only(told: subprocess.CompletedProcess[str], place: Path) -> dict[str, object]:
-    """Return what was told of the mount at *place*: others may be there besides."""
+    """Return the report of the mount at *place*: others may be there besides."""
     found = [each for each in json.loads(told.stdout) if each["mountpoint"] == str(place)]
     assert len(found) == 1
     return dict(found[0])
@@ -116,7 +116,7 @@ def test_a_mount_that_works(aleph: Program, mounted: Path) -> None:
 
 
 def test_the_status_comes_over_the_control_socket(runtime: Path, record: dict[str, object]) -> None:
-    """No process reads in the mount: there is none, but for its socket."""
+    """No process reads in the mount: the state comes over its socket alone."""
     report = answered_by(runtime, {"status": record})
     assert (report.state, report.status) == (State.WORKS, record)
 
@@ -250,7 +250,7 @@ def test_a_refused_credential_is_told(aleph: Program, place: Path) -> None:
 
 
 def test_a_watch_goes_on_until_ctrl_c(aleph: Program, mounted: Path) -> None:
-    """A watch tells again and again, a line each in JSON, and ends well with Ctrl-C."""
+    """A watch prints again and again, a line each in JSON, and ends well with Ctrl-C."""
     watch = aleph.start("status", mounted, "--watch", "--json", "--interval", "0.2")
     assert watch.stdout is not None
     lines = [json.loads(watch.stdout.readline()) for _ in range(3)]
@@ -262,7 +262,7 @@ def test_a_watch_goes_on_until_ctrl_c(aleph: Program, mounted: Path) -> None:
 
 
 def test_the_log_is_there_and_can_be_followed(aleph: Program, place: Path) -> None:
-    """The last lines of the log are in `.satfs/log`, and `tail -f` hears of those that come."""
+    """The last lines of the log are in `.satfs/log`, and `tail -f` shows those that come."""
     assert aleph("mount", "-v", place).returncode == 0
     log = place / ".satfs/log"
     assert "mounted" in log.read_text()

@@ -255,7 +255,7 @@ def test_a_type_that_mount_does_not_know(place: Path) -> None:
 
 
 def test_sizes_are_added_up_without_the_members(aleph: Program, place: Path) -> None:
-    """What `du` is told to leave out counts each delivery once."""
+    """With the exclusions of the page, `du` counts each delivery once."""
     assert aleph("mount", place).returncode == 0
     command = re.findall(r"^\$ (du .*--exclude=contents) ~/aleph/tasks$", PAGE, re.MULTILINE)[0]
 

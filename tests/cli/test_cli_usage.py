@@ -1,4 +1,4 @@
-"""What is refused before anything happens, and how satfs speaks."""
+"""Command lines that are refused before anything happens, and the form of satfs's output."""
 
 from __future__ import annotations
 

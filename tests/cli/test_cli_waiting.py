@@ -1,4 +1,4 @@
-"""What commands say and do while the API does not respond."""
+"""Commands while the API does not respond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`satfs watch`: what is published is told once, to people and to programs."""
+"""`satfs watch`: each publication is reported once, to people and to programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def aleph(satfs: Program, place: Path, tmp_path: Path) -> Iterator[Mounted]:
 
 @pytest.fixture
 def hook(tmp_path: Path) -> tuple[str, Path]:
-    """Return a command that writes down what it is told, and the file with it."""
+    """Return a command that writes the events it gets into a file, and the file."""
     (tmp_path / "hook.py").write_text(HOOK)
     written = tmp_path / "told by $(a watch)"
     return (
@@ -149,7 +149,7 @@ def test_a_command_is_given_no_secret(aleph: Mounted, tmp_path: Path) -> None:
 
 
 def test_a_state_file_is_not_written_through_a_link(aleph: Mounted, tmp_path: Path) -> None:
-    """Whoever may write to its directory cannot lead it to another file."""
+    """A user who may write to its directory cannot lead it to another file."""
     target = tmp_path / "target"
     target.write_text("precious")
     state = tmp_path / "shared" / "state.json"
@@ -206,7 +206,7 @@ def test_a_watch_goes_on_until_it_is_ended(aleph: Mounted) -> None:
 
 
 def test_two_watches_of_the_same_are_told_apart(aleph: Mounted, tmp_path: Path) -> None:
-    """Each event would be told by one of them only."""
+    """Each event would be reported by one of them only."""
     first = aleph.program.start("watch", "--interval", "60")
     assert first.stderr is not None
     assert "later ones are reported" in first.stderr.readline()
