@@ -74,7 +74,7 @@ def test_what_is_no_condition_is_refused_with_an_example(text: str) -> None:
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.integers())
 def test_numbers_compare_as_numbers(actual: float, wanted: int) -> None:
-    """9 is less than 10, whatever their texts say, however long; they may be sent as texts."""
+    """9 is less than 10, also when they are sent as texts, of any length."""
     for value in (actual, str(actual)):
         records = {"scene": {"n": value}}
         assert parse_condition(f"n<{wanted}").holds(records) == (actual < wanted)

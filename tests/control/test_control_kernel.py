@@ -21,7 +21,7 @@ SCENE = ("tasks", "341271", "cap-a", "scene-a")
 
 
 class Tree:
-    """A tree of which the kernel knows what was walked to, and what it was told to forget."""
+    """A tree; the kernel knows the nodes that were walked to, less those that it has forgotten."""
 
     def __init__(self) -> None:
         catalogue, objects = FakeCatalogue(), FakeObjects()
@@ -67,7 +67,7 @@ async def test_a_directory_that_is_gone_is_forgotten() -> None:
 
 
 async def test_that_a_name_was_not_there_is_forgotten() -> None:
-    """The kernel remembers absence, too, and is not asked by us which."""
+    """The kernel remembers absence, too, and does not report for which names."""
     tree = Tree()
     await tree.walk(("tasks", "341271"))
     await tree.memory.forget_below(("tasks", "341271"), [b"new"])

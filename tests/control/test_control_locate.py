@@ -1,4 +1,4 @@
-"""Which mount a path lies in is told without looking at the mount."""
+"""The mount of a path is found without a call to the mount."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ZIP = "delivery_zip"
 
 @dataclass
 class FakeKeeping:
-    """A cache that holds whatever was asked about, but what it is told to lose."""
+    """A cache that holds all that is read, less the files that it is made to lose."""
 
     room_bytes: int = 1 << 40
     #: So many times, and of what label, something is gone when it is looked for.

@@ -99,7 +99,7 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     ],
 )
 def test_an_error_arrives_as_one_of_its_class(kind: type[SatfsError]) -> None:
-    """Exit codes are told by the class: a command and a mount must mean the same."""
+    """The class decides the exit code: a command and a mount must mean the same."""
     arrived = error_of(failed(kind("why it failed")))
     assert type(arrived) is kind
     assert str(arrived) == "why it failed"

@@ -42,7 +42,7 @@ def test_the_first_look_tells_nothing(seen: Seen) -> None:
 
 
 def test_a_capture_is_news_when_it_is_published(seen: Seen) -> None:
-    """And its scenes are, with it; each until it has been told, and then no more."""
+    """And its scenes are, with it; each until it has been reported, and then no more."""
     for _ in range(2):
         (event,) = seen.note_captures("t", [capture("a"), capture("b")], NOW_S + 1)
         assert (event.kind, event.capture_id, event.task_id) == ("capture", "b", "t")
@@ -116,6 +116,6 @@ def test_what_was_seen_is_remembered(captures: dict[str, list[str]], is_begun: b
 
 @given(st.text(max_size=30) | st.sampled_from(('{"satfs_watch": 1}', '{"satfs_watch": 2}', "[]")))
 def test_what_is_no_memory_is_not_taken_for_an_empty_one(text: str) -> None:
-    """It would tell everything anew."""
+    """It would report everything again."""
     with pytest.raises(BadSettings):
         Seen.of_text(text)

@@ -1,4 +1,4 @@
-"""The control socket: who is heard, what becomes of requests, and that none ends the mount."""
+"""The control socket: accepted users, the ends of requests, and that none ends the mount."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_what_a_dead_mount_left_is_replaced(path: Path) -> None:
 
 
 async def test_what_killed_mounts_left_goes_with_the_next(path: Path) -> None:
-    """Sockets that nobody listens at are removed; those of living mounts, and other files, stay."""
+    """Sockets without a listener are removed; those of living mounts, and other files, stay."""
     async with serving(path):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
             dead.bind(os.fspath(path.with_name("dead.sock")))
@@ -250,7 +250,7 @@ async def test_the_kernel_says_who_is_there() -> None:
 async def test_a_socket_that_was_taken_away_is_made_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logged out and in again: the runtime directory is another, and what was asked goes on."""
+    """Logged out and in again: the runtime directory is another, and a request goes on."""
     monkeypatch.setattr(server, "_LOOK_S", 0.02)
     begun, may_end = trio.Event(), trio.Event()
 
@@ -279,7 +279,7 @@ async def test_a_socket_that_was_taken_away_is_made_anew(
 async def test_without_a_place_for_the_socket_the_mount_goes_on(
     runtime: Path, expect_log: Callable[..., None]
 ) -> None:
-    """The directory may be somebody else's, or a file."""
+    """The directory may be another user's, or a file."""
     expect_log("no control socket")
     os.close(os.open(runtime / "satfs", os.O_CREAT))
     async with trio.open_nursery() as nursery:

@@ -15,7 +15,7 @@ from satfs.demo.tokens import AUDIENCE
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; header names in lower case. `is_whole`: the body was as long as promised."""
+    """A response; header names in lower case. `is_whole`: the body was as long as announced."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,7 +57,7 @@ def ask(
 
 
 def token(origin: DemoOrigin, **changes: Any) -> Reply:
-    """Ask for a token, with fields of the request changed, or left out where None."""
+    """Request a token, with fields of the request changed, or left out where None."""
     form = {
         "client_id": origin.account.client_id,
         "client_secret": origin.account.client_secret,
@@ -71,7 +71,7 @@ def token(origin: DemoOrigin, **changes: Any) -> Reply:
 
 
 class Customer:
-    """Somebody with a token and a contract."""
+    """A client with a token and a contract."""
 
     def __init__(self, origin: DemoOrigin) -> None:
         self.origin = origin

@@ -1,4 +1,4 @@
-"""An origin that runs for one test, and somebody who may ask it."""
+"""An origin that runs for one test, and a client that it accepts."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_token(origin: DemoOrigin) -> None:
 def test_token_refused(
     origin: DemoOrigin, changes: dict[str, str], status: int, error: str
 ) -> None:
-    """A wrong or missing field is told in OAuth's words; the audience needs its final slash."""
+    """A wrong or missing field is reported in OAuth's form; the audience needs its final slash."""
     reply = token(origin, **changes)
     assert (reply.status, reply.json()["error"]) == (status, error)
 
@@ -93,14 +93,14 @@ def test_token_expires(origin: DemoOrigin, customer: Customer) -> None:
 
 
 def test_token_revoked(origin: DemoOrigin, customer: Customer) -> None:
-    """A revoked token is refused, and another one can be had."""
+    """A revoked token is refused, and another one is issued."""
     origin.revoke_tokens()
     assert customer.get("/contracts").status == 401
     assert Customer(origin).get("/contracts").status == 200
 
 
 def test_token_comes_before_contract_comes_before_route(origin: DemoOrigin) -> None:
-    """Somebody unknown learns nothing about contracts; without one, nothing about paths."""
+    """An unknown client learns nothing about contracts; without one, nothing about paths."""
     assert ask(f"{origin.api_url}/nowhere").json() == {"message": "Unauthorized"}
     customer = Customer(origin)
     del customer.headers["X-Satellogic-Contract-Id"]
@@ -208,7 +208,7 @@ def test_missing_slash_leads_to_the_slash(customer: Customer) -> None:
 
 
 def test_unknown_path(customer: Customer) -> None:
-    """A path that is none is 403, in words that say nothing of it."""
+    """An unknown path is 403, with a text that does not name it."""
     reply = customer.get("/v9/things/")
     assert (reply.status, reply.json()) == (403, {"message": "Missing Authentication Token"})
 
@@ -230,14 +230,14 @@ def test_task_filters(customer: Customer) -> None:
 
 
 def test_unknown_task(customer: Customer) -> None:
-    """A task that is none is 404 in Django's words, and so are its captures."""
+    """An unknown task is 404 in Django's form, and so are its captures."""
     for path in ("/tasking/tasks/1/", "/tasking/tasks/1/captures/", "/tasking/tasks/x/"):
         reply = customer.get(path)
         assert (reply.status, reply.json()) == (404, {"detail": "Not found."})
 
 
 def test_captures_have_states_and_only_published_ones_scenes(customer: Customer) -> None:
-    """All captures are listed; of those not published, no scene is told."""
+    """All captures are listed; of those not published, no scene is listed."""
     captures = customer.results("/tasking/tasks/341271/captures/")
     states = {capture["status"] for capture in captures}
     assert states >= {"published", "planned", "failed", "rejected"}
@@ -258,7 +258,7 @@ def test_withdrawn_capture_has_no_scenes(origin: DemoOrigin, customer: Customer)
 
 
 def test_unknown_scene(customer: Customer) -> None:
-    """A scene that is none is 404 with a message, not a detail."""
+    """An unknown scene is 404 with a message, not a detail."""
     reply = customer.get("/telluric/scenes/nope/")
     assert (reply.status, reply.json()) == (404, {"message": "No item found with id nope"})
 
@@ -286,7 +286,7 @@ def test_links_in_the_listing_open(customer: Customer, scene_id: str) -> None:
 
 
 def test_unknown_attachment(customer: Customer, scene_id: str) -> None:
-    """An attachment that is none is 404."""
+    """An unknown attachment is 404."""
     path = f"/telluric/scenes/{scene_id}/attachments/nope/download/?redirect=false"
     assert customer.get(path).status == 404
 

@@ -1,4 +1,4 @@
-"""Archives are zips that anybody can read, whatever their make."""
+"""Archives of every make are zips that other programs can read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEMBERS = st.builds(
     NAMES,
     st.binary(max_size=3000) | st.binary(max_size=20).map(lambda data: data * 500),
     st.sampled_from([STORED, DEFLATED]),
-    st.integers(315_619_200, 2**32 - 1),  # what both kinds of time can tell: 1980 to 2106
+    st.integers(315_619_200, 2**32 - 1),  # the range of both kinds of time: 1980 to 2106
 )
 MAKES = st.builds(
     Make,
@@ -69,14 +69,14 @@ def test_file_is_packed_as_its_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zip64", [True, False])
 def test_zip64_is_written_when_told(zip64: bool) -> None:
-    """A small archive has 64-bit records exactly when it was asked for."""
+    """A small archive has 64-bit records exactly when they were requested."""
     data = packed([Member("a", b"x")], Make(zip64=zip64))
     assert (b"PK\x06\x06" in data) is zip64
     assert (b"PK\x06\x07" in data) is zip64
 
 
 def test_descriptors_follow_the_data() -> None:
-    """With descriptors the local header tells no sizes, and they come behind."""
+    """With descriptors the local header has no sizes; they come behind."""
     data = packed([Member("a", b"hello")], Make(descriptors=True))
     assert data[14:26] == bytes(12)
     assert b"helloPK\x07\x08" in data

@@ -1,4 +1,4 @@
-"""Each fault breaks what its name says, where and as often as it was told, and nothing else."""
+"""Each fault breaks what its name states, at the chosen requests, and nothing else."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_switched_off_fault_is_off(origin: DemoOrigin, url: str) -> None:
 
 
 def test_faults_are_in_the_journal(origin: DemoOrigin, url: str) -> None:
-    """Each request tells which faults it met."""
+    """The log of each request has the faults that it met."""
     origin.faults.add("not-found", "object", count=1)
     ask(url)
     ask(url)
@@ -155,7 +155,7 @@ def test_api_server_errors(origin: DemoOrigin, customer: Customer, status: int) 
 def test_throttled_in_each_dialect(
     origin: DemoOrigin, customer: Customer, endpoint: str, path: str, key: str
 ) -> None:
-    """429 is told as each service tells it, with Retry-After in seconds or as a date."""
+    """429 has the form of each service, with Retry-After in seconds or as a date."""
     origin.faults.add("throttled", endpoint, retry_after=17, count=1)
     reply = customer.get(path)
     assert (reply.status, reply.headers["retry-after"]) == (429, "17")
@@ -172,7 +172,7 @@ def test_token_endpoint_down(origin: DemoOrigin) -> None:
 
 
 def test_html_as_json_and_as_zip(origin: DemoOrigin, customer: Customer, url: str) -> None:
-    """A maintenance page comes with status 200 where JSON or a zip was asked for."""
+    """A maintenance page comes with status 200 where JSON or a zip was requested."""
     origin.faults.add("html")
     for reply in (customer.get("/tasking/tasks/"), ask(url)):
         assert reply.status == 200
@@ -241,7 +241,7 @@ def test_whole_for_range(origin: DemoOrigin, url: str) -> None:
 def test_content_range(
     origin: DemoOrigin, url: str, name: str, parameters: dict[str, Any], expected: str | None
 ) -> None:
-    """Content-Range lies or is missing; the bytes are those that were asked for."""
+    """Content-Range is wrong or missing; the bytes are those that were requested."""
     origin.faults.add(name, "object", **parameters)
     reply = ask(url, headers={"Range": "bytes=10-19"})
     assert (reply.status, reply.body) == (206, ramp(10, 20))
@@ -333,7 +333,7 @@ def test_stall_for_longer_than_anybody_waits(origin: DemoOrigin, url: str) -> No
 
 
 def test_drip(origin: DemoOrigin, url: str) -> None:
-    """The body comes no faster than told."""
+    """The body comes no faster than configured."""
     origin.faults.add("drip", "object", bytes_per_s=20_000)
     start_s = time.monotonic()
     assert ask(url).body == ramp(0, 10_000)
@@ -366,7 +366,7 @@ def test_faults_of_the_way_meet_the_api_too(origin: DemoOrigin, customer: Custom
 
 
 def walk(customer: Customer, path: str, n_pages: int) -> list[Any]:
-    """Return the ids of at most so many pages, following `next`."""
+    """Return the ids of at most *n_pages* pages, following `next`."""
     seen: list[Any] = []
     for _ in range(n_pages):
         told = customer.get(path).json()
@@ -480,7 +480,7 @@ def test_temporary_credentials(origin: DemoOrigin, customer: Customer, path: str
 def test_foreign_link(
     origin: DemoOrigin, customer: Customer, path: str, scene_id: str, foreign: str
 ) -> None:
-    """The link leads where it must not, in the listing as well if told so."""
+    """The link leads where it must not, in the listing as well if the fault has that parameter."""
     origin.faults.add("foreign-link", "api", url=foreign)
     assert customer.get(path).json() == {"url": foreign}
     scene = customer.get(f"/telluric/scenes/{scene_id}/").json()
@@ -501,7 +501,7 @@ def essence(do: Callable[[], Reply]) -> object:
     try:
         reply = do()
     except (OSError, ValueError, LookupError, TypeError) as failure:
-        return type(failure)  # nobody answered, or with something else than a link
+        return type(failure)  # no response, or one without a link
     headers = {k: v for k, v in reply.headers.items() if k not in ("date", "content-length")}
     body = re.sub(rb"(X-Amz-Signature=)[0-9a-f]+|T\d{6}Z", b"", reply.body)
     return reply.status, headers, body, reply.is_whole

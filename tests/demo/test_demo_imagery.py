@@ -33,7 +33,7 @@ def land(request: pytest.FixtureRequest) -> terrain.Land:
 
 
 def test_land_is_reflectance(land: terrain.Land) -> None:
-    """Four bands of reflectance, none of them flat; the mask tells clear, haze and cloud."""
+    """Four bands of reflectance, none of them flat; the mask has clear, haze and cloud."""
     assert land.bands.shape == (4, N, N)
     assert land.bands.min() >= 1
     assert land.bands.max() <= 10_000

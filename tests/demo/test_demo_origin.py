@@ -1,4 +1,4 @@
-"""The origin as a test sees it: what it tells, and what may be done to it while it runs."""
+"""The origin as a test sees it: its records, and the changes that a test makes while it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from satfs.demo.server import DemoOrigin
 
 
 def test_environment_leads_here(origin: DemoOrigin) -> None:
-    """The environment has what a client needs, and no file where there is none."""
+    """The environment has the variables that a client needs, and no authority file without TLS."""
     told = origin.environment()
     assert told["SATFS_API_URL"] == origin.api_url
     assert told["SATFS_AUTH_URL"] == origin.auth_url
@@ -230,7 +230,7 @@ def test_answers_tell_the_time_of_the_origins_own_clock(origin: DemoOrigin) -> N
 
 
 def test_origin_can_be_started_again() -> None:
-    """A stopped origin can be started anew; stopping twice does no harm."""
+    """A stopped origin can be started again; stopping twice does no harm."""
     origin = DemoOrigin()
     for _ in range(2):
         origin.start()

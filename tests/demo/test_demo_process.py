@@ -73,7 +73,7 @@ def test_it_says_what_it_does_not_understand(process: DemoProcess) -> None:
 
 
 def test_it_ends_on_stop() -> None:
-    """After the context the process is gone, and asking it says so."""
+    """After the context the process is gone, and a command to it fails with that reason."""
     with DemoProcess(arguments=SAMPLE) as process:
         pid = process.pid
         assert pid is not None
@@ -105,14 +105,14 @@ def test_it_ends_when_its_parent_is_killed() -> None:
         except ProcessLookupError:
             return
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return  # ended; whoever inherited it has not looked yet
+            return  # ended; the process that inherited it has not waited for it yet
         time.sleep(0.05)
     pytest.fail("the origin outlived its parent")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_alone_it_ends_on_a_signal(number: signal.Signals) -> None:
-    """As a program it prints one line, serves, and ends with status 0 when told to."""
+    """As a program it prints one line, serves, and ends with status 0 upon a signal."""
     command = [sys.executable, "-m", "satfs.demo", *SAMPLE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as alone:
         assert alone.stdout is not None
@@ -122,7 +122,7 @@ def test_alone_it_ends_on_a_signal(number: signal.Signals) -> None:
 
 
 def test_failure_to_start_is_told() -> None:
-    """What the origin complains about reaches the one who started it."""
+    """The origin's errors reach the program that started it."""
     with (
         pytest.raises(Unreachable, match="invalid choice"),
         DemoProcess(arguments=("--catalogue=x",)),

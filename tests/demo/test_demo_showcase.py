@@ -147,7 +147,7 @@ def test_virtual_rasters_show_the_tiles(archives: dict[str, Path], tmp_path: Pat
 
 
 def test_rational_polynomials_lead_to_the_place() -> None:
-    """What the polynomials make of the middle and the corners lies in the scene, to a pixel."""
+    """The polynomials map the middle and the corners into the scene, to a pixel."""
     place = Place(179.9995, -16.81, 200, 1.0)
     polynomials = place.rpc(60, 200, 30)
     with RPCTransformer(polynomials, rpc_height=0) as transformer:
@@ -208,7 +208,7 @@ def test_large_zip_is_about_as_large_as_asked(archives: dict[str, Path]) -> None
 def test_second_start_draws_nothing(
     catalogue: Catalogue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was drawn is kept, and told in the same records."""
+    """Drawings are kept, and listed in the same records."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")
@@ -223,7 +223,7 @@ def test_second_start_draws_nothing(
 def test_same_seed_gives_the_same_bytes(
     catalogue: Catalogue, directory: Path, tmp_path: Path
 ) -> None:
-    """Drawn anew elsewhere, every zip is the same, byte for byte, under the same ETag."""
+    """Drawn again elsewhere, every zip is the same, byte for byte, under the same ETag."""
     again = showcase.showcase_catalogue(tmp_path, large_mb=3)
     assert digests(tmp_path) == digests(directory)
     for scene in catalogue.published_scenes():

@@ -41,7 +41,7 @@ def test_signature_is_that_of_the_documentation() -> None:
     age_s=st.floats(0, MAX_LIFETIME_S + 10, allow_nan=False),
 )
 def test_link_is_good_until_its_lifetime_is_over(lifetime_s: int, age_s: float) -> None:
-    """A link is good from its signing on for so many seconds, and then it has expired."""
+    """A link is good from its signing on for its lifetime, and then it has expired."""
     signed = presign(URL, KEY, now_s=NOW_S, lifetime_s=lifetime_s)
     expected = SignatureState.GOOD if age_s < lifetime_s else SignatureState.EXPIRED
     assert state(signed, now_s=NOW_S + age_s).state is expected
@@ -117,6 +117,6 @@ def test_session_token_belongs_to_the_link() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=8))
 def test_any_query_gives_a_verdict(pairs: list[tuple[str, str]]) -> None:
-    """Whatever is in a query, it is judged, and never found good."""
+    """A query with any content is judged, and never found good."""
     found = check("GET", "/b/k", pairs, "host", keys=[KEY], now_s=NOW_S)
     assert found.state is not SignatureState.GOOD

@@ -69,7 +69,7 @@ def test_range_that_is_none_is_ignored(url: str, data: bytes, asked: str) -> Non
 
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
 def test_unsatisfiable_range(url: str, data: bytes, asked: str) -> None:
-    """A range behind the end is 416, and the body tells the length."""
+    """A range behind the end is 416, and the body has the length."""
     reply = ask(url, headers={"Range": asked})
     assert (reply.status, reply.code) == (416, "InvalidRange")
     assert f"<ActualObjectSize>{len(data)}<" in reply.body.decode()
@@ -77,7 +77,7 @@ def test_unsatisfiable_range(url: str, data: bytes, asked: str) -> None:
 
 
 def test_empty_object_has_no_range(origin: DemoOrigin, scene_id: str) -> None:
-    """No range of an empty object can be had; the whole can."""
+    """No range of an empty object is satisfiable; the whole object is sent."""
     origin.catalogue.replace(scene_id, b"")
     url = origin.link(scene_id)
     assert ask(url, headers={"Range": "bytes=-100"}).status == 416
@@ -141,7 +141,7 @@ def test_deleted_key(origin: DemoOrigin, scene_id: str, url: str) -> None:
 
 
 def test_links_expire_when_told(origin: DemoOrigin, scene_id: str, url: str) -> None:
-    """All links can be made to expire at once, before the time that they tell."""
+    """All links can be made to expire at once, before the time that they state."""
     origin.expire_links()
     reply = ask(url)
     assert (reply.status, b"Request has expired" in reply.body) == (403, True)
@@ -181,7 +181,7 @@ def test_secret_anywhere_is_noticed(origin: DemoOrigin, customer: Customer, url:
 
 
 def test_leaks_are_told_without_the_secret(origin: DemoOrigin, url: str) -> None:
-    """What is written down about a leak leads to its place, and is no leak itself."""
+    """The record of a leak leads to its place, and is no leak itself."""
     ask(url, headers={"Cookie": origin.account.client_secret})
     assert origin.account.client_secret not in repr(origin.leaks)
     assert "X-Amz-Signature" not in repr(origin.leaks) + repr(origin.requests)
@@ -198,7 +198,7 @@ def test_signed_override(origin: DemoOrigin, scene_id: str, url: str) -> None:
     last=st.none() | st.integers(0, 6000),
 )
 def test_span_is_that_of_the_bytes(size_bytes: int, first: int | None, last: int | None) -> None:
-    """What a Range header means agrees with slicing."""
+    """The span of a Range header agrees with slicing."""
     header = f"bytes={'' if first is None else first}-{'' if last is None else last}"
     span = byte_span(header, size_bytes)
     everything = range(size_bytes)
@@ -217,7 +217,7 @@ def test_span_is_that_of_the_bytes(size_bytes: int, first: int | None, last: int
 
 @given(st.text(max_size=40))
 def test_any_range_header_is_understood_or_ignored(header: str) -> None:
-    """Whatever a Range header says, it gives a span inside the object, or nothing."""
+    """Any Range header gives a span inside the object, or nothing."""
     span = byte_span(header, 100)
     assert span is None or 0 <= span[0] <= span[1] <= 100
 

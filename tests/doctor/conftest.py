@@ -14,7 +14,7 @@ import pytest
 from satfs.doctor.findings import Finding
 from satfs.doctor.machine import Machine, Ran
 
-#: An ordinary user's, whoever runs the tests.
+#: An ordinary user's, for every user that runs the tests.
 UID = 1000
 
 
@@ -25,9 +25,9 @@ class MadeUp:
     root: Path
     uid: int = UID
     environment: dict[str, str] = field(default_factory=dict)
-    #: What a program answers, by its name; one that is not here never ends.
+    #: The result of a program, by its name; one that is not here never ends.
     responses: dict[str, Ran] = field(default_factory=dict)
-    #: What the filesystem at a path answers with: an errno, or None for never.
+    #: The errno of a stat of a path, or None where it never returns.
     errnos: dict[Path, int | None] = field(default_factory=dict)
 
     def write(self, path: str, text: str = "") -> Path:
@@ -56,7 +56,7 @@ class MadeUp:
     def _run(self, command: Sequence[str]) -> Ran | None:
         if command[0] != sys.executable or "-S" not in command:
             return self.responses.get(Path(command[0]).name)
-        place = Path(command[-1])  # asked for its filesystem
+        place = Path(command[-1])  # a query for its filesystem
         response = self.errnos[place] if place in self.errnos else _real_errno(place)
         return None if response is None else Ran(0, f"{response}\n")
 

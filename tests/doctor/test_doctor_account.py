@@ -52,7 +52,7 @@ def test_a_contract_holds_when_it_is_the_only_one_or_named(
 
 @given(st.text(min_size=1))
 def test_ids_of_the_vendor_are_quoted_for_the_shell(text: str) -> None:
-    """A remedy is copied into a shell, and nobody but satfs shall have written it."""
+    """Users copy a remedy into a shell, so no other party may have written a part of it."""
     (command,) = contract_finding((Contract(ContractId(text), "x"),), f"{text}-other").commands
 
     assert shlex.split(command) == ["export", f"SATFS_CONTRACT_ID={text}"]

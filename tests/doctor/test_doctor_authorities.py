@@ -1,4 +1,4 @@
-"""Whose certificates are trusted, when what names them is wrong."""
+"""Certificate authorities, when the settings that name them are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cache directories that are somebody else's, full, on the wrong disk, or not there."""
+"""Cache directories of other users, full ones, on the wrong disk, or missing."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ sizes = st.integers(0, 10**13)
 def test_room_is_judged_as_eviction_does(
     limit_bytes: int, held_bytes: int, free_bytes: int, reserve_bytes: int
 ) -> None:
-    """Nothing is kept below the minimum; below the limit, less than was asked for."""
+    """Nothing is kept below the minimum; below the limit, less than was configured."""
     finding = cache.space_finding(
         Path("/c"),
         limit_bytes=limit_bytes,

@@ -42,7 +42,7 @@ def test_debians_own_leaves_us_in(made: MadeUp) -> None:
 
 
 def test_every_indexer_that_is_looked_for_is_kept_out_by_a_mount(made: MadeUp) -> None:
-    """Unless somebody has let them all in: then an indexer is worth a warning."""
+    """Unless the settings let them all in: then an indexer is worth a warning."""
     for comm in crawlers.INDEXERS:
         run_indexer(made, comm)
         places = [made.machine.home / "aleph"]

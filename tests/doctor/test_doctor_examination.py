@@ -1,4 +1,4 @@
-"""All checks together: in order, in time, and whatever breaks."""
+"""All checks together: in order, in time, with any failure of one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_checks(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> None:
 
 
 async def findings_of(made: MadeUp) -> list[Finding]:
-    """Return what is found without asking a network."""
+    """Return the findings of the checks that use no network."""
     found: list[Finding] = []
     await examination.examine(made.machine, None, None, found.append)
     return found
@@ -40,7 +40,7 @@ async def findings_of(made: MadeUp) -> list[Finding]:
 async def test_a_check_that_hangs_costs_its_time_and_no_more(
     made: MadeUp, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """And those after it are told all the same, in their order."""
+    """And those after it are reported all the same, in their order."""
     never = threading.Event()
 
     def hang() -> Iterable[Finding]:
@@ -67,7 +67,7 @@ async def test_a_check_that_hangs_costs_its_time_and_no_more(
 async def test_a_check_that_breaks_is_told_by_the_kind_of_its_error(
     made: MadeUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A foreign error's words may quote a secret. What it had found before is not told as well."""
+    """A foreign error's words may quote a secret; earlier findings of its check are dropped."""
 
     def broken() -> Iterator[Finding]:
         yield fine(Area.FUSE, "broken", "So far.")
@@ -97,7 +97,7 @@ async def test_a_machine_without_anything_is_looked_at_to_the_end(made: MadeUp) 
 async def test_what_is_stuck_on_the_way_ends_in_time(
     made: MadeUp, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Whatever the steps are made of: the network has one limit over all of them."""
+    """The network has one limit over all of its steps."""
 
     async def never(*_: Any) -> None:
         await trio.sleep_forever()

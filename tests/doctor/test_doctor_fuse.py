@@ -1,4 +1,4 @@
-"""What FUSE needs, on machines that lack it."""
+"""The requirements of FUSE, on machines that lack one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mounts that are dead, stuck, somebody else's; directories to mount on; what is left behind."""
+"""Mounts that are dead, stuck, or of other users; directories to mount on; leftovers."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_names_of_mountpoints_are_quoted_for_the_shell(made: MadeUp) -> None:
 
 
 def mine(made: MadeUp) -> None:
-    """Be whoever owns the files of this test."""
+    """Be the owner of this test's files."""
     made.uid = os.getuid()
 
 
@@ -251,7 +251,7 @@ def test_a_line_of_fstab_needs_the_helper(
     assert {each.severity for each in mounts.mount_helper(made.machine)} <= {Severity.OK}
 
 
-# -- programs that are asked -----------------------------------------------------------------------
+# -- programs --------------------------------------------------------------------------------------
 
 
 def test_a_program_that_hangs_is_left_behind() -> None:
@@ -262,7 +262,7 @@ def test_a_program_that_hangs_is_left_behind() -> None:
 
 
 def test_a_program_that_is_not_there_is_no_program_that_hangs() -> None:
-    """A filesystem is not called stuck because nobody could be sent to look."""
+    """A filesystem does not count as stuck because the probe could not be started."""
     assert run_bounded(["/nowhere/program"]) == Ran(127, "", "No such file or directory")
     machine = Machine(run=lambda _: Ran(127, "", "Permission denied"))
     assert machine.errno_of(Path("/")) == 0

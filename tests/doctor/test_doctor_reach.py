@@ -36,7 +36,7 @@ API = Host("api", "the API", "https://api.test/contracts", variable="SATFS_API_U
 
 @asynccontextmanager
 async def asking(ca_file: Path | None = None, timeout_s: float = 5.0) -> AsyncIterator[Http]:
-    """Yield what asks, as a mount does."""
+    """Yield a client, as a mount has one."""
     async with Http(
         connect_timeout_s=timeout_s,
         progress_timeout_s=timeout_s,
@@ -61,7 +61,7 @@ def server_side(authority: trustme.CA, name: str = "localhost", **more: Any) -> 
 
 
 async def test_an_answer_of_any_kind_is_what_is_wanted() -> None:
-    """A refusal shows the way, the time it came at, and that somebody is there."""
+    """A refusal shows that the way works, and the time at which it came."""
     async with serving() as origin:
         way = await way_to(origin.url("/close"))
 
@@ -129,7 +129,7 @@ async def test_a_certificate_of_another_host_is_somebody_else(tmp_path: Path) ->
 
 @asynccontextmanager
 async def saying(response: bytes) -> AsyncIterator[int]:
-    """Serve on a port of this machine, which says *response* to whatever it is asked."""
+    """Serve on a port of this machine, which sends *response* to every request."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
@@ -242,7 +242,7 @@ async def test_a_login_page_of_the_network_is_recognised() -> None:
 
 
 async def test_of_a_link_only_the_host_is_ever_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither path nor query: whoever holds them may read the object."""
+    """Neither path nor query: they let their holder read the object."""
     host = Host(
         "store",
         "the object store",

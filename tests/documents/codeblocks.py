@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page has to run, and why it leaves the rest alone."""
+    """The steps of a page to run, and the reasons for the others."""
 
     steps: tuple[Step, ...]
     left_alone: tuple[str, ...]

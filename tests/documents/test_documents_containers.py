@@ -1,4 +1,4 @@
-"""What the page about containers leans on: namespaces, which are what containers are made of."""
+"""The page about containers, tried with namespaces, which containers are made of."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def environment(origin: DemoOrigin, tmp_path: Path) -> Iterator[dict[str, str]]:
 def run(
     namespaces: list[str], code: str, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run bash in new namespaces; skip where they are not to be had."""
+    """Run bash in new namespaces; skip where the system refuses them."""
     tried = subprocess.run(["unshare", *namespaces, "true"], capture_output=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"no such namespaces here: {tried.stderr.decode().strip()}")
@@ -77,7 +77,7 @@ def test_a_container_without_root_can_mount(environment: dict[str, str]) -> None
 
 
 def test_a_container_sees_what_the_host_mounts_later(environment: dict[str, str]) -> None:
-    """What `rslave` does: mounts of the host arrive, also after the container was started."""
+    """With `rslave` mounts of the host arrive, also after the container was started."""
     done = run(
         ["--mount", "--propagation", "shared"],  # a host whose mounts are shared, as with systemd
         "mkfifo started mounted; "

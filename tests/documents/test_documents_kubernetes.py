@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from satfs.settings import Settings
 
 MANIFESTS = Path(__file__).parents[2] / "docs" / "kubernetes"
-#: What the last three minor releases of Kubernetes accept, by the schemas of kubernetes-validate.
+#: The last three minor releases of Kubernetes that kubernetes-validate has schemas of.
 _MAJOR, _MINOR = (int(part) for part in kubernetes_validate.latest_version().split(".")[:2])
 VERSIONS = [f"{_MAJOR}.{_MINOR - back}" for back in range(3)]
 RESOURCES = sorted(set(MANIFESTS.glob("*.yaml")) - {MANIFESTS / "kustomization.yaml"})

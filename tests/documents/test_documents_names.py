@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path.relative_to(ROOT)
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/decisions/*.md"))
-    # The changelog tells of names that are gone, too.
+    # The changelog also has names that are gone.
     if path.name != "CHANGELOG.md"
 )
 
@@ -99,7 +99,7 @@ def code_of(text: str) -> Iterator[str]:
 
 
 def unknown_names(text: str) -> list[str]:
-    """Return the names in the code of a page that nothing has. Pure but for our own files."""
+    """Return the names in the code of a page that nothing has. Reads our own files only."""
     return sorted({name for code in code_of(text) for name in _unknown(code)})
 
 

@@ -1,4 +1,4 @@
-"""What the pages tell people to type works, on a real mount, and prints what they say."""
+"""The commands of the pages work, on a real mount, and print the pages' output."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def account(drawn: Path) -> Iterator[DemoProcess]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Return the home of somebody who reads a page; what is mounted there is taken away again."""
+    """Return the home of a user who reads a page; mounts that are left there are removed."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None:
         pytest.skip("nothing can be mounted here: /dev/fuse or fusermount3 is missing")
     home = tmp_path / "home"
@@ -65,7 +65,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def script(steps: tuple[Step, ...], directory: Path) -> str:
-    """Return a script for bash that runs the steps, and tells where each ends and how."""
+    """Return a script for bash that runs the steps, and prints the end and exit code of each."""
     lines = ["exec 2>&1 < /dev/null"]
     for number, step in enumerate(steps):
         code = step.code

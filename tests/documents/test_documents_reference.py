@@ -63,7 +63,7 @@ def test_every_command_is_told_with_its_options_and_examples() -> None:
 
 
 def test_every_page_has_its_place_in_the_site() -> None:
-    """What is not in the navigation is found by nobody; scripts/docs says so too, later."""
+    """Readers do not find a page that the navigation lacks; scripts/docs reports it too, later."""
     named = set(re.findall(r"[\w./-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     pages = {path.name for path in (ROOT / "docs").glob("*.md")}
 

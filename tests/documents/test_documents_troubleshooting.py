@@ -24,7 +24,7 @@ HEADINGS = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
 
 #: Every errno that a program can get from a mount, or from taking one away.
 DOCUMENTED = {
-    # What was read ahead in vain only the kernel hears of.
+    # Only the kernel gets this errno, for read-ahead in vain.
     *(number for error, number in ERRNOS.items() if error is not Unneeded),
     errno.ENOTCONN,  # the process is gone
     errno.EBUSY,  # umount(2)
@@ -102,7 +102,7 @@ def test_errors_of_satfs_are_quoted_as_it_says_them() -> None:
 
 
 def test_the_share_tells_words_of_ours_from_others() -> None:
-    """A guard for the tests above: a sentence that nobody says is found out."""
+    """A guard for the tests above: a sentence that no program prints is found."""
     assert share_of_ours("the mount could not be established because reasons") < 0.5
 
 

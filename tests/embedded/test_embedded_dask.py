@@ -105,7 +105,7 @@ def test_workers_of_a_node_fetch_each_byte_once_and_report_it(
 def test_links_of_five_seconds_fail_no_task(
     start_origin: StartOrigin, start_cluster: StartCluster
 ) -> None:
-    """A graph holds paths: links are made on the worker, and made anew when they expire."""
+    """A graph holds paths: links are made on the worker, and again when they expire."""
     origin = start_origin(ramp_catalogue(1, 16 * MIB), link_lifetime_s=5)
     client = start_cluster(2)
     satfs.dask.prepare(client, mount="never")

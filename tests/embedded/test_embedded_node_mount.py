@@ -59,7 +59,7 @@ def test_paths_lead_to_the_mount_of_the_profile(
             fs.info("none")
         assert fs.statistics()["place"] == str(mount.path)
         assert fs.statistics()["served_bytes"] >= len(data)
-        # The version is the same, whoever tells it.
+        # The version is the same from both sources.
         assert fs.ukey(path_of()) == alone.ukey(path_of())
         assert fs.modified(path_of()) == alone.modified(path_of())
     assert len(satfs_threads()) == n_threads + 1  # of the one that never looks at mounts

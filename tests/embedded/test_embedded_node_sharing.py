@@ -114,7 +114,8 @@ async def test_a_node_signs_once_and_a_link_is_taken_once(
             nursery.start_soon(get, one)
             nursery.start_soon(get, other)
         assert found == ["https://store.test/1"] * 2
-        # Refused or spent: whoever has used it does not get it again, the other one the new one.
+        # Refused or expired: the process that used it does not get it again, the other gets the new
+        # one.
         assert (await one.sign(SCENE, ZIP)).url == "https://store.test/2"
         assert (await other.sign(SCENE, ZIP)).url == "https://store.test/2"
         assert n_signed == 2

@@ -48,7 +48,7 @@ StartReader = Callable[..., Reader]
 
 @pytest.fixture
 def start_reader(cache_dir: Path) -> Iterator[StartReader]:
-    """Return a function that starts a process which reads paths when it is told `go`."""
+    """Return a function that starts a process which reads paths when it gets `go`."""
     with ExitStack() as stack:
 
         def start(paths: list[str]) -> Reader:

@@ -116,7 +116,7 @@ def test_what_a_delivery_states_has_precedence_over_the_record(stored: Path) -> 
 
 
 def test_facts_are_kept_as_they_are(stored: Path) -> None:
-    """Bytes that were kept are the same facts; other bytes are none."""
+    """Stored bytes give the same facts; other bytes give None."""
     facts, _ = facts_of_zip(stored)
     data = facts.to_bytes()
     assert DeliveryFacts.of_bytes(data) == facts
@@ -125,7 +125,7 @@ def test_facts_are_kept_as_they_are(stored: Path) -> None:
 
 
 def test_members_are_known_by_name_in_both_layouts() -> None:
-    """With and without `rasters/`, tiles, capitals; what macOS adds is none of them."""
+    """With and without `rasters/`, tiles, capitals; files that macOS adds are OTHER."""
     stem = "20260128_155747_SN33_L1B_MS"
     kinds = {
         f"rasters/{stem}_TOA_0.tif": MemberKind.ANALYTIC,

@@ -133,7 +133,7 @@ def test_what_is_not_known_fulfils_nothing() -> None:
 
 
 def test_since_is_a_date_before_now() -> None:
-    """`since 7 days` is resolved where the user is, before anything is asked of a mount."""
+    """`since 7 days` is resolved in the user's program, before a request to a mount."""
     for text in ("since 7 days", "since=7days", "Since 1 week"):
         plain = plain_condition(text, NOW, Path.read_bytes)
         assert plain == "from=2026-01-25T12:00:00+00:00"
@@ -182,7 +182,7 @@ def test_a_file_without_an_area_is_said(tmp_path: Path) -> None:
 
 @given(st.sampled_from(sorted(FIELDS)), st.sampled_from(["=", "<", "~"]), st.text(max_size=30))
 def test_any_text_is_a_condition_or_said_to_be_none(name: str, sign: str, value: str) -> None:
-    """No text crashes a mount that is asked with it."""
+    """No text in a request crashes a mount."""
     try:
         condition = scene_condition(name, sign, value)
     except BadSettings:

@@ -105,7 +105,7 @@ def run(
 
 
 def standard_input(text: str) -> IO[bytes]:
-    """Return a pipe with *text* and its end; /dev/null where there is none."""
+    """Return a pipe with *text* and its end; /dev/null without a text."""
     if not text:
         return open(os.devnull, "rb")
     reading, writing = os.pipe()
@@ -232,7 +232,7 @@ def _template() -> _Template:
 
 def _serve(orders: socket.socket) -> str | None:
     """Fork for each order; return in the forks, with the code to run, or None for the program."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for the waiting ones
     while True:
         message, files, _, _ = socket.recv_fds(orders, 16, 5)
         if not message:

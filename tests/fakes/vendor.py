@@ -71,7 +71,7 @@ class Vendor:
     _valid_tokens: set[str] = field(default_factory=set)
     _valid_from_s: dict[str, float] = field(default_factory=dict)
     _planned: deque[tuple[str, httpx.Response | Exception]] = field(default_factory=deque)
-    #: Called before each answer, for whatever else a test wants to happen meanwhile.
+    #: Called before each response, for events that a test wants to happen then.
     meanwhile: Callable[[Asked], None] | None = None
 
     def transport(self) -> httpx.MockTransport:
@@ -79,11 +79,11 @@ class Vendor:
         return httpx.MockTransport(self._handle)
 
     def paths(self) -> list[str]:
-        """Return the paths asked for so far, in order."""
+        """Return the paths requested so far, in order."""
         return [asked.path for asked in self.asked]
 
     def n_asked(self, path: str) -> int:
-        """Return how often *path* was asked for."""
+        """Return how often *path* was requested."""
         return self.paths().count(path)
 
     # -- faults ------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_a_file_manager_that_draws_may_copy() -> None:
     ["cp", "rsync", "borg", "restic", "duplicity", "find", "python3", "clamscan", "gdalinfo"],
 )
 def test_backups_and_people_read(name: str) -> None:
-    """Backup programs and whatever people run are no crawlers."""
+    """Backup programs and other programs of users are no crawlers."""
     habit = DEFAULT.habit(program(name))
     assert habit is Habit.PEOPLE
     assert DEFAULT.may_fetch(habit, "a.tif", 10**12)
@@ -126,7 +126,7 @@ def test_a_name_means_itself_however_long(name: str) -> None:
 
 
 def test_callers_have_the_names_of_process_and_thread() -> None:
-    """The kernel tells a thread; its process is named too, whatever the thread is called."""
+    """The kernel names a thread; its process is named too, with any name of the thread."""
     callers = Callers(lambda: 0.0)
     seen: list[Caller | None] = []
 
@@ -152,7 +152,7 @@ def test_whoever_cannot_be_named_is_nobody(tmp_path: Path) -> None:
 
 
 def test_names_are_looked_up_once_in_a_while(tmp_path: Path) -> None:
-    """A program that opens a thousand files is named once, and anew when some time has passed."""
+    """A program that opens a thousand files is logged once, and again after some time."""
     now_s = 0.0
     name_it(tmp_path, 7, "first")
     callers = Callers(lambda: now_s, proc=tmp_path)

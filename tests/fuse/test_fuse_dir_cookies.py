@@ -1,4 +1,4 @@
-"""Listings: told once and completely, in pieces, while entries come and go."""
+"""Listings: each entry once, in pieces, while entries come and go."""
 
 from collections.abc import Iterator
 from unittest import mock
@@ -13,7 +13,7 @@ names = st.lists(st.binary(min_size=1, max_size=8), unique=True, max_size=40)
 
 
 class Told:
-    """A listing of names, and what it tells of them."""
+    """A listing of names, as the kernel reads it."""
 
     def __init__(self, names: list[bytes]) -> None:
         self.names = names
@@ -24,7 +24,7 @@ class Told:
 
 
 def read_all(things: Told, piece: int, cookie: int = 0) -> list[bytes]:
-    """Read as the kernel does: so many at once, then again from the last cookie."""
+    """Read as the kernel does: *size* entries at once, then again from the last cookie."""
     told: list[bytes] = []
     while True:
         batch = [each for each, _ in zip(things.after(cookie), range(piece), strict=False)]
@@ -72,7 +72,7 @@ def test_nothing_is_told_twice_or_skipped_while_entries_come_and_go(
 
 
 def test_equal_hashes_stand_side_by_side(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """Names that hash alike have different cookies, the same in whatever order they were listed."""
+    """Names that hash alike have different cookies, the same in any order of the listing."""
     monkeypatch.setattr(dir_cookies, "_hash", lambda name: 100)
     one, other = of([b"a", b"b", b"c"]), of([b"c", b"a", b"b"])
     assert list(one.after(0)) == list(other.after(0))

@@ -52,7 +52,7 @@ def test_errnos_are_these(failure: Exception, number: int) -> None:
 
 
 def test_a_child_of_an_error_has_its_parents_errno() -> None:
-    """A subclass that somebody adds outside of `errors.py` is not a bug in disguise."""
+    """A subclass that is added outside of `errors.py` is not a bug in disguise."""
 
     class Sunk(errors.Changed):
         pass

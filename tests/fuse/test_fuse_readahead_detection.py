@@ -44,7 +44,7 @@ def test_each_row_anew() -> None:
 
 @given(st.lists(st.integers(1, 2 * MIB), min_size=1, max_size=20))
 def test_nothing_of_a_file_read_from_its_beginning(lengths: list[int]) -> None:
-    """A copy waits for nothing but its bytes, also when it begins anew."""
+    """A copy waits for nothing but its bytes, also when it begins again."""
     foresight = KernelReadAhead()
     for _ in range(2):
         assert ReadKind.AHEAD not in guesses(*lengths, start=0, foresight=foresight)

@@ -24,7 +24,7 @@ DEFAULT_MINUTES = 5.0
 def fuzz(target: Target, *, seconds: float, n_examples: int = ROUND_EXAMPLES) -> int:
     """Try inputs for *seconds*, at least one round of *n_examples*; return how many were tried.
 
-    Raises whatever the target raises for the smallest input that was found.
+    Raises the target's exception for the smallest input that was found.
     """
     n_tried = 0
 

@@ -1,4 +1,4 @@
-"""Rasters: headers, directories and tables of TIFFs that nobody meant well."""
+"""Rasters: hostile headers, directories and tables of TIFFs."""
 
 from __future__ import annotations
 

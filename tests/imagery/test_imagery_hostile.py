@@ -27,7 +27,7 @@ def test_the_file_that_the_others_are_made_of_has_a_layout() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("is_whole", [False, True], ids=["as needed", "whole"])
 def test_a_hostile_header_ends_in_no_layout(name: str, is_whole: bool) -> None:
-    """No error, a reason for the log, nothing kept, and no answer to any question."""
+    """No error, a reason for the log, nothing kept, and no layout."""
     data = HOSTILE[name]
     if is_whole:
         raster = Raster(len(data))

@@ -1,4 +1,4 @@
-"""The metrics port serves a scrape, and gives nobody more than a few connections."""
+"""The metrics port serves a scrape, and gives no client more than a few connections."""
 
 from __future__ import annotations
 

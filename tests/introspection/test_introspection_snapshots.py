@@ -22,7 +22,7 @@ from satfs.tree.nodes import Directory, Entry, Node
 
 
 class EmptyDirectory(Directory):
-    """A directory that nobody looks into."""
+    """A directory that no program looks into."""
 
     async def lookup(self, name: bytes) -> Node:
         raise NotImplementedError

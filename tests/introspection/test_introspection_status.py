@@ -123,7 +123,7 @@ def test_whatever_is_so_makes_a_record_metrics_and_rows(now: MountStatus) -> Non
 
 @given(status, st.sampled_from([f"a {SECRET} b", LINK, f"Bearer {SECRET}"]))
 def test_no_secret_comes_through(now: MountStatus, text: str) -> None:
-    """A secret that got into any text on the way is taken out before it is told."""
+    """A secret that got into any text on the way is removed before it is shown."""
     spoilt = replace(
         now,
         away=[UnreachableHost(text, 1.0, text)],

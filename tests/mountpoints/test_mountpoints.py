@@ -1,4 +1,4 @@
-"""Mountinfo: any text gives mounts, and ours are told from others."""
+"""Mountinfo: any text gives mounts, and ours are recognised."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_only_a_directory_can_be_mounted_over(tmp_path: Path) -> None:
 
 
 def test_tuning_sets_what_it_may(tmp_path: Path) -> None:
-    """Read-ahead and background requests of just this mount are raised, and it is told."""
+    """Read-ahead and background requests of just this mount are raised, and the values returned."""
     bdi = tmp_path / "class/bdi/0:40"
     connection = tmp_path / "fs/fuse/connections/40"
     assert tune((0, 40), tmp_path) == Tuned(None, None)

@@ -99,7 +99,7 @@ def test_a_public_api_leads_nowhere_private(url: str) -> None:
     "rule", [PUBLIC, LinkRule("https://api.example.com", allow_private=True), LOCAL]
 )
 def test_addresses_that_serve_no_objects_are_refused_always(host: str, rule: LinkRule) -> None:
-    """Link-local, multicast, unspecified: whatever the setting, and however written."""
+    """Link-local, multicast, unspecified: with any setting, in any notation."""
     with pytest.raises(NotAllowed):
         rule.check(f"https://{host}/x")
 
@@ -130,7 +130,7 @@ def test_private_stores_are_a_setting_or_beside_a_private_api(host: str) -> None
     ],
 )
 def test_what_parsers_disagree_about_is_no_address(url: str) -> None:
-    """An address that two parsers may read differently is not asked at all."""
+    """An address that two parsers may read differently is not requested at all."""
     with pytest.raises((Garbled, NotAllowed)):
         LinkRule("https://api.example.com", allow_private=True).check(url)
 

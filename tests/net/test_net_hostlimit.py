@@ -85,7 +85,7 @@ def test_a_host_that_answers_nobody_has_no_limit() -> None:
 
 
 def test_a_host_that_fails_has_no_limit() -> None:
-    """Connections that broke a moment ago tell why others are refused."""
+    """Connections that broke a moment ago show why others are refused."""
     limit = HostLimit()
     limit.note_broken(10.0)
     assert limit.note_refused(11.0, n_others=3, n_answering=3) is None

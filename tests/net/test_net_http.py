@@ -118,7 +118,7 @@ async def test_every_failure_leaves_as_one_of_ours(
 
 
 async def test_a_certificate_failure_is_plain_and_lasting(autojump_clock: Any) -> None:
-    """People read why; nobody tries again."""
+    """The message has the reason; no request is tried again."""
     why = ssl.SSLCertVerificationError("certificate verify failed")
     why.verify_message = "self-signed certificate"
 
@@ -180,7 +180,7 @@ async def test_a_body_is_bounded(autojump_clock: Any) -> None:
 async def test_what_was_compressed_unasked_is_understood(
     autojump_clock: Any, name: str, packed: bytes
 ) -> None:
-    """Some gateways compress JSON whatever is asked for."""
+    """Some gateways compress JSON for any request."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"Content-Encoding": name}, stream=Slow((0, packed)))
@@ -201,7 +201,7 @@ async def test_what_was_compressed_unasked_is_understood(
 async def test_a_compressed_body_that_lies_is_garbled(
     autojump_clock: Any, name: str, packed: bytes
 ) -> None:
-    """A bomb, a cut body, nonsense, and an encoding that nobody speaks here."""
+    """A bomb, a cut body, nonsense, and an encoding that satfs does not know."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"Content-Encoding": name}, stream=Slow((0, packed)))
@@ -281,14 +281,14 @@ async def test_waiting_for_a_turn_is_no_timeout(autojump_clock: Any) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "x", "", "https://", "https://h:x/", "https://a b/"])
 async def test_what_is_no_address_is_not_asked(autojump_clock: Any, url: str) -> None:
-    """It came from somewhere; whoever sent it broke the rules."""
+    """A host sent it, and broke the rules."""
     async with http_for(lambda request: httpx.Response(200)) as http:
         with pytest.raises(Garbled):
             await http.request("GET", url, headers={})
 
 
 async def test_answers_bring_hosts_back(autojump_clock: Any) -> None:
-    """Every answer is noted, of whatever status: the host is there."""
+    """A response of any status is noted: the host is there."""
     async with http_for(lambda request: httpx.Response(500)) as http:
         http.reachability.gave_up("https://store.test:443", since_s=0, now_s=0)
         await ask(http)

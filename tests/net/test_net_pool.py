@@ -27,7 +27,7 @@ Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Http, Origin]
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Return a certificate authority that nobody knows."""
+    """Return a certificate authority that no system knows."""
     return trustme.CA()
 
 
@@ -240,7 +240,7 @@ async def test_a_request_takes_a_connection_that_is_ready(serve: Serve) -> None:
 
 
 async def test_nothing_is_opened_ahead_to_a_host_that_keeps_nothing(serve: Serve) -> None:
-    """A server of one connection at a time would serve nobody else meanwhile."""
+    """A server of one connection at a time would serve no other client meanwhile."""
     async with serve() as (http, origin):
         await get(http, origin.url("/close"))
         assert http.origins_in_use(10) == []
@@ -249,7 +249,7 @@ async def test_nothing_is_opened_ahead_to_a_host_that_keeps_nothing(serve: Serve
 
 
 async def test_a_ready_connection_that_the_host_closed_is_not_used(serve: Serve) -> None:
-    """Hosts close what is idle; the request goes on another one, and fails for nobody."""
+    """Hosts close idle connections; the request uses another one, and no caller sees a failure."""
     async with serve() as (http, origin):
         await get(http, origin.url("/ramp/10"))
         http.close_idle()
@@ -317,7 +317,7 @@ async def settle(origin: Origin) -> None:
 
 
 async def test_an_unknown_authority_is_refused(authority: trustme.CA) -> None:
-    """A certificate that nobody vouches for: a clear message, and no second try."""
+    """A certificate without a trusted authority: a clear message, and no second try."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     async with (

@@ -70,7 +70,7 @@ def test_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_plain_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy is asked for the whole address, with its own credential."""
+    """The proxy gets the whole address, with its own credential."""
     async with serving() as proxy:
         monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
         async with Http(connect_timeout_s=5, progress_timeout_s=5, max_connections=2) as http:

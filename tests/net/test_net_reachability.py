@@ -54,7 +54,7 @@ def test_one_probe_is_let_through_every_few_seconds() -> None:
 
 
 def test_an_answer_of_any_kind_brings_the_host_back() -> None:
-    """Also when it came to somebody else."""
+    """Also when another caller received it."""
     hosts = offline_at(100)
     hosts.responded(HOST, 101)
     admission = hosts.admit(HOST, 101)
@@ -63,7 +63,7 @@ def test_an_answer_of_any_kind_brings_the_host_back() -> None:
 
 
 def test_a_slow_host_is_not_offline() -> None:
-    """It answered somebody while this call ran out of time."""
+    """It responded to another caller while this call ran out of time."""
     hosts = Reachability()
     hosts.responded(HOST, 95)
     assert not hosts.gave_up(HOST, since_s=90, now_s=105)
@@ -84,7 +84,7 @@ def test_now_and_then_a_probe_is_patient() -> None:
 
 
 def test_a_change_of_network_lets_the_next_call_through() -> None:
-    """Nobody waits for the next probe when the machine has just woken up."""
+    """No call waits for the next probe when the machine has just woken up."""
     hosts = offline_at(100)
     hosts.retry_now()
     probe = hosts.admit(HOST, 100.1)

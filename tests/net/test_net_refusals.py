@@ -28,7 +28,7 @@ def tries_of(refusals: Refusals, names: list[str], *, age_s: float, is_proven: b
 
 
 def test_a_young_credential_is_tried_itself_over_two_seconds_first() -> None:
-    """A few tries, and only then another credential is asked for."""
+    """A few tries, and only then another credential is requested."""
     steps = tries_of(Refusals(), ["a", "b", "c"], age_s=0.01, is_proven=False)
     own = steps[: [step.is_another for step in steps].index(True)]
     assert 3 <= len(own) <= 6

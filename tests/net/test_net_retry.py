@@ -61,7 +61,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 
 
 def test_a_date_is_meant_on_the_vendors_clock() -> None:
-    """Our clock may be an hour wrong; the answer's own date tells what "now" was."""
+    """Our clock may be an hour wrong; the response's own date has the present time."""
 
     def date(seconds: float) -> str:
         return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
@@ -88,7 +88,7 @@ def test_any_retry_after_is_a_finite_wait_or_none(text: str) -> None:
 def test_waits_are_bounded_and_not_shorter_than_asked(
     n_failed: int, asked_s: float | None, draw: float
 ) -> None:
-    """At least what was asked for, at most a little more; never above the cap otherwise."""
+    """At least the requested wait, at most a little more; never above the cap otherwise."""
     failure = Throttled("x", retry_after_s=asked_s)
     wait_s = retry.wait_before_next_s(n_failed, failure, draw)
     assert wait_s >= (asked_s or 0)

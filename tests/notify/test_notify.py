@@ -28,7 +28,7 @@ from satfs.notify import (
 
 
 class Manager:
-    """A service manager: binds the socket, and hears what is said."""
+    """A service manager: binds the socket, and receives messages."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -147,7 +147,7 @@ async def test_what_the_mount_does_is_told_as_it_changes(
 def test_what_could_not_be_said_is_said_with_the_next_word(
     start_manager: Callable[[], Manager],
 ) -> None:
-    """A manager that restarts, or whose queue is full, is told of readiness all the same."""
+    """A manager that restarts, or whose queue is full, gets READY all the same."""
     first = start_manager()
     notifier = Notifier(first.address, watchdog_s=30.0)
     first.socket.close()

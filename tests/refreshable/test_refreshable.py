@@ -31,7 +31,7 @@ class Source:
 
 
 async def test_many_waiters_cause_one_renewal(autojump_clock: Any) -> None:
-    """A hundred tasks that ask at once wait for one renewal and get its value."""
+    """A hundred tasks that call at once wait for one renewal and get its value."""
     source = Source()
     fresh = Refreshable(source.renew)
     got: list[int] = []
@@ -47,7 +47,7 @@ async def test_many_waiters_cause_one_renewal(autojump_clock: Any) -> None:
 
 
 async def test_a_value_is_used_for_its_lifetime(autojump_clock: Any) -> None:
-    """Asked again within the lifetime nothing is renewed; after it, once."""
+    """Called again within the lifetime nothing is renewed; after it, once."""
     source = Source()
     fresh = Refreshable(source.renew)
     assert fresh.peek() is None
@@ -183,7 +183,7 @@ async def test_a_renewal_begun_before_an_invalidation_is_not_believed(autojump_c
 
 
 async def test_a_machine_that_slept_renews(autojump_clock: Any) -> None:
-    """The clock of trio stands still in suspend; the wall clock tells that the lifetime is over."""
+    """The clock of trio stands still in suspend; the wall clock shows that the lifetime is over."""
     source = Source()
     wall_s = 1000.0
     fresh = Refreshable(source.renew, wall_clock=lambda: wall_s)
@@ -194,7 +194,7 @@ async def test_a_machine_that_slept_renews(autojump_clock: Any) -> None:
 
 
 async def test_a_wall_clock_set_back_keeps_nothing_alive(autojump_clock: Any) -> None:
-    """…and trio's clock tells when the wall clock was set back."""
+    """…and trio's clock does when the wall clock was set back."""
     source = Source()
     wall_s = 1000.0
     fresh = Refreshable(source.renew, wall_clock=lambda: wall_s)

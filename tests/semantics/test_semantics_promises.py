@@ -58,7 +58,7 @@ def test_promises_are_numbered_once() -> None:
 
 
 def test_the_errno_table_is_the_one_in_use() -> None:
-    """What the document says of errnos is what programs get, for every error."""
+    """Programs get the errnos of the document, for every error."""
     rows = {name: number for name, number in _ROW.findall(DOCUMENT.read_text()) if name != "error"}
     table = {error.__name__: errno.errorcode[number] for error, number in ERRNOS.items()}
     # One number may have two names (EOPNOTSUPP is ENOTSUP on Linux), so numbers are compared.

@@ -16,7 +16,7 @@ CHUNK = 256 * 1024
     st.lists(st.tuples(st.integers(0, 3 * CHUNK), st.integers(0, 2 * CHUNK)), max_size=6),
 )
 async def test_any_part_is_what_was_made(sizes: list[int], spans: list[tuple[int, int]]) -> None:
-    """However long the pieces were, and in whatever order the parts are read."""
+    """For any length of the pieces, and any order of reads."""
     pieces = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     whole = b"".join(pieces)
     content = LargeContent(iter(pieces))

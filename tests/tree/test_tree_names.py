@@ -143,7 +143,7 @@ pairs = st.lists(st.tuples(texts, texts), max_size=8)
 def test_files_of_one_directory_never_share_a_name(
     wanted: list[tuple[str, str]], random: Random | None
 ) -> None:
-    """Attachments stored under one file name are all shown, in whatever order they are listed."""
+    """Attachments stored under one file name are all shown, in any order of the listing."""
     found = file_names(wanted, OWN)
     assert set(found) == set(wanted)
     assert len(set(found.values())) == len(found)

@@ -33,7 +33,7 @@ def visited(listing: Listed[Scene], order: str) -> list[Scene]:
 @pytest.mark.parametrize("order", ["names", "readdir"])
 @given(n_scenes=st.integers(3, 120))
 def test_a_walk_finds_each_size_learnt(order: str, n_scenes: int) -> None:
-    """From its third scene on; each scene once, and never more than so many ahead."""
+    """From its third scene on; each scene once, and never more ahead than the limit."""
     listing = scenes(n_scenes)
     ahead = SizesAhead(clock=lambda: 0.0)
     learnt: list[Scene] = []

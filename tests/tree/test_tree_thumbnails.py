@@ -98,7 +98,7 @@ async def test_thumbnails_are_hidden_and_cost_nothing_to_look_for(
             await kernel.walk(f"{SCENE}/.sh_thumbnails/normal/{name.decode()}")
     assert len(await kernel.ls(f"{SCENE}/.sh_thumbnails/normal")) == 4
     assert objects.asked["open"] == before["open"]
-    # Elsewhere there is no such thing, and nobody is asked.
+    # Elsewhere there is no thumbnail, and no request is sent.
     asked = catalogue.asked.copy()
     with pytest.raises(FileNotFoundError):
         await kernel.walk(".sh_thumbnails")
@@ -144,7 +144,7 @@ def test_the_smallest_picture_is_taken() -> None:
 
 @given(st.binary(min_size=1, max_size=255).filter(lambda name: b"/" not in name))
 def test_any_name_has_thumbnail_names(name: bytes) -> None:
-    """Thumbnail names are those of the URI-escaped file name, whatever it holds."""
+    """Thumbnail names are those of the URI-escaped file name, for any name."""
     plain, dotted = thumbnail_names(name)
     assert plain != dotted
     assert len(plain) == len(dotted) == 36

@@ -79,7 +79,7 @@ def test_degrees_are_those_of_proj(epsg: int, x: float, y: float) -> None:
 
 
 def test_other_systems_have_no_degrees() -> None:
-    """Longitude and latitude, and Web Mercator; a code that is none of these is None."""
+    """Longitude and latitude, and Web Mercator; any other code is None."""
     assert degrees_of(4326, 4.9, 52.6) == (4.9, 52.6)
     assert degrees_of(3857, 20037508.342789244, 0.0) == pytest.approx((180.0, 0.0))
     assert [degrees_of(code, 0.0, 0.0) for code in (32600, 32661, 32761, 2154)] == [None] * 4

@@ -178,7 +178,7 @@ async def test_an_index_from_the_future_is_made_again(tmp_path: Path) -> None:
 
 
 async def test_a_large_account_shows_what_is_known(autojump_clock: trio.abc.Clock) -> None:
-    """A program waits some seconds, then has a part; how much that is can be asked for."""
+    """A program waits some seconds, then gets a part; the state has its size."""
     vendor = Vendor(1000)
     indexer = SceneIndexer(vendor, None, wall_clock=Clock())  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
@@ -197,7 +197,7 @@ async def test_a_large_account_shows_what_is_known(autojump_clock: trio.abc.Cloc
 async def test_what_is_known_stays_while_the_vendor_is_away(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """A failure is told, leaves what was indexed, and the index is made later."""
+    """A failure is reported, leaves the indexed scenes, and the index is made later."""
     vendor = Vendor(5)
     indexer = SceneIndexer(vendor, None, wall_clock=Clock())  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:

@@ -185,7 +185,7 @@ def test_a_point_is_near_the_meridian_of_its_zone(longitude: float, latitude: fl
 
 
 def test_a_file_without_rasters_opens(tmp_path: Path) -> None:
-    """GDAL opens it, and finds no data; the reason is in it, whatever it holds."""
+    """GDAL opens it, and finds no data; it holds the reason, of any text."""
     (tmp_path / "none.vrt").write_bytes(nothing_of("see <b>--a--</b>"))
     ElementTree.fromstring((tmp_path / "none.vrt").read_bytes())
     with (

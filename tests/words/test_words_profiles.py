@@ -1,4 +1,4 @@
-"""Profiles: which origin of a value wins, which files are trusted, and what is told of them."""
+"""Profiles: which origin of a value wins, which files are trusted, and what is shown of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_profile_is_chosen_by_flag_environment_or_file(
 def test_a_profile_that_nobody_made_is_refused_with_those_there_are(
     user_toml: Callable[[str], Path],
 ) -> None:
-    """A misspelt one would mount another account, or ask for credentials that are there."""
+    """A misspelt one would mount another account, or request credentials that are there."""
     user_toml("[profiles.harbour]\n[profiles.coast]\n")
 
     with pytest.raises(BadSettings, match=r"there are: coast, harbour.*satfs login"):

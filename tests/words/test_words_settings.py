@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, what is refused, and that no secret is ever told."""
+"""Settings: the origin of a value, refused values, and that no secret is ever shown."""
 
 import pytest
 from hypothesis import given

@@ -21,7 +21,7 @@ from satfs.read_trace import (
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that a test sets forward."""
 
     def __init__(self) -> None:
         self.now_s = 100.0

@@ -1,4 +1,4 @@
-"""Files that are the old or the new one at any moment, and nobody else's."""
+"""Files that are the old or the new one at any moment, and never another user's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("given", "kept"), [(None, 0o644), (0o600, 0o600)])
 def test_permissions(tmp_path: Path, given: int | None, kept: int) -> None:
-    """They stay as they were, unless others are asked for."""
+    """They stay as they were, unless others are given."""
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o644)
@@ -35,7 +35,7 @@ def test_permissions(tmp_path: Path, given: int | None, kept: int) -> None:
 
 
 def test_a_link_is_replaced(tmp_path: Path) -> None:
-    """Nobody who can put a link there has us write elsewhere."""
+    """A user who can put a link there cannot make satfs write elsewhere."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("theirs")
     (tmp_path / "file").symlink_to(elsewhere)
