@@ -24,7 +24,7 @@ class Told:
 
 
 def read_all(things: Told, piece: int, cookie: int = 0) -> list[bytes]:
-    """Read as the kernel does: *size* entries at once, then again from the last cookie."""
+    """Read as the kernel does: *piece* entries at once, then again from the last cookie."""
     told: list[bytes] = []
     while True:
         batch = [each for each, _ in zip(things.after(cookie), range(piece), strict=False)]
