@@ -66,7 +66,7 @@ class State(StrEnum):
     SILENT = "does not answer"
     DEAD = "dead"  #: its process has ended
     CLOSED = "not for you"
-    MUTE = "reports nothing"  #: an older satfs, for example
+    MUTE = "says nothing"  #: an older satfs, for example
 
 
 #: The remedy for each state, for users; `remedy_of` fills in the commands.
