@@ -303,6 +303,15 @@ def _short_body(response: Response, fault: Fault) -> Response:
     return replace(response, body=body[: fault["bytes"]])
 
 
+def _short_range(response: Response, fault: Fault) -> Response:
+    span = response.body
+    if response.status != 206 or not isinstance(span, Span):
+        return response
+    stop = min(span.stop, span.start + fault["bytes"])
+    part = f"bytes {span.start}-{stop - 1}/{span.content.size_bytes}"
+    return replace(response, body=replace(span, stop=stop)).with_headers(content_range=part)
+
+
 def _etag(response: Response, value: str | None) -> Response:
     return response.with_headers(etag=value) if "ETag" in response.headers else response
 
@@ -324,4 +333,5 @@ _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "no-last-modified": lambda a, f: a.with_headers(last_modified=None),
     "no-length": lambda a, f: a.with_headers(transfer_encoding="chunked"),
     "short-body": _short_body,
+    "short-range": _short_range,
 }

@@ -93,6 +93,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unknown-total": Kind("Content-Range tells * for the total length (store)."),
     "no-length": Kind("No Content-Length: chunked transfer encoding."),
     "short-body": Kind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
+    "short-range": Kind(
+        "A part of the range is sent, and Content-Range states it (store).", {"bytes": 300_000}
+    ),
     # on the way
     "latency": Kind("The response starts later.", {"seconds": 1.0}),
     "hang": Kind("Nothing is ever answered; the connection stays open."),

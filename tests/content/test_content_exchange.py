@@ -186,6 +186,21 @@ class TestBytes:
         finally:
             stand.close()
 
+    def test_a_part_of_the_range_is_kept_and_the_connection_is_used_again(
+        self, stands: Any
+    ) -> None:
+        """A server may send less than was requested: the rest is another request's."""
+        stand = stands(0, 8 * BLOCK_BYTES)
+        stand.exchange.request("test")
+        n_sent = 3 * BLOCK_BYTES + 100
+        stand.feed(head(0, n_sent) + OBJECT[:n_sent], forever(1 << 20))
+        outcome = stand.exchange.outcome
+        assert outcome is not None
+        assert outcome.response_class is not None
+        assert outcome.response_class.kind is ResponseKind.RETRY
+        assert stand.front == 3 * BLOCK_BYTES
+        assert stand.exchange.may_follow
+
     def test_blocks_do_not_wait_for_what_does_not_come(self, stands: Any) -> None:
         """Received bytes are reported a moment later, though no more follow."""
         stand = stands(0, SIZE)

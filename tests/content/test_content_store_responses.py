@@ -191,6 +191,15 @@ def test_a_label_is_believed_by_how_the_object_begins(
         # A body that is called a range is one, whatever the status says of it.
         (200, {}, ResponseKind.BYTES),
         (200, {"content-range": "bytes 9900-9999/10000"}, ResponseKind.GARBLED),
+        # A part from the beginning on; one that begins before, or reaches beyond, may be elsewhere.
+        (206, {"content-range": "bytes 100-149/10000", "content-length": "50"}, ResponseKind.BYTES),
+        (
+            206,
+            {"content-range": "bytes 99-199/10000", "content-length": "101"},
+            ResponseKind.GARBLED,
+        ),
+        (206, {"content-range": "bytes 100-200/10000"}, ResponseKind.GARBLED),
+        (206, {"content-range": "bytes 100-99/10000"}, ResponseKind.GARBLED),
         (206, {"content-range": "Bytes 100-199/10000"}, ResponseKind.BYTES),
         (206, {"etag": '"\xe9"'}, ResponseKind.BYTES),  # no name that everybody writes alike
         (204, {}, ResponseKind.GARBLED),

@@ -115,6 +115,7 @@ STORE_FAULTS = [
         is_about_links=True,
     ),
     Fault("truncated ever", store("short-body", bytes=1000), FAILS),
+    Fault("parts of ranges", store("short-range", bytes=300_000)),
     Fault("wrong Content-Range once", store("wrong-content-range", count=1)),
     Fault("wrong Content-Range ever", store("wrong-content-range"), FAILS),
     Fault("wrong total", store("wrong-total"), STALE | FAILS, is_about_links=True),

@@ -44,6 +44,10 @@ MAX_INFORMATIONAL: Final = 64
 ERROR_BYTES: Final = 64 * 1024
 
 
+#: A whole response with fewer bytes than were requested: another one brings the rest.
+_PART: Final = ResponseClass(ResponseKind.RETRY, "body cut short")
+
+
 class FileFailure(Exception):
     """The cache file won't take the bytes."""
 
@@ -264,7 +268,8 @@ class Exchange:
         if self.front >= self.stop:
             self.outcome = OutcomeReport(self.move.move)
         elif not self._body_left:
-            self.outcome = OutcomeReport(self.move.move, broken="the body was cut short")
+            # All that was announced has come, and the connection can be used again.
+            self.outcome = OutcomeReport(self.move.move, _PART)
 
     def _finish_broken(self, reason: str, now_s: float, *, is_timeout: bool = False) -> None:
         whole = (self.front + self._n_held) // BLOCK_BYTES * BLOCK_BYTES

@@ -153,7 +153,9 @@ def classify_success(
 ) -> ResponseClass:
     """Return what a 200 or 206 means. *headers* have lower-case names.
 
-    With *version*, the answer must show that version.
+    With *version*, the response must show that version. A server may send less of a range than was
+    requested (RFC 9110 §15.3.7); such a part is BYTES if it begins where the range does. One that
+    begins before it is not: a header that is wrong would put its bytes in a wrong place.
     """
     length = _number(headers.get("content-length"))
     if not _is_range(status, headers):
@@ -175,7 +177,7 @@ def classify_success(
         return ResponseClass(ResponseKind.CHANGED, "ETag", seen=seen)
     if not _is_label_alone(headers, length, last + 1 - first, total):
         return ResponseClass(ResponseKind.GARBLED, "Content-Encoding", seen=seen)
-    if first != requested.start or last + 1 != min(requested.stop, total):
+    if first != requested.start or not first <= last < min(requested.stop, total):
         return ResponseClass(ResponseKind.GARBLED, "Content-Range", seen=seen)
     if length is not None and length > last + 1 - first:
         return ResponseClass(ResponseKind.GARBLED, "Content-Length", seen=seen)
