@@ -18,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from places import NOT_POSSIBLE, Place, Root, root_of
+from places import NOT_POSSIBLE, Place, Root, commit_time_s, root_of
 
 #: The Debian below the image, and where the clone lies in the bare root.
 BASE: Final = Place("trixie", "/srv/satfs")
@@ -33,6 +33,14 @@ cd /
 step() { echo "── $*"; }
 as_image=(setpriv --reuid="$user" --regid="$user" --init-groups
     env -i "${environment[@]}" "HOME=/home/$user")
+
+step "nothing of the machine that built it, and all licences"
+for path in /etc/pip.conf /etc/apt/apt.conf.d/90machine /etc/apt/apt.conf.d/99mmdebstrap; do
+    test ! -e "$path"
+done
+if [[ -s /etc/resolv.conf ]]; then exit 1; fi
+grep -q '^pyfuse3 .*: LGPL' /opt/satfs/share/doc/LICENCES.txt
+test -s /usr/share/doc/libc6/copyright
 
 step "not root"
 test "$("${as_image[@]}" id -u)" -ne 0
@@ -80,6 +88,7 @@ def build_and_try(cache: Path, output: Path, demo: Sequence[str], *, test: bool)
             shutil.move(root.directory / BASE.directory.lstrip("/"), context)
             if not build(buildah, root, context):
                 return 1
+            finish(buildah, root, cache / f"{BASE.release}.tar", commit_time_s())
             archive = output / "satfs-image.tar"
             archive.unlink(missing_ok=True)
             _run(*buildah, "push", "--quiet", TAG, f"docker-archive:{archive}:satfs:latest")
@@ -110,6 +119,31 @@ def build(buildah: Sequence[str], root: Root, context: Path) -> bool:
         *("--build-arg", "BASE=localhost/satfs-base", "--pull-never", "--tag", TAG, str(context)),
     ]
     return subprocess.run(command, check=False).returncode == 0
+
+
+def finish(buildah: Sequence[str], root: Root, archive: Path, time_s: int) -> None:
+    """Make the image one layer, with *time_s* as the only time in it, and nothing of this machine.
+
+    Args:
+        buildah: the start of each command.
+        root: the root directory upon which the image was built.
+        archive: the bare Debian from which *root* was made; its public authorities are Debian's.
+        time_s: seconds since the epoch.
+    """
+    container = _output(*buildah, "from", "--pull-never", TAG)
+    directory = Path(_output(*buildah, "mount", container))
+    for name in root.written:
+        (directory / name).unlink(missing_ok=True)
+    for name in root.binds:  # they are mountpoints here
+        if (mountpoint := directory / name.lstrip("/")).is_dir():
+            mountpoint.rmdir()
+    # A container engine writes these, for each container.
+    for name in ("etc/resolv.conf", "etc/hosts", "etc/hostname"):
+        (directory / name).write_text("")
+    authorities = "./etc/ssl/certs/ca-certificates.crt"
+    _run("tar", "-C", str(directory), "-xf", str(archive), authorities)
+    commit = ("commit", "--quiet", "--squash", "--format", "docker", "--timestamp", str(time_s))
+    _run(*buildah, *commit, "--rm", container, TAG)
 
 
 def try_out(buildah: Sequence[str], binds: Sequence[str], demo: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import images
-from places import NOT_POSSIBLE, ROOT, USER, Place, root_of
+from places import NOT_POSSIBLE, ROOT, USER, Place, commit_time_s, root_of
 
 #: Each release with the suffix of its packages: a later release's must compare as newer.
 RELEASES: Final[Mapping[str, str]] = {"bookworm": "~deb12u1", "trixie": "~deb13u1"}
@@ -66,6 +66,22 @@ test "$code" -ne 0
 if grep -q "unknown filesystem type" /tmp/said; then exit 1; fi
 grep -qi "login" /tmp/said  # its own words: nobody has logged in here
 
+step "mount(8) mounts, also by fstab"
+satfs demo --serve-only > /tmp/served 2>&1 &
+server=$!
+until grep -qv '^export ' /tmp/served; do kill -0 "$server"; sleep 0.1; done
+eval "$(grep '^export ' /tmp/served)"
+echo "satfs:default /mnt/aleph satfs noauto,_netdev 0 0" >> /etc/fstab
+for command in "mount -t satfs satfs:default /mnt/aleph" "mount /mnt/aleph"; do
+    $command
+    ls /mnt/aleph/tasks | grep -q .
+    umount /mnt/aleph
+done
+sed -i '/ satfs /d' /etc/fstab
+unset "${!SATFS_@}"
+kill "$server"
+wait "$server" || true
+
 step "the demo: mount, list, read"
 as_user "satfs demo ~/demo > /dev/null"
 task=$(as_user "ls -d ~/demo/tasks/* | head -1")
@@ -76,6 +92,7 @@ as_user "python3 -m zipfile -t '$file'"
 step "upgrade: the mount goes on, configuration stays"
 mkdir -p /etc/satfs && echo 'listing_ttl_s = 61' > /etc/satfs/config.toml
 apt-get -yq install --no-install-recommends /srv/later/satfs_*.deb > /dev/null
+satfs --version | grep -q '+later$'
 test "$(as_user "sha256sum < '$file'")" = "$before"
 as_user "cat '$file' > /dev/null && satfs status ~/demo > /dev/null"
 grep -q 61 /etc/satfs/config.toml
@@ -88,7 +105,8 @@ for path in /usr/lib/satfs /usr/bin/satfs /usr/sbin/mount.satfs; do test ! -e "$
 grep -q 61 /etc/satfs/config.toml  # an administrator's file, not ours
 
 step "purge: nothing is left"
-rm -r /etc/satfs /root/.cache/satfs  # root's own files: a package leaves home directories alone
+# A package leaves home directories alone: these are root's own files.
+rm -r /etc/satfs /root/.cache/satfs /root/.cache/satfs-demo
 dpkg --purge satfs > /dev/null
 left=$(find /boot /etc /opt /run /usr /var /root -xdev \( -path /var/log -o -path /var/cache/apt \
     -o -path /var/lib/apt \) -prune -o -name '*satfs*' -print)
@@ -190,10 +208,9 @@ def build(release: str, cache: Path, output: Path) -> int:
         if root is None:
             return NOT_POSSIBLE
         source = root.directory / SOURCE.lstrip("/")
-        day_s = int(_output("git", "-C", str(ROOT), "log", "-1", "--format=%ct"))
         version = f"{version_of(source)}{RELEASES[release]}"
         (author,) = re.findall(r"(?m)^Maintainer: (.*)$", (source / "debian/control").read_text())
-        changelog = debian_changelog(version, release, author, day_s)
+        changelog = debian_changelog(version, release, author, commit_time_s())
         (source / "debian/changelog").write_text(changelog)
         if code := root.run("root", BUILD):
             return code
@@ -233,11 +250,13 @@ def try_wheel(cache: Path) -> int:
 
 
 def relabel(package: Path, directory: Path) -> None:
-    """Put a copy of *package* into *directory* whose version is a later one."""
+    """Put a copy of *package* into *directory* whose version, also of satfs, is a later one."""
     unpacked = directory / "unpacked"
     subprocess.run(["dpkg-deb", "-R", package, unpacked], check=True)
     control = unpacked / "DEBIAN" / "control"
     control.write_text(re.sub(r"(?m)^(Version: .*)$", r"\1+later", control.read_text()))
+    (module,) = unpacked.glob("usr/lib/satfs/lib/python3*/site-packages/satfs/__init__.py")
+    module.write_text(re.sub(r'(?m)^(__version__ = ".*)"$', r'\1+later"', module.read_text()))
     # Quick, not small: it is read once.
     subprocess.run(
         ["dpkg-deb", "-Znone", "-b", unpacked, directory / "satfs_later.deb"], check=True
@@ -259,10 +278,6 @@ def debian_changelog(version: str, release: str, author: str, day_s: int) -> str
         f"satfs ({version}) {release}; urgency=medium\n\n"
         f"  * What has changed is in CHANGELOG.md.\n\n -- {author}  {day}\n"
     )
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

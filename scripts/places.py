@@ -31,6 +31,10 @@ USER: Final = "anna"
 PACKAGES: Final = "ca-certificates,git,python3"
 #: Read as root and as others: what the machine's apt and pip say of where packages come from.
 _APT_OPTIONS: Final = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries")
+#: Files of a bare machine in which apt and pip are configured as on this one.
+_APT_OF_MACHINE: Final = "etc/apt/apt.conf.d/90machine"
+_APT_OF_MMDEBSTRAP: Final = "etc/apt/apt.conf.d/99mmdebstrap"
+_PIP_OF_MACHINE: Final = "etc/pip.conf"
 
 
 @dataclass(frozen=True)
@@ -128,10 +132,14 @@ def run(place: Place, cache: Path, for_test: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Root:
-    """The root directory of a bare Debian that was made a place, and what is bound into it."""
+    """The root directory of a bare Debian that was made a place, and what is bound into it.
+
+    *written* are the files, by their path in it, that it has of this machine.
+    """
 
     directory: Path
     binds: Sequence[str]
+    written: Sequence[str] = ()
 
     def run(self, user: str, command: str) -> int:
         """Return the exit code of *command*, run by *user*'s shell in namespaces of its own."""
@@ -159,7 +167,7 @@ def root_of(place: Place, cache: Path) -> Iterator[Root | None]:
         subprocess.run(
             ["tar", "-C", work, "--numeric-owner", "--exclude=./dev/*", "-xf", archive], check=True
         )
-        yield Root(work, furnish(work, place, cache))
+        yield Root(work, *furnish(work, place))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -192,23 +200,26 @@ def make(release: str, archive: Path) -> bool:
     return True
 
 
-def furnish(root: Path, place: Place, cache: Path) -> list[str]:
+def furnish(root: Path, place: Place) -> tuple[list[str], list[str]]:
     """Make a bare Debian the *place*: its network, its user, the clone.
 
     Returns:
-        directories of this machine that are to be seen there under the same names: packages.
+        directories of this machine that are to be seen there under the same names (packages), and
+        the files of this machine that were written there, by their path below *root*.
     """
+    written = [_APT_OF_MACHINE, _APT_OF_MMDEBSTRAP, _PIP_OF_MACHINE]
     for name in ("resolv.conf", "hosts", "hostname", "ssl/certs/ca-certificates.crt"):
         if Path("/etc", name).exists():
             (root / "etc" / name).unlink(missing_ok=True)
             shutil.copy(Path("/etc", name), root / "etc" / name)
+            written.append(f"etc/{name}")
     (root / "etc/mtab").unlink(missing_ok=True)
     (root / "etc/mtab").symlink_to("../proc/self/mounts")
     options = "".join(f"{each};\n" for each in apt_options(_output("apt-config", "dump")))
-    (root / "etc/apt/apt.conf.d/90machine").write_text(options)
+    (root / _APT_OF_MACHINE).write_text(options)
     settings = pip_settings(_output(sys.executable, "-m", "pip", "config", "list"))
     lines = (f"{name} = {value}" for name, value in settings.items())
-    (root / "etc/pip.conf").write_text("\n".join(["[global]", *lines, ""]))
+    (root / _PIP_OF_MACHINE).write_text("\n".join(["[global]", *lines, ""]))
     binds: list[str] = []
     for path in paths_in(settings.values()):
         if path.is_dir():
@@ -216,6 +227,7 @@ def furnish(root: Path, place: Place, cache: Path) -> list[str]:
         elif not (root / path.relative_to("/")).exists():
             (root / path.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, root / path.relative_to("/"))
+            written.append(str(path.relative_to("/")))
     if place.user != "root":
         add = ["useradd", "-m", "-s", "/bin/bash", place.user]
         subprocess.run(["chroot", root, *add], check=True)
@@ -227,7 +239,13 @@ def furnish(root: Path, place: Place, cache: Path) -> list[str]:
     git = ["git", *source, "clone", "--quiet", "--no-hardlinks", f"file://{ROOT}", str(clone)]
     subprocess.run(git, check=True)
     subprocess.run(["chroot", root, "chown", "-R", f"{place.user}:", place.directory], check=True)
-    return binds
+    return binds, written
+
+
+def commit_time_s() -> int:
+    """Return when the commit was made that is tried or packaged, in seconds since the epoch."""
+    safe = ("-c", f"safe.directory={ROOT}")
+    return int(_output("git", *safe, "-C", str(ROOT), "log", "-1", "--format=%ct"))
 
 
 def mirror_of(targets: str) -> str | None:
