@@ -7,10 +7,13 @@ directory is entered as those of `scripts/places` are.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +26,8 @@ from places import NOT_POSSIBLE, Place, Root, commit_time_s, root_of
 #: The Debian below the image, and where the clone lies in the bare root.
 BASE: Final = Place("trixie", "/srv/satfs")
 TAG: Final = "localhost/satfs"
+#: What a bare machine has for the clone, and an image does without.
+SLIM: Final = "DEBIAN_FRONTEND=noninteractive apt-get -yq purge --autoremove git sudo > /dev/null"
 #: Of all that is installed beside Debian's packages. numpy, which shapely needs, is the largest.
 MAX_SIZE_BYTES: Final = 150_000_000
 
@@ -86,13 +91,13 @@ def build_and_try(cache: Path, output: Path, demo: Sequence[str], *, test: bool)
         with storage(cache) as buildah, tempfile.TemporaryDirectory(dir=cache) as directory:
             context = Path(directory, "context")
             shutil.move(root.directory / BASE.directory.lstrip("/"), context)
-            if not build(buildah, root, context):
+            if root.run("root", SLIM) or not build(buildah, root, context):
                 return 1
             finish(buildah, root, cache / f"{BASE.release}.tar", commit_time_s())
-            archive = output / "satfs-image.tar"
-            archive.unlink(missing_ok=True)
-            _run(*buildah, "push", "--quiet", TAG, f"docker-archive:{archive}:satfs:latest")
-            return try_out(buildah, root.binds, demo) if test else 0
+            pushed, archive = Path(directory, "pushed.tar"), output / "satfs-image.tar"
+            _run(*buildah, "push", "--quiet", TAG, f"docker-archive:{pushed}")
+            write_archive(pushed, archive)
+            return try_out(buildah, archive, root.binds, demo) if test else 0
 
 
 @contextmanager
@@ -146,11 +151,47 @@ def finish(buildah: Sequence[str], root: Root, archive: Path, time_s: int) -> No
     _run(*buildah, *commit, "--rm", container, TAG)
 
 
-def try_out(buildah: Sequence[str], binds: Sequence[str], demo: Sequence[str]) -> int:
-    """Return 0 when the image, run as it says that it is run, mounts, reads and ends."""
-    image = json.loads(_output(*buildah, "inspect", "--type", "image", TAG))
+def write_archive(pushed: Path, archive: Path) -> None:
+    """Write the image in *pushed*, of buildah, to *archive*, the same bytes at each build.
+
+    That leaves out the container in which it was built, and its host name. There is what
+    `docker load` and `podman load` read.
+    """
+    with tarfile.open(pushed) as source, tarfile.open(archive, "w") as target:
+
+        def read(name: str) -> Any:
+            stream = source.extractfile(name)
+            return None if stream is None else json.load(stream)
+
+        def add(name: str, content: Any) -> str:
+            text = json.dumps(content, sort_keys=True).encode()
+            name = name or f"{hashlib.sha256(text).hexdigest()}.json"
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            target.addfile(member, io.BytesIO(text))
+            return name
+
+        (image,) = read("manifest.json")
+        config = read(image["Config"])
+        config = {key: value for key, value in config.items() if not key.startswith("container")}
+        config["config"]["Hostname"] = ""
+        named = add("", config)
+        for layer in image["Layers"]:
+            member = tarfile.TarInfo(layer)
+            member.size = source.getmember(layer).size
+            target.addfile(member, source.extractfile(layer))
+        manifest = {"Config": named, "RepoTags": ["satfs:latest"], "Layers": image["Layers"]}
+        add("manifest.json", [manifest])
+
+
+def try_out(
+    buildah: Sequence[str], archive: Path, binds: Sequence[str], demo: Sequence[str]
+) -> int:
+    """Return 0 when the image in *archive*, run as it says that it is run, mounts and ends."""
+    image_id = _output(*buildah, "pull", "--quiet", f"docker-archive:{archive}")
+    image = json.loads(_output(*buildah, "inspect", "--type", "image", image_id))
     config = image["Docker"]["config"]
-    container = _output(*buildah, "from", "--pull-never", TAG)
+    container = _output(*buildah, "from", "--pull-never", image_id)
     root = Root(Path(_output(*buildah, "mount", container)), binds)
     installed = str(root.directory / "opt/satfs")
     size_bytes = int(_output("du", "--bytes", "--summarize", installed).split()[0])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -80,3 +84,47 @@ def test_the_image_is_run_as_it_says() -> None:
         *("PATH=/opt/satfs/bin:/bin", "NAME=two words", "SATFS_API_URL=http://127.0.0.1"),
         *("satfs", "mount", "--foreground", "/mnt/aleph", "satfs", "status", "satfs", "TERM"),
     ]
+
+
+def pushed(path: Path, layer: bytes, container: str) -> Path:
+    """Write an image as buildah writes it: built in *container*, after which its host is named."""
+    config = {
+        "created": "2026-01-01T00:00:00Z",
+        "container": container,
+        "container_config": {"Hostname": container},
+        "config": {"Hostname": container, "User": "satfs", "Healthcheck": {"Test": ["CMD", "a"]}},
+    }
+    manifest = [{"Config": "c.json", "RepoTags": ["localhost/x:latest"], "Layers": ["l.tar"]}]
+    with tarfile.open(path, "w") as archive:
+        for name, content in (
+            ("l.tar", layer),
+            ("c.json", json.dumps(config).encode()),
+            (f"{container}/VERSION", b"1.0"),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_an_image_is_the_same_bytes_whichever_container_it_was_built_in(tmp_path: Path) -> None:
+    images.write_archive(pushed(tmp_path / "1", b"files", "5e1f"), tmp_path / "one.tar")
+    images.write_archive(pushed(tmp_path / "2", b"files", "ca7e"), tmp_path / "two.tar")
+
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        content = {
+            member.name: member_file.read()
+            for member in archive
+            if (member_file := archive.extractfile(member)) is not None
+        }
+    (image,) = json.loads(content["manifest.json"])
+    config = content[image["Config"]]
+    assert image["Config"] == f"{hashlib.sha256(config).hexdigest()}.json"
+    assert [content[layer] for layer in image["Layers"]] == [b"files"]
+    assert json.loads(config)["config"] == {
+        "Hostname": "",
+        "User": "satfs",
+        "Healthcheck": {"Test": ["CMD", "a"]},
+    }
