@@ -276,6 +276,7 @@ async def test_nothing_is_left_of_two_thousand_cancelled_requests(serve: Serve) 
 
     Requests are cancelled at every stage: while connecting, shaking hands, waiting for the head and
     in the middle of the body. Afterwards pool, sockets and file descriptors are where they were.
+    On a busy machine more of them are over before they are in flight, and more are sent.
     """
     async with serve(max_connections=32) as (http, origin):
         await get(http, origin.url("/ramp/1"))
@@ -292,13 +293,14 @@ async def test_nothing_is_left_of_two_thousand_cancelled_requests(serve: Serve) 
                     async for _ in response.chunks():
                         await trio.lowlevel.checkpoint()
 
-        for batch in range(0, 2000, 50):
+        n_requests = 0
+        while n_requests < 2000 or figures(http).n_abandoned <= 1000:
             async with trio.open_nursery() as nursery:
-                for number in range(batch, batch + 50):
+                for number in range(n_requests, n_requests + 50):
                     nursery.start_soon(give_up, number)
+            n_requests += 50
             assert figures(http).n_in_use == 0
             assert figures(http).n_idle <= 32
-        assert figures(http).n_abandoned > 1000, "most were cancelled in mid flight"
         # The pool still works, all of it at once.
         async with trio.open_nursery() as nursery:
             for _ in range(32):
