@@ -133,6 +133,9 @@ def release(root: Path, version: str, output: Path, packages: Sequence[str] = ()
         licences = _output(root, python, "scripts/licences.py")
         (output / "LICENCES.txt").write_text(licences, "utf-8")
         _run(root, python, "-m", "pip", "uninstall", "--quiet", "--yes", "pip")
+        # It names the directory of the wheel (PEP 610), and the SBOM would.
+        for file in Path(directory).glob("lib/*/site-packages/satfs-*.dist-info/direct_url.json"):
+            file.unlink()
         sbom = str(output / f"satfs-{version}.cdx.json")
         command = (sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible")
         _run(root, *command, "--pyproject", "pyproject.toml", "-o", sbom, python)
