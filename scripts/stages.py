@@ -44,6 +44,8 @@ SLOW_STAGES = frozenset(
 #: Words of a test file whose tests start processes; `--quick` leaves the file out.
 STARTS_PROCESSES = ("subprocess", "multiprocessing", "os.fork", "WorkerPool")
 
+#: Files that the end of a run names, with the time that each took.
+N_LONGEST = 6
 #: The outcomes that pytest counts, in the order in which it prints them.
 OUTCOMES = ("failed", "passed", "skipped", "errors")
 
@@ -55,6 +57,8 @@ class Result:
     counts: Counter[str] = field(default_factory=Counter)
     #: The tests that failed, as pytest takes them.
     failures: list[str] = field(default_factory=list)
+    #: Seconds that the tests of each file took.
+    files: dict[str, float] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -128,6 +132,8 @@ def read_report(report: str) -> dict[str, Result]:
         kinds = {"failure": "failed", "error": "errors", "skipped": "skipped"}
         outcome = next((kinds[each.tag] for each in case if each.tag in kinds), "passed")
         result.counts[outcome] += 1
+        file = name.partition("::")[0]
+        result.files[file] = result.files.get(file, 0.0) + float(case.get("time", "0"))
         if outcome in ("failed", "errors"):
             result.failures.append(name)
     return results
@@ -149,9 +155,16 @@ def _name(classname: str, test: str) -> str:
 
 
 def summary(results: dict[str, Result], started: float) -> str:
-    """Return the last lines: each red stage with the tests that failed there, and the totals."""
+    """Return the last lines: the longest files, each red stage with its failures, the totals.
+
+    A file is run by one process: the longest ones bound the time of the whole.
+    """
     lines = []
     totals: Counter[str] = Counter()
+    files = [each for result in results.values() for each in result.files.items()]
+    files.sort(key=lambda each: -each[1])
+    longest = ", ".join(f"{file} {took_s:.0f} s" for file, took_s in files[:N_LONGEST])
+    lines += [f"\nThe longest files: {longest}."] if longest else []
     for stage, result in results.items():
         totals += result.counts
         if result.failures:

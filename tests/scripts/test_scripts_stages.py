@@ -51,11 +51,12 @@ def test_a_red_stage_hides_no_other(stages: Path) -> None:
     assert "1 failed, 1 passed, 1 errors in" in end.splitlines()[-1]
 
 
-def test_green_stages_are_one_line(stages: Path) -> None:
+def test_green_stages_end_with_the_longest_files_and_one_line(stages: Path) -> None:
     done = run(stages, "net")
 
     assert done.returncode == 0
     assert "is red" not in done.stdout
+    assert "The longest files: tests/net/test_net_one.py 0 s." in done.stdout
     assert "1 passed in" in done.stdout.splitlines()[-1]
 
 
