@@ -39,7 +39,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"retry_after": 1, "as_date": False},
     ),
     "unauthorized": Kind(
-        "401 as the gateway tells it; with *seconds* for so long, from the first request it meets.",
+        "401 in the gateway's form; *seconds* end it that long after the first request it meets.",
         {"seconds": None},
     ),
     "forbidden": Kind(
@@ -55,8 +55,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"shape": "fields-scrambled"},
     ),
     "costly-page": Kind(
-        "A page of so many bytes that takes far more time and memory to parse. As: lists, objects, "
-        "records, numbers, keys, depth, text; *gzip* sends it compressed, unasked.",
+        "A page of *size_bytes* that takes far more time and memory to parse. As: lists, objects, "
+        "records, numbers, keys, depth, text; *gzip* compresses it, unrequested.",
         {"shape": "lists", "size_bytes": 31 * 2**20, "gzip": True},
     ),
     "redirect": Kind("A redirect to another host.", {"location": "", "status": 307}),
@@ -70,8 +70,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "range-as-whole": Kind(
         "A proxy makes the 206 a 200 without Content-Range: it looks like a shorter object (store)."
     ),
-    "wrong-content-range": Kind("Content-Range is shifted by so many bytes.", {"shift": 1}),
-    "wrong-total": Kind("Content-Range tells another total length.", {"by": 1}),
+    "wrong-content-range": Kind("Content-Range is shifted by *shift* bytes.", {"shift": 1}),
+    "wrong-total": Kind("Content-Range has another total length.", {"by": 1}),
     "no-content-range": Kind("206 without Content-Range."),
     "no-etag": Kind("No ETag."),
     "weak-etag": Kind("A weak ETag."),
@@ -90,7 +90,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "compressed-representation": Kind(
         "Ranges are those of the object compressed by gzip, as RFC 9110 allows (store)."
     ),
-    "unknown-total": Kind("Content-Range tells * for the total length (store)."),
+    "unknown-total": Kind("Content-Range has * for the total length (store)."),
     "no-length": Kind("No Content-Length: chunked transfer encoding."),
     "short-body": Kind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
     "short-range": Kind(
@@ -98,7 +98,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     # on the way
     "latency": Kind("The response starts later.", {"seconds": 1.0}),
-    "hang": Kind("Nothing is ever answered; the connection stays open."),
+    "hang": Kind("No response is ever sent; the connection stays open."),
     "cut": Kind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
     "reset": Kind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
     "stall": Kind(
@@ -108,7 +108,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "drip": Kind("The body comes slowly.", {"bytes_per_s": 1000.0}),
     # connections: `object` means the store's port, `api` that of the API
     "connection-limit": Kind(
-        "Connections beyond so many are not served. How: reset (as they come), 503 (to each of "
+        "Further connections are not served. How: reset (as they come), 503 (to each of "
         "their requests), queue (they wait until another one closes).",
         {"connections": 4, "how": "reset"},
     ),
@@ -121,9 +121,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "relative-next": Kind("`next` is relative."),
     "wrong-count": Kind("`count` is this instead.", {"told": None}),
-    "listing-grows": Kind("From the second page on, so many entries are inserted in front.",
+    "listing-grows": Kind("From the second page on, entries are inserted in front.",
                           {"entries": 1}),
-    "listing-shrinks": Kind("From the second page on, so many entries in front are gone.",
+    "listing-shrinks": Kind("From the second page on, entries in front are gone.",
                             {"entries": 1}),
     # links
     "short-link": Kind("The link lives so long.", {"seconds": 2}),

@@ -27,8 +27,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another seed, other imagery")
     parser.add_argument("--large-mb", type=int, default=64, help="size of the one large zip, in MB")
     parser.add_argument("--data-dir", type=Path, help="where generated products are kept")
-    parser.add_argument("--extra-tasks", type=int, default=0, help="so many bare tasks more")
-    parser.add_argument("--extra-scenes", type=int, default=0, help="one capture of so many more")
+    parser.add_argument("--extra-tasks", type=int, default=0, help="number of further bare tasks")
+    parser.add_argument(
+        "--extra-scenes", type=int, default=0, help="number of scenes of one further capture"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address of both ports")
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--store-port", type=int, default=0)

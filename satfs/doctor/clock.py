@@ -81,10 +81,10 @@ def finding_of(ahead_s: float | None) -> Finding:
             _SET_CLOCK,
         )
     explanation = (
-        "Signed links are taken for spent too early, and are requested again and again."
+        "Signed links count as expired too early, and are requested again and again."
         if ahead_s > 0
-        else "Signed links are used after their end: the store refuses them, and each costs "
-        "another question."
+        else "Signed links are used after they expired: the store refuses them, and each refusal "
+        "costs a request."
     )
     return Finding(
         Area.NETWORK,

@@ -91,7 +91,7 @@ def window_of_box(image: Image, facts: Facts, box: Box) -> Window | None:
     extent = _extent(image, facts.epsg, facts.transform)
     if extent is None:
         raise Unsupported(
-            f"its projection, EPSG:{facts.epsg}, is none that is known here (UTM on WGS 84, Web"
+            f"its projection, EPSG:{facts.epsg}, is not one that satfs knows (UTM on WGS 84, Web"
             " Mercator, longitude and latitude); give the pixels as --window"
         )
     common = _common(extent, box)

@@ -230,7 +230,7 @@ def _rows(report: MountReport) -> Iterator[tuple[str, str]]:
         yield from rows_of(report.status)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         # A satfs of another version, whose record has another shape.
-        yield "note", "it speaks another version's language; --json shows what it says"
+        yield "note", "it speaks another version's language; --json shows its report"
 
 
 def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
