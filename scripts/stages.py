@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     order = [stage for stage in STAGES if stage in present]
     order += sorted(present - set(STAGES))
     chosen = [stage for stage in order if not arguments or stage in arguments]
+    # Demos of both halves share what one of them has drawn (tests/conftest.py).
+    drawn = tempfile.TemporaryDirectory(prefix="satfs-tests-drawn-", ignore_cleanup_errors=True)
+    os.chmod(drawn.name, 0o755)  # noqa: S103 - other users run the demo, too
+    os.environ["TESTS_DRAWN_IMAGERY"] = drawn.name
     results: dict[str, Result] = {}
     is_green = True
     computing = [stage for stage in chosen if stage not in WAITING_STAGES]

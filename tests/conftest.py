@@ -31,6 +31,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HOME"] = _home.name
     os.chmod(_home.name, 0o755)
 
+#: The variable with the directory in which demos keep drawn imagery. Drawing takes ten seconds of
+#: processor time, so that all tests share it; `scripts/stages.py` sets it for both halves of a run.
+DRAWN = "TESTS_DRAWN_IMAGERY"
+os.environ.setdefault(DRAWN, os.path.join(os.environ["HOME"], ".cache"))
+
 # An example of a property may take as long as the machine is busy: speed is no promise of a test.
 hypothesis.settings.register_profile("satfs", deadline=None)
 hypothesis.settings.load_profile("satfs")

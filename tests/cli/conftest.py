@@ -119,8 +119,8 @@ def aleph(satfs: Program, origin: DemoOrigin, tmp_path: Path) -> Program:
 
 @pytest.fixture
 def demo(satfs: Program) -> Program:
-    """Return the program with the imagery that the user who runs the tests has drawn already."""
-    drawn = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    """Return the program with the imagery that other tests have drawn."""
+    drawn = os.environ["TESTS_DRAWN_IMAGERY"]
     return Program({**satfs.environment, "XDG_CACHE_HOME": drawn}, satfs.directory)
 
 

@@ -39,9 +39,9 @@ TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory in which demos keep what they have drawn."""
-    return tmp_path_factory.mktemp("drawn")
+def drawn() -> Path:
+    """Return the directory in which demos keep drawn imagery."""
+    return Path(os.environ["TESTS_DRAWN_IMAGERY"])
 
 
 @pytest.fixture
