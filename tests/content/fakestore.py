@@ -1,7 +1,7 @@
 """An object store in memory, as strict as S3, and the content package on top of it.
 
 Bytes are ramps, so that a wrong slice has wrong values. Faults have names; each meets the requests
-that it is told to, and is spent. Time is trio's: stalls and waits jump under a mock clock.
+that it is added for, and is spent. Time is trio's: stalls and waits jump under a mock clock.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class FakeStore:
-    """Objects by (scene, attachment), presigned links, and a record of what was asked."""
+    """Objects by (scene, attachment), presigned links, and a record of the requests."""
 
     def __init__(self, *, latency_s: float = 0.03, bytes_per_s: float = 50e6) -> None:
         self.objects: dict[tuple[str, str], Content] = {}
@@ -130,7 +130,7 @@ class FakeStore:
         self.sends_etag = True
         #: The status for a suffix range, where that is refused.
         self.refuses_suffix: tuple[int, str] | None = None
-        #: Whether an unsatisfiable range is told how long the object is.
+        #: Whether the response to an unsatisfiable range has the object's length.
         self.tells_length = True
         #: Seconds until a new link is valid: the signer's clock is ahead.
         self.link_begins_s = 0.0

@@ -464,7 +464,7 @@ class TestNoDisk:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_full_disk_spills_to_memory(self, tmp_path: Path, expect_log: Any) -> None:
-        """No space: new blocks go to memory, and nobody sees an error."""
+        """No space: new blocks go to memory, and no reader gets an error."""
         mounted = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)], check=False
         )

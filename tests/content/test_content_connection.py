@@ -1,4 +1,4 @@
-"""TLS of a worker's connection: what was sent comes out, whatever the pieces it arrives in."""
+"""TLS of a worker's connection: the sent bytes come out, in any pieces of their arrival."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_record_that_was_tampered_with_is_an_error_after_what_came_before_it(
         server.send(good + bytes(bad))
         room = memoryview(bytearray(4000))
         assert connection.recv_into(room) == 1000
-        assert readable(connection)  # or nobody would come for the error
+        assert readable(connection)  # or no call would get the error
         for _ in range(2):
             with pytest.raises(ssl.SSLError):
                 connection.recv_into(room)

@@ -103,7 +103,7 @@ async def test_it_counts_as_cached_and_is_shown_and_cleared(tmp_path: Path) -> N
 
 
 async def test_it_is_evicted_with_the_least_recently_used(tmp_path: Path) -> None:
-    """Under a limit that holds for everything together; what goes is told as missing."""
+    """Under a limit that holds for all together; evicted blocks are reported as missing."""
     limit = 8 * MIB
     async with opened(tmp_path, limit_bytes=limit) as (cache, derived):
         await derived.put("old", noise(1), "old")
@@ -139,7 +139,7 @@ async def test_without_room_on_disk_files_are_kept_in_memory(
 
 
 async def test_a_key_is_never_a_delivery(tmp_path: Path) -> None:
-    """Names of made things are no account's scenes, whatever these are called."""
+    """Names of derived data are never those of scenes, for any name of a scene."""
     async with opened(tmp_path) as (cache, derived):
         await derived.put("x", b"1", "made")
         await cache.commit()

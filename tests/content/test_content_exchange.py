@@ -1,4 +1,4 @@
-"""One order from request to file, without a socket: whatever the answer's pieces look like."""
+"""One order from request to file, without a socket, for any pieces of the response."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ URL = "https://store.example:8443/a%20b/c?X-Amz-Signature=0123&x=a%2Fb"
 
 
 class Stand:
-    """An exchange, its file, and what it told."""
+    """An exchange, its file, and its reports."""
 
     def __init__(self, start: int, stop: int, url: str = URL, etag: str = '"e"') -> None:
         self.fd = os.memfd_create("cache")
@@ -71,7 +71,7 @@ class Stand:
             return n_bytes
 
         while not self.exchange.is_over:
-            # A short piece is the last one for the moment; the selector tells of the next.
+            # A short piece is the last one for the moment; the selector reports the next.
             if not self.exchange.receive(recv_into, lambda: self.now_s) and not left:
                 break
 
@@ -129,7 +129,7 @@ class TestBytes:
     def test_any_pieces_give_the_same_bytes(
         self, span: tuple[int, int], pieces: list[int], step_s: float, report_blocks: int
     ) -> None:
-        """However an answer is cut into pieces, the file holds it, and all of it was told."""
+        """A response cut into any pieces is in the file, and all of it was reported."""
         stand = Stand(*span)
         limit, module.REPORT_BYTES = module.REPORT_BYTES, report_blocks * BLOCK_BYTES  # type: ignore[misc]
         try:
@@ -150,7 +150,7 @@ class TestBytes:
     def test_what_came_before_a_break_is_kept(
         self, span: tuple[int, int], pieces: list[int], share: float, is_closed: bool
     ) -> None:
-        """A connection that ends early leaves whole blocks that were told, and a reason."""
+        """A connection that ends early leaves whole blocks that were reported, and a reason."""
         stand = Stand(*span)
         try:
             stand.exchange.request("test")
@@ -172,7 +172,7 @@ class TestBytes:
     @settings(max_examples=100, deadline=None)
     @given(PIECES, st.integers(0, 40), st.integers(0, 40))
     def test_a_cut_ends_it_there(self, pieces: list[int], when: int, at: int) -> None:
-        """After a cut no more than what was asked for is waited for; what is told is right."""
+        """After a cut no more than the requested bytes are waited for; reports are right."""
         stand = Stand(0, SIZE)
         try:
             stand.exchange.request("test")
@@ -272,12 +272,12 @@ class TestAnswers:
         ],
     )
     def test_what_an_answer_means(self, stands: Any, response: bytes, kind: ResponseKind) -> None:
-        """Bytes that are not those asked for are refused, and never put in the file."""
+        """Bytes that were not requested are refused, and never put in the file."""
         stand = stands(0, 16384)
         stand.exchange.request("t")
         stand.feed(response + OBJECT[:16384], forever(7))
         if kind is ResponseKind.BYTES:
-            return  # a whole object, where its beginning was asked for
+            return  # a whole object, where its beginning was requested
         assert stand.exchange.outcome.response_class.kind is kind
         assert os.pread(stand.fd, 16384, 0) == bytes(16384)
         assert not stand.told

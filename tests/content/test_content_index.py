@@ -49,7 +49,7 @@ class TestTogether:
         two.close()
 
     def test_a_new_file_promises_nothing(self, tmp_path: Path) -> None:
-        """Rows of a data file that is gone are gone, also for whoever still commits to it."""
+        """Rows of a data file that is gone are gone, also for a mount that still commits to it."""
         index = open_index(tmp_path)
         old = index.open_object("a", "", 99, is_new=True)
         index.commit(old, [seg(0, 1)])
@@ -275,7 +275,7 @@ print(store.bytes_sent)
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [8 << 20, 10**9])
 def test_mounts_share_a_directory(tmp_path: Path, limit: int) -> None:
-    """Three processes on one cache, one killed on the way: right bytes, whatever is evicted."""
+    """Three processes on one cache, one killed on the way: right bytes, with any evictions."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
 
     def start(seed: int) -> subprocess.Popen[bytes]:

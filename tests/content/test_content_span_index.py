@@ -1,4 +1,4 @@
-"""`content/fetch/span_index.py`: what covers a span is found, whatever else there is."""
+"""`content/fetch/span_index.py`: items that cover a span are found among any others."""
 
 from __future__ import annotations
 

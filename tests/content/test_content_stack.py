@@ -43,7 +43,7 @@ MIB = 1024 * 1024
 
 
 def assert_at_rest(contents: Attachments) -> None:
-    """Nobody waits and nothing flies: what is left of reads that have ended."""
+    """No reader waits and no request is in flight: all reads have ended."""
     told = contents.statistics()
     assert (told["active"], told["queued"]) == (0, 0)
     for fetcher in contents._fetchers.by_place.values():
@@ -60,7 +60,7 @@ def assert_idle(fetcher: Fetcher) -> None:
 
 class TestReads:
     def test_any_range_is_the_objects(self, tmp_path: Path) -> None:
-        """A read gives exactly the bytes that exist, whatever its alignment."""
+        """A read of any alignment gives exactly the bytes that exist."""
         store = FakeStore()
         content = store.add(3 * MIB + 12_345)
 
@@ -311,7 +311,7 @@ class TestHandles:
         run(main)
 
     def test_another_handle_keeps_what_it_wants(self, tmp_path: Path) -> None:
-        """Closing one of two handles that wait for the same bytes harms nobody."""
+        """Closing one of two handles that wait for the same bytes does not harm the other."""
         store = FakeStore(bytes_per_s=1e6)
         content = store.add(8 * MIB)
 
@@ -385,7 +385,7 @@ class TestHandles:
         run(main)
 
     def test_more_idle_objects_than_are_kept_open(self, tmp_path: Path) -> None:
-        """Objects closed in mid transfer, more than are kept open, stay right and are let go."""
+        """Objects closed in mid transfer, more than are kept open, stay right and are closed."""
         store = FakeStore(bytes_per_s=3e6)
         scenes = [f"S{n}" for n in range(70)]
         for n, scene in enumerate(scenes):
@@ -424,7 +424,7 @@ class TestLinks:
         run(main)
 
     def test_a_spent_link_is_renewed_once_for_all(self, tmp_path: Path) -> None:
-        """Twenty ranges refused with 403 ask for one new link together."""
+        """Twenty ranges refused with 403 request one new link together."""
         store = FakeStore()
         content = store.add(64 * MIB)
 
@@ -552,7 +552,7 @@ class TestFaults:
         async def main() -> None:
             async with opened(store, tmp_path) as contents:
                 reader = await contents.open(SCENE, ZIP, await learn(contents))
-                store.break_with(fault, count=1000)  # for good: whoever asks is told
+                store.break_with(fault, count=1000)  # for good: each request gets it
                 with trio.fail_after(60), pytest.raises(Changed):
                     await reader.read(ByteRange(0, 131072))
 
@@ -609,7 +609,7 @@ class TestFaults:
                 store.break_with("throttled", count=10_000)
                 with trio.fail_after(60), pytest.raises(Throttled):
                     await reader.read(ByteRange(0, 65536))  # earns no window: one range at a time
-                assert store.n_requests < 80  # once a second, as it asked
+                assert store.n_requests < 80  # once a second, as it required
 
         run(main)
 
@@ -631,7 +631,7 @@ class TestFaults:
 
 class TestOffline:
     def test_cached_bytes_stay_readable_and_the_rest_fails_fast(self, tmp_path: Path) -> None:
-        """After one deadline the store counts as away: nobody waits for it again."""
+        """After one deadline the store counts as away: no read waits for it again."""
         store = FakeStore()
         content = store.add(64 * MIB)
 
@@ -681,7 +681,7 @@ class TestOffline:
                     await other.read(ByteRange(40 * MIB, 40 * MIB + 10))
                 assert await other.read(ByteRange(0, 50)) == content.read(0, 50)
                 store.faults.clear()
-                await trio.sleep(61)  # an object in an archive is not asked for in that time
+                await trio.sleep(61)  # an object in an archive is not requested in that time
                 data = await other.read(ByteRange(40 * MIB, 40 * MIB + 10))
                 assert data == content.read(40 * MIB, 40 * MIB + 10)
 
@@ -815,7 +815,7 @@ class TestVersions:
                 assert await contents.renew(SCENE, ZIP, "r2") == version
                 store.break_with("unsatisfied")
                 reader = await contents.open(SCENE, ZIP, version)
-                assert not store.faults[-1].meets()  # that question was asked
+                assert not store.faults[-1].meets()  # that request was sent
                 assert len(await reader.read(ByteRange(0, 300_000))) == 300_000
                 reader.close()
 
@@ -825,9 +825,9 @@ class TestVersions:
     def test_many_askers_learn_together(
         self, tmp_path: Path, who_gives_up: int, n_requests: int
     ) -> None:
-        """Fifty who ask at once cost one request, also when some of them give up.
+        """Fifty calls at once cost one request, also when some of them are cancelled.
 
-        When it is the first one who does, whose request it is, another makes it anew.
+        When the first one is cancelled, whose request it is, another call makes it again.
         """
         store = FakeStore(latency_s=1)
         store.add(3 * MIB)
@@ -855,7 +855,7 @@ class TestVersions:
         run(main)
 
     def test_versions_survive_a_remount(self, tmp_path: Path) -> None:
-        """A second mount asks the store nothing to know a version; a new revision is asked for."""
+        """A second mount sends no request for a known version; a new revision is requested."""
         store = FakeStore()
         store.add(3 * MIB)
 
@@ -872,7 +872,7 @@ class TestVersions:
         run(main)
 
     def test_a_version_is_confirmed_after_its_time(self, tmp_path: Path) -> None:
-        """Opened again after the time to live, a version is asked about, at no content bytes."""
+        """Opened again after the time to live, a version is checked, at no content bytes."""
         store = FakeStore()
         store.add(3 * MIB)
 
@@ -1015,9 +1015,8 @@ def test_right_bytes_or_an_error_in_time(
 ) -> None:
     """Any reads by several handles under any faults: the object's bytes, or one of our errors.
 
-    Within the read deadline each, counted anew from whatever progress there was (who reads through
-    the kernel is answered within one: `fuse/calls`), and with nothing left flying or waiting at the
-    end.
+    Within the read deadline each, counted again from any progress (a read through the kernel ends
+    within one: `fuse/deadlines.py`), and with no request or waiter left at the end.
     """
     n_steps = sum(
         count for name, count, _, at in broken if name in ("cut", "short", "stall") and at

@@ -46,7 +46,7 @@ asked = st.tuples(st.integers(0, 10**7), st.integers(1, 10**6)).map(
 def test_any_answer_has_a_meaning(
     status: int, headers: dict[str, str], span: ByteRange, version: Version | None
 ) -> None:
-    """No answer is an exception, and bytes are believed only where they are the bytes asked for."""
+    """No response raises an exception; only the requested bytes are believed."""
     response_class = classify_success(status, headers, span, version)
     assert isinstance(response_class, ResponseClass)
     if response_class.kind is ResponseKind.BYTES:
@@ -125,7 +125,7 @@ def test_the_stores_own_words(status: int, code: str, kind: ResponseKind) -> Non
 def test_a_label_is_believed_by_how_the_object_begins(
     coding: str, beginning: bytes, path: str, *, is_object: bool
 ) -> None:
-    """Coded content is told by its mark; an object that is meant to begin so is itself."""
+    """Coded content is recognised by its mark; an object that begins with that mark is itself."""
     encodings = encodings_of({"content-encoding": coding})
     assert is_object_itself(encodings, beginning, path) is is_object
 
@@ -188,7 +188,7 @@ def test_a_label_is_believed_by_how_the_object_begins(
         (200, {**WHOLE, "content-length": "100"}, ResponseKind.GARBLED),
         (200, {**WHOLE, "content-length": "100", "etag": None}, ResponseKind.GARBLED),
         (200, {**WHOLE, "content-length": "100", "etag": '"new"'}, ResponseKind.CHANGED),
-        # A body that is called a range is one, whatever the status says of it.
+        # A body that is labelled as a range is one, with any status.
         (200, {}, ResponseKind.BYTES),
         (200, {"content-range": "bytes 9900-9999/10000"}, ResponseKind.GARBLED),
         # A part from the beginning on; one that begins before, or reaches beyond, may be elsewhere.

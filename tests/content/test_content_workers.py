@@ -1,4 +1,4 @@
-"""Worker processes over real sockets: right bytes whatever dies, and nothing that tells secrets."""
+"""Worker processes over real sockets: right bytes after any death, and no secret shown."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 async def test_over_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
-    """Workers trust what the mount was told to trust."""
+    """Workers trust the authorities of the mount."""
     with origin_of(**tls_of(tmp_path)) as origin:
         async with opened(origin, tmp_path / "cache") as (contents, bulk):
             await read_all(contents)
@@ -584,7 +584,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "how"), FAULTS, ids=[name for name, _ in FAULTS])
 async def test_faults_under_workers(tmp_path: Path, fault: str, how: dict[str, Any]) -> None:
-    """Faults of the store on bulk ranges are survived, or told; never served."""
+    """Faults of the store on bulk ranges are survived, or reported; never served."""
     with origin_of(bytes_per_s=100e6) as origin:
         async with opened(origin, tmp_path, progress_timeout_s=0.5) as (contents, bulk):
             await read_all(contents, until=8 * MIB)  # up to speed
@@ -615,7 +615,7 @@ async def test_a_redirect_is_followed_for_bulk_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_replaced_object_is_never_mixed(tmp_path: Path) -> None:
-    """Bulk in the air while the object is replaced: old bytes, then Changed."""
+    """Bulk in flight while the object is replaced: old bytes, then Changed."""
     with origin_of(bytes_per_s=20e6) as origin:
         async with opened(origin, tmp_path) as (contents, _):
 
