@@ -26,7 +26,7 @@ from places import NOT_POSSIBLE, Place, Root, commit_time_s, root_of
 #: The Debian below the image, and where the clone lies in the bare root.
 BASE: Final = Place("trixie", "/srv/satfs")
 TAG: Final = "localhost/satfs"
-#: What a bare machine has for the clone, and an image does without.
+#: Packages that a bare machine has for the clone, and an image does without.
 SLIM: Final = "DEBIAN_FRONTEND=noninteractive apt-get -yq purge --autoremove git sudo > /dev/null"
 #: Of all that is installed beside Debian's packages. numpy, which shapely needs, is the largest.
 MAX_SIZE_BYTES: Final = 150_000_000
@@ -114,7 +114,7 @@ def storage(cache: Path) -> Iterator[list[str]]:
 
 
 def build(buildah: Sequence[str], root: Root, context: Path) -> bool:
-    """Build the image of the clone in *context*, upon *root*; tell whether that succeeded."""
+    """Build the image of the clone in *context*, upon *root*; return whether that succeeded."""
     base = _output(*buildah, "from", "scratch")
     _run(*buildah, "add", "--quiet", base, str(root.directory), "/")
     _run(*buildah, "commit", "--quiet", "--rm", base, "satfs-base")

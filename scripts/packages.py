@@ -165,7 +165,7 @@ test -z "$left"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return 0 when each package is built and, if that was asked, each trial succeeds."""
+    """Return 0 when each package is built and each requested trial succeeds."""
     parser = argparse.ArgumentParser("scripts/packages", description=__doc__.splitlines()[0])
     parser.add_argument(
         "packages", nargs="*", metavar="PACKAGE", help="bookworm, trixie, wheel, image [all]"

@@ -181,7 +181,7 @@ def commands(place: Place, for_test: Sequence[str]) -> str:
 
 
 def make(release: str, archive: Path) -> bool:
-    """Make the archive of a bare Debian, and tell whether that was possible."""
+    """Make the archive of a bare Debian, and return whether that was possible."""
     mirror = mirror_of(_output("apt-get", "indextargets", "--format", "$(ORIGIN)|$(SITE)"))
     partial = archive.with_suffix(".partial.tar")
     done = subprocess.run(
@@ -249,7 +249,7 @@ def commit_time_s() -> int:
 
 
 def mirror_of(targets: str) -> str | None:
-    """Return where apt fetches Debian's packages, by lines `ORIGIN|SITE`; None: not told."""
+    """Return where apt fetches Debian's packages, by lines `ORIGIN|SITE`; None: not known."""
     for line in targets.splitlines():
         origin, _, site = line.partition("|")
         if origin == "Debian" and "security" not in site:

@@ -24,7 +24,7 @@ from views.browser import browser  # noqa: E402
 from satfs.demo.process import DemoProcess  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-#: nobody: Thunar warns whoever is root, and so should it.
+#: The user `nobody`: Thunar warns root, and should.
 USER_ID = 65534 if os.geteuid() == 0 else None
 #: File managers have decided what to draw by then, in seconds.
 DRAWN_S = 4.0
@@ -120,7 +120,7 @@ class Stage:
     desktop: Desktop
     mountpoint: Path
     demo: DemoProcess
-    #: The mount's own surroundings, whoever looks at it with a file manager.
+    #: The mount's own environment, for every user of the file manager.
     ours: Desktop
 
     @property
@@ -179,7 +179,7 @@ class Stage:
 def keep(raw: Path, name: str, *changes: str) -> None:
     """Put a picture into the documentation, after *changes* (options of ImageMagick)."""
     target = IMAGES / f"{name}.png"
-    # 128 colours: a tenth of the bytes, and nobody sees the difference in a window.
+    # 128 colours: a tenth of the bytes, without a visible difference in a window.
     reduced = ["+dither", "-colors", "128", "-strip", f"png8:{target}"]
     subprocess.run(["convert", str(raw), *changes, *reduced], check=True)
     print(f"{target.relative_to(ROOT)}: {target.stat().st_size // 1000} KB")
@@ -187,7 +187,7 @@ def keep(raw: Path, name: str, *changes: str) -> None:
 
 @contextmanager
 def home_of_you() -> Iterator[Path]:
-    """Make the home of somebody, where another user than root gets at it."""
+    """Make a user's home, where another user than root has access."""
     home = Path("/home/you")
     if USER_ID is not None and not home.exists():
         home.mkdir()

@@ -54,7 +54,7 @@ QUICK_WORKLOADS = {
 QUICK_CONTENDERS = {"satfs", "rclone-streams", "curl-matched", "curl-1", LOCAL, LOCAL_SMALL_PAGES}
 
 
-#: How often a sample is taken again because the host gave the processors to somebody else.
+#: How often a sample is taken again because the host gave the processors to another guest.
 MAX_TRIES = 3
 #: Memory had for certain before each sample, in objects: one in the cache file's pages, one in the
 #: mount's, and as much again for what a peer keeps in memory and for sockets.
@@ -243,8 +243,8 @@ def _take(plan: Plan, scene: Scene, workload: Workload, profile: Profile, run: R
     takers = _takers(plan, workload, profile)
     broken: dict[str, Sample] = {}
     for repetition in range(plan.repetitions):
-        # satfs and the curl that matches it stay next to each other; where they come in the round
-        # changes, so that nobody always follows the same neighbour.
+        # satfs and the curl that matches it stay next to each other; their place in the round
+        # changes, so that no contender always follows the same neighbour.
         turn = 2 * repetition % len(takers)
         for name in takers[turn:] + takers[:turn]:
             started = time.monotonic()
@@ -262,7 +262,7 @@ def _take(plan: Plan, scene: Scene, workload: Workload, profile: Profile, run: R
 
 
 def _sample(plan: Plan, scene: Scene, workload: Workload, name: str, repetition: int) -> Sample:
-    """Take one sample; take it again when the host gave the processors to somebody else."""
+    """Take one sample; take it again when the host gave the processors to another guest."""
     reason = missing(name)
     if reason is not None:
         return {"skipped": reason}
@@ -285,7 +285,7 @@ def _try(scene: Scene, workload: Workload, name: str, repetition: int) -> Sample
         print(f"{name} did not mount: {failure}", file=sys.stderr)
         return {"failed": "did not mount"}
     except WrongBytes as failure:
-        # A peer's wrong bytes are worth telling; ours end the run.
+        # A peer's wrong bytes are reported; ours end the run.
         if name == SATFS.name:
             raise
         return {"failed": f"wrong bytes: {failure}"}
@@ -304,7 +304,7 @@ def _takers(plan: Plan, workload: Workload, profile: Profile) -> list[str]:
 
 
 def _takes(plan: Plan, name: str) -> bool:
-    """Return whether a contender was asked for: by its name, or by each kind of part named."""
+    """Return whether a contender was chosen: by its name, or by each kind of part named."""
     if plan.only is None or name in plan.only:
         return True
     if CASE not in name:

@@ -3,8 +3,8 @@
 Runs as its own program on a UNIX socket behind the origin's nginx, which adds TLS and counts.
 Links lead to the same nginx, which ignores their query: peers read the very same object.
 
-The account that is asked about is chosen by the contract: `cont.deliveries` holds the objects of
-the store, `cont.tasks-N` holds N tasks and nothing else.
+The contract chooses the account: `cont.deliveries` holds the objects of the store, `cont.tasks-N`
+holds N tasks and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-#: The largest page that is served, whatever is asked for (DRF cuts silently).
+#: The largest page that is served for any request (DRF cuts silently).
 MAX_PER_PAGE = 500
 DEFAULT_PER_PAGE = 100
 #: How long a link may be used, as S3 says it in the link itself.
@@ -104,7 +104,7 @@ class Vendor:
         return answer
 
     async def token(self, request: web.Request) -> web.Response:
-        """Hand out the token to whoever knows the client's secret."""
+        """Issue the token to a client that knows the secret."""
         asked = json.loads(await request.read())
         if (asked.get("client_id"), asked.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
             return web.json_response({"error": "access_denied"}, status=401)
@@ -147,7 +147,7 @@ class Vendor:
         return self._page(request, len(found), 0, len(found), found)
 
     async def scenes(self, request: web.Request) -> web.Response:
-        """List the scenes of the capture that is asked for."""
+        """List the scenes of the requested capture."""
         found = list(self._scenes.values())
         if request.query.get("sceneset_id", CAPTURE_ID) != CAPTURE_ID:
             found = []
@@ -209,7 +209,7 @@ def _window(request: web.Request, count: int) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("socket", type=Path)
     parser.add_argument("api_url")

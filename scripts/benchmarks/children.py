@@ -28,7 +28,7 @@ def running(
     log: IO[bytes] | None = None,
     patience_s: float = 10.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run *command* for the time of the block; asked to end then, and killed when it does not."""
+    """Run *command* for the time of the block; at its end send SIGTERM, and SIGKILL if it stays."""
     process = subprocess.Popen(
         tied(command),
         env={**os.environ, **(environment or {})},
@@ -131,7 +131,7 @@ class MemoryWatch:
 
     pid: int
     aside: Path | None = None
-    #: Adding up a mapped gigabyte holds up whoever touches it: seldom is often enough.
+    #: Adding up a mapped gigabyte delays the processes that touch it: seldom is often enough.
     interval_s: float = 1.0
     peak_bytes: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)

@@ -2,10 +2,10 @@
 
     scripts/bench connections [--line near] [--tls] [--how reset] [-n 4] [--reps 3]
 
-Each figure is a new mount of the demo origin, whose store serves so many connections and no more
-(its fault `connection-limit`), and one file, whose size is known, read from its first byte to its
-last. It is compared with what as many connections could do at best, opened together and each with
-its share of the file (`Case.ideal_s`), and with what a client takes that knows their number
+Each figure is a new mount of the demo origin, whose store serves the number of connections and no
+more (its fault `connection-limit`), and one file, whose size is known, read from its first byte to
+its last. It is compared with what as many connections could do at best, opened together and each
+with its share of the file (`Case.ideal_s`), and with what a client takes that knows their number
 (`best_client`): that pays for TCP's slow start, and for this machine.
 """
 
@@ -76,7 +76,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a reading and the best client took; how many connections (503: calls) were refused."""
+    """Seconds of a read and of the best client; the number of refused connections (503: calls)."""
 
     took_s: float
     best_s: float

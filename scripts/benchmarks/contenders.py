@@ -24,7 +24,7 @@ Command: TypeAlias = Callable[[Origin, Path, Path, StoredObject], tuple[list[str
 
 #: The variable that names a checkout of an earlier commit, to be measured beside this one.
 BEFORE = "SATFS_BENCH_BEFORE"
-#: How long a mount may take to appear. httpdirfs asks for every size before it does.
+#: How long a mount may take to appear. httpdirfs requests every size before it does.
 MOUNT_S = 60.0
 
 
@@ -108,7 +108,7 @@ class Contender:
 
 
 def _is_fuse_mount(point: Path) -> bool:
-    # Not os.path.ismount: it asks the file system, which may not answer yet.
+    # Not os.path.ismount: it calls the file system, which may not respond yet.
     mounts = Path("/proc/self/mounts").read_text()
     return any(line.split(" ")[1] == str(point) for line in mounts.splitlines())
 
@@ -238,7 +238,7 @@ MOUNTED = (
 
 
 def is_satfs(name: str) -> bool:
-    """Tell whether the contender called *name* is satfs, now or before."""
+    """Return whether the contender called *name* is satfs, now or before."""
     return name in (SATFS.name, SATFS_BEFORE.name)
 
 
@@ -253,9 +253,9 @@ def gdal_library() -> str | None:
 
 
 def gdal_environment(origin: Origin) -> dict[str, str]:
-    """Return what makes GDAL trust *origin*, and look at nothing beside what it is told to read."""
+    """Return variables that make GDAL trust *origin*, and look at nothing beside the file."""
     given = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     if origin.ca_file is not None:
-        # Which of them is heard depends on how GDAL and its curl were built.
+        # The build of GDAL and its curl decides which of them counts.
         given |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), str(origin.ca_file))
     return given

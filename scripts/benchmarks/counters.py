@@ -29,7 +29,7 @@ class Request:
 
     @classmethod
     def parse(cls, line: str) -> Request:
-        """Return the request that one line of the log tells of.
+        """Return the request of one line of the log.
 
         Raises:
             ValueError: the line is not in `LOG_FORMAT`.
@@ -51,7 +51,7 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """Return what was asked for, in one word."""
+        """Return the kind of the request, in one word."""
         if self.path == "/oauth/token":
             return "token"
         if self.path == "/contracts":

@@ -1,7 +1,7 @@
 """Where the processor seconds of a cold sequential read go: by process, and by function.
 
-The seconds are those of an ordinary read of 1 GiB. Functions are told by a second read, in the
-first round only, with every Python process sampled (`sampler`), which costs some percent itself.
+The seconds are those of an ordinary read of 1 GiB. Functions come from a second read, in the first
+round only, with every Python process sampled (`sampler`), which costs some percent itself.
 """
 
 from __future__ import annotations

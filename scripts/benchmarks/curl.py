@@ -1,4 +1,4 @@
-"""curl, as the physical limit: nobody is faster than a process that only fetches a range."""
+"""curl, as the physical limit: no program is faster than one that only fetches a range."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def fetch_in_parallel(
 ) -> float:
     """Fetch the object in *n_connections* ranges at once, a process each; return the seconds.
 
-    What comes is thrown away, or kept as files 0, 1, … in the directory *into*.
+    The bytes are dropped, or kept as files 0, 1, … in the directory *into*.
 
     Raises:
-        RuntimeError: one of them did not get what it asked for.
+        RuntimeError: one of them did not get its range.
     """
     started = time.perf_counter()
     processes = [
@@ -91,10 +91,9 @@ def fetch_one_by_one(
 def calibrate(origin: Origin, stored: StoredObject) -> dict[str, float]:
     """Return what one connection is like: seconds to connect and to the first byte, bytes per s.
 
-    The best of three tries, since it is the line that is asked about and not who else used the
-    machine. `rate` is that of the second half of a transfer of two seconds' worth, when TCP has
-    found its window; a cap that let its first second through would show as a `first_half_rate`
-    above the cap.
+    The best of three tries, since the line is measured and not the other load of the machine.
+    `rate` is that of the second half of a transfer of two seconds' worth, when TCP has found its
+    window; a cap that let its first second through would show as a `first_half_rate` above the cap.
     """
     half = min(origin.profile.connection_rate or 64 << 20, stored.size_bytes // 2)
     tries = [

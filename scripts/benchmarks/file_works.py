@@ -56,7 +56,7 @@ from benchmarks.samples import (
 def sequential(scene: Scene, name: str, repetition: int, *, is_announced: bool = True) -> Sample:
     """Read 1 GiB front to back, cold: rate, CPU, memory, requests and bytes.
 
-    *is_announced*: the kernel is told first that all will be read.
+    *is_announced*: the reader announces to the kernel first that it reads all.
     """
     stored = scene.stored("a")
     if name.startswith(CURL):
@@ -184,10 +184,10 @@ def _read_at(scene: Scene, path: str, offsets: list[int]) -> dict[str, Any]:
 
 
 def another_scene(scene: Scene, name: str, repetition: int) -> Sample:
-    """Wait for the first bytes of files that nobody has looked at, in a mount that is in use.
+    """Wait for the first bytes of files that no program has looked at, in a mount in use.
 
     The directory that holds them has been listed, and a file beside them read: so the names are
-    known, and a connection is open. What is waited for is a link, a size and bytes.
+    known, and a connection is open. The wait is for a link, a size and bytes.
     """
     first, other, third = (scene.stored(each) for each in ("a", "b", "zip"))
     with fresh_room(scene) as room, contender(name).mounted(scene.origin, room, first) as mount:
@@ -220,7 +220,7 @@ def _listed_paths(mount: Mount, name: str, wanted: list[StoredObject]) -> list[P
 
 
 def random_reads(scene: Scene, name: str, repetition: int) -> Sample:
-    """Read 64 KiB at 200 places nobody could guess, on a warm connection."""
+    """Read 64 KiB at 200 random places, on a warm connection."""
     seen = shown(name, "a") if is_mount(name) else "a"
     stored = scene.stored(seen)
     # One more than is measured: the first opens the connection.
@@ -255,7 +255,7 @@ def random_reads(scene: Scene, name: str, repetition: int) -> Sample:
                 mark = scene.origin.mark()
                 found, _ = collect([start_reader(scene, asked)])
                 times = found[0]["times_s"]
-                # What a mount goes on fetching when nobody reads any more is its cost as well.
+                # Bytes that a mount goes on fetching after the last read are its cost as well.
                 time.sleep(0.2)
             check_random(scene, seen, offsets, found[0]["digests"])
         sample = traffic_of(scene, mark)
@@ -303,7 +303,7 @@ def _together(scene: Scene, name: str, names: list[str]) -> Sample:
         check_blocks(scene, one, result)
     took_s = max(result["took_s"] for result in found)
     delivered = sum(result["bytes"] for result in found)
-    # What the readers reached of the files, each byte counted once.
+    # The bytes that the readers reached, each counted once.
     reached = sum(
         max(r["bytes"] for o, r in zip(names, found, strict=True) if o == one) for one in set(names)
     )

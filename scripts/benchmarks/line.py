@@ -51,8 +51,8 @@ def what_is_missing() -> str | None:
 def open_line(profile: Profile, workspace: Path, *, relay: bool = False) -> Iterator[Line]:
     """Hold the line of *profile* open; everything it is made of is gone afterwards.
 
-    Where packets cannot be made to arrive late, or when *relay* is asked for, the line is loopback
-    with a relay on it; `Line.how` says so.
+    Where packets cannot be made to arrive late, or with *relay*, the line is loopback with a relay
+    on it; `Line.how` has that.
     """
     if not profile.is_far:
         yield Line(origin_address="127.0.0.1")

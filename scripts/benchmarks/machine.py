@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what kind of machine this is, and nothing that tells which one."""
+    """Return the kind of this machine, and nothing that identifies it."""
     model = "unknown"
     with contextlib.suppress(OSError):
         for text in Path("/proc/cpuinfo").read_text().splitlines():

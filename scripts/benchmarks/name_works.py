@@ -80,7 +80,7 @@ def _list(scene: Scene, command: list[str], directory: Path, count: int, room: P
 
 
 def interactivity(scene: Scene, name: str, repetition: int) -> Sample:
-    """Look up names and ask for attributes while somebody reads 1 GiB."""
+    """Look up names and attributes while another program reads 1 GiB."""
     stored = scene.stored("a")
     count = scene.sizes.n_entries
     with (
@@ -93,7 +93,7 @@ def interactivity(scene: Scene, name: str, repetition: int) -> Sample:
         path = mount.path_of(stored)
         os.stat(path)
         _list(scene, ["ls", "-f"], directory, count, room)
-        # satfs knows them all now; make the kernel forget them, so that it has to ask.
+        # satfs knows them all now; make the kernel forget them, so that it sends look-ups.
         if not drop_pages():
             return {"skipped": "pages cannot be dropped: not root"}
         mark = scene.origin.mark()

@@ -1,4 +1,4 @@
-"""The origin: nginx with the objects and the API behind it, counting what is asked of it."""
+"""The origin: nginx with the objects and the API behind it, counting its requests."""
 
 from __future__ import annotations
 
@@ -269,8 +269,8 @@ def _set_on_connections(server_pid: int, port: int, rate: int | None) -> None:
     it holds from the first byte. And what nginx logs as sent is what it gave to the kernel, so that
     is kept close to what has left: little that is not sent may wait in a socket.
 
-    Congestion control is the usual one, whatever this machine's default: a sender that paces itself
-    by what it has measured (bbr) takes half a round trip longer for a small answer.
+    Congestion control is the usual one, with any default of this machine: a sender that paces
+    itself by what it has measured (bbr) takes half a round trip longer for a small answer.
 
     An accepted socket inherits all this from the listening one, so that is where it is set: on the
     server's listening sockets, borrowed with pidfd_getfd(2).

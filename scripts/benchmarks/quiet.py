@@ -1,4 +1,4 @@
-"""How much of the machine we really had: waits for quiet, and tells what a hypervisor took away."""
+"""The share of the machine that was ours: wait for quiet, and measure what a hypervisor took."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 QUIET_SHARE = 0.10
 #: A sample during which more than this share of the processors was taken away says nothing.
 STOLEN_SHARE = 0.05
-#: A kernel with this module may tell its hypervisor which memory is free, and be relieved of it.
+#: A kernel with this module may report free memory to its hypervisor, which takes it back.
 GIVES_MEMORY_BACK = Path("/sys/module/page_reporting")
-#: Writes to as many MiB of memory as its argument says, and lets go of them.
+#: Writes to the number of MiB of memory in its argument, and frees them.
 TOUCH = """
 import mmap, sys
 piece = bytes(1 << 20)
@@ -57,7 +57,7 @@ class Moment:
 
 
 def wait_until_quiet(patience_s: float) -> None:
-    """Wait until nobody else uses the machine, at most *patience_s* seconds."""
+    """Wait until no other program uses the machine, at most *patience_s* seconds."""
     until = time.monotonic() + patience_s
     while time.monotonic() < until:
         before = Moment.now()
@@ -67,11 +67,11 @@ def wait_until_quiet(patience_s: float) -> None:
 
 
 def claim_memory(size_bytes: int) -> None:
-    """Have this much free memory for certain, as a machine has that shares it with nobody.
+    """Have this much free memory for certain, as a machine of its own has.
 
-    A hypervisor takes back what a guest has free, and the first write to such a page waits for the
-    hypervisor: whoever writes a gigabyte would be measured by that, and whoever just passes it on
-    would not. Does nothing on a machine that gives no memory back.
+    A hypervisor takes back a guest's free memory, and the first write to a page of it waits for the
+    hypervisor: that would slow a contender that writes a gigabyte, and not one that just passes it
+    on. Does nothing on a machine that gives no memory back.
     """
     if not GIVES_MEMORY_BACK.exists():
         return

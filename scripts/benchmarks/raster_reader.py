@@ -15,8 +15,8 @@ import time
 
 from benchmarks.rasters import WORK, Work
 
-#: What GDAL needs to be told so that it looks at nothing beside the file; its own cache of blocks
-#: holds a raster, as it does by default on a machine with 8 GB of memory.
+#: Options with which GDAL looks at nothing beside the file; its own cache of blocks holds a raster,
+#: as it does by default on a machine with 8 GB of memory.
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
@@ -54,7 +54,7 @@ def read(path: str, work: Work, process: int) -> str:
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Carry out the command line."""
     import rasterio
 
     path, name, *rest = sys.argv[1:]

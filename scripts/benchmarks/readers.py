@@ -112,10 +112,10 @@ def list_zip(path: str) -> dict[str, Any]:
 
 
 def probe(paths: list[str], pause_s: float) -> dict[str, Any]:
-    """Look each of *paths* up once, and ask again for what the first one is, until input ends.
+    """Look each of *paths* up once, and stat the first one again and again, until input ends.
 
-    A lookup is of a name that the kernel does not know yet; a stat is forced through to the file
-    system (AT_STATX_FORCE_SYNC), where the kernel would have answered itself.
+    A look-up is of a name that the kernel does not know yet; a stat is forced through to the file
+    system (AT_STATX_FORCE_SYNC), where the kernel would have returned its own copy.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     at_fdcwd, force_sync, basic = -100, 0x2000, 0x7FF
@@ -163,7 +163,7 @@ class _Vsi:
 
 
 def main() -> None:
-    """Do what the first line of input, JSON, asks for, once a second line has come."""
+    """Carry out the first line of input, JSON, once a second line has come."""
     asked = json.loads(sys.stdin.readline())
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -31,7 +31,8 @@ class _Side(asyncio.Protocol):
         self._most_waiting = most_waiting
         self._waiting = 0
         self._is_full_beyond = False
-        #: What came, each with when it is due to leave; None for the end of the connection.
+        #: Received pieces, each with the time at which it leaves; None for the end of the
+        #: connection.
         self._queue: deque[tuple[float, bytes | None]] = deque()
         self.extra_delay_s = 0.0
 
@@ -90,7 +91,7 @@ class _Side(asyncio.Protocol):
 
 async def _relay(delay_s: float, rate: int, listen: int, target: int, *, paced: bool) -> None:
     loop = asyncio.get_running_loop()
-    # What is under way at the full rate, twice over. The origin counts it as sent.
+    # The bytes in flight at the full rate, twice over. The origin counts them as sent.
     most_waiting = max(256 * 1024, int(2 * rate * delay_s)) if paced else 1 << 20
     pairs = set()
 

@@ -150,7 +150,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 
 
 def headline(workload: str, sample: dict[str, Any]) -> str:
-    """Return one sample in a few words, for whoever watches."""
+    """Return one sample in a few words, for the terminal."""
     reason = sample.get("skipped") or sample.get("failed")
     if reason:
         return f"skipped: {reason}"

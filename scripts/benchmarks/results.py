@@ -17,7 +17,7 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One interleaved run of one workload over one profile: all that is needed to tell of it.
+    """One interleaved run of one workload over one profile, with all that a page needs of it.
 
     `samples` are in the order in which they were taken; each has "contender" and "repetition", and
     either numbers, or "skipped" or "failed" with a reason.
@@ -46,7 +46,7 @@ class Run:
         ]
 
     def median(self, contender: str, key: str) -> float | None:
-        """Return the median of `values`, or None when there are none."""
+        """Return the median of `values`, or None without values."""
         found = self.values(contender, key)
         return statistics.median(found) if found else None
 

@@ -21,7 +21,7 @@ from typing import Final
 INTERVAL_S: Final = 0.004
 #: Samples between two writings of the file: a worker ends without notice (os._exit).
 WRITE_EVERY: Final = 20
-#: What Python runs before any other module, when it finds it (the module `site`).
+#: The module that Python runs before any other, when it finds it (the module `site`).
 STARTER: Final = """\
 import sys
 sys.path.insert(0, {scripts!r})

@@ -1,4 +1,4 @@
-"""What samples are made of: objects, room on the disk, readers, and what the origin counted.
+"""The parts of samples: objects, space on the disk, readers, and the origin's counts.
 
 A sample is a flat dictionary of numbers (JSON). All that a reader read is compared with the
 original: a wrong byte ends the run.
@@ -40,7 +40,7 @@ PAGE_BYTES = 4096
 
 
 class WrongBytes(Exception):
-    """What was read is not what is stored. Nothing measured after this would mean anything."""
+    """A reader read wrong bytes. No measurement after this would mean anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a workload works on: the origin, its objects by name, and room on the local disk."""
+    """The scene of a workload: the origin, its objects by name, and space on the local disk."""
 
     origin: Origin
     objects: dict[str, StoredObject]

@@ -1,4 +1,4 @@
-"""What the STAC items of many scenes cost: time, requests, bytes and memory, as a table.
+"""The cost of the STAC items of many scenes: time, requests, bytes and memory, as a table.
 
     scripts/bench stac-export --scenes 1000 --latency-ms 30
 
@@ -50,7 +50,7 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one command took; requests of the API and of the store."""
+    """The cost of one command; requests of the API and of the store."""
 
     what: str
     seconds: float

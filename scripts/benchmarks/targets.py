@@ -15,13 +15,13 @@ from benchmarks.results import Results, Run
 #: The contender that the rows are about.
 US = "satfs"
 
-#: Requests of a first read that are not content: walking to a file that nobody has listed yet.
+#: Requests of a first read that are not content: the walk to a file that was not listed yet.
 FIRST_READ_KINDS = {"token", "link", "range"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One row: what is asked, what was measured, and whether it is enough.
+    """One row: the target, the measurement, and whether it is enough.
 
     `met` is None where the run holds nothing to judge by.
     """
@@ -88,7 +88,7 @@ def _rate(run: Run | None) -> str:
 
 
 def _told(part: tuple[str, bool] | None) -> tuple[str, bool] | None:
-    """Return *part* as something worth telling that decides nothing."""
+    """Return *part* for display, without a decision."""
     return None if part is None else (part[0], True)
 
 
@@ -135,7 +135,7 @@ def _sequential(results: Results) -> list[Verdict]:
 
 
 def _curl_share(run: Run | None) -> float:
-    """Return the share of curl's rate that is asked for: with few cores the two share them."""
+    """Return the share of curl's rate that is the target: with few cores the two share them."""
     return 0.9 if run is not None and int(run.machine.get("cores", "1")) >= 4 else 0.8
 
 
@@ -205,7 +205,7 @@ def _together(results: Results) -> list[Verdict]:
             "as fast as one reader's limit allows; each byte fetched once",
             [
                 sum_of(eight, "line_rate"),
-                # The tail that tells a zip's size may be fetched again as part of a range.
+                # The tail that brings a zip's size may be fetched again as part of a range.
                 _most(eight, "fetched_ratio", 1.005, lambda r: f"bytes fetched {r:.3f} times"),
             ],
         ),
@@ -271,8 +271,8 @@ def _first_byte(results: Results) -> list[Verdict]:
     ]
 
 
-#: What a mount that knows nothing asks on the way to a name: the first page that shows that the
-#: credentials work, the scene, and the tail that tells its zip's size.
+#: Requests of a mount without a cache on the way to a name: the first page, which shows that the
+#: credentials work, the scene, and the tail that brings its zip's size.
 WALKING_KINDS = {"tasks", "scenes", "tail"}
 
 

@@ -15,7 +15,7 @@ from scaling import measure, nodes, render
 DOCS = Path(__file__).parent.parent.parent / "docs"
 FIGURES = DOCS / "scaling.json"
 
-#: What is measured, by the name of its figures.
+#: The measurements, by the name of their figures.
 PARTS: dict[str, Callable[[], Any]] = {
     "sequential": lambda: measure.sequential(3, 256, 20),
     "random": lambda: measure.random_ranges(5, 50, 64),

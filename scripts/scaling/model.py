@@ -1,9 +1,9 @@
 """An event model of a cluster that reads deliveries: what saturates first as nodes are added.
 
 *Pure*: figures in, times out. Each node reads its rasters one after the other: an API request for
-the record and one for the link, then the bytes. The API answers so many requests a second for one
-account, in the order in which they come. The origin's line is shared equally by the nodes that
-read, each at most as fast as its own line.
+the record and one for the link, then the bytes. The API serves a limited number of requests a
+second for one account, in the order in which they come. The origin's line is shared equally by the
+nodes that read, each at most as fast as its own line.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def run(cluster: Cluster, seed: int = 1) -> Outcome:
     heapq.heapify(asking)
     left = [cluster.rasters_per_node] * cluster.n_nodes
     api_free_s = api_used_s = carried_bytes = now_s = 0.0
-    #: What every flow has been given since the beginning; flows that read now end at a level.
+    #: The bytes that every flow has received since the beginning; flows that read now end at a
+    #: level.
     level = 0.0
     reading: list[tuple[float, int]] = []
     waiting: list[tuple[float, int]] = []

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: An address of the origin that is reached from every node, in a network that nobody routes.
+#: An address of the origin that is reached from every node, in a network that is not routed.
 ORIGIN_ADDRESS = "10.78.0.1"
 
 
