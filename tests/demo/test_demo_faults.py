@@ -525,7 +525,7 @@ def test_every_fault_changes_something(
         ]
         return [*told, time.monotonic() - start_s > 0.3]
 
-    shorter: dict[str, Any] = {"seconds": 0.4, "bytes_per_s": 25_000, "connections": 0}
+    shorter: dict[str, Any] = {"seconds": 0.4, "bytes_per_s": 25_000, "connections": 0, "bytes": 99}
     *told, _ = answers()
     right = [*told, False]  # a machine that was busy just then makes nothing slow
     for name, kind in KINDS.items():
