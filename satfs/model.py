@@ -173,11 +173,12 @@ class Reader(Protocol):
         """Return whether the bytes of *span* are held here, so that reading sends no request."""
         ...
 
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the layout of the file shows.
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
+        """Return what a program needs of *span*, as far as the layout of the file shows.
 
-        None when it does not show it. After False the same bytes are expected when they are
-        requested again.
+        That is *span*, or an empty one; or a longer one, where the kernel requests a block page by
+        page: up to the end of the block. None when the layout does not show it. After an empty one
+        the same bytes are expected when they are requested again.
         """
         ...
 

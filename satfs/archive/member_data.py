@@ -229,9 +229,9 @@ class PackedReader:
         """Return False: what is held is the packed member, if anything."""
         return False
 
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the layout of a raster shows it."""
-        return None if self._reads is None else self._reads.is_expected(span)
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
+        """Return what a program needs of *span*, as far as the layout of a raster shows it."""
+        return None if self._reads is None else self._reads.expected_part(span)
 
     def close(self) -> None:
         """Release the member."""

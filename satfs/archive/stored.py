@@ -58,10 +58,11 @@ class StoredReader:
         place = self._body.place(span.clip(self.size_bytes))
         return place is not None and self._zip.is_near(place)
 
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the zip's reader knows."""
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
+        """Return what a program needs of *span*, as far as the zip's reader knows."""
         place = self._body.place(span.clip(self.size_bytes))
-        return None if place is None else self._zip.is_expected(place)
+        part = None if place is None else self._zip.expected_part(place)
+        return None if part is None else ByteRange(span.start, span.start + len(part))
 
     def close(self) -> None:
         """Close the zip's reader."""

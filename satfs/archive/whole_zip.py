@@ -56,10 +56,10 @@ class WholeZipReader:
         """Return whether the bytes of *span* are here."""
         return self._reader.is_near(span)
 
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs *span*, as far as the zip's reader knows."""
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
+        """Return what a program needs of *span*, as far as the zip's reader knows."""
         is_inside = self._place is not None and self._place.start <= span.start < self._place.stop
-        return self._reader.is_expected(span) if is_inside else None
+        return self._reader.expected_part(span) if is_inside else None
 
     def limit_read_ahead(self, span: ByteRange) -> None:
         """Read nothing ahead beyond *span* of the zip."""

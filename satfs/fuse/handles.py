@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +23,8 @@ from satfs.tree.nodes import Directory, Entry, File, LazyEntries, Node, Unresolv
 _LARGE: Final = 5000
 #: Large directories whose order is remembered: a program that lists one will likely list it again.
 _RECENT: Final = 4
+#: A page of the kernel, in bytes: the unit in which it keeps a file.
+_PAGE_BYTES: Final = 4096
 #: A read that failed after a wait longer than this, in seconds, is not repeated when the kernel
 #: sends it again; one that failed sooner may well succeed then.
 _LONG_WAIT_S: Final = 1.0
@@ -106,18 +108,31 @@ class OpenFile:
     program has since sought on, or has ended (`readahead_detection`). The opener may have handed
     the file to another program; so its end counts only while no other program reads.
 
+    Where the kernel's read-ahead was refused, it requests page by page what a program reads after
+    all: a hundred pages of a tile. So the reader may name more than was requested
+    (`Reader.expected_part`): *keep* is called with the offset and the bytes of what lies behind the
+    request, whole pages, for the kernel to keep.
+
     The kernel reads ahead of a program, and when that fails it requests the program's own page once
     more (mm/filemap.c). So a part that failed after a long wait fails again at once, for a moment:
     one read(2) would otherwise last two deadlines.
     """
 
-    def __init__(self, node: File, reader: Reader, flags: int, opener_id: int) -> None:
+    def __init__(
+        self,
+        node: File,
+        reader: Reader,
+        flags: int,
+        opener_id: int,
+        keep: Callable[[int, bytes], None] = lambda offset, content: None,
+    ) -> None:
         self.node = node
         self._reader = reader
         # With O_DIRECT the kernel reads nothing ahead, and gives programs the errno of each read.
         self._foresight = None if flags & os.O_DIRECT else KernelReadAhead()
         self._held_back: _HeldBack | None = None
         self._opener_id = opener_id
+        self._keep = keep
         self._is_left = False  # given up since its opener has ended
         self._given_up: tuple[ByteRange, float, Exception] | None = None
 
@@ -133,36 +148,44 @@ class OpenFile:
         """
         span = ByteRange(offset, offset + size).clip(self._reader.size_bytes)
         self._raise_again(span)
-        if self._foresight is not None:
-            await self._wait_until_needed(span, self._foresight)
+        part = span if self._foresight is None else await self._needed(span, self._foresight)
         started_s = trio.current_time()
         try:
-            content = await self._reader.read(span)
+            content = await self._reader.read(part)
         except BaseException as reason:  # cancellation, too: that is the deadline
             if trio.current_time() - started_s > _LONG_WAIT_S:
                 late = DeadlineReached("no response in time, a moment ago")
                 failure = copy(reason) if isinstance(reason, Exception) else late
                 self._given_up = (span, trio.current_time(), failure)
             raise
-        if len(content) != len(span):
-            raise Misuse(f"{len(content)} bytes read for [{span.start}, {span.stop})")
-        return content
+        if len(content) != len(part):
+            raise Misuse(f"{len(content)} bytes read for [{part.start}, {part.stop})")
+        if part == span:
+            return content
+        content = bytes(content)
+        n_behind = (len(part) - len(span)) // _PAGE_BYTES * _PAGE_BYTES
+        if n_behind:
+            self._keep(span.stop, content[len(span) : len(span) + n_behind])
+        return content[: len(span)]
 
     def close(self) -> None:
         """Close the reader."""
         self._reader.close()
 
-    async def _wait_until_needed(self, span: ByteRange, foresight: KernelReadAhead) -> None:
-        """Return when a request is to be answered.
+    async def _needed(self, span: ByteRange, foresight: KernelReadAhead) -> ByteRange:
+        """Return what to read for a request, which may be more, when it is to be read.
 
         Raises:
             Unneeded: it is the kernel's, and no program is expected to need it.
         """
-        is_expected = None if self._reader.is_near(span) else self._reader.is_expected(span)
-        if is_expected is False:
-            raise Unneeded("kernel read-ahead refused: no program reads these blocks")
-        if is_expected is None:
+        is_near = len(span) > _PAGE_BYTES and self._reader.is_near(span)
+        part = None if is_near else self._reader.expected_part(span)
+        if part is None:
             await self._hold_back(span, foresight)
+            return span
+        if not part:
+            raise Unneeded("kernel read-ahead refused: no program reads these blocks")
+        return part
 
     async def _hold_back(self, span: ByteRange, foresight: KernelReadAhead) -> None:
         kind = foresight.note(span)

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from itertools import count
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -38,6 +38,7 @@ from satfs.fuse.dir_cookies import DOT, DOT_DOT
 from satfs.fuse.error_reporting import ErrorReporter
 from satfs.fuse.handles import LargeListings, OpenDirectory, OpenFile
 from satfs.fuse.inodes import Inodes
+from satfs.fuse.page_store import PageStore
 from satfs.tree.desktop_names import is_polled
 from satfs.tree.nodes import Attributes, Directory, File, Kind, Node, Symlink, Unresolved
 
@@ -184,6 +185,7 @@ class Operations(pyfuse3.Operations):
         self._directories: dict[int, OpenDirectory] = {}
         self._large = LargeListings()
         self._files: dict[int, OpenFile] = {}
+        self._page_store = PageStore(pyfuse3.notify_store)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -194,6 +196,7 @@ class Operations(pyfuse3.Operations):
     async def close(self) -> None:
         """Answer ENOTCONN to every call that waits and to every one to come; close all files."""
         await self.calls.end()
+        await self._page_store.end()
         for fh in list(self._files):
             await self.release(fh)
         self._directories.clear()
@@ -371,7 +374,8 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EACCES)
         reader = await node.open()
         handle = next(self._handles)
-        self._files[handle] = OpenFile(node, reader, flags, ctx.pid)
+        keep = partial(self._page_store.keep, inode)
+        self._files[handle] = OpenFile(node, reader, flags, ctx.pid, keep)
         # The kernel hands out nothing beyond the size it knows, unless every read has to come here.
         return FileInfo(fh=handle, keep_cache=not node.is_live, direct_io=node.is_live)
 

@@ -109,7 +109,7 @@ class _LinesReader:
         """Return True: all is in memory."""
         return True
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Return None: a log has no layout."""
         return None
 

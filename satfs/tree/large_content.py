@@ -77,7 +77,7 @@ class LargeContentReader:
         """Return True: all is in memory."""
         return True
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Return None: text has no layout."""
         return None
 

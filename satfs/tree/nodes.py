@@ -347,7 +347,7 @@ class BytesReader:
         """Return True: all is in memory."""
         return True
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Return None: text has no layout."""
         return None
 

@@ -229,7 +229,7 @@ class _Tagged:
         """Return True: a picture is small, so that it makes no difference."""
         return True
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Return None: a thumbnail is read as a whole."""
         return None
 

@@ -152,10 +152,15 @@ def copies_of(stored: StoredObject, n: int) -> list[StoredObject]:
 
 @dataclass(frozen=True, slots=True)
 class Least:
-    """What a work needs at least: bytes of the blocks it touches, and ranges that they lie in."""
+    """What a work needs at least: bytes of the blocks it touches, and ranges that they lie in.
+
+    `n_round_trips` is how many of them follow on each other in one process: one for each window
+    that has new blocks, since nobody knows before where a random window lies.
+    """
 
     size_bytes: int
     n_ranges: int
+    n_round_trips: int
 
 
 def least(stored: StoredObject, work: Work) -> Least:
@@ -194,9 +199,9 @@ def least(stored: StoredObject, work: Work) -> Least:
         windows = [Window(0, image.height, 0, image.width)]
     bands = None if work.bands is None else [band - 1 for band in work.bands]
     if work.is_copy:
-        return Least(stored.member().size_bytes, 1)
+        return Least(stored.member().size_bytes, 1, 1)
     seen: set[Block] = set()
-    n_bytes = n_ranges = 0
+    n_bytes = n_ranges = n_round_trips = 0
     n_each = len(windows) // work.n_rasters
     for number, window in enumerate(windows):
         if work.n_rasters > 1 and number % n_each == 0:
@@ -206,4 +211,5 @@ def least(stored: StoredObject, work: Work) -> Least:
         places = [place for block in new if (place := raster.fetch_span_of(block))]
         n_bytes += sum(map(len, places))
         n_ranges += len(merge_spans(places, GAP_BYTES))
-    return Least(n_bytes, n_ranges)
+        n_round_trips += bool(places)
+    return Least(n_bytes, n_ranges, -(-n_round_trips // work.n_processes))

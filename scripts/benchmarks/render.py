@@ -213,17 +213,27 @@ def as_text(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
+#: GDAL without a mount.
+GDAL = WINDOW_READERS[-1]
+#: Requests that follow on each other until a raster is open: its header, and its tables.
+N_OPENING_ROUND_TRIPS = 2
+
+
 def windows_table(run: Run) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of rasters: a row for each layout and work."""
-    head = ["layout", "work", "least: MB / ranges"]
+    head = ["layout", "work", "least: MB / ranges / s"]
     head += [f"{title(reader)}: MB / requests / s" for reader in WINDOW_READERS]
+    head += ["its requests alone: s", "`contents/` / GDAL", "least / GDAL"]
+    ratios = window_ratios(run, WINDOW_READERS[0])
     rows = []
     for layout, work in cases():
         names = [CASE.join((reader, layout, work)) for reader in WINDOW_READERS]
         needed = [run.median(names[0], key) for key in ("least_bytes", "least_ranges")]
         if needed[0] is None or needed[1] is None:
             continue
-        cells = [layout, WORK[work].title, f"{_mb(needed[0])} / {_count(needed[1])}"]
+        least_s, gdal_s = (ideal_s(run, layout, work, is_gdal=is_gdal) for is_gdal in (False, True))
+        told_s = "-" if least_s is None else _seconds(least_s)
+        cells = [layout, WORK[work].title, f"{_mb(needed[0])} / {_count(needed[1])} / {told_s}"]
         for name in names:
             values = [run.median(name, column.key) for column in COLUMNS["window"]]
             told = [
@@ -231,8 +241,40 @@ def windows_table(run: Run) -> tuple[list[str], list[list[str]]]:
                 for column, value in zip(COLUMNS["window"], values, strict=True)
             ]
             cells.append(" / ".join(reversed(told)))
+        took_s = run.median(names[-1], "took_s")
+        shares = [
+            ratios.get((layout, work)),
+            least_s / took_s if least_s is not None and took_s else None,
+        ]
+        cells.append("-" if gdal_s is None else _seconds(gdal_s))
+        cells += ["-" if share is None else _two(share) for share in shares]
         rows.append(cells)
     return head, rows
+
+
+def ideal_s(run: Run, layout: str, work: str, *, is_gdal: bool = False) -> float | None:
+    """Return what a work takes at least: round trips that wait for each other, bytes, unpacking.
+
+    Nobody knows where a random window lies before its first block is read: a round trip for each
+    window with new blocks, and two to open (the header, and the tables that it leads to). The bytes
+    come at the rate of one connection for each process. With *is_gdal* that is counted for GDAL's
+    own requests and bytes, each of which waits for the one before.
+    """
+    profile, task = PROFILES[run.profile], WORK[work]
+    ours, theirs = (CASE.join((reader, layout, work)) for reader in (WINDOW_READERS[0], GDAL))
+    unpack_s = run.median(ours, "unpack_s")
+    n_trips, n_bytes = (
+        (run.median(theirs, "content_requests"), run.median(theirs, "content_bytes"))
+        if is_gdal
+        else (run.median(ours, "least_round_trips"), run.median(ours, "least_bytes"))
+    )
+    if unpack_s is None or n_trips is None or n_bytes is None:
+        return None
+    n_waits = n_trips / task.n_processes if is_gdal else n_trips + N_OPENING_ROUND_TRIPS
+    line_s = n_waits * profile.round_trip_s
+    if profile.connection_rate is not None:
+        line_s += n_bytes / (profile.connection_rate * task.n_processes)
+    return line_s + unpack_s
 
 
 def _windows_summary(run: Run) -> str:

@@ -131,7 +131,7 @@ WORKLOADS = {
             ("satfs",), ("a",),
         ),
         Workload(
-            "window", "windows, chips and points of a GeoTIFF in the zip", window, ("wan",),
+            "window", "windows, chips and points of a GeoTIFF in the zip", window, ("wan", "far"),
             tuple(
                 CASE.join((reader, layout, work))
                 for (layout, work), reader in product(cases(), WINDOW_READERS)

@@ -51,7 +51,7 @@ class SparseZip:
         assert self.content is not None
         return self.content.read(span.start, span.stop)
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Know no layout."""
         return None
 

@@ -86,7 +86,7 @@ async def test_a_packed_member_is_read_as_bytes(opened: Callable[..., Opened]) -
     for at in (packed - 100, packed, packed + 5000):
         assert await reader.read(ByteRange(at, at + 100)) == data[at : at + 100]
     assert not any(it.zip.located)
-    assert reader.is_expected(ByteRange(packed, packed + 10)) is None
+    assert reader.expected_part(ByteRange(packed, packed + 10)) is None
     reader.close()
 
 

@@ -240,7 +240,7 @@ class CountingZip:
             trio.lowlevel.spawn_system_task(self._take_back)
         return memoryview(lent)
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Know no layout."""
         return None
 

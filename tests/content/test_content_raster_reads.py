@@ -99,24 +99,63 @@ def test_the_rest_of_a_block_asks_for_nothing_more() -> None:
     assert reads.note(behind, everything) is None
 
 
-def test_what_the_kernel_reads_ahead_past_a_block_is_refused_once() -> None:
+@pytest.mark.parametrize("base", [0, 12_345])
+def test_what_the_kernel_reads_ahead_past_a_block_is_refused_once(base: int) -> None:
+    reads = RasterReads(known(base=base))
+    first = first_read(8)
+    reads.note(ByteRange(base + first.start, base + first.stop), nothing)
+    start = base + first.stop
+    ahead = ByteRange(start, start + AHEAD)
+    behind = ByteRange(ahead.stop, ahead.stop + AHEAD)
+    assert reads.expected_part(ahead) == ByteRange(start, start)
+    assert reads.expected_part(behind) == ByteRange(behind.start, behind.start)
+    for at in range(ahead.start, behind.stop, PAGE_BYTES):
+        part = reads.expected_part(ByteRange(at, at + PAGE_BYTES))
+        assert part is not None
+        assert part.stop >= at + PAGE_BYTES
+    assert reads.expected_part(ahead) == ahead
+
+
+@pytest.mark.parametrize("base", [0, 12_345])
+def test_of_a_block_that_is_requested_page_by_page_the_rest_is_expected(base: int) -> None:
+    """Its first pages were part of a read-ahead that was refused, perhaps of another handle."""
+    reads = RasterReads(known(base=base))
+    start = base + first_read(8).start
+    parts = []
+    for number in range(5):
+        page = ByteRange(start + number * PAGE_BYTES, start + (number + 1) * PAGE_BYTES)
+        parts.append(reads.expected_part(page))
+        reads.note(parts[-1] or page, nothing)
+        if parts[-1] != page:
+            break
+    end = base + -(-tile(8).stop // BUFFER_BYTES) * BUFFER_BYTES
+    assert [len(part or ()) for part in parts[:-1]] == [PAGE_BYTES] * (len(parts) - 1)
+    assert 2 <= len(parts) - 1 <= 3
+    assert parts[-1] == ByteRange(start + (len(parts) - 1) * PAGE_BYTES, end)
+
+
+def test_the_rest_of_a_block_shows_no_more_than_its_first_page() -> None:
+    """It was not requested: a program has not come to the kernel's last read-ahead."""
     reads = RasterReads(known())
     reads.note(first_read(8), nothing)
     start = first_read(8).stop
-    ahead = ByteRange(start, start + AHEAD)
-    behind = ByteRange(ahead.stop, ahead.stop + AHEAD)
-    assert reads.is_expected(ahead) is False
-    assert reads.is_expected(behind) is False
-    for at in range(ahead.start, behind.stop, PAGE_BYTES):
-        assert reads.is_expected(ByteRange(at, at + PAGE_BYTES)) is True
-    assert reads.is_expected(ahead) is True
+    reads.expected_part(ByteRange(start, start + AHEAD))
+    n_read = 0
+    for number in range(3):
+        page = ByteRange(start + number * PAGE_BYTES, start + (number + 1) * PAGE_BYTES)
+        part = reads.expected_part(page) or page
+        assert reads.note(part, nothing) is None
+        n_read += len(part)
+    assert n_read > 3 * PAGE_BYTES
+    assert reads.pattern.read_bytes == TILE_BYTES
 
 
 def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
     reads = RasterReads(known())
     reads.note(first_read(8), nothing)
     start = first_read(8).stop
-    assert reads.is_expected(ByteRange(start, start + 64 * KIB)) is True
+    inside = ByteRange(start, start + 64 * KIB)
+    assert reads.expected_part(inside) == inside
 
 
 def test_the_row_below_is_fetched_at_once() -> None:
@@ -148,7 +187,8 @@ def test_a_program_that_copies_is_left_to_read_ahead_by_offsets() -> None:
     reads = RasterReads(known())
     reads.note(ByteRange(0, 128 * KIB), nothing)
     assert reads.bulk_bytes is None
-    assert reads.is_expected(ByteRange(128 * KIB, 128 * KIB + AHEAD)) is True
+    ahead = ByteRange(128 * KIB, 128 * KIB + AHEAD)
+    assert reads.expected_part(ahead) == ahead
 
 
 def test_a_read_of_all_blocks_in_order_becomes_a_bulk_read() -> None:
@@ -191,10 +231,15 @@ def test_a_page_is_never_refused_and_nothing_twice(
     reads = RasterReads(known())
     for start, length in requests:
         span = pages(ByteRange(start, min(start + length, len(RASTER))))
-        if reads.is_expected(span) is False:
-            assert reads.is_expected(span) is True
+        part = reads.expected_part(span)
+        if part is not None:
+            assert part.start == span.start
+            assert part.stop <= span.stop
+            if part != span:
+                assert reads.expected_part(span) == span
         page = ByteRange(span.start, span.start + PAGE_BYTES)
-        assert reads.is_expected(page) is not False
+        part = reads.expected_part(page)
+        assert part is None or (part.start == page.start and part.stop >= page.stop)
         plan = reads.note(span, everything if is_held else nothing)
         if plan is not None:
             assert plan.now.start <= span.start
@@ -240,8 +285,9 @@ def test_right_bytes_whatever_is_read_and_whatever_the_layout_states(
                 reader.locate_file(ByteRange(base, len(whole)))
                 for start, length in [(base, 4096), *reads]:
                     span = ByteRange(start, start + length)
-                    expected = reader.is_expected(span.clip(len(whole)))
-                    assert expected in (True, False, None)
+                    part = reader.expected_part(span.clip(len(whole)))
+                    if part:
+                        assert bytes(await reader.read(part)) == whole[part.start : part.stop]
                     assert bytes(await reader.read(span)) == whole[start : start + length]
                 reader.close()
 
@@ -262,8 +308,9 @@ def test_a_second_handle_knows_the_layout_without_reading_the_header(tmp_path: P
             second = await contents.open(SCENE, ZIP, version)
             await second.read(first_read(20))
             start = first_read(20).stop
-            assert second.is_expected(ByteRange(start, start + AHEAD)) is False
-            assert second.is_near(tile(20)) or second.is_expected(tile(20)) is True
+            part = second.expected_part(ByteRange(start, start + AHEAD))
+            assert part == ByteRange(start, start)
+            assert second.is_near(tile(20)) or second.expected_part(tile(20)) == tile(20)
             await second.read(tile(20))
             assert not second.is_near(tile(22))
             second.close()

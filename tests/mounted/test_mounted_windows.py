@@ -293,6 +293,22 @@ def test_many_readers_fetch_each_block_once(
         assert sum(each.bytes_sent for each in asked) <= 1.25 * seen[0] + 2 * MIB
 
 
+@pytest.mark.parametrize("sample", ["256 tiles, pixel, LZW"], indirect=True)
+def test_a_block_takes_few_requests_of_the_kernel(
+    sample: Sample, start_origin: StartOrigin, mount_it: MountIt
+) -> None:
+    """What the kernel reads ahead past a block is refused, and the block not read page by page."""
+    mount = mount_it(start_origin(_catalogue({"scene": sample.zipped})))
+    path = mount.path / "scenes/scene/contents" / MEMBER
+    windows = WORK["points"]
+    assert _digest(path, windows) == _expected(sample.path, windows)
+    n_calls = _counter(mount.path, 'satfs_calls_total{operation="read"}')
+    n_bytes, n_blocks, _ = sample.least(windows)
+    assert n_bytes // n_blocks > 60 * 4 * KIB
+    # The program may be there before its pages are stored, and request some of them itself.
+    assert n_calls <= 20 + 15 * n_blocks
+
+
 def _counter(mountpoint: Path, name: str) -> float:
     lines = (mountpoint / ".satfs/metrics").read_text().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith(name + " "))

@@ -218,7 +218,7 @@ class _Reader:
             raise self._objects.read_failure
         return memoryview(self._content)[span.start : span.stop]
 
-    def is_expected(self, span: ByteRange) -> bool | None:
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
         """Know no layout."""
         return None
 

@@ -8,7 +8,7 @@ The kernel reads ahead by offsets, half a megabyte at a time, also beyond the bl
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
-(mm/filemap.c).
+(mm/filemap.c). After some pages of a block the rest of it is stored in the kernel at once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ MIB: Final = 1024 * 1024
 
 #: The unit in which the kernel reads when nothing is read ahead.
 PAGE_BYTES: Final = 4 * KIB
+#: So many pages that follow on a first one show that a block is requested page by page.
+N_PAGES_IN_A_ROW: Final = 2
+#: How much of a block is given to the kernel then: the length of its read-ahead.
+MAX_REST_BYTES: Final = 512 * KIB
 #: A request up to this length shows where a program is: it is stdio's buffer, or a page.
 SHORT_BYTES: Final = 16 * KIB
 #: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
@@ -97,6 +101,11 @@ class RasterReads:
         #: Whether the last block was cached before anything was fetched for this handle. Then
         #: nothing is predicted: predictions save round trips, and cached blocks take none.
         self._is_cached = False
+        #: Where the last request of one page ended, and how many followed on each other before it.
+        self._page_stop = -1
+        self._n_pages = 0
+        #: What was named last as the rest of a block.
+        self._rest: ByteRange | None = None
         #: Whether blocks were predicted since the last plan was made.
         self._is_plan_due = False
 
@@ -140,22 +149,24 @@ class RasterReads:
 
     # -- the kernel's read-ahead -----------------------------------------------------------------
 
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """Return whether a program needs a request's bytes; None when the layout does not show it.
+    def expected_part(self, whole: ByteRange) -> ByteRange | None:
+        """Return the part of a request that a program needs: all of it, or nothing.
 
-        With False the request is taken for refused.
+        None when the layout does not show it. With nothing the request is taken for refused. Of a
+        block that is requested page by page, the part is the rest of the block.
         """
-        span = self._inside(span)
+        span = self._inside(whole)
         if not span or self._raster.layout is None:
             return None
+        if len(span) <= PAGE_BYTES:
+            return ByteRange(whole.start, max(whole.stop, self._rest_stop(span) + self._base))
+        self._n_pages = 0
         is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
         is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
         is_stray = not is_ahead and self._is_stray(span)
         is_ahead = is_ahead or is_stray
-        if len(span) <= PAGE_BYTES or is_known_end or not is_ahead:
-            return True
-        if self._was_refused(span):
-            return True
+        if is_known_end or not is_ahead or self._was_refused(span):
+            return whole
         blocks = list(self._blocks(span))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return None
@@ -168,11 +179,11 @@ class RasterReads:
             self._is_plan_due = True
             doubted = self._unseen(blocks)
         if not doubted:
-            return True
+            return whole
         self._refused.append(span)
         if is_stray:
             self._strays.append(span)
-            return False
+            return ByteRange(whole.start, whole.start)
         if self._is_in_run(span):
             # The kernel's next request of the run shows that a program has come to this one.
             self._ahead = span
@@ -181,7 +192,26 @@ class RasterReads:
             self._doubted[block] = span
             if len(self._doubted) > MAX_BLOCKS_PER_REQUEST:
                 self._doubted.popitem(last=False)
-        return False
+        return ByteRange(whole.start, whole.start)
+
+    def _rest_stop(self, page: ByteRange) -> int:
+        """Return where the block ends, or a read-ahead's length of it, that is read page by page.
+
+        It is the end of *page* before that shows: the first pages of a block are requested one by
+        one by many programs, and those behind them where the kernel's read-ahead was refused.
+        """
+        self._n_pages = self._n_pages + 1 if page.start == self._page_stop else 0
+        self._page_stop = page.stop
+        block = self._raster.block_at(page.start)
+        where = self._raster.fetch_span_of(block) if block is not None else None
+        if block is None or not where or not self.pattern.has_read(block):
+            return page.stop
+        if self._n_pages < N_PAGES_IN_A_ROW or where.stop < page.stop:
+            return page.stop
+        stop = min(self._with_tail(where).stop - self._base, page.start + MAX_REST_BYTES)
+        self._page_stop = stop
+        self._rest = ByteRange(page.start, stop)
+        return stop
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -191,6 +221,10 @@ class RasterReads:
         *holds* returns whether bytes of the object are in the cache.
         """
         inside = self._inside(span)
+        if inside == self._rest:
+            # It was not requested but for its first page, and shows nothing more.
+            self._front = max(self._front, inside.stop)
+            inside = ByteRange(inside.start, inside.start + PAGE_BYTES)
         if len(inside) <= PAGE_BYTES:
             self._note_needed_stray(inside)
             if self._is_rest(inside):

@@ -94,9 +94,9 @@ class ObjectReader:
         """See `Reader.is_near`: in the cache."""
         return self._fetcher.cached.holds(span.clip(self.size_bytes))
 
-    def is_expected(self, span: ByteRange) -> bool | None:
-        """See `Reader.is_expected`."""
-        return None if self._raster_reads is None else self._raster_reads.is_expected(span)
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
+        """See `Reader.expected_part`."""
+        return None if self._raster_reads is None else self._raster_reads.expected_part(span)
 
     def locate_file(self, place: ByteRange | None) -> None:
         """See `RemoteReader.locate_file`."""
