@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from satfs.imagery.layout import Block, BlockPlace, Image
-from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape
+from satfs.imagery.windows import MIN_CONFIDENCE, NextBlocks, ReadWindow, WindowShape, extent
 from satfs.model import ByteRange
 
 #: How much may be fetched in vain: one byte for this number of bytes that are read.
@@ -203,9 +204,9 @@ class AccessPattern:
         beside = [(block, 1.0) for block in following.beside()]
         max_bytes = min(_MAX_BESIDE_BYTES, self._free_bytes)
         self._take(beside, max_bytes, span_of, predictions, is_whole=True)
-        # How many strips a window has is the least certain: most of what may still be fetched in
+        # How many strips a window has is the least certain: half of what may still be fetched in
         # vain is kept for the windows behind it.
-        free = self._free_bytes // (4 if window.image.n_columns == 1 else 1)
+        free = self._free_bytes // (2 if window.image.n_columns == 1 else 1)
         least = self._free_bytes - free
         for blocks in following.rows_below():
             row = [(block, following.fill) for block in blocks]
@@ -317,4 +318,21 @@ class AccessPattern:
         fill = 1.0 if window.image.n_columns == 1 else len(window.read) / n_blocks
         shape = WindowShape(n_rows, n_columns, frozenset(window.planes), fill)
         shapes = self._shapes.setdefault(window.image.number, deque(maxlen=N_REMEMBERED))
-        shapes.append(shape)
+        if not self._may_be_larger(window, shapes):
+            shapes.append(shape)
+
+    def _may_be_larger(self, window: ReadWindow, shapes: Sequence[WindowShape]) -> bool:
+        """Return whether a window smaller than those before it lies beside what was read before.
+
+        A program reads that from the kernel's pages, which is not seen.
+        """
+        image, plane = window.image, window.planes[0]
+        rows, columns = range(window.top, window.bottom), range(window.left, window.right)
+        beside: list[tuple[int, int]] = []
+        if len(rows) < extent([shape.n_rows for shape in shapes])[0]:
+            beside += product((window.top - 1, window.bottom), columns)
+        if len(columns) < extent([shape.n_columns for shape in shapes])[0]:
+            beside += product(rows, (window.left - 1, window.right))
+        places = (BlockPlace(plane, row, column) for row, column in beside)
+        found = (image.block(place) for place in places if image.holds(place))
+        return any(block in self._recent for block in found)

@@ -119,8 +119,8 @@ class NextBlocks:
         share = fill
         if self._has_shape:
             # The blocks that the last windows had to the right and below.
-            n_columns, column_share = _extent([shape.n_columns for shape in shapes])
-            _, row_share = _extent([shape.n_rows for shape in shapes])
+            n_columns, column_share = extent([shape.n_columns for shape in shapes])
+            _, row_share = extent([shape.n_rows for shape in shapes])
             share = min(fill, column_share, row_share)
             columns = range(window.left, max(window.right, window.left + n_columns))
             rows = range(window.top, self._known_bottom())
@@ -174,7 +174,7 @@ class NextBlocks:
         window = self._window
         if not self._has_shape:
             return window.bottom
-        n_rows, _ = _extent([shape.n_rows for shape in self._shapes])
+        n_rows, _ = extent([shape.n_rows for shape in self._shapes])
         return max(window.bottom, window.top + n_rows)
 
     def _planes(self) -> list[tuple[int, float]]:
@@ -240,7 +240,7 @@ def _n_touched(height: int, block_height: int) -> int:
     return -(-height // block_height) + (block_height > 1)
 
 
-def _extent(lengths: Sequence[int]) -> tuple[int, float]:
+def extent(lengths: Sequence[int]) -> tuple[int, float]:
     """Return the greatest length that enough of the last windows reached, and their share."""
     if not lengths:
         return 1, 0.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imagery.rasters import plain_image
-from imagery.traces import chips, follow, in_file_order, spans, window_reads
+from imagery.traces import Outcome, chips, follow, in_file_order, spans, window_reads
 
 from satfs.imagery.layout import Block, Image, Window
 from satfs.imagery.pattern import (
@@ -66,6 +66,20 @@ def test_the_shape_of_chips_is_learnt(name: str, n_waits: float) -> None:
     before = follow(pattern, image, chain.from_iterable(made[:3]))
     outcome = follow(pattern, image, chain.from_iterable(made[3:]), before)
     assert outcome.n_waits <= n_waits * 20
+    assert len(outcome.vain) <= len(outcome.read) / 5
+
+
+@pytest.mark.parametrize("name", ["256 tiles, band", "strips of 16", "strips of 1"])
+def test_the_shape_of_chips_is_learnt_from_those_that_are_seen_as_a_whole(name: str) -> None:
+    """What overlaps chips before is read from the kernel's pages, and a rest of a chip is seen."""
+    image, pattern = IMAGES[name], AccessPattern()
+    outcome, n_chips, n_waits = Outcome(), 0, 0
+    for blocks in chips(image, 256, 20, seed=3):
+        new = [block for block in blocks if block not in outcome.read]
+        n_chips += bool(new)
+        outcome = follow(pattern, image, iter(new), outcome)
+        n_waits += outcome.n_waits
+    assert n_waits <= 1.5 * n_chips
     assert len(outcome.vain) <= len(outcome.read) / 5
 
 
