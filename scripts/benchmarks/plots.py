@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.names import plain_title
 from benchmarks.profiles import MB, PROFILES
 from benchmarks.rasters import LAYOUTS, WORK
-from benchmarks.render import window_ratios
 from benchmarks.results import Results, Run
+from benchmarks.window_figures import window_ratios
 from benchmarks.window_works import WINDOW_READERS
 
 #: satfs stands out; a limit is grey; everybody else looks alike.

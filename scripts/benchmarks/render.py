@@ -12,6 +12,7 @@ from benchmarks.profiles import MB, PROFILES
 from benchmarks.rasters import WORK, cases
 from benchmarks.results import Results, Run
 from benchmarks.targets import verdicts
+from benchmarks.window_figures import ideal_s, window_ratios
 from benchmarks.window_works import CASE, WINDOW_READERS
 from benchmarks.workloads import WORKLOADS
 
@@ -213,12 +214,6 @@ def as_text(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
-#: GDAL without a mount.
-GDAL = WINDOW_READERS[-1]
-#: Requests that follow on each other until a raster is open: its header, and its tables.
-N_OPENING_ROUND_TRIPS = 2
-
-
 def windows_table(run: Run) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of rasters: a row for each layout and work."""
     head = ["layout", "work", "least: MB / ranges / s"]
@@ -252,31 +247,6 @@ def windows_table(run: Run) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def ideal_s(run: Run, layout: str, work: str, *, is_gdal: bool = False) -> float | None:
-    """Return what a work takes at least: round trips that wait for each other, bytes, unpacking.
-
-    Nobody knows where a random window lies before its first block is read: a round trip for each
-    window with new blocks, and two to open (the header, and the tables that it leads to). The bytes
-    come at the rate of one connection for each process. With *is_gdal* that is counted for GDAL's
-    own requests and bytes, each of which waits for the one before.
-    """
-    profile, task = PROFILES[run.profile], WORK[work]
-    ours, theirs = (CASE.join((reader, layout, work)) for reader in (WINDOW_READERS[0], GDAL))
-    unpack_s = run.median(ours, "unpack_s")
-    n_trips, n_bytes = (
-        (run.median(theirs, "content_requests"), run.median(theirs, "content_bytes"))
-        if is_gdal
-        else (run.median(ours, "least_round_trips"), run.median(ours, "least_bytes"))
-    )
-    if unpack_s is None or n_trips is None or n_bytes is None:
-        return None
-    n_waits = n_trips / task.n_processes if is_gdal else n_trips + N_OPENING_ROUND_TRIPS
-    line_s = n_waits * profile.round_trip_s
-    if profile.connection_rate is not None:
-        line_s += n_bytes / (profile.connection_rate * task.n_processes)
-    return line_s + unpack_s
-
-
 def _windows_summary(run: Run) -> str:
     """Return how the times compare with GDAL's own, over all layouts and works."""
     by_reader = []
@@ -289,17 +259,6 @@ def _windows_summary(run: Run) -> str:
                 f"{len(ratios)} rows, {worst:.2f} at worst."
             )
     return " ".join(by_reader)
-
-
-def window_ratios(run: Run, reader: str) -> dict[tuple[str, str], float]:
-    """Return the time of a reader over that of GDAL without a mount, by layout and work."""
-    found = {}
-    for layout, work in cases():
-        ours = run.median(CASE.join((reader, layout, work)), "took_s")
-        others = run.median(CASE.join((WINDOW_READERS[-1], layout, work)), "took_s")
-        if ours is not None and others:
-            found[layout, work] = ours / others
-    return found
 
 
 def as_markdown(run: Run) -> str:

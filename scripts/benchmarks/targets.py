@@ -5,12 +5,16 @@ Longer than 400 lines, since each row stands with its target.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmarks.profiles import MB, PROFILES
+from benchmarks.rasters import WORK
 from benchmarks.results import Results, Run
+from benchmarks.window_figures import GDAL, OURS, excesses, ideal_s, window_ratios
+from benchmarks.window_works import CASE
 
 #: The contender that the rows are about.
 US = "satfs"
@@ -400,6 +404,69 @@ def _interactivity(results: Results) -> list[Verdict]:
     ]
 
 
+def _rasters(results: Results) -> list[Verdict]:
+    run = results.run("window", "wan")
+    ratios = {} if run is None else window_ratios(run, OURS)
+    rows = []
+    for work in ("chips", "points"):
+        found = {layout: ratio for (layout, name), ratio in ratios.items() if name == work}
+        allowed = [_allowed_share(run, layout, work) for layout in found] if run else []
+        rows.append(
+            _row(
+                f"rasters-{work}",
+                f"{WORK[work].title} of a raster, WAN",
+                "0.5 of GDAL's time",
+                [
+                    (
+                        f"{statistics.median(found.values()):.2f} in the median of {len(found)}"
+                        f" layouts, {max(found.values()):.2f} at worst; the line allows"
+                        f" {statistics.median(allowed):.2f}",
+                        max(found.values()) <= 0.5,
+                    )
+                    if found
+                    else None
+                ],
+            )
+        )
+    rows.append(
+        _row(
+            "rasters-all",
+            "windows, chips, points and whole rasters, WAN",
+            "0.6 of GDAL's time in the median, never slower",
+            [
+                (
+                    f"{statistics.median(ratios.values()):.2f} in the median of {len(ratios)} rows,"
+                    f" {max(ratios.values()):.2f} at worst",
+                    statistics.median(ratios.values()) <= 0.6 and max(ratios.values()) <= 1,
+                )
+                if ratios
+                else None
+            ],
+        )
+    )
+    more_bytes, more_requests = ({}, {}) if run is None else excesses(run)
+    for key, what, limit, more in (
+        ("rasters-bytes", "bytes", "1.25 times the blocks touched plus 0.5 MB", more_bytes),
+        ("rasters-requests", "requests", "ranges of neighbours plus 4", more_requests),
+    ):
+        n_over = sum(value > 0 for value in more.values())
+        part = f"more in {n_over} of {len(more)} rows", n_over == 0
+        rows.append(_row(key, f"{what} of rasters, WAN", limit, [part if more else None]))
+    for work in ("training-1", "training-8"):
+        ratio = ratios.get(("256-lzw", work))
+        target = "4 times GDAL's throughput"
+        share = None if ratio is None else (f"{1 / ratio:.1f} times", ratio <= 0.25)
+        rows.append(_row(f"rasters-{work}", f"{WORK[work].title}, WAN", target, [share]))
+    return rows
+
+
+def _allowed_share(run: Run, layout: str, work: str) -> float:
+    """Return which share of GDAL's time a work takes at least."""
+    least_s = ideal_s(run, layout, work)
+    gdal_s = run.median(CASE.join((GDAL, layout, work)), "took_s")
+    return least_s / gdal_s if least_s and gdal_s else math.nan
+
+
 _JUDGES: tuple[Callable[[Results], list[Verdict]], ...] = (
     _sequential,
     _ahead_of_peers,
@@ -411,4 +478,5 @@ _JUDGES: tuple[Callable[[Results], list[Verdict]], ...] = (
     _listings,
     _costs,
     _interactivity,
+    _rasters,
 )
