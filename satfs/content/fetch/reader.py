@@ -195,7 +195,19 @@ class ObjectReader:
                 break
         if self._raster is not None:
             for table in self._raster.tables():
-                await self._look_at(table)
+                await self._look_at_parts(table)
+
+    async def _look_at_parts(self, table: ByteRange) -> None:
+        """Learn from the parts of a table of blocks that are cached: it may be read piece by piece.
+
+        A program that looks into a zip has read some of a table before it shows where the raster
+        lies.
+        """
+        start = table.start
+        for gap in [*self._fetcher.cached.gaps(table), ByteRange(table.stop, table.stop)]:
+            if start < gap.start:
+                await self._look_at(ByteRange(start, gap.start))
+            start = max(start, gap.stop)
 
     async def _look_at(self, span: ByteRange) -> bool:
         """Learn from the bytes of *span* if they are cached; return whether they are."""
