@@ -15,7 +15,9 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.raster_files import MAX_RASTERS, RasterFile, RasterFiles, is_tiff
 from satfs.content.fetch.raster_reads import BUFFER_BYTES, PAGE_BYTES, RasterReads
 from satfs.content.fetch.readahead import Pattern
+from satfs.content.fetch.reader import ObjectReader
 from satfs.demo.contents import BytesContent
+from satfs.imagery.layout import Block
 from satfs.model import ByteRange
 
 KIB = 1024
@@ -290,6 +292,35 @@ def test_right_bytes_whatever_is_read_and_whatever_the_layout_states(
                         assert bytes(await reader.read(part)) == whole[part.start : part.stop]
                     assert bytes(await reader.read(span)) == whole[start : start + length]
                 reader.close()
+
+    run(main)
+
+
+def test_a_handle_learns_from_what_is_cached_of_a_table(tmp_path: Path) -> None:
+    """A program that looks into a zip has read a part of a table before the raster is found."""
+    side, first = 80, 64 * KIB
+    store = FakeStore()
+    store.objects[SCENE, ZIP] = BytesContent(make_raster(side, 512, first))
+
+    async def main() -> None:
+        async with opened(store, tmp_path) as contents:
+            version = await learn(contents)
+            before = await contents.open(SCENE, ZIP, version)
+            assert isinstance(before, ObjectReader)
+            before.limit_read_ahead(ByteRange(0, 0))
+            for start in (0, 2 * BLOCK_BYTES):  # some of the offsets, and some of the sizes
+                await before.read(ByteRange(start, start + BLOCK_BYTES))
+            before.close()
+            reader = await contents.open(SCENE, ZIP, version)
+            await reader.read(ByteRange(first, first + 8 * KIB))
+            assert isinstance(reader, ObjectReader)
+            assert reader._raster is not None
+            raster = reader._raster.raster
+            found = [n for n in range(side * side) if raster.span_of(Block(0, n)) is not None]
+            assert 1000 < len(found) < side * side
+            where = raster.span_of(Block(0, found[0]))
+            assert where == ByteRange(first + 512 * found[0], first + 512 * (found[0] + 1))
+            reader.close()
 
     run(main)
 

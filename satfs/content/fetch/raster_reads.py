@@ -302,7 +302,7 @@ class RasterReads:
             return False
         block = self._raster.block_at(span.start)
         where = self._raster.span_of(block) if block is not None else None
-        return where is not None and span.start - where.start >= BUFFER_BYTES
+        return where is not None and span.start > where.start
 
     def _note_needed_stray(self, page: ByteRange) -> None:
         """Note that a program needs a page of what was taken for a stray request."""
