@@ -211,9 +211,10 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
         # Whether a chip has a second column shows when its first one is read; in band interleave,
         # when the whole of its first band is, or sooner where the kernel reads ahead (54 to 59
         # requests for the chips in tiles of 512, of 48 ranges).
-        n_parts = (3 if sample.is_band_interleaved else 1) * len(windows) // 2
+        n_chips = len(windows) if work == "chips" else 0
+        n_parts = (3 if sample.is_band_interleaved else 1) * n_chips // 2
         if sample.is_striped:  # how high a window of strips is shows when it ends: parts that grow
-            n_parts += min(n_blocks // 2, 24)
+            n_parts += min(n_blocks // 4, 15)
         if door == ZIP:
             # GDAL looks into the zip itself, and reads 64 KiB from where a block begins: the bytes
             # behind the last block of a row are often a request of their own.
