@@ -9,6 +9,8 @@ has read. FUSE does not distinguish these requests from those that a program wai
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
 (mm/filemap.c). After some pages of a block the rest of it is stored in the kernel at once.
+
+Longer than 400 lines, since all of it decides from the reads of one handle.
 """
 
 from __future__ import annotations
