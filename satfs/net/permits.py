@@ -200,10 +200,16 @@ class Permit:
 
 class _Waiter:
     def __init__(
-        self, holders: Sequence[Holder], rank: Callable[[], Rank], *, is_metadata: bool
+        self,
+        holders: Sequence[Holder],
+        rank: Callable[[], Rank],
+        *,
+        is_metadata: bool,
+        is_moved: bool,
     ) -> None:
         self.holders = holders
         self.is_metadata = is_metadata
+        self.is_moved = is_moved
         self.rank = rank
         self.since_s = trio.current_time()
         self.event = trio.Event()
@@ -250,11 +256,13 @@ class Permits:
         rank: Callable[[], Rank] | None = None,
         *,
         is_patient: bool = True,
+        is_moved: bool = False,
     ) -> Permit:
         """Return a permit to use a connection to *origin* of one of *holders*, the best first.
 
         Waits while the host lets no more through. *rank* is the order of several that wait;
-        it is called again at each choice. *is_patient*: see `Permit`.
+        it is called again at each choice. *is_patient*: see `Permit`. *is_moved*: the request was
+        taken from a silent connection, and any that has answered before is better than a new one.
         """
         host = self._host(origin)
         is_metadata = rank is None
@@ -264,7 +272,7 @@ class Permits:
             def rank() -> Rank:
                 return (METADATA, number)
 
-        waiter = _Waiter(holders, rank, is_metadata=is_metadata)
+        waiter = _Waiter(holders, rank, is_metadata=is_metadata, is_moved=is_moved)
         host.waiters.append(waiter)
         try:
             # Tasks that begin together run in any order: all of them are in the queue before one
@@ -303,7 +311,8 @@ class Permits:
         limit = host.limit
         if limit.limit is not None:
             return limit.allowed(now_s)
-        oldest_s = min((p.began_s for p in host.permits if not p.is_proven), default=now_s)
+        unproven = [p.silent_since_s for p in host.permits if p.is_counted and not p.is_proven]
+        oldest_s = min(unproven, default=now_s)
         n_answering = self._n_answering(host)
         if n_answering and limit.is_late(now_s - oldest_s):
             return n_answering
@@ -336,6 +345,7 @@ class Permits:
             for host in self._hosts.values():
                 if not is_late:
                     self._look(host)
+                    self._move_late(host)
                 self._serve(host)
             if not any(host.permits or host.waiters for host in self._hosts.values()):
                 self._has_work = trio.Event()
@@ -396,9 +406,9 @@ class Permits:
     def _note_refused(self, host: _Host, *, is_silence: bool = False) -> float | None:
         before, n_others = host.limit.limit, self._n_open(host)
         if is_silence:
-            # Of those that are open and never answered others are as silent, perhaps without a
-            # request: they are not let through either.
-            n_others = self._n_answering(host)
+            # What was opened at the same time and is as late is not let through either, with a
+            # request or without one.
+            n_others = self._n_answering(host) + len(self._not_late(host))
         wait_s = host.limit.note_refused(
             trio.current_time(),
             n_others=n_others,
@@ -449,6 +459,40 @@ class Permits:
                 permit.is_counted = False
                 permit.wait_s = 0.0
                 permit.scope.cancel()
+
+    def _not_late(self, host: _Host) -> list[Permit]:
+        """Return the permits for new connections of which the first byte may still come."""
+        now_s = trio.current_time()
+        return [
+            permit
+            for permit in host.permits
+            if permit.is_counted
+            and not permit.is_proven
+            and not host.limit.is_late(now_s - permit.silent_since_s)
+        ]
+
+    def _move_late(self, host: _Host) -> None:
+        """Move requests from connections that are late to idle ones that have answered before.
+
+        Those that began first, where no other request waits. It costs nothing where the connection
+        is only slow.
+        """
+        n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
+        if host.waiters or not n_idle:
+            return
+        now_s, in_time = trio.current_time(), self._not_late(host)
+        late = [
+            permit
+            for permit in host.permits
+            if permit.is_counted
+            and not permit.is_proven
+            and permit not in in_time
+            and permit.is_looked_at(now_s)
+        ]
+        for permit in late[:n_idle]:
+            permit.is_counted = False
+            permit.wait_s = 0.0
+            permit.scope.cancel()
 
     def _close_unused(self, host: _Host) -> None:
         """Have the connections closed that were opened ahead of need and never answered."""
@@ -533,6 +577,8 @@ class Permits:
         may_open = (waiter.is_metadata and host.limit.limit is None) or self._has_room(host)
         # A new connection where the bytes are wanted is better than an old one elsewhere.
         chosen = best if sum(idle[best]) or may_open else None
+        if waiter.is_moved:
+            chosen = next((holder for holder in holders if idle[holder][0]), chosen)
         if chosen is None:
             chosen = next((holder for holder in holders if sum(idle[holder])), None)
         if chosen is None:

@@ -351,6 +351,14 @@ class TestController:
         controller.note_range(1.0, 8_000_000, 0.4)
         assert controller.target == 64
 
+    def test_a_short_range_shows_the_cap_of_a_near_store(self) -> None:
+        """No slow start explains its rate, as one does over a far line."""
+        for response_s, n_connections in ((0.001, 64), (0.05, 40)):
+            controller = ConnectionController(64)
+            controller.note_response(0.0, response_s)
+            controller.note_range(1.0, 1_000_000, 0.5)
+            assert controller.target == n_connections
+
     @pytest.mark.parametrize("rate", [5e6, 10e6, 25e6, 50e6])
     def test_capped_connections_grow_to_what_is_needed(self, rate: float) -> None:
         """Where each connection carries the same, so many are used as reach the goal."""

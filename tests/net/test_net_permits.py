@@ -446,3 +446,28 @@ async def test_late_connections_are_not_counted_on(
         assert permits.n_expected(HOST) == 1
         new.responded()
         assert permits.n_expected(HOST) == 3 * 6
+
+
+async def test_a_late_request_is_moved_to_a_connection_that_is_idle(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Where no other request waits for it. That its own connection is slow is no limit."""
+    here, there = FakeHolder(), FakeHolder()
+    async with watching(here, there) as permits:
+        permits.known(HOST).note_opened(0.4)
+        first = await permits.take(HOST, [there])
+        first.note_connection(is_new=False)
+        late = await permits.take(HOST, [here, there])
+        late.begin()
+        began_s = trio.current_time()
+        there.n_proven = 1
+        first.end()
+        with late.scope:
+            await trio.sleep(5)
+        assert 0.6 < trio.current_time() - began_s < 0.8
+        with pytest.raises(Crowded):
+            late.raise_if_silent()
+        late.end()
+        assert permits.limit(HOST) is None
+        moved = await permits.take(HOST, [here, there], is_moved=True)
+        assert (moved.holder, moved.takes_idle) == (there, True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import certifi
 import pytest
+import trio
 import trustme
 from fakes.certificates import Chain, inspection_box
 from fakes.origin import serving
 
+from satfs.content.transfer.opener import Opener
 from satfs.errors import BadSettings, Unreachable
 from satfs.net.http import Http
 from satfs.net.trust import Roots, tls_context, trusted_roots
@@ -50,6 +54,24 @@ async def test_a_strict_check_can_be_relaxed(tmp_path: Path) -> None:
         assert refused.value.is_lasting
     async with request_scope(chain, tls_strict=False) as fetch:
         assert await fetch() == b"\0\1\2"
+
+
+@pytest.mark.parametrize("tls_strict", [True, False])
+async def test_a_worker_checks_as_strictly_as_the_loop(tmp_path: Path, *, tls_strict: bool) -> None:
+    """The same chain is refused, or accepted with the setting, where bulk is received."""
+    chain = inspection_box(tmp_path)
+    async with serving(chain.server) as origin:
+        parts = urlsplit(origin.url("/ramp/3"))
+        opener = Opener()
+        opener.ca_file, opener.tls_strict = str(chain.ca_file), tls_strict
+        opener.open((parts.scheme, parts.netloc))
+        await trio.to_thread.run_sync(select.select, [opener.wake_reader], [], [], 10)
+        ((_, found),) = opener.opened()
+        opener.close()
+
+    assert isinstance(found, ssl.SSLCertVerificationError) is tls_strict
+    if not isinstance(found, Exception):
+        found.close()
 
 
 async def test_a_relaxed_check_is_still_a_check(tmp_path: Path) -> None:

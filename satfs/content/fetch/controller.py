@@ -34,6 +34,8 @@ TRIED_PER_S: Final = 800
 NEAR_S: Final = 0.010
 #: A near connection that carries less than this is capped by the store, not by this machine.
 NEAR_RATE_BYTES_PER_S: Final = 50e6
+#: Not even a busy machine is that slow by itself: a short range shows the cap then, too.
+CAPPED_BYTES_PER_S: Final = 15e6
 #: Share of what was predicted below which connections are found to share something narrower.
 SHARED: Final = 0.5
 #: Factor by which more are kept than fill what is shared: one is always between two ranges.
@@ -192,6 +194,9 @@ class ConnectionController:
             wished = MIN_CONNECTIONS
         elif solo is not None:
             wished = max(MIN_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / solo))
+        elif rate is not None and rate < CAPPED_BYTES_PER_S and self._soonest_s < NEAR_S:
+            # A slow start takes no time here: what a short range carried is what a long one will.
+            wished = max(INITIAL_CONNECTIONS, math.ceil(GOAL_BYTES_PER_S / rate))
         else:
             is_known = self._soonest_s < math.inf
             wished = max(

@@ -246,7 +246,11 @@ class RangeRetry:
 
         began_s = trio.current_time()
         range_request.attempt.permit = permit = await self.permits.take(
-            origin, holders, rank, is_patient=trial.n_crowded >= MAX_MOVES
+            origin,
+            holders,
+            rank,
+            is_patient=trial.n_crowded >= MAX_MOVES,
+            is_moved=trial.n_crowded > 0,
         )
         trial.waited(trio.current_time() - began_s)
         self._controller.note_limit(trio.current_time(), self.permits.limit(origin))

@@ -397,7 +397,11 @@ class Worker:
         line.since_s = time.monotonic()
         waiting = self._waiting[line.origin]
         if waiting:
-            self._send(line, waiting.pop(0))
+            job = waiting.pop(0)
+            self._send(line, job)
+            if line.has_responded and job.move.move in self._jobs:
+                # The mount must not take it for the new connection that it was ordered for.
+                self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
         else:
             self._idle[line.origin].append(line)
 
