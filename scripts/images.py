@@ -27,7 +27,7 @@ from places import NOT_POSSIBLE, Place, Root, commit_time_s, root_of
 BASE: Final = Place("trixie", "/srv/satfs")
 TAG: Final = "localhost/satfs"
 #: Packages that a bare machine has for the clone, and an image does without.
-SLIM: Final = "DEBIAN_FRONTEND=noninteractive apt-get -yq purge --autoremove git sudo > /dev/null"
+SLIM: Final = "DEBIAN_FRONTEND=noninteractive apt-get -yq purge --autoremove git > /dev/null"
 #: Of all that is installed beside Debian's packages. numpy, which shapely needs, is the largest.
 MAX_SIZE_BYTES: Final = 150_000_000
 
