@@ -100,7 +100,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("all, s", "total_s", _seconds),
         _REQUESTS,
         _BYTES,
-        Column("times the bytes asked", "amplification", _two),
+        Column("times the bytes requested", "amplification", _two),
     ),
     "two-files": (_RATE, _MEMORY, _REQUESTS, Column("times fetched", "fetched_ratio", _two)),
     "eight-readers": (

@@ -297,7 +297,7 @@ def _random(results: Results) -> list[Verdict]:
         _row(
             "random",
             "200 random 64 KiB reads, WAN",
-            "median within 15 % of curl; at most 3 times the bytes asked for",
+            "median within 15 % of curl; at most 3 times the bytes requested",
             [latency, _most(run, "amplification", 3.0, lambda x: f"{x:.2f} times the bytes")],
         )
     ]
