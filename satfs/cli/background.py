@@ -39,16 +39,19 @@ class Waiter:
         return self._pipe is not None
 
     def report_ready(self) -> None:
-        """Have the command in the terminal end with success, and detach from its terminal.
+        """Detach from the terminal, and have the command there end with success.
+
+        In this order: a program that reads the command's output to its end would otherwise wait
+        for this process.
 
         Raises:
             BrokenPipeError: the command in the terminal has ended: it waits no more.
         """
         if self._leaves_late:
             os.setsid()
+        detach(0, 1, 2)
         self._send({"ready": True})
         self._close()
-        detach(0, 1, 2)
 
     def report_failure(self, failure: Failure) -> None:
         """Let the command in front end with *failure*, if it still waits."""

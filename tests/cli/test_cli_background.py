@@ -34,13 +34,13 @@ def front(work: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_front_ends_when_the_work_is_ready_and_not_with_it() -> None:
     """`capture_output` waits for every holder of the pipes: the work has closed them."""
-    done = front("waiter.tell_ready(); time.sleep(20); return 0")
+    done = front("waiter.report_ready(); time.sleep(20); return 0")
 
     assert (done.returncode, done.stdout) == (0, "told: None\n")
 
 
 def test_a_failure_is_told_in_front_with_its_code() -> None:
-    done = front("waiter.tell_failure(Failure(4, 'no network', 'plug it in')); return 4")
+    done = front("waiter.report_failure(Failure(4, 'no network', 'plug it in')); return 4")
 
     assert done.returncode == 4
     assert "sentence='no network', remedy='plug it in'" in done.stdout
@@ -57,7 +57,7 @@ def test_an_end_without_a_word_is_a_failure(end: str) -> None:
 
 def test_it_is_told_once() -> None:
     done = front(
-        "waiter.tell_ready(); waiter.tell_failure(Failure(4, 'later'))\n"
+        "waiter.report_ready(); waiter.report_failure(Failure(4, 'later'))\n"
         "return 4 if not waiter.is_waiting else 0"
     )
 
@@ -69,7 +69,7 @@ def test_whatever_was_buffered_comes_out_once() -> None:
         [
             sys.executable,
             "-c",
-            "print('before')\n" + _FRONT.format(work="    waiter.tell_ready(); return 0"),
+            "print('before')\n" + _FRONT.format(work="    waiter.report_ready(); return 0"),
         ],
         capture_output=True,
         text=True,

@@ -270,5 +270,7 @@ def test_an_item_is_sent_once_its_delivery_is_there(empty: Mounted, tmp_path: Pa
     empty.origin.catalogue.add_capture(TASK, make_capture("cap-new", [scene]))
     assert empty.lines("watch", "--once", "--stac", empty.place) == []
     zip_file.content = content
+    # The store's "not there" is believed for some seconds (`negative_ttl_s`), or until this.
+    assert empty.program("refresh", empty.place / "scenes" / scene.scene_id).returncode == 0
     told = empty.lines("watch", "--once", "--stac", empty.place)
     assert [item["id"] for item in told] == [scene.scene_id]

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from satfs import mountpoints
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
 from satfs.demo.server import DemoOrigin
 from satfs.fsspec import SatfsFileSystem
+from satfs.mountpoints import Mounted
 
 StartOrigin = Callable[..., DemoOrigin]
 OpenFs = Callable[..., SatfsFileSystem]
@@ -29,6 +31,19 @@ def catalogue_with(members: Mapping[str, bytes], *, method: int = zipfile.ZIP_ST
             archive.writestr(name, data)
     scene = make_scene("one", [make_delivery("one", buffer.getvalue())])
     return Catalogue([make_task(1, [make_capture("capture", [scene])])])
+
+
+@pytest.fixture(autouse=True)
+def mounts_of_these_tests(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Show this process the mounts of its own tests alone: others run beside them."""
+    ours, listed = tmp_path_factory.getbasetemp(), mountpoints.satfs_mounts
+
+    def satfs_mounts() -> tuple[Mounted, ...]:
+        return tuple(each for each in listed() if each.mountpoint.is_relative_to(ours))
+
+    monkeypatch.setattr(mountpoints, "satfs_mounts", satfs_mounts)
 
 
 @pytest.fixture
