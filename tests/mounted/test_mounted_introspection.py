@@ -232,8 +232,8 @@ def test_stale_listings_are_marked(
         entry_timeout_s=0.1,
         attr_timeout_s=0.1,
         negative_ttl_s=0.2,
-        metadata_deadline_s=2,
-        read_deadline_s=4,
+        metadata_deadline_s=5,  # a fifth of it is left when the known listing is served
+        read_deadline_s=5,
     )
     listed = sorted(os.listdir(mount.path / "tasks"))
     assert status(mount)["listings"]["n_stale"] == 0
