@@ -71,7 +71,11 @@ class PartialListing(Generic[R]):
             new = new_records(one, self._index)
             if new is not None:
                 n_bytes = page_bytes(new)
-                self.progress.take(n_bytes)
+                try:
+                    self.progress.take(n_bytes)
+                except Garbled:
+                    self.let_go()  # at once: others that fit now would fail as well
+                    raise
                 self.n_bytes += n_bytes
                 self._pages.append(new)
         return len(self._index) - n_before

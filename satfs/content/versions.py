@@ -115,6 +115,7 @@ class Versions:
             Unreachable: the store does not respond now.
             The last two only when no version is known from before.
         """
+        since_s = self._now()
         known = await self._recall((scene, attachment))
         if known is not None and known.revision == revision:
             return known.version
@@ -123,7 +124,7 @@ class Versions:
             if absent_revision == revision:
                 raise NotThere(why)
         try:
-            return (await self._learn(scene, attachment, revision)).version
+            return (await self._learn(scene, attachment, revision, since_s)).version
         except NotThere as gone:
             self._absent[scene, attachment] = revision, str(gone)
             raise
@@ -160,7 +161,7 @@ class Versions:
             NotThere, NotAllowed: as `get`.
             Unreachable: the store does not respond now; a version known from before stays known.
         """
-        return (await self._learn(scene, attachment, revision)).version
+        return (await self._learn(scene, attachment, revision, self._now())).version
 
     async def _recall(self, key: Key) -> KnownVersion | None:
         known = self._known.get(key)
@@ -180,13 +181,14 @@ class Versions:
             self._known.popitem(last=False)
 
     async def _learn(
-        self, scene: SceneId, attachment: AttachmentName, revision: str
+        self, scene: SceneId, attachment: AttachmentName, revision: str, since_s: float
     ) -> KnownVersion:
+        """Return what a request shows that any process of this node made since *since_s*."""
         key = (scene, attachment, revision)
 
         async def renew() -> tuple[KnownVersion, float]:
             learning = Learning()
-            self._dispatcher.run_in_background(self._learn_version, key, learning)
+            self._dispatcher.run_in_background(self._learn_version, key, learning, since_s)
             try:
                 await learning.is_settled.wait()
             except trio.Cancelled:
@@ -205,7 +207,7 @@ class Versions:
                 del self._learning[key], self._n_learners[key]
 
     async def _learn_version(
-        self, wanted: tuple[SceneId, AttachmentName, str], learning: Learning
+        self, wanted: tuple[SceneId, AttachmentName, str], learning: Learning, since_s: float
     ) -> None:
         """Make the request for a version: settled with its headers, while the tail still comes."""
         scene, attachment, revision = wanted
@@ -287,7 +289,7 @@ class Versions:
             with learning.scope:
                 async with turn:
                     async with self._probing.held():
-                        if await self._is_learnt_elsewhere(wanted, learning, turn):
+                        if await self._is_learnt_elsewhere(wanted, learning, turn, since_s):
                             return
                         with self._traces.of(label).request(read_trace.SIZE) as request:
                             tail = await self._probe.tail(
@@ -323,13 +325,14 @@ class Versions:
         wanted: tuple[SceneId, AttachmentName, str],
         learning: Learning,
         turn: contextlib.AsyncExitStack,
+        since_s: float,
     ) -> bool:
-        """Return whether another process of this node learns the version at the same time.
+        """Return whether another process of this node has learnt the version since *since_s*.
 
         Then *learning* has it. Otherwise the others wait until *turn* is closed.
         """
         scene, attachment, revision = wanted
-        index, since_s = self._cache.index, self._now()
+        index = self._cache.index
         if index is None or not self._locks.is_shared(trio.current_time()):
             return False
         name = f"version {self._account} {label_of(scene, attachment)}"
