@@ -275,7 +275,7 @@ class Credential:
                     exchange,
                     origin=origin_of(settings.auth_url),
                     deadline_at=deadline.at_s,
-                    what="ask for a token",
+                    what="request a token",
                 )
             except NeedsLogin as refusal:
                 if is_first_refusal and n_tries > 1:
@@ -321,7 +321,7 @@ class Credential:
     def _not_a_token(self, response: Response) -> Exception:
         where = shown(self._settings.auth_url)
         stored = error_text.error_text(response.body, self.secrets())
-        message = f"ask for a token: {where} answered {response.status}" + (
+        message = f"request a token: {where} answered {response.status}" + (
             f": {stored}" if stored else ""
         )
         if response.status in (400, 401, 403):

@@ -1,6 +1,6 @@
 """Which URLs may be requested, how they are compared, and how they are displayed.
 
-The rule for links to objects, which arrive in answers of the API and in redirects of the store:
+The rule for links to objects, which arrive in responses of the API and in redirects of the store:
 
 - `https` always; `http` only when the API itself is requested over `http` (settings allow that for
 a
@@ -78,7 +78,7 @@ def shown(url: str) -> str:
 
 
 def resolved(base_url: str, reference: str) -> str:
-    """Return the address that *reference* names in an answer from *base_url* (RFC 3986 §5).
+    """Return the address that *reference* names in a response from *base_url* (RFC 3986 §5).
 
     Nothing is checked about where it leads.
 

@@ -29,7 +29,7 @@ from satfs.net.happy_eyeballs import SlowAddresses
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
 RECEIVE_BYTES = 1024 * 1024
-#: First receive of a connection: most answers of an API fit, and a buffer of 1 MiB costs a page
+#: First receive of a connection: most responses of an API fit, and a buffer of 1 MiB costs a page
 #: fault for each 4 KiB. A receive that fills its buffer doubles the next one.
 FIRST_RECEIVE_BYTES = 64 * 1024
 #: Bytes taken at once until the head of a response is complete. Of informational responses (103 and
@@ -329,7 +329,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Return a connection to the first address of *host* that answers (RFC 8305).
+        """Return a connection to the first address of *host* that responds (RFC 8305).
 
         trio switches `TCP_NODELAY` on for each. *timeout* covers a TLS handshake after it, too.
         """

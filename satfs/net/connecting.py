@@ -41,7 +41,7 @@ async def resolved_addresses(host: str, port: int, check_peer: CheckPeer | None)
 async def first_connected(
     addresses: Sequence[str], port: int, slow: SlowAddresses
 ) -> trio.SocketStream:
-    """Return a connection to the first of *addresses* that answers, tried as RFC 8305 has it.
+    """Return a connection to the first of *addresses* that responds, tried as RFC 8305 has it.
 
     Notes in *slow* which addresses lost.
 

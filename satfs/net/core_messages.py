@@ -117,7 +117,7 @@ class Body(httpx.AsyncByteStream):
             raise
 
     async def _end(self) -> None:
-        """Let httpcore see that the answer is over, and hand the connection back."""
+        """Let httpcore see that the response is over, and hand the connection back."""
         self._is_over = True
         try:
             await self._response.aclose()
@@ -127,7 +127,7 @@ class Body(httpx.AsyncByteStream):
         self._give_back()
 
     async def aclose(self) -> None:
-        """Give the answer up, wherever it is; closes the connection unless all was read."""
+        """Give the response up, wherever it is; closes the connection unless all was read."""
         if self._is_over:
             return
         self._is_over = True

@@ -4,15 +4,15 @@ Pure: counts and moments in, a number out. Hosts, firewalls and load balancers l
 of one client: they refuse further ones (a reset at connect or before the first byte, a 503), or
 accept them and keep silent until another one closes. Nothing announces the limit.
 
-While nothing was refused, connections are opened in steps: with n connections that have answered at
-once, up to three times n may be open. So a host that lets n through refuses at most 2 n. Only an
-answer shows that a connection is let through: some hosts complete the handshake of TLS, and then
-send a 503. How many have answered is remembered: only the first transfer of a mount takes these
+While nothing was refused, connections are opened in steps: with n connections that have responded
+at once, up to three times n may be open. So a host that lets n through refuses at most 2 n. Only a
+response shows that a connection is let through: some hosts complete the handshake of TLS, and then
+send a 503. How many have responded is remembered: only the first transfer of a mount takes these
 steps, to 3, 9, 27 and 81 connections, and none where another process has read from the host before
 (`recall`).
 
-A refusal while other connections answer is the limit: as many as are left. Much later one more is
-tried; each time that more than before have answered, twice as many are added.
+A refusal while other connections respond is the limit: as many as are left. Much later one more is
+tried; each time that more than before have responded, twice as many are added.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-#: Connections that may be open at once before any has answered.
+#: Connections that may be open at once before any has responded.
 MIN_ALLOWED: Final = 2
-#: Connections that may be open for each that has answered. With more, a few that are refused twice
+#: Connections that may be open for each that has responded. With more, a few that are refused twice
 #: would make it more than three refusals for each connection let through.
 GROWTH: Final = 3
 #: Connections that may be open, for each one before it, when all have been silent for this many
@@ -77,15 +77,15 @@ class HostLimit:
         self._broken_at_s = float("-inf")
         self._opening_s: float | None = None
         self._responses_s: deque[float] = deque(maxlen=N_RESPONSES)
-        self._n_stepped = 0  # allowed without answers
+        self._n_stepped = 0  # allowed without responses
         self._n_recalled = 0
         self._stepped_at_s = float("-inf")
 
     def allowed(self, now_s: float, *, n_unproven: int = 0) -> int:
-        """Return how many connections may be open now, of which *n_unproven* have not answered.
+        """Return how many connections may be open now, of which *n_unproven* have not responded.
 
         After a refusal those may be refused as well: until that is known, no more are opened than
-        have answered at once.
+        have responded at once.
         """
         if self.limit is None:
             n_seen = max(GROWTH * self._n_responding, self._n_recalled)
@@ -96,11 +96,11 @@ class HostLimit:
 
     @property
     def n_responding(self) -> int:
-        """Return how many connections have answered at once: the most, and no more than a limit."""
+        """Return how many connections responded at once: the most, and at most a limit."""
         return self._n_responding if self.limit is None else min(self.limit, self._n_responding)
 
     def recall(self, n_responding: int) -> None:
-        """Allow as many connections as have answered at once before, and no more than those."""
+        """Allow as many connections as have responded at once before, and no more than those."""
         self._n_recalled = n_responding
 
     def note_wanted(self, now_s: float) -> None:
@@ -144,7 +144,7 @@ class HostLimit:
         return in_order[int((1 - SLOWER_SHARE) * (len(in_order) - 1))]
 
     def note_responding(self, now_s: float, n_responding: int) -> None:
-        """Take in that *n_responding* connections are open at once that have answered."""
+        """Take in that *n_responding* connections are open at once that have responded."""
         self._n_responding = max(self._n_responding, n_responding)
         if self.limit is not None and n_responding > self.limit:
             self.limit = n_responding
@@ -153,24 +153,24 @@ class HostLimit:
             self._raise_after_s = RAISE_AFTER_S
 
     def note_closed(self, now_s: float) -> None:
-        """Take in that a connection which had answered was closed on this side."""
+        """Take in that a connection which had responded was closed on this side."""
         self._closed_at_s.append(now_s)
 
     def note_broken(self, now_s: float) -> None:
-        """Take in that the host broke off a connection which had answered."""
+        """Take in that the host broke off a connection which had responded."""
         self._broken_at_s = now_s
 
     def note_refused(
-        self, now_s: float, *, n_others: int, n_answering: int, is_silence: bool = False
+        self, now_s: float, *, n_others: int, n_responding: int, is_silence: bool = False
     ) -> float | None:
         """Take in that a new connection was refused, or (*is_silence*) is silent.
 
-        *n_others* connections are open or being opened beside it, of which *n_answering* have
-        answered. Returns the seconds to wait before a request to this host over a connection that
+        *n_others* connections are open or being opened beside it, of which *n_responding* have
+        responded. Returns the seconds to wait before a request to this host over a connection that
         is allowed; None when the refusal is not about a limit.
         """
         self._n_stepped = 0
-        if not n_answering or now_s - self._broken_at_s < FAILING_S:
+        if not n_responding or now_s - self._broken_at_s < FAILING_S:
             return None
         self._closed_at_s = [at for at in self._closed_at_s if now_s - at < CLOSING_S]
         n_closing = len(self._closed_at_s)

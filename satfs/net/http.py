@@ -33,8 +33,9 @@ import satfs
 from satfs.errors import DeadlineReached, Garbled, SatfsError, Unreachable
 from satfs.net.addresses import origin_of, request_target, shown
 from satfs.net.connecting import CheckPeer
+from satfs.net.host_connections import Crowded, Holder, Permit
 from satfs.net.http_errors import causes_of, translating
-from satfs.net.permits import Crowded, Holder, Permit, Permits
+from satfs.net.permits import Permits
 from satfs.net.pool import ConnectionPool, PoolStatistics
 from satfs.net.proxies import proxies_of_environment
 from satfs.net.reachability import Reachability
@@ -54,9 +55,9 @@ from satfs.net.trust import tls_context
 log = structlog.get_logger(__name__)
 
 #: Most bytes of a response that is read whole, unless the caller sets another limit. The vendor's
-#: gateway caps answers at 10 MB (AWS API Gateway quotas).
+#: gateway caps responses at 10 MB (AWS API Gateway quotas).
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
-#: Time for giving up an answer, behind a shield against cancellation.
+#: Time for giving up a response, behind a shield against cancellation.
 CLOSE_LIMIT_S = 2.0
 
 #: Methods of requests that may be sent twice (RFC 9110 §9.2.1).
@@ -75,9 +76,9 @@ class Http:
     *tls_strict* whether certificates must keep to the letter of RFC 5280 (`net/trust.py`); *tls* is
     a context that was made of both, for several clients: the system's authorities take a while.
     *check_peer* raises for an address of a host that must not be connected to (`net/backend.py`).
-    *transport* replaces the network (tests). Every answer is noted in *reachability*. Each request
-    waits for a permit of *permits*, which are to be shared by everything that opens connections to
-    the same hosts.
+    *transport* replaces the network (tests). Every response is noted in *reachability*. Each
+    request waits for a permit of *permits*, which are to be shared by everything that opens
+    connections to the same hosts.
 
     Credentials are the caller's business: nothing is sent but the headers given.
     """
@@ -227,7 +228,7 @@ class Http:
     async def stream(
         self, url: str, *, headers: Mapping[str, str], permit: Permit | None = None
     ) -> AsyncIterator[StreamedResponse]:
-        """GET *url* and hand out the answer as soon as its headers are there.
+        """GET *url* and hand out the response as soon as its headers are there.
 
         With *permit*, a permit for a connection of this client, none is taken where it is for the
         origin of *url*; then `Crowded` is raised when the host lets no further connection through.
@@ -275,7 +276,7 @@ class Http:
     async def _send_when_permitted(
         self, origin: str, request: httpx.Request, where: str
     ) -> tuple[httpx.Response, Permit]:
-        """Return the answer's head, and the permit that it came with."""
+        """Return the response's head, and the permit that it came with."""
         while True:
             permit = await self.permits.take(origin, [self.holder])
             try:
@@ -296,7 +297,7 @@ class Http:
     async def _send_with(
         self, permit: Permit, request: httpx.Request, where: str
     ) -> httpx.Response:
-        """Return the answer's head.
+        """Return the response's head.
 
         Raises:
             Crowded: the host lets no further connection through.
@@ -330,7 +331,7 @@ class Http:
         }
         sent = {
             "User-Agent": f"satfs/{satfs.__version__}",
-            # A compressed answer to a ranged request is no range of the object (RFC 9110 §14.2).
+            # A compressed response to a ranged request is no range of the object (RFC 9110 §14.2).
             "Accept-Encoding": "identity",
             **headers,
         }
@@ -344,7 +345,7 @@ class Http:
             raise Garbled(f"{where} is not an address that can be requested") from None
 
     async def _send(self, request: httpx.Request, where: str) -> httpx.Response:
-        """Return the answer's head. The limit also bounds transports that know no timeouts."""
+        """Return the response's head. The limit also bounds transports that know no timeouts."""
         limit_s = self._connect_timeout_s + self._progress_timeout_s
         with trio.CancelScope(deadline=trio.current_time() + limit_s), translating(where):
             return await self._transport.handle_async_request(request)

@@ -5,30 +5,24 @@ request needs a permit first, which says whose connection it uses. So together t
 host lets through (`hostlimit`), and a connection that is idle in one of them is used there, or
 closed for a request that needs one elsewhere.
 
-Everything except `take` and `watch` returns at once. Longer than 400 lines, since the counts of a
-host, and what changes them, have one owner.
+Everything except `take` and `watch` returns at once. The counts of one host are in
+`host_connections`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
-import structlog
 import trio
 
-from satfs.net.hostlimit import GROWTH, HostLimit
-
-log = structlog.get_logger(__name__)
+from satfs.net.host_connections import Holder, HostConnections, Permit
+from satfs.net.hostlimit import HostLimit
 
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
-#: Longest wait for another process to look whether bytes have come, in seconds. On a busy machine
-#: it has no processor for as long as that; a process that was stopped never looks.
-LOOKING_S: Final = 2.0
-
 #: How long a request waits for a connection that is about to be idle, in seconds: opening another
 #: one takes two round trips, and its first bytes come slowly.
 IDLE_SOON_S: Final = 0.15
@@ -41,161 +35,6 @@ Rank = tuple[int, int]
 METADATA: Final = 0
 AWAITED: Final = 1
 READ_AHEAD: Final = 2
-
-
-class Crowded(Exception):
-    """The host lets no further connection through; try again after *wait_s*, with a permit.
-
-    Never leaves the content package or `net/http.py`.
-    """
-
-    def __init__(self, wait_s: float) -> None:
-        super().__init__("no further connection is let through")
-        self.wait_s = wait_s
-
-
-class Holder(Protocol):
-    """A holder of connections: a pool, or the worker processes."""
-
-    def n_idle(self, origin: str) -> tuple[int, int]:
-        """Return the connections to *origin* without a request: answered before, and never used.
-
-        Those being opened ahead of need count as never used.
-        """
-
-    def close_some_idle(self, origin: str, n_connections: int) -> None:
-        """Close that many of them, soon; they are not counted any more from now on."""
-
-
-class Permit:
-    """Leave for one request over one connection of *holder*. End it with `end`.
-
-    *scope* is cancelled when the connection is found to be silent while others carry. *is_new*:
-    the connection has not responded before. *is_patient*: a connection that has responded before is
-    waited for, also while others carry.
-    """
-
-    def __init__(self, permits: Permits, host: _Host, holder: Holder, *, is_new: bool) -> None:
-        self.holder = holder
-        self.is_new = is_new
-        self.is_patient = False
-        self.scope = trio.CancelScope()
-        self.began_s = trio.current_time()
-        self.has_responded = False
-        self.takes_idle = False  # an idle connection is counted twice until the request has it
-        self.is_ahead = False  # its connection was opened before, or begun to be, for no request
-        self.is_counted = True
-        self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
-        #: Makes the holder look whether bytes wait on the connection. The holder then calls
-        #: `note_no_bytes`, `note_bytes` or `responded`, at once or later.
-        self.look: Callable[[], None] | None = None
-        self.silent_since_s = self.began_s
-        self._look_began_s: float | None = None
-        self._is_looked_at = False
-        self._permits = permits
-        self._host = host
-
-    @property
-    def origin(self) -> str:
-        """Return the origin that requests may go to."""
-        return self._host.origin
-
-    @property
-    def is_proven(self) -> bool:
-        """Return whether the host has ever answered on its connection."""
-        return self.has_responded or not self.is_new
-
-    def begin(self) -> None:
-        """Note that the request has its connection, or that one is being opened for it."""
-        self.takes_idle = False
-        self.began_s = self.silent_since_s = trio.current_time()
-        self._look_began_s, self._is_looked_at = None, False
-
-    def note_no_bytes(self) -> None:
-        """Note that the holder has looked, and no bytes wait on the connection."""
-        self._is_looked_at = True
-
-    def note_bytes(self) -> None:
-        """Note that bytes wait on the connection: its silence begins now, if it is one."""
-        self.silent_since_s = trio.current_time()
-        self._look_began_s = None
-
-    def is_looked_at(self, now_s: float) -> bool:
-        """Return whether the holder has found no bytes; makes it look where it has not.
-
-        A process without a processor has not read what has come: that is no silence of the host.
-        """
-        if self.look is None:
-            return True
-        if self._look_began_s is None:
-            self._begin_look(self.look, now_s)
-        began_s = self._look_began_s
-        if began_s is None:  # bytes were found at once
-            return False
-        if self._is_looked_at or now_s - began_s >= LOOKING_S:
-            self._look_began_s = None  # before the next decision it looks again
-            return True
-        return False
-
-    def _begin_look(self, look: Callable[[], None], now_s: float) -> None:
-        self._look_began_s, self._is_looked_at = now_s, False
-        look()
-
-    def note_connection(
-        self,
-        *,
-        is_new: bool,
-        is_ahead: bool = False,
-        has_bytes: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Note which connection the request has: a new one, or one that has answered before.
-
-        Not always the one that the permit was given for: requests that begin at the same time may
-        exchange theirs. *is_ahead*: it was opened before the request. *has_bytes* returns whether
-        bytes wait to be received there.
-        """
-        self.is_new, self.is_ahead = is_new, is_ahead
-        self.look = lambda: self.note_bytes() if has_bytes() else self.note_no_bytes()
-
-    def responded(self) -> None:
-        """Note that the host has answered on this connection."""
-        if not self.has_responded:
-            self.has_responded = True
-            self._permits.note_responding(self._host, self)
-
-    def carried(self) -> None:
-        """Note that bytes came."""
-        self.responded()
-        self._host.carried_at_s = trio.current_time()
-
-    def broke(self) -> None:
-        """Note that the host broke the connection off."""
-        if self.has_responded:
-            self._host.limit.note_broken(trio.current_time())
-
-    def refused(self) -> None:
-        """Note that the host refused the connection.
-
-        Raises:
-            Crowded: others are let through, so that this is the host's limit. Otherwise nothing is
-                raised, and the failure is one like any other.
-        """
-        wait_s = self._permits.note_refused(self._host, self)
-        if wait_s is not None:
-            raise Crowded(wait_s)
-
-    def raise_if_silent(self) -> None:
-        """Raise what ended *scope*, if that was silence.
-
-        Raises:
-            Crowded: others carry.
-        """
-        if self.wait_s is not None and self.scope.cancelled_caught:
-            raise Crowded(self.wait_s)
-
-    def end(self) -> None:
-        """Give the permit back, when its connection is idle again or closed."""
-        self._permits.take_back(self._host, self)
 
 
 class _Waiter:
@@ -217,13 +56,17 @@ class _Waiter:
         self.is_behind = False  # another one was given a permit at the same moment, before it
 
 
-class _Host:
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-        self.limit = HostLimit()
-        self.permits: list[Permit] = []
+class _Host(HostConnections):
+    """What `Permits` holds of a host beside its connections: the tasks that wait for one."""
+
+    def __init__(
+        self,
+        origin: str,
+        holders: Sequence[Holder],
+        on_change: Callable[[str], None],
+    ) -> None:
+        super().__init__(origin, holders, on_change)
         self.waiters: list[_Waiter] = []
-        self.carried_at_s = float("-inf")
         self.expected_of: Holder | None = None  # a connection of it will soon be idle
 
 
@@ -242,7 +85,7 @@ class Permits:
         self._holders: list[Holder] = []
         self._order = itertools.count()
         self._has_work = trio.Event()
-        #: Returns how many connections to a host are known to have answered at once; 0 for none.
+        #: Returns how many connections to a host are known to have responded at once; 0 for none.
         self.n_known_before: Callable[[str], int] = lambda origin: 0
 
     def add_holder(self, holder: Holder) -> None:
@@ -262,7 +105,7 @@ class Permits:
 
         Waits while the host lets no more through. *rank* is the order of several that wait;
         it is called again at each choice. *is_patient*: see `Permit`. *is_moved*: the request was
-        taken from a silent connection, and any that has answered before is better than a new one.
+        taken from a silent connection, and any that has responded before is better than a new one.
         """
         host = self._host(origin)
         is_metadata = rank is None
@@ -306,27 +149,18 @@ class Permits:
         return None if host.limit.limit is None else host.limit.allowed(trio.current_time())
 
     def n_expected(self, origin: str) -> int:
-        """Return how many connections may be open soon: by the limit, or once those now answer."""
-        host, now_s = self._host(origin), trio.current_time()
-        limit = host.limit
-        if limit.limit is not None:
-            return limit.allowed(now_s)
-        unproven = [p.silent_since_s for p in host.permits if p.is_counted and not p.is_proven]
-        oldest_s = min(unproven, default=now_s)
-        n_answering = self._n_answering(host)
-        if n_answering and limit.is_late(now_s - oldest_s):
-            return n_answering
-        return GROWTH * limit.allowed(now_s)
+        """Return how many connections may soon be open; see `HostConnections.n_expected`."""
+        return self._host(origin).n_expected()
 
     def n_responding(self) -> dict[str, int]:
-        """Return for each host how many connections have answered at once, if any have."""
+        """Return for each host how many connections have responded at once, if any have."""
         seen = {origin: host.limit.n_responding for origin, host in self._hosts.items()}
         return {origin: n for origin, n in seen.items() if n}
 
     def room(self, origin: str) -> int:
         """Return how many more connections may be opened now."""
         host = self._host(origin)
-        return max(0, host.limit.allowed(trio.current_time()) - self._n_open(host))
+        return max(0, host.limit.allowed(trio.current_time()) - host.n_open())
 
     def forget(self) -> None:
         """Forget what was learnt: the network has changed, for example."""
@@ -352,30 +186,13 @@ class Permits:
 
     # -- what becomes of connections -------------------------------------------------------------
 
-    def note_responding(self, host: _Host, permit: Permit) -> None:
-        """Take in the first answer on the connection of *permit*."""
-        now_s = trio.current_time()
-        if not permit.is_new:
-            host.limit.note_response(now_s - permit.began_s)
-        elif not permit.is_ahead:
-            # Of one that was opened ahead the handshakes would be missing, and over a far line each
-            # connection that is opened for a request would look silent.
-            host.limit.note_opened(now_s - permit.began_s)
-        host.limit.note_responding(now_s, self._n_answering(host))
-        self._serve(host)
-
-    def note_refused(self, host: _Host, permit: Permit) -> float | None:
-        """Take in a refusal; see `HostLimit.note_refused`."""
-        permit.is_counted = False
-        return self._note_refused(host)
-
     def note_refused_ahead(self, origin: str, n_connections: int) -> None:
         """Take in that connections were refused which were opened ahead of need."""
         for _ in range(n_connections):
-            self._note_refused(self._host(origin))
+            self._host(origin).note_refused()
 
     def note_closed(self, origin: str) -> None:
-        """Take in that a connection was closed on this side which had answered."""
+        """Take in that a connection was closed on this side which had responded."""
         self._host(origin).limit.note_closed(trio.current_time())
 
     def expect_idle(self, origin: str, holder: Holder) -> None:
@@ -393,32 +210,9 @@ class Permits:
         host.expected_of = None
         self._serve(host)
 
-    def note_idle(self, origin: str) -> None:
-        """Take in that the idle connections of a holder are others than before."""
+    def note_changed(self, origin: str) -> None:
+        """Take in that the connections of a host are others than before."""
         self._serve(self._host(origin))
-
-    def take_back(self, host: _Host, permit: Permit) -> None:
-        """Take a permit back."""
-        if permit in host.permits:
-            host.permits.remove(permit)
-            self._serve(host)
-
-    def _note_refused(self, host: _Host, *, is_silence: bool = False) -> float | None:
-        before, n_others = host.limit.limit, self._n_open(host)
-        if is_silence:
-            # What was opened at the same time and is as late is not let through either, with a
-            # request or without one.
-            n_others = self._n_answering(host) + len(self._not_late(host))
-        wait_s = host.limit.note_refused(
-            trio.current_time(),
-            n_others=n_others,
-            n_answering=self._n_answering(host),
-            is_silence=is_silence,
-        )
-        if host.limit.limit != before:
-            log.info("host lets few connections through", origin=host.origin, n=host.limit.limit)
-        log.debug("connection refused", origin=host.origin, n_others=n_others, wait_s=wait_s)
-        return wait_s
 
     def _look(self, host: _Host) -> None:
         """Cancel what is silent while others carry, or could.
@@ -435,19 +229,19 @@ class Permits:
             and permit.is_counted
             and not permit.has_responded
             and now_s - permit.silent_since_s >= silence_s
-            and (host.carried_at_s > permit.began_s or self._has_idle_elsewhere(host))
+            and (host.carried_at_s > permit.began_s or host.n_idle_proven() > 0)
             and permit.is_looked_at(now_s)
         ]
         for permit in silent:
             permit.is_counted = False
         for permit in silent:
-            permit.wait_s = self._note_refused(host, is_silence=True)
+            permit.wait_s = host.note_refused(is_silence=True)
             if permit.wait_s is None:
                 permit.is_counted = True
             else:
                 permit.scope.cancel()
         if any(permit.wait_s is not None for permit in silent):
-            self._close_unused(host)
+            host.close_unused()
         for permit in host.permits:
             if (
                 permit.is_counted
@@ -460,27 +254,16 @@ class Permits:
                 permit.wait_s = 0.0
                 permit.scope.cancel()
 
-    def _not_late(self, host: _Host) -> list[Permit]:
-        """Return the permits for new connections of which the first byte may still come."""
-        now_s = trio.current_time()
-        return [
-            permit
-            for permit in host.permits
-            if permit.is_counted
-            and not permit.is_proven
-            and not host.limit.is_late(now_s - permit.silent_since_s)
-        ]
-
     def _move_late(self, host: _Host) -> None:
-        """Move requests from connections that are late to idle ones that have answered before.
+        """Move requests from connections that are late to idle ones that have responded before.
 
         Those that began first, where no other request waits. It costs nothing where the connection
         is only slow.
         """
-        n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
+        n_idle = host.n_idle_proven()
         if host.waiters or not n_idle:
             return
-        now_s, in_time = trio.current_time(), self._not_late(host)
+        now_s, in_time = trio.current_time(), host.not_late()
         late = [
             permit
             for permit in host.permits
@@ -494,50 +277,14 @@ class Permits:
             permit.wait_s = 0.0
             permit.scope.cancel()
 
-    def _close_unused(self, host: _Host) -> None:
-        """Have the connections closed that were opened ahead of need and never answered."""
-        for holder in self._holders:
-            if n_unused := holder.n_idle(host.origin)[1]:
-                holder.close_some_idle(host.origin, n_unused)
-
-    # -- counting --------------------------------------------------------------------------------
+    # -- giving permits --------------------------------------------------------------------------
 
     def _host(self, origin: str) -> _Host:
         host = self._hosts.get(origin)
         if host is None:
-            host = self._hosts[origin] = _Host(origin)
+            host = self._hosts[origin] = _Host(origin, self._holders, self.note_changed)
             host.limit.recall(self.n_known_before(origin))
         return host
-
-    def _n_idle(self, host: _Host, holder: Holder) -> tuple[int, int]:
-        """Return the idle connections of *holder* that no permit was given for."""
-        n_proven, n_unused = holder.n_idle(host.origin)
-        for permit in host.permits:
-            if permit.holder is holder and permit.takes_idle and permit.is_counted:
-                if n_proven:
-                    n_proven -= 1
-                elif n_unused:
-                    n_unused -= 1
-        return n_proven, n_unused
-
-    def _n_open(self, host: _Host) -> int:
-        n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
-        n_idle += sum(self._n_idle(host, holder)[1] for holder in self._holders)
-        return n_idle + sum(permit.is_counted for permit in host.permits)
-
-    def _n_answering(self, host: _Host) -> int:
-        n_idle = sum(self._n_idle(host, holder)[0] for holder in self._holders)
-        return n_idle + len([p for p in host.permits if p.is_counted and p.is_proven])
-
-    def _has_room(self, host: _Host) -> bool:
-        n_open = self._n_open(host)
-        n_unproven = n_open - self._n_answering(host)
-        return n_open < host.limit.allowed(trio.current_time(), n_unproven=n_unproven)
-
-    def _has_idle_elsewhere(self, host: _Host) -> bool:
-        return any(self._n_idle(host, holder)[0] for holder in self._holders)
-
-    # -- giving permits --------------------------------------------------------------------------
 
     def _serve(self, host: _Host) -> None:
         """Give permits to waiting tasks, in the order of their ranks, as far as it goes."""
@@ -562,7 +309,7 @@ class Permits:
         """Return the waiting task whose turn it is; None where it waits for an idle connection."""
         waiters = sorted(host.waiters, key=lambda each: each.rank())
         holder = host.expected_of
-        if holder is not None and not sum(self._n_idle(host, holder)):
+        if holder is not None and not sum(host.n_idle(holder)):
             for waiter in waiters:
                 if holder in waiter.holders and not waiter.is_metadata:
                     waiters.remove(waiter)
@@ -572,9 +319,9 @@ class Permits:
     def _permit(self, host: _Host, waiter: _Waiter) -> Permit | None:
         holders = waiter.holders
         best = holders[0]
-        idle = {holder: self._n_idle(host, holder) for holder in holders}
+        idle = {holder: host.n_idle(holder) for holder in holders}
         # Names and sizes are few, and must not wait for others that hang: no steps for them.
-        may_open = (waiter.is_metadata and host.limit.limit is None) or self._has_room(host)
+        may_open = (waiter.is_metadata and host.limit.limit is None) or host.has_room()
         # A new connection where the bytes are wanted is better than an old one elsewhere.
         chosen = best if sum(idle[best]) or may_open else None
         if waiter.is_moved:
@@ -584,7 +331,7 @@ class Permits:
         if chosen is None:
             return None
         n_proven, n_unused = idle[chosen]
-        permit = Permit(self, host, chosen, is_new=not n_proven)
+        permit = Permit(host, chosen, is_new=not n_proven)
         permit.takes_idle = bool(n_proven or n_unused)
         permit.is_ahead = permit.is_new and permit.takes_idle
         return permit
@@ -593,14 +340,14 @@ class Permits:
         """Have an idle connection closed that *waiter* cannot use; False without one."""
         now_s = trio.current_time()
         for holder in self._holders:
-            n_proven, n_unused = self._n_idle(host, holder)
+            n_proven, n_unused = host.n_idle(holder)
             if holder in waiter.holders or not (n_proven or n_unused):
                 continue
             if not n_proven:
                 # Opened ahead of need, perhaps for a worker that is about to be ready. A new one
                 # in its place would only cost a refusal more, as long as others carry.
                 is_early = now_s - waiter.since_s < UNUSED_KEPT_S
-                if is_early or self._n_answering(host):
+                if is_early or host.n_responding():
                     continue
             holder.close_some_idle(host.origin, 1)
             if n_proven and not n_unused:

@@ -90,7 +90,7 @@ class _Counts:
 class ConnectionPool(httpx.AsyncBaseTransport):
     """The pool. At most *max_idle* connections are kept idle, the oldest closed first.
 
-    *on_closed* is called with the origin of each connection closed here that had answered.
+    *on_closed* is called with the origin of each connection closed here that had responded.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         return self._slow.at(trio.current_time())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request* and return its answer as soon as the headers are there.
+        """Send *request* and return its response as soon as the headers are there.
 
         A GET that breaks on a reused connection is sent once more on a new one: the other side may
         have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
@@ -233,7 +233,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             if not connection.is_ahead:
                 self._abandon(connection)
         if connection in self._in_use:
-            # First in the list: those that have answered before are taken before it.
+            # First in the list: those that have responded before are taken before it.
             self._keep(connection, 0)
         else:
             connection.dialer.abort()  # all were closed meanwhile

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 
 #: Time between the end of one probe and the next: recovery is noticed within this, plus one try.
 PROBE_INTERVAL_S = 2.0
-#: Time that a probe waits for an answer. A caller pays it, so it is short…
+#: Time that a probe waits for a response. A caller pays it, so it is short…
 PROBE_PATIENCE_S = 4.0
 #: …but a host that has become slow must find its way back: each eighth probe waits in full.
 PATIENT_PROBE_EVERY = 8
-#: Time that a probe waits after silence, where a host that is well answers as quickly as ever; and
+#: Time that a probe waits after silence, where a host that is well responds as quickly as ever; and
 #: how long after one such probe began the next one may. Seconds.
 DOUBT_PATIENCE_S = 2.0
 SECOND_OPINION_S = 0.5
@@ -130,7 +130,7 @@ class Reachability:
         return True
 
     def probe_ended(self, origin: str, now_s: float, about: str = "") -> None:
-        """Note the end of a probe; if it was not answered, the next one is due in a while."""
+        """Note the end of a probe; without a response the next one is due in a while."""
         host = self._hosts.setdefault(origin, _Host())
         host.n_probes = max(0, host.n_probes - 1)
         if host.offline_since is not None:

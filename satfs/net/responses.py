@@ -11,8 +11,8 @@ import httpx
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Misuse, Unreachable
+from satfs.net.host_connections import Permit
 from satfs.net.http_errors import translating
-from satfs.net.permits import Permit
 
 #: A response above this size is large: the caller may let few of them be read at once.
 LARGE_RESPONSE_BYTES = 1024 * 1024

@@ -64,7 +64,7 @@ def test_a_new_process_takes_no_steps_to_what_a_host_has_let_through(tmp_path: P
 def test_a_limit_that_was_found_is_what_is_kept(tmp_path: Path) -> None:
     permits = Permits()
     permits.known(HOST).note_responding(0.0, 40)
-    permits.known(HOST).note_refused(10.0, n_others=6, n_answering=6)
+    permits.known(HOST).note_refused(10.0, n_others=6, n_responding=6)
     assert permits.n_responding() == {HOST: 6}
 
 

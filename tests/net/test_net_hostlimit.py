@@ -30,7 +30,7 @@ def opened_all(limit: HostLimit, n_let_through: int, n_wanted: int, now_s: float
         limit.note_responding(now_s, n_responding)
         for n_left in range(n_open + n_new - 1, n_responding - 1, -1):
             n_refused += 1
-            assert limit.note_refused(now_s, n_others=n_left, n_answering=n_responding) is not None
+            assert limit.note_refused(now_s, n_others=n_left, n_responding=n_responding) is not None
         n_open = n_responding
 
 
@@ -69,7 +69,7 @@ def test_a_limit_that_stays_is_tried_ever_more_seldom() -> None:
         while limit.allowed(now_s) == 4:
             now_s += 1.0
         waits_s.append(now_s - began_s)
-        limit.note_refused(now_s, n_others=4, n_answering=4)
+        limit.note_refused(now_s, n_others=4, n_responding=4)
         assert limit.limit == 4
     assert waits_s == sorted(waits_s)
     assert waits_s[0] == RAISE_AFTER_S
@@ -79,7 +79,7 @@ def test_a_limit_that_stays_is_tried_ever_more_seldom() -> None:
 def test_a_host_that_answers_nobody_has_no_limit() -> None:
     """A refusal is a limit only beside connections that answer."""
     limit = HostLimit()
-    assert limit.note_refused(0.0, n_others=3, n_answering=0) is None
+    assert limit.note_refused(0.0, n_others=3, n_responding=0) is None
     assert limit.limit is None
     assert limit.allowed(0.0) == MIN_ALLOWED
 
@@ -88,8 +88,8 @@ def test_a_host_that_fails_has_no_limit() -> None:
     """Connections that broke a moment ago show why others are refused."""
     limit = HostLimit()
     limit.note_broken(10.0)
-    assert limit.note_refused(11.0, n_others=3, n_answering=3) is None
-    assert limit.note_refused(10.0 + FAILING_S, n_others=3, n_answering=3) is not None
+    assert limit.note_refused(11.0, n_others=3, n_responding=3) is None
+    assert limit.note_refused(10.0 + FAILING_S, n_others=3, n_responding=3) is not None
     assert limit.limit == 3
 
 
@@ -97,9 +97,9 @@ def test_a_connection_closed_a_moment_ago_may_still_be_counted() -> None:
     """The host may refuse in the moment between our closing one and its noticing."""
     limit = HostLimit()
     limit.note_closed(10.0)
-    assert limit.note_refused(10.1, n_others=3, n_answering=3) == CLOSING_WAIT_S
+    assert limit.note_refused(10.1, n_others=3, n_responding=3) == CLOSING_WAIT_S
     assert limit.limit == 4
-    assert limit.note_refused(20.0, n_others=3, n_answering=3) == 0.0
+    assert limit.note_refused(20.0, n_others=3, n_responding=3) == 0.0
     assert limit.limit == 3
 
 
@@ -117,7 +117,7 @@ def test_one_connection_is_always_allowed(events: list[tuple[str, int, float]]) 
             case "a":
                 limit.note_responding(now_s, n)
             case "r":
-                limit.note_refused(now_s, n_others=n, n_answering=n)
+                limit.note_refused(now_s, n_others=n, n_responding=n)
             case "c":
                 limit.note_closed(now_s)
             case "b":
@@ -153,7 +153,7 @@ def test_no_step_is_taken_after_a_refusal() -> None:
     limit.note_wanted(0.0)
     limit.note_wanted(1.0)
     assert limit.allowed(1.0) == 12
-    limit.note_refused(1.0, n_others=2, n_answering=1)
+    limit.note_refused(1.0, n_others=2, n_responding=1)
     limit.note_wanted(2.0)
     assert limit.allowed(2.0) == 2
 
@@ -162,7 +162,7 @@ def test_none_is_opened_in_place_of_a_refused_one_before_the_others_have_answere
     """Those opened together with it may be refused as well."""
     limit = HostLimit()
     limit.note_responding(0.0, 4)
-    limit.note_refused(0.0, n_others=13, n_answering=4)
+    limit.note_refused(0.0, n_others=13, n_responding=4)
     assert limit.allowed(0.0, n_unproven=9) == 4
     assert limit.allowed(0.0) == 13
 
@@ -195,7 +195,7 @@ def test_silence_is_tried_again_sooner_than_a_refusal() -> None:
     """Silence may have been one slow response."""
     limit = HostLimit()
     limit.note_responding(0.0, 4)
-    limit.note_refused(0.0, n_others=4, n_answering=4, is_silence=True)
+    limit.note_refused(0.0, n_others=4, n_responding=4, is_silence=True)
     assert limit.allowed(0.0) == 4
     assert limit.allowed(RAISE_AFTER_SILENCE_S) == 5
 

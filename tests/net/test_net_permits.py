@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
+from satfs.net.host_connections import LOOKING_S, Crowded, Holder
 from satfs.net.hostlimit import RAISE_AFTER_S
-from satfs.net.permits import IDLE_SOON_S, LOOKING_S, METADATA, READ_AHEAD, Crowded, Holder, Permits
+from satfs.net.permits import IDLE_SOON_S, METADATA, READ_AHEAD, Permits
 
 HOST = "https://store:443"
 
@@ -130,7 +131,7 @@ async def test_an_idle_connection_is_used_where_it_is(
     """Where no more may be opened, another holder's idle one carries the request."""
     here, there = FakeHolder(), FakeHolder(n_proven=1)
     async with watching(here, there) as permits:
-        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        permits.known(HOST).note_refused(0.0, n_others=1, n_responding=1)
         permit = await permits.take(HOST, [here, there])
         assert permit.holder is there
         assert not permit.is_new
@@ -143,7 +144,7 @@ async def test_an_idle_connection_is_closed_for_a_request_elsewhere(
     """A request that only one holder can make gets the place of another's idle connection."""
     here, there = FakeHolder(), FakeHolder(n_proven=1)
     async with watching(here, there) as permits:
-        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        permits.known(HOST).note_refused(0.0, n_others=1, n_responding=1)
         permit = await permits.take(HOST, [here])
         assert permit.holder is here
         assert there.closed == [1]
@@ -214,7 +215,7 @@ async def test_names_go_before_bytes(autojump_clock: trio.testing.MockClock) -> 
     holder = FakeHolder()
     order: list[str] = []
     async with watching(holder) as permits, trio.open_nursery() as nursery:
-        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        permits.known(HOST).note_refused(0.0, n_others=1, n_responding=1)
         held = await permits.take(HOST, [holder])
 
         async def ask(name: str, kind: int) -> None:
@@ -235,7 +236,7 @@ async def test_who_gives_up_waiting_leaves_nothing(autojump_clock: trio.testing.
     """A waiter that is cancelled takes no connection, then or later."""
     holder = FakeHolder()
     async with watching(holder) as permits:
-        permits.known(HOST).note_refused(0.0, n_others=1, n_answering=1)
+        permits.known(HOST).note_refused(0.0, n_others=1, n_responding=1)
         held = await permits.take(HOST, [holder])
         with trio.move_on_after(1):
             await permits.take(HOST, [holder])

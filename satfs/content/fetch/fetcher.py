@@ -83,7 +83,7 @@ class Fetcher:
         self.cached = cached
         self.source = source
         self.rasters = RasterFiles()
-        #: Why the version is not served any more, as of the last answer.
+        #: Why the version is not served any more, as of the last response.
         self._outdated: Changed | None = None
         self._outdated_until_s = 0.0
         self._on_outdated = on_outdated

@@ -38,7 +38,7 @@ class HostMemory:
         self._permits = permits
         self._cache = cache
         self._wall_clock = wall_clock
-        #: By digest: connections that answered at once, and when that was seen.
+        #: By digest: connections that responded at once, and when that was seen.
         self._known: dict[str, tuple[int, float]] = {}
         self._kept: dict[str, int] = {}
 
@@ -80,7 +80,7 @@ class HostMemory:
 def parsed(text: bytes, now_s: float) -> dict[str, tuple[int, float]]:
     """Return what is kept in *text* and is not too old at *now_s*; nothing of what makes no sense.
 
-    By the digest of a host: how many connections answered at once, and when that was seen.
+    By the digest of a host: how many connections responded at once, and when that was seen.
     """
     try:
         kept = json.loads(text)

@@ -39,7 +39,7 @@ from satfs.content.transfer.store_responses import (
 from satfs.errors import Garbled, SatfsError
 from satfs.model import ByteRange, Link, Version
 from satfs.net.addresses import origin_of, resolved
-from satfs.net.permits import Crowded
+from satfs.net.host_connections import Crowded
 from satfs.net.refusals import Refusals
 from satfs.net.responses import StreamedResponse
 from satfs.net.retry import retry_after_s
@@ -94,7 +94,7 @@ class Probe:
             NotThere: no such object.
             NotAllowed: refused, with a new link too.
             Unreachable: no response in time.
-            Garbled: an answer that makes no sense.
+            Garbled: a response that makes no sense.
         """
         deadline_at = trio.current_time() + self._deadline_s
         if beside is not None and links.refusal is None:
@@ -333,7 +333,7 @@ def _version_shown(response: StreamedResponse, span: ByteRange) -> Version | Non
 
 
 def _failure(response_class: ResponseClass, label: str, wait_s: float | None = None) -> Exception:
-    """Return what to raise for a response without an answer: a refused link may be renewed."""
+    """Return what to raise for a response without a response: a refused link may be renewed."""
     if response_class.kind is ResponseKind.RENEW:
         return UnusableResponse(response_class)
     return error_for(response_class, label, wait_s)

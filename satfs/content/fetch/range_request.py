@@ -18,11 +18,11 @@ from satfs.read_trace import ReadTrace
 
 _order: Final = itertools.count()
 
-#: Further tries for a range that was answered with another version. Most objects of which that is
+#: Further tries for a range whose response was of another version. Most objects of which that is
 #: seen have been replaced, and the read waits for these tries: 0.3 s for two.
 MAX_OTHER_VERSION_TRIES: Final = 2
-#: The same, where the store is known to show versions in turn: of two replicas that answer at
-#: random, the wrong one answers nine times in a row for one range of 500.
+#: The same, where the store is known to show versions in turn: of two replicas that respond at
+#: random, the wrong one responds nine times in a row to one range of 500.
 MAX_ALTERNATING_TRIES: Final = 8
 #: First wait, doubled for each further try, and longest wait, in seconds.
 OTHER_VERSION_WAIT_S: Final = 0.1
@@ -30,9 +30,9 @@ OTHER_VERSION_MAX_WAIT_S: Final = 0.5
 
 
 class Doubt:
-    """Whether an answer of another version means that the object was replaced.
+    """Whether a response of another version means that the object was replaced.
 
-    Replicas of a store may give one object different ETags. So an answer of another version is
+    Replicas of a store may give one object different ETags. So a response of another version is
     followed by a few spaced tries for the one that was opened: more of them once that one was seen
     again after another, which a replaced object never shows. Bytes of the other one are never
     taken.
@@ -43,7 +43,7 @@ class Doubt:
         self._has_differed = False
 
     def matched(self) -> None:
-        """Take in an answer of the version that was opened."""
+        """Take in a response of the version that was opened."""
         self.is_alternating = self.is_alternating or self._has_differed
 
     def differed(self, n_in_a_row: int) -> float | None:

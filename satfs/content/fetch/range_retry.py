@@ -34,7 +34,8 @@ from satfs.errors import (
 )
 from satfs.model import Link
 from satfs.net.addresses import origin_of
-from satfs.net.permits import AWAITED, READ_AHEAD, Crowded, Holder, Permit, Permits, Rank
+from satfs.net.host_connections import Crowded, Holder, Permit
+from satfs.net.permits import AWAITED, READ_AHEAD, Permits, Rank
 from satfs.net.reachability import Reachability
 from satfs.net.retrying import NoPauses, Pauses, admit, is_silence
 from satfs.read_trace import BYTES, TracedRequest

@@ -20,7 +20,7 @@ from satfs.content.transfer.store_responses import (
 )
 from satfs.errors import Unreachable
 from satfs.model import Version
-from satfs.net.permits import Crowded
+from satfs.net.host_connections import Crowded
 from satfs.net.responses import StreamedResponse
 
 #: A zip's directory ends the file, and for nearly every delivery fits in half of this (of the first

@@ -131,7 +131,7 @@ class TlsConnection:
             self._problem = problem  # for the next call: what came before it is good
             self._wake()
         if self._outgoing.pending:
-            self._flush()  # an answer to a new key (RFC 8446 §4.6.3)
+            self._flush()  # a response to a new key (RFC 8446 §4.6.3)
         return n_bytes
 
     def _wake(self) -> None:

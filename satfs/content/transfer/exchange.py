@@ -35,10 +35,10 @@ WRITE_BYTES: Final = 256 * 1024
 #: reader is woken sooner. The time rules when the bytes come slowly, which is nearly always.
 REPORT_BYTES: Final = 4 * 1024 * 1024
 REPORT_AFTER_S: Final = 0.02
-#: Bytes of a head that are taken in at once: a flood of informational answers takes the parser
+#: Bytes of a head that are taken in at once: a flood of informational responses takes the parser
 #: 50 us each, and other connections wait for their turn.
 HEAD_BYTES: Final = 16 * 1024
-#: Informational answers (103 and the like) before a final one; real servers send one or two.
+#: Informational responses (103 and the like) before a final one; real servers send one or two.
 MAX_INFORMATIONAL: Final = 64
 #: Most of an error's body that is looked at, and longest head that is.
 ERROR_BYTES: Final = 64 * 1024
@@ -92,7 +92,7 @@ class Exchange:
 
     @property
     def refuses_connection(self) -> bool:
-        """Return whether the answer may be about the connection, if it is the first one on it."""
+        """Return whether the response may be about the connection, if it is the first one on it."""
         response_class = self.outcome.response_class if self.outcome is not None else None
         status = self._refused[0] if self._refused is not None else 0
         return response_class is not None and is_of_connection(status, response_class)

@@ -27,7 +27,7 @@ class _Order:
 
 
 class IdleConnections:
-    """Idle connections by origin: those that have answered, and others (never used, or opening).
+    """Idle connections by origin: those that have responded, and others (never used, or opening).
 
     Orders are identified by their numbers.
     """
@@ -37,7 +37,7 @@ class IdleConnections:
         self._orders: dict[int, _Order] = {}  # that no report has named yet
 
     def at(self, origin: str) -> tuple[int, int]:
-        """Return how many there are to *origin*: answered before, and others."""
+        """Return how many there are to *origin*: responded before, and others."""
         n_idle, n_unused = self._reported.get(origin, (0, 0))
         for order in self._orders.values():
             if order.origin == origin:
@@ -45,7 +45,7 @@ class IdleConnections:
         return n_idle, n_unused
 
     def note_move(self, origin: str, number: int) -> bool:
-        """Note that a move is ordered; return whether it gets a connection that has answered."""
+        """Note that a move is ordered; return whether it gets a connection that has responded."""
         n_idle, _ = self.at(origin)
         self._orders[number] = _Order(origin, _Effect.USE, 1)
         return n_idle > 0
@@ -55,7 +55,7 @@ class IdleConnections:
         self._orders[number] = _Order(origin, _Effect.OPEN, n_connections)
 
     def note_closing(self, origin: str, n_connections: int, number: int) -> None:
-        """Note that this many are ordered to be closed, those that have not answered first."""
+        """Note that this many are ordered to be closed, those that have not responded first."""
         self._orders[number] = _Order(origin, _Effect.CLOSE, n_connections)
 
     def note_kept(self, origin: str) -> None:

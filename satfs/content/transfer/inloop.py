@@ -20,7 +20,7 @@ from satfs.content.transfer.store_responses import (
 )
 from satfs.model import Link, Version
 from satfs.net.addresses import resolved
-from satfs.net.permits import Permit
+from satfs.net.host_connections import Permit
 from satfs.net.responses import StreamedResponse
 from satfs.net.retry import retry_after_s
 
@@ -28,7 +28,7 @@ from satfs.net.retry import retry_after_s
 MAX_REDIRECTS: Final = 3
 
 
-#: Round trips of a first answer: TCP's handshake, that of TLS 1.3, the request (RFC 8446 §2).
+#: Round trips of a first response: TCP's handshake, that of TLS 1.3, the request (RFC 8446 §2).
 NEW_LINE_TRIPS: Final = 3
 
 
@@ -38,7 +38,7 @@ class Streams(Protocol):
     def stream(
         self, url: str, *, headers: dict[str, str], permit: Permit | None = None
     ) -> AbstractAsyncContextManager[StreamedResponse]:
-        """Open the answer to a GET; its body is read as it comes."""
+        """Open the response to a GET; its body is read as it comes."""
 
 
 def response_s(response: StreamedResponse, took_s: float) -> float:

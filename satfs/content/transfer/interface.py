@@ -15,7 +15,7 @@ from satfs.content.cache.objects import CachedObject, Layer
 from satfs.content.transfer.store_responses import ResponseClass
 from satfs.errors import Misuse
 from satfs.model import ByteRange, Link, Version
-from satfs.net.permits import Holder, Permit
+from satfs.net.host_connections import Holder, Permit
 
 
 class UnusableResponse(Exception):

@@ -89,7 +89,7 @@ class OutcomeReport:
 
 @dataclass(frozen=True, slots=True)
 class LookReport:
-    """The answer to an order to look: all that has come for *move* is received.
+    """The response to an order to look: all that has come for *move* is received.
 
     *has_begun*: the response has begun to come.
     """
@@ -102,7 +102,7 @@ class LookReport:
 class Connections:
     """The connections of a worker to *origin* that no move has, when that changes.
 
-    *n_idle* have answered before; *n_unused* have not, or are being opened. *n_refused* that were
+    *n_idle* have responded before; *n_unused* have not, or are being opened. *n_refused* that were
     opened ahead of need did not come about since the last report. *orders* about this origin, moves
     among them, were carried out since the last report.
     """

@@ -125,7 +125,7 @@ class Opener:
             raise
 
     def _first_connected(self, host: str, port: int) -> socket.socket:
-        """Return a connection to the first address that may be connected to and answers."""
+        """Return a connection to the first address that may be connected to and responds."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         targets = {str(each[4][0]): (each[0], each[4]) for each in found}
         allowed = [
@@ -152,10 +152,10 @@ class Opener:
 def _won(
     race: Race, targets: Mapping[str, _Target], deadline_s: float
 ) -> tuple[str, socket.socket]:
-    """Return the first address that answers, with a connection to it; waits until *deadline_s*.
+    """Return the first address that responds, with a connection to it; waits until *deadline_s*.
 
     Raises:
-        OSError: none answers; `TimeoutError` if not all of them have failed.
+        OSError: none responds; `TimeoutError` if not all of them have failed.
     """
     last = OSError("the name has no address")
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:

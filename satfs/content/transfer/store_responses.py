@@ -38,7 +38,7 @@ _BY_DATE: Final = "modified:"
 #: megabyte per gigabyte, and a store that lies must not be able to fill the memory with it.
 MAX_OBJECT_BYTES: Final = 256 * 1024**3
 #: A whole body in place of a range is read through up to here, to the requested bytes;
-#: beyond, the answer is refused.
+#: beyond, the response is refused.
 MAX_SKIPPED_BYTES: Final = 1024 * 1024
 
 
@@ -61,7 +61,7 @@ class ResponseClass:
     """A meaning, with what else is needed to act on it.
 
     `skip_bytes` come before the requested ones. `seen` is the response's version, if it
-    shows one. `code` is the store's own word for an error, or the status. `is_over`: the answer
+    shows one. `code` is the store's own word for an error, or the status. `is_over`: the response
     means that the time of the link, or of what signed it, is over.
     """
 
@@ -115,7 +115,7 @@ def error_code(body: bytes) -> str:
 
 
 def classify_error(status: int, body: bytes) -> ResponseClass:
-    """Return what an answer other than 200 and 206 means. *body* may be cut short."""
+    """Return what a response other than 200 and 206 means. *body* may be cut short."""
     code = error_code(body) or str(status)
     if code == "SlowDown" or status == 429:
         return ResponseClass(ResponseKind.SLOW_DOWN, code)
@@ -140,7 +140,7 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
 
 
 def is_of_connection(status: int, response_class: ResponseClass) -> bool:
-    """Return whether an error may be about the connection, if it is the first answer on it.
+    """Return whether an error may be about the connection, if it is the first response on it.
 
     A limit for the connections of a client responds 503 to those beyond. A store that gets too many
     requests responds `SlowDown`.
@@ -208,7 +208,7 @@ def _classify_whole(
 def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> bool:
     if seen.size_bytes != version.size_bytes:
         return False
-    # Proxies strip headers: a name that the answer does not give cannot contradict.
+    # Proxies strip headers: a name that the response does not give cannot contradict.
     if version.etag.startswith(_BY_DATE):
         modified = headers.get("last-modified", "").strip()
         return not modified or version.etag == f"{_BY_DATE}{modified}"
@@ -227,7 +227,7 @@ def is_same(one: Version, other: Version) -> bool:
 
 
 def _names(headers: Mapping[str, str]) -> bool:
-    """Return whether an answer shows the name of its version."""
+    """Return whether a response shows the name of its version."""
     return bool(_etag(headers) or headers.get("last-modified", "").strip())
 
 
@@ -267,7 +267,7 @@ BEGINNING_BYTES: Final = 16
 
 
 def encodings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the codings that an answer's label names, `identity` left out."""
+    """Return the codings that a response's label names, `identity` left out."""
     named = headers.get("content-encoding", "").lower().split(",")
     return tuple(each.strip() for each in named if each.strip() not in ("", "identity"))
 

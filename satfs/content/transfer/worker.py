@@ -208,7 +208,7 @@ class Worker:
         self._connect(job)
 
     def _close_idle(self, origin: Origin, n_connections: int) -> None:
-        """Close connections that no job has; first those that never answered, or are opening."""
+        """Close connections that no job has; first those that never responded, or are opening."""
         lines = self._idle[origin]
         for _ in range(n_connections):
             unused = next((each for each in lines if not each.has_responded), None)
@@ -224,7 +224,7 @@ class Worker:
         now_s = time.monotonic()
         kept = self._idle[job.origin]
         while kept:
-            # One that has answered before will answer now, too.
+            # One that has responded before will respond now, too.
             line = max(kept, key=lambda each: (each.has_responded, each.since_s))
             kept.remove(line)
             if now_s - line.since_s < IDLE_CONNECTION_S:

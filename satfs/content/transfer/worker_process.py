@@ -21,7 +21,7 @@ from satfs.content.transfer.messages import OutcomeReport, ProgressReport
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.errors import DeadlineReached, Unreachable
 from satfs.model import Link
-from satfs.net.permits import Permit
+from satfs.net.host_connections import Permit
 from satfs.settings import worker_environment
 
 #: Another one is started where those there are use this share of a processor each: one that is

@@ -341,7 +341,7 @@ class WorkerPool:
             origin = origin_of(report.origin)
             worker.idle.note_report(origin, report.n_idle, report.n_unused, report.orders)
             self._permits.note_refused_ahead(origin, report.n_refused)
-            self._permits.note_idle(origin)
+            self._permits.note_changed(origin)
             return
         if isinstance(report, OutcomeReport):
             worker.cancelled.discard(report.move)

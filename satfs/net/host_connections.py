@@ -1,0 +1,296 @@
+"""The connections of one host: each request's permit, what became of it, and the counts.
+
+`Permits` gives the permits, for all hosts; here is the state of one host, which changes as its
+connections respond, are refused or end. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from satfs.net.hostlimit import GROWTH, HostLimit
+
+log = structlog.get_logger(__name__)
+
+#: Longest wait for another process to look whether bytes have come, in seconds. On a busy machine
+#: it has no processor for as long as that; a process that was stopped never looks.
+LOOKING_S: Final = 2.0
+
+
+class Crowded(Exception):
+    """The host lets no further connection through; try again after *wait_s*, with a permit.
+
+    Never leaves the content package or `net/http.py`.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("no further connection is let through")
+        self.wait_s = wait_s
+
+
+class Holder(Protocol):
+    """A holder of connections: a pool, or the worker processes."""
+
+    def n_idle(self, origin: str) -> tuple[int, int]:
+        """Return the connections to *origin* without a request: responded before, and never used.
+
+        Those being opened ahead of need count as never used.
+        """
+
+    def close_some_idle(self, origin: str, n_connections: int) -> None:
+        """Close that many of them, soon; they are not counted any more from now on."""
+
+
+class Permit:
+    """Leave for one request over one connection of *holder*. End it with `end`.
+
+    *scope* is cancelled when the connection is found to be silent while others carry. *is_new*:
+    the connection has not responded before. *is_patient*: a connection that has responded before is
+    waited for, also while others carry.
+    """
+
+    def __init__(self, host: HostConnections, holder: Holder, *, is_new: bool) -> None:
+        self.holder = holder
+        self.is_new = is_new
+        self.is_patient = False
+        self.scope = trio.CancelScope()
+        self.began_s = trio.current_time()
+        self.has_responded = False
+        self.takes_idle = False  # an idle connection is counted twice until the request has it
+        self.is_ahead = False  # its connection was opened before, or begun to be, for no request
+        self.is_counted = True
+        self.wait_s: float | None = None  # as `HostLimit.note_refused` returned it, when silent
+        #: Makes the holder look whether bytes wait on the connection. The holder then calls
+        #: `note_no_bytes`, `note_bytes` or `responded`, at once or later.
+        self.look: Callable[[], None] | None = None
+        self.silent_since_s = self.began_s
+        self._look_began_s: float | None = None
+        self._is_looked_at = False
+        self._host = host
+
+    @property
+    def origin(self) -> str:
+        """Return the origin that requests may go to."""
+        return self._host.origin
+
+    @property
+    def is_proven(self) -> bool:
+        """Return whether the host has ever responded on its connection."""
+        return self.has_responded or not self.is_new
+
+    def begin(self) -> None:
+        """Note that the request has its connection, or that one is being opened for it."""
+        self.takes_idle = False
+        self.began_s = self.silent_since_s = trio.current_time()
+        self._look_began_s, self._is_looked_at = None, False
+
+    def note_no_bytes(self) -> None:
+        """Note that the holder has looked, and no bytes wait on the connection."""
+        self._is_looked_at = True
+
+    def note_bytes(self) -> None:
+        """Note that bytes wait on the connection: its silence begins now, if it is one."""
+        self.silent_since_s = trio.current_time()
+        self._look_began_s = None
+
+    def is_looked_at(self, now_s: float) -> bool:
+        """Return whether the holder has found no bytes; makes it look where it has not.
+
+        A process without a processor has not read what has come: that is no silence of the host.
+        """
+        if self.look is None:
+            return True
+        if self._look_began_s is None:
+            self._begin_look(self.look, now_s)
+        began_s = self._look_began_s
+        if began_s is None:  # bytes were found at once
+            return False
+        if self._is_looked_at or now_s - began_s >= LOOKING_S:
+            self._look_began_s = None  # before the next decision it looks again
+            return True
+        return False
+
+    def _begin_look(self, look: Callable[[], None], now_s: float) -> None:
+        self._look_began_s, self._is_looked_at = now_s, False
+        look()
+
+    def note_connection(
+        self,
+        *,
+        is_new: bool,
+        is_ahead: bool = False,
+        has_bytes: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Note which connection the request has: a new one, or one that has responded before.
+
+        Not always the one that the permit was given for: requests that begin at the same time may
+        exchange theirs. *is_ahead*: it was opened before the request. *has_bytes* returns whether
+        bytes wait to be received there.
+        """
+        self.is_new, self.is_ahead = is_new, is_ahead
+        self.look = lambda: self.note_bytes() if has_bytes() else self.note_no_bytes()
+
+    def responded(self) -> None:
+        """Note that the host has responded on this connection."""
+        if not self.has_responded:
+            self.has_responded = True
+            self._host.note_responding(self)
+
+    def carried(self) -> None:
+        """Note that bytes came."""
+        self.responded()
+        self._host.carried_at_s = trio.current_time()
+
+    def broke(self) -> None:
+        """Note that the host broke the connection off."""
+        if self.has_responded:
+            self._host.limit.note_broken(trio.current_time())
+
+    def refused(self) -> None:
+        """Note that the host refused the connection.
+
+        Raises:
+            Crowded: others are let through, so that this is the host's limit. Otherwise nothing is
+                raised, and the failure is one like any other.
+        """
+        self.is_counted = False
+        wait_s = self._host.note_refused()
+        if wait_s is not None:
+            raise Crowded(wait_s)
+
+    def raise_if_silent(self) -> None:
+        """Raise what ended *scope*, if that was silence.
+
+        Raises:
+            Crowded: others carry.
+        """
+        if self.wait_s is not None and self.scope.cancelled_caught:
+            raise Crowded(self.wait_s)
+
+    def end(self) -> None:
+        """Give the permit back, when its connection is idle again or closed."""
+        self._host.take_back(self)
+
+
+class HostConnections:
+    """The permits of one host, and the idle connections to it of all *holders*.
+
+    *on_change* is called with the origin when more permits may be given than before.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        holders: Sequence[Holder],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self.origin = origin
+        self.limit = HostLimit()
+        self.permits: list[Permit] = []
+        self.carried_at_s = float("-inf")
+        self._holders = holders
+        self._on_change = on_change
+
+    # -- what becomes of connections -------------------------------------------------------------
+
+    def note_responding(self, permit: Permit) -> None:
+        """Take in the first response on the connection of *permit*."""
+        now_s = trio.current_time()
+        if not permit.is_new:
+            self.limit.note_response(now_s - permit.began_s)
+        elif not permit.is_ahead:
+            # Of one that was opened ahead the handshakes would be missing, and over a far line each
+            # connection that is opened for a request would look silent.
+            self.limit.note_opened(now_s - permit.began_s)
+        self.limit.note_responding(now_s, self.n_responding())
+        self._on_change(self.origin)
+
+    def note_refused(self, *, is_silence: bool = False) -> float | None:
+        """Take in a refusal, of a permit that is not counted any more; see `HostLimit`."""
+        before, n_others = self.limit.limit, self.n_open()
+        if is_silence:
+            # What was opened at the same time and is as late is not let through either, with a
+            # request or without one.
+            n_others = self.n_responding() + len(self.not_late())
+        wait_s = self.limit.note_refused(
+            trio.current_time(),
+            n_others=n_others,
+            n_responding=self.n_responding(),
+            is_silence=is_silence,
+        )
+        if self.limit.limit != before:
+            log.info("host lets few connections through", origin=self.origin, n=self.limit.limit)
+        log.debug("connection refused", origin=self.origin, n_others=n_others, wait_s=wait_s)
+        return wait_s
+
+    def take_back(self, permit: Permit) -> None:
+        """Take a permit back."""
+        if permit in self.permits:
+            self.permits.remove(permit)
+            self._on_change(self.origin)
+
+    def close_unused(self) -> None:
+        """Have the connections closed that were opened ahead of need and never responded."""
+        for holder in self._holders:
+            if n_unused := holder.n_idle(self.origin)[1]:
+                holder.close_some_idle(self.origin, n_unused)
+
+    # -- counting --------------------------------------------------------------------------------
+
+    def n_idle(self, holder: Holder) -> tuple[int, int]:
+        """Return the idle connections of *holder* that no permit was given for, as it does."""
+        n_proven, n_unused = holder.n_idle(self.origin)
+        for permit in self.permits:
+            if permit.holder is holder and permit.takes_idle and permit.is_counted:
+                if n_proven:
+                    n_proven -= 1
+                elif n_unused:
+                    n_unused -= 1
+        return n_proven, n_unused
+
+    def n_idle_proven(self) -> int:
+        """Return the idle connections of all holders that have responded before."""
+        return sum(self.n_idle(holder)[0] for holder in self._holders)
+
+    def n_open(self) -> int:
+        """Return how many connections are open, or being opened."""
+        n_idle = sum(sum(self.n_idle(holder)) for holder in self._holders)
+        return n_idle + sum(permit.is_counted for permit in self.permits)
+
+    def n_responding(self) -> int:
+        """Return how many of these have responded."""
+        n_in_use = sum(permit.is_counted and permit.is_proven for permit in self.permits)
+        return self.n_idle_proven() + n_in_use
+
+    def n_expected(self) -> int:
+        """Return how many may be open soon: by the limit, or once those now open respond."""
+        now_s = trio.current_time()
+        if self.limit.limit is not None:
+            return self.limit.allowed(now_s)
+        unproven = [p.silent_since_s for p in self.permits if p.is_counted and not p.is_proven]
+        oldest_s = min(unproven, default=now_s)
+        n_responding = self.n_responding()
+        if n_responding and self.limit.is_late(now_s - oldest_s):
+            return n_responding
+        return GROWTH * self.limit.allowed(now_s)
+
+    def has_room(self) -> bool:
+        """Return whether one more connection may be opened now."""
+        n_open = self.n_open()
+        n_unproven = n_open - self.n_responding()
+        return n_open < self.limit.allowed(trio.current_time(), n_unproven=n_unproven)
+
+    def not_late(self) -> list[Permit]:
+        """Return the permits for new connections of which the first byte may still come."""
+        now_s = trio.current_time()
+        return [
+            permit
+            for permit in self.permits
+            if permit.is_counted
+            and not permit.is_proven
+            and not self.limit.is_late(now_s - permit.silent_since_s)
+        ]
