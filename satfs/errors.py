@@ -68,10 +68,12 @@ class Changed(SatfsError):
 class Unreachable(SatfsError):
     """Network, vendor or store are down, and retries are spent.
 
-    `is_lasting`: another try soon cannot help (a certificate that fails, for example).
+    `is_permanent`: another try soon cannot help (a certificate that fails, for example).
     """
 
-    is_lasting: bool = False
+    def __init__(self, message: str, *, is_permanent: bool = False) -> None:
+        super().__init__(message)
+        self.is_permanent = is_permanent
 
 
 class DeadlineReached(Unreachable):
@@ -81,13 +83,18 @@ class DeadlineReached(Unreachable):
     connection.
     """
 
-    is_silence: bool = True
+    def __init__(
+        self, message: str, *, is_silence: bool = True, is_permanent: bool = False
+    ) -> None:
+        super().__init__(message, is_permanent=is_permanent)
+        self.is_silence = is_silence
 
 
 class Unfinished(DeadlineReached):
     """The time is up while pages of a long listing come; the next call goes on from there."""
 
-    is_silence = False
+    def __init__(self, message: str) -> None:
+        super().__init__(message, is_silence=False)
 
 
 class Throttled(Unreachable):
@@ -96,8 +103,10 @@ class Throttled(Unreachable):
     `retry_after_s` is that wait in seconds, or None when the response has none.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, is_permanent: bool = False
+    ) -> None:
+        super().__init__(message, is_permanent=is_permanent)
         self.retry_after_s = retry_after_s
 
 

@@ -318,7 +318,7 @@ async def read_piece(
         try:
             data = await reader.read(span)
         except Unreachable as failure:
-            if n_tries == len(pauses_s) or failure.is_lasting:
+            if n_tries == len(pauses_s) or failure.is_permanent:
                 raise
             await trio.sleep(pauses_s[n_tries])
             continue

@@ -111,7 +111,7 @@ class PathTree:
             child = entry.target
             if isinstance(child, SatfsError):
                 child = Unresolved(node, entry.name, child)
-            elif child.is_lasting:
+            elif child.is_name_cacheable:
                 self._known[child_path] = (child, until_s)
             found.append(self._info(child, child_path))
             if number % _BATCH == 0:
@@ -148,7 +148,7 @@ class PathTree:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             target = joined(parent_path, found.target.decode("utf-8", "surrogateescape"))
             return await self._node(target, n_links + 1)
-        if found.is_lasting:
+        if found.is_name_cacheable:
             self._known[path] = (found, trio.current_time() + self._entry_timeout_s)
         return found
 

@@ -425,7 +425,7 @@ class Operations(pyfuse3.Operations):
         entry.st_blksize = _BLOCK_BYTES
         entry.st_mtime_ns = entry.st_atime_ns = attributes.mtime_ns
         entry.st_ctime_ns = attributes.ctime_ns
-        entry.entry_timeout = self.limits.entry_timeout_s if node.is_lasting else 0
+        entry.entry_timeout = self.limits.entry_timeout_s if node.is_name_cacheable else 0
         entry.attr_timeout = 0 if node.is_live else self.limits.attr_timeout_s
         return entry
 

@@ -62,7 +62,7 @@ class LogFile(File):
     """The lines as a file that grows."""
 
     __slots__ = ("_lines",)
-    is_lasting = False
+    is_name_cacheable = False
     is_live = True
 
     def __init__(self, parent: Directory, name: bytes, lines: LogRing) -> None:

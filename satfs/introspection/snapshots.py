@@ -92,7 +92,7 @@ class SnapshotFile(File):
     """A file as it was at one moment."""
 
     __slots__ = ("_digest", "_made_ns", "_make", "_size_bytes", "_snapshots")
-    is_lasting = False
+    is_name_cacheable = False
 
     def __init__(
         self,

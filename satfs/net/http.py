@@ -313,7 +313,7 @@ class Http:
         except Unreachable as failure:
             # A name that cannot be resolved now shows nothing about the host.
             is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
-            if is_safe and not (failure.is_lasting or is_unresolved):
+            if is_safe and not (failure.is_permanent or is_unresolved):
                 permit.refused()
             raise
         if not may_refuse_connection(response):

@@ -25,7 +25,7 @@ _FAILURES: tuple[tuple[type[Exception], type[SatfsError], str], ...] = (
     (OSError, Unreachable, "{where}: the connection broke: {why}"),
 )
 #: Failures that the same request will meet again.
-_LASTING = (httpx.UnsupportedProtocol, ssl.SSLCertVerificationError)
+_PERMANENT = (httpx.UnsupportedProtocol, ssl.SSLCertVerificationError)
 
 
 @contextlib.contextmanager
@@ -44,12 +44,14 @@ def _translated(
     failure: Exception, ours: type[SatfsError], sentence: str, where: str
 ) -> SatfsError:
     causes = list(causes_of(failure))
-    translated = ours(sentence.format(where=where, why=_why(causes)))
-    if isinstance(translated, Unreachable):
-        translated.is_lasting = any(isinstance(cause, _LASTING) for cause in causes)
-    if isinstance(translated, DeadlineReached):
-        translated.is_silence = not isinstance(failure, httpx.ConnectTimeout)
-    return translated
+    message = sentence.format(where=where, why=_why(causes))
+    if not issubclass(ours, Unreachable):
+        return ours(message)
+    is_permanent = any(isinstance(cause, _PERMANENT) for cause in causes)
+    if issubclass(ours, DeadlineReached):
+        is_silence = not isinstance(failure, httpx.ConnectTimeout)
+        return ours(message, is_silence=is_silence, is_permanent=is_permanent)
+    return ours(message, is_permanent=is_permanent)
 
 
 def causes_of(failure: BaseException) -> Iterator[BaseException]:

@@ -33,14 +33,12 @@ def failure_for(
 
     *headers* have lower-case names; *detail* is the whole message; *now_s* is wall-clock seconds.
     A 429, and a 503 with a `Retry-After`, is `Throttled`. A 5xx that is not named above
-    (501, 505, …) is marked as lasting.
+    (501, 505, …) is permanent.
     """
     stated_s = retry_after_s(headers, now_s=now_s)
     if status == 429 or (status == 503 and stated_s is not None):
         return Throttled(detail, retry_after_s=stated_s)
-    failure = Unreachable(detail)
-    failure.is_lasting = status not in RETRIED_STATUSES
-    return failure
+    return Unreachable(detail, is_permanent=status not in RETRIED_STATUSES)
 
 
 def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
@@ -50,7 +48,7 @@ def is_worth_another_try(failure: BaseException, *, n_garbled: int) -> bool:
     balancer's HTML page or a cut body is gone a moment later; a vendor's bug is not.
     """
     if isinstance(failure, Unreachable):
-        return not failure.is_lasting
+        return not failure.is_permanent
     return isinstance(failure, Garbled) and n_garbled <= 1
 
 

@@ -107,10 +107,8 @@ class Retries:
         about = what if about is None else about
         admission = await admit(self._reachability, origin, about)
         if admission is None:
-            offline = Unreachable(f"{what}: {origin} is offline")
-            # For a caller with this call inside of an attempt of its own.
-            offline.is_lasting = True
-            raise offline
+            # Permanent for a caller whose own attempt contains this call.
+            raise Unreachable(f"{what}: {origin} is offline", is_permanent=True)
         if admission.patience_s is not None:
             deadline_at = min(deadline_at, trio.current_time() + admission.patience_s)
         try:
@@ -118,7 +116,7 @@ class Retries:
                 attempt, deadline_at, what, origin, is_single=admission.is_probe
             )
         except Unreachable as failure:
-            if not failure.is_lasting:
+            if not failure.is_permanent:
                 silent_about = about if is_silence(failure) else None
                 self._note_failure(origin, since_s, str(failure), silent_about)
             raise
@@ -141,9 +139,8 @@ class Retries:
         while (left_s := self._pauses.left_s(origin)) > 0:
             if trio.current_time() + left_s >= deadline_at:
                 sentence = f"{what}: {origin} requires a wait of {left_s:.3g} s"
-                busy = Throttled(sentence, retry_after_s=left_s)
-                busy.is_lasting = True  # no request was sent: the host is not known to be away
-                raise busy
+                # Permanent, since no request was sent: the host is not known to be away.
+                raise Throttled(sentence, retry_after_s=left_s, is_permanent=True)
             # Not all at the same moment.
             await trio.sleep(left_s + self._draw() * retry.BASE_S)
 
@@ -197,7 +194,8 @@ class Retries:
                 await trio.sleep(wait_s)
         spent_s = trio.current_time() - started_s
         before = "" if last is None else f"; the try before it: {last}"
-        late = DeadlineReached(f"{what}: no response from {origin} within {spent_s:.3g} s{before}")
         # When the last try was cut off, the failure before it is the better reason.
-        late.is_silence = last is None or is_silence(last)
-        raise late from last
+        raise DeadlineReached(
+            f"{what}: no response from {origin} within {spent_s:.3g} s{before}",
+            is_silence=last is None or is_silence(last),
+        ) from last

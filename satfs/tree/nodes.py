@@ -54,7 +54,7 @@ class Node(ABC):
     __slots__ = ("name", "parent")
 
     #: Whether the kernel may cache the name. If not, each look-up comes here.
-    is_lasting: ClassVar[bool] = True
+    is_name_cacheable: ClassVar[bool] = True
     #: Whether content and size change while the identity stays. Then neither may be cached.
     is_live: ClassVar[bool] = False
     #: Whether it is only for root and for the user whose process serves the mount, also where other
@@ -213,7 +213,7 @@ class Unresolved(Node):
     """
 
     __slots__ = ("error",)
-    is_lasting = False
+    is_name_cacheable = False
     is_live = True
 
     def __init__(self, parent: Directory, name: bytes, error: SatfsError) -> None:

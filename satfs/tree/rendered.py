@@ -34,7 +34,7 @@ class ListedFile(File):
     """The name of a file that is not rendered yet: no size, and nothing to be remembered."""
 
     __slots__ = ("_mtime_ns",)
-    is_lasting = False
+    is_name_cacheable = False
     is_live = True
 
     def __init__(self, parent: Directory, name: bytes, *, mtime_ns: int = FALLBACK_NS) -> None:

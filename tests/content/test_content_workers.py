@@ -241,7 +241,7 @@ async def test_a_certificate_that_a_worker_refuses_is_reported_at_once(tmp_path:
                 pytest.raises(Unreachable, match="its certificate is not trusted") as refused,
             ):
                 await read_parts(reader)
-            assert refused.value.is_lasting
+            assert refused.value.is_permanent
             assert "X-Amz" not in str(refused.value)
             assert contents.statistics().get("retries", 0) == 0
             reader.close()

@@ -117,7 +117,7 @@ async def test_every_failure_leaves_as_one_of_ours(
             await ask(http)
 
 
-async def test_a_certificate_failure_is_plain_and_lasting(autojump_clock: Any) -> None:
+async def test_a_certificate_failure_is_plain_and_permanent(autojump_clock: Any) -> None:
     """The message has the reason; no request is tried again."""
     why = ssl.SSLCertVerificationError("certificate verify failed")
     why.verify_message = "self-signed certificate"
@@ -128,7 +128,7 @@ async def test_a_certificate_failure_is_plain_and_lasting(autojump_clock: Any) -
     async with http_for(handler) as http:
         with pytest.raises(Unreachable, match=r"not trusted.*self-signed") as raised:
             await ask(http)
-    assert raised.value.is_lasting
+    assert raised.value.is_permanent
 
 
 async def test_silence_before_the_answer_ends(autojump_clock: Any) -> None:

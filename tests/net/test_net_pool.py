@@ -203,7 +203,7 @@ async def test_refused_connections_are_told(serve: Serve) -> None:
         with pytest.raises(Unreachable, match="Connection refused") as failure:
             await get(http, url)
         assert "secret" not in str(failure.value)
-        assert not failure.value.is_lasting
+        assert not failure.value.is_permanent
 
 
 async def test_idle_connections_expire(serve: Serve) -> None:
@@ -328,7 +328,7 @@ async def test_an_unknown_authority_is_refused(authority: trustme.CA) -> None:
     ):
         with pytest.raises(Unreachable, match="certificate is not trusted") as failure:
             await get(http, origin.url("/ramp/1"))
-        assert failure.value.is_lasting
+        assert failure.value.is_permanent
 
 
 async def test_a_certificate_for_another_host_is_refused(

@@ -46,7 +46,9 @@ async def run(
 
 async def test_it_works_in_the_end(autojump_clock: Any) -> None:
     """Failures that pass are waited out, longer each time."""
-    attempts = Attempts(Unreachable(), DeadlineReached(), Throttled("x"), Garbled(), takes_s=0)
+    attempts = Attempts(
+        Unreachable("a"), DeadlineReached("b"), Throttled("c"), Garbled(), takes_s=0
+    )
     began = trio.current_time()
     assert await run(attempts) == "done"
     gaps = [moment - began for moment in attempts.moments]
@@ -63,10 +65,9 @@ async def test_other_failures_are_final(autojump_clock: Any, failure: Exception)
     assert len(attempts.moments) == 1
 
 
-async def test_a_lasting_failure_is_final(autojump_clock: Any) -> None:
+async def test_a_permanent_failure_is_final(autojump_clock: Any) -> None:
     """A certificate does not get better within seconds."""
-    failure = Unreachable("certificate")
-    failure.is_lasting = True
+    failure = Unreachable("certificate", is_permanent=True)
     attempts = Attempts(failure)
     with pytest.raises(Unreachable):
         await run(attempts)

@@ -51,7 +51,7 @@ async def test_a_strict_check_can_be_relaxed(tmp_path: Path) -> None:
     async with request_scope(chain, tls_strict=True) as fetch:
         with pytest.raises(Unreachable, match="SATFS_TLS_STRICT=false") as refused:
             await fetch()
-        assert refused.value.is_lasting
+        assert refused.value.is_permanent
     async with request_scope(chain, tls_strict=False) as fetch:
         assert await fetch() == b"\0\1\2"
 

@@ -134,7 +134,7 @@ class RangeRetry:
             return self._after_refusal(range_request, refusal, link, trial)
         except Unreachable as failure:
             # Signing has had its own tries; a store that is known to be away gets none.
-            if link is None or failure.is_lasting or isinstance(failure, Throttled):
+            if link is None or failure.is_permanent or isinstance(failure, Throttled):
                 return failure
             trial.failed(failure, self._draw())
             if trial.is_over:
@@ -161,9 +161,8 @@ class RangeRetry:
         attempt, origin = range_request.attempt, origin_of(link.url)
         admission = await admit(self._reachability, origin, range_request.source.label)
         if admission is None:
-            offline = Unreachable(f"{range_request.source.label}: the object store is offline")
-            offline.is_lasting = True
-            raise offline
+            label = range_request.source.label
+            raise Unreachable(f"{label}: the object store is offline", is_permanent=True)
         permit = await self._permitted(range_request, link, trial, is_probe=admission.is_probe)
         is_bulk = self._bulk is not None and permit.holder is self._bulk
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop

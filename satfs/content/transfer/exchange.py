@@ -76,7 +76,7 @@ class Exchange:
         self._requested = ByteRange(move.start, move.stop)
         self._refused: tuple[int, float | None] | None = None  # status, seconds to wait
         self._error_body = b""
-        self._is_lasting = False
+        self._is_kept_alive = False
         self._n_informational = 0
         self._body_left: int | None = None  # None: the head has not been read
         self._buffer = memoryview(bytearray(WRITE_BYTES + BLOCK_BYTES))
@@ -100,7 +100,7 @@ class Exchange:
     @property
     def may_follow(self) -> bool:
         """Return whether another request may be sent on the same connection."""
-        return self.outcome is not None and self._is_lasting and self._body_left == 0
+        return self.outcome is not None and self._is_kept_alive and self._body_left == 0
 
     def request(self, user_agent: str) -> bytes:
         """Return the request to send.
@@ -231,7 +231,7 @@ class Exchange:
         if response_class.kind is not ResponseKind.BYTES:
             self._refuse(response_class)
             return
-        self._is_lasting = http_version == b"1.1" and "close" not in (
+        self._is_kept_alive = http_version == b"1.1" and "close" not in (
             headers.get("connection", "").lower()
         )
         self._began_s, self._response_s = now_s, max(0.0, now_s - self.requested_s)

@@ -70,7 +70,7 @@ ALIVE_PER_TIMEOUT: Final = 4
 class OutcomeReport:
     """A move has ended. Without verdict: well, or by a broken connection that *broken* describes.
 
-    *is_lasting*: another connection will break in the same way. *is_file_failure*: what broke is
+    *is_permanent*: another connection will break in the same way. *is_file_failure*: what broke is
     not the connection, but the cache file. *retry_after_s*: the wait that a refusal requires.
     *is_refused*: a new connection did not come about, broke before its first byte or began with a
     503. *is_kept*: the connection is idle now.
@@ -82,7 +82,7 @@ class OutcomeReport:
     is_timeout: bool = False
     is_file_failure: bool = False
     retry_after_s: float | None = None
-    is_lasting: bool = False
+    is_permanent: bool = False
     is_refused: bool = False
     is_kept: bool = False
 
@@ -148,7 +148,7 @@ def pack_outcome(outcome: OutcomeReport) -> bytes:
         "broken": outcome.broken,
         "is_timeout": outcome.is_timeout,
         "is_file_failure": outcome.is_file_failure,
-        "is_lasting": outcome.is_lasting,
+        "is_permanent": outcome.is_permanent,
         "is_refused": outcome.is_refused,
         "is_kept": outcome.is_kept,
         "retry_after_s": outcome.retry_after_s,
@@ -204,7 +204,7 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | 
             record["is_timeout"],
             record["is_file_failure"],
             record["retry_after_s"],
-            record["is_lasting"],
+            record["is_permanent"],
             record["is_refused"],
             record["is_kept"],
         )

@@ -457,7 +457,7 @@ def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> Outcome
         # `ca_file` has changed since the mount read it; the mount's own client still has it.
         return OutcomeReport(move, ResponseClass(ResponseKind.GARBLED, "no TLS context"))
     if isinstance(problem, ssl.SSLCertVerificationError):
-        return OutcomeReport(move, broken=untrusted(problem), is_lasting=True)
+        return OutcomeReport(move, broken=untrusted(problem), is_permanent=True)
     is_timeout = isinstance(problem, TimeoutError)
     reason = "no connection in time" if is_timeout else _reason(problem)
     return OutcomeReport(

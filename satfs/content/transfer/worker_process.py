@@ -154,10 +154,8 @@ class Move:
             raise UnusableResponse(ResponseClass(ResponseKind.RETRY, "body cut short"))
         if outcome.is_timeout:
             raise DeadlineReached("the object store sent nothing in time")
-        if outcome.is_lasting:
-            lasting = Unreachable(f"{where}: no connection: {outcome.broken}")
-            lasting.is_lasting = True
-            raise lasting
+        if outcome.is_permanent:
+            raise Unreachable(f"{where}: no connection: {outcome.broken}", is_permanent=True)
         raise Unreachable(f"the object store broke the connection off: {outcome.broken}")
 
 
