@@ -26,6 +26,7 @@ import trio
 
 from satfs.net.connecting import CheckPeer, first_connected, resolved_addresses
 from satfs.net.happy_eyeballs import SlowAddresses
+from satfs.net.tls_sessions import Place, TlsSessions
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
 RECEIVE_BYTES = 1024 * 1024
@@ -45,8 +46,17 @@ TLS_RECEIVE_BYTES = 256 * 1024
 class TcpStream(httpcore.AsyncNetworkStream):
     """A plain connection. Raises httpcore's exceptions only."""
 
-    def __init__(self, stream: trio.SocketStream, *, connect_by: float = math.inf) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        *,
+        port: int,
+        sessions: TlsSessions,
+        connect_by: float = math.inf,
+    ) -> None:
         self._stream = stream
+        self._port = port
+        self._sessions = sessions
         self._receive_bytes = FIRST_RECEIVE_BYTES
         # Moment on trio's clock until which the connection must be usable, TLS included. Void once
         # something was read: then a proxy has taken its part of the time.
@@ -128,7 +138,8 @@ class TcpStream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Return the TLS stream over this one; on any failure the socket is closed."""
-        stream = TlsStream(self, ssl_context, server_hostname)
+        place = (server_hostname or "", self._port)
+        stream = TlsStream(self, ssl_context, place, self._sessions)
         left_s = self._connect_by - trio.current_time()
         try:
             with _limit(left_s if timeout is None else min(timeout, left_s)):
@@ -158,14 +169,20 @@ class TlsStream(httpcore.AsyncNetworkStream):
     """TLS over a `TcpStream`: one large receive, then every record it held."""
 
     def __init__(
-        self, lower: TcpStream, ssl_context: ssl.SSLContext, server_hostname: str | None
+        self, lower: TcpStream, ssl_context: ssl.SSLContext, place: Place, sessions: TlsSessions
     ) -> None:
         self._lower = lower
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._place, self._sessions = place, sessions
+        self._resumed = sessions.to_resume(place)
         self._tls = ssl_context.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=server_hostname
+            self._incoming,
+            self._outgoing,
+            server_hostname=place[0] or None,
+            session=self._resumed,
         )
+        self._has_received = False
 
     async def handshake(self) -> None:
         """Agree with the other side; raises httpcore's `ConnectError` when that fails."""
@@ -176,9 +193,12 @@ class TlsStream(httpcore.AsyncNetworkStream):
                 await self._flush()
                 await self._receive()
             except ssl.SSLError as failure:
+                if self._resumed is not None:
+                    self._sessions.failed(self._place)
                 raise httpcore.ConnectError(str(failure)) from failure
             else:
                 await self._flush()
+                self._sessions.keep(self._place, self._tls)
                 return
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -187,6 +207,9 @@ class TlsStream(httpcore.AsyncNetworkStream):
             while True:
                 data, is_over = self._drain()
                 if data or is_over:
+                    if not self._has_received:
+                        self._has_received = True
+                        self._sessions.keep(self._place, self._tls)
                     if self._outgoing.pending:  # such as a key update, which needs a reply
                         await self._flush()
                     return data
@@ -274,14 +297,18 @@ class Dialer(httpcore.AsyncNetworkBackend):
 
     *check_peer* is called with a host and each address that it was resolved to, before that is
     connected to, and raises for one that must not be. *slow* are addresses that are tried last,
-    shared with other dialers.
+    *sessions* those of the context that is given for TLS; both are shared with other dialers.
     """
 
     def __init__(
-        self, check_peer: CheckPeer | None = None, slow: SlowAddresses | None = None
+        self,
+        check_peer: CheckPeer | None = None,
+        slow: SlowAddresses | None = None,
+        sessions: TlsSessions | None = None,
     ) -> None:
         self._check_peer = check_peer
         self._slow = SlowAddresses() if slow is None else slow
+        self._sessions = TlsSessions() if sessions is None else sessions
         self._opened: list[TcpStream] = []
         self._ahead: httpcore.AsyncNetworkStream | None = None
 
@@ -343,7 +370,8 @@ class Dialer(httpcore.AsyncNetworkBackend):
                 raw = await first_connected(addresses, port, self._slow)
             except (OSError, UnicodeError) as failure:
                 raise httpcore.ConnectError(str(failure)) from failure
-            stream = TcpStream(raw, connect_by=began + (math.inf if timeout is None else timeout))
+            connect_by = began + (math.inf if timeout is None else timeout)
+            stream = TcpStream(raw, port=port, sessions=self._sessions, connect_by=connect_by)
             stream.expect_head()
             self._opened.append(stream)
             for option in socket_options or ():

@@ -39,6 +39,7 @@ from satfs.net.core_messages import Body, core_request, translated
 from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
+from satfs.net.tls_sessions import TlsSessions
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
 #: a request sent into a closed one costs a round trip and a second try.
@@ -119,6 +120,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._opening_ahead: Counter[str] = Counter()
         self._counts = _Counts()
         self._slow = SlowAddresses()
+        self._sessions = TlsSessions()
         self._logins: dict[Proxy, ProxyLogin] = {}
 
     def statistics(self) -> PoolStatistics:
@@ -315,7 +317,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 self._logins[proxy] = ProxyLogin(proxy)
             login = self._logins[proxy]
         # A proxy is the operator's choice, and resolves the name itself.
-        dialer = Dialer(None if proxy else self._check_peer, self._slow)
+        dialer = Dialer(None if proxy else self._check_peer, self._slow, self._sessions)
         factory = _factory(proxy, dialer, self._ssl_context)
         name = _name(origin)
         connection = _Connection(factory.create_connection(origin), dialer, origin, name, login)

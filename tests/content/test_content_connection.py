@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satfs.content.transfer.connection import TlsConnection
+from satfs.net.tls_sessions import TlsSessions
 
 HOST = "store.example"
+PLACE = (HOST, 443)
 DATA = bytes(range(256)) * 1024
 
 
@@ -61,14 +63,16 @@ class Server:
 
 @contextmanager
 def connected(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], ciphertext_bytes: int = 4096
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    ciphertext_bytes: int = 4096,
+    sessions: TlsSessions | None = None,
 ) -> Iterator[tuple[Server, TlsConnection]]:
     theirs, ours = socket.socketpair()
     theirs.settimeout(10)
     server = Server(theirs, contexts[0])
     room = memoryview(bytearray(ciphertext_bytes))
     with theirs, ours:
-        connection = TlsConnection(ours, contexts[1], HOST, room)
+        connection = TlsConnection(ours, contexts[1], PLACE, room, sessions or TlsSessions())
         thread = threading.Thread(target=server.handshake)
         thread.start()
         connection.handshake(10.0)
@@ -184,7 +188,9 @@ def test_a_host_that_is_not_trusted_is_refused() -> None:
         thread.start()
         room = memoryview(bytearray(4096))
         with pytest.raises(ssl.SSLCertVerificationError):
-            TlsConnection(ours, ssl.create_default_context(), HOST, room).handshake(10.0)
+            TlsConnection(ours, ssl.create_default_context(), PLACE, room, TlsSessions()).handshake(
+                10.0
+            )
         thread.join()
 
 
@@ -203,4 +209,44 @@ def test_a_silent_host_is_given_up_in_time(
     with theirs, ours:
         room = memoryview(bytearray(4096))
         with pytest.raises(TimeoutError):
-            TlsConnection(ours, contexts[1], HOST, room).handshake(0.05)
+            TlsConnection(ours, contexts[1], PLACE, room, TlsSessions()).handshake(0.05)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_later_connection_resumes_the_session_of_an_earlier_one(
+    version: ssl.TLSVersion,
+) -> None:
+    """Connections to another port of the host shake hands in full."""
+    authority, sessions = trustme.CA(), TlsSessions()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.maximum_version = version
+    authority.issue_cert(HOST).configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    for is_resumed in (False, True, True):
+        with connected((server_context, client_context), sessions=sessions) as (server, connection):
+            assert bool(server.tls.session_reused) is is_resumed
+            server.send(server.encrypted(DATA[:1000]))
+            assert taken(connection, 4096) == (DATA[:1000], False)
+    assert sessions.to_resume(PLACE) is not None
+    assert sessions.to_resume((HOST, 8443)) is None
+
+
+def test_a_host_that_resumes_no_session_is_offered_none_again(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    sessions = TlsSessions()
+    with connected(contexts, sessions=sessions) as (server, connection):
+        server.send(server.encrypted(DATA[:1000]))
+        taken(connection, 4096)
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        theirs.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        room = memoryview(bytearray(4096))
+        with pytest.raises(ssl.SSLError):
+            TlsConnection(ours, contexts[1], PLACE, room, sessions).handshake(10.0)
+    for _ in range(2):
+        with connected(contexts, sessions=sessions) as (server, connection):
+            assert not server.tls.session_reused
+            server.send(server.encrypted(DATA[:1000]))
+            taken(connection, 4096)

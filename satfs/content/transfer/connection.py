@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from satfs.net.tls_sessions import Place, TlsSessions
+
 #: Encrypted bytes received at once. They are copied twice before they are decrypted, so that they
 #: should stay in the processor's own cache.
 CIPHERTEXT_BYTES: Final = 256 * 1024
@@ -52,16 +54,26 @@ class TlsConnection:
     """TLS over the connected socket *sock*, which this owns from `connect` on.
 
     *ciphertext* is where encrypted bytes are received: connections of one thread share it, since
-    none of them keeps anything there between two calls.
+    none of them keeps anything there between two calls. *sessions* are those of *context*.
     """
 
     def __init__(
-        self, sock: socket.socket, context: ssl.SSLContext, host: str, ciphertext: memoryview
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        place: Place,
+        ciphertext: memoryview,
+        sessions: TlsSessions,
     ) -> None:
         self._sock = sock
         self._ciphertext = ciphertext
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._place, self._sessions = place, sessions
+        self._resumed = sessions.to_resume(place)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=place[0], session=self._resumed
+        )
+        self._has_received = False
         self._problem: OSError | None = None
         self.fileno, self.close = sock.fileno, sock.close
         self.settimeout, self.setblocking = sock.settimeout, sock.setblocking
@@ -81,11 +93,14 @@ class TlsConnection:
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
+                if self._resumed is not None:
+                    self._sessions.failed(self._place)
                 with contextlib.suppress(OSError):
                     self._flush()  # the alert with the reason, for the other side
                 raise
             else:
                 self._flush()
+                self._sessions.keep(self._place, self._tls)
                 return
             self._flush()
             if (left_s := until_s - clock()) <= 0:
@@ -132,6 +147,9 @@ class TlsConnection:
             self._wake()
         if self._outgoing.pending:
             self._flush()  # a response to a new key (RFC 8446 §4.6.3)
+        if n_bytes and not self._has_received:
+            self._has_received = True
+            self._sessions.keep(self._place, self._tls)
         return n_bytes
 
     def _wake(self) -> None:

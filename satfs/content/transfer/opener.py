@@ -20,6 +20,7 @@ from satfs.content.transfer.connection import CIPHERTEXT_BYTES, Connection, TlsC
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import may_connect, refusal_of_peer
 from satfs.net.happy_eyeballs import Race, SlowAddresses
+from satfs.net.tls_sessions import TlsSessions
 from satfs.net.trust import tls_context
 
 #: Scheme and network location.
@@ -53,6 +54,7 @@ class Opener:
         self._slow = SlowAddresses()
         self._slow_lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
+        self._sessions = TlsSessions()
         #: Where all connections receive, one after the other: they belong to one thread.
         self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
         self._tls_lock = threading.Lock()
@@ -65,6 +67,13 @@ class Opener:
         """Begin to open a connection; waits for nothing."""
         self._n_opening[origin] += 1
         threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
+
+    def prepare(self) -> None:
+        """Begin to make the TLS context, so that the first connection need not wait for it.
+
+        It reads the certificates of all authorities, which takes as long as a round trip.
+        """
+        threading.Thread(target=self._prepare_now, daemon=True).start()
 
     def avoid(self, addresses: Iterable[str]) -> None:
         """Note that *addresses* are to be tried after others of the same name."""
@@ -96,6 +105,10 @@ class Opener:
         self.wake_reader.close()
         self._waker.close()
 
+    def _prepare_now(self) -> None:
+        with contextlib.suppress(OSError, BadSettings):  # raised again where it is needed
+            self._context()
+
     def _open_now(self, origin: Origin) -> None:
         try:
             found: Opened = self._connected(origin)
@@ -117,7 +130,9 @@ class Opener:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if not is_tls:
                 return sock
-            connection = TlsConnection(sock, self._context(), host, self._ciphertext)
+            connection = TlsConnection(
+                sock, self._context(), (host, port), self._ciphertext, self._sessions
+            )
             connection.handshake(self.connect_timeout_s)
             return connection
         except BaseException:

@@ -189,6 +189,7 @@ class Worker:
             self._opener.tls_strict = bool(fields.get("tls_strict", True))
             self._opener.allows_private = bool(fields.get("allows_private", True))
             self._user_agent = str(fields["user_agent"])
+            self._opener.prepare()
         return True
 
     def _send_report(self, packet: bytes) -> None:
