@@ -16,7 +16,7 @@ import trio
 
 from satfs.api.client import Aleph
 from satfs.api.token_sources import source_of
-from satfs.doctor.findings import Area, Finding, Report, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.doctor.reach import Host, reach
 from satfs.errors import NeedsContract, NeedsLogin, NotAllowed, NotThere, SatfsError, Unreachable
 from satfs.model import DELIVERY_ZIP, Contract, Link, Task
@@ -42,6 +42,12 @@ _SOURCES: Final = {
     "token_file": "a token from a file",
     "token_command": "a token from a command",
 }
+
+_CREDENTIAL = Check(Area.ACCOUNT, "credential")
+_CONTRACT = Check(Area.ACCOUNT, "contract", NeedsContract)
+_STORE_LINK = Check(Area.STORE, "store-link")
+_STORE_CONNECTION = Check(Area.STORE, "store-connection", Unreachable)
+_TASKS = Check(Area.ACCOUNT, "tasks")
 
 
 async def account(aleph: Aleph, settings: Settings, report: Report) -> tuple[Task, ...] | None:
@@ -75,7 +81,7 @@ async def account(aleph: Aleph, settings: Settings, report: Report) -> tuple[Tas
     if contracts is None:
         report(accepted)
     some = "there are some" if tasks else "there is none yet"
-    report(fine(Area.ACCOUNT, "tasks", f"Tasks are listed; {some}."))
+    report(_TASKS.fine(f"Tasks are listed; {some}."))
     return tasks
 
 
@@ -99,18 +105,13 @@ def credential_finding(settings: Settings, expires_at_s: float | None, now_s: fl
     source = source_of(settings)
     left_s = math.inf if expires_at_s is None else expires_at_s - now_s
     if source == "token" and left_s < TOKEN_NOTE_S:
-        return Finding(
-            Area.ACCOUNT,
-            "credential",
-            Severity.NOTE,
+        return _CREDENTIAL.note(
             f"The token is accepted, and good for {max(left_s, 0) / 60:.0f} minutes more.",
             "Nobody renews a token that was given as it is: the mount is refused from then on.",
             "Log in, or name a file or a command that new ones come from:",
-            ("satfs login",),
+            "satfs login",
         )
-    return fine(
-        Area.ACCOUNT, "credential", f"The credential is accepted ({_SOURCES.get(source, source)})."
-    )
+    return _CREDENTIAL.fine(f"The credential is accepted ({_SOURCES.get(source, source)}).")
 
 
 def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Finding:
@@ -121,16 +122,7 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
     )
 
     def failed(statement: str, explanation: str, remedy: str) -> Finding:
-        return Finding(
-            Area.ACCOUNT,
-            "contract",
-            Severity.FAILURE,
-            statement,
-            explanation,
-            remedy,
-            choices,
-            NeedsContract,
-        )
+        return _CONTRACT.failure(statement, explanation, remedy, *choices)
 
     if chosen is not None:
         contract_name = next((name for contract, name in names.items() if contract == chosen), None)
@@ -140,7 +132,7 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
                 "The API refuses every request that names it.",
                 "Name one of the account's:" if choices else "The account has none.",
             )
-        return fine(Area.ACCOUNT, "contract", f"{chosen} ({contract_name}) is the contract.")
+        return _CONTRACT.fine(f"{chosen} ({contract_name}) is the contract.")
     match contracts:
         case ():
             return failed(
@@ -149,9 +141,7 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
                 "Make a credential with a contract, in Aleph under My Profile.",
             )
         case (only,):
-            return fine(
-                Area.ACCOUNT, "contract", f"{only.contract_id} ({only.name}) is the only contract."
-            )
+            return _CONTRACT.fine(f"{only.contract_id} ({only.name}) is the only contract.")
         case _:
             return failed(
                 f"The account has {len(contracts)} contracts, and none is chosen.",
@@ -161,14 +151,11 @@ def contract_finding(contracts: tuple[Contract, ...], chosen: str | None) -> Fin
 
 
 def _unlisted(failure: SatfsError) -> Finding:
-    return Finding(
-        Area.ACCOUNT,
-        "contract",
-        Severity.NOTE,
+    return _CONTRACT.note(
         f"The contracts cannot be listed: {failure}.",
         "satfs needs the list only where no contract is named.",
         "If the next line fails, name the contract:",
-        ("export SATFS_CONTRACT_ID=ID",),
+        "export SATFS_CONTRACT_ID=ID",
     )
 
 
@@ -193,15 +180,12 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
             explanation = "The address responds, but not as the API does."
             remedy = "Check SATFS_API_URL and SATFS_AUTH_URL:"
             commands = ("satfs config show --origin",)
-    return Finding(
-        area,
-        check,
-        Severity.FAILURE,
+    return Check(area, check).failure(
         f"{str(failure).rstrip('.') or type(failure).__name__}.",
         explanation,
         remedy,
-        commands,
-        type(failure),
+        *commands,
+        cause=type(failure),
     )
 
 
@@ -217,10 +201,7 @@ async def store(
             link = await _sign_any(aleph, tasks)
     except trio.TooSlowError:
         report(
-            Finding(
-                Area.STORE,
-                "store-link",
-                Severity.WARNING,
+            _STORE_LINK.warning(
                 f"Finding a scene and signing a link took more than {SEARCH_LIMIT_S:.0f} s.",
                 "The API is slow or stuck; opening a file waits for both.",
                 "Try again; if it lasts, report it to the vendor's support.",
@@ -229,10 +210,7 @@ async def store(
         return
     except NotAllowed as failure:
         report(
-            Finding(
-                Area.STORE,
-                "store-link",
-                Severity.FAILURE,
+            _STORE_LINK.failure(
                 f"{str(failure).rstrip('.')}.",
                 "Either the account may not fetch what it may list, or the link leads where satfs "
                 "must not follow.",
@@ -279,12 +257,8 @@ async def _sign_any(aleph: Aleph, tasks: tuple[Task, ...]) -> Link | None:
 
 
 def _unasked(statement: str) -> Finding:
-    return Finding(
-        Area.STORE,
-        "store-link",
-        Severity.NOTE,
-        statement,
-        "The host of the object store is known from links only, so it was not tried.",
+    return _STORE_LINK.note(
+        statement, "The host of the object store is known from links only, so it was not tried."
     )
 
 
@@ -298,13 +272,10 @@ def _refused(status: int, *, is_spent: bool) -> Finding:
         remedy, commands = "Have the clock synchronised:", ("sudo timedatectl set-ntp true",)
     elif status == 404:
         explanation = "The object is listed, and is not in the store; others may be."
-    return Finding(
-        Area.STORE,
-        "store-connection",
+    return _STORE_CONNECTION.finding(
         Severity.FAILURE if status != 404 else Severity.WARNING,
         f"The object store refuses a link signed a moment ago ({status}).",
         explanation,
         remedy,
-        commands,
-        Unreachable,
+        *commands,
     )

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding
 from satfs.errors import BadSettings
 from satfs.net.trust import trusted_roots
 from satfs.settings import Settings
@@ -19,6 +19,8 @@ _OTHERS_CA: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "G
 #: OpenSSL's own, which hold for us, too.
 _OPENSSL_CA: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
+_AUTHORITIES = Check(Area.NETWORK, "authorities", BadSettings)
+
 
 def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Report the certificate authorities that are trusted. Reads the files that name them."""
@@ -27,14 +29,11 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
         path = environment.get(variable)
         if path and not os.path.exists(path):
             broken = True
-            yield Finding(
-                Area.NETWORK,
-                "authorities",
-                Severity.WARNING,
+            yield _AUTHORITIES.warning(
                 f"{variable} names {path}, which is not there.",
                 "OpenSSL then trusts fewer authorities than it should.",
                 "Mend it, or take it away:",
-                (f"unset {variable}",),
+                f"unset {variable}",
             )
     if settings.ca_file is not None and (wrong := _unusable(settings)) is not None:
         yield wrong
@@ -42,34 +41,25 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
     foreign = [name for name in _OTHERS_CA if environment.get(name)]
     if foreign and settings.ca_file is None and not environment.get("SSL_CERT_FILE"):
         path = shlex.quote(environment[foreign[0]])
-        yield Finding(
-            Area.NETWORK,
-            "authorities",
-            Severity.NOTE,
+        yield _AUTHORITIES.note(
             f"{foreign[0]} is set, which satfs does not read.",
             "Other programs here trust authorities of their own, a company's perhaps.",
             "If certificates are refused below:",
-            (f"export SATFS_CA_FILE={path}",),
+            f"export SATFS_CA_FILE={path}",
         )
     elif not broken:
         more = f", and those in {settings.ca_file}" if settings.ca_file is not None else ""
         if trusted_roots().is_system:
-            yield fine(Area.NETWORK, "authorities", f"The system's authorities are trusted{more}.")
+            yield _AUTHORITIES.fine(f"The system's authorities are trusted{more}.")
         else:
-            yield Finding(
-                Area.NETWORK,
-                "authorities",
-                Severity.NOTE,
+            yield _AUTHORITIES.note(
                 f"This system has no authorities; those that certifi ships are trusted{more}.",
                 "An authority that was added to the system, a company's perhaps, is not known.",
                 "Install the system's, if certificates are refused below:",
-                ("apt-get install ca-certificates",),
+                "apt-get install ca-certificates",
             )
     if not settings.tls_strict:
-        yield Finding(
-            Area.NETWORK,
-            "authorities",
-            Severity.NOTE,
+        yield _AUTHORITIES.note(
             "Certificates are checked less strictly (SATFS_TLS_STRICT=false).",
             "Some that depart from RFC 5280 are accepted, as by curl and browsers.",
         )
@@ -80,15 +70,11 @@ def _unusable(settings: Settings) -> Finding | None:
     assert path is not None  # noqa: S101 - looked at only where it is set
     try:
         if path.stat().st_mode & stat.S_IWOTH:
-            return Finding(
-                Area.NETWORK,
-                "authorities",
-                Severity.FAILURE,
+            return _AUTHORITIES.failure(
                 f"Everybody may change {path} (SATFS_CA_FILE).",
                 "A user who changes it decides which servers satfs trusts; no connection is made.",
                 "Let its owner alone change it:",
-                (f"chmod o-w {shlex.quote(str(path))}",),
-                BadSettings,
+                f"chmod o-w {shlex.quote(str(path))}",
             )
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
@@ -97,13 +83,10 @@ def _unusable(settings: Settings) -> Finding | None:
         reason = f"cannot be read: {os.strerror(failure.errno or 0)}"
     else:
         return None
-    return Finding(
-        Area.NETWORK,
-        "authorities",
-        Severity.FAILURE,
+    return _AUTHORITIES.failure(
         f"{path} (SATFS_CA_FILE) {reason}.",
         "No connection is made before it can be used.",
         "It must be a PEM file. Correct it, or leave it out:",
-        (f"openssl x509 -in {shlex.quote(str(path))} -noout -subject", "unset SATFS_CA_FILE"),
-        BadSettings,
+        f"openssl x509 -in {shlex.quote(str(path))} -noout -subject",
+        "unset SATFS_CA_FILE",
     )

@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from satfs.content.fetch.links import MARGIN_S
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding
 
 #: A difference from this on gets a note: NTP keeps clocks within milliseconds, so NTP does not run.
 #: Smaller ones may come from a `Date` in whole seconds and a slow response.
@@ -29,6 +29,8 @@ NOTE_FROM_S: Final = 5.0
 WARN_FROM_S: Final = MARGIN_S
 
 _SET_CLOCK: Final = ("timedatectl status", "sudo timedatectl set-ntp true")
+
+_CLOCK = Check(Area.NETWORK, "clock")
 
 
 def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") -> float | None:
@@ -56,29 +58,23 @@ def skew_s(date: str, *, sent_at_s: float, received_at_s: float, age: str = "") 
 def finding_of(ahead_s: float | None) -> Finding:
     """Return the finding for a clock that is *ahead_s* seconds ahead; None: not known."""
     if ahead_s is None:
-        return Finding(
-            Area.NETWORK,
-            "clock",
-            Severity.NOTE,
+        return _CLOCK.note(
             "The API sends no date.",
             "So it is not known whether this machine's clock is right, which signed links need.",
             "See whether it is synchronised:",
-            _SET_CLOCK[:1],
+            *_SET_CLOCK[:1],
         )
     amount_s = abs(ahead_s)
     if amount_s < NOTE_FROM_S:
-        return fine(Area.NETWORK, "clock", "The clock agrees with the API's.")
+        return _CLOCK.fine("The clock agrees with the API's.")
     way = "ahead of" if ahead_s > 0 else "behind"
     statement = f"The clock is {_duration(amount_s)} {way} the API's."
     if amount_s < WARN_FROM_S:
-        return Finding(
-            Area.NETWORK,
-            "clock",
-            Severity.NOTE,
+        return _CLOCK.note(
             statement,
             f"Nothing suffers below {WARN_FROM_S:.0f} s; but a clock that is off drifts on.",
             "Have it synchronised:",
-            _SET_CLOCK,
+            *_SET_CLOCK,
         )
     explanation = (
         "Signed links count as expired too early, and are requested again and again."
@@ -86,14 +82,11 @@ def finding_of(ahead_s: float | None) -> Finding:
         else "Signed links are used after they expired: the store refuses them, and each refusal "
         "costs a request."
     )
-    return Finding(
-        Area.NETWORK,
-        "clock",
-        Severity.WARNING,
+    return _CLOCK.warning(
         statement,
         f"{explanation} satfs allows for {WARN_FROM_S:.0f} s. Days of difference break TLS.",
         "Have it synchronised:",
-        _SET_CLOCK,
+        *_SET_CLOCK,
     )
 
 

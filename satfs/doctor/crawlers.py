@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding, Severity
 from satfs.doctor.machine import Machine
 from satfs.doctor.mounts import satfs_mounts
 from satfs.fuse.callers import Caller
@@ -23,7 +23,7 @@ from satfs.fuse.crawlers import CrawlerRules, Habit
 from satfs.mountpoints import FS_TYPE
 
 UPDATEDB_CONF: Final = "/etc/updatedb.conf"
-_UPDATEDB: Final = ("updatedb", "updatedb.plocate", "updatedb.mlocate")
+_UPDATEDB_PROGRAMS: Final = ("updatedb", "updatedb.plocate", "updatedb.mlocate")
 
 #: Indexers by the beginning of what /proc/PID/comm shows of them, which is 15 characters long.
 INDEXERS: Final = {
@@ -35,6 +35,9 @@ INDEXERS: Final = {
     "recollindex": "Recoll",
 }
 _TRACKER_SCHEMA: Final = "org.freedesktop.Tracker3.Miner.Files"
+
+_UPDATEDB = Check(Area.CRAWLERS, "updatedb")
+_INDEXERS = Check(Area.CRAWLERS, "indexers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,15 @@ def parse_updatedb(text: str) -> Pruned:
 def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> Iterator[Finding]:
     """Look whether updatedb leaves satfs mounts alone; *places* are or will be mountpoints."""
     text = machine.text(UPDATEDB_CONF)
-    if text is None and not any(machine.program(name) for name in _UPDATEDB):
-        yield fine(Area.CRAWLERS, "updatedb", "updatedb is not installed.")
+    if text is None and not any(machine.program(name) for name in _UPDATEDB_PROGRAMS):
+        yield _UPDATEDB.fine("updatedb is not installed.")
         return
     pruned = parse_updatedb(text or "")
     if FS_TYPE in pruned.types:
-        statement = f"updatedb leaves {FS_TYPE} out (PRUNEFS)."
-        yield fine(Area.CRAWLERS, "updatedb", statement)
+        yield _UPDATEDB.fine(f"updatedb leaves {FS_TYPE} out (PRUNEFS).")
         return
     if places and all(pruned.covers(place) for place in places):
-        statement = "updatedb leaves the mountpoints out (PRUNEPATHS)."
-        yield fine(Area.CRAWLERS, "updatedb", statement)
+        yield _UPDATEDB.fine("updatedb leaves the mountpoints out (PRUNEPATHS).")
         return
     lets_root_in = any(
         {"allow_other", "allow_root"} & each.super_options or "user_id=0" in each.super_options
@@ -99,14 +100,12 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
         explanation = (
             "Each night it walks every task, capture and scene of a mount that lets root in."
         )
-    yield Finding(
-        Area.CRAWLERS,
-        "updatedb",
+    yield _UPDATEDB.finding(
         Severity.WARNING if lets_root_in and not is_kept_out else Severity.NOTE,
         f"updatedb does not leave {FS_TYPE} out.",
         explanation,
         "Add the type to PRUNEFS:",
-        (command,),
+        command,
     )
 
 
@@ -119,13 +118,12 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     """Look whether a desktop's indexer runs or is set up, and would come upon *places*."""
     names = sorted({*_running(machine), *_configured(machine)})
     if not names:
-        yield fine(Area.CRAWLERS, "indexers", "No desktop indexer runs or is set up.")
+        yield _INDEXERS.fine("No desktop indexer runs or is set up.")
         return
     indexers = " and ".join(names)
     inside = [place for place in places if place.is_relative_to(machine.home)]
     if not inside:
-        statement = f"{indexers} indexes homes, and no mount lies in yours."
-        yield fine(Area.CRAWLERS, "indexers", statement)
+        yield _INDEXERS.fine(f"{indexers} indexes homes, and no mount lies in yours.")
         return
     commands: list[str] = []
     for place in inside:
@@ -137,9 +135,7 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     is_kept_out = all(
         _is_kept_out(program, guard) for program, name in INDEXERS.items() if name in names
     )
-    yield Finding(
-        Area.CRAWLERS,
-        "indexers",
+    yield _INDEXERS.finding(
         Severity.NOTE if is_kept_out else Severity.WARNING,
         f"{indexers} indexes your home, in which {inside[0]} lies.",
         "It opens what it finds; satfs gives it only what is in the cache."
@@ -147,7 +143,7 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
         else "It opens what it finds, to look what is in it, and satfs then fetches that.",
         "Mount outside of your home, or leave the mountpoint out"
         + (":" if commands else f" in the settings of {indexers}."),
-        tuple(commands),
+        *tuple(commands),
     )
 
 

@@ -19,7 +19,7 @@ from satfs.api.token_sources import mode_of
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
-from satfs.doctor.findings import Area, Finding, Report, Severity
+from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.doctor.machine import Machine
 from satfs.doctor.reach import Host, Way, on_the_way, reach
 from satfs.errors import SatfsError
@@ -44,18 +44,18 @@ _REQUEST_LIMITS: Final[Mapping[str, float]] = {
 #: Connections of each client: one request at a time, and some that hang.
 _MAX_CONNECTIONS: Final = 4
 
-_Check: TypeAlias = Callable[[], Iterable[Finding]]
+_Look: TypeAlias = Callable[[], Iterable[Finding]]
 
 
 def local_checks(
     machine: Machine, settings: Settings | None, mountpoint: Path | None
-) -> list[tuple[Area, str, _Check]]:
+) -> list[tuple[Area, str, _Look]]:
     """Return the checks of this machine alone; *mountpoint* is absolute."""
     places = [each.mountpoint for each in mounts.satfs_mounts(machine)]
     if mountpoint is not None and mountpoint not in places:
         places.append(mountpoint)
     guard = crawler_rules(DEFAULT if settings is None else settings.crawlers)
-    found: list[tuple[Area, str, _Check]] = [
+    found: list[tuple[Area, str, _Look]] = [
         (Area.FUSE, "fuse-device", partial(fuse.device, machine)),
         (Area.FUSE, "fuse-helper", partial(fuse.helper, machine)),
         (Area.FUSE, "privileges", partial(fuse.privileges, machine)),
@@ -112,7 +112,7 @@ async def _run(
         await job(sender.send_nowait)
 
 
-async def _checked_here(area: Area, check: str, looks: _Check, report: Report) -> None:
+async def _checked_here(area: Area, check: str, looks: _Look, report: Report) -> None:
     try:
         with trio.fail_after(LOCAL_LIMIT_S):
             findings = await trio.to_thread.run_sync(lambda: list(looks()), abandon_on_cancel=True)
@@ -213,10 +213,7 @@ def _hurried(settings: Settings) -> Settings:
 
 
 def _unfinished(area: Area, check: str, limit_s: float) -> Finding:
-    return Finding(
-        area,
-        check,
-        Severity.WARNING,
+    return Check(area, check).warning(
         f"No response within {limit_s:.0f} s.",
         "The check is stuck, or very slow; checks that depend on it were not made.",
         "Look at it by hand, or run satfs doctor again.",
@@ -226,10 +223,7 @@ def _unfinished(area: Area, check: str, limit_s: float) -> Finding:
 def _broken(area: Area, check: str, failure: Exception) -> Finding:
     # Only the name of a foreign error: its words may quote a secret.
     details = f": {failure}" if isinstance(failure, SatfsError) else ""
-    return Finding(
-        area,
-        check,
-        Severity.WARNING,
+    return Check(area, check).warning(
         f"The check itself broke ({type(failure).__name__}{details}).",
         "So nothing is known about this. It is a bug in satfs.",
         "Please report it, with the version above.",
@@ -237,4 +231,4 @@ def _broken(area: Area, check: str, failure: Exception) -> Finding:
 
 
 def _skipped(area: Area, check: str, reason: str) -> Finding:
-    return Finding(area, check, Severity.NOTE, "Not looked at.", reason)
+    return Check(area, check).note("Not looked at.", reason)

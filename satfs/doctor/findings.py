@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
@@ -67,9 +67,46 @@ class Finding:
 Report: TypeAlias = Callable[[Finding], None]
 
 
-def fine(area: Area, check: str, statement: str) -> Finding:
-    """Return a finding of severity OK."""
-    return Finding(area, check, Severity.OK, statement)
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: its area, its *name* for scripts, and the error that a failure of it raises.
+
+    Its methods return its findings. Their texts are statement, explanation, remedy, and then the
+    commands of the remedy, as of `Finding`.
+    """
+
+    area: Area
+    name: str
+    cause: type[SatfsError] = SatfsError
+
+    def fine(self, statement: str) -> Finding:
+        """Return a finding of severity OK."""
+        return self.finding(Severity.OK, statement)
+
+    def note(self, *texts: str) -> Finding:
+        """Return a finding of severity NOTE."""
+        return self.finding(Severity.NOTE, *texts)
+
+    def warning(self, *texts: str) -> Finding:
+        """Return a finding of severity WARNING."""
+        return self.finding(Severity.WARNING, *texts)
+
+    def failure(self, *texts: str, cause: type[SatfsError] | None = None) -> Finding:
+        """Return a finding of severity FAILURE; *cause* replaces that of the check."""
+        return replace(self.finding(Severity.FAILURE, *texts), cause=cause or self.cause)
+
+    def finding(
+        self,
+        severity: Severity,
+        statement: str,
+        explanation: str = "",
+        remedy: str = "",
+        *commands: str,
+    ) -> Finding:
+        """Return a finding of any severity."""
+        return Finding(
+            self.area, self.name, severity, statement, explanation, remedy, commands, self.cause
+        )
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

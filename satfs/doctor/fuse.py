@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from satfs.doctor.findings import Area, Finding, Severity, deciding_failure, fine
+from satfs.doctor.findings import Area, Check, Finding, Severity, deciding_failure
 from satfs.doctor.machine import Machine
 from satfs.errors import FuseMissing
 from satfs.mountpoints import FUSERMOUNT
@@ -31,13 +31,12 @@ _LARGE_READS: Final = (4, 20)  # max_pages: more than 128 KiB at a time
 
 _IN_CONTAINER: Final = "docker run --device /dev/fuse --cap-add SYS_ADMIN …"
 
-
-def _failure(
-    check: str, statement: str, explanation: str, remedy: str = "", commands: tuple[str, ...] = ()
-) -> Finding:
-    return Finding(
-        Area.FUSE, check, Severity.FAILURE, statement, explanation, remedy, commands, FuseMissing
-    )
+_FUSE_DEVICE = Check(Area.FUSE, "fuse-device", FuseMissing)
+_PRIVILEGES = Check(Area.FUSE, "privileges", FuseMissing)
+_FUSE_HELPER = Check(Area.FUSE, "fuse-helper", FuseMissing)
+_USER_ALLOW_OTHER = Check(Area.FUSE, "user-allow-other", FuseMissing)
+_KERNEL = Check(Area.FUSE, "kernel", FuseMissing)
+_FUSE_LIBRARY = Check(Area.FUSE, "fuse-library", FuseMissing)
 
 
 def device(machine: Machine) -> Iterator[Finding]:
@@ -46,16 +45,16 @@ def device(machine: Machine) -> Iterator[Finding]:
     in_container = "A container is given the device, and the capability to mount, at its start:"
     if not path.exists():
         if machine.is_container:
-            yield _failure(
-                "fuse-device", f"{DEVICE} is missing.", explanation, in_container, (_IN_CONTAINER,)
+            yield _FUSE_DEVICE.failure(
+                f"{DEVICE} is missing.", explanation, in_container, _IN_CONTAINER
             )
         else:
-            yield _failure(
-                "fuse-device",
+            yield _FUSE_DEVICE.failure(
                 f"{DEVICE} is missing.",
                 explanation,
                 "Load the kernel module, now and at each start:",
-                ("sudo modprobe fuse", "echo fuse | sudo tee /etc/modules-load.d/fuse.conf"),
+                "sudo modprobe fuse",
+                "echo fuse | sudo tee /etc/modules-load.d/fuse.conf",
             )
         return
     try:
@@ -63,25 +62,20 @@ def device(machine: Machine) -> Iterator[Finding]:
     except OSError as failure:
         statement = f"{DEVICE} cannot be opened: {os.strerror(failure.errno or 0)}."
         if failure.errno == errno.EACCES:
-            yield _failure(
-                "fuse-device",
+            yield _FUSE_DEVICE.failure(
                 statement,
                 explanation,
                 "Everybody may read and write it, usually:",
-                (f"sudo chmod 666 {DEVICE}",),
+                f"sudo chmod 666 {DEVICE}",
             )
         elif failure.errno == errno.ENODEV:
-            yield _failure(
-                "fuse-device",
-                statement,
-                explanation,
-                "The module is not loaded:",
-                ("sudo modprobe fuse",),
+            yield _FUSE_DEVICE.failure(
+                statement, explanation, "The module is not loaded:", "sudo modprobe fuse"
             )
         else:
-            yield _failure("fuse-device", statement, explanation, in_container, (_IN_CONTAINER,))
+            yield _FUSE_DEVICE.failure(statement, explanation, in_container, _IN_CONTAINER)
         return
-    yield fine(Area.FUSE, "fuse-device", f"{DEVICE} can be opened.")
+    yield _FUSE_DEVICE.fine(f"{DEVICE} can be opened.")
 
 
 def require(machine: Machine, *, for_others: bool, auto_unmount: bool) -> None:
@@ -111,7 +105,7 @@ def helper(machine: Machine) -> Iterator[Finding]:
         ran = machine.run([os.fspath(path), "--version"])
         version = re.search(r"\d+(\.\d+)+", ran.output) if ran is not None else None
         shown = version.group() if version else "of unknown version"
-        yield fine(Area.FUSE, "fuse-helper", f"{path} is there ({shown}).")
+        yield _FUSE_HELPER.fine(f"{path} is there ({shown}).")
 
 
 def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Finding]:
@@ -120,22 +114,18 @@ def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Fi
     if machine.program(FUSERMOUNT) is not None:
         return
     if machine.is_root and not is_needed:
-        yield Finding(
-            Area.FUSE,
-            "fuse-helper",
-            Severity.NOTE,
+        yield _FUSE_HELPER.note(
             f"{FUSERMOUNT} is not installed.",
             "Root mounts without it; -o auto_unmount needs it.",
             "Install it:",
-            install,
+            *install,
         )
         return
-    yield _failure(
-        "fuse-helper",
+    yield _FUSE_HELPER.failure(
         f"{FUSERMOUNT} is not installed, or not in PATH.",
         "It mounts for those who are not root, and unmounts for -o auto_unmount.",
         "Install it (on Fedora and Arch, too, the package is fuse3):",
-        install,
+        *install,
     )
 
 
@@ -147,20 +137,18 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
     except OSError:
         return None
     if not status.st_mode & stat.S_ISUID or status.st_uid != 0:
-        return _failure(
-            "fuse-helper",
+        return _FUSE_HELPER.failure(
             f"{path} is not setuid root.",
             explanation,
             "Give it back what its package gave it:",
-            (f"sudo chown root {path} && sudo chmod u+s {path}",),
+            f"sudo chown root {path} && sudo chmod u+s {path}",
         )
     if flags & os.ST_NOSUID:
-        return _failure(
-            "fuse-helper",
+        return _FUSE_HELPER.failure(
             f"{path} lies on a filesystem mounted with nosuid.",
             explanation,
             "Install it on another filesystem, or mount this one again:",
-            ("sudo mount -o remount,suid " + _mounted_on(machine, path),),
+            "sudo mount -o remount,suid " + _mounted_on(machine, path),
         )
     return None
 
@@ -178,24 +166,22 @@ def privileges(machine: Machine) -> Iterator[Finding]:
     if machine.is_root:
         held = int(fields.get("CapEff", "0").strip() or "0", 16)
         if fields.get("CapEff") and not held >> _CAP_SYS_ADMIN & 1:
-            yield _failure(
-                "privileges",
+            yield _PRIVILEGES.failure(
                 "Root lacks the capability SYS_ADMIN here.",
                 "Without it no user can mount: “Operation not permitted”.",
                 "A container is given it at its start:",
-                (_IN_CONTAINER,),
+                _IN_CONTAINER,
             )
             return
     elif fields.get("NoNewPrivs", "0").strip() == "1":
-        yield _failure(
-            "privileges",
+        yield _PRIVILEGES.failure(
             "Programs started here cannot gain privileges (no_new_privs).",
             f"{FUSERMOUNT} then stays an ordinary program, and cannot mount.",
             "Mount from a terminal outside of the sandbox; in a systemd unit, leave out "
             "NoNewPrivileges= and what implies it.",
         )
         return
-    yield fine(Area.FUSE, "privileges", "Nothing forbids to mount.")
+    yield _PRIVILEGES.fine("Nothing forbids to mount.")
 
 
 def allow_other(machine: Machine, *, is_needed: bool = False) -> Iterator[Finding]:
@@ -205,22 +191,17 @@ def allow_other(machine: Machine, *, is_needed: bool = False) -> Iterator[Findin
         line.partition("#")[0].strip() == "user_allow_other" for line in (text or "").splitlines()
     )
     if is_allowed:
-        statement = "Users may let others into their mounts (-o allow_other)."
-        yield fine(Area.FUSE, "user-allow-other", statement)
+        yield _USER_ALLOW_OTHER.fine("Users may let others into their mounts (-o allow_other).")
     elif machine.is_root:
-        statement = "Root may let others into its mounts (-o allow_other)."
-        yield fine(Area.FUSE, "user-allow-other", statement)
+        yield _USER_ALLOW_OTHER.fine("Root may let others into its mounts (-o allow_other).")
     else:
-        yield Finding(
-            Area.FUSE,
-            "user-allow-other",
+        yield _USER_ALLOW_OTHER.finding(
             Severity.FAILURE if is_needed else Severity.NOTE,
             f"{CONFIGURATION} has no line user_allow_other.",
             "Only you can look into your mounts: root, sudo, Docker and web servers get "
             "“Permission denied”, and -o allow_other is refused.",
             "Let others in (-o allow_other, allow_root):",
-            (f"echo user_allow_other | sudo tee -a {CONFIGURATION}",),
-            FuseMissing,
+            f"echo user_allow_other | sudo tee -a {CONFIGURATION}",
         )
 
 
@@ -230,25 +211,21 @@ def kernel(machine: Machine) -> Iterator[Finding]:
     found = re.match(r"(\d+)\.(\d+)", release)
     version = (int(found[1]), int(found[2])) if found else None
     if version is None:
-        yield fine(Area.FUSE, "kernel", "The kernel's version is not known.")
+        yield _KERNEL.fine("The kernel's version is not known.")
     elif version < _OLDEST:
-        yield _failure(
-            "kernel",
+        yield _KERNEL.failure(
             f"Linux {release} is older than 3.9.",
             "Its FUSE cannot list a directory together with its attributes.",
             "Update the system.",
         )
     elif version < _LARGE_READS:
-        yield Finding(
-            Area.FUSE,
-            "kernel",
-            Severity.NOTE,
+        yield _KERNEL.note(
             f"Linux {release} is older than 4.20.",
             "It requests at most 128 KiB at a time from a FUSE filesystem: bulk reads are slower.",
             "Update the system, if speed matters.",
         )
     else:
-        yield fine(Area.FUSE, "kernel", f"Linux {release} can all that is needed.")
+        yield _KERNEL.fine(f"Linux {release} can all that is needed.")
 
 
 def library(machine: Machine) -> Iterator[Finding]:
@@ -256,16 +233,13 @@ def library(machine: Machine) -> Iterator[Finding]:
     script = "import importlib.metadata as m, pyfuse3; print(m.version('pyfuse3'))"
     ran = machine.run([sys.executable, "-P", "-c", script])
     if ran is not None and ran.code == 0:
-        yield fine(Area.FUSE, "fuse-library", f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
+        yield _FUSE_LIBRARY.fine(f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
         return
     lines = ran.stderr.strip().splitlines() if ran is not None else []
-    yield _failure(
-        "fuse-library",
+    yield _FUSE_LIBRARY.failure(
         "The FUSE library cannot be loaded" + (f": {lines[-1]}" if lines else "."),
         "satfs mounts through pyfuse3, which is built on libfuse 3.",
         "Install libfuse, and build pyfuse3 against it:",
-        (
-            "sudo apt install fuse3 libfuse3-dev pkg-config gcc python3-dev",
-            f"{sys.executable} -m pip install --force-reinstall --no-deps pyfuse3",
-        ),
+        "sudo apt install fuse3 libfuse3-dev pkg-config gcc python3-dev",
+        f"{sys.executable} -m pip install --force-reinstall --no-deps pyfuse3",
     )

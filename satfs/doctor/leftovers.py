@@ -13,11 +13,13 @@ from typing import Final
 
 from satfs.control.socket_path import directories
 from satfs.demo.scratch import abandoned
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding
 from satfs.doctor.machine import Machine
 
 #: Time for a socket to be accepted, in seconds; the kernel does it, however busy the mount is.
 _CONNECT_S: Final = 1.0
+
+_LEFTOVERS = Check(Area.MOUNTS, "leftovers")
 
 
 def leftovers(machine: Machine) -> Iterator[Finding]:
@@ -30,7 +32,7 @@ def leftovers(machine: Machine) -> Iterator[Finding]:
             f"Demos that were killed have left {_listed(demos)}.", f"rm -r {_quoted(demos)}"
         )
     if not sockets and not demos:
-        yield fine(Area.MOUNTS, "leftovers", "Nothing is left of mounts or demos that were killed.")
+        yield _LEFTOVERS.fine("Nothing is left of mounts or demos that were killed.")
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -42,14 +44,8 @@ def _quoted(paths: Sequence[Path]) -> str:
 
 
 def _leftover(statement: str, command: str) -> Finding:
-    return Finding(
-        Area.MOUNTS,
-        "leftovers",
-        Severity.NOTE,
-        statement,
-        "It does no harm, and takes up room.",
-        "To be rid of it:",
-        (command,),
+    return _LEFTOVERS.note(
+        statement, "It does no harm, and takes up room.", "To be rid of it:", command
     )
 
 

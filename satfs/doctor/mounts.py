@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
@@ -24,6 +24,11 @@ from satfs.mountpoints import FS_TYPE, Mounted, may_mount_on
 #: Mounts probed at once: each stuck one takes the whole time limit of a program.
 _AT_ONCE: Final = 8
 DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
+_READ_AHEAD = Check(Area.MOUNTS, "read-ahead")
+_MOUNT_HELPER = Check(Area.MOUNTS, "mount-helper")
+_MOUNTPOINT = Check(Area.MOUNTS, "mountpoint", BadMountpoint)
+_MOUNTS = Check(Area.MOUNTS, "mounts", BadMountpoint)
 
 
 def satfs_mounts(machine: Machine) -> tuple[Mounted, ...]:
@@ -35,7 +40,7 @@ def mounts(machine: Machine) -> Iterator[Finding]:
     """Report whether each mount responds, and how the kernel reads from it."""
     found = satfs_mounts(machine)
     if not found:
-        yield fine(Area.MOUNTS, "mounts", "Nothing is mounted by satfs.")
+        yield _MOUNTS.fine("Nothing is mounted by satfs.")
     visible = {each.mountpoint: each for each in found}  # of two at one place the upper one
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         responses = list(threads.map(machine.errno_of, visible))
@@ -48,45 +53,41 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
     match response:
         case None:
             connection = f"/sys/fs/fuse/connections/{mounted.device[1]}/abort"
-            yield _failure(
-                "mounts",
+            yield _MOUNTS.failure(
                 f"{place} does not answer.",
                 "Its process is stuck, and so is every program that looks into it.",
                 "Detach it; if that does not help, cut its connection to the kernel:",
-                (f"satfs umount -z {name}", f"echo 1 | sudo tee {connection}"),
+                f"satfs umount -z {name}",
+                f"echo 1 | sudo tee {connection}",
             )
             return
         case _ if response in DEAD:
-            yield _failure(
-                "mounts",
+            yield _MOUNTS.failure(
                 f"{place} is a dead mount: its process has ended.",
                 "Programs get “Transport endpoint is not connected” there.",
                 "Unmount it, or mount again, which unmounts it first:",
-                (f"satfs umount {name}",),
+                f"satfs umount {name}",
             )
             return
         case errno.EACCES:
             owner = next(
                 (word[8:] for word in mounted.super_options if word.startswith("user_id=")), "?"
             )
-            yield Finding(
-                Area.MOUNTS,
-                "mounts",
-                Severity.NOTE,
+            yield _MOUNTS.note(
                 f"{place} belongs to the user with the id {owner}, and lets no other user in.",
                 "That is so for every FUSE mount without -o allow_other, and for root, too.",
                 "If others shall be let in, its owner mounts it with:",
-                (f"satfs mount -o allow_other {name}",),
+                f"satfs mount -o allow_other {name}",
             )
         case 0:
-            yield fine(Area.MOUNTS, "mounts", f"{place} answers ({mounted.source}).")
+            yield _MOUNTS.fine(f"{place} answers ({mounted.source}).")
         case _:
-            yield _failure(
-                "mounts",
+            yield _MOUNTS.failure(
                 f"{place} answers with an error: {os.strerror(response)}.",
                 "Programs get that error, too.",
                 "Look into its log, or mount again:",
-                ("journalctl -t satfs", f"satfs umount {name}"),
+                "journalctl -t satfs",
+                f"satfs umount {name}",
             )
             return
     yield from _read_ahead(machine, mounted)
@@ -98,14 +99,11 @@ def _read_ahead(machine: Machine, mounted: Mounted) -> Iterator[Finding]:
     text = (machine.text(setting) or "").strip()
     if not text.isdecimal() or int(text) >= READ_AHEAD_KB:
         return
-    yield Finding(
-        Area.MOUNTS,
-        "read-ahead",
-        Severity.NOTE,
+    yield _READ_AHEAD.note(
         f"The kernel reads ahead {text} KiB at {mounted.mountpoint}.",
         f"Copies are faster with {READ_AHEAD_KB}, which only root may set, after each mount.",
         "If speed matters:",
-        (f"echo {READ_AHEAD_KB} | sudo tee {setting}",),
+        f"echo {READ_AHEAD_KB} | sudo tee {setting}",
     )
 
 
@@ -119,17 +117,15 @@ def mount_helper(machine: Machine) -> Iterator[Finding]:
     if not ours:
         return
     if any(machine.at(f"{place}/mount.satfs").exists() for place in ("/sbin", "/usr/sbin")):
-        statement = "mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it."
-        yield fine(Area.MOUNTS, "mount-helper", statement)
+        yield _MOUNT_HELPER.fine(
+            "mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it."
+        )
         return
-    yield Finding(
-        Area.MOUNTS,
-        "mount-helper",
-        Severity.WARNING,
+    yield _MOUNT_HELPER.warning(
         f"/etc/fstab mounts {ours[0][1]} with satfs, which mount(8) does not know.",
         "It reports “unknown filesystem type”, at each start of the machine as well.",
         "Let it know, once:",
-        ("sudo satfs service install-helper",),
+        "sudo satfs service install-helper",
     )
 
 
@@ -141,36 +137,32 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     response = machine.errno_of(path)
     elsewhere = "Choose another directory, or mend this one:"
     if response is None:
-        yield _failure(
-            "mountpoint",
+        yield _MOUNTPOINT.failure(
             f"{path} does not answer.",
             "The filesystem that it is on is stuck.",
             "See which one that is:",
-            (f"findmnt --target {name}",),
+            f"findmnt --target {name}",
         )
     elif response == errno.ENOENT:
-        yield _failure(
-            "mountpoint",
+        yield _MOUNTPOINT.failure(
             f"There is no directory {path}.",
             "A filesystem is mounted on a directory.",
             "Make it:",
-            (f"mkdir -p {name}",),
+            f"mkdir -p {name}",
         )
     elif response in DEAD:
-        yield _failure(
-            "mountpoint",
+        yield _MOUNTPOINT.failure(
             f"{path} is the dead mount of another program.",
             "Nothing can be mounted there before it is gone.",
             "Unmount it:",
-            (f"fusermount3 -u {name}",),
+            f"fusermount3 -u {name}",
         )
     elif response:
-        yield _failure(
-            "mountpoint",
+        yield _MOUNTPOINT.failure(
             f"{path} cannot be looked at: {os.strerror(response)}.",
             "A directory that cannot be read cannot be mounted on.",
             elsewhere,
-            (f"ls -ld {name}",),
+            f"ls -ld {name}",
         )
     else:
         yield from _place(machine, path, name)
@@ -179,21 +171,19 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
 def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
     status = path.stat()
     if not stat.S_ISDIR(status.st_mode):
-        yield _failure(
-            "mountpoint",
+        yield _MOUNTPOINT.failure(
             f"{path} is not a directory.",
             "A filesystem is mounted on a directory.",
             "Choose another place.",
         )
         return
     if not may_mount_on(status, machine.uid, is_writable=os.access(path, os.W_OK)):
-        yield _failure(
-            "mountpoint",
+        yield _MOUNTPOINT.failure(
             f"{path} is not yours to mount on.",
             "FUSE lets people mount on directories that they may write to, and that are their own "
             "where the sticky bit is set.",
             "Choose another directory, or have it given to you:",
-            (f'sudo chown "$USER" {name}',),
+            f'sudo chown "$USER" {name}',
         )
         return
     try:
@@ -202,29 +192,11 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
     except OSError:
         is_empty = True
     if not is_empty:
-        yield Finding(
-            Area.MOUNTS,
-            "mountpoint",
-            Severity.WARNING,
+        yield _MOUNTPOINT.warning(
             f"{path} is not empty.",
             "The mount would hide its content; `satfs mount` refuses it.",
             "Choose another directory, or mount over it:",
-            (f"satfs mount --nonempty {name}",),
+            f"satfs mount --nonempty {name}",
         )
         return
-    yield fine(Area.MOUNTS, "mountpoint", f"{path} can be mounted on.")
-
-
-def _failure(
-    check: str, statement: str, explanation: str, remedy: str, commands: tuple[str, ...] = ()
-) -> Finding:
-    return Finding(
-        Area.MOUNTS,
-        check,
-        Severity.FAILURE,
-        statement,
-        explanation,
-        remedy,
-        commands,
-        BadMountpoint,
-    )
+    yield _MOUNTPOINT.fine(f"{path} can be mounted on.")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from satfs.doctor.findings import Area, Finding, Severity, fine
+from satfs.doctor.findings import Area, Check, Finding, Severity
 from satfs.doctor.unreachable import first_up, no_response, port_of
 from satfs.errors import (
     BadSettings,
@@ -31,6 +31,8 @@ from satfs.net.proxies import SCHEMES, Proxies, Proxy
 NAME_LIMIT_S: Final = 4.0
 #: Time for a connection, TLS and a response together, in seconds.
 RESPONSE_LIMIT_S: Final = 6.0
+
+_PROXY = Check(Area.NETWORK, "proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,51 +76,38 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
         kind = proxy.address.partition("://")[0]
         where = _shown_proxy(proxy.address)
         if (problem := _problem_with(proxy)) is not None and kind in SCHEMES:
-            yield Finding(
-                Area.NETWORK,
-                "proxy",
-                Severity.FAILURE,
+            yield _PROXY.failure(
                 f"{first_up(str(problem))}.",
                 "No request can go through it.",
                 "Correct it, or do without a proxy:",
-                (f"unset {proxy.variable} {proxy.variable.upper()}",),
-                BadSettings,
+                f"unset {proxy.variable} {proxy.variable.upper()}",
+                cause=BadSettings,
             )
         elif kind not in SCHEMES:
-            yield Finding(
-                Area.NETWORK,
-                "proxy",
-                Severity.FAILURE,
+            yield _PROXY.failure(
                 f"{first_up(host.name)} would be reached through {where}, "
                 f"and satfs speaks no {kind}.",
                 "It speaks to HTTP proxies only.",
                 "Name an HTTP proxy, or reach this host without one:",
-                (
-                    "unset all_proxy ALL_PROXY",
-                    f"export no_proxy={shlex.quote(str(parts.hostname))}",
-                ),
-                BadSettings,
+                "unset all_proxy ALL_PROXY",
+                f"export no_proxy={shlex.quote(str(parts.hostname))}",
+                cause=BadSettings,
             )
         elif kind == "https" and parts.scheme == "https":
-            yield Finding(
-                Area.NETWORK,
-                "proxy",
-                Severity.FAILURE,
+            yield _PROXY.failure(
                 f"{first_up(host.name)} would be reached through {where}, "
                 "which is TLS inside of TLS.",
                 "satfs cannot do that. The tunnel itself is encrypted in any case.",
                 "Name the proxy with http:, which most are meant to be:",
-                (f"export https_proxy=http://{where.partition('://')[2]}",),
-                Unreachable,
+                f"export https_proxy=http://{where.partition('://')[2]}",
+                cause=Unreachable,
             )
         else:
             by_proxy.setdefault(where, []).append(host.name)
     for where, names in by_proxy.items():
-        yield fine(
-            Area.NETWORK, "proxy", f"{first_up(' and '.join(names))}: reached through {where}."
-        )
+        yield _PROXY.fine(f"{first_up(' and '.join(names))}: reached through {where}.")
     if not by_proxy and not any(_proxy_for(host.url, proxies) for host in hosts):
-        yield fine(Area.NETWORK, "proxy", "No proxy is used.")
+        yield _PROXY.fine("No proxy is used.")
 
 
 async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]) -> Way:
@@ -149,14 +138,11 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
     took_ms = (trio.current_time() - began) * 1000
     way.reply = HostReply(status, received, sent_at_s, received_at_s)
     secured = ", its certificate trusted" if host.url.startswith("https:") else ""
-    check = f"{host.check}-connection"
+    check = Check(host.area, f"{host.check}-connection")
     elsewhere = _led_elsewhere(host.url, way.reply)
     if elsewhere:
         way.findings.append(
-            Finding(
-                host.area,
-                check,
-                Severity.WARNING,
+            check.warning(
                 f"{first_up(host.name)} ({origin_of(host.url)}) sends us on to {elsewhere}.",
                 "The login page of a network (a hotel's, an airport's) does so, or an address that "
                 "has moved.",
@@ -165,10 +151,7 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
         )
     elif status >= 500 and host.area is not Area.STORE:
         way.findings.append(
-            Finding(
-                host.area,
-                check,
-                Severity.WARNING,
+            check.warning(
                 f"{first_up(host.name)} answers with an error of its own ({status}).",
                 "It is in trouble, or what is in front of it.",
                 "Wait; satfs tries again by itself.",
@@ -176,19 +159,18 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
         )
     else:
         way.findings.append(
-            fine(host.area, check, f"{first_up(host.name)} answers in {took_ms:.0f} ms{secured}.")
+            check.fine(f"{first_up(host.name)} answers in {took_ms:.0f} ms{secured}.")
         )
     return way
 
 
 async def _resolve(host: Host, name: str, port: int, peer: str) -> Finding:
-    check = f"{host.check}-dns"
+    check = Check(host.area, f"{host.check}-dns", Unreachable)
     try:
         with trio.fail_after(NAME_LIMIT_S):
             found = await trio.socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except trio.TooSlowError:
         return _nameless(
-            host,
             check,
             f"Nobody resolves {name} within {NAME_LIMIT_S:.0f} s.",
             "The DNS servers of this machine do not answer; the network is gone, perhaps.",
@@ -197,7 +179,6 @@ async def _resolve(host: Host, name: str, port: int, peer: str) -> Finding:
     except (OSError, UnicodeError) as failure:
         is_silent = isinstance(failure, socket.gaierror) and failure.errno == socket.EAI_AGAIN
         return _nameless(
-            host,
             check,
             f"The name of {peer}, {name}, leads nowhere.",
             "No DNS server answers; the network is gone, perhaps."
@@ -209,23 +190,18 @@ async def _resolve(host: Host, name: str, port: int, peer: str) -> Finding:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
     is_number = addresses[0] == name
-    return fine(
-        host.area,
-        check,
-        f"{first_up(peer)} is {name}" + ("." if is_number else f", at {addresses[0]}{more}."),
+    return check.fine(
+        f"{first_up(peer)} is {name}" + ("." if is_number else f", at {addresses[0]}{more}.")
     )
 
 
-def _nameless(host: Host, check: str, statement: str, explanation: str, name: str) -> Finding:
-    return Finding(
-        host.area,
-        check,
-        Severity.FAILURE,
+def _nameless(check: Check, statement: str, explanation: str, name: str) -> Finding:
+    return check.failure(
         statement,
         explanation,
         "See what the system knows of it, and of its network:",
-        (f"getent ahosts {shlex.quote(name)}", "resolvectl status"),
-        Unreachable,
+        f"getent ahosts {shlex.quote(name)}",
+        "resolvectl status",
     )
 
 

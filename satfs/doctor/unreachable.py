@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from satfs.doctor.findings import Finding, Severity
+from satfs.doctor.findings import Check, Finding
 from satfs.errors import (
     DeadlineReached,
     Garbled,
@@ -34,28 +34,13 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
     origin, port = origin_of(host.url), port_of(host.url)
     name = urlsplit(host.url).hostname or ""
     causes = list(_causes(failure))
-    check = f"{host.check}-connection"
+    check = Check(host.area, f"{host.check}-connection", Unreachable)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _untrusted(host, check, cause)
 
-    def failed(statement: str, explanation: str, remedy: str = "", *commands: str) -> Finding:
-        return Finding(
-            host.area,
-            check,
-            Severity.FAILURE,
-            statement,
-            explanation,
-            remedy,
-            commands,
-            Unreachable,
-        )
-
     if isinstance(failure, ProxyRefused):
-        return Finding(
-            host.area,
-            check,
-            Severity.FAILURE,
+        return check.failure(
             f"{first_up(str(failure))}.",
             "Nothing gets through it until then. satfs tries a refused password once, so that no "
             "account is locked.",
@@ -63,41 +48,38 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
             cause=ProxyRefused,
         )
     if isinstance(failure, NotAllowed):  # by our own rule: nothing was connected to
-        return Finding(
-            host.area,
-            check,
-            Severity.FAILURE,
+        return check.failure(
             f"{first_up(str(failure))}.",
             "satfs connects to no such address for a public API: a link could lead into this "
             "network.",
             "If the object store is in your own network, allow it:",
-            ("export SATFS_ALLOW_PRIVATE_STORE=true",),
-            NotAllowed,
+            "export SATFS_ALLOW_PRIVATE_STORE=true",
+            cause=NotAllowed,
         )
     through = " through the proxy" if is_proxied else ""
     if isinstance(failure, trio.TooSlowError | DeadlineReached):
-        return failed(
+        return check.failure(
             f"{origin} did not answer{through} in {took_s:.0f} s.",
             "A firewall swallows the packets, the network is gone, or a proxy is needed.",
             "See how far one gets:",
             f"curl -sv --max-time 10 -o /dev/null {origin}",
         )
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return failed(
+        return check.failure(
             f"{origin} speaks no TLS that we understand.",
             "Something else listens at this port, or a box on the way breaks TLS.",
             "See its response:",
             f"openssl s_client -connect {name}:{port} -servername {name} </dev/null",
         )
     if any(isinstance(each, OSError) and each.errno == errno.ECONNREFUSED for each in causes):
-        return failed(
+        return check.failure(
             f"{origin} refuses connections{through}.",
             "The machine is there, and no program listens at this port.",
             f"Check {host.variable}." if host.variable else "Try again later.",
         )
     if isinstance(failure, Garbled):
-        return failed(f"{origin} cannot be reached.", "Its setting is not an address.")
-    return failed(
+        return check.failure(f"{origin} cannot be reached.", "Its setting is not an address.")
+    return check.failure(
         f"{origin} cannot be reached{through}: {_reason(causes)}.",
         "Nothing can be listed or fetched that is not in the cache.",
         "See how far one gets:",
@@ -105,7 +87,7 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
     )
 
 
-def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> Finding:
+def _untrusted(host: Host, check: Check, cause: ssl.SSLCertVerificationError) -> Finding:
     origin, port = origin_of(host.url), port_of(host.url)
     name = urlsplit(host.url).hostname or ""
     statement = f"The certificate of {origin} is not trusted: {cause.verify_message}."
@@ -134,9 +116,7 @@ def _untrusted(host: Host, check: str, cause: ssl.SSLCertVerificationError) -> F
         )
         remedy = "Get that authority's PEM file from the owner of the network, and name it:"
         commands = ("export SATFS_CA_FILE=/path/to/authority.pem", examine)
-    return Finding(
-        host.area, check, Severity.FAILURE, statement, explanation, remedy, commands, Unreachable
-    )
+    return check.failure(statement, explanation, remedy, *commands)
 
 
 def _causes(failure: BaseException) -> Iterator[BaseException]:

@@ -17,15 +17,15 @@ from satfs.cli.commands.doctor import as_record, code_of, shown, summary
 from satfs.cli.exit_codes import Exit
 from satfs.demo.server import DemoOrigin
 from satfs.doctor import examination
-from satfs.doctor.findings import Area, Finding, Severity, deciding_failure, fine, worst
+from satfs.doctor.findings import Area, Check, Finding, Severity, deciding_failure, worst
 from satfs.errors import BadCache, FuseMissing, NeedsLogin, NotAllowed, SatfsError, Throttled
 from satfs.net.addresses import LinkRule
 from satfs.settings import load_settings
 
-Check = tuple[Area, str, Any]
+LocalCheck = tuple[Area, str, Any]
 
 
-def with_checks(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> None:
+def with_checks(monkeypatch: pytest.MonkeyPatch, *checks: LocalCheck) -> None:
     """Have these made, in place of those of a machine."""
     monkeypatch.setattr(examination, "local_checks", lambda *_: list(checks))
 
@@ -50,7 +50,7 @@ async def test_a_check_that_hangs_costs_its_time_and_no_more(
     with_checks(
         monkeypatch,
         (Area.FUSE, "stuck", hang),
-        (Area.CACHE, "quick", lambda: [fine(Area.CACHE, "quick", "Fine.")]),
+        (Area.CACHE, "quick", lambda: [Check(Area.CACHE, "quick").fine("Fine.")]),
     )
     try:
         # The quick one needs a moment of real time, of which this clock knows nothing.
@@ -70,7 +70,7 @@ async def test_a_check_that_breaks_is_told_by_the_kind_of_its_error(
     """A foreign error's words may quote a secret; earlier findings of its check are dropped."""
 
     def broken() -> Iterator[Finding]:
-        yield fine(Area.FUSE, "broken", "So far.")
+        yield Check(Area.FUSE, "broken").fine("So far.")
         raise RuntimeError("token eyJhbGciOi")
 
     with_checks(monkeypatch, (Area.FUSE, "broken", broken))

@@ -27,7 +27,7 @@ from satfs.cli.log_setup import logging_as
 from satfs.cli.mount_status import mounts_of_user, read_log
 from satfs.cli.output import console, print_sentence, show
 from satfs.doctor.examination import examine
-from satfs.doctor.findings import Area, Finding, Report, Severity, deciding_failure, fine, worst
+from satfs.doctor.findings import Area, Check, Finding, Report, Severity, deciding_failure, worst
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint, BadSettings
 from satfs.fuse.errnos import gravest_of
@@ -43,6 +43,8 @@ _STYLES: Final = {
 }
 #: Where sentences begin: behind two blanks, the longest of the words, and two blanks.
 _MARGIN: Final = 11
+
+_SETTINGS = Check(Area.SETTINGS, "settings", BadSettings)
 
 
 @click.command(
@@ -142,7 +144,7 @@ def _examine(mountpoint: str | None, profile: str | None, report: Report) -> Non
         statement = (
             f"{place} is a demo, which needs no settings, network or account: not looked at."
         )
-        report(fine(Area.SETTINGS, "settings", statement))
+        report(_SETTINGS.fine(statement))
     else:
         settings = _settings(profile, report)
     try:
@@ -158,32 +160,25 @@ def _settings(profile: str | None, report: Report) -> Settings | None:
         resolved = resolve_settings({"profile": profile})
     except BadSettings as failure:
         report(
-            Finding(
-                Area.SETTINGS,
-                "settings",
-                Severity.FAILURE,
+            _SETTINGS.failure(
                 f"{failure}.",
                 "Nothing can be mounted; cache, network and account were not looked at.",
                 "See where each value comes from:",
-                ("satfs config show --origin",),
-                BadSettings,
+                "satfs config show --origin",
             )
         )
         return None
     for remark in (*unknown_remarks(os.environ), *resolved.remarks):
         report(
-            Finding(
-                Area.SETTINGS,
-                "settings",
-                Severity.NOTE,
+            _SETTINGS.note(
                 remark,
                 "It has no effect; its name is misspelt, perhaps.",
                 "See which there are:",
-                ("satfs config show",),
+                "satfs config show",
             )
         )
     named = resolved.settings.profile
-    report(fine(Area.SETTINGS, "settings", f"The settings of the profile {named} can be used."))
+    report(_SETTINGS.fine(f"The settings of the profile {named} can be used."))
     return resolved.settings
 
 
