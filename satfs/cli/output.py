@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import textwrap
-from typing import IO, TYPE_CHECKING, Final
+from collections.abc import Collection
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -51,6 +52,23 @@ def console(stream: IO[str] | None = None) -> Console:
     stream = stream or sys.stdout
     width = min(shutil.get_terminal_size().columns, 80) if stream.isatty() else 80
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def new_table(
+    *columns: str, right: Collection[str] = (), whole: Collection[str] = (), **options: Any
+) -> Table:
+    """Return a table of these *columns* without frames; *options* are those of rich's `Table`.
+
+    Long text is folded, but in the columns *right*, which are flush right, and *whole*.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, **options)
+    for name in columns:
+        justify: Literal["right", "left"] = "right" if name in right else "left"
+        is_whole = name in right or name in whole
+        table.add_column(name, justify=justify, no_wrap=is_whole, overflow="fold")
+    return table
 
 
 def print_table(table: Table) -> None:

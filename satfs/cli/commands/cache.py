@@ -7,14 +7,13 @@ import time
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Commands, Manner, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
-from satfs.cli.output import console, print_remark, print_sentence, show
+from satfs.cli.output import console, new_table, print_remark, print_sentence, show
 from satfs.content.cache import maintenance
 from satfs.control.client import result_of
 from satfs.errors import NotThere
@@ -93,10 +92,7 @@ def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_jso
     screen.print(f"{show(str(directory))} holds {format_bytes(found.held_bytes)} of content.")
     if not found.objects:
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("kept", "share", "used"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("what", overflow="fold")
+    table = new_table("kept", "share", "used", "what", right=("kept", "share", "used"))
     for each in found.objects:
         held_bytes = min(each.held_bytes, each.size_bytes)  # the last block counts as a whole one
         table.add_row(

@@ -12,12 +12,11 @@ from typing import Any
 import click
 from rich.console import Group
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.flags import Commands, Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import home_name
-from satfs.cli.output import print_remark, print_sentence, print_table, show
+from satfs.cli.output import new_table, print_remark, print_sentence, print_table, show
 from satfs.profiles import (
     Origin,
     OriginKind,
@@ -112,9 +111,7 @@ def profiles(_manner: Manner, as_json: bool) -> None:
     if not rows:
         print_sentence("There are no profiles yet; `satfs login` makes one.")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for label in ("", "profile", "client id", "contract", "secret"):
-        table.add_column(label, overflow="fold")
+    table = new_table("", "profile", "client id", "contract", "secret", header_style="dim")
     for row in rows:
         table.add_row(
             Text("*" if row["is_chosen"] else ""),
@@ -177,8 +174,7 @@ def shown_value(settings: Settings, name: str) -> str:
 
 def _print_descriptions(resolved: Resolved) -> None:
     defaults, meaning_of = load_settings({}), meanings()
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 0, 1, 0))
-    table.add_column()
+    table = new_table("", show_header=False, padding=(0, 0, 1, 0))
     for name in Settings.model_fields:
         is_changed = getattr(resolved.settings, name) != getattr(defaults, name)
         value = Text(show(shown_value(resolved.settings, name)), "green" if is_changed else "")
@@ -196,10 +192,7 @@ def _print_lines(resolved: Resolved, *, with_origin: bool) -> None:
 
 
 def _print_table(resolved: Resolved) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("setting", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    table.add_column("from", overflow="fold")
+    table = new_table("setting", "value", "from", whole=("setting",), header_style="dim")
     for name in Settings.model_fields:
         is_default = name not in resolved.origins
         style = "dim" if is_default else ""

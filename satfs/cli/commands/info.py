@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 
 import click
-from rich.table import Table
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
-from satfs.cli.output import print_table, show
+from satfs.cli.output import new_table, print_table, show
 from satfs.cli.raster_rows import list_rows, raster_rows
 from satfs.cli.targets import OnMount, anywhere, missing, print_json, query, quiet_log
 from satfs.errors import NotThere
@@ -62,9 +61,7 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return Exit.DONE
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = new_table("", "what", whole=("",), show_header=False)
     for name, value in _rows(found):
         table.add_row(show(name), show(value))
     print_table(table)

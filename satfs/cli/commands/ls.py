@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
-from rich.table import Table
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
-from satfs.cli.output import print_remark, print_table, show
+from satfs.cli.output import new_table, print_remark, print_table, show
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, anywhere, missing, print_json, query, quiet_log
 from satfs.errors import NotThere
@@ -78,17 +77,13 @@ def _show(listing: Mapping[str, Json]) -> None:
     entries = [{**each, "taken": dates.get(each.get("id"))} for each in listing["entries"]]
     entries.sort(key=_order)
     columns = [
-        (name, is_right, of)
-        for name, is_right, of in _COLUMNS[listing["kind"]]
+        (name, of)
+        for name, of in _COLUMNS[listing["kind"]]
         if name != "taken" or any(of(entry) for entry in entries)
     ]
-    table = Table(box=None, pad_edge=False)
-    for name, is_right, _ in columns:
-        table.add_column(
-            name, justify="right" if is_right else "left", overflow="fold", no_wrap=name == "id"
-        )
+    table = new_table(*(name for name, _ in columns), right=("size",), whole=("id",))
     for entry in entries:
-        table.add_row(*(show(of(entry)) for _, _, of in columns))
+        table.add_row(*(show(of(entry)) for _, of in columns))
     if entries:
         print_table(table)
 
@@ -135,27 +130,27 @@ def _cached(entry: Entry) -> str:
 #: When a scene or capture was taken, or a task was created; empty where that is not known.
 _DATE: Final = _day("timestamp", "created_time", "created_at")
 
-#: By what is listed: the heading of each column, whether it is flush right, and what is in it.
-_COLUMNS: Final[Mapping[str, tuple[tuple[str, bool, Callable[[Any], str]], ...]]] = {
+#: By what is listed: the heading of each column, and the function that returns its text.
+_COLUMNS: Final[Mapping[str, tuple[tuple[str, Callable[[Any], str]], ...]]] = {
     "tasks": (
-        ("id", False, _id),
-        ("name", False, _field("task_name", "name")),
-        ("status", False, _field("status")),
-        ("created", False, _DATE),
+        ("id", _id),
+        ("name", _field("task_name", "name")),
+        ("status", _field("status")),
+        ("created", _DATE),
     ),
     "captures": (
-        ("id", False, _id),
-        ("status", False, _field("status")),
-        ("taken", False, _DATE),
+        ("id", _id),
+        ("status", _field("status")),
+        ("taken", _DATE),
     ),
     "scenes": (
-        ("id", False, _id),
-        ("product", False, _field("productname", "product_name")),
-        ("taken", False, _DATE),
+        ("id", _id),
+        ("product", _field("productname", "product_name")),
+        ("taken", _DATE),
     ),
     "files": (
-        ("name", False, lambda entry: str(entry["name"])),
-        ("size", True, _size),
-        ("cached", False, _cached),
+        ("name", lambda entry: str(entry["name"])),
+        ("size", _size),
+        ("cached", _cached),
     ),
 }

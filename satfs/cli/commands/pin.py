@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.table import Table
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import Manner, json_flag, verbosity_flags
-from satfs.cli.output import print_remark, print_table, show
+from satfs.cli.output import new_table, print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import missing, on_mounts, print_json
@@ -101,10 +100,7 @@ def _list(*, as_json: bool) -> int:
     if not pinned:
         click.echo("Nothing is pinned.")
         return Exit.DONE
-    table = Table(box=None, pad_edge=False)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("kept", justify="right", no_wrap=True)
-    table.add_column("what", overflow="fold")
+    table = new_table("size", "kept", "what", right=("size", "kept"))
     for each in pinned:
         share = each["held_bytes"] / each["size_bytes"] if each["size_bytes"] else 1.0
         table.add_row(format_bytes(each["size_bytes"]), f"{share:.0%}", show(each["label"]))

@@ -11,7 +11,6 @@ from typing import Final
 
 import click
 import platformdirs
-from rich.table import Table
 
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.completion_values import directories
@@ -19,7 +18,7 @@ from satfs.cli.flags import Commands, Manner, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
-from satfs.cli.output import print_remark, print_sentence, print_table, show
+from satfs.cli.output import new_table, print_remark, print_sentence, print_table, show
 from satfs.cli.systemd import (
     MARK,
     Unit,
@@ -175,9 +174,7 @@ def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
     if not states:
         print_sentence("There are no services; make one: satfs service install PROFILE MOUNTPOINT")
         return 0
-    table = Table(box=None, pad_edge=False)
-    for name in ("profile", "mountpoint", "mounted", "systemd"):
-        table.add_column(name, overflow="fold")
+    table = new_table("profile", "mountpoint", "mounted", "systemd")
     for state in states:
         detail = f"{state.active}: {state.detail}" if state.detail else state.active
         table.add_row(

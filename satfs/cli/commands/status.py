@@ -28,7 +28,7 @@ from satfs.cli.mount_status import (
     query_mounts,
     remedy_of,
 )
-from satfs.cli.output import console, print_table, show
+from satfs.cli.output import console, new_table, print_table, show
 from satfs.humanize import format_bytes, format_count, format_duration
 
 #: Transfers and errors shown for each mount; the rest is a number.
@@ -196,11 +196,7 @@ def _shown(reports: Sequence[MountReport], *, short: bool) -> RenderableType:
 
 def _table(reports: Sequence[MountReport]) -> Table:
     """Return a line for each mount."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("mountpoint", overflow="fold")
-    table.add_column("source", overflow="fold")
-    table.add_column("user", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    table = new_table("mountpoint", "source", "user", "state", whole=("user", "state"))
     for each in reports:
         table.add_row(
             Text(show(each.place)),
