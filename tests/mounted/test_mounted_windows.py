@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import rasterio
+from fakes.raster_program import RasterProgram
 from imagery.rasters import learn, write
 from mounted.conftest import MountIt, StartOrigin
 from rasterio.errors import NotGeoreferencedWarning
@@ -160,10 +161,17 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Sample(path, target.getvalue())
 
 
+_program: Final = RasterProgram()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _program_ends() -> Iterator[None]:
+    yield
+    _program.close()
+
+
 def _digest(path: Path | str, windows: Windows) -> str:
-    command = [sys.executable, "-c", _PROGRAM, str(path), json.dumps(windows)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    return _program.digest(path, [(left, top, side, side) for top, left, side in windows])
 
 
 def _expected(raster: Path, windows: Windows) -> str:
