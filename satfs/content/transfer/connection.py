@@ -74,6 +74,8 @@ class TlsConnection:
             self._incoming, self._outgoing, server_hostname=place[0], session=self._resumed
         )
         self._has_received = False
+        #: Encrypted bytes that have come since the last request.
+        self.n_encrypted_bytes = 0
         self._problem: OSError | None = None
         self.fileno, self.close = sock.fileno, sock.close
         self.settimeout, self.setblocking = sock.settimeout, sock.setblocking
@@ -111,6 +113,7 @@ class TlsConnection:
     def sendall(self, data: bytes) -> None:
         """See `Connection.sendall`."""
         self._tls.write(data)
+        self.n_encrypted_bytes = 0
         self._flush()
 
     def recv_into(self, buffer: memoryview) -> int:
@@ -166,6 +169,7 @@ class TlsConnection:
         if not n_bytes:
             self._incoming.write_eof()
             return False
+        self.n_encrypted_bytes += n_bytes
         self._incoming.write(ciphertext[:n_bytes])
         return n_bytes < len(ciphertext)
 

@@ -89,9 +89,9 @@ class OutcomeReport:
 
 @dataclass(frozen=True, slots=True)
 class LookReport:
-    """The response to an order to look: all that has come for *move* is received.
+    """Whether the response to *move* has begun to come; all that has come is received.
 
-    *has_begun*: the response has begun to come.
+    Sent when it was ordered, and when a response has begun of which no block is whole so far.
     """
 
     move: int

@@ -26,7 +26,7 @@ from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 from satfs.content.transfer import messages
-from satfs.content.transfer.connection import Connection
+from satfs.content.transfer.connection import Connection, TlsConnection
 from satfs.content.transfer.exchange import Exchange, FileFailure
 from satfs.content.transfer.messages import Connections, LookReport, MoveOrder, OutcomeReport
 from satfs.content.transfer.opener import Opener, Origin
@@ -44,6 +44,10 @@ TICK_S: Final = 0.02
 #: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it is nothing.
 #: More would starve reading beside programs that compute (docs/decisions/0008).
 LESS_URGENT: Final = 3
+#: Encrypted bytes after a request that are the beginning of a long record, of which nothing can be
+#: decrypted before its end: a body comes. TLS's own records and those of refusals are shorter. A
+#: server sends as much in the first round trip, and the record's end, 16 KiB, in the next one.
+LONG_RECORD_BYTES: Final = 8 * 1024
 #: How often in a row one connection may receive a buffer full before the others have their turn.
 RECEIVES_PER_TURN: Final = 4
 
@@ -87,6 +91,8 @@ class _Line:
     since_s: float
     job: _Job | None = None
     has_responded: bool = False
+    #: It was reported that the body of its first response comes.
+    is_body_coming: bool = False
 
 
 class Worker:
@@ -278,6 +284,9 @@ class Worker:
         except OSError as problem:
             self._lose(line, problem)
             return
+        if not exchange.has_begun and _is_body_coming(line.sock) and not line.is_body_coming:
+            line.is_body_coming = True
+            self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
         if exchange.outcome is None:
             return
         if exchange.outcome.broken is not None and line.has_responded and not exchange.has_begun:
@@ -436,6 +445,11 @@ class Worker:
     def _n_spare(self, origin: Origin) -> int:
         """Return how many connections are being opened beside those that moves wait for."""
         return max(0, self._opener.n_opening(origin) - len(self._waiting[origin]))
+
+
+def _is_body_coming(sock: Connection) -> bool:
+    """Return whether a body comes of whose response nothing can be decrypted so far."""
+    return isinstance(sock, TlsConnection) and sock.n_encrypted_bytes >= LONG_RECORD_BYTES
 
 
 def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
