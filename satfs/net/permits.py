@@ -103,9 +103,10 @@ class Permits:
     ) -> Permit:
         """Return a permit to use a connection to *origin* of one of *holders*, the best first.
 
-        Waits while the host lets no more through. *rank* is the order of several that wait;
-        it is called again at each choice. *is_patient*: see `Permit`. *is_moved*: the request was
-        taken from a silent connection, and any that has responded before is better than a new one.
+        Waits while the host lets no more through; *holders* may be changed meanwhile. *rank* is the
+        order of several that wait; it is called again at each choice. *is_patient*: see `Permit`.
+        *is_moved*: the request was taken from a silent connection, and any that has responded
+        before is better than a new one.
         """
         host = self._host(origin)
         is_metadata = rank is None

@@ -75,6 +75,10 @@ class RangeRetry:
         self.permits = permits
         self.loop_holder = loop_holder
         self._give_up_s = give_up_s
+        #: What waits for a connection, and what chooses again whose it may be.
+        self._waiting: dict[RangeRequest, Callable[[], None]] = {}
+        if bulk is not None:
+            bulk.on_ready = self._choose_holders_again
         self.counters: Counter[str] = Counter()
         self.claiming = Claiming(cache)
         self._pauses = pauses or NoPauses()
@@ -228,7 +232,35 @@ class RangeRetry:
         self, range_request: RangeRequest, link: Link, trial: AttemptCounts, *, is_probe: bool
     ) -> Permit:
         """Wait until *range_request* may use a connection, and return leave to."""
-        origin, bulk = origin_of(link.url), self._bulk
+        origin = origin_of(link.url)
+        holders: list[Holder] = []
+
+        def choose_holders() -> None:
+            holders[:] = self._holders(range_request, link, is_probe=is_probe)
+
+        def rank() -> Rank:
+            return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
+
+        began_s = trio.current_time()
+        choose_holders()
+        self._waiting[range_request] = choose_holders
+        try:
+            range_request.attempt.permit = permit = await self.permits.take(
+                origin,
+                holders,
+                rank,
+                is_patient=trial.n_crowded >= MAX_MOVES,
+                is_moved=trial.n_crowded > 0,
+            )
+        finally:
+            del self._waiting[range_request]
+        trial.waited(trio.current_time() - began_s)
+        self._controller.note_limit(trio.current_time(), self.permits.limit(origin))
+        return permit
+
+    def _holders(self, range_request: RangeRequest, link: Link, *, is_probe: bool) -> list[Holder]:
+        """Return whose connections *range_request* may use now, the best first."""
+        bulk = self._bulk
         holders: list[Holder] = [self.loop_holder]
         is_long = len(range_request.missing) >= BULK_BYTES
         if (
@@ -236,25 +268,16 @@ class RangeRetry:
             and range_request.is_bulk
             and not is_probe
             # No process is started for a short range.
-            and (is_long or any(bulk.n_idle(origin)))
+            and (is_long or any(bulk.n_idle(origin_of(link.url))))
             and bulk.is_at_hand(link, range_request)
         ):
             holders.insert(0 if is_long else 1, bulk)
+        return holders
 
-        def rank() -> Rank:
-            return (AWAITED if range_request.is_urgent else READ_AHEAD, range_request.order)
-
-        began_s = trio.current_time()
-        range_request.attempt.permit = permit = await self.permits.take(
-            origin,
-            holders,
-            rank,
-            is_patient=trial.n_crowded >= MAX_MOVES,
-            is_moved=trial.n_crowded > 0,
-        )
-        trial.waited(trio.current_time() - began_s)
-        self._controller.note_limit(trio.current_time(), self.permits.limit(origin))
-        return permit
+    def _choose_holders_again(self) -> None:
+        """Let the requests that wait for a connection use those of a worker, too."""
+        for choose_holders in self._waiting.values():
+            choose_holders()
 
     async def _move(
         self,

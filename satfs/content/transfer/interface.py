@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -186,7 +187,12 @@ class Mover(Protocol):
 
 
 class BulkMover(Mover, Holder, Protocol):
-    """A way of moving bytes over connections of its own, that works better with early notice."""
+    """A way of moving bytes over connections of its own, that works better with early notice.
+
+    `on_ready` is called when it can move what it could not move before.
+    """
+
+    on_ready: Callable[[], None]
 
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether it can move *delivery* from where *link* leads now; never waits."""

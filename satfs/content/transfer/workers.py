@@ -91,6 +91,8 @@ class WorkerPool:
             "allows_private": allows_private,
             "user_agent": f"satfs/{satfs.__version__}",
         }
+        #: See `BulkMover`.
+        self.on_ready: Callable[[], None] = lambda: None
         self._processes: list[WorkerProcess] = []
         self._numbers = itertools.count(1)
         self._starting = trio.Lock()
@@ -305,6 +307,7 @@ class WorkerPool:
 
     def _note_ready(self, worker: WorkerProcess) -> None:
         worker.is_ready = True
+        self.on_ready()
         if worker.to_prepare is not None:
             self._nursery.start_soon(self._prepare_soon, *worker.to_prepare)
 
