@@ -59,6 +59,13 @@ def translated(failure: Exception) -> Exception:
     return failure
 
 
+def is_kept_open(response: httpcore.Response) -> bool:
+    """Return whether the other side keeps the connection after *response* (RFC 9112 §9.3)."""
+    options = [value for name, value in response.headers if name.lower() == b"connection"]
+    is_persistent = response.extensions.get("http_version") == b"HTTP/1.1"
+    return is_persistent and not any(b"close" in value.lower() for value in options)
+
+
 class _Once:
     """A request's body as httpcore wants it; no generator, so that nothing is left unfinished."""
 

@@ -150,6 +150,14 @@ class Http:
         """Return the origins that have kept a connection open within the last *within_s*."""
         return () if self._pool is None else self._pool.keeping(within_s)
 
+    def on_keeping(self, report: Callable[[str], None]) -> None:
+        """Have *report* called with each origin that keeps connections open, at its first response.
+
+        It is not called again while the origin is in use.
+        """
+        if self._pool is not None:
+            self._pool.on_keeping = report
+
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
         """Open connections to *origin*, up to *n_connections*; return False where one failed.
 
@@ -171,6 +179,7 @@ class Http:
         async with trio.open_nursery() as nursery:
             for _ in range(min(n_missing, self.permits.room(origin))):
                 nursery.start_soon(connect, self._pool)
+        self.permits.note_refused_ahead(origin, sum(map(_is_refusal, failures)))
         for failure in failures:
             log.debug("no connection ahead of need", origin=origin, reason=type(failure).__name__)
         return not failures
@@ -360,3 +369,13 @@ class _NoIdle:
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         pass
+
+
+def _is_refusal(failure: Exception) -> bool:
+    """Return whether a connection ahead of need did not come about because of the host.
+
+    A name that cannot be resolved now shows nothing about it, and silence may be a slow line's.
+    """
+    is_unresolved = any(isinstance(each, socket.gaierror) for each in causes_of(failure))
+    refusals = httpx.ConnectError | httpx.ReadError | httpx.RemoteProtocolError
+    return isinstance(failure, refusals) and not is_unresolved

@@ -35,7 +35,7 @@ from satfs.errors import NotAllowed
 from satfs.net.addresses import DEFAULT_PORTS
 from satfs.net.backend import Dialer
 from satfs.net.connecting import CheckPeer
-from satfs.net.core_messages import Body, core_request, translated
+from satfs.net.core_messages import Body, core_request, is_kept_open, translated
 from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
@@ -115,7 +115,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._idle: list[_Connection] = []  # the one used last is the last
         self._expire_at_s = float("-inf")
         self._in_use: set[_Connection] = set()
-        #: Origins that have kept a connection open for another request, and when at last.
+        #: Called with an origin that keeps connections open, as its first response shows.
+        self.on_keeping: Callable[[str], None] = lambda origin: None
+        #: Origins that keep a connection open for another request, and when that was seen at last.
         self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
         self._opening_ahead: Counter[str] = Counter()
         self._counts = _Counts()
@@ -269,6 +271,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         # A 503 may be all that this connection will ever get: what counts them refuses it so.
         is_refusal = response.status == 503 and connection.n_requests == 1
         connection.has_responded = not is_refusal
+        if not is_refusal and is_kept_open(response) and connection.name not in self._keeping:
+            self._note_keeping(connection)
+            self.on_keeping(connection.name)
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
@@ -334,8 +339,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._in_use.discard(connection)
             connection.dialer.abort()
             return
-        self._keeping[connection.name] = (connection.origin, trio.current_time())
+        self._note_keeping(connection)
         self._keep(connection, len(self._idle))
+
+    def _note_keeping(self, connection: _Connection) -> None:
+        self._keeping[connection.name] = (connection.origin, trio.current_time())
 
     def _keep(self, connection: _Connection, place: int) -> None:
         self._in_use.discard(connection)

@@ -4,12 +4,14 @@ A new connection takes two round trips before its first request. Hosts close idl
 seconds to some tens of seconds, so that the next file that is opened after a pause costs them
 again. A request now and then would keep one open, and cost requests for as long as the mount
 lives. Here a connection is opened again when a program looks up a name: while the program reads a
-listing, walks to a file or waits for a link, the handshake is done.
+listing, walks to a file or waits for a link, the handshake is done. To a host that has never been
+used they are opened when it responds for the first time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -22,6 +24,9 @@ READY_CONNECTIONS: Final = 3
 USED_WITHIN_S: Final = 600.0
 #: Least time between two openings, in seconds, however many names are looked up.
 LOOK_EVERY_S: Final = 1.0
+#: The first request to a host belongs to a look-up that began within this time before its response,
+#: in seconds.
+LOOKED_WITHIN_S: Final = 2.0
 #: A host to which no connection came about is left alone for this many seconds.
 RETRY_AFTER_S: Final = 30.0
 
@@ -31,6 +36,9 @@ class Connects(Protocol):
 
     def origins_in_use(self, within_s: float) -> Sequence[str]:
         """Return the origins that have kept a connection open within the last *within_s*."""
+
+    def on_keeping(self, report: Callable[[str], None]) -> None:
+        """Have *report* called with each origin that keeps connections open, when that shows."""
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
         """Have *n_connections* connections to *origin*; return False where one failed."""
@@ -42,25 +50,38 @@ class ReadyConnections:
     def __init__(self, clients: Sequence[Connects]) -> None:
         self._clients = clients
         self._has_looked = trio.Event()
+        self._looked_s = float("-inf")
         self._not_before_s: dict[str, float] = {}
 
     def look(self) -> None:
         """Note that a program looks at names now. Never waits."""
         self._has_looked.set()
+        self._looked_s = trio.current_time()
 
     async def run(self) -> None:
         """Open what is missing whenever a program has looked; never ends."""
         async with trio.open_nursery() as nursery:
-            while True:
-                await self._has_looked.wait()
-                self._has_looked = trio.Event()
-                now_s = trio.current_time()
-                self._not_before_s = {o: s for o, s in self._not_before_s.items() if s > now_s}
+            for client in self._clients:
+                client.on_keeping(partial(self._note_new, nursery, client))
+            try:
+                while True:
+                    await self._has_looked.wait()
+                    self._has_looked = trio.Event()
+                    now_s = trio.current_time()
+                    self._not_before_s = {o: s for o, s in self._not_before_s.items() if s > now_s}
+                    for client in self._clients:
+                        for origin in client.origins_in_use(USED_WITHIN_S):
+                            if origin not in self._not_before_s:
+                                nursery.start_soon(self._keep_ready, client, origin)
+                    await trio.sleep(LOOK_EVERY_S)
+            finally:
                 for client in self._clients:
-                    for origin in client.origins_in_use(USED_WITHIN_S):
-                        if origin not in self._not_before_s:
-                            nursery.start_soon(self._keep_ready, client, origin)
-                await trio.sleep(LOOK_EVERY_S)
+                    client.on_keeping(lambda origin: None)
+
+    def _note_new(self, nursery: trio.Nursery, client: Connects, origin: str) -> None:
+        """Open connections to a host that has responded for the first time, for a look-up."""
+        if trio.current_time() - self._looked_s <= LOOKED_WITHIN_S:
+            nursery.start_soon(self._keep_ready, client, origin)
 
     async def _keep_ready(self, client: Connects, origin: str) -> None:
         if not await client.keep_ready(origin, READY_CONNECTIONS):

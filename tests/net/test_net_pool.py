@@ -248,6 +248,33 @@ async def test_nothing_is_opened_ahead_to_a_host_that_keeps_nothing(serve: Serve
         assert origin.n_connections == 1
 
 
+async def test_the_first_response_shows_that_a_host_keeps_connections(serve: Serve) -> None:
+    """It is reported with the head, while the body still comes, and once."""
+    seen: list[str] = []
+    async with serve() as (http, origin):
+        http.on_keeping(seen.append)
+        await get(http, origin.url("/close"))
+        assert seen == []
+        async with http.stream(origin.url("/ramp/1000000"), headers={}) as response:
+            assert seen == [origin_of(origin.url("/"))]
+            assert len(b"".join([chunk async for chunk in response.chunks()])) == 1_000_000
+        await get(http, origin.url("/ramp/10"))
+        assert len(seen) == 1
+
+
+async def test_a_host_that_refuses_connections_ahead_of_need_lets_few_through(serve: Serve) -> None:
+    """As many as are there; a request opens no more of them, which would be refused as well."""
+    async with (
+        serve() as (http, origin),
+        http.stream(origin.url("/ramp/1000000"), headers={}) as response,
+    ):
+        name = origin_of(origin.url("/"))
+        await origin.stop_listening()
+        assert not await http.keep_ready(name, 3)
+        assert http.permits.limit(name) == 1
+        assert len(b"".join([chunk async for chunk in response.chunks()])) == 1_000_000
+
+
 async def test_a_ready_connection_that_the_host_closed_is_not_used(serve: Serve) -> None:
     """Hosts close idle connections; the request uses another one, and no caller sees a failure."""
     async with serve() as (http, origin):

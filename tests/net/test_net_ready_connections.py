@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import trio
 
 from satfs.net.ready_connections import (
     LOOK_EVERY_S,
+    LOOKED_WITHIN_S,
     READY_CONNECTIONS,
     RETRY_AFTER_S,
     USED_WITHIN_S,
@@ -26,10 +27,14 @@ class Client:
         self.used_at_s = used_at_s
         self.is_up = True
         self.wanted_at_s: list[float] = []
+        self.report: Callable[[str], None] = lambda origin: None
 
     def origins_in_use(self, within_s: float) -> Sequence[str]:
         since_s = trio.current_time() - within_s
         return [STORE] if self.used_at_s is not None and self.used_at_s >= since_s else []
+
+    def on_keeping(self, report: Callable[[str], None]) -> None:
+        self.report = report
 
     async def keep_ready(self, origin: str, n_connections: int) -> bool:
         assert (origin, n_connections) == (STORE, READY_CONNECTIONS)
@@ -90,3 +95,25 @@ async def test_a_host_that_is_down_is_tried_seldom(autojump_clock: Any) -> None:
             ready.look()
             await trio.sleep(LOOK_EVERY_S)
     assert len(client.wanted_at_s) - n_before >= 4
+
+
+async def test_a_host_that_responds_for_the_first_time_gets_connections_at_once(
+    autojump_clock: Any,
+) -> None:
+    """The look-up that led to the request has been taken in before; none need follow."""
+    client = Client(None)
+    async with running(client) as ready:
+        await trio.sleep(1)
+        client.report(STORE)
+        await trio.sleep(1)
+        assert not client.wanted_at_s, "nobody has looked"
+        ready.look()
+        await trio.sleep(LOOKED_WITHIN_S / 2)
+        client.report(STORE)
+        await trio.sleep(0.1)
+        assert len(client.wanted_at_s) == 1
+        await trio.sleep(LOOKED_WITHIN_S)
+        client.report(STORE)
+        await trio.sleep(0.1)
+        assert len(client.wanted_at_s) == 1
+    client.report(STORE)  # a response that comes while the mount ends
