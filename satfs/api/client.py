@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 import trio
 
-from satfs.api import pages, presigned, readers, requests, wire
+from satfs.api import page_requests, presigned, readers, requests, wire
 from satfs.api.auth import Credential
 from satfs.api.error_text import prefixed
 from satfs.api.partial_listing import ListingsInProgress, PartialListing
@@ -247,10 +247,10 @@ class Aleph:
         is_unfinished = True
         try:
             with scope:
-                await pages.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                await page_requests.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
                 while listing.must_restart:
                     listing.restart()
-                    await pages.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
+                    await page_requests.follow(listing.chain, get_page, keep, n_ahead=n_ahead)
                 is_unfinished = False
             if is_unfinished:
                 raise Unfinished(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from satfs.cli.watched import Refusal
+from satfs.cli.watch_loop import Refusal
 from satfs.errors import BadSettings, DeadlineReached, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.net.http import Http

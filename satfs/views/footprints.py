@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from satfs.facts.geometry import cut_at_antimeridian
 from satfs.json_bytes import json_bytes
 from satfs.model import Json
-from satfs.views.scenes import SceneView, newest_last
+from satfs.views.scene_view import SceneView, newest_last
 
 
 def footprints_of(scenes: Sequence[SceneView]) -> bytes:

@@ -24,7 +24,7 @@ from satfs.imagery.utm import degrees_of
 from satfs.model import Json
 from satfs.views.escaping import script_of
 from satfs.views.footprints import time_text
-from satfs.views.scenes import SceneView, newest_last
+from satfs.views.scene_view import SceneView, newest_last
 
 #: Decimal places of degrees: a centimetre, a hundredth of a pixel.
 _PLACES: Final = 7

@@ -18,7 +18,7 @@ from typing import Final
 from satfs.facts.scene import MemberKind, RasterFacts, Transform
 from satfs.imagery.utm import zone_of
 from satfs.views.escaping import xml_text
-from satfs.views.scenes import KIND_NAMES, SceneView, newest_last
+from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last
 
 #: numpy's names of data types, and GDAL's.
 _GDAL_TYPES: Final[Mapping[str, str]] = {

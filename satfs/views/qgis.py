@@ -23,7 +23,7 @@ from typing import Final
 from satfs.facts.scene import MemberKind, RasterFacts
 from satfs.views.escaping import xml_text
 from satfs.views.footprints import time_text
-from satfs.views.scenes import KIND_NAMES, SceneView, newest_last
+from satfs.views.scene_view import KIND_NAMES, SceneView, newest_last
 
 FOOTPRINTS: Final = "footprints.geojson"
 #: QGIS replaces an id of ten characters or fewer.

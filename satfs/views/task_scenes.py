@@ -20,7 +20,7 @@ from satfs.tree.captures import CaptureDirectory
 from satfs.tree.nodes import Directory
 from satfs.tree.scenes import SceneDirectory
 from satfs.tree.tasks import TaskDirectory
-from satfs.views.scenes import SceneView
+from satfs.views.scene_view import SceneView
 
 #: Captures listed, and scenes looked at, at once.
 _CAPTURES_AT_ONCE: Final = 8

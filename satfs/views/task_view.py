@@ -30,7 +30,7 @@ from satfs.views.mosaic import (
     true_colour_of,
 )
 from satfs.views.qgis import FOOTPRINTS, layers_of, project_of
-from satfs.views.scenes import SceneView
+from satfs.views.scene_view import SceneView
 from satfs.views.task_scenes import ScenesOfTasks, TaskScenes
 
 INDEX: Final = "index.html"

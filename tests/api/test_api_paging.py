@@ -10,7 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.api.pages import follow
+from satfs.api.page_requests import follow
 from satfs.api.paging import (
     MAX_STALE_PAGES,
     Chain,

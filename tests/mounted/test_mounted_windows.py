@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import random
@@ -13,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,7 +105,12 @@ class Sample:
     """A raster, the zip that it is stored in, and the requests that a window takes."""
 
     path: Path
-    zipped: bytes
+    zip_path: Path
+
+    @property
+    def zipped(self) -> bytes:
+        """Return the zip. It is not held: all of them together are half a gigabyte."""
+        return self.zip_path.read_bytes()
 
     @cached_property
     def raster(self) -> Raster:
@@ -152,13 +156,24 @@ _USUAL: Final = ("256 tiles, pixel, LZW", "512 tiles, band, LZW", "COG, deflate"
 
 
 @pytest.fixture(scope="module")
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    path = LAYOUTS[request.param](tmp_path_factory.mktemp("raster") / "image.tif")
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("first.txt", b"x" * 50_001)
-        archive.write(path, MEMBER)
-    return Sample(path, target.getvalue())
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sample]:
+    """Return a function that returns the raster in a layout; each is written once."""
+
+    @cache
+    def sample_in(layout: str) -> Sample:
+        directory = tmp_path_factory.mktemp("raster")
+        path, zip_path = LAYOUTS[layout](directory / "image.tif"), directory / "image.zip"
+        with zipfile.ZipFile(zip_path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("first.txt", b"x" * 50_001)
+            archive.write(path, MEMBER)
+        return Sample(path, zip_path)
+
+    return sample_in
+
+
+@pytest.fixture
+def sample(request: pytest.FixtureRequest, samples: Callable[[str], Sample]) -> Sample:
+    return samples(request.param)
 
 
 _program: Final = RasterProgram()
@@ -263,16 +278,13 @@ def test_a_second_window_fetches_what_is_new_of_it(
 @pytest.mark.parametrize("n_rasters", [1, 4])
 def test_many_readers_fetch_each_block_once(
     n_rasters: int,
-    tmp_path: Path,
+    samples: Callable[[str], Sample],
     start_origin: StartOrigin,
     mount_it: MountIt,
 ) -> None:
     """Processes that read random chips of the same rasters fetch each block once."""
-    raster = LAYOUTS["256 tiles, pixel, LZW"](tmp_path / "image.tif")
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        archive.write(raster, MEMBER)
-    zipped = target.getvalue()
+    sample = samples("256 tiles, pixel, LZW")
+    zipped = sample.zipped
     names = [f"scene{n}" for n in range(n_rasters)]
     origin = start_origin(_catalogue(dict.fromkeys(names, zipped)), store_latency_s=0.02)
     mountpoint = mount_it(origin).path
@@ -294,11 +306,11 @@ def test_many_readers_fetch_each_block_once(
         for n, windows in enumerate(work)
     ]
     told = [reader.communicate(timeout=60)[0].strip() for reader in readers]
-    assert told == [_expected(raster, windows) for windows in work]
+    assert told == [_expected(sample.path, windows) for windows in work]
     asked = origin.journal.of("object")
     assert sum(each.bytes_sent for each in asked) <= n_rasters * (len(zipped) + 256 * KIB)
     if n_rasters == 1:
-        seen = Sample(raster, zipped).least([window for windows in work for window in windows])
+        seen = sample.least([window for windows in work for window in windows])
         assert sum(each.bytes_sent for each in asked) <= 1.25 * seen[0] + 2 * MIB
 
 

@@ -17,7 +17,7 @@ from satfs.demo.terrain import draw
 from satfs.facts.delivery import combine
 from satfs.facts.record import facts_of_record
 from satfs.model import CaptureId, Scene, SceneId
-from satfs.views.scenes import SceneView
+from satfs.views.scene_view import SceneView
 
 CAPTURE = "c42cdba2-eed2-4e74-90b1-a90e3df611e0"
 START = datetime(2026, 1, 28, 15, 57, 47, 636000, UTC)

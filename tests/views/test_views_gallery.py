@@ -20,7 +20,7 @@ from satfs.facts.scene import SceneFacts
 from satfs.imagery.utm import degrees_of
 from satfs.model import SceneId
 from satfs.views.gallery import map_script, page
-from satfs.views.scenes import SceneView
+from satfs.views.scene_view import SceneView
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&amp;\u2028"
 TAKEN = [

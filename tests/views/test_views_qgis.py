@@ -21,7 +21,7 @@ from views.delivered import CAPTURE, Taken, delivered
 
 from satfs.views.footprints import footprints_of
 from satfs.views.qgis import layers_of, project_of
-from satfs.views.scenes import SceneView
+from satfs.views.scene_view import SceneView
 
 PROBE = Path(__file__).with_name("qgis_probe.py")
 TITLE = 'Crops <west> & "east"'

@@ -24,7 +24,7 @@ from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
 from satfs.cli.install_helper import this_program
 from satfs.cli.output import print_remark, print_sentence, show
-from satfs.cli.profilefile import change_profile
+from satfs.cli.profile_file import change_profile
 from satfs.cli.systemd import UserManager
 from satfs.errors import BadMountpoint, NeedsContract
 from satfs.model import Contract

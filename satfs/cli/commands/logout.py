@@ -12,7 +12,7 @@ from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mounts_of_user
 from satfs.cli.output import print_remark, print_sentence
-from satfs.cli.profilefile import change_profile
+from satfs.cli.profile_file import change_profile
 from satfs.profiles import OriginKind, user_file
 from satfs.settings import SecretPlace, resolve_settings
 

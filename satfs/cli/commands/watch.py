@@ -15,8 +15,8 @@ from satfs.cli.log_setup import logging_as
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
 from satfs.cli.waiting import waiting_shown
+from satfs.cli.watch_loop import Memory, Watch, Webhook, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
-from satfs.cli.watched import Memory, Watch, Webhook, state_file
 from satfs.cli.webhook import check_address, poster
 from satfs.control.conditions import parse_condition
 from satfs.control.local import open_listings

@@ -11,7 +11,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.cli.profilefile import change_profile, changed_text
+from satfs.cli.profile_file import change_profile, changed_text
 from satfs.errors import BadSettings
 
 keys = st.sampled_from(["client_id", "contract_id", "workers", "api_url"])
