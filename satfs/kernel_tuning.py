@@ -22,20 +22,22 @@ CONGESTION_THRESHOLD: Final = MAX_BACKGROUND * 3 // 4
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedLimits:
     """The limits that were set; None where it was not allowed."""
 
     read_ahead_kb: int | None
     max_background: int | None
 
 
-def tune(device: tuple[int, int], sys: Path = Path("/sys")) -> Tuned:
+def tune(device: tuple[int, int], sys: Path = Path("/sys")) -> TunedLimits:
     """Set what may be set for the mount with that *device* number. Waits for the kernel only."""
     major, minor = device
     # Writing here is a call into the kernel, which sends no request to the mount.
     bdi = sys / "class" / "bdi" / f"{major}:{minor}" / "read_ahead_kb"
     connection = sys / "fs" / "fuse" / "connections" / str(minor)
-    tuned = Tuned(_write(bdi, READ_AHEAD_KB), _write(connection / "max_background", MAX_BACKGROUND))
+    tuned = TunedLimits(
+        _write(bdi, READ_AHEAD_KB), _write(connection / "max_background", MAX_BACKGROUND)
+    )
     if tuned.max_background is not None:
         _write(connection / "congestion_threshold", CONGESTION_THRESHOLD)
     return tuned

@@ -27,7 +27,7 @@ from satfs.api.tokens import ReceivedToken
 from satfs.errors import Garbled, NeedsLogin
 from satfs.net.addresses import origin_of, shown
 from satfs.net.http import Http
-from satfs.net.refusals import Again, Refusals, Standing
+from satfs.net.refusals import CredentialHistory, NextTry, Refusals
 from satfs.net.responses import Response
 from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
@@ -92,7 +92,7 @@ class Credential:
         self._refusal: tuple[NeedsLogin, float] | None = None
         self._expires_at_s: float | None = None
         #: The history of tokens (or of the legacy key) from this source.
-        self.standing = Standing()
+        self.standing = CredentialHistory()
 
     @property
     def needs_contract(self) -> bool:
@@ -147,7 +147,7 @@ class Credential:
         sent = _sent(headers)
         return self.standing.is_young(sent, trio.current_time(), self._stated_age_s(sent))
 
-    def again(self, headers: Mapping[str, str], refusals: Refusals) -> Again | None:
+    def again(self, headers: Mapping[str, str], refusals: Refusals) -> NextTry | None:
         """Return how to go on after *headers* were refused; None: give up."""
         sent = _sent(headers)
         return self.standing.again(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from satfs.api.paging import Chain, PageKey, page_key, predictions
+from satfs.api.paging import PageChain, PageKey, page_key, predictions
 from satfs.api.wire import Page
 from satfs.errors import SatfsError
 
@@ -31,7 +31,7 @@ class _Expected:
     failure: SatfsError | None = None
 
 
-async def follow(chain: Chain, get_page: GetPage, keep: Keep, *, n_ahead: int) -> None:
+async def follow(chain: PageChain, get_page: GetPage, keep: Keep, *, n_ahead: int) -> None:
     """Hand every page of *chain* to *keep*, in order; at most *n_ahead* are requested ahead.
 
     Requests for pages that turn out not to be in the chain are cancelled.

@@ -28,7 +28,7 @@ MAX_STALE_PAGES = 3
 
 
 @dataclass(slots=True)
-class Chain:
+class PageChain:
     """A listing being followed from *first_url* on. Feed it pages, in order, with `take`.
 
     *max_entries* bounds what is believed. `next_url` is the page to request now; None at the end.

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from satfs.api.paging import Chain
+from satfs.api.paging import PageChain
 from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, RecordPage, new_records, page_bytes
 from satfs.api.wire import Page
@@ -36,7 +36,7 @@ class PartialListing(Generic[R]):
     max_entries: int
     reader: Reader[R]
     progress: ListingsInProgress
-    chain: Chain = field(init=False)
+    chain: PageChain = field(init=False)
     n_unusable: int = field(init=False, default=0)
     n_unreadable: int = field(init=False, default=0)
     #: About what the records take in memory.
@@ -51,7 +51,7 @@ class PartialListing(Generic[R]):
     _n_readings: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
-        self.chain = Chain(self.first_url, self.max_entries)
+        self.chain = PageChain(self.first_url, self.max_entries)
 
     def keep(self, page: Page) -> int:
         """Take in the next page, of a `RecordList`; return how many of its records are new.
@@ -102,7 +102,7 @@ class PartialListing(Generic[R]):
     def restart(self) -> None:
         """Forget what has come, and start from the first page."""
         self.let_go()
-        self.chain = Chain(self.first_url, self.max_entries)
+        self.chain = PageChain(self.first_url, self.max_entries)
         self.n_unusable = self.n_unreadable = self._n_sent = 0
         self.is_shrunk, self._count = False, None
         self._n_readings += 1

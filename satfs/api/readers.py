@@ -49,7 +49,7 @@ _MILLISECONDS_FROM: Final = 1e11
 UNREADABLE: Final = "satfs_unreadable"
 
 
-class Cleaned(NamedTuple):
+class CleanedEntry(NamedTuple):
     """An entry as it is kept: its id, and its JSON without secrets."""
 
     id: str
@@ -67,7 +67,7 @@ class Reader(Generic[R]):
     make: Callable[[str, dict[str, Json], Mapping[str, Json]], R]
     keeps_links: bool = True
 
-    def clean(self, entry: Json) -> Cleaned | None:
+    def clean(self, entry: Json) -> CleanedEntry | None:
         """Return what is kept of *entry*; None when it has no id."""
         sent = _record(entry)
         record = sent if self.keeps_links else without_links(sent)
@@ -79,11 +79,11 @@ class Reader(Generic[R]):
         id = id_in(sent, *self.id_keys)
         if id is not None and is_secret_like(id):
             id = id_in(record, *self.id_keys)
-        return None if id is None else Cleaned(id, content)
+        return None if id is None else CleanedEntry(id, content)
 
-    def unreadable(self, id: str, reason: str) -> Cleaned:
+    def unreadable(self, id: str, reason: str) -> CleanedEntry:
         """Return what is kept of an entry of which nothing but its *id* is read, and why."""
-        return Cleaned(id, encoded({self.id_keys[0]: id, UNREADABLE: reason}))
+        return CleanedEntry(id, encoded({self.id_keys[0]: id, UNREADABLE: reason}))
 
     def of(self, id: str, record: Mapping[str, Json]) -> R:
         """Return the record that was kept as *record*."""

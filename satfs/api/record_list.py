@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Final, Generic, NamedTuple, TypeVar, overload
 
 from satfs.api.packed import Block, PackedRecord, encoded
-from satfs.api.readers import Cleaned, Reader
+from satfs.api.readers import CleanedEntry, Reader
 from satfs.model import Json
 
 R = TypeVar("R")
@@ -195,7 +195,7 @@ class RecordPacker(Generic[R]):
         self._ids: list[str] = []
         self._contents: list[bytes] = []
 
-    def add(self, cleaned: Cleaned) -> None:
+    def add(self, cleaned: CleanedEntry) -> None:
         """Take in one more record."""
         self._ids.append(cleaned.id)
         self._contents.append(cleaned.content)

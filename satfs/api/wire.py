@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from satfs.api.json_document import check_size, decoded, document, max_values_in, no_json
-from satfs.api.readers import Cleaned, Reader, id_in, without_secrets
+from satfs.api.readers import CleanedEntry, Reader, id_in, without_secrets
 from satfs.api.record_list import RecordList, RecordPacker
 from satfs.api.scrub import may_hold_secrets
 from satfs.errors import Garbled
@@ -258,7 +258,7 @@ def _value(sent: Json) -> Json:
     return document(bytes(sent)) if isinstance(sent, msgspec.Raw) else sent
 
 
-def _unreadable(sent: Json, reader: Reader[R], reason: str) -> Cleaned | None:
+def _unreadable(sent: Json, reader: Reader[R], reason: str) -> CleanedEntry | None:
     """Return what is kept of an entry that cannot be read; None when its id cannot be, either."""
     try:
         found = _IDS.decode(bytes(sent))

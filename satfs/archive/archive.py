@@ -20,7 +20,7 @@ from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, loc
 from satfs.archive.inflate import require_zlib
 from satfs.archive.member_data import MemberData, OpenZip, PackedReader
 from satfs.archive.members import Members, Row
-from satfs.archive.missing_zip64 import Settled, Settling
+from satfs.archive.missing_zip64 import Settling, TrueNumbers
 from satfs.archive.resources import ArchiveResources, DerivedStore
 from satfs.archive.spooled import SpooledMember
 from satfs.archive.stored import StoredReader
@@ -122,7 +122,7 @@ class Archive:
             reader.close()
         return await self._resources.in_thread(lambda: progress.parser.finish(settled))
 
-    async def _settle(self, reader: Reader, settling: Settling | None) -> list[Settled | None]:
+    async def _settle(self, reader: Reader, settling: Settling | None) -> list[TrueNumbers | None]:
         """Read what finding the true numbers of a zip with cut ones takes, and return them."""
         if settling is None:
             return []
@@ -131,7 +131,7 @@ class Archive:
             while True:
                 span = settling.send(await self._read(reader, span))
         except StopIteration as done:
-            found: list[Settled | None] = done.value
+            found: list[TrueNumbers | None] = done.value
             return found
 
     async def _find(self, reader: Reader) -> _Progress:

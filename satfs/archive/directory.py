@@ -18,9 +18,9 @@ from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ENCRYPTED, EXECUTABLE, Members, least_stop
 from satfs.archive.missing_zip64 import (
     WRAP,
-    Settled,
     Settling,
-    Stated,
+    StatedNumbers,
+    TrueNumbers,
     fits_together,
     is_doubtful,
     settle,
@@ -95,7 +95,7 @@ class DirectoryParser:
         self._n_entries = 0
         self._is_over = False
         # Entries whose numbers may be cut, until the true ones are known.
-        self._held: list[tuple[bytes, Stated]] = []
+        self._held: list[tuple[bytes, StatedNumbers]] = []
         self._is_held = directory.is_cut or directory.span.start >= WRAP
         self._is_settled = False
         if len(directory.span) > _MAX_CUT_BYTES:
@@ -150,7 +150,7 @@ class DirectoryParser:
         self._is_settled = find is not None
         return None if find is None else find(stated, shift, data_stop)
 
-    def finish(self, settled: Sequence[Settled | None] = ()) -> Members:
+    def finish(self, settled: Sequence[TrueNumbers | None] = ()) -> Members:
         """Return the members, once everything was fed, and *settled* is the result of `settling`.
 
         Takes about a microsecond per entry, more when their order in the zip is another.
@@ -171,7 +171,7 @@ class DirectoryParser:
         self._members.hide_overlaps()
         return self._members
 
-    def _entry(self, data: bytes, position: int, settled: Settled | None = None) -> None:
+    def _entry(self, data: bytes, position: int, settled: TrueNumbers | None = None) -> None:
         """Add the entry at *position*; *settled* are its true numbers where they were cut."""
         (
             _, made_by, made_on, _, flags, method, dos_time, dos_date, crc, compressed, size,
@@ -277,7 +277,7 @@ def _most_ratio(method: int) -> int:
     return _MAX_FROM_DEFLATE if method == DEFLATED else _MAX_FROM_OTHERS
 
 
-def _stated(entry: bytes) -> Stated:
+def _stated(entry: bytes) -> StatedNumbers:
     """Return the numbers of one *entry* of the directory as they stand there."""
     (
         _, _, _, _, flags, method, _, _, crc, compressed, size, n_name, n_extra, _, _, _, _, offset,
@@ -286,7 +286,7 @@ def _stated(entry: bytes) -> Stated:
     fields = _extra_fields(entry, extra_start, extra_start + n_extra)
     if _ZIP64_FIELD in fields:
         size, compressed, offset = _widened(fields[_ZIP64_FIELD], size, compressed, offset)
-    return Stated(
+    return StatedNumbers(
         name=entry[_ENTRY.size : extra_start],
         offset=offset,
         compressed_bytes=compressed,

@@ -49,7 +49,7 @@ _WIDE_DESCRIPTORS: Final = (20, 24)
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class StatedNumbers:
     """The numbers of one entry of the directory as they stand there, ZIP64 field included."""
 
     name: bytes
@@ -66,7 +66,7 @@ class Stated:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class TrueNumbers:
     """The true numbers of one entry; `offset` counts from the zip's first byte."""
 
     offset: int
@@ -76,7 +76,7 @@ class Settled:
 
 #: Yields a range of the zip, is sent its bytes, and returns for each entry its true numbers, or
 #: None where they are not known.
-Settling = Generator[ByteRange, bytes, list[Settled | None]]
+Settling = Generator[ByteRange, bytes, list[TrueNumbers | None]]
 
 
 def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool:
@@ -95,13 +95,13 @@ def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool
     )
 
 
-def is_possibly_cut(entry: Stated) -> bool:
+def is_possibly_cut(entry: StatedNumbers) -> bool:
     """Return whether the entry's method can make 2^32 bytes more than it states."""
     is_longer_possible = entry.size_bytes + WRAP <= entry.compressed_bytes * entry.most_ratio
     return is_longer_possible and not (entry.is_wide or entry.is_stored)
 
 
-def fits_together(stated: Sequence[Stated], shift: int, data_stop: int) -> bool:
+def fits_together(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> bool:
     """Return whether the entries, as stated, fill the zip: no overlap, and no gap of 4 GiB.
 
     Between a member and the next one lie two fields of at most 64 KiB and a data descriptor.
@@ -143,7 +143,7 @@ def packs_as_usual(sample: bytes, n_compressed: int) -> bool:
     return len(sample) == min(SAMPLE_BYTES, n_compressed) and len(unpacked) <= most
 
 
-def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
+def settle(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> Settling:
     """Find the true numbers of the entries *stated*, in the order of the directory.
 
     *shift* is added to every offset, *data_stop* is where the directory begins. Waits for nothing.
@@ -152,7 +152,7 @@ def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
     offsets = yield from probes.offsets()
     in_order = sorted({offset for offset in offsets if offset is not None})
     following = dict(zip(in_order, [*in_order, data_stop][1:], strict=True))
-    settled: list[Settled | None] = []
+    settled: list[TrueNumbers | None] = []
     for entry, offset, next_offset in zip(stated, offsets, [*offsets, 0][1:], strict=True):
         # Where the next entry was not found, it is not known where this one ends.
         if offset is None or next_offset is None:
@@ -162,7 +162,7 @@ def settle(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
     return settled
 
 
-def settle_sizes(stated: Sequence[Stated], shift: int, data_stop: int) -> Settling:
+def settle_sizes(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> Settling:
     """Find out which of the entries have a size that was cut, where no offset was.
 
     Nothing states it. How the first bytes of a member pack distinguishes two sizes of which one is
@@ -170,11 +170,11 @@ def settle_sizes(stated: Sequence[Stated], shift: int, data_stop: int) -> Settli
     none. Waits for nothing.
     """
     probes = _Probes(stated, shift, data_stop)
-    settled: list[Settled | None] = []
+    settled: list[TrueNumbers | None] = []
     for entry in stated:
         offset = entry.offset + shift
         is_known = not is_possibly_cut(entry) or (yield from probes.is_as_stated(entry, offset))
-        found = Settled(offset, entry.compressed_bytes, entry.size_bytes)
+        found = TrueNumbers(offset, entry.compressed_bytes, entry.size_bytes)
         settled.append(found if is_known else None)
     return settled
 
@@ -182,7 +182,7 @@ def settle_sizes(stated: Sequence[Stated], shift: int, data_stop: int) -> Settli
 class _Probes:
     """The reads of one zip, counted."""
 
-    def __init__(self, stated: Sequence[Stated], shift: int, data_stop: int) -> None:
+    def __init__(self, stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> None:
         self._stated = stated
         self._shift = shift
         self._data_stop = data_stop
@@ -247,8 +247,8 @@ class _Probes:
     # -- how long each is ------------------------------------------------------------------------
 
     def numbers(
-        self, entry: Stated, offset: int, stop: int
-    ) -> Generator[ByteRange, bytes, Settled | None]:
+        self, entry: StatedNumbers, offset: int, stop: int
+    ) -> Generator[ByteRange, bytes, TrueNumbers | None]:
         """Return the true numbers of *entry*, which begins at *offset* and ends before *stop*."""
         room = stop - offset - LOCAL_HEADER_BYTES - entry.compressed_bytes
         if room < 0:
@@ -267,7 +267,7 @@ class _Probes:
         elif entry.size_bytes + WRAP <= compressed_bytes * entry.most_ratio:
             is_sample_wanted = True
         if wraps == 0 and size_bytes is not None and not is_sample_wanted:
-            return Settled(offset, compressed_bytes, size_bytes)
+            return TrueNumbers(offset, compressed_bytes, size_bytes)
         # The member's end as the local header has it must be its end by the next one's beginning.
         header = yield from self._read(offset, LOCAL_HEADER_BYTES)
         if len(header) < LOCAL_HEADER_BYTES or not header.startswith(_LOCAL_SIGNATURE):
@@ -289,9 +289,9 @@ class _Probes:
                 size_bytes = int.from_bytes(data[12:20], "little")
         elif length != 0:
             return None
-        return None if size_bytes is None else Settled(offset, compressed_bytes, size_bytes)
+        return None if size_bytes is None else TrueNumbers(offset, compressed_bytes, size_bytes)
 
-    def is_as_stated(self, entry: Stated, offset: int) -> Generator[ByteRange, bytes, bool]:
+    def is_as_stated(self, entry: StatedNumbers, offset: int) -> Generator[ByteRange, bytes, bool]:
         """Return whether *entry*, which begins at *offset*, is as long as it states."""
         if not entry.is_deflated or is_doubtful(
             entry.compressed_bytes, entry.size_bytes, entry.most_ratio
@@ -311,7 +311,7 @@ class _Probes:
             (ratio * entry.compressed_bytes) ** 2 < entry.size_bytes * longer
         )
 
-    def _is_smaller(self, entry: Stated, start: int) -> Generator[ByteRange, bytes, bool]:
+    def _is_smaller(self, entry: StatedNumbers, start: int) -> Generator[ByteRange, bytes, bool]:
         """Return whether *entry*, whose data begin at *start*, has the stated size, not 2^32 more.
 
         Nothing states it. 2^32 more would take data that packs uncommonly well from end to end.

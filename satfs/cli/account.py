@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from satfs.api.client import Aleph, http_for
-from satfs.cli.flags import Manner
+from satfs.cli.flags import OutputOptions
 from satfs.cli.log_setup import logging_as
 from satfs.cli.waiting import hurried, waiting_shown
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
@@ -39,7 +39,7 @@ class Account:
 
 
 def query_account(
-    settings: Settings, manner: Manner, choose: Choice | None = None
+    settings: Settings, output_options: OutputOptions, choose: Choice | None = None
 ) -> tuple[Account, Settings]:
     """Log in with *settings*; return the account, with the settings that *choose* has chosen.
 
@@ -51,10 +51,10 @@ def query_account(
         Exception: *choose* raised it.
     """
     # The result is printed in any case; the log is for users who want to see how.
-    level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
+    level = output_options.log.level if output_options.verbosity > 0 else logging.CRITICAL
     with (
-        logging_as(replace(manner.log, level=level), in_background=False),
-        waiting_shown(settings, is_quiet=manner.verbosity < 0),
+        logging_as(replace(output_options.log, level=level), in_background=False),
+        waiting_shown(settings, is_quiet=output_options.verbosity < 0),
     ):
         account, kept = trio.run(_query, hurried(settings), choose)
         deadline = {"metadata_deadline_s": settings.metadata_deadline_s}

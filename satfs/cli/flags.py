@@ -41,7 +41,7 @@ def level_for(verbosity: int) -> int:
 
 
 @dataclass(slots=True)
-class Manner:
+class OutputOptions:
     """How much, where and how one run of the program prints and logs."""
 
     verbosity: int = 0
@@ -60,21 +60,21 @@ class Manner:
 
 
 def _verbosity(context: click.Context, parameter: click.Parameter, value: int) -> None:
-    context.ensure_object(Manner).verbosity += -value if parameter.name == "quiet" else value
+    context.ensure_object(OutputOptions).verbosity += -value if parameter.name == "quiet" else value
 
 
 def _log_file(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value:
-        context.ensure_object(Manner).log_file = Path(value).expanduser().absolute()
+        context.ensure_object(OutputOptions).log_file = Path(value).expanduser().absolute()
 
 
 def _log_format(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value:
-        context.ensure_object(Manner).log_format = LogFormat(value)
+        context.ensure_object(OutputOptions).log_format = LogFormat(value)
 
 
 def verbosity_flags(command: Command) -> Command:
-    """Add `-v` and `-q`, which `Manner` reads."""
+    """Add `-v` and `-q`, which `OutputOptions` reads."""
     command = click.option(
         "-q",
         "--quiet",
@@ -96,7 +96,7 @@ def verbosity_flags(command: Command) -> Command:
 
 
 def log_flags(command: Command) -> Command:
-    """Add `--log-file` and `--log-format`, which `Manner` reads."""
+    """Add `--log-file` and `--log-format`, which `OutputOptions` reads."""
     command = click.option(
         "--log-format",
         type=click.Choice([str(choice) for choice in LogFormat]),

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import OutputOptions, verbosity_flags
 from satfs.cli.mount_helper import PROGRAMS
 from satfs.cli.output import print_remark, print_sentence, show
 from satfs.errors import BadSettings
@@ -36,7 +36,7 @@ Examples:
 )
 @verbosity_flags
 @click.pass_obj
-def install_helper(manner: Manner, directory: Path) -> int:
+def install_helper(output_options: OutputOptions, directory: Path) -> int:
     """Let mount(8) and fstab mount satfs: `mount -t satfs satfs:PROFILE DIR`. For root.
 
     Links the program mount.satfs, which is installed beside satfs, into /sbin.
@@ -49,7 +49,7 @@ def install_helper(manner: Manner, directory: Path) -> int:
             f"{show(str(path))} can be changed by others than root, and is run when root mounts: "
             "they could act as root. Better install satfs for all users."
         )
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         print_sentence(
             "mount -t satfs satfs:PROFILE DIR works now, and so does a line in /etc/fstab."
         )
@@ -71,7 +71,7 @@ Examples:
 )
 @verbosity_flags
 @click.pass_obj
-def remove_helper(manner: Manner, directory: Path) -> int:
+def remove_helper(output_options: OutputOptions, directory: Path) -> int:
     """Take away what install-helper has linked. For root."""
     for name in PROGRAMS:
         path = directory / name
@@ -80,7 +80,7 @@ def remove_helper(manner: Manner, directory: Path) -> int:
                 path.unlink()
             except OSError as failure:
                 raise _refused(path, failure) from failure
-            if manner.verbosity >= 0:
+            if output_options.verbosity >= 0:
                 print_sentence(f"{show(str(path))} was removed.")
     return 0
 

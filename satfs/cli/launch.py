@@ -11,7 +11,7 @@ import structlog
 
 from satfs.cli.background import Waiter, in_background
 from satfs.cli.exit_codes import Exit, Failure, failure_of
-from satfs.cli.flags import Manner
+from satfs.cli.flags import OutputOptions
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import print_error
 from satfs.mount import MountOptions, run_mount
@@ -28,7 +28,7 @@ Preparation: TypeAlias = Callable[[], AbstractContextManager[Settings]]
 def launch(
     prepare: Preparation,
     options: MountOptions,
-    manner: Manner,
+    output_options: OutputOptions,
     *,
     foreground: bool,
     leaves_late: bool = False,
@@ -45,9 +45,9 @@ def launch(
         SystemExit: in the background process, when the mount has ended.
     """
     if foreground:
-        return _stay(prepare, options, manner, on_ready)
+        return _stay(prepare, options, output_options, on_ready)
     failure = in_background(
-        lambda waiter: _serve(prepare, options, manner, waiter), leaves_late=leaves_late
+        lambda waiter: _serve(prepare, options, output_options, waiter), leaves_late=leaves_late
     )
     if failure is not None:
         remedy = failure.remedy
@@ -61,7 +61,10 @@ def launch(
 
 
 def _stay(
-    prepare: Preparation, options: MountOptions, manner: Manner, on_ready: Callable[[], None]
+    prepare: Preparation,
+    options: MountOptions,
+    output_options: OutputOptions,
+    on_ready: Callable[[], None],
 ) -> int:
     was_ready = False
 
@@ -71,7 +74,7 @@ def _stay(
         notifier.ready()
         on_ready()
 
-    with logging_as(manner.log, in_background=False):
+    with logging_as(output_options.log, in_background=False):
         notifier = take_notifier(os.environ)
         try:
             with prepare() as settings:
@@ -83,19 +86,21 @@ def _stay(
     return Exit.DONE if was_ready else Exit.INTERRUPTED
 
 
-def _serve(prepare: Preparation, options: MountOptions, manner: Manner, waiter: Waiter) -> int:
+def _serve(
+    prepare: Preparation, options: MountOptions, output_options: OutputOptions, waiter: Waiter
+) -> int:
     """Mount in the background; return the exit code, which perhaps no process sees."""
     try:
-        with logging_as(manner.log, in_background=True):
-            return _serve_and_log(prepare, options, manner, waiter)
+        with logging_as(output_options.log, in_background=True):
+            return _serve_and_log(prepare, options, output_options, waiter)
     except BaseException as error:  # the log itself: there is no other place to report it
-        failure = failure_of(error, with_details=manner.with_details)
+        failure = failure_of(error, with_details=output_options.with_details)
         _report(failure, options, waiter)
         return failure.code
 
 
 def _serve_and_log(
-    prepare: Preparation, options: MountOptions, manner: Manner, waiter: Waiter
+    prepare: Preparation, options: MountOptions, output_options: OutputOptions, waiter: Waiter
 ) -> int:
     try:
         with prepare() as settings:
@@ -103,7 +108,7 @@ def _serve_and_log(
     except (
         BaseException
     ) as error:  # any error that ends the mount is reported; nothing goes on after it
-        failure = failure_of(error, with_details=manner.with_details)
+        failure = failure_of(error, with_details=output_options.with_details)
         if not waiter.is_waiting:
             log.exception("mount ended with an error")
     else:

@@ -40,7 +40,7 @@ from satfs.redaction import redact
 __all__ = [
     "LogChoice",
     "LogFormat",
-    "Place",
+    "StderrReader",
     "level_for",
     "logging_as",
     "place_of",
@@ -56,7 +56,7 @@ QUEUE_LINES: Final = 10_000
 _TALKATIVE: Final = ("httpx", "httpcore", "h11", "hpack")
 
 
-class Place(StrEnum):
+class StderrReader(StrEnum):
     """The kind of reader of the lines that are written to standard error."""
 
     TERMINAL = "terminal"
@@ -65,22 +65,24 @@ class Place(StrEnum):
     PLAIN = "plain"  #: a file, or a program
 
 
-def place_of(stream: TextIO, environment: Mapping[str, str]) -> Place:
+def place_of(stream: TextIO, environment: Mapping[str, str]) -> StderrReader:
     """Return the kind of reader of *stream*, from its type and from *environment*.
 
     The journal is recognised by `JOURNAL_STREAM`, which names device and inode of the socket that
     leads to it (systemd.exec(5)): a variable that was only inherited names another socket.
     """
     if stream.isatty():
-        return Place.TERMINAL
+        return StderrReader.TERMINAL
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):  # closed, or nothing that the kernel knows
-        return Place.PLAIN
+        return StderrReader.PLAIN
     if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
-        return Place.JOURNAL
+        return StderrReader.JOURNAL
     is_read = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
-    return Place.MANAGER if is_read and environment.get("NOTIFY_SOCKET") else Place.PLAIN
+    return (
+        StderrReader.MANAGER if is_read and environment.get("NOTIFY_SOCKET") else StderrReader.PLAIN
+    )
 
 
 def _show_fields(
@@ -165,7 +167,7 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     """
     target = _target(choice, in_background)
     is_stderr = isinstance(target, logging.StreamHandler) and target.stream is sys.stderr
-    place = place_of(sys.stderr, os.environ) if is_stderr else Place.PLAIN
+    place = place_of(sys.stderr, os.environ) if is_stderr else StderrReader.PLAIN
     waiting: queue.Queue[Any] = queue.Queue(QUEUE_LINES)
     handler = _Queue(waiting)
     handler.setFormatter(_formatter(choice.format, place))
@@ -174,7 +176,7 @@ def logging_as(choice: LogChoice, *, in_background: bool) -> Iterator[None]:
     before = root.handlers[:], root.level, structlog.get_config()
     # The mount shows its last lines itself, wherever they go besides.
     lines = LogRing()
-    lines.setFormatter(_formatter(LogFormat.CONSOLE, Place.PLAIN))
+    lines.setFormatter(_formatter(LogFormat.CONSOLE, StderrReader.PLAIN))
     root.handlers[:] = [handler, lines]
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -209,25 +211,27 @@ _COMMON: Final[list[structlog.types.Processor]] = [
 ]
 
 
-def _formatter(format: LogFormat, place: Place) -> logging.Formatter:
+def _formatter(format: LogFormat, place: StderrReader) -> logging.Formatter:
     steps: list[structlog.types.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
     if format is LogFormat.JSON:
         steps.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
     else:
-        if place is Place.TERMINAL:
+        if place is StderrReader.TERMINAL:
             steps.append(_brief)
-        elif place in (Place.JOURNAL, Place.MANAGER):
+        elif place in (StderrReader.JOURNAL, StderrReader.MANAGER):
             steps.append(_leave_to_journal)
         steps.append(
             structlog.dev.ConsoleRenderer(
-                colors=place is Place.TERMINAL and "NO_COLOR" not in os.environ,
+                colors=place is StderrReader.TERMINAL and "NO_COLOR" not in os.environ,
                 exception_formatter=structlog.dev.plain_traceback,
             )
         )
     # The journal takes priorities off again; another manager might not, and JSON is for programs.
-    is_marked = place is Place.JOURNAL or (place is Place.MANAGER and format is not LogFormat.JSON)
+    is_marked = place is StderrReader.JOURNAL or (
+        place is StderrReader.MANAGER and format is not LogFormat.JSON
+    )
     kind = _JournalFormatter if is_marked else _Formatter
     return kind(foreign_pre_chain=_COMMON, processors=steps)
 

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from satfs import __version__
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
-from satfs.cli.flags import Commands, Manner, verbosity_flags
+from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
 from satfs.cli.hints import next_step
 from satfs.cli.mount_helper import is_called_by_mount
 from satfs.cli.mount_helper import main as mount8
@@ -139,7 +139,7 @@ class _Commands(Commands):
 def _show_version(context: click.Context, _parameter: click.Parameter, is_given: bool) -> None:
     if not is_given:
         return
-    if context.ensure_object(Manner).verbosity > 0:
+    if context.ensure_object(OutputOptions).verbosity > 0:
         from satfs.cli.bug_report import versions_text  # takes longer to import than the rest
 
         click.echo(versions_text())
@@ -187,16 +187,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     settle_home()
     if arguments is None and is_called_by_mount(sys.argv):
         mount8()
-    manner = Manner()
+    output_options = OutputOptions()
     try:
-        code = satfs.main(arguments, prog_name="satfs", standalone_mode=False, obj=manner)
+        code = satfs.main(arguments, prog_name="satfs", standalone_mode=False, obj=output_options)
     except click.ClickException as refused:
         refused.show()
         sys.exit(refused.exit_code)
     except click.Abort:
         sys.exit(Exit.INTERRUPTED)
     except Exception as error:  # the one boundary: users get a sentence for every failure
-        failure = failure_of(error, with_details=manner.with_details)
+        failure = failure_of(error, with_details=output_options.with_details)
         print_error(failure.sentence, failure.remedy, failure.details)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else Exit.DONE)

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 
 from satfs import __version__
 from satfs.cli.exit_codes import Exit, Failure, failure_of
-from satfs.cli.flags import Manner
+from satfs.cli.flags import OutputOptions
 from satfs.cli.options import join_escaped, parse_options, split_escaped
 from satfs.cli.output import print_error, print_sentence
 from satfs.cli.process_start import fuse_library_explained
@@ -228,29 +228,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if given in (["-h"], ["--help"]):
         print(f"{_USAGE}\nOptions and settings: satfs mount --help")
         sys.exit(MountExit.DONE)
-    manner = Manner()
+    output_options = OutputOptions()
     try:
-        code = _mount(given, manner)
+        code = _mount(given, output_options)
     except (Exception, KeyboardInterrupt) as error:
-        failure = failure_of(error, with_details=manner.with_details)
+        failure = failure_of(error, with_details=output_options.with_details)
         _print_failure(failure)
         code = failure.code
     sys.exit(mount_code(code))
 
 
-def _mount(arguments: Sequence[str], manner: Manner) -> int:
+def _mount(arguments: Sequence[str], output_options: OutputOptions) -> int:
     request = parse_arguments(arguments)
     if request.act_as is not None:
         become(request.act_as, os.environ)
     given = parse_options([join_escaped(["", *request.options])], is_sloppy=request.is_sloppy)
-    manner.verbosity += request.is_verbose
+    output_options.verbosity += request.is_verbose
     with fuse_library_explained():
         from satfs.cli.commands.mount import mount_as
     return mount_as(
         request.directory,
         given,
         {"profile": request.profile},
-        manner,
+        output_options,
         is_fake=request.is_fake,
         leaves_late=True,
         on_ready=lambda: _print_mounted(request),

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from satfs import errors
 from satfs.cli.exit_codes import Exit, exit_code
-from satfs.cli.flags import Manner
+from satfs.cli.flags import OutputOptions
 from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.control.client import messages_of
@@ -179,7 +179,7 @@ def fetch(
     jobs: int | None = None,
     more: Mapping[str, Json] | None = None,
     as_json: bool,
-    manner: Manner,
+    output_options: OutputOptions,
     verb: str,
 ) -> tuple[Exit, list[Mapping[str, Json]]]:
     """Have each mount that *paths* are on do *command*, and show how far it has come.
@@ -202,7 +202,7 @@ def fetch(
             result = follow(
                 messages_of(mounted, command, given),
                 as_json=as_json,
-                is_quiet=manner.verbosity < 0,
+                is_quiet=output_options.verbosity < 0,
                 verb=verb,
             )
         except NotThere as failure:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 import click
 import trio
 
-from satfs.cli.flags import LogChoice, Manner, level_for
+from satfs.cli.flags import LogChoice, OutputOptions, level_for
 from satfs.cli.output import show
 from satfs.cli.waiting import hurried, waiting_shown
 from satfs.control import records
@@ -116,14 +116,18 @@ async def _query_api(
         return await call(listings, words, lambda: cached_versions_of(settings))
 
 
-def quiet_log(manner: Manner) -> LogChoice:
+def quiet_log(output_options: OutputOptions) -> LogChoice:
     """Return a log that is silent, unless more is wanted.
 
     A mount's log is read later. The output of a command, or the error that it ends with, has what
     the log would have.
     """
-    level = level_for(manner.verbosity - 1) if manner.verbosity > 0 else logging.CRITICAL
-    return replace(manner.log, level=level)
+    level = (
+        level_for(output_options.verbosity - 1)
+        if output_options.verbosity > 0
+        else logging.CRITICAL
+    )
+    return replace(output_options.log, level=level)
 
 
 def missing(failure: NotThere) -> click.ClickException:

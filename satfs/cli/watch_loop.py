@@ -25,7 +25,7 @@ from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, print_json
 from satfs.cli.watch_sources import Listing, Source
 from satfs.control.conditions import AnyCondition, holds_all
-from satfs.control.publications import Event, Seen
+from satfs.control.publications import Event, SeenPublications
 from satfs.control.selecting import results_in_order
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
@@ -88,16 +88,16 @@ class Memory:
         finally:
             os.close(lock)
 
-    def load(self) -> Seen:
+    def load(self) -> SeenPublications:
         """Return what was reported; nothing when there is no file.
 
         Raises:
             BadSettings: the file cannot be read, or is something else.
         """
         try:
-            return Seen.of_text(self.file.read_text(encoding="utf-8"))
+            return SeenPublications.of_text(self.file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return Seen()
+            return SeenPublications()
         except OSError as failure:
             raise self._unusable(failure) from failure
         except (BadSettings, UnicodeDecodeError):
@@ -106,7 +106,7 @@ class Memory:
                 " with --state, or remove it to begin again"
             ) from None
 
-    def save(self, seen: Seen) -> None:
+    def save(self, seen: SeenPublications) -> None:
         """Replace the file, as a whole or not at all.
 
         Raises:
@@ -148,7 +148,7 @@ class Watch:
     webhook: Webhook | None = None
     #: Conditions that a scene's record must fulfil for the scene to be reported.
     conditions: Sequence[AnyCondition] = ()
-    _seen: Seen = field(default_factory=Seen)
+    _seen: SeenPublications = field(default_factory=SeenPublications)
     _n_failed: int = 0
     _is_away: bool = False
     #: The webhook's receiver has not responded in this look; nothing else is handed over in it.

@@ -19,8 +19,8 @@ from satfs.control.conditions import parse_condition
 from satfs.control.progress import CommandProgress
 from satfs.control.server import SendNotice
 from satfs.control.walk import (
+    Selection,
     Target,
-    Wanted,
     attachment_of,
     find,
     lineage,
@@ -104,7 +104,7 @@ async def collect(
     texts = [str(each) for each in where] if isinstance(where, list) else []
     (members,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
     conditions = [parse_condition(text) for text in texts]
-    wanted = Wanted(mount.listings, conditions, _kinds(given.get("bands")), members)
+    wanted = Selection(mount.listings, conditions, _kinds(given.get("bands")), members)
     found: dict[tuple[str, ...], Target] = {}
     n_bytes = 0
     for path_names in paths_of(given.get("paths")):

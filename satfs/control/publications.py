@@ -63,7 +63,7 @@ class SeenCapture:
 
 
 @dataclass(slots=True)
-class Seen:
+class SeenPublications:
     """All that was seen so far; `is_begun` once a first look has been finished."""
 
     is_begun: bool = False
@@ -164,7 +164,7 @@ class Seen:
         )
 
     @classmethod
-    def of_text(cls, text: str) -> Seen:
+    def of_text(cls, text: str) -> SeenPublications:
         """Return the state that *text* holds.
 
         Raises:

@@ -12,7 +12,7 @@ from satfs.control.components import MountComponents
 from satfs.control.conditions import parse_condition
 from satfs.control.progress import failure_record
 from satfs.control.server import SendNotice
-from satfs.control.walk import Wanted, find, lineage, paths_of, scenes
+from satfs.control.walk import Selection, find, lineage, paths_of, scenes
 from satfs.errors import SatfsError
 from satfs.model import Json
 from satfs.stac.items import relocated
@@ -64,7 +64,7 @@ async def _wanted(
     """Return the scenes, each once, and what could not be looked at."""
     where = given.get("where")
     texts = [str(each) for each in where] if isinstance(where, list) else []
-    wanted = Wanted(mount.listings, [parse_condition(text) for text in texts])
+    wanted = Selection(mount.listings, [parse_condition(text) for text in texts])
     found: dict[str, SceneDirectory] = {}
     failures: list[dict[str, Json]] = []
     for path_names in paths_of(given.get("paths")):

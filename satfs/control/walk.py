@@ -39,7 +39,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """The aim of a walk: *conditions* on scenes, and in each of them rasters of some *kinds*.
 
     Without kinds it is every file of a scene. *members* gives the directory of a scene's members.
@@ -52,7 +52,7 @@ class Wanted:
     #: By level ("task", "capture", "scene"), as far as the walk has come.
     records: Mapping[str, Json] = field(default_factory=dict)
 
-    def below(self, level: str, record: Json) -> Wanted | None:
+    def below(self, level: str, record: Json) -> Selection | None:
         """Return the same with one more record known; None when it breaks a condition."""
         known = {**self.records, level: record}
         if not may_hold(self.conditions, known):
@@ -96,20 +96,20 @@ async def find(root: Directory, path_names: Sequence[str]) -> Node:
     return node
 
 
-async def lineage(node: Node, wanted: Wanted) -> Wanted | None:
+async def lineage(node: Node, wanted: Selection) -> Selection | None:
     """Return *wanted* with the records above *node*; None when one breaks a condition."""
     above: list[Node] = []
     here: Node | None = node
     while here is not None:
         above.insert(0, here)
         here = here.parent
-    found: Wanted | None = wanted
+    found: Selection | None = wanted
     for each in above[:-1]:
         found = None if found is None else await _with_record(each, found)
     return found
 
 
-async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
+async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]:
     """Yield every file at and below *node* whose bytes come from the store, scene by scene.
 
     With kinds of rasters, only members of zips are yielded. Looks at every directory on the way, so
@@ -152,7 +152,7 @@ async def targets(node: Node, wanted: Wanted) -> AsyncGenerator[Target, None]:
 
 
 async def scenes(
-    node: Node, wanted: Wanted
+    node: Node, wanted: Selection
 ) -> AsyncGenerator[SceneDirectory | tuple[str, SatfsError], None]:
     """Yield every scene at and below *node* that fulfils the conditions; needs listings alone.
 
@@ -183,7 +183,7 @@ async def scenes(
                     yield each
 
 
-async def _rasters(scene: SceneDirectory, wanted: Wanted) -> list[Target]:
+async def _rasters(scene: SceneDirectory, wanted: Selection) -> list[Target]:
     """Return the rasters of the wanted kinds in the zip of *scene*; none without a zip."""
     contents = (
         None if wanted.members is None else wanted.members.directory(scene, scene.attachments)
@@ -202,7 +202,7 @@ async def _rasters(scene: SceneDirectory, wanted: Wanted) -> list[Target]:
     return found
 
 
-async def _with_record(node: Node, wanted: Wanted) -> Wanted | None:
+async def _with_record(node: Node, wanted: Selection) -> Selection | None:
     record: Task | Capture | Scene
     match node:
         case TaskDirectory():

@@ -25,7 +25,7 @@ from satfs.demo.responses import (
     tasking_error,
     telluric_error,
 )
-from satfs.demo.tokens import Standing, TokenOffice
+from satfs.demo.tokens import CredentialState, TokenOffice
 
 #: Endpoint names by the shape of their raw path; the final slash is Django's.
 _ROUTES: Final = [
@@ -115,9 +115,9 @@ class Api:
 
     def _token_refusal(self, request: Request, now_s: float) -> Response | None:
         match self.office.standing(request.headers.get("authorizationtoken"), now_s):
-            case Standing.NONE:
+            case CredentialState.NONE:
                 return gateway_error(401, "UnauthorizedException", "Unauthorized")
-            case Standing.DENIED:
+            case CredentialState.DENIED:
                 text = "User is not authorized to access this resource with an explicit deny"
                 return gateway_error(403, "AccessDeniedException", text, key="Message")
             case _:
@@ -125,7 +125,7 @@ class Api:
 
     def _contract(self, request: Request, now_s: float) -> tuple[str | None, Response | None]:
         header = request.headers.get("authorizationtoken")
-        if self.office.standing(header, now_s) is Standing.LEGACY:
+        if self.office.standing(header, now_s) is CredentialState.LEGACY:
             return None, None  # an old credential belongs to one contract, and names none
         contract = request.headers.get("x-satellogic-contract-id")
         if not contract:

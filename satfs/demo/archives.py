@@ -34,7 +34,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Make:
+class ZipForm:
     """How an archive is made.
 
     `folder`: it holds all members (with its final slash). `zip64`: also values that would fit are
@@ -66,9 +66,9 @@ class _Entry:
     mode: int = 0o100644
 
 
-def write_zip(file: BinaryIO, members: Iterable[Member], make: Make | None = None) -> None:
+def write_zip(file: BinaryIO, members: Iterable[Member], make: ZipForm | None = None) -> None:
     """Write an archive to an empty, seekable file, one member after the other."""
-    make = make or Make()
+    make = make or ZipForm()
     members = list(members)
     entries = [_write_directory(file, name, members, make) for name in _directories(members, make)]
     entries += [_write_member(file, member, make) for member in members]
@@ -78,7 +78,7 @@ def write_zip(file: BinaryIO, members: Iterable[Member], make: Make | None = Non
     _write_end(file, entries, start, make)
 
 
-def _directories(members: Iterable[Member], make: Make) -> list[str]:
+def _directories(members: Iterable[Member], make: ZipForm) -> list[str]:
     """Return the directories to be written as entries, the outer ones first."""
     if not make.directories:
         return []
@@ -86,7 +86,7 @@ def _directories(members: Iterable[Member], make: Make) -> list[str]:
     return sorted(names - {"."})
 
 
-def _write_directory(file: BinaryIO, name: str, members: list[Member], make: Make) -> _Entry:
+def _write_directory(file: BinaryIO, name: str, members: list[Member], make: ZipForm) -> _Entry:
     directory = Member(name, b"", modified_s=max(member.modified_s for member in members))
     entry = _write_member(file, directory, make)
     entry.mode = 0o040755
@@ -106,7 +106,7 @@ def _size(source: bytes | Path) -> int:
     return len(source) if isinstance(source, bytes) else source.stat().st_size
 
 
-def _write_member(file: BinaryIO, member: Member, make: Make) -> _Entry:
+def _write_member(file: BinaryIO, member: Member, make: ZipForm) -> _Entry:
     flags = _UTF8 | (_DESCRIPTOR if make.descriptors else 0)
     name = (("/" if make.absolute else "") + make.folder + member.name).encode()
     entry = _Entry(name, member.method, flags, member.modified_s, file.tell())
@@ -155,7 +155,7 @@ def _local_header(entry: _Entry, *, wide: bool, sizes_follow: bool) -> bytes:
     return fixed + entry.name + extra
 
 
-def _central_header(entry: _Entry, make: Make) -> bytes:
+def _central_header(entry: _Entry, make: ZipForm) -> bytes:
     extra = _unix_time(entry.modified_s)
     numbers = (entry.size_bytes, entry.packed_bytes, entry.offset)
     wide = make.zip64 or max(numbers) >= _MAX_32
@@ -179,7 +179,7 @@ def _attributes(entry: _Entry) -> int:
     return entry.mode << 16 | (0x10 if stat.S_ISDIR(entry.mode) else 0)
 
 
-def _write_end(file: BinaryIO, entries: list[_Entry], start: int, make: Make) -> None:
+def _write_end(file: BinaryIO, entries: list[_Entry], start: int, make: ZipForm) -> None:
     stop = file.tell()
     n_entries, n_bytes = len(entries), stop - start
     if make.zip64 or n_entries >= 0xFFFF or stop >= _MAX_32:

@@ -21,7 +21,7 @@ ENDPOINTS: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Kind:
+class FaultKind:
     """The meaning of a name, and its parameters with their defaults."""
 
     sentence: str
@@ -31,126 +31,128 @@ class Kind:
 #: How a connection beyond the limit is treated.
 LIMIT_MODES: Final = frozenset({"reset", "503", "queue"})
 
-KINDS: Final[Mapping[str, Kind]] = {
+KINDS: Final[Mapping[str, FaultKind]] = {
     # in place of a response
-    "server-error": Kind("A 5xx of the endpoint's dialect.", {"status": 503, "retry_after": None}),
-    "throttled": Kind(
+    "server-error": FaultKind(
+        "A 5xx of the endpoint's dialect.", {"status": 503, "retry_after": None}
+    ),
+    "throttled": FaultKind(
         "429 (503 SlowDown at the store). Retry-After: seconds, or those as a date, or none.",
         {"retry_after": 1, "as_date": False},
     ),
-    "unauthorized": Kind(
+    "unauthorized": FaultKind(
         "401 in the gateway's form; *seconds* end it that long after the first request it meets.",
         {"seconds": None},
     ),
-    "forbidden": Kind(
+    "forbidden": FaultKind(
         "403: an explicit deny; at the store *code*, with *status*.",
         {"status": 403, "code": "AccessDenied"},
     ),
-    "not-found": Kind("404 of the endpoint's dialect."),
-    "html": Kind("A maintenance page as text/html.", {"status": 200}),
-    "broken-json": Kind("The right response, its second half missing, framing correct."),
-    "wrong-types": Kind(
+    "not-found": FaultKind("404 of the endpoint's dialect."),
+    "html": FaultKind("A maintenance page as text/html.", {"status": 200}),
+    "broken-json": FaultKind("The right response, its second half missing, framing correct."),
+    "wrong-types": FaultKind(
         "JSON of another shape. As: null, list, string, number, results-null, results-object, "
         "results-strings, fields-scrambled.",
         {"shape": "fields-scrambled"},
     ),
-    "costly-page": Kind(
+    "costly-page": FaultKind(
         "A page of *size_bytes* that takes far more time and memory to parse. As: lists, objects, "
         "records, numbers, keys, depth, text; *gzip* compresses it, unrequested.",
         {"shape": "lists", "size_bytes": 31 * 2**20, "gzip": True},
     ),
-    "redirect": Kind("A redirect to another host.", {"location": "", "status": 307}),
-    "expired-link": Kind("403 AccessDenied, Request has expired (store)."),
-    "expired-token": Kind("400 ExpiredToken (store)."),
-    "expired-request": Kind("400 ExpiredRequest (store)."),
-    "precondition-failed": Kind("412 (store)."),
-    "range-not-satisfiable": Kind("416 (store).", {"size_bytes": 0}),
+    "redirect": FaultKind("A redirect to another host.", {"location": "", "status": 307}),
+    "expired-link": FaultKind("403 AccessDenied, Request has expired (store)."),
+    "expired-token": FaultKind("400 ExpiredToken (store)."),
+    "expired-request": FaultKind("400 ExpiredRequest (store)."),
+    "precondition-failed": FaultKind("412 (store)."),
+    "range-not-satisfiable": FaultKind("416 (store).", {"size_bytes": 0}),
     # headers about the bytes are wrong
-    "whole-for-range": Kind("200 with the whole body for a range (store)."),
-    "range-as-whole": Kind(
+    "whole-for-range": FaultKind("200 with the whole body for a range (store)."),
+    "range-as-whole": FaultKind(
         "A proxy makes the 206 a 200 without Content-Range: it looks like a shorter object (store)."
     ),
-    "wrong-content-range": Kind("Content-Range is shifted by *shift* bytes.", {"shift": 1}),
-    "wrong-total": Kind("Content-Range has another total length.", {"by": 1}),
-    "no-content-range": Kind("206 without Content-Range."),
-    "no-etag": Kind("No ETag."),
-    "weak-etag": Kind("A weak ETag."),
-    "other-etag": Kind("Another ETag than the object's.", {"etag": '"0123456789abcdef"'}),
-    "no-last-modified": Kind("No Last-Modified."),
-    "flipping-etag": Kind(
+    "wrong-content-range": FaultKind("Content-Range is shifted by *shift* bytes.", {"shift": 1}),
+    "wrong-total": FaultKind("Content-Range has another total length.", {"by": 1}),
+    "no-content-range": FaultKind("206 without Content-Range."),
+    "no-etag": FaultKind("No ETag."),
+    "weak-etag": FaultKind("A weak ETag."),
+    "other-etag": FaultKind("Another ETag than the object's.", {"etag": '"0123456789abcdef"'}),
+    "no-last-modified": FaultKind("No Last-Modified."),
+    "flipping-etag": FaultKind(
         "A replica that gives the object another ETag, and judges If-Match by it (store).",
         {"etag": '"fedcba9876543210"'},
     ),
-    "archived": Kind("403 InvalidObjectState: the object is in an archive (store)."),
-    "labelled-encoding": Kind(
+    "archived": FaultKind("403 InvalidObjectState: the object is in an archive (store)."),
+    "labelled-encoding": FaultKind(
         "A Content-Encoding that nothing was done for: the bytes are the object's (store).",
         {"value": "aws-chunked"},
     ),
-    "encoded-body": Kind("The body is compressed by gzip, and labelled so (store)."),
-    "compressed-representation": Kind(
+    "encoded-body": FaultKind("The body is compressed by gzip, and labelled so (store)."),
+    "compressed-representation": FaultKind(
         "Ranges are those of the object compressed by gzip, as RFC 9110 allows (store)."
     ),
-    "unknown-total": Kind("Content-Range has * for the total length (store)."),
-    "no-length": Kind("No Content-Length: chunked transfer encoding."),
-    "short-body": Kind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
-    "short-range": Kind(
+    "unknown-total": FaultKind("Content-Range has * for the total length (store)."),
+    "no-length": FaultKind("No Content-Length: chunked transfer encoding."),
+    "short-body": FaultKind("The body ends early, and Content-Length agrees.", {"bytes": 100}),
+    "short-range": FaultKind(
         "A part of the range is sent, and Content-Range states it (store).", {"bytes": 300_000}
     ),
     # on the way
-    "latency": Kind("The response starts later.", {"seconds": 1.0}),
-    "hang": Kind("No response is ever sent; the connection stays open."),
-    "cut": Kind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
-    "reset": Kind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
-    "stall": Kind(
+    "latency": FaultKind("The response starts later.", {"seconds": 1.0}),
+    "hang": FaultKind("No response is ever sent; the connection stays open."),
+    "cut": FaultKind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
+    "reset": FaultKind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
+    "stall": FaultKind(
         "No byte for so long after the n-th byte of the body; then it goes on.",
         {"at_byte": 100, "seconds": 3600.0},
     ),
-    "drip": Kind("The body comes slowly.", {"bytes_per_s": 1000.0}),
+    "drip": FaultKind("The body comes slowly.", {"bytes_per_s": 1000.0}),
     # connections: `object` means the store's port, `api` that of the API
-    "connection-limit": Kind(
+    "connection-limit": FaultKind(
         "Further connections are not served. How: reset (as they come), 503 (to each of "
         "their requests), queue (they wait until another one closes).",
         {"connections": 4, "how": "reset"},
     ),
     # listings
-    "endless-next": Kind("Every page names a next one, with new entries on it for ever."),
-    "page-loop": Kind("The last page names the first one as its next."),
-    "foreign-next": Kind(
+    "endless-next": FaultKind("Every page names a next one, with new entries on it for ever."),
+    "page-loop": FaultKind("The last page names the first one as its next."),
+    "foreign-next": FaultKind(
         "`next` leads to another host, with the same path or with the one given.",
         {"base": "http://127.0.0.2:9", "path": ""},
     ),
-    "relative-next": Kind("`next` is relative."),
-    "wrong-count": Kind("`count` is this instead.", {"told": None}),
-    "listing-grows": Kind("From the second page on, entries are inserted in front.",
+    "relative-next": FaultKind("`next` is relative."),
+    "wrong-count": FaultKind("`count` is this instead.", {"told": None}),
+    "listing-grows": FaultKind("From the second page on, entries are inserted in front.",
                           {"entries": 1}),
-    "listing-shrinks": Kind("From the second page on, entries in front are gone.",
+    "listing-shrinks": FaultKind("From the second page on, entries in front are gone.",
                             {"entries": 1}),
     # links
-    "short-link": Kind("The link lives so long.", {"seconds": 2}),
-    "stale-link": Kind("The link has expired already when it is handed out."),
-    "repeated-link": Kind(
+    "short-link": FaultKind("The link lives so long.", {"seconds": 2}),
+    "stale-link": FaultKind("The link has expired already when it is handed out."),
+    "repeated-link": FaultKind(
         "For so long the link that was handed out before is handed out again, from a cache.",
         {"seconds": 2.0},
     ),
-    "link-not-yet-valid": Kind(
+    "link-not-yet-valid": FaultKind(
         "The signer's clock is ahead: the store refuses the link for so long, with 403 and *code*.",
         {"seconds": 1.0, "code": "AccessDenied"},
     ),
-    "token-not-yet-valid": Kind(
+    "token-not-yet-valid": FaultKind(
         "The issuer's clock is ahead: the token is refused for so long (endpoint `token`).",
         {"seconds": 1.0, "status": 401},
     ),
-    "temporary-credentials": Kind(
+    "temporary-credentials": FaultKind(
         "The link is signed with a session that ends before the time that the link states.",
         {"seconds": 2.0},
     ),
-    "link-by-name": Kind(
+    "link-by-name": FaultKind(
         "The link names the store by *host*, which has to be resolved (addresses that are silent: "
         "`satfs.demo.silence`).",
         {"host": "localhost"},
     ),
-    "foreign-link": Kind("The link is this instead.", {"url": "file:///etc/passwd"}),
-    "no-link": Kind("The response names no link."),
+    "foreign-link": FaultKind("The link is this instead.", {"url": "file:///etc/passwd"}),
+    "no-link": FaultKind("The response names no link."),
 }  # fmt: skip
 
 

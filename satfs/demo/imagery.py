@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from satfs.demo.georeference import Place
-from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Land
+from satfs.demo.terrain import CLEAR, CLOUD, HAZE, NO_DATA, Reflectance
 from satfs.errors import Unsupported
 
 try:
@@ -72,7 +72,7 @@ class Rasters:
         return Rasters(self.toa[:, rows], self.visual[:, rows], self.cloud[:, rows])
 
 
-def develop(land: Land, place: Place) -> Rasters:
+def develop(land: Reflectance, place: Place) -> Rasters:
     """Return the rasters of a piece of land as seen from the place's track; 0 where not seen."""
     seen = place.seen(slice(0, place.n), slice(0, place.n))
     toa = np.where(seen, land.bands, 0).astype(np.uint16)
@@ -160,7 +160,7 @@ def _add_overviews(path: Path, rows: int) -> None:
 
 
 def write_enlarged(
-    path: Path, land: Land, place: Place, seed: int = 0, *, layout: str = "vendor"
+    path: Path, land: Reflectance, place: Place, seed: int = 0, *, layout: str = "vendor"
 ) -> None:
     """Write TOA of a place of any size: *land* stretched over it, and a texture of every pixel.
 
@@ -210,13 +210,13 @@ def _squares(n: int, side: int) -> Iterator[tuple[slice, slice]]:
             yield slice(top, min(top + side, n)), slice(left, min(left + side, n))
 
 
-def seen_from_afar(path: Path, n: int) -> Land:
+def seen_from_afar(path: Path, n: int) -> Reflectance:
     """Return a TOA raster in *n* by *n* pixels, its clouds found by their brightness."""
     with rasterio.open(path) as file:
         bands = file.read(out_shape=(4, n, n)).astype(np.float32)
     blue = bands[0]
     mask = np.where(blue > 3200, CLOUD, np.where(blue > 2400, HAZE, CLEAR)).astype(np.uint8)
-    return Land(bands, mask)
+    return Reflectance(bands, mask)
 
 
 def write_png(path: Path, visual: NDArray[np.uint8], size: int, *, border: float = 0.0) -> None:

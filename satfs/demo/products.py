@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from satfs.demo.archives import DEFLATED, STORED, Make, Member, write_zip
+from satfs.demo.archives import DEFLATED, STORED, Member, ZipForm, write_zip
 from satfs.demo.georeference import Place
 from satfs.demo.imagery import (
     LARGE_BYTES_PER_PIXEL,
@@ -28,7 +28,7 @@ from satfs.demo.imagery import (
     write_geotiff,
     write_png,
 )
-from satfs.demo.terrain import Land
+from satfs.demo.terrain import Reflectance
 
 #: Overlap of neighbouring frames of an L1C product, as a share of their height (documented: 10 %).
 _OVERLAP: Final = 0.12
@@ -51,7 +51,7 @@ class Packing:
 
     rasters: int = STORED
     rest: int = STORED
-    make: Make = field(default_factory=Make)
+    make: ZipForm = field(default_factory=ZipForm)
 
 
 #: Ways a vendor might pack, by name.
@@ -59,18 +59,20 @@ PACKINGS: Final = {
     "stored": Packing(),
     "deflated": Packing(DEFLATED, DEFLATED),
     "mixed": Packing(STORED, DEFLATED),
-    "zip64": Packing(make=Make(zip64=True)),
+    "zip64": Packing(make=ZipForm(zip64=True)),
     "folder": Packing(STORED, DEFLATED),  # its folder is named after the scene
-    "streamed": Packing(DEFLATED, DEFLATED, Make(descriptors=True, comment=b"delivered by demo")),
+    "streamed": Packing(
+        DEFLATED, DEFLATED, ZipForm(descriptors=True, comment=b"delivered by demo")
+    ),
     # As some programs write zips, though the format does not have them do it.
-    "absolute": Packing(STORED, DEFLATED, Make(absolute=True)),
-    "directories": Packing(DEFLATED, DEFLATED, Make(directories=True)),
-    "zeros": Packing(STORED, DEFLATED, Make(zeros_bytes=32 * 1024)),
+    "absolute": Packing(STORED, DEFLATED, ZipForm(absolute=True)),
+    "directories": Packing(DEFLATED, DEFLATED, ZipForm(directories=True)),
+    "zeros": Packing(STORED, DEFLATED, ZipForm(zeros_bytes=32 * 1024)),
 }
 
 
 @dataclass(frozen=True)
-class Form:
+class DeliveryForm:
     """The form of the files of a delivery, in any packing.
 
     `order`: the bands of TOA. `n_tiles`: as many rasters a side and kind, by zone, column and row,
@@ -89,11 +91,11 @@ class Form:
 _RED_FIRST: Final = ("Red", "Green", "Blue", "NIR")
 #: Forms that deliveries have been seen in, by name.
 FORMS: Final = {
-    "frames": Form(),
-    "red first": Form(order=_RED_FIRST),
-    "tiles": Form(order=_RED_FIRST, n_tiles=2),
-    "upper case tiles": Form(order=_RED_FIRST, n_tiles=2, extension=".TIF", border=0.25),
-    "rpc": Form(order=_RED_FIRST, has_rpc=True, border=0.25),
+    "frames": DeliveryForm(),
+    "red first": DeliveryForm(order=_RED_FIRST),
+    "tiles": DeliveryForm(order=_RED_FIRST, n_tiles=2),
+    "upper case tiles": DeliveryForm(order=_RED_FIRST, n_tiles=2, extension=".TIF", border=0.25),
+    "rpc": DeliveryForm(order=_RED_FIRST, has_rpc=True, border=0.25),
 }
 
 
@@ -106,11 +108,11 @@ class Product:
     moment: datetime
     satellite: int
     place: Place
-    land: Land = field(repr=False)
+    land: Reflectance = field(repr=False)
     n_frames: int = 1
     packing: str = "stored"
     tile: int = 256
-    form: Form = field(default_factory=Form)
+    form: DeliveryForm = field(default_factory=DeliveryForm)
 
     @property
     def stem(self) -> str:
@@ -323,7 +325,7 @@ def _pack(product: Product, work: Path, target: Path) -> None:
     packing = PACKINGS[product.packing]
     make = packing.make
     if product.packing == "folder":
-        make = Make(folder=f"{product.scene_id}/")
+        make = ZipForm(folder=f"{product.scene_id}/")
     modified_s = int(product.moment.timestamp()) + 4 * 3600
     names = [str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()]
     members = [

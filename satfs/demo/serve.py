@@ -18,7 +18,7 @@ from satfs.demo.drawings import default_directory
 from satfs.demo.sample import many_scenes, many_tasks, sample_catalogue
 from satfs.demo.server import DemoOrigin
 from satfs.demo.showcase import showcase_catalogue
-from satfs.demo.tokens import Account
+from satfs.demo.tokens import DemoAccount
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -67,9 +67,9 @@ def _origin(options: argparse.Namespace) -> DemoOrigin:
     if options.tls_certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options.tls_certificate, options.tls_key)
-    contracts = list(Account().contracts)
+    contracts = list(DemoAccount().contracts)
     contracts += [(f"cont.00000000-0000-4000-8000-{n:012}", f"Contract {n}") for n in range(2, 99)]
-    account = Account(
+    account = DemoAccount(
         contracts=tuple(contracts[: options.contracts]), accepts_legacy_keys=options.legacy_keys
     )
     latency_ms = options.store_latency_ms

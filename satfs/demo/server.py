@@ -17,10 +17,10 @@ from satfs.demo.paging import PageLimits
 from satfs.demo.request_log import Leak, LoggedRequest, RequestLog
 from satfs.demo.responses import Request, Response
 from satfs.demo.sample import sample_catalogue
-from satfs.demo.serving import Line, Port
+from satfs.demo.serving import Line, ServicePort
 from satfs.demo.signing import SigningKey, presign
 from satfs.demo.store import BUCKET, Store
-from satfs.demo.tokens import Account, TokenOffice
+from satfs.demo.tokens import DemoAccount, TokenOffice
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class DemoOrigin:
         self,
         catalogue: Catalogue | None = None,
         *,
-        account: Account | None = None,
+        account: DemoAccount | None = None,
         page_limits: PageLimits | None = None,
         latency_s: float = 0.0,
         store_latency_s: float | None = None,
@@ -105,7 +105,7 @@ class DemoOrigin:
         keepalive_s: float = 75.0,
     ) -> None:
         self.catalogue = sample_catalogue() if catalogue is None else catalogue
-        self.account = account or Account()
+        self.account = account or DemoAccount()
         self.faults = FaultTable()
         self.journal = RequestLog()
         self.link_lifetime_s = link_lifetime_s
@@ -132,8 +132,8 @@ class DemoOrigin:
         )
         api_service = _ApiService(self.api, self._watched)
         self._ports = {
-            "api": Port(api_service, line=self.api_line, port=api_port, **common),
-            "store": Port(
+            "api": ServicePort(api_service, line=self.api_line, port=api_port, **common),
+            "store": ServicePort(
                 _StoreService(self.store), line=self.store_line, port=store_port, **common
             ),
         }

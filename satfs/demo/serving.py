@@ -65,7 +65,7 @@ class Line:
 
 
 @dataclass
-class Port:
+class ServicePort:
     """One service on one loopback port, which can stop listening and start again."""
 
     service: Answering

@@ -58,7 +58,7 @@ _MAX_OTHER_MB: Final = 64
 
 
 @dataclass(frozen=True)
-class Shot:
+class DrawnCapture:
     """A published capture that is drawn: when, how cloudy, and its products as (level, packing)."""
 
     day: int
@@ -71,14 +71,14 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Order:
+class ShowcaseTask:
     """A task of the showcase: what, where, and what came of it."""
 
     name: str
     kind: str
     longitude: float
     latitude: float
-    shots: tuple[Shot, ...] = ()
+    shots: tuple[DrawnCapture, ...] = ()
     #: Status of captures that have nothing to show.
     others: tuple[str, ...] = ()
     status: str = "completed"
@@ -89,60 +89,62 @@ class Order:
 
 
 ORDERS: Final = (
-    Order(
+    ShowcaseTask(
         "Harbour monitoring",
         "coast",
         -58.3702,
         -34.6083,
         (
-            Shot(9, 0.06, (("L1C", "deflated"), ("L1D", "mixed"), ("L1D_SR", "stored"))),
-            Shot(11, 0.22, (("L1D", "streamed"),)),
+            DrawnCapture(9, 0.06, (("L1C", "deflated"), ("L1D", "mixed"), ("L1D_SR", "stored"))),
+            DrawnCapture(11, 0.22, (("L1D", "streamed"),)),
         ),
         ("failed", "planned"),
     ),
-    Order(
+    ShowcaseTask(
         "Winter crops, west / east",
         "farmland",
         4.91,
         52.61,
-        (Shot(14, 0.08, (("L1D", "folder"), ("L1D_SR", "zip64"))),),
+        (DrawnCapture(14, 0.08, (("L1D", "folder"), ("L1D_SR", "zip64"))),),
         ("rejected", "planned"),
         project="Agriculture",
     ),
-    Order(
+    ShowcaseTask(
         "River delta",
         "delta",
         12.41,
         44.96,
-        (Shot(18, 0.0, (("L1C", "directories"), ("L1D", "absolute"))),),
+        (DrawnCapture(18, 0.0, (("L1C", "directories"), ("L1D", "absolute"))),),
         ("processing", "collected"),
     ),
-    Order("Salt desert", "desert", -68.21, -23.52, (Shot(20, 0.03, (("L1D", "zeros"),)),)),
-    Order(
+    ShowcaseTask(
+        "Salt desert", "desert", -68.21, -23.52, (DrawnCapture(20, 0.03, (("L1D", "zeros"),)),)
+    ),
+    ShowcaseTask(
         "City from end to end",
         "town",
         -3.70,
         40.42,
         (
-            Shot(22, 0.05, (("L1D_SR", "large"),)),
-            Shot(24, 0.12, (("L1D", "large bands"), ("L1D_SR", "large cog"))),
+            DrawnCapture(22, 0.05, (("L1D_SR", "large"),)),
+            DrawnCapture(24, 0.12, (("L1D", "large bands"), ("L1D_SR", "large cog"))),
         ),
         project="Cities",
     ),
-    Order(
+    ShowcaseTask(
         "Harbour monitoring", "coast", -58.44, -34.57, (), ("planned", "planned"), status="received"
     ),
-    Order("Area coverage 70 cm", "farmland", 4.7, 52.5, (), (), "received", is_area=True),
-    Order(
+    ShowcaseTask("Area coverage 70 cm", "farmland", 4.7, 52.5, (), (), "received", is_area=True),
+    ShowcaseTask(
         "Island on the date line",
         "coast",
         180.0,
         -16.81,
         (
-            Shot(26, 0.10, (("L1D", "mixed"), ("L1D_SR", "stored")), "tiles"),
-            Shot(27, 0.04, (("L1C", "stored"),), "rpc"),
-            Shot(28, 0.15, (("L1D", "deflated"),), "upper case tiles"),
-            Shot(29, 0.02, (("L1D_SR", "stored"),), "red first", has_footprint=False),
+            DrawnCapture(26, 0.10, (("L1D", "mixed"), ("L1D_SR", "stored")), "tiles"),
+            DrawnCapture(27, 0.04, (("L1C", "stored"),), "rpc"),
+            DrawnCapture(28, 0.15, (("L1D", "deflated"),), "upper case tiles"),
+            DrawnCapture(29, 0.02, (("L1D_SR", "stored"),), "red first", has_footprint=False),
         ),
         spread=0.001,
     ),
@@ -192,14 +194,14 @@ def _satellite(number: int) -> int:
     return (33, 49, 43, 50, 28, 33, 33)[number % 7]
 
 
-def _moment(number: int, shot: Shot, level: str) -> datetime:
+def _moment(number: int, shot: DrawnCapture, level: str) -> datetime:
     start = datetime(2026, 1, 19, 15, 57, 47, 2000, tzinfo=UTC)
     # The scenes of one capture differ by a second or so in their time part.
     early = {"L1C": 1.309, "L1D": 0.634, "L1D_SR": 0.0}[level]
     return start + timedelta(days=shot.day, minutes=17 * number, seconds=early)
 
 
-def _scene_id(number: int, shot: Shot, level: str, seed: int) -> str:
+def _scene_id(number: int, shot: DrawnCapture, level: str, seed: int) -> str:
     moment = _moment(number, shot, level)
     stamp = f"{moment:%Y%m%d_%H%M%S}_{moment.microsecond // 1000:03}"
     if level == "L1C":  # the older form, without milliseconds
@@ -223,12 +225,12 @@ def _draw_all(work: Path, seed: int, large_mb: int) -> dict[str, Any]:
     return {scene_id: entry for entries in drawn for scene_id, entry in entries.items()}
 
 
-def _effort(shot: Shot) -> int:
+def _effort(shot: DrawnCapture) -> int:
     return len(shot.products) + 10 * any(packing in LARGE for _, packing in shot.products)
 
 
 def _draw_shot(
-    work: Path, job: tuple[int, Order, Shot], seed: int, large_mb: int
+    work: Path, job: tuple[int, ShowcaseTask, DrawnCapture], seed: int, large_mb: int
 ) -> dict[str, Any]:
     # Only drawing needs the imagery libraries; a start from what is kept does without.
     from satfs.demo import products, terrain
@@ -276,7 +278,7 @@ def _draw_shot(
 # -- records --------------------------------------------------------------------------------------
 
 
-def _task(order: Order, number: int, seed: int, home: Path, drawn: dict[str, Any]) -> Task:
+def _task(order: ShowcaseTask, number: int, seed: int, home: Path, drawn: dict[str, Any]) -> Task:
     task_id = _task_id(number, seed)
     captures: list[Capture] = []
     for shot in order.shots:
@@ -312,7 +314,7 @@ def _task(order: Order, number: int, seed: int, home: Path, drawn: dict[str, Any
 
 
 def _scene(
-    scene_id: str, number: int, shot: Shot, level: str, home: Path, drawn: dict[str, Any]
+    scene_id: str, number: int, shot: DrawnCapture, level: str, home: Path, drawn: dict[str, Any]
 ) -> Scene:
     moment = _moment(number, shot, level)
     folder = home / scene_id

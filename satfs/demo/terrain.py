@@ -57,7 +57,7 @@ _DUNES: Final = (
 
 
 @dataclass(frozen=True)
-class Land:
+class Reflectance:
     """Reflectance times 10000 of four bands, as [band, row, column], and the cloud mask."""
 
     bands: Field
@@ -70,12 +70,12 @@ class Land:
         tall = self.bands[:, top] * (1 - down)[:, None] + self.bands[:, top + 1] * down[:, None]
         return np.asarray(tall[:, :, left] * (1 - right) + tall[:, :, left + 1] * right, np.float32)
 
-    def resized(self, n: int) -> Land:
+    def resized(self, n: int) -> Reflectance:
         """Return the same land in *n* by *n* pixels, interpolated: much quicker than drawing."""
         whole = slice(0, n)
         low, share = self._between(n, whole)
         nearest = low + (share >= 0.5)
-        return Land(self.window(n, whole, whole), self.mask[np.ix_(nearest, nearest)])
+        return Reflectance(self.window(n, whole, whole), self.mask[np.ix_(nearest, nearest)])
 
     def _between(self, n: int, wanted: slice) -> tuple[NDArray[np.intp], Field]:
         """Return the two lines around each wanted line, and its distance from the first."""
@@ -198,7 +198,7 @@ class _Parcels:
         self.along = u
 
 
-def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0) -> Land:
+def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0) -> Reflectance:
     """Return *n* by *n* pixels of land of a kind.
 
     *cloudiness* is about the share under cloud. Another *weather* moves the clouds and nothing
@@ -221,7 +221,7 @@ def draw(kind: str, seed: int, n: int, cloudiness: float = 0.1, weather: int = 0
         _flood(noise, bands, x, y, height)
     bands *= 1 + np.float32(0.022) * noise.grain()
     mask = _cloud_over(Noise(seed + 1 + weather, n), bands, cloudiness)
-    return Land(np.clip(bands, 1, 10_000), mask)
+    return Reflectance(np.clip(bands, 1, 10_000), mask)
 
 
 def _ground(noise: Noise, kind: str, x: Field, y: Field) -> Field:

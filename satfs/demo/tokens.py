@@ -20,7 +20,7 @@ SCOPE: Final = "api:tasking api:delivery"
 
 
 @dataclass(frozen=True)
-class Account:
+class DemoAccount:
     """The demo's customer. Contracts are (id, name); legacy keys are the old header."""
 
     client_id: str = "demo-client"
@@ -41,7 +41,7 @@ class Account:
         return f"Key,Secret {self.client_id},{self.client_secret}"
 
 
-class Standing(Enum):
+class CredentialState(Enum):
     """The state of the credential in a header."""
 
     NONE = auto()
@@ -53,7 +53,7 @@ class Standing(Enum):
 class TokenOffice:
     """Gives out tokens and remembers them. Not pure: every token is new."""
 
-    def __init__(self, account: Account, lifetime_s: float = 86_400.0) -> None:
+    def __init__(self, account: DemoAccount, lifetime_s: float = 86_400.0) -> None:
         self.account = account
         self.lifetime_s = lifetime_s
         self._expiry_by_token: dict[str, float] = {}
@@ -80,21 +80,21 @@ class TokenOffice:
         """Make every token given out so far worthless."""
         self._expiry_by_token = {}
 
-    def standing(self, header: str | None, now_s: float) -> Standing:
+    def standing(self, header: str | None, now_s: float) -> CredentialState:
         """Return what the value of an `authorizationToken` header is worth at *now_s*."""
         if not header:
-            return Standing.NONE
+            return CredentialState.NONE
         scheme, _, value = header.partition(" ")
         if scheme == "Bearer":
             expires_at_s = self._expiry_by_token.get(value, 0.0)
             begins_at_s, status = self._begins_by_token.get(value, (0.0, 0))
             if now_s < begins_at_s:
-                return Standing.DENIED if status == 403 else Standing.NONE
-            return Standing.TOKEN if now_s < expires_at_s else Standing.NONE
+                return CredentialState.DENIED if status == 403 else CredentialState.NONE
+            return CredentialState.TOKEN if now_s < expires_at_s else CredentialState.NONE
         if scheme == "Key,Secret":
             good = self.account.accepts_legacy_keys and header == self.account.legacy_header
-            return Standing.LEGACY if good else Standing.DENIED
-        return Standing.NONE
+            return CredentialState.LEGACY if good else CredentialState.DENIED
+        return CredentialState.NONE
 
     def respond(self, body: bytes, now_s: float, faults: Sequence[Fault] = ()) -> Response:
         """Return the token endpoint's response to a request's body (shapes of Auth0)."""

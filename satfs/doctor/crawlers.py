@@ -19,7 +19,7 @@ from satfs.doctor.findings import Area, Check, Finding, Severity
 from satfs.doctor.machine import Machine
 from satfs.doctor.mounts import satfs_mounts
 from satfs.fuse.callers import Caller
-from satfs.fuse.crawlers import CrawlerRules, Habit
+from satfs.fuse.crawlers import CrawlerRules, ProgramBehaviour
 from satfs.mountpoints import FS_TYPE
 
 UPDATEDB_CONF: Final = "/etc/updatedb.conf"
@@ -41,7 +41,7 @@ _INDEXERS = Check(Area.CRAWLERS, "indexers")
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class UpdatedbExclusions:
     """The filesystem types, in lower case, and the paths that updatedb leaves out."""
 
     types: frozenset[str] = frozenset()
@@ -55,10 +55,10 @@ class Pruned:
 _ASSIGNMENT: Final = re.compile(r'^\s*(PRUNEFS|PRUNEPATHS)\s*=\s*"([^"]*)"', re.MULTILINE)
 
 
-def parse_updatedb(text: str) -> Pruned:
+def parse_updatedb(text: str) -> UpdatedbExclusions:
     """Return what the *text* of an updatedb.conf leaves out (updatedb.conf(5)); the last counts."""
     values = dict(_ASSIGNMENT.findall(text))
-    return Pruned(
+    return UpdatedbExclusions(
         frozenset(values.get("PRUNEFS", "").lower().split()),
         tuple(Path(path) for path in values.get("PRUNEPATHS", "").split()),
     )
@@ -111,7 +111,7 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
 
 def _is_kept_out(program: str, guard: CrawlerRules) -> bool:
     """Return whether a mount gives *program* only bytes that are cached."""
-    return guard.habit(Caller(program[:15], program[:15])) is Habit.CRAWLS
+    return guard.behaviour(Caller(program[:15], program[:15])) is ProgramBehaviour.CRAWLS
 
 
 def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> Iterator[Finding]:

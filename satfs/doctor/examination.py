@@ -21,7 +21,7 @@ from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity
 from satfs.doctor.machine import Machine
-from satfs.doctor.reach import Host, Way, on_the_way, reach
+from satfs.doctor.reach import Host, HostFindings, on_the_way, reach
 from satfs.errors import SatfsError
 from satfs.fuse.crawlers import DEFAULT, crawler_rules
 from satfs.net.addresses import LinkRule
@@ -191,9 +191,9 @@ def hosts_of(settings: Settings) -> tuple[Host, ...]:
     return (api, Host("auth", "the token service", settings.auth_url, variable="SATFS_AUTH_URL"))
 
 
-async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> list[Way]:
+async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> list[HostFindings]:
     """Return the ways to all hosts, tried side by side, in the order of the hosts."""
-    found: dict[str, Way] = {}
+    found: dict[str, HostFindings] = {}
 
     async def find(host: Host) -> None:
         # Without any credential: that a refusal comes back is all that is wanted.

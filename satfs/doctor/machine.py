@@ -24,7 +24,7 @@ _MAX_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ProgramResult:
     """How a program ended: its exit code and its output."""
 
     code: int
@@ -36,10 +36,10 @@ class Ran:
 _NOT_STARTED: Final = 127
 
 #: Runs a program; returns None when it did not end in time.
-Runner: TypeAlias = Callable[[Sequence[str]], Ran | None]
+Runner: TypeAlias = Callable[[Sequence[str]], ProgramResult | None]
 
 
-def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran | None:
+def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> ProgramResult | None:
     """Return how *command* ended, or None when it has not ended in *limit_s*.
 
     One that cannot be started ends with 127, as in a shell. One that hangs is killed, and left
@@ -58,7 +58,7 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
             start_new_session=True,
         )
     except OSError as failure:
-        return Ran(_NOT_STARTED, "", os.strerror(failure.errno or 0))
+        return ProgramResult(_NOT_STARTED, "", os.strerror(failure.errno or 0))
     try:
         output, stderr = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -69,7 +69,7 @@ def run_bounded(command: Sequence[str], limit_s: float = PROGRAM_LIMIT_S) -> Ran
             if pipe is not None:
                 pipe.close()
         return None
-    return Ran(child.returncode, output, stderr)
+    return ProgramResult(child.returncode, output, stderr)
 
 
 def _home() -> Path:

@@ -58,7 +58,7 @@ class HostReply:
 
 
 @dataclass(slots=True)
-class Way:
+class HostFindings:
     """The findings about one host; *reply* is None when the host did not respond."""
 
     findings: list[Finding]
@@ -110,7 +110,9 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
         yield _PROXY.fine("No proxy is used.")
 
 
-async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]) -> Way:
+async def reach(
+    http: Http, host: Host, proxies: Proxies, headers: Mapping[str, str]
+) -> HostFindings:
     """Resolve, connect, request and receive; stop at the first failure. No body is read.
 
     Waits for the network, at most `NAME_LIMIT_S` and `RESPONSE_LIMIT_S`. Only the host and never
@@ -122,8 +124,8 @@ async def reach(http: Http, host: Host, proxies: Proxies, headers: Mapping[str, 
     peer = f"the proxy to {host.name}" if proxy else host.name
     resolved = await _resolve(host, name, port_of(requested), peer)
     if resolved.severity is Severity.FAILURE:
-        return Way([resolved])
-    way = Way([resolved])
+        return HostFindings([resolved])
+    way = HostFindings([resolved])
     sent_at_s = time.time()
     began = trio.current_time()
     try:

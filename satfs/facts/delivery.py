@@ -71,7 +71,7 @@ class DeliveryFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class MemberPart:
     """A part of a member that is to be read."""
 
     member: MemberFacts
@@ -89,7 +89,7 @@ class DeliveryParser:
         self._documents: dict[str, bytes] = {}
         self._is_begun = False
 
-    def needs(self) -> tuple[Wanted, ...]:
+    def needs(self) -> tuple[MemberPart, ...]:
         """Return the parts to be read next, all of which can be read at once; empty at the end.
 
         A part that is not fed before the next call counts as unreadable.
@@ -98,13 +98,13 @@ class DeliveryParser:
         self._is_begun = True
         by_path = {member.path: member for member in self._rasters}
         heads = (
-            Wanted(by_path[path], span)
+            MemberPart(by_path[path], span)
             for path, header in self._headers.items()
             for span in header.needs()
         )
         return (*documents, *heads)
 
-    def feed(self, part: Wanted, data: bytes) -> None:
+    def feed(self, part: MemberPart, data: bytes) -> None:
         """Learn from the bytes of a part; fewer than wanted count as unreadable."""
         if len(data) != len(part.span):
             return
@@ -131,11 +131,11 @@ class DeliveryParser:
         rasters = tuple(self._raster(member, vrts, item) for member in self._rasters)
         return DeliveryFacts(self._members, rasters, item, angles)
 
-    def _wanted_documents(self) -> tuple[Wanted, ...]:
-        wanted: list[Wanted] = []
+    def _wanted_documents(self) -> tuple[MemberPart, ...]:
+        wanted: list[MemberPart] = []
         for kind, max_bytes in _MAX_DOCUMENT_BYTES.items():
             fit = [
-                Wanted(member, ByteRange(0, member.size_bytes))
+                MemberPart(member, ByteRange(0, member.size_bytes))
                 for member in self._members
                 if member.kind is kind and 0 < member.size_bytes <= max_bytes
             ]

@@ -73,7 +73,7 @@ DEFAULT: Final = "default"
 NONE: Final = "none"
 
 
-class Habit(Enum):
+class ProgramBehaviour(Enum):
     """The known behaviour of a program."""
 
     PEOPLE = "people"  #: reads what a user wants to read
@@ -98,23 +98,23 @@ class CrawlerRules:
         """Return whether any program is kept out."""
         return bool(self._crawlers or self._thumbnailers)
 
-    def habit(self, caller: Caller) -> Habit:
+    def behaviour(self, caller: Caller) -> ProgramBehaviour:
         """Return what *caller* is known to do."""
         if any(_is_named(caller, pattern) for pattern in self._crawlers):
-            return Habit.CRAWLS
+            return ProgramBehaviour.CRAWLS
         if any(_is_named(caller, pattern) for pattern in self._thumbnailers):
-            return Habit.DRAWS
-        return Habit.PEOPLE
+            return ProgramBehaviour.DRAWS
+        return ProgramBehaviour.PEOPLE
 
-    def may_fetch(self, habit: Habit, name: str, size_bytes: int) -> bool:
-        """Return whether a program of that *habit* may have a file that is not in the cache."""
-        if habit is Habit.DRAWS:
+    def may_fetch(self, behaviour: ProgramBehaviour, name: str, size_bytes: int) -> bool:
+        """Return whether a program of that *behaviour* may have a file that is not in the cache."""
+        if behaviour is ProgramBehaviour.DRAWS:
             return size_bytes <= PICTURE_BYTES and _PICTURE.fullmatch(name) is not None
-        return habit is Habit.PEOPLE
+        return behaviour is ProgramBehaviour.PEOPLE
 
-    def may_list(self, habit: Habit) -> bool:
-        """Return whether a program of that *habit* may list what takes a request."""
-        return habit is not Habit.CRAWLS
+    def may_list(self, behaviour: ProgramBehaviour) -> bool:
+        """Return whether a program of that *behaviour* may list what takes a request."""
+        return behaviour is not ProgramBehaviour.CRAWLS
 
 
 def crawler_rules(names: str) -> CrawlerRules:
@@ -164,17 +164,23 @@ class CrawlerGate:
     def __init__(self, guard: CrawlerRules, callers: Callers, clock: Callable[[], float]) -> None:
         self._guard = guard
         self._callers = callers
-        self._running: TTLCache[tuple[str, Habit], None] = TTLCache(_MOST, QUIET_S, timer=clock)
+        self._running: TTLCache[tuple[str, ProgramBehaviour], None] = TTLCache(
+            _MOST, QUIET_S, timer=clock
+        )
 
     def refuses_list(self, thread_id: int, directory: Directory) -> bool:
         """Return whether the caller may not list *directory*. Never waits.
 
         The top is always the same, and every program may list it.
         """
-        program, habit = self._known(thread_id)
-        if habit is Habit.PEOPLE or directory.parent is None or self._guard.may_list(habit):
+        program, behaviour = self._known(thread_id)
+        if (
+            behaviour is ProgramBehaviour.PEOPLE
+            or directory.parent is None
+            or self._guard.may_list(behaviour)
+        ):
             return False
-        self._note(program, habit, directory)
+        self._note(program, behaviour, directory)
         return True
 
     async def refuses_open(self, thread_id: int, file: File) -> bool:
@@ -182,29 +188,29 @@ class CrawlerGate:
 
         Every program may read bytes that are in the cache.
         """
-        program, habit = self._known(thread_id)
-        if habit is Habit.PEOPLE:
+        program, behaviour = self._known(thread_id)
+        if behaviour is ProgramBehaviour.PEOPLE:
             return False
         size_bytes = file.attributes().size_bytes
-        if self._guard.may_fetch(habit, file.path[-1], size_bytes) or await file.is_held():
+        if self._guard.may_fetch(behaviour, file.path[-1], size_bytes) or await file.is_held():
             return False
-        self._note(program, habit, file)
+        self._note(program, behaviour, file)
         return True
 
-    def _known(self, thread_id: int) -> tuple[str, Habit]:
+    def _known(self, thread_id: int) -> tuple[str, ProgramBehaviour]:
         caller = self._callers.caller(thread_id) if self._guard.is_awake else None
         if caller is None:
-            return "", Habit.PEOPLE
-        return caller.process, self._guard.habit(caller)
+            return "", ProgramBehaviour.PEOPLE
+        return caller.process, self._guard.behaviour(caller)
 
-    def _note(self, program: str, habit: Habit, node: Node) -> None:
-        episode = (program, habit)
+    def _note(self, program: str, behaviour: ProgramBehaviour, node: Node) -> None:
+        episode = (program, behaviour)
         is_first = episode not in self._running
         self._running[episode] = None  # also when it is no news: its quiet time starts again
         if not is_first:
             return
         fields = {"program": program, "path": "/" + "/".join(node.path)}
-        if habit is Habit.DRAWS:
+        if behaviour is ProgramBehaviour.DRAWS:
             log.info("thumbnailer kept from fetching", **fields)
         else:
             remedy = f"exclude the mount in the settings of {program}, or set SATFS_CRAWLERS"

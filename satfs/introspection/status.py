@@ -15,7 +15,7 @@ from typing import Any, Final
 from satfs import __version__
 from satfs.api.cached_listing import ListingState
 from satfs.api.scrub import for_people
-from satfs.content.fetch.egress_limit import Spent
+from satfs.content.fetch.egress_limit import DayUsage
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.fuse.error_reporting import FailureReport
 from satfs.model import Json
@@ -29,7 +29,7 @@ MAX_LINKS: Final = 20
 MAX_TRANSFERS: Final = 100
 MAX_ERRORS: Final = 20
 
-_NOTHING_SPENT: Final = Spent("1970-01-01", 0, None)
+_NOTHING_SPENT: Final = DayUsage("1970-01-01", 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class MountStatus:
     transfers: Sequence[TransferStatus] = ()
     content: Mapping[str, float] = field(default_factory=dict)
     reading: TraceTotals = field(default_factory=TraceTotals)
-    spent: Spent = _NOTHING_SPENT
+    spent: DayUsage = _NOTHING_SPENT
     api: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
     n_calls_waiting: int = 0

@@ -39,7 +39,7 @@ MAX_WAIT_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class NextTry:
     """Try again after *wait_s* seconds; with another credential, if *is_another*."""
 
     wait_s: float
@@ -69,7 +69,7 @@ class Refusals:
 
     def again(
         self, key: str, now_s: float, *, age_s: float, was_accepted: bool, is_proven: bool
-    ) -> Again | None:
+    ) -> NextTry | None:
         """Return how to go on after the credential *key* was refused at *now_s*; None: give up.
 
         *age_s*: how long the credential has been held. *was_accepted*: it was accepted before.
@@ -89,15 +89,17 @@ class Refusals:
         if self._own_waits:
             wait_s, *rest = self._own_waits
             self._own_waits = tuple(rest)
-            return Again(wait_s, is_another=False)
+            return NextTry(wait_s, is_another=False)
         is_spent = now_s - self._began_s >= UNPROVEN_S or self._n_different >= MAX_UNPROVEN
         if is_spent and not is_proven:
             return None
         n_waited = self._n_requested
         self._n_requested += 1
         if n_waited == 0:
-            return Again(0.0, is_another=True)
-        return Again(min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(n_waited - 1, 10)), is_another=True)
+            return NextTry(0.0, is_another=True)
+        return NextTry(
+            min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(n_waited - 1, 10)), is_another=True
+        )
 
 
 def _own_waits(age_s: float, was_accepted: bool) -> tuple[float, ...]:
@@ -106,7 +108,7 @@ def _own_waits(age_s: float, was_accepted: bool) -> tuple[float, ...]:
     return YOUNG_WAITS_S if age_s < YOUNG_S else OLD_WAITS_S
 
 
-class Standing:
+class CredentialHistory:
     """The credentials of one source: their age, and whether they were accepted."""
 
     def __init__(self) -> None:
@@ -150,7 +152,7 @@ class Standing:
         *,
         is_proven: bool,
         stated_age_s: float = 0.0,
-    ) -> Again | None:
+    ) -> NextTry | None:
         """Return how to go on after *key* was refused (`Refusals.again`); None: give up."""
         return refusals.again(
             key,

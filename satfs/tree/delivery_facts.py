@@ -20,7 +20,7 @@ from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.resources import DerivedStore
 from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
-from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, Wanted
+from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
 from satfs.facts.members import MAX_NAMES, known_members, may_be_known
 from satfs.facts.scene import MemberFacts, MemberKind
 from satfs.model import DELIVERY_ZIP
@@ -120,7 +120,7 @@ class DeliveryFactsReader:
         parser = DeliveryParser(known)
         failures: list[SatfsError] = []
 
-        async def read(part: Wanted) -> None:
+        async def read(part: MemberPart) -> None:
             try:
                 async with self._slots.held():
                     data = await _part(archive, rows[part.member.path], part)
@@ -140,7 +140,7 @@ class DeliveryFactsReader:
         return parser.facts()
 
 
-async def _part(archive: Archive, row: Row, part: Wanted) -> bytes | None:
+async def _part(archive: Archive, row: Row, part: MemberPart) -> bytes | None:
     """Return a part of a member; None when the archive does not let it be read."""
     try:
         reader = await archive.open(row, first_bytes=part.span.stop)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from satfs.api.page_requests import follow
 from satfs.api.paging import (
     MAX_STALE_PAGES,
-    Chain,
+    PageChain,
     page_key,
     predictions,
     resolve,
@@ -68,7 +68,7 @@ async def listed(listing: Listing, n_ahead: int, max_entries: int = 10**6) -> li
         found.update(dict.fromkeys(page.entries))
         return len(found) - n_before
 
-    await follow(Chain(FIRST, max_entries), listing.get, keep, n_ahead=n_ahead)
+    await follow(PageChain(FIRST, max_entries), listing.get, keep, n_ahead=n_ahead)
     return list(found)
 
 
@@ -147,7 +147,7 @@ def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:
         return Page((offset, offset + 1, offset + 2), 9, following)
 
     async def main() -> None:
-        await follow(Chain(FIRST, 100), failing, lambda page: 3, n_ahead=4)
+        await follow(PageChain(FIRST, 100), failing, lambda page: 3, n_ahead=4)
 
     is_long = True
     trio.run(main)
@@ -158,7 +158,7 @@ def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:
 
     async def fails() -> None:
         with pytest.raises(Unreachable, match="page 3"):
-            await follow(Chain(FIRST, 100), needed, lambda page: 3, n_ahead=4)
+            await follow(PageChain(FIRST, 100), needed, lambda page: 3, n_ahead=4)
 
     trio.run(fails)
 
@@ -168,7 +168,7 @@ def test_a_failure_ahead_counts_only_if_the_chain_comes_by() -> None:
 
 def test_a_page_that_was_there_already_is_a_circle() -> None:
     """In any order of its parameters."""
-    chain = Chain(FIRST, 100)
+    chain = PageChain(FIRST, 100)
     chain.take(Page((1,), None, "/tasks/?offset=1&limit=3"), 1)
     with pytest.raises(Garbled, match="circle"):
         chain.take(Page((2,), None, "/tasks?offset=0&limit=3"), 1)
@@ -176,7 +176,7 @@ def test_a_page_that_was_there_already_is_a_circle() -> None:
 
 def test_a_few_pages_may_repeat_what_was_there() -> None:
     """Others were inserted before them; but not for ever."""
-    chain = Chain(FIRST, 100)
+    chain = PageChain(FIRST, 100)
     for number in range(MAX_STALE_PAGES - 1):
         chain.take(Page((1,), None, f"/tasks/?offset={number + 1}"), 0)
     with pytest.raises(Garbled, match="nothing new"):
@@ -186,13 +186,13 @@ def test_a_few_pages_may_repeat_what_was_there() -> None:
 def test_entries_are_bounded() -> None:
     """Also when they all come on one page, the last."""
     with pytest.raises(Garbled, match="more than 10"):
-        Chain(FIRST, 10).take(Page(tuple(range(11))), 11)
+        PageChain(FIRST, 10).take(Page(tuple(range(11))), 11)
 
 
 @given(st.text(max_size=30))
 def test_any_next_is_an_address_or_garbled(following: str) -> None:
     """And one at another host never passes."""
-    chain = Chain(FIRST, 10)
+    chain = PageChain(FIRST, 10)
     try:
         chain.take(Page((1,), 5, following), 1)
     except Garbled:
@@ -235,7 +235,7 @@ def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
         "https://b.test/tasks/others/?offset=3",
         "ftp://a.test/tasks/?offset=3",
     ):
-        chain = Chain(FIRST, 100)
+        chain = PageChain(FIRST, 100)
         with pytest.raises(Garbled):
             chain.take(Page((1,), None, elsewhere), 1)
 
@@ -254,7 +254,7 @@ def test_a_service_behind_a_proxy_may_not_know_its_scheme() -> None:
 )
 def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -> None:
     """A service that does not know its public name is followed; the other host gets no request."""
-    chain = Chain(FIRST, 100)
+    chain = PageChain(FIRST, 100)
     chain.take(Page((1, 2, 3), 9, elsewhere), 3)
     assert chain.next_url is not None
     assert page_key(chain.next_url) == page_key("https://a.test/tasks/?offset=3")
@@ -275,7 +275,7 @@ def test_the_same_path_at_another_host_is_asked_at_the_own_one(elsewhere: str) -
 def test_a_service_behind_a_proxy_may_not_know_its_prefix(
     first: str, following: str, *, is_followed: bool
 ) -> None:
-    chain = Chain(first, 100)
+    chain = PageChain(first, 100)
     if not is_followed:
         with pytest.raises(Garbled):
             chain.take(Page((1, 2, 3), 9, following), 3)

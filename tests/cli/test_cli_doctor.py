@@ -29,7 +29,7 @@ from cli.conftest import Program, is_fuse_for_others, mount_processes, wait_unti
 from satfs.cli.exit_codes import Exit
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.server import DemoOrigin
-from satfs.demo.tokens import AUDIENCE, Account
+from satfs.demo.tokens import AUDIENCE, DemoAccount
 
 #: The promised time limit, in seconds.
 PROMISED_S: Final = 30
@@ -355,7 +355,7 @@ def test_a_profile_is_looked_at_with_its_own_account(
 
 def test_a_token_that_ends_soon_is_noted(doctor: Program) -> None:
     """Of a token that is given as it is: who comes back tomorrow finds the mount refused."""
-    account = Account()
+    account = DemoAccount()
     with DemoOrigin(account=account, token_lifetime_s=1800) as origin:
         request = urllib.request.Request(
             origin.auth_url,

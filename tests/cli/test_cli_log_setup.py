@@ -21,7 +21,7 @@ from satfs.cli import log_setup
 from satfs.cli.log_setup import (
     LogChoice,
     LogFormat,
-    Place,
+    StderrReader,
     level_for,
     logging_as,
     place_of,
@@ -341,6 +341,6 @@ def test_a_file_and_a_terminal_are_no_journal(tmp_path: Path) -> None:
     manager = {"NOTIFY_SOCKET": "/run/notify"}
 
     with open(tmp_path / "log", "w") as file:
-        assert place_of(file, manager) is Place.PLAIN
-    assert place_of(_Terminal(), {**manager, "JOURNAL_STREAM": "0:0"}) is Place.TERMINAL
-    assert place_of(io.StringIO(), manager) is Place.PLAIN
+        assert place_of(file, manager) is StderrReader.PLAIN
+    assert place_of(_Terminal(), {**manager, "JOURNAL_STREAM": "0:0"}) is StderrReader.TERMINAL
+    assert place_of(io.StringIO(), manager) is StderrReader.PLAIN

@@ -16,7 +16,7 @@ import pytest
 from cli.conftest import Program, is_mounted, wait_until
 
 from satfs.demo.server import DemoOrigin
-from satfs.demo.tokens import Account
+from satfs.demo.tokens import DemoAccount
 
 CONTRACTS = (("cont.first", "Imagery 2026"), ("cont.second", "Emergency response"))
 
@@ -52,7 +52,7 @@ class Keyring(KeyringBackend):
 @pytest.fixture(scope="session")
 def several() -> Iterator[DemoOrigin]:
     """Return a vendor whose customer has two contracts, and a key of the old kind."""
-    with DemoOrigin(account=Account(contracts=CONTRACTS, accepts_legacy_keys=True)) as origin:
+    with DemoOrigin(account=DemoAccount(contracts=CONTRACTS, accepts_legacy_keys=True)) as origin:
         yield origin
 
 

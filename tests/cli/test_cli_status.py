@@ -30,7 +30,7 @@ from satfs.cli.mount_status import (
 )
 from satfs.control.server import Command, SendNotice, serve_control, socket_path
 from satfs.demo.server import DemoOrigin
-from satfs.demo.tokens import Account
+from satfs.demo.tokens import DemoAccount
 from satfs.humanize import format_bytes, format_duration
 from satfs.model import Json
 from satfs.mountpoints import Mounted
@@ -238,7 +238,7 @@ def test_a_refused_credential_is_told(aleph: Program, place: Path) -> None:
             SATFS_ATTR_TIMEOUT_S="0.1",
         )
         assert done.returncode == 0, done.stderr
-        other.office.account = Account(client_secret="another-one-now")
+        other.office.account = DemoAccount(client_secret="another-one-now")
         other.revoke_tokens()
         time.sleep(0.3)
         with pytest.raises(PermissionError):

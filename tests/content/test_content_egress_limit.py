@@ -12,7 +12,7 @@ from content.fakestore import SCENE, ZIP, FakeStore, learn, opened, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.content.fetch.egress_limit import Budget, Spent, add_to_file, settle
+from satfs.content.fetch.egress_limit import Budget, DayUsage, add_to_file, settle
 from satfs.content.fetch.tails import TAIL_BYTES
 from satfs.errors import OverBudget
 from satfs.model import ByteRange
@@ -37,7 +37,7 @@ def test_all_that_is_fetched_counts(pieces: list[int], limit: int) -> None:
         patch.setattr("satfs.content.fetch.egress_limit.log.warning", lambda *_, **__: None)
         for piece in pieces:
             budget.note(piece)
-    assert budget.spent() == Spent("2023-11-14", sum(pieces), limit)
+    assert budget.spent() == DayUsage("2023-11-14", sum(pieces), limit)
     assert budget.left_bytes() == max(0, limit - sum(pieces))
     assert budget.spent().is_over == (sum(pieces) >= limit)
     if budget.spent().is_over:
@@ -53,7 +53,7 @@ def test_without_a_limit_nothing_is_refused() -> None:
     budget.note(10**15)
     budget.check("scene/zip")
     assert budget.left_bytes() is None
-    assert budget.spent() == Spent("2023-11-14", 10**15, None)
+    assert budget.spent() == DayUsage("2023-11-14", 10**15, None)
 
 
 def test_a_new_day_begins_at_nothing(expect_log: Callable[..., None]) -> None:
@@ -65,7 +65,7 @@ def test_a_new_day_begins_at_nothing(expect_log: Callable[..., None]) -> None:
     assert budget.left_bytes() == 0
     clock.now_s += DAY_S
     assert budget.left_bytes() == 100
-    assert budget.spent() == Spent("2023-11-15", 0, 100)
+    assert budget.spent() == DayUsage("2023-11-15", 0, 100)
 
 
 def test_the_limit_warns_before_it_bites(expect_log: Callable[..., None], log_book: object) -> None:

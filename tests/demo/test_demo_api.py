@@ -20,7 +20,7 @@ from satfs.demo.catalogue import (
 from satfs.demo.paging import PageLimits
 from satfs.demo.sample import many_tasks
 from satfs.demo.server import DemoOrigin
-from satfs.demo.tokens import Account
+from satfs.demo.tokens import DemoAccount
 
 CONTRACTS = (("cont.one", "One"), ("cont.two", "Two"))
 
@@ -119,7 +119,7 @@ def shop() -> Iterator[DemoOrigin]:
         make_task(2, contract_id="cont.two"),
         make_task(3),
     ]
-    account = Account(contracts=CONTRACTS, accepts_legacy_keys=True)
+    account = DemoAccount(contracts=CONTRACTS, accepts_legacy_keys=True)
     with DemoOrigin(Catalogue(tasks), account=account) as running:
         yield running
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.demo.archives import DEFLATED, STORED, Make, Member, write_zip
+from satfs.demo.archives import DEFLATED, STORED, Member, ZipForm, write_zip
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\\\0:"), min_size=1, max_size=30)
 MEMBERS = st.builds(
@@ -23,7 +23,7 @@ MEMBERS = st.builds(
     st.integers(315_619_200, 2**32 - 1),  # the range of both kinds of time: 1980 to 2106
 )
 MAKES = st.builds(
-    Make,
+    ZipForm,
     folder=st.sampled_from(["", "scene/"]),
     zip64=st.booleans(),
     descriptors=st.booleans(),
@@ -32,14 +32,14 @@ MAKES = st.builds(
 )
 
 
-def packed(members: list[Member], make: Make | None = None) -> bytes:
+def packed(members: list[Member], make: ZipForm | None = None) -> bytes:
     buffer = io.BytesIO()
     write_zip(buffer, members, make)
     return buffer.getvalue()
 
 
 @given(st.lists(MEMBERS, max_size=6, unique_by=lambda member: member.name), MAKES)
-def test_standard_library_reads_it(members: list[Member], make: Make) -> None:
+def test_standard_library_reads_it(members: list[Member], make: ZipForm) -> None:
     """Names, bytes, methods, checksums and the comment come out as they went in."""
     with zipfile.ZipFile(io.BytesIO(packed(members, make))) as archive:
         assert archive.testzip() is None
@@ -70,14 +70,14 @@ def test_file_is_packed_as_its_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("zip64", [True, False])
 def test_zip64_is_written_when_told(zip64: bool) -> None:
     """A small archive has 64-bit records exactly when they were requested."""
-    data = packed([Member("a", b"x")], Make(zip64=zip64))
+    data = packed([Member("a", b"x")], ZipForm(zip64=zip64))
     assert (b"PK\x06\x06" in data) is zip64
     assert (b"PK\x06\x07" in data) is zip64
 
 
 def test_descriptors_follow_the_data() -> None:
     """With descriptors the local header has no sizes; they come behind."""
-    data = packed([Member("a", b"hello")], Make(descriptors=True))
+    data = packed([Member("a", b"hello")], ZipForm(descriptors=True))
     assert data[14:26] == bytes(12)
     assert b"helloPK\x07\x08" in data
 
@@ -85,7 +85,7 @@ def test_descriptors_follow_the_data() -> None:
 def test_habits_of_programs_are_written_when_told() -> None:
     """Absolute names, directories marked by their attributes alone, zeros behind the end."""
     members = [Member("a/b/c", b"x"), Member("a/d", b"y")]
-    make = Make(absolute=True, directories=True, zeros_bytes=7)
+    make = ZipForm(absolute=True, directories=True, zeros_bytes=7)
     data = packed(members, make)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}

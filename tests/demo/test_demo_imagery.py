@@ -28,11 +28,11 @@ PLACE = Place(-58.37, -34.6, N, 1.0)
 
 
 @pytest.fixture(scope="module", params=terrain.KINDS)
-def land(request: pytest.FixtureRequest) -> terrain.Land:
+def land(request: pytest.FixtureRequest) -> terrain.Reflectance:
     return terrain.draw(request.param, 5, N, 0.1)
 
 
-def test_land_is_reflectance(land: terrain.Land) -> None:
+def test_land_is_reflectance(land: terrain.Reflectance) -> None:
     """Four bands of reflectance, none of them flat; the mask has clear, haze and cloud."""
     assert land.bands.shape == (4, N, N)
     assert land.bands.min() >= 1
@@ -72,7 +72,7 @@ def test_cloudiness_is_about_the_share_under_cloud() -> None:
     assert 0.08 < (mask > terrain.CLEAR).mean() < 0.35
 
 
-def test_rasters_agree_about_what_was_seen(land: terrain.Land) -> None:
+def test_rasters_agree_about_what_was_seen(land: terrain.Reflectance) -> None:
     """Outside the footprint all three rasters hold 0, inside none of them does."""
     rasters = develop(land, PLACE)
     seen = PLACE.seen(slice(0, N), slice(0, N))
@@ -81,7 +81,7 @@ def test_rasters_agree_about_what_was_seen(land: terrain.Land) -> None:
         assert ((pixels != 0) == seen).all()
 
 
-def test_geotiff_is_what_the_vendor_delivers(land: terrain.Land, tmp_path: Path) -> None:
+def test_geotiff_is_what_the_vendor_delivers(land: terrain.Reflectance, tmp_path: Path) -> None:
     """Tiled, LZW, with overviews, its bands named, lying where the footprint says."""
     path = tmp_path / "toa.tif"
     place = Place(-58.37, -34.6, 400, 1.0)
@@ -120,7 +120,7 @@ def test_zone(longitude: float, latitude: float, epsg: int) -> None:
     assert Place(longitude, latitude, 10, 1.0).epsg == epsg
 
 
-def test_vrt_shows_its_tiles(land: terrain.Land, tmp_path: Path) -> None:
+def test_vrt_shows_its_tiles(land: terrain.Reflectance, tmp_path: Path) -> None:
     """A virtual raster over frames, by relative path, shows the picture they were cut from."""
     (tmp_path / "rasters").mkdir()
     rasters, tiles = develop(land, PLACE), []
@@ -136,7 +136,9 @@ def test_vrt_shows_its_tiles(land: terrain.Land, tmp_path: Path) -> None:
         assert file.transform == PLACE.transform()
 
 
-def test_enlarged_raster_has_the_size_of_its_place(land: terrain.Land, tmp_path: Path) -> None:
+def test_enlarged_raster_has_the_size_of_its_place(
+    land: terrain.Reflectance, tmp_path: Path
+) -> None:
     """It shows the land over the whole place, with a border that was not seen."""
     place = Place(-58.37, -34.6, 1300, 0.7)
     write_enlarged(tmp_path / "x.tif", land, place)
@@ -149,7 +151,7 @@ def test_enlarged_raster_has_the_size_of_its_place(land: terrain.Land, tmp_path:
     assert small[0, 0] == 0
 
 
-def test_png_is_about_as_large_as_asked(land: terrain.Land, tmp_path: Path) -> None:
+def test_png_is_about_as_large_as_asked(land: terrain.Reflectance, tmp_path: Path) -> None:
     """A preview is an RGB picture in pixels of its own."""
     write_png(tmp_path / "x.png", develop(land, PLACE).visual, 40)
     visual = develop(land, PLACE).visual

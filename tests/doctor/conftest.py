@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from satfs.doctor.findings import Finding
-from satfs.doctor.machine import Machine, Ran
+from satfs.doctor.machine import Machine, ProgramResult
 
 #: An ordinary user's, for every user that runs the tests.
 UID = 1000
@@ -26,7 +26,7 @@ class MadeUp:
     uid: int = UID
     environment: dict[str, str] = field(default_factory=dict)
     #: The result of a program, by its name; one that is not here never ends.
-    responses: dict[str, Ran] = field(default_factory=dict)
+    responses: dict[str, ProgramResult] = field(default_factory=dict)
     #: The errno of a stat of a path, or None where it never returns.
     errnos: dict[Path, int | None] = field(default_factory=dict)
 
@@ -53,12 +53,12 @@ class MadeUp:
         """Return it as it is seen by a check."""
         return Machine(self.root, self.environment, self.uid, self.root / "home/me", self._run)
 
-    def _run(self, command: Sequence[str]) -> Ran | None:
+    def _run(self, command: Sequence[str]) -> ProgramResult | None:
         if command[0] != sys.executable or "-S" not in command:
             return self.responses.get(Path(command[0]).name)
         place = Path(command[-1])  # a query for its filesystem
         response = self.errnos[place] if place in self.errnos else _real_errno(place)
-        return None if response is None else Ran(0, f"{response}\n")
+        return None if response is None else ProgramResult(0, f"{response}\n")
 
 
 def _real_errno(path: Path) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from satfs.doctor import crawlers
 from satfs.doctor.findings import Severity
-from satfs.doctor.machine import Ran
+from satfs.doctor.machine import ProgramResult
 from satfs.fuse.crawlers import CrawlerRules, crawler_rules
 
 DEBIAN = """\
@@ -149,7 +149,7 @@ def test_an_indexer_that_is_set_up_counts_before_it_runs(
 def test_trackers_own_list_is_kept_and_added_to(made: MadeUp) -> None:
     run_indexer(made, "tracker-miner-f")
     made.program("gsettings")
-    made.responses["gsettings"] = Ran(0, "['po', 'CVS', 'core-dumps']\n")
+    made.responses["gsettings"] = ProgramResult(0, "['po', 'CVS', 'core-dumps']\n")
 
     (command,) = only(
         crawlers.indexers(made.machine, [made.machine.home / "my aleph"], KEEPS_OUT)

@@ -12,7 +12,7 @@ from doctor.conftest import MadeUp, only
 
 from satfs.doctor import fuse
 from satfs.doctor.findings import Severity
-from satfs.doctor.machine import Ran
+from satfs.doctor.machine import ProgramResult
 from satfs.errors import FuseMissing
 
 CAPABILITIES_OF_DOCKER = "CapEff:\t00000000a80425fb\n"
@@ -56,7 +56,7 @@ def helper_of_root(made: MadeUp) -> Path:
     path = made.program("fusermount3", is_setuid=True)
     if os.geteuid() != 0:
         pytest.skip("only root can make a program that is root's")
-    made.responses["fusermount3"] = Ran(0, "fusermount3 version: 3.14.0\n")
+    made.responses["fusermount3"] = ProgramResult(0, "fusermount3 version: 3.14.0\n")
     return path
 
 
@@ -156,7 +156,7 @@ def test_old_kernels_are_told(made: MadeUp, release: str, severity: Severity) ->
 
 def test_a_library_that_is_not_there_is_told_in_the_loaders_words(made: MadeUp) -> None:
     words = "ImportError: libfuse3.so.3: cannot open shared object file"
-    made.responses[Path(sys.executable).name] = Ran(1, "", f"Traceback …\n{words}\n")
+    made.responses[Path(sys.executable).name] = ProgramResult(1, "", f"Traceback …\n{words}\n")
 
     finding = only(fuse.library(made.machine))
 

@@ -17,7 +17,7 @@ from doctor.conftest import MadeUp, only
 from satfs.demo import scratch
 from satfs.doctor import leftovers, mounts
 from satfs.doctor.findings import Severity
-from satfs.doctor.machine import Machine, Ran, run_bounded
+from satfs.doctor.machine import Machine, ProgramResult, run_bounded
 from satfs.errors import BadMountpoint
 from satfs.kernel_tuning import READ_AHEAD_KB
 
@@ -263,8 +263,8 @@ def test_a_program_that_hangs_is_left_behind() -> None:
 
 def test_a_program_that_is_not_there_is_no_program_that_hangs() -> None:
     """A filesystem does not count as stuck because the probe could not be started."""
-    assert run_bounded(["/nowhere/program"]) == Ran(127, "", "No such file or directory")
-    machine = Machine(run=lambda _: Ran(127, "", "Permission denied"))
+    assert run_bounded(["/nowhere/program"]) == ProgramResult(127, "", "No such file or directory")
+    machine = Machine(run=lambda _: ProgramResult(127, "", "Permission denied"))
     assert machine.errno_of(Path("/")) == 0
     assert machine.errno_of(Path("/nowhere")) == errno.ENOENT
     assert Machine().errno_of(Path("/nowhere")) == errno.ENOENT

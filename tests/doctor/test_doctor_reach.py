@@ -22,7 +22,7 @@ from satfs.doctor.reach import (
     NAME_LIMIT_S,
     RESPONSE_LIMIT_S,
     Host,
-    Way,
+    HostFindings,
     on_the_way,
     reach,
 )
@@ -46,7 +46,7 @@ async def asking(ca_file: Path | None = None, timeout_s: float = 5.0) -> AsyncIt
         yield http
 
 
-async def way_to(url: str, proxies: Proxies = DIRECTLY, **more: Any) -> Way:
+async def way_to(url: str, proxies: Proxies = DIRECTLY, **more: Any) -> HostFindings:
     """Return what is found on the way to *url*."""
     host = Host("api", "the API", url, variable="SATFS_API_URL")
     async with asking(**more) as http:

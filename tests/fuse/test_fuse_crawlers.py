@@ -18,7 +18,7 @@ from satfs.fuse.crawlers import (
     QUIET_S,
     CrawlerGate,
     CrawlerRules,
-    Habit,
+    ProgramBehaviour,
     crawler_rules,
 )
 from satfs.model import Reader
@@ -50,9 +50,9 @@ def program(name: str, thread: str = "") -> Caller:
 )
 def test_indexers_crawl(name: str) -> None:
     """Indexers are known under their names, also those that the kernel cuts."""
-    assert DEFAULT.habit(program(name)) is Habit.CRAWLS
-    assert not DEFAULT.may_fetch(Habit.CRAWLS, "preview.png", 10)
-    assert not DEFAULT.may_list(Habit.CRAWLS)
+    assert DEFAULT.behaviour(program(name)) is ProgramBehaviour.CRAWLS
+    assert not DEFAULT.may_fetch(ProgramBehaviour.CRAWLS, "preview.png", 10)
+    assert not DEFAULT.may_list(ProgramBehaviour.CRAWLS)
 
 
 @pytest.mark.parametrize(
@@ -61,21 +61,21 @@ def test_indexers_crawl(name: str) -> None:
 )
 def test_thumbnailers_draw(name: str) -> None:
     """A thumbnailer may have small pictures, and no raster."""
-    habit = DEFAULT.habit(program(name))
-    assert habit is Habit.DRAWS
-    assert DEFAULT.may_list(habit)
-    assert DEFAULT.may_fetch(habit, "a_preview.PNG", PICTURE_BYTES)
-    assert not DEFAULT.may_fetch(habit, "a_preview.png", PICTURE_BYTES + 1)
+    behaviour = DEFAULT.behaviour(program(name))
+    assert behaviour is ProgramBehaviour.DRAWS
+    assert DEFAULT.may_list(behaviour)
+    assert DEFAULT.may_fetch(behaviour, "a_preview.PNG", PICTURE_BYTES)
+    assert not DEFAULT.may_fetch(behaviour, "a_preview.png", PICTURE_BYTES + 1)
     for raster in ("a.tif", "a.TIFF", "a.jp2", "a.vrt", "a.zip", "png", ".png"):
-        assert not DEFAULT.may_fetch(habit, raster, 10)
+        assert not DEFAULT.may_fetch(behaviour, raster, 10)
 
 
 def test_a_file_manager_that_draws_may_copy() -> None:
     """Of a file manager that draws thumbnails itself, only the thread that does is kept out."""
-    assert DEFAULT.habit(program("pcmanfm", "loader")) is Habit.DRAWS
-    assert DEFAULT.habit(program("pcmanfm", "pool-pcmanfm")) is Habit.PEOPLE
-    assert DEFAULT.habit(program("pcmanfm")) is Habit.PEOPLE
-    assert DEFAULT.habit(program("gdal", "loader")) is Habit.PEOPLE
+    assert DEFAULT.behaviour(program("pcmanfm", "loader")) is ProgramBehaviour.DRAWS
+    assert DEFAULT.behaviour(program("pcmanfm", "pool-pcmanfm")) is ProgramBehaviour.PEOPLE
+    assert DEFAULT.behaviour(program("pcmanfm")) is ProgramBehaviour.PEOPLE
+    assert DEFAULT.behaviour(program("gdal", "loader")) is ProgramBehaviour.PEOPLE
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_a_file_manager_that_draws_may_copy() -> None:
 )
 def test_backups_and_people_read(name: str) -> None:
     """Backup programs and other programs of users are no crawlers."""
-    habit = DEFAULT.habit(program(name))
-    assert habit is Habit.PEOPLE
-    assert DEFAULT.may_fetch(habit, "a.tif", 10**12)
-    assert DEFAULT.may_list(habit)
+    behaviour = DEFAULT.behaviour(program(name))
+    assert behaviour is ProgramBehaviour.PEOPLE
+    assert DEFAULT.may_fetch(behaviour, "a.tif", 10**12)
+    assert DEFAULT.may_list(behaviour)
 
 
 @given(st.text(min_size=1, max_size=40))
@@ -95,18 +95,18 @@ def test_nobody_is_kept_out_when_the_guard_is_off(name: str) -> None:
     """`none` lets everybody in."""
     guard = crawler_rules("none")
     assert not guard.is_awake
-    assert guard.habit(program(name)) is Habit.PEOPLE
+    assert guard.behaviour(program(name)) is ProgramBehaviour.PEOPLE
 
 
 def test_the_list_can_be_made_longer() -> None:
     """Words beside `default` are added to it; without `default` they are the whole list."""
     longer = crawler_rules("default clamscan my-crawler-with-a-long-name bot-*")
     for name in ("updatedb", "clamscan", "my-crawler-with-a-long-name", "bot-7"):
-        assert longer.habit(program(name)) is Habit.CRAWLS
+        assert longer.behaviour(program(name)) is ProgramBehaviour.CRAWLS
     only = crawler_rules("clamscan")
-    assert only.habit(program("clamscan")) is Habit.CRAWLS
-    assert only.habit(program("updatedb")) is Habit.PEOPLE
-    assert only.habit(program("tumblerd")) is Habit.PEOPLE
+    assert only.behaviour(program("clamscan")) is ProgramBehaviour.CRAWLS
+    assert only.behaviour(program("updatedb")) is ProgramBehaviour.PEOPLE
+    assert only.behaviour(program("tumblerd")) is ProgramBehaviour.PEOPLE
 
 
 @given(
@@ -117,9 +117,9 @@ def test_a_name_means_itself_however_long(name: str) -> None:
     kept = name.encode()[:15].decode("utf-8", "ignore")
     guard = CrawlerRules([name], [])
     if len(kept.encode()) == min(15, len(name.encode())):
-        assert guard.habit(Caller(kept, kept)) is Habit.CRAWLS
+        assert guard.behaviour(Caller(kept, kept)) is ProgramBehaviour.CRAWLS
     other = f"x{kept}"[:15]
-    assert other == kept or guard.habit(Caller(other, other)) is Habit.PEOPLE
+    assert other == kept or guard.behaviour(Caller(other, other)) is ProgramBehaviour.PEOPLE
 
 
 # -- names from procfs --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from satfs.api.cached_listing import ListingState
 from satfs.cli.commands.status import rows_of
-from satfs.content.fetch.egress_limit import Spent
+from satfs.content.fetch.egress_limit import DayUsage
 from satfs.content.fetch.range_request import TransferStatus
 from satfs.fuse.error_reporting import FailureReport
 from satfs.introspection.metrics import exposition
@@ -85,7 +85,7 @@ status = st.builds(
         longest_wait_s=seconds,
         requests=st.dictionaries(st.sampled_from(["link", "bytes"]), counts).map(Counter),
     ),
-    spent=st.builds(Spent, st.just("2026-01-01"), counts, st.none() | counts),
+    spent=st.builds(DayUsage, st.just("2026-01-01"), counts, st.none() | counts),
     api=st.dictionaries(st.sampled_from(["requests", "status_200", "status_500"]), counts),
     errnos=st.dictionaries(st.sampled_from(["EIO", "ENOENT"]), counts),
     failures=st.lists(
@@ -184,7 +184,7 @@ def test_no_field_is_forgotten() -> None:
         "transfers": [TransferStatus("o", ByteRange(0, 1), 0, False, None)],
         "content": {"disk_bytes": 1},
         "reading": TraceTotals(n_reads=1),
-        "spent": Spent("1970-01-01", 1, None),
+        "spent": DayUsage("1970-01-01", 1, None),
         "api": {"requests": 1},
         "calls": {"lookup": 1},
         "n_calls_waiting": 1,

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from satfs import mountpoints
 from satfs.errors import BadCache, BadMountpoint, FuseMissing
-from satfs.kernel_tuning import CONGESTION_THRESHOLD, MAX_BACKGROUND, READ_AHEAD_KB, Tuned, tune
+from satfs.kernel_tuning import (
+    CONGESTION_THRESHOLD,
+    MAX_BACKGROUND,
+    READ_AHEAD_KB,
+    TunedLimits,
+    tune,
+)
 from satfs.mountpoints import (
     FS_TYPE,
     Mounted,
@@ -118,10 +124,10 @@ def test_tuning_sets_what_it_may(tmp_path: Path) -> None:
     """Read-ahead and background requests of just this mount are raised, and the values returned."""
     bdi = tmp_path / "class/bdi/0:40"
     connection = tmp_path / "fs/fuse/connections/40"
-    assert tune((0, 40), tmp_path) == Tuned(None, None)
+    assert tune((0, 40), tmp_path) == TunedLimits(None, None)
     bdi.mkdir(parents=True)
-    assert tune((0, 40), tmp_path) == Tuned(READ_AHEAD_KB, None)
+    assert tune((0, 40), tmp_path) == TunedLimits(READ_AHEAD_KB, None)
     connection.mkdir(parents=True)
-    assert tune((0, 40), tmp_path) == Tuned(READ_AHEAD_KB, MAX_BACKGROUND)
+    assert tune((0, 40), tmp_path) == TunedLimits(READ_AHEAD_KB, MAX_BACKGROUND)
     assert (bdi / "read_ahead_kb").read_text() == "512"
     assert (connection / "congestion_threshold").read_text() == str(CONGESTION_THRESHOLD)

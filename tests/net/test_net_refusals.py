@@ -7,12 +7,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satfs.net.refusals import MAX_WAIT_S, UNPROVEN_S, YOUNG_S, Again, Refusals, Standing
+from satfs.net.refusals import MAX_WAIT_S, UNPROVEN_S, YOUNG_S, CredentialHistory, NextTry, Refusals
 
 
-def tries_of(refusals: Refusals, names: list[str], *, age_s: float, is_proven: bool) -> list[Again]:
+def tries_of(
+    refusals: Refusals, names: list[str], *, age_s: float, is_proven: bool
+) -> list[NextTry]:
     """Return the steps of an operation that is always refused, for at most a minute."""
-    steps: list[Again] = []
+    steps: list[NextTry] = []
     now_s, name = 0.0, names.pop(0)
     while now_s < 60:
         again = refusals.again(
@@ -54,15 +56,15 @@ def test_no_operation_hammers(names: list[str], age_s: float, is_proven: bool) -
 
 def test_what_was_accepted_is_replaced_at_once() -> None:
     """A credential that was good, and is not any more, has ended."""
-    standing = Standing()
+    standing = CredentialHistory()
     standing.received("a", 0.0)
     standing.accepted("a")
-    assert standing.again(Refusals(), "a", 1.0, is_proven=True) == Again(0.0, is_another=True)
+    assert standing.again(Refusals(), "a", 1.0, is_proven=True) == NextTry(0.0, is_another=True)
 
 
 def test_youth_ends_by_acceptance_by_time_and_by_own_words() -> None:
     """And a credential that was never received is not young."""
-    standing = Standing()
+    standing = CredentialHistory()
     standing.received("a", 10.0)
     standing.received("a", 12.0)  # held already
     assert standing.is_young("a", 10.5)

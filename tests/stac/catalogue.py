@@ -19,22 +19,22 @@ from satfs.demo.catalogue import (
 )
 from satfs.demo.contents import FileContent
 from satfs.demo.georeference import Place
-from satfs.demo.products import PACKINGS, Form, Product, write_product
+from satfs.demo.products import PACKINGS, DeliveryForm, Product, write_product
 from satfs.demo.terrain import draw
 
 TASK = 341271
 CAPTURE = "bb7ffd5d-03aa-44cd-98f3-be678f7d302f"
 ODD_CAPTURE = "c42cdba2-eed2-4e74-90b1-a90e3df611e0"
 FORMS = {
-    "rgbn": Form(order=("Red", "Green", "Blue", "NIR")),
-    "tiles": Form(n_tiles=2),
-    "capitals": Form(extension=".TIF"),
-    "rpc": Form(has_rpc=True),
+    "rgbn": DeliveryForm(order=("Red", "Green", "Blue", "NIR")),
+    "tiles": DeliveryForm(n_tiles=2),
+    "capitals": DeliveryForm(extension=".TIF"),
+    "rpc": DeliveryForm(has_rpc=True),
 }
 
 
 def product(
-    number: int, *, packing: str = "stored", form: Form | None = None, n: int = 200
+    number: int, *, packing: str = "stored", form: DeliveryForm | None = None, n: int = 200
 ) -> Product:
     """Return a small product; its id differs by *number*."""
     moment = datetime(2026, 1, 28, 15, 57, 47, 636000, UTC) + timedelta(seconds=number)
@@ -47,7 +47,7 @@ def product(
         land=draw("town", 1, n),
         n_frames=2 if number == 0 else 1,
         packing=packing,
-        form=form or Form(),
+        form=form or DeliveryForm(),
     )
 
 

@@ -10,7 +10,7 @@ import click
 
 from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Commands, Manner, json_flag, verbosity_flags
+from satfs.cli.flags import Commands, OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mount_of
 from satfs.cli.output import console, new_table, print_remark, print_sentence, show
@@ -57,7 +57,9 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def info(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> None:
+def info(
+    _output_options: OutputOptions, mountpoint: str | None, cache_dir: Path | None, as_json: bool
+) -> None:
     """Show what is kept, the most recently used first.
 
     With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.
@@ -116,7 +118,9 @@ Examples:
 @_directory_flag
 @verbosity_flags
 @click.pass_obj
-def clear(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, pinned: bool) -> None:
+def clear(
+    _output_options: OutputOptions, mountpoint: str | None, cache_dir: Path | None, pinned: bool
+) -> None:
     """Remove what is kept. Listings stay; content is fetched again when a program reads it.
 
     With MOUNTPOINT, from the cache of the mount there; without, from that of the settings.
@@ -142,7 +146,9 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def verify(_manner: Manner, mountpoint: str | None, cache_dir: Path | None, as_json: bool) -> int:
+def verify(
+    _output_options: OutputOptions, mountpoint: str | None, cache_dir: Path | None, as_json: bool
+) -> int:
     """Read all that is kept, and drop what is damaged; exits with 7 if anything was.
 
     With MOUNTPOINT, in the cache of the mount there; without, in that of the settings.

@@ -7,7 +7,7 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import OutputOptions, verbosity_flags
 
 SHELLS: Final = ("bash", "zsh", "fish")
 #: The variable in which the shell sends a request to `main.satfs`, by click's convention.
@@ -62,7 +62,7 @@ def completion(context: click.Context, shell: str) -> None:
 
     bash must be 4.4 or newer.
     """
-    context.ensure_object(Manner)
+    context.ensure_object(OutputOptions)
     click.echo(completion_script(context.find_root().command, shell), nl=False)
 
 

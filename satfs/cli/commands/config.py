@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
-from satfs.cli.flags import Commands, Manner, account_flags, json_flag, verbosity_flags
+from satfs.cli.flags import Commands, OutputOptions, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import home_name
 from satfs.cli.output import new_table, print_remark, print_sentence, print_table, show
 from satfs.profiles import (
@@ -73,7 +73,12 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def show_settings(
-    manner: Manner, /, with_origin: bool, describe: bool, as_json: bool, **flags: str | None
+    output_options: OutputOptions,
+    /,
+    with_origin: bool,
+    describe: bool,
+    as_json: bool,
+    **flags: str | None,
 ) -> None:
     """Show every setting as a mount would use it now.
 
@@ -89,7 +94,7 @@ def show_settings(
         _print_table(resolved)
     else:
         _print_lines(resolved, with_origin=with_origin)
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         for remark in (*unknown_remarks(os.environ), *resolved.remarks):
             print_remark(remark)
 
@@ -101,7 +106,7 @@ def show_settings(
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def profiles(_manner: Manner, as_json: bool) -> None:
+def profiles(_output_options: OutputOptions, as_json: bool) -> None:
     """List the profiles of config.toml: whom each logs in as, and for which contract."""
     chosen = resolve_settings({}, may_be_new=True)
     rows = [_profile(name, is_chosen=name == chosen.settings.profile) for name in chosen.profiles]
@@ -125,7 +130,7 @@ def profiles(_manner: Manner, as_json: bool) -> None:
 @click.option("--system", "is_system", is_flag=True, help="The one for all users.")
 @verbosity_flags
 @click.pass_obj
-def path(_manner: Manner, is_system: bool) -> None:
+def path(_output_options: OutputOptions, is_system: bool) -> None:
     """Print where config.toml is, or would be."""
     click.echo(system_file(os.environ) if is_system else user_file(os.environ))
 

@@ -13,7 +13,7 @@ import click
 from satfs.cli.commands.mount import mount_options
 from satfs.cli.completion_values import directories
 from satfs.cli.demo_tour import print_demo, show_around
-from satfs.cli.flags import Manner, log_flags, verbosity_flags
+from satfs.cli.flags import OutputOptions, log_flags, verbosity_flags
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
 from satfs.cli.options import GivenOptions, parse_options
@@ -63,7 +63,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def demo(
-    manner: Manner,
+    output_options: OutputOptions,
     mountpoint: str,
     foreground: bool,
     serve_only: bool,
@@ -98,7 +98,7 @@ def demo(
         return launch(
             lambda: _origin_for(origin, given),
             mount_options(hold, given, source=DEMO_SOURCE),
-            manner,
+            output_options,
             foreground=foreground,
             on_ready=lambda: (
                 print_demo(place, ends_with_us=True) if foreground else show_around(place)

@@ -21,7 +21,7 @@ from rich.text import Text
 from satfs.cli.bug_report import report_text, write_report
 from satfs.cli.completion_values import directories, values_for
 from satfs.cli.exit_codes import Exit, exit_code
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_as
 from satfs.cli.mount_status import mounts_of_user, read_log
@@ -78,7 +78,7 @@ Exit codes:
 @verbosity_flags
 @click.pass_obj
 def doctor(
-    manner: Manner,
+    output_options: OutputOptions,
     mountpoint: str | None,
     as_json: bool,
     profile: str | None,
@@ -94,12 +94,12 @@ def doctor(
         raise BadSettings(f"{show(str(report))} exists; name another file for the report")
     findings: list[Finding] = []
     # No log by default: what goes wrong is in the findings.
-    level = manner.log.level if manner.verbosity > 0 else logging.CRITICAL
-    with logging_as(replace(manner.log, level=level), in_background=False):
+    level = output_options.log.level if output_options.verbosity > 0 else logging.CRITICAL
+    with logging_as(replace(output_options.log, level=level), in_background=False):
         if as_json:
             _examine(mountpoint, profile, findings.append)
         else:
-            least = Severity.NOTE if manner.verbosity < 0 else Severity.OK
+            least = Severity.NOTE if output_options.verbosity < 0 else Severity.OK
             _examine_aloud(mountpoint, profile, findings, least)
     code = code_of(findings)
     if as_json:

@@ -9,7 +9,7 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import new_table, print_table, show
 from satfs.cli.raster_rows import list_rows, raster_rows
@@ -40,7 +40,7 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
+def info(output_options: OutputOptions, path: str, profile: str | None, as_json: bool) -> int:
     """Show the record of a task, capture or scene, what is kept of a scene's files, or a raster.
 
     PATH-OR-ID is what `satfs ls` takes: a path on a mount, an id, or a path of the tree. Of a
@@ -50,7 +50,7 @@ def info(manner: Manner, path: str, profile: str | None, as_json: bool) -> int:
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
-        with logging_as(quiet_log(manner), in_background=False):
+        with logging_as(quiet_log(output_options), in_background=False):
             found = dict(query(target, "describe", settings))
     except NotThere as failure:
         raise missing(failure) from failure

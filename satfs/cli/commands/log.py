@@ -6,7 +6,7 @@ import click
 
 from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import OutputOptions, verbosity_flags
 from satfs.cli.mount_status import read_log, the_mount
 from satfs.cli.output import print_remark
 from satfs.control.client import result_of
@@ -31,7 +31,7 @@ Examples:
 )
 @verbosity_flags
 @click.pass_obj
-def log(manner: Manner, mountpoint: str | None, level: str | None) -> int:
+def log(output_options: OutputOptions, mountpoint: str | None, level: str | None) -> int:
     """Show the last lines of a mount's log, wherever it is written; or change its level.
 
     The level holds until the mount ends. MOUNTPOINT may be left out where there is but one mount.
@@ -40,10 +40,10 @@ def log(manner: Manner, mountpoint: str | None, level: str | None) -> int:
     if level is None:
         lines = read_log(mounted)
         click.echo(lines, nl=False)
-        if not lines and manner.verbosity >= 0:
+        if not lines and output_options.verbosity >= 0:
             print_remark("nothing has been logged so far; `--level info` logs what happens")
         return Exit.DONE
     result_of(mounted, "log-level", {"level": level})
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         click.echo(f"{mounted.mountpoint} logs from level {level} on.")
     return Exit.DONE

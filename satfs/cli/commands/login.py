@@ -20,7 +20,7 @@ from satfs.api.secret_store import StoredLogin
 from satfs.api.token_sources import source_of
 from satfs.cli.account import Account, query_account
 from satfs.cli.exit_codes import CREDENTIALS_ARE_MADE, Exit
-from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, account_flags, json_flag, verbosity_flags
 from satfs.cli.hints import hint, home_name
 from satfs.cli.install_helper import this_program
 from satfs.cli.output import print_remark, print_sentence, show
@@ -68,7 +68,12 @@ terminal, SATFS_CLIENT_ID and SATFS_CLIENT_SECRET are taken.
 @verbosity_flags
 @click.pass_obj
 def login(
-    manner: Manner, /, with_token: bool, place: str | None, as_json: bool, **flags: str | None
+    output_options: OutputOptions,
+    /,
+    with_token: bool,
+    place: str | None,
+    as_json: bool,
+    **flags: str | None,
 ) -> int:
     """Log in, so that mounts need no credentials in the environment.
 
@@ -90,19 +95,19 @@ def login(
         chosen = _chosen(settings.contract_id, contracts, is_prompted=is_prompted)
         return settings.model_copy(update={"contract_id": chosen})
 
-    account, settings = query_account(settings, manner, choose)
+    account, settings = query_account(settings, output_options, choose)
     store = SecretPlace(place) if place else _best_place()
     removed = _keep(before, settings, account, given.secret, store)
     if as_json:
         click.echo(json.dumps(_record(settings, account, store), indent=2))
-    elif manner.verbosity >= 0:
+    elif output_options.verbosity >= 0:
         _print_account(settings, account, store)
     for key in removed:
         print_remark(
             f"{key} of profile {settings.profile} was removed: it would win over the login."
         )
     _remark_rivals(settings)
-    if not as_json and manner.verbosity >= 0:
+    if not as_json and output_options.verbosity >= 0:
         if sys.stdin.isatty():
             return _offer_mount(settings.profile)
         _print_next_step(settings.profile)

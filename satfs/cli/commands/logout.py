@@ -8,7 +8,7 @@ import os
 import click
 
 from satfs.api import secret_store
-from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.mount_status import mounts_of_user
 from satfs.cli.output import print_remark, print_sentence
@@ -32,7 +32,7 @@ Examples:
 @profile_flag
 @verbosity_flags
 @click.pass_obj
-def logout(manner: Manner, /, as_json: bool, profile: str | None) -> None:
+def logout(output_options: OutputOptions, /, as_json: bool, profile: str | None) -> None:
     """Forget the login of a profile: its secret, and its values in config.toml.
 
     Other settings of the profile stay. A mount that is up goes on with the token that it has until
@@ -44,7 +44,7 @@ def logout(manner: Manner, /, as_json: bool, profile: str | None) -> None:
     change_profile(user_file(os.environ), name, dict.fromkeys(_WRITTEN))
     if as_json:
         click.echo(json.dumps({"profile": name, "forgotten": [str(place) for place in found]}))
-    elif manner.verbosity >= 0:
+    elif output_options.verbosity >= 0:
         if found:
             places = " and ".join(_PLACES[place] for place in found)
             print_sentence(f"Logged out of profile {name}; its secret is gone from {places}.")

@@ -10,7 +10,7 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.output import new_table, print_remark, print_table, show
 from satfs.cli.selection_flags import where_flag
@@ -40,7 +40,11 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def ls(
-    manner: Manner, path: str | None, where: tuple[str, ...], profile: str | None, as_json: bool
+    output_options: OutputOptions,
+    path: str | None,
+    where: tuple[str, ...],
+    profile: str | None,
+    as_json: bool,
 ) -> int:
     """List tasks, the captures of a task, the scenes of a capture, or the files of a scene.
 
@@ -53,7 +57,7 @@ def ls(
     target = anywhere(path)
     settings = None if isinstance(target, OnMount) else load_settings(profile=profile)
     try:
-        with logging_as(quiet_log(manner), in_background=False):
+        with logging_as(quiet_log(output_options), in_background=False):
             listing = query(target, "list", settings, where)
     except NotThere as failure:
         raise missing(failure) from failure

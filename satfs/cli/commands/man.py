@@ -11,7 +11,7 @@ import click
 import platformdirs
 
 from satfs import __version__
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import OutputOptions, verbosity_flags
 from satfs.cli.manual import Manual, Section, Term, manual_of, variables
 from satfs.cli.mount_helper import MountExit
 from satfs.cli.output import print_sentence, show
@@ -57,7 +57,7 @@ def man(context: click.Context, directory: Path | None) -> None:
             f"the man pages cannot be written to {show(str(place))}: {failure.strerror}; "
             "name a directory of your own: satfs man DIRECTORY"
         ) from failure
-    if context.ensure_object(Manner).verbosity >= 0:
+    if context.ensure_object(OutputOptions).verbosity >= 0:
         print_sentence(f"{len(pages)} man pages are in {show(str(place))}; try: man satfs")
 
 

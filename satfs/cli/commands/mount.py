@@ -12,7 +12,7 @@ import click
 
 from satfs.cli.completion_values import directories
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, log_flags, setting_flags, verbosity_flags
+from satfs.cli.flags import OutputOptions, log_flags, setting_flags, verbosity_flags
 from satfs.cli.hints import hint, program_name, shell_path
 from satfs.cli.launch import launch
 from satfs.cli.mountpoint import prepare_mountpoint
@@ -69,7 +69,7 @@ to all users.
 @verbosity_flags
 @click.pass_obj
 def mount(
-    manner: Manner,
+    output_options: OutputOptions,
     /,
     mountpoint: str,
     foreground: bool,
@@ -88,10 +88,10 @@ def mount(
         mountpoint,
         replace(given, nonempty=nonempty or given.nonempty),
         {name: value for name, value in flags.items() if value is not None},
-        manner,
+        output_options,
         foreground=foreground,
         is_offline=offline,
-        on_ready=lambda: print_mounted(mountpoint, manner, foreground=foreground),
+        on_ready=lambda: print_mounted(mountpoint, output_options, foreground=foreground),
     )
 
 
@@ -99,7 +99,7 @@ def mount_as(
     mountpoint: str,
     given: GivenOptions,
     flags: Mapping[str, str],
-    manner: Manner,
+    output_options: OutputOptions,
     *,
     foreground: bool = False,
     is_offline: bool = False,
@@ -126,7 +126,7 @@ def mount_as(
             for_others=given.allow_other or given.allow_root,
             auto_unmount=given.auto_unmount,
         )
-        if manner.log_file and manner.log_file.is_relative_to(place):
+        if output_options.log_file and output_options.log_file.is_relative_to(place):
             raise BadSettings("the log file lies inside the mountpoint; choose another place")
         if settings.token_file and settings.token_file.is_relative_to(place):
             raise BadSettings(
@@ -137,16 +137,16 @@ def mount_as(
         return launch(
             lambda: nullcontext(settings),
             mount_options(hold, given, source=f"satfs:{settings.profile}", is_offline=is_offline),
-            manner,
+            output_options,
             foreground=foreground,
             leaves_late=leaves_late,
             on_ready=on_ready,
         )
 
 
-def print_mounted(mountpoint: str, manner: Manner, *, foreground: bool) -> None:
+def print_mounted(mountpoint: str, output_options: OutputOptions, *, foreground: bool) -> None:
     """Print that the mount works, and how it ends, unless less is wanted."""
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         command = hint(f"satfs umount {shell_path(mountpoint)}")
         end = "Ctrl-C unmounts it" if foreground else f"to unmount it: {command}"
         print_sentence(f"satfs is mounted at {mountpoint}; {end}")

@@ -11,7 +11,7 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.output import new_table, print_remark, print_table, show
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import where_flag
@@ -50,7 +50,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def pin(
-    manner: Manner,
+    output_options: OutputOptions,
     paths: tuple[str, ...],
     where: tuple[str, ...],
     jobs: int | None,
@@ -65,7 +65,7 @@ def pin(
     published later, or files that are replaced, pin again. Without PATH, list what is pinned.
     """
     if remove:
-        return _unpin(paths, where, is_all=is_all, as_json=as_json, manner=manner)
+        return _unpin(paths, where, is_all=is_all, as_json=as_json, output_options=output_options)
     if is_all:
         raise click.UsageError("--all goes with --remove")
     if not paths:
@@ -77,10 +77,10 @@ def pin(
         jobs=jobs,
         more={"pin": True, "is_for_later": no_fetch},
         as_json=as_json,
-        manner=manner,
+        output_options=output_options,
         verb="fetched",
     )
-    if not as_json and manner.verbosity >= 0:
+    if not as_json and output_options.verbosity >= 0:
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes"] for each in results)
@@ -142,7 +142,12 @@ def _pins_of(mounted: Mounted) -> Mapping[str, Json] | SatfsError:
 
 
 def _unpin(
-    paths: tuple[str, ...], where: tuple[str, ...], *, is_all: bool, as_json: bool, manner: Manner
+    paths: tuple[str, ...],
+    where: tuple[str, ...],
+    *,
+    is_all: bool,
+    as_json: bool,
+    output_options: OutputOptions,
 ) -> int:
     if is_all == bool(paths):
         raise click.UsageError("give a PATH on a mount, or --all")
@@ -155,7 +160,7 @@ def _unpin(
             raise missing(failure) from failure
     if as_json:
         print_json({"unpinned": found})
-    elif manner.verbosity >= 0:
+    elif output_options.verbosity >= 0:
         n_bytes = sum(each["held_bytes"] for each in found)
         click.echo(
             f"No longer pinned: {format_count(len(found), 'file')}, {format_bytes(n_bytes)}."

@@ -6,7 +6,7 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.progress import fetch, jobs_flag
 from satfs.cli.selection_flags import bands_flag, four_numbers, where_flag
 from satfs.humanize import format_bytes, format_count
@@ -54,7 +54,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def prefetch(
-    manner: Manner,
+    output_options: OutputOptions,
     paths: tuple[str, ...],
     where: tuple[str, ...],
     bands: tuple[str, ...],
@@ -84,10 +84,10 @@ def prefetch(
         jobs=jobs,
         more={"window": window, "bbox": bbox, "overviews": overviews},
         as_json=as_json,
-        manner=manner,
+        output_options=output_options,
         verb="fetched",
     )
-    if not as_json and manner.verbosity >= 0:
+    if not as_json and output_options.verbosity >= 0:
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes_done"] for each in results)

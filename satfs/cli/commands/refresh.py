@@ -6,7 +6,7 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.output import print_remark
 from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.control.client import result_of
@@ -25,7 +25,7 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
+def refresh(output_options: OutputOptions, paths: tuple[str, ...], as_json: bool) -> int:
     """Request the listing of each PATH on a mount again.
 
     A mount uses a listing for a minute, and the kernel a name; this command is for a program that
@@ -51,7 +51,7 @@ def refresh(manner: Manner, paths: tuple[str, ...], as_json: bool) -> int:
             print_remark(
                 f"{each['path']}: the API could not be reached; it shows what was known before"
             )
-        elif not as_json and manner.verbosity >= 0:
+        elif not as_json and output_options.verbosity >= 0:
             entries = each["entries"]
             held = f", {format_count(entries, 'name')}" if isinstance(entries, int) else ""
             click.echo(f"{each['path']}: up to date{held}")

@@ -14,7 +14,7 @@ import platformdirs
 
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.completion_values import directories
-from satfs.cli.flags import Commands, Manner, json_flag, verbosity_flags
+from satfs.cli.flags import Commands, OutputOptions, json_flag, verbosity_flags
 from satfs.cli.hints import hint, shell_path
 from satfs.cli.install_helper import install_helper, remove_helper, this_program
 from satfs.cli.options import parse_options
@@ -75,7 +75,11 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def install(
-    manner: Manner, profile: str, mountpoint: str, options: tuple[str, ...], no_start: bool
+    output_options: OutputOptions,
+    profile: str,
+    mountpoint: str,
+    options: tuple[str, ...],
+    no_start: bool,
 ) -> int:
     """Mount PROFILE at MOUNTPOINT at each login, and now.
 
@@ -90,7 +94,7 @@ def install(
     _remark_on_environment()
     path = _units() / unit.name
     _write_unit(path, unit_text(unit, this_program(), options))
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         print_sentence(
             f"{show(str(path))} mounts satfs:{show(profile)} at {show(str(unit.mountpoint))}"
         )
@@ -104,7 +108,7 @@ def install(
     manager.run("daemon-reload")
     manager.run("enable", unit.name)
     manager.run("restart", unit.name, timeout_s=_START_TIMEOUT_S)
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         print_sentence(
             f"It runs, and starts at each login; at boot after: loginctl enable-linger {_user()}"
         )
@@ -120,7 +124,7 @@ Examples:
 @click.argument("profile")
 @verbosity_flags
 @click.pass_obj
-def remove(manner: Manner, profile: str) -> int:
+def remove(output_options: OutputOptions, profile: str) -> int:
     """Unmount PROFILE, and do not mount it at login any more."""
     path = _units() / unit_name(profile)
     unit = _unit_in(path)
@@ -136,7 +140,7 @@ def remove(manner: Manner, profile: str) -> int:
         manager.run("daemon-reload")
     elif (wanted := _wanted(path)).is_symlink():
         wanted.unlink()
-    if manner.verbosity >= 0:
+    if output_options.verbosity >= 0:
         print_sentence(f"{show(str(path))} was removed.")
         if mount_at(unit.mountpoint) is not None:
             command = hint(f"satfs umount {shell_path(unit.mountpoint)}")
@@ -157,7 +161,7 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def status(_manner: Manner, profile: str | None, as_json: bool) -> int:
+def status(_output_options: OutputOptions, profile: str | None, as_json: bool) -> int:
     """Show the services there are, or that of PROFILE: where it mounts, and its state."""
     wanted = None if profile is None else unit_name(profile)
     found = [(path, unit) for path, unit in _installed() if wanted in (None, unit.name)]

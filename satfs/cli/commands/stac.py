@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from satfs.atomic_file import write_atomically
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Commands, Manner, verbosity_flags
+from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
 from satfs.cli.output import print_remark, print_sentence
 from satfs.cli.progress import outcome_of
 from satfs.cli.selection_flags import where_flag
@@ -77,7 +77,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def export(
-    manner: Manner,
+    output_options: OutputOptions,
     paths: tuple[str, ...],
     output: Path | None,
     absolute: bool,
@@ -107,7 +107,7 @@ def export(
         found: dict[int, Json] = {}
         try:
             for message in _shown(
-                messages_of(mounted, "stac", given), is_quiet=manner.verbosity < 0
+                messages_of(mounted, "stac", given), is_quiet=output_options.verbosity < 0
             ):
                 if isinstance(message, Done):
                     outcome = outcome or outcome_of(message.result)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.mount_status import (
     MountReport,
     State,
@@ -70,7 +70,7 @@ what reading one file took.
 @verbosity_flags
 @click.pass_obj
 def status(
-    _manner: Manner,
+    _output_options: OutputOptions,
     mountpoint: str | None,
     short: bool,
     with_others: bool,

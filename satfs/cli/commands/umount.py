@@ -9,7 +9,7 @@ import click
 
 from satfs.cli.busy_processes import busy_processes
 from satfs.cli.completion_values import mountpoints as offer_mountpoints
-from satfs.cli.flags import Manner, verbosity_flags
+from satfs.cli.flags import OutputOptions, verbosity_flags
 from satfs.cli.output import print_remark, show
 from satfs.control.server_process import ServingProcess
 from satfs.errors import BadMountpoint
@@ -44,7 +44,7 @@ Examples:
 )
 @verbosity_flags
 @click.pass_obj
-def umount(_manner: Manner, mountpoints: tuple[str, ...], lazy: bool) -> None:
+def umount(_output_options: OutputOptions, mountpoints: tuple[str, ...], lazy: bool) -> None:
     """Unmount what satfs has mounted at MOUNTPOINT, and wait until its process has ended.
 
     A mount whose process has died is removed, too. Other filesystems are left as they are.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from satfs.cli.completion_values import paths as complete_paths
-from satfs.cli.flags import Manner, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
 from satfs.cli.progress import fetch
 from satfs.cli.selection_flags import where_flag
 from satfs.humanize import format_bytes, format_count
@@ -23,7 +23,9 @@ Examples:
 @json_flag
 @verbosity_flags
 @click.pass_obj
-def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_json: bool) -> int:
+def verify(
+    output_options: OutputOptions, paths: tuple[str, ...], where: tuple[str, ...], as_json: bool
+) -> int:
     """Read every file below each PATH on a mount, and compare it with its record.
 
     The store is asked for ETag and length; where the ETag is an MD5, it is compared; each member of
@@ -33,9 +35,9 @@ def verify(manner: Manner, paths: tuple[str, ...], where: tuple[str, ...], as_js
     does not know, are reported and are no failure.
     """
     outcome, results = fetch(
-        paths, "verify", where=where, as_json=as_json, manner=manner, verb="good:"
+        paths, "verify", where=where, as_json=as_json, output_options=output_options, verb="good:"
     )
-    if not as_json and manner.verbosity >= 0:
+    if not as_json and output_options.verbosity >= 0:
         n_files = sum(each["files"] for each in results)
         n_failed = sum(len(each["failed"]) for each in results)
         n_bytes = sum(each["bytes_done"] for each in results)

@@ -10,7 +10,7 @@ import click
 
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
-from satfs.cli.flags import Manner, json_flag, profile_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
@@ -85,7 +85,7 @@ What a command given with --exec gets:
 @verbosity_flags
 @click.pass_obj
 def watch(
-    manner: Manner,
+    output_options: OutputOptions,
     path: str | None,
     command: str | None,
     as_items: bool,
@@ -122,7 +122,7 @@ def watch(
             memory,
             arguments,
             as_json,
-            manner.verbosity < 0,
+            output_options.verbosity < 0,
             as_items=as_items,
             webhook=post,
             conditions=conditions,
@@ -130,7 +130,7 @@ def watch(
 
     memory = Memory(state or state_file(target, settings))
     try:
-        with memory.alone(), logging_as(quiet_log(manner), in_background=False):
+        with memory.alone(), logging_as(quiet_log(output_options), in_background=False):
             interval = None if once else interval_s
             return run_alone(_watch, target, settings, watch_of, interval, webhook)
     except NotThere as failure:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satfs.cli.account import Account, query_account
-from satfs.cli.flags import Manner, account_flags, json_flag, verbosity_flags
+from satfs.cli.flags import OutputOptions, account_flags, json_flag, verbosity_flags
 from satfs.cli.output import print_table, show
 from satfs.humanize import format_duration
 from satfs.model import Contract
@@ -39,9 +39,9 @@ Examples:
 @account_flags
 @verbosity_flags
 @click.pass_obj
-def whoami(manner: Manner, /, as_json: bool, **flags: str | None) -> None:
+def whoami(output_options: OutputOptions, /, as_json: bool, **flags: str | None) -> None:
     """Show the account, the contract, and how long the token is valid, as the API reports them."""
-    account, settings = query_account(load_settings(**flags), manner)
+    account, settings = query_account(load_settings(**flags), output_options)
     if as_json:
         click.echo(json.dumps(_record(settings, account), indent=2))
         return

@@ -66,9 +66,9 @@ class CachedObject:
         if not self.n_users:
             self.on_unused(self)
 
-    def in_use(self) -> Use:
+    def in_use(self) -> ObjectUse:
         """Return a use of this object: `with cached.in_use():` keeps its files open."""
-        return Use(self)
+        return ObjectUse(self)
 
     @property
     def is_settled(self) -> bool:
@@ -145,7 +145,7 @@ class CachedObject:
         return None
 
 
-class Use:
+class ObjectUse:
     """One use of a cached object: its files stay open from the creation to the end of `with`.
 
     It may be created by one task and entered by another one, which must enter it.

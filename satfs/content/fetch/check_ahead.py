@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from satfs.content.cache.blocks import BlockCache
-from satfs.content.cache.objects import CHECK_BYTES, CachedObject, Use
+from satfs.content.cache.objects import CHECK_BYTES, CachedObject, ObjectUse
 from satfs.model import ByteRange
 
 #: Bytes that are checked ahead of a sequential reader.
@@ -25,7 +25,7 @@ class CheckAhead:
         self,
         cache: BlockCache,
         cached: CachedObject,
-        run_in_background: Callable[[Callable[[Use], Awaitable[object]], Use], None],
+        run_in_background: Callable[[Callable[[ObjectUse], Awaitable[object]], ObjectUse], None],
     ) -> None:
         self._cache = cache
         self._cached = cached
@@ -58,7 +58,7 @@ class CheckAhead:
         finally:
             del self._waiting[event]
 
-    async def _run(self, use: Use) -> None:
+    async def _run(self, use: ObjectUse) -> None:
         try:
             with use:
                 while (left := self._left) is not None and left:

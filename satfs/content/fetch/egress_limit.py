@@ -37,7 +37,7 @@ _DAY_S: Final = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class DayUsage:
     """The bytes fetched on one day (UTC, `YYYY-MM-DD`); `limit_bytes` is None without a limit."""
 
     day: str
@@ -66,10 +66,10 @@ class Budget:
         self._unsettled_bytes = 0
         self._warned = 0.0
 
-    def spent(self) -> Spent:
+    def spent(self) -> DayUsage:
         """Return what was fetched today, by every mount of the account as far as is known."""
         self._turn()
-        return Spent(_date(self._day), self._bytes, self._limit_bytes)
+        return DayUsage(_date(self._day), self._bytes, self._limit_bytes)
 
     def left_bytes(self) -> int | None:
         """Return how much may be fetched today; None without a limit."""

@@ -14,7 +14,7 @@ import trio
 
 from satfs import read_trace
 from satfs.model import AttachmentName, Link, SceneId
-from satfs.net.refusals import Refusals, Standing
+from satfs.net.refusals import CredentialHistory, Refusals
 from satfs.read_trace import ReadTrace, ReadTraces
 from satfs.refreshable import Refreshable
 
@@ -58,7 +58,7 @@ class LinkCache:
         attachment: AttachmentName,
         trace_of_it: Callable[[], ReadTrace],
     ) -> None:
-        self._standing = Standing()
+        self._standing = CredentialHistory()
 
         async def renew() -> tuple[Link, float]:
             with trace_of_it().request(read_trace.LINK):

@@ -29,7 +29,7 @@ OTHER_VERSION_WAIT_S: Final = 0.1
 OTHER_VERSION_MAX_WAIT_S: Final = 0.5
 
 
-class Doubt:
+class ReplacementCheck:
     """Whether a response of another version means that the object was replaced.
 
     Replicas of a store may give one object different ETags. So a response of another version is
@@ -66,7 +66,7 @@ class ObjectSource:
         self.links = links
         self.version = version
         self.trace = trace
-        self.doubt = Doubt()
+        self.doubt = ReplacementCheck()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class RangeOwner(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Sharing:
+class BlockSharing:
     """How a range request shares its blocks with other processes of this node.
 
     Attributes:
@@ -142,7 +142,7 @@ class RangeRequest(Download):
         self.is_active = False
         self.is_cancelled = False
         self.n_reissued = 0
-        self.sharing = Sharing()
+        self.sharing = BlockSharing()
         self._on_progress = on_progress
 
     def progressed(self, n_bytes: int) -> None:
