@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Final
 
 from satfs.imagery.layout import Block, BlockPlace, Image
@@ -40,6 +40,12 @@ _LARGE_BYTES: Final = 4 * 1024 * 1024
 _MAX_TRIES: Final = 512
 #: Limit of the bytes of these columns. Of tiles of 512 by 512 pixels a window has two, or three.
 _MAX_BESIDE_BYTES: Final = 1536 * 1024
+#: The same of blocks that are read perhaps: what a line of 30 ms and 50 MB/s carries in a little
+#: more than the round trip that they save.
+_MAX_PERHAPS_BYTES: Final = 2 * 1024 * 1024
+#: Strips are predicted in parts of at least this number of bytes, unless they are the last ones:
+#: where little more may be fetched in vain, each strip would be a request.
+_MIN_PART_BYTES: Final = 512 * 1024
 #: Blocks of a window, and of the past, that are remembered. Beyond it a window is continued as a
 #: new one of the same columns, and the oldest blocks are forgotten.
 _MAX_REMEMBERED_BLOCKS: Final = 8192
@@ -204,15 +210,19 @@ class AccessPattern:
         beside = [(block, 1.0) for block in following.beside()]
         max_bytes = min(_MAX_BESIDE_BYTES, self._free_bytes)
         self._take(beside, max_bytes, span_of, predictions, is_whole=True)
+        perhaps = [(block, 1.0) for block in following.perhaps_beside()]
+        max_bytes = min(_MAX_PERHAPS_BYTES, self._free_bytes - self._allowance_bytes)
+        self._take(perhaps, max_bytes, span_of, predictions, is_whole=True)
         # How many strips a window has is the least certain: half of what may still be fetched in
         # vain is kept for the windows behind it.
-        free = self._free_bytes // (2 if window.image.n_columns == 1 else 1)
-        least = self._free_bytes - free
-        for blocks in following.rows_below():
-            row = [(block, following.fill) for block in blocks]
-            free = self._free_bytes - least
-            if not self._take(row, free, span_of, predictions, is_whole=True):
-                break
+        rows = [[(b, following.fill) for b in blocks] for blocks in following.rows_below()]
+        if window.image.n_columns == 1:
+            strips, free = list(chain.from_iterable(rows)), self._free_bytes // 2
+            self._take(strips, free, span_of, predictions, min_bytes=_MIN_PART_BYTES)
+        else:
+            for row in rows:
+                if not self._take(row, self._free_bytes, span_of, predictions, is_whole=True):
+                    break
         if predictions or not is_due:
             self._n_made, self._n_hits = len(predictions), 0
         return tuple(predictions)
@@ -224,11 +234,13 @@ class AccessPattern:
         span_of: SpanOf,
         predictions: list[Prediction],
         *,
-        is_whole: bool,
+        is_whole: bool = False,
+        min_bytes: int = 0,
     ) -> bool:
         """Predict what is certain enough of some candidates, of *free* bytes at most.
 
-        With *is_whole* it is all of that, or nothing. Returns whether there was room for all.
+        With *is_whole* it is all of that, or nothing; a part of it is nothing, too, where it has
+        fewer than *min_bytes*. Returns whether there was room for all.
         """
         found: list[tuple[Block, float, int]] = []
         left = free
@@ -242,7 +254,7 @@ class AccessPattern:
             # A large block takes longer than the round trip that is saved.
             is_too_much = size > left or (size > _LARGE_BYTES and 2 * size > left)
             if is_too_much or len(self._outstanding) + len(found) >= MAX_OUTSTANDING:
-                if is_whole:
+                if is_whole or free - left < min_bytes:
                     return False
                 break
             left -= size

@@ -13,8 +13,11 @@ from satfs.imagery.layout import Block, BlockPlace, Image
 #: The share of the last windows that must have had what is predicted of the next. With less, more
 #: than a fifth of it would be fetched in vain.
 MIN_CONFIDENCE: Final = 0.8
-#: Windows that must have been read before the extent of the next is predicted from theirs.
-_N_FOR_SHAPE: Final = 2
+#: The same of a block that lies beside the first one of a window: it is fetched in the same range,
+#: without a request of its own, and saves one, and a round trip, when it is read. It may cost only
+#: what bytes that were read allow (`pattern.READ_PER_VAIN`). Half of all chips that are half as
+#: wide as a block touch two columns of them.
+MIN_BESIDE_CONFIDENCE: Final = 0.4
 #: The width that a first row of two blocks is expected to reach, in pixels: a window of 512 by 512
 #: has three columns in tiles of 256 by 256, and two in tiles of 512 by 512.
 _USUAL_WIDTH: Final = 1024
@@ -143,19 +146,31 @@ class NextBlocks:
         if not self._shapes:
             return False
         sizes = Counter((shape.n_rows, shape.n_columns) for shape in self._shapes)
-        ((size, n_windows),) = sizes.most_common(1)
+        ((_, n_windows),) = sizes.most_common(1)
         is_steady = n_windows >= MIN_CONFIDENCE * len(self._shapes)
-        return is_steady and (self._has_shape or size == (1, 1))
+        return is_steady
 
     def beside(self) -> Sequence[Block]:
         """Return the blocks beside a first row of two that is expected to become longer."""
-        window, last = self._window, self._last
+        window = self._window
         is_begun = len(window.read) == 2 == window.right - window.left
         if not is_begun or self._has_shape:
             return ()
         n_columns = _USUAL_WIDTH // window.image.block_width
-        columns = range(window.right, window.first_left + n_columns)
-        return list(_blocks(window.image, last.plane, range(last.row, last.row + 1), columns))
+        return self._to_the_right(window.first_left + n_columns)
+
+    def perhaps_beside(self) -> Sequence[Block]:
+        """Return the blocks beside the first one that windows had often, though not always."""
+        window, shapes = self._window, self._shapes
+        if len(window.read) != 1 or not self._has_shape:
+            return ()
+        n_columns, _ = extent([shape.n_columns for shape in shapes], MIN_BESIDE_CONFIDENCE)
+        return self._to_the_right(window.left + n_columns)
+
+    def _to_the_right(self, stop: int) -> Sequence[Block]:
+        window, last = self._window, self._last
+        row = range(last.row, last.row + 1)
+        return list(_blocks(window.image, last.plane, row, range(window.right, stop)))
 
     def rows_below(self) -> Iterator[list[Block]]:
         """Yield the rows below a window that is expected to become higher."""
@@ -167,7 +182,11 @@ class NextBlocks:
 
     @property
     def _has_shape(self) -> bool:
-        return len(self._shapes) >= _N_FOR_SHAPE
+        """Return whether a window is expected to be like those before it: from the second on.
+
+        Programs read windows of one size. A wrong prediction costs what one of many saves.
+        """
+        return bool(self._shapes)
 
     def _known_bottom(self) -> int:
         """Return where the window ends if it becomes as high as those before it."""
@@ -214,6 +233,8 @@ class NextBlocks:
         known = [shape.n_rows for shape in self._shapes if shape.n_rows >= n_rows]
         if self._has_shape and known:
             return window.top + min(known)
+        if self._has_shape and n_rows == 2:
+            return window.bottom  # after windows of one row: two points side by side
         image = window.image
         expected = n_rows + n_rows // _ROWS_PER_VAIN
         if image.n_columns == 1:
@@ -240,11 +261,11 @@ def _n_touched(height: int, block_height: int) -> int:
     return -(-height // block_height) + (block_height > 1)
 
 
-def extent(lengths: Sequence[int]) -> tuple[int, float]:
-    """Return the greatest length that enough of the last windows reached, and their share."""
+def extent(lengths: Sequence[int], min_share: float = MIN_CONFIDENCE) -> tuple[int, float]:
+    """Return the greatest length that *min_share* of the last windows reached, and their share."""
     if not lengths:
         return 1, 0.0
     ordered = sorted(lengths, reverse=True)
-    n_enough = -(-round(MIN_CONFIDENCE * 100) * len(ordered) // 100)
+    n_enough = -(-round(min_share * 100) * len(ordered) // 100)
     length = ordered[n_enough - 1]
     return length, sum(other >= length for other in ordered) / len(ordered)

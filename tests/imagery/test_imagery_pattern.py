@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, product
 
 import pytest
 from hypothesis import given, settings
@@ -348,3 +348,61 @@ def test_a_window_may_begin_where_blocks_are_cached() -> None:
     assert read(37) == []  # columns 1 to 5 may be the window: as wide as a usual one
     assert read(52) == [53]
     assert read(67) == [68, 69]  # the first row of which the third column is not cached
+
+
+def test_two_points_in_neighbouring_strips_are_no_window() -> None:
+    """After points a second strip in a row is the next point, and a third one begins a window."""
+    image, pattern = IMAGES["strips of 16"], AccessPattern()
+    where = spans(image)
+
+    def read(number: int) -> list[int]:
+        pattern.read(image, number, where[number])
+        return [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+
+    for number in (10, 200, 90, 140):
+        assert read(number) == []
+    assert read(30) == read(31) == []
+    assert read(32)[0] == 33
+
+
+def test_where_little_may_be_fetched_in_vain_strips_are_not_fetched_one_by_one() -> None:
+    """Windows side by side that grow downwards: some ranges for each, not one for each strip."""
+    image, pattern = IMAGES["strips of 1"], AccessPattern()
+    where = spans(image)
+    outcome, n_requests = Outcome(), 0
+    for number in range(300, 1800):
+        before = len(outcome.predicted)
+        is_new = Block(0, number) not in outcome.predicted
+        outcome = follow(pattern, image, iter([Block(0, number)]), outcome)
+        n_requests += is_new or len(outcome.predicted) > before
+    assert n_requests <= 40
+    assert sum(len(where[block.number]) for block in outcome.vain) <= 1500 * 65_536 / 5
+
+
+@pytest.mark.parametrize(("name", "n_waits"), [("256 tiles", 24), ("512 tiles", 24)])
+def test_the_second_chip_is_expected_to_be_like_the_first(name: str, n_waits: int) -> None:
+    """Of 20 chips some wait for a second column or row: the first, and those of another shape."""
+    image, pattern = IMAGES[name], AccessPattern()
+    outcome, n_waited = Outcome(), 0
+    for blocks in chips(image, 256, 20, seed=3):
+        new = [block for block in blocks if block not in outcome.read]
+        outcome = follow(pattern, image, iter(new), outcome)
+        n_waited += outcome.n_waits
+    assert n_waited <= n_waits
+    assert len(outcome.vain) <= len(outcome.read) / 5
+
+
+def test_a_block_beside_the_first_costs_no_more_than_was_earned() -> None:
+    """It is read in half of the windows; what it costs in vain is below a fifth of all reads."""
+    image, pattern = IMAGES["512 tiles"], AccessPattern()
+    where = spans(image)
+    made: list[int] = []
+    for n, (column, row) in enumerate(product((0, 3, 6), (0, 2, 4, 6))):
+        first = row * image.n_columns + column
+        for number in (first, first + 1)[: 1 + n % 2]:
+            pattern.read(image, number, where[number])
+            found = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+            assert found in ([], [first + 1])
+            made += found
+            assert pattern.vain_bytes + pattern.outstanding_bytes <= pattern.read_bytes / 5
+    assert len(made) > 2
