@@ -101,6 +101,11 @@ class ConnectionController:
         """Return what one connection carries, as last seen, or None before the first range."""
         return self._rate_bytes_per_s
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """Return the shortest time that a response took, in seconds; None before the first."""
+        return self._soonest_s if self._soonest_s < math.inf else None
+
     def note_response(self, now_s: float, response_s: float) -> None:
         """Take in the time from a request to its first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final
 
 import structlog
@@ -22,6 +23,7 @@ from satfs.content.fetch.controller import ConnectionController
 from satfs.content.fetch.failures import AttemptCounts, error_for, refused
 from satfs.content.fetch.links import LASTING_CODES
 from satfs.content.fetch.range_request import RangeRequest
+from satfs.content.fetch.soon_idle import SoonIdle
 from satfs.content.transfer.interface import Attempt, BulkMover, Mover, UnusableResponse, WorkerDied
 from satfs.content.transfer.store_responses import ResponseKind
 from satfs.errors import (
@@ -81,6 +83,7 @@ class RangeRetry:
             bulk.on_ready = self._choose_holders_again
         self.counters: Counter[str] = Counter()
         self.claiming = Claiming(cache)
+        self._soon_idle = SoonIdle(loop_holder, controller)
         self._pauses = pauses or NoPauses()
         self._draw = draw
 
@@ -167,6 +170,9 @@ class RangeRetry:
         if admission is None:
             label = range_request.source.label
             raise Unreachable(f"{label}: the object store is offline", is_permanent=True)
+        began_s = trio.current_time()
+        await self._soon_idle.wait(range_request, origin)
+        trial.waited(trio.current_time() - began_s)
         permit = await self._permitted(range_request, link, trial, is_probe=admission.is_probe)
         is_bulk = self._bulk is not None and permit.holder is self._bulk
         mover = self._bulk if is_bulk and self._bulk is not None else self._in_loop
@@ -290,9 +296,11 @@ class RangeRetry:
     ) -> None:
         """Have *mover* make one request, and note what came of it."""
         attempt, requested_at_s = range_request.attempt, trio.current_time()
+        is_in_loop = mover is self._in_loop
+        moving = self._soon_idle.moving(range_request, permit.origin) if is_in_loop else None
         try:
             with trio.CancelScope(deadline=deadline_at) as attempt.silence:
-                with permit.scope:
+                with permit.scope, moving or nullcontext():
                     await mover.move(link, range_request, range_request.source.version)
                 permit.raise_if_silent()
             if attempt.silence.cancelled_caught:
