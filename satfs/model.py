@@ -190,10 +190,11 @@ class Reader(Protocol):
 class RemoteReader(Reader, Protocol):
     """An open object of the store, parts of which may be files as they are: a zip."""
 
-    def locate_file(self, place: ByteRange | None) -> None:
+    def locate_file(self, place: ByteRange | None, beginning: bytes | memoryview = b"") -> None:
         """Note that the file that is read now lies, as it is, at *place* of the object.
 
-        None: what is read is no such file.
+        None: what is read is no such file. *beginning* are its first bytes, where they were read
+        before its place was known.
         """
         ...
 

@@ -33,9 +33,7 @@ class StoredReader:
             return b""
         body = self._body
         body.require_sound()
-        if not self._is_located and (place := body.place(self._whole)) is not None:
-            self._is_located = True
-            self._zip.locate_file(place)
+        self._locate()
         data = await body.fetch(self._zip.read, span)
         # No await from here on: the bytes may be a view that is good until then.
         if unseen := body.unseen(span):
@@ -43,7 +41,14 @@ class StoredReader:
             for part in unseen:
                 body.saw(part, crc32(view[part.start - span.start : part.stop - span.start]))
             body.require_sound()
+        self._locate(data if span.start == 0 else b"")
         return data
+
+    def _locate(self, beginning: bytes | memoryview = b"") -> None:
+        """Give the zip's reader the place of the member, once its local header was read."""
+        if not self._is_located and (place := self._body.place(self._whole)) is not None:
+            self._is_located = True
+            self._zip.locate_file(place, beginning)
 
     def limit_read_ahead(self, span: ByteRange) -> None:
         """Read nothing ahead beyond *span* of the member."""

@@ -55,7 +55,7 @@ class SparseZip:
         """Know no layout."""
         return None
 
-    def locate_file(self, place: ByteRange | None) -> None:
+    def locate_file(self, place: ByteRange | None, beginning: bytes | memoryview = b"") -> None:
         """Look at no layout."""
 
     def is_near(self, span: ByteRange) -> bool:

@@ -244,7 +244,7 @@ class CountingZip:
         """Know no layout."""
         return None
 
-    def locate_file(self, place: ByteRange | None) -> None:
+    def locate_file(self, place: ByteRange | None, beginning: bytes | memoryview = b"") -> None:
         """Note the place that a file is given; look at no layout."""
         self.located.append(place)
 

@@ -6,13 +6,22 @@ import random
 from pathlib import Path
 
 import pytest
+import rasterio
+import trio
 from content.fakestore import SCENE, ZIP, FakeStore, learn, opened, run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from imagery.rasters import directory, tiff, tiled_fields
+from imagery.rasters import directory, tiff, tiled_fields, write
+from rasterio.enums import Resampling
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
-from satfs.content.fetch.raster_files import MAX_RASTERS, RasterFile, RasterFiles, is_tiff
+from satfs.content.fetch.raster_files import (
+    MAX_DIRECTORIES_AHEAD,
+    MAX_RASTERS,
+    RasterFile,
+    RasterFiles,
+    is_tiff,
+)
 from satfs.content.fetch.raster_reads import BUFFER_BYTES, PAGE_BYTES, RasterReads
 from satfs.content.fetch.readahead import Pattern
 from satfs.content.fetch.reader import ObjectReader
@@ -347,3 +356,73 @@ def test_a_second_handle_knows_the_layout_without_reading_the_header(tmp_path: P
             second.close()
 
     run(main)
+
+
+def with_overviews(path: Path) -> bytes:
+    """Return a raster whose overviews were added behind it, as gdaladdo does."""
+    write(path, tiled=True, blockxsize=128, blockysize=128, compress="lzw")
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4, 8], Resampling.nearest)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("base", [0, 89])
+def test_the_next_directory_is_requested_when_the_header_has_come(
+    base: int, tmp_path: Path
+) -> None:
+    """A program that opens a raster follows the chain: no round trip more for the overviews."""
+    raster = with_overviews(tmp_path / "image.tif")
+    store = FakeStore()
+    store.objects[SCENE, ZIP] = BytesContent(bytes(base) + raster)
+    place = ByteRange(base, base + len(raster))
+    head = ByteRange(base, base + 8 * KIB)
+
+    async def main() -> None:
+        async with opened(store, tmp_path / "cache") as contents:
+            version = await learn(contents)
+            reader = await contents.open(SCENE, ZIP, version, bounds=place if base else None)
+            data = await reader.read(head)
+            if base:  # a member of a zip: its place is known when its local header has come
+                reader.locate_file(place, bytes(data))
+            file = RasterFile(place)
+            file.feed(base, raster[: 8 * KIB])
+            (directory,) = file.needs()
+            assert directory.start > 256 * KIB + base
+            await trio.sleep(1)
+            n_before = len(store.spans())
+            assert reader.is_near(directory)
+            found = await reader.read(directory)
+            assert bytes(found) == raster[directory.start - base : directory.stop - base]
+            assert len(store.spans()) == n_before
+            reader.close()
+
+    run(main)
+
+
+def test_few_directories_are_requested_ahead(tmp_path: Path) -> None:
+    """Each once, and of a chain without end no more than a few."""
+    raster = with_overviews(tmp_path / "image.tif")
+    file = RasterFile(ByteRange(0, len(raster)))
+    assert file.directory_ahead() is None  # whether it is a raster is not known
+    file.feed(0, raster[: 8 * KIB])
+    found = [file.directory_ahead() for _ in range(3)]
+    assert found[0] in file.needs()
+    assert found[1:] == [None, None]
+    file.feed(0, raster)
+    assert file.directory_ahead() is None
+
+    n = 3 * MAX_DIRECTORIES_AHEAD
+    fields = tiled_fields(1, offsets=(4, [8]), sizes=(4, [8]))
+    size = 64 * KIB
+    chain = bytearray(n * size)
+    for number in range(n):
+        at = number * size or 8
+        entry = directory(fields, (number + 1) * size if number < n - 1 else 0, at=at)
+        chain[at : at + len(entry)] = entry
+    chain[:8] = tiff(b"")[:8]
+    hostile = RasterFile(ByteRange(0, len(chain)))
+    n_requested = 0
+    for number in range(n):
+        hostile.feed(number * size, bytes(chain[number * size : (number + 1) * size]))
+        n_requested += hostile.directory_ahead() is not None
+    assert n_requested == MAX_DIRECTORIES_AHEAD

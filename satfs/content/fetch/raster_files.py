@@ -21,6 +21,9 @@ MAGIC_BYTES: Final = 4
 #: the tables are kept.
 MAX_RASTERS: Final = 8
 MAX_TABLE_BYTES: Final = 2 * 1024 * 1024
+#: Directories of one raster that are requested before a program does: those of an image and its
+#: overviews, each of which is known once the one before it has been read.
+MAX_DIRECTORIES_AHEAD: Final = 8
 
 
 def is_tiff(head: bytes) -> bool:
@@ -34,6 +37,8 @@ class RasterFile:
     def __init__(self, place: ByteRange) -> None:
         self.place = place
         self.raster = Raster(len(place), max_kept_bytes=MAX_TABLE_BYTES)
+        self._n_directories_ahead = 0
+        self._last_needed: ByteRange | None = None
 
     def feed(self, start: int, data: bytes | memoryview) -> None:
         """Learn from bytes of the object, which begin at *start*."""
@@ -45,6 +50,21 @@ class RasterFile:
     def needs(self) -> list[ByteRange]:
         """Return the spans of the object that the layout needs next."""
         return [self._shift(span) for span in self.raster.needs()]
+
+    def directory_ahead(self) -> ByteRange | None:
+        """Return where the next directory lies in the object, once for each of a few.
+
+        A program that opens a raster follows the chain of its directories, and has work to do in
+        between. None where nothing shows that there is one more.
+        """
+        if self.raster.is_done or self.raster.layout is None:
+            return None
+        needed = next(iter(self.needs()), None)
+        if needed is None or needed == self._last_needed:
+            return None
+        self._last_needed = needed
+        self._n_directories_ahead += 1
+        return needed if self._n_directories_ahead <= MAX_DIRECTORIES_AHEAD else None
 
     def tables(self) -> list[ByteRange]:
         """Return where the block tables lie in the object, those that are kept as a whole."""

@@ -8,7 +8,7 @@ from typing import Final
 from satfs.content.fetch.fetcher import Fetcher
 from satfs.content.fetch.raster_files import MAGIC_BYTES, RasterFile, is_tiff
 from satfs.content.fetch.raster_reads import RasterReads
-from satfs.content.fetch.readahead import Plan, ReadAhead
+from satfs.content.fetch.readahead import Pattern, Plan, ReadAhead
 from satfs.errors import Damaged, Misuse
 from satfs.model import ByteRange
 
@@ -51,6 +51,9 @@ class ObjectReader:
         self._raster_reads: RasterReads | None = None
         self._is_looked_up = bounds is not None
         self._first: ByteRange | None = None
+        #: Wants the directories of a raster that are requested before the program does: what the
+        #: program reads meanwhile does not cancel them.
+        self._directories = object()
         fetcher.enter(self)
 
     async def read(self, span: ByteRange) -> bytes | memoryview:
@@ -98,13 +101,16 @@ class ObjectReader:
         """See `Reader.expected_part`."""
         return None if self._raster_reads is None else self._raster_reads.expected_part(span)
 
-    def locate_file(self, place: ByteRange | None) -> None:
+    def locate_file(self, place: ByteRange | None, beginning: bytes | memoryview = b"") -> None:
         """See `RemoteReader.locate_file`."""
         self._forget_raster()
         self._is_unzipped = self._is_unbounded
         self._place = None if place is None else place.clip(self.size_bytes)
         self._first = None
         self._is_looked_up = place is None
+        if self._place is not None and beginning:
+            self._first = ByteRange(self._place.start, self._place.start + len(beginning))
+            self._learn(self._first, beginning)
 
     def limit_read_ahead(self, place: ByteRange) -> None:
         """Read nothing ahead beyond *place* of the object.
@@ -161,6 +167,8 @@ class ObjectReader:
             self._know(self._fetcher.rasters.add(place))
         if self._raster is not None:
             self._raster.feed(span.start, data)
+            if (directory := self._raster.directory_ahead()) is not None:
+                self._fetcher.want(Plan(directory, (), Pattern.STRAY), self._directories)
 
     def _know(self, raster: RasterFile) -> None:
         self._raster = raster
@@ -184,10 +192,12 @@ class ObjectReader:
         place = self._place
         if place is None or len(place) <= MAGIC_BYTES:
             return
-        if (known := self._fetcher.rasters.get(place)) is not None:
+        if self._raster is None and (known := self._fetcher.rasters.get(place)) is not None:
             self._know(known)
             return
         needs = [ByteRange(place.start, place.start + MAGIC_BYTES)]
+        if self._raster is not None:
+            needs = self._raster.needs()
         for _ in range(MAX_LOOKS):
             is_held = [await self._look_at(span) for span in needs]
             needs = self._raster.needs() if self._raster is not None else []
@@ -225,6 +235,7 @@ class ObjectReader:
         if not self._is_closed:
             self._is_closed = True
             self._forget_raster()
+            self._fetcher.leave(self._directories)
             self._fetcher.leave(self)
             if callable(self._on_close):
                 self._on_close()
