@@ -14,9 +14,9 @@ read, plus an allowance without which nothing could be predicted at the start.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain, islice, product
 from typing import Final
 
 from satfs.imagery.layout import Block, BlockPlace, Image
@@ -200,32 +200,48 @@ class AccessPattern:
         predictions: list[Prediction] = []
         shapes = self._shapes.get(window.image.number, ())
         following = NextBlocks(window, last[1], shapes, self._mean_bytes(window.image.number))
-        n_tries = 0
-        for n_rows, row in enumerate(following.likely()):
-            n_tries += max(1, len(row))
-            # Part of another row would be a request more.
-            is_taken = self._take(row, self._free_bytes, span_of, predictions, is_whole=n_rows > 0)
-            if not is_taken or n_tries >= _MAX_TRIES:
-                break
+        is_strips = window.image.n_columns == 1
+        # A part that lies behind a block which is fetched now is no request more.
+        min_bytes = _MIN_PART_BYTES if self._is_hit else 0
+        if is_strips:
+            likely = list(islice(chain.from_iterable(following.likely()), _MAX_TRIES))
+            self._take(likely, self._free_bytes, span_of, predictions, min_bytes=min_bytes)
+        else:
+            self._take_rows(following.likely(), span_of, predictions)
         beside = [(block, 1.0) for block in following.beside()]
         max_bytes = min(_MAX_BESIDE_BYTES, self._free_bytes)
         self._take(beside, max_bytes, span_of, predictions, is_whole=True)
         perhaps = [(block, 1.0) for block in following.perhaps_beside()]
         max_bytes = min(_MAX_PERHAPS_BYTES, self._free_bytes - self._allowance_bytes)
         self._take(perhaps, max_bytes, span_of, predictions, is_whole=True)
-        # How many strips a window has is the least certain: half of what may still be fetched in
-        # vain is kept for the windows behind it.
-        rows = [[(b, following.fill) for b in blocks] for blocks in following.rows_below()]
-        if window.image.n_columns == 1:
-            strips, free = list(chain.from_iterable(rows)), self._free_bytes // 2
-            self._take(strips, free, span_of, predictions, min_bytes=_MIN_PART_BYTES)
+        below = ([(b, following.fill) for b in blocks] for blocks in following.rows_below())
+        if is_strips:
+            # How many a window has is the least certain: half of what may still be fetched in vain
+            # is kept for the windows behind it.
+            strips, free = list(chain.from_iterable(below)), self._free_bytes // 2
+            self._take(strips, free, span_of, predictions, min_bytes=min_bytes)
         else:
-            for row in rows:
-                if not self._take(row, self._free_bytes, span_of, predictions, is_whole=True):
-                    break
+            self._take_rows(chain([[]], below), span_of, predictions)
         if predictions or not is_due:
             self._n_made, self._n_hits = len(predictions), 0
         return tuple(predictions)
+
+    def _take_rows(
+        self,
+        rows: Iterable[Sequence[tuple[Block, float]]],
+        span_of: SpanOf,
+        predictions: list[Prediction],
+    ) -> None:
+        """Predict what there is room for of the first row, and of the others those as a whole.
+
+        Part of another row would be a request more.
+        """
+        n_tries = 0
+        for n_rows, row in enumerate(rows):
+            n_tries += max(1, len(row))
+            is_taken = self._take(row, self._free_bytes, span_of, predictions, is_whole=n_rows > 0)
+            if not is_taken or n_tries >= _MAX_TRIES:
+                break
 
     def _take(
         self,

@@ -146,9 +146,9 @@ class NextBlocks:
         if not self._shapes:
             return False
         sizes = Counter((shape.n_rows, shape.n_columns) for shape in self._shapes)
-        ((_, n_windows),) = sizes.most_common(1)
+        ((size, n_windows),) = sizes.most_common(1)
         is_steady = n_windows >= MIN_CONFIDENCE * len(self._shapes)
-        return is_steady
+        return is_steady and (len(self._shapes) > 1 or size == (1, 1))
 
     def beside(self) -> Sequence[Block]:
         """Return the blocks beside a first row of two that is expected to become longer."""
