@@ -23,11 +23,12 @@ from satfs.content.cache.index import Protected, Victim, choose_victims, merge
 from satfs.content.fetch import range_request as range_requests
 from satfs.content.fetch.controller import (
     INITIAL_CONNECTIONS,
+    MAX_LATER,
     MIN_CONNECTIONS,
     ConnectionController,
 )
 from satfs.content.fetch.links import MARGIN_S, usable_for_s
-from satfs.content.fetch.range_request import split
+from satfs.content.fetch.range_request import fitted_stop, split
 from satfs.content.fetch.readahead import (
     MIB,
     OPENING_WINDOW_BYTES,
@@ -292,6 +293,38 @@ class TestReadAhead:
             assert (plan.pattern, plan.ahead) == (Pattern.RANDOM, ())
 
 
+class TestFittedStop:
+    @given(
+        st.integers(0, 100),
+        st.integers(1, 200),
+        st.lists(st.integers(1, 200), max_size=12),
+        st.integers(8, 200),
+    )
+    def test_about_the_length_and_no_short_rest(
+        self, start: int, n_blocks: int, n_following: list[int], n_longest: int
+    ) -> None:
+        stops = [start + n_blocks]
+        for n in n_following:
+            stops.append(stops[-1] + n)
+        following = [
+            ByteRange(one * BLOCK_BYTES, two * BLOCK_BYTES) for one, two in pairwise(stops)
+        ]
+        span = ByteRange(start * BLOCK_BYTES, stops[0] * BLOCK_BYTES)
+        longest = n_longest * BLOCK_BYTES
+        stop = fitted_stop(span, following, longest)
+        slack = longest // 8
+        assert stop % BLOCK_BYTES == 0
+        assert span.start < stop <= span.start + longest + slack
+        edges = [each * BLOCK_BYTES for each in stops]
+        if stop not in edges:
+            assert stop == span.start + longest
+            rest = min(edge for edge in edges if edge > stop) - stop
+            assert rest > slack
+        elif stop != edges[-1]:
+            # With the next one it would be too long, and what that one would give too short.
+            assert stop >= span.start + longest - slack
+
+
 class TestController:
     @given(
         st.integers(1, 64),
@@ -342,6 +375,17 @@ class TestController:
                     controller.note_response(now_s, 0.1)
                     controller.note_range(now_s, 8_000_000, now_s - began[each])
         return now_s
+
+    def test_the_slow_start_makes_no_range_short(self) -> None:
+        """What the next range will carry is seen in the later half of the last one."""
+        controller = ConnectionController(64)
+        controller.note_range(1.0, 1_000_000, 0.5, 8e6)
+        assert controller.rate_bytes_per_s == 2e6
+        assert controller.next_bytes_per_s == 8e6
+        # A half that came at one moment on a busy machine.
+        controller = ConnectionController(64)
+        controller.note_range(1.0, 1_000_000, 0.5, 1e12)
+        assert controller.next_bytes_per_s == MAX_LATER * 2e6
 
     def test_a_near_line_begins_with_few(self) -> None:
         """An answer that comes at once needs no crowd, unless what follows is slow."""

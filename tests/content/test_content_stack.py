@@ -240,7 +240,7 @@ class TestReads:
 class TestFewConnections:
     """A store that lets few connections through, 100 ms away, of 10 MB/s each."""
 
-    @pytest.mark.parametrize("n_let_through", [1, 2, 3, 4])
+    @pytest.mark.parametrize("n_let_through", [1, 2, 3, 4, 6])
     def test_ranges_fit_the_connections_there_are(self, tmp_path: Path, n_let_through: int) -> None:
         """Each is worth its round trip, and all connections have bytes to carry until the end."""
         store = FakeStore(latency_s=0.1, bytes_per_s=10e6)

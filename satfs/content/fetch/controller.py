@@ -58,6 +58,9 @@ INTERVAL_S: Final = 0.5
 #: Shortest range that shows a rate and no burst, and shortest that outlasts the slow start.
 MIN_BYTES: Final = 256 * 1024
 LONG_BYTES: Final = 4 * 1024 * 1024
+#: The second half of a range counts as at most this many times as fast as the whole: on a busy
+#: machine it may be received at one moment. In a slow start it is twice as fast.
+MAX_LATER: Final = 4.0
 #: Seconds for which the best rate that was seen counts.
 BEST_COUNTS_S: Final = 300.0
 
@@ -74,6 +77,7 @@ class ConnectionController:
         self._solo_bytes_per_s: float | None = None  # of a long range with the line to itself
         self._solo_until_s = 0.0
         self._rate_bytes_per_s: float | None = None
+        self._next_bytes_per_s: float | None = None
         self._soonest_s = math.inf
         self._since_s = 0.0
         self._carried_bytes = 0
@@ -106,16 +110,35 @@ class ConnectionController:
         """Return the shortest time that a response took, in seconds; None before the first."""
         return self._soonest_s if self._soonest_s < math.inf else None
 
+    @property
+    def next_bytes_per_s(self) -> float | None:
+        """Return what one connection will carry in its next range; None before the first range.
+
+        More than `rate_bytes_per_s`, which the slow start of a connection makes small.
+        """
+        return self._next_bytes_per_s
+
     def note_response(self, now_s: float, response_s: float) -> None:
         """Take in the time from a request to its first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)
         self._aim(now_s)
 
-    def note_range(self, now_s: float, n_bytes: int, took_s: float) -> None:
-        """Take in a finished range: its bytes, the time from its first byte to its last."""
+    def note_range(
+        self,
+        now_s: float,
+        n_bytes: int,
+        took_s: float,
+        later_bytes_per_s: float | None = None,
+    ) -> None:
+        """Take in a finished range: its bytes, the time from its first byte to its last.
+
+        *later_bytes_per_s*: the rate of its second half, where that is known.
+        """
         if n_bytes < MIN_BYTES or took_s <= 0:
             return
         rate = n_bytes / took_s
+        next_rate = min(max(rate, later_bytes_per_s or 0.0), MAX_LATER * rate)
+        self._next_bytes_per_s = _smooth(self._next_bytes_per_s, next_rate)
         self._rate_bytes_per_s = _smooth(self._rate_bytes_per_s, rate)
         # The best seen: most ranges share the line with others.
         is_best = rate >= (self._solo_bytes_per_s or 0.0) or now_s >= self._solo_until_s

@@ -88,7 +88,7 @@ class Dispatcher:
         longest, target = self._range_bytes, self.controller.target
         if n_connections is not None:
             target = min(target, n_connections)
-        rate = self.controller.rate_bytes_per_s
+        rate = self.controller.next_bytes_per_s
         if rate is not None:
             longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
         # As many for each connection: one range more than fits would take a turn of its own.

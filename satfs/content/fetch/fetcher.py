@@ -22,7 +22,7 @@ from satfs.content.cache.objects import CachedObject
 from satfs.content.fetch.check_ahead import CheckAhead
 from satfs.content.fetch.dispatch import Dispatcher
 from satfs.content.fetch.egress_limit import Budget
-from satfs.content.fetch.range_request import ObjectSource, RangeRequest, split
+from satfs.content.fetch.range_request import ObjectSource, RangeRequest, fitted_stop, split
 from satfs.content.fetch.range_retry import BULK_BYTES
 from satfs.content.fetch.raster_files import RasterFiles
 from satfs.content.fetch.readahead import Pattern, Plan
@@ -308,6 +308,7 @@ class Fetcher:
         range_request.cut(start)
         if rest:
             other = self._new_request(rest, None, is_bulk=range_request.is_bulk)
+            other.order = range_request.order  # in its turn, as before
             for reader in range_request.readers:
                 self._join(other, reader)
             self._dispatcher.submit([other])
@@ -323,18 +324,17 @@ class Fetcher:
         """
         if range_request.held_until > range_request.start or not range_request.is_bulk:
             return
-        waiting = [each for each in self._requests if not (each.has_begun or each.is_cancelled)]
         n_bytes = sum(len(each.missing) for each in self._requests)
         longest = self._dispatcher.range_bytes(n_bytes, n_connections) // BLOCK_BYTES * BLOCK_BYTES
-        by_start = {each.start: each for each in waiting}
-        stop = range_request.stop
-        while (follower := by_start.get(stop)) is not None and follower.is_bulk:
-            is_awaited_elsewhere = (
-                follower.is_urgent and follower.start - range_request.start > LEAP_BYTES
-            )
-            if is_awaited_elsewhere or follower.stop - range_request.start > longest:
+        followers = self._followers(range_request)
+        span = ByteRange(range_request.start, range_request.stop)
+        following = [ByteRange(each.start, each.stop) for each in followers]
+        stop = fitted_stop(span, following, longest)
+        for follower in followers:
+            if follower.start >= stop:
                 break
-            stop = follower.stop
+            if follower.stop > stop:
+                self._split(follower, stop, stop)
             for reader in list(follower.readers):
                 self._join(range_request, reader)
             is_urgent = range_request.is_urgent or follower.is_urgent
@@ -343,9 +343,21 @@ class Fetcher:
             self._dispatcher.withdraw(follower)
         if stop > range_request.stop:
             self._extend(range_request, stop)
-        elif len(range_request.missing) > longest + longest // 4:
-            cut_at = range_request.start + longest
-            self._split(range_request, cut_at, cut_at)
+        elif stop < range_request.stop:
+            self._split(range_request, stop, stop)
+
+    def _followers(self, range_request: RangeRequest) -> list[RangeRequest]:
+        """Return the requests behind *range_request*, in order, that may become part of it."""
+        waiting = [each for each in self._requests if not (each.has_begun or each.is_cancelled)]
+        by_start = {each.start: each for each in waiting if each.is_bulk}
+        followers: list[RangeRequest] = []
+        stop = range_request.stop
+        while (follower := by_start.get(stop)) is not None:
+            if follower.is_urgent and follower.start - range_request.start > LEAP_BYTES:
+                break  # a read waits for it, and would wait for all before it
+            followers.append(follower)
+            stop = follower.stop
+        return followers
 
     def _extend(self, range_request: RangeRequest, stop: int) -> None:
         """Have *range_request* fetch bytes up to *stop* as well, which no other one fetches."""

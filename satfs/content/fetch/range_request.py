@@ -147,7 +147,7 @@ class RangeRequest(Download):
 
     def progressed(self, n_bytes: int) -> None:
         """See `Download.progressed`."""
-        self.attempt.progressed(self.held_until)
+        self.attempt.progressed(self.held_until, self.stop)
         self._on_progress(self, n_bytes)
 
     def end(self, failure: SatfsError | None) -> None:
@@ -235,6 +235,24 @@ def choose(queue: Iterable[RangeRequest], n_active_of: Callable[[object], int]) 
         return (not range_request.is_urgent, fewest, range_request.order)
 
     return min(queue, key=rank)
+
+
+def fitted_stop(span: ByteRange, following: Iterable[ByteRange], longest: int) -> int:
+    """Return where a range that starts as *span* does should stop, to have about *longest* bytes.
+
+    *following* wait behind it, each where the one before stops. The result is a stop of these, or
+    *longest* bytes behind the start: then more than an eighth of that is left of what it cuts,
+    since a shorter rest would not be worth a request of its own.
+    """
+    slack = longest // 8
+    best_stop, stop = span.start + longest, span.stop
+    if stop > best_stop + slack:
+        return best_stop
+    for each in following:
+        if each.stop > best_stop + slack:
+            return best_stop if best_stop > each.start + slack else stop
+        stop = each.stop
+    return stop
 
 
 def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:

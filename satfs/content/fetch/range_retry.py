@@ -221,6 +221,7 @@ class RangeRetry:
                     trio.current_time(),
                     range_request.held_until - started_at,
                     took_s,
+                    attempt.later_rate(trio.current_time(), range_request.held_until),
                 )
                 log.debug(
                     "range moved",

@@ -30,12 +30,14 @@ OPENING_WINDOW_BYTES: Final = 128 * KIB
 #: beginning; the last is "as much as the share allows". Steep, since a line of 400 MB/s and 120 ms
 #: holds 48 MB in flight: doubling from 128 KiB would take nine round trips. The first step is what
 #: the kernel requests first for a program that announces to read all (sha256sum reads 32
-#: KiB at a time, cp 128), and more than on behalf of one that looks at a header of 16 KiB. Requests
-#: made in vain are cancelled with the handle.
+#: KiB at a time, cp 128), and more than on behalf of one that looks at a header of 16 KiB. The
+#: second is what it requests at once for one that reads a mebibyte: over a far line that takes
+#: seven round trips to come, and until then the next connections would have nothing to fetch.
+#: Requests made in vain are cancelled with the handle.
 WINDOW_STEPS: Final = (
     (0, 0),
     (128 * KIB, 4 * MIB),
-    (1 * MIB, 16 * MIB),
+    (512 * KIB, 16 * MIB),
     (2 * MIB, 64 * MIB),
     (8 * MIB, 256 * MIB),
     (32 * MIB, 2048 * MIB),

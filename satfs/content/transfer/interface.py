@@ -57,6 +57,7 @@ class Attempt:
         claim: on the blocks that it brings, while the attempt has one.
         response_s: how long the store took to respond, once that is known.
         first_byte_at_s: when the first byte arrived, on trio's clock.
+        half_way: when half of its bytes or more had arrived, and up to where.
     """
 
     start: int
@@ -66,6 +67,17 @@ class Attempt:
     claim: Claim | None = None
     response_s: float | None = None
     first_byte_at_s: float | None = None
+    half_way: tuple[float, int] | None = None
+
+    def later_rate(self, now_s: float, held_until: int) -> float | None:
+        """Return the bytes per second since half of them had arrived; None where that is nothing.
+
+        A connection begins slowly (RFC 5681 §3.1): its first half shows less than it will carry.
+        """
+        if self.half_way is None:
+            return None
+        at_s, half = self.half_way
+        return (held_until - half) / (now_s - at_s) if held_until > half and now_s > at_s else None
 
     def arriving_since(self, at_s: float) -> None:
         """Note when the first byte arrived; later calls change nothing."""
@@ -74,9 +86,12 @@ class Attempt:
             if self.permit is not None:
                 self.permit.responded()
 
-    def progressed(self, held_until: int) -> None:
-        """Note that the blocks up to *held_until* may be served."""
-        self.arriving_since(trio.current_time())
+    def progressed(self, held_until: int, stop: int) -> None:
+        """Note that the blocks up to *held_until* may be served, of those up to *stop*."""
+        now_s = trio.current_time()
+        self.arriving_since(now_s)
+        if self.half_way is None and 2 * held_until >= self.start + stop:
+            self.half_way = (now_s, held_until)
         if self.permit is not None:
             self.permit.carried()
         if self.claim is not None:
