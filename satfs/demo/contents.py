@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +33,8 @@ class Content(Protocol):
         """Return bytes [start, stop) of the object; may block on a disk, never for long."""
 
 
-def _upload_etag(digest: str, size_bytes: int) -> str:
+def upload_etag(digest: str, size_bytes: int) -> str:
+    """Return the entity tag of an upload with that MD5: of a large one, that of its parts."""
     n_parts = -(-size_bytes // PART_BYTES)
     return f'"{digest}-{n_parts}"' if n_parts > 1 else f'"{digest}"'
 
@@ -55,7 +54,7 @@ class BytesContent:
     def etag(self) -> str:
         """Return the MD5 as a plain upload would show it, or a multipart tag."""
         digest = hashlib.md5(self.data, usedforsecurity=False).hexdigest()
-        return _upload_etag(digest, len(self.data))
+        return upload_etag(digest, len(self.data))
 
     def read(self, start: int, stop: int) -> memoryview:
         """Return bytes [start, stop)."""
@@ -99,47 +98,12 @@ class FileContent:
         """Return a multipart-like tag."""
         tag = self.tag or f"{self.path}:{self.path.stat().st_mtime_ns}"
         digest = hashlib.md5(f"{tag}:{self.size_bytes}".encode(), usedforsecurity=False).hexdigest()
-        return _upload_etag(digest, self.size_bytes)
+        return upload_etag(digest, self.size_bytes)
 
     def read(self, start: int, stop: int) -> bytes:
         """Return bytes [start, stop)."""
         with self.path.open("rb") as file:
             return os.pread(file.fileno(), stop - start, start)
-
-
-@dataclass(frozen=True)
-class SparseContent:
-    """Zeros with *pieces* of bytes at some offsets: gigabytes of a zip without its rasters.
-
-    Pieces do not overlap, and end within *size_bytes*.
-    """
-
-    size_bytes: int
-    pieces: Mapping[int, bytes] = field(repr=False)
-
-    @cached_property
-    def _starts(self) -> list[int]:
-        return sorted(self.pieces)
-
-    @cached_property
-    def etag(self) -> str:
-        """Return a tag that depends on size and pieces."""
-        digest = hashlib.md5(f"sparse:{self.size_bytes}".encode(), usedforsecurity=False)
-        for start in self._starts:
-            digest.update(f"{start}:".encode() + self.pieces[start])
-        return _upload_etag(digest.hexdigest(), self.size_bytes)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Return bytes [start, stop)."""
-        data = bytearray(stop - start)
-        for index in range(max(0, bisect_right(self._starts, start) - 1), len(self._starts)):
-            at = self._starts[index]
-            if at >= stop:
-                break
-            first, last = max(at, start), min(at + len(self.pieces[at]), stop)
-            if first < last:
-                data[first - start : last - start] = self.pieces[at][first - at : last - at]
-        return bytes(data)
 
 
 @dataclass(frozen=True)
@@ -154,7 +118,7 @@ class RampContent:
         """Return a tag that depends on size and seed."""
         text = f"ramp:{self.seed}:{self.size_bytes}"
         digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-        return _upload_etag(digest, self.size_bytes)
+        return upload_etag(digest, self.size_bytes)
 
     def read(self, start: int, stop: int) -> bytes | memoryview:
         """Return bytes [start, stop)."""

@@ -147,8 +147,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         {"seconds": 2.0},
     ),
     "link-by-name": FaultKind(
-        "The link names the store by *host*, which has to be resolved (addresses that are silent: "
-        "`satfs.demo.silence`).",
+        "The link names the store by *host*, which has to be resolved.",
         {"host": "localhost"},
     ),
     "foreign-link": FaultKind("The link is this instead.", {"url": "file:///etc/passwd"}),

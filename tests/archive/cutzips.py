@@ -6,8 +6,8 @@ import struct
 from dataclasses import dataclass, field
 
 import trio
+from fakes.sparse import SparseContent
 
-from satfs.demo.contents import SparseContent
 from satfs.model import ByteRange
 
 FULL = 0xFFFFFFFF

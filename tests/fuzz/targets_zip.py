@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from archive.cutzips import Big, build_cut
 from archive.zips import Entry, Layout, build, files
+from fakes.sparse import SparseContent
 from fuzz.target import Target
 from hypothesis import strategies as st
 
 from satfs.archive.directory import DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.members import Members
-from satfs.demo.contents import BytesContent, SparseContent
+from satfs.demo.contents import BytesContent
 from satfs.errors import Damaged
 
 _GIB = 1 << 30

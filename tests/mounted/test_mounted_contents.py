@@ -19,6 +19,7 @@ import pytest
 from archive.cutzips import Big, build_cut
 from archive.opening import wordy
 from archive.zips import Entry, Layout, build
+from fakes.sparse import SparseContent
 from mounted.conftest import MountIt, StartOrigin
 from mounted.mounting import RealMount
 from reliability.measuring import usage_of
@@ -30,7 +31,7 @@ from satfs.demo.catalogue import (
     make_scene,
     make_task,
 )
-from satfs.demo.contents import BytesContent, SparseContent
+from satfs.demo.contents import BytesContent
 from satfs.demo.server import DemoOrigin
 
 MIB = 1024 * 1024

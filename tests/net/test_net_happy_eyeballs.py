@@ -11,11 +11,11 @@ import pytest
 import trio
 import trio.testing
 from fakes.origin import ramp, serving
+from fakes.silence import silent_addresses
 from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.content.transfer.opener import Opener
-from satfs.demo.silence import silent_addresses
 from satfs.errors import Unreachable
 from satfs.net import connecting
 from satfs.net.addresses import origin_of

@@ -6,11 +6,10 @@ import json
 from urllib.parse import urlsplit
 
 import pytest
+from fakes.silence import silent_addresses
 from mounted.mounting import RealMount
 from reliability.conftest import MakeStand
 from reliability.stand import MIB, Stand
-
-from satfs.demo.silence import silent_addresses
 
 STORE = "store.test"
 #: Of documentation (RFC 3849): no route leads there, or one that swallows packets.
