@@ -123,15 +123,6 @@ class TestBlockMap:
             touched_segments = sorted({n // 64 for n in asked})
             assert list(blocks.segments_of(probe)) == touched_segments
 
-    @given(st.integers(1, 100 * BLOCK_BYTES), st.data())
-    def test_held_until(self, size: int, data: Any) -> None:
-        blocks = BlockMap(size)
-        first = data.draw(st.integers(0, blocks.n_blocks - 1))
-        n = data.draw(st.integers(1, blocks.n_blocks - first))
-        blocks.hold(first, [0] * n)
-        start = first * BLOCK_BYTES
-        assert blocks.held_until(start) == min(size, start + n * BLOCK_BYTES)
-
 
 segments = st.builds(
     Segment,

@@ -29,7 +29,6 @@ _HELD: Final = 2
 #: Windows are tens of thousands of blocks: runs are looked for at the speed of C.
 _ABSENT_RUN: Final = re.compile(b"\0+")
 _UNCHECKED_RUN: Final = re.compile(b"\1+")
-_NOT_HELD: Final = re.compile(b"[^\2]")
 
 
 def align(span: ByteRange, size_bytes: int) -> ByteRange:
@@ -129,12 +128,6 @@ class BlockMap:
             start, first = found.span()
             del found  # a match holds the map's bytes, which could not be written to meanwhile
             yield self._bytes(start, first)
-
-    def held_until(self, start: int) -> int:
-        """Return the offset up to which held bytes follow *start* without a gap."""
-        found = _NOT_HELD.search(self._state, start // BLOCK_BYTES)
-        stop = self.size_bytes if found is None else found.start() * BLOCK_BYTES
-        return max(start, min(stop, self.size_bytes))
 
     def hold(self, first: int, hashes: Sequence[int]) -> None:
         """Mark the blocks from number *first* as held, with these checksums."""
