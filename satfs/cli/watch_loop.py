@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 import click
 import platformdirs
@@ -24,6 +23,7 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_remark, print_sentence, show
 from satfs.cli.targets import OnMount, print_json
 from satfs.cli.watch_sources import Listing, Source
+from satfs.cli.webhook import Poster
 from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, SeenPublications
 from satfs.control.selecting import results_in_order
@@ -34,26 +34,6 @@ from satfs.settings import Settings, worker_environment
 from satfs.tree import names
 from satfs.tree.captures import RESERVED_IN_CAPTURE
 from satfs.tree.tasks import RESERVED_BESIDE_TASKS, RESERVED_IN_TASK
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a receiver did not take something, for people.
-
-    `is_absent`: the receiver did not respond at all, and will not respond to the next request
-    either.
-    """
-
-    reason: str
-    is_absent: bool = False
-
-
-class Webhook(Protocol):
-    """Receives what is reported, over HTTP (`cli.webhook.Poster`)."""
-
-    async def post(self, content: Json) -> Refusal | None:
-        """Return None once *content* was taken, else why it was not."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +125,7 @@ class Watch:
     on_first_response: Callable[[], None] = lambda: None
     #: Scenes are reported as STAC items, and nothing else is reported.
     as_items: bool = False
-    webhook: Webhook | None = None
+    webhook: Poster | None = None
     #: Conditions that a scene's record must fulfil for the scene to be reported.
     conditions: Sequence[AnyCondition] = ()
     _seen: SeenPublications = field(default_factory=SeenPublications)

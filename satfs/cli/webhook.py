@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 
-from satfs.cli.watch_loop import Refusal
 from satfs.errors import BadSettings, DeadlineReached, SatfsError, Unreachable
 from satfs.model import Json
 from satfs.net.http import Http
@@ -23,6 +23,18 @@ _PROGRESS_S: Final = 30.0
 _TOTAL_S: Final = 60.0
 #: Longest response that is read, in bytes: only its status counts.
 _MAX_RESPONSE_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a receiver did not take something, for people.
+
+    `is_absent`: the receiver did not respond at all, and will not respond to the next request
+    either.
+    """
+
+    reason: str
+    is_absent: bool = False
 
 
 class Poster:

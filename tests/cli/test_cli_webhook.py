@@ -16,8 +16,7 @@ from cli.mounts import Mounted, vendor
 from cli.receiver import Received, Receiver
 from stac.catalogue import TASK, product, scene_of
 
-from satfs.cli.watch_loop import Refusal
-from satfs.cli.webhook import Poster
+from satfs.cli.webhook import Poster, Refusal
 from satfs.demo.catalogue import Catalogue, make_capture, make_task
 from satfs.net.http import Http
 

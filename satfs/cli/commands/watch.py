@@ -15,9 +15,9 @@ from satfs.cli.log_setup import logging_as
 from satfs.cli.selection_flags import where_flag
 from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
 from satfs.cli.waiting import waiting_shown
-from satfs.cli.watch_loop import Memory, Watch, Webhook, state_file
+from satfs.cli.watch_loop import Memory, Watch, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
-from satfs.cli.webhook import check_address, poster
+from satfs.cli.webhook import Poster, check_address, poster
 from satfs.control.conditions import parse_condition
 from satfs.control.local import open_listings
 from satfs.errors import BadSettings, NotThere
@@ -115,7 +115,7 @@ def watch(
     if webhook is not None:
         check_address(webhook)
 
-    def watch_of(source: Source, names_of_target: Sequence[str], post: Webhook | None) -> Watch:
+    def watch_of(source: Source, names_of_target: Sequence[str], post: Poster | None) -> Watch:
         return Watch(
             source,
             names_of_target,
@@ -140,7 +140,7 @@ def watch(
 async def _watch(
     target: OnMount | tuple[str, ...],
     settings: Settings | None,
-    watch_of: Callable[[Source, Sequence[str], Webhook | None], Watch],
+    watch_of: Callable[[Source, Sequence[str], Poster | None], Watch],
     interval_s: float | None,
     webhook: str | None,
 ) -> Exit:
