@@ -186,7 +186,7 @@ class Settings(BaseModel):
     cache_bytes: Bytes | None = Field(None, ge=0)
     """Most bytes kept on disk; default: the smaller of 20 GB and 10 % of the disk. 0: no disk."""
     cache_free_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the disk that is left free, whatever the limit is."""
+    """Share of the disk that is always left free."""
     memory_bytes: Bytes = Field(256 * MIB, ge=16 * MIB)
     """Most bytes of content kept in memory when there is no disk to keep them on."""
 

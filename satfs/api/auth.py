@@ -376,7 +376,7 @@ def _usable(value: str, variable: str) -> str:
     value = value.strip()
     if not value:
         raise NeedsLogin(
-            f"no credential: {variable} is not set, and nobody is logged in (`satfs login`; or "
+            f"no credential: {variable} is not set, and no login is stored (`satfs login`; or "
             "set SATFS_CLIENT_ID and SATFS_CLIENT_SECRET, or SATFS_TOKEN)"
         )
     if not tokens.is_header_text(value):

@@ -82,7 +82,7 @@ def verbosity_flags(command: Command) -> Command:
         is_eager=True,  # before --version, which prints more with -v
         expose_value=False,
         callback=_verbosity,
-        help="Say less.",
+        help="Print less.",
     )(command)
     return click.option(
         "-v",
@@ -91,7 +91,7 @@ def verbosity_flags(command: Command) -> Command:
         is_eager=True,
         expose_value=False,
         callback=_verbosity,
-        help="Say more: -v what happens, -vv everything, with tracebacks.",
+        help="Print more: -v what happens, -vv everything, with tracebacks.",
     )(command)
 
 

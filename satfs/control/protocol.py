@@ -168,7 +168,7 @@ def message_of(line: bytes) -> Message:
 def failed(error: SatfsError) -> Failed:
     """Return *error* as a message. The message of a bug stays in the log of the mount."""
     if isinstance(error, Misuse):
-        return Failed("Misuse", "a bug in satfs: the mount's log says where")
+        return Failed("Misuse", "a bug in satfs: the log of the mount has the traceback")
     return Failed(type(error).__name__, str(error) or type(error).__name__)
 
 

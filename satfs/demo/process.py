@@ -103,7 +103,7 @@ class DemoProcess:
             stderr_text = self._stderr.read().strip()[-2000:]
             self.stop()
             raise Unreachable(
-                f"the demo origin did not start: {stderr_text or 'it stderr_text nothing'}"
+                f"the demo origin did not start: {stderr_text or 'it printed nothing'}"
             )
         self.environment = json.loads(line)
         return self.environment

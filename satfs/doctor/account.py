@@ -107,7 +107,7 @@ def credential_finding(settings: Settings, expires_at_s: float | None, now_s: fl
     if source == "token" and left_s < TOKEN_NOTE_S:
         return _CREDENTIAL.note(
             f"The token is accepted, and good for {max(left_s, 0) / 60:.0f} minutes more.",
-            "Nobody renews a token that was given as it is: the mount is refused from then on.",
+            "No program renews a token that was set as such: the API refuses it from then on.",
             "Log in, or name a file or a command that new ones come from:",
             "satfs login",
         )
@@ -164,17 +164,17 @@ def refusal(check: str, failure: SatfsError, area: Area = Area.ACCOUNT) -> Findi
     commands: tuple[str, ...] = ()
     match failure:
         case NeedsContract():
-            explanation, remedy = "The API wants to know which contract.", ""
+            explanation, remedy = "The API requires the id of a contract.", ""
         case NeedsLogin():
-            explanation = "The API does not know us; nothing is listed or fetched."
+            explanation = "The API does not accept the credential; nothing is listed or fetched."
             remedy = "Credentials are made in Aleph (aleph.satellogic.com), under My Profile. Then:"
             commands = ("satfs login",)
         case NotAllowed():
-            explanation = "The API knows us, and does not let us in."
+            explanation = "The API accepts the credential, and refuses the request."
             remedy = "Ask the owner of the account for the rights, or log in as another user:"
             commands = ("satfs login",)
         case Unreachable():
-            explanation = "It was reached a moment ago, and is in trouble or slow now."
+            explanation = "It responded a moment ago, and fails or is slow now."
             remedy = "Wait, and try again."
         case _:
             explanation = "The address responds, but not as the API does."

@@ -71,7 +71,7 @@ def _unusable(settings: Settings) -> Finding | None:
     try:
         if path.stat().st_mode & stat.S_IWOTH:
             return _AUTHORITIES.failure(
-                f"Everybody may change {path} (SATFS_CA_FILE).",
+                f"Every user may change {path} (SATFS_CA_FILE).",
                 "A user who changes it decides which servers satfs trusts; no connection is made.",
                 "Let its owner alone change it:",
                 f"chmod o-w {shlex.quote(str(path))}",

@@ -189,7 +189,7 @@ def space_finding(
             f"The cache may grow to {format_bytes(limit_bytes)},"
             f" and there is room for {format_bytes(room)}.",
             "It stops before the disk is full: the limit is never reached.",
-            "If more shall be kept, make room:",
+            "To keep more, make room:",
             f"df -h {name}",
         )
     return _CACHE_SPACE.fine(

@@ -95,7 +95,9 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
             "It is root, and walks mounts that let root in each night; none here does now."
         )
     elif is_kept_out:
-        explanation = "Each night it comes to a mount that lets root in, and is kept out there."
+        explanation = (
+            "Each night it looks into a mount that lets root in, and the mount refuses it."
+        )
     else:
         explanation = (
             "Each night it walks every task, capture and scene of a mount that lets root in."
@@ -138,9 +140,9 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     yield _INDEXERS.finding(
         Severity.NOTE if is_kept_out else Severity.WARNING,
         f"{indexers} indexes your home, in which {inside[0]} lies.",
-        "It opens what it finds; satfs gives it only what is in the cache."
+        "It opens each file that it finds; satfs gives it only bytes that are in the cache."
         if is_kept_out
-        else "It opens what it finds, to look what is in it, and satfs then fetches that.",
+        else "It opens each file that it finds, and satfs then fetches the file.",
         "Mount outside of your home, or leave the mountpoint out"
         + (":" if commands else f" in the settings of {indexers}."),
         *tuple(commands),

@@ -123,7 +123,7 @@ def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Fi
         return
     yield _FUSE_HELPER.failure(
         f"{FUSERMOUNT} is not installed, or not in PATH.",
-        "It mounts for those who are not root, and unmounts for -o auto_unmount.",
+        "It mounts for users who are not root, and unmounts for -o auto_unmount.",
         "Install it (on Fedora and Arch, too, the package is fuse3):",
         *install,
     )
@@ -131,7 +131,7 @@ def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Fi
 
 def _lame_helper(machine: Machine, path: Path) -> Finding | None:
     """Return why *path* would not get root's rights, without which it cannot mount."""
-    explanation = "It mounts for those who are not root, and must be root itself for that."
+    explanation = "It mounts for users who are not root, and must be root itself for that."
     try:
         status, flags = path.stat(), os.statvfs(path).f_flag
     except OSError:
@@ -225,7 +225,7 @@ def kernel(machine: Machine) -> Iterator[Finding]:
             "Update the system, if speed matters.",
         )
     else:
-        yield _KERNEL.fine(f"Linux {release} can all that is needed.")
+        yield _KERNEL.fine(f"Linux {release} has all that satfs needs.")
 
 
 def library(machine: Machine) -> Iterator[Finding]:

@@ -26,7 +26,9 @@ def leftovers(machine: Machine) -> Iterator[Finding]:
     """Report files that no process uses any more."""
     sockets, demos = list(_stale_sockets(machine)), list(_stale_demos(machine))
     if sockets:
-        yield _leftover(f"Nobody listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}")
+        yield _leftover(
+            f"No process listens any more at {_listed(sockets)}.", f"rm {_quoted(sockets)}"
+        )
     if demos:
         yield _leftover(
             f"Demos that were killed have left {_listed(demos)}.", f"rm -r {_quoted(demos)}"
@@ -45,7 +47,7 @@ def _quoted(paths: Sequence[Path]) -> str:
 
 def _leftover(statement: str, command: str) -> Finding:
     return _LEFTOVERS.note(
-        statement, "It does no harm, and takes up room.", "To be rid of it:", command
+        statement, "It does no harm, and takes up room.", "To remove it:", command
     )
 
 

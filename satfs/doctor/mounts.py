@@ -76,7 +76,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
             yield _MOUNTS.note(
                 f"{place} belongs to the user with the id {owner}, and lets no other user in.",
                 "That is so for every FUSE mount without -o allow_other, and for root, too.",
-                "If others shall be let in, its owner mounts it with:",
+                "To let other users in, its owner mounts it with:",
                 f"satfs mount -o allow_other {name}",
             )
         case 0:
@@ -146,7 +146,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     elif response == errno.ENOENT:
         yield _MOUNTPOINT.failure(
             f"There is no directory {path}.",
-            "A filesystem is mounted on a directory.",
+            "Only a directory can be mounted on.",
             "Make it:",
             f"mkdir -p {name}",
         )
@@ -173,7 +173,7 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
     if not stat.S_ISDIR(status.st_mode):
         yield _MOUNTPOINT.failure(
             f"{path} is not a directory.",
-            "A filesystem is mounted on a directory.",
+            "Only a directory can be mounted on.",
             "Choose another place.",
         )
         return

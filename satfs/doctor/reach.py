@@ -87,7 +87,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
             yield _PROXY.failure(
                 f"{first_up(host.name)} would be reached through {where}, "
                 f"and satfs speaks no {kind}.",
-                "It speaks to HTTP proxies only.",
+                "It uses HTTP proxies only.",
                 "Name an HTTP proxy, or reach this host without one:",
                 "unset all_proxy ALL_PROXY",
                 f"export no_proxy={shlex.quote(str(parts.hostname))}",
@@ -174,7 +174,7 @@ async def _resolve(host: Host, name: str, port: int, peer: str) -> Finding:
     except trio.TooSlowError:
         return _nameless(
             check,
-            f"Nobody resolves {name} within {NAME_LIMIT_S:.0f} s.",
+            f"No DNS server resolves {name} within {NAME_LIMIT_S:.0f} s.",
             "The DNS servers of this machine do not answer; the network is gone, perhaps.",
             name,
         )

@@ -42,8 +42,8 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
     if isinstance(failure, ProxyRefused):
         return check.failure(
             f"{first_up(str(failure))}.",
-            "Nothing gets through it until then. satfs tries a refused password once, so that no "
-            "account is locked.",
+            "No request goes through it. satfs sends a refused password once, so that it locks no "
+            "account.",
             "Ask the owner of the proxy.",
             cause=ProxyRefused,
         )
@@ -60,13 +60,13 @@ def no_response(host: Host, failure: BaseException, took_s: float, *, is_proxied
     if isinstance(failure, trio.TooSlowError | DeadlineReached):
         return check.failure(
             f"{origin} did not answer{through} in {took_s:.0f} s.",
-            "A firewall swallows the packets, the network is gone, or a proxy is needed.",
+            "A firewall drops the packets, the network is gone, or a proxy is needed.",
             "See how far one gets:",
             f"curl -sv --max-time 10 -o /dev/null {origin}",
         )
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return check.failure(
-            f"{origin} speaks no TLS that we understand.",
+            f"{origin} does not respond with TLS that satfs understands.",
             "Something else listens at this port, or a box on the way breaks TLS.",
             "See its response:",
             f"openssl s_client -connect {name}:{port} -servername {name} </dev/null",

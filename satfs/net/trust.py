@@ -62,7 +62,7 @@ def tls_context(ca_file: str | os.PathLike[str] | None, *, is_strict: bool) -> s
     TLS 1.2 at least, the certificate and the host's name always checked.
 
     Raises:
-        BadSettings: *ca_file* holds no usable certificates, or everybody may change it.
+        BadSettings: *ca_file* holds no usable certificates, or every user may change it.
     """
     context = ssl.create_default_context()
     _load_roots(context)
@@ -76,8 +76,8 @@ def tls_context(ca_file: str | os.PathLike[str] | None, *, is_strict: bool) -> s
         try:
             if os.stat(ca_file).st_mode & stat.S_IWOTH:
                 raise BadSettings(
-                    f"ca_file (SATFS_CA_FILE): everybody may change {ca_file}, and so whom satfs"
-                    f" trusts; run: chmod o-w {ca_file}"
+                    f"ca_file (SATFS_CA_FILE): every user may change {ca_file}, and so the hosts"
+                    f" that satfs trusts; run: chmod o-w {ca_file}"
                 )
             context.load_verify_locations(cafile=os.fspath(ca_file))
         except (OSError, ssl.SSLError) as failure:

@@ -25,7 +25,7 @@ scenes/<scene>/                   a scene by its id alone; lists those seen
 views/                            links by name, date and product; for each
                                   task a map, mosaics and a QGIS project
 
-docs/SEMANTICS.md of satfs says what a listing, a read and an error mean here.
+docs/SEMANTICS.md of satfs explains what a listing, a read and an error mean here.
 The commands, and the one that unmounts this directory:
 
   {program} --help

@@ -527,7 +527,7 @@ def test_dns_that_never_answers_is_told_in_time(doctor: Alone, tmp_path: Path) -
 
     took_s = time.monotonic() - began_s
     told = Told(done.returncode, json.loads(done.stdout), took_s)
-    assert "Nobody resolves api.test" in told.finding("api-dns")["says"]
+    assert "No DNS server resolves api.test" in told.finding("api-dns")["says"]
     assert told.code == Exit.NETWORK
     assert took_s < 15
 

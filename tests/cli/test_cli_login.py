@@ -680,7 +680,7 @@ def test_a_token_file_inside_the_mount_is_refused(there: Program, place: Path) -
     done = there("mount", place, SATFS_TOKEN_FILE=str(place / "token"))
 
     assert done.returncode == 2
-    assert "token_file lies inside the mountpoint" in done.stderr
+    assert "token_file is inside the mountpoint" in done.stderr
 
 
 def can_list(directory: Path) -> bool:

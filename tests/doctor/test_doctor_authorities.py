@@ -31,7 +31,7 @@ def test_a_ca_file_that_everybody_may_change_is_a_failure(tmp_path: Path) -> Non
     finding = only(authorities(load_settings({}, ca_file=path), {}))
 
     assert (finding.severity, finding.cause) == (Severity.FAILURE, BadSettings)
-    assert f"Everybody may change {path}" in finding.statement
+    assert f"Every user may change {path}" in finding.statement
     assert finding.commands == (f"chmod o-w {path}",)
 
 

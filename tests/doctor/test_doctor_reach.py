@@ -146,7 +146,7 @@ async def test_what_speaks_no_tls_is_told_from_what_is_not_trusted() -> None:
     async with saying(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
         way = await way_to(f"https://localhost:{port}")
 
-    assert "speaks no TLS" in way.findings[-1].statement
+    assert "does not respond with TLS" in way.findings[-1].statement
 
 
 async def test_a_closed_port_refuses() -> None:

@@ -109,7 +109,7 @@ def test_authorities_that_everybody_may_change_are_refused(tmp_path: Path) -> No
     trustme.CA().cert_pem.write_to_path(file)
     tls_context(file, is_strict=True)
     file.chmod(0o666)
-    with pytest.raises(BadSettings, match=f"everybody may change .*chmod o-w {file}"):
+    with pytest.raises(BadSettings, match=f"every user may change .*chmod o-w {file}"):
         tls_context(file, is_strict=True)
 
 

@@ -46,7 +46,7 @@ texts = st.one_of(
 @example(".Trash-1000")
 @example("-rf")
 def test_any_text_has_a_legal_name(text: str) -> None:
-    """A name holds no separator, NUL or control character, is UTF-8, fits, and is none of ours."""
+    """A name has no separator, NUL or control character, is UTF-8, fits, and is not one of ours."""
     name = name_of(text, OWN)
     assert 1 <= len(name) <= NAME_MAX_BYTES
     assert b"/" not in name

@@ -1,4 +1,4 @@
-"""`satfs cache`: what is kept on disk, whether it is whole, and how to be rid of it."""
+"""`satfs cache`: what is kept on disk, whether it is whole, and how to remove it."""
 
 from __future__ import annotations
 

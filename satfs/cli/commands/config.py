@@ -66,7 +66,7 @@ Examples:
   satfs config show --json | jq .cache_bytes
 """,
 )
-@click.option("--origin", "with_origin", is_flag=True, help="Tell where each value comes from.")
+@click.option("--origin", "with_origin", is_flag=True, help="Show the origin of each value.")
 @click.option("--describe", is_flag=True, help="With the variable of each, and what it does.")
 @json_flag
 @account_flags
@@ -107,7 +107,7 @@ def show_settings(
 @verbosity_flags
 @click.pass_obj
 def profiles(_output_options: OutputOptions, as_json: bool) -> None:
-    """List the profiles of config.toml: whom each logs in as, and for which contract."""
+    """List the profiles of config.toml, with the client id and the contract of each."""
     chosen = resolve_settings({}, may_be_new=True)
     rows = [_profile(name, is_chosen=name == chosen.settings.profile) for name in chosen.profiles]
     if as_json:

@@ -87,7 +87,8 @@ def doctor(
     """Look for what keeps satfs from working, and print what to do about it.
 
     Looks at this machine, at every satfs mount, at the way to the API and the object store, and at
-    the account. Changes nothing, needs no rights, and is done within 30 seconds, whatever hangs.
+    the account. Changes nothing, needs no rights, and ends within 30 seconds, also where something
+    hangs.
     """
     began_s = time.monotonic()
     if report is not None and os.path.lexists(report):

@@ -27,14 +27,14 @@ Examples:
 @click.option(
     "--level",
     type=click.Choice(tuple(LEVELS)),
-    help="Log this from now on, and what is graver; show nothing.",
+    help="From now on log this level and the more severe ones; print nothing.",
 )
 @verbosity_flags
 @click.pass_obj
 def log(output_options: OutputOptions, mountpoint: str | None, level: str | None) -> int:
     """Show the last lines of a mount's log, wherever it is written; or change its level.
 
-    The level holds until the mount ends. MOUNTPOINT may be left out where there is but one mount.
+    The level holds until the mount ends. MOUNTPOINT may be left out where there is only one mount.
     """
     mounted = the_mount(mountpoint)
     if level is None:

@@ -46,7 +46,7 @@ _NOWHERE = "-"
 @click.command(
     epilog="""\b
 Examples:
-  satfs login                            asks for client id and secret
+  satfs login                            prompts for client id and secret
   satfs login --profile harbour          … for another account, or contract
   pass show aleph | satfs login --client-id ID --contract CONTRACT
   satfs login --with-token < token.txt

@@ -49,7 +49,7 @@ def logout(output_options: OutputOptions, /, as_json: bool, profile: str | None)
             places = " and ".join(_PLACES[place] for place in found)
             print_sentence(f"Logged out of profile {name}; its secret is gone from {places}.")
         else:
-            print_sentence(f"Nobody was logged in to profile {name}; there was nothing to forget.")
+            print_sentence(f"There was no login for profile {name}; nothing was removed.")
     for secret in ("client_secret", "token", "token_file", "token_command"):
         origin = before.origins.get(secret)
         if origin is not None and origin.kind is not OriginKind.DEFAULT:

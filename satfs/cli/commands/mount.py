@@ -44,7 +44,7 @@ Mount options (-o):
   auto_unmount               unmount when satfs dies
   nonempty, fsname=NAME      mount over files; the name in /proc/mounts
   exec                       let programs in the mount be run
-  nosuid, nodev, noatime     as in mount(8); always on, but for the last
+  nosuid, nodev, noatime     as in mount(8); always on, except the last
   any setting, as SETTING=VALUE     `satfs config show` lists them
 
 What fstab and systemd add (_netdev, nofail, noauto, user, x-…) is accepted and ignored; rw is
@@ -127,10 +127,10 @@ def mount_as(
             auto_unmount=given.auto_unmount,
         )
         if output_options.log_file and output_options.log_file.is_relative_to(place):
-            raise BadSettings("the log file lies inside the mountpoint; choose another place")
+            raise BadSettings("the log file is inside the mountpoint; choose another place")
         if settings.token_file and settings.token_file.is_relative_to(place):
             raise BadSettings(
-                "token_file lies inside the mountpoint, which cannot be read without it"
+                "token_file is inside the mountpoint, which cannot be read without it"
             )
         if is_fake:
             return Exit.DONE

@@ -226,7 +226,7 @@ def _rows(report: MountReport) -> Iterator[tuple[str, str]]:
         yield from rows_of(report.status)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         # A satfs of another version, whose record has another shape.
-        yield "note", "it speaks another version's language; --json shows its report"
+        yield "note", "its report is of another version of satfs; --json shows it"
 
 
 def rows_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -85,6 +85,6 @@ def _detach(path: Path, *, is_lazy: bool) -> None:
         more = len(holders) - _HOLDERS_SHOWN
         shown = ", ".join(holders[:_HOLDERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
         raise BadMountpoint(
-            f"{show(str(path))} is busy: {shown}. Let go of it, or detach it: "
+            f"{show(str(path))} is busy: {shown}. Close these files, or detach it: "
             f"satfs umount -z {show(str(path))}"
         ) from refusal

@@ -1,4 +1,4 @@
-"""`satfs whoami`: who the API takes us for, which contract we act for, how long the token lives."""
+"""`satfs whoami`: the account, the contract and the validity of the token, as the API has them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Examples:
 @verbosity_flags
 @click.pass_obj
 def whoami(output_options: OutputOptions, /, as_json: bool, **flags: str | None) -> None:
-    """Show the account, the contract, and how long the token is valid, as the API reports them."""
+    """Show the account, the contract and the validity of the token, as the API has them."""
     account, settings = query_account(load_settings(**flags), output_options)
     if as_json:
         click.echo(json.dumps(_record(settings, account), indent=2))
