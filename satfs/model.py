@@ -187,6 +187,21 @@ class Reader(Protocol):
         ...
 
 
+class MadeReader:
+    """The base of readers of files that are made here: without a layout, and without a request."""
+
+    def is_near(self, span: ByteRange) -> bool:
+        """Return True: all is in memory."""
+        return True
+
+    def expected_part(self, span: ByteRange) -> ByteRange | None:
+        """Return None: text has no layout."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
 class RemoteReader(Reader, Protocol):
     """An open object of the store, parts of which may be files as they are: a zip."""
 

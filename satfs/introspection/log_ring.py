@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Final
 
-from satfs.model import ByteRange, Reader
+from satfs.model import ByteRange, MadeReader, Reader
 from satfs.tree.nodes import Attributes, Directory, File, Kind
 
 #: Most bytes of lines kept: some two thousand lines, and no less than half of them at any time.
@@ -88,7 +88,7 @@ class LogFile(File):
         return _LinesReader(self._lines)
 
 
-class _LinesReader:
+class _LinesReader(MadeReader):
     """Reads the lines as they were when it began to read, and those that came after them."""
 
     def __init__(self, lines: LogRing) -> None:
@@ -104,14 +104,3 @@ class _LinesReader:
         if span.start == 0 and len(self._lines.text) >= span.stop:
             self._text = self._lines.text
         return bytes(self._text[span.start : span.stop])
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return True: all is in memory."""
-        return True
-
-    def expected_part(self, span: ByteRange) -> ByteRange | None:
-        """Return None: a log has no layout."""
-        return None
-
-    def close(self) -> None:
-        """Do nothing: the reader holds nothing."""

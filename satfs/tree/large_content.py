@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
-from satfs.model import ByteRange
+from satfs.model import ByteRange, MadeReader
 
 #: Bytes of text in a chunk: a read of the kernel's usual size decompresses one or two, in half a
 #: millisecond each.
@@ -51,7 +51,7 @@ class LargeContent:
         return zlib.decompress(self._chunks[number])
 
 
-class LargeContentReader:
+class LargeContentReader(MadeReader):
     """Reads a `LargeContent`; the last chunk that was read stays decompressed."""
 
     def __init__(self, content: LargeContent) -> None:
@@ -72,14 +72,6 @@ class LargeContentReader:
             parts.append(part)
             at += len(part)
         return b"".join(parts)
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return True: all is in memory."""
-        return True
-
-    def expected_part(self, span: ByteRange) -> ByteRange | None:
-        """Return None: text has no layout."""
-        return None
 
     def close(self) -> None:
         """Free the chunk that is decompressed."""

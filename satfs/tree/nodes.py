@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import ClassVar, Final, NamedTuple, overload
 
 from satfs.errors import Changed, NotThere, SatfsError
-from satfs.model import ByteRange, Reader
+from satfs.model import ByteRange, MadeReader, Reader
 from satfs.tree.large_content import LargeContent, LargeContentReader
 from satfs.tree.times import FALLBACK_NS, TREE_NS
 
@@ -332,8 +332,8 @@ class BytesFile(File):
         return BytesReader(self.content)
 
 
-class BytesReader:
-    """Reads from memory; nothing to close."""
+class BytesReader(MadeReader):
+    """Reads from memory."""
 
     def __init__(self, content: bytes) -> None:
         self.size_bytes = len(content)
@@ -342,17 +342,6 @@ class BytesReader:
     async def read(self, span: ByteRange) -> memoryview:
         """Return the part of *span* that exists."""
         return self._view[span.start : span.stop]
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return True: all is in memory."""
-        return True
-
-    def expected_part(self, span: ByteRange) -> ByteRange | None:
-        """Return None: text has no layout."""
-        return None
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to close."""
 
 
 def xattr_values(**values: str | None) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from satfs.errors import NotThere, Unsupported
-from satfs.model import Attachment, AttachmentName, ByteRange, Reader
+from satfs.model import Attachment, AttachmentName, ByteRange, MadeReader, Reader
 from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, Node, not_there
 from satfs.tree.scenes import AttachmentFile, SceneDirectory
 
@@ -201,8 +201,8 @@ class Thumbnail(File):
         return _Tagged(reader, self._texts)
 
 
-class _Tagged:
-    """Reads a PNG with text chunks put in behind its header."""
+class _Tagged(MadeReader):
+    """Reads a PNG with text chunks behind its header. A picture is small, so that all is near."""
 
     def __init__(self, reader: Reader, texts: bytes) -> None:
         self.size_bytes = reader.size_bytes + len(texts)
@@ -224,14 +224,6 @@ class _Tagged:
             moved = ByteRange(rest.start - len(self._texts), rest.stop - len(self._texts))
             parts.append(bytes(await self._reader.read(moved)))
         return b"".join(parts)
-
-    def is_near(self, span: ByteRange) -> bool:
-        """Return True: a picture is small, so that it makes no difference."""
-        return True
-
-    def expected_part(self, span: ByteRange) -> ByteRange | None:
-        """Return None: a thumbnail is read as a whole."""
-        return None
 
     def close(self) -> None:
         """Close the picture."""
