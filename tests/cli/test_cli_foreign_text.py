@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -187,8 +188,9 @@ def test_a_stopped_mount_takes_no_time_away_from_others(aleph: Mounted, tmp_path
         (process,) = mount_processes(places[0])
         os.kill(process, signal.SIGSTOP)
         try:
-            for command in ("status", "list"):
-                answers = aleph.program(command, "--json")
+            with ThreadPoolExecutor(2) as threads:
+                both = threads.map(lambda name: aleph.program(name, "--json"), ("status", "list"))
+            for answers in both:
                 states = {each["mountpoint"]: each["state"] for each in json.loads(answers.stdout)}
                 assert states[str(places[0])] == "does not answer"
                 assert [states[str(place)] for place in places[1:]] == ["works", "works"]

@@ -489,9 +489,9 @@ def test_a_login_is_forgotten(there: Program, origin: DemoOrigin) -> None:
     )
     assert os.listdir(home(there) / "secrets") == []
     assert who.returncode == 3
-    assert "nobody is logged in (`satfs login`" in who.stderr
+    assert "no login is stored (`satfs login`" in who.stderr
     assert again.returncode == 0
-    assert "there was nothing to forget" in again.stderr
+    assert "nothing was removed" in again.stderr
 
 
 def test_a_secret_that_others_could_have_read_is_refused(

@@ -237,7 +237,7 @@ class _AnotherServer(BaseHTTPRequestHandler):
 def test_an_api_that_is_something_else_is_told_apart(aleph: Program, place: Path) -> None:
     """Any web server may answer at a wrong address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _AnotherServer) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         done = aleph("mount", "--api-url", f"http://127.0.0.1:{server.server_port}", place)
         server.shutdown()
 

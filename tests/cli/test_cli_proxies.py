@@ -38,7 +38,7 @@ class _Proxy(socketserver.ThreadingTCPServer):
 def proxy() -> Iterator[_Proxy]:
     """Return a proxy that refuses every login and counts the requests."""
     with _Proxy(("127.0.0.1", 0), _Refusing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -175,15 +176,16 @@ def test_a_hung_mount_keeps_nobody_waiting(aleph: Program, mounted: Path) -> Non
     os.kill(process, signal.SIGSTOP)
     try:
         began_s = time.monotonic()
-        told = aleph("status", mounted, "--json")
+        with ThreadPoolExecutor(3) as threads:  # each waits as long as it waits for any mount
+            commands = (("status", mounted, "--json"), ("status", mounted), ("list", "--json"))
+            told, shown, listed = threads.map(lambda words: aleph(*words), commands)
         assert time.monotonic() - began_s < 8
         assert told.returncode == 5
         assert only(told, mounted)["state"] == "does not answer"
-        shown = aleph("status", mounted)
         assert shown.returncode == 5
         assert "does not answer" in shown.stdout
         assert "satfs umount -z" in " ".join(shown.stdout.split())
-        assert only(aleph("list", "--json"), mounted)["state"] == "does not answer"
+        assert only(listed, mounted)["state"] == "does not answer"
     finally:
         os.kill(process, signal.SIGCONT)
     wait_until(lambda: aleph("status", mounted).returncode == 0)
