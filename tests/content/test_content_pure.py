@@ -28,7 +28,7 @@ from satfs.content.fetch.controller import (
     ConnectionController,
 )
 from satfs.content.fetch.links import MARGIN_S, usable_for_s
-from satfs.content.fetch.range_request import fitted_stop, split
+from satfs.content.fetch.range_request import fitted_stop, range_length, split
 from satfs.content.fetch.readahead import (
     MIB,
     OPENING_WINDOW_BYTES,
@@ -176,6 +176,28 @@ class TestSplit:
         assert all(0 < len(piece) <= length * 5 // 4 for piece in pieces)
         if pieces:
             assert (pieces[0].start, pieces[-1].stop) == (gap.start, gap.stop)
+
+
+class TestRangeLength:
+    @given(st.integers(0, 2048 * MIB), st.integers(MIB, 16 * MIB), st.integers(1, 64))
+    def test_a_last_window_is_shared_evenly(self, window: int, longest: int, n: int) -> None:
+        """No connection has a range more than another one, unless they are as short as allowed."""
+        length = range_length(window, longest, n, goes_on=False)
+        assert MIB <= length <= longest
+        if length > MIB:
+            n_turns = -(-window // (longest * n))
+            assert (length + 1) * n * n_turns > window
+
+    @given(st.integers(0, 2048 * MIB), st.integers(MIB, 16 * MIB), st.integers(1, 64))
+    def test_ranges_of_a_window_that_goes_on_are_long(
+        self, window: int, longest: int, n: int
+    ) -> None:
+        """Two readers share a window: their ranges are as long as those of one."""
+        length = range_length(window, longest, n, goes_on=True)
+        if window >= longest * n:
+            assert length == longest
+        else:
+            assert length == range_length(window, longest, n, goes_on=False)
 
 
 class TestChoose:

@@ -15,7 +15,14 @@ import trio
 
 from satfs.content.cache.blocks import BlockCache
 from satfs.content.fetch.controller import ConnectionController
-from satfs.content.fetch.range_request import ObjectSource, RangeRequest, TransferStatus, choose
+from satfs.content.fetch.range_request import (
+    MIN_RANGE_BYTES,
+    ObjectSource,
+    RangeRequest,
+    TransferStatus,
+    choose,
+    range_length,
+)
 from satfs.content.fetch.range_retry import RangeRetry
 from satfs.content.transfer.interface import BulkMover, WorkerDied
 from satfs.errors import Misuse, SatfsError
@@ -27,9 +34,8 @@ Ts = TypeVarTuple("Ts")
 #: does not queue behind a bulk transfer.
 URGENT_EXTRA: Final = 32
 #: A range should not take longer than this on its connection, so that a reader is not kept waiting
-#: for its end; the lower limit keeps requests worth their round trip.
+#: for its end.
 RANGE_TIME_S: Final = 1.5
-MIN_RANGE_BYTES: Final = 1024 * 1024
 #: A request that a read waits for is begun again on another connection when its rate is less than
 #: this share of the usual one, after this time, and at most this many times.
 SLOW_SHARE: Final = 0.1
@@ -80,10 +86,12 @@ class Dispatcher:
 
     # -- for readers -----------------------------------------------------------------------------
 
-    def range_bytes(self, window_bytes: int, n_connections: int | None = None) -> int:
+    def range_bytes(
+        self, window_bytes: int, n_connections: int | None = None, *, goes_on: bool = False
+    ) -> int:
         """Return how long ranges should be for a reader with this window.
 
-        It has *n_connections*, or as many as are worth having.
+        It has *n_connections*, or as many as are worth having. *goes_on*: the window will move on.
         """
         longest, target = self._range_bytes, self.controller.target
         if n_connections is not None:
@@ -91,10 +99,7 @@ class Dispatcher:
         rate = self.controller.next_bytes_per_s
         if rate is not None:
             longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
-        # As many for each connection: one range more than fits would take a turn of its own.
-        n_turns = -(-window_bytes // max(1, longest * target))
-        share = window_bytes // max(1, n_turns * target)
-        return max(min(longest, MIN_RANGE_BYTES), min(longest, share))
+        return range_length(window_bytes, longest, target, goes_on=goes_on)
 
     def window_bytes(self) -> int:
         """Return how far ahead one sequential reader may go now, its fair share of the whole."""

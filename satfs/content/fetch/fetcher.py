@@ -164,17 +164,17 @@ class Fetcher:
             return
         self._check_ahead.begin(plan.now)
         ahead = plan.ahead[0] if plan.ahead else ByteRange(plan.now.stop, plan.now.stop)
+        range_bytes = self._dispatcher.range_bytes(len(ahead), goes_on=ahead.stop < size)
         launched = self._launched.get(reader)
         if launched is not None and launched.start <= plan.now.start < launched.stop:
             # Looking through a whole window at each of its thousand reads would cost more than
             # reading. Blocks that failed or were evicted are fetched when a read waits for them.
             left = max(0, ahead.stop - launched.stop)
-            if left < min(self._dispatcher.range_bytes(len(ahead)), max(1, len(ahead) // 2)):
+            if left < min(range_bytes, max(1, len(ahead) // 2)):
                 return
         if len(ahead) >= BULK_BYTES and self.cached.size_bytes - plan.now.stop >= WORTH_BYTES:
             self._dispatcher.expect_bulk(self.source)
         window = ByteRange(plan.now.start, max(plan.now.stop, ahead.stop))
-        range_bytes = self._dispatcher.range_bytes(len(ahead))
         self._launch(
             align(window, size), reader, range_bytes=range_bytes, is_bulk=True, now=plan.now
         )

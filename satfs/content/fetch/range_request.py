@@ -18,6 +18,9 @@ from satfs.read_trace import ReadTrace
 
 _order: Final = itertools.count()
 
+#: A range of a sequential read is no shorter, so that it is worth its round trip.
+MIN_RANGE_BYTES: Final = 1024 * 1024
+
 #: Further tries for a range whose response was of another version. Most objects of which that is
 #: seen have been replaced, and the read waits for these tries: 0.3 s for two.
 MAX_OTHER_VERSION_TRIES: Final = 2
@@ -253,6 +256,22 @@ def fitted_stop(span: ByteRange, following: Iterable[ByteRange], longest: int) -
             return best_stop if best_stop > each.start + slack else stop
         stop = each.stop
     return stop
+
+
+def range_length(
+    window_bytes: int, longest_bytes: int, n_connections: int, *, goes_on: bool
+) -> int:
+    """Return how long the ranges of a window should be, *longest_bytes* at most.
+
+    Where the window *goes_on*, the next ranges are there when these end, and long ones cost fewer
+    round trips. Else each connection gets as many: one range more than fits would take a turn of
+    its own.
+    """
+    if goes_on and window_bytes >= longest_bytes * n_connections:
+        return longest_bytes
+    n_turns = -(-window_bytes // max(1, longest_bytes * n_connections))
+    share = window_bytes // max(1, n_turns * n_connections)
+    return max(min(longest_bytes, MIN_RANGE_BYTES), min(longest_bytes, share))
 
 
 def split(gap: ByteRange, range_bytes: int) -> list[ByteRange]:
