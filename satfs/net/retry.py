@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from satfs.errors import Garbled, Throttled, Unreachable
 
@@ -72,10 +71,11 @@ def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
     *headers* have lower-case names. A date in `Retry-After` is one of the sender's clock, which the
     `Date` of the same response shows; without that, *now_s* (wall-clock seconds) stands in.
     """
+    stated = headers.get("retry-after")
+    if stated is None:
+        return None
     sent_at_s = _moment(headers.get("date", ""))
-    return parse_retry_after(
-        headers.get("retry-after"), now_s=now_s if sent_at_s is None else sent_at_s
-    )
+    return parse_retry_after(stated, now_s=now_s if sent_at_s is None else sent_at_s)
 
 
 def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
@@ -96,6 +96,9 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
 
 def _moment(text: str) -> float | None:
     """Return an HTTP date as seconds since the epoch."""
+    # Few processes meet such a date, and a worker starts while a reader waits.
+    from email.utils import parsedate_to_datetime
+
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

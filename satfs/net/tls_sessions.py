@@ -16,8 +16,6 @@ import ssl
 import threading
 from typing import Final, TypeAlias
 
-from cachetools import LRUCache
-
 #: A host as the certificate names it, and its port.
 Place: TypeAlias = tuple[str, int]
 #: Hosts whose sessions are kept; an account's objects lie at one or two.
@@ -33,8 +31,8 @@ class TlsSessions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sessions: LRUCache[Place, ssl.SSLSession] = LRUCache(MAX_PLACES)
-        self._failed: LRUCache[Place, bool] = LRUCache(MAX_PLACES)
+        #: The oldest first; None where a handshake failed.
+        self._sessions: dict[Place, ssl.SSLSession | None] = {}
 
     def to_resume(self, place: Place) -> ssl.SSLSession | None:
         """Return the session that a new connection to *place* is to resume, if there is one."""
@@ -51,11 +49,16 @@ class TlsSessions:
         if session is None or not (session.has_ticket or session.id):
             return
         with self._lock:
-            if place not in self._failed:
-                self._sessions[place] = session
+            if self._sessions.get(place, session) is not None:
+                self._set(place, session)
 
     def failed(self, place: Place) -> None:
         """Note that a handshake failed in which a session was offered to *place*."""
         with self._lock:
-            self._failed[place] = True
-            self._sessions.pop(place, None)
+            self._set(place, None)
+
+    def _set(self, place: Place, session: ssl.SSLSession | None) -> None:
+        self._sessions.pop(place, None)
+        self._sessions[place] = session
+        while len(self._sessions) > MAX_PLACES:
+            del self._sessions[next(iter(self._sessions))]

@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import certifi
-
 from satfs.errors import BadSettings
 
 #: Where distributions keep their bundle: Debian, Fedora, openSUSE, RHEL, Alpine. OpenSSL's own
@@ -109,6 +107,8 @@ def _load_roots(context: ssl.SSLContext) -> Roots:
         except (OSError, ssl.SSLError):
             continue
         return Roots(bundle, is_system=True)
+    import certifi  # seldom needed, and a worker starts while a reader waits
+
     context.load_verify_locations(cafile=certifi.where())
     return Roots("certifi", is_system=False)
 
