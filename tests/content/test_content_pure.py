@@ -423,6 +423,22 @@ class TestController:
         self.play(controller, lambda n: rate, 20)
         assert controller.target >= min(64, round(0.9 * 1.5e9 / rate))
 
+    def test_no_more_are_opened_while_requests_wait(self) -> None:
+        """Where processors or the line are full, each range is slow, and more would be slower."""
+        controller = ConnectionController(64)
+        for _ in range(20):
+            controller.note_response(0.0, 0.03)
+        tried = controller.target
+        assert tried == 24
+        for number in range(20):
+            controller.note_response(1.0 + number, 0.12)
+        controller.note_range(30.0, 8_000_000, 0.4)
+        assert controller.target == tried
+        for number in range(20):
+            controller.note_response(30.0 + number, 0.035)
+            controller.note_range(30.0 + number, 8_000_000, 0.4)
+        assert controller.target == 64
+
     @pytest.mark.parametrize("whole", [20e6, 100e6, 400e6])
     def test_a_shared_line_is_not_crowded(self, whole: float) -> None:
         """Where all share one narrow line that two can fill, most are given back before long.

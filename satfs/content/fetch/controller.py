@@ -15,6 +15,8 @@ up to speed together.
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 from typing import Final
 
 #: The most that this process can receive and serve, bytes per second (docs/PERFORMANCE.md): more
@@ -53,6 +55,13 @@ TRIAL_EVERY_S: Final = 60.0
 BACK_OFF_S: Final = 5.0
 #: Seconds after which what is shared is taken to have changed, and the prediction is tried again.
 FORGET_S: Final = 15.0
+#: Responses of which the median is looked at, and how many times as late as the soonest one it is
+#: where requests wait for something: for a processor or for a line that is full. Some milliseconds
+#: besides are a busy machine's. Then the rate of a range shows no rate of a connection, and more of
+#: them would wait as well.
+N_RESPONSES: Final = 8
+LATE_FACTOR: Final = 2.0
+LATE_S: Final = 0.02
 #: Shortest time over which throughput means anything.
 INTERVAL_S: Final = 0.5
 #: Shortest range that shows a rate and no burst, and shortest that outlasts the slow start.
@@ -79,6 +88,7 @@ class ConnectionController:
         self._rate_bytes_per_s: float | None = None
         self._next_bytes_per_s: float | None = None
         self._soonest_s = math.inf
+        self._responses_s: deque[float] = deque(maxlen=N_RESPONSES)
         self._since_s = 0.0
         self._carried_bytes = 0
         self._n_short = 0
@@ -121,6 +131,7 @@ class ConnectionController:
     def note_response(self, now_s: float, response_s: float) -> None:
         """Take in the time from a request to its first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)
+        self._responses_s.append(response_s)
         self._aim(now_s)
 
     def note_range(
@@ -236,7 +247,15 @@ class ConnectionController:
             wished = min(wished, self._ceiling)
         if self._limit is not None:
             wished = min(wished, self._limit)
+        if self._is_late() and wished > INITIAL_CONNECTIONS:
+            wished = min(wished, max(self._target, INITIAL_CONNECTIONS))
         self._target = max(1, min(wished, self._most))
+
+    def _is_late(self) -> bool:
+        """Return whether requests wait, wherever it is, before they are responded to."""
+        if len(self._responses_s) < N_RESPONSES:
+            return False
+        return statistics.median(self._responses_s) > LATE_FACTOR * self._soonest_s + LATE_S
 
 
 def _smooth(known: float | None, seen: float) -> float:
