@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import select
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
@@ -26,7 +26,7 @@ import trio
 
 from satfs.net.connecting import CheckPeer, first_connected, resolved_addresses
 from satfs.net.happy_eyeballs import SlowAddresses
-from satfs.net.tls_sessions import Place, TlsSessions
+from satfs.net.tls_sessions import LONG_RECORD_BYTES, Place, TlsSessions
 
 #: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
 RECEIVE_BYTES = 1024 * 1024
@@ -63,6 +63,8 @@ class TcpStream(httpcore.AsyncNetworkStream):
         self._connect_by = connect_by
         # Bytes that the head of a response may still take; None in its body.
         self._head_left: int | None = None
+        #: Called when the beginning of a body has come, perhaps before the head can be decrypted.
+        self.report_body: Callable[[], None] = _ignore
 
     def expect_head(self) -> None:
         """Take no more than a head at a time from now on, until `expect_body`."""
@@ -174,6 +176,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
         self._lower = lower
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._n_encrypted_bytes = 0  # since the last request
         self._place, self._sessions = place, sessions
         self._resumed = sessions.to_resume(place)
         self._tls = ssl_context.wrap_bio(
@@ -223,6 +226,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
                 self._tls.write(buffer)
             except ssl.SSLError as failure:
                 raise httpcore.WriteError(str(failure)) from failure
+            self._n_encrypted_bytes = 0
             await self._flush()
             return
         raise httpcore.WriteTimeout()
@@ -265,6 +269,10 @@ class TlsStream(httpcore.AsyncNetworkStream):
         data = await self._lower.read(TLS_RECEIVE_BYTES)
         if data:
             self._incoming.write(data)
+            before = self._n_encrypted_bytes
+            self._n_encrypted_bytes = before + len(data)
+            if before < LONG_RECORD_BYTES <= self._n_encrypted_bytes:
+                self._lower.report_body()
         else:
             self._incoming.write_eof()
 
@@ -311,11 +319,21 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._sessions = TlsSessions() if sessions is None else sessions
         self._opened: list[TcpStream] = []
         self._ahead: httpcore.AsyncNetworkStream | None = None
+        self._report_body: Callable[[], None] = _ignore
 
     def expect_head(self) -> None:
         """Take in that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
         for stream in self._opened:
             stream.expect_head()
+
+    def on_body(self, report: Callable[[], None]) -> None:
+        """Have *report* called when the beginning of the next response's body has come over TLS.
+
+        That shows a round trip earlier than the head, which is encrypted together with it.
+        """
+        self._report_body = report
+        for stream in self._opened:
+            stream.report_body = report
 
     def expect_body(self) -> None:
         """Take in that the head of a response is complete."""
@@ -373,6 +391,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             connect_by = began + (math.inf if timeout is None else timeout)
             stream = TcpStream(raw, port=port, sessions=self._sessions, connect_by=connect_by)
             stream.expect_head()
+            stream.report_body = self._report_body
             self._opened.append(stream)
             for option in socket_options or ():
                 raw.setsockopt(*option)
@@ -391,6 +410,10 @@ class Dialer(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait (httpcore does between its own connection retries, which are off)."""
         await trio.sleep(seconds)
+
+
+def _ignore() -> None:
+    """Do nothing."""
 
 
 def _limit(timeout: float | None) -> trio.CancelScope:

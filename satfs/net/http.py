@@ -315,6 +315,7 @@ class Http:
         is_safe = request.method in _SAFE_METHODS
         permit.begin()
         request.extensions["on_connection"] = permit.note_connection
+        request.extensions["on_body"] = permit.responded
         try:
             response = await self._send(request, where)
         except DeadlineReached:

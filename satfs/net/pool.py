@@ -147,7 +147,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
 
         The request's extension `on_connection`, if there is one, is called for each connection that
-        it gets, as `Permit.note_connection` is.
+        it gets, as `Permit.note_connection` is. `on_body` is called as soon as a body comes, which
+        may be before its head can be decrypted.
 
         Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
         and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
@@ -155,7 +156,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         await request.aread()
         wanted = core_request(request)
         note = request.extensions.get("on_connection", _ignore)
+        on_body = request.extensions.get("on_body", _ignore_body)
         connection = self._take(wanted.url.origin)
+        connection.dialer.on_body(on_body)
         note(
             is_new=not connection.has_responded,
             is_ahead=connection.is_ahead,
@@ -173,6 +176,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             raise translated(failure) from failure
         try:
             connection = self._open(wanted.url.origin)
+            connection.dialer.on_body(on_body)
             note(is_new=True, has_bytes=connection.dialer.has_bytes)
             return await self._request(connection, wanted)
         except NotAllowed:
@@ -386,6 +390,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
 
 def _ignore(*, is_new: bool, has_bytes: Callable[[], bool], is_ahead: bool = False) -> None:
     """Do nothing about a connection."""
+
+
+def _ignore_body() -> None:
+    """Do nothing about a body."""
 
 
 def _name(origin: httpcore.Origin) -> str:

@@ -20,6 +20,10 @@ from typing import Final, TypeAlias
 Place: TypeAlias = tuple[str, int]
 #: Hosts whose sessions are kept; an account's objects lie at one or two.
 MAX_PLACES: Final = 16
+#: Encrypted bytes after a request that are the beginning of a long record, of which nothing can be
+#: decrypted before its end: a body comes. TLS's own records and those of refusals are shorter. A
+#: server sends as much in the first round trip, and the record's end, 16 KiB, in the next one.
+LONG_RECORD_BYTES: Final = 8 * 1024
 
 
 class TlsSessions:
