@@ -169,6 +169,7 @@ async def _serve(
             crawler_rules(settings.crawlers), Callers(trio.current_time), trio.current_time
         )
         ready = ReadyConnections(parts.connections)
+        parts.contents.start_early()
         operations = Operations(
             inodes,
             owner=_owner(options),

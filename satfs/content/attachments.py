@@ -75,6 +75,14 @@ class Attachments:
         #: Data that others derive from these bytes, kept in the same cache.
         self.derived = Derived(cache, account)
 
+    def start_early(self) -> None:
+        """Have the first worker process start with the first look at a file, ahead of need.
+
+        A process takes as long to start as three round trips to a store. For mounts, whose programs
+        mostly read what they look at.
+        """
+        self._dispatcher.start_early()
+
     # -- versions (`Versions` has the details) -----------------------------------------------------
 
     async def version(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:

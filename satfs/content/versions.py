@@ -212,6 +212,7 @@ class Versions:
         """Make the request for a version: settled with its headers, while the tail still comes."""
         scene, attachment, revision = wanted
         key, label = (scene, attachment), label_of(scene, attachment)
+        self._dispatcher.expect_reads()
         delivery = PartDelivery(self._cache, self._budget)
         beginning = PartDelivery(self._cache, self._budget)
         is_beginning_expected = self._first_reads.looked_up(key, trio.current_time())

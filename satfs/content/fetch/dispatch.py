@@ -81,6 +81,7 @@ class Dispatcher:
         self.n_wanting = 0
         self._n_ready = 0
         self._ready_until_s = 0.0
+        self._starts_early = False
         self.counters: Counter[str] = Counter()
         attempts.claiming.slot_freed = self.pump
 
@@ -105,6 +106,16 @@ class Dispatcher:
         """Return how far ahead one sequential reader may go now, its fair share of the whole."""
         whole = max(4, 3 * self.controller.target) * self._range_bytes
         return min(whole, self._cache.window_limit_bytes()) // max(1, self.n_wanting)
+
+    def start_early(self) -> None:
+        """Start a process at the next `expect_reads`, and not only when one is needed."""
+        self._starts_early = self._bulk is not None
+
+    def expect_reads(self) -> None:
+        """Take in that a program looks at a file, and may read it. Never waits."""
+        if self._starts_early and self._bulk is not None:
+            self._starts_early = False
+            self._nursery.start_soon(self._bulk.start)
 
     def expect_bulk(self, source: ObjectSource) -> None:
         """Get processes and connections ready: much of one object will be read soon."""

@@ -212,5 +212,8 @@ class BulkMover(Mover, Holder, Protocol):
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether it can move *delivery* from where *link* leads now; never waits."""
 
+    async def start(self) -> None:
+        """Get ready for whatever is moved first; fails silently."""
+
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Get ready to move from where *link* leads over *n_connections*; fails silently."""

@@ -33,6 +33,7 @@ from satfs.content.transfer.opener import Opener, Origin
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
+from satfs.net.tls_sessions import LONG_RECORD_BYTES
 from satfs.net.trust import untrusted
 
 #: Time after which an unused connection is not trusted any more (S3 closes idle ones).
@@ -44,10 +45,6 @@ TICK_S: Final = 0.02
 #: mount's one thread, which answers `ls` and `stat` as well, goes first; elsewhere it is nothing.
 #: More would starve reading beside programs that compute (docs/decisions/0008).
 LESS_URGENT: Final = 3
-#: Encrypted bytes after a request that are the beginning of a long record, of which nothing can be
-#: decrypted before its end: a body comes. TLS's own records and those of refusals are shorter. A
-#: server sends as much in the first round trip, and the record's end, 16 KiB, in the next one.
-LONG_RECORD_BYTES: Final = 8 * 1024
 #: How often in a row one connection may receive a buffer full before the others have their turn.
 RECEIVES_PER_TURN: Final = 4
 

@@ -166,6 +166,10 @@ class WorkerPool:
             raise state.failure
         state.check_outcome(shown(link.url), permit)
 
+    async def start(self) -> None:
+        """Start the first process, unless there is one."""
+        await self._grow()
+
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Start the processes and open connections to where *link* leads, ahead of need.
 
