@@ -41,6 +41,9 @@ class Holder(Protocol):
         Those being opened ahead of need count as never used.
         """
 
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        """Return how many of the never used ones have been open since *at_s* or longer."""
+
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Close that many of them, soon; they are not counted any more from now on."""
 
@@ -192,6 +195,8 @@ class HostConnections:
         self.limit = HostLimit()
         self.permits: list[Permit] = []
         self.carried_at_s = float("-inf")
+        #: When several connections were last found silent at once, and others behind them.
+        self.queue_seen_s = float("-inf")
         self._holders = holders
         self._on_change = on_change
 
@@ -209,18 +214,23 @@ class HostConnections:
         self.limit.note_responding(now_s, self.n_responding())
         self._on_change(self.origin)
 
-    def note_refused(self, *, is_silence: bool = False) -> float | None:
-        """Take in a refusal, of a permit that is not counted any more; see `HostLimit`."""
+    def note_refused(self, *, silent_since_s: float | None = None) -> float | None:
+        """Take in a refusal, of a permit that is not counted any more; see `HostLimit`.
+
+        *silent_since_s*: it was no refusal, but silence since then.
+        """
         before, n_others = self.limit.limit, self.n_open()
-        if is_silence:
-            # What was opened at the same time and is as late is not let through either, with a
-            # request or without one.
-            n_others = self.n_responding() + len(self.not_late())
+        if silent_since_s is not None:
+            # What was begun with it or behind it waits like it. What was open before it, and has
+            # had no request, may be let through.
+            holders = self._holders
+            n_unused = sum(each.n_unused_since(self.origin, silent_since_s) for each in holders)
+            n_others = self.n_responding() + n_unused
         wait_s = self.limit.note_refused(
             trio.current_time(),
             n_others=n_others,
             n_responding=self.n_responding(),
-            is_silence=is_silence,
+            is_silence=silent_since_s is not None,
         )
         if self.limit.limit != before:
             log.info("host lets few connections through", origin=self.origin, n=self.limit.limit)
@@ -277,6 +287,12 @@ class HostConnections:
         if n_responding and self.limit.is_late(now_s - oldest_s):
             return n_responding
         return GROWTH * self.limit.allowed(now_s)
+
+    def is_silent(self, permit: Permit, now_s: float) -> bool:
+        """Return whether no byte has come for so long that the host may not let it through."""
+        silence_s = self.limit.silence_s()
+        is_behind_others = permit.began_s <= self.queue_seen_s >= now_s - silence_s
+        return is_behind_others or now_s - permit.silent_since_s >= silence_s
 
     def has_room(self) -> bool:
         """Return whether one more connection may be opened now."""

@@ -368,6 +368,9 @@ class _NoIdle:
     def n_idle(self, origin: str) -> tuple[int, int]:
         return 0, 0
 
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        return 0
+
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         pass
 

@@ -23,6 +23,10 @@ from satfs.net.hostlimit import HostLimit
 #: How often permits are looked at while any is in use: for silence, and for waiters whose limit has
 #: been raised. Seconds.
 LOOK_INTERVAL_S: Final = 0.1
+#: So many silent connections at once are no lost packet: the host has them wait for others to end,
+#: and what was begun behind them waits as well.
+MIN_QUEUED: Final = 2
+
 #: How long a request waits for a connection that is about to be idle, in seconds: opening another
 #: one takes two round trips, and its first bytes come slowly.
 IDLE_SOON_S: Final = 0.15
@@ -229,20 +233,22 @@ class Permits:
             if permit.is_new
             and permit.is_counted
             and not permit.has_responded
-            and now_s - permit.silent_since_s >= silence_s
+            and host.is_silent(permit, now_s)
             and (host.carried_at_s > permit.began_s or host.n_idle_proven() > 0)
             and permit.is_looked_at(now_s)
         ]
         for permit in silent:
             permit.is_counted = False
         for permit in silent:
-            permit.wait_s = host.note_refused(is_silence=True)
+            permit.wait_s = host.note_refused(silent_since_s=permit.silent_since_s)
             if permit.wait_s is None:
                 permit.is_counted = True
             else:
                 permit.scope.cancel()
         if any(permit.wait_s is not None for permit in silent):
             host.close_unused()
+            if len(silent) >= MIN_QUEUED:
+                host.queue_seen_s = now_s
         for permit in host.permits:
             if (
                 permit.is_counted

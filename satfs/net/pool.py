@@ -198,6 +198,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         idle = [each.has_responded for each in self._idle if each.name == origin]
         return sum(idle), len(idle) - sum(idle) + self._opening_ahead[origin]
 
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        """See `permits.Holder`."""
+        unused = [each for each in self._idle if each.name == origin and not each.has_responded]
+        return sum(each.idle_until - self._idle_expiry_s <= at_s for each in unused)
+
     def n_open(self, origin: str) -> int:
         """Return how many connections to *origin* there are, in use, idle or being opened."""
         self._expire()

@@ -30,6 +30,9 @@ class Holder:
     def n_idle(self, origin: str) -> tuple[int, int]:
         return self.idle if origin == STORE else (0, 0)
 
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        return 0
+
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         raise AssertionError("nothing is to be closed")
 

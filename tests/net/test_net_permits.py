@@ -22,10 +22,14 @@ class FakeHolder:
 
     n_proven: int = 0
     n_unused: int = 0
+    unused_since_s: float = 0.0
     closed: list[int] = field(default_factory=list)
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         return self.n_proven, self.n_unused
+
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        return self.n_unused if self.unused_since_s <= at_s else 0
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         self.closed.append(n_connections)
@@ -404,13 +408,21 @@ async def test_a_connection_that_does_not_become_idle_is_not_waited_for_long(
         assert trio.current_time() - began_s == pytest.approx(IDLE_SOON_S)
 
 
+@pytest.mark.parametrize(
+    ("unused_since_s", "limit"),
+    [pytest.param(-1.0, 3, id="open-before"), pytest.param(1.0, 1, id="opened-behind")],
+)
 async def test_what_was_opened_ahead_and_is_silent_is_closed_with_the_limit(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, unused_since_s: float, limit: int
 ) -> None:
-    """The limit is what answers; a connection that waits in vain is given to no request again."""
+    """A connection that waits in vain is given to no request again.
+
+    The limit is what responds, and what was open before the one that is silent.
+    """
     holder = FakeHolder(n_proven=1, n_unused=2)
     async with watching(holder) as permits, trio.open_nursery() as nursery:
         permits.known(HOST).note_opened(0.1)
+        holder.unused_since_s = trio.current_time() + unused_since_s
         carrying = await permits.take(HOST, [holder])
         carrying.begin()
         holder.n_proven = 0
@@ -427,8 +439,44 @@ async def test_what_was_opened_ahead_and_is_silent_is_closed_with_the_limit(
             await trio.sleep(5)
         with pytest.raises(Crowded):
             silent.raise_if_silent()
-        assert permits.limit(HOST) == 1
+        assert permits.limit(HOST) == limit
         assert holder.closed == [2]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("n_silent", [1, 2])
+async def test_what_was_begun_behind_silent_connections_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock, n_silent: int
+) -> None:
+    """A host that has two wait has all wait that came later; one may have lost a packet."""
+    holder = FakeHolder(n_proven=1)
+    async with watching(holder) as permits, trio.open_nursery() as nursery:
+        limit = permits.known(HOST)
+        limit.note_opened(0.4)
+        limit.note_responding(trio.current_time(), 2)
+        carrying = await permits.take(HOST, [holder])
+        carrying.begin()
+        holder.n_proven = 0
+
+        async def carry() -> None:
+            while True:
+                carrying.carried()
+                await trio.sleep(0.1)
+
+        nursery.start_soon(carry)
+        for _ in range(n_silent):
+            (await permits.take(HOST, [holder])).begin()
+        await trio.sleep(limit.silence_s() / 2)
+        later = await permits.take(HOST, [holder])
+        later.begin()
+        began_s = trio.current_time()
+        with later.scope:
+            await trio.sleep(5)
+        waited_s = trio.current_time() - began_s
+        assert (waited_s < 0.75 * limit.silence_s()) == (n_silent > 1)
+        with pytest.raises(Crowded):
+            later.raise_if_silent()
+        assert permits.limit(HOST) == 1
         nursery.cancel_scope.cancel()
 
 

@@ -222,6 +222,10 @@ class WorkerPool:
         idle = [each.idle.at(origin) for each in self._processes]
         return sum(each[0] for each in idle), sum(each[1] for each in idle)
 
+    def n_unused_since(self, origin: str, at_s: float) -> int:
+        """Return 0 (`permits.Holder`): workers open connections when ranges are about to come."""
+        return 0
+
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Have workers close connections to *origin* that no move has (`permits.Holder`)."""
         for process in self._processes:
