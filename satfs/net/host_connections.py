@@ -21,6 +21,11 @@ log = structlog.get_logger(__name__)
 LOOKING_S: Final = 2.0
 
 
+#: Share of the time of silence after which a connection is silent that was begun behind others
+#: which are: about the time that a new one takes to its first byte, as a rule.
+BEHIND_SHARE: Final = 0.5
+
+
 class Crowded(Exception):
     """The host lets no further connection through; try again after *wait_s*, with a permit.
 
@@ -42,7 +47,7 @@ class Holder(Protocol):
         """
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
-        """Return how many of the never used ones have been open since *at_s* or longer."""
+        """Return how many of the never used ones are open, and were begun at *at_s* or before."""
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Close that many of them, soon; they are not counted any more from now on."""
@@ -221,8 +226,8 @@ class HostConnections:
         """
         before, n_others = self.limit.limit, self.n_open()
         if silent_since_s is not None:
-            # What was begun with it or behind it waits like it. What was open before it, and has
-            # had no request, may be let through.
+            # What was begun with it or behind it waits like it. What is open, was begun
+            # before it, and has had no request, may be let through.
             holders = self._holders
             n_unused = sum(each.n_unused_since(self.origin, silent_since_s) for each in holders)
             n_others = self.n_responding() + n_unused
@@ -290,9 +295,9 @@ class HostConnections:
 
     def is_silent(self, permit: Permit, now_s: float) -> bool:
         """Return whether no byte has come for so long that the host may not let it through."""
-        silence_s = self.limit.silence_s()
+        silence_s, silent_s = self.limit.silence_s(), now_s - permit.silent_since_s
         is_behind_others = permit.began_s <= self.queue_seen_s >= now_s - silence_s
-        return is_behind_others or now_s - permit.silent_since_s >= silence_s
+        return silent_s >= (BEHIND_SHARE * silence_s if is_behind_others else silence_s)
 
     def has_room(self) -> bool:
         """Return whether one more connection may be opened now."""

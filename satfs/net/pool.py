@@ -22,7 +22,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,7 @@ class _Connection:
     origin: httpcore.Origin
     name: str  # of the origin, as `addresses.origin_of` writes it
     login: ProxyLogin | None  # None: not through a proxy
+    begun_s: float = field(default_factory=trio.current_time)
     n_requests: int = 0
     has_responded: bool = False
     #: It was opened before there was a request for it.
@@ -120,6 +121,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         #: Origins that keep a connection open for another request, and when that was seen at last.
         self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
         self._opening_ahead: Counter[str] = Counter()
+        self._awaiting_ahead: Counter[str] = (
+            Counter()
+        )  # requests, each for one that is opened ahead
+        self._ahead_ended = trio.Event()  # replaced whenever one is open, or has failed
         self._counts = _Counts()
         self._slow = SlowAddresses()
         self._sessions = TlsSessions()
@@ -157,7 +162,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         wanted = core_request(request)
         note = request.extensions.get("on_connection", _ignore)
         on_body = request.extensions.get("on_body", _ignore_body)
-        connection = self._take(wanted.url.origin)
+        connection = await self._taken(wanted.url.origin)
         connection.dialer.on_body(on_body)
         note(
             is_new=not connection.has_responded,
@@ -196,12 +201,13 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """See `permits.Holder`."""
         self._expire()
         idle = [each.has_responded for each in self._idle if each.name == origin]
-        return sum(idle), len(idle) - sum(idle) + self._opening_ahead[origin]
+        n_opening = self._opening_ahead[origin] - self._awaiting_ahead[origin]
+        return sum(idle), len(idle) - sum(idle) + max(0, n_opening)
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
         """See `permits.Holder`."""
         unused = [each for each in self._idle if each.name == origin and not each.has_responded]
-        return sum(each.idle_until - self._idle_expiry_s <= at_s for each in unused)
+        return sum(each.begun_s <= at_s for each in unused)
 
     def n_open(self, origin: str) -> int:
         """Return how many connections to *origin* there are, in use, idle or being opened."""
@@ -245,11 +251,17 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._opening_ahead += Counter()  # drops zeros
             if not connection.is_ahead:
                 self._abandon(connection)
+                self._note_ahead_ended()
         if connection in self._in_use:
             # First in the list: those that have responded before are taken before it.
             self._keep(connection, 0)
         else:
             connection.dialer.abort()  # all were closed meanwhile
+        self._note_ahead_ended()
+
+    def _note_ahead_ended(self) -> None:
+        self._ahead_ended.set()
+        self._ahead_ended = trio.Event()
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Close idle connections to *origin*, up to that many, the oldest first."""
@@ -312,6 +324,25 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._counts.reused += 1
             return connection
         return self._open(origin)
+
+    async def _taken(self, origin: httpcore.Origin) -> _Connection:
+        """Return a connection for a request: an idle one, else one that is being opened, or new.
+
+        One that is opened ahead of need was begun before a new one would be, and is counted as
+        idle, so that a new one beside it might be one more than the host lets through.
+        """
+        name = _name(origin)
+        while (
+            self._opening_ahead[name] > self._awaiting_ahead[name]
+            and not any(each.name == name for each in self._idle)
+        ):  # fmt: skip
+            self._awaiting_ahead[name] += 1
+            try:
+                await self._ahead_ended.wait()
+            finally:
+                self._awaiting_ahead[name] -= 1
+                self._awaiting_ahead += Counter()  # drops zeros
+        return self._take(origin)
 
     def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
         return self._proxies.chosen(
