@@ -400,6 +400,17 @@ class TestController:
         controller.note_range(1.0, 1_000_000, 0.5, 1e12)
         assert controller.next_bytes_per_s == MAX_LATER * 2e6
 
+    def test_a_near_store_with_a_cap_shows_it_before_a_range_ends(self) -> None:
+        """Where a connection carries little, others are opened; a far line begins slowly."""
+        for response_s, n_connections in ((0.001, 64), (0.05, 40)):
+            controller = ConnectionController(64)
+            controller.note_response(0.0, response_s)
+            controller.note_part(0.05, 500_000, 0.05)
+            assert controller.rate_bytes_per_s is None
+            controller.note_part(0.2, 400_000, 0.2)
+            assert controller.target == n_connections
+            assert (controller.rate_bytes_per_s == 2e6) is controller.is_near
+
     def test_a_near_line_begins_with_few(self) -> None:
         """An answer that comes at once needs no crowd, unless what follows is slow."""
         controller = ConnectionController(64)

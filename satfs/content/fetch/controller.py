@@ -67,6 +67,8 @@ INTERVAL_S: Final = 0.5
 #: Shortest range that shows a rate and no burst, and shortest that outlasts the slow start.
 MIN_BYTES: Final = 256 * 1024
 LONG_BYTES: Final = 4 * 1024 * 1024
+#: Shortest time in which a part of a range shows what its connection carries, in seconds.
+PART_S: Final = 0.1
 #: The second half of a range counts as at most this many times as fast as the whole: on a busy
 #: machine it may be received at one moment. In a slow start it is twice as fast.
 MAX_LATER: Final = 4.0
@@ -128,6 +130,11 @@ class ConnectionController:
         """
         return self._next_bytes_per_s
 
+    @property
+    def is_near(self) -> bool:
+        """Return whether the line is known to be near."""
+        return self._soonest_s < NEAR_S
+
     def note_response(self, now_s: float, response_s: float) -> None:
         """Take in the time from a request to its first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)
@@ -156,6 +163,16 @@ class ConnectionController:
         if n_bytes >= LONG_BYTES and is_best:
             self._solo_bytes_per_s, self._solo_until_s = rate, now_s + BEST_COUNTS_S
         self._aim(now_s)
+
+    def note_part(self, now_s: float, n_bytes: int, took_s: float) -> None:
+        """Take in how much of a range has come so far, in the time since its first byte.
+
+        Where the line is near, that shows what a connection carries, before the first range ends.
+        """
+        is_long = n_bytes >= MIN_BYTES and took_s >= PART_S
+        if self._rate_bytes_per_s is None and self.is_near and is_long:
+            self._rate_bytes_per_s = self._next_bytes_per_s = n_bytes / took_s
+            self._aim(now_s)
 
     def note_throttled(self, now_s: float) -> None:
         """Take in that the store throttles us: half as many, for a while."""

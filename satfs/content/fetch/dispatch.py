@@ -36,6 +36,9 @@ URGENT_EXTRA: Final = 32
 #: A range should not take longer than this on its connection, so that a reader is not kept waiting
 #: for its end.
 RANGE_TIME_S: Final = 1.5
+#: Longest range while it is not known what a connection carries: a range cannot be made shorter for
+#: the connections that come later, and at 2 MB/s it takes a second.
+FIRST_RANGE_BYTES: Final = 2 * 1024 * 1024
 #: A request that a read waits for is begun again on another connection when its rate is less than
 #: this share of the usual one, after this time, and at most this many times.
 SLOW_SHARE: Final = 0.1
@@ -98,7 +101,10 @@ class Dispatcher:
         if n_connections is not None:
             target = min(target, n_connections)
         rate = self.controller.next_bytes_per_s
-        if rate is not None:
+        if rate is None:
+            is_near = self.controller.is_near
+            longest = min(longest, MIN_RANGE_BYTES if is_near else FIRST_RANGE_BYTES)
+        else:
             longest = min(longest, max(MIN_RANGE_BYTES, int(rate * RANGE_TIME_S)))
         return range_length(window_bytes, longest, target, goes_on=goes_on)
 
@@ -210,6 +216,9 @@ class Dispatcher:
         attempt = range_request.attempt
         if attempt.lift_limit() and attempt.response_s is not None:
             self.controller.note_response(now_s, attempt.response_s)
+        began_s, n_received = attempt.first_byte_at_s, range_request.held_until - attempt.start
+        if began_s is not None:
+            self.controller.note_part(now_s, n_received, now_s - began_s)
         n_active, is_wanting = len(self._active), bool(self._queue)
         if self.controller.note_progress(now_s, n_bytes, n_active, is_wanting=is_wanting) > before:
             self.pump()
