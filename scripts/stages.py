@@ -43,8 +43,11 @@ N_COMPUTING, N_WAITING = "3", "3"
 SLOW_STAGES = frozenset(
     {"scripts", "packages", "mounted", "cli", "documents", "reliability", "bench"}
 )
-#: Words of a test file whose tests start processes; `--quick` leaves the file out.
-STARTS_PROCESSES = ("subprocess", "multiprocessing", "os.fork", "WorkerPool")
+#: Words of a test file whose tests start processes, or mount; `--quick` leaves the file out.
+STARTS_PROCESSES = (
+    *("subprocess", "multiprocessing", "os.fork", "WorkerPool"),
+    *("start_reader", "LocalCluster", "RealMount"),
+)
 
 #: Files that the end of a run names, with the time that each took.
 N_LONGEST = 6

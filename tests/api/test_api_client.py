@@ -41,6 +41,7 @@ async def test_a_thousand_tasks_are_one_request_per_page(
     assert len(vendor.asked) == 12
 
 
+@pytest.mark.slow
 async def test_ten_thousand_tasks_take_about_a_second(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
@@ -131,6 +132,7 @@ async def test_what_stays_in_a_listing_that_shrinks_is_listed(
     assert ids == [str(341000 + n) for n in range(n_gone, 1000)]
 
 
+@pytest.mark.slow
 async def test_a_listing_longer_than_a_deadline_is_gone_on_with(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
@@ -214,6 +216,7 @@ def large_tasks(n_tasks: int, n_bytes: int) -> list[dict[str, Any]]:
     return [{**task, "text": random.randbytes(n_bytes // 2).hex()} for task in some_tasks(n_tasks)]
 
 
+@pytest.mark.slow
 async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
     vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
@@ -226,6 +229,7 @@ async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
         assert len(await aleph.tasks()) == 50
 
 
+@pytest.mark.slow
 async def test_unfinished_listings_are_bounded_together(
     vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
@@ -251,6 +255,7 @@ async def test_unfinished_listings_are_bounded_together(
         assert len(aleph._progress) == 0 or aleph._progress.n_bytes > 0
 
 
+@pytest.mark.slow
 async def test_listings_that_are_read_at_once_have_one_limit(
     vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
@@ -467,6 +472,7 @@ async def test_the_legacy_credential_needs_neither_token_nor_contract(
     assert "x-satellogic-contract-id" not in vendor.asked[0].headers
 
 
+@pytest.mark.slow
 async def test_a_revoked_token_is_renewed_once_for_all_pages(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:

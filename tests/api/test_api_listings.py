@@ -249,6 +249,7 @@ def add_large_captures(vendor: Vendor) -> None:
         ]
 
 
+@pytest.mark.slow
 async def test_memory_is_bounded_by_bytes(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
@@ -287,6 +288,7 @@ async def test_listings_are_bounded_in_number(
         assert len(vendor.asked) == 1
 
 
+@pytest.mark.slow
 async def test_a_long_listing_stays_known_whatever_is_listed_beside_it(
     vendor: Vendor, remember: Remember, autojump_clock: Any
 ) -> None:
@@ -304,6 +306,7 @@ async def test_a_long_listing_stays_known_whatever_is_listed_beside_it(
         assert vendor.asked == []
 
 
+@pytest.mark.slow
 async def test_what_leaves_the_memory_is_read_from_disk(
     vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any
 ) -> None:
@@ -459,6 +462,7 @@ async def test_the_page_that_a_mount_begins_with_is_shown_when_nothing_else_come
         assert stale_kinds(listings) == {"tasks"}
 
 
+@pytest.mark.slow
 async def test_a_walk_through_what_is_known_does_not_wait_for_a_refused_credential(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
 ) -> None:
@@ -518,6 +522,7 @@ async def test_what_was_never_listed_is_refused(
             await listings.tasks()
 
 
+@pytest.mark.slow
 async def test_nonsense_takes_no_listing_away(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
 ) -> None:

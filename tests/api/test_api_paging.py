@@ -72,6 +72,7 @@ async def listed(listing: Listing, n_ahead: int, max_entries: int = 10**6) -> li
     return list(found)
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(0, 60),
     cut_limit=st.integers(1, 5),
@@ -87,6 +88,7 @@ def test_whatever_is_expected_the_chain_is_what_counts(
     assert trio.run(listed, listing, n_ahead) == list(range(n))
 
 
+@pytest.mark.slow
 @given(
     before=st.lists(st.integers(0, 30), unique=True, max_size=30),
     inserted=st.lists(st.integers(100, 130), unique=True, min_size=1, max_size=9),
@@ -110,6 +112,7 @@ def test_nothing_is_lost_when_entries_are_inserted_meanwhile(
     assert set(found) <= set(after)
 
 
+@pytest.mark.slow
 @given(n=st.integers(0, 40), count_is=st.sampled_from(["right", "none", "low", "high"]))
 def test_without_next_the_count_leads(n: int, count_is: str) -> None:
     """For a service that sends a count and no next, the offsets are computed."""
@@ -189,6 +192,7 @@ def test_entries_are_bounded() -> None:
         PageChain(FIRST, 10).take(Page(tuple(range(11))), 11)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 def test_any_next_is_an_address_or_garbled(following: str) -> None:
     """And one at another host never passes."""

@@ -35,6 +35,7 @@ def listing(entries: list[dict[str, Any]]) -> RecordList[Any]:
     return wire.packed(entries, readers.scene)
 
 
+@pytest.mark.slow
 @given(st.lists(records, max_size=8))
 def test_each_record_is_what_was_packed(entries: list[dict[str, Any]]) -> None:
     """Whichever is read first, and after it was kept on disk."""
@@ -127,6 +128,7 @@ def test_a_block_that_contradicts_itself_is_refused(kept: PackedBlock) -> None:
         RecordList(readers.scene, [RecordPage(("a", "b"), packed_page(["a"], [b"{}"]).block)])
 
 
+@pytest.mark.slow
 def test_a_listing_takes_as_much_as_it_tells() -> None:
     """`size_bytes` counts ids, index and records; Python's own allocator agrees within a third."""
     entries = [some_scene(f"20260128_155747_{n:03}_SN33_L1D_MS_{n}", "c") for n in range(3000)]

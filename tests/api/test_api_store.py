@@ -82,6 +82,7 @@ async def test_two_mounts_share_one_file(tmp_path: Path) -> None:
         await store.aclose()
 
 
+@pytest.mark.slow
 async def test_mounts_that_start_at_the_same_moment_all_keep_their_listings(tmp_path: Path) -> None:
     """As at a login: each finds the file in use while another one makes it."""
     for attempt in range(20):

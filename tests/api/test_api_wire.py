@@ -134,6 +134,7 @@ def test_json_that_could_not_be_written_again_is_mended() -> None:
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
+@pytest.mark.slow
 @given(st.binary() | json_values.map(body))
 @example(b"[]")
 def test_any_bytes_give_a_page_or_garbled(raw: bytes) -> None:
@@ -143,6 +144,7 @@ def test_any_bytes_give_a_page_or_garbled(raw: bytes) -> None:
             read(raw)
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_any_json_gives_records(value: Any) -> None:
     """Each entry is a record or is skipped; what is kept can be written, and holds no link."""
@@ -183,6 +185,7 @@ def depth_of(value: Any) -> int:
     return 1 + max((depth_of(inner) for inner in inside), default=0)
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_no_document_has_more_values_than_its_bytes_tell(value: Any) -> None:
     """The bound that is computed without parsing holds, for any value."""
@@ -271,6 +274,7 @@ def test_a_record_over_its_limit_without_an_id_is_counted() -> None:
     assert (page.n_sent, page.n_unusable, page.n_unreadable) == (2, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_large_page_of_detailed_footprints_is_read() -> None:
     """Two million numbers in a page, as long as each record is within its own limits."""
     ring = [[12.345678 + n * 1e-6, 45.678901] for n in range(20_000)]
@@ -283,6 +287,7 @@ def test_a_large_page_of_detailed_footprints_is_read() -> None:
     assert found.entries[39].footprint == {"type": "Polygon", "coordinates": [ring]}
 
 
+@pytest.mark.slow
 def test_a_scene_of_many_attachments_is_read() -> None:
     """Twenty thousand of them, each with a signed link, in a page and by itself."""
     link = "https://b.s3.amazonaws.com/k?X-Amz-Signature=" + "0" * 400
@@ -425,6 +430,7 @@ def test_fields_that_name_a_secret_are_dropped() -> None:
     assert task.record == {"task_id": 1, "tokens": 3}
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_the_quick_look_misses_nothing(value: Any) -> None:
     """A record that counts as harmless as a whole has no field that would be dropped."""

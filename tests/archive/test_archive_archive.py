@@ -52,6 +52,7 @@ async def test_a_directory_larger_than_the_tail_takes_one_more_read(
     assert rest.stop == tail.start
 
 
+@pytest.mark.slow
 async def test_a_cancelled_look_is_taken_up_where_it_was(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from satfs.imagery.layout import Block
 from satfs.model import ByteRange
 
 
+@pytest.mark.slow
 async def test_a_deflated_member_is_read_through_without_reading_twice(
     opened: Callable[..., Opened],
 ) -> None:
@@ -41,6 +42,7 @@ async def test_a_deflated_member_is_read_through_without_reading_twice(
     assert it.zip.n_bytes_asked <= it.zip.size_bytes
 
 
+@pytest.mark.slow
 async def test_a_backward_seek_restarts_from_the_nearest_checkpoint(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +78,7 @@ def count_inflated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return inflated
 
 
+@pytest.mark.slow
 async def test_the_index_survives_a_remount(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +172,7 @@ async def test_empty_members_are_empty(opened: Callable[..., Opened]) -> None:
         assert await (await it.reader(path)).read(ByteRange(0, 10)) == b""
 
 
+@pytest.mark.slow
 async def test_several_readers_share_what_one_learns(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +331,7 @@ async def test_without_zlib_deflated_members_are_refused_when_opened(
     await it.is_closed()
 
 
+@pytest.mark.slow
 async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
     opened: Callable[..., Opened],
     monkeypatch: pytest.MonkeyPatch,
@@ -353,6 +358,7 @@ async def test_a_bug_behind_a_reader_is_logged_and_ends_nothing(
     assert await read_all(reader) == content
 
 
+@pytest.mark.slow
 async def test_of_a_raster_no_more_is_inflated_than_its_blocks(
     opened: Callable[..., Opened], tmp_path: Path
 ) -> None:

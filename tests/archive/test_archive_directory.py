@@ -347,6 +347,7 @@ def test_a_directory_that_contradicts_its_end_record_is_damaged(layout: Layout) 
         read_entries([Entry(b"aaaaaaaaaa"), Entry(b"b")], layout)
 
 
+@pytest.mark.slow
 def test_a_count_that_overflowed_sixteen_bits_is_understood() -> None:
     """Programs without ZIP64 write the numbers that fit; the directory itself has the others."""
     entries = [Entry(b"%05d" % number) for number in range(65_537)]

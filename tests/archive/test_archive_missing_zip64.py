@@ -120,6 +120,7 @@ def packed_to(ratio: int) -> bytes:
     return deflated(piece)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(
@@ -232,6 +233,7 @@ def test_a_prefix_of_more_than_4_gib_is_a_prefix() -> None:
     assert sizes(tree) == {"a": (100, 100), "b": (7, 7)}
 
 
+@pytest.mark.slow
 def test_among_many_members_a_few_headers_are_read() -> None:
     """Twenty thousand members and one boundary: some twenty reads, not one for each."""
     big = [Big(b"%05d" % number, GIB if number == 9_999 else 300_000) for number in range(20_000)]
@@ -242,6 +244,7 @@ def test_among_many_members_a_few_headers_are_read() -> None:
     assert zipped.n_reads < 60
 
 
+@pytest.mark.slow
 def test_more_members_than_sixteen_bits_count_and_more_than_4_gib() -> None:
     """Both at once, as Archive Utility writes them."""
     zipped = build_cut([Big(b"%05d" % number, 70_000) for number in range(65_540)])
@@ -249,6 +252,7 @@ def test_more_members_than_sixteen_bits_count_and_more_than_4_gib() -> None:
     assert len(files(tree)) == 65_540
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mutated_zips_show_true_sizes_or_none(log_book: LogBook, data: st.DataObject) -> None:

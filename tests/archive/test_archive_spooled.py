@@ -178,6 +178,7 @@ async def test_bytes_of_a_member_that_is_damaged_at_its_end_are_never_whole(
     assert await file.first_gap(ByteRange(0, len(content))) is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_what_had_to_go_is_unpacked_again(data: st.DataObject) -> None:
@@ -258,6 +259,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[CountingDecoder]:
     return CountingDecoder
 
 
+@pytest.mark.slow
 async def test_decoders_of_all_open_members_share_one_limit(
     opened: Callable[..., Opened], counted: type[CountingDecoder]
 ) -> None:
@@ -307,6 +309,7 @@ async def test_a_member_that_is_whole_holds_no_decoder(
     assert not counted.held
 
 
+@pytest.mark.slow
 async def test_a_decoder_that_waits_for_the_network_is_lent_to_others(
     opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def taken(connection: TlsConnection, room_bytes: int) -> tuple[bytes, bool]:
         found += room[:n_bytes]
 
 
+@pytest.mark.slow
 @given(
     records=st.lists(st.integers(1, 20_000), min_size=1, max_size=8),
     pieces=st.lists(st.integers(1, 30_000), min_size=1, max_size=8),

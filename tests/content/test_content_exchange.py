@@ -124,6 +124,7 @@ def cycled(pieces: list[int]) -> Iterator[int]:
 
 
 class TestBytes:
+    @pytest.mark.slow
     @settings(max_examples=150, deadline=None)
     @given(SPANS, PIECES, st.floats(0, 0.05), st.sampled_from([1, 2, 16, 1 << 20]))
     def test_any_pieces_give_the_same_bytes(
@@ -145,6 +146,7 @@ class TestBytes:
             module.REPORT_BYTES = limit  # type: ignore[misc]
             stand.close()
 
+    @pytest.mark.slow
     @settings(max_examples=150, deadline=None)
     @given(SPANS, PIECES, st.floats(0, 1), st.booleans())
     def test_what_came_before_a_break_is_kept(
@@ -169,6 +171,7 @@ class TestBytes:
         finally:
             stand.close()
 
+    @pytest.mark.slow
     @settings(max_examples=100, deadline=None)
     @given(PIECES, st.integers(0, 40), st.integers(0, 40))
     def test_a_cut_ends_it_there(self, pieces: list[int], when: int, at: int) -> None:

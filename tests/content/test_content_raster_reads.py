@@ -269,6 +269,7 @@ def _lie(data: bytes, seed: int) -> bytes:
     return bytes(broken)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -687,6 +687,7 @@ class TestOffline:
 
         run(main)
 
+    @pytest.mark.slow
     def test_many_reads_fail_together(self, tmp_path: Path) -> None:
         """Fifty reads of a store that is away are answered within one deadline, not fifty."""
         store = FakeStore()

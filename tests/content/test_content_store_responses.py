@@ -42,6 +42,7 @@ asked = st.tuples(st.integers(0, 10**7), st.integers(1, 10**6)).map(
 )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 999), headers, asked, st.none() | st.builds(Version, texts, st.integers(0)))
 def test_any_answer_has_a_meaning(
     status: int, headers: dict[str, str], span: ByteRange, version: Version | None

@@ -332,6 +332,7 @@ def test_stall_for_longer_than_anybody_waits(origin: DemoOrigin, url: str) -> No
     assert origin.journal.wait_until_idle()
 
 
+@pytest.mark.slow
 def test_drip(origin: DemoOrigin, url: str) -> None:
     """The body comes no faster than configured."""
     origin.faults.add("drip", "object", bytes_per_s=20_000)

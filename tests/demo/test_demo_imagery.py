@@ -165,6 +165,7 @@ def test_png_is_about_as_large_as_asked(land: terrain.Reflectance, tmp_path: Pat
     assert np.array_equal(small, means.astype(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LARGE_LAYOUTS)
 def test_a_large_raster_is_laid_out_as_asked(tmp_path: Path, layout: str) -> None:
     """Band interleave, or a COG; the pixels are those of the layout of deliveries."""

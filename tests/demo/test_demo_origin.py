@@ -163,6 +163,7 @@ def test_file_is_served_whole_and_in_parts(
     assert ask(link).body == data
 
 
+@pytest.mark.slow
 def test_connection_has_a_speed(tmp_path: Path) -> None:
     """A speed limit holds from the first byte on, for files and for bytes in memory."""
     path = tmp_path / "x.zip"

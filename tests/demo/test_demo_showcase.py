@@ -58,6 +58,7 @@ def digests(directory: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_there_is_something_of_everything(catalogue: Catalogue) -> None:
     """Duplicate names, a slash, no captures, captures in several states, no scenes, no zip."""
     names = [task.record["task_name"] for task in catalogue.tasks]
@@ -220,6 +221,7 @@ def test_second_start_draws_nothing(
     assert [scene.record for scene in again.published_scenes()] == scenes
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(
     catalogue: Catalogue, directory: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +246,7 @@ def test_broken_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_another_seed_has_other_ids(directory: Path, catalogue: Catalogue, tmp_path: Path) -> None:
     """Two demos of different seeds do not share a task or a capture."""
     other = showcase.showcase_catalogue(tmp_path, seed=2, large_mb=1)

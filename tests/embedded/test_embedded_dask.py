@@ -70,6 +70,7 @@ def expected(data: bytes, start: int, stop: int) -> str:
     return hashlib.sha256(data[start:stop]).hexdigest()
 
 
+@pytest.mark.slow
 def test_workers_of_a_node_fetch_each_byte_once_and_report_it(
     start_origin: StartOrigin, start_cluster: StartCluster
 ) -> None:
@@ -102,6 +103,7 @@ def test_workers_of_a_node_fetch_each_byte_once_and_report_it(
     assert wait_for(lambda: shown("satfs requests") == node.requests)
 
 
+@pytest.mark.slow
 def test_links_of_five_seconds_fail_no_task(
     start_origin: StartOrigin, start_cluster: StartCluster
 ) -> None:
@@ -125,6 +127,7 @@ def test_links_of_five_seconds_fail_no_task(
     assert origin.counts("sign") >= 2
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_task(
     start_origin: StartOrigin, start_cluster: StartCluster
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_killed_worker_costs_no_task(
     assert client.gather(futures) == [expected(data, start, start + 2 * MIB) for start in starts]
 
 
+@pytest.mark.slow
 def test_many_readers_are_bounded(start_origin: StartOrigin, start_cluster: StartCluster) -> None:
     """Five hundred tasks that read at once open no more connections than the settings allow."""
     origin = start_origin(ramp_catalogue(1, 16 * MIB), store_latency_s=0.02)
@@ -162,6 +166,7 @@ def test_many_readers_are_bounded(start_origin: StartOrigin, start_cluster: Star
     assert origin.bytes_sent() <= 1.02 * 16 * MIB
 
 
+@pytest.mark.slow
 def test_a_raster_tends_to_one_node(start_origin: StartOrigin, start_cluster: StartCluster) -> None:
     start_origin(ramp_catalogue())
     client = start_cluster(2)

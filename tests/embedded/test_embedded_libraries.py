@@ -69,6 +69,7 @@ def site(start_origin: StartOrigin, open_fs: OpenFs, raster: tuple[bytes, Any]) 
     return Site(origin, open_fs(), values)
 
 
+@pytest.mark.slow
 def test_geopandas_reads_footprints(site: Site) -> None:
     geopandas = pytest.importorskip("geopandas")
     (path,) = site.fs.glob("tasks/*/*/footprints.geojson")
@@ -121,6 +122,7 @@ def test_rioxarray_chunks_are_the_plain_values(site: Site) -> None:
     fsspec.filesystem("satfs", mount="never").close()
 
 
+@pytest.mark.slow
 def test_xarray_reads_a_zarr_reference_by_ranges(site: Site) -> None:
     """Kerchunk's way: a description of the file's own blocks, read by `cat_ranges`."""
     zarr = pytest.importorskip("zarr")

@@ -36,6 +36,7 @@ def mount_it(tmp_path: Path, cache_dir: Path) -> Iterator[MountIt]:
         yield mount
 
 
+@pytest.mark.slow
 def test_paths_lead_to_the_mount_of_the_profile(
     start_origin: StartOrigin, open_fs: OpenFs, mount_it: MountIt
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_mount_that_is_hidden_below_another_directory_is_none(
     assert NodeMount("default").mountpoint() is None
 
 
+@pytest.mark.slow
 def test_when_the_mount_is_killed_reading_goes_on_in_the_process(
     start_origin: StartOrigin, open_fs: OpenFs, mount_it: MountIt
 ) -> None:

@@ -190,6 +190,7 @@ async def test_a_wait_that_one_process_is_asked_for_is_kept_by_all(
             lock.close()
 
 
+@pytest.mark.slow
 def test_four_processes_sign_each_object_and_look_up_each_scene_once(
     start_origin: StartOrigin, start_reader: StartReader
 ) -> None:

@@ -158,6 +158,7 @@ def opened_by(opener: Opener, origin: tuple[str, str]) -> Any:
     return opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_dead", [1, 4])
 def test_a_worker_gets_past_addresses_that_swallow_packets(
     monkeypatch: pytest.MonkeyPatch, silent: list[str], n_dead: int

@@ -171,6 +171,7 @@ async def test_a_body_that_breaks_is_never_taken_for_whole(serve: Serve, kind: s
         assert figures(http) == PoolStatistics(0, 0, 1, 0, 1)
 
 
+@pytest.mark.slow
 async def test_stalls_end(serve: Serve) -> None:
     """No byte for longer than the limit, before the answer or within it."""
     async with serve(progress_timeout_s=0.2) as (http, origin):
@@ -298,6 +299,7 @@ async def test_a_connection_that_cannot_be_opened_ahead_is_no_failure(serve: Ser
         assert http.holder.n_idle(name) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_two_thousand_cancelled_requests(serve: Serve) -> None:
     """The leak of httpcore's own pool (its issue 1093) cannot happen here.
 
@@ -374,6 +376,7 @@ async def test_a_certificate_for_another_host_is_refused(
             await get(http, origin.url("/ramp/1"))
 
 
+@pytest.mark.slow
 async def test_a_server_that_speaks_no_tls_is_told() -> None:
     """TLS to a plain server is an error, not a hang."""
     async with (
@@ -385,6 +388,7 @@ async def test_a_server_that_speaks_no_tls_is_told() -> None:
         assert figures(http).n_in_use == 0
 
 
+@pytest.mark.slow
 def test_a_ca_file_without_certificates_is_told(tmp_path: Path) -> None:
     """Before anything is mounted, and with the setting's name."""
     empty = tmp_path / "empty.pem"
@@ -409,6 +413,7 @@ async def served(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_chunks_of_one_byte_leave_others_their_turn() -> None:
     """A body in the smallest chunks neither blocks the loop nor outlasts a deadline."""
     n_bytes = 20_000
@@ -473,6 +478,7 @@ class LongestTurn(trio.abc.Instrument):
         self._n_events = 0
 
 
+@pytest.mark.slow
 async def test_a_flood_of_informational_responses_leaves_others_their_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

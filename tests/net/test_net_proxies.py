@@ -82,6 +82,7 @@ async def test_plain_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPat
         assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.heads[0]
 
 
+@pytest.mark.slow
 async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The proxy sees a host's name and encrypted bytes, nothing else."""
     authority = trustme.CA()

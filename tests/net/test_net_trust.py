@@ -44,6 +44,7 @@ async def request_scope(
         yield fetch
 
 
+@pytest.mark.slow
 async def test_a_strict_check_can_be_relaxed(tmp_path: Path) -> None:
     """Certificates of an inspection box: refused with the setting's name, accepted with it."""
     chain = inspection_box(tmp_path)
@@ -74,6 +75,7 @@ async def test_a_worker_checks_as_strictly_as_the_loop(tmp_path: Path, *, tls_st
         found.close()
 
 
+@pytest.mark.slow
 async def test_a_relaxed_check_is_still_a_check(tmp_path: Path) -> None:
     """An unknown authority is refused, and the error does not name a setting that cannot help."""
     chain = inspection_box(tmp_path)
