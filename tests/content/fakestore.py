@@ -22,6 +22,7 @@ import trio.testing
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
+from satfs.content.fetch.fetcher import Fetcher
 from satfs.demo.contents import Content, RampContent
 from satfs.model import AttachmentName, Link, SceneId, Version
 from satfs.net.http import Http
@@ -325,3 +326,19 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         patch.setattr(trio.to_thread, "run_sync", thread_in_line)
         clock = trio.testing.MockClock(autojump_threshold=0)
         return trio.run(main, clock=clock)
+
+
+def assert_at_rest(contents: Attachments) -> None:
+    """No reader waits and no request is in flight: all reads have ended."""
+    told = contents.statistics()
+    assert (told["active"], told["queued"]) == (0, 0)
+    for fetcher in contents._fetchers.by_place.values():
+        assert_idle(fetcher)
+
+
+def assert_idle(fetcher: Fetcher) -> None:
+    assert not fetcher._requests
+    assert not fetcher._waiters
+    assert not fetcher._landing
+    assert not +fetcher.cached.landing
+    assert not fetcher.cached.leaving
