@@ -1,4 +1,7 @@
-"""The entries of each directory, remembered: counted requests, staleness, restarts."""
+"""The entries of each directory, remembered: counted requests, staleness, restarts.
+
+Longer than 600 lines, since all is about one class, which has memory, disk and staleness.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tokens that other programs make, and stored logins: read when needed, never shown."""
+"""Tokens that other programs make, and stored logins: read when needed, never shown.
+
+Longer than 600 lines, since each source of a token is tried with the same credential.
+"""
 
 from __future__ import annotations
 

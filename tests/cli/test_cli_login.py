@@ -1,4 +1,7 @@
-"""Log in, know as whom, log out: through the real program, a pipe and a terminal."""
+"""Log in, know as whom, log out: through the real program, a pipe and a terminal.
+
+Longer than 600 lines, since login, logout, whoami and config are tried on one stored login.
+"""
 
 from __future__ import annotations
 

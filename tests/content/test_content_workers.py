@@ -1,4 +1,7 @@
-"""Worker processes over real sockets: right bytes after any death, and no secret shown."""
+"""Worker processes over real sockets: right bytes after any death, and no secret shown.
+
+Longer than 600 lines, since all share the stand of real sockets and processes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`satfs://` by fsspec: names, bytes, versions and failures, without a mount and without FUSE."""
+"""`satfs://` by fsspec: names, bytes, versions and failures, without a mount and without FUSE.
+
+Longer than 600 lines, since all share one filesystem and its catalogue.
+"""
 
 from __future__ import annotations
 
