@@ -64,7 +64,7 @@ _IGNORED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """Where and for whom to mount.
+    """Where to mount, and for which users.
 
     *uid* and *gid* own everything; None is the user who mounts. *umask* takes permissions from the
     modes 0644 and 0755. *source* is what `findmnt` and `df` show; its colon makes `df -l` and

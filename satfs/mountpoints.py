@@ -51,7 +51,7 @@ class Mounted:
     """One line of mountinfo. *device* is the major and minor number that `stat` shows.
 
     *options* are those of this mount, *super_options* those of the filesystem, where FUSE shows
-    whose it is and whom it lets in (`user_id=1000`, `allow_other`).
+    its owner and the users that it lets in (`user_id=1000`, `allow_other`).
     """
 
     mountpoint: Path

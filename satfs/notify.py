@@ -118,7 +118,7 @@ def take_notifier(environment: MutableMapping[str, str], pid: int | None = None)
 
 
 def watchdog_s(usec: str, for_pid: str, pid: int) -> float | None:
-    """Return the watchdog's time limit in seconds; None if there is none, or not for process *pid*.
+    """Return the watchdog's time limit in seconds; None without one for the process *pid*.
 
     The texts are those of `WATCHDOG_USEC` and `WATCHDOG_PID` (sd_watchdog_enabled(3)).
     """

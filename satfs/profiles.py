@@ -8,7 +8,7 @@ A file holds values for every profile at its top, and those of one profile in a 
     client_id = "kQ3v0example"
     contract_id = "cont.3f0c2a7e"
 
-Knows nothing of single settings but which of them say who we are; `satfs.settings` does.
+Of single settings it knows only which ones identify the account; `satfs.settings` knows the rest.
 """
 
 from __future__ import annotations

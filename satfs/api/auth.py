@@ -1,9 +1,10 @@
 """The credential and its token; the only module that reads secrets.
 
-Three ways, as `auth_mode` says: client credentials exchanged for a token that is renewed before it
-ends (OAuth 2.0, RFC 6749 §4.4), a token that another program makes, or the deprecated `Key,Secret`
-header. Their secrets come from the settings, a file, a command, or the store of `satfs login`. The
-headers that are returned here are for the API's own origin alone; the client sees to that.
+Three ways, chosen by `auth_mode`: client credentials exchanged for a token that is renewed before
+it ends (OAuth 2.0, RFC 6749 §4.4), a token that another program makes, or the deprecated
+`Key,Secret` header. Their secrets come from the settings, a file, a command, or the store of `satfs
+login`. The headers that are returned here are for the API's own origin alone, which the client
+ensures.
 """
 
 from __future__ import annotations

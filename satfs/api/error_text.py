@@ -1,7 +1,7 @@
 """The vendor's explanation of an error, in any of its formats, safe to display.
 
-*Pure*. The gateway says `message` or `Message`, the tasking service `detail` (or a list of words
-per field), the token service `error_description` and `error`; a load balancer says it in HTML.
+*Pure*. The gateway sends `message` or `Message`, the tasking service `detail` (or a list of words
+per field), the token service `error_description` and `error`; a load balancer sends HTML.
 """
 
 from __future__ import annotations

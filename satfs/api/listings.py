@@ -121,7 +121,7 @@ class Listings:
         return await self._tasks.get()
 
     async def task(self, task_id: TaskId) -> Task:
-        """Return one task; raises NotThere when there is none.
+        """Return one task; raises NotThere when no task has that id.
 
         Taken from the list of tasks while that may be believed; otherwise looked up by itself,
         so that one path does not cost a whole listing.

@@ -31,7 +31,7 @@ _MAX_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StoredLogin:
-    """A secret, and for whom. *mode* is how it logs in: oauth, token or legacy."""
+    """A secret and its account. *mode* is the way it logs in: oauth, token or legacy."""
 
     mode: AuthMode
     secret: SecretStr

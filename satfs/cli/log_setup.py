@@ -95,7 +95,7 @@ def _show_fields(
 
 
 def _brief(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Say on a terminal, which is narrow, the time of day only, and not which module speaks."""
+    """Write on a terminal, which is narrow, the time of day only, and no name of a module."""
     event["timestamp"] = time.strftime("%H:%M:%S")
     event.pop("logger", None)
     return event

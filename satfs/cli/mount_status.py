@@ -132,7 +132,7 @@ def the_mount(path: str | None) -> Mounted:
     """Return the satfs mount that holds *path*, or without *path* the only mount of this user.
 
     Raises:
-        BadMountpoint: there is none, or without *path* there are several.
+        BadMountpoint: there is no such mount, or without *path* there are several.
     """
     if path is not None:
         return mount_of(Path(path).expanduser())

@@ -86,12 +86,12 @@ def print_table(table: Table) -> None:
 
 
 def print_sentence(sentence: str) -> None:
-    """Say that something has been done."""
+    """Print that something has been done."""
     click.echo(show(sentence), err=True)
 
 
 def print_error(sentence: str, remedy: str | None = None, details: str | None = None) -> None:
-    """Say what went wrong, what to do about it, and *details* (a traceback) when given."""
+    """Print what went wrong, the remedy, and *details* (a traceback) when given."""
     if details:
         click.echo(redact(details).rstrip(), err=True)
     _print_sentence("Error:", sentence, "red")
@@ -100,7 +100,7 @@ def print_error(sentence: str, remedy: str | None = None, details: str | None = 
 
 
 def print_remark(sentence: str) -> None:
-    """Say something that does not stop us, and that people should know."""
+    """Print a note: something that users should know, and that stops nothing."""
     _print_sentence("Note:", sentence, "yellow")
 
 

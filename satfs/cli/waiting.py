@@ -1,4 +1,4 @@
-"""Say after a second what a command waits for; wait less where there is no route."""
+"""Print after a second what a command waits for; wait less where there is no route."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_ROUTE: Final = frozenset(
 
 @contextmanager
 def waiting_shown(settings: Settings, *, is_quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """Say on standard error which host is waited for when the body takes longer than `NOTICE_S`.
+    """Print on standard error which host is waited for, when the body takes over `NOTICE_S`.
 
     Yields a function that ends the wait before the body does.
     """

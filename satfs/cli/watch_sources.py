@@ -115,7 +115,7 @@ def item_of_mount(mounted: Mounted, given: Mapping[str, Json]) -> Json:
     """Return the STAC item of the scene *given* on a mount. Waits for the mount.
 
     Raises:
-        SatfsError: there is none now.
+        SatfsError: there is no item now.
     """
     item: Json = None
     for message in messages_of(mounted, "stac", given):

@@ -57,7 +57,7 @@ def route(raw_path: str) -> tuple[str, tuple[str, ...]]:
 
 @dataclass
 class Api:
-    """The API: what it lists, whom it believes, and how it signs."""
+    """The API: its records, the credentials that it accepts, and the links that it signs."""
 
     catalogue: Catalogue
     office: TokenOffice

@@ -37,7 +37,7 @@ class Store:
     session_ends_at_s: dict[str, float]
     #: Returns whether a text holds a secret of the API: none may ever arrive here.
     holds_secret: Callable[[str], bool]
-    #: Keys whose links count as expired, whatever time their query states.
+    #: Keys whose links count as expired at any time that their query states.
     expired_key_ids: set[str] = field(default_factory=set)
     #: When links of a key begin that are not valid at once, and the error's code until then.
     begins_by_key_id: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -187,8 +187,8 @@ def unsatisfiable_response(requested: str, size_bytes: int) -> Response:
 def byte_span(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     """Return the span [start, stop) that a `Range` header means.
 
-    None: the header is none that we serve (several ranges, another unit, nonsense) and is ignored,
-    as RFC 9110 §14.2 allows and S3 does. An empty span: the range is unsatisfiable.
+    None: the header is not one that this store serves (several ranges, another unit, nonsense)
+    and is ignored, as RFC 9110 §14.2 allows and S3 does. An empty span: the range is unsatisfiable.
     """
     found = _ONE_RANGE.match((header or "").strip())
     if not found:

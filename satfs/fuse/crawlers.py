@@ -82,7 +82,7 @@ class ProgramBehaviour(Enum):
 
 
 class CrawlerRules:
-    """Decides which program may read what; knows of files only their names and sizes.
+    """Decides which program may read which bytes; of files it knows only names and sizes.
 
     *crawlers* are names or patterns (fnmatch) of processes, `process/thread` for one thread only.
     """

@@ -145,7 +145,7 @@ async def _refuse_to_write(*_: Any) -> Any:
     raise FUSEError(errno.EROFS)
 
 
-#: Answers whatever would write; the kernel itself refuses most of it on a read-only mount.
+#: Answers each request that would write; the kernel itself refuses most of it on a read-only mount.
 _refuse: Callable[..., Coroutine[Any, Any, Any]] = _refuse_to_write
 
 
@@ -415,8 +415,8 @@ class Operations(pyfuse3.Operations):
         entry = EntryAttributes()
         entry.st_ino = inode
         entry.st_mode = attributes.kind | self._owner.permissions(node, attributes)
-        # A directory's link count is not its number of directories here; 1 is how file systems say
-        # so, and keeps `find` from drawing conclusions.
+        # A directory's link count is not its number of directories here. File systems state 1 then,
+        # which keeps `find` from drawing conclusions.
         entry.st_nlink = 1
         entry.st_uid = self._owner.server_uid if node.is_private else self._owner.uid
         entry.st_gid = self._owner.gid

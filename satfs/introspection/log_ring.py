@@ -1,8 +1,8 @@
 """The last lines of the log, in memory, and the file that shows them.
 
 The file grows while it is open, as a log does, so that `tail -f` follows it. When it has grown to
-its limit the older half is dropped, which programs see as a file that was truncated; `tail -f` says
-so and goes on.
+its limit the older half is dropped, which programs see as a file that was truncated; `tail -f`
+prints that and goes on.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _directory(mountpoint: str | None, given: Path | None) -> Path:
 
 
 def _notify_mounts() -> None:
-    """Say where content is that is not in the cache of the settings: a demo keeps its own."""
+    """Print where content is that is not in the cache of the settings: a demo keeps its own."""
     for each in satfs_mounts():
         if each.source == DEMO_SOURCE:
             place = shell_path(each.mountpoint)

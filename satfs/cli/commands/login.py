@@ -77,7 +77,7 @@ def login(
 ) -> int:
     """Log in, so that mounts need no credentials in the environment.
 
-    Checks the credentials with the API, and asks for the contract if there are several. Then the
+    Checks the credentials with the API, and prompts for the contract if there are several. Then the
     secret is written to the system's keyring, or to a file that only you can read; the rest is
     written to config.toml, under the name of the profile. On a terminal, login offers to mount, and
     to install a service that mounts at each login.
@@ -296,7 +296,7 @@ def _print_next_step(profile: str) -> None:
 
 
 def _remark_rivals(settings: Settings) -> None:
-    """Say so when a mount would not use what was kept just now."""
+    """Print a remark when a mount would not use the login that was stored just now."""
     now = resolve_settings({"profile": settings.profile})
     source = source_of(now.settings)
     origin = now.origins.get(source)

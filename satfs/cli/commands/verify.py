@@ -28,8 +28,8 @@ def verify(
 ) -> int:
     """Read every file below each PATH on a mount, and compare it with its record.
 
-    The store is asked for ETag and length; where the ETag is an MD5, it is compared; each member of
-    a zip is inflated and its CRC compared. Fetches what is not in the cache.
+    ETag and length are requested from the store; where the ETag is an MD5, it is compared; each
+    member of a zip is inflated and its CRC compared. Fetches the bytes that are not in the cache.
 
     Exits with 8 if anything is damaged. Members that are encrypted, or packed in a way that satfs
     does not know, are reported and are no failure.

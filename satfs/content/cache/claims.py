@@ -44,7 +44,7 @@ class Claim:
         self.has_ended = False
 
     def cut(self, stop: int) -> None:
-        """Leave what lies from *stop* on to others."""
+        """Leave the bytes from *stop* on to other processes."""
         stop = max(self.start, stop)
         if stop < self.stop:
             self._locks.unlock(self._number(stop), self._number(self.stop))
