@@ -118,7 +118,8 @@ def deliveries(
     def delivery(layout: str, method: int) -> tuple[Path, bytes]:
         target = io.BytesIO()
         with zipfile.ZipFile(target, "w", method, compresslevel=1) as archive:
-            for member in MEMBERS:
+            # Two members of forty megabytes take seconds to be packed, and one is looked at.
+            for member in MEMBERS if method == zipfile.ZIP_STORED else MEMBERS[:1]:
                 archive.write(original_in(layout), member)
         return original_in(layout), target.getvalue()
 
