@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from satfs.errors import (
     BadCache,
@@ -24,6 +24,8 @@ from satfs.errors import (
     Unreachable,
 )
 from satfs.fuse.errnos import gravest_of
+
+T = TypeVar("T")
 
 #: For people who have no credential yet.
 CREDENTIALS_ARE_MADE: Final = (
@@ -94,18 +96,17 @@ def exit_code(error: BaseException) -> Exit:
     """Return the code that *error* ends the program with."""
     if isinstance(error, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    for ancestor in type(error).__mro__:
-        if ancestor in _CODES:
-            return _CODES[ancestor]
-    return Exit.FAILED
+    return _nearest(_CODES, error) or Exit.FAILED
 
 
 def remedy(error: BaseException) -> str | None:
     """Return what to do about *error*, where its own sentence does not know."""
-    for ancestor in type(error).__mro__:
-        if ancestor in _REMEDIES:
-            return _REMEDIES[ancestor]
-    return None
+    return _nearest(_REMEDIES, error)
+
+
+def _nearest(table: Mapping[type[SatfsError], T], error: BaseException) -> T | None:
+    """Return the entry of the class of *error*, or of the nearest class above it that has one."""
+    return next((table[each] for each in type(error).__mro__ if each in table), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,13 @@ from satfs.errors import BadSettings
 
 #: Where mount(8) looks for programs of its filesystems, and no package installs any of ours.
 HELPER_DIRECTORY: Final = Path("/sbin")
+_directory_flag = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=HELPER_DIRECTORY,
+    show_default=True,
+    help="Where mount(8) looks for it.",
+)
 
 
 @click.command(
@@ -27,13 +34,7 @@ Examples:
   sudo mount -t satfs satfs:harbour /mnt/aleph
 """,
 )
-@click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=HELPER_DIRECTORY,
-    show_default=True,
-    help="Where mount(8) looks for it.",
-)
+@_directory_flag
 @verbosity_flags
 @click.pass_obj
 def install_helper(output_options: OutputOptions, directory: Path) -> int:
@@ -62,13 +63,7 @@ Examples:
   sudo satfs service remove-helper
 """
 )
-@click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=HELPER_DIRECTORY,
-    show_default=True,
-    help="Where it was installed.",
-)
+@_directory_flag
 @verbosity_flags
 @click.pass_obj
 def remove_helper(output_options: OutputOptions, directory: Path) -> int:

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from satfs import __version__
-from satfs.cli.exit_codes import Exit, Failure, failure_of
+from satfs.cli.exit_codes import Exit, failure_of
 from satfs.cli.flags import OutputOptions
 from satfs.cli.options import join_escaped, parse_options, split_escaped
 from satfs.cli.output import print_error, print_sentence
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _mount(given, output_options)
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error, with_details=output_options.with_details)
-        _print_failure(failure)
+        print_error(failure.sentence, failure.remedy, failure.details)
         code = failure.code
     sys.exit(mount_code(code))
 
@@ -262,7 +262,3 @@ def _print_mounted(request: MountRequest) -> None:
         print_sentence(
             f"mount.satfs: {SOURCE_PREFIX}{request.profile} mounted on {request.directory}"
         )
-
-
-def _print_failure(failure: Failure) -> None:
-    print_error(failure.sentence, failure.remedy, failure.details)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Final
 
-from satfs.humanize import format_bytes
+from satfs.humanize import format_bytes, format_count
 from satfs.introspection.status import UnreachableHost
 from satfs.read_trace import (
     BYTES,
@@ -90,7 +90,7 @@ def reasons(trace: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[
         yield f"{_times(own.n_failures)} a read ended with an error; the last was {last.kind}."
     waiting = [each for each in trace.requests if each.outcome == UNDER_WAY]
     if waiting:
-        yield f"{_n(len(waiting), 'request is', 'requests are')} under way now."
+        yield f"{format_count(len(waiting), 'request is', 'requests are')} under way now."
     if not own.n_reads and not own.n_waits:
         yield "No program has read it since it was noted first."
         return
@@ -103,7 +103,7 @@ def reasons(trace: ReadTrace, away: Sequence[UnreachableHost] = ()) -> Iterator[
     yield f"The longest wait was {_seconds(own.longest_wait_s)}."
     if own.unlucky:
         how = ", ".join(f"{n} {outcome}" for outcome, n in own.unlucky.most_common(4))
-        yield f"{_n(sum(own.unlucky.values()), 'request', 'requests')} ended early ({how})."
+        yield f"{format_count(sum(own.unlucky.values()), 'request')} ended early ({how})."
     yield from _pace([each for each in trace.requests if each.what == BYTES and each.took_s])
     for what in (LINK, SIZE, CONFIRM):
         slowest = max(
@@ -142,7 +142,7 @@ def _pace(ranges: Sequence[TracedRequest]) -> Iterator[str]:
 def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
     n_ready = max(0, own.n_reads - own.n_waits)
     yield (
-        f"Opened {_times(own.n_opens)}; {_n(own.n_reads, 'read', 'reads')} of"
+        f"Opened {_times(own.n_opens)}; {format_count(own.n_reads, 'read')} of"
         f" {format_bytes(own.served_bytes)} in all."
     )
     if own.n_waits:
@@ -157,7 +157,9 @@ def _summary(own: TraceTotals, link_left_s: float | None) -> Iterator[str]:
             f"Of raster blocks, {format_bytes(own.predicted_bytes)} were fetched before they were"
             f" read, and {format_bytes(own.unread_bytes)} were never read."
         )
-    requested = [_n(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS]
+    requested = [
+        format_count(n, *_KINDS[what]) for what, n in own.requests.items() if what in _KINDS
+    ]
     if requested:
         yield f"Requests: {', '.join(requested)}; {format_bytes(own.received_bytes)} received."
     if link_left_s is not None and link_left_s != float("inf"):
@@ -187,10 +189,6 @@ def _wrapped(text: str, indent: str) -> str:
 
 def _time(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%H:%M:%S")
-
-
-def _n(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 def _times(count: int) -> str:

@@ -60,27 +60,24 @@ class Snapshots:
         path = (*parent.path, name.decode())
         snapshot: _Snapshot | None = self._latest.get(path)
         if snapshot is None or not _is_present(snapshot, now_s):
-            content = make()
-            snapshot = _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
-            if len(content) <= MAX_BYTES // 2:
+            snapshot = self._made(make, now_s)
+            if len(snapshot.content) <= MAX_BYTES // 2:
                 self._latest[path] = snapshot
-                self._contents[snapshot.digest] = content
+                self._contents[snapshot.digest] = snapshot.content
         snapshot.seen_s = now_s
-        return SnapshotFile(
-            self, parent, name, snapshot.digest, len(snapshot.content), snapshot.made_ns, make
-        )
+        return SnapshotFile(self, parent, name, snapshot, make)
 
     def listed(self, parent: Directory, name: bytes, make: Callable[[], bytes]) -> SnapshotFile:
         """Return the file as `file` does, for a listing: nothing is kept, for few are opened."""
+        now_s = self._clock()
         snapshot: _Snapshot | None = self._latest.get((*parent.path, name.decode()))
-        if snapshot is not None and _is_present(snapshot, self._clock()):
-            return SnapshotFile(
-                self, parent, name, snapshot.digest, len(snapshot.content), snapshot.made_ns, make
-            )
+        if snapshot is None or not _is_present(snapshot, now_s):
+            snapshot = self._made(make, now_s)
+        return SnapshotFile(self, parent, name, snapshot, make)
+
+    def _made(self, make: Callable[[], bytes], now_s: float) -> _Snapshot:
         content = make()
-        return SnapshotFile(
-            self, parent, name, digest(content), len(content), self._wall_clock_ns(), make
-        )
+        return _Snapshot(content, digest(content), now_s, now_s, self._wall_clock_ns())
 
     def content(self, wanted: str) -> bytes | None:
         """Return the content with that digest, if it is still kept."""
@@ -99,16 +96,15 @@ class SnapshotFile(File):
         snapshots: Snapshots,
         parent: Directory,
         name: bytes,
-        digest: str,
-        size_bytes: int,
-        made_ns: int,
+        snapshot: _Snapshot,
         make: Callable[[], bytes],
     ) -> None:
         super().__init__(parent, name)
         self._snapshots = snapshots
-        self._digest = digest
-        self._size_bytes = size_bytes
-        self._made_ns = made_ns
+        # Not the content itself, which is kept for as long as `Snapshots` has room.
+        self._digest = snapshot.digest
+        self._size_bytes = len(snapshot.content)
+        self._made_ns = snapshot.made_ns
         self._make = make
 
     @property
