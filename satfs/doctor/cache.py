@@ -29,20 +29,20 @@ _DISTANT: Final = frozenset(
 _MAX_FILES: Final = 20_000
 _OTHER_PLACE: Final = 'export SATFS_CACHE_DIR="/var/tmp/satfs-$USER"'
 
-_CACHE_SPACE = Check(Area.CACHE, "cache-space")
-_CACHE_DIRECTORY = Check(Area.CACHE, "cache-directory", BadCache)
-_CACHE_FILESYSTEM = Check(Area.CACHE, "cache-filesystem")
+CACHE_SPACE = Check(Area.CACHE, "cache-space")
+CACHE_DIRECTORY = Check(Area.CACHE, "cache-directory", BadCache)
+CACHE_FILESYSTEM = Check(Area.CACHE, "cache-filesystem")
 
 
 def directory(machine: Machine, settings: Settings) -> Iterator[Finding]:
     """Look whether the cache directory can be used, and whether its filesystem fits."""
     path = settings.cache_dir
     if settings.cache_bytes == 0:
-        yield _CACHE_DIRECTORY.fine("Nothing is kept on disk: cache_bytes is 0.")
+        yield CACHE_DIRECTORY.fine("Nothing is kept on disk: cache_bytes is 0.")
         return
     # Before anything else touches it: a process that waits for a stuck filesystem cannot even end.
     if machine.errno_of(path) is None:
-        yield _CACHE_DIRECTORY.failure(
+        yield CACHE_DIRECTORY.failure(
             f"The disk of {path} does not answer.",
             "A mount waits for it as long.",
             "Choose a directory on another disk:",
@@ -68,7 +68,7 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
         return
     refused = "satfs refuses to mount with it: others could change what is read."
     if stat.S_ISLNK(status.st_mode):
-        yield _CACHE_DIRECTORY.failure(
+        yield CACHE_DIRECTORY.failure(
             f"{path} is a symbolic link.",
             refused,
             "Name the directory itself:",
@@ -77,7 +77,7 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
     elif not stat.S_ISDIR(status.st_mode):
         yield _memory_only(f"{path} is not a directory.", (f"rm {name}",))
     elif status.st_uid != machine.uid:
-        yield _CACHE_DIRECTORY.failure(
+        yield CACHE_DIRECTORY.failure(
             f"{path} belongs to the user with the id {status.st_uid}, and you have {machine.uid}.",
             f"{refused} It was made under sudo, perhaps.",
             "Take it over, or use another one:",
@@ -87,20 +87,20 @@ def _ownership(machine: Machine, path: Path) -> Iterator[Finding]:
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         yield _memory_only(f"{path} cannot be written to.", (f"chmod 700 {name}",))
     elif stat.S_IMODE(status.st_mode) & 0o077:
-        yield _CACHE_DIRECTORY.note(
+        yield CACHE_DIRECTORY.note(
             f"{path} lets other users in ({stat.S_IMODE(status.st_mode):o}).",
             "The next mount takes that away; until then they see what you have read.",
             "To do so now:",
             f"chmod 700 {name}",
         )
     else:
-        yield _CACHE_DIRECTORY.fine(f"{path} is yours alone.")
+        yield CACHE_DIRECTORY.fine(f"{path} is yours alone.")
 
 
 def _absent(path: Path) -> Iterator[Finding]:
     above = _existing(path)
     if os.access(above, os.W_OK | os.X_OK):
-        yield _CACHE_DIRECTORY.fine(f"{path} is not there yet; the first mount makes it.")
+        yield CACHE_DIRECTORY.fine(f"{path} is not there yet; the first mount makes it.")
     else:
         yield _memory_only(f"{path} cannot be made in {above}.", (_OTHER_PLACE,))
 
@@ -110,14 +110,14 @@ def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
     under = _mount_of(machine, there)
     kind = under.fs_type if under is not None else ""
     if kind in _DISTANT or kind.startswith("fuse."):
-        yield _CACHE_FILESYSTEM.warning(
+        yield CACHE_FILESYSTEM.warning(
             f"{path} lies on a network filesystem ({kind}).",
             "It is hardly faster than what it caches, and mounts cannot share its index there.",
             "Choose a directory on a local disk:",
             _OTHER_PLACE,
         )
     elif _has_holes(there) is False:
-        yield _CACHE_FILESYSTEM.warning(
+        yield CACHE_FILESYSTEM.warning(
             f"The filesystem of {path} ({kind or 'unknown'}) has no holes.",
             "Files take up their whole length however little of them was read, and what leaves "
             "the cache gives no space back before its file goes.",
@@ -125,7 +125,7 @@ def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
             _OTHER_PLACE,
         )
     else:
-        yield _CACHE_FILESYSTEM.fine(f"Its filesystem ({kind or 'unknown'}) fits.")
+        yield CACHE_FILESYSTEM.fine(f"Its filesystem ({kind or 'unknown'}) fits.")
 
 
 def _has_holes(there: Path) -> bool | None:
@@ -175,7 +175,7 @@ def space_finding(
     name = shlex.quote(os.fspath(path))
     spare = free_bytes - reserve_bytes
     if spare <= 0:
-        return _CACHE_SPACE.warning(
+        return CACHE_SPACE.warning(
             f"The disk of {path} is full: {format_bytes(free_bytes)} are free, of which "
             f"{format_bytes(reserve_bytes)} stay free.",
             "Nothing more is kept on disk; what is read twice is fetched twice.",
@@ -185,14 +185,14 @@ def space_finding(
         )
     room = held_bytes + spare
     if room < limit_bytes:
-        return _CACHE_SPACE.note(
+        return CACHE_SPACE.note(
             f"The cache may grow to {format_bytes(limit_bytes)},"
             f" and there is room for {format_bytes(room)}.",
             "It stops before the disk is full: the limit is never reached.",
             "To keep more, make room:",
             f"df -h {name}",
         )
-    return _CACHE_SPACE.fine(
+    return CACHE_SPACE.fine(
         f"{format_bytes(held_bytes)} of {format_bytes(limit_bytes)} are used; "
         f"{format_bytes(free_bytes)} are free on the disk."
     )
@@ -237,7 +237,7 @@ def _mount_of(machine: Machine, path: Path) -> Mounted | None:
 
 
 def _memory_only(statement: str, commands: tuple[str, ...]) -> Finding:
-    return _CACHE_DIRECTORY.warning(
+    return CACHE_DIRECTORY.warning(
         statement,
         "Content is kept in memory only, little of it, and for as long as the mount lives.",
         "Mend it, or use another directory:",

@@ -36,8 +36,8 @@ INDEXERS: Final = {
 }
 _TRACKER_SCHEMA: Final = "org.freedesktop.Tracker3.Miner.Files"
 
-_UPDATEDB = Check(Area.CRAWLERS, "updatedb")
-_INDEXERS = Check(Area.CRAWLERS, "indexers")
+UPDATEDB = Check(Area.CRAWLERS, "updatedb")
+INDEXING = Check(Area.CRAWLERS, "indexers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,14 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     """Look whether updatedb leaves satfs mounts alone; *places* are or will be mountpoints."""
     text = machine.text(UPDATEDB_CONF)
     if text is None and not any(machine.program(name) for name in _UPDATEDB_PROGRAMS):
-        yield _UPDATEDB.fine("updatedb is not installed.")
+        yield UPDATEDB.fine("updatedb is not installed.")
         return
     pruned = parse_updatedb(text or "")
     if FS_TYPE in pruned.types:
-        yield _UPDATEDB.fine(f"updatedb leaves {FS_TYPE} out (PRUNEFS).")
+        yield UPDATEDB.fine(f"updatedb leaves {FS_TYPE} out (PRUNEFS).")
         return
     if places and all(pruned.covers(place) for place in places):
-        yield _UPDATEDB.fine("updatedb leaves the mountpoints out (PRUNEPATHS).")
+        yield UPDATEDB.fine("updatedb leaves the mountpoints out (PRUNEPATHS).")
         return
     lets_root_in = any(
         {"allow_other", "allow_root"} & each.super_options or "user_id=0" in each.super_options
@@ -102,7 +102,7 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
         explanation = (
             "Each night it walks every task, capture and scene of a mount that lets root in."
         )
-    yield _UPDATEDB.finding(
+    yield UPDATEDB.finding(
         Severity.WARNING if lets_root_in and not is_kept_out else Severity.NOTE,
         f"updatedb does not leave {FS_TYPE} out.",
         explanation,
@@ -120,12 +120,12 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     """Look whether a desktop's indexer runs or is set up, and would come upon *places*."""
     names = sorted({*_running(machine), *_configured(machine)})
     if not names:
-        yield _INDEXERS.fine("No desktop indexer runs or is set up.")
+        yield INDEXING.fine("No desktop indexer runs or is set up.")
         return
     indexers = " and ".join(names)
     inside = [place for place in places if place.is_relative_to(machine.home)]
     if not inside:
-        yield _INDEXERS.fine(f"{indexers} indexes homes, and no mount lies in yours.")
+        yield INDEXING.fine(f"{indexers} indexes homes, and no mount lies in yours.")
         return
     commands: list[str] = []
     for place in inside:
@@ -137,7 +137,7 @@ def indexers(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     is_kept_out = all(
         _is_kept_out(program, guard) for program, name in INDEXERS.items() if name in names
     )
-    yield _INDEXERS.finding(
+    yield INDEXING.finding(
         Severity.NOTE if is_kept_out else Severity.WARNING,
         f"{indexers} indexes your home, in which {inside[0]} lies.",
         "It opens each file that it finds; satfs gives it only bytes that are in the cache."

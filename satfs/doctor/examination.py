@@ -44,40 +44,42 @@ _REQUEST_LIMITS: Final[Mapping[str, float]] = {
 #: Connections of each client: one request at a time, and some that hang.
 _MAX_CONNECTIONS: Final = 4
 
+#: The check that reports what became of the network checks as a whole.
+_NETWORK: Final = Check(Area.NETWORK, "network")
+
 _Look: TypeAlias = Callable[[], Iterable[Finding]]
 
 
 def local_checks(
     machine: Machine, settings: Settings | None, mountpoint: Path | None
-) -> list[tuple[Area, str, _Look]]:
+) -> list[tuple[Check, _Look]]:
     """Return the checks of this machine alone; *mountpoint* is absolute."""
     places = [each.mountpoint for each in mounts.satfs_mounts(machine)]
     if mountpoint is not None and mountpoint not in places:
         places.append(mountpoint)
     guard = crawler_rules(DEFAULT if settings is None else settings.crawlers)
-    found: list[tuple[Area, str, _Look]] = [
-        (Area.FUSE, "fuse-device", partial(fuse.device, machine)),
-        (Area.FUSE, "fuse-helper", partial(fuse.helper, machine)),
-        (Area.FUSE, "privileges", partial(fuse.privileges, machine)),
-        (Area.FUSE, "user-allow-other", partial(fuse.allow_other, machine)),
-        (Area.FUSE, "fuse-library", partial(fuse.library, machine)),
-        (Area.FUSE, "kernel", partial(fuse.kernel, machine)),
-        (Area.MOUNTS, "mounts", partial(mounts.mounts, machine)),
-        (Area.MOUNTS, "mount-helper", partial(mounts.mount_helper, machine)),
-        (Area.MOUNTS, "leftovers", partial(leftovers.leftovers, machine)),
+    found: list[tuple[Check, _Look]] = [
+        (fuse.FUSE_DEVICE, partial(fuse.device, machine)),
+        (fuse.FUSE_HELPER, partial(fuse.helper, machine)),
+        (fuse.PRIVILEGES, partial(fuse.privileges, machine)),
+        (fuse.USER_ALLOW_OTHER, partial(fuse.allow_other, machine)),
+        (fuse.FUSE_LIBRARY, partial(fuse.library, machine)),
+        (fuse.KERNEL, partial(fuse.kernel, machine)),
+        (mounts.MOUNTS, partial(mounts.mounts, machine)),
+        (mounts.MOUNT_HELPER, partial(mounts.mount_helper, machine)),
+        (leftovers.LEFTOVERS, partial(leftovers.leftovers, machine)),
     ]
     if mountpoint is not None:
-        check = partial(mounts.mountpoint, machine, mountpoint)
-        found.append((Area.MOUNTS, "mountpoint", check))
+        found.append((mounts.MOUNTPOINT, partial(mounts.mountpoint, machine, mountpoint)))
     if settings is not None:
         found += [
-            (Area.CACHE, "cache-directory", partial(cache.directory, machine, settings)),
-            (Area.CACHE, "cache-space", partial(cache.space, machine, settings)),
+            (cache.CACHE_DIRECTORY, partial(cache.directory, machine, settings)),
+            (cache.CACHE_SPACE, partial(cache.space, machine, settings)),
         ]
     return [
         *found,
-        (Area.CRAWLERS, "updatedb", partial(crawlers.updatedb, machine, places, guard)),
-        (Area.CRAWLERS, "indexers", partial(crawlers.indexers, machine, places, guard)),
+        (crawlers.UPDATEDB, partial(crawlers.updatedb, machine, places, guard)),
+        (crawlers.INDEXING, partial(crawlers.indexers, machine, places, guard)),
     ]
 
 
@@ -90,7 +92,7 @@ async def examine(
     """
     local = await trio.to_thread.run_sync(local_checks, machine, settings, mountpoint)
     jobs: list[Callable[[Report], Awaitable[None]]] = [
-        partial(_checked_here, area, check, looks) for area, check, looks in local
+        partial(_checked_here, check, looks) for check, looks in local
     ]
     if settings is not None:
         jobs.append(partial(_checked_there, machine, settings))
@@ -112,14 +114,14 @@ async def _run(
         await job(sender.send_nowait)
 
 
-async def _checked_here(area: Area, check: str, looks: _Look, report: Report) -> None:
+async def _checked_here(check: Check, looks: _Look, report: Report) -> None:
     try:
         with trio.fail_after(LOCAL_LIMIT_S):
             findings = await trio.to_thread.run_sync(lambda: list(looks()), abandon_on_cancel=True)
     except trio.TooSlowError:
-        report(_unfinished(area, check, LOCAL_LIMIT_S))
+        report(_unfinished(check, LOCAL_LIMIT_S))
     except Exception as failure:
-        report(_broken(area, check, failure))
+        report(_broken(check, failure))
     else:
         for finding in findings:
             report(finding)
@@ -131,9 +133,9 @@ async def _checked_there(machine: Machine, settings: Settings, report: Report) -
         try:
             await _network(machine, _hurried(settings), proxies, report)
         except Exception as failure:
-            report(_broken(Area.NETWORK, "network", failure))
+            report(_broken(_NETWORK, failure))
     if limit.cancelled_caught:
-        report(_unfinished(Area.NETWORK, "network", NETWORK_LIMIT_S))
+        report(_unfinished(_NETWORK, NETWORK_LIMIT_S))
 
 
 async def _network(machine: Machine, settings: Settings, proxies: Proxies, report: Report) -> None:
@@ -147,7 +149,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
     for finding in before:
         report(finding)
     if any(finding.severity is Severity.FAILURE for finding in before):
-        report(_skipped(Area.NETWORK, "api-connection", "That must be mended first."))
+        report(_skipped(Check(Area.NETWORK, "api-connection"), "That must be mended first."))
         return
     # Two connection pools that share nothing: no credential can stray to the store.
     rule = LinkRule(settings.api_url, settings.allow_private_store)
@@ -174,7 +176,8 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
                 )
             )
         if any(way.reply is None for way in ways):
-            report(_skipped(Area.ACCOUNT, "credential", "It needs a host that cannot be reached."))
+            credential = Check(Area.ACCOUNT, "credential")
+            report(_skipped(credential, "It needs a host that cannot be reached."))
             return
         aleph = Aleph(http, settings)
         tasks = await account(aleph, settings, report)
@@ -212,23 +215,23 @@ def _hurried(settings: Settings) -> Settings:
     return settings.model_copy(update=shorter)
 
 
-def _unfinished(area: Area, check: str, limit_s: float) -> Finding:
-    return Check(area, check).warning(
+def _unfinished(check: Check, limit_s: float) -> Finding:
+    return check.warning(
         f"No response within {limit_s:.0f} s.",
         "The check is stuck, or very slow; checks that depend on it were not made.",
         "Look at it by hand, or run satfs doctor again.",
     )
 
 
-def _broken(area: Area, check: str, failure: Exception) -> Finding:
+def _broken(check: Check, failure: Exception) -> Finding:
     # Only the name of a foreign error: its words may quote a secret.
     details = f": {failure}" if isinstance(failure, SatfsError) else ""
-    return Check(area, check).warning(
+    return check.warning(
         f"The check itself broke ({type(failure).__name__}{details}).",
         "So nothing is known about this. It is a bug in satfs.",
         "Please report it, with the version above.",
     )
 
 
-def _skipped(area: Area, check: str, reason: str) -> Finding:
-    return Check(area, check).note("Not looked at.", reason)
+def _skipped(check: Check, reason: str) -> Finding:
+    return check.note("Not looked at.", reason)

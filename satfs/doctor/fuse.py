@@ -31,12 +31,12 @@ _LARGE_READS: Final = (4, 20)  # max_pages: more than 128 KiB at a time
 
 _IN_CONTAINER: Final = "docker run --device /dev/fuse --cap-add SYS_ADMIN …"
 
-_FUSE_DEVICE = Check(Area.FUSE, "fuse-device", FuseMissing)
-_PRIVILEGES = Check(Area.FUSE, "privileges", FuseMissing)
-_FUSE_HELPER = Check(Area.FUSE, "fuse-helper", FuseMissing)
-_USER_ALLOW_OTHER = Check(Area.FUSE, "user-allow-other", FuseMissing)
-_KERNEL = Check(Area.FUSE, "kernel", FuseMissing)
-_FUSE_LIBRARY = Check(Area.FUSE, "fuse-library", FuseMissing)
+FUSE_DEVICE = Check(Area.FUSE, "fuse-device", FuseMissing)
+PRIVILEGES = Check(Area.FUSE, "privileges", FuseMissing)
+FUSE_HELPER = Check(Area.FUSE, "fuse-helper", FuseMissing)
+USER_ALLOW_OTHER = Check(Area.FUSE, "user-allow-other", FuseMissing)
+KERNEL = Check(Area.FUSE, "kernel", FuseMissing)
+FUSE_LIBRARY = Check(Area.FUSE, "fuse-library", FuseMissing)
 
 
 def device(machine: Machine) -> Iterator[Finding]:
@@ -45,11 +45,11 @@ def device(machine: Machine) -> Iterator[Finding]:
     in_container = "A container is given the device, and the capability to mount, at its start:"
     if not path.exists():
         if machine.is_container:
-            yield _FUSE_DEVICE.failure(
+            yield FUSE_DEVICE.failure(
                 f"{DEVICE} is missing.", explanation, in_container, _IN_CONTAINER
             )
         else:
-            yield _FUSE_DEVICE.failure(
+            yield FUSE_DEVICE.failure(
                 f"{DEVICE} is missing.",
                 explanation,
                 "Load the kernel module, now and at each start:",
@@ -62,20 +62,20 @@ def device(machine: Machine) -> Iterator[Finding]:
     except OSError as failure:
         statement = f"{DEVICE} cannot be opened: {os.strerror(failure.errno or 0)}."
         if failure.errno == errno.EACCES:
-            yield _FUSE_DEVICE.failure(
+            yield FUSE_DEVICE.failure(
                 statement,
                 explanation,
                 "Everybody may read and write it, usually:",
                 f"sudo chmod 666 {DEVICE}",
             )
         elif failure.errno == errno.ENODEV:
-            yield _FUSE_DEVICE.failure(
+            yield FUSE_DEVICE.failure(
                 statement, explanation, "The module is not loaded:", "sudo modprobe fuse"
             )
         else:
-            yield _FUSE_DEVICE.failure(statement, explanation, in_container, _IN_CONTAINER)
+            yield FUSE_DEVICE.failure(statement, explanation, in_container, _IN_CONTAINER)
         return
-    yield _FUSE_DEVICE.fine(f"{DEVICE} can be opened.")
+    yield FUSE_DEVICE.fine(f"{DEVICE} can be opened.")
 
 
 def require(machine: Machine, *, for_others: bool, auto_unmount: bool) -> None:
@@ -105,27 +105,27 @@ def helper(machine: Machine) -> Iterator[Finding]:
         ran = machine.run([os.fspath(path), "--version"])
         version = re.search(r"\d+(\.\d+)+", ran.output) if ran is not None else None
         shown = version.group() if version else "of unknown version"
-        yield _FUSE_HELPER.fine(f"{path} is there ({shown}).")
+        yield FUSE_HELPER.fine(f"{path} is there ({shown}).")
 
 
 def _missing_helper(machine: Machine, *, is_needed: bool = False) -> Iterator[Finding]:
     """Look for fusermount3; *is_needed* is for root as well, who mounts without it otherwise."""
-    install = ("sudo apt install fuse3",)
+    install = "sudo apt install fuse3"
     if machine.program(FUSERMOUNT) is not None:
         return
     if machine.is_root and not is_needed:
-        yield _FUSE_HELPER.note(
+        yield FUSE_HELPER.note(
             f"{FUSERMOUNT} is not installed.",
             "Root mounts without it; -o auto_unmount needs it.",
             "Install it:",
-            *install,
+            install,
         )
         return
-    yield _FUSE_HELPER.failure(
+    yield FUSE_HELPER.failure(
         f"{FUSERMOUNT} is not installed, or not in PATH.",
         "It mounts for users who are not root, and unmounts for -o auto_unmount.",
         "Install it (on Fedora and Arch, too, the package is fuse3):",
-        *install,
+        install,
     )
 
 
@@ -137,14 +137,14 @@ def _lame_helper(machine: Machine, path: Path) -> Finding | None:
     except OSError:
         return None
     if not status.st_mode & stat.S_ISUID or status.st_uid != 0:
-        return _FUSE_HELPER.failure(
+        return FUSE_HELPER.failure(
             f"{path} is not setuid root.",
             explanation,
             "Give it back what its package gave it:",
             f"sudo chown root {path} && sudo chmod u+s {path}",
         )
     if flags & os.ST_NOSUID:
-        return _FUSE_HELPER.failure(
+        return FUSE_HELPER.failure(
             f"{path} lies on a filesystem mounted with nosuid.",
             explanation,
             "Install it on another filesystem, or mount this one again:",
@@ -166,7 +166,7 @@ def privileges(machine: Machine) -> Iterator[Finding]:
     if machine.is_root:
         held = int(fields.get("CapEff", "0").strip() or "0", 16)
         if fields.get("CapEff") and not held >> _CAP_SYS_ADMIN & 1:
-            yield _PRIVILEGES.failure(
+            yield PRIVILEGES.failure(
                 "Root lacks the capability SYS_ADMIN here.",
                 "Without it no user can mount: “Operation not permitted”.",
                 "A container is given it at its start:",
@@ -174,14 +174,14 @@ def privileges(machine: Machine) -> Iterator[Finding]:
             )
             return
     elif fields.get("NoNewPrivs", "0").strip() == "1":
-        yield _PRIVILEGES.failure(
+        yield PRIVILEGES.failure(
             "Programs started here cannot gain privileges (no_new_privs).",
             f"{FUSERMOUNT} then stays an ordinary program, and cannot mount.",
             "Mount from a terminal outside of the sandbox; in a systemd unit, leave out "
             "NoNewPrivileges= and what implies it.",
         )
         return
-    yield _PRIVILEGES.fine("Nothing forbids to mount.")
+    yield PRIVILEGES.fine("Nothing forbids to mount.")
 
 
 def allow_other(machine: Machine, *, is_needed: bool = False) -> Iterator[Finding]:
@@ -191,11 +191,11 @@ def allow_other(machine: Machine, *, is_needed: bool = False) -> Iterator[Findin
         line.partition("#")[0].strip() == "user_allow_other" for line in (text or "").splitlines()
     )
     if is_allowed:
-        yield _USER_ALLOW_OTHER.fine("Users may let others into their mounts (-o allow_other).")
+        yield USER_ALLOW_OTHER.fine("Users may let others into their mounts (-o allow_other).")
     elif machine.is_root:
-        yield _USER_ALLOW_OTHER.fine("Root may let others into its mounts (-o allow_other).")
+        yield USER_ALLOW_OTHER.fine("Root may let others into its mounts (-o allow_other).")
     else:
-        yield _USER_ALLOW_OTHER.finding(
+        yield USER_ALLOW_OTHER.finding(
             Severity.FAILURE if is_needed else Severity.NOTE,
             f"{CONFIGURATION} has no line user_allow_other.",
             "Only you can look into your mounts: root, sudo, Docker and web servers get "
@@ -211,21 +211,21 @@ def kernel(machine: Machine) -> Iterator[Finding]:
     found = re.match(r"(\d+)\.(\d+)", release)
     version = (int(found[1]), int(found[2])) if found else None
     if version is None:
-        yield _KERNEL.fine("The kernel's version is not known.")
+        yield KERNEL.fine("The kernel's version is not known.")
     elif version < _OLDEST:
-        yield _KERNEL.failure(
+        yield KERNEL.failure(
             f"Linux {release} is older than 3.9.",
             "Its FUSE cannot list a directory together with its attributes.",
             "Update the system.",
         )
     elif version < _LARGE_READS:
-        yield _KERNEL.note(
+        yield KERNEL.note(
             f"Linux {release} is older than 4.20.",
             "It requests at most 128 KiB at a time from a FUSE filesystem: bulk reads are slower.",
             "Update the system, if speed matters.",
         )
     else:
-        yield _KERNEL.fine(f"Linux {release} has all that satfs needs.")
+        yield KERNEL.fine(f"Linux {release} has all that satfs needs.")
 
 
 def library(machine: Machine) -> Iterator[Finding]:
@@ -233,10 +233,10 @@ def library(machine: Machine) -> Iterator[Finding]:
     script = "import importlib.metadata as m, pyfuse3; print(m.version('pyfuse3'))"
     ran = machine.run([sys.executable, "-P", "-c", script])
     if ran is not None and ran.code == 0:
-        yield _FUSE_LIBRARY.fine(f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
+        yield FUSE_LIBRARY.fine(f"pyfuse3 {ran.output.strip()} loads libfuse 3.")
         return
     lines = ran.stderr.strip().splitlines() if ran is not None else []
-    yield _FUSE_LIBRARY.failure(
+    yield FUSE_LIBRARY.failure(
         "The FUSE library cannot be loaded" + (f": {lines[-1]}" if lines else "."),
         "satfs mounts through pyfuse3, which is built on libfuse 3.",
         "Install libfuse, and build pyfuse3 against it:",

@@ -19,7 +19,7 @@ from satfs.doctor.machine import Machine
 #: Time for a socket to be accepted, in seconds; the kernel does it, however busy the mount is.
 _CONNECT_S: Final = 1.0
 
-_LEFTOVERS = Check(Area.MOUNTS, "leftovers")
+LEFTOVERS = Check(Area.MOUNTS, "leftovers")
 
 
 def leftovers(machine: Machine) -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def leftovers(machine: Machine) -> Iterator[Finding]:
             f"Demos that were killed have left {_listed(demos)}.", f"rm -r {_quoted(demos)}"
         )
     if not sockets and not demos:
-        yield _LEFTOVERS.fine("Nothing is left of mounts or demos that were killed.")
+        yield LEFTOVERS.fine("Nothing is left of mounts or demos that were killed.")
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -46,7 +46,7 @@ def _quoted(paths: Sequence[Path]) -> str:
 
 
 def _leftover(statement: str, command: str) -> Finding:
-    return _LEFTOVERS.note(
+    return LEFTOVERS.note(
         statement, "It does no harm, and takes up room.", "To remove it:", command
     )
 

@@ -25,10 +25,10 @@ from satfs.mountpoints import FS_TYPE, Mounted, may_mount_on
 _AT_ONCE: Final = 8
 DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
-_READ_AHEAD = Check(Area.MOUNTS, "read-ahead")
-_MOUNT_HELPER = Check(Area.MOUNTS, "mount-helper")
-_MOUNTPOINT = Check(Area.MOUNTS, "mountpoint", BadMountpoint)
-_MOUNTS = Check(Area.MOUNTS, "mounts", BadMountpoint)
+READ_AHEAD = Check(Area.MOUNTS, "read-ahead")
+MOUNT_HELPER = Check(Area.MOUNTS, "mount-helper")
+MOUNTPOINT = Check(Area.MOUNTS, "mountpoint", BadMountpoint)
+MOUNTS = Check(Area.MOUNTS, "mounts", BadMountpoint)
 
 
 def satfs_mounts(machine: Machine) -> tuple[Mounted, ...]:
@@ -40,7 +40,7 @@ def mounts(machine: Machine) -> Iterator[Finding]:
     """Report whether each mount responds, and how the kernel reads from it."""
     found = satfs_mounts(machine)
     if not found:
-        yield _MOUNTS.fine("Nothing is mounted by satfs.")
+        yield MOUNTS.fine("Nothing is mounted by satfs.")
     visible = {each.mountpoint: each for each in found}  # of two at one place the upper one
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         responses = list(threads.map(machine.errno_of, visible))
@@ -53,7 +53,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
     match response:
         case None:
             connection = f"/sys/fs/fuse/connections/{mounted.device[1]}/abort"
-            yield _MOUNTS.failure(
+            yield MOUNTS.failure(
                 f"{place} does not answer.",
                 "Its process is stuck, and so is every program that looks into it.",
                 "Detach it; if that does not help, cut its connection to the kernel:",
@@ -62,7 +62,7 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
             )
             return
         case _ if response in DEAD:
-            yield _MOUNTS.failure(
+            yield MOUNTS.failure(
                 f"{place} is a dead mount: its process has ended.",
                 "Programs get “Transport endpoint is not connected” there.",
                 "Unmount it, or mount again, which unmounts it first:",
@@ -73,16 +73,16 @@ def _one_mount(machine: Machine, mounted: Mounted, response: int | None) -> Iter
             owner = next(
                 (word[8:] for word in mounted.super_options if word.startswith("user_id=")), "?"
             )
-            yield _MOUNTS.note(
+            yield MOUNTS.note(
                 f"{place} belongs to the user with the id {owner}, and lets no other user in.",
                 "That is so for every FUSE mount without -o allow_other, and for root, too.",
                 "To let other users in, its owner mounts it with:",
                 f"satfs mount -o allow_other {name}",
             )
         case 0:
-            yield _MOUNTS.fine(f"{place} answers ({mounted.source}).")
+            yield MOUNTS.fine(f"{place} answers ({mounted.source}).")
         case _:
-            yield _MOUNTS.failure(
+            yield MOUNTS.failure(
                 f"{place} answers with an error: {os.strerror(response)}.",
                 "Programs get that error, too.",
                 "Look into its log, or mount again:",
@@ -99,7 +99,7 @@ def _read_ahead(machine: Machine, mounted: Mounted) -> Iterator[Finding]:
     text = (machine.text(setting) or "").strip()
     if not text.isdecimal() or int(text) >= READ_AHEAD_KB:
         return
-    yield _READ_AHEAD.note(
+    yield READ_AHEAD.note(
         f"The kernel reads ahead {text} KiB at {mounted.mountpoint}.",
         f"Copies are faster with {READ_AHEAD_KB}, which only root may set, after each mount.",
         "If speed matters:",
@@ -117,11 +117,9 @@ def mount_helper(machine: Machine) -> Iterator[Finding]:
     if not ours:
         return
     if any(machine.at(f"{place}/mount.satfs").exists() for place in ("/sbin", "/usr/sbin")):
-        yield _MOUNT_HELPER.fine(
-            "mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it."
-        )
+        yield MOUNT_HELPER.fine("mount(8) knows satfs (/sbin/mount.satfs), as /etc/fstab wants it.")
         return
-    yield _MOUNT_HELPER.warning(
+    yield MOUNT_HELPER.warning(
         f"/etc/fstab mounts {ours[0][1]} with satfs, which mount(8) does not know.",
         "It reports “unknown filesystem type”, at each start of the machine as well.",
         "Let it know, once:",
@@ -137,28 +135,28 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
     response = machine.errno_of(path)
     elsewhere = "Choose another directory, or mend this one:"
     if response is None:
-        yield _MOUNTPOINT.failure(
+        yield MOUNTPOINT.failure(
             f"{path} does not answer.",
             "The filesystem that it is on is stuck.",
             "See which one that is:",
             f"findmnt --target {name}",
         )
     elif response == errno.ENOENT:
-        yield _MOUNTPOINT.failure(
+        yield MOUNTPOINT.failure(
             f"There is no directory {path}.",
             "Only a directory can be mounted on.",
             "Make it:",
             f"mkdir -p {name}",
         )
     elif response in DEAD:
-        yield _MOUNTPOINT.failure(
+        yield MOUNTPOINT.failure(
             f"{path} is the dead mount of another program.",
             "Nothing can be mounted there before it is gone.",
             "Unmount it:",
             f"fusermount3 -u {name}",
         )
     elif response:
-        yield _MOUNTPOINT.failure(
+        yield MOUNTPOINT.failure(
             f"{path} cannot be looked at: {os.strerror(response)}.",
             "A directory that cannot be read cannot be mounted on.",
             elsewhere,
@@ -171,14 +169,14 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
 def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
     status = path.stat()
     if not stat.S_ISDIR(status.st_mode):
-        yield _MOUNTPOINT.failure(
+        yield MOUNTPOINT.failure(
             f"{path} is not a directory.",
             "Only a directory can be mounted on.",
             "Choose another place.",
         )
         return
     if not may_mount_on(status, machine.uid, is_writable=os.access(path, os.W_OK)):
-        yield _MOUNTPOINT.failure(
+        yield MOUNTPOINT.failure(
             f"{path} is not yours to mount on.",
             "FUSE lets people mount on directories that they may write to, and that are their own "
             "where the sticky bit is set.",
@@ -192,11 +190,11 @@ def _place(machine: Machine, path: Path, name: str) -> Iterator[Finding]:
     except OSError:
         is_empty = True
     if not is_empty:
-        yield _MOUNTPOINT.warning(
+        yield MOUNTPOINT.warning(
             f"{path} is not empty.",
             "The mount would hide its content; `satfs mount` refuses it.",
             "Choose another directory, or mount over it:",
             f"satfs mount --nonempty {name}",
         )
         return
-    yield _MOUNTPOINT.fine(f"{path} can be mounted on.")
+    yield MOUNTPOINT.fine(f"{path} can be mounted on.")

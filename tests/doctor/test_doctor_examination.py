@@ -22,7 +22,7 @@ from satfs.errors import BadCache, FuseMissing, NeedsLogin, NotAllowed, SatfsErr
 from satfs.net.addresses import LinkRule
 from satfs.settings import load_settings
 
-LocalCheck = tuple[Area, str, Any]
+LocalCheck = tuple[Check, Any]
 
 
 def with_checks(monkeypatch: pytest.MonkeyPatch, *checks: LocalCheck) -> None:
@@ -49,8 +49,8 @@ async def test_a_check_that_hangs_costs_its_time_and_no_more(
 
     with_checks(
         monkeypatch,
-        (Area.FUSE, "stuck", hang),
-        (Area.CACHE, "quick", lambda: [Check(Area.CACHE, "quick").fine("Fine.")]),
+        (Check(Area.FUSE, "stuck"), hang),
+        (Check(Area.CACHE, "quick"), lambda: [Check(Area.CACHE, "quick").fine("Fine.")]),
     )
     try:
         # The quick one needs a moment of real time, of which this clock knows nothing.
@@ -73,7 +73,7 @@ async def test_a_check_that_breaks_is_told_by_the_kind_of_its_error(
         yield Check(Area.FUSE, "broken").fine("So far.")
         raise RuntimeError("token eyJhbGciOi")
 
-    with_checks(monkeypatch, (Area.FUSE, "broken", broken))
+    with_checks(monkeypatch, (Check(Area.FUSE, "broken"), broken))
 
     (finding,) = await findings_of(made)
 
@@ -192,9 +192,9 @@ def test_secrets_are_blacked_out_wherever_they_came_from() -> None:
 
 def test_checks_of_a_machine_have_names_of_their_own(made: MadeUp) -> None:
     settings = load_settings({}, cache_dir=Path("/c"))
-    names = [name for _, name, _ in examination.local_checks(made.machine, settings, Path("/m"))]
+    checks = [each for each, _ in examination.local_checks(made.machine, settings, Path("/m"))]
 
-    assert len(set(names)) == len(names)
+    assert len({each.name for each in checks}) == len(checks)
 
 
 async def test_the_store_is_connected_to_by_the_rule_of_a_mount(
