@@ -36,8 +36,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 DRAWN = "TESTS_DRAWN_IMAGERY"
 os.environ.setdefault(DRAWN, os.path.join(os.environ["HOME"], ".cache"))
 
+#: The variable with the number of examples of a property, which `scripts/stages.py --quick` sets.
+EXAMPLES = "TESTS_EXAMPLES"
+
 # An example of a property may take as long as the machine is busy: speed is no promise of a test.
-hypothesis.settings.register_profile("satfs", deadline=None)
+hypothesis.settings.register_profile(
+    "satfs", deadline=None, max_examples=int(os.environ.get(EXAMPLES, "100"))
+)
 hypothesis.settings.load_profile("satfs")
 
 #: From this level on a line must be announced.
