@@ -1,22 +1,13 @@
-"""Sockets and TLS below httpcore; each receive takes all bytes that have arrived.
+"""Opens connections for httpcore, and closes them all at once.
 
-httpcore reads 64 KiB at a time, and trio's TLS stream hands out one record (at most 16 KiB) per
-call; over TLS that costs a whole core for 0.45 GB/s, most of it Python between the records. This
-backend implements httpcore's public `AsyncNetworkBackend` with receives of up to 1 MiB, and with
-TLS over `ssl.MemoryBIO`: one large receive, then all the records that it held, in one chunk
-(measured: 1.9 times on plain connections, 1.8 times on TLS; docs/decisions/0001).
-
-httpcore requests at most 64 KiB; more is returned, since its parser takes any length.
-
-A `Dialer` remembers each socket that it opened and closes them all at once without waiting
-(`abort`), so that the owner of the dialer can be sure that nothing of it is left, at whatever
-point a request was cancelled.
+A `Dialer` implements httpcore's public `AsyncNetworkBackend`. It remembers each socket that it
+opened and closes them all at once without waiting (`abort`), so that the owner of the dialer can be
+sure that nothing of it is left, at whatever point a request was cancelled.
 """
 
 from __future__ import annotations
 
 import math
-import select
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,278 +17,8 @@ import trio
 
 from satfs.net.connecting import CheckPeer, first_connected, resolved_addresses
 from satfs.net.happy_eyeballs import SlowAddresses
-from satfs.net.tls_sessions import LONG_RECORD_BYTES, Place, TlsSessions
-
-#: Most bytes taken from a plain connection at once. More gained nothing where it was measured.
-RECEIVE_BYTES = 1024 * 1024
-#: First receive of a connection: most responses of an API fit, and a buffer of 1 MiB costs a page
-#: fault for each 4 KiB. A receive that fills its buffer doubles the next one.
-FIRST_RECEIVE_BYTES = 64 * 1024
-#: Bytes taken at once until the head of a response is complete. Of informational responses (103 and
-#: the like) 1 MiB holds 50,000, and httpcore reads over all of them in one turn, at 50 us each.
-HEAD_RECEIVE_BYTES = 16 * 1024
-#: Most bytes before the end of a response's head, informational responses included. httpcore takes
-#: a head of up to 100 KiB; servers send one or two informational responses, if any.
-MAX_HEAD_BYTES = 256 * 1024
-#: Most encrypted bytes taken from a TLS connection at once, 16 records of 16 KiB.
-TLS_RECEIVE_BYTES = 256 * 1024
-
-
-class TcpStream(httpcore.AsyncNetworkStream):
-    """A plain connection. Raises httpcore's exceptions only."""
-
-    def __init__(
-        self,
-        stream: trio.SocketStream,
-        *,
-        port: int,
-        sessions: TlsSessions,
-        connect_by: float = math.inf,
-    ) -> None:
-        self._stream = stream
-        self._port = port
-        self._sessions = sessions
-        self._receive_bytes = FIRST_RECEIVE_BYTES
-        # Moment on trio's clock until which the connection must be usable, TLS included. Void once
-        # something was read: then a proxy has taken its part of the time.
-        self._connect_by = connect_by
-        # Bytes that the head of a response may still take; None in its body.
-        self._head_left: int | None = None
-        #: Called when the beginning of a body has come, perhaps before the head can be decrypted.
-        self.report_body: Callable[[], None] = _ignore
-
-    def expect_head(self) -> None:
-        """Take no more than a head at a time from now on, until `expect_body`."""
-        self._head_left = MAX_HEAD_BYTES
-
-    def expect_body(self) -> None:
-        """Take as much at a time as there is from now on."""
-        self._head_left = None
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes, up to 1 MiB for any *max_bytes*; empty at the end."""
-        size = self._receive_bytes
-        if self._head_left is not None:
-            if self._head_left <= 0:
-                raise httpcore.RemoteProtocolError("the head of the response has no end")
-            size = min(size, HEAD_RECEIVE_BYTES)
-        self._connect_by = math.inf
-        with _limit(timeout):
-            try:
-                data = bytes(await self._stream.receive_some(size))
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as failure:
-                raise httpcore.ReadError(str(failure)) from failure
-            if self._head_left is not None:
-                self._head_left -= len(data)
-            elif len(data) == size:
-                self._receive_bytes = min(2 * size, RECEIVE_BYTES)
-            return data
-        raise httpcore.ReadTimeout()
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send all of *buffer*."""
-        if not buffer:
-            return
-        with _limit(timeout):
-            try:
-                await self._stream.send_all(buffer)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as failure:
-                raise httpcore.WriteError(str(failure)) from failure
-            return
-        raise httpcore.WriteTimeout()
-
-    async def aclose(self) -> None:
-        """Close the socket; it is closed even if the caller is cancelled."""
-        await self._stream.aclose()
-
-    def abort(self) -> None:
-        """Close the socket now, without waiting. May be called twice."""
-        self._stream.socket.close()
-
-    def has_ended(self) -> bool:
-        """Return whether the other side has sent its end, or the connection broke.
-
-        Bytes that wait are no end: servers send TLS tickets when nothing was requested yet.
-        """
-        if (number := self._stream.socket.fileno()) < 0:
-            return True
-        poll = select.poll()
-        poll.register(number, select.POLLRDHUP)  # POLLHUP and POLLERR always (poll(2))
-        return bool(poll.poll(0))
-
-    def has_bytes(self) -> bool:
-        """Return whether bytes of the other side wait to be received."""
-        if (number := self._stream.socket.fileno()) < 0:
-            return False
-        poll = select.poll()
-        poll.register(number, select.POLLIN)
-        return bool(poll.poll(0))
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Return the TLS stream over this one; on any failure the socket is closed."""
-        place = (server_hostname or "", self._port)
-        stream = TlsStream(self, ssl_context, place, self._sessions)
-        left_s = self._connect_by - trio.current_time()
-        try:
-            with _limit(left_s if timeout is None else min(timeout, left_s)):
-                await stream.handshake()
-                return stream
-            raise httpcore.ConnectTimeout()
-        except BaseException:
-            self.abort()
-            raise
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore needs to know of a connection; None for what is unknown."""
-        sock = self._stream.socket
-        if info == "socket":
-            return sock
-        if info == "is_readable":
-            # A closed socket is "readable": it has nothing to wait for.
-            return sock.fileno() < 0 or sock.is_readable()
-        if info == "client_addr":
-            return sock.getsockname()
-        if info == "server_addr":
-            return sock.getpeername()
-        return None
-
-
-class TlsStream(httpcore.AsyncNetworkStream):
-    """TLS over a `TcpStream`: one large receive, then every record it held."""
-
-    def __init__(
-        self, lower: TcpStream, ssl_context: ssl.SSLContext, place: Place, sessions: TlsSessions
-    ) -> None:
-        self._lower = lower
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._n_encrypted_bytes = 0  # since the last request
-        self._place, self._sessions = place, sessions
-        self._resumed = sessions.to_resume(place)
-        self._tls = ssl_context.wrap_bio(
-            self._incoming,
-            self._outgoing,
-            server_hostname=place[0] or None,
-            session=self._resumed,
-        )
-        self._has_received = False
-
-    async def handshake(self) -> None:
-        """Agree with the other side; raises httpcore's `ConnectError` when that fails."""
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._flush()
-                await self._receive()
-            except ssl.SSLError as failure:
-                if self._resumed is not None:
-                    self._sessions.failed(self._place)
-                raise httpcore.ConnectError(str(failure)) from failure
-            else:
-                await self._flush()
-                self._sessions.keep(self._place, self._tls)
-                return
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes, up to what one receive held; empty at the end."""
-        with _limit(timeout):
-            while True:
-                data, is_over = self._drain()
-                if data or is_over:
-                    if not self._has_received:
-                        self._has_received = True
-                        self._sessions.keep(self._place, self._tls)
-                    if self._outgoing.pending:  # such as a key update, which needs a reply
-                        await self._flush()
-                    return data
-                await self._receive()
-        raise httpcore.ReadTimeout()
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send all of *buffer*."""
-        with _limit(timeout):
-            try:
-                self._tls.write(buffer)
-            except ssl.SSLError as failure:
-                raise httpcore.WriteError(str(failure)) from failure
-            self._n_encrypted_bytes = 0
-            await self._flush()
-            return
-        raise httpcore.WriteTimeout()
-
-    async def aclose(self) -> None:
-        """Close the connection without TLS's farewell, which HTTP framing makes unnecessary."""
-        await self._lower.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Refuse: TLS inside TLS (an https proxy to an https host) is not supported."""
-        raise httpcore.UnsupportedProtocol("TLS inside TLS is not supported: use an http proxy")
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore needs to know of a connection; None for what is unknown."""
-        return self._tls if info == "ssl_object" else self._lower.get_extra_info(info)
-
-    def _drain(self) -> tuple[bytes, bool]:
-        """Return all bytes that are already here, and whether the other side has ended."""
-        chunks: list[bytes] = []
-        try:
-            while chunk := self._tls.read(TLS_RECEIVE_BYTES):
-                chunks.append(chunk)
-        except ssl.SSLWantReadError:
-            return b"".join(chunks), False
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            # Many servers close without a farewell. HTTP's own framing shows whether bytes lack.
-            return b"".join(chunks), True
-        except ssl.SSLError as failure:
-            if chunks:  # hand out what was good; the failure comes again at the next read
-                return b"".join(chunks), False
-            raise httpcore.ReadError(str(failure)) from failure
-        return b"".join(chunks), True
-
-    async def _receive(self) -> None:
-        data = await self._lower.read(TLS_RECEIVE_BYTES)
-        if data:
-            self._incoming.write(data)
-            before = self._n_encrypted_bytes
-            self._n_encrypted_bytes = before + len(data)
-            if before < LONG_RECORD_BYTES <= self._n_encrypted_bytes:
-                self._lower.report_body()
-        else:
-            self._incoming.write_eof()
-
-    async def _flush(self) -> None:
-        await self._lower.write(self._outgoing.read())
-
-
-class _TlsAhead(httpcore.AsyncNetworkStream):
-    """A connection whose TLS handshake took place before httpcore requested it."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Return the TLS stream, which is ready."""
-        return self._stream
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._stream.aclose()
+from satfs.net.streams import TcpStream, TlsAhead, ignore, limited
+from satfs.net.tls_sessions import TlsSessions
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
@@ -319,7 +40,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._sessions = TlsSessions() if sessions is None else sessions
         self._opened: list[TcpStream] = []
         self._ahead: httpcore.AsyncNetworkStream | None = None
-        self._report_body: Callable[[], None] = _ignore
+        self._report_body: Callable[[], None] = ignore
 
     def expect_head(self) -> None:
         """Take in that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
@@ -355,7 +76,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         stream = await self.connect_tcp(host, port, timeout)
         if ssl_context is not None:
             ssl_context.set_alpn_protocols(["http/1.1"])  # as httpcore does for each connection
-            stream = _TlsAhead(await stream.start_tls(ssl_context, host, timeout))
+            stream = TlsAhead(await stream.start_tls(ssl_context, host, timeout))
         self._ahead = stream
 
     def has_ended(self) -> bool:
@@ -382,7 +103,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             self._ahead = None
             return ahead
         began = trio.current_time()
-        with _limit(timeout):
+        with limited(timeout):
             try:
                 addresses = await resolved_addresses(host, port, self._check_peer)
                 raw = await first_connected(addresses, port, self._slow)
@@ -410,14 +131,3 @@ class Dialer(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait (httpcore does between its own connection retries, which are off)."""
         await trio.sleep(seconds)
-
-
-def _ignore() -> None:
-    """Do nothing."""
-
-
-def _limit(timeout: float | None) -> trio.CancelScope:
-    """Return a scope that ends after *timeout* seconds; what follows it then runs."""
-    if timeout is None:
-        return trio.CancelScope()
-    return trio.CancelScope(deadline=trio.current_time() + timeout)
