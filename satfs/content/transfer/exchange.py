@@ -29,7 +29,8 @@ from satfs.content.transfer.store_responses import (
 from satfs.model import ByteRange, Version
 from satfs.net.retry import retry_after_s
 
-#: Bytes written at once: few system calls, and the buffers of many connections stay small.
+#: Bytes written at once: few system calls, and the buffers of many connections stay small. Writes
+#: end at its multiples, so that the kernel can keep them in large pieces of memory.
 WRITE_BYTES: Final = 256 * 1024
 #: Bytes that are reported at once: more means fewer wake-ups of the mount, less means that a
 #: reader is woken sooner. The time rules when the bytes come slowly, which is nearly always.
@@ -139,7 +140,9 @@ class Exchange:
         if self._body_left is None:
             room = self._buffer[:HEAD_BYTES]
         else:
-            room = self._buffer[self._n_held : self._n_held + self._body_left]
+            position = self.front + self._n_held
+            n_wanted = min(self._body_left, WRITE_BYTES - position % WRITE_BYTES)
+            room = self._buffer[self._n_held : self._n_held + n_wanted]
         try:
             n_bytes = recv_into(room)
         except BlockingIOError:
@@ -258,7 +261,7 @@ class Exchange:
         received = min(self.front + self._n_held, self.stop)
         is_last = received == self.stop or not self._body_left
         is_due = is_due or not self._reported_s  # a read may wait for the first block
-        if is_last or is_due or self._n_held >= WRITE_BYTES:
+        if is_last or is_due or received % WRITE_BYTES == 0:
             whole = received if received == self.stop else received // BLOCK_BYTES * BLOCK_BYTES
             if whole > self.front:
                 self._write(whole - self.front)
