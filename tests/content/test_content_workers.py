@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from fakes.half_record import serving_half_a_record
 from fakes.processes import is_running
 
 from satfs.content.attachments import Attachments
@@ -221,46 +222,14 @@ def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch
 def test_the_beginning_of_a_long_record_is_reported_as_a_response(tmp_path: Path) -> None:
     """Its first bytes can be decrypted a round trip later; by then more connections may be open."""
     tls, size = tls_of(tmp_path), 64 * 1024
-    response = (
-        f"HTTP/1.1 206 Partial Content\r\nContent-Length: {size}\r\n"
-        f'Content-Range: bytes 0-{size - 1}/{size}\r\nETag: "e"\r\n\r\n'
-    ).encode()
-    half_sent, is_reported = threading.Event(), threading.Event()
-
-    def serve(listener: socket.socket) -> None:
-        sock, _ = listener.accept()
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        session = tls["tls"].wrap_bio(incoming, outgoing, server_side=True)
-        with sock:
-            sock.settimeout(10)
-            for step in (session.do_handshake, lambda: session.read(65536)):
-                while True:
-                    try:
-                        step()
-                        break
-                    except ssl.SSLWantReadError:
-                        sock.sendall(outgoing.read())
-                        incoming.write(sock.recv(65536))
-            sock.sendall(outgoing.read())
-            session.write(response + bytes(16 * 1024 - len(response)))
-            session.write(bytes(size - 16 * 1024 + len(response)))
-            encrypted = outgoing.read()
-            sock.sendall(encrypted[:10_000])
-            half_sent.set()
-            assert is_reported.wait(10)
-            sock.sendall(encrypted[10_000:])
-            sock.recv(1)
-
     fd = os.memfd_create("object")
-    with socket.create_server(("127.0.0.1", 0)) as listener, worker_thread() as ours:
+    with serving_half_a_record(tls["tls"], size) as half, worker_thread() as ours:
         ours.settimeout(10)
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
         settings = {"connect_timeout_s": 5, "progress_timeout_s": 5, "user_agent": "test"}
         ours.send(messages.pack_order("settings", {**settings, "ca_file": str(tls["ca_file"])}))
         file = messages.pack_order("file", {"file": 1, "size_bytes": size})
         socket.send_fds(ours, [file], [fd])
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}/x"
+        url = f"https://127.0.0.1:{half.port}/x"
         ours.send(messages.pack_move(messages.MoveOrder(7, 1, url, 0, size, '"e"', size)))
         reports: list[object] = []
         while True:
@@ -271,14 +240,13 @@ def test_the_beginning_of_a_long_record_is_reported_as_a_response(tmp_path: Path
                 continue
             reports.append(report)
             if report == messages.LookReport(7, has_begun=True):
-                assert half_sent.is_set()
-                is_reported.set()
+                assert half.half_sent.is_set()
+                half.may_go_on.set()
         assert [type(each) for each in reports[:2]] == [
             messages.LookReport,
             messages.ProgressReport,
         ]
         assert reports[-1] == OutcomeReport(7, is_kept=True)
-    thread.join()
     os.close(fd)
 
 

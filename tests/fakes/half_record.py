@@ -1,0 +1,69 @@
+"""A TLS server that sends the beginning of a response's first record, and the rest when it may."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+#: Bytes of a record as long as they may be (RFC 8446 §5.1), and of it those that are sent first.
+RECORD_BYTES = 16 * 1024
+FIRST_BYTES = 10_000
+
+
+@dataclass
+class HalfRecord:
+    """One connection to the server: what has been sent, and whether the rest may follow."""
+
+    port: int
+    body: bytes
+    half_sent: threading.Event = field(default_factory=threading.Event)
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def serving_half_a_record(context: ssl.SSLContext, n_bytes: int) -> Iterator[HalfRecord]:
+    """Serve one request for the first *n_bytes*, at least a record, of an object with ETag "e"."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        half = HalfRecord(listener.getsockname()[1], bytes(n_bytes))
+        thread = threading.Thread(target=_serve, args=(listener, context, half))
+        thread.start()
+        try:
+            yield half
+        finally:
+            half.may_go_on.set()
+            thread.join(10)
+
+
+def _serve(listener: socket.socket, context: ssl.SSLContext, half: HalfRecord) -> None:
+    n_bytes = len(half.body)
+    head = (
+        f"HTTP/1.1 206 Partial Content\r\nContent-Length: {n_bytes}\r\n"
+        f'Content-Range: bytes 0-{n_bytes - 1}/{n_bytes}\r\nETag: "e"\r\n\r\n'
+    ).encode()
+    sock, _ = listener.accept()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_side=True)
+    with sock:
+        sock.settimeout(10)
+        for step in (session.do_handshake, lambda: session.read(65536)):
+            while True:
+                try:
+                    step()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
+        sock.sendall(outgoing.read())
+        first = RECORD_BYTES - len(head)
+        session.write(head + half.body[:first])
+        session.write(half.body[first:])
+        encrypted = outgoing.read()
+        sock.sendall(encrypted[:FIRST_BYTES])
+        half.half_sent.set()
+        half.may_go_on.wait(10)
+        sock.sendall(encrypted[FIRST_BYTES:])
+        sock.recv(1)

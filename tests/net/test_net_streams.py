@@ -1,0 +1,73 @@
+"""TLS of the loop's connections: sessions are resumed, and a body shows before its first record."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from fakes.half_record import serving_half_a_record
+from fakes.origin import ramp, serving
+
+from satfs.net.addresses import origin_of
+from satfs.net.http import Http
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> ssl.SSLContext:
+    """Return the context of a server; the authority that it is trusted by is in `ca.pem`."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
+def client(directory: Path) -> Http:
+    return Http(
+        connect_timeout_s=5,
+        progress_timeout_s=5,
+        max_connections=8,
+        ca_file=directory / "ca.pem",
+    )
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_later_connection_resumes_the_session_of_an_earlier_one(
+    context: ssl.SSLContext, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    context.maximum_version = version
+    async with serving(context) as origin, client(tmp_path) as http:
+        for n_resumed in range(3):
+            async with http.stream(origin.url("/ramp/1000"), headers={}) as response:
+                assert b"".join([chunk async for chunk in response.chunks()]) == ramp(0, 1000)
+            http.close_idle()
+            assert context.session_stats()["hits"] == n_resumed
+        assert origin.n_connections == 3
+
+
+async def test_the_beginning_of_a_long_record_counts_as_a_response(
+    context: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """Its first bytes can be decrypted a round trip later; by then more connections may be open."""
+    with serving_half_a_record(context, 64 * 1024) as half:
+        url = f"https://127.0.0.1:{half.port}/x"
+        async with client(tmp_path) as http, trio.open_nursery() as nursery:
+            permit = await http.permits.take(origin_of(url), [http.holder])
+            found: list[bytes] = []
+
+            async def read() -> None:
+                async with http.stream(url, headers={}, permit=permit) as response:
+                    found.append(b"".join([chunk async for chunk in response.chunks()]))
+                permit.end()
+
+            nursery.start_soon(read)
+            with trio.fail_after(10):
+                while not permit.has_responded:  # noqa: ASYNC110 - real sockets, real time
+                    await trio.sleep(0.001)
+            assert half.half_sent.is_set()
+            assert not half.may_go_on.is_set()
+            half.may_go_on.set()
+        assert found == [half.body]
