@@ -39,6 +39,7 @@ from satfs.net.core_messages import Body, core_request, is_kept_open, translated
 from satfs.net.happy_eyeballs import SlowAddresses
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
+from satfs.net.streams import NotResumed
 from satfs.net.tls_sessions import TlsSessions
 
 #: Idle time after which a connection is not used again. S3 closes idle ones after tens of seconds;
@@ -149,7 +150,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """Send *request* and return its response as soon as the headers are there.
 
         A GET that breaks on a reused connection is sent once more on a new one: the other side may
-        have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it).
+        have closed the connection in the moment that we took it (RFC 9110 §9.2.2 allows it). So is
+        any request whose new connection could not resume a session.
 
         The request's extension `on_connection`, if there is one, is called for each connection that
         it gets, as `Permit.note_connection` is. `on_body` is called as soon as a body comes, which
@@ -175,6 +177,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             is_first = connection.n_requests == 1 and not connection.is_ahead
             if is_first or request.method not in ("GET", "HEAD"):
                 raise translated(failure) from failure
+        except NotResumed:
+            pass  # nothing was sent
         except NotAllowed:
             raise
         except Exception as failure:
@@ -233,14 +237,20 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if self._proxy_to(target) is not None:
             return
         connection = self._open(target)
+        connect = partial(
+            connection.dialer.connect_ahead,
+            target.host.decode("ascii"),
+            target.port,
+            self._ssl_context if target.scheme == b"https" else None,
+            timeout_s,
+        )
         self._opening_ahead[origin] += 1
         try:
-            await connection.dialer.connect_ahead(
-                target.host.decode("ascii"),
-                target.port,
-                self._ssl_context if target.scheme == b"https" else None,
-                timeout_s,
-            )
+            try:
+                await connect()
+            except NotResumed:
+                connection.dialer.abort()
+                await connect()
             connection.is_ahead = True
         except NotAllowed:
             raise

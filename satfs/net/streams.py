@@ -37,6 +37,10 @@ MAX_HEAD_BYTES = 256 * 1024
 TLS_RECEIVE_BYTES = 256 * 1024
 
 
+class NotResumed(httpcore.ConnectError):
+    """A handshake failed that was to resume a session; the next one is in full."""
+
+
 class TcpStream(httpcore.AsyncNetworkStream):
     """A plain connection. Raises httpcore's exceptions only."""
 
@@ -192,6 +196,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
             except ssl.SSLError as failure:
                 if self._resumed is not None:
                     self._sessions.failed(self._place)
+                    raise NotResumed(str(failure)) from failure
                 raise httpcore.ConnectError(str(failure)) from failure
             else:
                 await self._flush()

@@ -8,13 +8,16 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import trustme
+from fakes.tls_servers import serving_in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satfs.content.transfer.connection import TlsConnection
+from satfs.content.transfer.opener import Opener
 from satfs.net.tls_sessions import TlsSessions
 
 HOST = "store.example"
@@ -251,3 +254,29 @@ def test_a_host_that_resumes_no_session_is_offered_none_again(
             assert not server.tls.session_reused
             server.send(server.encrypted(DATA[:1000]))
             taken(connection, 4096)
+
+
+def test_a_worker_connects_again_in_full_where_no_session_is_resumed(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    opener = Opener()
+    opener.ca_file = str(tmp_path / "ca.pem")
+    with serving_in_turn(server, [True, False, True]) as (port, resumed):
+        for _ in range(2):
+            opener.open(("https", f"127.0.0.1:{port}"))
+            assert select.select([opener.wake_reader], [], [], 10)[0]
+            [(_, connection)] = opener.opened()
+            assert isinstance(connection, TlsConnection)
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            connection.setblocking(False)
+            found = b""
+            while not found:  # tickets come before it
+                assert readable(connection)
+                found, has_ended = taken(connection, 4096)
+                assert not has_ended
+            assert found.endswith(b"x")
+            connection.close()
+    assert resumed == [False, False]
+    opener.close()

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from fakes.half_record import serving_half_a_record
 from fakes.processes import is_running
+from fakes.tls_servers import serving_half_a_record
 
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments

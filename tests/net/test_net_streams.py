@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from fakes.half_record import serving_half_a_record
 from fakes.origin import ramp, serving
+from fakes.tls_servers import serving_half_a_record, serving_in_turn
 
 from satfs.net.addresses import origin_of
 from satfs.net.http import Http
@@ -46,6 +46,21 @@ async def test_a_later_connection_resumes_the_session_of_an_earlier_one(
             http.close_idle()
             assert context.session_stats()["hits"] == n_resumed
         assert origin.n_connections == 3
+
+
+async def test_a_host_that_resumes_no_session_is_connected_to_in_full(
+    context: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """No caller sees a failure, and the host is not taken for one that lets few through."""
+    with serving_in_turn(context, [True, False, True, True]) as (port, resumed):
+        url = f"https://127.0.0.1:{port}/x"
+        async with client(tmp_path) as http:
+            for _ in range(3):
+                async with http.stream(url, headers={}) as response:
+                    assert [chunk async for chunk in response.chunks()] == [b"x"]
+                http.close_idle()
+            assert http.permits.limit(origin_of(url)) is None
+    assert resumed == [False, False, False]
 
 
 async def test_the_beginning_of_a_long_record_counts_as_a_response(

@@ -69,10 +69,12 @@ class TlsConnection:
         self._ciphertext = ciphertext
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._place, self._sessions = place, sessions
-        self._resumed = sessions.to_resume(place)
+        session = sessions.to_resume(place)
         self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=place[0], session=self._resumed
+            self._incoming, self._outgoing, server_hostname=place[0], session=session
         )
+        #: The handshake is to resume a session; where it fails, the next one is in full.
+        self.is_resuming = session is not None
         self._has_received = False
         #: Encrypted bytes that have come since the last request.
         self.n_encrypted_bytes = 0
@@ -95,7 +97,7 @@ class TlsConnection:
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
-                if self._resumed is not None:
+                if self.is_resuming:
                     self._sessions.failed(self._place)
                 with contextlib.suppress(OSError):
                     self._flush()  # the alert with the reason, for the other side

@@ -124,20 +124,25 @@ class Opener:
         parts = urlsplit(f"{origin[0]}://{origin[1]}")
         host, is_tls = parts.hostname or "", origin[0] == "https"
         port = parts.port or (443 if is_tls else 80)
-        sock = self._first_connected(host, port)
-        try:
-            # A request is one small packet, and is not to wait for another.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not is_tls:
-                return sock
-            connection = TlsConnection(
-                sock, self._context(), (host, port), self._ciphertext, self._sessions
-            )
-            connection.handshake(self.connect_timeout_s)
-            return connection
-        except BaseException:
-            sock.close()
-            raise
+        if not is_tls:
+            return self._first_connected(host, port)
+        while True:
+            sock = self._first_connected(host, port)
+            connection = None
+            try:
+                connection = TlsConnection(
+                    sock, self._context(), (host, port), self._ciphertext, self._sessions
+                )
+                connection.handshake(self.connect_timeout_s)
+                return connection
+            except ssl.SSLError:
+                sock.close()
+                if connection is None or not connection.is_resuming:
+                    raise
+                # The session is forgotten, and the next handshake is in full.
+            except BaseException:
+                sock.close()
+                raise
 
     def _first_connected(self, host: str, port: int) -> socket.socket:
         """Return a connection to the first address that may be connected to and responds."""
@@ -155,6 +160,8 @@ class Opener:
         with self._slow_lock:
             self._slow.connected(winner, race.losers(winner), time.monotonic())
         sock.settimeout(self.connect_timeout_s)
+        # A request is one small packet, and is not to wait for another.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
     def _context(self) -> ssl.SSLContext:

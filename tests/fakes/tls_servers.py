@@ -1,11 +1,11 @@
-"""A TLS server that sends the beginning of a response's first record, and the rest when it may."""
+"""TLS servers of a few lines: one that stops in its first record, one that fails at times."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -67,3 +67,35 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, half: HalfRecord) -
         half.may_go_on.wait(10)
         sock.sendall(encrypted[FIRST_BYTES:])
         sock.recv(1)
+
+
+@contextmanager
+def serving_in_turn(
+    context: ssl.SSLContext, turns: Sequence[bool]
+) -> Iterator[tuple[int, list[bool]]]:
+    """Serve one byte over each connection whose turn is true; garbage comes over the others.
+
+    Yields the port, and for each handshake that was made whether it resumed a session.
+    """
+    resumed: list[bool] = []
+
+    def serve(listener: socket.socket) -> None:
+        for is_served in turns:
+            sock, _ = listener.accept()
+            with sock:
+                sock.settimeout(10)
+                if not is_served:
+                    sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    sock.recv(65536)
+                    continue
+                with context.wrap_socket(sock, server_side=True) as tls:
+                    resumed.append(bool(tls.session_reused))
+                    tls.recv(65536)
+                    tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+                    tls.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1], resumed
+        thread.join(10)
