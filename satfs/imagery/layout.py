@@ -138,10 +138,8 @@ class Structure:
     """
 
     has_directories_first: bool = False
-    is_row_major: bool = False
     has_leaders: bool = False
     has_trailers: bool = False
-    has_interleaved_masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

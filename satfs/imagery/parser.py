@@ -209,10 +209,8 @@ def parse_structure(text: bytes) -> Structure:
         return Structure()
     return Structure(
         has_directories_first=stated.get("LAYOUT") == "IFDS_BEFORE_DATA",
-        is_row_major=stated.get("BLOCK_ORDER") == "ROW_MAJOR",
         has_leaders=stated.get("BLOCK_LEADER") == "SIZE_AS_UINT4",
         has_trailers=stated.get("BLOCK_TRAILER") == "LAST_4_BYTES_REPEATED",
-        has_interleaved_masks=stated.get("MASK_INTERLEAVED_WITH_IMAGERY") == "YES",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from satfs.imagery.geotiff import Facts, read_facts
@@ -95,17 +94,6 @@ class Raster:
         stop = span.stop + LEADER_BYTES * structure.has_trailers
         return ByteRange(max(0, start), stop).clip(self.size_bytes)
 
-    def leader_of(self, block: Block) -> ByteRange | None:
-        """Return where a block's size stands before it; None when it does not, or is unknown."""
-        offset = self._tables.offset(block)
-        if not self._tables.has_leaders or offset is None or offset < LEADER_BYTES:
-            return None
-        return ByteRange(offset - LEADER_BYTES, offset)
-
-    def span_from_leader(self, block: Block, leader: bytes) -> ByteRange | None:
-        """Return the bytes of a block, given the bytes of `leader_of`; None without leaders."""
-        return self._tables.span_from_leader(block, leader)
-
     def block_at(self, position: int) -> Block | None:
         """Return the block that holds a byte of the file; None for none, and when it is unknown."""
         return self._tables.block_at(position)
@@ -113,10 +101,6 @@ class Raster:
     def following(self, position: int) -> Block | None:
         """Return the known block that starts first at or behind a position; None for none."""
         return self._tables.following(position)
-
-    def is_file_order(self, blocks: Sequence[Block]) -> bool:
-        """Return whether blocks lie one behind the other in the file; False when unknown."""
-        return self._tables.is_file_order(blocks)
 
     def is_cog(self) -> bool | None:
         """Return whether the header is that of a cloud-optimised GeoTIFF; None while that is open.
@@ -157,7 +141,6 @@ class Raster:
             return
         if layout is None or len(images) == self._n_images:
             return
-        self._tables.has_leaders = layout.structure.has_leaders
         for image in images[self._n_images :]:
             self._tables.add(image, layout.byte_order)
         tiff, directory = self._parser.tiff_format, self._parser.directory

@@ -10,13 +10,12 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import lt
 from typing import Final
 
-from satfs.imagery.layout import LEADER_BYTES, Block, Image, Table
+from satfs.imagery.layout import Block, Image, Table
 from satfs.imagery.spans import HeldSpans
 from satfs.model import ByteRange
 
@@ -60,10 +59,7 @@ class BlockTables:
     of the file ends there.
     """
 
-    def __init__(
-        self, size_bytes: int, *, has_leaders: bool = False, max_kept_bytes: int = MAX_KEPT_BYTES
-    ) -> None:
-        self.has_leaders = has_leaders
+    def __init__(self, size_bytes: int, *, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
         self._size_bytes = size_bytes
         self._max_kept_bytes = max_kept_bytes
         self._is_swapped = False
@@ -135,19 +131,6 @@ class BlockTables:
             return None
         return ByteRange(offset, offset + size).clip(self._size_bytes) if size else ByteRange(0, 0)
 
-    def span_from_leader(self, block: Block, leader: bytes) -> ByteRange | None:
-        """Return the bytes of a block whose size was not read from the table, but from its leader.
-
-        *leader* holds the four bytes before the block. None when the file has no leaders, or when
-        the block's offset is not known.
-        """
-        offset = self.offset(block)
-        if not self.has_leaders or not offset or len(leader) != LEADER_BYTES:
-            return None
-        # Little-endian in either byte order (GDAL, "COG driver", header ghost area).
-        size = int.from_bytes(leader, "little")
-        return ByteRange(offset, offset + size).clip(self._size_bytes)
-
     def block_at(self, position: int) -> Block | None:
         """Return the block that holds a byte of the file; None for none, and when it is unknown.
 
@@ -176,16 +159,6 @@ class BlockTables:
                 if i < len(run.offsets) and (best is None or run.offsets[i] < best[0]):
                     best = (run.offsets[i], Block(image, run.numbers[i]))
         return best[1] if best else None
-
-    def is_file_order(self, blocks: Sequence[Block]) -> bool:
-        """Return whether blocks lie one behind the other in the file; False when unknown."""
-        stop = 0
-        for block in blocks:
-            span = self.span(block)
-            if span is None or (span and span.start < stop):
-                return False
-            stop = max(stop, span.stop)
-        return True
 
     def _image(self, block: Block) -> Image | None:
         """Return the image of a block; None where the layout was given up since."""

@@ -171,17 +171,3 @@ def test_beyond_the_bound_everything_is_learnt_again() -> None:
             tables.feed(span.start, data[span.start - 1000 : span.stop - 1000])
         assert tables.kept_bytes <= 20_000
         assert tables.span(block) == ByteRange(10**6 + 10 * number, 10**6 + 10 * number + 9)
-
-
-def test_order_in_the_file_is_told() -> None:
-    """Ascending blocks are in file order, sparse ones between them too; others are not."""
-    image, data = tabled([500, 0, 700, 600], [100, 0, 50, 100], "II", "<")
-    tables = BlockTables(5000)
-    tables.add(image, "<")
-    blocks = [Block(0, number) for number in range(4)]
-    assert not tables.is_file_order(blocks[:1])  # not known yet
-    tables.feed(1000, data)
-    assert tables.is_file_order(blocks[:3])
-    assert tables.is_file_order([blocks[0], blocks[3], blocks[2]])
-    assert not tables.is_file_order(blocks)
-    assert tables.is_file_order([])
