@@ -145,6 +145,23 @@ def test_of_a_block_that_is_requested_page_by_page_the_rest_is_expected(base: in
     assert parts[-1] == ByteRange(start + (len(parts) - 1) * PAGE_BYTES, end)
 
 
+@pytest.mark.parametrize("base", [0, 12_345])
+def test_the_first_page_of_a_refused_request_shows_that_the_rest_is_needed(base: int) -> None:
+    """A program has come to it: the block is not requested page by page."""
+    reads = RasterReads(known(base=base))
+    first = first_read(8)
+    reads.note(ByteRange(base + first.start, base + first.stop), nothing)
+    start, end = base + first.stop, base + -(-tile(8).stop // BUFFER_BYTES) * BUFFER_BYTES
+    assert reads.expected_part(ByteRange(start, start + AHEAD)) == ByteRange(start, start)
+    page = ByteRange(start, start + PAGE_BYTES)
+    assert reads.expected_part(page) == ByteRange(start, end)
+    # A page of a block that was not read is no more than a page.
+    other = ByteRange(base + tile(20).start // PAGE_BYTES * PAGE_BYTES, base + tile(20).stop)
+    reads.expected_part(other)
+    page = ByteRange(other.start, other.start + PAGE_BYTES)
+    assert reads.expected_part(page) == page
+
+
 def test_the_rest_of_a_block_shows_no_more_than_its_first_page() -> None:
     """It was not requested: a program has not come to the kernel's last read-ahead."""
     reads = RasterReads(known())

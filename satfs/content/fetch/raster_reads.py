@@ -200,9 +200,12 @@ class RasterReads:
         """Return where the block ends, or a read-ahead's length of it, that is read page by page.
 
         It is the end of *page* before that shows: the first pages of a block are requested one by
-        one by many programs, and those behind them where the kernel's read-ahead was refused.
+        one by many programs. The first page of a request that was refused shows it at once: a
+        program has come to it.
         """
         self._n_pages = self._n_pages + 1 if page.start == self._page_stop else 0
+        if any(page.start == refused.start for refused in self._refused):
+            self._n_pages = max(self._n_pages, N_PAGES_IN_A_ROW)
         self._page_stop = page.stop
         block = self._raster.block_at(page.start)
         where = self._raster.fetch_span_of(block) if block is not None else None
