@@ -15,6 +15,7 @@ from imagery.rasters import directory, tiff, tiled_fields, write
 from rasterio.enums import Resampling
 
 from satfs.content.cache.blockmap import BLOCK_BYTES
+from satfs.content.fetch.block_spans import BUFFER_BYTES
 from satfs.content.fetch.raster_files import (
     MAX_DIRECTORIES_AHEAD,
     MAX_RASTERS,
@@ -22,7 +23,7 @@ from satfs.content.fetch.raster_files import (
     RasterFiles,
     is_tiff,
 )
-from satfs.content.fetch.raster_reads import BUFFER_BYTES, PAGE_BYTES, RasterReads
+from satfs.content.fetch.raster_reads import PAGE_BYTES, RasterReads
 from satfs.content.fetch.readahead import Pattern
 from satfs.content.fetch.reader import ObjectReader
 from satfs.demo.contents import BytesContent

@@ -8,17 +8,16 @@ The kernel reads ahead by offsets, half a megabyte at a time, also beyond the bl
 has read. FUSE does not distinguish these requests from those that a program waits for, but the
 layout does: a request that reaches into blocks that are not expected is refused. The kernel forgets
 a read-ahead that failed (mm/readahead.c), and requests page by page what a program needs after all
-(mm/filemap.c). After some pages of a block the rest of it is stored in the kernel at once.
-
-Longer than 400 lines, since all of it decides from the reads of one handle.
+(mm/filemap.c). After the first pages of a block the rest of it is stored in the kernel at once.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from satfs.content.fetch.block_spans import BUFFER_BYTES, MAX_BLOCKS_PER_REQUEST, BlockSpans
 from satfs.content.fetch.raster_files import RasterFile
 from satfs.content.fetch.readahead import Pattern, Plan
 from satfs.imagery.layout import Block
@@ -37,14 +36,6 @@ N_PAGES_IN_A_ROW: Final = 2
 MAX_REST_BYTES: Final = 512 * KIB
 #: A request up to this length shows where a program is: it is stdio's buffer, or a page.
 SHORT_BYTES: Final = 16 * KIB
-#: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
-#: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64),
-#: and begins at a multiple of its length. Bytes that it takes in behind a block are fetched with
-#: the block, and do not show that the next block is needed.
-BUFFER_BYTES: Final = 8 * KIB
-#: The same of a program that looks into a zip itself: unzip's buffer, from any place on (GDAL's
-#: copy of minizip, UNZ_BUFSIZE).
-UNZIP_BUFFER_BYTES: Final = 64 * KIB
 #: A handle whose first request is at the beginning and this long is read from end to end. A program
 #: that looks at a header of 8 KiB gets 32 from the kernel, sha256sum 64, cp 256.
 COPY_BYTES: Final = 64 * KIB
@@ -52,13 +43,9 @@ COPY_BYTES: Final = 64 * KIB
 FREE_BULK_BYTES: Final = 4 * MIB
 #: Blocks at most this far apart are fetched in one range: less than a round trip carries.
 MERGE_GAP_BYTES: Final = 16 * KIB
-#: Blocks of one request that are looked at; a request of more is read as bytes.
-MAX_BLOCKS_PER_REQUEST: Final = 256
 #: Requests in the middle of a block that were refused and needed after all: from then on they are
 #: answered, since a program begins to read anywhere.
 MAX_NEEDED_STRAYS: Final = 2
-#: Blocks to the left of a window's first one that are looked for in the cache.
-_MAX_LOOKS_LEFT: Final = 8
 #: Requests that were refused and may come again, page by page.
 _MAX_REFUSED: Final = 64
 #: Places where the kernel may go on to read ahead, also after reads at other places.
@@ -80,10 +67,7 @@ class RasterReads:
 
     def __init__(self, file: RasterFile, *, is_unzipped: bool = False) -> None:
         self._raster = file.raster
-        self._is_unzipped = is_unzipped
-        self._behind_bytes = UNZIP_BUFFER_BYTES if is_unzipped else BUFFER_BYTES
-        self._base = file.place.start
-        self._size_bytes = len(file.place)
+        self._blocks = BlockSpans(file, is_unzipped=is_unzipped)
         self.pattern = AccessPattern()
         self._run_start, self._front = 0, -1
         #: Where earlier runs of requests ended.
@@ -130,7 +114,7 @@ class RasterReads:
             return None
         image = layout.images[self._current[-1].image]
         last = self._raster.span_of(Block(image.number, image.n_blocks - 1))
-        return self._with_tail(last).stop if last else None
+        return self._blocks.with_tail(last).stop if last else None
 
     @property
     def wanted_stop(self) -> int | None:
@@ -140,12 +124,14 @@ class RasterReads:
         """
         if self.bulk_bytes != 0:
             return None
-        stops = [span.stop for span in self._spans_of((*self._current, *self.pattern.outstanding))]
+        stops = [
+            span.stop for span in self._blocks.spans_of((*self._current, *self.pattern.outstanding))
+        ]
         return max(stops, default=None)
 
     def begin(self, span: ByteRange) -> None:
         """Take in the read that the layout was learnt from: the handle's first."""
-        span = self._inside(span)
+        span = self._blocks.inside(span)
         self._run_start, self._front = span.start, span.stop
         self._is_copy = span.start == 0 and len(span) >= COPY_BYTES
 
@@ -157,11 +143,13 @@ class RasterReads:
         None when the layout does not show it. With nothing the request is taken for refused. Of a
         block that is requested page by page, the part is the rest of the block.
         """
-        span = self._inside(whole)
+        span = self._blocks.inside(whole)
         if not span or self._raster.layout is None:
             return None
         if len(span) <= PAGE_BYTES:
-            return ByteRange(whole.start, max(whole.stop, self._rest_stop(span) + self._base))
+            return ByteRange(
+                whole.start, max(whole.stop, self._rest_stop(span) + self._blocks.base)
+            )
         self._n_pages = 0
         is_known_end = self.bulk_bytes != 0 or len(self._wrong) >= MAX_WRONG_REFUSALS
         is_ahead = self._is_in_run(span) or (len(span) > SHORT_BYTES and span.start in self._fronts)
@@ -169,7 +157,7 @@ class RasterReads:
         is_ahead = is_ahead or is_stray
         if is_known_end or not is_ahead or self._was_refused(span):
             return whole
-        blocks = list(self._blocks(span))
+        blocks = list(self._blocks.touched_by(span))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return None
         doubted = self._unseen(blocks)
@@ -213,7 +201,9 @@ class RasterReads:
             return page.stop
         if self._n_pages < N_PAGES_IN_A_ROW or where.stop < page.stop:
             return page.stop
-        stop = min(self._with_tail(where).stop - self._base, page.start + MAX_REST_BYTES)
+        stop = min(
+            self._blocks.with_tail(where).stop - self._blocks.base, page.start + MAX_REST_BYTES
+        )
         self._page_stop = stop
         self._rest = ByteRange(page.start, stop)
         return stop
@@ -225,7 +215,7 @@ class RasterReads:
 
         *holds* returns whether bytes of the object are in the cache.
         """
-        inside = self._inside(span)
+        inside = self._blocks.inside(span)
         if inside == self._rest:
             # It was not requested but for its first page, and shows nothing more.
             self._front = max(self._front, inside.stop)
@@ -249,7 +239,7 @@ class RasterReads:
         if is_new:
             is_fetched = all(self.pattern.is_expected(block) for block in touched)
             self._is_cached = not any(self.pattern.is_expected(block) for block in touched) and all(
-                map(holds, self._spans_of(touched))
+                map(holds, self._blocks.spans_of(touched))
             )
             self._current = touched
             self._note_blocks(touched, holds, is_long=len(inside) > SHORT_BYTES)
@@ -259,8 +249,8 @@ class RasterReads:
             return None
         self._is_plan_due = False
         spans = [span]
-        spans.extend(self._spans_of(touched))
-        spans.extend(self._spans_of(self.pattern.outstanding))
+        spans.extend(self._blocks.spans_of(touched))
+        spans.extend(self._blocks.spans_of(self.pattern.outstanding))
         merged = merge_spans(spans, MERGE_GAP_BYTES)
         now = next(each for each in merged if each.start <= span.start < each.stop)
         return Plan(now, tuple(each for each in merged if each is not now), Pattern.BLOCKS)
@@ -276,7 +266,9 @@ class RasterReads:
             if where and layout is not None:
                 image = layout.images[block.image]
                 n_before = (
-                    0 if self.pattern.has_seen(block) else self._n_cached_before(block, holds)
+                    0
+                    if self.pattern.has_seen(block)
+                    else self._blocks.n_cached_before(block, holds)
                 )
                 self.pattern.read(
                     image,
@@ -317,37 +309,22 @@ class RasterReads:
                 self._n_needed_strays += 1
                 return
 
-    def _n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
-        """Return how many blocks directly to the left of one are cached, of a few."""
-        layout = self._raster.layout
-        column = layout.block_coordinates(block).column if layout is not None else 0
-        for n in range(min(column, _MAX_LOOKS_LEFT)):
-            spans = list(self._spans_of([Block(block.image, block.number - n - 1)]))
-            if not spans or not all(map(holds, spans)):
-                return n
-        return min(column, _MAX_LOOKS_LEFT)
-
     def _unseen(self, blocks: Iterable[tuple[Block, int]]) -> list[Block]:
         return [block for block, part in blocks if part and not self.pattern.has_seen(block)]
-
-    def _spans_of(self, blocks: Iterable[Block]) -> Iterator[ByteRange]:
-        for block in blocks:
-            if where := self._raster.fetch_span_of(block):
-                yield self._with_tail(where)
 
     def _touched(self, span: ByteRange, *, is_jump: bool, is_held: bool) -> tuple[Block, ...]:
         """Return the blocks that a program reads, as far as a request shows."""
         # Where a program goes it reads a block from its start, and buffers begin before that. Of a
         # buffer it may be one page that is requested.
         looked_at = ByteRange(span.start, max(span.stop, span.start + BUFFER_BYTES))
-        blocks = list(self._blocks(looked_at))
+        blocks = list(self._blocks.touched_by(looked_at))
         if not blocks or len(blocks) >= MAX_BLOCKS_PER_REQUEST:
             return ()
         is_short = len(span) <= SHORT_BYTES
         where = self._raster.span_of(blocks[0][0])
         is_begun = where is not None and where.start < span.start
         is_sought = is_jump or (is_short and not self.pattern.has_seen(blocks[0][0]))
-        if is_sought and is_short and self._holds_directory(looked_at):
+        if is_sought and is_short and self._blocks.holds_directory(looked_at):
             return ()  # what lies beside it is read on, if that is what a program came for
         if is_begun and is_sought and len(blocks) > 1 and blocks[0][1] <= SHORT_BYTES:
             del blocks[0]
@@ -359,7 +336,7 @@ class RasterReads:
         if not is_jump and not is_short and self.pattern.has_seen(blocks[0][0]):
             # The kernel sends it when a program has come to where the last one began.
             span, self._ahead = self._ahead or span, span
-            blocks = list(self._blocks(ByteRange(span.start, span.start + 1)))
+            blocks = list(self._blocks.touched_by(ByteRange(span.start, span.start + 1)))
             return self._reached(span, blocks[0][0], is_fetched=True) if blocks else ()
         if not is_jump or is_ahead:
             return self._reached(span, blocks[0][0], is_fetched=is_held or is_ahead)
@@ -368,12 +345,6 @@ class RasterReads:
         if len(blocks) > 1 and blocks[-1][1] < PAGE_BYTES:
             del blocks[-1]
         return tuple(block for block, _ in blocks)
-
-    def _holds_directory(self, span: ByteRange) -> bool:
-        """Return whether a directory begins in *span*, which is what a program looks for there."""
-        layout = self._raster.layout
-        images = layout.images if layout is not None else ()
-        return any(span.start <= image.directory.start < span.stop for image in images)
 
     def _reached(self, span: ByteRange, block: Block, *, is_fetched: bool) -> tuple[Block, ...]:
         """Return the blocks up to which a run of requests has come: that of the next one's start.
@@ -384,7 +355,7 @@ class RasterReads:
         if where is None:
             return ()
         # Fetched with the block before, or answered since that costs nothing.
-        is_behind = where.start <= span.start < where.start + self._behind_bytes
+        is_behind = where.start <= span.start < where.start + self._blocks.behind_bytes
         if is_fetched and is_behind and not self.pattern.has_read(block):
             return ()
         if is_fetched and len(span) > SHORT_BYTES and not self.pattern.has_seen(block):
@@ -393,35 +364,12 @@ class RasterReads:
             return (block,)
         last = self._raster.span_of(self._current[-1])
         passed = last.stop if last is not None else span.start
-        between = self._blocks(ByteRange(min(passed, span.start), span.start))
+        between = self._blocks.touched_by(ByteRange(min(passed, span.start), span.start))
         found = [each for each, _ in between if self.pattern.is_expected(each)]
         return (*(each for each in found if each != block), block)
 
     def _was_refused(self, span: ByteRange) -> bool:
         return any(span.overlaps(refused) for refused in self._refused)
 
-    def _blocks(self, span: ByteRange) -> Iterator[tuple[Block, int]]:
-        """Yield the known blocks that a span touches, and how many bytes of each, in order."""
-        raster = self._raster
-        block = raster.block_at(span.start) or raster.following(span.start)
-        for _ in range(MAX_BLOCKS_PER_REQUEST):
-            where = raster.span_of(block) if block is not None else None
-            if block is None or not where or where.start >= span.stop:
-                return
-            yield block, min(where.stop, span.stop) - max(where.start, span.start)
-            block = raster.following(max(where.stop, where.start + 1))
-
     def _is_in_run(self, span: ByteRange) -> bool:
         return self._run_start <= span.start <= self._front
-
-    def _inside(self, span: ByteRange) -> ByteRange:
-        start = min(max(0, span.start - self._base), self._size_bytes)
-        return ByteRange(start, min(max(start, span.stop - self._base), self._size_bytes))
-
-    def _with_tail(self, span: ByteRange) -> ByteRange:
-        """Return a block's bytes, and those read together with its last, in the object."""
-        if self._is_unzipped:
-            stop = min(span.stop + UNZIP_BUFFER_BYTES, self._size_bytes)
-        else:
-            stop = min(-(-span.stop // BUFFER_BYTES) * BUFFER_BYTES, self._size_bytes)
-        return ByteRange(span.start + self._base, stop + self._base)

@@ -1,0 +1,92 @@
+"""Where the blocks of one raster lie in an object, and which of them a span touches.
+
+Pure. A raster lies at a place of an object, which may be a zip; the layout counts from the raster's
+first byte, and requests from the object's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from satfs.content.fetch.raster_files import RasterFile
+from satfs.imagery.layout import Block
+from satfs.model import ByteRange
+
+KIB: Final = 1024
+#: The unit in which a program reads a file that fills a buffer with a block's last bytes: stdio's
+#: buffer on a file whose `st_blksize` is smaller is one of 8 KiB in GDAL (cpl_vsil_unix_stdio_64),
+#: and begins at a multiple of its length. Bytes that it takes in behind a block are fetched with
+#: the block, and do not show that the next block is needed.
+BUFFER_BYTES: Final = 8 * KIB
+#: The same of a program that looks into a zip itself: unzip's buffer, from any place on (GDAL's
+#: copy of minizip, UNZ_BUFSIZE).
+UNZIP_BUFFER_BYTES: Final = 64 * KIB
+#: Blocks of one request that are looked at; a request of more is read as bytes.
+MAX_BLOCKS_PER_REQUEST: Final = 256
+#: Blocks to the left of a window's first one that are looked for in the cache.
+_MAX_LOOKS_LEFT: Final = 8
+
+
+class BlockSpans:
+    """The blocks of *file*, in offsets of the object that it lies in.
+
+    *is_unzipped*: the program reads the object, and looks for the file in it itself.
+    """
+
+    def __init__(self, file: RasterFile, *, is_unzipped: bool) -> None:
+        self._raster = file.raster
+        self._is_unzipped = is_unzipped
+        self._size_bytes = len(file.place)
+        self.base = file.place.start
+        #: Bytes behind a block that a program may take in with its last ones.
+        self.behind_bytes = UNZIP_BUFFER_BYTES if is_unzipped else BUFFER_BYTES
+
+    def inside(self, span: ByteRange) -> ByteRange:
+        """Return the part of a span of the object that lies in the raster, counted from its start.
+
+        Empty where there is none.
+        """
+        start = min(max(0, span.start - self.base), self._size_bytes)
+        return ByteRange(start, min(max(start, span.stop - self.base), self._size_bytes))
+
+    def with_tail(self, span: ByteRange) -> ByteRange:
+        """Return a block's bytes, and those read together with its last, in the object."""
+        if self._is_unzipped:
+            stop = min(span.stop + UNZIP_BUFFER_BYTES, self._size_bytes)
+        else:
+            stop = min(-(-span.stop // BUFFER_BYTES) * BUFFER_BYTES, self._size_bytes)
+        return ByteRange(span.start + self.base, stop + self.base)
+
+    def touched_by(self, span: ByteRange) -> Iterator[tuple[Block, int]]:
+        """Yield the known blocks that a span touches, and how many bytes of each, in order."""
+        raster = self._raster
+        block = raster.block_at(span.start) or raster.following(span.start)
+        for _ in range(MAX_BLOCKS_PER_REQUEST):
+            where = raster.span_of(block) if block is not None else None
+            if block is None or not where or where.start >= span.stop:
+                return
+            yield block, min(where.stop, span.stop) - max(where.start, span.start)
+            block = raster.following(max(where.stop, where.start + 1))
+
+    def spans_of(self, blocks: Iterable[Block]) -> Iterator[ByteRange]:
+        """Yield what is to be fetched of the object for blocks, as far as it is known."""
+        for block in blocks:
+            if where := self._raster.fetch_span_of(block):
+                yield self.with_tail(where)
+
+    def n_cached_before(self, block: Block, holds: Callable[[ByteRange], bool]) -> int:
+        """Return how many blocks directly to the left of one are cached, of a few."""
+        layout = self._raster.layout
+        column = layout.block_coordinates(block).column if layout is not None else 0
+        for n in range(min(column, _MAX_LOOKS_LEFT)):
+            spans = list(self.spans_of([Block(block.image, block.number - n - 1)]))
+            if not spans or not all(map(holds, spans)):
+                return n
+        return min(column, _MAX_LOOKS_LEFT)
+
+    def holds_directory(self, span: ByteRange) -> bool:
+        """Return whether a directory begins in *span*, which is what a program looks for there."""
+        layout = self._raster.layout
+        images = layout.images if layout is not None else ()
+        return any(span.start <= image.directory.start < span.stop for image in images)
