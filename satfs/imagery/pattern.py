@@ -212,7 +212,7 @@ class AccessPattern:
         max_bytes = min(_MAX_BESIDE_BYTES, self._free_bytes)
         self._take(beside, max_bytes, span_of, predictions, is_whole=True)
         perhaps = [(block, 1.0) for block in following.perhaps_beside()]
-        max_bytes = min(_MAX_PERHAPS_BYTES, self._free_bytes - self._allowance_bytes)
+        max_bytes = min(_MAX_PERHAPS_BYTES, self._free_bytes - self._allowance_bytes // 2)
         self._take(perhaps, max_bytes, span_of, predictions, is_whole=True)
         below = ([(b, following.fill) for b in blocks] for blocks in following.rows_below())
         if is_strips:

@@ -14,9 +14,9 @@ from satfs.imagery.layout import Block, BlockPlace, Image
 #: than a fifth of it would be fetched in vain.
 MIN_CONFIDENCE: Final = 0.8
 #: The same of a block that lies beside the first one of a window: it is fetched in the same range,
-#: without a request of its own, and saves one, and a round trip, when it is read. It may cost only
-#: what bytes that were read allow (`pattern.READ_PER_VAIN`). Half of all chips that are half as
-#: wide as a block touch two columns of them.
+#: without a request of its own, and saves one, and a round trip, when it is read. Half of the
+#: allowance (`pattern.ALLOWANCE_BYTES`) is kept for what is more certain. Half of all chips that
+#: are half as wide as a block touch two columns of them.
 MIN_BESIDE_CONFIDENCE: Final = 0.4
 #: The width that a first row of two blocks is expected to reach, in pixels: a window of 512 by 512
 #: has three columns in tiles of 256 by 256, and two in tiles of 512 by 512.

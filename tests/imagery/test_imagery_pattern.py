@@ -392,8 +392,8 @@ def test_the_second_chip_is_expected_to_be_like_the_first(name: str, n_waits: in
     assert len(outcome.vain) <= len(outcome.read) / 5
 
 
-def test_a_block_beside_the_first_costs_no_more_than_was_earned() -> None:
-    """It is read in half of the windows; what it costs in vain is below a fifth of all reads."""
+def test_a_block_beside_the_first_leaves_half_of_the_allowance() -> None:
+    """It is read in half of the windows; what is more certain needs the other half."""
     image, pattern = IMAGES["512 tiles"], AccessPattern()
     where = spans(image)
     made: list[int] = []
@@ -404,5 +404,6 @@ def test_a_block_beside_the_first_costs_no_more_than_was_earned() -> None:
             found = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
             assert found in ([], [first + 1])
             made += found
-            assert pattern.vain_bytes + pattern.outstanding_bytes <= pattern.read_bytes / 5
+            n_bytes = pattern.vain_bytes + pattern.outstanding_bytes
+            assert n_bytes <= pattern.read_bytes / 5 + ALLOWANCE_BYTES / 2
     assert len(made) > 2
