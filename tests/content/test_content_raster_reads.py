@@ -179,6 +179,57 @@ def test_the_rest_of_a_block_shows_no_more_than_its_first_page() -> None:
     assert reads.pattern.read_bytes == TILE_BYTES
 
 
+def middle_of(number: int, length: int = AHEAD) -> ByteRange:
+    """Return a long request that begins in the middle of a block."""
+    start = (tile(number).start + 48 * KIB) // PAGE_BYTES * PAGE_BYTES
+    return ByteRange(start, start + length)
+
+
+def is_refused(reads: RasterReads, span: ByteRange) -> bool:
+    """Return whether a request is refused; a program's next page is read if it is not."""
+    part = reads.expected_part(span)
+    assert part is not None
+    return not part
+
+
+def need(reads: RasterReads, at: int) -> None:
+    """Have a program read the page at an offset."""
+    page = ByteRange(at, at + PAGE_BYTES)
+    part = reads.expected_part(page)
+    assert part is not None
+    assert part.start == page.start
+    assert part.stop >= page.stop
+    reads.note(part, nothing)
+
+
+def test_requests_in_the_middle_of_one_block_that_were_needed_count_once() -> None:
+    """The kernel reads ahead behind cached pages in several requests; two blocks show a habit."""
+    reads = RasterReads(known())
+    for number in (2, 14):
+        ahead = middle_of(number, 32 * KIB)
+        behind = ByteRange(ahead.stop, ahead.stop + 32 * KIB)
+        assert is_refused(reads, ahead)
+        assert is_refused(reads, behind)
+        need(reads, ahead.start)
+        need(reads, behind.start)
+    assert not is_refused(reads, middle_of(27, 32 * KIB))
+
+
+def test_a_late_request_behind_a_block_that_was_read_is_the_kernels() -> None:
+    """On a busy machine it comes when the program is elsewhere: no block is fetched for it."""
+    reads = RasterReads(known())
+    for number in (2, 14):  # a program that begins to read in the middle of blocks
+        assert is_refused(reads, middle_of(number))
+        need(reads, middle_of(number).start)
+    reads.note(first_read(27), nothing)
+    reads.note(first_read(20), nothing)
+    late = ByteRange(middle_of(27).start, middle_of(27).start + AHEAD)
+    assert late.stop > tile(28).stop
+    assert is_refused(reads, late)
+    assert Block(0, 28) not in reads.pattern.outstanding
+    assert reads.pattern.read_bytes == 4 * TILE_BYTES
+
+
 def test_what_the_kernel_reads_ahead_within_a_block_is_answered() -> None:
     reads = RasterReads(known())
     reads.note(first_read(8), nothing)

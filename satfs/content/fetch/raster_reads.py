@@ -43,8 +43,8 @@ COPY_BYTES: Final = 64 * KIB
 FREE_BULK_BYTES: Final = 4 * MIB
 #: Blocks at most this far apart are fetched in one range: less than a round trip carries.
 MERGE_GAP_BYTES: Final = 16 * KIB
-#: Requests in the middle of a block that were refused and needed after all: from then on they are
-#: answered, since a program begins to read anywhere.
+#: Blocks for which requests in their middle were refused and needed after all: from then on such
+#: requests are answered, since a program begins to read anywhere.
 MAX_NEEDED_STRAYS: Final = 2
 #: Requests that were refused and may come again, page by page.
 _MAX_REFUSED: Final = 64
@@ -294,20 +294,26 @@ class RasterReads:
 
         It does when a program comes to them, and the program's own reads of them are not seen here.
         Such a request begins where an earlier one ended; a program reads a block from its start.
+        One that begins in a block that was read is always the kernel's: on a busy machine it may
+        come when the program is elsewhere already.
         """
-        if len(span) <= SHORT_BYTES or self._n_needed_strays >= MAX_NEEDED_STRAYS:
-            return False
-        block = self._raster.block_at(span.start)
+        block = self._raster.block_at(span.start) if len(span) > SHORT_BYTES else None
         where = self._raster.span_of(block) if block is not None else None
-        return where is not None and span.start > where.start
+        if block is None or where is None or span.start <= where.start:
+            return False
+        return self._n_needed_strays < MAX_NEEDED_STRAYS or self.pattern.has_read(block)
 
     def _note_needed_stray(self, page: ByteRange) -> None:
         """Note that a program needs a page of what was taken for a stray request."""
-        for stray in self._strays:
-            if page.overlaps(stray):
-                self._strays.remove(stray)
-                self._n_needed_strays += 1
-                return
+        if not any(page.overlaps(stray) for stray in self._strays):
+            return
+        self._n_needed_strays += 1
+        # The kernel reads a block ahead in several requests: they count once.
+        block = self._raster.block_at(page.start)
+        where = self._raster.span_of(block) if block is not None else None
+        needed = where or page
+        for stray in [each for each in self._strays if each.overlaps(needed)]:
+            self._strays.remove(stray)
 
     def _unseen(self, blocks: Iterable[tuple[Block, int]]) -> list[Block]:
         return [block for block, part in blocks if part and not self.pattern.has_seen(block)]
