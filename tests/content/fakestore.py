@@ -79,6 +79,7 @@ class _Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         sent = 0
+        come_s = trio.current_time()  # what is not looked at comes meanwhile, and is kept
         self.store.n_open += 1
         try:
             while sent < len(self.data):
@@ -87,7 +88,8 @@ class _Body(httpx.AsyncByteStream):
                     stop = min(stop, self.at)
                 chunk = bytes(self.data[sent:stop])
                 if self.store.bytes_per_s:
-                    await trio.sleep(len(chunk) / self.store.bytes_per_s)
+                    come_s += len(chunk) / self.store.bytes_per_s
+                    await trio.sleep(max(0.0, come_s - trio.current_time()))
                 else:
                     await trio.lowlevel.checkpoint()
                 if chunk:
