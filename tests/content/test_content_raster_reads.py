@@ -342,14 +342,17 @@ def _lie(data: bytes, seed: int) -> bytes:
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@example(reads=[(4097, 59137), (0, 1)], seed=5213, base=0)  # the layout is given up in between
+@example(  # the layout is given up in between
+    reads=[(4097, 59137), (0, 1)], seed=5213, base=0, n_known=0
+)
 @given(
     reads=st.lists(st.tuples(st.integers(0, len(RASTER)), st.integers(1, AHEAD)), max_size=12),
     seed=st.none() | st.integers(0, 1 << 16),
     base=st.integers(0, 3) | st.integers(0, BLOCK_BYTES),
+    n_known=st.integers(0, 2 * BLOCK_BYTES),
 )
 def test_right_bytes_whatever_is_read_and_whatever_the_layout_states(
-    tmp_path: Path, reads: list[tuple[int, int]], seed: int | None, base: int
+    tmp_path: Path, reads: list[tuple[int, int]], seed: int | None, base: int, n_known: int
 ) -> None:
     """A layout only decides what is fetched: one that lies costs time, and no byte is wrong."""
     raster = RASTER if seed is None else _lie(RASTER, seed)
@@ -363,7 +366,7 @@ def test_right_bytes_whatever_is_read_and_whatever_the_layout_states(
             bounds = ByteRange(base, len(whole)) if base else None
             for _ in range(2):
                 reader = await contents.open(SCENE, ZIP, version, bounds=bounds)
-                reader.locate_file(ByteRange(base, len(whole)))
+                reader.locate_file(ByteRange(base, len(whole)), raster[:n_known])
                 for start, length in [(base, 4096), *reads]:
                     span = ByteRange(start, start + length)
                     part = reader.expected_part(span.clip(len(whole)))
