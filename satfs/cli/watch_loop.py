@@ -18,6 +18,7 @@ import platformdirs
 import trio
 
 from satfs.api.auth import account_key
+from satfs.at_once import results_in_order
 from satfs.atomic_file import make_directory, write_atomically
 from satfs.cli.exit_codes import Exit
 from satfs.cli.output import print_remark, print_sentence, show
@@ -26,7 +27,7 @@ from satfs.cli.watch_sources import Listing, Source
 from satfs.cli.webhook import Poster
 from satfs.control.conditions import AnyCondition, holds_all
 from satfs.control.publications import Event, SeenPublications
-from satfs.control.selecting import results_in_order
+from satfs.control.selecting import LISTINGS_AT_ONCE
 from satfs.errors import BadSettings, NotThere, SatfsError, Unreachable
 from satfs.humanize import format_count
 from satfs.model import Json
@@ -182,14 +183,16 @@ class Watch:
         async def captures(task: str) -> tuple[str, Listing]:
             return task, await self._fresh(("tasks", _name(task, RESERVED_BESIDE_TASKS)))
 
-        for task, listing in await results_in_order(captures, seen.due_tasks(tasks, now_s)):
+        due_tasks = seen.due_tasks(tasks, now_s)
+        for task, listing in await results_in_order(captures, due_tasks, LISTINGS_AT_ONCE):
             for event in seen.note_captures(task, listing["entries"], now_s):
                 await self._emit(event)
 
         async def scenes(capture: str) -> tuple[str, Listing]:
             return capture, await self._fresh(("captures", names.name_of(capture).decode()))
 
-        for capture, listing in await results_in_order(scenes, seen.due_captures(now_s)):
+        due_captures = seen.due_captures(now_s)
+        for capture, listing in await results_in_order(scenes, due_captures, LISTINGS_AT_ONCE):
             for event in seen.note_scenes(capture, listing["entries"], now_s):
                 await self._emit(event)
         seen.is_begun = True

@@ -13,18 +13,18 @@ from typing import Final
 
 import trio
 
+from satfs.at_once import results_in_order
 from satfs.content.cache.pins import StoredObject
 from satfs.control.components import MountComponents
-from satfs.control.conditions import parse_condition
 from satfs.control.progress import CommandProgress
 from satfs.control.server import SendNotice
 from satfs.control.walk import (
     Selection,
     Target,
     attachment_of,
-    find,
-    lineage,
+    conditions_of,
     paths_of,
+    starts,
     targets,
 )
 from satfs.errors import BadCache, BadSettings, Changed, Misuse, SatfsError, Unreachable
@@ -100,18 +100,12 @@ async def collect(
     mount: MountComponents, given: Mapping[str, Json], progress: CommandProgress
 ) -> list[Target]:
     """Return the files that *given* (`paths`, `where`, `bands`) selects, each once, in order."""
-    where = given.get("where")
-    texts = [str(each) for each in where] if isinstance(where, list) else []
     (members,) = contents_of_zips(ContentsView.HIDDEN, mount.archives, mount.contents)
-    conditions = [parse_condition(text) for text in texts]
-    wanted = Selection(mount.listings, conditions, _kinds(given.get("bands")), members)
+    kinds = _kinds(given.get("bands"))
+    wanted = Selection(mount.listings, conditions_of(given), kinds, members)
     found: dict[tuple[str, ...], Target] = {}
     n_bytes = 0
-    for path_names in paths_of(given.get("paths")):
-        node = await find(mount.root, path_names)
-        known = await lineage(node, wanted)
-        if known is None:
-            continue
+    for node, known in await starts(mount.root, given, wanted):
         async with aclosing(targets(node, known)) as below:
             async for target in below:
                 key = _identity(target)
@@ -215,15 +209,7 @@ class Fetching:
 
     async def run(self, wanted: Sequence[Target]) -> None:
         """Fetch all of *wanted*, some at once."""
-        left = iter(wanted)
-
-        async def work() -> None:
-            for target in left:
-                await self._fetch(target)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(self.jobs):
-                nursery.start_soon(work)
+        await results_in_order(self._fetch, wanted, self.jobs)
 
     async def _fetch(self, target: Target) -> None:
         node = target.node

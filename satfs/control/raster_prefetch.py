@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from satfs.at_once import results_in_order
 from satfs.content.fetch.raster_reads import MERGE_GAP_BYTES
 from satfs.control.components import MountComponents
 from satfs.control.prefetching import Fetching, Take, collect, jobs_of, read_piece
@@ -129,26 +130,19 @@ async def _plans(
     rasters: Sequence[Target], choice: BlockChoice, jobs: int
 ) -> tuple[dict[str, _Plan], dict[str, SatfsError]]:
     """Return what to read of each raster, by path, and why some cannot be read."""
-    found: dict[str, _Plan | SatfsError | None] = {}
-    left = iter(rasters)
 
-    async def work() -> None:
-        for target in left:
-            node = target.node
-            if isinstance(node, SatfsError):
-                found[target.path] = node
-                continue
-            try:
-                found[target.path] = await _plan(target, node, choice)
-            except SatfsError as failure:
-                found[target.path] = failure
+    async def plan_of(target: Target) -> _Plan | SatfsError | None:
+        node = target.node
+        if isinstance(node, SatfsError):
+            return node
+        try:
+            return await _plan(target, node, choice)
+        except SatfsError as failure:
+            return failure
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(jobs):
-            nursery.start_soon(work)
     plans, failures = {}, {}
-    for target in rasters:
-        outcome = found[target.path]
+    outcomes = await results_in_order(plan_of, rasters, jobs)
+    for target, outcome in zip(rasters, outcomes, strict=True):
         if isinstance(outcome, SatfsError):
             failures[target.path] = outcome
         elif outcome is not None:
@@ -184,40 +178,27 @@ async def _plan(target: Target, node: File, choice: BlockChoice) -> _Plan | None
 
 async def _read_blocks(plan: _Plan, node: File, take: Take) -> int:
     """Read the spans of a plan, several at once, and return how many bytes they are."""
-    pieces = iter(
-        [
-            ByteRange(start, min(start + _MAX_RANGE_BYTES, span.stop))
-            for span in plan.spans
-            for start in range(span.start, span.stop, _MAX_RANGE_BYTES)
-        ]
-    )
+    pieces = [
+        ByteRange(start, min(start + _MAX_RANGE_BYTES, span.stop))
+        for span in plan.spans
+        for start in range(span.start, span.stop, _MAX_RANGE_BYTES)
+    ]
     n_bytes = 0
     reader = await open_raster(node)
-    failures: list[SatfsError] = []
 
-    async def work() -> None:
+    async def read(piece: ByteRange) -> None:
         nonlocal n_bytes
-        for span in pieces:
-            try:
-                data = await read_piece(reader, span)
-            except SatfsError as failure:
-                failures.append(failure)
-                nursery.cancel_scope.cancel()
-                return
-            n_bytes += len(data)
-            await take(data, n_bytes)
-            await trio.lowlevel.checkpoint()
+        data = await read_piece(reader, piece)
+        n_bytes += len(data)
+        await take(data, n_bytes)
+        await trio.lowlevel.checkpoint()
 
     try:
         if isinstance(reader, LimitsReadAhead):
             reader.limit_read_ahead(ByteRange(0, 0))
-        async with trio.open_nursery() as nursery:
-            for _ in range(1 if plan.is_packed else _RANGES_AT_ONCE):
-                nursery.start_soon(work)
+        await results_in_order(read, pieces, 1 if plan.is_packed else _RANGES_AT_ONCE)
     finally:
         reader.close()
-    if failures:
-        raise failures[0]
     return n_bytes
 
 

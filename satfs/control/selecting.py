@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
-
-import trio
+from collections.abc import Sequence
+from typing import Final
 
 from satfs.api.listings import Listings
+from satfs.at_once import results_in_order
 from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.control.records import Found, resolve
-from satfs.errors import NotThere, SatfsError
+from satfs.errors import NotThere
 from satfs.model import Capture, Json, Scene, Task
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 #: Listings at once.
-_AT_ONCE: Final = 8
+LISTINGS_AT_ONCE: Final = 8
 
 
 async def selected(
@@ -60,7 +56,8 @@ async def _records_below(
                 return []
             return [(task, capture) for capture in listing if capture.is_published]
 
-        captures = [each for found in await results_in_order(captures_of, wanted) for each in found]
+        listings = await results_in_order(captures_of, wanted, LISTINGS_AT_ONCE)
+        captures = [each for listing in listings for each in listing]
 
     async def scenes_of(place: tuple[Task | None, Capture]) -> list[Scene]:
         task, capture = place
@@ -72,30 +69,5 @@ async def _records_below(
         scenes = await catalogue.scenes(capture.capture_id)
         return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
 
-    return [each for found in await results_in_order(scenes_of, captures) for each in found]
-
-
-async def results_in_order(work: Callable[[T], Awaitable[R]], subjects: Sequence[T]) -> list[R]:
-    """Return what *work* returns for each of *subjects*, in order; some run at once.
-
-    Raises:
-        SatfsError: the first failure; not as a group.
-    """
-    results: dict[int, R] = {}
-    failures: list[SatfsError] = []
-    limit = trio.CapacityLimiter(_AT_ONCE)
-
-    async def one(index: int, subject: T, scope: trio.CancelScope) -> None:
-        async with limit:
-            try:
-                results[index] = await work(subject)
-            except SatfsError as failure:
-                failures.append(failure)
-                scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for index, subject in enumerate(subjects):
-            nursery.start_soon(one, index, subject, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
-    return [results[index] for index in range(len(subjects))]
+    found = await results_in_order(scenes_of, captures, LISTINGS_AT_ONCE)
+    return [scene for scenes in found for scene in scenes]

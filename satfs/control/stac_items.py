@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
-import trio
-
+from satfs.at_once import results_in_order
 from satfs.control.components import MountComponents
-from satfs.control.conditions import parse_condition
 from satfs.control.progress import failure_record
 from satfs.control.server import SendNotice
-from satfs.control.walk import Selection, find, lineage, paths_of, scenes
+from satfs.control.walk import Selection, conditions_of, scenes, starts
 from satfs.errors import SatfsError
 from satfs.model import Json
 from satfs.stac.items import relocated
@@ -38,21 +36,18 @@ async def stac_items(
     mountpoint = str(mount.mountpoint) if given.get("absolute") else None
     wanted, failures = await _wanted(mount, given)
     await send({"event": "planned", "scenes": len(wanted)})
-    left = iter(enumerate(wanted))
 
-    async def work() -> None:
-        for number, scene in left:
-            try:
-                item = await mount.items.item(scene)
-            except SatfsError as failure:
-                failures.append({"path": "/".join(scene.path), **failure_record(failure)})
-                continue
-            moved = relocated(item, scene.path, mountpoint)
-            await send({"event": "item", "number": number, "item": moved})
+    async def send_item(numbered: tuple[int, SceneDirectory]) -> None:
+        number, scene = numbered
+        try:
+            item = await mount.items.item(scene)
+        except SatfsError as failure:
+            failures.append({"path": "/".join(scene.path), **failure_record(failure)})
+            return
+        moved = relocated(item, scene.path, mountpoint)
+        await send({"event": "item", "number": number, "item": moved})
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(SCENES_AT_ONCE):
-            nursery.start_soon(work)
+    await results_in_order(send_item, list(enumerate(wanted)), SCENES_AT_ONCE)
     for each in failures:
         await send({"event": "failed", **each})
     return {"scenes": len(wanted), "failed": failures}
@@ -62,18 +57,11 @@ async def _wanted(
     mount: MountComponents, given: Mapping[str, Json]
 ) -> tuple[list[SceneDirectory], list[dict[str, Json]]]:
     """Return the scenes, each once, and what could not be looked at."""
-    where = given.get("where")
-    texts = [str(each) for each in where] if isinstance(where, list) else []
-    wanted = Selection(mount.listings, [parse_condition(text) for text in texts])
+    wanted = Selection(mount.listings, conditions_of(given))
     found: dict[str, SceneDirectory] = {}
     failures: list[dict[str, Json]] = []
-    for path_names in paths_of(given.get("paths")):
-        node = await find(mount.root, path_names)
-        known = await lineage(node, wanted)
-        if known is None:
-            continue
-        below: AsyncGenerator[SceneDirectory | tuple[str, SatfsError], None] = scenes(node, known)
-        async with aclosing(below):
+    for node, known in await starts(mount.root, given, wanted):
+        async with aclosing(scenes(node, known)) as below:
             async for each in below:
                 if isinstance(each, SceneDirectory):
                     found.setdefault(each.scene_id, each)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from satfs.control.conditions import AnyCondition, holds_all, may_hold
+from satfs.control.conditions import AnyCondition, holds_all, may_hold, parse_condition
 from satfs.errors import BadSettings, NotThere, SatfsError
 from satfs.facts.scene import MemberKind
 from satfs.model import Capture, CaptureId, Json, Scene, Task, TaskId
@@ -77,6 +77,16 @@ def paths_of(given: object) -> list[tuple[str, ...]]:
     raise BadSettings("no path was given")
 
 
+def conditions_of(given: Mapping[str, Json]) -> list[AnyCondition]:
+    """Return the conditions that a request gives as `where`.
+
+    Raises:
+        BadSettings: one cannot be read.
+    """
+    where = given.get("where")
+    return [parse_condition(str(each)) for each in where] if isinstance(where, list) else []
+
+
 async def find(root: Directory, path_names: Sequence[str]) -> Node:
     """Return the node that *path_names* lead to from *root*.
 
@@ -96,8 +106,23 @@ async def find(root: Directory, path_names: Sequence[str]) -> Node:
     return node
 
 
-async def lineage(node: Node, wanted: Selection) -> Selection | None:
-    """Return *wanted* with the records above *node*; None when one breaks a condition."""
+async def starts(
+    root: Directory, given: Mapping[str, Json], wanted: Selection
+) -> list[tuple[Node, Selection]]:
+    """Return the nodes at the paths that a request gives, each with *wanted* below it.
+
+    A node is left out when a record above it breaks a condition.
+
+    Raises:
+        BadSettings: no path was given.
+        SatfsError: nothing is at a path, or that is not known now.
+    """
+    nodes = [await find(root, path_names) for path_names in paths_of(given.get("paths"))]
+    found = [(node, await _known_above(node, wanted)) for node in nodes]
+    return [(node, known) for node, known in found if known is not None]
+
+
+async def _known_above(node: Node, wanted: Selection) -> Selection | None:
     above: list[Node] = []
     here: Node | None = node
     while here is not None:
@@ -135,18 +160,15 @@ async def targets(node: Node, wanted: Selection) -> AsyncGenerator[Target, None]
             for target in await _rasters(node, wanted):
                 yield target
             return
-        children = await node.children()
+        children = await _children(node)
     except SatfsError as error:
         yield Target(_path(node), error)
         return
-    for child in sorted(children, key=lambda entry: entry.name):
-        if isinstance(node, Root) and child.name != b"tasks":
-            continue  # the directories by id lead to the same scenes once more
-        if isinstance(child.target, SatfsError):
-            name = child.name.decode("utf-8", "backslashreplace")
-            yield Target(f"{_path(node)}/{name}".lstrip("/"), child.target)
-        elif not isinstance(child.target, ContentsDirectory):
-            async with aclosing(targets(child.target, here)) as below:
+    for path, child in children:
+        if isinstance(child, SatfsError):
+            yield Target(path, child)
+        elif not isinstance(child, ContentsDirectory):
+            async with aclosing(targets(child, here)) as below:
                 async for target in below:
                     yield target
 
@@ -168,19 +190,30 @@ async def scenes(
             if holds_all(here.conditions, here.records):
                 yield node
             return
-        children = await node.children()
+        children = await _children(node)
     except SatfsError as error:
         yield _path(node), error
         return
-    for child in sorted(children, key=lambda entry: entry.name):
-        if isinstance(node, Root) and child.name != b"tasks":
-            continue
-        if isinstance(child.target, SatfsError):
-            yield f"{_path(node)}/{child.name.decode('utf-8', 'backslashreplace')}", child.target
+    for path, child in children:
+        if isinstance(child, SatfsError):
+            yield path, child
         else:
-            async with aclosing(scenes(child.target, here)) as below:
+            async with aclosing(scenes(child, here)) as below:
                 async for each in below:
                     yield each
+
+
+async def _children(node: Directory) -> list[tuple[str, Node | SatfsError]]:
+    """Return the children of a directory with their paths, by name; of the root only `tasks`.
+
+    The other directories of the root lead to the same scenes once more, by id.
+    """
+    entries = sorted(await node.children(), key=lambda entry: entry.name)
+    return [
+        ("/".join((*node.path, each.name.decode("utf-8", "backslashreplace"))), each.target)
+        for each in entries
+        if not isinstance(node, Root) or each.name == b"tasks"
+    ]
 
 
 async def _rasters(scene: SceneDirectory, wanted: Selection) -> list[Target]:

@@ -16,6 +16,7 @@ import trio
 from satfs.api import requests
 from satfs.api.client import Aleph, http_for
 from satfs.api.token_sources import mode_of
+from satfs.at_once import results_in_order
 from satfs.doctor import cache, clock, crawlers, fuse, leftovers, mounts
 from satfs.doctor.account import account, store
 from satfs.doctor.authorities import authorities
@@ -196,16 +197,12 @@ def hosts_of(settings: Settings) -> tuple[Host, ...]:
 
 async def _reach_all(http: Http, hosts: tuple[Host, ...], proxies: Proxies) -> list[HostFindings]:
     """Return the ways to all hosts, tried side by side, in the order of the hosts."""
-    found: dict[str, HostFindings] = {}
 
-    async def find(host: Host) -> None:
+    async def find(host: Host) -> HostFindings:
         # Without any credential: that a refusal comes back is all that is wanted.
-        found[host.check] = await reach(http, host, proxies, {"Accept": "application/json"})
+        return await reach(http, host, proxies, {"Accept": "application/json"})
 
-    async with trio.open_nursery() as nursery:
-        for host in hosts:
-            nursery.start_soon(find, host)
-    return [found[host.check] for host in hosts]
+    return await results_in_order(find, hosts)
 
 
 def _hurried(settings: Settings) -> Settings:

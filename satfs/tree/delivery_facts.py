@@ -19,7 +19,8 @@ from cachetools import LRUCache
 from satfs.archive.archive import Archive, Archives
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.resources import DerivedStore
-from satfs.errors import Damaged, Encrypted, NotThere, SatfsError, Unsupported
+from satfs.at_once import results_in_order
+from satfs.errors import Damaged, Encrypted, NotThere, Unsupported
 from satfs.facts.delivery import FORM, DeliveryFacts, DeliveryParser, MemberPart
 from satfs.facts.members import MAX_NAMES, known_members, may_be_known
 from satfs.facts.scene import MemberFacts, MemberKind
@@ -118,25 +119,15 @@ class DeliveryFactsReader:
         else:
             known, rows = await trio.to_thread.run_sync(_known, members)
         parser = DeliveryParser(known)
-        failures: list[SatfsError] = []
 
         async def read(part: MemberPart) -> None:
-            try:
-                async with self._slots.held():
-                    data = await _part(archive, rows[part.member.path], part)
-            except SatfsError as failure:
-                failures.append(failure)
-                nursery.cancel_scope.cancel()
-                return
+            async with self._slots.held():
+                data = await _part(archive, rows[part.member.path], part)
             if data is not None:
                 parser.feed(part, data)
 
         while wanted := parser.needs():
-            async with trio.open_nursery() as nursery:
-                for part in wanted:
-                    nursery.start_soon(read, part)
-            if failures:
-                raise failures[0]
+            await results_in_order(read, wanted)
         return parser.facts()
 
 

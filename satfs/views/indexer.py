@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 import trio
 
+from satfs.at_once import results_in_order
 from satfs.atomic_file import write_atomically
 from satfs.errors import NotThere, SatfsError
 from satfs.model import Task
@@ -154,32 +155,21 @@ class SceneIndexer:
 
     async def _look_at_each(self, tasks: Iterable[Task]) -> None:
         """Look at all *tasks*, the newest first; the first failure ends it."""
-        in_order = iter(sorted(tasks, key=_age))
-        failures: list[SatfsError] = []
         saved_at_s = trio.current_time()
 
-        async def look() -> None:
+        async def look(task: Task) -> None:
             nonlocal saved_at_s
-            for task in in_order:
-                name = task_name(task).decode()
-                try:
-                    self._put(name, await self._scenes_of(task))
-                except NotThere:
-                    self._put(name, [])  # withdrawn since it was listed
-                except SatfsError as error:
-                    failures.append(error)
-                    nursery.cancel_scope.cancel()
-                    return
-                if trio.current_time() > saved_at_s + _SAVE_S:
-                    saved_at_s = trio.current_time()
-                    await self._save()
-                await trio.sleep(_PAUSE_S)
+            name = task_name(task).decode()
+            try:
+                self._put(name, await self._scenes_of(task))
+            except NotThere:
+                self._put(name, [])  # withdrawn since it was listed
+            if trio.current_time() > saved_at_s + _SAVE_S:
+                saved_at_s = trio.current_time()
+                await self._save()
+            await trio.sleep(_PAUSE_S)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(_TASKS_AT_ONCE):
-                nursery.start_soon(look)
-        if failures:
-            raise failures[0]
+        await results_in_order(look, sorted(tasks, key=_age), _TASKS_AT_ONCE)
 
     async def _scenes_of(self, task: Task) -> list[IndexedScene]:
         found: list[IndexedScene] = []

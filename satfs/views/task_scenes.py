@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import trio
 from cachetools import LRUCache
 
+from satfs.at_once import results_in_order
 from satfs.errors import NotThere, SatfsError
 from satfs.facts.record import facts_of_record
 from satfs.facts.scene import SceneFacts
@@ -145,9 +146,7 @@ class ScenesOfTasks:
                     return  # known by its record alone
 
         with trio.move_on_after(self._terms.deadline_s):
-            async with trio.open_nursery() as nursery:
-                for scene in directories:
-                    nursery.start_soon(look, scene)
+            await results_in_order(look, directories)
         views = await self._views(directories, facts)
         found = TaskScenes(task, tuple(views), len(directories) - len(facts))
         lifetime_s = _INCOMPLETE_S if found.n_unknown else self._terms.ttl_s
@@ -246,23 +245,11 @@ async def _scene_directories(directory: TaskDirectory) -> list[SceneDirectory]:
         lack.
     """
     captures = await _capture_directories(directory)
-    found: dict[CaptureDirectory, list[SceneDirectory]] = {}
-    failures: list[SatfsError] = []
     slots = RequestSlots(_CAPTURES_AT_ONCE)
 
-    async def look(capture: CaptureDirectory) -> None:
+    async def scenes_of(capture: CaptureDirectory) -> list[SceneDirectory]:
         async with slots.held():
-            try:
-                entries = await capture.children()
-            except SatfsError as error:
-                failures.append(error)
-                nursery.cancel_scope.cancel()
-                return
-        found[capture] = [e.target for e in entries if isinstance(e.target, SceneDirectory)]
+            entries = await capture.children()
+        return [each.target for each in entries if isinstance(each.target, SceneDirectory)]
 
-    async with trio.open_nursery() as nursery:
-        for capture in captures:
-            nursery.start_soon(look, capture)
-    if failures:
-        raise failures[0]
-    return [scene for capture in captures for scene in found[capture]]
+    return [each for found in await results_in_order(scenes_of, captures) for each in found]
