@@ -1,4 +1,4 @@
-"""Small files of the user, written completely or not at all."""
+"""Small files of the user, written completely or not at all, and directories of the user alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ def make_directory(path: Path) -> None:
     except FileExistsError:
         if not path.is_dir():
             raise
+
+
+def make_own_directory(path: Path) -> None:
+    """Make the directory *path* ours alone, or see that it is. Waits for the disk.
+
+    Raises:
+        OSError: it cannot be made, is a symbolic link, or belongs to another user.
+    """
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(f"{path} is no directory")
+    if found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to another user")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o700)
 
 
 def write_atomically(path: Path, text: str, *, mode: int | None = None) -> None:

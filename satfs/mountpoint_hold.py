@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from satfs.control.socket_path import prepare_directory, socket_path
+from satfs.atomic_file import make_own_directory
+from satfs.control.socket_path import socket_path
 from satfs.errors import BadMountpoint
 from satfs.mountpoints import mount_at
 
@@ -46,7 +47,7 @@ class MountpointHold:
         self._lock_fd: int | None = None
         self._directory_fd: int | None = None
         with contextlib.suppress(OSError):  # no place for sockets: no lock either
-            prepare_directory(self._lock_path.parent)
+            make_own_directory(self._lock_path.parent)
             self._lock_fd = _locked(self._lock_path)
             if self._lock_fd is None:
                 raise BadMountpoint(

@@ -12,13 +12,14 @@ import ctypes
 import json
 import os
 import shutil
-import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
+
+from satfs.atomic_file import make_own_directory
 
 #: Longest life of a note, in seconds; older files are removed by the next process.
 MAX_AGE_S: Final = 3600.0
@@ -81,8 +82,8 @@ class NodeBoard:
             for parent in _memory_directories():
                 with suppress(OSError):
                     place = parent / f"node-{self._name}"
-                    _own(parent)
-                    _own(place)
+                    make_own_directory(parent)
+                    make_own_directory(place)
                     if _is_tmpfs(place):
                         self._directory = place
                         self._remove_old(place)
@@ -105,20 +106,6 @@ def _memory_directories() -> tuple[Path, ...]:
     places = [Path(runtime) / "satfs"] if os.path.isabs(runtime) else []
     places += [Path(f"/run/user/{user}/satfs"), Path(f"/dev/shm/satfs-{user}")]  # noqa: S108
     return tuple(dict.fromkeys(places))
-
-
-def _own(directory: Path) -> None:
-    """Make *directory* ours alone, or see that it is.
-
-    Raises:
-        OSError: it cannot be made, is a symbolic link, or belongs to another user.
-    """
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise PermissionError(f"{directory} is not a directory of ours")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        directory.chmod(0o700)
 
 
 def _is_tmpfs(directory: Path) -> bool:

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import sqlite3
-import stat
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ import trio
 
 from satfs.api.packed import Block, PackedBlock
 from satfs.api.record_list import RecordPage, page_bytes
-from satfs.atomic_file import make_directory
+from satfs.atomic_file import make_directory, make_own_directory
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -217,8 +216,9 @@ def _open(directory: Path) -> sqlite3.Connection:
         OSError: the directory is a symlink, belongs to another user, or cannot be made.
         sqlite3.Error: the file cannot be used, even after a broken one was put away.
     """
-    _own(directory.parent)
-    _own(directory)
+    make_directory(directory.parent)
+    make_own_directory(directory.parent)
+    make_own_directory(directory)
     path = directory / FILE_NAME
     # SQLite gives its -wal and -shm the mode of the file.
     with contextlib.suppress(FileExistsError):
@@ -274,16 +274,6 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _own(directory: Path) -> None:
-    """Make *directory* with mode 0700, or see that it is a directory of ours, no symlink."""
-    make_directory(directory)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f"{directory} is no directory")
-    if found.st_uid != os.geteuid():
-        raise PermissionError(f"{directory} belongs to another user")
 
 
 def _close(db: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
+from satfs.atomic_file import make_own_directory
 from satfs.control.protocol import (
     ALIVE_S,
     REQUEST_BYTES,
@@ -32,7 +33,7 @@ from satfs.control.protocol import (
     peer_credentials,
     request_of,
 )
-from satfs.control.socket_path import prepare_directory, socket_path
+from satfs.control.socket_path import socket_path
 from satfs.errors import Garbled, Misuse, NotAllowed, SatfsError, Throttled
 from satfs.model import Json
 
@@ -129,7 +130,7 @@ def _inode(path: Path) -> int | None:
 
 def _listen(path: Path) -> tuple[socket.socket, int]:
     """Return a socket that listens at *path*, and the inode it has there. Waits for the disk."""
-    prepare_directory(path.parent)
+    make_own_directory(path.parent)
     _remove_dead(path.parent)
     # Under the name that is looked for only once this process listens: it is never a dead one.
     draft = path.with_name(f"{path.stem[:8]}.{os.getpid()}")

@@ -59,22 +59,6 @@ def candidates(mountpoint: Path, users: tuple[int, ...]) -> tuple[Path, ...]:
     )
 
 
-def prepare_directory(directory: Path) -> None:
-    """Make *directory* ours alone, or see that it is. Waits for the disk.
-
-    Raises:
-        OSError: it cannot be made, is a symbolic link, or belongs to another user.
-    """
-    directory.mkdir(mode=0o700, parents=False, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f"{directory} is no directory")
-    if found.st_uid != os.geteuid():
-        raise PermissionError(f"{directory} belongs to another user")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        directory.chmod(0o700)
-
-
 def is_trusted(path: Path, users: tuple[int, ...]) -> bool:
     """Return whether only one of *users* can have put the socket at *path*."""
     try:

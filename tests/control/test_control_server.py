@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 
+from satfs.atomic_file import make_own_directory
 from satfs.control import server, socket_path
 from satfs.control.client import messages_of, result_of
 from satfs.control.protocol import (
@@ -32,7 +33,6 @@ from satfs.control.protocol import (
     request_line,
 )
 from satfs.control.server import Command, SendNotice, serve_control
-from satfs.control.socket_path import prepare_directory
 from satfs.errors import BadMountpoint, NotThere
 from satfs.mountpoints import FS_TYPE, Mounted
 
@@ -313,7 +313,7 @@ def test_a_mount_that_does_not_listen_is_told(runtime: Path) -> None:
 )
 def test_an_ordinary_user_after_root_has_used_satfs(owner: int, message: str) -> None:
     """Root's directory for sockets is closed; that says nothing about the user's own mount."""
-    prepare_directory(Path("/run/satfs"))
+    make_own_directory(Path("/run/satfs"))
     # The modules are imported as root: the source may be in a home that others may not enter.
     program = f"""
 import os
