@@ -211,9 +211,9 @@ async def test_a_listing_of_large_records_ends_in_an_error_not_in_memory(
     vendor: Vendor, connect: Any, thread_clock: Any
 ) -> None:
     """More bytes than `listing_memory_bytes` are refused, also when no page is large."""
-    vendor.tasks = large_tasks(250, 200_000)
-    async with connect(listing_memory_bytes=16 * 2**20, page_limit=1) as aleph:
-        with pytest.raises(Garbled, match=str(16 * 2**20)):
+    vendor.tasks = large_tasks(250, 25_000)
+    async with connect(listing_memory_bytes=2 * 2**20, page_limit=1) as aleph:
+        with pytest.raises(Garbled, match=str(2 * 2**20)):
             await aleph.tasks()
         vendor.tasks = vendor.tasks[:50]
         assert len(await aleph.tasks()) == 50
@@ -226,21 +226,21 @@ async def test_unfinished_listings_are_bounded_together(
     """The listing that was continued least recently gives way; the last one can be continued."""
     records = [
         {"capture_id": f"c{n}", "status": "published", **task}
-        for n, task in enumerate(large_tasks(140, 200_000))
+        for n, task in enumerate(large_tasks(120, 25_000))
     ]
     vendor.captures = {f"t{n}": records for n in range(3)}
     async with connect(
-        listing_memory_bytes=16 * 2**20, page_limit=1, api_concurrency=1, metadata_deadline_s=15
+        listing_memory_bytes=2 * 2**20, page_limit=1, api_concurrency=1, metadata_deadline_s=15
     ) as aleph:
         vendor.delay_s = 0.25
         for n in range(3):
             with pytest.raises(DeadlineReached):
                 await aleph.captures(TaskId(f"t{n}"))
-        assert aleph._progress.n_bytes <= 16 * 2**20
+        assert aleph._progress.n_bytes <= 2 * 2**20
         assert 0 < len(aleph._progress) < 3
         vendor.delay_s = 0
         vendor.asked.clear()
-        assert len(await aleph.captures(TaskId("t2"))) == 140
+        assert len(await aleph.captures(TaskId("t2"))) == 120
         assert len(vendor.asked) < 100
         assert len(aleph._progress) == 0 or aleph._progress.n_bytes > 0
 
@@ -252,12 +252,12 @@ async def test_listings_that_are_read_at_once_have_one_limit(
     """Four that fit by themselves do not fit together: some fail, and give back what they took."""
     records = [
         {"capture_id": f"c{n}", "status": "published", **task}
-        for n, task in enumerate(large_tasks(60, 200_000))
+        for n, task in enumerate(large_tasks(60, 25_000))
     ]
     vendor.captures = {f"t{n}": records for n in range(4)}
     vendor.delay_s = 0.1
     ended: Counter[str] = Counter()
-    async with connect(listing_memory_bytes=16 * 2**20, page_limit=1) as aleph:
+    async with connect(listing_memory_bytes=2 * 2**20, page_limit=1) as aleph:
 
         async def fetch(task_id: str) -> None:
             try:
@@ -268,7 +268,7 @@ async def test_listings_that_are_read_at_once_have_one_limit(
         async with trio.open_nursery() as nursery:
             for task_id in vendor.captures:
                 nursery.start_soon(fetch, task_id)
-        refusal = "what is being listed takes more than 16777216 bytes of memory"
+        refusal = "what is being listed takes more than 2097152 bytes of memory"
         assert set(ended) == {"60 records", refusal}
         assert aleph._progress.n_bytes == 0
         assert len(await aleph.captures(TaskId("t0"))) == 60

@@ -242,12 +242,12 @@ async def test_what_is_forgotten_is_asked_again(
 
 
 def add_large_captures(vendor: Vendor) -> None:
-    """Give the vendor twelve captures, each with 20 scenes of 200 kB."""
+    """Give the vendor twelve captures, each with 20 scenes of 25 kB."""
     random = Random(7)
     for number in range(12):
         capture = f"large-{number}"
         vendor.scenes[capture] = [
-            {**some_scene(f"{capture}-{n}", capture), "text": random.randbytes(100_000).hex()}
+            {**some_scene(f"{capture}-{n}", capture), "text": random.randbytes(12_500).hex()}
             for n in range(20)
         ]
 
@@ -258,7 +258,7 @@ async def test_memory_is_bounded_by_bytes(
 ) -> None:
     """Few large records weigh as much as many small ones: those used least recently are dropped."""
     add_large_captures(vendor)
-    async with remember(listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
+    async with remember(listing_memory_bytes=2 * 2**20, page_limit=1) as listings:
         for number in range(12):
             await listings.scenes(CaptureId(f"large-{number}"))
         assert 100 <= len(listings.known_scenes()) <= 160
@@ -315,7 +315,7 @@ async def test_what_leaves_the_memory_is_read_from_disk(
 ) -> None:
     """It is believed as long as if it had stayed, and then requested again."""
     add_large_captures(vendor)
-    async with remember(store, listing_memory_bytes=16 * 2**20, page_limit=1) as listings:
+    async with remember(store, listing_memory_bytes=2 * 2**20, page_limit=1) as listings:
         for number in range(12):
             await listings.scenes(CaptureId(f"large-{number}"))
         assert 100 <= len(listings.known_scenes()) <= 160

@@ -648,7 +648,8 @@ def test_a_token_that_is_rotated_while_mounted_is_used(
         path.write_text(first)
         path.chmod(0o600)
         program = led_to(there, origin)
-        options = ("-v", "--log-file", log, "-o", "listing_ttl_s=0,entry_timeout_s=0.1")
+        tuned = "listing_ttl_s=0,entry_timeout_s=0.1,metadata_deadline_s=3"
+        options = ("-v", "--log-file", log, "-o", tuned)
         done = program("mount", *options, place, SATFS_TOKEN_FILE=str(path))
         assert done.returncode == 0, done.stderr
         before = os.listdir(place / "tasks")

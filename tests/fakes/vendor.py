@@ -296,11 +296,15 @@ def some_scene(scene_id: str, capture_id: str) -> dict[str, Any]:
 
 
 def settings_for_vendor(**changes: Any) -> Settings:
-    """Return settings that point at the vendor in memory, with client credentials."""
+    """Return settings that point at the vendor in memory, with client credentials.
+
+    A memory for listings may be smaller here than that of a mount: filling it takes less time.
+    """
     given: dict[str, Any] = {
         "api_url": API,
         "auth_url": AUTH,
         "client_id": CLIENT_ID,
         "client_secret": CLIENT_SECRET,
     }
-    return Settings(**{**given, **changes})
+    smaller = {name: changes.pop(name) for name in ("listing_memory_bytes",) if name in changes}
+    return Settings(**{**given, **changes}).model_copy(update=smaller)
