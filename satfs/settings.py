@@ -152,7 +152,7 @@ class Settings(BaseModel):
 
     # -- listings --------------------------------------------------------------------------------
     listing_ttl_s: float = Field(60.0, ge=0)
-    """How long a listing is believed before it is requested again."""
+    """How long a listing is used before it is requested again."""
     negative_ttl_s: float = Field(5.0, ge=0)
     """How long the kernel remembers that a name is not there."""
     entry_timeout_s: float = Field(60.0, gt=0)

@@ -130,7 +130,7 @@ def failure_of(error: BaseException, *, with_details: bool = False) -> Failure:
         return Failure(Exit.INTERRUPTED, "interrupted", None, details)
     return Failure(
         exit_code(failure),
-        f"satfs broke: {type(failure).__name__}: {failure}",
+        f"satfs failed: {type(failure).__name__}: {failure}",
         "This is a bug. Please report it, with the output of `-vv`.",
         details,
     )

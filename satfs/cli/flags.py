@@ -136,7 +136,7 @@ SETTING_FLAGS: Final = (
     ("--egress-limit", "egress_limit", "SIZE", "Most bytes fetched a day, such as 50GB."),
     ("--contents", "contents", "visible|hidden|off", "Show the members of each zip."),
     ("--stac", "stac", "full|records|off", "Show STAC catalogues and items."),
-    ("--listing-ttl", "listing_ttl_s", "SECONDS", "How long a listing is believed."),
+    ("--listing-ttl", "listing_ttl_s", "SECONDS", "How long a listing is used."),
     ("--workers", "workers", "N", "Processes that receive bulk data."),
     ("--max-connections", "max_connections", "N", "Connections to the store at once."),
 )

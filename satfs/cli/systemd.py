@@ -43,7 +43,7 @@ Restart=on-failure
 RestartSec=10
 # Wrong settings, refused credentials, no FUSE, no cache: trying again would not help.
 RestartPreventExitStatus={" ".join(str(int(code)) for code in _HOPELESS)}
-# Told to stop before it worked.
+# Stopped before the mount worked.
 SuccessExitStatus={int(Exit.INTERRUPTED)}
 # The mount ends its own helpers.
 KillMode=mixed

@@ -149,6 +149,6 @@ def connect(mounted: Mounted) -> socket.socket:
             " or with sudo"
         )
     raise BadMountpoint(
-        f"the mount at {mounted.mountpoint} does not listen to commands: its process has died, or"
-        " was started where $XDG_RUNTIME_DIR is another; unmount it, and mount it again"
+        f"the mount at {mounted.mountpoint} does not listen to commands: its process has ended, or"
+        " was started with another $XDG_RUNTIME_DIR; unmount it, and mount it again"
     )

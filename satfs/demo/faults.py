@@ -104,7 +104,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "cut": FaultKind("The connection closes at the n-th byte of the body.", {"at_byte": 100}),
     "reset": FaultKind("The connection is reset at the n-th byte of the body.", {"at_byte": 100}),
     "stall": FaultKind(
-        "No byte for so long after the n-th byte of the body; then it goes on.",
+        "After the n-th byte of the body comes no byte for so long; then the rest.",
         {"at_byte": 100, "seconds": 3600.0},
     ),
     "drip": FaultKind("The body comes slowly.", {"bytes_per_s": 1000.0}),
@@ -128,7 +128,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "listing-shrinks": FaultKind("From the second page on, entries in front are gone.",
                             {"entries": 1}),
     # links
-    "short-link": FaultKind("The link lives so long.", {"seconds": 2}),
+    "short-link": FaultKind("The link expires after so long.", {"seconds": 2}),
     "stale-link": FaultKind("The link has expired already when it is handed out."),
     "repeated-link": FaultKind(
         "For so long the link that was handed out before is handed out again, from a cache.",

@@ -32,7 +32,7 @@ def authorities(settings: Settings, environment: Mapping[str, str]) -> Iterator[
             yield _AUTHORITIES.warning(
                 f"{variable} names {path}, which is not there.",
                 "OpenSSL then trusts fewer authorities than it should.",
-                "Mend it, or take it away:",
+                "Correct it, or remove it:",
                 f"unset {variable}",
             )
     if settings.ca_file is not None and (wrong := _unusable(settings)) is not None:

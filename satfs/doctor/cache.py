@@ -119,8 +119,8 @@ def _filesystem(machine: Machine, path: Path) -> Iterator[Finding]:
     elif _has_holes(there) is False:
         yield CACHE_FILESYSTEM.warning(
             f"The filesystem of {path} ({kind or 'unknown'}) has no holes.",
-            "Files take up their whole length however little of them was read, and what leaves "
-            "the cache gives no space back before its file goes.",
+            "Each file takes up its whole length, even if little of it was read, and evicted bytes "
+            "free no space before the whole file is removed.",
             "Choose a directory on ext4, XFS, Btrfs, ZFS or tmpfs:",
             _OTHER_PLACE,
         )
@@ -239,7 +239,7 @@ def _mount_of(machine: Machine, path: Path) -> Mounted | None:
 def _memory_only(statement: str, commands: tuple[str, ...]) -> Finding:
     return CACHE_DIRECTORY.warning(
         statement,
-        "Content is kept in memory only, little of it, and for as long as the mount lives.",
-        "Mend it, or use another directory:",
+        "Content is kept in memory only: little of it, and until the mount ends.",
+        "Repair it, or use another directory:",
         *commands,
     )

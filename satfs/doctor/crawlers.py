@@ -92,15 +92,15 @@ def updatedb(machine: Machine, places: Sequence[Path], guard: CrawlerRules) -> I
     is_kept_out = _is_kept_out("updatedb", guard)
     if not lets_root_in:
         explanation = (
-            "It is root, and walks mounts that let root in each night; none here does now."
+            "It runs as root each night, and reads mounts that let root in; none here does now."
         )
     elif is_kept_out:
         explanation = (
-            "Each night it looks into a mount that lets root in, and the mount refuses it."
+            "Each night it looks into a mount that lets root in, and the mount refuses the request."
         )
     else:
         explanation = (
-            "Each night it walks every task, capture and scene of a mount that lets root in."
+            "Each night it lists every task, capture and scene of a mount that lets root in."
         )
     yield UPDATEDB.finding(
         Severity.WARNING if lets_root_in and not is_kept_out else Severity.NOTE,

@@ -150,7 +150,7 @@ async def _network(machine: Machine, settings: Settings, proxies: Proxies, repor
     for finding in before:
         report(finding)
     if any(finding.severity is Severity.FAILURE for finding in before):
-        report(_skipped(Check(Area.NETWORK, "api-connection"), "That must be mended first."))
+        report(_skipped(Check(Area.NETWORK, "api-connection"), "Repair the failure above first."))
         return
     # Two connection pools that share nothing: no credential can stray to the store.
     rule = LinkRule(settings.api_url, settings.allow_private_store)
@@ -224,7 +224,7 @@ def _broken(check: Check, failure: Exception) -> Finding:
     # Only the name of a foreign error: its words may quote a secret.
     details = f": {failure}" if isinstance(failure, SatfsError) else ""
     return check.warning(
-        f"The check itself broke ({type(failure).__name__}{details}).",
+        f"The check itself failed ({type(failure).__name__}{details}).",
         "So nothing is known about this. It is a bug in satfs.",
         "Please report it, with the version above.",
     )

@@ -47,7 +47,7 @@ def _quoted(paths: Sequence[Path]) -> str:
 
 def _leftover(statement: str, command: str) -> Finding:
     return LEFTOVERS.note(
-        statement, "It does no harm, and takes up room.", "To remove it:", command
+        statement, "It is harmless, and takes up space.", "To remove it:", command
     )
 
 

@@ -133,7 +133,7 @@ def mountpoint(machine: Machine, path: Path) -> Iterator[Finding]:
         return
     name = shlex.quote(os.fspath(path))
     response = machine.errno_of(path)
-    elsewhere = "Choose another directory, or mend this one:"
+    elsewhere = "Choose another directory, or repair this one:"
     if response is None:
         yield MOUNTPOINT.failure(
             f"{path} does not answer.",

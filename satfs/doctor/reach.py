@@ -86,7 +86,7 @@ def on_the_way(hosts: tuple[Host, ...], proxies: Proxies) -> Iterator[Finding]:
         elif kind not in SCHEMES:
             yield _PROXY.failure(
                 f"{first_up(host.name)} would be reached through {where}, "
-                f"and satfs speaks no {kind}.",
+                f"and satfs does not support {kind}.",
                 "It uses HTTP proxies only.",
                 "Name an HTTP proxy, or reach this host without one:",
                 "unset all_proxy ALL_PROXY",

@@ -107,7 +107,7 @@ def _untrusted(host: Host, check: Check, cause: ssl.SSLCertVerificationError) ->
             "It departs from RFC 5280, as certificates of boxes that inspect TLS often do. curl "
             "and browsers accept it; satfs does not, and neither does Python from 3.13 on."
         )
-        remedy = "Its administrator can mend it. Until then, check as curl and browsers do:"
+        remedy = "Its administrator can replace it. Until then, check as curl and browsers do:"
         commands = ("export SATFS_TLS_STRICT=false", examine)
     else:
         explanation = (

@@ -279,7 +279,7 @@ def test_a_proxy_is_named_without_its_password() -> None:
 @pytest.mark.parametrize(
     ("proxy", "words", "cause"),
     [
-        ("socks5://proxy.test:1080", "speaks no socks5", BadSettings),
+        ("socks5://proxy.test:1080", "does not support socks5", BadSettings),
         ("https://proxy.test", "TLS inside of TLS", Unreachable),
         ("http://me:secret@[::1", "all_proxy is not the address of a proxy", BadSettings),
         ("http://proxy.test:port", "all_proxy is not the address of a proxy", BadSettings),

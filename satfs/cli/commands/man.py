@@ -105,7 +105,7 @@ def helper_manual(mount: Manual) -> Manual:
             Term("-s", "Ignore options that are not known."),
             Term("-f", "Do everything but mount."),
             Term("-n", "Accepted, without effect: there is no mtab to write."),
-            Term("-v", "Say more."),
+            Term("-v", "Print more."),
         ),
         sections=(
             *(each for each in mount.sections if each.title.startswith("Mount options")),
