@@ -115,5 +115,5 @@ def worst(findings: Iterable[Finding]) -> Severity:
 
 
 def deciding_failure(findings: Iterable[Finding]) -> Finding | None:
-    """Return the first finding of severity FAILURE, to be mended first; None without one."""
+    """Return the first finding of severity FAILURE, to be repaired first; None without one."""
     return next((each for each in findings if each.severity is Severity.FAILURE), None)

@@ -66,7 +66,7 @@ def known_members(paths: Iterable[tuple[str, int]]) -> tuple[MemberFacts, ...]:
 
 
 def raster_kind(name: str) -> MemberKind | None:
-    """Return the kind of raster that an asset's key or a VRT's name speaks of, or None."""
+    """Return the kind of raster that an asset's key or a VRT's name denotes, or None."""
     words = re.split(r"[^a-z]+", name.lower())
     if "toa" in words or "analytic" in words:
         return MemberKind.ANALYTIC

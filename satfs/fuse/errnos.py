@@ -13,8 +13,8 @@ from typing import Final
 from satfs import errors
 from satfs.errors import SatfsError
 
-#: From what only we can mend, over what others must, to what is no failure at all. An error class
-#: that is not here has the errno of its nearest ancestor; a test demands that every one has.
+#: From failures that only we can repair, over those that others must, to what is no failure. An
+#: error class that is not here has the errno of its nearest ancestor; a test demands that each has.
 ERRNOS: Final[dict[type[SatfsError], int]] = {
     errors.Misuse: errno.EIO,
     errors.Damaged: errno.EIO,

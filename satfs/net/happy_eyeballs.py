@@ -3,7 +3,7 @@
 *Pure*: addresses are texts, moments are seconds on a clock that never runs backwards. The waiting
 is done by `net/backend.py` in the event loop and by `content/transfer/opener.py` in the workers.
 
-A name may lead to addresses that swallow packets: of a network without IPv6 routing, of a server
+A name may lead to addresses that drop packets: of a network without IPv6 routing, of a server
 that is gone. Addresses are tried side by side, each a moment after the one before it. Those that
 lost are remembered, so that only the first connection pays for them.
 """
