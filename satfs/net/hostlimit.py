@@ -126,7 +126,8 @@ class HostLimit:
     def note_opened(self, took_s: float) -> None:
         """Take in the time from the wish for a new connection to its first byte."""
         known_s = self._opening_s
-        if known_s is None:
+        if known_s is None or took_s < known_s:
+            # The first one may have waited for a processor, or for authorities to be read.
             self._opening_s = took_s
         elif took_s < OPENING_FACTOR * known_s:
             # One that waited until another connection closed would make silence last ever longer.
