@@ -6,6 +6,7 @@ connections respond, are refused or end. Nothing here waits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -24,6 +25,12 @@ LOOKING_S: Final = 2.0
 #: Share of the time of silence after which a connection is silent that was begun behind others
 #: which are: about the time that a new one takes to its first byte, as a rule.
 BEHIND_SHARE: Final = 0.5
+
+
+#: Share of the time of silence in which a holder that has a processor has done its part of what
+#: opening a connection takes: its last part is due after two of three round trips, or three of
+#: four, and silence is twice the whole.
+HOLDER_SHARE: Final = 0.5
 
 
 class Crowded(Exception):
@@ -96,9 +103,17 @@ class Permit:
         self.began_s = self.silent_since_s = trio.current_time()
         self._look_began_s, self._is_looked_at = None, False
 
-    def note_no_bytes(self) -> None:
-        """Note that the holder has looked, and no bytes wait on the connection."""
-        self._is_looked_at = True
+    def note_no_bytes(self, waited_s: float = math.inf) -> None:
+        """Note that the holder has looked, and no bytes wait on the connection.
+
+        *waited_s*: how long it has waited for the host, in seconds. Where that is much less than
+        the silence, the holder itself was late: silence begins when it was not.
+        """
+        since_s = trio.current_time() - waited_s
+        if since_s - self.silent_since_s > HOLDER_SHARE * self._host.limit.silence_s():
+            self.silent_since_s, self._look_began_s = since_s, None
+        else:
+            self._is_looked_at = True
 
     def note_bytes(self) -> None:
         """Note that bytes wait on the connection: its silence begins now, if it is one."""

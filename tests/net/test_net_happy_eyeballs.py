@@ -153,7 +153,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, name: str, addresses: list[str]) 
 
 
 def opened_by(opener: Opener, origin: tuple[str, str]) -> Any:
-    opener._open_now(origin)
+    opener.open(origin)
     ((_, opened),) = opener.opened()
     return opened
 

@@ -67,7 +67,7 @@ def test_a_worker_connects_by_the_same_rule(
             opener = Opener()
             opener.allows_private = allows_private
             origin = ("http", f"rebind.example:{end[1]}")
-            opener._open_now(origin)
+            opener.open(origin)
             ((_, opened),) = opener.opened()
         if allows_private:
             assert isinstance(opened, socket.socket)

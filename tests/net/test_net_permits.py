@@ -299,8 +299,20 @@ async def test_where_responses_are_slow_no_connection_counts_as_silent(
 
 @pytest.mark.parametrize(
     ("what_is_found", "until_s"),
-    [("note_no_bytes", 1.0), ("responded", None), ("note_bytes", None), (None, LOOKING_S + 1.0)],
-    ids=["nothing has come", "a response has begun", "bytes wait there", "it does not look"],
+    [
+        ("note_no_bytes", 1.0),
+        ("responded", None),
+        ("note_bytes", None),
+        ("late", None),
+        (None, LOOKING_S + 1.0),
+    ],
+    ids=[
+        "nothing has come",
+        "a response has begun",
+        "bytes wait there",
+        "it has just sent its part",
+        "it does not look",
+    ],
 )
 async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(
     autojump_clock: trio.testing.MockClock, what_is_found: str | None, until_s: float | None
@@ -315,6 +327,8 @@ async def test_whoever_holds_a_connection_looks_before_it_counts_as_silent(
         other.begin()
         if what_is_found is None:
             other.look = lambda: None
+        elif what_is_found == "late":
+            other.look = lambda: other.note_no_bytes(0.01)
         else:
             other.look = getattr(other, what_is_found)
 

@@ -82,8 +82,15 @@ class TlsConnection:
         self.fileno, self.close = sock.fileno, sock.close
         self.settimeout, self.setblocking = sock.settimeout, sock.setblocking
 
-    def handshake(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def handshake(
+        self,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         """Shake hands, which may wait for *timeout_s* seconds in all.
+
+        *on_wait* is called each time before the other side is waited for.
 
         Raises:
             OSError: `ssl.SSLCertVerificationError` where the host is not trusted, `TimeoutError`
@@ -110,6 +117,7 @@ class TlsConnection:
             if (left_s := until_s - clock()) <= 0:
                 raise TimeoutError("no TLS handshake in time")
             self._sock.settimeout(left_s)
+            on_wait()
             self._feed(memoryview(private))
 
     def sendall(self, data: bytes) -> None:

@@ -92,10 +92,13 @@ class LookReport:
     """Whether the response to *move* has begun to come; all that has come is received.
 
     Sent when it was ordered, and when a response has begun of which no block is whole so far.
+    *waited_s*: how long the host has had its turn, in seconds; less than since the order where the
+    worker was late itself.
     """
 
     move: int
     has_begun: bool
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,8 @@ def pack_connections(connections: Connections) -> bytes:
 
 def pack_look(look: LookReport) -> bytes:
     """Return the report of a look."""
-    return _REPORT.pack(_LOOKED, look.move, int(look.has_begun), 0, 0)
+    waited_us = round(look.waited_s * 1e6)
+    return _REPORT.pack(_LOOKED, look.move, int(look.has_begun), waited_us, 0)
 
 
 def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | Connections:
@@ -182,7 +186,7 @@ def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | 
         hashes.frombytes(rest)
         return ProgressReport(move, front, hashes.tolist(), receiving_us / 1e6, response_us / 1e6)
     if kind == _LOOKED:
-        return LookReport(move, bool(front))
+        return LookReport(move, bool(front), receiving_us / 1e6)
     if kind == _CONNECTIONS:
         try:
             return Connections(**json.loads(rest))

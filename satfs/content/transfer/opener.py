@@ -6,13 +6,16 @@ import contextlib
 import errno
 import os
 import queue
+import select
 import selectors
 import socket
 import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -34,6 +37,31 @@ _Target: TypeAlias = tuple[socket.AddressFamily, Any]
 _WAKE_UPS: Final = 4096
 
 
+@dataclass(eq=False, slots=True)
+class _Opening:
+    """A connection while it is being opened, and since when the other side is waited for."""
+
+    origin: Origin
+    since_s: float | None = None  # None: it is this process's turn
+    #: What is polled, and for which event: where it is there, this process has not run since.
+    socks: tuple[socket.socket, ...] = ()
+    event: int = 0
+
+    def wait(self, *socks: socket.socket, event: int = 0) -> None:
+        """Note that the other side is waited for from now on."""
+        self.since_s, self.socks, self.event = time.monotonic(), socks, event
+
+    def waited_s(self, now_s: float) -> float:
+        """Return for how long the other side has been waited for; 0.0 where it is our turn."""
+        poll, since_s = select.poll(), self.since_s
+        try:
+            for sock in self.socks:
+                poll.register(sock, self.event)
+        except (OSError, ValueError):  # closed in this moment
+            return 0.0
+        return 0.0 if since_s is None or poll.poll(0) else now_s - since_s
+
+
 class Opener:
     """Opens connections, and wakes a selector when one is open or has failed.
 
@@ -49,6 +77,7 @@ class Opener:
         self.allows_private = True
         self._n_opening: Counter[Origin] = Counter()
         self._n_abandoned: Counter[Origin] = Counter()
+        self._openings: list[_Opening] = []
         self._opened: queue.SimpleQueue[tuple[Origin, Opened]]
         self._opened = queue.SimpleQueue()
         self._slow = SlowAddresses()
@@ -66,7 +95,19 @@ class Opener:
     def open(self, origin: Origin) -> None:
         """Begin to open a connection; waits for nothing."""
         self._n_opening[origin] += 1
-        threading.Thread(target=self._open_now, args=(origin,), daemon=True).start()
+        opening = _Opening(origin)
+        self._openings.append(opening)
+        threading.Thread(target=self._open_now, args=(opening,), daemon=True).start()
+
+    def waited_s(self, origin: Origin) -> float:
+        """Return for how long the other side has been waited for at least, in seconds.
+
+        0.0 where one of the connections to *origin* waits for this process: a thread has not run
+        since its host responded, or a connection is open and has not been taken.
+        """
+        now_s = time.monotonic()
+        waited_s = [each.waited_s(now_s) for each in self._openings if each.origin == origin]
+        return min(waited_s, default=0.0)
 
     def prepare(self) -> None:
         """Begin to make the TLS context, so that the first connection need not wait for it.
@@ -109,31 +150,33 @@ class Opener:
         with contextlib.suppress(OSError, BadSettings):  # raised again where it is needed
             self._context()
 
-    def _open_now(self, origin: Origin) -> None:
+    def _open_now(self, opening: _Opening) -> None:
         try:
-            found: Opened = self._connected(origin)
+            found: Opened = self._connected(opening)
         except (OSError, BadSettings, NotAllowed) as problem:
             found = problem
         except Exception as problem:  # every failure: a job waits for an end
             found = OSError(None, type(problem).__name__)
-        self._opened.put((origin, found))
+        self._openings.remove(opening)
+        self._opened.put((opening.origin, found))
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
-    def _connected(self, origin: Origin) -> Connection:
+    def _connected(self, opening: _Opening) -> Connection:
+        origin = opening.origin
         parts = urlsplit(f"{origin[0]}://{origin[1]}")
         host, is_tls = parts.hostname or "", origin[0] == "https"
         port = parts.port or (443 if is_tls else 80)
         if not is_tls:
-            return self._first_connected(host, port)
+            return self._first_connected(host, port, opening)
         while True:
-            sock = self._first_connected(host, port)
-            connection = None
+            sock = self._first_connected(host, port, opening)
+            connection, on_wait = None, partial(opening.wait, sock, event=select.POLLIN)
             try:
                 connection = TlsConnection(
                     sock, self._context(), (host, port), self._ciphertext, self._sessions
                 )
-                connection.handshake(self.connect_timeout_s)
+                connection.handshake(self.connect_timeout_s, on_wait=on_wait)
                 return connection
             except ssl.SSLError:
                 sock.close()
@@ -144,8 +187,9 @@ class Opener:
                 sock.close()
                 raise
 
-    def _first_connected(self, host: str, port: int) -> socket.socket:
+    def _first_connected(self, host: str, port: int, opening: _Opening) -> socket.socket:
         """Return a connection to the first address that may be connected to and responds."""
+        opening.wait()  # for the name's addresses
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         targets = {str(each[4][0]): (each[0], each[4]) for each in found}
         allowed = [
@@ -156,7 +200,10 @@ class Opener:
         with self._slow_lock:
             ordered = self._slow.ordered(allowed, time.monotonic())
         race = Race(ordered)
-        winner, sock = _won(race, targets, time.monotonic() + self.connect_timeout_s)
+        deadline_s = time.monotonic() + self.connect_timeout_s
+        on_wait = partial(opening.wait, event=select.POLLOUT)
+        winner, sock = _won(race, targets, deadline_s, on_wait)
+        opening.since_s = None
         with self._slow_lock:
             self._slow.connected(winner, race.losers(winner), time.monotonic())
         sock.settimeout(self.connect_timeout_s)
@@ -172,9 +219,14 @@ class Opener:
 
 
 def _won(
-    race: Race, targets: Mapping[str, _Target], deadline_s: float
+    race: Race,
+    targets: Mapping[str, _Target],
+    deadline_s: float,
+    on_wait: Callable[..., None],
 ) -> tuple[str, socket.socket]:
     """Return the first address that responds, with a connection to it; waits until *deadline_s*.
+
+    *on_wait* is called each time with the sockets that are waited for.
 
     Raises:
         OSError: none responds; `TimeoutError` if not all of them have failed.
@@ -200,6 +252,7 @@ def _won(
                 continue
             wait_s = race.wait_s(now_s)
             left_s = deadline_s - now_s
+            on_wait(*(cast(socket.socket, key.fileobj) for key in selector.get_map().values()))
             for key, _ in selector.select(left_s if wait_s is None else min(wait_s, left_s)):
                 sock = cast(socket.socket, key.fileobj)
                 selector.unregister(sock)

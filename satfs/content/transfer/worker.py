@@ -296,7 +296,12 @@ class Worker:
         if (job := self._jobs.get(move)) is not None and job.line is not None:
             self._receive(job.line)
         if (job := self._jobs.get(move)) is not None:
-            self._send_report(messages.pack_look(LookReport(move, job.exchange.has_begun)))
+            if job.line is None:
+                waited_s = self._opener.waited_s(job.origin)
+            else:
+                waited_s = time.monotonic() - job.exchange.requested_s
+            look = LookReport(move, job.exchange.has_begun, waited_s)
+            self._send_report(messages.pack_look(look))
 
     def _look_at_idle(self, line: _Line) -> None:
         """Take in what comes on an idle connection: its end, or TLS's own records."""

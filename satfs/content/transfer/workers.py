@@ -362,7 +362,10 @@ class WorkerPool:
         permit = state.delivery.attempt.permit
         if isinstance(report, LookReport):
             if permit is not None:
-                (permit.responded if report.has_begun else permit.note_no_bytes)()
+                if report.has_begun:
+                    permit.responded()
+                else:
+                    permit.note_no_bytes(report.waited_s)
             return
         if isinstance(report, OutcomeReport):
             if permit is not None and report.is_kept:
