@@ -17,6 +17,7 @@ from content.fakestore import (
     run,
 )
 
+from satfs.content.fetch.links import BELIEVED_S
 from satfs.errors import (
     Changed,
     NotAllowed,
@@ -195,6 +196,49 @@ class TestOffline:
         run(main)
 
     @pytest.mark.slow
+    def test_a_refused_object_is_not_requested_at_each_look(self, tmp_path: Path) -> None:
+        """Whatever the code: none for 15 s, then a link and a request; a permission shows then."""
+        store = FakeStore()
+        content = store.add(MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                store.break_with("expired", count=10_000)
+                with pytest.raises(NotAllowed):
+                    await learn(contents)
+                n_signed, n_met = store.n_signed, store.faults[0].count
+                for _ in range(20):
+                    with pytest.raises(NotAllowed):
+                        await learn(contents)
+                assert (store.n_signed, store.faults[0].count) == (n_signed, n_met)
+                await trio.sleep(BELIEVED_S)
+                with pytest.raises(NotAllowed):
+                    await learn(contents)
+                assert store.n_signed == n_signed + 1
+                assert store.faults[0].count == n_met - 1
+                store.faults.clear()
+                await trio.sleep(BELIEVED_S)
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                assert await reader.read(ByteRange(0, 10)) == content.read(0, 10)
+
+        run(main)
+
+    def test_a_refusal_is_forgotten_with_the_version(self, tmp_path: Path) -> None:
+        """A user who refreshes a file has it looked at without a wait."""
+        store = FakeStore()
+        store.add(MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                store.break_with("expired", count=10_000)
+                with pytest.raises(NotAllowed):
+                    await learn(contents)
+                store.faults.clear()
+                contents.forget(SCENE, ZIP)
+                assert (await learn(contents)).size_bytes == MIB
+
+        run(main)
+
     def test_many_reads_fail_together(self, tmp_path: Path) -> None:
         """Fifty reads of a store that is away are answered within one deadline, not fifty."""
         store = FakeStore()

@@ -37,23 +37,20 @@ def test_an_object_in_an_archive_is_not_asked_for_at_each_look(stand: Stand) -> 
     assert asked.count("sign") == 1
 
 
-def test_a_refused_object_costs_one_link_at_each_look(stand: Stand) -> None:
-    """Three links and a second are spent once; and a mended object is read at once."""
+def test_a_refused_object_is_not_looked_into_at_each_look(stand: Stand) -> None:
+    """Three links and a second are spent once; the next looks cost nothing."""
     scene = stand.publish(MIB)
-    fault = stand.origin.faults.add("forbidden", "object", path_contains=scene)
+    stand.origin.faults.add("forbidden", "object", path_contains=scene)
     with pytest.raises(PermissionError):
         stand.stat(stand.path(scene))
     before, began_s = len(stand.origin.requests), time.monotonic()
 
-    with pytest.raises(PermissionError):
-        stand.stat(stand.path(scene))
+    for _ in range(5):
+        with pytest.raises(PermissionError):
+            stand.stat(stand.path(scene))
 
     assert time.monotonic() - began_s < 0.9
-    asked = [each.endpoint for each in stand.origin.requests[before:]]
-    assert asked.count("object") <= 2
-    stand.origin.faults.remove(fault)
-    with stand.opened(scene) as descriptor:
-        stand.compare(descriptor, stand.content(scene))
+    assert not [each for each in stand.origin.requests[before:] if each.endpoint == "object"]
 
 
 def test_etags_in_turn_are_read_through(stand: Stand) -> None:

@@ -31,9 +31,12 @@ DOUBTED_LIFETIME_S: Final = 10.0
 #: Codes of S3 for what another link cannot change: the object is in an archive, or closed to all.
 LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
 #: How long such a refusal is believed without a request, and how long any other one is looked into
-#: with one link and one request. Programs `stat` a file many times; restoring one from an archive
-#: takes hours.
+#: with one link and one request, in seconds. Programs `stat` a file many times; restoring one from
+#: an archive takes hours.
 REFUSED_S: Final = 60.0
+#: How long any other refusal of the object is believed without a request: a permission that was
+#: just granted shows as soon as an object that was just delivered.
+BELIEVED_S: Final = 15.0
 #: Attachments of which the link is kept, the least recently used forgotten first.
 MAX_LINKS: Final = 100_000
 
@@ -68,7 +71,7 @@ class LinkCache:
 
         self._fresh: Refreshable[Link] = Refreshable(renew)
         self._refused_for: str | None = None
-        self._refused_until_s = 0.0
+        self._refused_until_s = self._believed_until_s = 0.0
 
     async def get(self) -> Link:
         """Return a link that can be used now; waits for the vendor without one.
@@ -108,9 +111,16 @@ class LinkCache:
             self._fresh.invalidate(link)
         return None if again is None else again.wait_s
 
-    def refused(self, code: str) -> None:
-        """Remember for a while that the object is refused with any link."""
-        self._refused_for, self._refused_until_s = code, trio.current_time() + REFUSED_S
+    def refused(self, code: str, *, is_over: bool) -> None:
+        """Remember for a while that the object is refused with any link.
+
+        *is_over*: the time of the links was over, which is no refusal of the object: it is looked
+        into again at once.
+        """
+        now_s = trio.current_time()
+        self._refused_for, self._refused_until_s = code, now_s + REFUSED_S
+        believed_s = REFUSED_S if code in LASTING_CODES else 0.0 if is_over else BELIEVED_S
+        self._believed_until_s = now_s + believed_s
 
     def forget_refusal(self) -> None:
         """Forget a refusal: the object was served, or is to be looked at afresh."""
@@ -121,6 +131,11 @@ class LinkCache:
         """Return the code of a refusal that is remembered, or None."""
         is_recent = trio.current_time() < self._refused_until_s
         return self._refused_for if is_recent else None
+
+    @property
+    def believed_refusal(self) -> str | None:
+        """Return the code of a refusal that is believed without a request, or None."""
+        return self._refused_for if trio.current_time() < self._believed_until_s else None
 
     def left_s(self) -> float | None:
         """Return the seconds that the present link has left, or None without a link."""

@@ -260,8 +260,8 @@ class Probe:
         deadline_at: float,
     ) -> T:
         refusals, known = Refusals(), links.refusal
-        if known in LASTING_CODES:
-            raise refused(label, known)
+        if (believed := links.believed_refusal) is not None:
+            raise refused(label, believed)
         while True:
             link = await links.get()
 
@@ -279,15 +279,13 @@ class Probe:
                 links.accepted(link)
                 return found
             except UnusableResponse as refusal:
-                code = refusal.response_class.code
-                wait_s = links.wait_after_refusal_s(
-                    link, refusals, is_over=refusal.response_class.is_over
-                )
+                code, is_over = refusal.response_class.code, refusal.response_class.is_over
+                wait_s = links.wait_after_refusal_s(link, refusals, is_over=is_over)
                 if known is not None or code in LASTING_CODES:
                     wait_s = None
                     links.spent(link)
                 if wait_s is None or trio.current_time() + wait_s >= deadline_at:
-                    links.refused(code)
+                    links.refused(code, is_over=is_over)
                     raise refused(label, code) from None
             await trio.sleep(wait_s)
 

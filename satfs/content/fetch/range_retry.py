@@ -113,9 +113,9 @@ class RangeRetry:
         trial.wait_s = 0.0
         link: Link | None = None
         try:
-            known = range_request.source.links.refusal
-            if known in LASTING_CODES:
-                return refused(range_request.source.label, known)
+            believed = range_request.source.links.believed_refusal
+            if believed is not None:
+                return refused(range_request.source.label, believed)
             link = await range_request.source.links.get()
             pause_s = self._pauses.left_s(origin_of(link.url))
             if pause_s > 0:
@@ -333,7 +333,7 @@ class RangeRetry:
                     if wait_s is not None and wait_s < trial.left_s:
                         trial.wait_s = wait_s
                         return None
-                links.refused(response_class.code)
+                links.refused(response_class.code, is_over=response_class.is_over)
                 return error_for(response_class, label)
             case ResponseKind.RETRY | ResponseKind.SLOW_DOWN:
                 failure = error_for(response_class, label, refusal.retry_after_s)
