@@ -15,11 +15,14 @@ from typing import Final
 from satfs.model import ByteRange, Version
 
 # Eighteen digits hold any offset that a file system knows; Python refuses to read thousands.
-# Range units know no case (RFC 9110 §14.1).
-_CONTENT_RANGE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+# Range units know no case (RFC 9110 §14.1). Servers were seen to write `bytes=`, `bytes: ` or the
+# numbers alone, and spaces around them; which bytes come, the numbers show.
+_UNIT: Final = r"(?i:bytes)?[ \t:=]*"
+_PART: Final = rf"{_UNIT}([0-9]{{1,18}})[ \t]*-[ \t]*([0-9]{{1,18}})[ \t]*/[ \t]*"
+_CONTENT_RANGE: Final = re.compile(rf"{_PART}([0-9]{{1,18}})")
 #: The same without the total length, which RFC 9110 §14.4 allows.
-_CONTENT_RANGE_ALONE: Final = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/\*")
-_UNSATISFIED: Final = re.compile(r"(?i:bytes) \*/([0-9]{1,18})")
+_CONTENT_RANGE_ALONE: Final = re.compile(rf"{_PART}\*")
+_UNSATISFIED: Final = re.compile(rf"{_UNIT}\*[ \t]*/[ \t]*([0-9]{{1,18}})")
 _ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>([0-9]{1,18})</ActualObjectSize>")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 #: Codes of S3 and similar stores for credentials, links or requests whose time is over, with any
@@ -95,8 +98,13 @@ def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
 
 
 def _etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag, if there is one that everybody writes alike: beyond ASCII clients differ."""
+    """Return the ETag, if there is one that everybody writes alike: beyond ASCII clients differ.
+
+    The mark of a weak one is in upper case (RFC 9110 §8.8.3), whichever way the server writes it.
+    """
     etag = headers.get("etag", "").strip()
+    if etag.startswith('w/"'):
+        etag = f"W{etag[1:]}"
     return etag if etag.isascii() else ""
 
 
