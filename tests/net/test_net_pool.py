@@ -85,6 +85,42 @@ async def test_large_bodies_come_in_large_pieces(serve: Serve) -> None:
     assert max(sizes) > 100_000
 
 
+async def test_requests_wait_for_connections_that_are_opened_ahead(serve: Serve) -> None:
+    """No more are opened beside them."""
+    async with serve() as (http, origin):
+        url = origin.url("/ramp/1000000")
+        await get(http, url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(http.keep_ready, origin_of(url), 3)
+            while http.holder.n_idle(origin_of(url)) != (1, 2):
+                await trio.lowlevel.checkpoint()
+            for _ in range(3):
+                nursery.start_soon(get, http, url)
+        assert origin.n_connections == 3
+        assert sum(http.holder.n_idle(origin_of(url))) == 3
+
+
+async def test_a_connection_that_is_opened_ahead_in_vain_holds_no_request_up(serve: Serve) -> None:
+    """The request that waits for it opens its own."""
+    bodies: list[bytes] = []
+    async with serve() as (http, origin):
+        url = origin.url("/ramp/10")
+        await get(http, url)
+        http.close_idle()
+
+        async def request() -> None:
+            bodies.append(await get(http, url))
+
+        async with trio.open_nursery() as nursery, trio.open_nursery() as opening:
+            opening.start_soon(http.keep_ready, origin_of(url), 1)
+            while http.holder.n_idle(origin_of(url)) == (0, 0):
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(request)
+            opening.cancel_scope.cancel()
+        assert bodies == [ramp(0, 10)]
+        assert figures(http).n_in_use == 0
+
+
 async def test_a_connection_is_used_again(serve: Serve) -> None:
     """One after the other they share one connection; side by side each has its own."""
     async with serve() as (http, origin):
