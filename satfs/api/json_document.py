@@ -111,8 +111,8 @@ def check_size(body: bytes, max_values: int) -> None:
 
 def no_json(body: bytes) -> Garbled:
     """Return the failure to raise; a chained cause would quote the document."""
-    kind = "an HTML page" if _is_html(body) else "something that is no JSON"
-    return Garbled(f"the answer is {kind}")
+    kind = "an HTML page" if _is_html(body) else "no JSON"
+    return Garbled(f"the response is {kind}")
 
 
 def is_quick_to_parse(body: bytes) -> bool:
