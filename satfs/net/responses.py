@@ -6,12 +6,13 @@ import contextlib
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import httpx
 import trio
 
 from satfs.errors import DeadlineReached, Garbled, Misuse, Unreachable
-from satfs.net.host_connections import Permit
+from satfs.net.host_connections import Crowded, Permit
 from satfs.net.http_errors import translating
 
 #: A response above this size is large: the caller may let few of them be read at once.
@@ -21,6 +22,9 @@ LARGE_RESPONSE_BYTES = 1024 * 1024
 MAX_INFLATION = 100
 #: Most bytes of an error's body that are looked at.
 MAX_ERROR_BYTES = 64 * 1024
+#: Longest wait for the end of a body that is complete, in seconds. The end comes with the last
+#: bytes, or is known from the length.
+END_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,17 @@ class StreamedResponse:
             DeadlineReached: no byte came for the progress timeout.
         """
         return self._chunks
+
+    async def end(self) -> None:
+        """Wait for the end of a body of which all bytes have come: it gives the connection back.
+
+        Not for longer than `END_S`: some servers announce no end and keep the connection open.
+        What comes instead of the end, and a failure, close the connection, and are not raised.
+        """
+        with trio.move_on_after(END_S), contextlib.suppress(Unreachable, Crowded):
+            async for chunk in self._chunks:
+                if chunk:
+                    return
 
     async def read_error_body(self, max_bytes: int = MAX_ERROR_BYTES) -> bytes:
         """Return up to *max_bytes* of the body, or what came of it: it only explains an error."""

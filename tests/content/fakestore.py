@@ -39,7 +39,7 @@ _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 #: Every fault there is; those in `PASSING` are survived without an error when they come once.
 PASSING: Final = (
     "cut", "short", "stall", "hang", "refused", "expired", "expired-token", "throttled",
-    "slow-down", "unavailable", "wrong-range", "html", "garbage-range", "encoded",
+    "slow-down", "unavailable", "wrong-range", "html", "garbage-range", "encoded", "open-end",
 )  # fmt: skip
 LASTING: Final = ("precondition", "unsatisfied", "missing", "changed", "forbidden-for-good")
 
@@ -103,6 +103,8 @@ class _Body(httpx.AsyncByteStream):
                         return
                     if self.fault == "stall":
                         await trio.sleep_forever()
+            if self.fault == "open-end":
+                await trio.sleep_forever()
         finally:
             self.store.n_open -= 1
             self.store.n_served -= 1

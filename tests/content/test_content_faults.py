@@ -51,6 +51,27 @@ class TestFaults:
 
         run(main)
 
+    def test_the_end_of_a_body_that_is_complete_is_not_waited_for(self, tmp_path: Path) -> None:
+        """A server that announces no length and keeps the connection open holds no read up."""
+        store = FakeStore()
+        content = store.add(3 * MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                store.break_with("open-end", count=10_000)
+                began_s = trio.current_time()
+                reader = await contents.open(SCENE, ZIP, await learn(contents))
+                for start in range(0, content.size_bytes, 131072):
+                    data = await reader.read(ByteRange(start, start + 131072))
+                    assert data == content.read(start, min(start + 131072, content.size_bytes))
+                assert trio.current_time() - began_s < 3
+                reader.close()
+                await trio.sleep(2)
+                assert_at_rest(contents)
+                assert store.n_open == 0
+
+        run(main)
+
     @pytest.mark.parametrize("fault", ["precondition", "unsatisfied", "missing", "changed"])
     def test_a_replaced_object_is_stale(self, tmp_path: Path, fault: str) -> None:
         """Each sign that the object is another one ends in Changed, never in other bytes."""

@@ -113,8 +113,10 @@ async def hand_over(
         async for chunk in response.chunks():
             receive(chunk[:length])
             length -= len(chunk)
-            if length < 0:
+            if length <= 0:
                 break
+        if length == 0:
+            await response.end()
 
 
 async def _body(response: StreamedResponse, length: int, label: str) -> bytes:
@@ -126,8 +128,10 @@ async def _body(response: StreamedResponse, length: int, label: str) -> bytes:
     data = bytearray()
     async for chunk in response.chunks():
         data += chunk
-        if len(data) > length:
+        if len(data) >= length:
             break
+    if len(data) == length:
+        await response.end()
     if len(data) < length:
         raise Unreachable(f"the object store broke off in the middle of {label}")
     return bytes(data[:length])

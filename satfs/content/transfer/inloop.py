@@ -125,9 +125,10 @@ class InLoopMover:
                 skip_bytes -= skipped
                 chunk = chunk[skipped:]
             delivery.receive(chunk)
-            # A body read to its end gives the connection back; one that goes on is cut off.
-            if delivery.is_done and received != expected:
-                return
+            if delivery.is_done:
+                if received == expected:
+                    await response.end()
+                return  # a body that goes on is cut off
             n_missing, took_s = len(delivery.missing), delivery.attempt.response_s
             if wait_s := pause_s(len(chunk), n_missing, took_s):
                 await trio.sleep(wait_s)
