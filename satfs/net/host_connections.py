@@ -20,13 +20,9 @@ log = structlog.get_logger(__name__)
 #: Longest wait for another process to look whether bytes have come, in seconds. On a busy machine
 #: it has no processor for as long as that; a process that was stopped never looks.
 LOOKING_S: Final = 2.0
-
-
 #: Share of the time of silence after which a connection is silent that was begun behind others
 #: which are: about the time that a new one takes to its first byte, as a rule.
 BEHIND_SHARE: Final = 0.5
-
-
 #: Share of the time of silence in which a holder that has a processor has done its part of what
 #: opening a connection takes: its last part is due after two of three round trips, or three of
 #: four, and silence is twice the whole.
