@@ -309,6 +309,15 @@ class TestAnswers:
         assert stand.exchange.outcome.broken is None
         assert not stand.exchange.may_follow
 
+    def test_a_connection_with_bytes_behind_the_body_is_not_used_again(self, stands: Any) -> None:
+        """They belong to no response; the next one would be looked for among them."""
+        start = SIZE // BLOCK_BYTES * BLOCK_BYTES
+        stand = stands(start, SIZE)
+        stand.exchange.request("test")
+        stand.feed(head(start, SIZE) + OBJECT[start:] + b"HTTP/1.1 206", forever(1 << 20))
+        assert stand.front == SIZE
+        assert not stand.exchange.may_follow
+
     def test_closed_without_an_answer(self, stands: Any) -> None:
         stand = stands(0, 16384)
         stand.exchange.request("t")

@@ -240,6 +240,9 @@ class Exchange:
         self._began_s, self._response_s = now_s, max(0.0, now_s - self.requested_s)
         self._body_left = int(length)
         early, _ = self._parser.trailing_data
+        if len(early) > self._body_left:
+            # Bytes that belong to no response: what follows would be read in the wrong place.
+            self._is_kept_alive = False
         early = early[: self._body_left]
         self._buffer[: len(early)] = early
         self._n_held = len(early)
