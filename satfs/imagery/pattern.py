@@ -210,9 +210,9 @@ class AccessPattern:
             self._take_rows(following.likely(), span_of, predictions)
         beside = [(block, 1.0) for block in following.beside()]
         max_bytes = min(_MAX_BESIDE_BYTES, self._free_bytes)
-        self._take(beside, max_bytes, span_of, predictions, is_whole=True)
+        self._take(beside, max_bytes, span_of, predictions)
         perhaps = [(block, 1.0) for block in following.perhaps_beside()]
-        max_bytes = min(_MAX_PERHAPS_BYTES, self._free_bytes - self._allowance_bytes // 2)
+        max_bytes = min(_MAX_PERHAPS_BYTES, self._free_bytes - self._allowance_bytes * 3 // 4)
         self._take(perhaps, max_bytes, span_of, predictions, is_whole=True)
         below = ([(b, following.fill) for b in blocks] for blocks in following.rows_below())
         if is_strips:

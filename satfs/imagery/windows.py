@@ -14,7 +14,7 @@ from satfs.imagery.layout import Block, BlockPlace, Image
 #: than a fifth of it would be fetched in vain.
 MIN_CONFIDENCE: Final = 0.8
 #: The same of a block that lies beside the first one of a window: it is fetched in the same range,
-#: without a request of its own, and saves one, and a round trip, when it is read. Half of the
+#: without a request of its own, and saves one, and a round trip, when it is read. Most of the
 #: allowance (`pattern.ALLOWANCE_BYTES`) is kept for what is more certain. Half of all chips that
 #: are half as wide as a block touch two columns of them.
 MIN_BESIDE_CONFIDENCE: Final = 0.4
@@ -247,8 +247,9 @@ class NextBlocks:
             limit = next((n for n in usual if n >= n_rows), expected)
             expected = min(max(_GROWTH * n_rows, n_group), limit)
         elif not self._has_shape:
-            width = (window.right - window.left) * image.block_width
-            expected = max(expected, -(-width // image.block_height))
+            # It touches a column more than it is wide, and a row more than it is high.
+            width = (window.right - window.left - 1) * image.block_width
+            expected = max(expected, -(-width // image.block_height) + 1)
         return window.top + expected
 
 
