@@ -29,6 +29,8 @@ for line in sys.stdin:
         with rasterio.open(path) as file:
             for window in windows:
                 seen.update(file.read(window=Window(*window), **shape).tobytes())
+                if file.mask_flag_enums[0] == [rasterio.enums.MaskFlags.per_dataset]:
+                    seen.update(file.read_masks(1, window=Window(*window)).tobytes())
     print(seen.hexdigest(), flush=True)
 """
 
@@ -42,7 +44,10 @@ class RasterProgram:
     def digest(
         self, path: Path | str, windows: Sequence[Window], out: Sequence[int] | None = None
     ) -> str:
-        """Return the SHA-256 of the pixels of *windows*, resampled to the shape *out* if given."""
+        """Return the SHA-256 of the pixels of *windows*, resampled to the shape *out* if given.
+
+        A mask that the file holds is read with each window.
+        """
         if self._process is None:
             command = [sys.executable, "-c", _PROGRAM]
             pipe = subprocess.PIPE
