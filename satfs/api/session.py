@@ -38,7 +38,7 @@ from satfs.net.addresses import origin_of, resolved, shown
 from satfs.net.http import MAX_RESPONSE_BYTES, Http
 from satfs.net.refusals import Refusals
 from satfs.net.responses import Response
-from satfs.net.retry import failure_for
+from satfs.net.retry import RETRIED_STATUSES, failure_for
 from satfs.net.retrying import Retries
 from satfs.refreshable import Refreshable
 from satfs.request_slots import Deadline, RequestSlots
@@ -314,7 +314,7 @@ class ApiSession:
                 raise NotAllowed(message)
             case 404 | 410:
                 raise NotThere(message)
-            case _ if status == 429 or status >= 500:
+            case _ if status in RETRIED_STATUSES or status >= 500:
                 raise failure_for(status, response.headers, message, now_s=self._wall_clock())
             case _:
                 raise Garbled(message)

@@ -15,8 +15,10 @@ from datetime import UTC
 
 from satfs.errors import Garbled, Throttled, Unreachable
 
-#: Statuses that mean "not now": the gateway's throttling and its backend's failures.
-RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+#: Statuses that mean "not now": a request that came too slowly for a server, or too early in a TLS
+#: connection (408, RFC 9110 §15.5.9; 425, RFC 8470 §5.2), the gateway's throttling, and its
+#: backend's failures.
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 #: Limit of the first wait, in seconds. The sum of the limits passes the metadata deadline (15 s)
 #: at the seventh try, so an outage of ten seconds is survived without being hammered.
@@ -28,7 +30,7 @@ CAP_S = 4.0
 def failure_for(
     status: int, headers: Mapping[str, str], detail: str, *, now_s: float
 ) -> Unreachable:
-    """Return the error for a status of 429 or 5xx, ready to be raised.
+    """Return the error for a retried status or another 5xx, ready to be raised.
 
     *headers* have lower-case names; *detail* is the whole message; *now_s* is wall-clock seconds.
     A 429, and a 503 with a `Retry-After`, is `Throttled`. A 5xx that is not named above

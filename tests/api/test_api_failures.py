@@ -24,7 +24,7 @@ ZIP = AttachmentName("delivery_zip")
 HTML = httpx.Response(200, content=b"<html><title>Maintenance</title></html>")
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_what_passes_is_tried_again(
     vendor: Vendor, connect: Any, autojump_clock: Any, status: int
 ) -> None:

@@ -99,6 +99,8 @@ def test_any_error_has_a_meaning(status: int, body: bytes) -> None:
         (503, "ServiceUnavailable", ResponseKind.RETRY),
         (502, "", ResponseKind.RETRY),
         (504, "", ResponseKind.RETRY),
+        (408, "", ResponseKind.RETRY),
+        (425, "", ResponseKind.RETRY),
         (301, "PermanentRedirect", ResponseKind.REDIRECT),
         (307, "TemporaryRedirect", ResponseKind.REDIRECT),
     ],

@@ -132,7 +132,7 @@ def classify_error(status: int, body: bytes) -> ResponseClass:
         # S3 has no code of its own for a link that has expired: AccessDenied, with the moment.
         is_over = is_over_by_code or b"<Expires>" in body[:8192]
         return ResponseClass(ResponseKind.RENEW, code, is_over=is_over)
-    if code == "RequestTimeout" or status in (408, 500, 502, 503, 504):
+    if code == "RequestTimeout" or status in (408, 425, 500, 502, 503, 504):
         return ResponseClass(ResponseKind.RETRY, code)
     if status in (301, 302, 303, 307, 308):
         return ResponseClass(ResponseKind.REDIRECT, code)
