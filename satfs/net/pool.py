@@ -48,6 +48,9 @@ IDLE_EXPIRY_S = 20.0
 #: Seconds between two looks at all idle connections: each look takes a call of the kernel for each,
 #: and counts of them are wanted many times for each request. One that is taken is looked at then.
 EXPIRE_EVERY_S = 0.1
+#: A connection that was opened ahead of need and ended sooner than this, before its first request,
+#: was refused: servers wait many seconds for a request. Seconds.
+REFUSED_WITHIN_S = 2.0
 #: Origins of which is remembered that they keep connections open.
 MAX_KEEPING = 16
 #: How a connection fails that the other side closed while it was idle.
@@ -158,13 +161,16 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         may be before its head can be decrypted.
 
         Raises httpx's transport errors, `NotAllowed` for an address that must not be connected to
-        and for a proxy that refuses its login, and `BadSettings` for what is not a proxy.
+        and for a proxy that refuses its login, and `BadSettings` for what is not a proxy. A
+        connection that was opened ahead of need and refused is `httpx.ConnectError`: another one in
+        its place may be refused as well.
         """
         await request.aread()
         wanted = core_request(request)
         note = request.extensions.get("on_connection", _ignore)
         on_body = request.extensions.get("on_body", _ignore_body)
-        connection = await self._taken(wanted.url.origin)
+        is_repeatable = request.method in ("GET", "HEAD")
+        connection = await self._taken(wanted.url.origin, may_be_refused=is_repeatable)
         connection.dialer.on_body(on_body)
         note(
             is_new=not connection.has_responded,
@@ -174,8 +180,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         try:
             return await self._request(connection, wanted)
         except _STALE_CONNECTION as failure:
-            is_first = connection.n_requests == 1 and not connection.is_ahead
-            if is_first or request.method not in ("GET", "HEAD"):
+            is_stale = connection.n_requests > 1 or (
+                connection.is_ahead and not self._is_refused_ahead(connection)
+            )
+            if not (is_stale and is_repeatable):
                 raise translated(failure) from failure
         except NotResumed:
             pass  # nothing was sent
@@ -320,8 +328,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             },
         )
 
-    def _take(self, origin: httpcore.Origin) -> _Connection:
-        """Return an idle connection to *origin* that is still good, else a new one."""
+    def _take(self, origin: httpcore.Origin, *, may_be_refused: bool) -> _Connection:
+        """Return an idle connection to *origin* that is still good, else a new one.
+
+        Raises:
+            httpx.ConnectError: with *may_be_refused*, the one that would be used was refused.
+        """
         self._expire()
         for connection in reversed(self._idle):
             if connection.origin != origin:
@@ -329,13 +341,15 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             self._idle.remove(connection)
             if self._has_expired(connection):
                 connection.dialer.abort()
+                if may_be_refused and self._is_refused_ahead(connection):
+                    raise httpx.ConnectError("closed before its first request")
                 continue
             self._in_use.add(connection)
             self._counts.reused += 1
             return connection
         return self._open(origin)
 
-    async def _taken(self, origin: httpcore.Origin) -> _Connection:
+    async def _taken(self, origin: httpcore.Origin, *, may_be_refused: bool) -> _Connection:
         """Return a connection for a request: an idle one, else one that is being opened, or new.
 
         One that is opened ahead of need was begun before a new one would be, and is counted as
@@ -352,7 +366,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             finally:
                 self._awaiting_ahead[name] -= 1
                 self._awaiting_ahead += Counter()  # drops zeros
-        return self._take(origin)
+        return self._take(origin, may_be_refused=may_be_refused)
 
     def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
         return self._proxies.chosen(
@@ -418,10 +432,24 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if now_s < self._expire_at_s:
             return
         self._expire_at_s = now_s + EXPIRE_EVERY_S
-        expired = [each for each in self._idle if self._has_expired(each)]
+        expired = [
+            each
+            for each in self._idle
+            if self._has_expired(each) and not self._is_refused_ahead(each)
+        ]
         for connection in expired:
             self._idle.remove(connection)
             connection.dialer.abort()
+
+    def _is_refused_ahead(self, connection: _Connection) -> bool:
+        """Return whether one that has ended was opened ahead of need, and refused.
+
+        Without another one that has responded, the host may have ended them all.
+        """
+        is_unused = connection.is_ahead and not connection.has_responded
+        is_early = trio.current_time() - connection.begun_s < REFUSED_WITHIN_S
+        others = (each for each in (*self._in_use, *self._idle) if each.name == connection.name)
+        return is_unused and is_early and any(each.has_responded for each in others)
 
     def _has_expired(self, connection: _Connection) -> bool:
         """Return whether an idle one was idle for too long on either clock, or was closed."""

@@ -45,6 +45,9 @@ class Origin:
     port: int
     n_connections: int = 0
     n_open: int = 0
+    #: Connections beyond so many are accepted and closed; None lets all through.
+    n_let_through: int | None = None
+    n_refused: int = 0
     heads: list[bytes] = field(default_factory=list)
     streams: set[trio.abc.Stream] = field(default_factory=set)
     accepting: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -97,6 +100,10 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
 
 
 async def _serve(origin: Origin, stream: trio.abc.Stream) -> None:
+    if origin.n_let_through is not None and origin.n_open >= origin.n_let_through:
+        origin.n_refused += 1
+        await trio.aclose_forcefully(stream)
+        return
     origin.n_connections += 1
     origin.n_open += 1
     origin.streams.add(stream)

@@ -312,6 +312,25 @@ async def test_a_host_that_refuses_connections_ahead_of_need_lets_few_through(se
         assert len(b"".join([chunk async for chunk in response.chunks()])) == 1_000_000
 
 
+async def test_a_connection_ahead_of_need_that_the_host_ends_is_a_refusal(serve: Serve) -> None:
+    """Another one in its place would be refused as well: the request uses what is let through.
+
+    Over TLS each of the two may be tried once more, without a session.
+    """
+    async with (
+        serve() as (http, origin),
+        trio.open_nursery() as nursery,
+        http.stream(origin.url("/ramp/3000000"), headers={}) as response,
+    ):
+        name = origin_of(origin.url("/"))
+        origin.n_let_through = 1
+        await http.keep_ready(name, 3)
+        nursery.start_soon(get, http, origin.url("/ramp/10"))
+        assert len(b"".join([chunk async for chunk in response.chunks()])) == 3_000_000
+    assert origin.n_connections == 1
+    assert origin.n_refused <= (2 if origin.scheme == "http" else 4)
+
+
 async def test_a_ready_connection_that_the_host_closed_is_not_used(serve: Serve) -> None:
     """Hosts close idle connections; the request uses another one, and no caller sees a failure."""
     async with serve() as (http, origin):
