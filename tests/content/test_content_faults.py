@@ -218,7 +218,7 @@ class TestOffline:
 
     @pytest.mark.slow
     def test_a_refused_object_is_not_requested_at_each_look(self, tmp_path: Path) -> None:
-        """Whatever the code: none for 15 s, then a link and a request; a permission shows then."""
+        """Whatever the code: none for a while, then one; a permission shows then."""
         store = FakeStore()
         content = store.add(MIB)
 

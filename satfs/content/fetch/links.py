@@ -34,9 +34,9 @@ LASTING_CODES: Final = frozenset({"InvalidObjectState", "AllAccessDisabled"})
 #: with one link and one request, in seconds. Programs `stat` a file many times; restoring one from
 #: an archive takes hours.
 REFUSED_S: Final = 60.0
-#: How long any other refusal of the object is believed without a request: a permission that was
-#: just granted shows as soon as an object that was just delivered.
-BELIEVED_S: Final = 15.0
+#: How long any other refusal of the object is believed without a request, in seconds: programs look
+#: at a file several times in a row, and a permission that was just granted is to show at once.
+BELIEVED_S: Final = 2.0
 #: Attachments of which the link is kept, the least recently used forgotten first.
 MAX_LINKS: Final = 100_000
 
