@@ -119,10 +119,11 @@ def _mount_at(
 ) -> None:
     """Mount on *directory*, a descriptor of the one at *mountpoint*."""
     # For root libfuse calls mount(2) by this name, which leads to the directory that is held even
-    # if the mountpoint is replaced now. It unmounts by the same name, so the descriptor stays open.
+    # if the mountpoint is replaced now. It unmounts by the same name, so the descriptor stays open,
+    # and from 3.17 on it has umount(8) do so, which has another /proc/self.
     # fusermount3, another process, needs the path: it looks at the directory as the user does.
     is_by_descriptor = _may_call_mount() and "auto_unmount" not in options
-    place = f"/proc/self/fd/{directory}" if is_by_descriptor else str(mountpoint)
+    place = f"/proc/{os.getpid()}/fd/{directory}" if is_by_descriptor else str(mountpoint)
     with _captured_stderr() as captured_text:
         try:
             pyfuse3.init(operations, place, set(options))
