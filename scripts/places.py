@@ -64,6 +64,8 @@ PLACES: Final[Mapping[str, Place]] = {
 _ENTER: Final = r"""
 set -euo pipefail
 root=$1 user=$2 command=$3
+# As on a real machine the root is a mount: without that its propagation cannot be set there.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=0755 dev "$root/dev"
 for device in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 fuse:10:229; do
