@@ -85,8 +85,12 @@ for path in "$@"; do
     mkdir -p "$root$path"
     mount --bind -o ro "$path" "$root$path"
 done
+# The root of the namespace, and not of one process: what enters the namespace comes to it.
+cd "$root"
+pivot_root . mnt
+umount -l /mnt
 code=0
-chroot "$root" su -l "$user" -c "$command" < /dev/null || code=$?
+su -l "$user" -c "$command" < /dev/null || code=$?
 exit "$code"
 """
 
