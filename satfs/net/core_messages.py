@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import cast
 
 import httpcore
@@ -57,6 +57,15 @@ def translated(failure: Exception) -> Exception:
         if isinstance(failure, theirs):
             return ours(str(failure))
     return failure
+
+
+@contextlib.contextmanager
+def translating() -> Iterator[None]:
+    """Raise failures of httpcore under the names that httpx has for them; others as they are."""
+    try:
+        yield
+    except tuple(_HTTPX_BY_HTTPCORE) as failure:
+        raise translated(failure) from failure
 
 
 def is_kept_open(response: httpcore.Response) -> bool:

@@ -12,31 +12,28 @@ the public `create_connection`, and this module alone decides who owns them:
 - Closing means `Dialer.abort`, which closes the sockets without waiting. No cancellation can come
   between.
 
-How many requests run at once is decided in the module above, `net/http.py`. Longer than 400 lines,
-since each change of a connection's place is made by this one owner.
+How many requests run at once is decided in the module above, `net/http.py`.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import httpcore
 import httpx
 import trio
 from cachetools import LRUCache
 
-from satfs.errors import NotAllowed
-from satfs.net.addresses import DEFAULT_PORTS
 from satfs.net.backend import Dialer
 from satfs.net.connecting import CheckPeer
-from satfs.net.core_messages import Body, core_request, is_kept_open, translated
+from satfs.net.core_messages import Body, core_request, is_kept_open, translating
 from satfs.net.happy_eyeballs import SlowAddresses
+from satfs.net.opening_ahead import OpeningAhead
+from satfs.net.pooled_connection import PooledConnection, name_of, new_connection
 from satfs.net.proxies import Proxies, Proxy
 from satfs.net.proxy_login import ProxyLogin
 from satfs.net.streams import NotResumed
@@ -66,24 +63,6 @@ class PoolStatistics:
     n_opened: int
     n_reused: int
     n_abandoned: int
-
-
-@dataclass(slots=True, eq=False)
-class _Connection:
-    """An HTTP/1.1 connection and the sockets under it."""
-
-    http: httpcore.AsyncConnectionInterface
-    dialer: Dialer
-    origin: httpcore.Origin
-    name: str  # of the origin, as `addresses.origin_of` writes it
-    login: ProxyLogin | None  # None: not through a proxy
-    begun_s: float = field(default_factory=trio.current_time)
-    n_requests: int = 0
-    has_responded: bool = False
-    #: It was opened before there was a request for it.
-    is_ahead: bool = False
-    idle_until: float = 0.0
-    idle_until_wall: float = 0.0
 
 
 @dataclass(slots=True)
@@ -117,18 +96,14 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._check_peer = check_peer
         self._idle_expiry_s = idle_expiry_s
         self._wall_clock = wall_clock
-        self._idle: list[_Connection] = []  # the one used last is the last
+        self._idle: list[PooledConnection] = []  # the one used last is the last
         self._expire_at_s = float("-inf")
-        self._in_use: set[_Connection] = set()
+        self._in_use: set[PooledConnection] = set()
         #: Called with an origin that keeps connections open, as its first response shows.
         self.on_keeping: Callable[[str], None] = lambda origin: None
         #: Origins that keep a connection open for another request, and when that was seen at last.
         self._keeping: LRUCache[str, tuple[httpcore.Origin, float]] = LRUCache(MAX_KEEPING)
-        self._opening_ahead: Counter[str] = Counter()
-        self._awaiting_ahead: Counter[str] = (
-            Counter()
-        )  # requests, each for one that is opened ahead
-        self._ahead_ended = trio.Event()  # replaced whenever one is open, or has failed
+        self._opening_ahead = OpeningAhead()
         self._counts = _Counts()
         self._slow = SlowAddresses()
         self._sessions = TlsSessions()
@@ -177,29 +152,21 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             is_ahead=connection.is_ahead,
             has_bytes=connection.dialer.has_bytes,
         )
-        try:
-            return await self._request(connection, wanted)
-        except _STALE_CONNECTION as failure:
-            is_stale = connection.n_requests > 1 or (
-                connection.is_ahead and not self._is_refused_ahead(connection)
-            )
-            if not (is_stale and is_repeatable):
-                raise translated(failure) from failure
-        except NotResumed:
-            pass  # nothing was sent
-        except NotAllowed:
-            raise
-        except Exception as failure:
-            raise translated(failure) from failure
-        try:
+        with translating():
+            try:
+                return await self._request(connection, wanted)
+            except _STALE_CONNECTION:
+                is_stale = connection.n_requests > 1 or (
+                    connection.is_ahead and not self._is_refused_ahead(connection)
+                )
+                if not (is_stale and is_repeatable):
+                    raise
+            except NotResumed:
+                pass  # nothing was sent
             connection = self._open(wanted.url.origin)
             connection.dialer.on_body(on_body)
             note(is_new=True, has_bytes=connection.dialer.has_bytes)
             return await self._request(connection, wanted)
-        except NotAllowed:
-            raise
-        except Exception as failure:
-            raise translated(failure) from failure
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -213,8 +180,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """See `permits.Holder`."""
         self._expire()
         idle = [each.has_responded for each in self._idle if each.name == origin]
-        n_opening = self._opening_ahead[origin] - self._awaiting_ahead[origin]
-        return sum(idle), len(idle) - sum(idle) + max(0, n_opening)
+        return sum(idle), len(idle) - sum(idle) + self._opening_ahead.n_free(origin)
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
         """See `permits.Holder`."""
@@ -245,41 +211,19 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         if self._proxy_to(target) is not None:
             return
         connection = self._open(target)
-        connect = partial(
-            connection.dialer.connect_ahead,
-            target.host.decode("ascii"),
-            target.port,
-            self._ssl_context if target.scheme == b"https" else None,
-            timeout_s,
-        )
-        self._opening_ahead[origin] += 1
         try:
-            try:
-                await connect()
-            except NotResumed:
-                connection.dialer.abort()
-                await connect()
-            connection.is_ahead = True
-        except NotAllowed:
-            raise
-        except Exception as failure:
-            raise translated(failure) from failure
+            with translating(), self._opening_ahead.opening(origin):
+                await connection.connect_ahead(self._ssl_context, timeout_s)
         finally:
-            self._opening_ahead[origin] -= 1
-            self._opening_ahead += Counter()  # drops zeros
             if not connection.is_ahead:
                 self._abandon(connection)
-                self._note_ahead_ended()
+                self._opening_ahead.note_ended()
         if connection in self._in_use:
             # First in the list: those that have responded before are taken before it.
             self._keep(connection, 0)
         else:
             connection.dialer.abort()  # all were closed meanwhile
-        self._note_ahead_ended()
-
-    def _note_ahead_ended(self) -> None:
-        self._ahead_ended.set()
-        self._ahead_ended = trio.Event()
+        self._opening_ahead.note_ended()
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Close idle connections to *origin*, up to that many, the oldest first."""
@@ -295,7 +239,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         while self._idle:
             self._idle.pop().dialer.abort()
 
-    async def _request(self, connection: _Connection, request: httpcore.Request) -> httpx.Response:
+    async def _request(
+        self, connection: PooledConnection, request: httpcore.Request
+    ) -> httpx.Response:
         connection.n_requests += 1
         connection.dialer.expect_head()
         try:
@@ -328,7 +274,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             },
         )
 
-    def _take(self, origin: httpcore.Origin, *, may_be_refused: bool) -> _Connection:
+    def _take(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
         """Return an idle connection to *origin* that is still good, else a new one.
 
         Raises:
@@ -339,7 +285,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             if connection.origin != origin:
                 continue
             self._idle.remove(connection)
-            if self._has_expired(connection):
+            if connection.has_expired(trio.current_time(), self._wall_clock()):
                 connection.dialer.abort()
                 if may_be_refused and self._is_refused_ahead(connection):
                     raise httpx.ConnectError("closed before its first request")
@@ -349,23 +295,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             return connection
         return self._open(origin)
 
-    async def _taken(self, origin: httpcore.Origin, *, may_be_refused: bool) -> _Connection:
-        """Return a connection for a request: an idle one, else one that is being opened, or new.
-
-        One that is opened ahead of need was begun before a new one would be, and is counted as
-        idle, so that a new one beside it might be one more than the host lets through.
-        """
-        name = _name(origin)
-        while (
-            self._opening_ahead[name] > self._awaiting_ahead[name]
-            and not any(each.name == name for each in self._idle)
-        ):  # fmt: skip
-            self._awaiting_ahead[name] += 1
-            try:
-                await self._ahead_ended.wait()
-            finally:
-                self._awaiting_ahead[name] -= 1
-                self._awaiting_ahead += Counter()  # drops zeros
+    async def _taken(self, origin: httpcore.Origin, *, may_be_refused: bool) -> PooledConnection:
+        """Return a connection for a request: an idle one, else one that is being opened, or new."""
+        name = name_of(origin)
+        await self._opening_ahead.wait(
+            name, is_satisfied=lambda: any(each.name == name for each in self._idle)
+        )
         return self._take(origin, may_be_refused=may_be_refused)
 
     def _proxy_to(self, origin: httpcore.Origin) -> Proxy | None:
@@ -373,7 +308,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             origin.scheme.decode("ascii"), origin.host.decode("ascii"), origin.port
         )
 
-    def _open(self, origin: httpcore.Origin) -> _Connection:
+    def _open(self, origin: httpcore.Origin) -> PooledConnection:
         """Return a new connection; it connects when the request is sent.
 
         Raises:
@@ -387,14 +322,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             login = self._logins[proxy]
         # A proxy is the operator's choice, and resolves the name itself.
         dialer = Dialer(None if proxy else self._check_peer, self._slow, self._sessions)
-        factory = _factory(proxy, dialer, self._ssl_context)
-        name = _name(origin)
-        connection = _Connection(factory.create_connection(origin), dialer, origin, name, login)
+        connection = new_connection(origin, dialer, self._ssl_context, proxy=proxy, login=login)
         self._in_use.add(connection)
         self._counts.opened += 1
         return connection
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: PooledConnection) -> None:
         """Keep *connection* for the next request, if it can have one."""
         if connection not in self._in_use:
             return
@@ -406,10 +339,10 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._note_keeping(connection)
         self._keep(connection, len(self._idle))
 
-    def _note_keeping(self, connection: _Connection) -> None:
+    def _note_keeping(self, connection: PooledConnection) -> None:
         self._keeping[connection.name] = (connection.origin, trio.current_time())
 
-    def _keep(self, connection: _Connection, place: int) -> None:
+    def _keep(self, connection: PooledConnection, place: int) -> None:
         self._in_use.discard(connection)
         connection.idle_until = trio.current_time() + self._idle_expiry_s
         connection.idle_until_wall = self._wall_clock() + self._idle_expiry_s
@@ -417,7 +350,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         while len(self._idle) > self._max_idle:
             self._idle.pop(0).dialer.abort()
 
-    def _abandon(self, connection: _Connection) -> None:
+    def _abandon(self, connection: PooledConnection) -> None:
         """Close *connection* now and forget it."""
         connection.dialer.abort()
         if connection in self._in_use:
@@ -435,13 +368,13 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         expired = [
             each
             for each in self._idle
-            if self._has_expired(each) and not self._is_refused_ahead(each)
+            if each.has_expired(now_s, self._wall_clock()) and not self._is_refused_ahead(each)
         ]
         for connection in expired:
             self._idle.remove(connection)
             connection.dialer.abort()
 
-    def _is_refused_ahead(self, connection: _Connection) -> bool:
+    def _is_refused_ahead(self, connection: PooledConnection) -> bool:
         """Return whether one that has ended was opened ahead of need, and refused.
 
         Without another one that has responded, the host may have ended them all.
@@ -451,16 +384,6 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         others = (each for each in (*self._in_use, *self._idle) if each.name == connection.name)
         return is_unused and is_early and any(each.has_responded for each in others)
 
-    def _has_expired(self, connection: _Connection) -> bool:
-        """Return whether an idle one was idle for too long on either clock, or was closed."""
-        is_old = trio.current_time() >= connection.idle_until
-        if is_old or self._wall_clock() >= connection.idle_until_wall:
-            return True
-        if not connection.n_requests:  # httpcore knows nothing of it so far
-            return connection.dialer.has_ended()
-        # Also true when bytes, or an end, came without a request.
-        return connection.http.has_expired()
-
 
 def _ignore(*, is_new: bool, has_bytes: Callable[[], bool], is_ahead: bool = False) -> None:
     """Do nothing about a connection."""
@@ -468,30 +391,3 @@ def _ignore(*, is_new: bool, has_bytes: Callable[[], bool], is_ahead: bool = Fal
 
 def _ignore_body() -> None:
     """Do nothing about a body."""
-
-
-def _name(origin: httpcore.Origin) -> str:
-    """Return *origin* as `addresses.origin_of` writes it."""
-    host = origin.host.decode("ascii")
-    port = origin.port or DEFAULT_PORTS[origin.scheme.decode("ascii")]
-    return f"{origin.scheme.decode('ascii')}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _factory(
-    proxy: Proxy | None, dialer: Dialer, ssl_context: ssl.SSLContext
-) -> httpcore.AsyncConnectionPool:
-    """Return what makes one connection. It is a pool by name only: nothing is ever put in it."""
-    if proxy is None:
-        return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=dialer)
-    url = httpx.URL(proxy.address)
-    arguments: dict[str, Any] = {}
-    if url.scheme == "https":
-        arguments["proxy_ssl_context"] = ssl_context
-    if url.username or url.password:
-        arguments["proxy_auth"] = (url.username, url.password)
-    return httpcore.AsyncHTTPProxy(
-        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
-        ssl_context=ssl_context,
-        network_backend=dialer,
-        **arguments,
-    )

@@ -1,0 +1,52 @@
+"""Connections that are being opened ahead of need, and the requests that wait for one of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+
+class OpeningAhead:
+    """Counts, by origin, the connections of a pool that are opened before there is a request.
+
+    One that is being opened was begun before a new one would be, and is counted as idle: a new one
+    beside it might be one more than the host lets through. So each has one request that waits for
+    it, at most.
+    """
+
+    def __init__(self) -> None:
+        self._opening: Counter[str] = Counter()
+        self._awaiting: Counter[str] = Counter()  # requests, each for one that is being opened
+        self._ended = trio.Event()  # replaced whenever one is open, or has failed
+
+    def n_free(self, origin: str) -> int:
+        """Return how many are being opened to *origin* that no request waits for."""
+        return max(0, self._opening[origin] - self._awaiting[origin])
+
+    @contextmanager
+    def opening(self, origin: str) -> Iterator[None]:
+        """Count one more while the block opens it; then `note_ended` is to be called."""
+        self._opening[origin] += 1
+        try:
+            yield
+        finally:
+            self._opening[origin] -= 1
+            self._opening += Counter()  # drops zeros
+
+    def note_ended(self) -> None:
+        """Have the requests that wait look again: one is open, or could not be opened."""
+        self._ended.set()
+        self._ended = trio.Event()
+
+    async def wait(self, origin: str, is_satisfied: Callable[[], bool]) -> None:
+        """Wait while one is being opened to *origin* for this request, or until *is_satisfied*."""
+        while self.n_free(origin) and not is_satisfied():
+            self._awaiting[origin] += 1
+            try:
+                await self._ended.wait()
+            finally:
+                self._awaiting[origin] -= 1
+                self._awaiting += Counter()  # drops zeros

@@ -1,0 +1,113 @@
+"""One HTTP/1.1 connection of the pool: how it is made, what it has done, and until when it is good.
+
+The protocol is httpcore's, the sockets are a `Dialer`'s, and `net/pool.py` decides who uses it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpcore
+import httpx
+import trio
+
+from satfs.net.addresses import DEFAULT_PORTS
+from satfs.net.backend import Dialer
+from satfs.net.proxies import Proxy
+from satfs.net.proxy_login import ProxyLogin
+from satfs.net.streams import NotResumed
+
+
+@dataclass(slots=True, eq=False)
+class PooledConnection:
+    """An HTTP/1.1 connection and the sockets under it.
+
+    Attributes:
+        name: of the origin, as `addresses.origin_of` writes it.
+        login: to the proxy that it goes through; None without one.
+        is_ahead: it was opened before there was a request for it.
+        idle_until: when it has been idle for too long, on trio's clock.
+        idle_until_wall: the same on the wall clock, which goes on while the machine sleeps.
+    """
+
+    http: httpcore.AsyncConnectionInterface
+    dialer: Dialer
+    origin: httpcore.Origin
+    name: str
+    login: ProxyLogin | None
+    begun_s: float = field(default_factory=trio.current_time)
+    n_requests: int = 0
+    has_responded: bool = False
+    is_ahead: bool = False
+    idle_until: float = 0.0
+    idle_until_wall: float = 0.0
+
+    async def connect_ahead(self, ssl_context: ssl.SSLContext, timeout_s: float) -> None:
+        """Connect now, before there is a request, with TLS where the origin has it.
+
+        Raises httpcore's exceptions, and `NotAllowed` for an address that must not be connected to.
+        """
+        host, port = self.origin.host.decode("ascii"), self.origin.port
+        context = ssl_context if self.origin.scheme == b"https" else None
+        try:
+            await self.dialer.connect_ahead(host, port, context, timeout_s)
+        except NotResumed:
+            self.dialer.abort()
+            await self.dialer.connect_ahead(host, port, context, timeout_s)
+        self.is_ahead = True
+
+    def has_expired(self, now_s: float, wall_s: float) -> bool:
+        """Return whether an idle one was idle for too long on either clock, or was closed."""
+        if now_s >= self.idle_until or wall_s >= self.idle_until_wall:
+            return True
+        if not self.n_requests:  # httpcore knows nothing of it so far
+            return self.dialer.has_ended()
+        # Also true when bytes, or an end, came without a request.
+        return self.http.has_expired()
+
+
+def new_connection(
+    origin: httpcore.Origin,
+    dialer: Dialer,
+    ssl_context: ssl.SSLContext,
+    *,
+    proxy: Proxy | None,
+    login: ProxyLogin | None,
+) -> PooledConnection:
+    """Return a connection to *origin*, through *proxy* if there is one; the first request opens it.
+
+    Raises:
+        BadSettings: the environment names a proxy that cannot be used.
+    """
+    factory = _factory(proxy, dialer, ssl_context)
+    http = factory.create_connection(origin)
+    return PooledConnection(http, dialer, origin, name_of(origin), login)
+
+
+def name_of(origin: httpcore.Origin) -> str:
+    """Return *origin* as `addresses.origin_of` writes it."""
+    host = origin.host.decode("ascii")
+    port = origin.port or DEFAULT_PORTS[origin.scheme.decode("ascii")]
+    return f"{origin.scheme.decode('ascii')}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _factory(
+    proxy: Proxy | None, dialer: Dialer, ssl_context: ssl.SSLContext
+) -> httpcore.AsyncConnectionPool:
+    """Return what makes one connection. It is a pool by name only: nothing is ever put in it."""
+    if proxy is None:
+        return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=dialer)
+    url = httpx.URL(proxy.address)
+    arguments: dict[str, Any] = {}
+    if url.scheme == "https":
+        arguments["proxy_ssl_context"] = ssl_context
+    if url.username or url.password:
+        arguments["proxy_auth"] = (url.username, url.password)
+    return httpcore.AsyncHTTPProxy(
+        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
+        ssl_context=ssl_context,
+        network_backend=dialer,
+        **arguments,
+    )
