@@ -155,12 +155,15 @@ class Versions:
         self._dispatcher.run_in_background(learn)
 
     async def renew(self, scene: SceneId, attachment: AttachmentName, revision: str) -> Version:
-        """Return the version that the store has now; an earlier one is not believed.
+        """Return the version that the store has now; what it responded before is not believed.
+
+        Neither an earlier version nor a refusal of a moment ago.
 
         Raises:
             NotThere, NotAllowed: as `get`.
             Unreachable: the store does not respond now; a version known from before stays known.
         """
+        self._links.forget_refusal((scene, attachment))
         return (await self._learn(scene, attachment, revision, self._now())).version
 
     async def _recall(self, key: Key) -> KnownVersion | None:

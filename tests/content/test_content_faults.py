@@ -260,6 +260,24 @@ class TestOffline:
 
         run(main)
 
+    def test_a_refusal_is_not_believed_by_a_refresh(self, tmp_path: Path) -> None:
+        """A user who refreshes a file a moment after a refusal has the store looked at."""
+        store = FakeStore()
+        store.add(MIB)
+
+        async def main() -> None:
+            async with opened(store, tmp_path) as contents:
+                store.break_with("expired", count=10_000)
+                with pytest.raises(NotAllowed):
+                    await learn(contents)
+                with pytest.raises(NotAllowed):
+                    await contents.renew(SCENE, ZIP, "r1")
+                store.faults.clear()
+                assert (await contents.renew(SCENE, ZIP, "r1")).size_bytes == MIB
+                assert (await learn(contents)).size_bytes == MIB
+
+        run(main)
+
     def test_many_reads_fail_together(self, tmp_path: Path) -> None:
         """Fifty reads of a store that is away are answered within one deadline, not fifty."""
         store = FakeStore()
