@@ -224,6 +224,133 @@ class TestBytes:
         assert [each.front for each in stand.told] == [BLOCK_BYTES, 9 * BLOCK_BYTES]
 
 
+def chunked(body: bytes, sizes: Iterator[int], *, extension: str = "", trailers: str = "") -> bytes:
+    """Return *body* in chunks of *sizes* (RFC 9112 §7.1)."""
+    pieces, at = [], 0
+    while at < len(body):
+        piece = body[at : at + next(sizes)]
+        pieces.append(f"{len(piece):x}{extension}\r\n".encode() + piece + b"\r\n")
+        at += len(piece)
+    return b"".join(pieces) + f"0\r\n{trailers}\r\n".encode()
+
+
+#: A part of an object of which the length is in its range alone.
+CHUNKED = {"Content_Length": "", "Transfer_Encoding": "chunked"}
+
+
+class TestBodiesWithoutLength:
+    @pytest.mark.slow
+    @settings(max_examples=150, deadline=None)
+    @given(
+        SPANS,
+        PIECES,
+        st.lists(st.integers(1, 3 * BLOCK_BYTES), min_size=1, max_size=20),
+        st.sampled_from(["", ";x", ';a="b;c"']),
+        st.sampled_from(["", "x-check: 1\r\n", 'ETag: "other"\r\n']),
+    )
+    def test_any_chunks_give_the_same_bytes(
+        self,
+        span: tuple[int, int],
+        pieces: list[int],
+        chunks: list[int],
+        extension: str,
+        trailers: str,
+    ) -> None:
+        """Chunks, in any pieces, are in the file once, and the connection is used again."""
+        stand = Stand(*span)
+        try:
+            stand.exchange.request("test")
+            body = chunked(
+                OBJECT[slice(*span)], cycled(chunks), extension=extension, trailers=trailers
+            )
+            stand.feed(head(*span, **CHUNKED) + body, cycled(pieces))
+            outcome = stand.exchange.outcome
+            assert outcome is not None
+            assert outcome.response_class is None
+            assert outcome.broken is None
+            assert stand.front == span[1]
+            assert stand.exchange.may_follow
+        finally:
+            stand.close()
+
+    @pytest.mark.slow
+    @settings(max_examples=100, deadline=None)
+    @given(SPANS, PIECES, st.floats(0, 1), st.booleans())
+    def test_a_body_that_is_cut_short_leaves_what_came(
+        self, span: tuple[int, int], pieces: list[int], share: float, is_chunked: bool
+    ) -> None:
+        """A body without a length that ends before its range does is not taken for whole."""
+        stand = Stand(*span)
+        try:
+            stand.exchange.request("test")
+            body = OBJECT[slice(*span)]
+            n_sent = min(int(len(body) * share), len(body) - 1)
+            sent = body[:n_sent]
+            if is_chunked:
+                sent = chunked(sent, cycled(pieces)).removesuffix(b"0\r\n\r\n")
+            how = CHUNKED if is_chunked else {"Content_Length": ""}
+            stand.feed(head(*span, **how) + sent, cycled(pieces))
+            stand.end()
+            outcome = stand.exchange.outcome
+            assert outcome is not None
+            assert outcome.broken
+            assert not stand.exchange.may_follow
+            assert stand.front == span[0] + n_sent // BLOCK_BYTES * BLOCK_BYTES
+        finally:
+            stand.close()
+
+    def test_chunks_that_end_early_are_a_part(self, stands: Any) -> None:
+        """The connection is used again for the rest of the range."""
+        stand = stands(0, 8 * BLOCK_BYTES)
+        stand.exchange.request("test")
+        body = chunked(OBJECT[: 3 * BLOCK_BYTES + 100], forever(1000))
+        stand.feed(head(0, 8 * BLOCK_BYTES, **CHUNKED) + body, forever(1 << 20))
+        assert stand.exchange.outcome.response_class.kind is ResponseKind.RETRY
+        assert stand.front == 3 * BLOCK_BYTES
+        assert stand.exchange.may_follow
+
+    def test_the_end_of_the_connection_is_the_end_of_the_body(self, stands: Any) -> None:
+        """What is requested is there, and the connection is not used again."""
+        stand = stands(0, SIZE)
+        stand.exchange.request("test")
+        stand.feed(head(0, SIZE, Content_Length="") + OBJECT, forever(5000))
+        assert stand.exchange.outcome.broken is None
+        assert stand.front == SIZE
+        assert not stand.exchange.may_follow
+
+    @pytest.mark.parametrize("ending", ["silence", "close", "nonsense"])
+    def test_chunks_without_an_end_are_whole(self, stands: Any, ending: str) -> None:
+        """All bytes are reported at once; the missing end costs the connection alone."""
+        stand = stands(0, SIZE)
+        stand.exchange.request("test")
+        body = chunked(OBJECT, forever(9999)).removesuffix(b"0\r\n\r\n")
+        stand.feed(head(0, SIZE, **CHUNKED) + body, forever(1 << 20))
+        assert stand.front == SIZE
+        assert not stand.exchange.is_over
+        if ending == "close":
+            stand.end()
+        elif ending == "nonsense":
+            stand.feed(b"no chunk\r\n", forever(100))
+        else:
+            stand.exchange.look_at_clock(stand.now_s + module.END_S / 2)
+            assert not stand.exchange.is_over
+            stand.exchange.look_at_clock(stand.now_s + module.END_S)
+        assert stand.exchange.outcome.broken is None
+        assert stand.exchange.outcome.response_class is None
+        assert not stand.exchange.may_follow
+
+    def test_more_chunks_than_the_range_has_are_not_taken(self, stands: Any) -> None:
+        """Bytes behind the range are not written, and the connection is not used again."""
+        stand = stands(0, 2 * BLOCK_BYTES)
+        stand.exchange.request("test")
+        body = chunked(OBJECT[: 4 * BLOCK_BYTES], forever(5000))
+        stand.feed(head(0, 2 * BLOCK_BYTES, **CHUNKED) + body, forever(1 << 20))
+        assert stand.front == 2 * BLOCK_BYTES
+        assert stand.exchange.outcome.broken is None
+        assert not stand.exchange.may_follow
+        assert os.pread(stand.fd, BLOCK_BYTES, 2 * BLOCK_BYTES) == bytes(BLOCK_BYTES)
+
+
 class TestAnswers:
     def test_the_request(self, stands: Any) -> None:
         """The link goes out as it is, with its range and its version, and no credential."""
@@ -270,7 +397,17 @@ class TestAnswers:
             (b"SSH-2.0-OpenSSH\r\n\r\n", ResponseKind.GARBLED),
             (head(0, 32768), ResponseKind.GARBLED),
             (head(0, 16384, ETag='"other"'), ResponseKind.CHANGED),
-            (head(0, 16384, Content_Length="", Transfer_Encoding="chunked"), ResponseKind.GARBLED),
+            (
+                head(
+                    0,
+                    16384,
+                    "200 OK",
+                    Content_Range="",
+                    Content_Length="",
+                    Transfer_Encoding="chunked",
+                ),
+                ResponseKind.GARBLED,
+            ),
             (head(0, SIZE, status="200 OK", Content_Range=""), ResponseKind.BYTES),
         ],
     )

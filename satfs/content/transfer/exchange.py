@@ -24,6 +24,7 @@ from satfs.content.transfer.store_responses import (
     classify_error,
     classify_success,
     is_of_connection,
+    part_bytes,
     request_headers,
 )
 from satfs.model import ByteRange, Version
@@ -43,6 +44,11 @@ HEAD_BYTES: Final = 16 * 1024
 MAX_INFORMATIONAL: Final = 64
 #: Most of an error's body that is looked at, and longest head that is.
 ERROR_BYTES: Final = 64 * 1024
+#: Bytes of a chunked body that are taken in at once, for the same reason: chunks of one byte.
+CHUNKS_BYTES: Final = 64 * 1024
+#: How long the end of a chunked body is waited for when all bytes have come, in seconds: it gives
+#: the connection back. Some servers send none.
+END_S: Final = 1.0
 
 
 #: A whole response with fewer bytes than were requested: another one brings the rest.
@@ -57,7 +63,8 @@ class Exchange:
     """Requests the bytes of one move, and takes the response in.
 
     Invariants:
-        Bytes [move.start, `front`) are in the file; up to `_n_held` more are in the buffer.
+        Bytes [move.start, `front`) are in the file; up to `_n_held` more are in the buffer. Of a
+        chunked body the buffer holds the content alone.
         Reported bytes are in the file, are whole blocks, and end at or before `front`. `stop` only
         ever shrinks.
     """
@@ -80,6 +87,8 @@ class Exchange:
         self._is_kept_alive = False
         self._n_informational = 0
         self._body_left: int | None = None  # None: the head has not been read
+        self._is_chunked = False
+        self._is_end_due = False  # a chunked body of which the end has not come
         self._buffer = memoryview(bytearray(WRITE_BYTES + BLOCK_BYTES))
         self._n_held = 0
         self.front = move.start
@@ -101,7 +110,8 @@ class Exchange:
     @property
     def may_follow(self) -> bool:
         """Return whether another request may be sent on the same connection."""
-        return self.outcome is not None and self._is_kept_alive and self._body_left == 0
+        is_read = not self._is_end_due if self._is_chunked else self._body_left == 0
+        return self.outcome is not None and self._is_kept_alive and is_read
 
     def request(self, user_agent: str) -> bytes:
         """Return the request to send.
@@ -141,7 +151,8 @@ class Exchange:
             room = self._buffer[:HEAD_BYTES]
         else:
             position = self.front + self._n_held
-            n_wanted = min(self._body_left, WRITE_BYTES - position % WRITE_BYTES)
+            n_wanted = WRITE_BYTES - position % WRITE_BYTES
+            n_wanted = min(CHUNKS_BYTES if self._is_chunked else self._body_left, n_wanted)
             room = self._buffer[self._n_held : self._n_held + n_wanted]
         try:
             n_bytes = recv_into(room)
@@ -150,6 +161,9 @@ class Exchange:
         self.received_s = clock()
         if self._body_left is None:
             self._take_head(bytes(room[:n_bytes]), self.received_s)
+            return n_bytes == len(room)
+        if self._is_chunked and n_bytes:
+            self._take_chunks(bytes(room[:n_bytes]), self.received_s)
             return n_bytes == len(room)
         self._n_held += n_bytes
         self._body_left -= n_bytes
@@ -167,6 +181,8 @@ class Exchange:
         """
         if self._body_left is not None and not self.is_over:
             self._settle(now_s, is_due=now_s - self._reported_s >= REPORT_AFTER_S)
+            if self._body_left == 0 and now_s - self.received_s >= END_S:
+                self._conclude()
 
     def broke(self, reason: str, *, is_timeout: bool = False, now_s: float) -> None:
         """Take in that the connection is lost; what has come is kept.
@@ -223,22 +239,26 @@ class Exchange:
             return  # its body has more
         version = Version(self.move.etag, self.move.size_bytes)
         response_class = classify_success(status, headers, self._requested, version)
-        length = headers.get("content-length", "")
-        if response_class.kind is ResponseKind.BYTES:
-            if response_class.skip_bytes:
-                # The loop slices whole bodies; here they are refused.
-                response_class = ResponseClass(ResponseKind.GARBLED, "200 for a range")
-            elif "transfer-encoding" in headers or not length.strip().isdecimal():
-                # Only a parser knows where such a body ends; the loop has one.
-                response_class = ResponseClass(ResponseKind.GARBLED, "Content-Length")
+        length = headers.get("content-length", "").strip()
+        self._is_chunked = self._is_end_due = "transfer-encoding" in headers
+        is_length_stated = length.isdecimal() and not self._is_chunked
+        # Without a length the range shows how many bytes belong to the response.
+        n_bytes = int(length) if is_length_stated else part_bytes(status, headers)
         if response_class.kind is not ResponseKind.BYTES:
             self._refuse(response_class)
             return
-        self._is_kept_alive = http_version == b"1.1" and "close" not in (
-            headers.get("connection", "").lower()
-        )
+        if response_class.skip_bytes or n_bytes is None:
+            # The loop slices whole bodies; here they are refused.
+            self._refuse(ResponseClass(ResponseKind.GARBLED, "200 for a range"))
+            return
+        is_framed = is_length_stated or self._is_chunked  # else the connection's end is the body's
+        is_closed = "close" in headers.get("connection", "").lower()
+        self._is_kept_alive = http_version == b"1.1" and is_framed and not is_closed
         self._began_s, self._response_s = now_s, max(0.0, now_s - self.requested_s)
-        self._body_left = int(length)
+        self._body_left = n_bytes
+        if self._is_chunked:
+            self._take_chunks(b"", now_s)
+            return
         early, _ = self._parser.trailing_data
         if len(early) > self._body_left:
             # Bytes that belong to no response: what follows would be read in the wrong place.
@@ -247,6 +267,33 @@ class Exchange:
         self._buffer[: len(early)] = early
         self._n_held = len(early)
         self._body_left -= len(early)
+        self._settle(now_s)
+
+    def _take_chunks(self, data: bytes, now_s: float) -> None:
+        """Take in what came of a chunked body (RFC 9112 §7.1)."""
+        left = self._body_left or 0
+        if data:
+            self._parser.receive_data(data)
+        try:
+            while self._is_end_due and (event := self._parser.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.EndOfMessage):
+                    self._is_end_due = False
+                    self._is_kept_alive &= not self._parser.trailing_data[0]
+                elif isinstance(event, h11.Data):
+                    content = bytes(event.data)[:left]
+                    # More than the range: what is behind it is not wanted, nor what follows.
+                    self._is_kept_alive &= len(content) == len(event.data)
+                    self._buffer[self._n_held : self._n_held + len(content)] = content
+                    self._n_held += len(content)
+                    left -= len(content)
+        except h11.RemoteProtocolError:
+            self._is_kept_alive = False
+            self._body_left = left
+            self._settle(now_s)
+            if not self.is_over:
+                self._finish_broken("not chunks", now_s)
+            return
+        self._body_left = left
         self._settle(now_s)
 
     def _refuse_by_body(self) -> None:
@@ -262,7 +309,8 @@ class Exchange:
     def _settle(self, now_s: float, *, is_due: bool = False) -> None:
         """Write what is worth it, report what is due, and end when all is there."""
         received = min(self.front + self._n_held, self.stop)
-        is_last = received == self.stop or not self._body_left
+        is_body_over = not self._body_left or (self._is_chunked and not self._is_end_due)
+        is_last = received == self.stop or is_body_over
         is_due = is_due or not self._reported_s  # a read may wait for the first block
         if is_last or is_due or received % WRITE_BYTES == 0:
             whole = received if received == self.stop else received // BLOCK_BYTES * BLOCK_BYTES
@@ -271,13 +319,20 @@ class Exchange:
         is_worth_reporting = len(self._hashes) * BLOCK_BYTES >= REPORT_BYTES
         if self._hashes and (is_last or is_due or is_worth_reporting):
             self._report(now_s)
-        if self.front >= self.stop:
-            self.outcome = OutcomeReport(self.move.move)
-        elif not self._body_left:
-            # All that was announced has come, and the connection can be used again.
-            self.outcome = OutcomeReport(self.move.move, _PART)
+        if is_body_over and self._is_end_due and self._is_kept_alive:
+            return  # for a moment, since it gives the connection back
+        if is_body_over or self.front >= self.stop:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """End with what has come: all that was requested, or all that was announced."""
+        is_whole = self.front >= self.stop
+        self.outcome = OutcomeReport(self.move.move, None if is_whole else _PART)
 
     def _finish_broken(self, reason: str, now_s: float, *, is_timeout: bool = False) -> None:
+        if self._body_left == 0:  # only the end of its chunks is missing
+            self._conclude()
+            return
         whole = (self.front + self._n_held) // BLOCK_BYTES * BLOCK_BYTES
         if self.front < whole <= self.stop:
             self._write(whole - self.front)
