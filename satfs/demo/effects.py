@@ -329,6 +329,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[Response, Fault], Response]]] = {
     "no-content-range": lambda a, f: a.with_headers(content_range=None),
     "no-etag": lambda a, f: _etag(a, None),
     "weak-etag": lambda a, f: _etag(a, f"W/{a.headers.get('ETag')}"),
+    "suffixed-etag": lambda a, f: _etag(a, f'{a.headers.get("ETag", "")[:-1]}{f["suffix"]}"'),
     "other-etag": lambda a, f: _etag(a, f["etag"]),
     "no-last-modified": lambda a, f: a.with_headers(last_modified=None),
     "no-length": lambda a, f: a.with_headers(transfer_encoding="chunked"),

@@ -77,6 +77,9 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "no-content-range": FaultKind("206 without Content-Range."),
     "no-etag": FaultKind("No ETag."),
     "weak-etag": FaultKind("A weak ETag."),
+    "suffixed-etag": FaultKind(
+        "The ETag of a server that might have compressed (store).", {"suffix": "-gzip"}
+    ),
     "other-etag": FaultKind("Another ETag than the object's.", {"etag": '"0123456789abcdef"'}),
     "no-last-modified": FaultKind("No Last-Modified."),
     "flipping-etag": FaultKind(

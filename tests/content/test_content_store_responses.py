@@ -15,6 +15,7 @@ from satfs.content.transfer.store_responses import (
     classify_tail,
     encodings_of,
     is_object_itself,
+    is_same,
     request_headers,
     total_if_unsatisfied,
     version_of,
@@ -212,6 +213,18 @@ def test_a_label_is_believed_by_how_the_object_begins(
         (206, {"content-range": "bytes +100-199/10000"}, ResponseKind.GARBLED),
         (206, {"content-range": "items 100-199/10000"}, ResponseKind.GARBLED),
         (206, {"etag": 'w/"abc"'}, ResponseKind.BYTES),
+        (206, {"etag": '"abc-gzip"'}, ResponseKind.BYTES),
+        (206, {"etag": 'W/"abc--gzip"'}, ResponseKind.BYTES),
+        (206, {"etag": '"abc"-gzip'}, ResponseKind.BYTES),
+        (206, {"etag": '"abc-br"'}, ResponseKind.BYTES),
+        (206, {"etag": '"new-gzip"'}, ResponseKind.CHANGED),
+        (206, {"etag": '"abc-2"'}, ResponseKind.CHANGED),
+        (206, {"etag": '"abc-gzip"', "content-encoding": "gzip"}, ResponseKind.CHANGED),
+        (
+            206,
+            {"etag": '"abc-gzip"', "content-range": "bytes 100-199/10001"},
+            ResponseKind.CHANGED,
+        ),
         (206, {"etag": '"\xe9"'}, ResponseKind.BYTES),  # no name that everybody writes alike
         (204, {}, ResponseKind.GARBLED),
     ],
@@ -258,5 +271,30 @@ def test_a_condition_goes_with_every_range_of_a_strong_version() -> None:
         "Accept-Encoding": "identity",
         "If-Match": '"abc"',
     }
-    for etag in ('W/"abc"', "modified:x"):
+    for etag in ('W/"abc"', "modified:x", '"abc-gzip"', '"abc--gzip"', '"abc"-gzip'):
         assert "If-Match" not in request_headers(ASKED, Version(etag, 5))
+
+
+#: What servers make of one ETag for single responses.
+altered = st.sampled_from(
+    ["{}", "W/{}", "{-gzip}", "{--gzip}", "W/{-gzip}", "{}-gzip", "{-br}", "{-deflate}", "{-zstd}"]
+)
+stems = st.text("0123456789abcdef-:", max_size=12).filter(
+    lambda each: not each.endswith(("-", "-b", "-br"))
+)
+
+
+def _altered(how: str, stem: str) -> str:
+    return how.replace("{", f'"{stem}').replace("}", '"')
+
+
+@given(stems, stems, altered, altered, st.integers(0, 3), st.integers(0, 3))
+def test_one_etag_is_recognised_however_a_server_alters_it(
+    one: str, other: str, how_one: str, how_other: str, size_one: int, size_other: int
+) -> None:
+    """Two versions are the same where stem and length are; the order does not matter."""
+    first = Version(_altered(how_one, one), size_one)
+    second = Version(_altered(how_other, other), size_other)
+    is_one = one == other and size_one == size_other
+    assert is_same(first, second) is is_one
+    assert is_same(second, first) is is_one

@@ -261,6 +261,13 @@ def test_etag(origin: DemoOrigin, url: str, name: str, expected: str | None) -> 
     assert told is None if expected is None else str(told).startswith(expected)
 
 
+def test_a_suffixed_etag(origin: DemoOrigin, url: str) -> None:
+    """The suffix stands within the quotes, as Apache writes it."""
+    right = str(ask(url).headers["etag"])
+    origin.faults.add("suffixed-etag", "object")
+    assert ask(url).headers["etag"] == f'{right[:-1]}-gzip"'
+
+
 def test_no_last_modified(origin: DemoOrigin, url: str) -> None:
     """Last-Modified is missing."""
     origin.faults.add("no-last-modified", "object")

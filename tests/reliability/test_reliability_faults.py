@@ -149,6 +149,8 @@ STORE_FAULTS = [
     Fault("no total length", store("unknown-total")),
     Fault("no total length before", store("unknown-total"), is_before=True),
     Fault("weak ETag in turn", store("weak-etag", every=2)),
+    Fault("ETag with a suffix in turn", store("suffixed-etag", every=2)),
+    Fault("ETag with a suffix before", store("suffixed-etag", every=2), is_before=True),
     # -- another version
     Fault("416", store("range-not-satisfiable", size_bytes=5), STALE),
     Fault("412", store("precondition-failed"), STALE),

@@ -35,6 +35,9 @@ _ABOUT_LINK: Final = re.compile(
     r"token|auth|signature|credential|accesskey|security|querystring", re.IGNORECASE
 )
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+#: What servers add to the ETag of an object that they coded for a response, or might have: Apache's
+#: mod_deflate and mod_brotli (`"abc-gzip"`, before 2.4 `"abc"-gzip`), Jetty (`"abc--gzip"`).
+_CODING_SUFFIX: Final = re.compile(r'("?)--?(?:x-)?(?:gzip|deflate|br|zstd)("?)$')
 #: Begins the name of a version that has no ETag, only a date.
 _BY_DATE: Final = "modified:"
 #: Longest object that is believed. Deliveries are gigabytes; a length is held in a map of half a
@@ -81,9 +84,17 @@ def request_headers(requested: ByteRange, version: Version | None) -> dict[str, 
         "Range": f"bytes={requested.start}-{requested.stop - 1}",
         "Accept-Encoding": "identity",
     }
-    if version is not None and version.is_strong:
+    if version is not None and _may_be_condition(version):
         headers["If-Match"] = version.etag
     return headers
+
+
+def _may_be_condition(version: Version) -> bool:
+    """Return whether the store compares the ETag of *version* with that of the object.
+
+    One that was altered on its way, or for the response, is another one than the store has.
+    """
+    return version.is_strong and _CODING_SUFFIX.search(version.etag) is None
 
 
 def version_of(headers: Mapping[str, str], size_bytes: int) -> Version:
@@ -177,7 +188,7 @@ def classify_success(
     if total is None:
         # The range is inside of the version that was opened; the ETag must show that it is this
         # version, since the length does not.
-        if version is None or not (_names(headers) or version.is_strong):
+        if version is None or not (_names(headers) or _may_be_condition(version)):
             return ResponseClass(ResponseKind.GARBLED, "Content-Range")
         total = version.size_bytes
     seen = version_of(headers, total)
@@ -220,18 +231,31 @@ def _is_same(seen: Version, version: Version, headers: Mapping[str, str]) -> boo
     if version.etag.startswith(_BY_DATE):
         modified = headers.get("last-modified", "").strip()
         return not modified or version.etag == f"{_BY_DATE}{modified}"
-    return not _etag(headers) or is_same(seen, version)
+    if not _etag(headers):
+        return True
+    if encodings_of(headers) and _is_coded_of(seen, version):
+        return False  # the ETag and the label agree that this is another representation
+    return is_same(seen, version)
 
 
 def is_same(one: Version, other: Version) -> bool:
     """Return whether two versions hold the same bytes.
 
-    A proxy may make an ETag weak on its way, and not on the next (nginx does where it might have
-    compressed): with the same length it names the same object.
+    A server may make an ETag weak for one response and not for the next (nginx does where it might
+    have compressed), or add a suffix to it (Apache). With the same length it names the same object:
+    identity was requested, and a coded form has another length.
     """
-    return one.size_bytes == other.size_bytes and one.etag.removeprefix(
-        "W/"
-    ) == other.etag.removeprefix("W/")
+    return one.size_bytes == other.size_bytes and _stem(one.etag) == _stem(other.etag)
+
+
+def _stem(etag: str) -> str:
+    """Return *etag* without what servers add to it for a response."""
+    return _CODING_SUFFIX.sub(r"\1\2", etag.removeprefix("W/"))
+
+
+def _is_coded_of(one: Version, other: Version) -> bool:
+    """Return whether two ETags differ in the suffix of a coding."""
+    return one.etag.removeprefix("W/") != other.etag.removeprefix("W/") and is_same(one, other)
 
 
 def _names(headers: Mapping[str, str]) -> bool:
@@ -351,6 +375,12 @@ def unsized_part(status: int, headers: Mapping[str, str]) -> ByteRange | None:
     if span is None or span[2] is not None or not span[0] <= span[1] < MAX_OBJECT_BYTES:
         return None
     return ByteRange(span[0], span[1] + 1)
+
+
+def part_bytes(status: int, headers: Mapping[str, str]) -> int | None:
+    """Return the length of the part in a response, by its `Content-Range`; None without one."""
+    span = _content_range(headers) if _is_range(status, headers) else None
+    return None if span is None else span[1] + 1 - span[0]
 
 
 def total_if_unsatisfied(headers: Mapping[str, str], body: bytes) -> int | None:
