@@ -20,7 +20,8 @@ MAX_DEPTH = 64
 #: Most values of one record. A scene of 20,000 attachments has 80,000. Parsing this many in one
 #: call keeps other threads waiting for 20 ms.
 MAX_RECORD_VALUES: Final = 200_000
-#: Most digits of one integer; converting more takes a time that grows with their square.
+#: Most digits of one integer that is read; converting more takes a time that grows with their
+#: square, and Python refuses more than 4,300.
 MAX_DIGITS: Final = 400
 #: Bodies up to this size, with at most this many values, are parsed within 20 ms, and a page of 100
 #: records is among them.
@@ -64,18 +65,37 @@ def decoded(body: bytes) -> Json:
             if n_brackets <= MAX_DEPTH or not is_nested_deeper(value, MAX_DEPTH):
                 return value
             raise ValueError("nested too deeply")
-    value = json.loads(
-        body.decode("utf-8-sig"), parse_constant=lambda _: None, parse_int=_short_integer
-    )
+    value = parsed(body)
     if _SURROGATE not in body.lower() and _is_sound(value, MAX_DEPTH):
         return value
+    return mended(value)
+
+
+def parsed(body: bytes) -> Json:
+    """Return *body* as Python reads it: to be `mended` before it is written again.
+
+    What no JSON may hold, or no other program reads, is unknown: NaN, the infinities, and integers
+    with too many digits are None.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or nests a thousand levels deep.
+    """
+    return json.loads(
+        body.decode("utf-8-sig"), parse_constant=lambda _: None, parse_int=_short_integer
+    )
+
+
+def mended(value: Json) -> Json:
+    """Return a copy of *value* that can be written again.
+
+    Raises:
+        ValueError: it nests too deeply.
+    """
     return _mended(value, MAX_DEPTH)
 
 
-def _short_integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError("an integer with too many digits")
-    return int(digits)
+def _short_integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAX_DIGITS else None
 
 
 def is_nested_deeper(value: Json, depth: int) -> bool:

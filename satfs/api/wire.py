@@ -17,7 +17,15 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from satfs.api.json_document import check_size, decoded, document, max_values_in, no_json
+from satfs.api.json_document import (
+    check_size,
+    decoded,
+    document,
+    max_values_in,
+    mended,
+    no_json,
+    parsed,
+)
 from satfs.api.readers import CleanedEntry, Reader, id_in, without_secrets
 from satfs.api.record_list import RecordList, RecordPacker
 from satfs.api.scrub import may_hold_secrets
@@ -153,6 +161,7 @@ def _sent(body: bytes) -> Page:
     """Return the page in *body*, its entries as the bytes that were sent, or as values.
 
     They are values where only Python's own parser can read the response: it knows NaN, for example.
+    Then each is still to be mended, so that one that cannot be is lost alone.
     """
     check_size(body, MAX_PAGE_VALUES)
     content = body.removeprefix(_BOM)
@@ -162,7 +171,7 @@ def _sent(body: bytes) -> Page:
     try:
         envelope: _Envelope | dict[str, Json] = _ENVELOPE.decode(content)
     except (ValueError, RecursionError):
-        top = document(body, MAX_VALUES)
+        top = _parsed(content)
         if isinstance(top, list):
             return Page(tuple(top), has_next_field=False)
         if not isinstance(top, dict):
@@ -182,6 +191,14 @@ def _sent(body: bytes) -> Page:
     if following is not None and not isinstance(following, str):
         raise Garbled("the next page has no address")
     return Page(tuple(entries), count, following or None, "next" in fields)
+
+
+def _parsed(content: bytes) -> Json:
+    check_size(content, MAX_VALUES)
+    try:
+        return parsed(content)
+    except (ValueError, RecursionError):
+        raise no_json(content) from None
 
 
 def _fields(envelope: _Envelope | dict[str, Json]) -> dict[str, Json]:
@@ -226,9 +243,13 @@ def _split(content: bytes | msgspec.Raw) -> list[Json] | None:
 
 
 def _field(value: Json) -> Json:
-    """Return a field of a page; None for one that cannot be read, or that is too large."""
+    """Return a field of a page.
+
+    Raises:
+        Garbled: it cannot be read, or is too large.
+    """
     if not isinstance(value, msgspec.Raw):
-        return value
+        return _mended(value)
     content = bytes(value)
     if len(content) > MAX_FIELD_BYTES:
         raise Garbled("a field of the page is too long")
@@ -255,25 +276,40 @@ def _value(sent: Json) -> Json:
     Raises:
         Garbled: it cannot be read, or has more values than a record may have.
     """
-    return document(bytes(sent)) if isinstance(sent, msgspec.Raw) else sent
+    return document(bytes(sent)) if isinstance(sent, msgspec.Raw) else _mended(sent)
+
+
+def _mended(value: Json) -> Json:
+    try:
+        return mended(value)
+    except ValueError as problem:
+        raise Garbled(f"the response is {problem}") from None
 
 
 def _unreadable(sent: Json, reader: Reader[R], reason: str) -> CleanedEntry | None:
     """Return what is kept of an entry that cannot be read; None when its id cannot be, either."""
-    try:
-        found = _IDS.decode(bytes(sent))
-    except (ValueError, RecursionError):
-        return None
-    fields = {}
-    for name in reader.id_keys:
-        content = bytes(getattr(found, name))
-        if content and len(content) <= MAX_FIELD_BYTES:
-            try:
-                fields[name] = decoded(content)
-            except (ValueError, RecursionError):
-                return None
-    id = id_in(without_secrets(fields), *reader.id_keys)
+    fields = without_secrets(_id_fields(sent, reader.id_keys))
+    id = id_in(fields, *reader.id_keys)
     return None if id is None else reader.unreadable(id, reason)
+
+
+def _id_fields(sent: Json, names: Sequence[str]) -> dict[str, Json]:
+    """Return those of the fields *names* of an entry that can be read."""
+    if not isinstance(sent, msgspec.Raw):
+        values = sent if isinstance(sent, dict) else {}
+        found = {name: values[name] for name in names if name in values}
+        plain = {name: v for name, v in found.items() if not isinstance(v, dict | list)}
+        return cast("dict[str, Json]", _mended(plain))
+    try:
+        ids = _IDS.decode(bytes(sent))
+        contents = {name: bytes(getattr(ids, name)) for name in names}
+        return {
+            name: decoded(content)
+            for name, content in contents.items()
+            if content and len(content) <= MAX_FIELD_BYTES
+        }
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _count(value: Json) -> int | None:

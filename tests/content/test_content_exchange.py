@@ -235,7 +235,7 @@ def chunked(body: bytes, sizes: Iterator[int], *, extension: str = "", trailers:
 
 
 #: A part of an object of which the length is in its range alone.
-CHUNKED = {"Content_Length": "", "Transfer_Encoding": "chunked"}
+CHUNKED: Any = {"Content_Length": "", "Transfer_Encoding": "chunked"}
 
 
 class TestBodiesWithoutLength:
@@ -288,7 +288,7 @@ class TestBodiesWithoutLength:
             sent = body[:n_sent]
             if is_chunked:
                 sent = chunked(sent, cycled(pieces)).removesuffix(b"0\r\n\r\n")
-            how = CHUNKED if is_chunked else {"Content_Length": ""}
+            how: Any = CHUNKED if is_chunked else {"Content_Length": ""}
             stand.feed(head(*span, **how) + sent, cycled(pieces))
             stand.end()
             outcome = stand.exchange.outcome
