@@ -27,7 +27,7 @@ from fakes.tls_servers import serving_half_a_record
 from satfs.content.attachments import Attachments
 from satfs.content.build import open_attachments
 from satfs.content.fetch.controller import INITIAL_CONNECTIONS
-from satfs.content.transfer import messages, worker, worker_process
+from satfs.content.transfer import lines, messages, worker_lives, worker_process
 from satfs.content.transfer import workers as pool
 from satfs.content.transfer.interface import UnusableResponse
 from satfs.content.transfer.messages import OutcomeReport
@@ -94,7 +94,7 @@ async def opened(
         assert isinstance(bulk, pool.WorkerPool)
         if has_worker:
             await bulk.prepare(Link(origin.link(SCENE)), 4)
-            await eventually(lambda: any(each.is_ready for each in bulk._processes))
+            await eventually(lambda: any(each.is_ready for each in bulk._workers))
         yield contents, bulk
 
 
@@ -198,7 +198,7 @@ def test_a_transfer_given_up_writes_no_wrong_byte(
 @pytest.mark.slow
 def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker keeps a connection for the next range, and not for ever."""
-    monkeypatch.setattr(worker, "IDLE_CONNECTION_S", 0.5)
+    monkeypatch.setattr(lines, "IDLE_CONNECTION_S", 0.5)
     fd = os.memfd_create("object")
     with worker_thread() as ours, origin_of() as origin:
         size, etag = CONTENT.size_bytes, CONTENT.etag
@@ -267,9 +267,9 @@ async def test_a_certificate_that_a_worker_refuses_is_reported_at_once(tmp_path:
         async with opened(origin, tmp_path / "cache", has_worker=False) as (contents, bulk):
             other = tmp_path / "other.pem"
             trustme.CA().cert_pem.write_to_path(str(other))
-            bulk._settings["ca_file"] = str(other)
+            bulk._workers._settings["ca_file"] = str(other)
             await bulk.prepare(Link(origin.link(SCENE)), 1)
-            await eventually(lambda: any(each.is_ready for each in bulk._processes))
+            await eventually(lambda: any(each.is_ready for each in bulk._workers))
             version = await contents.version(SCENE, ZIP, "r")
             reader = await contents.open(SCENE, ZIP, version)
             with (
@@ -296,7 +296,7 @@ async def test_a_worker_that_cannot_read_the_ca_file_is_not_needed(tmp_path: Pat
             assert origin.ca_file is not None
             origin.ca_file.unlink()
             await bulk.prepare(Link(origin.link(SCENE)), 1)
-            await eventually(lambda: any(each.is_ready for each in bulk._processes))
+            await eventually(lambda: any(each.is_ready for each in bulk._workers))
             await read_all(contents, until=16 * MIB)
             assert contents.statistics().get("retries", 0) == 0
 
@@ -314,11 +314,11 @@ async def test_a_link_longer_than_a_packet_kills_no_worker(
             reader = await contents.open(SCENE, ZIP, version)
             (fetcher,) = contents._fetchers.by_place.values()
             range_request = fetcher._new_request(ByteRange(0, 2 * MIB), None, is_bulk=True)
-            pids = {each.process.pid for each in bulk._processes}
+            pids = {each.process.pid for each in bulk._workers}
             with pytest.raises((UnusableResponse, Unreachable)):
                 await bulk.move(link, range_request, version)
-            assert bulk._n_deaths == 0
-            assert pids <= {each.process.pid for each in bulk._processes}
+            assert bulk._workers._n_deaths == 0
+            assert pids <= {each.process.pid for each in bulk._workers}
             fetcher._landing.pop(range_request).end()
             reader.close()
 
@@ -333,7 +333,7 @@ async def test_a_killed_worker_costs_no_byte(tmp_path: Path) -> None:
             def kill(start: int) -> None:
                 nonlocal n_killed
                 if start % (4 * MIB) == 2 * MIB:
-                    for process in bulk._processes[:1]:
+                    for process in tuple(bulk._workers)[:1]:
                         process.process.send_signal(signal.SIGKILL)
                         n_killed += 1
 
@@ -357,7 +357,7 @@ async def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
 
             def stop(start: int) -> None:
                 if start == 2 * MIB:
-                    for process in bulk._processes:
+                    for process in bulk._workers:
                         process.process.send_signal(signal.SIGSTOP)
                         stopped.append(process.process.pid)
 
@@ -373,11 +373,11 @@ async def test_a_worker_that_has_nothing_to_report_lives(tmp_path: Path) -> None
     """A store that is silent for longer than a worker may be costs no worker."""
     with origin_of() as origin:
         async with opened(origin, tmp_path, progress_timeout_s=3.0) as (contents, bulk):
-            bulk._silence_s = 1.0  # of a worker, which reports four times in three seconds
-            pids = {each.process.pid for each in bulk._processes}
+            bulk._workers._silence_s = 1.0  # of a worker, which reports four times in three seconds
+            pids = {each.process.pid for each in bulk._workers}
             origin.faults.add("stall", "object", at_byte=200_000, seconds=2.0)
             await read_all(contents, until=MIB)
-            assert pids <= {each.process.pid for each in bulk._processes}
+            assert pids <= {each.process.pid for each in bulk._workers}
 
 
 @pytest.mark.slow
@@ -397,7 +397,7 @@ async def test_workers_that_keep_dying_are_not_needed(
     with origin_of() as origin:
         async with opened(origin, tmp_path, has_worker=False) as (contents, _):
             with trio.fail_after(60):
-                for _ in range(pool.MAX_DEATHS):
+                for _ in range(worker_lives.MAX_DEATHS):
                     assert isinstance(contents._dispatcher._bulk, pool.WorkerPool)
                     await contents._dispatcher._bulk.prepare(Link(origin.link(SCENE)), 4)
                     await trio.sleep(0.2)
@@ -421,7 +421,7 @@ async def test_nobody_waits_for_a_worker_to_start(
         async with opened(origin, tmp_path, has_worker=False) as (contents, bulk):
             with trio.fail_after(30):
                 await read_all(contents)
-            assert {each.is_ready for each in bulk._processes} == {False}
+            assert {each.is_ready for each in bulk._workers} == {False}
             assert origin.bytes_sent() <= CONTENT.size_bytes + MIB
 
 
@@ -431,7 +431,7 @@ async def test_another_worker_comes_with_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_saturated: bool
 ) -> None:
     """One moves short transfers alone; a long one gets another, where a processor is the limit."""
-    monkeypatch.setattr(pool, "GROW_AFTER_BYTES", 16 * MIB)
+    monkeypatch.setattr(worker_lives, "GROW_AFTER_BYTES", 16 * MIB)
     monkeypatch.setattr(worker_process, "LOOK_S", 0.0)
     monkeypatch.setattr(worker_process, "SATURATED_SHARE", 0.0 if is_saturated else 2.0)
     with origin_of(bytes_per_s=60e6) as origin:
@@ -476,7 +476,7 @@ async def test_idle_workers_end_and_start_again(tmp_path: Path) -> None:
     with origin_of() as origin:
         async with opened(origin, tmp_path, worker_idle_s=2.0) as (contents, bulk):
             await read_all(contents, until=24 * MIB)
-            pids = [each.process.pid for each in bulk._processes]
+            pids = [each.process.pid for each in bulk._workers]
             assert pids
             await eventually(lambda: not bulk.statistics()["workers"])
             await eventually(lambda: not any(map(is_running, pids)))
@@ -489,8 +489,8 @@ async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
     with origin_of() as origin:
         async with opened(origin, tmp_path) as (contents, bulk):
             await read_all(contents, until=24 * MIB)
-            assert any(each.files for each in bulk._processes)
-            pids = [each.process.pid for each in bulk._processes]
+            assert any(each.files for each in bulk._workers)
+            pids = [each.process.pid for each in bulk._workers]
 
             def held() -> bool:
                 links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
@@ -503,7 +503,7 @@ async def test_closed_files_are_forgotten(tmp_path: Path) -> None:
             fetcher.cached.release()
             await trio.sleep(0.7)
             await contents._cache.commit()
-            await eventually(lambda: not any(each.files for each in bulk._processes))
+            await eventually(lambda: not any(each.files for each in bulk._workers))
             await eventually(lambda: not held())
 
 
@@ -518,7 +518,7 @@ async def test_nothing_of_a_worker_tells_secrets(
             seen: list[bytes] = []
 
             def look(start: int) -> None:
-                for each in bulk._processes:
+                for each in bulk._workers:
                     proc = Path(f"/proc/{each.process.pid}")
                     seen.append((proc / "environ").read_bytes() + (proc / "cmdline").read_bytes())
 
@@ -539,8 +539,8 @@ async def main():
     with origin_of(bytes_per_s=5e6) as origin:
         async with opened(origin, pathlib.Path(sys.argv[1])) as (contents, bulk):
             def tell(start):
-                if bulk._processes:
-                    print('pids', *(each.process.pid for each in bulk._processes), flush=True)
+                if bulk._workers:
+                    print('pids', *(each.process.pid for each in bulk._workers), flush=True)
             await read_all(contents, tell)
 trio.run(main)
 """

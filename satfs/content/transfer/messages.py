@@ -11,7 +11,7 @@ import struct
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 
@@ -117,6 +117,10 @@ class Connections:
     orders: Sequence[int] = ()
 
 
+#: Whatever a worker reports.
+Report: TypeAlias = ProgressReport | OutcomeReport | LookReport | Connections
+
+
 def pack_order(kind: str, fields: Mapping[str, object]) -> bytes:
     """Return an order from the mount to a worker."""
     return json.dumps({"do": kind, **fields}).encode()
@@ -170,7 +174,7 @@ def pack_look(look: LookReport) -> bytes:
     return _REPORT.pack(_LOOKED, look.move, int(look.has_begun), waited_us, 0)
 
 
-def read_report(packet: bytes) -> ProgressReport | OutcomeReport | LookReport | Connections:
+def read_report(packet: bytes) -> Report:
     """Return what a worker reported.
 
     Raises:

@@ -28,9 +28,11 @@ from satfs.net.trust import tls_context
 
 #: Scheme and network location.
 Origin: TypeAlias = tuple[str, str]
-#: The result of opening a connection: `BadSettings` where this process cannot make a TLS context,
+#: Why no connection was opened: `BadSettings` where this process cannot make a TLS context,
 #: `NotAllowed` where a name leads to addresses that links may not lead to.
-Opened: TypeAlias = Connection | OSError | BadSettings | NotAllowed
+Failure: TypeAlias = OSError | BadSettings | NotAllowed
+#: The result of opening a connection.
+Opened: TypeAlias = Connection | Failure
 #: Family and place of an address, as `socket` has them.
 _Target: TypeAlias = tuple[socket.AddressFamily, Any]
 #: Wake-ups taken in at once.
@@ -216,6 +218,17 @@ class Opener:
             if self._tls is None:
                 self._tls = tls_context(self.ca_file, is_strict=self.tls_strict)
             return self._tls
+
+
+def is_refusal(problem: Failure) -> bool:
+    """Return whether the other side did not let the connection through.
+
+    A name that cannot be resolved, or silence, does not show that.
+    """
+    others = (
+        BadSettings | NotAllowed | ssl.SSLCertVerificationError | socket.gaierror | TimeoutError
+    )
+    return not isinstance(problem, others)
 
 
 def _won(

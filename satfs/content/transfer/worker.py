@@ -7,7 +7,7 @@ bytes, and ends when the mount does.
 One thread receives from all connections in turn: threads that receive together wait for each other
 at the interpreter's lock, once for each 16 KiB that TLS delivers, and take four times the processor
 time for the same bytes (docs/decisions/0008). Only what has to wait, to open a connection, has
-a thread for that long. Longer than 400 lines, since all of it is that thread's loop.
+a thread for that long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import socket
 import ssl
 import sys
 import time
-from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
@@ -28,16 +27,15 @@ from urllib.parse import SplitResult, urlsplit
 from satfs.content.transfer import messages
 from satfs.content.transfer.connection import Connection, TlsConnection
 from satfs.content.transfer.exchange import Exchange, FileFailure
-from satfs.content.transfer.messages import Connections, LookReport, MoveOrder, OutcomeReport
-from satfs.content.transfer.opener import Opener, Origin
+from satfs.content.transfer.lines import Line, Lines
+from satfs.content.transfer.messages import LookReport, MoveOrder, OutcomeReport
+from satfs.content.transfer.opener import Failure, Origin, is_refusal
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
 from satfs.errors import BadSettings, NotAllowed
 from satfs.net.addresses import origin_of
 from satfs.net.tls_sessions import LONG_RECORD_BYTES
 from satfs.net.trust import untrusted
 
-#: Time after which an unused connection is not trusted any more (S3 closes idle ones).
-IDLE_CONNECTION_S: Final = 15.0
 #: Pause between looks at the clock while anything is under way: how late blocks that came without
 #: successors are reported, and a fraction of any time limit.
 TICK_S: Final = 0.02
@@ -76,20 +74,7 @@ class _Job:
     origin: Origin
     file: _File
     exchange: Exchange
-    line: _Line | None = None
-
-
-@dataclass(eq=False, slots=True)
-class _Line:
-    """A connection, and what is under way on it."""
-
-    sock: Connection
-    origin: Origin
-    since_s: float
-    job: _Job | None = None
-    has_responded: bool = False
-    #: It was reported that the body of its first response comes.
-    is_body_coming: bool = False
+    line: Line[_Job] | None = None
 
 
 class Worker:
@@ -100,13 +85,8 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._files: dict[int, _File] = {}
         self._jobs: dict[int, _Job] = {}
-        self._idle: defaultdict[Origin, list[_Line]] = defaultdict(list)
-        self._waiting: defaultdict[Origin, list[_Job]] = defaultdict(list)
-        self._opener = Opener()
-        self._n_refused: Counter[Origin] = Counter()  # ahead of need, not reported yet
-        self._reported: dict[Origin, Connections] = {}
-        self._carried_out: defaultdict[Origin, list[int]] = defaultdict(list)  # not reported yet
-        self._unfinished: set[_Line] = set()  # have more to give than one turn
+        self._lines: Lines[_Job] = Lines(self._selector, self._send, self._fail)
+        self._unfinished: set[Line[_Job]] = set()  # have more to give than one turn
         self._progress_timeout_s = 15.0
         self._alive_s = 0.0  # when `ALIVE` was last sent
         self._user_agent = "satfs"
@@ -114,12 +94,13 @@ class Worker:
     def serve(self) -> None:
         """Work until the mount is gone."""
         self._selector.register(self._channel, selectors.EVENT_READ)
-        self._selector.register(self._opener.wake_reader, selectors.EVENT_READ)
+        wake_reader = self._lines.opener.wake_reader
+        self._selector.register(wake_reader, selectors.EVENT_READ)
         looked_s = 0.0
         self._send_report(messages.pack_progress(messages.ALIVE))
         try:
             while True:
-                pause_s = TICK_S if self._jobs else IDLE_CONNECTION_S if self._has_idle() else None
+                pause_s = TICK_S if self._jobs else self._lines.pause_s()
                 ready = self._selector.select(0 if self._unfinished else pause_s)
                 lines = self._unfinished
                 self._unfinished = set()
@@ -127,13 +108,14 @@ class Worker:
                     if key.fileobj is self._channel:
                         if not self._take_order():
                             return
-                    elif key.fileobj is self._opener.wake_reader:
-                        self._take_opened()
+                    elif key.fileobj is wake_reader:
+                        self._lines.take_opened()
                     else:
                         lines.add(key.data)
                 for line in lines:
                     self._receive(line)
-                self._report_connections()
+                for connections in self._lines.changes():
+                    self._send_report(messages.pack_connections(connections))
                 if (now_s := time.monotonic()) - looked_s >= TICK_S:
                     looked_s = now_s
                     self._look_at_clock(now_s)
@@ -141,11 +123,11 @@ class Worker:
             self._let_go()
 
     def _let_go(self) -> None:
-        lines = [line for each in self._idle.values() for line in each]
-        for line in [*lines, *(job.line for job in self._jobs.values() if job.line)]:
-            line.sock.close()
+        for job in self._jobs.values():
+            if job.line is not None:
+                job.line.sock.close()
         self._selector.close()
-        self._opener.close()
+        self._lines.close()
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -158,6 +140,7 @@ class Worker:
         if not packet:
             return False
         kind, fields = messages.read_order(packet)
+        opener = self._lines.opener
         if kind == "move":
             self._begin(MoveOrder(**fields))  # type: ignore[arg-type]  # as packed by order_move
         elif kind == "file":
@@ -169,30 +152,28 @@ class Worker:
             if (job := self._jobs.get(cast(int, fields["move"]))) is not None:
                 if job.line is None and fields.get("is_silent"):
                     # A connection that is being opened for it would be silent as well.
-                    self._opener.abandon(job.origin)
+                    self._lines.opener.abandon(job.origin)
                 self._end(job, OutcomeReport(job.move.move, broken="taken back"))
         elif kind == "look":
             self._look(cast(int, fields["move"]))
         elif kind == "warm":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            n_there = self._opener.n_opening(origin) + len(self._idle[origin]) + len(self._jobs)
-            for _ in range(cast(int, fields["n_connections"]) - n_there):
-                self._opener.open(origin)
-            self._carried_out[origin].append(cast(int, fields["order"]))
+            self._lines.open_ahead(origin, cast(int, fields["n_connections"]) - len(self._jobs))
+            self._lines.note_carried_out(origin, cast(int, fields["order"]))
         elif kind == "slow":
-            self._opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
+            opener.avoid([str(each) for each in cast("list[object]", fields["addresses"])])
         elif kind == "close":
             origin = _origin_of(urlsplit(cast(str, fields["origin"])))
-            self._close_idle(origin, cast(int, fields["n_connections"]))
-            self._carried_out[origin].append(cast(int, fields["order"]))
+            self._lines.close_idle(origin, cast(int, fields["n_connections"]))
+            self._lines.note_carried_out(origin, cast(int, fields["order"]))
         elif kind == "settings":
-            self._opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
+            opener.connect_timeout_s = float(cast(float, fields["connect_timeout_s"]))
             self._progress_timeout_s = float(cast(float, fields["progress_timeout_s"]))
-            self._opener.ca_file = cast("str | None", fields["ca_file"])
-            self._opener.tls_strict = bool(fields.get("tls_strict", True))
-            self._opener.allows_private = bool(fields.get("allows_private", True))
+            opener.ca_file = cast("str | None", fields["ca_file"])
+            opener.tls_strict = bool(fields.get("tls_strict", True))
+            opener.allows_private = bool(fields.get("allows_private", True))
             self._user_agent = str(fields["user_agent"])
-            self._opener.prepare()
+            opener.prepare()
         return True
 
     def _send_report(self, packet: bytes) -> None:
@@ -208,39 +189,10 @@ class Worker:
         exchange = Exchange(move, file.use(), self._send_report, time.monotonic())
         job = _Job(move, _origin_of(urlsplit(move.url)), file, exchange)
         self._jobs[move.move] = job
-        self._carried_out[job.origin].append(move.move)
-        self._connect(job)
+        self._lines.note_carried_out(job.origin, move.move)
+        self._lines.take(job.origin, job)
 
-    def _close_idle(self, origin: Origin, n_connections: int) -> None:
-        """Close connections that no job has; first those that never responded, or are opening."""
-        lines = self._idle[origin]
-        for _ in range(n_connections):
-            unused = next((each for each in lines if not each.has_responded), None)
-            if unused is None and self._n_spare(origin):
-                self._opener.abandon(origin)
-            elif lines:
-                line = unused or lines[0]
-                lines.remove(line)
-                self._part(line)
-
-    def _connect(self, job: _Job) -> None:
-        """Begin *job* on a connection that is there, or have it wait for one."""
-        now_s = time.monotonic()
-        kept = self._idle[job.origin]
-        while kept:
-            # One that has responded before will respond now, too.
-            line = max(kept, key=lambda each: (each.has_responded, each.since_s))
-            kept.remove(line)
-            if now_s - line.since_s < IDLE_CONNECTION_S:
-                self._send(line, job)
-                return
-            self._part(line)
-        waiting = self._waiting[job.origin]
-        waiting.append(job)
-        if len(waiting) > self._opener.n_opening(job.origin):
-            self._opener.open(job.origin)
-
-    def _send(self, line: _Line, job: _Job) -> None:
+    def _send(self, line: Line[_Job], job: _Job) -> None:
         """Request the bytes of *job* on *line*."""
         job.line, line.job = line, job
         try:
@@ -260,11 +212,11 @@ class Worker:
             return
         job.exchange.received_s = job.exchange.requested_s = time.monotonic()
 
-    def _receive(self, line: _Line) -> None:
+    def _receive(self, line: Line[_Job]) -> None:
         """Take in what has come on *line*, up to its turn."""
         job = line.job
         if job is None:
-            self._look_at_idle(line)
+            self._lines.look_at_idle(line)
             return
         exchange, recv_into = job.exchange, line.sock.recv_into
         try:
@@ -297,28 +249,13 @@ class Worker:
             self._receive(job.line)
         if (job := self._jobs.get(move)) is not None:
             if job.line is None:
-                waited_s = self._opener.waited_s(job.origin)
+                waited_s = self._lines.opener.waited_s(job.origin)
             else:
                 waited_s = time.monotonic() - job.exchange.requested_s
             look = LookReport(move, job.exchange.has_begun, waited_s)
             self._send_report(messages.pack_look(look))
 
-    def _look_at_idle(self, line: _Line) -> None:
-        """Take in what comes on an idle connection: its end, or TLS's own records."""
-        try:
-            line.sock.recv_into(memoryview(bytearray(1)))
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        # Nothing was requested: what comes does not belong there.
-        idle = self._idle[line.origin]
-        if line in idle:
-            idle.remove(line)
-            self._n_refused[line.origin] += not line.has_responded
-            self._part(line)
-
-    def _lose(self, line: _Line, problem: OSError) -> None:
+    def _lose(self, line: Line[_Job], problem: OSError) -> None:
         """Take in that a connection broke: one that was kept for too long is replaced once."""
         job = line.job
         if job is None:
@@ -332,7 +269,7 @@ class Worker:
             old = job.exchange
             job.exchange = Exchange(job.move, job.file.fd, self._send_report, time.monotonic())
             job.exchange.stop = old.stop
-            self._connect(job)
+            self._lines.take(job.origin, job)
             return
         is_timeout = isinstance(problem, TimeoutError)
         self._break(job, "no byte in time" if is_timeout else _reason(problem), is_timeout)
@@ -350,7 +287,7 @@ class Worker:
         del self._jobs[job.move.move]
         line = job.line
         if line is None:
-            self._waiting[job.origin].remove(job)
+            self._lines.stop_waiting(job.origin, job)
         else:
             is_new = not line.has_responded
             is_lost = outcome.broken is not None and not job.exchange.has_begun
@@ -367,18 +304,23 @@ class Worker:
         job.file.leave()
         self._send_report(messages.pack_outcome(outcome))
 
-    def _part(self, line: _Line) -> None:
+    def _fail(self, job: _Job, problem: Failure) -> None:
+        """End *job*, for which no connection could be opened."""
+        self._end(job, _unopened(job.move.move, problem))
+
+    def _keep(self, line: Line[_Job]) -> None:
+        """Use a connection for a job that waits for one, or keep it for the next."""
+        job = self._lines.keep(line)
+        if job is not None and line.has_responded and job.move.move in self._jobs:
+            # The mount must not take it for the new connection that it was ordered for.
+            self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
+
+    def _part(self, line: Line[_Job]) -> None:
         """Close a connection for good."""
-        with contextlib.suppress(KeyError):  # its request was never sent
-            self._selector.unregister(line.sock.fileno())
         self._unfinished.discard(line)
         if line.job is not None:
             line.job.line = None
-            line.job = None
-        line.sock.close()
-
-    def _has_idle(self) -> bool:
-        return any(self._idle.values())
+        self._lines.part(line)
 
     def _look_at_clock(self, now_s: float) -> None:
         if self._jobs and now_s - self._alive_s >= (
@@ -386,9 +328,7 @@ class Worker:
         ):
             self._alive_s = now_s
             self._send_report(messages.pack_progress(messages.ALIVE))
-        for lines in self._idle.values():
-            while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
-                self._part(lines.pop(0))
+        self._lines.close_expired(now_s)
         for job in list(self._jobs.values()):
             if job.line is None:
                 continue
@@ -402,70 +342,13 @@ class Worker:
             if now_s - job.exchange.received_s >= self._progress_timeout_s:
                 self._break(job, "no byte in time", is_timeout=True)
 
-    # -- connections -----------------------------------------------------------------------------
-
-    def _keep(self, line: _Line) -> None:
-        """Use a connection for a job that waits for one, or keep it for the next."""
-        line.since_s = time.monotonic()
-        waiting = self._waiting[line.origin]
-        if waiting:
-            job = waiting.pop(0)
-            self._send(line, job)
-            if line.has_responded and job.move.move in self._jobs:
-                # The mount must not take it for the new connection that it was ordered for.
-                self._send_report(messages.pack_look(LookReport(job.move.move, has_begun=True)))
-        else:
-            self._idle[line.origin].append(line)
-
-    def _take_opened(self) -> None:
-        """Give connections that were opened to the jobs that wait for them."""
-        for origin, found in self._opener.opened():
-            if not isinstance(found, Exception):
-                found.setblocking(False)
-                line = _Line(found, origin, time.monotonic())
-                self._selector.register(found.fileno(), selectors.EVENT_READ, line)
-                self._keep(line)
-            elif waiting := self._waiting[origin]:
-                self._end(waiting[0], _unopened(waiting[0].move.move, found))
-            else:
-                self._n_refused[origin] += _is_refusal(found)
-
-    def _report_connections(self) -> None:
-        """Report the connections that no move has, where they have changed."""
-        for origin in {*self._idle, *self._n_refused, *self._carried_out}:
-            lines = self._idle[origin]
-            n_idle = sum(line.has_responded for line in lines)
-            name = f"{origin[0]}://{origin[1]}"
-            now = Connections(name, n_idle, len(lines) - n_idle + self._n_spare(origin))
-            n_refused = self._n_refused.pop(origin, 0)
-            orders = self._carried_out.pop(origin, [])
-            if n_refused or orders or now != self._reported.get(origin, Connections(name, 0, 0)):
-                self._reported[origin] = now
-                reported = replace(now, n_refused=n_refused, orders=orders)
-                self._send_report(messages.pack_connections(reported))
-
-    def _n_spare(self, origin: Origin) -> int:
-        """Return how many connections are being opened beside those that moves wait for."""
-        return max(0, self._opener.n_opening(origin) - len(self._waiting[origin]))
-
 
 def _is_body_coming(sock: Connection) -> bool:
     """Return whether a body comes of whose response nothing can be decrypted so far."""
     return isinstance(sock, TlsConnection) and sock.n_encrypted_bytes >= LONG_RECORD_BYTES
 
 
-def _is_refusal(problem: OSError | BadSettings | NotAllowed) -> bool:
-    """Return whether the other side did not let the connection through.
-
-    A name that cannot be resolved, or silence, does not show that.
-    """
-    others = (
-        BadSettings | NotAllowed | ssl.SSLCertVerificationError | socket.gaierror | TimeoutError
-    )
-    return not isinstance(problem, others)
-
-
-def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> OutcomeReport:
+def _unopened(move: int, problem: Failure) -> OutcomeReport:
     """Return the end of a move for which there is no connection."""
     if isinstance(problem, NotAllowed):
         # The loop finds the reason.
@@ -477,9 +360,7 @@ def _unopened(move: int, problem: OSError | BadSettings | NotAllowed) -> Outcome
         return OutcomeReport(move, broken=untrusted(problem), is_permanent=True)
     is_timeout = isinstance(problem, TimeoutError)
     reason = "no connection in time" if is_timeout else _reason(problem)
-    return OutcomeReport(
-        move, broken=reason, is_timeout=is_timeout, is_refused=_is_refusal(problem)
-    )
+    return OutcomeReport(move, broken=reason, is_timeout=is_timeout, is_refused=is_refusal(problem))
 
 
 def _origin_of(parts: SplitResult) -> Origin:

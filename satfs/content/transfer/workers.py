@@ -1,7 +1,4 @@
-"""Worker processes for sequential bulk reads: started on demand, ended when idle, replaced.
-
-Longer than 400 lines, since the moves, the connections and the lives of all workers have one owner.
-"""
+"""Moves of sequential bulk reads in worker processes, and the connections that these have."""
 
 from __future__ import annotations
 
@@ -25,28 +22,19 @@ from satfs.content.transfer.messages import (
     LookReport,
     MoveOrder,
     OutcomeReport,
-    ProgressReport,
+    Report,
 )
 from satfs.content.transfer.store_responses import ResponseClass, ResponseKind
-from satfs.content.transfer.worker_process import Move, WorkerProcess, fitting, reap, start_worker
+from satfs.content.transfer.worker_lives import WorkerLives
+from satfs.content.transfer.worker_process import Move, WorkerProcess, fitting
 from satfs.model import Link, Version
 from satfs.net.addresses import origin_of, shown
 from satfs.net.permits import Permits
 
 log = structlog.get_logger(__name__)
 
-#: Deaths without a byte in between after which workers are not used any more: something on this
-#: machine kills them, and the loop can do their work.
-MAX_DEATHS: Final = 5
-#: Bytes that one worker moves before another is started: a process costs a tenth of a second of
-#: processor time, and one receives 1 GB/s on a processor of its own (docs/decisions/0008).
-GROW_AFTER_BYTES: Final = 128 * 1024 * 1024
 #: Longest host and port that connections are opened to ahead of need; names end at 253 (RFC 1035).
 MAX_HOST_CHARACTERS: Final = 300
-#: A worker with moves that has reported nothing for the progress timeout stands still, and is
-#: killed. Never earlier than this: on a machine whose processors are all busy, a worker that is
-#: well may have to wait.
-MIN_SILENCE_S: Final = 1.0
 
 
 class WorkerPool:
@@ -77,13 +65,10 @@ class WorkerPool:
         permits.add_holder(self)
         self._nursery = nursery
         self._in_loop = in_loop
-        self._n_workers = n_workers
-        self._idle_s = idle_s
-        self._silence_s = max(progress_timeout_s, MIN_SILENCE_S)
         self._is_proxied = is_proxied
         #: Addresses that the loop has found slow: a worker tries them last from the start.
         self._slow_addresses = slow_addresses
-        self._settings = {
+        settings: dict[str, object] = {
             "connect_timeout_s": connect_timeout_s,
             "progress_timeout_s": progress_timeout_s,
             "ca_file": str(ca_file) if ca_file is not None else None,
@@ -91,13 +76,18 @@ class WorkerPool:
             "allows_private": allows_private,
             "user_agent": f"satfs/{satfs.__version__}",
         }
+        self._workers = WorkerLives(
+            nursery,
+            n_workers=n_workers,
+            idle_s=idle_s,
+            silence_s=progress_timeout_s,
+            settings=settings,
+            on_ready=self._note_ready,
+            take_report=self._take_report,
+        )
         #: See `BulkMover`.
         self.on_ready: Callable[[], None] = lambda: None
-        self._processes: list[WorkerProcess] = []
         self._numbers = itertools.count(1)
-        self._starting = trio.Lock()
-        self._n_deaths = 0
-        self._n_moved_bytes = 0  # since there was no worker
 
     async def move(self, link: Link, delivery: Download, version: Version) -> None:
         """See `Mover.move`."""
@@ -168,7 +158,7 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the first process, unless there is one."""
-        await self._grow()
+        await self._workers.grow()
 
     async def prepare(self, link: Link, n_connections: int) -> None:
         """Start the processes and open connections to where *link* leads, ahead of need.
@@ -182,17 +172,17 @@ class WorkerPool:
         parts, origin = urlsplit(link.url), origin_of(link.url)
         if self._permits.limit(origin) is not None:
             return  # every connection has its use already
-        await self._grow()
+        await self._workers.grow()
         if len(parts.netloc) > MAX_HOST_CHARACTERS:
             return
         # Beside those that have something to do now.
-        n_here = sum(sum(process.idle.at(origin)) for process in self._processes)
-        n_here += sum(len(process.moves) for process in self._processes)
+        n_here = sum(sum(process.idle.at(origin)) for process in self._workers)
+        n_here += sum(len(process.moves) for process in self._workers)
         n_wanted = n_connections
         n_connections = min(n_connections, n_here + self._permits.room(origin))
-        share = n_connections // max(1, len(self._processes))
+        share = n_connections // max(1, len(self._workers))
         fields = {"origin": f"{parts.scheme}://{parts.netloc}", "n_connections": share}
-        for process in list(self._processes):
+        for process in self._workers:
             if not process.is_ready:
                 process.to_prepare = (link, n_wanted)
                 continue
@@ -203,23 +193,11 @@ class WorkerPool:
                 process.idle.note_opening(origin, n_more, number)
                 await process.send_order("warm", {**fields, "order": number})
 
-    # -- processes -------------------------------------------------------------------------------
-
-    def _is_room(self) -> bool:
-        """Return whether another process would help: a first one, or one beside busy ones."""
-        living = [each for each in self._processes if not each.is_dead]
-        if self._n_deaths >= MAX_DEATHS or len(living) >= self._n_workers:
-            return False
-        if self._n_moved_bytes < GROW_AFTER_BYTES:
-            return not living
-        now_s = trio.current_time()
-        for process in living:
-            process.look(now_s)
-        return all(process.is_saturated for process in living)
+    # -- connections (`permits.Holder`) ----------------------------------------------------------
 
     def n_idle(self, origin: str) -> tuple[int, int]:
         """Return the connections to *origin* that no move has (`permits.Holder`)."""
-        idle = [each.idle.at(origin) for each in self._processes]
+        idle = [each.idle.at(origin) for each in self._workers]
         return sum(each[0] for each in idle), sum(each[1] for each in idle)
 
     def n_unused_since(self, origin: str, at_s: float) -> int:
@@ -228,7 +206,7 @@ class WorkerPool:
 
     def close_some_idle(self, origin: str, n_connections: int) -> None:
         """Have workers close connections to *origin* that no move has (`permits.Holder`)."""
-        for process in self._processes:
+        for process in self._workers:
             n_closed = min(n_connections, sum(process.idle.at(origin)))
             if n_closed:
                 n_connections -= n_closed
@@ -236,6 +214,8 @@ class WorkerPool:
                 process.idle.note_closing(origin, n_closed, number)
                 fields = {"origin": origin, "n_connections": n_closed, "order": number}
                 self._nursery.start_soon(process.send_order, "close", fields)
+
+    # -- which worker ----------------------------------------------------------------------------
 
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether a worker can move *delivery* now; starts one where it helps."""
@@ -252,9 +232,9 @@ class WorkerPool:
         Where all are busy another one is started. Until it is there, which takes an interpreter
         the better part of a short transfer, the loop moves what would have to wait for it.
         """
-        if self._n_deaths >= MAX_DEATHS:
+        if self._workers.is_given_up:
             return None
-        ready = [each for each in self._processes if each.is_ready and not each.is_dead]
+        ready = [each for each in self._workers if each.is_ready and not each.is_dead]
         origin = origin_of(link.url)
 
         def rank(process: WorkerProcess) -> tuple[bool, bool, bool, int]:
@@ -262,59 +242,13 @@ class WorkerPool:
             return bool(process.cancelled), not n_idle, not n_unused, len(process.moves)
 
         least_busy = min(ready, key=rank, default=None)
-        if (least_busy is None or least_busy.moves) and self._is_room():
-            self._nursery.start_soon(self._grow)
+        if (least_busy is None or least_busy.moves) and self._workers.is_room():
+            self._nursery.start_soon(self._workers.grow)
         return least_busy
 
-    async def _grow(self) -> None:
-        """Start a process, unless there are enough by now."""
-        async with self._starting:
-            while self._is_room():
-                try:
-                    await self._start()
-                except OSError as problem:
-                    log.warning("no worker process: receiving in the loop", reason=problem.strerror)
-                    self._n_deaths = MAX_DEATHS
-                except WorkerDied:
-                    pass  # counted
-
-    async def _start(self) -> None:
-        worker = await start_worker()
-        self._processes.append(worker)
-        self._nursery.start_soon(self._listen, worker)
-        self._nursery.start_soon(self._watch_over, worker)
-        await worker.send(messages.pack_order("settings", self._settings))
-
-    def _note_death(self) -> None:
-        self._n_deaths += 1
-        if self._n_deaths == MAX_DEATHS:
-            log.warning("worker processes keep dying: receiving in the loop from now on")
-
-    async def _listen(self, worker: WorkerProcess) -> None:
-        """Take in what a worker reports, until it ends or has been idle for long."""
-        try:
-            while True:
-                with trio.move_on_after(self._idle_s):
-                    packets = await worker.receive()
-                    if not worker.is_ready:
-                        self._note_ready(worker)
-                    worker.reported_at_s, worker.is_suspect = trio.current_time(), False
-                    for packet in packets:
-                        if not packet:
-                            return
-                        self._take_report(worker, messages.read_report(packet))
-                    continue
-                if not worker.moves and trio.current_time() - worker.idle_since_s >= self._idle_s:
-                    break
-        except (OSError, ValueError, trio.ClosedResourceError):
-            pass
-        finally:
-            self._bury(worker)
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(reap, worker.process)
+    # -- reports ---------------------------------------------------------------------------------
 
     def _note_ready(self, worker: WorkerProcess) -> None:
-        worker.is_ready = True
         self.on_ready()
         if worker.to_prepare is not None:
             self._nursery.start_soon(self._prepare_soon, *worker.to_prepare)
@@ -323,31 +257,7 @@ class WorkerPool:
         with contextlib.suppress(WorkerDied):
             await self.prepare(link, n_connections)
 
-    async def _watch_over(self, worker: WorkerProcess) -> None:
-        """Kill a worker that has moves and reports nothing: it was stopped, or its disk hangs.
-
-        Its moves end with `WorkerDied`, and are made in another way. That is no failure of the
-        store.
-        """
-        while not worker.is_dead:
-            await trio.sleep(self._silence_s / messages.ALIVE_PER_TIMEOUT)
-            is_overdue = trio.current_time() - worker.reported_at_s >= self._silence_s
-            if not (worker.moves or worker.cancelled) or not is_overdue:
-                continue
-            if not worker.is_suspect:
-                # Perhaps it was this process that stood still, and the reports wait to be read.
-                worker.is_suspect = True
-                continue
-            log.info("worker process stands still", pid=worker.process.pid)
-            worker.process.kill()
-            # Not when it has ended: in a call to a disk that hangs it cannot.
-            self._bury(worker)
-
-    def _take_report(
-        self,
-        worker: WorkerProcess,
-        report: ProgressReport | OutcomeReport | LookReport | Connections,
-    ) -> None:
+    def _take_report(self, worker: WorkerProcess, report: Report) -> None:
         if isinstance(report, Connections):
             origin = origin_of(report.origin)
             worker.idle.note_report(origin, report.n_idle, report.n_unused, report.orders)
@@ -374,9 +284,8 @@ class WorkerPool:
             state.outcome = report
             state.ended.set()
             return
-        self._n_deaths = 0
         delivery = state.delivery
-        self._n_moved_bytes += max(0, report.front - delivery.held_until)
+        self._workers.note_moved(max(0, report.front - delivery.held_until))
         delivery.attempt.response_s = report.response_s
         delivery.attempt.arriving_since(trio.current_time() - report.receiving_s)
         try:
@@ -391,21 +300,6 @@ class WorkerPool:
             state.outcome = OutcomeReport(report.move) if report.front >= delivery.stop else None
             state.ended.set()
 
-    def _bury(self, worker: WorkerProcess) -> None:
-        if worker.is_dead:
-            return
-        worker.is_dead = True
-        if worker in self._processes:
-            self._processes.remove(worker)
-        if not self._processes:
-            self._n_moved_bytes = 0
-        worker.channel.close()
-        if worker.moves or not worker.is_ready:
-            self._note_death()
-            log.info("worker process died", n_moves=len(worker.moves), pid=worker.process.pid)
-        for state in worker.moves.values():
-            state.ended.set()
-
     async def _file_of(self, process: WorkerProcess, file: BlockFile) -> int:
         number = process.files.get(file)
         if number is None:
@@ -416,11 +310,11 @@ class WorkerPool:
 
     def file_closed(self, file: BlockFile) -> None:
         """Let the workers close a file that was closed here. Never waits."""
-        if any(file in process.files for process in self._processes):
+        if any(file in process.files for process in self._workers):
             self._nursery.start_soon(self._forget, file)
 
     async def _forget(self, file: BlockFile) -> None:
-        for process in list(self._processes):
+        for process in self._workers:
             number = process.files.pop(file, None)
             if number is not None:
                 await process.send_order("forget", {"file": number})
@@ -428,6 +322,6 @@ class WorkerPool:
     def statistics(self) -> dict[str, int]:
         """Return how many processes there are, and what they do."""
         return {
-            "workers": len(self._processes),
-            "moves": sum(len(each.moves) for each in self._processes),
+            "workers": len(self._workers),
+            "moves": sum(len(each.moves) for each in self._workers),
         }

@@ -1,0 +1,190 @@
+"""The connections of a worker: which job has which, which are idle, and which are being opened.
+
+No message of the mount is known here, and nothing is received: `worker.py` does both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Generic, TypeVar
+
+from satfs.content.transfer.connection import Connection
+from satfs.content.transfer.messages import Connections
+from satfs.content.transfer.opener import Failure, Opener, Origin, is_refusal
+
+J = TypeVar("J")
+
+#: Time after which an unused connection is not trusted any more (S3 closes idle ones).
+IDLE_CONNECTION_S: Final = 15.0
+
+
+@dataclass(eq=False, slots=True)
+class Line(Generic[J]):
+    """A connection, and the job that has it.
+
+    Attributes:
+        since_s: when it was opened, or had a job last.
+        is_body_coming: it was reported that the body of its first response comes.
+    """
+
+    sock: Connection
+    origin: Origin
+    since_s: float
+    job: J | None = None
+    has_responded: bool = False
+    is_body_coming: bool = False
+
+
+class Lines(Generic[J]):
+    """The connections of one worker, and the jobs that wait for one of them.
+
+    *selector* waits for what comes on each. *begin* is called with a connection and the job that
+    gets it; *fail* with a job for which none could be opened, and the reason.
+
+    Invariants:
+        A connection is idle, or one job has it, or it is closed.
+        While a job waits, as many connections as jobs wait are being opened, at least.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        begin: Callable[[Line[J], J], None],
+        fail: Callable[[J, Failure], None],
+    ) -> None:
+        self.opener = Opener()
+        self._selector = selector
+        self._begin = begin
+        self._fail = fail
+        self._idle: defaultdict[Origin, list[Line[J]]] = defaultdict(list)
+        self._waiting: defaultdict[Origin, list[J]] = defaultdict(list)
+        self._n_refused: Counter[Origin] = Counter()  # ahead of need, not reported yet
+        self._reported: dict[Origin, Connections] = {}
+        self._carried_out: defaultdict[Origin, list[int]] = defaultdict(list)  # not reported yet
+
+    def pause_s(self) -> float | None:
+        """Return the longest pause between two looks at idle connections; None without any."""
+        return IDLE_CONNECTION_S if any(self._idle.values()) else None
+
+    def take(self, origin: Origin, job: J) -> None:
+        """Begin *job* on a connection that is there, or have it wait for one."""
+        now_s = time.monotonic()
+        kept = self._idle[origin]
+        while kept:
+            # One that has responded before will respond now, too.
+            line = max(kept, key=lambda each: (each.has_responded, each.since_s))
+            kept.remove(line)
+            if now_s - line.since_s < IDLE_CONNECTION_S:
+                self._begin(line, job)
+                return
+            self.part(line)
+        waiting = self._waiting[origin]
+        waiting.append(job)
+        if len(waiting) > self.opener.n_opening(origin):
+            self.opener.open(origin)
+
+    def stop_waiting(self, origin: Origin, job: J) -> None:
+        """Take *job* out of those that wait."""
+        self._waiting[origin].remove(job)
+
+    def keep(self, line: Line[J]) -> J | None:
+        """Give a connection to a job that waits for one, which is returned, or keep it idle."""
+        line.since_s = time.monotonic()
+        waiting = self._waiting[line.origin]
+        if not waiting:
+            self._idle[line.origin].append(line)
+            return None
+        job = waiting.pop(0)
+        self._begin(line, job)
+        return job
+
+    def take_opened(self) -> None:
+        """Give connections that were opened to the jobs that wait for them."""
+        for origin, found in self.opener.opened():
+            if not isinstance(found, Exception):
+                found.setblocking(False)
+                line: Line[J] = Line(found, origin, time.monotonic())
+                self._selector.register(found.fileno(), selectors.EVENT_READ, line)
+                self.keep(line)
+            elif waiting := self._waiting[origin]:
+                self._fail(waiting[0], found)
+            else:
+                self._n_refused[origin] += is_refusal(found)
+
+    def open_ahead(self, origin: Origin, n_connections: int) -> None:
+        """Begin to open connections before there are jobs for them; waits for nothing."""
+        for _ in range(n_connections - self.opener.n_opening(origin) - len(self._idle[origin])):
+            self.opener.open(origin)
+
+    def close_idle(self, origin: Origin, n_connections: int) -> None:
+        """Close connections that no job has; first those that never responded, or are opening."""
+        lines = self._idle[origin]
+        for _ in range(n_connections):
+            unused = next((each for each in lines if not each.has_responded), None)
+            if unused is None and self._n_spare(origin):
+                self.opener.abandon(origin)
+            elif lines:
+                line = unused or lines[0]
+                lines.remove(line)
+                self.part(line)
+
+    def close_expired(self, now_s: float) -> None:
+        """Close what has been idle for too long."""
+        for lines in self._idle.values():
+            while lines and now_s - lines[0].since_s >= IDLE_CONNECTION_S:
+                self.part(lines.pop(0))
+
+    def look_at_idle(self, line: Line[J]) -> None:
+        """Take in what comes on an idle connection: its end, or TLS's own records."""
+        try:
+            line.sock.recv_into(memoryview(bytearray(1)))
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        # Nothing was requested: what comes does not belong there.
+        idle = self._idle[line.origin]
+        if line in idle:
+            idle.remove(line)
+            self._n_refused[line.origin] += not line.has_responded
+            self.part(line)
+
+    def part(self, line: Line[J]) -> None:
+        """Close a connection for good."""
+        with contextlib.suppress(KeyError):  # its request was never sent
+            self._selector.unregister(line.sock.fileno())
+        line.job = None
+        line.sock.close()
+
+    def close(self) -> None:
+        """Close the idle connections, and what wakes the selector."""
+        for lines in self._idle.values():
+            for line in lines:
+                line.sock.close()
+        self.opener.close()
+
+    def note_carried_out(self, origin: Origin, order: int) -> None:
+        """Note that an order about *origin* is carried out, for the next report."""
+        self._carried_out[origin].append(order)
+
+    def changes(self) -> Iterator[Connections]:
+        """Yield the connections that no job has, where they have changed since the last call."""
+        for origin in {*self._idle, *self._n_refused, *self._carried_out}:
+            lines = self._idle[origin]
+            n_idle = sum(line.has_responded for line in lines)
+            name = f"{origin[0]}://{origin[1]}"
+            now = Connections(name, n_idle, len(lines) - n_idle + self._n_spare(origin))
+            n_refused = self._n_refused.pop(origin, 0)
+            orders = self._carried_out.pop(origin, [])
+            if n_refused or orders or now != self._reported.get(origin, Connections(name, 0, 0)):
+                self._reported[origin] = now
+                yield replace(now, n_refused=n_refused, orders=orders)
+
+    def _n_spare(self, origin: Origin) -> int:
+        """Return how many connections are being opened beside those that jobs wait for."""
+        return max(0, self.opener.n_opening(origin) - len(self._waiting[origin]))
