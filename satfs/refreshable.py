@@ -93,6 +93,11 @@ class Refreshable(Generic[T]):
         if self._held is None:
             self._held = _Held(value, self._clock() + lifetime_s, self._wall_clock() + lifetime_s)
 
+    def forget(self) -> None:
+        """Hold no value; a renewal under way goes on, and its value is held."""
+        self._held = None
+        self._is_invalid = False
+
     def invalidate(self, value: T | None = None) -> None:
         """Make the value stale; with *value*, only if that very one is (still) held.
 

@@ -16,7 +16,15 @@ import trio
 from satfs.api.listing_store import ListingStore, Stored
 from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList
-from satfs.errors import Garbled, NotAllowed, NotThere, SatfsError, Unfinished, Unreachable
+from satfs.errors import (
+    DeadlineReached,
+    Garbled,
+    NotAllowed,
+    NotThere,
+    SatfsError,
+    Unfinished,
+    Unreachable,
+)
 from satfs.model import Capture, Scene, Task
 from satfs.node_locks import NodeLocks
 from satfs.refreshable import Refreshable
@@ -160,22 +168,24 @@ class CachedListing(Generic[Item]):
         Raises what the vendor's response means; `Unreachable`, `Garbled` and `NotAllowed` only
         when nothing is known (docs/decisions/0009).
         """
-        now = trio.current_time()
-        if self.is_stale and now < self._stale_until:
-            await trio.lowlevel.checkpoint()
-            return self.last()
-        if self._absence is not None and now < self._absence[1]:
+        now_s = trio.current_time()
+        if self._absence is not None and now_s < self._absence[1]:
             await trio.lowlevel.checkpoint()
             raise copy(self._absence[0])
-        failure: SatfsError | None = None
-        if not self.is_known and self._spilled_until[0] > now:
+        is_served_stale = self.is_stale and now_s < self._stale_until
+        is_disk_best = is_served_stale or self._terms.is_unwell or self._spilled_until[0] > now_s
+        if is_disk_best and not self.is_known:
             await self.recall()
+        if is_served_stale and self.is_known:
+            await trio.lowlevel.checkpoint()
+            return self.last()
+        failure: SatfsError = DeadlineReached(f"{' '.join(self.key)}: no response in time")
         try:
             with self._terms.patience(
                 is_known=self.is_known, listing=self, is_long=len(self.last().pages) > 1
             ):
                 items = await self._fresh.get()
-                self._note_response()
+                self._note_renewal()
                 return items
         except NotThere as absence:
             await self._note_absence(absence)
@@ -184,10 +194,10 @@ class CachedListing(Generic[Item]):
             failure = reason
             # A 403 is about this listing alone, and a vendor that sends pages works.
             self._terms.is_unwell = type(reason) not in (NotAllowed, Unfinished)
-            if not self.is_known:
-                await self.recall()
-            if not self.is_known:
-                raise
+        if not self.is_known:  # never known in this mount, or spilled meanwhile
+            await self.recall()
+        if not self.is_known:
+            raise failure
         self._note_failure(failure)
         return self.last()
 
@@ -226,13 +236,12 @@ class CachedListing(Generic[Item]):
         if left_s is not None:
             now_s, now_wall_s = trio.current_time(), self._terms.wall_clock()
             self._spilled_until = (now_s + left_s, now_wall_s + left_s)
-        self._fresh = Refreshable(self._renew)
-        self._kept = None
+        self.forget()
         return True
 
     def forget(self) -> None:
-        """Forget the records, and that they were ever known."""
-        self._fresh = Refreshable(self._renew)
+        """Forget the records, and that they were ever known; a renewal under way goes on."""
+        self._fresh.forget()
         self._kept = None
 
     def take_in(self, stored: Stored, *, is_on_disk: bool = True) -> None:
@@ -285,6 +294,7 @@ class CachedListing(Generic[Item]):
     async def _fetched(self, *, is_shared: bool = False) -> tuple[RecordList[Item], float]:
         """Return what the vendor lists now; where it is shared, others find it on disk."""
         items = (await self._fetch()).sharing(self.last())
+        self._terms.note_response()
         self._requested_at_s = self._terms.wall_clock()
         self._absence = None
         self._terms.weigh(self, items)
@@ -316,20 +326,19 @@ class CachedListing(Generic[Item]):
         if self._terms.store is not None:
             await self._terms.store.delete(*self.key)
 
-    def _note_response(self) -> None:
-        self._terms.note_response()
+    def _note_renewal(self) -> None:
         if self.is_stale:
             self.is_stale = False
             log.info("listing is fresh again", kind=self.key[0], id=self.key[1])
 
-    def _note_failure(self, failure: SatfsError | None) -> None:
+    def _note_failure(self, failure: SatfsError) -> None:
         """Serve what is known for a moment: a walk must not wait for each directory again."""
         if not self.is_stale:
             log.warning(
                 "listing is served stale",
                 kind=self.key[0],
                 id=self.key[1],
-                reason="no response in time" if failure is None else str(failure),
+                reason=str(failure),
             )
         self.is_stale = True
         self._stale_until = trio.current_time() + self._terms.negative_ttl_s

@@ -430,6 +430,75 @@ async def test_known_listings_do_not_wait_for_a_vendor_that_is_unwell(
         assert not stale_kinds(listings)
 
 
+async def test_a_listing_from_memory_is_no_sign_that_the_vendor_is_well(
+    vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any
+) -> None:
+    """Between two directories that cannot be renewed, one that need not be changes nothing."""
+    expect_log("listing is served stale")
+    async with remember() as listings:
+        await walk(listings)
+        await trio.sleep(61)
+        await listings.captures(TASK)
+        vendor.fail_next(503, times=10_000)
+        await listings.tasks()
+        began = trio.current_time()
+        await listings.captures(TASK)
+        await listings.scenes(CAPTURE)
+        assert trio.current_time() - began < 3
+
+
+def two_captures(vendor: Vendor) -> None:
+    """Give the vendor captures `a` and `b`, of which one fits into 8 kB and two do not."""
+    for capture in ("a", "b"):
+        vendor.scenes[capture] = [some_scene(f"{capture}-{n}", capture) for n in range(20)]
+
+
+async def test_a_stale_listing_that_left_the_memory_is_not_shown_as_empty(
+    vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any, expect_log: Any
+) -> None:
+    """It is read from disk again, and no other request is sent in the next five seconds."""
+    expect_log("host counts as offline")
+    expect_log("listing is served stale")
+    two_captures(vendor)
+    async with remember(store, listing_memory_bytes=8000) as listings:
+        for capture in ("b", "a"):
+            await listings.scenes(CaptureId(capture))
+        await trio.sleep(61)
+        vendor.is_gone = True
+        assert len(await listings.scenes(CaptureId("a"))) == 20
+        assert len(await listings.scenes(CaptureId("b"))) == 20
+        assert listings.last_scenes(CaptureId("a")) is None, "it has not left the memory"
+        n_asked = len(vendor.asked)
+        assert len(await listings.scenes(CaptureId("a"))) == 20
+        assert len(vendor.asked) == n_asked
+
+
+async def test_a_listing_that_leaves_the_memory_while_it_is_renewed_is_not_shown_as_empty(
+    vendor: Vendor, remember: Remember, store: ListingStore, thread_clock: Any, expect_log: Any
+) -> None:
+    """Its renewal takes too long, and meanwhile another listing takes its memory."""
+    expect_log("listing is served stale")
+    two_captures(vendor)
+    async with remember(store, listing_memory_bytes=8000) as listings:
+        for capture in ("b", "a"):
+            await listings.scenes(CaptureId(capture))
+        await trio.sleep(61)
+        vendor.fail_next(503, times=10_000)
+        with pytest.raises(Unreachable):
+            await listings.tasks()
+        vendor.is_silent = True
+        shown: list[int] = []
+
+        async def show(capture: str) -> None:
+            shown.append(len(await listings.scenes(CaptureId(capture))))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(show, "a")
+            await trio.sleep(1)
+            await listings._scenes(CaptureId("b")).recall()
+        assert shown == [20]
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_what_was_listed_stays_listed_while_the_vendor_refuses(
     vendor: Vendor, remember: Remember, autojump_clock: Any, expect_log: Any, status: int

@@ -214,3 +214,17 @@ async def test_a_recalled_value_is_stale(autojump_clock: Any) -> None:
     assert await fresh.get() == 1
     fresh.recall(-2)
     assert fresh.peek() == 1
+
+
+async def test_a_value_is_forgotten_while_it_is_renewed(autojump_clock: Any) -> None:
+    """The renewal goes on, and its value is held; a second one is not begun."""
+    source = Source()
+    fresh = Refreshable(source.renew)
+    fresh.recall(-1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fresh.get)
+        await trio.sleep(0.5)
+        fresh.forget()
+        assert fresh.last() is None
+        assert await fresh.get() == 1
+    assert (fresh.peek(), source.n_begun) == (1, 1)
