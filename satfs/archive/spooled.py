@@ -188,10 +188,11 @@ class SpooledMember:
         unpacking = self._unpacking
         if not self._n_whole(unpacking):
             data = await self._input(unpacking)
+            if self._unpacking is not unpacking:
+                return  # dropped while it waited: these bytes are not the member's first
             if unpacking.decoder is None:
                 unpacking.decoder = await self._reserved_decoder(data)
-            if self._unpacking is not unpacking:
-                # Dropped while it waited for its input, or closed.
+            if self._unpacking is not unpacking:  # closed meanwhile
                 self._resources.decoder_memory.release(self)
                 return
             output = await self._unpacked(unpacking, data)

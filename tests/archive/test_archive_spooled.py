@@ -310,17 +310,20 @@ async def test_a_member_that_is_whole_holds_no_decoder(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("method", "pack"), PACKERS)
 async def test_a_decoder_that_waits_for_the_network_is_lent_to_others(
-    opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Opened],
+    monkeypatch: pytest.MonkeyPatch,
+    method: int,
+    pack: Callable[[bytes], bytes],
 ) -> None:
     """A member whose bytes do not come keeps no other member from being read."""
     content = wordy(64 * 1024) * 96 * 12
     packed = random.Random(1).randbytes(3 * MIB)
-    slow = lzma.compress(packed, lzma.FORMAT_XZ, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}])
     it = opened(
         build(
             [
-                Entry(b"slow", packed, method=95, packed=slow),
+                Entry(b"slow", packed, method=method, packed=pack(packed)),
                 Entry(b"good", content, method=95, packed=with_dictionary(content, 64 * MIB)),
             ]
         ),
