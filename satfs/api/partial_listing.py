@@ -148,8 +148,10 @@ class ListingsInProgress:
 
     def put_by(self, partial: PartialListing[Any], now_s: float) -> None:
         """Keep *partial* for the next try."""
+        before = self.go_on_with(partial.first_url, now_s)
+        if before is not None:  # the same listing, read twice at the same time
+            before.let_go()
         self._waiting[partial.first_url] = (partial, now_s + UNFINISHED_S)
-        self._expire(now_s)
         while len(self._waiting) > MAX_UNFINISHED:
             self._forget_oldest()
 
