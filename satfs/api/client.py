@@ -18,7 +18,7 @@ from satfs.api.auth import Credential
 from satfs.api.error_text import prefixed
 from satfs.api.partial_listing import ListingsInProgress, PartialListing
 from satfs.api.readers import Reader
-from satfs.api.record_list import RecordList
+from satfs.api.record_list import RecordList, joined
 from satfs.api.requests import ApiRequest
 from satfs.api.session import ApiSession
 from satfs.errors import (
@@ -188,7 +188,7 @@ class Aleph:
         return tasks
 
     async def first_tasks(self) -> tuple[RecordList[Task], bool]:
-        """Return the first page of tasks, and whether it holds all tasks."""
+        """Return the first page of tasks, each id once, and whether it holds all tasks."""
         request = requests.tasks(self._settings.page_limit)
         url = request.url(self._settings.api_url)
         page = await self._session.fetch(
@@ -199,7 +199,7 @@ class Aleph:
             max_bytes=MAX_PAGE_BYTES,
         )
         is_last = page.next is None and (page.has_next_field or page.n_sent >= (page.count or 0))
-        return cast(RecordList[Task], page.entries), is_last
+        return joined(readers.task, (cast(RecordList[Task], page.entries),)), is_last
 
     # -- the shapes of a request -------------------------------------------------------------------
 

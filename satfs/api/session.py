@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import structlog
 import trio
@@ -21,6 +21,7 @@ import trio
 from satfs.api import error_text, readers, requests, wire
 from satfs.api.auth import REFUSAL_MEMORY_S, Credential
 from satfs.api.json_document import is_quick_to_parse
+from satfs.api.record_list import RecordList, joined
 from satfs.api.scrub import for_people
 from satfs.api.tokens import is_header_text
 from satfs.errors import (
@@ -389,7 +390,8 @@ class ApiSession:
 
 
 def _contracts(response: Response) -> tuple[Contract, ...]:
-    return tuple(wire.page_of(response.body, readers.contract).entries)
+    page = wire.page_of(response.body, readers.contract)
+    return tuple(joined(readers.contract, (cast(RecordList[Contract], page.entries),)))
 
 
 def _listed(contracts: tuple[Contract, ...]) -> str:

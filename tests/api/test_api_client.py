@@ -245,6 +245,35 @@ async def test_unfinished_listings_are_bounded_together(
         assert len(aleph._progress) == 0 or aleph._progress.n_bytes > 0
 
 
+async def test_a_listing_that_is_read_twice_at_once_gives_back_all_of_its_memory(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """As after `satfs refresh`: both are cut off by the deadline, and one of them is gone on with."""
+    vendor.tasks, vendor.delay_s = some_tasks(60), 0.6
+    async with connect(page_limit=1, api_concurrency=1, metadata_deadline_s=15) as aleph:
+
+        async def fetch() -> None:
+            with pytest.raises(DeadlineReached):
+                await aleph.tasks()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch)
+            nursery.start_soon(fetch)
+        vendor.delay_s = 0
+        assert len(await aleph.tasks()) == 60
+        assert aleph._progress.n_bytes == 0
+
+
+async def test_the_first_page_has_each_task_once(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """A mount shows it until it has listed all tasks."""
+    vendor.tasks = some_tasks(2) * 2
+    async with connect() as aleph:
+        tasks, is_whole = await aleph.first_tasks()
+    assert ([task.task_id for task in tasks], is_whole) == (["341000", "341001"], True)
+
+
 @pytest.mark.slow
 async def test_listings_that_are_read_at_once_have_one_limit(
     vendor: Vendor, connect: Any, thread_clock: Any

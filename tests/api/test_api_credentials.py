@@ -51,6 +51,15 @@ async def test_several_contracts_are_listed_for_people(
         assert [contract.contract_id for contract in await aleph.contracts()] == ["cont.a", "2"]
 
 
+async def test_a_contract_that_is_listed_twice_is_the_only_one(
+    vendor: Vendor, connect: Any, autojump_clock: Any
+) -> None:
+    """As in every other listing, an id counts once."""
+    vendor.contracts *= 2
+    async with connect() as aleph:
+        await aleph.check()
+
+
 @pytest.mark.parametrize("contract_id", ["cont\xe9", "\u5951\u7d04", "a\nb"])
 async def test_a_contract_that_no_header_can_hold_is_said_so(
     vendor: Vendor, connect: Any, autojump_clock: Any, expect_log: Any, contract_id: str
