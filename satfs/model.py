@@ -116,9 +116,13 @@ class Scene:
     @property
     def footprint(self) -> Mapping[str, Json] | None:
         """Return the footprint in the record; None without one that is an object."""
-        fields = dict(self.record.items())
-        found = fields.get("footprint", fields.get("geometry"))
-        return found if isinstance(found, Mapping) else None
+        return footprint_in(dict(self.record.items()))
+
+
+def footprint_in(record: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    """Return the footprint in the *record* of a scene; None without one that is an object."""
+    found = record.get("footprint") or record.get("geometry")
+    return found if isinstance(found, Mapping) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def _task(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Task:
         task_id=TaskId(id),
         name=_text(fields, "task_name", "name"),
         status=_text(fields, "status"),
-        created_at=moment(fields.get("created_time", fields.get("created_at"))),
+        created_at=moment(fields.get("created_time") or fields.get("created_at")),
         record=kept,
         problem=_problem(fields),
     )
@@ -125,13 +125,12 @@ def _capture(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Capt
 
 def _scene(id: str, fields: dict[str, Json], kept: Mapping[str, Json]) -> Scene:
     capture_id = id_in(fields, "sceneset_id", "capture_id")
-    revision = fields.get("last_modified")
     return Scene(
         scene_id=SceneId(id),
         capture_id=None if capture_id is None else CaptureId(capture_id),
         product_name=_text(fields, "productname", "product_name"),
         timestamp=moment(fields.get("timestamp")),
-        revision=revision if isinstance(revision, str) else "",
+        revision=_text(fields, "last_modified") or "",
         attachments=_attachments(fields.get("attachments"), id),
         record=kept,
         problem=_problem(fields),

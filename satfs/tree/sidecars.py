@@ -2,27 +2,19 @@
 
 Fields are shown as the vendor sent them, in the order sent, indented for people (`json_bytes`).
 
-GeoJSON is RFC 7946. A footprint that is no geometry is shown as null, which the format allows, so
-that one odd scene does not hide the others from a map.
+GeoJSON is RFC 7946. A footprint that is no geometry is shown as null, which the format allows:
+programs that meet one bad geometry refuse the whole file.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
+from satfs.facts.geometry import checked_geometry
 from satfs.json_bytes import json_bytes
-from satfs.model import Capture, Json, Scene, Task
+from satfs.model import Capture, Json, Scene, Task, footprint_in
 
-_GEOMETRIES: Final = (
-    "Point",
-    "MultiPoint",
-    "LineString",
-    "MultiLineString",
-    "Polygon",
-    "MultiPolygon",
-)
 #: Properties that users of a map want first; scalars of the record follow under their own names.
 _LEADING: Final = ("scene_id", "capture_id", "product", "timestamp", "directory")
 
@@ -106,32 +98,6 @@ def _feature(scene: Scene, directory: str | None) -> dict[str, Json]:
     return {
         "type": "Feature",
         "id": scene.scene_id,
-        "geometry": _geometry(record.get("footprint", record.get("geometry"))),
+        "geometry": checked_geometry(footprint_in(record)),
         "properties": properties,
     }
-
-
-def _geometry(footprint: object) -> Json:
-    """Return *footprint* if it is a GeoJSON geometry, else None."""
-    if not isinstance(footprint, Mapping) or footprint.get("type") not in _GEOMETRIES:
-        return None
-    coordinates = footprint.get("coordinates")
-    if not isinstance(coordinates, list) or not _are_positions(coordinates):
-        return None
-    return {"type": footprint["type"], "coordinates": coordinates}
-
-
-def _are_positions(coordinates: list[Any]) -> bool:
-    """Return whether all leaves are numbers that exist; waits for no recursion however deep."""
-    pending: list[Any] = [coordinates]
-    while pending:
-        here = pending.pop()
-        if isinstance(here, list):
-            pending.extend(here)
-        elif isinstance(here, bool) or not isinstance(here, int | float) or not _is_finite(here):
-            return False
-    return True
-
-
-def _is_finite(number: int | float) -> bool:
-    return isinstance(number, int) or math.isfinite(number)

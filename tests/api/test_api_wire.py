@@ -377,6 +377,19 @@ def test_missing_and_null_fields_are_survived() -> None:
         assert scene.revision == ""
 
 
+def test_a_null_is_no_value_where_another_field_has_one() -> None:
+    """Nor does a number in the place of a text take the record's revision away."""
+    point = {"type": "Point", "coordinates": [0, 0]}
+    scene = readers.scene(
+        {"scene_id": "s", "footprint": None, "geometry": point, "last_modified": 1769637951}
+    )
+    assert scene is not None
+    assert (scene.footprint, scene.revision) == (point, "1769637951")
+    task = readers.task({"task_id": 1, "created_time": None, "created_at": "2026-01-28T22:05:51Z"})
+    assert task is not None
+    assert task.created_at is not None
+
+
 def test_unknown_fields_are_kept() -> None:
     """A field that the vendor adds tomorrow is in the record."""
     for reader, key in (

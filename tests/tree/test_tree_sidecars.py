@@ -3,6 +3,7 @@
 import json
 import math
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,28 @@ def test_any_footprint_is_valid_geojson(record: dict[str, Any], footprint: Any) 
         assert feature["geometry"] is None or feature["geometry"]["type"]
         assert not any(isinstance(value, list | dict) for value in feature["properties"].values())
     assert [feature["properties"]["directory"] for feature in collection["features"]] == ["s", "t"]
+
+
+@pytest.mark.parametrize(
+    "footprint",
+    [
+        {"type": "Polygon", "coordinates": [1, 2]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]},
+        {"type": "Point", "coordinates": [[1, 2]]},
+        {"type": "MultiPolygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]},
+    ],
+)
+def test_a_footprint_of_the_wrong_depth_hides_no_other_scene(
+    footprint: dict[str, Any], tmp_path: Path
+) -> None:
+    """One such geometry in a file keeps GeoPandas from reading all others."""
+    geopandas = pytest.importorskip("geopandas")
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    scenes = [Scene(SceneId("s"), record={"footprint": each}) for each in (square, footprint)]
+    path = tmp_path / "footprints.geojson"
+    path.write_bytes(b"".join(sidecars.footprints_geojson((scene, "s") for scene in scenes)))
+    found = geopandas.read_file(path).geometry
+    assert (found[0].geom_type, found[1]) == ("Polygon", None)
 
 
 def test_a_footprint_shows_on_a_map_with_what_matters() -> None:
