@@ -23,6 +23,9 @@ from satfs.atomic_file import make_own_directory
 
 #: Longest life of a note, in seconds; older files are removed by the next process.
 MAX_AGE_S: Final = 3600.0
+#: Notes of one kind, at most. A file of a tmpfs takes a page, so that these take 16 MiB: a process
+#: may write 100,000 links an hour, and the tmpfs belongs to all programs of the user.
+MAX_NOTES: Final = 4096
 #: statfs(2), `f_type` of a tmpfs, and the size of the structure (linux/magic.h, 64-bit).
 _TMPFS: Final = 0x01021994
 _STATFS_BYTES: Final = 120
@@ -33,7 +36,9 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 class NodeBoard:
     """The notes of the processes that share one cache directory. Never raises.
 
-    Each method looks at a file in memory, which takes some ten microseconds.
+    The first word of a key is the kind of its note. Of one kind there are `MAX_NOTES` at most: a
+    note takes the place of another one by the hash of its key. Each method looks at a file in
+    memory, which takes some ten microseconds.
     """
 
     def __init__(self, cache_dir: Path) -> None:
@@ -46,9 +51,10 @@ class NodeBoard:
         directory = self._place()
         if directory is None:
             return None
+        name, digest = _place_of(key)
         try:
-            text = (directory / _file_name(key)).read_bytes()
-            note = json.loads(text)
+            written_for, _, text = (directory / name).read_bytes().partition(b"\n")
+            note = json.loads(text) if written_for == digest else None
         except (OSError, ValueError):
             return None
         return note if isinstance(note, dict) else None
@@ -58,16 +64,19 @@ class NodeBoard:
         directory = self._place()
         if directory is None:
             return
-        path = directory / _file_name(key)
+        name, digest = _place_of(key)
+        path = directory / name
         partial = path.with_suffix(f".{os.getpid()}-{id(self)}")
-        with suppress(OSError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
             descriptor = os.open(partial, flags, 0o600)
             try:
-                os.write(descriptor, json.dumps(note).encode())
+                os.write(descriptor, digest + b"\n" + json.dumps(note).encode())
             finally:
                 os.close(descriptor)
             partial.rename(path)
+        except OSError:  # removed by a process that took itself for the last: made again next time
+            self._directory, self._is_looked_for = None, False
 
     def clear(self) -> None:
         """Remove every note: the last process of the node is about to end."""
@@ -115,5 +124,9 @@ def _is_tmpfs(directory: Path) -> bool:
     return int.from_bytes(buffer.raw[:8], "little") == _TMPFS
 
 
-def _file_name(key: str) -> str:
-    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+def _place_of(key: str) -> tuple[str, bytes]:
+    """Return the name of the file for the note under *key*, and what the note begins with."""
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).digest()
+    kind = blake2b(key.partition(" ")[0].encode("utf-8", "surrogatepass"), digest_size=4)
+    number = int.from_bytes(digest[:4], "little") % MAX_NOTES
+    return f"{kind.hexdigest()}-{number}", digest.hex().encode()

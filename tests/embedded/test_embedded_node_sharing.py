@@ -18,6 +18,7 @@ from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalog
 from embedded.test_embedded_one_cache import StartReader, digest, digests, go, locks_on
 from embedded.test_embedded_one_cache import start_reader as start_reader  # a fixture
 
+from satfs import node_board
 from satfs.api import readers
 from satfs.api.listing_store import ListingStore
 from satfs.api.listings import Listings
@@ -70,6 +71,34 @@ def test_notes_are_in_memory_and_for_their_owner_alone(boards: list[NodeBoard]) 
     one.clear()
     assert not place.exists()
     assert other.read("key") is None
+
+
+def test_notes_take_bounded_memory_however_many_are_written(
+    boards: list[NodeBoard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latest are read, and no kind of note takes the place of another kind."""
+    monkeypatch.setattr(node_board, "MAX_NOTES", 64)
+    one, other = boards
+    place = place_of(one)
+    one.write("pause https://api.test", {"until_s": 5})
+    for number in range(1000):
+        one.write(f"link {number}", {"number": number})
+    assert len(list(place.iterdir())) <= 2 + 64
+    assert other.read("link 999") == {"number": 999}
+    assert other.read("pause https://api.test") == {"until_s": 5}
+    found = [other.read(f"link {number}") for number in range(1000)]
+    assert all(note in (None, {"number": number}) for number, note in enumerate(found))
+
+
+def test_a_board_that_another_process_removed_is_made_again(boards: list[NodeBoard]) -> None:
+    """A process that ends may not have noticed one that has just begun."""
+    one, other = boards
+    place_of(other)
+    one.read("link")
+    one.clear()
+    other.write("link", {"n": 1})
+    other.write("link", {"n": 2})
+    assert one.read("link") == {"n": 2}
 
 
 def test_a_note_of_somebody_else_is_not_read(boards: list[NodeBoard], tmp_path: Path) -> None:
