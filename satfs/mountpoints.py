@@ -126,7 +126,7 @@ def locate(path: Path) -> tuple[Mounted, tuple[str, ...]] | None:
     """
     mounts = {each.mountpoint: each for each in satfs_mounts()}
     here = Path("/")
-    left = deque((Path.cwd() / path).parts[1:])
+    left = deque((path if path.is_absolute() else Path.cwd() / path).parts[1:])
     n_links = 0
     while left:
         part = left.popleft()
@@ -179,10 +179,11 @@ def absolute(path: Path) -> Path:
     path = Path(os.path.abspath(path))
     try:
         if path.is_symlink():
-            return path.resolve()
+            return Path(os.path.realpath(path))
     except OSError:  # a dead mount is no link
         pass
-    return path.parent.resolve() / path.name
+    # Not `Path.resolve`, which raises RuntimeError for links that lead in a circle.
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def probe_command(path: Path) -> list[str]:

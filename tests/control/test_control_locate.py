@@ -52,6 +52,16 @@ def test_links_on_the_way_are_followed(mounted: Path, monkeypatch: pytest.Monkey
     assert words("relative/tasks") == ("tasks",)
 
 
+def test_a_path_is_found_from_a_directory_that_is_gone(
+    mounted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell that stood in a mount has no working directory after the unmount."""
+    (mounted.parent / "gone").mkdir()
+    monkeypatch.chdir(mounted.parent / "gone")
+    (mounted.parent / "gone").rmdir()
+    assert words(mounted / "tasks") == ("tasks",)
+
+
 def test_nothing_in_the_mount_is_looked_at(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be stuck, and who looks gets stuck with it."""
     looked_at: list[str] = []

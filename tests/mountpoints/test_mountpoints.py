@@ -81,6 +81,15 @@ def test_paths_are_those_of_the_kernel(tmp_path: Path) -> None:
     assert absolute(tmp_path / "real/not-there") == real / "not-there"
 
 
+def test_links_that_lead_in_a_circle_are_no_directory(tmp_path: Path) -> None:
+    """Nothing can be mounted there, and the reason is an error of satfs."""
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for path in (tmp_path / "circle", tmp_path / "circle/deep"):
+        assert mount_at(path) is None
+        with pytest.raises(BadMountpoint):
+            check(absolute(path), tmp_path / "cache")
+
+
 def test_an_ordinary_directory_is_no_mount(tmp_path: Path) -> None:
     """It is neither dead nor can it be unmounted; nor can what is not there."""
     assert not is_dead_mount(tmp_path)
