@@ -122,7 +122,8 @@ def watchdog_s(usec: str, for_pid: str, pid: int) -> float | None:
 
     The texts are those of `WATCHDOG_USEC` and `WATCHDOG_PID` (sd_watchdog_enabled(3)).
     """
-    if not (usec.isascii() and usec.isdecimal() and int(usec) > 0):
+    # A limit of 16 digits is 300 years; int() refuses thousands of them.
+    if not (usec.isascii() and usec.isdecimal() and len(usec) <= 16 and int(usec) > 0):
         return None
     if for_pid and for_pid != str(pid):
         return None

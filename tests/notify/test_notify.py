@@ -217,6 +217,10 @@ def test_whatever_the_environment_holds_is_understood_or_ignored(
     assert notifier.watchdog_s is None or notifier.watchdog_s > 0
 
 
+def test_a_watchdog_of_thousands_of_digits_is_none() -> None:
+    assert watchdog_s("9" * 5000, "", 1) is None
+
+
 @given(st.integers(1, 10**15), st.integers(1, 2**22), st.integers(1, 2**22))
 def test_the_watchdog_is_fed_by_whom_it_watches(usec: int, for_pid: int, pid: int) -> None:
     assert watchdog_s(str(usec), "", pid) == usec / 1e6
