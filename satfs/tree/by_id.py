@@ -42,6 +42,8 @@ class Captures(Directory):
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a published capture, as far as it is known."""
         capture = await self._sources.catalogue.capture(capture_id)
+        if capture.problem:
+            raise Garbled(f"capture {capture_id}: {capture.problem}")
         if not capture.is_published:
             raise NotThere(f"capture {capture_id} is not published")
         return capture

@@ -443,6 +443,8 @@ async def test_an_unreadable_record_is_an_error_of_its_own_name(
             await kernel.walk(f"{directory}/{unread}")
         assert failure.value.errno == errno.EIO
     assert "scene-a.zip" in await kernel.ls("tasks/341271/cap-1/scene-a")
-    with pytest.raises(FUSEError):
-        await kernel.walk("scenes/scene-x")
+    for path in ("scenes/scene-x", "captures/cap-x"):
+        with pytest.raises(FUSEError) as failure:
+            await kernel.walk(path)
+        assert failure.value.errno == errno.EIO
     await kernel.walk("scenes/scene-a")
