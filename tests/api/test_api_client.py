@@ -248,7 +248,7 @@ async def test_unfinished_listings_are_bounded_together(
 async def test_a_listing_that_is_read_twice_at_once_gives_back_all_of_its_memory(
     vendor: Vendor, connect: Any, autojump_clock: Any
 ) -> None:
-    """As after `satfs refresh`: both are cut off by the deadline, and one of them is gone on with."""
+    """As after `satfs refresh`: the deadline ends both, and the next call goes on with one."""
     vendor.tasks, vendor.delay_s = some_tasks(60), 0.6
     async with connect(page_limit=1, api_concurrency=1, metadata_deadline_s=15) as aleph:
 
