@@ -194,8 +194,10 @@ class TlsStream(httpcore.AsyncNetworkStream):
                 await self._flush()
                 await self._receive()
             except ssl.SSLError as failure:
-                if self._resumed is not None:
-                    self._sessions.failed(self._place)
+                has_responded = self._n_encrypted_bytes > 0
+                if self._resumed is not None and self._sessions.failed(
+                    self._place, has_responded=has_responded
+                ):
                     raise NotResumed(str(failure)) from failure
                 raise httpcore.ConnectError(str(failure)) from failure
             else:

@@ -20,6 +20,10 @@ from typing import Final, TypeAlias
 Place: TypeAlias = tuple[str, int]
 #: Hosts whose sessions are kept; an account's objects lie at one or two.
 MAX_PLACES: Final = 16
+#: Handshakes that were to resume a session and ended without a byte of the host, after which it is
+#: offered none again. Hosts end connections so that they do not let through, and boxes those that
+#: they do not understand.
+MAX_UNEXPLAINED: Final = 2
 #: Encrypted bytes after a request that are the beginning of a long record, of which nothing can be
 #: decrypted before its end: a body comes. TLS's own records and those of refusals are shorter. A
 #: server sends as much in the first round trip, and the record's end, 16 KiB, in the next one.
@@ -37,6 +41,7 @@ class TlsSessions:
         self._lock = threading.Lock()
         #: The oldest first; None where a handshake failed.
         self._sessions: dict[Place, ssl.SSLSession | None] = {}
+        self._n_unexplained: dict[Place, int] = {}
 
     def to_resume(self, place: Place) -> ssl.SSLSession | None:
         """Return the session that a new connection to *place* is to resume, if there is one."""
@@ -56,10 +61,22 @@ class TlsSessions:
             if self._sessions.get(place, session) is not None:
                 self._set(place, session)
 
-    def failed(self, place: Place) -> None:
-        """Note that a handshake failed in which a session was offered to *place*."""
+    def failed(self, place: Place, *, has_responded: bool) -> bool:
+        """Note that a handshake failed in which a session was offered to *place*.
+
+        *has_responded*: bytes came from there. Returns whether the session is the reason; otherwise
+        the host may have refused the connection, and another one would be refused as well.
+        """
         with self._lock:
-            self._set(place, None)
+            n_unexplained = 0 if has_responded else self._n_unexplained.pop(place, 0) + 1
+            if has_responded or n_unexplained >= MAX_UNEXPLAINED:
+                self._set(place, None)
+                return has_responded
+            self._sessions.pop(place, None)  # the next handshake is in full
+            self._n_unexplained[place] = n_unexplained
+            while len(self._n_unexplained) > MAX_PLACES:
+                del self._n_unexplained[next(iter(self._n_unexplained))]
+            return False
 
     def _set(self, place: Place, session: ssl.SSLSession | None) -> None:
         self._sessions.pop(place, None)

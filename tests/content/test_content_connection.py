@@ -280,3 +280,29 @@ def test_a_worker_connects_again_in_full_where_no_session_is_resumed(tmp_path: P
             connection.close()
     assert resumed == [False, False]
     opener.close()
+
+
+def test_a_worker_does_not_try_a_refused_connection_again_in_full(tmp_path: Path) -> None:
+    """It was closed without a byte: that is one refusal, and is to count as one."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    opener = Opener()
+    opener.ca_file = str(tmp_path / "ca.pem")
+    with serving_in_turn(server, [True, None, True]) as (port, resumed):
+        for is_refused in (False, True, False):
+            opener.open(("https", f"127.0.0.1:{port}"))
+            assert select.select([opener.wake_reader], [], [], 10)[0]
+            [(_, connection)] = opener.opened()
+            if is_refused:
+                assert isinstance(connection, ssl.SSLError)
+                continue
+            assert isinstance(connection, TlsConnection)
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            connection.setblocking(False)
+            while not taken(connection, 4096)[0]:  # tickets come before it
+                assert readable(connection)
+            connection.close()
+    assert resumed == [False, False]
+    opener.close()

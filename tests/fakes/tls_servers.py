@@ -71,9 +71,11 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, half: HalfRecord) -
 
 @contextmanager
 def serving_in_turn(
-    context: ssl.SSLContext, turns: Sequence[bool]
+    context: ssl.SSLContext, turns: Sequence[bool | None]
 ) -> Iterator[tuple[int, list[bool]]]:
     """Serve one byte over each connection whose turn is true; garbage comes over the others.
+
+    Those of which the turn is None are closed without a byte.
 
     Yields the port, and for each handshake that was made whether it resumed a session.
     """
@@ -84,6 +86,10 @@ def serving_in_turn(
             sock, _ = listener.accept()
             with sock:
                 sock.settimeout(10)
+                if is_served is None:
+                    sock.shutdown(socket.SHUT_WR)
+                    sock.recv(65536)
+                    continue
                 if not is_served:
                     sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                     sock.recv(65536)

@@ -11,6 +11,7 @@ import trustme
 from fakes.origin import ramp, serving
 from fakes.tls_servers import serving_half_a_record, serving_in_turn
 
+from satfs.errors import Unreachable
 from satfs.net.addresses import origin_of
 from satfs.net.http import Http
 
@@ -61,6 +62,28 @@ async def test_a_host_that_resumes_no_session_is_connected_to_in_full(
                 http.close_idle()
             assert http.permits.limit(origin_of(url)) is None
     assert resumed == [False, False, False]
+
+
+async def test_a_refused_connection_is_not_tried_again_in_full(
+    context: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """One that ends without a byte was not let through: another one at once would not be, either.
+
+    After two of them no session is offered again, since a box on the way may not understand it.
+    """
+    with serving_in_turn(context, [True, None, True, None, True, True]) as (port, resumed):
+        url = f"https://127.0.0.1:{port}/x"
+        async with client(tmp_path) as http:
+            for is_refused in (False, True, False, True, False, False):
+                if is_refused:
+                    with pytest.raises(Unreachable):
+                        async with http.stream(url, headers={}):
+                            pass
+                else:
+                    async with http.stream(url, headers={}) as response:
+                        assert [chunk async for chunk in response.chunks()] == [b"x"]
+                http.close_idle()
+    assert resumed == [False, False, False, False]
 
 
 async def test_the_beginning_of_a_long_record_counts_as_a_response(

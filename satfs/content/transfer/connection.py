@@ -73,8 +73,9 @@ class TlsConnection:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=place[0], session=session
         )
-        #: The handshake is to resume a session; where it fails, the next one is in full.
-        self.is_resuming = session is not None
+        self._is_resuming = session is not None
+        #: The handshake failed because of the session that it was to resume: one in full may not.
+        self.is_not_resumed = False
         self._has_received = False
         #: Encrypted bytes that have come since the last request.
         self.n_encrypted_bytes = 0
@@ -104,8 +105,10 @@ class TlsConnection:
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
-                if self.is_resuming:
-                    self._sessions.failed(self._place)
+                if self._is_resuming:
+                    self.is_not_resumed = self._sessions.failed(
+                        self._place, has_responded=self.n_encrypted_bytes > 0
+                    )
                 with contextlib.suppress(OSError):
                     self._flush()  # the alert with the reason, for the other side
                 raise

@@ -182,7 +182,7 @@ class Opener:
                 return connection
             except ssl.SSLError:
                 sock.close()
-                if connection is None or not connection.is_resuming:
+                if connection is None or not connection.is_not_resumed:
                     raise
                 # The session is forgotten, and the next handshake is in full.
             except BaseException:
