@@ -71,6 +71,30 @@ def test_an_export_leads_back_to_the_mount(aleph: Mounted, tmp_path: Path) -> No
     assert not sum(each.bytes_sent for each in requests if each.status in (200, 206))
 
 
+def test_an_export_goes_where_the_output_leads(aleph: Mounted, tmp_path: Path) -> None:
+    """A new file has the permissions of any new file; a link and a pipe stay, and get the items."""
+    new, pipe, link = tmp_path / "new.json", tmp_path / "pipe", tmp_path / "link"
+    link.symlink_to(tmp_path / "behind.json")
+    os.mkfifo(pipe)
+    export = ("stac", "export", aleph.place / "tasks", "-o")
+
+    done = aleph.program(*export, new)
+    assert done.returncode == 0, done.stderr
+    beside = tmp_path / "beside"
+    beside.touch()
+    assert new.stat().st_mode == beside.stat().st_mode
+
+    assert aleph.program(*export, link).returncode == 0
+    assert link.is_symlink()
+    assert (tmp_path / "behind.json").read_bytes() == new.read_bytes()
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert aleph.program(*export, pipe).returncode == 0
+        assert reader.stdout is not None
+        assert reader.stdout.read() == new.read_bytes()
+    assert pipe.is_fifo()
+    assert aleph.program(*export, "-").stdout == new.read_text()
+
+
 def test_a_terminal_shows_how_far_an_export_is(aleph: Mounted, tmp_path: Path) -> None:
     """A bar while it lasts; then the bar is gone, and the last line has the number of items."""
     command = ("stac", "export", aleph.place / "tasks", "-o", tmp_path / "all.json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -64,7 +66,7 @@ Examples:
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write there [default: standard output].",
+    help="Write there [default, or -: standard output].",
 )
 @click.option(
     "--absolute", is_flag=True, help="Paths of assets from the root, not from the mountpoint."
@@ -93,6 +95,7 @@ def export(
     """
     if ndjson and geoparquet:
         raise BadSettings("--ndjson and --geoparquet are two formats: choose one")
+    output = None if output == Path("-") else output
     if geoparquet and output is None:
         raise BadSettings("--geoparquet is not for a terminal or a pipe: name a file with --output")
     write = _geoparquet_writer() if geoparquet else None
@@ -133,18 +136,42 @@ def export(
 
 
 def _put(output: Path | None, text: str) -> None:
-    """Write *text* to a file, as a whole or not at all, or to standard output."""
+    """Write *text* to a file, as a whole or not at all; or to standard output, a pipe or a link."""
     if output is None:
         click.echo(text, nl=False)
         return
     try:
-        write_atomically(output.absolute(), text)
+        if _is_replaceable(output):
+            write_atomically(output.absolute(), text, mode=_mode_of(output))
+        else:
+            output.write_text(text, encoding="utf-8")
     except OSError as failure:
         raise BadSettings(f"{output} cannot be written: {failure.strerror}") from failure
 
 
+def _is_replaceable(output: Path) -> bool:
+    """Return whether a file may take the place of *output*.
+
+    A link such as /dev/stdout, a pipe or a device leads to what reads there: it is written to.
+    """
+    try:
+        return stat.S_ISREG(output.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _mode_of(output: Path) -> int:
+    """Return the permissions of a file, or those that the umask gives to a new one."""
+    try:
+        return stat.S_IMODE(output.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
 def _geoparquet_writer() -> Any:
-    """Return a function that writes items to a file.
+    """Return a function that writes items to a file, as a whole or not at all.
 
     Raises:
         BadSettings: rustac is not installed.
@@ -155,10 +182,16 @@ def _geoparquet_writer() -> Any:
         raise BadSettings(_NEEDS_RUSTAC) from None
 
     def write(output: Path, items: list[Json]) -> None:
+        if not _is_replaceable(output):
+            raise BadSettings(f"{output} is not a file: GeoParquet cannot be written to it")
+        draft = output.with_name(f".{output.name}.{os.getpid()}")
         try:
-            rustac.write_sync(str(output), items, format="geoparquet")
+            rustac.write_sync(str(draft), items, format="geoparquet")
+            draft.replace(output)
         except Exception as failure:
             raise BadSettings(f"{output} cannot be written as GeoParquet: {failure}") from failure
+        finally:
+            draft.unlink(missing_ok=True)
 
     return write
 
