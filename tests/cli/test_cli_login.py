@@ -433,8 +433,10 @@ def test_nothing_is_kept_while_the_api_is_away(there: Program) -> None:
     [
         ("", [], "no secret: type it at a terminal, pipe it in"),
         ("only-a-secret", [], "no client id: give --client-id ID"),
-        ("a\nb\nc\n", [], "more than two lines"),
+        ("a\nb\nc\n", [], "only two lines"),
         ('{"client_id": "5eedfeed"}', [], "holds no client_id and client_secret"),
+        ('{"client_id": null, "client_secret": "5eedfeed"}', [], "holds no client_id"),
+        ('{"client_id": "5eedfeed", "client_secret": 5}', [], "holds no client_id"),
         ("not a token", ["--with-token"], "is no token"),
         ("", ["--client-secret=5eedfeed"], "shown to everybody by ps"),
         ("", ["--token", "5eedfeed"], "shown to everybody by ps"),

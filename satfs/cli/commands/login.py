@@ -175,17 +175,16 @@ def _piped_pair() -> tuple[str | None, SecretStr | None]:
     if text.startswith("{"):
         try:
             record = json.loads(text)
-            pair = (record["client_id"], SecretStr(record["client_secret"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise click.UsageError(
-                "the JSON piped in holds no client_id and client_secret"
-            ) from None
-        return str(pair[0]), pair[1]
+            client_id, secret = record["client_id"], record["client_secret"]
+        except (ValueError, KeyError, RecursionError):
+            client_id = secret = None
+        if not (isinstance(client_id, str) and isinstance(secret, str)):
+            raise click.UsageError("the JSON piped in holds no client_id and client_secret")
+        return client_id, SecretStr(secret)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) > 2:
-        raise click.UsageError("more than two lines were piped in: client id and secret")
-    client_id = lines[0] if len(lines) == 2 else None
-    return client_id, SecretStr(lines[-1]) if lines else None
+        raise click.UsageError("only two lines can be piped in: the client id, and the secret")
+    return lines[0] if len(lines) == 2 else None, SecretStr(lines[-1]) if lines else None
 
 
 def _chosen(
@@ -320,7 +319,7 @@ def _offer_mount(profile: str) -> int:
     if named == _NOWHERE:
         _print_next_step(profile)
         return Exit.DONE
-    directory = Path(named).expanduser().absolute()
+    directory = Path(os.path.expanduser(named)).absolute()
     is_service = UserManager().is_there and click.confirm(
         "Mount it at each login, too (a service of systemd)?", default=False, err=True
     )
