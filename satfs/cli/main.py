@@ -6,6 +6,7 @@ an HTTP client, which `satfs umount` and `satfs --help` need not wait for, nor h
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import sys
@@ -18,6 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from satfs import __version__
+from satfs.cli.background import detach
 from satfs.cli.exit_codes import MEANINGS, Exit, failure_of
 from satfs.cli.flags import Commands, OutputOptions, verbosity_flags
 from satfs.cli.hints import next_step
@@ -30,6 +32,10 @@ from satfs.cli.process_start import (
     settle_encoding,
     settle_home,
 )
+
+#: Errors of write(2) whose cause is where standard output leads: a reader that has ended, a full
+#: disk, a quota, a limit.
+_UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())
 
@@ -190,12 +196,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     output_options = OutputOptions()
     try:
         code = satfs.main(arguments, prog_name="satfs", standalone_mode=False, obj=output_options)
+        sys.stdout.flush()
     except click.ClickException as refused:
         refused.show()
         sys.exit(refused.exit_code)
     except click.Abort:
         sys.exit(Exit.INTERRUPTED)
     except Exception as error:  # the one boundary: users get a sentence for every failure
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+            if error.errno != errno.EPIPE:
+                print_error(f"the output cannot be written: {error.strerror}")
+            detach(1)  # Python tries to write the rest when it ends
+            sys.exit(Exit.FAILED)
         failure = failure_of(error, with_details=output_options.with_details)
         print_error(failure.sentence, failure.remedy, failure.details)
         sys.exit(failure.code)

@@ -46,7 +46,8 @@ def settle_encoding() -> None:
 
     Names in a mount are UTF-8 in every locale: under ISO-8859-1 most of them could be neither
     opened nor printed. Returns where that is done already, or cannot be; characters that a stream's
-    encoding lacks are then printed as escapes.
+    encoding lacks are then printed as escapes. Bytes of a path that are not UTF-8 are printed as
+    they are (PEP 383), so that a shell finds the path.
     """
     if sys.getfilesystemencoding() != "utf-8" and sys.executable:
         # The same interpreter, options and arguments, byte for byte.
@@ -54,8 +55,11 @@ def settle_encoding() -> None:
         with contextlib.suppress(OSError):
             os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            if stream.encoding.lower() != "utf-8":
+                stream.reconfigure(errors="backslashreplace")
+            elif stream.errors == "strict":
+                stream.reconfigure(errors="surrogateescape")
 
 
 def settle_home() -> None:
