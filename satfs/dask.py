@@ -216,7 +216,7 @@ class _MountOnNode(NannyPlugin):
             await asyncio.to_thread(_satfs, "umount", "--lazy", str(self._place()))
 
     def _place(self) -> Path:
-        return Path(self._mountpoint).expanduser().absolute()
+        return Path(os.path.expanduser(self._mountpoint)).absolute()
 
     def _mount(self) -> None:
         place = self._place()

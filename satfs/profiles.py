@@ -114,13 +114,14 @@ def user_file(environment: Mapping[str, str]) -> Path:
     """Return where the user's own `config.toml` is, or would be (XDG base directories)."""
     named = environment.get(USER_FILE_VARIABLE)
     if named:
-        return Path(named).expanduser().absolute()
+        return Path(os.path.expanduser(named)).absolute()
     return Path(platformdirs.user_config_path("satfs")) / "config.toml"
 
 
 def system_file(environment: Mapping[str, str]) -> Path:
     """Return where the `config.toml` for all users is, or would be."""
-    return Path(environment.get(SYSTEM_FILE_VARIABLE) or SYSTEM_FILE).expanduser().absolute()
+    named = environment.get(SYSTEM_FILE_VARIABLE) or SYSTEM_FILE
+    return Path(os.path.expanduser(named)).absolute()
 
 
 def read_files(
@@ -168,7 +169,7 @@ def _read(
         _check_values(path, table)
         for name in table.keys() & set(paths):
             if isinstance(table[name], str):
-                table[name] = path.parent / Path(table[name]).expanduser()
+                table[name] = path.parent / os.path.expanduser(table[name])
     is_private = any(key in private for table in (document, *tables.values()) for key in table)
     _check_permissions(path, status, is_private=is_private)
     return ConfigFile(kind, path, document, tables)

@@ -242,7 +242,8 @@ class Settings(BaseModel):
     @classmethod
     def _is_found_from_anywhere(cls, value: Path | None) -> Path | None:
         # A mount in the background works from another directory than the one it was started in.
-        return None if value is None else value.expanduser().absolute()
+        # Not `Path.expanduser`, which raises for a `~name` that is no user's.
+        return None if value is None else Path(os.path.expanduser(value)).absolute()
 
     @model_validator(mode="after")
     def _secrets_travel_encrypted(self) -> Settings:

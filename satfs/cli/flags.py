@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,7 +66,7 @@ def _verbosity(context: click.Context, parameter: click.Parameter, value: int) -
 
 def _log_file(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value:
-        context.ensure_object(OutputOptions).log_file = Path(value).expanduser().absolute()
+        context.ensure_object(OutputOptions).log_file = Path(os.path.expanduser(value)).absolute()
 
 
 def _log_format(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

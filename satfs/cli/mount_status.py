@@ -114,13 +114,13 @@ def mounts_of_user(*, with_others: bool = False) -> list[Mounted]:
     return [each for each in seen.values() if with_others or us == 0 or each.user in (us, None)]
 
 
-def mount_of(path: Path) -> Mounted:
+def mount_of(path: str) -> Mounted:
     """Return the satfs mount that holds *path*. Sends no call to the mount.
 
     Raises:
         BadMountpoint: no satfs mount holds it.
     """
-    found = locate(path)
+    found = locate(Path(os.path.expanduser(path)))
     if found is None:
         raise BadMountpoint(
             f"{path} is not in a satfs mount; `satfs status --short` lists the mounts"
@@ -135,7 +135,7 @@ def the_mount(path: str | None) -> Mounted:
         BadMountpoint: there is no such mount, or without *path* there are several.
     """
     if path is not None:
-        return mount_of(Path(path).expanduser())
+        return mount_of(path)
     found = mounts_of_user()
     if not found:
         raise BadMountpoint("nothing is mounted")

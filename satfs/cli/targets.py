@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,8 +157,8 @@ def print_json(document: Json, *, is_line: bool = False) -> None:
 
 def _located(text: str) -> OnMount | None:
     try:
-        found = locate(Path(text).expanduser())
-    except (RuntimeError, OSError):  # the user has no home, or the working directory is gone
+        found = locate(Path(os.path.expanduser(text)))
+    except OSError:  # the working directory is gone
         return None
     return None if found is None else OnMount(*found)
 

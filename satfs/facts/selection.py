@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def area_of_file(name: str, read: Callable[[Path], bytes]) -> Mapping[str, Any]:
         BadSettings: the file cannot be read, is too large, or holds no polygon, line or point.
     """
     try:
-        body = read(Path(name).expanduser())
+        body = read(Path(os.path.expanduser(name)))
     except OSError as failure:
         raise BadSettings(f"{name} cannot be read: {failure.strerror}") from failure
     if len(body) > MAX_AREA_BYTES:

@@ -243,3 +243,59 @@ def test_a_pipe_gets_the_help_alone(satfs: Program) -> None:
 
     assert done.returncode == 2
     assert "Next step" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [["config", "show"], ["completion", "bash"], ["--help"]])
+def test_a_full_disk_behind_the_output_is_no_bug(satfs: Program, words: list[str]) -> None:
+    """Where standard output cannot be written, that is the message, and the exit code is 1."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            satfs.command(*words),
+            env=satfs.environ(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [["config", "show"], ["config", "profiles"], ["--help"]])
+def test_a_reader_that_has_ended_ends_a_command_silently(satfs: Program, words: list[str]) -> None:
+    """With `satfs … | head` there is no message, however much of the output was read."""
+    config = Path(satfs.environment["HOME"], ".config/satfs/config.toml")
+    config.parent.mkdir(parents=True)
+    config.write_text("[profiles.harbour]\nclient_id = 'one'\n")
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    with os.fdopen(ours, "w") as pipe:
+        done = subprocess.run(
+            satfs.command(*words),
+            env=satfs.environ(),
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cache", "info", "~nobody-here/x"],
+        ["ls", "~nobody-here/x"],
+        ["ls", "--where", "intersects=~nobody-here/x.geojson"],
+        ["mount", "--log-file", "~nobody-here/x", "~nobody-here/y"],
+        ["mount", "--cache-dir", "~nobody-here/x", "~nobody-here/y"],
+    ],
+)
+def test_the_home_of_no_user_is_a_directory_that_is_not_there(
+    satfs: Program, words: list[str]
+) -> None:
+    """`~name` that a shell leaves as it is, since no user has that name, is no bug."""
+    done = satfs(*words)
+    assert done.returncode in (2, 5)
+    assert "~nobody-here" in done.stderr
+    assert "bug" not in done.stderr

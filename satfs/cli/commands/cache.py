@@ -185,7 +185,7 @@ def _directory(mountpoint: str | None, given: Path | None) -> Path:
         return load_settings(cache_dir=given).cache_dir
     if given is not None:
         raise click.UsageError("give a MOUNTPOINT or --cache-dir, not both")
-    return Path(str(result_of(mount_of(Path(mountpoint).expanduser()), "pins", {})["cache_dir"]))
+    return Path(str(result_of(mount_of(mountpoint), "pins", {})["cache_dir"]))
 
 
 def _notify_mounts() -> None:

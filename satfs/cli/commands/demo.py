@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def demo(
     if serve_only:
         return _serve_only(origin)
     given = parse_options(options)
-    path = Path(mountpoint).expanduser()
+    path = Path(os.path.expanduser(mountpoint))
     with MountpointHold(absolute(path)) as hold:
         place = _prepare(hold, path, nonempty=nonempty or given.nonempty)
         fuse.require(

@@ -263,7 +263,7 @@ def _write_unit(path: Path, text: str) -> None:
 
 
 def _place(mountpoint: str) -> Path:
-    place = absolute(Path(mountpoint).expanduser())
+    place = absolute(Path(os.path.expanduser(mountpoint)))
     try:
         str(place).encode("utf-8")
     except UnicodeEncodeError:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -119,7 +118,7 @@ def code_of(reports: Sequence[MountReport]) -> Exit:
 
 def _reports(mountpoint: str | None, *, with_others: bool) -> list[MountReport]:
     if mountpoint is not None:
-        return query_mounts([mount_of(Path(mountpoint))])
+        return query_mounts([mount_of(mountpoint)])
     return query_mounts(mounts_of_user(with_others=with_others))
 
 
