@@ -10,6 +10,7 @@ Format: "VRT -- GDAL Virtual Format", and `gdalvrt.xsd` of GDAL.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -293,4 +294,4 @@ def _source_lines(
 
 def _comment(text: str) -> str:
     """Return *text* as the content of an XML comment, which holds no two hyphens in a row."""
-    return xml_text(text).replace("--", "- -").rstrip("-")
+    return re.sub("-(?=-|$)", "- ", xml_text(text))

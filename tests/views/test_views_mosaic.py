@@ -184,6 +184,12 @@ def test_a_point_is_near_the_meridian_of_its_zone(longitude: float, latitude: fl
     assert (epsg // 100 == 327) == (latitude < 0)
 
 
+@given(st.text("-<>!a\x00", max_size=12))
+def test_any_text_is_a_comment_of_xml(text: str) -> None:
+    """Names of a vendor may hold any number of hyphens, which end or break a comment (XML §2.5)."""
+    ElementTree.fromstring(nothing_of(text))
+
+
 def test_a_file_without_rasters_opens(tmp_path: Path) -> None:
     """GDAL opens it, and finds no data; it holds the reason, of any text."""
     (tmp_path / "none.vrt").write_bytes(nothing_of("see <b>--a--</b>"))
