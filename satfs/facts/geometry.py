@@ -33,6 +33,8 @@ MAX_POSITIONS: Final = 20_000
 _MAX_LONGITUDE: Final = 540.0
 #: Positions of the shortest closed ring (RFC 7946 §3.1.6).
 _MIN_RING: Final = 4
+#: Pieces that are this near each other touch: a tenth of a millimetre, which sums of floats lose.
+_ROUNDING_DEGREES: Final = 1e-9
 
 
 def checked_geometry(value: Json) -> dict[str, Json] | None:
@@ -73,18 +75,16 @@ def cut_at_antimeridian(geometry: Mapping[str, Json]) -> Mapping[str, Json]:
     """Return a checked geometry with longitudes in -180 to 180, cut where it crosses ±180.
 
     So RFC 7946 §3.1.9 wants it. A step of more than 180 degrees between two corners is taken for a
-    crossing. A geometry that does not cross is returned as it is; so is one around a pole, which no
-    cut makes right.
+    crossing. A geometry that does not cross is returned as it is. A ring around a pole gets the
+    pole as an edge, since in degrees a pole is a line.
     """
-    kind = geometry["type"]
     lines = _lines(geometry)
     unwrapped = [_unwrapped(line) for line in lines]
     longitudes = [position[0] for line in unwrapped for position in line]
     if lines == unwrapped and all(-180 <= longitude <= 180 for longitude in longitudes):
         return geometry
-    is_ring = kind in ("Polygon", "MultiPolygon")
-    if is_ring and any(abs(line[0][0] - line[-1][0]) > 1 for line in unwrapped):
-        return geometry
+    if geometry["type"] in ("Polygon", "MultiPolygon"):
+        unwrapped = [_closed_over_pole(ring) for ring in unwrapped]
     return _cut(geometry, unwrapped)
 
 
@@ -177,7 +177,7 @@ def _narrowest(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
     west, east = ordered[0][0], max(stop for _, stop in ordered)
     if west > -180 or east < 180:
         return west, east
-    widest, begin, end = 0.0, west, east
+    widest, begin, end = _ROUNDING_DEGREES, west, east
     reach = ordered[0][1]
     for start, stop in ordered[1:]:
         if start - reach > widest:
@@ -198,6 +198,22 @@ def _unwrapped(line: list[list[float]]) -> list[list[float]]:
             turns += 1
         found.append([here[0] + 360 * turns, *here[1:]] if turns else here)
     return found
+
+
+def _closed_over_pole(ring: list[list[float]]) -> list[list[float]]:
+    """Return an unwrapped ring, closed along the pole that it goes around, if it does."""
+    first, last = ring[0], ring[-1]
+    if first[0] == last[0]:
+        return ring
+    pole = math.copysign(90.0, sum(position[1] for position in ring))
+    return [*ring, [last[0], pole, *last[2:]], [first[0], pole, *first[2:]], first]
+
+
+def _beside(hole: list[list[float]], shell: list[list[float]]) -> list[list[float]]:
+    """Return an unwrapped *hole* by whole turns nearest to its *shell*, which holds it."""
+    (west, _, east, _), (left, _, right, _) = _box(shell), _box(hole)
+    turns = round((west + east - left - right) / 720)
+    return [[position[0] + 360 * turns, *position[1:]] for position in hole] if turns else hole
 
 
 def _cut(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Mapping[str, Json]:
@@ -239,11 +255,19 @@ def _nested(geometry: Mapping[str, Json], lines: list[list[list[float]]]) -> Jso
             return [line[0] for line in lines]
         case "LineString":
             return lines[0]
-        case "MultiLineString" | "Polygon":
+        case "MultiLineString":
             return lines
+        case "Polygon":
+            return _polygon(lines)
         case _:
             rest = iter(lines)
-            return [[next(rest) for _ in polygon] for polygon in geometry["coordinates"]]
+            return [_polygon([next(rest) for _ in rings]) for rings in geometry["coordinates"]]
+
+
+def _polygon(rings: list[list[list[float]]]) -> list[list[list[float]]]:
+    """Return the rings of one polygon, its holes inside of the first ring."""
+    shell, *holes = rings
+    return [shell, *(_beside(hole, shell) for hole in holes)]
 
 
 def _without_tuples(value: Json) -> Json:

@@ -81,6 +81,39 @@ def test_a_point_lies_in_the_shape_as_on_the_globe(
     assert shape_of(checked).contains(Point(longitude, latitude)) == is_inside
 
 
+@given(_SQUARES, st.booleans())
+def test_a_hole_stays_a_hole_across_the_antimeridian(
+    square: dict[str, Any], is_wrapped: bool
+) -> None:
+    """Also one that is on the other side, or whose ring begins there."""
+    (west, south), (east, north) = square["coordinates"][0][0], square["coordinates"][0][2]
+    width, height = (east - west) / 3, (north - south) / 3
+    (hole,) = _square(west + width, south + height, width, height)["coordinates"]
+    ring = [*hole[2:], *hole[1:3]]
+    holed = {"type": "Polygon", "coordinates": [*square["coordinates"], ring]}
+    checked = checked_geometry(_wrapped(holed) if is_wrapped else holed)
+    assert checked is not None
+    assert shape_of(checked).area == pytest.approx(8 * width * height, rel=1e-6)
+    assert bbox_of(checked) == pytest.approx(bbox_of(checked_geometry(square) or {}))
+
+
+@given(st.floats(60, 89), st.floats(-180, 180), st.sampled_from([1, -1]), st.sampled_from([1, -1]))
+def test_around_a_pole_the_pole_is_inside(
+    latitude: float, start: float, hemisphere: int, direction: int
+) -> None:
+    """Whether longitudes jump or go on beyond 180; the box has all longitudes."""
+    steps = [start + direction * 72.0 * n for n in range(6)]
+    for longitudes in (steps, [(longitude + 180) % 360 - 180 for longitude in steps]):
+        ring = [[longitude, hemisphere * latitude] for longitude in longitudes]
+        checked = checked_geometry({"type": "Polygon", "coordinates": [ring]})
+        assert checked is not None
+        found = shape_of(checked)
+        assert found.area == pytest.approx(360 * (90 - latitude))
+        assert found.intersects(Point(17, hemisphere * 89.5))
+        south, north = sorted((hemisphere * latitude, hemisphere * 90.0))
+        assert bbox_of(checked) == pytest.approx((-180, south, 180, north))
+
+
 def test_a_ring_that_is_open_is_closed() -> None:
     """Some programs leave the last corner out."""
     square = _square(0, 0, 1, 1)
