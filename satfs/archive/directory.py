@@ -22,7 +22,7 @@ from satfs.archive.missing_zip64 import (
     StatedNumbers,
     TrueNumbers,
     fits_together,
-    is_doubtful,
+    may_be_longer,
     settle,
     settle_sizes,
 )
@@ -124,7 +124,8 @@ class DirectoryParser:
             stop = position + _entry_bytes(data, position)
             if stop > len(data):
                 break
-            if self._n_entries == 0 and _is_of_archive_utility(data, position):
+            # Not the first one, where that is a directory.
+            if not self._is_held and _is_of_archive_utility(data, position):
                 self._is_held = len(self._directory.span) <= _MAX_CUT_BYTES
             if self._is_held:
                 entry = data[position:stop]
@@ -145,7 +146,7 @@ class DirectoryParser:
         if self._directory.is_cut or not fits_together(stated, shift, data_stop):
             find = settle if data_stop >= WRAP else None
         else:
-            is_archive_utility = bool(self._held) and _is_of_archive_utility(self._held[0][0], 0)
+            is_archive_utility = any(_is_of_archive_utility(entry, 0) for entry, _ in self._held)
             find = settle_sizes if is_archive_utility else None
         self._is_settled = find is not None
         return None if find is None else find(stated, shift, data_stop)
@@ -214,7 +215,7 @@ class DirectoryParser:
                 (made_by, made_on) == _ARCHIVE_UTILITY
                 and flags & _DESCRIPTOR_FLAG
                 and not (is_wide or self._is_settled or method == STORED)
-                and is_doubtful(compressed, size, _most_ratio(method))
+                and may_be_longer(compressed, size, _most_ratio(method))
             ):
                 raise UnsafeName(NameProblem.CUT)
         except UnsafeName as refused:

@@ -4,7 +4,8 @@ macOS' Archive Utility (Finder's "Compress") writes sizes and offsets modulo 2^3
 entries modulo 65,536, without ZIP64 records; other programs write the ZIP64 end record, and cut
 the numbers of the entries. The true numbers are found again: a local header with the member's name
 stands where a member begins, and a member ends where the next one begins. The true size of an
-unpacked member is stated nowhere; where two sizes are possible, no size is reported.
+unpacked member is stated nowhere but in the format of its own content: a TIFF with offsets of 32
+bits has no byte beyond 4 GiB. Where two sizes are possible, no size is reported.
 
 Nothing here reads: `settle` yields the ranges that it needs.
 """
@@ -26,18 +27,19 @@ WRAP: Final = 1 << 32
 #: Local headers and data descriptors read of one zip. Finding one boundary among a million members
 #: takes some twenty; a zip made to need more keeps its members without a size.
 MAX_PROBES: Final = 1024
-#: Packing ratios of a raster: fewer than this is usual, and more than that is constant data only.
-_USUAL_RATIO: Final = 20
-_UNUSUAL_RATIO: Final = 8
-#: The same of a zip whose numbers were cut for certain: there a member of 4 GiB that packs well is
-#: nothing strange, so that more has to speak for the smaller size.
-_RARE_RATIO: Final = 64
-#: Bytes that a sample is unpacked to at most, and compressed bytes of which a packing ratio shows
-#: anything.
-_MAX_UNPACKED_BYTES: Final = 8 * 1024 * 1024
-_MIN_SAMPLE_BYTES: Final = 4 * 1024
-#: Compressed bytes from the beginning of a member that are unpacked to see how well it packs.
-SAMPLE_BYTES: Final = 64 * 1024
+#: Compressed bytes from the beginning of a member that are unpacked to see what it is: the tables
+#: of a deflate block take 300 (RFC 1951 §3.2.7).
+SAMPLE_BYTES: Final = 1024
+#: Bytes of the extra field of a local header that are read with it; programs write some thirty.
+_LOCAL_EXTRA_BYTES: Final = 64
+#: Bytes from the beginning of a file that state its format and dimensions.
+_BEGINNING_BYTES: Final = 32
+#: Bytes from the beginning of a PNG to its colour type.
+_PNG_HEADER_BYTES: Final = 26
+#: Samples of a pixel by PNG's colour type.
+_PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+#: What a PNG may have beside its pixels: chunks of metadata.
+_PNG_EXTRA_BYTES: Final = 64 * 1024 * 1024
 
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
@@ -79,26 +81,17 @@ class TrueNumbers:
 Settling = Generator[ByteRange, bytes, list[TrueNumbers | None]]
 
 
-def is_doubtful(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool:
-    """Return whether *size_bytes* may have been cut: whether 2^32 more is possible and as likely.
-
-    A larger size is impossible where the method cannot make it out of the packed bytes (RFC 1951),
-    and is ruled out where imagery packs to the smaller one only.
-    """
-    longer = size_bytes + WRAP
-    if longer > compressed_bytes * most_ratio:
-        return False
-    return (
-        size_bytes < compressed_bytes - compressed_bytes // 64
-        or size_bytes > _USUAL_RATIO * compressed_bytes
-        or longer < _UNUSUAL_RATIO * compressed_bytes
+def is_possibly_cut(entry: StatedNumbers) -> bool:
+    """Return whether the entry's method can make 2^32 bytes more than it states."""
+    is_known = entry.is_wide or entry.is_stored
+    return not is_known and may_be_longer(
+        entry.compressed_bytes, entry.size_bytes, entry.most_ratio
     )
 
 
-def is_possibly_cut(entry: StatedNumbers) -> bool:
-    """Return whether the entry's method can make 2^32 bytes more than it states."""
-    is_longer_possible = entry.size_bytes + WRAP <= entry.compressed_bytes * entry.most_ratio
-    return is_longer_possible and not (entry.is_wide or entry.is_stored)
+def may_be_longer(compressed_bytes: int, size_bytes: int, most_ratio: int) -> bool:
+    """Return whether a method that makes *most_ratio* bytes of one can make 2^32 bytes more."""
+    return size_bytes + WRAP <= compressed_bytes * most_ratio
 
 
 def fits_together(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> bool:
@@ -115,32 +108,33 @@ def fits_together(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -
     return stop is None or stop <= data_stop < stop + WRAP
 
 
-def packing(sample: bytes) -> float | None:
-    """Return how many bytes are deflated into one of *sample*, the beginning of deflated data.
+def longest_bytes(beginning: bytes) -> int | None:
+    """Return the most bytes of a file that begins so, by its own format; None where none is stated.
 
-    None where it is not deflated data, or too little of it.
+    A TIFF that is not a BigTIFF has offsets of 32 bits (TIFF 6.0, section 2). A PNG states its
+    dimensions first (PNG, 11.2.2), and deflate makes its rows longer by a thousandth at most.
     """
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    if beginning.startswith((b"II*\0", b"MM\0*")):
+        return WRAP
+    if (
+        beginning.startswith(b"\x89PNG\r\n\x1a\n")
+        and beginning[12:16] == b"IHDR"
+        and len(beginning) >= _PNG_HEADER_BYTES
+    ):
+        width, height, depth, colour = struct.unpack_from(">2L2B", beginning, 16)
+        if (n_samples := _PNG_SAMPLES.get(colour)) is None:
+            return None
+        row_bytes = 1 + -(-width * depth * n_samples // 8)
+        return int(height * row_bytes * 1001 // 1000 + _PNG_EXTRA_BYTES)
+    return None
+
+
+def beginning_of(sample: bytes) -> bytes:
+    """Return the first bytes of the content that *sample* begins, or nothing: deflated data."""
     try:
-        n_bytes = len(inflater.decompress(sample, _MAX_UNPACKED_BYTES))
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(sample, _BEGINNING_BYTES)
     except zlib.error:
-        return None
-    n_read = len(sample) - len(inflater.unconsumed_tail)
-    return n_bytes / n_read if n_read >= _MIN_SAMPLE_BYTES else None
-
-
-def packs_as_usual(sample: bytes, n_compressed: int) -> bool:
-    """Return whether deflated data that begins with *sample* packs as imagery does, there at least.
-
-    Of data that packs `_RARE_RATIO` times, nearly all of it packs so.
-    """
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    most = _USUAL_RATIO * len(sample)
-    try:
-        unpacked = inflater.decompress(sample, most + 1)
-    except zlib.error:
-        return False
-    return len(sample) == min(SAMPLE_BYTES, n_compressed) and len(unpacked) <= most
+        return b""
 
 
 def settle(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> Settling:
@@ -165,17 +159,19 @@ def settle(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> Settl
 def settle_sizes(stated: Sequence[StatedNumbers], shift: int, data_stop: int) -> Settling:
     """Find out which of the entries have a size that was cut, where no offset was.
 
-    Nothing states it. How the first bytes of a member pack distinguishes two sizes of which one is
-    a multiple of the other; where both are as likely, or the sample is not deflated data, there is
-    none. Waits for nothing.
+    The format of a member's content may state it, or a data descriptor of 64 bits; otherwise there
+    is no size. Waits for nothing.
     """
     probes = _Probes(stated, shift, data_stop)
+    in_order = sorted({entry.offset + shift for entry in stated})
+    following = dict(zip(in_order, [*in_order, data_stop][1:], strict=True))
     settled: list[TrueNumbers | None] = []
     for entry in stated:
         offset = entry.offset + shift
-        is_known = not is_possibly_cut(entry) or (yield from probes.is_as_stated(entry, offset))
-        found = TrueNumbers(offset, entry.compressed_bytes, entry.size_bytes)
-        settled.append(found if is_known else None)
+        if not is_possibly_cut(entry) or (yield from probes.is_as_stated(entry, offset)):
+            settled.append(TrueNumbers(offset, entry.compressed_bytes, entry.size_bytes))
+        else:
+            settled.append((yield from probes.numbers(entry, offset, following[offset])))
     return settled
 
 
@@ -262,10 +258,10 @@ class _Probes:
         elif entry.is_stored:
             if (compressed_bytes - entry.size_bytes) % WRAP == 0:
                 size_bytes = compressed_bytes
-        elif wraps or is_doubtful(compressed_bytes, entry.size_bytes, entry.most_ratio):
+        elif wraps:
             size_bytes = None
-        elif entry.size_bytes + WRAP <= compressed_bytes * entry.most_ratio:
-            is_sample_wanted = True
+        else:
+            is_sample_wanted = is_possibly_cut(entry)
         if wraps == 0 and size_bytes is not None and not is_sample_wanted:
             return TrueNumbers(offset, compressed_bytes, size_bytes)
         # The member's end as the local header has it must be its end by the next one's beginning.
@@ -293,32 +289,25 @@ class _Probes:
 
     def is_as_stated(self, entry: StatedNumbers, offset: int) -> Generator[ByteRange, bytes, bool]:
         """Return whether *entry*, which begins at *offset*, is as long as it states."""
-        if not entry.is_deflated or is_doubtful(
-            entry.compressed_bytes, entry.size_bytes, entry.most_ratio
-        ):
-            return False
         # Header and sample in one read: a zip may have some hundred such members.
-        n_wanted = LOCAL_HEADER_BYTES + len(entry.name) + SAMPLE_BYTES
+        n_wanted = LOCAL_HEADER_BYTES + len(entry.name) + _LOCAL_EXTRA_BYTES + SAMPLE_BYTES
         data = yield from self._read(offset, min(n_wanted, self._data_stop - offset))
         if len(data) < LOCAL_HEADER_BYTES or not data.startswith(_LOCAL_SIGNATURE):
             return False
         n_name, n_extra = _LOCAL.unpack_from(data)[-2:]
         start = LOCAL_HEADER_BYTES + int(n_name) + int(n_extra)
-        ratio = packing(data[start : start + entry.compressed_bytes])
-        # Nearer to the stated size than to the larger one, as multiples.
-        longer = entry.size_bytes + WRAP
-        return ratio is not None and (
-            (ratio * entry.compressed_bytes) ** 2 < entry.size_bytes * longer
-        )
+        return _is_proven(entry, data[start : start + entry.compressed_bytes])
 
     def _is_smaller(self, entry: StatedNumbers, start: int) -> Generator[ByteRange, bytes, bool]:
-        """Return whether *entry*, whose data begin at *start*, has the stated size, not 2^32 more.
-
-        Nothing states it. 2^32 more would take data that packs uncommonly well from end to end.
-        """
-        if not entry.is_deflated or (
-            entry.size_bytes + WRAP < _RARE_RATIO * entry.compressed_bytes
-        ):
-            return False
+        """Return whether *entry*, whose data begin at *start*, is as long as it states."""
         sample = yield from self._read(start, min(SAMPLE_BYTES, entry.compressed_bytes))
-        return packs_as_usual(sample, entry.compressed_bytes)
+        return _is_proven(entry, sample)
+
+
+def _is_proven(entry: StatedNumbers, sample: bytes) -> bool:
+    """Return whether *entry*, whose data begin with *sample*, cannot have 2^32 bytes more."""
+    # Data that does not pack becomes longer by 5 bytes in 16 KiB at least (RFC 1951 §3.2.4).
+    if not entry.is_deflated or entry.size_bytes < entry.compressed_bytes * 99 // 100:
+        return False
+    longest = longest_bytes(beginning_of(sample))
+    return longest is not None and entry.size_bytes + WRAP > longest
