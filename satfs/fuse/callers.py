@@ -1,8 +1,8 @@
 """The process behind a request of the kernel.
 
 Each request of the kernel has the id of the thread that called. Its name, and that of its process,
-are read from procfs, which is in memory: no disk, no lock that a program could hold. They are kept
-for a moment, since a program that opens one file opens a thousand.
+are read from procfs, which is in memory: no disk, no lock that a program could hold. They are
+remembered for two seconds, since a program that opens one file often opens a thousand.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Final
 
 from cachetools import TTLCache
 
-#: How long an answer is believed, in seconds: ids are given to others in time, and a process takes
-#: its name when it executes a program.
+#: How long a name is used, in seconds: the kernel may give an id to another thread later, and a
+#: process changes its name when it executes a program.
 _VALID_S: Final = 2.0
-_MOST: Final = 1024
+#: Threads whose names are remembered: more than an indexer and a few users have.
+_MAX_THREADS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,13 @@ class Callers:
 
     def __init__(self, clock: Callable[[], float], *, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._known: TTLCache[int, Caller | None] = TTLCache(_MOST, _VALID_S, timer=clock)
+        self._known: TTLCache[int, Caller | None] = TTLCache(_MAX_THREADS, _VALID_S, timer=clock)
 
     def caller(self, thread_id: int) -> Caller | None:
-        """Return who has that thread id; None when it has ended or is hidden.
+        """Return the process and thread with that thread id.
 
-        It cannot for a thread that is gone, or in a process namespace that we don't see (0).
+        None when the thread has ended, or is in a process namespace that is hidden from us (the
+        kernel then sends the id 0).
         """
         if thread_id <= 0:
             return None
@@ -63,8 +65,8 @@ class Callers:
 def is_gone(thread_id: int, *, proc: Path = Path("/proc")) -> bool:
     """Return whether a thread that was there has ended.
 
-    A thread without an id here (0) counts as running. Another thread may have its id by now, in
-    rare cases; then it is taken for the first.
+    A thread without an id here (0) counts as running. The kernel may have given the id to another
+    thread, which then counts as the first one.
     """
     return thread_id > 0 and not (proc / str(thread_id)).exists()
 

@@ -1,10 +1,10 @@
-"""Which programs may not cause a fetch: crawlers, and thumbnailers of large files.
+"""Which programs may not cause a fetch: crawlers; and thumbnailers, except of small pictures.
 
 An indexer opens every file there is, day and night, without a user who wants it; here each file is
-gigabytes of paid egress. So programs known to crawl are kept out of all but what is
-in the cache; programs that draw thumbnails may have small pictures, which were made for looking at,
-and no raster. Backup programs, virus scanners and the like are not on the list: a user who points
-them at a mount may mean it.
+gigabytes of paid egress. So programs known to crawl may read only what is in the cache; programs
+that draw thumbnails may also read small pictures, which were made for looking at, and no raster.
+Backup programs, virus scanners and the like are not on the list: a user who points them at a mount
+may mean it.
 
 Programs are known by the name of the process, and a thread within it where a file manager draws
 thumbnails itself. Names are compared as the kernel keeps them, 15 bytes long (TASK_COMM_LEN).
@@ -23,6 +23,8 @@ from cachetools import TTLCache
 
 from satfs.fuse.callers import Caller, Callers
 from satfs.tree.nodes import Directory, File, Node
+
+log = structlog.get_logger(__name__)
 
 #: updatedb and its kin; GNOME's indexer under its two names, and what it extracts with; KDE's two;
 #: Recoll; Akonadi's. Not `find`, `rsync`, `borg`, `restic`, `clamscan`.
@@ -66,11 +68,17 @@ _PICTURE: Final = re.compile(r".+\.(png|jpe?g|gif|webp|svg)", re.IGNORECASE | re
 #: Where a pattern of fnmatch(3) begins to mean more than its letters.
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
-#: The kernel's name of a task holds this many bytes (TASK_COMM_LEN - 1).
-_COMM: Final = 15
+#: Bytes of the kernel's name of a task (TASK_COMM_LEN - 1).
+_COMM_BYTES: Final = 15
 #: The word that stands for the lists above in a setting, and the one for no list at all.
 DEFAULT: Final = "default"
 NONE: Final = "none"
+
+#: An episode is over when a program was not refused for this long, in seconds: an indexer's round
+#: through a mount has pauses, and the next one is a day later.
+QUIET_S: Final = 600.0
+#: Episodes remembered: more than there are indexers and thumbnailers.
+_MAX_EPISODES: Final = 256
 
 
 class ProgramBehaviour(Enum):
@@ -94,8 +102,8 @@ class CrawlerRules:
         self._thumbnailers = tuple(thumbnailers)
 
     @property
-    def is_awake(self) -> bool:
-        """Return whether any program is kept out."""
+    def is_active(self) -> bool:
+        """Return whether any program is refused."""
         return bool(self._crawlers or self._thumbnailers)
 
     def behaviour(self, caller: Caller) -> ProgramBehaviour:
@@ -118,10 +126,10 @@ class CrawlerRules:
 
 
 def crawler_rules(names: str) -> CrawlerRules:
-    """Return the guard that a setting describes.
+    """Return the rules that a setting describes.
 
     `default` stands for the known programs, `none` for no program; other words, separated by
-    spaces, are more names or patterns of crawlers. Without `default` the known programs are let in.
+    spaces, are more names or patterns of crawlers. Without `default` the known programs may fetch.
     """
     chosen = names.split()
     crawlers = [entry for entry in chosen if entry not in (DEFAULT, NONE)]
@@ -142,30 +150,21 @@ def _matches(name: str, pattern: str) -> bool:
     if name.startswith(_WILDCARD.split(pattern, 1)[0]) and fnmatchcase(name, pattern):
         return True
     # `baloo_file_extractor` is `baloo_file_extr` to the kernel.
-    return len(name.encode("utf-8", "surrogatepass")) >= _COMM and name == _cut(pattern)
+    return len(name.encode("utf-8", "surrogatepass")) >= _COMM_BYTES and name == _cut(pattern)
 
 
 def _cut(pattern: str) -> str:
-    return pattern.encode("utf-8", "surrogatepass")[:_COMM].decode("utf-8", "ignore")
-
-
-log = structlog.get_logger(__name__)
-
-#: An episode is over when a program was not kept out for this long, in seconds: an indexer's round
-#: through a mount has pauses, and the next one is a day later.
-QUIET_S: Final = 600.0
-#: Episodes kept in mind.
-_MOST: Final = 256
+    return pattern.encode("utf-8", "surrogatepass")[:_COMM_BYTES].decode("utf-8", "ignore")
 
 
 class CrawlerGate:
     """Decides which callers are refused."""
 
-    def __init__(self, guard: CrawlerRules, callers: Callers, clock: Callable[[], float]) -> None:
-        self._guard = guard
+    def __init__(self, rules: CrawlerRules, callers: Callers, clock: Callable[[], float]) -> None:
+        self._rules = rules
         self._callers = callers
         self._running: TTLCache[tuple[str, ProgramBehaviour], None] = TTLCache(
-            _MOST, QUIET_S, timer=clock
+            _MAX_EPISODES, QUIET_S, timer=clock
         )
 
     def refuses_list(self, thread_id: int, directory: Directory) -> bool:
@@ -177,36 +176,37 @@ class CrawlerGate:
         if (
             behaviour is ProgramBehaviour.PEOPLE
             or directory.parent is None
-            or self._guard.may_list(behaviour)
+            or self._rules.may_list(behaviour)
         ):
             return False
         self._note(program, behaviour, directory)
         return True
 
     async def refuses_open(self, thread_id: int, file: File) -> bool:
-        """Return whether the caller may not open *file*. Waits for a disk at most, for few callers.
+        """Return whether the caller may not open *file*.
 
-        Every program may read bytes that are in the cache.
+        Every program may read bytes that are in the cache. Waits for the cache's disk when the
+        caller is a crawler or a thumbnailer, and else not at all.
         """
         program, behaviour = self._known(thread_id)
         if behaviour is ProgramBehaviour.PEOPLE:
             return False
         size_bytes = file.attributes().size_bytes
-        if self._guard.may_fetch(behaviour, file.path[-1], size_bytes) or await file.is_held():
+        if self._rules.may_fetch(behaviour, file.path[-1], size_bytes) or await file.is_held():
             return False
         self._note(program, behaviour, file)
         return True
 
     def _known(self, thread_id: int) -> tuple[str, ProgramBehaviour]:
-        caller = self._callers.caller(thread_id) if self._guard.is_awake else None
+        caller = self._callers.caller(thread_id) if self._rules.is_active else None
         if caller is None:
             return "", ProgramBehaviour.PEOPLE
-        return caller.process, self._guard.behaviour(caller)
+        return caller.process, self._rules.behaviour(caller)
 
     def _note(self, program: str, behaviour: ProgramBehaviour, node: Node) -> None:
         episode = (program, behaviour)
         is_first = episode not in self._running
-        self._running[episode] = None  # also when it is no news: its quiet time starts again
+        self._running[episode] = None  # also a known one: its quiet time starts again
         if not is_first:
             return
         fields = {"program": program, "path": "/" + "/".join(node.path)}

@@ -10,7 +10,7 @@ from satfs.errors import DeadlineReached
 
 
 class Closing(Exception):
-    """The mount is being taken down: no call is answered from the tree any more."""
+    """The mount is being taken down: every call fails."""
 
 
 class PendingCall:
@@ -42,8 +42,8 @@ class PendingCall:
 class PendingCalls:
     """Every call in flight, each with its deadline.
 
-    The kernel cannot kill a process that waits for an answer, so no call may go without one: each
-    ends by itself, at its deadline, or when the mount is taken down.
+    The kernel cannot kill a process that waits for a reply, so every call gets one: it ends by
+    itself, at its deadline, or when the mount is taken down.
     """
 
     def __init__(self) -> None:
@@ -65,13 +65,13 @@ class PendingCalls:
         return PendingCall(self, deadline_s)
 
     def begin(self, call: PendingCall) -> None:
-        """Take in a call; raises `Closing` when none is taken any more."""
+        """Add a call; raises `Closing` once the mount is being taken down."""
         if self._closing.is_set():
             raise Closing
         self._scopes.add(call.scope)
 
     def end_of(self, call: PendingCall) -> None:
-        """Forget a call; raise its failure if its deadline has ended it."""
+        """Remove a call; raises `DeadlineReached` or `Closing` if that has ended it."""
         self._scopes.discard(call.scope)
         if self._closing.is_set() and not self._scopes:
             self._all_ended.set()

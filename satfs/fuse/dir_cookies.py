@@ -1,10 +1,10 @@
 """A directory as it was when it was opened, in an order that survives changes.
 
-`readdir` answers in pieces, and a program may come back with the position of any entry it was given
-(`seekdir`, NFS). Positions must stay right while entries come and go, and when the directory is
-opened again: nothing may be listed twice or skipped. So an entry's position, its cookie, is a hash
-of its name, and entries are listed in the order of their cookies, as in ext4. The cookie of an
-entry that is gone still lies between its neighbours'.
+`readdir` returns entries in pieces, and a program may come back with the position of any entry
+that it was given (`seekdir`, NFS). Positions must stay right while entries come and go, and when
+the directory is opened again: nothing may be listed twice or skipped. So an entry's position, its
+cookie, is a hash of its name, and entries are listed in the order of their cookies, as in ext4. The
+cookie of an entry that is gone is still between those of its neighbours.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _FIRST: Final = 3
 #: Cookies are off_t: positive, 63 bits. One bit is left as room for names whose hashes are equal.
 _LIMIT: Final = _FIRST + MAX_ORDER
 
-#: Names sorted in one go, well under a millisecond: a sort lets no other thread run.
-_SORTED_AT_ONCE: Final = 1000
+#: Names in one call of `sorted`, well under a millisecond: a sort lets no other thread run.
+_NAMES_A_SORT: Final = 1000
 
 
 class Listing:
     """The order in which *n* entries are listed; *name* returns the name at an index; all differ.
 
-    Takes twelve bytes for each. Names are not kept, nor held in a list: Python's collector would
-    look at each of them whenever it looks at the list, and no call is answered meanwhile.
+    Takes twelve bytes for each entry. Names are not held in a list: Python's garbage collector
+    would look at each of them whenever it looks at the list, and no other code runs meanwhile.
     """
 
     __slots__ = ("_cookies", "_indexes")
 
     def __init__(self, n: int, name: Callable[[int], bytes]) -> None:
         hashes = array("Q", (_hash(name(index)) for index in range(n)))
-        n_heaps = n // _SORTED_AT_ONCE + 1
+        n_heaps = n // _NAMES_A_SORT + 1
         # Hashes are spread evenly, so their first digits make heaps of about the same size.
         heaps = [array("I") for _ in range(n_heaps)]
         for index, cookie in enumerate(hashes):
@@ -62,7 +62,7 @@ class Listing:
         return len(self._cookies)
 
     def after(self, cookie: int) -> Iterator[tuple[int, int]]:
-        """Return (cookie, index) of everything behind *cookie*, which need not exist any more."""
+        """Return (cookie, index) of each entry behind *cookie*, whose own entry may be gone."""
         for position in range(bisect_right(self._cookies, cookie), len(self._cookies)):
             yield self._cookies[position], self._indexes[position]
 

@@ -22,10 +22,9 @@ log = structlog.get_logger(__name__)
 #: An episode is over when it did not repeat for this long, in seconds. Programs retry every few
 #: seconds; a minute later a user tries again.
 QUIET_S: Final = 60.0
-#: Episodes kept in mind. More at once means that everything fails, and then a line more does not
-#: hurt.
-_MOST: Final = 4096
-#: Failures kept to be looked at.
+#: Episodes remembered. More at once means that everything fails: one is then logged twice.
+_MAX_EPISODES: Final = 4096
+#: Failures shown in `.satfs/` and `satfs status`.
 MAX_RECENT: Final = 50
 
 
@@ -56,7 +55,7 @@ class ErrorReporter:
         self.recent: deque[FailureReport] = deque(maxlen=MAX_RECENT)
         self.counters: Counter[str] = Counter()
         self._wall_clock = wall_clock
-        self._running: TTLCache[Hashable, None] = TTLCache(_MOST, QUIET_S, timer=clock)
+        self._running: TTLCache[Hashable, None] = TTLCache(_MAX_EPISODES, QUIET_S, timer=clock)
 
     def errno_for(self, operation: str, path: str, failure: Exception) -> int:
         """Return the error for the caller of *operation* on *path*; log its reason, once."""
@@ -76,7 +75,7 @@ class ErrorReporter:
             str(gravest) if isinstance(gravest, SatfsError) else "a bug in satfs; the log has it"
         )
         self._note(FailureReport(self._wall_clock(), operation, path, name, kind, sentence))
-        self._running[episode] = None  # also when it is no news: its quiet minute starts again
+        self._running[episode] = None  # also a known one: its quiet minute starts again
         if not is_first:
             return number
         cause = gravest.__cause__
@@ -92,14 +91,14 @@ class ErrorReporter:
         if isinstance(gravest, SatfsError) and not isinstance(gravest, Misuse):
             log.error("call failed", **fields)
         else:
-            # A foreign error's message may quote what it choked on, a link for instance: the lines
-            # of code that led to it are enough to find the bug.
+            # A foreign error's message may quote its input, a link for instance: the lines of code
+            # that led to it are enough to find the bug.
             stack = "".join(traceback.format_tb(gravest.__traceback__))
             log.error("call failed by a bug in satfs", **fields, stack=stack)
         return number
 
     def _note(self, failure_report: FailureReport) -> None:
-        """Keep *failure_report* to be looked at; one that repeats the last one is only counted."""
+        """Keep *failure_report* to be shown; one that repeats the last one is only counted."""
         last = self.recent[-1] if self.recent else None
         if last is not None and (last.operation, last.path, last.kind) == (
             failure_report.operation,

@@ -18,24 +18,24 @@ from satfs.fuse.readahead_detection import KernelReadAhead, ReadKind
 from satfs.model import ByteRange, Reader
 from satfs.tree.nodes import Directory, Entry, File, LazyEntries, Node, Unresolved
 
-#: A directory of this many entries is put in order in a thread: it takes some 10 ms, and others
-#: want to be answered meanwhile.
-_LARGE: Final = 5000
+#: A directory from this number of entries on is sorted in a thread: it takes some 10 ms, in which
+#: other calls are to be served.
+_LARGE_ENTRIES: Final = 5000
 #: Large directories whose order is remembered: a program that lists one will likely list it again.
-_RECENT: Final = 4
+_MAX_RECENT: Final = 4
 #: A page of the kernel, in bytes: the unit in which it keeps a file.
 _PAGE_BYTES: Final = 4096
 #: A read that failed after a wait longer than this, in seconds, is not repeated when the kernel
 #: sends it again; one that failed sooner may well succeed then.
 _LONG_WAIT_S: Final = 1.0
 #: How soon after a failure the kernel sends it again, in seconds: at once, on an idle machine.
-_ASKED_AGAIN_S: Final = 0.5
+_REPEAT_S: Final = 0.5
 
 
 class OpenDirectory:
-    """An open directory: read from the beginning it is what it is now, further on what it was.
+    """An open directory. A read from the beginning loads its entries; a later read uses the same.
 
-    *large* are orders that were found before, of large directories that hold the same today.
+    *large* remembers the order of large directories.
     """
 
     def __init__(self, node: Directory, large: LargeListings) -> None:
@@ -45,7 +45,7 @@ class OpenDirectory:
         self._listing: Listing | None = None
 
     async def read(self, cookie: int) -> Iterator[tuple[int, bytes, Node]]:
-        """Return (cookie, name, node) of everything behind *cookie*; 0 is the beginning.
+        """Return (cookie, name, node) of each entry behind *cookie*; 0 is the beginning.
 
         An entry whose record cannot be read is an `Unresolved` node.
         """
@@ -69,14 +69,16 @@ class OpenDirectory:
 
 
 class LargeListings:
-    """Directories put in order, those of many entries in a thread."""
+    """The order of directories; a large one is sorted in a thread, and its order remembered."""
 
     def __init__(self) -> None:
-        self._recent: LRUCache[tuple[str, ...], tuple[Sequence[Entry], Listing]] = LRUCache(_RECENT)
+        self._recent: LRUCache[tuple[str, ...], tuple[Sequence[Entry], Listing]] = LRUCache(
+            _MAX_RECENT
+        )
 
     async def listing(self, node: Directory, children: Sequence[Entry]) -> Listing:
         """Return the order of *children*, which *node* holds now."""
-        if len(children) < _LARGE:
+        if len(children) < _LARGE_ENTRIES:
             return _listing_of(children)
         if isinstance(children, LazyEntries):  # made again each time
             return await trio.to_thread.run_sync(_listing_of, children)
@@ -129,11 +131,11 @@ class OpenFile:
         self.node = node
         self._reader = reader
         # With O_DIRECT the kernel reads nothing ahead, and gives programs the errno of each read.
-        self._foresight = None if flags & os.O_DIRECT else KernelReadAhead()
+        self._detector = None if flags & os.O_DIRECT else KernelReadAhead()
         self._held_back: _HeldBack | None = None
         self._opener_id = opener_id
         self._keep = keep
-        self._is_left = False  # given up since its opener has ended
+        self._is_left = False  # a read was cancelled since its opener has ended
         self._given_up: tuple[ByteRange, float, Exception] | None = None
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
@@ -148,7 +150,7 @@ class OpenFile:
         """
         span = ByteRange(offset, offset + size).clip(self._reader.size_bytes)
         self._raise_again(span)
-        part = span if self._foresight is None else await self._needed(span, self._foresight)
+        part = span if self._detector is None else await self._needed(span, self._detector)
         started_s = trio.current_time()
         try:
             content = await self._reader.read(part)
@@ -172,7 +174,7 @@ class OpenFile:
         """Close the reader."""
         self._reader.close()
 
-    async def _needed(self, span: ByteRange, foresight: KernelReadAhead) -> ByteRange:
+    async def _needed(self, span: ByteRange, detector: KernelReadAhead) -> ByteRange:
         """Return what to read for a request, which may be more, when it is to be read.
 
         Raises:
@@ -181,14 +183,14 @@ class OpenFile:
         is_near = len(span) > _PAGE_BYTES and self._reader.is_near(span)
         part = None if is_near else self._reader.expected_part(span)
         if part is None:
-            await self._hold_back(span, foresight)
+            await self._hold_back(span, detector)
             return span
         if not part:
             raise Unneeded("kernel read-ahead refused: no program reads these blocks")
         return part
 
-    async def _hold_back(self, span: ByteRange, foresight: KernelReadAhead) -> None:
-        kind = foresight.note(span)
+    async def _hold_back(self, span: ByteRange, detector: KernelReadAhead) -> None:
+        kind = detector.note(span)
         if self._is_left:
             self._opener_id = 0  # another program reads on
         if (other := self._held_back) is not None:
@@ -198,25 +200,25 @@ class OpenFile:
             return
         self._held_back = mine = _HeldBack()
         try:
-            with trio.move_on_after(foresight.patience_s):
+            with trio.move_on_after(detector.patience_s):
                 await mine.is_decided.wait()
         finally:
             if self._held_back is mine:
                 self._held_back = None
         if mine.is_unneeded:
-            foresight.was_right()
-            raise Unneeded("read ahead, and not come for")
+            detector.was_right()
+            raise Unneeded("kernel read-ahead cancelled: the program reads elsewhere")
         if not mine.is_decided.is_set() and is_gone(self._opener_id):
             # The kernel sends a close only when all its reads are answered.
             self._is_left = True
-            raise Unneeded("read ahead of a program that has ended")
-        foresight.was_wrong()
+            raise Unneeded("kernel read-ahead cancelled: the program has ended")
+        detector.was_wrong()
 
     def _raise_again(self, span: ByteRange) -> None:
         if self._given_up is None:
             return
         failed, at_s, failure = self._given_up
-        if trio.current_time() - at_s > _ASKED_AGAIN_S:
+        if trio.current_time() - at_s > _REPEAT_S:
             self._given_up = None
         elif failed.overlaps(span):
             raise copy(failure)  # one that is raised twice carries both its histories

@@ -5,9 +5,9 @@ number in every mount of the account, on every machine, so that NFS clients, `rs
 recognise what they have seen. Numbers lie in [2^32, 2^63): out of the way of the root's (1), and
 positive however a program reads them.
 
-The kernel counts references ("lookup count"): each answer that names an inode adds one, and it
-gives them back in `forget`, sometimes many at once. Between the first and the last reference the
-number means that identity and nothing else. (libfuse, `fuse_lowlevel_ops.forget`.)
+The kernel counts references ("lookup count"): each reply that names an inode adds one, and the
+kernel gives them back in `forget`, sometimes many at once. Between the first and the last reference
+the number means that identity and nothing else. (libfuse, `fuse_lowlevel_ops.forget`.)
 
 Should two identities ever hash to one number (one chance in twenty that any two do, among a billion
 known at once), the one that comes second is hashed again with a salt, for as long as it is known.

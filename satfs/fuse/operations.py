@@ -87,7 +87,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a call may take, and how long the kernel may believe an answer; all in seconds."""
+    """How long a call may take, and how long the kernel may use a reply; all in seconds."""
 
     metadata_deadline_s: float = 15.0
     read_deadline_s: float = 60.0
@@ -145,15 +145,15 @@ async def _refuse_to_write(*_: Any) -> Any:
     raise FUSEError(errno.EROFS)
 
 
-#: Answers each request that would write; the kernel itself refuses most of it on a read-only mount.
+#: For each request that would write; the kernel itself refuses most of them on a read-only mount.
 _refuse: Callable[..., Coroutine[Any, Any, Any]] = _refuse_to_write
 
 
 class Operations(pyfuse3.Operations):
-    """The kernel's requests, in its words; documented there and in pyfuse3.
+    """The handlers of the kernel's requests, under the names that pyfuse3 documents.
 
-    For calls without a handler the kernel gets ENOSYS once, and sends no more of them: `flush` and
-    `fsync` have nothing to write, `poll` is always ready.
+    For a request without a handler the kernel gets ENOSYS once, and sends no more of them: `flush`
+    and `fsync` have nothing to write, `poll` is always ready.
     """
 
     #: `.` and `..` can be looked up: what exports through NFS need (FUSE_EXPORT_SUPPORT).
@@ -171,7 +171,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         #: Called when a program looks up a name or opens a directory.
         self._on_look = on_look
-        #: Set when the kernel has shaken hands: from then on the mount answers.
+        #: Set when the handshake with the kernel is complete: from then on the mount is usable.
         self.greeted = trio.Event()
         self.limits = limits
         self.calls = PendingCalls()
@@ -194,7 +194,7 @@ class Operations(pyfuse3.Operations):
         self.greeted.set()
 
     async def close(self) -> None:
-        """Answer ENOTCONN to every call that waits and to every one to come; close all files."""
+        """Fail every call that waits and every later one with ENOTCONN; close all files."""
         await self.calls.end()
         await self._page_store.end()
         for fh in list(self._files):

@@ -1,4 +1,4 @@
-"""Bytes that are given to the kernel beside its requests: pages that a program will read next.
+"""Store pages in the kernel's cache that a program will read next, beside the kernel's requests.
 
 Where the kernel's read-ahead was refused, it requests page by page what a program reads after all.
 A reply cannot hold more than was requested, so the rest of a block is stored in the kernel's page
@@ -39,7 +39,7 @@ class PageStore:
         self._is_idle = trio.Event()
 
     def keep(self, inode: int, offset: int, content: bytes) -> None:
-        """Have the kernel keep *content*, whole pages from *offset* on, unless it cannot."""
+        """Store *content*, whole pages from *offset* on, unless `MAX_STORES` threads are busy."""
         if self._is_ended or self._n_running >= MAX_STORES:
             return
         self._n_running += 1
@@ -56,7 +56,7 @@ class PageStore:
         trio.lowlevel.start_thread_soon(store, lambda _: None)
 
     async def end(self) -> None:
-        """Store nothing any more, and wait for what is being stored."""
+        """Store nothing any more, and wait for the threads that are storing."""
         self._is_ended = True
         if self._n_running:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _ENDING_S):

@@ -26,9 +26,9 @@ AHEAD_BYTES: Final = 256 * KIB
 #: Up to this length a run may be one look at a place; beyond, a program reads on.
 PLACE_BYTES: Final = 2048 * KIB
 #: How long a piece is held back at first, in seconds: a program has the piece before it, and takes
-#: some milliseconds for half a megabyte of tiles. Twice as long each time it was right, as long as
-#: a busy viewer may take; half each time it was wrong, as in a raster whose tiles are longer than
-#: the kernel's read-ahead, down to what no user notices.
+#: some milliseconds for half a megabyte of tiles. The wait doubles each time the guess was right,
+#: up to what a busy viewer may take; it halves each time the guess was wrong, as in a raster whose
+#: tiles are longer than the kernel's read-ahead, down to what no user notices.
 PATIENCE_S: Final = 0.05
 MAX_PATIENCE_S: Final = 0.2
 MIN_PATIENCE_S: Final = 0.003
@@ -57,7 +57,7 @@ class KernelReadAhead:
         self.patience_s = PATIENCE_S
 
     def note(self, span: ByteRange) -> ReadKind:
-        """Take in one read, and return what it looks like."""
+        """Note one read, and return its kind."""
         if not self._run_start <= span.start <= self._front:
             self._run_start, self._front = span.start, span.stop
             self._last_bytes = len(span)
@@ -74,10 +74,10 @@ class KernelReadAhead:
         return ReadKind.NEEDED
 
     def was_right(self) -> None:
-        """Take in that a program sought on while a piece was held back."""
+        """Note that the program sought on while a piece was held back."""
         self.patience_s = min(2 * self.patience_s, MAX_PATIENCE_S)
 
     def was_wrong(self) -> None:
-        """Take in that it did not: hold back nothing more of this run."""
+        """Note that it did not: no more pieces of this run are held back."""
         self.patience_s = max(self.patience_s / 2, MIN_PATIENCE_S)
         self._is_reading_on = True

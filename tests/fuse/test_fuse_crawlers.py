@@ -94,7 +94,7 @@ def test_backups_and_people_read(name: str) -> None:
 def test_nobody_is_kept_out_when_the_guard_is_off(name: str) -> None:
     """`none` lets everybody in."""
     guard = crawler_rules("none")
-    assert not guard.is_awake
+    assert not guard.is_active
     assert guard.behaviour(program(name)) is ProgramBehaviour.PEOPLE
 
 
