@@ -43,7 +43,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._report_body: Callable[[], None] = ignore
 
     def expect_head(self) -> None:
-        """Take in that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
+        """Note that a response's head comes next; see `HEAD_RECEIVE_BYTES`."""
         for stream in self._opened:
             stream.expect_head()
 
@@ -57,7 +57,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             stream.report_body = report
 
     def expect_body(self) -> None:
-        """Take in that the head of a response is complete."""
+        """Note that the head of a response is complete."""
         for stream in self._opened:
             stream.expect_body()
 

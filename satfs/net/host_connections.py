@@ -219,7 +219,7 @@ class HostConnections:
     # -- what becomes of connections -------------------------------------------------------------
 
     def note_responding(self, permit: Permit) -> None:
-        """Take in the first response on the connection of *permit*."""
+        """Note the first response on the connection of *permit*."""
         now_s = trio.current_time()
         if not permit.is_new:
             self.limit.note_response(now_s - permit.began_s)
@@ -231,7 +231,7 @@ class HostConnections:
         self._on_change(self.origin)
 
     def note_refused(self, *, silent_since_s: float | None = None) -> float | None:
-        """Take in a refusal, of a permit that is not counted any more; see `HostLimit`.
+        """Note a refusal, of a permit that is not counted any more; see `HostLimit`.
 
         *silent_since_s*: it was no refusal, but silence since then.
         """

@@ -104,7 +104,7 @@ class HostLimit:
         self._n_recalled = n_responding
 
     def note_wanted(self, now_s: float) -> None:
-        """Take in that more connections are wanted than are allowed now."""
+        """Note that more connections are wanted than are allowed now."""
         if self.limit is not None:
             return
         if self._n_stepped < (allowed := self.allowed(now_s)):
@@ -124,7 +124,7 @@ class HostLimit:
         return waited_s >= LATE_FACTOR * self.silence_s()
 
     def note_opened(self, took_s: float) -> None:
-        """Take in the time from the wish for a new connection to its first byte."""
+        """Note the time from the wish for a new connection to its first byte."""
         known_s = self._opening_s
         if known_s is None or took_s < known_s:
             # The first one may have waited for a processor, or for authorities to be read.
@@ -134,7 +134,7 @@ class HostLimit:
             self._opening_s = 0.7 * known_s + 0.3 * took_s
 
     def note_response(self, took_s: float) -> None:
-        """Take in the time from a request to its first byte, on a connection that was open."""
+        """Note the time from a request to its first byte, on a connection that was open."""
         self._responses_s.append(took_s)
 
     def _response_s(self) -> float:
@@ -145,7 +145,7 @@ class HostLimit:
         return in_order[int((1 - SLOWER_SHARE) * (len(in_order) - 1))]
 
     def note_responding(self, now_s: float, n_responding: int) -> None:
-        """Take in that *n_responding* connections are open at once that have responded."""
+        """Note that *n_responding* connections are open at once that have responded."""
         self._n_responding = max(self._n_responding, n_responding)
         if self.limit is not None and n_responding > self.limit:
             self.limit = n_responding
@@ -154,17 +154,17 @@ class HostLimit:
             self._raise_after_s = RAISE_AFTER_S
 
     def note_closed(self, now_s: float) -> None:
-        """Take in that a connection which had responded was closed on this side."""
+        """Note that a connection which had responded was closed on this side."""
         self._closed_at_s.append(now_s)
 
     def note_broken(self, now_s: float) -> None:
-        """Take in that the host broke off a connection which had responded."""
+        """Note that the host broke off a connection which had responded."""
         self._broken_at_s = now_s
 
     def note_refused(
         self, now_s: float, *, n_others: int, n_responding: int, is_silence: bool = False
     ) -> float | None:
-        """Take in that a new connection was refused, or (*is_silence*) is silent.
+        """Note that a new connection was refused, or (*is_silence*) is silent.
 
         *n_others* connections are open or being opened beside it, of which *n_responding* have
         responded. Returns the seconds to wait before a request to this host over a connection that

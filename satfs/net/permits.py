@@ -192,12 +192,12 @@ class Permits:
     # -- what becomes of connections -------------------------------------------------------------
 
     def note_refused_ahead(self, origin: str, n_connections: int) -> None:
-        """Take in that connections were refused which were opened ahead of need."""
+        """Note that connections were refused which were opened ahead of need."""
         for _ in range(n_connections):
             self._host(origin).note_refused()
 
     def note_closed(self, origin: str) -> None:
-        """Take in that a connection was closed on this side which had responded."""
+        """Note that a connection was closed on this side which had responded."""
         self._host(origin).limit.note_closed(trio.current_time())
 
     def expect_idle(self, origin: str, holder: Holder) -> None:
@@ -216,7 +216,7 @@ class Permits:
         self._serve(host)
 
     def note_changed(self, origin: str) -> None:
-        """Take in that the connections of a host are others than before."""
+        """Note that the connections of a host are others than before."""
         self._serve(self._host(origin))
 
     def _look(self, host: _Host) -> None:

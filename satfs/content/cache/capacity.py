@@ -83,7 +83,7 @@ class Reservation:
         room.landing_bytes += self._n_bytes
 
     def end(self) -> None:
-        """Take in that no more of these bytes will come. To be called once."""
+        """Note that no more of these bytes will come. To be called once."""
         self._cached.landing.subtract(self._segments)
         self._cached.landing += Counter()  # drops what has come to nothing
         self._room.landing_bytes -= self._n_bytes
@@ -106,7 +106,7 @@ class MemoryBudget:
         self._segments: OrderedDict[tuple[CachedObject, int], int] = OrderedDict()
 
     def count(self, cached: CachedObject, layer: Layer, span: ByteRange) -> None:
-        """Take in that blocks of *span* have come to *layer*, which is in memory."""
+        """Note that blocks of *span* have come to *layer*, which is in memory."""
         for number in layer.map.segments_of(span):
             key = (cached, number)
             n_bytes = layer.map.segment(number).n_blocks * BLOCK_BYTES
@@ -115,7 +115,7 @@ class MemoryBudget:
             self._segments.move_to_end(key)
 
     def recount(self, cached: CachedObject, span: ByteRange) -> None:
-        """Take in that blocks of *span* were dropped elsewhere."""
+        """Note that blocks of *span* were dropped elsewhere."""
         for number in cached.top.map.segments_of(span):
             if (key := (cached, number)) in self._segments:
                 n_bytes = cached.top.map.segment(number).n_blocks * BLOCK_BYTES

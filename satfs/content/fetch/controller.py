@@ -136,7 +136,7 @@ class ConnectionController:
         return self._soonest_s < NEAR_S
 
     def note_response(self, now_s: float, response_s: float) -> None:
-        """Take in the time from a request to its first byte, without that to open a connection."""
+        """Note the time from a request to its first byte, without that to open a connection."""
         self._soonest_s = min(self._soonest_s, response_s)
         self._responses_s.append(response_s)
         self._aim(now_s)
@@ -148,7 +148,7 @@ class ConnectionController:
         took_s: float,
         later_bytes_per_s: float | None = None,
     ) -> None:
-        """Take in a finished range: its bytes, the time from its first byte to its last.
+        """Note a finished range: its bytes, the time from its first byte to its last.
 
         *later_bytes_per_s*: the rate of its second half, where that is known.
         """
@@ -165,7 +165,7 @@ class ConnectionController:
         self._aim(now_s)
 
     def note_part(self, now_s: float, n_bytes: int, took_s: float) -> None:
-        """Take in how much of a range has come so far, in the time since its first byte.
+        """Note how much of a range has come so far, in the time since its first byte.
 
         Where the line is near, that shows what a connection carries, before the first range ends.
         """
@@ -175,7 +175,7 @@ class ConnectionController:
             self._aim(now_s)
 
     def note_throttled(self, now_s: float) -> None:
-        """Take in that the store throttles us: half as many, for a while."""
+        """Note that the store throttles us: half as many, for a while."""
         if now_s >= self._backs_off_until_s:  # once for all refusals of one burst
             self._ceiling = max(1, self._target // 2)
         self._backs_off_until_s = self._ceiling_until_s = now_s + BACK_OFF_S
@@ -183,13 +183,13 @@ class ConnectionController:
         self._aim(now_s)
 
     def note_limit(self, now_s: float, limit: int | None) -> None:
-        """Take in how many connections the host lets through, or None where no limit is known."""
+        """Note how many connections the host lets through, or None where no limit is known."""
         if limit != self._limit:
             self._limit = limit
             self._aim(now_s)
 
     def note_progress(self, now_s: float, n_bytes: int, n_active: int, *, is_wanting: bool) -> int:
-        """Take in bytes received with *n_active* connections; return the new target.
+        """Note bytes received with *n_active* connections; return the new target.
 
         *is_wanting*: more ranges wait for a connection than there are connections.
         """

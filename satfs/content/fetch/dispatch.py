@@ -118,7 +118,7 @@ class Dispatcher:
         self._starts_early = self._bulk is not None
 
     def expect_reads(self) -> None:
-        """Take in that a program looks at a file, and may read it. Never waits."""
+        """Note that a program looks at a file, and may read it. Never waits."""
         if self._starts_early and self._bulk is not None:
             self._starts_early = False
             self._nursery.start_soon(self._bulk.start)
@@ -139,7 +139,7 @@ class Dispatcher:
         self._nursery.start_soon(prepare)
 
     def expect_connection(self, origin: str, is_free: trio.Event) -> None:
-        """Take in that a connection of the loop to *origin* is free when *is_free* is set."""
+        """Note that a connection of the loop to *origin* is free when *is_free* is set."""
         permits = self._attempts.permits
         permits.expect_idle(origin, self._attempts.loop_holder)
         self._nursery.start_soon(permits.expected_idle, origin, is_free)
@@ -210,7 +210,7 @@ class Dispatcher:
         self._urgent.pop(range_request, None)
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
-        """Take in that bytes came, for the number of connections; then report it to the owner."""
+        """Note that bytes came, for the number of connections; then report it to the owner."""
         self.counters["received_bytes"] += n_bytes
         before, now_s = self.controller.target, trio.current_time()
         attempt = range_request.attempt

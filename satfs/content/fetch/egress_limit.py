@@ -91,7 +91,7 @@ class Budget:
             )
 
     def note(self, n_bytes: int) -> None:
-        """Take in that *n_bytes* were fetched."""
+        """Note that *n_bytes* were fetched."""
         self._turn()
         self._bytes += n_bytes
         self._unsettled_bytes += n_bytes
@@ -104,7 +104,7 @@ class Budget:
         return _date(self._day), n_bytes
 
     def settle(self, day: str, total_bytes: int) -> None:
-        """Take in the *day*'s total of all mounts, without what was fetched since `unsettled`."""
+        """Note the *day*'s total of all mounts, without what was fetched since `unsettled`."""
         self._turn()
         if day == _date(self._day):
             self._bytes = total_bytes + self._unsettled_bytes

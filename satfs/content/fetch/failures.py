@@ -72,7 +72,7 @@ class AttemptCounts:
             self._begin(held_until)
 
     def waited(self, seconds: float) -> None:
-        """Take in *seconds* without a request: other connections had their turn."""
+        """Note *seconds* without a request: other connections had their turn."""
         self.since_s += seconds
 
     @property
@@ -81,7 +81,7 @@ class AttemptCounts:
         return max(0.0, self.since_s + self._give_up_s - trio.current_time())
 
     def failed(self, failure: SatfsError | None, draw: float) -> None:
-        """Take in a failure that may pass: the next attempt waits a little longer."""
+        """Note a failure that may pass: the next attempt waits a little longer."""
         self._n_failed += 1
         if not isinstance(failure, DeadlineReached) or self.last is None:
             # Running out of time is the end of a failure, not its reason.

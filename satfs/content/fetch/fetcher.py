@@ -440,7 +440,7 @@ class Fetcher:
                 waiter.event.set()
 
     def _note_outdated(self, failure: Changed) -> None:
-        """Take in that the store serves another version, and cancel what is queued."""
+        """Note that the store serves another version, and cancel what is queued."""
         is_first = self._outdated is None
         self._outdated = failure
         self._outdated_until_s = trio.current_time() + OUTDATED_S

@@ -31,14 +31,14 @@ class FirstReads:
         self._is_usual = False
 
     def looked_up(self, key: Hashable, now_s: float) -> bool:
-        """Take in that the size of *key* is requested; return whether its beginning is expected."""
+        """Note that the size of *key* is requested; return whether its beginning is expected."""
         self._forget_old(now_s)
         is_expected = self._is_usual and not self._waiting
         self._waiting[key] = now_s
         return is_expected
 
     def read(self, key: Hashable, start: int, now_s: float) -> None:
-        """Take in that the first read of *key* begins at the offset *start*."""
+        """Note that the first read of *key* begins at the offset *start*."""
         self._forget_old(now_s)
         if self._waiting.pop(key, None) is not None:
             self._is_usual = start < BEGINNING_BYTES

@@ -46,11 +46,11 @@ class ReplacementCheck:
         self._has_differed = False
 
     def matched(self) -> None:
-        """Take in a response of the version that was opened."""
+        """Note a response of the version that was opened."""
         self.is_alternating = self.is_alternating or self._has_differed
 
     def differed(self, n_in_a_row: int) -> float | None:
-        """Take in that a range got another version for the *n_in_a_row*-th time.
+        """Note that a range got another version for the *n_in_a_row*-th time.
 
         Return the seconds to wait before another try; None is for good.
         """
@@ -87,16 +87,16 @@ class RangeOwner(Protocol):
     """The object that a range request fetches bytes of: its `Fetcher`."""
 
     def note_progress(self, range_request: RangeRequest, n_bytes: int) -> None:
-        """Take in that *n_bytes* more may be served."""
+        """Note that *n_bytes* more may be served."""
 
     def note_brought_elsewhere(self) -> None:
-        """Take in that another process has fetched bytes, whose blocks are unchecked here."""
+        """Note that another process has fetched bytes, whose blocks are unchecked here."""
 
     def fit(self, range_request: RangeRequest, n_connections: int) -> None:
         """Fit the length of *range_request*, which has one of *n_connections*, to their number."""
 
     def note_end(self, range_request: RangeRequest, failure: SatfsError | None) -> None:
-        """Take in that *range_request* has ended, with *failure* unless it is done or cancelled."""
+        """Note that *range_request* has ended, with *failure* unless it is done or cancelled."""
 
 
 @dataclass(eq=False, slots=True)

@@ -130,7 +130,7 @@ class RasterReads:
         return max(stops, default=None)
 
     def begin(self, span: ByteRange) -> None:
-        """Take in the read that the layout was learnt from: the handle's first."""
+        """Note the read that the layout was learnt from: the handle's first."""
         span = self._blocks.inside(span)
         self._run_start, self._front = span.start, span.stop
         self._is_copy = span.start == 0 and len(span) >= COPY_BYTES
@@ -211,7 +211,7 @@ class RasterReads:
     # -- reads -----------------------------------------------------------------------------------
 
     def note(self, span: ByteRange, holds: Callable[[ByteRange], bool]) -> Plan | None:
-        """Take in a read; return what to have, or None when nothing new is to be fetched.
+        """Note a read; return what to have, or None when nothing new is to be fetched.
 
         *holds* returns whether bytes of the object are in the cache.
         """

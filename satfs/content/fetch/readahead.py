@@ -129,7 +129,7 @@ class ReadAhead:
         return self._front
 
     def note(self, span: ByteRange, window_limit_bytes: int) -> Plan:
-        """Take in one read; return what to have, with at most *window_limit_bytes* ahead."""
+        """Note one read; return what to have, with at most *window_limit_bytes* ahead."""
         now = self._clip(span)
         distance = span.start - self._front
         belongs = -BACKWARD_TOLERANCE_BYTES <= distance <= FORWARD_TOLERANCE_BYTES

@@ -60,7 +60,7 @@ class PartDelivery:
         return self._request is not None and not self.has_ended.is_set()
 
     async def begin(self, fetcher: Fetcher, span: ByteRange) -> None:
-        """Take in that the bytes of *span* will come; keep whole blocks of them.
+        """Note that the bytes of *span* will come; keep whole blocks of them.
 
         *span* ends with a block or with the object.
         """

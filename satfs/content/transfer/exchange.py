@@ -185,7 +185,7 @@ class Exchange:
                 self._conclude()
 
     def broke(self, reason: str, *, is_timeout: bool = False, now_s: float) -> None:
-        """Take in that the connection is lost; what has come is kept.
+        """Note that the connection is lost; what has come is kept.
 
         Raises:
             FileFailure: the file won't take it.

@@ -64,7 +64,7 @@ class IdleConnections:
         self._reported[origin] = (n_idle + 1, n_unused)
 
     def note_report(self, origin: str, n_idle: int, n_unused: int, orders: Iterable[int]) -> None:
-        """Take in a report, made after *orders* about this origin were carried out."""
+        """Note a report, made after *orders* about this origin were carried out."""
         for number in orders:
             self._orders.pop(number, None)
         self._reported[origin] = (n_idle, n_unused)

@@ -163,7 +163,7 @@ class Download:
             self._advance(whole)
 
     def report(self, front: int, hashes: list[int]) -> None:
-        """Take in that a worker put whole blocks in the file, up to *front*.
+        """Note that a worker put whole blocks in the file, up to *front*.
 
         Raises:
             Spilled: the object went on in another layer.
@@ -181,7 +181,7 @@ class Download:
         self.progressed(n_bytes)
 
     def progressed(self, n_bytes: int) -> None:
-        """Take in that *n_bytes* more may be served."""
+        """Note that *n_bytes* more may be served."""
 
 
 class Mover(Protocol):

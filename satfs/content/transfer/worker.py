@@ -256,7 +256,7 @@ class Worker:
             self._send_report(messages.pack_look(look))
 
     def _lose(self, line: Line[_Job], problem: OSError) -> None:
-        """Take in that a connection broke: one that was kept for too long is replaced once."""
+        """Note that a connection broke: one that was kept for too long is replaced once."""
         job = line.job
         if job is None:
             return

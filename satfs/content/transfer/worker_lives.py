@@ -70,7 +70,7 @@ class WorkerLives:
         return self._n_deaths >= MAX_DEATHS
 
     def note_moved(self, n_bytes: int) -> None:
-        """Take in that a worker has moved bytes."""
+        """Note that a worker has moved bytes."""
         self._n_deaths = 0
         self._n_moved_bytes += n_bytes
 
