@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain, product
@@ -33,7 +33,7 @@ from satfs.content.cache.blockmap import BLOCK_BYTES
 from satfs.content.fetch.block_spans import UNZIP_BUFFER_BYTES
 from satfs.content.fetch.raster_reads import MERGE_GAP_BYTES
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
-from satfs.demo.contents import BytesContent
+from satfs.demo.contents import FileContent
 from satfs.imagery.layout import Block, Image, Window
 from satfs.imagery.raster import Raster
 from satfs.imagery.spans import merge_spans
@@ -45,7 +45,7 @@ CONTENTS: Final = "contents/{member}"
 ZIP: Final = "scene{scene}.zip"
 MEMBER: Final = "rasters/image.tif"
 #: (top, left, side) in pixels.
-Windows = Sequence[tuple[int, int, int]]
+Windows = tuple[tuple[int, int, int], ...]
 
 #: A program that opens the raster, reads windows one after the other, and prints a digest.
 _PROGRAM: Final = """
@@ -61,6 +61,7 @@ print(seen.hexdigest())
 """
 
 
+@cache
 def _pixels() -> Any:
     ramp = np.add.outer(np.arange(N), np.arange(N)) // 7
     noise = np.random.default_rng(1).integers(0, 4000, (4, N, N))
@@ -162,12 +163,17 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
         path, _pixels(), compress="lzw", blockysize=8, interleave="band"
     ),
 }
-_dice = random.Random(3)
+
+
+def _chips(n: int, dice: random.Random) -> Windows:
+    return tuple((dice.randrange(N - 256), dice.randrange(N - 256), 256) for _ in range(n))
+
+
 WORK: Final[dict[str, Windows]] = {
-    "window of 512": [(300, 500, 512)],
-    "window of 1024": [(1100, 1200, 1024)],
-    "chips": [(_dice.randrange(N - 256), _dice.randrange(N - 256), 256) for _ in range(8)],
-    "points": [(at, (at * 7) % N, 1) for at in (1300, 100, 900, 500, 1100)],
+    "window of 512": ((300, 500, 512),),
+    "window of 1024": ((1100, 1200, 1024),),
+    "chips": _chips(8, random.Random(3)),
+    "points": tuple((at, (at * 7) % N, 1) for at in (1300, 100, 900, 500, 1100)),
 }
 
 
@@ -176,14 +182,10 @@ class Sample:
     """A raster, the zip that it is stored in, and the requests that a window takes."""
 
     path: Path
-    zip_path: Path
+    #: The zip, which is served from the disk: all of them together are half a gigabyte.
+    zipped: FileContent
     #: One of `KINDS`.
     is_rare: bool
-
-    @property
-    def zipped(self) -> bytes:
-        """Return the zip. It is not held: all of them together are half a gigabyte."""
-        return self.zip_path.read_bytes()
 
     @cached_property
     def raster(self) -> Raster:
@@ -252,7 +254,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sample]
         with zipfile.ZipFile(zip_path, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("first.txt", b"x" * 50_001)
             archive.write(path, MEMBER)
-        return Sample(path, zip_path, layout in KINDS)
+        return Sample(path, FileContent(zip_path), layout in KINDS)
 
     return sample_in
 
@@ -275,6 +277,7 @@ def _digest(path: Path | str, windows: Windows) -> str:
     return _program.digest(path, [(left, top, side, side) for top, left, side in windows])
 
 
+@cache
 def _expected(raster: Path, windows: Windows) -> str:
     """Return the same digest for a raster on the disk, which takes no process of its own."""
     seen = hashlib.sha256()
@@ -305,8 +308,8 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
 ) -> None:
     """The pixels are the original's; the bytes are those of its blocks, and little more."""
     # Each work has an object of its own: nothing is cached of it, by satfs or by the kernel.
-    zips = {f"scene{n}": sample.zipped for n in range(len(WORK))}
-    origin = start_origin(_catalogue(zips), store_latency_s=store_latency_s)
+    names = [f"scene{n}" for n in range(len(WORK))]
+    origin = start_origin(_catalogue(sample.zipped, *names), store_latency_s=store_latency_s)
     mount = mount_it(origin)
     works = list(WORK.items())
     if door == ZIP:  # behind the place of the member it is the same as through `contents/`
@@ -354,9 +357,9 @@ def test_what_a_program_reads_of_a_raster_decides_what_is_fetched(
     assert unread <= received / 5
 
 
-def _catalogue(zips: dict[str, bytes]) -> Catalogue:
+def _catalogue(zipped: FileContent, *names: str) -> Catalogue:
     catalogue = Catalogue()
-    scenes = [make_scene(name, [make_delivery(name, BytesContent(zips[name]))]) for name in zips]
+    scenes = [make_scene(name, [make_delivery(name, zipped)]) for name in names]
     catalogue.add_task(make_task(1, [make_capture("capture", scenes)]))
     return catalogue
 
@@ -366,15 +369,15 @@ def test_a_second_window_fetches_what_is_new_of_it(
     sample: Sample, start_origin: StartOrigin, mount_it: MountIt
 ) -> None:
     """A window that overlaps one that was read costs its new blocks; the same window nothing."""
-    origin = start_origin(_catalogue({"scene": sample.zipped}), store_latency_s=0.02)
+    origin = start_origin(_catalogue(sample.zipped, "scene"), store_latency_s=0.02)
     path = mount_it(origin).path / "scenes/scene/contents" / MEMBER
     first, second = (300, 500, 512), (600, 800, 512)
-    _digest(path, [first])
+    _digest(path, (first,))
     origin.journal.clear()
-    assert _digest(path, [first]) == _expected(sample.path, [first])
+    assert _digest(path, (first,)) == _expected(sample.path, (first,))
     assert not origin.journal.of("object")
-    assert _digest(path, [second]) == _expected(sample.path, [second])
-    n_bytes = sample.least([first, second])[0] - sample.least([first])[0]
+    assert _digest(path, (second,)) == _expected(sample.path, (second,))
+    n_bytes = sample.least((first, second))[0] - sample.least((first,))[0]
     fetched = sum(each.bytes_sent for each in origin.journal.of("object"))
     assert fetched <= 1.25 * n_bytes + 512 * KIB
 
@@ -390,17 +393,14 @@ def test_many_readers_fetch_each_block_once(
     sample = samples("256 tiles, pixel, LZW")
     zipped = sample.zipped
     names = [f"scene{n}" for n in range(n_rasters)]
-    origin = start_origin(_catalogue(dict.fromkeys(names, zipped)), store_latency_s=0.02)
+    origin = start_origin(_catalogue(zipped, *names), store_latency_s=0.02)
     mountpoint = mount_it(origin).path
     paths = [mountpoint / "scenes" / name / "contents" / MEMBER for name in names]
     for path in paths:
         os.stat(path)
     origin.journal.clear()
     dice = random.Random(5)
-    work = [
-        [(dice.randrange(N - 256), dice.randrange(N - 256), 256) for _ in range(10)]
-        for _ in range(4)
-    ]
+    work = [_chips(10, dice) for _ in range(4)]
     readers = [
         subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(paths[n % n_rasters]), json.dumps(windows)],
@@ -412,9 +412,9 @@ def test_many_readers_fetch_each_block_once(
     told = [reader.communicate(timeout=60)[0].strip() for reader in readers]
     assert told == [_expected(sample.path, windows) for windows in work]
     asked = origin.journal.of("object")
-    assert sum(each.bytes_sent for each in asked) <= n_rasters * (len(zipped) + 256 * KIB)
+    assert sum(each.bytes_sent for each in asked) <= n_rasters * (zipped.size_bytes + 256 * KIB)
     if n_rasters == 1:
-        seen = sample.least([window for windows in work for window in windows])
+        seen = sample.least(tuple(chain.from_iterable(work)))
         assert sum(each.bytes_sent for each in asked) <= 1.25 * seen[0] + 2 * MIB
 
 
@@ -426,8 +426,8 @@ def test_rasters_of_one_zip_are_read_at_the_same_time(
     with zipfile.ZipFile(tmp_path / "scene.zip", "w", zipfile.ZIP_STORED) as archive:
         for n, each in enumerate(chosen):
             archive.write(each.path, f"rasters/image{n}.tif")
-    zipped = (tmp_path / "scene.zip").read_bytes()
-    origin = start_origin(_catalogue({"scene": zipped}), store_latency_s=0.02)
+    zipped = FileContent(tmp_path / "scene.zip")
+    origin = start_origin(_catalogue(zipped, "scene"), store_latency_s=0.02)
     rasters = mount_it(origin).path / "scenes/scene/contents/rasters"
     os.stat(rasters / "image0.tif")
     origin.journal.clear()
@@ -458,8 +458,8 @@ def test_overviews_in_a_file_beside_the_raster_are_read_alone(
     with zipfile.ZipFile(tmp_path / "scene.zip", "w", zipfile.ZIP_STORED) as archive:
         archive.write(raster, "rasters/image.tif")
         archive.write(beside, "rasters/image.tif.ovr")
-    zipped = (tmp_path / "scene.zip").read_bytes()
-    origin = start_origin(_catalogue({"scene": zipped}), store_latency_s=0.02)
+    zipped = FileContent(tmp_path / "scene.zip")
+    origin = start_origin(_catalogue(zipped, "scene"), store_latency_s=0.02)
     path = mount_it(origin).path / "scenes/scene/contents/rasters/image.tif"
     os.stat(path)
     origin.journal.clear()
@@ -488,7 +488,7 @@ def test_a_block_takes_few_requests_of_the_kernel(
     sample: Sample, start_origin: StartOrigin, mount_it: MountIt
 ) -> None:
     """What the kernel reads ahead past a block is refused, and the block not read page by page."""
-    mount = mount_it(start_origin(_catalogue({"scene": sample.zipped})))
+    mount = mount_it(start_origin(_catalogue(sample.zipped, "scene")))
     path = mount.path / "scenes/scene/contents" / MEMBER
     windows = WORK["points"]
     assert _digest(path, windows) == _expected(sample.path, windows)
