@@ -84,6 +84,6 @@ def test_equal_hashes_stand_side_by_side(monkeypatch) -> None:  # type: ignore[n
 def test_large_directories_are_told_in_the_same_order(n: int, per_heap: int) -> None:
     """However the sorting is parted, the cookies grow, and are those of each name alone."""
     many = [b"member-%d" % number for number in range(n)]
-    with mock.patch.object(dir_cookies, "_SORTED_AT_ONCE", per_heap):
+    with mock.patch.object(dir_cookies, "_NAMES_A_SORT", per_heap):
         told = list(of(many).after(0))
     assert told == sorted((dir_cookies._hash(name), name) for name in many)
