@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fakes import forking
-from fakes.processes import is_running
+from fakes.processes import is_running, wait_until
 
 from satfs.demo.server import DemoOrigin
 from satfs.mountpoints import satfs_mounts
@@ -181,16 +180,3 @@ def mount_processes(place: Path) -> list[int]:
                 if is_ours and os.fsencode(place) in words and int(entry.name) != os.getpid():
                     found.append(int(entry.name))
     return found
-
-
-def wait_until(
-    is_so: Callable[[], bool], timeout_s: float = 10, or_else: Callable[[], None] | None = None
-) -> None:
-    """Wait for another process to make something true."""
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        if time.monotonic() > deadline_s:
-            if or_else is not None:
-                or_else()
-            pytest.fail("what was waited for did not come true in time")
-        time.sleep(0.02)

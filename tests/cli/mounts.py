@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.conftest import Program, is_mounted, wait_until
+from cli.conftest import Program, is_mounted
+from fakes.processes import wait_until
 
 from satfs.demo.catalogue import Catalogue
 from satfs.demo.server import DemoOrigin

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import click
 import pytest
-from cli.conftest import Program, is_mounted, wait_until
+from cli.conftest import Program, is_mounted
+from fakes.processes import wait_until
 
 from satfs.cli import completion_values
 from satfs.cli.commands.completion import SHELLS

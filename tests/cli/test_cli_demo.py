@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, is_mounted, mount_processes, wait_until
-from fakes.processes import is_running
+from cli.conftest import Program, is_mounted, mount_processes
+from fakes.processes import is_running, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -27,7 +27,8 @@ from typing import Any, Final
 
 import pytest
 import trustme
-from cli.conftest import Program, is_fuse_for_others, mount_processes, wait_until
+from cli.conftest import Program, is_fuse_for_others, mount_processes
+from fakes.processes import wait_until
 
 from satfs.cli.exit_codes import Exit
 from satfs.demo.catalogue import Catalogue

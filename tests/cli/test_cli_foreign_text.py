@@ -13,8 +13,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, is_mounted, mount_processes, wait_until
+from cli.conftest import Program, is_mounted, mount_processes
 from cli.mounts import Mounted, vendor
+from fakes.processes import wait_until
 
 from satfs.cli.commands import status
 from satfs.cli.commands.status import json_of, rows_of

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, mount_processes, wait_until
+from cli.conftest import Program, mount_processes
+from fakes.processes import wait_until
 
 pytestmark = pytest.mark.mounts
 

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, is_mounted, wait_until
+from cli.conftest import Program, is_mounted
+from fakes.processes import wait_until
 
 from satfs.demo.server import DemoOrigin
 from satfs.demo.tokens import DemoAccount

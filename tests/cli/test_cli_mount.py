@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from cli.conftest import Program, is_mounted, mount_processes, wait_until
-from fakes.processes import is_running
+from cli.conftest import Program, is_mounted, mount_processes
+from fakes.processes import is_running, wait_until
 
 from satfs.control.server_process import ServingProcess
 from satfs.mountpoints import satfs_mounts

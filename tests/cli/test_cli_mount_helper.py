@@ -20,9 +20,9 @@ from cli.conftest import (
     is_mounted,
     mount_processes,
     require_fuse_for_others,
-    wait_until,
 )
 from cli.mounts import programs_of_mount8
+from fakes.processes import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 

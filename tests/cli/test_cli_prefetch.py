@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, wait_until
+from cli.conftest import Program
 from cli.mounts import OTHER_TASK, TASK, Mounted, read_all, vendor
+from fakes.processes import wait_until
 
 from satfs.cli.commands import pin
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task

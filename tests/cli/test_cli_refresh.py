@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, mount_processes, wait_until
+from cli.conftest import Program, mount_processes
 from cli.mounts import OTHER_TASK, TASK, Mounted, vendor
-from fakes.processes import is_running
+from fakes.processes import is_running, wait_until
 
 from satfs.demo.catalogue import make_capture, make_scene, make_task
 

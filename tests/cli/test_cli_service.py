@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from cli.conftest import Program, is_mounted, mount_processes, wait_until
-from fakes.processes import is_running
+from cli.conftest import Program, is_mounted, mount_processes
+from fakes.processes import is_running, wait_until
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from cli.conftest import Program, mount_processes, wait_until
+from cli.conftest import Program, mount_processes
+from fakes.processes import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 

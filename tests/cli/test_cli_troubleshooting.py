@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import trustme
-from cli.conftest import Program, mount_processes, require_fuse_for_others, wait_until
+from cli.conftest import Program, mount_processes, require_fuse_for_others
 from cli.mounts import programs_of_mount8
+from fakes.processes import wait_until
 
 from satfs.demo.contents import RampContent
 from satfs.demo.server import DemoOrigin

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -86,13 +85,3 @@ def open_fs(cache_dir: Path) -> Iterator[OpenFs]:
 def satfs_threads() -> list[str]:
     """Return the names of the threads that serve a tree in this process."""
     return [each.name for each in threading.enumerate() if each.name.startswith("satfs-")]
-
-
-def wait_for(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
-    """Return whether *condition* became true in time."""
-    until_s = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > until_s:
-            return False
-        time.sleep(0.01)
-    return True

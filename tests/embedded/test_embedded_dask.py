@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded.conftest import StartOrigin, wait_for
+from embedded.conftest import StartOrigin
 from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalogue
+from fakes.processes import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,9 +99,9 @@ def test_workers_of_a_node_fetch_each_byte_once_and_report_it(
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         return float(sum(each["metrics"].get(title, 0.0) for each in workers))
 
-    assert wait_for(lambda: abs(shown("satfs fetched MB") - node.fetched_bytes / 1e6) < 0.3)
-    assert wait_for(lambda: shown("satfs served MB") >= node.served_bytes / 1e6 - 0.3)
-    assert wait_for(lambda: shown("satfs requests") == node.requests)
+    wait_until(lambda: abs(shown("satfs fetched MB") - node.fetched_bytes / 1e6) < 0.3)
+    wait_until(lambda: shown("satfs served MB") >= node.served_bytes / 1e6 - 0.3)
+    wait_until(lambda: shown("satfs requests") == node.requests)
 
 
 @pytest.mark.slow
@@ -140,9 +141,7 @@ def test_a_killed_worker_costs_no_task(
     futures = [
         client.submit(digest_of, path_of(), start, start + 2 * MIB, retries=3) for start in starts
     ]
-    deadline_s = time.monotonic() + 20
-    while not origin.bytes_sent() and time.monotonic() < deadline_s:
-        time.sleep(0.01)
+    wait_until(origin.bytes_sent, 20)
     os.kill(next(iter(pids.values())), signal.SIGKILL)
     assert client.gather(futures) == [expected(data, start, start + 2 * MIB) for start in starts]
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from embedded.conftest import OpenFs, StartOrigin, catalogue_with, satfs_threads, wait_for
+from embedded.conftest import OpenFs, StartOrigin, catalogue_with, satfs_threads
+from fakes.processes import wait_until
 from fsspec.callbacks import Callback
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 from hypothesis import given
@@ -340,7 +341,7 @@ def test_a_cancelled_read_ends_its_work(start_origin: StartOrigin, open_fs: Open
     asyncio.run(read())
     thread = fs._access.thread
     assert thread is not None
-    assert wait_for(lambda: thread.parts.contents.statistics()["active"] == 0)
+    wait_until(lambda: thread.parts.contents.statistics()["active"] == 0)
 
 
 # -- versions ------------------------------------------------------------------------------------
@@ -556,7 +557,7 @@ def test_closing_leaves_no_thread_no_socket_and_no_lock(
     fs.close()
     assert satfs_threads() == []
     # The origin closes its side of each connection when it has seen the other's end.
-    assert wait_for(lambda: opened() <= before)
+    wait_until(lambda: opened() <= before)
     assert str(cache_dir) not in Path("/proc/locks").read_text()
     # Used again, it starts again; so does an open file.
     assert file.read(3) == content_of(origin)[:3]

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from embedded.conftest import OpenFs, StartOrigin, wait_for
+from embedded.conftest import OpenFs, StartOrigin
 from embedded.test_embedded_fsspec import MIB, content_of, path_of, ramp_catalogue
+from fakes.processes import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,7 +173,7 @@ def test_a_process_alone_waits_for_nobody(start_origin: StartOrigin, open_fs: Op
     thread = fs._access.thread
     assert thread is not None
     claims = thread.parts.contents._cache.claims
-    assert wait_for(lambda: not claims._active)
+    wait_until(lambda: not claims._active)
 
 
 # -- the locks ------------------------------------------------------------------------------------

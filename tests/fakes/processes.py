@@ -1,8 +1,10 @@
-"""Other processes, as tests look at them."""
+"""Other processes and threads, as tests look at them and wait for them."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -18,3 +20,22 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z" or len(threads) > 1
+
+
+def wait_until(
+    is_so: Callable[[], object],
+    timeout_s: float = 10,
+    what: str = "the awaited state",
+    or_else: Callable[[], None] | None = None,
+) -> None:
+    """Return when *is_so* returns something true, which another process or thread brings about.
+
+    When it does not in time the test fails; *or_else* is called first, to print what it can.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline_s:
+            if or_else is not None:
+                or_else()
+            raise AssertionError(f"{what} did not come about in {timeout_s:g} s")
+        time.sleep(0.02)

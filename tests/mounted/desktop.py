@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fakes.processes import wait_until
 
 #: Services that the session bus may start: settings and thumbnails of Xfce. Not the document
 #: portal, for instance, which would mount a file system of its own.
@@ -37,14 +39,6 @@ def missing(*programs: str) -> str | None:
     """Return what is not installed, for a person; None when all is."""
     absent = [name for name in (*PROGRAMS, *programs) if shutil.which(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else None
-
-
-def wait_for(is_so: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Return when *is_so* returns True; fail when it does not in time."""
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, f"{what} did not happen in {timeout_s:g} s"
-        time.sleep(0.1)
 
 
 @dataclass
@@ -131,7 +125,7 @@ class Window:
 
     def wait_until_at(self, directory: Path) -> None:
         """Wait until a window shows *directory*."""
-        wait_for(lambda: self.is_at(directory), f"{self.program} at {directory.name}")
+        wait_until(lambda: self.is_at(directory), PATIENCE_S, f"{self.program} at {directory.name}")
 
     def press(self, *keys: str) -> None:
         """Press keys in the window."""
@@ -153,7 +147,7 @@ class Window:
             time.sleep(0.3)
             self.desktop.run("xdotool", "key", "Return")
             with suppress(AssertionError):
-                wait_for(lambda: self.is_at(directory), "the way there", GOING_S)
+                wait_until(lambda: self.is_at(directory), GOING_S, "the way there")
 
     def copy(self, file: Path, target: Path) -> None:
         """Copy *file* to the directory *target*, by keyboard; returns when something is there.
@@ -176,7 +170,7 @@ class Window:
             time.sleep(0.5)
             self.press("ctrl+v")
             with suppress(AssertionError):
-                wait_for(copied.exists, "the copy", GOING_S)
+                wait_until(copied.exists, GOING_S, "the copy")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

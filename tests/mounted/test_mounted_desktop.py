@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.processes import wait_until
 from mounted.conftest import MountIt, StartOrigin
-from mounted.desktop import Desktop, desktop, missing, wait_for
+from mounted.desktop import PATIENCE_S, Desktop, desktop, missing
 from mounted.mounting import RealMount
 
 from satfs.demo.catalogue import (
@@ -144,8 +145,10 @@ def test_walking_to_a_scene_pulls_no_raster(
     with desk.window(file_manager, mount.path) as window:
         for step in (mount.path / "tasks", scene.parent.parent, scene.parent, scene):
             window.go(step)
-        wait_for(
-            lambda: bytes_of(origin.journal.of(), ".png") > TAIL_BYTES, "a look at the preview"
+        wait_until(
+            lambda: bytes_of(origin.journal.of(), ".png") > TAIL_BYTES,
+            PATIENCE_S,
+            "a look at the preview",
         )
         asked = when_calm(origin)
         assert bytes_of(asked, ".zip") <= TAIL_BYTES
@@ -186,7 +189,7 @@ def test_copying_out_of_a_file_manager(
     expected = (scene / "scene.json").read_bytes()
     with desk.window(file_manager, scene) as window:
         window.copy(scene / "scene.json", target)
-        wait_for(lambda: (target / "scene.json").read_bytes() == expected, "the whole copy")
+        wait_until(lambda: (target / "scene.json").read_bytes() == expected, PATIENCE_S, "the copy")
 
 
 def test_a_thumbnailer_is_given_no_raster(
@@ -248,5 +251,5 @@ def test_thunar_shows_the_scenes_picture_for_its_rasters(
     origin.journal.clear()
     with desk.window("thunar", rasters):
         # The picture itself is what the thumbnails are made of.
-        wait_for(lambda: bytes_of(origin.journal.of(), ".png"), "the scene's picture")
+        wait_until(lambda: bytes_of(origin.journal.of(), ".png"), PATIENCE_S, "the picture")
         assert bytes_of(when_calm(origin), ".zip") == 0

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fakes.processes import wait_until
 from mounted.conftest import MountIt, StartOrigin
-from mounted.desktop import wait_for
 from mounted.mounting import RealMount
 
 from satfs.demo.catalogue import Catalogue, make_capture, make_delivery, make_scene, make_task
@@ -98,7 +98,7 @@ def test_nothing_is_fetched_ahead_of_a_program_that_has_ended(
     for row in ROWS:
         origin.journal.clear()
         subprocess.run([sys.executable, "-c", program, path, str(row)], check=True)
-        wait_for(lambda: given_up() or len(origin.journal.of("object")) > 2, "an end of the wait")
+        wait_until(lambda: given_up() or len(origin.journal.of("object")) > 2, 30)
         if given_up():
             break
     assert given_up(), "everything was fetched"

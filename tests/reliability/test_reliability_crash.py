@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes.processes import wait_until
 from reliability.conftest import MakeStand
 from reliability.crashing import CrashLoop, workers_of
 from reliability.stand import MIB, Stand
@@ -46,7 +47,7 @@ def test_a_stopped_worker_costs_time_and_nothing_else(make_stand: MakeStand) -> 
             os.kill(pid, signal.SIGSTOP)
         stand.compare(file, content, start=2 * MIB, limit_s=11)
     assert stopped
-    assert not set(stopped) & set(workers_of(stand.current.process.pid))
+    wait_until(lambda: not set(stopped) & set(workers_of(stand.current.process.pid)))
     assert stand.current.events("worker process stands still")
     assert not stand.current.events("host counts as offline")
 
