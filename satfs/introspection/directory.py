@@ -118,6 +118,8 @@ class Introspection:
         known = {(each.kind, each.id): each for each in self._instruments.listings()}
         found = next((known[each] for each in candidates if each in known), None)
         text = "Made from records that came with a listing: no request of its own.\n"
+        if path[-1] == "item.json":
+            text = "Made from the record of the scene; with `-o stac=full`, of its zip as well.\n"
         if found is None:
             return text + "The listing has not been requested yet, or was forgotten since.\n"
         age_s = max(0.0, time.time() - found.requested_at_s)
@@ -280,13 +282,15 @@ def _listings_behind(path: Sequence[str]) -> list[tuple[str, str]]:
     match last:
         case "task.json":
             return [("task", of), ("tasks", "")]
-        case "captures.json":
+        case "captures.json" | "collection.json":
             return [("captures", of)]
+        case "catalog.json" if len(ids) < 3:
+            return [("tasks", "")] if of else []
         case "capture.json":
             return [("captures", within), ("scenes", of)]
-        case "footprints.geojson":
+        case "footprints.geojson" | "catalog.json":
             return [("scenes", of)]
-        case "scene.json" | "footprint.geojson":
+        case "scene.json" | "footprint.geojson" | "item.json":
             return [("scene", of), ("scenes", within)]
         case _:
             return []

@@ -185,6 +185,24 @@ def test_explaining_a_file_asks_for_nothing(origin: DemoOrigin, mount: RealMount
     assert "in all" in words
 
 
+def test_what_a_file_is_made_of_is_explained(origin: DemoOrigin, mount: RealMount) -> None:
+    """For each file made from records, STAC files among them, the listing that it is made from."""
+    scene = Path(scene_path(origin))
+    (mount.path / scene / "scene.json").read_bytes()
+    task, capture = scene.parent.parent, scene.parent
+    for path, origin_of_it in {
+        "README.txt": "Made by satfs itself, without a request.",
+        "catalog.json": "Made by satfs itself, without a request.",
+        "tasks/catalog.json": "Listing: tasks, ",
+        task / "captures.json": f"Listing: captures of {task.name}, ",
+        task / "collection.json": f"Listing: captures of {task.name}, ",
+        capture / "catalog.json": f"Listing: scenes of {capture.name}, ",
+        capture / "footprints.geojson": f"Listing: scenes of {capture.name}, ",
+        scene / "item.json": f"Listing: scenes of {capture.name}, ",
+    }.items():
+        assert origin_of_it in (mount.path / ".satfs/explain" / path).read_text(), path
+
+
 def test_an_absolute_path_is_explained_as_well(origin: DemoOrigin, mount: RealMount) -> None:
     """The path of a file as a program has it, behind `.satfs/explain`."""
     scene = scene_path(origin)
