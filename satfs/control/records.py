@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from satfs.api.listings import CAPTURES, SCENES, TASKS, Listings
@@ -28,10 +28,14 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The target of a path or an id: its kind, and its record where it has one."""
+    """The target of a path or an id: its kind, and its record where it has one.
+
+    *above* has the records of the task and the capture in the path, by level.
+    """
 
     kind: str
     record: Task | Capture | Scene | None = None
+    above: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -204,7 +208,7 @@ async def _task(catalogue: Listings, name: str) -> Found:
 async def _capture_of(catalogue: Listings, task: Found, name: str) -> Found:
     for capture in await catalogue.captures(TaskId(task.id)):
         if names.name_of(capture.capture_id, RESERVED_IN_TASK) == _bytes(name):
-            return Found("capture", capture)
+            return Found("capture", capture, _with_record(task))
     raise NotThere(f"task {task.id} has no capture {name!r}")
 
 
@@ -213,8 +217,14 @@ async def _in_capture(catalogue: Listings, capture: Found, rest: Sequence[str]) 
         return capture
     for scene in await catalogue.scenes(CaptureId(capture.id)):
         if names.name_of(scene.scene_id, RESERVED_IN_CAPTURE) == _bytes(rest[0]):
-            return Found("scene", scene)
+            return Found("scene", scene, _with_record(capture))
     raise NotThere(f"capture {capture.id} has no scene {rest[0]!r}")
+
+
+def _with_record(found: Found) -> dict[str, Json]:
+    """Return the records above what lies in the target *found*."""
+    record = {} if found.record is None else {found.kind: found.record.record}
+    return {**found.above, **record}
 
 
 async def _by_id(catalogue: Listings, id: str) -> Found:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from satfs.api.listings import Listings
@@ -40,34 +41,32 @@ async def _records_below(
     catalogue: Listings, thing: Found, conditions: Sequence[AnyCondition]
 ) -> list[Scene]:
     if isinstance(thing.record, Scene):
-        is_wanted = holds_all(conditions, {"scene": thing.record.record})
-        return [thing.record] if is_wanted else []
-    captures: list[tuple[Task | None, Capture]] = []
+        known = {**thing.above, "scene": thing.record.record}
+        return [thing.record] if holds_all(conditions, known) else []
+    captures: list[tuple[Mapping[str, Json], Capture]] = []
     if isinstance(thing.record, Capture):
-        captures = [(None, thing.record)]
+        captures = [(thing.above, thing.record)]
     else:
         tasks = [thing.record] if isinstance(thing.record, Task) else await catalogue.tasks()
         wanted = [task for task in tasks if may_hold(conditions, {"task": task.record})]
 
-        async def captures_of(task: Task) -> list[tuple[Task | None, Capture]]:
-            try:
+        async def captures_of(task: Task) -> list[tuple[Mapping[str, Json], Capture]]:
+            with suppress(NotThere):  # withdrawn since it was listed
                 listing = await catalogue.captures(task.task_id)
-            except NotThere:  # withdrawn since it was listed
-                return []
-            return [(task, capture) for capture in listing if capture.is_published]
+                return [({"task": task.record}, each) for each in listing if each.is_published]
+            return []
 
         listings = await results_in_order(captures_of, wanted, LISTINGS_AT_ONCE)
         captures = [each for listing in listings for each in listing]
 
-    async def scenes_of(place: tuple[Task | None, Capture]) -> list[Scene]:
-        task, capture = place
-        known: dict[str, Json] = {"capture": capture.record}
-        if task is not None:
-            known["task"] = task.record
-        if not may_hold(conditions, known):
-            return []
-        scenes = await catalogue.scenes(capture.capture_id)
-        return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
+    async def scenes_of(place: tuple[Mapping[str, Json], Capture]) -> list[Scene]:
+        above, capture = place
+        known = {**above, "capture": capture.record}
+        if may_hold(conditions, known):
+            with suppress(NotThere):
+                scenes = await catalogue.scenes(capture.capture_id)
+                return [s for s in scenes if holds_all(conditions, {**known, "scene": s.record})]
+        return []
 
     found = await results_in_order(scenes_of, captures, LISTINGS_AT_ONCE)
     return [scene for scenes in found for scene in scenes]

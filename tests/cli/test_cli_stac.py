@@ -207,6 +207,19 @@ def test_scenes_are_selected_by_place_and_time(aleph: Mounted, tmp_path: Path) -
         ids = {entry["id"] for entry in by_mount}
         assert ids == {entry["id"] for entry in by_api} == {item["id"] for item in exported}
         assert len(ids) == n_found, where
+    task = aleph.origin.catalogue.tasks[0]
+    capture = next(each for each in task.captures if each.is_published and each.scenes)
+    above = ("--where", "task.status=completed", "--where", "capture.status=published")
+    for path in (
+        f"tasks/{task.task_id}/{capture.capture_id}",
+        f"tasks/{task.task_id}/{capture.capture_id}/{capture.scenes[0].scene_id}",
+    ):
+        by_mount = aleph.query("ls", "--json", *above, aleph.place / path)["entries"]
+        by_api = aleph.query("ls", "--json", *above, path)["entries"]
+        exported = aleph.lines("stac", "export", "--ndjson", *above, aleph.place / path)
+        ids = {entry["id"] for entry in by_mount}
+        assert ids == {entry["id"] for entry in by_api} == {item["id"] for item in exported}
+        assert ids
     done = aleph.program("ls", "--where", "bbox=1,2,3", aleph.place)
     assert done.returncode == 2
     assert "west,south,east,north" in done.stderr
