@@ -198,13 +198,15 @@ class Watch:
         seen.is_begun = True
 
     async def _tasks(self) -> Sequence[Mapping[str, Json]]:
-        """Return the tasks to look at; of a single capture, see that it is watched."""
+        """Return the tasks to look at; of a single capture, report its publication, and none."""
         if tuple(self.path_names) in ((), ("tasks",)):
             entries: Sequence[Mapping[str, Json]] = (await self._fresh(("tasks",)))["entries"]
             return entries
         described = await self.source.query("describe", self.path_names)
         if described["kind"] == "capture":
-            self._seen.note_captures("", [described], time.time())  # the task is not known
+            now_s = time.time()
+            for event in self._seen.note_captures("", [described], now_s):  # the task is not known
+                await self._emit(event)
             return ()
         if described["kind"] != "task":
             raise BadSettings("only tasks, a task or a capture can be watched")

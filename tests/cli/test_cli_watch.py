@@ -113,6 +113,21 @@ def test_a_single_capture_can_be_watched(aleph: Mounted) -> None:
     assert (event["event"], event["scene_id"]) == ("scene", "late")
 
 
+def test_a_capture_can_be_watched_before_it_is_published(aleph: Mounted) -> None:
+    """Its publication is reported, and then each of its scenes."""
+    path = f"tasks/{TASK}/cap-planned"
+    aleph.origin.catalogue.add_capture(
+        TASK, make_capture("cap-planned", [sample_scene(1, 1)], status="planned")
+    )
+    assert aleph.lines("watch", "--once", "--json", path) == []
+    aleph.origin.catalogue.set_status("cap-planned", "published")
+
+    events = aleph.lines("watch", "--once", "--json", path)
+
+    assert [each["event"] for each in events] == ["capture", "scene"]
+    assert aleph.lines("watch", "--once", "--json", path) == []
+
+
 def test_a_command_is_told_by_variables_and_json_and_never_by_a_shell(
     aleph: Mounted, hook: tuple[str, Path]
 ) -> None:
