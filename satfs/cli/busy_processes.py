@@ -29,11 +29,17 @@ class BusyProcess:
 _LINKS: Final = {"cwd": "is in it", "root": "has it as its root", "exe": "is run from it"}
 
 
-def busy_processes(mountpoint: Path, proc: Path = Path("/proc")) -> tuple[BusyProcess, ...]:
-    """Return who else keeps *mountpoint* busy, as far as we may see, by process id. Never waits."""
+def busy_processes(
+    mountpoint: Path, *, server: int = 0, proc: Path = Path("/proc")
+) -> tuple[BusyProcess, ...]:
+    """Return the processes that keep *mountpoint* busy, as far as we may see, by process id.
+
+    This one is left out, and so is *server*, the process id of the one that serves the mount: it
+    holds the directory below. Never waits.
+    """
     found = []
     for entry in proc.iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+        if entry.name.isdecimal() and int(entry.name) not in (os.getpid(), server):
             does = next(_deeds(entry, str(mountpoint)), None)
             if does:
                 found.append(BusyProcess(int(entry.name), _program(entry), does))

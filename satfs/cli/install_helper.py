@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -105,12 +106,13 @@ def _is_ours(path: Path) -> bool:
 
 
 def _refused(path: Path, failure: OSError) -> BadSettings:
-    again = f"sudo {' '.join(this_program())} service {click.get_current_context().info_name}"
-    return BadSettings(
-        f"{show(str(path))} cannot be changed: {failure.strerror}; as root: {show(again)}"
-        if isinstance(failure, PermissionError)
-        else f"{show(str(path))} cannot be changed: {failure.strerror}"
-    )
+    message = f"{show(str(path))} cannot be changed: {failure.strerror}"
+    if isinstance(failure, PermissionError):
+        command = click.get_current_context().info_name or ""
+        where = [] if path.parent == HELPER_DIRECTORY else ["--directory", str(path.parent)]
+        again = shlex.join(["sudo", *this_program(), "service", command, *where])
+        message += f"; as root: {show(again)}"
+    return BadSettings(message)
 
 
 def writable_by_others(program: Path) -> tuple[Path, ...]:

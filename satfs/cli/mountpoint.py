@@ -85,13 +85,13 @@ def _check(hold: MountpointHold, path: Path, nonempty: bool) -> None:
 
 
 def _explain(failure: OSError, path: Path) -> str:
-    name = _name(path)
+    name, typed = _name(path), shell_path(path)
     if failure.errno == errno.ENOENT:
-        return f"there is no directory {name}; make it first: mkdir {name}"
+        return f"there is no directory {name}; make it first: mkdir -p {typed}"
     if failure.errno in (errno.ENOTCONN, errno.ECONNABORTED):
         return (
             f"at {name} is the dead mount of another program; "
-            f"remove it first: fusermount3 -u {name}"
+            f"remove it first: fusermount3 -u {typed}"
         )
     return f"{name} cannot be mounted on: {os.strerror(failure.errno or 0)}"
 

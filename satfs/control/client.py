@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -98,7 +99,7 @@ def result_of(
 def _silent(mounted: Mounted) -> MountSilent:
     return MountSilent(
         f"the mount at {mounted.mountpoint} does not answer; `satfs umount -z"
-        f" {mounted.mountpoint}` takes it away"
+        f" {shlex.quote(str(mounted.mountpoint))}` takes it away"
     )
 
 
@@ -122,10 +123,10 @@ def connect(mounted: Mounted) -> socket.socket:
         MountSilent: too many connections wait to be accepted (listen(2)).
         BadMountpoint: no process listens there, or the mount is another user's.
     """
-    users = tuple({os.geteuid(), mounted.user, 0} - {None})
+    users = tuple(user for user in {os.geteuid(), mounted.user, 0} if user is not None)
     refused = False
-    for path in candidates(mounted.mountpoint, tuple(user for user in users if user is not None)):
-        if not is_trusted(path, tuple(user for user in users if user is not None)):
+    for path in candidates(mounted.mountpoint, users):
+        if not is_trusted(path, users):
             continue
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(SILENCE_S)

@@ -24,11 +24,13 @@ class ServingProcess:
 
     def __init__(self, mounted: Mounted) -> None:
         self._descriptor: int | None = None
+        #: Its process id; 0 where it is not known.
+        self.pid = 0
         try:
             with connect(mounted) as connection:
-                pid, _, _ = peer_credentials(connection)
-            if pid > 0:  # else it is in another PID namespace
-                self._descriptor = os.pidfd_open(pid)
+                self.pid, _, _ = peer_credentials(connection)
+            if self.pid > 0:  # else it is in another PID namespace
+                self._descriptor = os.pidfd_open(self.pid)
         except (OSError, BadMountpoint):
             pass  # dead already, another user's, or older than the kernel's descriptors
 

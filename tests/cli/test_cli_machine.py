@@ -97,11 +97,12 @@ def test_whoever_is_in_it_reads_it_or_maps_it_holds_it(tmp_path: Path) -> None:
     process(tmp_path, 20, "cp", "/", open_file="/mnt/aleph/scenes/s.zip")
     mapping = process(tmp_path, 25, "qgis", "/home")
     (mapping / "maps").write_text("7f-80 r--p 00 00:2a 42    /mnt/aleph/a name.tif\nnonsense\n")
+    process(tmp_path, 60, "satfs", "/", open_file="/mnt/aleph")
     process(tmp_path, 40, "innocent", "/mnt/aleph2", open_file="/mnt/alephs/x")
     (tmp_path / "self").symlink_to("30")
     (tmp_path / "50").mkdir()  # ended while we looked
 
-    assert busy_processes(Path("/mnt/aleph"), tmp_path) == (
+    assert busy_processes(Path("/mnt/aleph"), server=60, proc=tmp_path) == (
         BusyProcess(20, "cp", "has /mnt/aleph/scenes/s.zip open"),
         BusyProcess(25, "qgis", "has /mnt/aleph/a name.tif mapped"),
         BusyProcess(30, "bash", "is in it"),

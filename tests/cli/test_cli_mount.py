@@ -296,10 +296,14 @@ def test_a_traceback_is_for_those_who_ask(aleph: Program, place: Path) -> None:
 
 
 def test_a_missing_directory_is_named_with_the_command_that_makes_it(aleph: Program) -> None:
-    done = aleph("mount", "nowhere")
+    """The command can be pasted into a shell, in any directory."""
+    done = aleph("mount", "no where/at all")
 
     assert done.returncode == 5
-    assert done.stderr == "Error: there is no directory nowhere; make it first: mkdir nowhere\n"
+    sentence, _, command = done.stderr.partition("; make it first: ")
+    assert sentence == "Error: there is no directory no where/at all"
+    subprocess.run(["bash", "-c", command], check=True)
+    assert (aleph.directory / "no where/at all").is_dir()
 
 
 def test_a_file_is_no_mountpoint(aleph: Program, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from satfs.cli.completion_values import mountpoints as complete_mountpoints
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, verbosity_flags
 from satfs.cli.mount_status import read_log, the_mount
-from satfs.cli.output import print_remark
+from satfs.cli.output import print_remark, show
 from satfs.control.client import result_of
 from satfs.log_level import LEVELS
 
@@ -45,5 +45,5 @@ def log(output_options: OutputOptions, mountpoint: str | None, level: str | None
         return Exit.DONE
     result_of(mounted, "log-level", {"level": level})
     if output_options.verbosity >= 0:
-        click.echo(f"{mounted.mountpoint} logs from level {level} on.")
+        click.echo(f"{show(str(mounted.mountpoint))} logs from level {level} on.")
     return Exit.DONE

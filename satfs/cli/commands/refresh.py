@@ -7,7 +7,7 @@ import click
 from satfs.cli.completion_values import paths as complete_paths
 from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, verbosity_flags
-from satfs.cli.output import print_remark
+from satfs.cli.output import print_remark, show
 from satfs.cli.targets import missing, on_mounts, print_json
 from satfs.control.client import result_of
 from satfs.errors import NotThere
@@ -54,5 +54,5 @@ def refresh(output_options: OutputOptions, paths: tuple[str, ...], as_json: bool
         elif not as_json and output_options.verbosity >= 0:
             entries = each["entries"]
             held = f", {format_count(entries, 'name')}" if isinstance(entries, int) else ""
-            click.echo(f"{each['path']}: up to date{held}")
+            click.echo(f"{show(str(each['path']))}: up to date{held}")
     return Exit.NETWORK if any(each["is_stale"] for each in done) else Exit.DONE

@@ -10,6 +10,7 @@ import click
 from satfs.cli.busy_processes import busy_processes
 from satfs.cli.completion_values import mountpoints as offer_mountpoints
 from satfs.cli.flags import OutputOptions, verbosity_flags
+from satfs.cli.hints import hint, shell_path
 from satfs.cli.output import print_remark, show
 from satfs.control.server_process import ServingProcess
 from satfs.errors import BadMountpoint
@@ -66,7 +67,7 @@ def unmount(path: Path, *, is_lazy: bool) -> None:
         elsewhere = f"; it is at {ours}" if ours else ""
         raise BadMountpoint(f"satfs is not mounted at {show(str(path))}{elsewhere}")
     with closing(ServingProcess(mounted)) as process:
-        _detach(path, is_lazy=is_lazy)
+        _detach(path, process, is_lazy=is_lazy)
         # Detached lazily, it goes on serving programs with open files.
         if not is_lazy and not process.wait(_ENDING_S):
             print_remark(
@@ -75,16 +76,16 @@ def unmount(path: Path, *, is_lazy: bool) -> None:
             )
 
 
-def _detach(path: Path, *, is_lazy: bool) -> None:
+def _detach(path: Path, process: ServingProcess, *, is_lazy: bool) -> None:
     try:
         detach(path, is_lazy=is_lazy)
     except BadMountpoint as refusal:
-        holders = [show(str(holder)) for holder in busy_processes(absolute(path))]
+        holders = list(map(str, busy_processes(absolute(path), server=process.pid)))
         if not holders:
             raise
         more = len(holders) - _HOLDERS_SHOWN
         shown = ", ".join(holders[:_HOLDERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
         raise BadMountpoint(
             f"{show(str(path))} is busy: {shown}. Close these files, or detach it: "
-            f"satfs umount -z {show(str(path))}"
+            f"{hint('satfs umount -z')} {shell_path(path)}"
         ) from refusal
