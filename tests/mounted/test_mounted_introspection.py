@@ -190,7 +190,7 @@ def test_what_a_file_is_made_of_is_explained(origin: DemoOrigin, mount: RealMoun
     scene = Path(scene_path(origin))
     (mount.path / scene / "scene.json").read_bytes()
     task, capture = scene.parent.parent, scene.parent
-    for path, origin_of_it in {
+    made_of: dict[str | Path, str] = {
         "README.txt": "Made by satfs itself, without a request.",
         "catalog.json": "Made by satfs itself, without a request.",
         "tasks/catalog.json": "Listing: tasks, ",
@@ -199,8 +199,9 @@ def test_what_a_file_is_made_of_is_explained(origin: DemoOrigin, mount: RealMoun
         capture / "catalog.json": f"Listing: scenes of {capture.name}, ",
         capture / "footprints.geojson": f"Listing: scenes of {capture.name}, ",
         scene / "item.json": f"Listing: scenes of {capture.name}, ",
-    }.items():
-        assert origin_of_it in (mount.path / ".satfs/explain" / path).read_text(), path
+    }
+    for path, words in made_of.items():
+        assert words in (mount.path / ".satfs/explain" / path).read_text(), path
 
 
 def test_an_absolute_path_is_explained_as_well(origin: DemoOrigin, mount: RealMount) -> None:
