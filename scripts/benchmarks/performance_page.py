@@ -31,10 +31,10 @@ def write_documents(results: Results, docs: Path) -> list[Path]:
     kept.write_text(results.to_json() + "\n")
     notes_file = docs / "performance-notes.toml"
     notes = tomllib.loads(notes_file.read_text()) if notes_file.exists() else {}
-    pictures = plots.draw_all(results, docs / "img")
+    pictures = plots.draw_all(results, docs / "images")
     for drawn in sorted(FLAMES.glob("flame-*.svg")):
-        shutil.copy(drawn, docs / "img" / drawn.name)
-    pictures += sorted((docs / "img").glob("flame-*.svg"))
+        shutil.copy(drawn, docs / "images" / drawn.name)
+    pictures += sorted((docs / "images").glob("flame-*.svg"))
     document = docs / "PERFORMANCE.md"
     document.write_text(_page(results, notes, [path.name for path in pictures]))
     return [document, kept, *pictures]
@@ -65,7 +65,7 @@ def _page(results: Results, notes: dict[str, Any], pictures: list[str]) -> str:
         parts.append(f"## {workload.title[0].upper()}{workload.title[1:]}")
         parts.append(told)
         parts += [
-            f"![{workload.title}](img/{name})"
+            f"![{workload.title}](images/{name})"
             for name in pictures
             if name == f"perf-{workload.name}.svg"
         ]
@@ -87,7 +87,7 @@ def _flames_as_markdown(pictures: list[str]) -> str:
         found = re.fullmatch(r"flame-(.+)-(\w+)-(\w+)\.svg", name)
         if found is not None:
             contender, profile, process = found.groups()
-            lines.append(f"- [{title(contender)}, {profile}, {process}](img/{name})")
+            lines.append(f"- [{title(contender)}, {profile}, {process}](images/{name})")
     return "\n".join(lines)
 
 

@@ -234,7 +234,7 @@ def main() -> int:
     parser.add_argument("--crashes", type=int, default=20, help="kill at least so often")
     parser.add_argument("--seed", type=int, default=None, help="repeat an earlier run's choices")
     parser.add_argument(
-        "--plot", type=Path, default=Path("docs/img/soak.svg"), help="where to plot"
+        "--plot", type=Path, default=Path("docs/images/soak.svg"), help="where to plot"
     )
     given = parser.parse_args()
     chosen = time.time_ns() % 10**6 if given.seed is None else given.seed
