@@ -262,7 +262,7 @@ def _introspection(
     instruments = Instruments(
         listings=parts.listings.states,
         contents=parts.contents,
-        hosts=tuple(http.reachability for http in parts.connections),
+        connections=parts.connections,
         token_expires_at_s=lambda: credential.token_expires_at_s,
         refusal=parts.aleph.refusal,
         secrets=credential.secrets,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import trio
@@ -26,7 +27,7 @@ from satfs.introspection.status import (
     status_record,
 )
 from satfs.model import AttachmentName, Json, SceneId
-from satfs.net.reachability import Reachability
+from satfs.net.http import Http
 from satfs.tree import names
 from satfs.tree.nodes import Directory, Entry, Node, not_there
 from satfs.views.index import IndexState
@@ -45,7 +46,7 @@ class Instruments:
 
     listings: Callable[[], Sequence[ListingState]]
     contents: Attachments
-    hosts: Sequence[Reachability]
+    connections: Sequence[Http]
     token_expires_at_s: Callable[[], float | None]
     refusal: Callable[[], str | None]
     secrets: Callable[[], Sequence[str]]
@@ -150,6 +151,7 @@ class Introspection:
             listings=reads.listings(),
             transfers=reads.contents.transfers(),
             content=reads.contents.statistics(),
+            connections=self._connections(),
             reading=reads.contents.traces.sums,
             spent=reads.contents.budget.spent(),
             api=reads.api_counters(),
@@ -163,13 +165,20 @@ class Introspection:
             index=None if self.index is None else self.index(),
         )
 
+    def _connections(self) -> Mapping[str, int]:
+        sums: Counter[str] = Counter()
+        for http in self._instruments.connections:
+            if (figures := http.statistics()) is not None:
+                sums.update(asdict(figures))
+        return sums
+
     def _away(self) -> tuple[UnreachableHost, ...]:
         now_s = trio.current_time()
         return tuple(
             UnreachableHost(
                 origin, now_s - (hosts.offline_since(origin) or now_s), hosts.offline_reason(origin)
             )
-            for hosts in self._instruments.hosts
+            for hosts in (http.reachability for http in self._instruments.connections)
             for origin in hosts.offline_origins()
         )
 

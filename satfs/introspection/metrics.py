@@ -47,7 +47,8 @@ def registry_of(status: Callable[[], Record]) -> CollectorRegistry:
 
 def metrics_of(status: Record) -> Iterator[Metric]:
     """Yield what *status* holds as metrics. Pure."""
-    listings, cache, transfers = status["listings"], status["cache"], status["transfers"]
+    listings, cache = status["listings"], status["cache"]
+    transfers, connections = status["transfers"], status["connections"]
     reading, requests, calls = status["reading"], status["requests"], status["calls"]
     api = requests["api"]
     yield InfoMetricFamily(
@@ -100,6 +101,17 @@ def metrics_of(status: Record) -> Iterator[Metric]:
         "connections_wanted",
         "Connections that raise the throughput, as measured",
         transfers["connections_wanted"],
+    )
+    yield _gauge("workers", "Worker processes that move bulk data", transfers["workers"])
+    yield _gauge(
+        "connections",
+        "Connections of the mount's own process, by what they do",
+        {state: connections[state] for state in ("in_use", "idle")},
+        "state",
+    )
+    yield _counter("connections_opened", "Connections opened so far", connections["opened"])
+    yield _counter(
+        "connections_reused", "Requests on a connection that was open", connections["reused"]
     )
     yield _gauge("open_files", "Attachments and members open", reading["open_files"])
     yield _counter("opens", "Times that an attachment or member was opened", reading["opens"])

@@ -70,6 +70,8 @@ class MountStatus:
     listings: Sequence[ListingState] = ()
     transfers: Sequence[TransferStatus] = ()
     content: Mapping[str, float] = field(default_factory=dict)
+    #: Of the pools of this process: in use, idle; opened, reused and abandoned so far.
+    connections: Mapping[str, int] = field(default_factory=dict)
     reading: TraceTotals = field(default_factory=TraceTotals)
     spent: DayUsage = _NOTHING_SPENT
     api: Mapping[str, int] = field(default_factory=dict)
@@ -122,6 +124,10 @@ def status_record(status: MountStatus, secrets: Iterable[str] = ()) -> dict[str,
         "listings": _listings(status.listings, now_s, clean),
         "cache": _cache(status, clean),
         "transfers": _transfers(status, clean),
+        "connections": {
+            name: status.connections.get(f"n_{name}", 0)
+            for name in ("in_use", "idle", "opened", "reused", "abandoned")
+        },
         "reading": _reading(status),
         "egress": {
             "day": status.spent.day,
@@ -230,6 +236,7 @@ def _transfers(status: MountStatus, clean: Callable[[str], str]) -> Json:
     return {
         "n": len(status.transfers),
         "n_queued": int(status.content.get("queued", 0)),
+        "workers": int(status.content.get("workers", 0)),
         "connections_wanted": int(status.content.get("target_connections", 0)),
         "bytes_per_s": _rounded(math.fsum(speeds)),
         "items": [

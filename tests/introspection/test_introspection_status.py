@@ -183,6 +183,7 @@ def test_no_field_is_forgotten() -> None:
         "listings": [ListingState("tasks", "", 1, 0.0, False)],
         "transfers": [TransferStatus("o", ByteRange(0, 1), 0, False, None)],
         "content": {"disk_bytes": 1},
+        "connections": {"n_idle": 1},
         "reading": TraceTotals(n_reads=1),
         "spent": DayUsage("1970-01-01", 1, None),
         "api": {"requests": 1},

@@ -163,6 +163,9 @@ def test_metrics_are_prometheus_text(mount: RealMount) -> None:
     found = {family.name: family for family in text_string_to_metric_families(text)}
     assert found["satfs_online"].samples[0].value == 1
     assert found["satfs_calls"].type == "counter"
+    assert found["satfs_connections_opened"].samples[0].value >= 1
+    states = {each.labels["state"] for each in found["satfs_connections"].samples}
+    assert states == {"in_use", "idle"}
     assert found["satfs_info"].samples[0].labels["mountpoint"] == str(mount.path)
 
 

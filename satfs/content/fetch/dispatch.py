@@ -174,6 +174,7 @@ class Dispatcher:
             "target_connections": self.controller.target,
             **self.counters,
             **self._attempts.counters,
+            **({} if self._bulk is None else self._bulk.statistics()),
         }
 
     def transfers(self) -> tuple[TransferStatus, ...]:

@@ -212,6 +212,9 @@ class BulkMover(Mover, Holder, Protocol):
     def is_at_hand(self, link: Link, delivery: Download) -> bool:
         """Return whether it can move *delivery* from where *link* leads now; never waits."""
 
+    def statistics(self) -> dict[str, int]:
+        """Return how many worker processes there are, and how many downloads they move."""
+
     async def start(self) -> None:
         """Get ready for whatever is moved first; fails silently."""
 

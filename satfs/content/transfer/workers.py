@@ -320,7 +320,7 @@ class WorkerPool:
                 await process.send_order("forget", {"file": number})
 
     def statistics(self) -> dict[str, int]:
-        """Return how many processes there are, and what they do."""
+        """Return how many worker processes there are, and how many downloads they move."""
         return {
             "workers": len(self._workers),
             "moves": sum(len(each.moves) for each in self._workers),
