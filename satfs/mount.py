@@ -310,7 +310,9 @@ async def _ended_by_signals() -> AsyncIterator[None]:
     SIGUSR1 and SIGUSR2, which changed the level of the log in version 0.1, have no effect: a script
     that still sends them must not end the mount, which is what they do by default (signal(7)).
     """
-    for number in _IGNORED_SIGNALS:
+    # The first three, too: trio restores what it found, and raises what came after the first signal
+    # once more. A second Ctrl-C would kill the process while the mount is taken down.
+    for number in (*_SIGNALS, *_IGNORED_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:

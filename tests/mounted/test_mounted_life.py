@@ -82,6 +82,21 @@ def test_a_signal_unmounts(mount: RealMount, number: int) -> None:
     assert not mount.is_mounted()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_does_not_cut_the_end_short(mount: RealMount, number: int) -> None:
+    """As from Ctrl-C twice, or from a terminal that is closed during a shutdown."""
+    mount.process.send_signal(signal.SIGTERM)
+    for _ in range(50):
+        if mount.process.poll() is not None:
+            break
+        mount.process.send_signal(number)
+        time.sleep(0.002)
+    mount.process.wait(SOON_S)
+    assert mount.process.returncode == 0
+    assert not mount.is_mounted()
+    assert mount.events("unmounted")
+
+
 def test_a_signal_unmounts_with_reads_in_flight(origin: DemoOrigin, mount: RealMount) -> None:
     """Any number of waiting calls end with an error, and the mount is gone within seconds."""
     (mount.path / FILE).stat()
