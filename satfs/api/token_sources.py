@@ -69,7 +69,7 @@ class TokenFile:
             seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
             received = self._received
             if received is None or seen != self._seen:
-                received = self._read(status)
+                received = self._read()
             self._seen, self._received = seen, received
             return received
         except (OSError, NeedsLogin) as failure:
@@ -79,16 +79,20 @@ class TokenFile:
                 return self._received
             raise NeedsLogin(f"token_file {self.path}: {why}") from None
 
-    def _read(self, status: os.stat_result) -> ReceivedToken:
-        # Anything else could keep us waiting for ever.
-        if not stat.S_ISREG(status.st_mode):
-            raise NeedsLogin("not a regular file")
-        if status.st_mode & stat.S_IWOTH:
-            raise NeedsLogin(f"may be changed by everybody; run: chmod 600 {self.path}")
-        if status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and status.st_uid == os.geteuid():
-            self._warn("token file open to others", f"run: chmod 600 {self.path}")
-        with self.path.open("rb") as stream:
-            text = stream.read(MAX_BYTES + 1)
+    def _read(self) -> ReceivedToken:
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise NeedsLogin("not a regular file")
+            if status.st_mode & stat.S_IWOTH:
+                raise NeedsLogin(f"may be changed by everybody; run: chmod 600 {self.path}")
+            if status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and status.st_uid == os.geteuid():
+                self._warn("token file open to others", f"run: chmod 600 {self.path}")
+            text = os.read(descriptor, MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
         received = _parsed(text, self._wall_clock())
         if received is None:
             raise NeedsLogin("holds no token")

@@ -29,7 +29,7 @@ from satfs.api import secret_store, token_sources, tokens
 from satfs.api.auth import TOKEN_HEADER, Credential, account_key
 from satfs.api.client import Aleph
 from satfs.api.secret_store import StoredLogin
-from satfs.api.token_sources import mode_of, source_of
+from satfs.api.token_sources import TokenFile, mode_of, source_of
 from satfs.errors import BadSettings, NeedsLogin
 from satfs.net.http import Http
 from satfs.net.retrying import Retries
@@ -243,6 +243,35 @@ async def test_a_token_file_that_cannot_be_used_is_told_with_its_name(
     async with credential_for(vendor, token_file=tmp_path / "token") as credential:
         with pytest.raises(NeedsLogin, match=sentence):
             await credential.headers()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (os.mkfifo, "not a regular file"),
+        (lambda path: write(path, "evil").chmod(0o602), "may be changed by everybody; run: chmod"),
+    ],
+)
+async def test_a_token_file_that_is_replaced_during_the_look_is_judged_as_it_is_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], Any],
+    sentence: str,
+) -> None:
+    """Between the look at its permissions and the look at its content."""
+    path = write(tmp_path / "token", "first")
+    look = Path.stat
+
+    def stat_and_replace(self: Path, **options: Any) -> os.stat_result:
+        found = look(self, **options)
+        if self == path and found.st_size == len("first"):
+            path.unlink()
+            make(path)
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat_and_replace)
+    with trio.fail_after(5), pytest.raises(NeedsLogin, match=sentence):
+        await TokenFile(path).look()
 
 
 async def test_a_token_file_that_others_may_read_is_warned_of_once(
