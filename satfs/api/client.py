@@ -123,15 +123,13 @@ class Aleph:
         Raises NotThere when there is no such task.
         """
         return await self._list(
-            requests.captures(task_id, self._settings.page_limit),
-            readers.capture,
+            requests.captures(task_id, self._settings.page_limit), readers.capture
         )
 
     async def scenes(self, capture_id: CaptureId) -> RecordList[Scene]:
         """Return every scene of a capture, each id once; none when there is no such capture."""
         return await self._list(
-            requests.scenes(capture_id, self._settings.page_limit),
-            readers.scene,
+            requests.scenes(capture_id, self._settings.page_limit), readers.scene
         )
 
     async def scene(self, scene_id: SceneId) -> Scene:
@@ -176,11 +174,7 @@ class Aleph:
 
     async def contracts(self) -> RecordList[Contract]:
         """Return the account's contracts. The one request that names no contract."""
-        return await self._list(
-            requests.contracts(),
-            readers.contract,
-            with_contract=False,
-        )
+        return await self._list(requests.contracts(), readers.contract, with_contract=False)
 
     async def check(self) -> RecordList[Task]:
         """Return the first page of tasks: the credential is accepted, and so is the contract."""
@@ -190,14 +184,7 @@ class Aleph:
     async def first_tasks(self) -> tuple[RecordList[Task], bool]:
         """Return the first page of tasks, each id once, and whether it holds all tasks."""
         request = requests.tasks(self._settings.page_limit)
-        url = request.url(self._settings.api_url)
-        page = await self._session.fetch(
-            url,
-            _page_with(readers.task),
-            request.what,
-            self._deadline(),
-            max_bytes=MAX_PAGE_BYTES,
-        )
+        page = await self._page(request, readers.task, self._deadline())
         is_last = page.next is None and (page.has_next_field or page.n_sent >= (page.count or 0))
         return joined(readers.task, (cast(RecordList[Task], page.entries),)), is_last
 
@@ -230,14 +217,7 @@ class Aleph:
         scope = trio.CancelScope()
 
         async def get_page(url: str) -> wire.Page:
-            return await self._session.fetch(
-                url,
-                _page_with(reader),
-                request.what,
-                deadline,
-                with_contract=with_contract,
-                max_bytes=MAX_PAGE_BYTES,
-            )
+            return await self._page(request, reader, deadline, url, with_contract=with_contract)
 
         def keep(page: wire.Page) -> int:
             scope.deadline = deadline.at_s - _LISTING_MARGIN * self._settings.metadata_deadline_s
@@ -280,6 +260,25 @@ class Aleph:
             self._is_short_reported = True
             log.warning("listing ended before its count", what=request.what)
 
+    async def _page(
+        self,
+        request: ApiRequest,
+        reader: Reader[Any],
+        deadline: Deadline,
+        url: str | None = None,
+        *,
+        with_contract: bool = True,
+    ) -> wire.Page:
+        """Return the page at *url*, by default the first one, with the records of *reader*."""
+        return await self._session.fetch(
+            url or request.url(self._settings.api_url),
+            lambda response: wire.page_of(response.body, reader),
+            request.what,
+            deadline,
+            with_contract=with_contract,
+            max_bytes=MAX_PAGE_BYTES,
+        )
+
     async def _one(
         self,
         request: ApiRequest,
@@ -308,11 +307,8 @@ class Aleph:
     ) -> Scene:
         """Return the scene by a filtered listing; only its first page is looked at."""
         request = requests.scene_search(scene_id)
-        url = request.url(self._settings.api_url)
         try:
-            page = await self._session.fetch(
-                url, _page_with(readers.scene), request.what, deadline, max_bytes=MAX_PAGE_BYTES
-            )
+            page = await self._page(request, readers.scene, deadline)
         except (NeedsLogin, NeedsContract):
             raise
         except (NotThere, NotAllowed, Garbled):
@@ -323,11 +319,6 @@ class Aleph:
             if scene.scene_id == scene_id:
                 return scene
         raise NotThere(f"{request.what}: there is none")
-
-
-def _page_with(reader: Reader[Any]) -> Callable[[Response], wire.Page]:
-    """Return what reads a page of the records that *reader* makes."""
-    return lambda response: wire.page_of(response.body, reader)
 
 
 def http_for(

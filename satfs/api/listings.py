@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -30,6 +30,7 @@ from satfs.api.cached_listing import (
     Terms,
 )
 from satfs.api.listing_store import ListingStore, Stored
+from satfs.api.readers import Reader
 from satfs.api.record_list import RecordList, joined, list_of_one
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere, Unreachable
 from satfs.model import PUBLISHED, Capture, CaptureId, Scene, SceneId, Task, TaskId
@@ -291,18 +292,12 @@ class Listings:
 
     def _captures(self, task_id: TaskId) -> CachedListing[Capture]:
         return self._listing(
-            (CAPTURES, task_id),
-            lambda key: CachedListing(
-                key, lambda: self._client.captures(task_id), readers.capture, self._terms
-            ),
+            (CAPTURES, task_id), lambda: self._client.captures(task_id), readers.capture
         )
 
     def _scenes(self, capture_id: CaptureId) -> CachedListing[Scene]:
         return self._listing(
-            (SCENES, capture_id),
-            lambda key: CachedListing(
-                key, lambda: self._client.scenes(capture_id), readers.scene, self._terms
-            ),
+            (SCENES, capture_id), lambda: self._client.scenes(capture_id), readers.scene
         )
 
     def _looked_up_task(self, task_id: TaskId) -> CachedListing[Task]:
@@ -310,24 +305,21 @@ class Listings:
             task = await self._client.task(task_id)
             return list_of_one(readers.task, task_id, task.record)
 
-        return self._listing(
-            (TASK, task_id), lambda key: CachedListing(key, fetch, readers.task, self._terms)
-        )
+        return self._listing((TASK, task_id), fetch, readers.task)
 
     def _looked_up_scene(self, scene_id: SceneId) -> CachedListing[Scene]:
         async def fetch() -> RecordList[Scene]:
             scene = await self._client.scene(scene_id)
             return list_of_one(readers.scene, scene_id, scene.record)
 
-        return self._listing(
-            (SCENE, scene_id),
-            lambda key: CachedListing(key, fetch, readers.scene, self._terms),
-        )
+        return self._listing((SCENE, scene_id), fetch, readers.scene)
 
-    def _listing(self, key: Key, make: Callable[[Key], CachedListing[Item]]) -> CachedListing[Item]:
+    def _listing(
+        self, key: Key, fetch: Callable[[], Awaitable[RecordList[Item]]], reader: Reader[Item]
+    ) -> CachedListing[Item]:
         listing: CachedListing[Item] | None = self._others.get(key)
         if listing is None:
-            listing = self._others[key] = make(key)
+            listing = self._others[key] = CachedListing(key, fetch, reader, self._terms)
         elif key in self._held:
             self._held.move_to_end(key)
         return listing
@@ -344,8 +336,7 @@ class Listings:
                 return self._looked_up_task(TaskId(id))
             case "scene":
                 return self._looked_up_scene(SceneId(id))
-            case _:
-                return None
+        return None
 
     def _weigh(self, listing: CachedListing[Any], records: RecordList[Any]) -> None:
         """Note what *listing* holds now; those used least recently leave the memory.

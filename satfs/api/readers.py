@@ -164,34 +164,27 @@ def moment(value: Json) -> datetime | None:
 
 def without_secrets(value: Json) -> Json:
     """Return a copy of *value* without signed links, tokens and the like."""
-    if isinstance(value, dict):
-        return {
-            key: without_secrets(inner) if isinstance(inner, dict | list) else inner
-            for key, inner in value.items()
-            if not (_is_secret_field(key) or (isinstance(inner, str) and is_secret_like(inner)))
-        }
-    if isinstance(value, list):
-        return [
-            without_secrets(inner) if isinstance(inner, dict | list) else inner
-            for inner in value
-            if not (isinstance(inner, str) and is_secret_like(inner))
-        ]
-    return value
+    return _without(value, is_secret_like, _is_secret_field)
 
 
 def without_links(value: Json) -> Json:
     """Return a copy of *value* without links of any kind."""
+    return _without(value, is_link, lambda key: False)
+
+
+def _without(value: Json, is_text: Callable[[str], bool], is_field: Callable[[str], bool]) -> Json:
+    """Return a copy of *value* without the texts of one kind and the fields of one kind."""
     if isinstance(value, dict):
         return {
-            key: without_links(inner) if isinstance(inner, dict | list) else inner
+            key: _without(inner, is_text, is_field) if isinstance(inner, dict | list) else inner
             for key, inner in value.items()
-            if not (isinstance(inner, str) and is_link(inner))
+            if not (is_field(key) or (isinstance(inner, str) and is_text(inner)))
         }
     if isinstance(value, list):
         return [
-            without_links(inner) if isinstance(inner, dict | list) else inner
+            _without(inner, is_text, is_field) if isinstance(inner, dict | list) else inner
             for inner in value
-            if not (isinstance(inner, str) and is_link(inner))
+            if not (isinstance(inner, str) and is_text(inner))
         ]
     return value
 
