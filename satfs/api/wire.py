@@ -96,16 +96,6 @@ class Page:
         return len(self.entries) + self.n_unusable
 
 
-def page(body: bytes) -> Page:
-    """Return the page in *body*: an envelope with `results` or `features`, or a bare list.
-
-    Raises:
-        Garbled: it is neither.
-    """
-    sent = _sent(body)
-    return replace(sent, entries=tuple(_entry(raw) for raw in sent.entries))
-
-
 def page_of(body: bytes, reader: Reader[R]) -> Page:
     """Return the page in *body* with the records that *reader* makes of its entries.
 
@@ -257,17 +247,6 @@ def _field(value: Json) -> Json:
         return decoded(content)
     except (ValueError, RecursionError):
         raise no_json(content) from None
-
-
-def _entry(sent: Json) -> Json:
-    """Return one entry of a page, without secrets.
-
-    Raises:
-        Garbled: it cannot be read, or has more values than a record may have.
-    """
-    value = _value(sent)
-    is_clean = isinstance(sent, msgspec.Raw) and not may_hold_secrets(bytes(sent))
-    return value if is_clean else without_secrets(value)
 
 
 def _value(sent: Json) -> Json:

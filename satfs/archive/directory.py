@@ -227,19 +227,6 @@ class DirectoryParser:
         self._members.add_file(parts, offset, n_name, method, compressed, size, crc, kept, mtime_ns)
 
 
-def members(data: bytes | memoryview, directory: CentralDirectory) -> Members:
-    """Return the members in the bytes *data* of a whole directory.
-
-    Raises:
-        Damaged: it is not a directory, or contradicts itself.
-    """
-    parser = DirectoryParser(directory)
-    if directory.is_cut:
-        raise Damaged("its numbers were cut to 32 bits, and the archive itself is not at hand")
-    parser.feed(data)
-    return parser.finish()
-
-
 def _entry_bytes(data: bytes, position: int) -> int:
     """Return the length of the entry at *position*: fixed part, name, extra field, comment."""
     n_name, n_extra, n_comment = _LENGTHS.unpack_from(data, position + 28)

@@ -22,6 +22,7 @@ from archive.zips import (
     files,
     find_directory,
     honest,
+    members,
     read_members,
     refusals,
     walk,
@@ -30,7 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfs.archive import members as members_module
-from satfs.archive.directory import DirectoryParser, members
+from satfs.archive.directory import DirectoryParser
 from satfs.archive.end_record import CentralDirectory
 from satfs.archive.members import ROOT, Members
 from satfs.errors import Damaged

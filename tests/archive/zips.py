@@ -16,7 +16,7 @@ from zlib import crc32
 
 import trio
 
-from satfs.archive.directory import members
+from satfs.archive.directory import DirectoryParser
 from satfs.archive.end_record import TAIL_BYTES, CentralDirectory, NeedMore, locate
 from satfs.archive.members import ROOT, Members, Row
 from satfs.model import ByteRange
@@ -174,6 +174,13 @@ def find_directory(data: bytes, tail_bytes: int = TAIL_BYTES) -> CentralDirector
             found = locate(tail, len(data))
     assert isinstance(found, CentralDirectory)
     return found
+
+
+def members(data: bytes | memoryview, directory: CentralDirectory) -> Members:
+    """Return the members in the bytes *data* of a whole directory."""
+    parser = DirectoryParser(directory)
+    parser.feed(data)
+    return parser.finish()
 
 
 def read_members(data: bytes, tail_bytes: int = TAIL_BYTES) -> Members:
