@@ -23,21 +23,17 @@ from satfs.archive.decoders import METHOD_NAMES
 from satfs.archive.members import ROOT, Members, Row
 from satfs.archive.obeyed_names import is_obeyed
 from satfs.errors import Damaged, NotThere
-from satfs.model import (
-    DELIVERY_ZIP,
-    Attachment,
-    Reader,
-)
+from satfs.model import DELIVERY_ZIP, Attachment, Reader
 from satfs.settings import ContentsView
 from satfs.tree.extras import Extra
 from satfs.tree.nodes import (
     Attributes,
+    BytesFile,
     Directory,
     Entry,
     File,
     Kind,
     LazyEntries,
-    MadeFile,
     Node,
     not_there,
     xattr_values,
@@ -291,10 +287,8 @@ class ContentsDirectory(_InnerDirectory):
             number += 1
             name = _NOTICE.format(f"-{number}").encode()
 
-        async def make() -> bytes:
-            return text
-
-        return [Entry(name, MadeFile(self, name, text, make, mtime_ns=self.scene.mtime_ns))]
+        file = BytesFile(self, name, text, mtime_ns=self.scene.mtime_ns, xattrs=self.xattrs())
+        return [Entry(name, file)]
 
 
 class MemberDirectory(_InnerDirectory):

@@ -8,7 +8,7 @@ from typing import Final
 from satfs.json_bytes import json_bytes
 from satfs.stac.catalogs import account_catalog
 from satfs.tree.by_id import Captures, Scenes
-from satfs.tree.nodes import Directory, Entry, MadeFile, Node, not_there
+from satfs.tree.nodes import BytesFile, Directory, Entry, Node, not_there
 from satfs.tree.scenes import TreeSources
 from satfs.tree.tasks import Tasks
 from satfs.tree.times import TREE_NS
@@ -43,14 +43,18 @@ class Root(Directory):
         super().__init__(None, b"")
         self.tasks = Tasks(self, b"tasks", sources)
         self._listed: dict[bytes, Node] = {
-            b"README.txt": _same(self, b"README.txt", readme_of(program)),
+            b"README.txt": self._made(b"README.txt", readme_of(program)),
             b"tasks": self.tasks,
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
         }
         if sources.has_catalogs:
-            self._listed[b"catalog.json"] = _same(self, b"catalog.json", _CATALOG)
+            self._listed[b"catalog.json"] = self._made(b"catalog.json", _CATALOG)
         self._hidden: dict[bytes, Node] = {}
+
+    def _made(self, name: bytes, content: bytes) -> BytesFile:
+        """Return a file that is the same in every mount."""
+        return BytesFile(self, name, content, mtime_ns=TREE_NS)
 
     def show(self, nodes: Mapping[bytes, Node]) -> None:
         """Add *nodes* to the listing."""
@@ -79,15 +83,6 @@ class Root(Directory):
 def readme_of(program: str) -> bytes:
     """Return the note to the reader; *program* is what to type in a shell to run satfs."""
     return _README.format(program=program).encode("utf-8", "surrogateescape")
-
-
-def _same(directory: Directory, name: bytes, content: bytes) -> MadeFile:
-    """Return a file that is the same in every mount."""
-
-    async def make() -> bytes:
-        return content
-
-    return MadeFile(directory, name, content, make, mtime_ns=TREE_NS)
 
 
 _CATALOG: Final = json_bytes(account_catalog())
