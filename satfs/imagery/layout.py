@@ -68,7 +68,7 @@ class Image:
 
     `page` counts the full images from 0. `level` is 0 for the full image, and n for the nth
     overview of it, in the order of the file; a mask has the level of the image that it masks.
-    `compression`, `predictor` and `photometric` are the numbers that TIFF gives them.
+    `compression` and `predictor` are the numbers that TIFF gives them.
     """
 
     number: int
@@ -84,7 +84,6 @@ class Image:
     is_band_interleaved: bool
     compression: int
     predictor: int
-    photometric: int
     directory: ByteRange
     offsets: Table
     sizes: Table

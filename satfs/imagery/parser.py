@@ -264,7 +264,6 @@ def parse_image(
         is_band_interleaved=is_band_interleaved,
         compression=number(Tag.COMPRESSION, 1),
         predictor=number(Tag.PREDICTOR, 1),
-        photometric=number(Tag.PHOTOMETRIC, 0),
         directory=directory.span,
         offsets=_table(directory, (Tag.TILE_OFFSETS, Tag.STRIP_OFFSETS), n_blocks),
         sizes=_table(directory, (Tag.TILE_BYTE_COUNTS, Tag.STRIP_BYTE_COUNTS), n_blocks),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice, product
 from typing import Final
 
@@ -65,14 +64,6 @@ _BULK_GAP_BYTES: Final = 64 * 1024
 
 #: Where a block lies, if it is known: see `raster.Raster.span_of`.
 SpanOf = Callable[[Block], ByteRange | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A block that is expected to be read next, and how sure that is: from 0 to 1."""
-
-    block: Block
-    confidence: float
 
 
 class AccessPattern:
@@ -182,7 +173,7 @@ class AccessPattern:
         self._window = window
         self._last = (image, place)
 
-    def predict(self, span_of: SpanOf, *, is_due: bool = False) -> tuple[Prediction, ...]:
+    def predict(self, span_of: SpanOf, *, is_due: bool = False) -> tuple[Block, ...]:
         """Return the blocks to fetch now, the next one first; each is returned once.
 
         They count as fetched from now on. *span_of* gives sizes where they are known, and names
@@ -197,7 +188,7 @@ class AccessPattern:
         is_due = is_due or self._is_new_plane
         if self._is_hit and not is_due and 2 * self._n_hits < self._n_made:
             return ()
-        predictions: list[Prediction] = []
+        predictions: list[Block] = []
         shapes = self._shapes.get(window.image.number, ())
         following = NextBlocks(window, last[1], shapes, self._mean_bytes(window.image.number))
         is_strips = window.image.n_columns == 1
@@ -230,7 +221,7 @@ class AccessPattern:
         self,
         rows: Iterable[Sequence[tuple[Block, float]]],
         span_of: SpanOf,
-        predictions: list[Prediction],
+        predictions: list[Block],
     ) -> None:
         """Predict what there is room for of the first row, and of the others those as a whole.
 
@@ -248,7 +239,7 @@ class AccessPattern:
         candidates: Sequence[tuple[Block, float]],
         free: int,
         span_of: SpanOf,
-        predictions: list[Prediction],
+        predictions: list[Block],
         *,
         is_whole: bool = False,
         min_bytes: int = 0,
@@ -258,7 +249,7 @@ class AccessPattern:
         With *is_whole* it is all of that, or nothing; a part of it is nothing, too, where it has
         fewer than *min_bytes*. Returns whether there was room for all.
         """
-        found: list[tuple[Block, float, int]] = []
+        found: list[tuple[Block, int]] = []
         left = free
         for block, confidence in candidates:
             if block in self._recent or block in self._outstanding or confidence < MIN_CONFIDENCE:
@@ -274,14 +265,14 @@ class AccessPattern:
                     return False
                 break
             left -= size
-            found.append((block, confidence, size))
+            found.append((block, size))
         else:
             is_whole = True
-        for block, confidence, size in found:
+        for block, size in found:
             if block in self._vain:  # fetched already, and wanted after all
                 self.vain_bytes -= self._vain.pop(block)
             self._outstanding[block] = size
-            predictions.append(Prediction(block, confidence))
+            predictions.append(block)
         return is_whole
 
     @property

@@ -79,6 +79,12 @@ async def fetch(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange
         landing.end()
 
 
+async def evict(cache: BlockCache, needed_bytes: int) -> None:
+    """Give back at least *needed_bytes* of disk, if possible, as a transfer does."""
+    async with cache.eviction.lock:
+        await cache.eviction.evict(needed_bytes)
+
+
 async def read(cache: BlockCache, cached: CachedObject, n: int, span: ByteRange) -> bool:
     """Compare what is served of *span*; return whether anything was."""
     await cache.check(cached, span)
@@ -156,7 +162,7 @@ def test_whatever_happens_the_bytes_are_the_objects(
                         for each in range(3):
                             nursery.start_soon(fetch, cache, held[each], each, span)
                 elif what == "evict":
-                    await cache.evict(len(span))
+                    await evict(cache, len(span))
                 elif what == "commit":
                     await cache.commit()
                 elif what == "reopen":
@@ -192,8 +198,8 @@ class TestEviction:
                 await fetch(cache, one, 1, ByteRange(0, SIZE))
                 before = blocks_on_disk(tmp_path)
                 assert before >= SIZE
-                await cache.evict(2 * MIB - SIZE)
-                await cache.evict(3 * MIB)
+                await evict(cache, 2 * MIB - SIZE)
+                await evict(cache, 3 * MIB)
                 assert blocks_on_disk(tmp_path) <= before - 3 * MIB
                 assert cache.statistics()["disk_bytes"] <= SIZE - 3 * MIB + BLOCK_BYTES
 
@@ -207,7 +213,7 @@ class TestEviction:
                 for cached, n in ((old, 1), (new, 2)):
                     await fetch(cache, cached, n, ByteRange(0, MIB))
                     await cache.commit()
-                await cache.evict(1)
+                await evict(cache, 1)
                 assert not old.holds(ByteRange(0, MIB))
                 assert new.holds(ByteRange(0, MIB))
 
@@ -223,12 +229,12 @@ class TestEviction:
                 landing = cache.begin_landing(one, ByteRange(BLOCK_BYTES, 2 * BLOCK_BYTES))
                 half = BLOCK_BYTES + BLOCK_BYTES // 2
                 cache.put(one, one.top, BLOCK_BYTES, content_of(1).read(BLOCK_BYTES, half))
-                await cache.evict(10**9)
+                await evict(cache, 10**9)
                 cache.put(one, one.top, half, content_of(1).read(half, 2 * BLOCK_BYTES))
                 cache.hold(one, one.top, 1, None, 2 * BLOCK_BYTES)
                 landing.end()
                 assert await read(cache, one, 1, ByteRange(0, 2 * BLOCK_BYTES))
-                await cache.evict(10**9)
+                await evict(cache, 10**9)
                 assert not one.holds(ByteRange(0, 1))
 
         run(main)
@@ -267,7 +273,7 @@ class TestEviction:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(trio.to_thread, "run_sync", slow)
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(cache.evict, 10**9)
+                        nursery.start_soon(evict, cache, 10**9)
                         await trio.sleep(1)
                         await fetch(cache, one, 1, ByteRange(0, MIB))
                 assert await read(cache, one, 1, ByteRange(0, MIB))
@@ -315,7 +321,7 @@ class TestEviction:
                 await fetch(cache, one, 1, ByteRange(0, MIB))
                 await cache.commit()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(cache.evict, 10**9)
+                    nursery.start_soon(evict, cache, 10**9)
                     for _ in range(4):
                         await trio.lowlevel.checkpoint()
                     one.release()
@@ -351,16 +357,16 @@ class TestEviction:
                     assert other.stdout is not None
                     assert other.stdin is not None
                     other.stdout.readline()
-                    await cache.evict(1)
+                    await evict(cache, 1)
                     assert await read(cache, held[0], 1, ByteRange(0, MIB))
                     assert not held[1].holds(ByteRange(0, 1))
                     held[0].release()
                     await trio.sleep(1)
-                    await cache.evict(10**9)  # closed here, open there
+                    await evict(cache, 10**9)  # closed here, open there
                     held[0] = await cache.acquire(name_of(1), "", SIZE)
                     assert await read(cache, held[0], 1, ByteRange(0, MIB))
                     other.stdin.close()
-                await cache.evict(10**9)
+                await evict(cache, 10**9)
                 assert not held[0].holds(ByteRange(0, 1))
 
         run(main)
@@ -372,7 +378,7 @@ class TestEviction:
                 await fetch(cache, one, 1, ByteRange(0, MIB))
                 assert cache.index is not None
                 cache.index.pin(name_of(1), is_pinned=True)
-                await cache.evict(10**9)
+                await evict(cache, 10**9)
                 assert one.holds(ByteRange(0, MIB))
 
         run(main)

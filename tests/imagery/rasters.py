@@ -235,7 +235,6 @@ def plain_image(
         is_band_interleaved=is_band_interleaved,
         compression=1,
         predictor=1,
-        photometric=1,
         directory=ByteRange(8, 100),
         offsets=nothing,
         sizes=nothing,

@@ -119,6 +119,6 @@ def test_chips_that_gdal_reads_are_foreseen(raster_of: RasterOf, name: str) -> N
                 span = raster.span_of(block)
                 assert span is not None
                 pattern.read(image, block.number, span)
-                fetched |= {prediction.block for prediction in pattern.predict(raster.span_of)}
+                fetched |= set(pattern.predict(raster.span_of))
     assert n_waits <= len(read) / 2
     assert len(fetched - read) <= len(read) / 5

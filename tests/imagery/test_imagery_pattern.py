@@ -99,7 +99,7 @@ def test_nothing_is_predicted_for_points(image: Image) -> None:
         pattern.read(image, number, where[number])
         predicted = pattern.predict(lambda block: where[block.number])
         n_predicted += len(predicted)
-        same = {(image.place(p.block.number).row, image.place(p.block.number).column)
+        same = {(image.place(p.number).row, image.place(p.number).column)
                 for p in predicted}  # fmt: skip
         assert same <= {(row, column)}
     if not image.is_band_interleaved:
@@ -113,10 +113,10 @@ def test_the_other_bands_come_with_the_second() -> None:
     where = spans(image)
     for number in (10, 11, 18, 19):
         pattern.read(image, number, where[number])
-        predicted = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+        predicted = [p.number for p in pattern.predict(lambda block: where[block.number])]
         assert all(number < 64 for number in predicted)
     pattern.read(image, 64 + 10, where[64 + 10])
-    predicted = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+    predicted = [p.number for p in pattern.predict(lambda block: where[block.number])]
     window = (10, 11, 18, 19)
     assert predicted == [64 * plane + number for plane in (1, 2, 3) for number in window][1:]
 
@@ -129,7 +129,7 @@ def test_the_other_bands_of_a_point_come_with_its_first() -> None:
     follow(pattern, image, (Block(0, 10 + 64 * plane) for plane in range(4)))
     pattern.read(image, 30, where[30])
     predicted = pattern.predict(lambda block: where[block.number])
-    assert [p.block.number for p in predicted] == [30 + 64 * plane for plane in (1, 2, 3)]
+    assert [p.number for p in predicted] == [30 + 64 * plane for plane in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("bands", [[0], [0, 1, 2], [2], [3, 1]])
@@ -154,10 +154,10 @@ def test_a_row_of_blocks_is_followed_by_its_window() -> None:
     for number, beside in ((33, []), (34, [35, 36]), (35, [])):
         pattern.read(image, number, where[number])
         predicted = pattern.predict(lambda block: where[block.number])
-        assert [p.block.number for p in predicted] == beside
+        assert [p.number for p in predicted] == beside
     pattern.read(image, 49, where[49])
     predicted = pattern.predict(lambda block: where[block.number])
-    assert [p.block.number for p in predicted] == [50, 51, 65, 66, 67]
+    assert [p.number for p in predicted] == [50, 51, 65, 66, 67]
 
 
 @every_image
@@ -279,11 +279,11 @@ def test_whatever_is_read_little_is_fetched_in_vain(
         pattern.read(image, number, span_of(Block(0, number)))
         made = pattern.predict(span_of)
         assert len(made) <= MAX_OUTSTANDING
-        for prediction in made:
-            assert prediction.block.image == 0
-            assert 0 <= prediction.block.number < image.n_blocks
-            assert prediction.block.number not in read
-            predicted[prediction.block.number] = len(span_of(prediction.block))
+        for block in made:
+            assert block.image == 0
+            assert 0 <= block.number < image.n_blocks
+            assert block.number not in read
+            predicted[block.number] = len(span_of(block))
         vain = sum(size for number, size in predicted.items() if number not in read)
         total = sum(len(span_of(Block(0, number))) for number in read)
         assert vain <= total / 5 + allowance_bytes
@@ -328,7 +328,7 @@ def test_strips_are_predicted_many_at_a_time(name: str) -> None:
     for chip in chips(image, 256, n_chips):
         for block in chip:
             pattern.read(image, block.number, where[block.number])
-            made = {p.block for p in pattern.predict(lambda block: where[block.number])}
+            made = set(pattern.predict(lambda block: where[block.number]))
             n_requests += bool(made) or block not in predicted
             predicted |= made | {block}
     assert n_requests <= 4 * n_chips
@@ -342,7 +342,7 @@ def test_a_window_may_begin_where_blocks_are_cached() -> None:
 
     def read(number: int, n_cached_before: int = 0) -> list[int]:
         pattern.read(image, number, where[number], n_cached_before=n_cached_before)
-        return [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+        return [p.number for p in pattern.predict(lambda block: where[block.number])]
 
     assert read(36, n_cached_before=3) == []
     assert read(37) == []  # columns 1 to 5 may be the window: as wide as a usual one
@@ -357,7 +357,7 @@ def test_two_points_in_neighbouring_strips_are_no_window() -> None:
 
     def read(number: int) -> list[int]:
         pattern.read(image, number, where[number])
-        return [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+        return [p.number for p in pattern.predict(lambda block: where[block.number])]
 
     for number in (10, 200, 90, 140):
         assert read(number) == []
@@ -401,7 +401,7 @@ def test_a_block_beside_the_first_leaves_most_of_the_allowance() -> None:
         first = row * image.n_columns + column
         for number in (first, first + 1)[: 1 + n % 2]:
             pattern.read(image, number, where[number])
-            found = [p.block.number for p in pattern.predict(lambda block: where[block.number])]
+            found = [p.number for p in pattern.predict(lambda block: where[block.number])]
             assert found in ([], [first + 1])
             made += found
             n_bytes = pattern.vain_bytes + pattern.outstanding_bytes

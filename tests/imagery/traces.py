@@ -75,12 +75,11 @@ def follow(
             outcome.n_waits += 1
         outcome.read.add(block)
         pattern.read(image, block.number, where[block.number])
-        for prediction in pattern.predict(lambda block: where[block.number]):
-            assert prediction.block.image == image.number
-            assert 0 <= prediction.block.number < image.n_blocks
-            assert 0 < prediction.confidence <= 1
-            assert prediction.block not in outcome.read
-            outcome.predicted.add(prediction.block)
+        for predicted in pattern.predict(lambda each: where[each.number]):
+            assert predicted.image == image.number
+            assert 0 <= predicted.number < image.n_blocks
+            assert predicted not in outcome.read
+            outcome.predicted.add(predicted)
         wasted = pattern.vain_bytes + pattern.outstanding_bytes
         assert wasted <= pattern.read_bytes / 5 + ALLOWANCE_BYTES
     return outcome

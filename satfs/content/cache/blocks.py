@@ -67,9 +67,7 @@ class BlockCache:
         self.objects = OpenObjects(directory, self._index_sync, self._memory)
         #: Which blocks this process fetches, for all processes that use the directory.
         self.claims = Claims(locks or NodeLocks())
-        self._eviction = Eviction(
-            directory, self._index_sync, self._room, self.objects, self.commit
-        )
+        self.eviction = Eviction(directory, self._index_sync, self._room, self.objects, self.commit)
         self._committing = trio.Lock()
 
     @classmethod
@@ -276,15 +274,15 @@ class BlockCache:
         # Space that is being freed is not written to before it is free. Reserved blocks are not
         # evicted, so free space is ours.
         while not cached.leaving.isdisjoint(cached.layers[0].map.segments_of(span)):
-            async with self._eviction.lock:
+            async with self.eviction.lock:
                 pass
         if not cached.top.file.in_memory and await self._room.missing_bytes(len(span)) > 0:
-            async with self._eviction.lock:
+            async with self.eviction.lock:
                 # An eviction before this one may have freed enough; what landed in the time that
                 # eviction takes may be more than it freed.
                 freed = 1
                 while (missing := await self._room.missing_bytes(len(span))) > 0 and freed:
-                    freed = await self._eviction.evict(missing)
+                    freed = await self.eviction.evict(missing)
             if missing > 0:
                 self.spill(cached, None)
         if cached.top.file.in_memory:
@@ -345,7 +343,7 @@ class BlockCache:
         if not await self._index_sync.has_changes():
             return
         # Not while eviction is between dropping blocks here and in the index.
-        async with self._eviction.lock:
+        async with self.eviction.lock:
             for cached in list(self.objects):
                 if cached.n_users:
                     await self._index_sync.load_changes(cached)
@@ -359,20 +357,9 @@ class BlockCache:
 
     async def load_changes(self, cached: CachedObject, span: ByteRange) -> None:
         """Take in what other processes have entered of *span* of an object that is open here."""
-        async with self._eviction.lock:  # as in `look_around`
+        async with self.eviction.lock:  # as in `look_around`
             await self._index_sync.load_changes(cached, cached.top.map.segments_of(span))
 
     async def on_index(self, call: Callable[[], T]) -> T | None:
         """Run *call* on the index in a thread; None when the index fails, which is survived."""
         return await self._index_sync.on_index(call)
-
-    # -- eviction --------------------------------------------------------------------------------
-
-    async def discard(self, name: str, size_bytes: int) -> None:
-        """Remove an object, unless it is open: then it is evicted in its time."""
-        await self._eviction.discard(name, size_bytes)
-
-    async def evict(self, needed_bytes: int) -> None:
-        """Give back at least *needed_bytes* of disk, the least recently used first, if possible."""
-        async with self._eviction.lock:
-            await self._eviction.evict(needed_bytes)

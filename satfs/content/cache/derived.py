@@ -50,7 +50,7 @@ class Derived:
             found = [piece for piece in pieces if piece is not None]
             if len(found) == len(pieces):
                 return b"".join(found)
-            await self._cache.discard(name, size_bytes)
+            await self._cache.eviction.discard(name, size_bytes)
         return None
 
     async def put(self, key: str, data: bytes, label: str) -> None:
@@ -70,7 +70,7 @@ class Derived:
                 await trio.lowlevel.checkpoint()
         for other, size_bytes in before:
             if other != name:
-                await self._cache.discard(other, size_bytes)
+                await self._cache.eviction.discard(other, size_bytes)
 
     # -- files: any part of them -------------------------------------------------------------------
 
