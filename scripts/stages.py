@@ -23,21 +23,23 @@ STAGES = (
     *("embedded", "fuzz", "story", "documents"),
     *("scripts", "mounted", "semantics", "cli", "reliability", "bench"),
 )
-#: The stages whose tests start programs and wait for them, most of them on real mounts. They run
-#: after the others. Those with the longest files come first, so that no process is left with one at
-#: the end. The other stages compute, and `documents` types its pages on a machine without mounts of
-#: other tests.
+#: The stages whose tests start programs and wait for them, most of them on real mounts. Those with
+#: the longest files come first, so that no process is left with one at the end.
 WAITING_STAGES = ("reliability", "mounted", "scripts", "packages", "cli", "semantics")
-#: Of the stages that compute, those that begin first, since a file of theirs takes longest.
-LONG_STAGES = ("documents", "embedded", "content", "archive", "demo")
+#: The stages that run after the others: `documents` types its pages on a machine without mounts of
+#: other tests.
+LAST_STAGES = ("documents", "embedded")
+#: The other stages compute. Of these, those that begin first, since a file of theirs takes longest.
+LONG_STAGES = ("content", "archive", "demo")
 #: pytest's options: file by file, in the order of the stages, in processes beside each other.
 BESIDE_EACH_OTHER = (
     *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
-#: Processes of pytest, for two cores. Of three that compute, one waits for the programs of
-#: `documents` and `embedded`. Of three that wait, two have something to compute at most times; with
-#: four the whole suite takes 40 s less, and a mount may have no processor for half a second.
-N_COMPUTING, N_WAITING = "3", "3"
+#: Processes of pytest, for two cores. Three that wait leave half of the processor time: two that
+#: compute use it beside them, and give way (nice 10), so that no mount has to wait for a processor.
+#: Of three at the end, one waits for the programs of its tests.
+N_WAITING, N_COMPUTING, N_LAST = "3", "2", "3"
+GIVE_WAY = ("nice", "-n", "10")
 
 #: Stages that `--quick` leaves out: their tests mount, or start programs.
 SLOW_STAGES = frozenset(
@@ -82,25 +84,27 @@ def main(arguments: Sequence[str]) -> int:
     order = [stage for stage in STAGES if stage in present]
     order += sorted(present - set(STAGES))
     chosen = [stage for stage in order if not arguments or stage in arguments]
-    # Demos of both halves share what one of them has drawn (tests/conftest.py).
+    # Demos of all runs share what one of them has drawn (tests/conftest.py).
     drawn = tempfile.TemporaryDirectory(prefix="satfs-tests-drawn-", ignore_cleanup_errors=True)
     os.chmod(drawn.name, 0o755)  # noqa: S103 - other users run the demo, too
     os.environ["TESTS_DRAWN_IMAGERY"] = drawn.name
-    results: dict[str, Result] = {}
-    is_green = True
-    computing = [stage for stage in chosen if stage not in WAITING_STAGES]
+    computing = [stage for stage in chosen if stage not in (*WAITING_STAGES, *LAST_STAGES)]
     computing.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
     waiting = [stage for stage in WAITING_STAGES if stage in chosen]
-    for stages, n_processes in ((computing, N_COMPUTING), (waiting, N_WAITING)):
-        if stages:
-            print(f"\n── {' '.join(stages)} ──", flush=True)
-            code, found = run(stages, n_processes)
-            results |= found
-            is_green &= code == 0
-            if code and not any(each.failures for each in found.values()):
-                print(f"pytest ended with {code}, and no test has failed", flush=True)
+    last = [stage for stage in LAST_STAGES if stage in chosen]
+    results: dict[str, Result] = {}
+    runs: list[Run] = []
+    if waiting:
+        runs.append(Run(waiting, N_WAITING))
+    if computing:
+        runs.append(Run(computing, N_COMPUTING, before=GIVE_WAY, is_shown=not waiting))
+    for run in runs:
+        results |= run.end()
+    if last:
+        runs.append(Run(last, N_LAST))
+        results |= runs[-1].end()
     print(summary({stage: results[stage] for stage in order if stage in results}, started))
-    return int(not is_green)
+    return int(any(run.code for run in runs))
 
 
 def quick_command() -> list[str]:
@@ -121,18 +125,45 @@ def quick_command() -> list[str]:
     ]
 
 
-def run(stages: Sequence[str], n_processes: str) -> tuple[int, dict[str, Result]]:
-    """Run the tests of *stages*; return pytest's exit code, and the result of each stage."""
-    with tempfile.NamedTemporaryFile(suffix=".xml") as report:
-        code = subprocess.run(
+class Run:
+    """A running pytest with the tests of *stages*, in *n_processes* processes.
+
+    *before* are words in front of the command. With *is_shown* the output goes to the terminal,
+    else it is kept until `end`.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[str],
+        n_processes: str,
+        *,
+        before: Sequence[str] = (),
+        is_shown: bool = True,
+    ) -> None:
+        self.code = 0
+        self._report = tempfile.NamedTemporaryFile(suffix=".xml")  # noqa: SIM115 - until the end
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        print(f"\n── {' '.join(stages)} ──", flush=True)
+        self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "pytest", "-q", f"--junitxml={report.name}"),
+                *(*before, sys.executable, "-m", "pytest", "-q"),
+                f"--junitxml={self._report.name}",
                 *(*BESIDE_EACH_OTHER, n_processes),
                 *(TESTS / stage for stage in stages),
             ],
-            check=False,
-        ).returncode
-        return code, read_report(Path(report.name).read_text(encoding="utf-8"))
+            stdout=None if is_shown else self._output,
+        )
+
+    def end(self) -> dict[str, Result]:
+        """Wait for its end, print what was kept of its output, and return the stages' results."""
+        self.code = self._process.wait()
+        self._output.seek(0)
+        sys.stdout.buffer.write(self._output.read())
+        sys.stdout.flush()
+        results = read_report(Path(self._report.name).read_text(encoding="utf-8"))
+        if self.code and not any(each.failures for each in results.values()):
+            print(f"pytest ended with {self.code}, and no test has failed", flush=True)
+        return results
 
 
 def read_report(report: str) -> dict[str, Result]:
