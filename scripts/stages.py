@@ -27,17 +27,17 @@ STAGES = (
 #: the longest files come first, so that no process is left with one at the end.
 WAITING_STAGES = ("reliability", "mounted", "scripts", "packages", "cli", "semantics")
 #: The stages that run after the others: `documents` types its pages on a machine without mounts of
-#: other tests.
+#: other tests. So do the files of all other stages that start processes.
 LAST_STAGES = ("documents", "embedded")
-#: The other stages compute. Of these, those that begin first, since a file of theirs takes longest.
-LONG_STAGES = ("content", "archive", "demo")
+#: Of the other stages, those that begin first, since a file of theirs takes longest.
+LONG_STAGES = ("content", "imagery", "archive", "demo")
 #: pytest's options: file by file, in the order of the stages, in processes beside each other.
 BESIDE_EACH_OTHER = (
     *("--dist", "loadfile", "--no-loadscope-reorder", "--continue-on-collection-errors", "-n"),
 )
 #: Processes of pytest, for two cores. Three that wait leave half of the processor time: two that
-#: compute use it beside them, and give way (nice 10), so that no mount has to wait for a processor.
-#: Of three at the end, one waits for the programs of its tests.
+#: only compute use it beside them, and give way (nice 10), so that no mount has to wait for a
+#: processor. Of three at the end, one waits for the programs of its tests.
 N_WAITING, N_COMPUTING, N_LAST = "3", "2", "3"
 GIVE_WAY = ("nice", "-n", "10")
 
@@ -88,21 +88,24 @@ def main(arguments: Sequence[str]) -> int:
     drawn = tempfile.TemporaryDirectory(prefix="satfs-tests-drawn-", ignore_cleanup_errors=True)
     os.chmod(drawn.name, 0o755)  # noqa: S103 - other users run the demo, too
     os.environ["TESTS_DRAWN_IMAGERY"] = drawn.name
-    computing = [stage for stage in chosen if stage not in (*WAITING_STAGES, *LAST_STAGES)]
-    computing.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
-    waiting = [stage for stage in WAITING_STAGES if stage in chosen]
-    last = [stage for stage in LAST_STAGES if stage in chosen]
-    results: dict[str, Result] = {}
+    waiting = [TESTS / stage for stage in WAITING_STAGES if stage in chosen]
+    last = [TESTS / stage for stage in LAST_STAGES if stage in chosen]
+    others = [stage for stage in chosen if stage not in (*WAITING_STAGES, *LAST_STAGES)]
+    others.sort(key=lambda stage: (*LONG_STAGES, stage).index(stage))
+    files = [file for stage in others for file in sorted((TESTS / stage).glob("**/test_*.py"))]
+    computing = [file for file in files if not starts_processes(file)]
+    last += [file for file in files if starts_processes(file)]
     runs: list[Run] = []
     if waiting:
         runs.append(Run(waiting, N_WAITING))
     if computing:
         runs.append(Run(computing, N_COMPUTING, before=GIVE_WAY, is_shown=not waiting))
+    results: dict[str, Result] = {}
     for run in runs:
-        results |= run.end()
+        add_results(results, run.end())
     if last:
         runs.append(Run(last, N_LAST))
-        results |= runs[-1].end()
+        add_results(results, runs[-1].end())
     print(summary({stage: results[stage] for stage in order if stage in results}, started))
     return int(any(run.code for run in runs))
 
@@ -115,8 +118,7 @@ def quick_command() -> list[str]:
     files = [
         path
         for path in sorted(TESTS.glob("*/**/test_*.py"))
-        if path.relative_to(TESTS).parts[0] not in SLOW_STAGES
-        and not any(word in path.read_text(encoding="utf-8") for word in STARTS_PROCESSES)
+        if path.relative_to(TESTS).parts[0] not in SLOW_STAGES and not starts_processes(path)
     ]
     return [
         *(sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"),
@@ -125,8 +127,14 @@ def quick_command() -> list[str]:
     ]
 
 
+def starts_processes(file: Path) -> bool:
+    """Return whether a test file has one of the words `STARTS_PROCESSES`."""
+    text = file.read_text(encoding="utf-8")
+    return any(word in text for word in STARTS_PROCESSES)
+
+
 class Run:
-    """A running pytest with the tests of *stages*, in *n_processes* processes.
+    """A running pytest with the tests at *paths*, in *n_processes* processes.
 
     *before* are words in front of the command. With *is_shown* the output goes to the terminal,
     else it is kept until `end`.
@@ -134,7 +142,7 @@ class Run:
 
     def __init__(
         self,
-        stages: Sequence[str],
+        paths: Sequence[Path],
         n_processes: str,
         *,
         before: Sequence[str] = (),
@@ -143,13 +151,14 @@ class Run:
         self.code = 0
         self._report = tempfile.NamedTemporaryFile(suffix=".xml")  # noqa: SIM115 - until the end
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        print(f"\n── {' '.join(stages)} ──", flush=True)
+        names = dict.fromkeys(path.relative_to(TESTS).parts[0] for path in paths)
+        print(f"\n── {' '.join(names)} ──", flush=True)
         self._process = subprocess.Popen(
             [
                 *(*before, sys.executable, "-m", "pytest", "-q"),
                 f"--junitxml={self._report.name}",
                 *(*BESIDE_EACH_OTHER, n_processes),
-                *(TESTS / stage for stage in stages),
+                *paths,
             ],
             stdout=None if is_shown else self._output,
         )
@@ -164,6 +173,15 @@ class Run:
         if self.code and not any(each.failures for each in results.values()):
             print(f"pytest ended with {self.code}, and no test has failed", flush=True)
         return results
+
+
+def add_results(results: dict[str, Result], others: dict[str, Result]) -> None:
+    """Add *others* to *results*: of one stage, some files may have run in another pytest."""
+    for stage, other in others.items():
+        result = results.setdefault(stage, Result())
+        result.counts += other.counts
+        result.failures += other.failures
+        result.files |= other.files
 
 
 def read_report(report: str) -> dict[str, Result]:
