@@ -28,6 +28,7 @@ from fsspec.asyn import AsyncFileSystem, get_loop, mirror_sync_methods
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileOpener
+from fsspec.utils import isfilelike
 
 from satfs.embedded.access import MountUse, TreeAccess, raised_for
 from satfs.embedded.fsspec_objects import (
@@ -150,6 +151,14 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
             )
         )
 
+    async def _exists(self, path: str, **kwargs: Any) -> bool:
+        """Return whether *path* is there; it is not below a file."""
+        try:
+            await self._info(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
         found = await self._access.call(
@@ -265,30 +274,40 @@ class SatfsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         ]
 
     async def _get_file(
-        self, rpath: str, lpath: str, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
     ) -> None:
-        """Copy a file, or make a directory. A local file is there as a whole or not at all."""
+        """Copy a file, or make a directory. A local file is there as a whole or not at all.
+
+        *lpath* may be an open file, to which the bytes are written.
+        """
         path = self._strip_protocol(rpath)
-        info = await self._info(path)
-        if info["type"] == "directory":
+        if isfilelike(lpath):
+            await asyncio.to_thread(self._copy_bytes, path, lpath, callback)
+        elif (await self._info(path))["type"] == "directory":
             os.makedirs(lpath, exist_ok=True)
-            return
-        await asyncio.to_thread(self._copy_file, path, os.fspath(lpath), callback)
+        else:
+            await asyncio.to_thread(self._copy_file, path, os.fspath(lpath), callback)
 
     def _copy_file(self, path: str, target: str, callback: Any) -> None:
-        partial = f"{target}.{os.getpid()}-{threading.get_ident()}.partial"
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        directory = os.path.dirname(target) or "."
+        os.makedirs(directory, exist_ok=True)
+        # A name of its own: the target's may be as long as a name can be.
+        partial = f"{directory}/.satfs-{os.getpid()}-{threading.get_ident()}.partial"
         try:
-            with self._open(path) as source, open(partial, "wb") as copy:
-                callback.set_size(source.size)
-                buffer = bytearray(_COPY_BYTES)
-                while n_bytes := source.readinto(buffer):
-                    copy.write(memoryview(buffer)[:n_bytes])
-                    callback.relative_update(n_bytes)
+            with open(partial, "wb") as copy:
+                self._copy_bytes(path, copy, callback)
             os.replace(partial, target)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(partial)
+
+    def _copy_bytes(self, path: str, copy: Any, callback: Any) -> None:
+        with self._open(path) as source:
+            callback.set_size(source.size)
+            buffer = bytearray(_COPY_BYTES)
+            while n_bytes := source.readinto(buffer):
+                copy.write(memoryview(buffer)[:n_bytes])
+                callback.relative_update(n_bytes)
 
     def _open(
         self,

@@ -313,6 +313,12 @@ def test_get_reports_its_progress_and_leaves_no_part(
     with pytest.raises(FileNotFoundError):
         fs.get_file("scenes/s0/none", str(tmp_path / "other"))
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["copy"]
+    longest = tmp_path / ("x" * 255)
+    fs.get_file(path_of(), str(longest))
+    assert longest.read_bytes() == data
+    with (tmp_path / "open").open("wb") as file:
+        fs.get_file(path_of(), file)
+    assert (tmp_path / "open").read_bytes() == data
 
 
 def test_coroutines_wait_in_the_program_s_own_loop(
@@ -400,6 +406,7 @@ def test_what_is_not_there_is_a_file_not_found_error_with_our_sentence(
         fs.open("tasks")
     with pytest.raises(NotADirectoryError):
         fs.info("README.txt/none")
+    assert not fs.exists("README.txt/none")
 
 
 def test_a_refusal_is_a_permission_error_with_our_sentence(
