@@ -97,7 +97,11 @@ class DemoProcess:
             # then.
             start_new_session=True,
         )
-        line = self._child.stdout.readline() if self._child.stdout else ""
+        try:
+            line = self._child.stdout.readline() if self._child.stdout else ""
+        except BaseException:  # Ctrl-C while it draws: no process is left behind
+            self.stop()
+            raise
         if not line:
             self._stderr.seek(0)
             stderr_text = self._stderr.read().strip()[-2000:]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import signal
 import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TextIO
 
@@ -101,18 +104,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment variables that point satfs here.
     """
     options = _options(arguments)
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
-    with _origin(options) as origin:
+    started: Future[DemoOrigin] = Future()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.control:  # before anything is drawn: that ends with the parent, too
+        threading.Thread(target=_listen, args=(started,), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt), _origin(options) as origin:
         _print(sys.stdout, json.dumps(origin.environment()))
-        if options.control:
-            threading.Thread(target=_listen, args=(origin, ending), daemon=True).start()
-        ending.wait()
+        started.set_result(origin)
+        threading.Event().wait()
     return 0
 
 
-def _listen(origin: DemoOrigin, ending: threading.Event) -> None:
+def _listen(started: Future[DemoOrigin]) -> None:
     for line in sys.stdin:
-        _print(sys.stdout, obey(origin, line))
-    ending.set()
+        _print(sys.stdout, obey(started.result(), line))
+    os.kill(os.getpid(), signal.SIGTERM)

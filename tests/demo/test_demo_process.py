@@ -121,6 +121,23 @@ def test_alone_it_ends_on_a_signal(number: signal.Signals) -> None:
         assert alone.wait(10) == 0
 
 
+def test_drawing_ends_with_the_parent_and_leaves_nothing(tmp_path: Path) -> None:
+    """Before the origin serves, too: whoever has started it may be ended while it draws."""
+    command = [sys.executable, "-m", "satfs.demo", "--control", "--large-mb=1"]
+    with subprocess.Popen(
+        [*command, f"--data-dir={tmp_path}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        while not list(tmp_path.glob(".*/*")):
+            assert child.poll() is None
+            time.sleep(0.01)
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait(60) == 0
+        assert child.stdout is not None
+        assert child.stdout.read() == b"", "it ended before it served"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failure_to_start_is_told() -> None:
     """The origin's errors reach the program that started it."""
     with (
