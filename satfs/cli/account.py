@@ -6,12 +6,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import trio
-
 from satfs.api.client import Aleph, http_for
 from satfs.cli.flags import OutputOptions
 from satfs.cli.log_setup import logging_as
-from satfs.cli.waiting import hurried, waiting_shown
+from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.errors import Garbled, NeedsContract, NeedsLogin, NotAllowed, NotThere
 from satfs.model import Contract, ContractId
 from satfs.settings import AuthMode, Settings
@@ -56,7 +54,7 @@ def query_account(
         logging_as(replace(output_options.log, level=level), in_background=False),
         waiting_shown(settings, is_quiet=output_options.verbosity < 0),
     ):
-        account, kept = trio.run(_query, hurried(settings), choose)
+        account, kept = run_alone(_query, hurried(settings), choose)
         deadline = {"metadata_deadline_s": settings.metadata_deadline_s}
         return account, kept.model_copy(update=deadline)
 

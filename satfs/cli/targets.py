@@ -5,29 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any
 
 import click
-import trio
 
 from satfs.cli.flags import LogChoice, OutputOptions, level_for
 from satfs.cli.output import show
-from satfs.cli.waiting import hurried, waiting_shown
+from satfs.cli.waiting import hurried, run_alone, waiting_shown
 from satfs.control import records
 from satfs.control.client import result_of
 from satfs.control.local import cached_versions_of, open_listings
 from satfs.control.selecting import selected
 from satfs.errors import BadMountpoint, NotThere
-from satfs.fuse.errnos import gravest_of
 from satfs.model import Json
 from satfs.mountpoints import Mounted, locate, satfs_mounts
 from satfs.settings import Settings
-
-T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +85,6 @@ def query(
     assert settings is not None  # noqa: S101 - the caller's promise: only a mount needs none
     with waiting_shown(settings):
         return run_alone(_query_api, hurried(settings), command, target, where)
-
-
-def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:
-    """Run *function* in an event loop of its own; raise the one failure that matters.
-
-    Nurseries wrap what their tasks raise (PEP 654), Ctrl-C included.
-    """
-    try:
-        return trio.run(function, *given)
-    except BaseExceptionGroup as group:
-        raise gravest_of(group) from group
 
 
 async def _query_api(

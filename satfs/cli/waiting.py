@@ -1,18 +1,24 @@
-"""Print after a second what a command waits for; wait less where there is no route."""
+"""How a command waits: in an event loop, with a notice after a second, less without a route."""
 
 from __future__ import annotations
 
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 from urllib.parse import urlsplit
 
+import trio
+
 from satfs.cli.output import print_sentence
+from satfs.fuse.errnos import gravest_of
 from satfs.net.proxies import proxies_of_environment
 from satfs.settings import Settings
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 #: After this time without output a command prints what it waits for, in seconds.
 NOTICE_S: Final = 1.0
@@ -24,6 +30,17 @@ _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8:
 _NO_ROUTE: Final = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 )
+
+
+def run_alone(function: Callable[[Unpack[Arguments]], Awaitable[T]], *given: *Arguments) -> T:
+    """Run *function* in an event loop of its own; raise the one failure that matters.
+
+    Nurseries wrap what their tasks raise (PEP 654), Ctrl-C included.
+    """
+    try:
+        return trio.run(function, *given)
+    except BaseExceptionGroup as group:
+        raise gravest_of(group) from group
 
 
 @contextmanager

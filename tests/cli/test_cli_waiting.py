@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import pytest
@@ -23,6 +24,22 @@ def test_what_is_waited_for_is_told(aleph: Program, origin: DemoOrigin, command:
     assert done.returncode == 4
     assert done.stderr.startswith("Waiting for 127.0.0.1…\nError: ")
     assert "--offline" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["ls", "whoami", "watch"])
+def test_ctrl_c_ends_a_command_that_waits(aleph: Program, origin: DemoOrigin, command: str) -> None:
+    """With the exit code of an interrupt, and no traceback."""
+    origin.faults.add("hang", "token")
+    try:
+        running = aleph.start(command)
+        assert running.stderr is not None
+        assert running.stderr.readline() == "Waiting for 127.0.0.1…\n"
+        running.send_signal(signal.SIGINT)
+        _, rest = running.communicate(timeout=20)
+    finally:
+        origin.faults.clear()
+
+    assert (running.returncode, rest.strip()) == (130, "")
 
 
 def test_without_a_route_the_deadline_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

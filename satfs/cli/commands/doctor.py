@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import trio
 from rich.text import Text
 
 from satfs.cli.bug_report import report_text, write_report
@@ -26,11 +25,11 @@ from satfs.cli.hints import hint
 from satfs.cli.log_setup import logging_as
 from satfs.cli.mount_status import mounts_of_user, read_log
 from satfs.cli.output import console, print_sentence, show
+from satfs.cli.waiting import run_alone
 from satfs.doctor.examination import examine
 from satfs.doctor.findings import Area, Check, Finding, Report, Severity, deciding_failure, worst
 from satfs.doctor.machine import Machine
 from satfs.errors import BadMountpoint, BadSettings
-from satfs.fuse.errnos import gravest_of
 from satfs.mountpoints import DEMO_SOURCE, absolute
 from satfs.redaction import redact
 from satfs.settings import Settings, resolve_settings, unknown_remarks
@@ -148,11 +147,7 @@ def _examine(mountpoint: str | None, profile: str | None, report: Report) -> Non
         report(_SETTINGS.fine(statement))
     else:
         settings = _settings(profile, report)
-    try:
-        trio.run(examine, machine, settings, place, report)
-    except BaseExceptionGroup as group:
-        # Ctrl-C, or a pipe that no process reads any more: a nursery wraps what ends it (PEP 654).
-        raise gravest_of(group) from None
+    run_alone(examine, machine, settings, place, report)
 
 
 def _settings(profile: str | None, report: Report) -> Settings | None:

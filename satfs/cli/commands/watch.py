@@ -13,8 +13,8 @@ from satfs.cli.exit_codes import Exit
 from satfs.cli.flags import OutputOptions, json_flag, profile_flag, verbosity_flags
 from satfs.cli.log_setup import logging_as
 from satfs.cli.selection_flags import where_flag
-from satfs.cli.targets import OnMount, anywhere, missing, quiet_log, run_alone
-from satfs.cli.waiting import waiting_shown
+from satfs.cli.targets import OnMount, anywhere, missing, quiet_log
+from satfs.cli.waiting import run_alone, waiting_shown
 from satfs.cli.watch_loop import Memory, Watch, state_file
 from satfs.cli.watch_sources import OfApi, OfMount, Source
 from satfs.cli.webhook import Poster, check_address, poster
