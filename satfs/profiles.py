@@ -158,9 +158,11 @@ def _read(
         raise BadSettings(f"{path} cannot be read: {failure.strerror}") from failure
     except OSError as failure:
         raise BadSettings(f"{path} cannot be read: {failure.strerror}") from failure
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        # Its text names a place, and at most a character there.
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as failure:
+        # The text of a TOMLDecodeError names a place, and at most a character there.
         reason = failure if isinstance(failure, tomllib.TOMLDecodeError) else "it is no UTF-8"
+        if isinstance(failure, RecursionError):
+            reason = "it is nested too deeply"
         raise BadSettings(f"{path} is no TOML: {reason}") from None
     tables = document.pop("profiles", {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):

@@ -216,6 +216,8 @@ class Settings(BaseModel):
             is_address = False
         if not is_address:
             raise ValueError("must be an http or https address")
+        if parts.query or parts.fragment or any(map(str.isspace, value)):
+            raise ValueError("must be an address without a query, a fragment or blanks")
         if parts.username or parts.password:
             raise ValueError("must not contain a user name or password")
         return value.rstrip("/") if value.endswith("/") and parts.path == "/" else value

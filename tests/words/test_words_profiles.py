@@ -124,6 +124,7 @@ def test_a_bad_value_is_told_by_its_place_and_not_repeated(
     ("text", "sentence"),
     [
         ("workers = \nprofile = 1", "is no TOML: .*line 1"),
+        (f"workers = {'[' * 3000}{']' * 3000}", "is no TOML: it is nested too deeply"),
         ("profiles = 3", r"profiles are tables, such as \[profiles\.default\]"),
         ("[profiles]\nharbour = 3", "profiles are tables"),
         ("[harbour]\nworkers = 3", r"harbour must be a single value; .*\[profiles\.NAME\]"),
