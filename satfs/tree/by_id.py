@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from satfs.errors import Garbled, NotThere
 from satfs.model import Capture, CaptureId, Scene, SceneId
 from satfs.tree import names
 from satfs.tree.captures import CaptureDirectory
-from satfs.tree.child_nodes import ChildCache
-from satfs.tree.listed import ListedEntries, find
-from satfs.tree.nodes import Directory, Entry, Node, not_there
+from satfs.tree.listed import ListedEntries, entries_of, find
+from satfs.tree.nodes import Directory, Entry, Node
 from satfs.tree.scenes import SceneDirectory, TreeSources
 from satfs.tree.times import FALLBACK_NS
 
@@ -27,17 +26,15 @@ class Captures(Directory):
     async def lookup(self, name: bytes) -> Node:
         """Return the published capture with that id, known or not."""
         text = names.text_of(name)
-        if text is None and names.is_cut(name):  # only what is known can be compared
-            known = await self._known()
-            if name in known:
-                return known[name]
-        if text is None:
-            raise not_there(self, name)
+        if text is None:  # only what is known can be compared
+            text = find(self, name, self._sources.catalogue.known_captures()).capture_id
         return self._make(name, await self.current_capture(CaptureId(text)))
 
     async def children(self) -> Sequence[Entry]:
         """Return the published captures that are known, without a request."""
-        return [Entry(name, node) for name, node in (await self._known()).items()]
+        known = self._sources.catalogue.known_captures()
+        published = (capture for capture in known if capture.is_published)
+        return await entries_of(published, _capture_name, self._make)
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a published capture, as far as it is known."""
@@ -47,11 +44,6 @@ class Captures(Directory):
         if not capture.is_published:
             raise NotThere(f"capture {capture_id} is not published")
         return capture
-
-    async def _known(self) -> Mapping[bytes, CaptureDirectory]:
-        known = self._sources.catalogue.known_captures()
-        published = [capture for capture in known if capture.is_published]
-        return await ChildCache().of(published, self._make, _capture_name)
 
     def _make(self, name: bytes, capture: Capture) -> CaptureDirectory:
         return CaptureDirectory(

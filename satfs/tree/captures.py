@@ -53,8 +53,6 @@ class CaptureDirectory(Directory):
         "_status",
         "_time_ns",
         "capture_id",
-        "is_published",
-        "problem",
     )
 
     def __init__(
@@ -69,9 +67,6 @@ class CaptureDirectory(Directory):
     ) -> None:
         super().__init__(parent, name)
         self.capture_id = capture.capture_id
-        self.is_published = capture.is_published
-        #: Why the capture's record could not be read; empty: it could.
-        self.problem = capture.problem
         self._status = capture.status
         self._sources = sources
         self._holder = holder

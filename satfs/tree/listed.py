@@ -1,13 +1,16 @@
 """The children of a directory that holds one node for each record of a listing.
 
-A capture may have 100,000 scenes. So the node of a record is made when its name is looked up or
-listed: a listing that is read from its beginning to its end makes one node after the other.
+A capture may have 100,000 scenes. So the node of a scene is made when its name is looked up or
+listed: a listing that is read from its beginning to its end makes one node after the other. Tasks
+and captures are fewer, and all of them are made for a listing (`entries_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final, Generic, TypeVar
+
+import trio
 
 from satfs.errors import Garbled
 from satfs.model import Capture, Scene, Task
@@ -16,6 +19,9 @@ from satfs.tree.nodes import Directory, Entry, LazyEntries, Node, not_there
 from satfs.tree.sources import Records
 
 R = TypeVar("R", bound=Task | Capture | Scene)
+
+#: Nodes made between two checkpoints: about three milliseconds' worth.
+_BATCH: Final = 1000
 
 
 class ListedEntries(LazyEntries, Generic[R]):
@@ -47,8 +53,26 @@ class ListedEntries(LazyEntries, Generic[R]):
         if index < len(self._beside):
             return self._beside[index]
         record = self._records[index - len(self._beside)]
-        name = self.name(index)
-        return Entry(name, Garbled(record.problem) if record.problem else self._make(name, record))
+        return _entry_of(record, self.name(index), self._make)
+
+
+async def entries_of(
+    records: Iterable[R], name_of: Callable[[R], bytes], make: Callable[[bytes, R], Node]
+) -> list[Entry]:
+    """Return an entry for each of *records*; one that could not be read has the reason instead.
+
+    Yields every now and then; waits for nothing.
+    """
+    entries = []
+    for count, record in enumerate(records, start=1):
+        entries.append(_entry_of(record, name_of(record), make))
+        if count % _BATCH == 0:
+            await trio.lowlevel.checkpoint()
+    return entries
+
+
+def _entry_of(record: R, name: bytes, make: Callable[[bytes, R], Node]) -> Entry:
+    return Entry(name, Garbled(record.problem) if record.problem else make(name, record))
 
 
 def find(

@@ -23,7 +23,6 @@ from satfs.model import (
 )
 from satfs.request_slots import RequestSlots
 from satfs.tree import names, sidecars
-from satfs.tree.child_nodes import ChildCaches
 from satfs.tree.extras import Extra, ExtraFile
 from satfs.tree.nodes import (
     Attributes,
@@ -71,7 +70,6 @@ class TreeSources:
     #: Shorter than what the FUSE operations allow for the whole listing, so that one stuck object
     #: does not take the others' names with it.
     version_deadline_s: float = 10.0
-    families: ChildCaches = field(default_factory=ChildCaches)
     rendered: RenderedFiles = field(default_factory=RenderedFiles)
     ahead: SizesAhead = field(default_factory=SizesAhead)
     #: Makes a scene of its id and its record once more, so that a directory need not hold more than

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import trio
-
 from satfs.errors import Garbled, NotThere
 from satfs.json_bytes import json_bytes
 from satfs.model import Capture, CaptureId, Task, TaskId
 from satfs.stac.catalogs import task_collection, tasks_catalog
 from satfs.tree import names, sidecars
 from satfs.tree.captures import CaptureDirectory
-from satfs.tree.child_nodes import ChildCache
+from satfs.tree.listed import entries_of, find
 from satfs.tree.nodes import (
     Attributes,
     Directory,
@@ -36,34 +34,30 @@ CATALOG: Final = "catalog.json"
 RESERVED_IN_TASK: Final = frozenset({TASK_JSON, CAPTURES_JSON, COLLECTION})
 RESERVED_BESIDE_TASKS: Final = frozenset({CATALOG})
 
-#: Entries made between two checkpoints: about a millisecond's worth.
-_BATCH: Final = 1000
-
 
 class Tasks(Directory):
     """`tasks/`: every task of the contract, by its id."""
 
-    __slots__ = ("_entries", "_family", "_listed", "_sources")
+    __slots__ = ("_entries", "_listed", "_sources")
 
     def __init__(self, parent: Directory, name: bytes, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self._sources = sources
-        #: Its own, and remembered in any case: the list of tasks is, too, however long it is.
-        self._family = ChildCache()
-        self._listed: Mapping[bytes, TaskDirectory] = {}
+        #: The entries, and the listing that they were made of. Remembered however many there are:
+        #: so is the listing.
         self._entries: Sequence[Entry] = ()
+        self._listed: Records[Task] | None = None
 
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id, with a request for this one task at most."""
         if name == CATALOG.encode() and self._sources.has_catalogs:
             return await self._catalog().node(self, name, mtime_ns=TREE_NS)
         text = names.text_of(name, RESERVED_BESIDE_TASKS)
-        if text is None and names.is_cut(name):  # only a listing decides that
-            known = await self._tasks()
-            if name in known:
-                text = known[name].task_id
         if text is None:
-            raise not_there(self, name)
+            if not names.is_cut(name):
+                raise not_there(self, name)
+            tasks = await self._sources.catalogue.tasks()  # only a listing decides that
+            text = find(self, name, tasks, RESERVED_BESIDE_TASKS).task_id
         task = await self._sources.catalogue.task(TaskId(text))
         if task.problem:
             raise Garbled(f"task {text}: {task.problem}")
@@ -71,18 +65,14 @@ class Tasks(Directory):
 
     async def children(self) -> Sequence[Entry]:
         """Return all tasks."""
-        nodes = await self._tasks()
-        if nodes is not self._listed:  # the same while the listing is the same
-            entries = []
-            for name, node in nodes.items():
-                entries.append(Entry(name, Garbled(node.problem) if node.problem else node))
-                if len(entries) % _BATCH == 0:
-                    await trio.lowlevel.checkpoint()
+        tasks = await self._sources.catalogue.tasks()
+        if tasks is not self._listed:  # the same object while the listing is the same
+            entries = await entries_of(tasks, task_name, self._make)
             if self._sources.has_catalogs:
                 name = CATALOG.encode()
                 entries.append(Entry(name, ListedFile(self, name, mtime_ns=TREE_NS)))
-            # Together, with no await between.
-            self._listed, self._entries = nodes, entries
+            # Together, with no await between. Another task may have made the same by now.
+            self._listed, self._entries = tasks, entries
         return self._entries
 
     def _catalog(self) -> Rendering:
@@ -91,10 +81,6 @@ class Tasks(Directory):
 
         return rendered_from(self, CATALOG.encode(), _catalog, tasks, self._sources.rendered)
 
-    async def _tasks(self) -> Mapping[bytes, TaskDirectory]:
-        tasks = await self._sources.catalogue.tasks()
-        return await self._family.of(tasks, self._make, task_name)
-
     def _make(self, name: bytes, task: Task) -> TaskDirectory:
         return TaskDirectory(self, name, task, self._sources)
 
@@ -102,12 +88,11 @@ class Tasks(Directory):
 class TaskDirectory(Directory):
     """One task. Each call uses the present records."""
 
-    __slots__ = ("_name", "_sources", "_status", "_time_ns", "problem", "task_id")
+    __slots__ = ("_name", "_sources", "_status", "_time_ns", "task_id")
 
     def __init__(self, parent: Directory, name: bytes, task: Task, sources: TreeSources) -> None:
         super().__init__(parent, name)
         self.task_id = task.task_id
-        self.problem = task.problem
         self._name = task.name
         self._status = task.status
         self._time_ns = time_ns(task.created_at)
@@ -125,23 +110,17 @@ class TaskDirectory(Directory):
         """Return the published capture or the sidecar called *name*."""
         if (sidecar := self._sidecars().get(name)) is not None:
             return await sidecar.node(self, name, mtime_ns=self._time_ns)
-        capture = (await self._captures()).get(name)
-        if capture is None:
-            raise not_there(self, name)
-        if capture.problem:
-            raise Garbled(f"/{'/'.join((*self.path, name.decode()))}: {capture.problem}")
+        captures = await self._sources.catalogue.captures(self.task_id)
+        capture = find(self, name, captures, RESERVED_IN_TASK)
         if not capture.is_published:
             raise not_there(self, name)
-        return capture
+        return self._make(name, capture)
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the published captures, for one listing of captures."""
-        captures = await self._captures()
-        entries = [
-            Entry(name, Garbled(node.problem) if node.problem else node)
-            for name, node in captures.items()
-            if node.is_published or node.problem
-        ]
+        captures = await self._sources.catalogue.captures(self.task_id)
+        shown = (each for each in captures if each.is_published or each.problem)
+        entries = await entries_of(shown, capture_name, self._make)
         return entries + await listed(self, self._sidecars(), mtime_ns=self._time_ns)
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
@@ -155,10 +134,6 @@ class TaskDirectory(Directory):
         return CaptureDirectory(
             self, name, capture, sources=self._sources, holder=self, time_ns=self._time_ns
         )
-
-    async def _captures(self) -> Mapping[bytes, CaptureDirectory]:
-        captures = await self._sources.catalogue.captures(self.task_id)
-        return await self._sources.families.of(self, captures, self._make, capture_name)
 
     def _sidecars(self) -> Mapping[bytes, Rendering]:
         catalogue = self._sources.catalogue
