@@ -287,8 +287,7 @@ class ContentsDirectory(_InnerDirectory):
             number += 1
             name = _NOTICE.format(f"-{number}").encode()
 
-        file = BytesFile(self, name, text, mtime_ns=self.scene.mtime_ns, xattrs=self.xattrs())
-        return [Entry(name, file)]
+        return [Entry(name, BytesFile(self, name, text))]
 
 
 class MemberDirectory(_InnerDirectory):

@@ -85,14 +85,14 @@ class CaptureDirectory(Directory):
     async def lookup(self, name: bytes) -> Node:
         """Return the scene or sidecar called *name*."""
         if (sidecar := self._sidecars().get(name)) is not None:
-            return await sidecar.node(self, name, mtime_ns=self._time_ns)
+            return await sidecar.node(self, name)
         scenes = await self._sources.catalogue.scenes(self.capture_id)
         return self._make(name, find(self, name, scenes, RESERVED_IN_CAPTURE))
 
     async def children(self) -> Sequence[Entry]:
         """Return the sidecars and the scenes, for one listing of the capture's scenes."""
         scenes = await self._sources.catalogue.scenes(self.capture_id)
-        beside = await listed(self, self._sidecars(), mtime_ns=self._time_ns)
+        beside = await listed(self, self._sidecars())
         return ListedEntries(scenes, self._make, RESERVED_IN_CAPTURE, beside)
 
     async def current_scene(self, scene_id: SceneId) -> Scene:

@@ -231,30 +231,26 @@ class Unresolved(Node):
         return Attributes(Kind.FILE, 0)
 
 
-class MadeFile(File):
-    """A file whose content is made here: from a record, or from nothing at all.
+class _ContentFile(File):
+    """A file whose content is made here, from a record or from nothing at all.
 
-    It is one version, too: the bytes that *make* made when the file was looked up. They are not
-    kept, since a walk meets thousands of such files and reads few, but made again when the file is
-    opened; should they be others by then, the name leads to another file.
+    Its time is *mtime_ns*, or else that of the directory it is in.
     """
 
-    __slots__ = ("_digest", "_make", "_mtime_ns", "_size_bytes")
+    __slots__ = ("_digest", "_mtime_ns", "_size_bytes")
 
     def __init__(
         self,
         parent: Directory,
         name: bytes,
         content: bytes | LargeContent,
-        make: Callable[[], Awaitable[bytes | LargeContent]],
         *,
-        mtime_ns: int = FALLBACK_NS,
+        mtime_ns: int | None = None,
     ) -> None:
         super().__init__(parent, name)
         self._digest = _digest(content)
         self._size_bytes = len(content)
-        self._make = make
-        self._mtime_ns = mtime_ns
+        self._mtime_ns = parent.attributes().mtime_ns if mtime_ns is None else mtime_ns
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -268,6 +264,29 @@ class MadeFile(File):
     def xattrs(self) -> Mapping[str, bytes]:
         """Return the extended attributes of the directory that the file describes."""
         return self.parent.xattrs() if self.parent is not None else {}
+
+
+class MadeFile(_ContentFile):
+    """A file whose content is made when it is read.
+
+    It is one version, too: the bytes that *make* made when the file was looked up. They are not
+    kept, since a walk meets thousands of such files and reads few, but made again when the file is
+    opened; should they be others by then, the name leads to another file.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(
+        self,
+        parent: Directory,
+        name: bytes,
+        content: bytes | LargeContent,
+        make: Callable[[], Awaitable[bytes | LargeContent]],
+        *,
+        mtime_ns: int | None = None,
+    ) -> None:
+        super().__init__(parent, name, content, mtime_ns=mtime_ns)
+        self._make = make
 
     async def open(self) -> Reader:
         """Return a reader of the bytes.
@@ -290,38 +309,14 @@ def _digest(content: bytes | LargeContent) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-class BytesFile(File):
+class BytesFile(_ContentFile):
     """A file whose content is kept: for the few that cannot be made again."""
 
-    __slots__ = ("_digest", "_mtime_ns", "_xattrs", "content")
+    __slots__ = ("content",)
 
-    def __init__(
-        self,
-        parent: Directory,
-        name: bytes,
-        content: bytes,
-        *,
-        mtime_ns: int = FALLBACK_NS,
-        xattrs: Mapping[str, bytes] | None = None,
-    ) -> None:
-        super().__init__(parent, name)
+    def __init__(self, parent: Directory, name: bytes, content: bytes) -> None:
+        super().__init__(parent, name, content)
         self.content = content
-        self._digest = _digest(content)
-        self._mtime_ns = mtime_ns
-        self._xattrs = xattrs or {}
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The identity of the node: its path and its bytes."""
-        return (*self.path, f"/{self._digest}")
-
-    def attributes(self) -> Attributes:
-        """Return the attributes."""
-        return Attributes(Kind.FILE, 0o644, len(self.content), self._mtime_ns, self._mtime_ns)
-
-    def xattrs(self) -> Mapping[str, bytes]:
-        """Return the extended attributes of what the file describes."""
-        return self._xattrs
 
     async def is_held(self) -> bool:
         """Return True: no request is sent."""

@@ -20,7 +20,6 @@ from satfs.errors import Changed, SatfsError
 from satfs.model import Reader
 from satfs.tree.large_content import LargeContent
 from satfs.tree.nodes import Attributes, Directory, Entry, File, Kind, MadeFile
-from satfs.tree.times import FALLBACK_NS
 
 #: Rendered files kept in memory, all together, and the largest of them: the footprints of 100,000
 #: scenes, compressed.
@@ -37,9 +36,9 @@ class ListedFile(File):
     is_name_cacheable = False
     is_live = True
 
-    def __init__(self, parent: Directory, name: bytes, *, mtime_ns: int = FALLBACK_NS) -> None:
+    def __init__(self, parent: Directory, name: bytes) -> None:
         super().__init__(parent, name)
-        self._mtime_ns = mtime_ns
+        self._mtime_ns = parent.attributes().mtime_ns
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -94,26 +93,24 @@ class Rendering:
     make: Callable[[], Awaitable[bytes | LargeContent]]
     known: Callable[[], Awaitable[bytes | LargeContent | None]]
 
-    async def node(self, parent: Directory, name: bytes, *, mtime_ns: int) -> MadeFile:
+    async def node(self, parent: Directory, name: bytes) -> MadeFile:
         """Return the file, rendered."""
-        return MadeFile(parent, name, await self.make(), self.make, mtime_ns=mtime_ns)
+        return MadeFile(parent, name, await self.make(), self.make)
 
-    async def entry(self, parent: Directory, name: bytes, *, mtime_ns: int) -> Entry:
+    async def entry(self, parent: Directory, name: bytes) -> Entry:
         """Return the entry of a listing, rendered only if that costs nothing."""
         content = await self.known()
         if content is None:
-            return Entry(name, ListedFile(parent, name, mtime_ns=mtime_ns))
-        return Entry(name, MadeFile(parent, name, content, self.make, mtime_ns=mtime_ns))
+            return Entry(name, ListedFile(parent, name))
+        return Entry(name, MadeFile(parent, name, content, self.make))
 
 
-async def listed(
-    directory: Directory, renderings: Mapping[bytes, Rendering], *, mtime_ns: int
-) -> list[Entry]:
+async def listed(directory: Directory, renderings: Mapping[bytes, Rendering]) -> list[Entry]:
     """Return the entries of *directory*'s rendered files, by name; a failure is an entry's."""
     entries = []
     for name, rendering in renderings.items():
         try:
-            entries.append(await rendering.entry(directory, name, mtime_ns=mtime_ns))
+            entries.append(await rendering.entry(directory, name))
         except SatfsError as error:
             entries.append(Entry(name, error))
     return entries

@@ -11,7 +11,6 @@ from satfs.tree.by_id import Captures, Scenes
 from satfs.tree.nodes import BytesFile, Directory, Entry, Node, not_there
 from satfs.tree.scenes import TreeSources
 from satfs.tree.tasks import Tasks
-from satfs.tree.times import TREE_NS
 
 _README: Final = """\
 Satellite imagery deliveries, mounted read-only by satfs.
@@ -43,18 +42,14 @@ class Root(Directory):
         super().__init__(None, b"")
         self.tasks = Tasks(self, b"tasks", sources)
         self._listed: dict[bytes, Node] = {
-            b"README.txt": self._made(b"README.txt", readme_of(program)),
+            b"README.txt": BytesFile(self, b"README.txt", readme_of(program)),
             b"tasks": self.tasks,
             b"captures": Captures(self, b"captures", sources),
             b"scenes": Scenes(self, b"scenes", sources),
         }
         if sources.has_catalogs:
-            self._listed[b"catalog.json"] = self._made(b"catalog.json", _CATALOG)
+            self._listed[b"catalog.json"] = BytesFile(self, b"catalog.json", _CATALOG)
         self._hidden: dict[bytes, Node] = {}
-
-    def _made(self, name: bytes, content: bytes) -> BytesFile:
-        """Return a file that is the same in every mount."""
-        return BytesFile(self, name, content, mtime_ns=TREE_NS)
 
     def show(self, nodes: Mapping[bytes, Node]) -> None:
         """Add *nodes* to the listing."""

@@ -176,7 +176,7 @@ class SceneDirectory(Directory):
                 return directory
         for file in self._sources.extra_files:
             if file.name == name:
-                return await file.rendering(self).node(self, name, mtime_ns=self.mtime_ns)
+                return await file.rendering(self).node(self, name)
         scene = await self.record()
         for sidecar, render in _SIDECARS.items():
             if name == sidecar.encode():
@@ -211,12 +211,12 @@ class SceneDirectory(Directory):
             if is_known:
                 with suppress(SatfsError):  # the look-up will raise it
                     rendering = file.rendering(self)
-                    entry = await rendering.entry(self, file.name, mtime_ns=self.mtime_ns)
+                    entry = await rendering.entry(self, file.name)
             entries.append(entry)
         return entries
 
     def _listed(self, file: ExtraFile) -> Entry:
-        return Entry(file.name, ListedFile(self, file.name, mtime_ns=self.mtime_ns))
+        return Entry(file.name, ListedFile(self, file.name))
 
     async def children_beside_attachments(self) -> Sequence[Entry]:
         """Return what `children` does without the attachments; requests the record alone."""
@@ -309,7 +309,7 @@ class SceneDirectory(Directory):
         async def make() -> bytes:
             return render(await self.record())
 
-        return MadeFile(self, name, render(scene), make, mtime_ns=self.mtime_ns)
+        return MadeFile(self, name, render(scene), make)
 
     async def record(self) -> Scene:
         """Return the record as the listing that the scene was found in has it now."""

@@ -24,7 +24,7 @@ from satfs.tree.nodes import (
 from satfs.tree.rendered import ListedFile, Rendering, cheap, listed, rendered_from
 from satfs.tree.scenes import TreeSources
 from satfs.tree.sources import Records
-from satfs.tree.times import TREE_NS, time_ns
+from satfs.tree.times import time_ns
 
 TASK_JSON: Final = "task.json"
 CAPTURES_JSON: Final = "captures.json"
@@ -51,7 +51,7 @@ class Tasks(Directory):
     async def lookup(self, name: bytes) -> Node:
         """Return the task with that id, with a request for this one task at most."""
         if name == CATALOG.encode() and self._sources.has_catalogs:
-            return await self._catalog().node(self, name, mtime_ns=TREE_NS)
+            return await self._catalog().node(self, name)
         text = names.text_of(name, RESERVED_BESIDE_TASKS)
         if text is None:
             if not names.is_cut(name):
@@ -70,7 +70,7 @@ class Tasks(Directory):
             entries = await entries_of(tasks, task_name, self._make)
             if self._sources.has_catalogs:
                 name = CATALOG.encode()
-                entries.append(Entry(name, ListedFile(self, name, mtime_ns=TREE_NS)))
+                entries.append(Entry(name, ListedFile(self, name)))
             # Together, with no await between. Another task may have made the same by now.
             self._listed, self._entries = tasks, entries
         return self._entries
@@ -109,7 +109,7 @@ class TaskDirectory(Directory):
     async def lookup(self, name: bytes) -> Node:
         """Return the published capture or the sidecar called *name*."""
         if (sidecar := self._sidecars().get(name)) is not None:
-            return await sidecar.node(self, name, mtime_ns=self._time_ns)
+            return await sidecar.node(self, name)
         captures = await self._sources.catalogue.captures(self.task_id)
         capture = find(self, name, captures, RESERVED_IN_TASK)
         if not capture.is_published:
@@ -121,7 +121,7 @@ class TaskDirectory(Directory):
         captures = await self._sources.catalogue.captures(self.task_id)
         shown = (each for each in captures if each.is_published or each.problem)
         entries = await entries_of(shown, capture_name, self._make)
-        return entries + await listed(self, self._sidecars(), mtime_ns=self._time_ns)
+        return entries + await listed(self, self._sidecars())
 
     async def current_capture(self, capture_id: CaptureId) -> Capture:
         """Return the record of a capture as the task's listing has it now."""

@@ -134,9 +134,9 @@ class TaskView(Directory):
             return TrueColour(self, name)
         text = name.decode("utf-8", "replace")
         if text in _RENDERED:
-            return await self._rendering(text).node(self, name, mtime_ns=self._mtime_ns)
+            return await self._rendering(text).node(self, name)
         if text.startswith("mosaic_"):
-            return await self._mosaic(text).node(self, name, mtime_ns=self._mtime_ns)
+            return await self._mosaic(text).node(self, name)
         raise not_there(self, name)
 
     async def children(self) -> Sequence[Entry]:
@@ -153,7 +153,7 @@ class TaskView(Directory):
         renderings = {text: self._rendering(text) for text in _RENDERED}
         renderings |= {text: self._mosaic(text) for text in sorted(await self._mosaic_names())}
         for text, rendering in renderings.items():
-            entries.append(await rendering.entry(self, text.encode(), mtime_ns=self._mtime_ns))
+            entries.append(await rendering.entry(self, text.encode()))
         return entries
 
     async def load(self) -> TaskScenes:
@@ -164,10 +164,6 @@ class TaskView(Directory):
     def peek(self) -> TaskScenes | None:
         """Return what is known of the task's scenes if it is still believed. Never waits."""
         return self._scenes.peek(self._task)
-
-    @property
-    def _mtime_ns(self) -> int:
-        return self._task.attributes().mtime_ns
 
     def _captures(self) -> Symlink:
         up = "../" * len(self.path)
@@ -251,7 +247,7 @@ class TrueColour(Directory):
             SatfsError: the scene's zip cannot be read now.
         """
         text = name.decode("utf-8", "replace")
-        return await self._rendering(text).node(self, name, mtime_ns=self.attributes().mtime_ns)
+        return await self._rendering(text).node(self, name)
 
     async def children(self) -> Sequence[Entry]:
         """Return the VRTs, for the listings of the task.
@@ -259,9 +255,8 @@ class TrueColour(Directory):
         The zips decide which scenes have one. Until they were read, the names are those that the
         records let expect.
         """
-        mtime_ns = self.attributes().mtime_ns
         return [
-            await self._rendering(text).entry(self, text.encode(), mtime_ns=mtime_ns)
+            await self._rendering(text).entry(self, text.encode())
             for text in sorted(await self._names())
         ]
 
